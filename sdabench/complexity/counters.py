@@ -1,0 +1,149 @@
+"""The two counters: fvcore's trace of the operations, and hooks on leaf modules."""
+
+import logging
+import warnings
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from sdabench.complexity import Count
+from sdabench.errors import UsageError
+from sdabench.models.build import create_model
+from sdabench.models.depth_attention import DepthAttention
+
+
+def skeleton_of(name: str) -> nn.Module:
+    """The network without memory for its weights, which counting does not need."""
+    with torch.device("meta"):
+        return create_model(name)
+
+
+def count_module(module: nn.Module, input_size: tuple[int, ...], name: str) -> Count:
+    if len(input_size) != 3:
+        raise UsageError(f"an input size is (C, H, W), not {input_size}")
+    with evaluating(module), torch.no_grad():
+        try:
+            operations, per_call = count_leaves(module, input_size)
+            operators = fvcore_analysis(module, input_size).by_operator()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"'{name}' cannot take an input of {input_size}: {reason}") from error
+    parameters = list(module.parameters())
+    return Count(
+        model=name,
+        input=input_size,  # type: ignore[arg-type]
+        params=sum(p.numel() for p in parameters),
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        per_call=per_call,
+        macs=int(operators["conv"] + operators["linear"]),
+        fvcore=int(sum(operators.values())),
+        operations=operations,
+    )
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the block, then each submodule's own mode again."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, mode in modes.items():
+            child.training = mode
+
+
+def fvcore_analysis(module: nn.Module, input_size: tuple[int, ...]) -> FlopCountAnalysis:
+    """fvcore's analysis of one forward pass, without its notes on what it does not count.
+
+    fvcore traces a real pass, and cannot on the meta device: such a module gets memory, with whatever
+    is in it.
+    """
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    if _device(module).type == "meta":
+        module = module.to_empty(device="cpu")
+    x = torch.zeros(1, *input_size, device=_device(module))
+    analysis = FlopCountAnalysis(module, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysis.total()  # traces here; the result is kept
+    return analysis
+
+
+def count_leaves(module: nn.Module, input_size: tuple[int, ...]) -> tuple[dict[str, int], int]:
+    """What the calls of leaf modules add up to in one forward pass.
+
+    Returns:
+        The inventory of operations, and ``per_call``: trainable weights and biases, added at each call
+        of their module, so that a shared module counts as often as it is used.
+    """
+    tally: Tally[str] = Tally(dict.fromkeys(_OPERATIONS, 0))
+    per_call = 0
+
+    def count_call(leaf: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal per_call
+        tally.update(_RULES.get(type(leaf), _nothing)(leaf, inputs, output))
+        for name in ("weight", "bias"):
+            parameter = getattr(leaf, name, None)
+            if isinstance(parameter, nn.Parameter) and parameter.requires_grad:
+                per_call += parameter.numel()
+
+    counted = (child for child in module.modules() if type(child) in _RULES or not any(child.children()))
+    handles = [child.register_forward_hook(count_call) for child in counted]
+    try:
+        module(torch.zeros(1, *input_size, device=_device(module)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: tally[name] for name in _OPERATIONS}, per_call
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters(), torch.zeros(0)).device
+
+
+_OPERATIONS = ("conv", "conv_bias", "linear", "batch_norm", "relu", "pool")
+
+
+def _nothing(leaf: nn.Module, inputs: Any, output: Any) -> dict[str, int]:
+    return {}
+
+
+def _convolution(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[str, int]:
+    per_position = prod(leaf.kernel_size) * leaf.in_channels // leaf.groups
+    bias = 0 if leaf.bias is None else output.numel()
+    return {"conv": per_position * output.numel(), "conv_bias": bias}
+
+
+def _linear(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[str, int]:
+    return {"linear": inputs[0].numel() * leaf.out_features}
+
+
+def _depth_attention(leaf: Any, inputs: tuple[list[Tensor], Tensor], output: Tensor) -> dict[str, int]:
+    """The authors' stage pools the sum of its maps with a module; ours pools each map as it comes."""
+    return {"pool": inputs[0][0].numel()}
+
+
+def _of_input(operation: str, leaf: nn.Module, inputs: tuple[Tensor], output: Tensor) -> dict[str, int]:
+    return {operation: inputs[0].numel()}
+
+
+_RULES: dict[type[nn.Module], Callable[[Any, Any, Any], dict[str, int]]] = {
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Linear: _linear,
+    nn.BatchNorm1d: partial(_of_input, "batch_norm"),
+    nn.BatchNorm2d: partial(_of_input, "batch_norm"),
+    nn.ReLU: partial(_of_input, "relu"),
+    nn.MaxPool2d: partial(_of_input, "pool"),
+    nn.AvgPool2d: partial(_of_input, "pool"),
+    nn.AdaptiveAvgPool2d: partial(_of_input, "pool"),
+    DepthAttention: _depth_attention,
+}

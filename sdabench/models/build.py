@@ -1,0 +1,78 @@
+"""From a registry entry to a network."""
+
+import pkgutil
+from collections.abc import Sequence
+from functools import cache, partial
+from importlib import import_module
+from typing import Any
+
+import sdabench.models
+from sdabench.errors import RegistryError, UsageError
+from sdabench.models.skeleton import BLOCKS, BlockFactory, ResNet, Trunk
+from sdabench.registry import load_registry, unknown
+from sdabench.registry.schema import Network
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    features_only: bool = False,
+    out_indices: Sequence[int] = (0, 1, 2, 3),
+) -> Trunk:
+    """The network of that name in the registry, freshly initialised.
+
+    Args:
+        num_classes: outputs of the classifier; 0 leaves the pooled features (N, num_features).
+        in_chans: channels of the input (N, in_chans, H, W).
+        features_only: without head; the forward pass returns the maps of ``out_indices``, from the
+            four of strides 4, 8, 16 and 32 that ``feature_info`` describes.
+
+    Raises:
+        UsageError: no such model (the message suggests the near ones), or one that is not built yet.
+    """
+    model = load_registry().model(name)
+    if model.network is None:
+        raise UsageError(f"'{name}' ({model.title}) is in the registry but not built yet; 'sdabench list' shows which are")
+    network = build(model.network, num_classes, in_chans, features_only, out_indices)
+    network.model_name = name
+    return network
+
+
+def build(
+    network: Network,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    features_only: bool = False,
+    out_indices: Sequence[int] = (0, 1, 2, 3),
+) -> Trunk:
+    """The network that a registry entry declares."""
+    settings: dict[str, Any] = {
+        "block": partial(_block(network.block), **network.options),
+        "depths": network.depths,
+        "widths": network.widths,
+        "expansion": network.expansion,
+        "strides": network.strides,
+        "stem_pool": network.stem_pool,
+        "depth_attention": network.fused_stages,
+        "in_chans": in_chans,
+    }
+    if features_only:
+        return Trunk(**settings, out_indices=out_indices)
+    return ResNet(**settings, num_classes=num_classes, fc_init=network.fc_init)
+
+
+def _block(name: str) -> BlockFactory:
+    blocks = _all_blocks()
+    if name not in blocks:
+        raise RegistryError(f"registry/models: network.block: {unknown('block', name, blocks)}")
+    return blocks[name]
+
+
+@cache
+def _all_blocks() -> dict[str, BlockFactory]:
+    """Every block of the package: importing a family's file registers its blocks."""
+    for module in pkgutil.iter_modules(sdabench.models.__path__):
+        import_module(f"sdabench.models.{module.name}")
+    return BLOCKS

@@ -1,0 +1,64 @@
+"""Selective depth attention (SDA): a stage's output is a weighted sum over all of its blocks.
+
+Source: Guo et al., "Selective Depth Attention Networks for Adaptive Multi-scale Feature
+Representation", IEEE TAI 2024, and its released code (QingbeiGuo/SDA-xNet). The released code stacks
+the blocks' maps into one tensor and pools their sum; here nothing is stacked or cloned: each output
+is pooled as it comes (the mean of a sum is the sum of the means), and the weighted sum is formed once,
+at the end of the stage.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DepthAttention(nn.Module):
+    """Attention over the depth of a stage: n maps (N, C, H, W) to their weighted sum (N, C, H, W).
+
+    The weights are a softmax over the n blocks, for each sample and channel. They come from the pooled
+    sum of the maps through a bottleneck of ``max(C / 16, 64)`` channels and one 1x1 convolution a block.
+    """
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        hidden = max(channels // 16, 64)
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.bn = nn.BatchNorm2d(hidden)
+        self.relu = nn.ReLU(inplace=True)
+        self.select = nn.ModuleList(nn.Conv2d(hidden, channels, 1) for _ in range(depth))
+
+    def weights(self, pooled: Tensor) -> Tensor:
+        """(N, C, 1, 1), the pooled sum of the maps, to (n, N, C, 1, 1), which sums to 1 over n."""
+        hidden = self.relu(self.bn(self.reduce(pooled)))
+        return torch.stack([select(hidden) for select in self.select]).softmax(dim=0)
+
+    def forward(self, outputs: Sequence[Tensor], pooled: Tensor) -> Tensor:
+        weights = self.weights(pooled)
+        fused = weights[0] * outputs[0]
+        for weight, output in zip(weights[1:], outputs[1:], strict=True):
+            fused = torch.addcmul(fused, weight, output)
+        return fused
+
+
+class DepthAttentionStage(nn.Sequential):
+    """Blocks in a chain, whose outputs before the last ReLU are fused by depth attention.
+
+    The blocks have to be built with ``activate=False``; block i is ``stage[i]``, as in a plain stage.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], channels: int) -> None:
+        super().__init__(*blocks)
+        self.attention = DepthAttention(channels, len(blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *blocks, attention = self
+        outputs = []
+        pooled = x.new_zeros(())
+        for block in blocks:
+            output = block(x)
+            outputs.append(output)
+            pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
+            x = F.relu(output)
+        return F.relu(attention(outputs, pooled))

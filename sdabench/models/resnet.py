@@ -1,0 +1,69 @@
+"""ResNet: the bottleneck block that the other families vary.
+
+Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; the stride sits on the
+3x3 convolution ("v1.5"), as in torchvision and in the authors' code. With ``groups=8`` it is the block
+of the released SDA-ResNet-86 (and of our ``resnet86_g8``, the same network without depth attention).
+"""
+
+from torch import Tensor, nn
+
+from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, register_block
+
+
+@register_block("resnet")
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1, attention, shortcut: (N, in, H, W) to (N, out, H/stride, W/stride).
+
+    A family replaces only the part in which it differs.
+
+    Args:
+        conv2: instead of the 3x3 convolution.
+        norm2: False if ``conv2`` normalises and activates by itself.
+        attention: applied to the last batch norm's output, before the shortcut is added.
+        downsample: instead of the 1x1 convolution and batch norm on the shortcut of a stage's first block.
+    """
+
+    def __init__(
+        self,
+        spec: BlockSpec,
+        *,
+        groups: int = 1,
+        width: int | None = None,
+        conv2: nn.Module | None = None,
+        norm2: bool = True,
+        attention: nn.Module | None = None,
+        downsample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        width = width or spec.width
+        self.conv1 = conv1x1(spec.in_channels, width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = conv2 or conv3x3(width, width, spec.stride, groups)
+        self.bn2 = nn.BatchNorm2d(width) if norm2 else None
+        self.conv3 = conv1x1(width, spec.out_channels)
+        self.bn3 = nn.BatchNorm2d(spec.out_channels)
+        self.attention = attention
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if spec.index == 0:
+            self.downsample = downsample or projection(spec, spec.stride)
+        self.activate = spec.activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.conv2(x)
+        if self.bn2 is not None:
+            x = self.relu(self.bn2(x))
+        x = self.bn3(self.conv3(x))
+        if self.attention is not None:
+            x = self.attention(x)
+        x = x + shortcut
+        return self.relu(x) if self.activate else x
+
+
+def projection(spec: BlockSpec, stride: int) -> nn.Sequential:
+    """The shortcut of a stage's first block: 1x1 convolution and batch norm."""
+    return nn.Sequential(
+        conv1x1(spec.in_channels, spec.out_channels, stride), nn.BatchNorm2d(spec.out_channels)
+    )

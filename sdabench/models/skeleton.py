@@ -1,0 +1,197 @@
+"""The skeleton that every family shares: stem, four stages of blocks, optional depth attention, head.
+
+A family brings its block and nothing else; which block, how many and how wide is declared in
+``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sdabench.models.depth_attention import DepthAttentionStage
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """What the skeleton tells a block about its place in the network.
+
+    ``activate`` is False inside a depth-attention stage, which needs each block's output before its
+    last ReLU.
+    """
+
+    in_channels: int
+    width: int
+    out_channels: int
+    stride: int
+    stage: int  # 1 to 4
+    index: int  # 0 for the block that changes resolution and channels
+    depth: int  # blocks in this stage
+    activate: bool = True
+
+
+HEAD = ("head_norm.", "fc.")  # keys of a classifier that its trunk lacks
+
+BlockFactory = Callable[..., nn.Module]
+F = TypeVar("F", bound=BlockFactory)
+BLOCKS: dict[str, BlockFactory] = {}
+
+
+def register_block(name: str) -> Callable[[F], F]:
+    """Make a block available to ``network.block`` of the registry: ``block(spec, **options) -> Module``."""
+
+    def register(block: F) -> F:
+        if name in BLOCKS:
+            raise ValueError(f"block {name!r} is registered twice: {BLOCKS[name]} and {block}")
+        BLOCKS[name] = block
+        return block
+
+    return register
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
+
+
+class Trunk(nn.Module):
+    """Stem and stages: (N, in_chans, H, W) to four maps of strides 4, 8, 16 and 32.
+
+    Args:
+        block: builds one block from a :class:`BlockSpec`.
+        depths: blocks in each stage.
+        widths: inner width of the blocks of each stage; a stage puts out ``width * expansion`` channels.
+        strides: stride of each stage's first block.
+        stem_pool: whether the 3x3 max pool follows the stem's convolution.
+        depth_attention: for each stage, whether its blocks are fused by depth attention.
+        out_indices: which stages (0 to 3) :meth:`forward` returns.
+    """
+
+    model_name: str | None = None  # in the registry; set by create_model
+
+    def __init__(
+        self,
+        block: BlockFactory,
+        depths: Sequence[int],
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        expansion: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        stem_pool: bool = True,
+        depth_attention: Sequence[bool] = (False, False, False, False),
+        in_chans: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+    ) -> None:
+        super().__init__()
+        self.out_indices = tuple(out_indices)
+        self.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem_pool else nn.Identity()
+
+        channels, reduction = 64, 4 if stem_pool else 2
+        info: list[dict[str, Any]] = []
+        for stage, (depth, width, stride, fused) in enumerate(
+            zip(depths, widths, strides, depth_attention, strict=True), start=1
+        ):
+            out_channels = width * expansion
+            blocks = []
+            for index in range(depth):
+                spec = BlockSpec(
+                    in_channels=channels,
+                    width=width,
+                    out_channels=out_channels,
+                    stride=stride if index == 0 else 1,
+                    stage=stage,
+                    index=index,
+                    depth=depth,
+                    activate=not fused,
+                )
+                blocks.append(block(spec))
+                channels = out_channels
+            name = f"layer{stage}"
+            self.add_module(
+                name, DepthAttentionStage(blocks, channels) if fused else nn.Sequential(*blocks)
+            )
+            reduction *= stride
+            info.append({"num_chs": channels, "reduction": reduction, "module": name})
+        self.num_features = channels
+        self._stages = info
+        init_weights(self)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, stride and module name of each map that ``features_only`` returns, as in timm."""
+        return [self._stages[index] for index in self.out_indices]
+
+    def forward_maps(self, x: Tensor) -> list[Tensor]:
+        """The output of every stage, after its last ReLU."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for stage in self._stages:
+            x = self.get_submodule(stage["module"])(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Any:
+        maps = self.forward_maps(x)
+        return [maps[index] for index in self.out_indices]
+
+
+class ResNet(Trunk):
+    """A trunk and its head: (N, in_chans, H, W) to logits (N, num_classes).
+
+    With depth attention the pooled features pass a batch norm before the classifier, as in the
+    authors' code.
+    """
+
+    def __init__(
+        self, *args: Any, num_classes: int = 1000, fc_init: str = "default", **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        fused = any(isinstance(module, DepthAttentionStage) for module in self.children())
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.head_norm = nn.BatchNorm2d(self.num_features) if fused else nn.Identity()
+        self.fc: nn.Module
+        self.reset_classifier(num_classes)
+        if fc_init == "kaiming" and num_classes:
+            nn.init.kaiming_normal_(self.fc.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.fc.bias)  # type: ignore[arg-type]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a new one; 0 classes leaves the pooled features."""
+        self.num_classes = num_classes
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last stage's map, (N, num_features, H/32, W/32)."""
+        return self.forward_maps(x)[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """From the last map to logits, or with ``pre_logits`` to the features (N, num_features)."""
+        x = torch.flatten(self.head_norm(self.avgpool(x)), 1)
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def init_weights(network: nn.Module) -> None:
+    """Kaiming normal (fan out) for convolutions, 1 and 0 for batch norms, PyTorch's default for the rest.
+
+    A module with an ``init_weights`` method has the last word on its own parameters.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if callable(own := getattr(module, "init_weights", None)):
+            own()

@@ -1,0 +1,22 @@
+"""Where the package finds its data: inside an installed wheel, or at the top of a checkout."""
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _shipped(name: str) -> Path:
+    installed = _PACKAGE / "share" / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def registry_dir() -> Path:
+    """The claims; ``SDABENCH_REGISTRY`` names another folder of the same layout."""
+    override = os.environ.get("SDABENCH_REGISTRY")
+    return Path(override) if override else _shipped("registry")
+
+
+def results_dir() -> Path:
+    """The measurements that are committed and shipped."""
+    return _shipped("results")

@@ -1,0 +1,211 @@
+"""The registry: what the paper claims, and which networks its rows stand for.
+
+This is the only code that knows the YAML files.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+from sdabench.errors import RegistryError, UsageError
+from sdabench.paths import registry_dir
+from sdabench.registry.files import read_model
+from sdabench.registry.schema import Column, Explanation, Family, Layout, Model, TableFile
+
+SUITES = {
+    "classification": ("classification-multiscale", "classification-attention"),
+    "detection": ("detection",),
+    "segmentation": ("segmentation",),
+}
+SUITE_NAMES = (*SUITES, "all")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a README table; ``reported`` has a number or, for a dash, None for every column."""
+
+    table: str
+    group: str
+    label: str
+    dimension: str | None
+    model: str
+    reported: dict[str, float | None]
+    bold: tuple[str, ...]
+    claims: dict[str, Explanation]
+    note: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One README table, its rows in README order."""
+
+    name: str
+    title: str
+    label_header: str
+    dimension_header: str | None
+    source: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def counted(self) -> tuple[Column, ...]:
+        """The columns of size and cost."""
+        return tuple(column for column in self.columns if column.convention is not None)
+
+
+class Registry:
+    """All tables and models of one registry folder, checked against each other."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise RegistryError(f"no registry at {folder}: SDABENCH_REGISTRY has to name a folder")
+        self.folder = folder
+        families = [read_model(path, Family) for path in sorted((folder / "models").glob("*.yaml"))]
+        files = {file.table: file for file in self._table_files()}
+        self.families = {family.family: family for family in families}
+        self.models: dict[str, Model] = {}
+        for family in families:
+            for name in family.models:
+                if name in self.models:
+                    other = self.models[name].family
+                    raise RegistryError(f"model '{name}' stands in two families: {other}, {family.family}")
+                self.models[name] = self._resolve(family, name)
+        self.tables = {name: self._table(file, files) for name, file in files.items()}
+        self._check_names()
+
+    def model(self, name: str) -> Model:
+        """The model of that name, or an error that suggests the near ones."""
+        if name not in self.models:
+            raise UsageError(unknown("model", name, self.models))
+        return self.models[name]
+
+    def table(self, name: str) -> Table:
+        if name not in self.tables:
+            raise UsageError(unknown("table", name, self.tables))
+        return self.tables[name]
+
+    def suite(self, name: str) -> list[str]:
+        """The models of a suite, each once, in README order."""
+        tables = [table for tables in SUITES.values() for table in tables] if name == "all" else SUITES[name]
+        return list(dict.fromkeys(row.model for table in tables for row in self.tables[table].rows))
+
+    def select(self, patterns: Iterable[str], among: Iterable[str] | None = None) -> list[str]:
+        """The models that match any of the names or wildcards, in the order of the registry."""
+        names = list(self.models if among is None else among)
+        chosen: dict[str, None] = {}
+        for pattern in patterns:
+            matches = [name for name in names if fnmatchcase(name, pattern)]
+            if not matches:
+                raise UsageError(unknown("model", pattern, names))
+            chosen.update(dict.fromkeys(matches))
+        return list(chosen)
+
+    def tables_of(self, model: str) -> list[str]:
+        return [name for name, table in self.tables.items() if any(row.model == model for row in table.rows)]
+
+    def layouts(self, model: str) -> list[Layout]:
+        return self.families[self.model(model).family].layouts
+
+    def _table_files(self) -> Iterator[TableFile]:
+        for names in SUITES.values():
+            for name in names:
+                path = self.folder / "tables" / f"{name}.yaml"
+                file = read_model(path, TableFile)
+                if file.table != name:
+                    raise RegistryError(f"{path}: table: '{file.table}' has to be '{name}', as the file's name")
+                yield file
+
+    def _resolve(self, family: Family, name: str) -> Model:
+        try:
+            return family.resolve(name)
+        except ValueError as error:
+            detail = str(error).splitlines()
+            where = self.folder / "models" / f"{family.family}.yaml"
+            raise RegistryError(f"{where}: models.{name}.network: {' '.join(detail[1:3])}") from None
+
+    def _table(self, file: TableFile, files: dict[str, TableFile]) -> Table:
+        path = self.folder / "tables" / f"{file.table}.yaml"
+        keys = [column.key for column in file.columns]
+        rows = []
+        for group in file.groups:
+            for row in group.rows:
+                claims = row.claims
+                if row.claims_in is not None:
+                    claims = _claims_of(row.model, dict(zip(keys, row.reported, strict=True)), files, row.claims_in)
+                    if claims is None:
+                        raise RegistryError(
+                            f"{path}: row '{row.label}': claims_in: '{row.claims_in}' has no row of "
+                            f"'{row.model}' with the same numbers"
+                        )
+                rows.append(
+                    Row(
+                        table=file.table,
+                        group=group.name,
+                        label=row.label,
+                        dimension=row.dimension,
+                        model=row.model,
+                        reported=dict(zip(keys, row.reported, strict=True)),
+                        bold=tuple(row.bold),
+                        claims=claims,
+                        note=row.note,
+                    )
+                )
+        return Table(
+            name=file.table,
+            title=file.title,
+            label_header=file.label_header,
+            dimension_header=file.dimension_header,
+            source=file.source,
+            columns=tuple(file.columns),
+            rows=tuple(rows),
+        )
+
+    def _check_names(self) -> None:
+        for table in self.tables.values():
+            for row in table.rows:
+                if row.model not in self.models:
+                    path = self.folder / "tables" / f"{table.name}.yaml"
+                    raise RegistryError(
+                        f"{path}: row '{row.label}': {unknown('model', row.model, self.models)}"
+                    )
+        for name, model in self.models.items():
+            for field in ("baseline", "like_for_like"):
+                other = getattr(model, field)
+                if other is not None and other not in self.models:
+                    path = self.folder / "models" / f"{model.family}.yaml"
+                    raise RegistryError(
+                        f"{path}: models.{name}.{field}: {unknown('model', other, self.models)}"
+                    )
+
+
+def _claims_of(
+    model: str, numbers: dict[str, float | None], files: dict[str, TableFile], table: str
+) -> dict[str, Explanation] | None:
+    """The explanations that another table gives for the same model, if it prints the same numbers."""
+    file = files.get(table)
+    for row in (row for group in file.groups for row in group.rows) if file else ():
+        if row.model == model:
+            other = dict(zip((column.key for column in file.columns), row.reported, strict=True))  # type: ignore[union-attr]
+            if all(other[key] == numbers[key] for key in row.claims):
+                return row.claims
+    return None
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line on a name that nobody knows, with the near ones."""
+    near = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "'sdabench list' shows all."
+    return f"unknown {kind} '{name}'; {hint}"
+
+
+@cache
+def _load(folder: Path) -> Registry:
+    return Registry(folder)
+
+
+def load_registry() -> Registry:
+    """The registry in force, read once."""
+    return _load(registry_dir())

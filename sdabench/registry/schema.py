@@ -1,0 +1,204 @@
+"""What the files under ``registry/`` may say. Pydantic refuses everything else."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Task = Literal["classification", "detection"]
+Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
+Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool"]
+Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
+FourStages = Annotated[list[int], Field(min_length=4, max_length=4)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(Strict):
+    """How a network is built: the arguments of :class:`sdabench.models.skeleton.ResNet`."""
+
+    block: str
+    depths: FourStages
+    widths: FourStages = [64, 128, 256, 512]
+    expansion: int = 4
+    strides: FourStages = [1, 2, 2, 2]
+    stem_pool: bool = True
+    depth_attention: bool | Annotated[list[bool], Field(min_length=4, max_length=4)] = False
+    fc_init: Literal["default", "kaiming"] = "default"
+    options: dict[str, Any] = {}  # the block's own
+
+    @property
+    def fused_stages(self) -> list[bool]:
+        value = self.depth_attention
+        return [value] * 4 if isinstance(value, bool) else value
+
+
+class Model(Strict):
+    """One named network. Without ``network`` it is not built yet, and says so wherever it appears."""
+
+    family: str
+    task: Task
+    title: str
+    network: Network | None = None
+    baseline: str | None = None
+    like_for_like: str | None = None
+    sources: list[str] = []
+    note: str = ""
+
+    @property
+    def built(self) -> bool:
+        return self.network is not None
+
+
+class Layout(Strict):
+    """How the keys of an original release map to ours: regular expressions, applied in order."""
+
+    source: str
+    rename: dict[str, str]
+
+
+class FamilyModel(Strict):
+    """A model as its family's file writes it: what it does not say, the family says."""
+
+    title: str
+    network: dict[str, Any] = {}
+    baseline: str | None = None
+    like_for_like: str | None = None
+    sources: list[str] = []
+    note: str = ""
+
+
+class Family(Strict):
+    """One file of ``registry/models``."""
+
+    family: str
+    task: Task = "classification"
+    paper: str
+    built: bool = True
+    network: dict[str, Any] = {}  # what its models share
+    layouts: list[Layout] = []
+    models: dict[str, FamilyModel]
+
+    def resolve(self, name: str) -> Model:
+        """The model with its family's defaults filled in."""
+        entry = self.models[name]
+        fields = entry.model_dump(exclude={"network"})
+        network = Network.model_validate(self.network | entry.network) if self.built else None
+        return Model(family=self.family, task=self.task, network=network, **fields)
+
+
+class Column(Strict):
+    """A column of numbers: ``convention`` names the counter of a size or cost; accuracies have none."""
+
+    key: str
+    header: str
+    decimals: int
+    unit: str
+    convention: Counter | None = None
+
+
+class Evidence(Strict):
+    """A number that an explanation rests on, and how it is obtained.
+
+    Either ``count`` names a counter, or ``terms`` weighs the operations to add up. ``model`` is the
+    row's own unless said; ``setting`` says in words what no counter here does (another input size, an
+    old version of a counting tool).
+    """
+
+    value: int
+    count: Counter | None = None
+    terms: dict[Operation, int] | None = None
+    model: str | None = None
+    setting: str | None = None
+
+    @model_validator(mode="after")
+    def one_way(self) -> "Evidence":
+        if sum(way is not None for way in (self.count, self.terms, self.setting)) != 1:
+            raise ValueError("evidence needs exactly one of count, terms and setting")
+        return self
+
+
+class Explanation(Strict):
+    """Why a number is not what the table's own convention gives.
+
+    Either it holds under another ``convention``, or its difference has a ``kind``. ``because`` may
+    name pieces of ``evidence`` in braces, so that each number of the text is one that a test recomputes.
+    """
+
+    convention: Counter | None = None
+    kind: Kind | None = None
+    because: str
+    evidence: dict[str, Evidence] = {}
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def one_reading(self) -> "Explanation":
+        if (self.convention is None) == (self.kind is None):
+            raise ValueError("an explanation has either a convention or a kind")
+        if self.kind is not None and not self.evidence:
+            raise ValueError(f"'{self.kind}' needs evidence")
+        self.text  # refuses a brace that names no evidence
+        return self
+
+    @property
+    def text(self) -> str:
+        try:
+            return self.because.format(**{name: f"{item.value:,}" for name, item in self.evidence.items()})
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"'because' names {error} in braces, which is no evidence") from None
+
+
+class Row(Strict):
+    """One row of a README table: ``reported`` follows the table's columns, null is a dash."""
+
+    label: str
+    dimension: str | None = None
+    model: str
+    reported: list[float | None]
+    bold: list[str] = []
+    claims: dict[str, Explanation] = {}
+    claims_in: str | None = None  # the table that explains this model's numbers
+    note: str = ""
+
+
+class Group(Strict):
+    name: str
+    rows: list[Row]
+
+
+class TableFile(Strict):
+    """One README table."""
+
+    table: str
+    title: str
+    task: Task
+    source: str
+    label_header: str
+    dimension_header: str | None = None
+    columns: list[Column]
+    groups: list[Group]
+
+    @model_validator(mode="after")
+    def rows_fit_columns(self) -> "TableFile":
+        columns = {column.key: column for column in self.columns}
+        for row in (row for group in self.groups for row in group.rows):
+            if len(row.reported) != len(columns):
+                raise ValueError(
+                    f"row '{row.label}': {len(row.reported)} numbers for {len(columns)} columns"
+                )
+            for column, number in zip(self.columns, row.reported, strict=True):
+                if number is not None and round(number, column.decimals) != number:
+                    raise ValueError(
+                        f"row '{row.label}', {column.key}: {number} has more than "
+                        f"{column.decimals} decimals"
+                    )
+            for key in [*row.bold, *row.claims]:
+                if key not in columns:
+                    raise ValueError(f"row '{row.label}': no column '{key}'")
+            for key, explanation in row.claims.items():
+                if columns[key].convention is None:
+                    raise ValueError(f"row '{row.label}', {key}: only size and cost are explained")
+                if explanation.convention == columns[key].convention:
+                    raise ValueError(f"row '{row.label}', {key}: that is the table's own convention")
+        return self

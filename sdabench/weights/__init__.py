@@ -1,0 +1,41 @@
+"""Other people's checkpoints: read safely, renamed to our keys, and every tensor accounted for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdabench.errors import WeightsError
+from sdabench.models.skeleton import HEAD, Trunk
+from sdabench.weights.keys import match_tensors, rename_keys
+from sdabench.weights.read import read_checkpoint, state_dict_of
+
+__all__ = ["load_weights"]
+
+
+def load_weights(model: Trunk, source: str | Path | Mapping[str, Any]) -> Trunk:
+    """Load a checkpoint into a network of the registry.
+
+    Args:
+        model: from :func:`sdabench.create_model`.
+        source: a file (``.pth`` with plain tensors, or ``.safetensors``) or a state dict, with our keys
+            or with those of an original release of that network. Constants of the architecture may be
+            absent. A ``features_only`` network takes a whole classifier's weights and leaves its head.
+
+    Returns:
+        The model.
+
+    Raises:
+        WeightsError: the file is damaged or unsafe, or its tensors are not exactly those of this
+            network; the message lists what is missing, unexpected, or of another shape or value.
+    """
+    where = "the state dict" if isinstance(source, Mapping) else str(source)
+    checkpoint = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
+    given = rename_keys(state_dict_of(checkpoint, where), model.model_name)
+    if not hasattr(model, "fc"):
+        given = {key: tensor for key, tensor in given.items() if not key.startswith(HEAD)}
+    tensors, problems = match_tensors(model, given)
+    if problems:
+        name = f"'{model.model_name}'" if model.model_name else "this network"
+        raise WeightsError(f"{where} does not fit {name}: {'; '.join(problems)}")
+    model.load_state_dict(tensors)
+    return model

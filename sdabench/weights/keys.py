@@ -1,0 +1,76 @@
+"""From the keys of an original release to ours, and the account of every tensor."""
+
+import re
+from collections.abc import Mapping
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from sdabench.registry import load_registry
+
+# The authors' SDA networks, whatever the family of their blocks (QingbeiGuo/SDA-xNet e126169).
+DEPTH_ATTENTION_LAYOUT = {
+    r"^stage(\d)\.layers\.": r"layer\1.",
+    r"^stage(\d)\.fc\.0\.": r"layer\1.attention.reduce.",
+    r"^stage(\d)\.fc\.1\.": r"layer\1.attention.bn.",
+    r"^stage(\d)\.fcs\.": r"layer\1.attention.select.",
+    r"^bn2\.": "head_norm.",
+}
+
+
+def rename_keys(given: Mapping[str, Tensor], model: str | None) -> dict[str, Tensor]:
+    """The tensors under our keys; the family's layouts in the registry say how. Our own keys stay."""
+    rules = dict(DEPTH_ATTENTION_LAYOUT)
+    for layout in load_registry().layouts(model) if model else ():
+        rules |= layout.rename
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in given.items():
+        key = key.removeprefix("module.")
+        for pattern, replacement in rules.items():
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = tensor
+    return renamed
+
+
+def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors to load, and what keeps them from being exactly those of the model.
+
+    A linear layer and a 1x1 convolution of the same weights differ by trailing dimensions of 1, which
+    are no difference. Buffers that are not persistent are constants. Checkpoints older than
+    ``num_batches_tracked`` have none of them; one that has some has to have all.
+    """
+    own = model.state_dict()
+    constants = {name: buffer for name, buffer in model.named_buffers() if name not in own}
+    if not any(key.endswith("num_batches_tracked") for key in given):
+        given = {key: own[key] for key in own if key.endswith("num_batches_tracked")} | dict(given)
+    kinds = {
+        "missing": [key for key in own if key not in given],
+        "unexpected": [key for key in given if key not in own and key not in constants],
+        "of another shape": [
+            f"{key} {tuple(given[key].shape)} for {tuple(tensor.shape)}"
+            for key, tensor in own.items()
+            if key in given and _stripped(given[key]) != _stripped(tensor)
+        ],
+        "another constant": [
+            key
+            for key, tensor in constants.items()
+            if key in given and not (given[key].shape == tensor.shape and torch.allclose(given[key], tensor))
+        ],
+    }
+    problems = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in kinds.items() if keys]
+    if problems:
+        return {}, problems
+    return {key: given[key].reshape(tensor.shape) for key, tensor in own.items()}, []
+
+
+def _stripped(tensor: Tensor) -> list[int]:
+    shape = list(tensor.shape)
+    while shape and shape[-1] == 1:
+        shape.pop()
+    return shape
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(islice(keys, 3))
+    return shown if len(keys) <= 3 else f"{shown}, …"

@@ -1,0 +1,57 @@
+"""Reading a checkpoint file without running code from it."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sdabench.errors import UsageError, WeightsError
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What the file holds.
+
+    Raises:
+        UsageError: there is no such file.
+        WeightsError: it is damaged, or holds more than plain tensors.
+    """
+    if not path.is_file():
+        raise UsageError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than plain tensors, or is no checkpoint, and was not opened: {_reason(error)}"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from None
+
+
+def state_dict_of(checkpoint: Any, where: str) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, unwrapped."""
+    for wrapper in WRAPPERS:
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+            break
+    if not isinstance(checkpoint, Mapping) or not checkpoint:
+        raise WeightsError(f"{where} holds no state dict but {type(checkpoint).__name__}")
+    for key, value in checkpoint.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(f"{where} holds no state dict: '{key}' is {type(value).__name__}, not a tensor")
+    return dict(checkpoint)
+
+
+def _reason(error: Exception) -> str:
+    """The line of torch's long messages that says what was wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
+    return (named or lines or [type(error).__name__])[0][:200]
