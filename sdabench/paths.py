@@ -20,3 +20,9 @@ def registry_dir() -> Path:
 def results_dir() -> Path:
     """The measurements that are committed and shipped."""
     return _shipped("results")
+
+
+def checkout_dir() -> Path | None:
+    """The checkout that this package runs from, or None when it is installed."""
+    top = _PACKAGE.parent
+    return top if (top / ".git").exists() and (top / "registry").is_dir() else None

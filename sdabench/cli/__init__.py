@@ -1,0 +1,93 @@
+"""The command line: one file a command, imported only when it is called."""
+
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from sdabench import __version__
+from sdabench.errors import ExitCode, SdabenchError
+
+COMMANDS = {
+    "list": "The networks, and the tables they stand in.",
+    "flops": "Count parameters and FLOPs.",
+    "audit": "Hold every size and cost that the README claims against a count.",
+    "table": "A README table beside our measurements.",
+    "eval": "Evaluate one network on ImageNet.",
+    "run": "Evaluate a suite, and print its table.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name, so that --help and a wrong name import none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = import_module(f"sdabench.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+EPILOG = """\b
+Examples:
+  sdabench audit                          which numbers of the paper hold?
+  sdabench flops 'sda_*'                  parameters and FLOPs
+  sdabench table classification-attention --format latex
+  sdabench run --suite classification --eval-only --data imagenet=PATH
+
+\b
+Exit codes: 0 ok, 1 error, 2 usage, 3 outside tolerance, 4 data or weights
+are not what they claim, 5 nothing was measured, 75 stopped by a signal (the
+same command continues).
+
+Shell completion: eval "$(_SDABENCH_COMPLETE=bash_source sdabench)", or
+zsh_source, or fish_source.
+"""
+
+
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+)
+@click.version_option(__version__, prog_name="sdabench")
+def cli() -> None:
+    """Does the table of the SDA-xNet paper hold?
+
+    Counts, evaluates and compares the networks of the README's four tables with its numbers.
+    """
+
+
+def main() -> NoReturn:
+    """Runs the command line; every error that a user can cause is one line and an exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        status = cli.main(prog_name="sdabench", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except SdabenchError as error:
+        click.echo(f"Error: {error}", err=True)
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped; the same command continues.", err=True)
+        status = ExitCode.STOPPED
+    except BrokenPipeError:  # the reader of a pipe has left, as in `sdabench list | head`
+        sys.stderr.close()
+        status = ExitCode.OK
+    sys.exit(int(status or 0))
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -5,12 +5,13 @@ a module (``per_call``, ``total``, ``mmcv``). The tests hold the two counters ag
 against torch's own.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from sdabench.complexity.conventions import CONVENTIONS, combine
-from sdabench.registry.schema import Counter
+from pydantic import BaseModel, ConfigDict, Field
+
+from sdabench.complexity.conventions import CONVENTIONS, Flops, combine
+from sdabench.registry.schema import Counter, Operation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 IMAGENET_INPUT = (3, 224, 224)
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(BaseModel):
     """Exact integers for one network at one input size (C, H, W), batch 1.
 
     ``operations`` is what the conventions are sums of: multiply-adds of convolutions and linear layers,
     elements of biases, batch norms, ReLUs and pools, as far as they are leaf modules.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count_schema: Literal["sdabench.count/1"] = Field("sdabench.count/1", alias="schema")
     model: str
     input: tuple[int, int, int]
     params: int
@@ -33,7 +36,7 @@ class Count:
     per_call: int
     macs: int
     fvcore: int
-    operations: Mapping[str, int]
+    operations: dict[Operation, int]
 
     def value(self, counter: Counter) -> int:
         """The number under a convention."""
@@ -41,14 +44,11 @@ class Count:
             return combine(self.operations, CONVENTIONS[counter])
         return int(getattr(self, counter))
 
-    def as_json(self, mmcv: bool = False) -> dict[str, object]:
+    def as_json(self, mmcv: bool = False) -> dict[str, Any]:
         """The object that ``sdabench flops --json`` prints."""
-        fields = {name: value for name, value in asdict(self).items() if name not in ("fvcore", "operations")}
-        fields["input"] = list(self.input)
-        conventions: dict[str, int | None] = {"macs": self.macs, "fvcore": self.fvcore}
-        conventions["total"] = self.value("total")
-        conventions["mmcv"] = self.value("mmcv") if mmcv else None
-        return fields | {"conventions": conventions}
+        fields = self.model_dump(mode="json", exclude={"count_schema", "fvcore", "operations"})
+        conventions = {name: self.value(name) for name in get_args(Flops)}
+        return fields | {"conventions": conventions | ({} if mmcv else {"mmcv": None})}
 
 
 def count(model: "str | nn.Module", input_size: Sequence[int] = IMAGENET_INPUT) -> Count:

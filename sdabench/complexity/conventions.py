@@ -9,13 +9,18 @@ One multiply-add is one. An element of a batch norm counts two (scale and shift)
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
-CONVENTIONS: dict[str, dict[str, int]] = {
+from sdabench.registry.schema import Operation
+
+Flops = Literal["macs", "fvcore", "total", "mmcv"]
+
+CONVENTIONS: dict[str, dict[Operation, int]] = {
     "total": {"conv": 1, "linear": 1, "batch_norm": 2, "relu": 1, "pool": 1},
     "mmcv": {"conv": 1, "conv_bias": 1, "linear": 1, "batch_norm": 2, "relu": 1, "pool": 1},
 }
 
 
-def combine(operations: Mapping[str, int], terms: Mapping[str, int]) -> int:
+def combine(operations: Mapping[Operation, int], terms: Mapping[Operation, int]) -> int:
     """The sum of the operations, each times its weight."""
     return sum(weight * operations[name] for name, weight in terms.items())

@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from sdabench.complexity import Count
 from sdabench.errors import UsageError
 from sdabench.models.build import create_model
 from sdabench.models.depth_attention import DepthAttention
+from sdabench.registry.schema import Operation
+
+with warnings.catch_warnings():  # it scripts a loss on import, which newer torch calls deprecated
+    warnings.simplefilter("ignore")
+    from fvcore.nn import FlopCountAnalysis
 
 
 def skeleton_of(name: str) -> nn.Module:
@@ -77,14 +81,14 @@ def fvcore_analysis(module: nn.Module, input_size: tuple[int, ...]) -> FlopCount
     return analysis
 
 
-def count_leaves(module: nn.Module, input_size: tuple[int, ...]) -> tuple[dict[str, int], int]:
+def count_leaves(module: nn.Module, input_size: tuple[int, ...]) -> tuple[dict[Operation, int], int]:
     """What the calls of leaf modules add up to in one forward pass.
 
     Returns:
         The inventory of operations, and ``per_call``: trainable weights and biases, added at each call
         of their module, so that a shared module counts as often as it is used.
     """
-    tally: Tally[str] = Tally(dict.fromkeys(_OPERATIONS, 0))
+    tally: Tally[Operation] = Tally()
     per_call = 0
 
     def count_call(leaf: nn.Module, inputs: Any, output: Any) -> None:
@@ -102,40 +106,51 @@ def count_leaves(module: nn.Module, input_size: tuple[int, ...]) -> tuple[dict[s
     finally:
         for handle in handles:
             handle.remove()
-    return {name: tally[name] for name in _OPERATIONS}, per_call
+    return {operation: tally[operation] for operation in get_args(Operation)}, per_call
+
+
+def count_modules(name: str, input_size: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+    """For each module of a network, by name (the whole is ""): its parameters, and its multiply-adds."""
+    network = skeleton_of(name)
+    with evaluating(network), torch.no_grad():
+        operators = fvcore_analysis(network, input_size).by_module_and_operator()
+    return {
+        path: (
+            sum(parameter.numel() for parameter in module.parameters()),
+            int(operators[path]["conv"] + operators[path]["linear"]),
+        )
+        for path, module in network.named_modules()
+    }
 
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters(), torch.zeros(0)).device
 
 
-_OPERATIONS = ("conv", "conv_bias", "linear", "batch_norm", "relu", "pool")
-
-
-def _nothing(leaf: nn.Module, inputs: Any, output: Any) -> dict[str, int]:
+def _nothing(leaf: nn.Module, inputs: Any, output: Any) -> dict[Operation, int]:
     return {}
 
 
-def _convolution(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[str, int]:
+def _convolution(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
     per_position = prod(leaf.kernel_size) * leaf.in_channels // leaf.groups
     bias = 0 if leaf.bias is None else output.numel()
     return {"conv": per_position * output.numel(), "conv_bias": bias}
 
 
-def _linear(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[str, int]:
+def _linear(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
     return {"linear": inputs[0].numel() * leaf.out_features}
 
 
-def _depth_attention(leaf: Any, inputs: tuple[list[Tensor], Tensor], output: Tensor) -> dict[str, int]:
+def _depth_attention(leaf: Any, inputs: tuple[list[Tensor], Tensor], output: Tensor) -> dict[Operation, int]:
     """The authors' stage pools the sum of its maps with a module; ours pools each map as it comes."""
     return {"pool": inputs[0][0].numel()}
 
 
-def _of_input(operation: str, leaf: nn.Module, inputs: tuple[Tensor], output: Tensor) -> dict[str, int]:
+def _of_input(operation: Operation, leaf: nn.Module, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
     return {operation: inputs[0].numel()}
 
 
-_RULES: dict[type[nn.Module], Callable[[Any, Any, Any], dict[str, int]]] = {
+_RULES: dict[type[nn.Module], Callable[[Any, Any, Any], dict[Operation, int]]] = {
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
     nn.Linear: _linear,

@@ -50,6 +50,11 @@ class Model(Strict):
     def built(self) -> bool:
         return self.network is not None
 
+    @property
+    def depth_attention(self) -> bool:
+        """Whether any stage is fused; of what is not built, those with a baseline are."""
+        return self.baseline is not None if self.network is None else any(self.network.fused_stages)
+
 
 class Layout(Strict):
     """How the keys of an original release map to ours: regular expressions, applied in order."""

@@ -1,0 +1,67 @@
+"""``sdabench list``."""
+
+from typing import Any
+
+import click
+
+from sdabench.cli.options import ModelName, echo_json, json_option, suite_option
+from sdabench.registry import load_registry
+from sdabench.report.table import Cell, Heading, Sheet
+
+EPILOG = """\b
+Examples:
+  sdabench list
+  sdabench list 'sda_*' --json
+  sdabench list --suite detection
+"""
+
+
+@click.command("list", epilog=EPILOG)
+@click.argument("patterns", nargs=-1, type=ModelName())
+@suite_option
+@json_option
+def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None:
+    """The networks of the registry, and the tables they stand in.
+
+    PATTERNS are names or wildcards. A network marked "not yet" is in the registry, so that no row of
+    the README is left out, but is not built.
+    """
+    registry = load_registry()
+    names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
+    models = [describe(name) for name in names]
+    if as_json:
+        echo_json(models)
+        return
+    from sdabench.report.render import print_terminal
+
+    headings = [Heading(text) for text in ("model", "what it is", "baseline", "like for like", "tables", "built")]
+    rows = [
+        [
+            Cell(model["model"], bold=model["depth_attention"]),
+            Cell(model["title"]),
+            Cell(model["baseline"] or ""),
+            Cell(model["like_for_like"] or ""),
+            Cell("\n".join(model["tables"])),
+            Cell("yes", tone="good") if model["built"] else Cell("not yet", tone="dim"),
+        ]
+        for model in models
+    ]
+    built = sum(model["built"] for model in models)
+    note = f"{len(models)} networks, {built} of them built. Bold: with depth attention."
+    print_terminal(Sheet("Networks", headings, [rows], [note]))
+
+
+def describe(name: str) -> dict[str, Any]:
+    registry = load_registry()
+    model = registry.model(name)
+    return {
+        "model": name,
+        "family": model.family,
+        "task": model.task,
+        "baseline": model.baseline,
+        "like_for_like": model.like_for_like,
+        "depth_attention": model.depth_attention,
+        "tables": registry.tables_of(name),
+        "built": model.built,
+        "title": model.title,
+    }

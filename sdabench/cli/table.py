@@ -1,0 +1,67 @@
+"""``sdabench table``."""
+
+from pathlib import Path
+
+import click
+
+from sdabench.cli.options import TableName, echo_json, progress
+from sdabench.errors import UsageError
+from sdabench.registry import load_registry
+
+FORMATS = ("terminal", "markdown", "latex", "csv", "json", "html")
+EPILOG = """\b
+Examples:
+  sdabench table classification-multiscale
+  sdabench table classification-attention --format latex > attention.tex
+  sdabench table detection --format json
+  sdabench table classification-attention --records runs/classification
+"""
+
+
+@click.command("table", epilog=EPILOG)
+@click.argument("table", type=TableName())
+@click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True)
+@click.option(
+    "--records", "folders", multiple=True, type=click.Path(exists=True, path_type=Path),
+    help="A run's folder, or its records.jsonl, to take accuracies from.",
+)  # fmt: skip
+@click.option("--recount", is_flag=True, help="Count every network again instead of reading the stored counts.")
+def command(table: str, form: str, folders: tuple[Path, ...], recount: bool) -> None:
+    """A README table beside our measurements: differences and verdicts.
+
+    Sizes and costs come from the counts that are shipped (a test recomputes them); networks that have
+    none are counted. Accuracies come from records of trained weights on the whole real dataset.
+    """
+    from sdabench.evidence.compare import compare
+    from sdabench.evidence.counts import fresh_counts, stored_counts
+    from sdabench.evidence.records import Record, read_lines
+
+    wanted = load_registry().table(table)
+    models = list(dict.fromkeys(row.model for row in wanted.rows))
+    stored = {} if recount else stored_counts()
+    uncounted = [model for model in models if model not in stored and load_registry().model(model).built]
+    if uncounted:
+        with progress("counting", len(uncounted), "networks") as advance:
+            stored |= fresh_counts(uncounted, advance)
+    records: dict[str, Record] = {}
+    for folder in folders:
+        path = folder / "records.jsonl" if folder.is_dir() else folder
+        if not path.is_file():
+            raise UsageError(f"no records in {folder}; --records names the --output folder of a run")
+        records |= {record.model: record for record in read_lines(path, Record) if record.comparable}
+    rows = compare(wanted, stored, records)
+    if form == "json":
+        echo_json({"table": table, "rows": [row.as_json() for row in rows]})
+        return
+    from sdabench.report import render
+    from sdabench.report.comparison import comparison_csv, comparison_sheet
+
+    if form == "csv":
+        click.echo(comparison_csv(wanted, rows), nl=False)
+        return
+    sheet = comparison_sheet(wanted, rows)
+    if form == "terminal":
+        render.print_terminal(sheet)
+    else:
+        renderers = {"markdown": render.to_markdown, "latex": render.to_latex, "html": render.to_html}
+        click.echo(renderers[form](sheet))

@@ -1,0 +1,137 @@
+"""A suite: one network after the other, each in a process of its own, each with a record at the end."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sdabench.data.description import DatasetInfo
+from sdabench.data.imagenet import ImageNetSplit
+from sdabench.engine.settings import EvaluationSettings
+from sdabench.errors import DataError, ExitCode, SdabenchError
+from sdabench.evidence.records import Failure, Record, Weights, append_line, read_lines
+from sdabench.hashing import sha256_of_file
+
+RECORDS = "records.jsonl"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An evaluation of several networks, with all records and predictions in one folder.
+
+    ``weights`` is a folder with one checkpoint a network (``NAME.pth`` or ``NAME.safetensors``), or
+    None for random weights.
+    """
+
+    models: Sequence[str]
+    split: ImageNetSplit
+    settings: EvaluationSettings
+    output: Path
+    weights: Path | None = None
+
+    @cached_property
+    def dataset(self) -> DatasetInfo:
+        return self.split.describe()
+
+    def done(self) -> dict[str, Record]:
+        """The valid records that an earlier run left for the same question."""
+        records = {record.model: record for record in read_lines(self.output / RECORDS, Record)}
+        return {
+            model: records[model]
+            for model in self.models
+            if model in records and records[model].answers(self._question(model))
+        }
+
+    def run(self, announce: Callable[[str, int], None] = lambda model, index: None) -> dict[str, Record]:
+        """Evaluates what has no valid record yet; a network that fails gets a record that says why.
+
+        Args:
+            announce: called with each network before it is evaluated, and its place in ``models``.
+
+        Raises:
+            DataError: the dataset is damaged, which no other network would change.
+            SdabenchError: another run holds the folder, or it cannot be written.
+        """
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.output / ".lock", blocking=False):
+                results = self.done()
+                for index, model in enumerate(self.models):
+                    if model not in results:
+                        announce(model, index)
+                        results[model] = self._evaluate(model)
+                return results
+        except Timeout:
+            raise SdabenchError(f"another run is writing to {self.output}; wait for it, or name another --output") from None
+        except OSError as error:
+            raise SdabenchError(f"cannot write {self.output}: {error.strerror}; name another --output") from None
+
+    def _evaluate(self, model: str) -> Record:
+        settings = replace(self.settings, weights=self._weights_of(model))
+        before = len(list(read_lines(self.output / RECORDS, Record)))
+        command = [sys.executable, "-m", "sdabench", "eval", model, *self._arguments(settings)]
+        status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+        new = list(read_lines(self.output / RECORDS, Record))[before:]
+        if status == ExitCode.STOPPED:
+            raise KeyboardInterrupt
+        if not new:
+            record = self._question(model).model_copy(
+                update={"failure": Failure(kind="crash", message=_cause(status))}
+            )
+            append_line(self.output / RECORDS, record.as_json())
+            new = [record]
+        if (failure := new[-1].failure) is not None and failure.kind == DataError.__name__:
+            raise DataError(failure.message)
+        return new[-1]
+
+    def _arguments(self, settings: EvaluationSettings) -> list[str]:
+        options = {
+            "--data": f"imagenet={self.split.root}",
+            "--output": self.output,
+            "--weights": settings.weights,
+            "--batch-size": settings.batch_size,
+            "--workers": settings.workers,
+            "--device": settings.device,
+            "--amp": "off" if settings.precision == "fp32" else settings.precision,
+            "--resolution": settings.resolution,
+            "--seed": settings.seed,
+        }
+        arguments = [str(word) for pair in options.items() if pair[1] is not None for word in pair]
+        return [*arguments, "--channels-last"] if settings.channels_last else arguments
+
+    def _question(self, model: str) -> Record:
+        """The record that would answer for this network, without its measurements."""
+        path = self._weights_of(model)
+        weights = Weights(source="random")
+        if path is not None:
+            weights = Weights(source=str(path), sha256=sha256_of_file(path) if path.is_file() else None)
+        return self.settings.record(model, self.dataset, weights)
+
+    def _weights_of(self, model: str) -> Path | None:
+        if self.weights is None:
+            return None
+        candidates = [self.weights / f"{model}{suffix}" for suffix in (".safetensors", ".pth", ".pt")]
+        return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def failed_record(model: str, split: ImageNetSplit, settings: EvaluationSettings, error: Exception) -> Record:
+    """The record of an evaluation that ended with an error."""
+    kind, message = type(error).__name__, " ".join(str(error).split())
+    if "out of memory" in message or "can't allocate memory" in message or isinstance(error, MemoryError):
+        kind, message = "out of memory", f"try a --batch-size below {settings.batch_size} ({message[:150]})"
+    weights = Weights(source="random" if settings.weights is None else str(settings.weights))
+    return settings.record(model, split.describe(), weights, failure=Failure(kind=kind, message=message))
+
+
+def _cause(status: int) -> str:
+    """Why a process ended without a record."""
+    if status >= 0:
+        return f"the process ended with exit code {status} before it could write a record"
+    name = signal.Signals(-status).name
+    hint = ", most often for want of memory: try a smaller --batch-size" if name == "SIGKILL" else ""
+    return f"the process was ended by {name}{hint}"

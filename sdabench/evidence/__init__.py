@@ -1,0 +1,1 @@
+"""What was measured, and what comparing it with the paper's claims says."""

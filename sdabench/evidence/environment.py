@@ -1,0 +1,50 @@
+"""What a number may depend on besides code and data: versions, device, arithmetic settings, revision."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import sdabench
+from sdabench.paths import checkout_dir
+
+PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and settings, as plain values."""
+    cuda = device.type == "cuda"
+    return {
+        "sdabench": sdabench.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if cuda else False,
+    }
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout that runs, with ``-dirty`` if it was changed; None when installed."""
+    checkout = checkout_dir()
+    if checkout is None:
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

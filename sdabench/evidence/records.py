@@ -1,0 +1,161 @@
+"""Records: one stored result each, in append-only JSON lines."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sdabench.data.description import DatasetInfo, Part, Preprocessing
+from sdabench.errors import SdabenchError
+
+RECORD_SCHEMA = "sdabench.record/1"
+Precision = Literal["fp32", "bf16", "fp16"]
+R = TypeVar("R", bound=BaseModel)
+
+
+class Weights(Part):
+    """``source`` is a file's path, or ``random`` for an untrained network made from the seed."""
+
+    source: str
+    sha256: str | None = None
+
+    @property
+    def trained(self) -> bool:
+        return self.source != "random"
+
+    @property
+    def identity(self) -> str | None:
+        """What tells two weights apart: the file's content; random ones follow from the seed."""
+        return self.sha256 if self.trained else self.source
+
+
+class Protocol(Part):
+    """How images become inputs, and the arithmetic they meet."""
+
+    preprocessing: Preprocessing
+    precision: Precision = "fp32"
+    channels_last: bool = False
+
+
+class Failure(Part):
+    kind: str
+    message: str
+
+
+class Record(Part):
+    """One result of one network. Metrics in percent, unrounded; a failed one has a failure instead."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    record_schema: str = Field(RECORD_SCHEMA, alias="schema")
+    model: str
+    task: str
+    metrics: dict[str, float] = {}
+    samples: int = 0
+    dataset: DatasetInfo
+    protocol: Protocol
+    weights: Weights
+    seed: int
+    batch_size: int
+    recipe: dict[str, Any] | None = None
+    failure: Failure | None = None
+    predictions: str | None = None
+    environment: dict[str, Any] = {}
+    git_revision: str | None = None
+    wall_seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its metrics may stand beside the README's: trained weights on the whole real dataset."""
+        return self.failure is None and self.dataset.complete and self.weights.trained and self.samples > 0
+
+    def answers(self, other: "Record") -> bool:
+        """Whether this is a valid result of the same question: model, data, protocol, weights and seed."""
+        same = all(
+            getattr(self, field) == getattr(other, field)
+            for field in ("model", "task", "protocol", "seed", "recipe")
+        )
+        return (
+            same
+            and self.failure is None
+            and self.dataset.listing_sha256 == other.dataset.listing_sha256
+            and self.weights.identity == other.weights.identity
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def append_line(path: Path, item: dict[str, Any] | None = None) -> None:
+    """Add one JSON line, and have it on the disk before returning; without an item, see that one could be.
+
+    A line that an earlier process left half-written is closed first, so that it spoils only itself.
+
+    Raises:
+        SdabenchError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            if item is not None:
+                file.write(json.dumps(item, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SdabenchError(f"cannot write {path}: {error.strerror}; name another --output") from None
+
+
+def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
+    """The valid items of a JSON-lines file, in the order of writing; none if there is no file.
+
+    A last line that is cut short (the process was killed while writing) is passed over.
+
+    Raises:
+        SdabenchError: another line is no such item.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SdabenchError(f"cannot read {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        try:
+            yield schema.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(step) for step in first["loc"])
+            raise SdabenchError(
+                f"{path}, line {number}: {field}: {first['msg']}; it was written by another version, "
+                "move the file away"
+            ) from None
+
+
+def write_lines(path: Path, items: Iterable[BaseModel]) -> None:
+    """Replace a JSON-lines file as a whole: written beside it, then renamed.
+
+    Raises:
+        SdabenchError: the file cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.tmp")
+    try:
+        beside.write_text("".join(item.model_dump_json(by_alias=True) + "\n" for item in items))
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise SdabenchError(f"cannot write {path}: {error.strerror}") from None

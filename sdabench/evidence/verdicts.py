@@ -1,0 +1,104 @@
+"""What comparing one claim with one measurement says."""
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from math import isnan, sqrt
+from typing import Literal, Protocol
+
+from sdabench.complexity.conventions import combine
+from sdabench.registry.schema import Column, Counter, Evidence, Explanation
+
+Name = Literal["match", "explained", "differs", "within", "better", "worse", "not measured"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Its words, as ``match (per_call)``: ``detail`` is a convention, or the kind of an explanation."""
+
+    name: Name
+    detail: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.detail})" if self.detail else self.name
+
+
+NOT_MEASURED = Verdict("not measured")
+_UNITS = {"M": 1e6, "G": 1e9}
+
+
+class Counted(Protocol):
+    """What a verdict on size and cost needs to know: see :class:`sdabench.complexity.Count`."""
+
+    @property
+    def operations(self) -> dict[str, int]: ...
+
+    def value(self, counter: Counter) -> int: ...
+
+
+def rounded(value: float, decimals: int) -> float:
+    """The number as a table prints it: halves away from zero, as authors round."""
+    return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def in_unit(value: int, column: Column) -> float:
+    """An exact count in the column's unit: 25557032 in M is 25.557032."""
+    return value / _UNITS[column.unit]
+
+
+def judge_count(reported: float, column: Column, count: Counted | None, claim: Explanation | None) -> Verdict:
+    """The verdict on a size or a cost.
+
+    An explanation counts only while its evidence on this network still recomputes to the integer;
+    ``mislabelled`` stands although the number is that of the row's network, because the README's label
+    names another one.
+    """
+    if count is None:
+        return NOT_MEASURED
+    assert column.convention is not None
+
+    def equal(counter: Counter) -> bool:
+        return rounded(in_unit(count.value(counter), column), column.decimals) == reported
+
+    proved = claim is not None and all(holds(item, count) for item in claim.evidence.values())
+    if claim is not None and claim.kind == "mislabelled" and proved:
+        return Verdict("explained", claim.kind)
+    if equal(column.convention):
+        return Verdict("match")
+    if claim is not None and claim.convention is not None and equal(claim.convention):
+        return Verdict("match", claim.convention)
+    if claim is not None and claim.kind is not None and proved:
+        return Verdict("explained", claim.kind)
+    return Verdict("differs")
+
+
+def holds(evidence: Evidence, count: Counted) -> bool:
+    """Whether evidence on the row's own network still is what we count; other evidence is for the tests."""
+    if evidence.model is not None or evidence.setting is not None:
+        return True
+    return recompute(evidence, count) == evidence.value
+
+
+def recompute(evidence: Evidence, count: Counted) -> int:
+    """The number that a piece of evidence states, from a fresh count."""
+    if evidence.terms is not None:
+        return combine(count.operations, evidence.terms)
+    assert evidence.count is not None
+    return count.value(evidence.count)
+
+
+def standard_error_pct(accuracy_pct: float, samples: int) -> float:
+    """The standard error of an accuracy in percent over independent samples; NaN for none."""
+    if samples == 0:
+        return float("nan")
+    fraction = accuracy_pct / 100
+    return 100 * sqrt(fraction * (1 - fraction) / samples)
+
+
+def judge_accuracy(reported: float, decimals: int, measured_pct: float | None, samples: int) -> Verdict:
+    """The verdict on an accuracy in percent: within the rounding plus two standard errors, or not."""
+    if measured_pct is None or isnan(measured_pct) or samples == 0:
+        return NOT_MEASURED
+    tolerance = 0.5 * 10**-decimals + 2 * standard_error_pct(measured_pct, samples)
+    if abs(measured_pct - reported) <= tolerance:
+        return Verdict("within")
+    return Verdict("better" if measured_pct > reported else "worse")

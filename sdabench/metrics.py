@@ -1,0 +1,29 @@
+"""Metrics as values: update and merge give a new one, compute gives percentages."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Top-1 and top-5 accuracy over the samples seen so far."""
+
+    top1: int = 0
+    top5: int = 0
+    samples: int = 0
+
+    def update(self, predictions: Tensor, labels: Tensor) -> "TopK":
+        """Adds a batch: class indices (N, 5), best first, and labels (N,)."""
+        hits = predictions == labels[:, None]
+        batch = TopK(int(hits[:, 0].sum()), int(hits.any(dim=1).sum()), len(labels))
+        return self.merge(batch)
+
+    def merge(self, other: "TopK") -> "TopK":
+        return TopK(self.top1 + other.top1, self.top5 + other.top5, self.samples + other.samples)
+
+    def compute(self) -> dict[str, float]:
+        """Percentages from 0 to 100; NaN when there was no sample."""
+        if self.samples == 0:
+            return {"top1_pct": float("nan"), "top5_pct": float("nan")}
+        return {"top1_pct": 100 * self.top1 / self.samples, "top5_pct": 100 * self.top5 / self.samples}

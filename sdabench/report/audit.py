@@ -1,0 +1,121 @@
+"""The audit as a reader meets it: what holds, what holds otherwise, what does not, and why."""
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from sdabench.evidence.compare import Audit, ComparedRow
+from sdabench.evidence.verdicts import Verdict
+from sdabench.registry import Table
+from sdabench.registry.schema import Column
+from sdabench.report.comparison import TONES, difference, number, ours_decimals
+from sdabench.report.render import STYLES, plain, print_terminal
+from sdabench.report.table import Cell, Heading, Sheet
+
+MEANINGS = {
+    "match": "equal at the README's decimals, counted as the table counts",
+    "match (params)": "equal, if each parameter is counted once",
+    "match (per_call)": "equal only if shared modules are counted at each call",
+    "match (fvcore)": "equal only as a total with batch norms (fvcore's)",
+    "match (total)": "equal only as a total with batch norms, ReLUs and pooling",
+    "match (mmcv)": "equal only as mmdetection's get_flops counts",
+    "explained (mislabelled)": "the number of another network than the label names",
+    "explained (copied)": "taken over from another paper, which counts otherwise",
+    "explained (other input size)": "counted at another input size than the table's",
+    "explained (last digit)": "off by one in the last printed digit",
+    "explained (fitted)": "reproduced by a setting that was searched for",
+    "explained (not reproduced)": "no convention gives it; the nearest is stated",
+    "differs": "differs, and nobody has looked yet",
+    "not measured": "the network is not built yet",
+}
+
+
+def print_audit(tables: Mapping[str, Table], result: Audit) -> None:
+    """Verdict counts, the tables, and a reason with evidence for each number that does not simply match."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 110
+    for name, rows in result.tables.items():
+        if any(verdict is not None and verdict.name != "not measured" for row in rows for verdict in row.verdicts.values()):
+            print_terminal(_table_sheet(tables[name], rows))
+            console.print()
+    _print_reasons(console, tables, result)
+    total = len(result.verdicts)
+    headings = [Heading("claims", numeric=True), Heading("verdict"), Heading("which means")]
+    words = [[Cell(str(n)), _words(verdict), Cell(MEANINGS[verdict])] for verdict, n in result.by_verdict.items()]
+    print_terminal(Sheet(f"{total} claims about size and cost in the README", headings, [words]))
+    console.print(Text(_conclusion(result)))
+
+
+def _table_sheet(table: Table, rows: list[ComparedRow]) -> Sheet:
+    headings = [Heading(table.label_header)]
+    for column in table.counted:
+        over = f"{column.header} ({column.unit})"
+        headings += [Heading("README", over, True), Heading("ours", over, True), Heading("Δ", over, True), Heading("verdict", over)]
+    groups: dict[str, list[list[Cell]]] = {}
+    for compared in rows:
+        cells = [Cell(compared.row.label)]
+        for column in table.counted:
+            cells += _claim_cells(compared, column)
+        groups.setdefault(compared.row.group, []).append(cells)
+    return Sheet(table.title, headings, list(groups.values()))
+
+
+def _claim_cells(compared: ComparedRow, column: Column) -> list[Cell]:
+    reported, ours = compared.row.reported[column.key], compared.measured[column.key]
+    return [
+        Cell(number(reported, column.decimals)),
+        Cell(number(ours, ours_decimals(column))),
+        Cell(difference(reported, ours, column.decimals)),
+        _words(str(compared.verdicts[column.key] or "")),
+    ]
+
+
+def _words(verdict: str) -> Cell:
+    return Cell(verdict, tone=TONES.get(verdict.split(" (")[0], ""))
+
+
+def _print_reasons(console: Console, tables: Mapping[str, Table], result: Audit) -> None:
+    console.print(Text("Why a number is not what its table counts", style="bold"))
+    for verdict, column, row in _reasons(tables, result):
+        console.print(
+            Text.assemble(
+                (plain(row.row.label), "bold"),
+                f"  {column.header} {number(row.row.reported[column.key], column.decimals)}  ",
+                (str(verdict), STYLES[TONES[verdict.name]]),
+            )
+        )
+        claim = row.row.claims.get(column.key)
+        if claim is not None:
+            source = f" [{claim.source}]" if claim.source else ""
+            console.print(Padding(Text(claim.text + source), (0, 0, 0, 4)))
+        else:
+            console.print(Padding(Text("No explanation in the registry yet: a finding."), (0, 0, 0, 4)))
+    console.print()
+
+
+def _reasons(tables: Mapping[str, Table], result: Audit) -> Iterator[tuple[Verdict, Column, ComparedRow]]:
+    """The claims that do not simply match, each once although its row may stand in two tables."""
+    seen = set()
+    for name, rows in result.tables.items():
+        for row in rows:
+            for column in tables[name].counted:
+                verdict = row.verdicts[column.key]
+                plainly = verdict is None or str(verdict) == "match" or verdict.name == "not measured"
+                if verdict is not None and not plainly and (row.row.model, column.key) not in seen:
+                    seen.add((row.row.model, column.key))
+                    yield verdict, column, row
+
+
+def _conclusion(result: Audit) -> str:
+    names = [verdict.name for verdict in result.verdicts]
+    measured = len(names) - names.count("not measured")
+    as_printed = sum(str(verdict) == "match" for verdict in result.verdicts)
+    otherwise = names.count("match") - as_printed
+    return (
+        f"Of {measured} claims measured, {as_printed} hold as their table counts, {otherwise} hold under another "
+        f"convention, {names.count('explained')} are explained, {names.count('differs')} differ. "
+        f"{names.count('not measured')} wait for networks that are not built yet."
+    )

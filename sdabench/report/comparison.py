@@ -1,0 +1,107 @@
+"""The README's tables beside our measurements, as a sheet."""
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+
+from sdabench.evidence.compare import ComparedRow
+from sdabench.evidence.verdicts import Verdict, rounded
+from sdabench.registry import Table
+from sdabench.registry.schema import Column
+from sdabench.report.table import Cell, Heading, Sheet, Tone
+
+TONES: dict[str, Tone] = {
+    "match": "good",
+    "within": "good",
+    "better": "good",
+    "explained": "fair",
+    "differs": "bad",
+    "worse": "bad",
+    "not measured": "dim",
+}
+
+
+def comparison_sheet(table: Table, rows: Sequence[ComparedRow]) -> Sheet:
+    """README, ours, difference and verdict for each column; ours is left out where nothing was measured."""
+    measured = {column.key for column in table.columns if any(row.measured[column.key] is not None for row in rows)}
+    headings = [Heading(table.label_header)]
+    if table.dimension_header:
+        headings.append(Heading(table.dimension_header))
+    for column in table.columns:
+        over = f"{column.header} ({column.unit})"
+        headings.append(Heading("README", over, numeric=True))
+        if column.key in measured:
+            headings += [Heading("ours", over, numeric=True), Heading("Δ", over, numeric=True), Heading("verdict", over)]
+    groups = [
+        [_cells(table, row, measured) for row in members] for _, members in groupby(rows, key=lambda row: row.row.group)
+    ]
+    return Sheet(table.title, headings, groups, _notes(table, rows, measured))
+
+
+def _cells(table: Table, compared: ComparedRow, measured: set[str]) -> list[Cell]:
+    row = compared.row
+    cells = [Cell(row.label)]
+    if table.dimension_header:
+        cells.append(Cell(row.dimension or "-"))
+    for column in table.columns:
+        reported, ours = row.reported[column.key], compared.measured[column.key]
+        cells.append(Cell(number(reported, column.decimals), bold=column.key in row.bold))
+        if column.key in measured:
+            cells += [
+                Cell(number(ours, ours_decimals(column))),
+                Cell(difference(reported, ours, column.decimals)),
+                verdict_cell(compared.verdicts[column.key]),
+            ]
+    return cells
+
+
+def _notes(table: Table, rows: Sequence[ComparedRow], measured: set[str]) -> list[str]:
+    conventions = [f"{column.header}: {column.convention}" for column in table.counted]
+    notes = [f"The table's own conventions: {', '.join(conventions)}."]
+    unmeasured = [column.header for column in table.columns if column.key not in measured]
+    if unmeasured:
+        notes.append(f"Not measured in any row: {', '.join(unmeasured)}.")
+    return notes
+
+
+def verdict_cell(verdict: Verdict | None) -> Cell:
+    return Cell("") if verdict is None else Cell(str(verdict), tone=TONES[verdict.name])
+
+
+def number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{rounded(value, decimals):.{decimals}f}"
+
+
+def ours_decimals(column: Column) -> int:
+    """One digit more than the README where we count exactly, so that its last digit can be judged."""
+    return column.decimals + (column.convention is not None)
+
+
+def difference(reported: float | None, ours: float | None, decimals: int) -> str:
+    """Ours minus the README's, with its sign; empty where there are not both."""
+    if reported is None or ours is None:
+        return ""
+    value = rounded(ours - reported, decimals)
+    return f"{value:+.{decimals}f}" if value else f"{0:.{decimals}f}"
+
+
+
+def comparison_csv(table: Table, rows: Sequence[ComparedRow]) -> str:
+    """One line a row, numbers unrounded, four columns for each of the README's; a dash is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("reported", "measured", "delta", "verdict")
+    keys = [column.key for column in table.columns]
+    writer.writerow(
+        ["label", "group", "dimension", "model", "bold", *(f"{key}_{part}" for key in keys for part in parts)]
+    )
+    for compared in rows:
+        row = compared.row
+        line: list[object] = [row.label, row.group, row.dimension or "", row.model, " ".join(row.bold)]
+        for key in keys:
+            reported, ours, verdict = row.reported[key], compared.measured[key], compared.verdicts[key]
+            delta = None if reported is None or ours is None else ours - reported
+            line += ["" if value is None else value for value in (reported, ours, delta, verdict)]
+        writer.writerow(line)
+    return text.getvalue()

@@ -1,0 +1,43 @@
+"""A table as it is shown: headers, groups of rows of cells, notes. It knows no file format."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tone = Literal["", "good", "fair", "bad", "dim"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text, which may hold mathematics between dollars (``A$^2$Net``); ``bold`` as in the README."""
+
+    text: str = ""
+    bold: bool = False
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """``over`` is a second line of headers, shared by neighbouring columns of the same text."""
+
+    text: str
+    over: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    title: str
+    headings: list[Heading]
+    groups: list[list[list[Cell]]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def spans(self) -> list[tuple[str, int]]:
+        """The upper line of headers: each text, and over how many columns it stands."""
+        spans: list[tuple[str, int]] = []
+        for heading in self.headings:
+            if spans and heading.over and spans[-1][0] == heading.over:
+                spans[-1] = (heading.over, spans[-1][1] + 1)
+            else:
+                spans.append((heading.over, 1))
+        return spans
