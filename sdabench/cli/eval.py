@@ -62,12 +62,9 @@ def command(name: str, data: Path, weights: Path | None, output: Path, as_json: 
     if as_json:
         echo_json(record.as_json())
         return
-    from sdabench.report.accuracy import describe_dataset, standard_error
+    from sdabench.report.accuracy import describe_metrics
 
-    click.echo(
-        f"{name}: top-1 {record.metrics['top1_pct']:.2f} % {standard_error(record)}, "
-        f"top-5 {record.metrics['top5_pct']:.2f} % on {describe_dataset(record.dataset)}"
-    )
+    click.echo(describe_metrics(record))
     if not record.weights.trained:
         click.echo("Random weights: this is chance, and says nothing of the network.")
-    click.echo(f"Record: {records}", err=True)
+    click.echo(f"Record: {records}")

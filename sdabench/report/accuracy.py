@@ -39,7 +39,7 @@ def accuracy_sheet(
             cells += [
                 Cell(number(reported, column.decimals), bold=column.key in row.bold),
                 Cell(number(measured, column.decimals)),
-                Cell("" if measured is None or record is None else f"{standard_error_pct(measured, record.samples):.2f}"),
+                Cell(_error(measured, record)),
                 *([verdict_cell(verdict)] if comparable else []),
             ]
         groups.setdefault(row.group, []).append([*cells, _note(record)])
@@ -58,6 +58,13 @@ def _judge(reported: float | None, decimals: int, measured: float | None, record
     if reported is None or record is None or not record.comparable:
         return NOT_MEASURED
     return judge_accuracy(reported, decimals, measured, record.samples)
+
+
+def _error(measured: float | None, record: Record | None) -> str:
+    """The standard error; nothing where no image, or every image, was right and it says nothing."""
+    if measured is None or record is None or measured in (0, 100):
+        return ""
+    return f"{standard_error_pct(measured, record.samples):.2f}"
 
 
 def _note(record: Record | None) -> Cell:
@@ -85,5 +92,10 @@ def describe_dataset(dataset: DatasetInfo) -> str:
     return f"{dataset.samples:,} images of {dataset.classes} of the 1000 classes, in {dataset.root}"
 
 
-def standard_error(record: Record) -> str:
-    return f"(± {standard_error_pct(record.metrics['top1_pct'], record.samples):.2f})"
+def describe_metrics(record: Record) -> str:
+    """One line: each metric with its standard error, and the dataset."""
+    words = [
+        f"{name} {record.metrics[key]:.2f} %" + (f" ± {error}" if (error := _error(record.metrics[key], record)) else "")
+        for key, name in (("top1_pct", "top-1"), ("top5_pct", "top-5"))
+    ]
+    return f"{record.model}: {', '.join(words)}, on {describe_dataset(record.dataset)}"

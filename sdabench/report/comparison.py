@@ -83,7 +83,7 @@ def difference(reported: float | None, ours: float | None, decimals: int) -> str
     if reported is None or ours is None:
         return ""
     value = rounded(ours - reported, decimals)
-    return f"{value:+.{decimals}f}" if value else f"{0:.{decimals}f}"
+    return f"{value:+.{decimals}f}".replace("-", "−") if value else f"{0:.{decimals}f}"
 
 
 

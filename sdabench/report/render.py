@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -10,6 +11,7 @@ from rich.text import Text
 from sdabench.report.table import Cell, Sheet, Tone
 
 STYLES: dict[Tone, str] = {"": "", "good": "green", "fair": "yellow", "bad": "bold red", "dim": "dim"}
+UNBOUNDED = 1000  # columns; wider than any table
 _MATH = re.compile(r"\$([^$]*)\$")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LATEX = {
@@ -46,21 +48,52 @@ def latex(text: str) -> str:
 
 def print_terminal(sheet: Sheet) -> None:
     """Prints to the terminal, in its width; into a file or a pipe as wide as the table is."""
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 400
-    shown = RichTable(title=plain(sheet.title), title_justify="left", title_style="bold", header_style="bold")
-    above = ["", *(heading.over for heading in sheet.headings)]
-    for heading, (left, own) in zip(sheet.headings, pairwise(above), strict=True):
-        header = plain(heading.text) if not heading.over else f"{'' if own == left else plain(own)}\n{plain(heading.text)}"
-        shown.add_column(header, justify="right" if heading.numeric else "left", no_wrap=heading.numeric)
-    for group in sheet.groups:
-        for row in group:
-            shown.add_row(*(_rich(cell) for cell in row))
-        shown.add_section()
-    console.print(shown)
+    console = Console()
+    width = console.width if console.is_terminal else UNBOUNDED
+    console.width = max(width, 20)
+    for part in fitting(sheet, width):
+        console.print(_rich_table(part))
     for note in sheet.notes:
         console.print(Text(plain(note), style="dim"))
+
+
+def fitting(sheet: Sheet, width: int) -> list[Sheet]:
+    """The sheet, or where it is too wide several below each other, which repeat its first column."""
+    blocks: list[list[int]] = []
+    for column in range(1, len(sheet.headings)):
+        over = sheet.headings[column].over
+        if blocks and over and over == sheet.headings[blocks[-1][0]].over:
+            blocks[-1].append(column)
+        else:
+            blocks.append([column])
+    parts = [[0]]
+    for block in blocks:
+        if len(parts[-1]) > 1 and _width(sheet, parts[-1] + block) > width:
+            parts.append([0])
+        parts[-1] += block
+    return [sheet.columns(part, title=sheet.title if index == 0 else "") for index, part in enumerate(parts)]
+
+
+def _width(sheet: Sheet, columns: list[int]) -> int:
+    return Console(width=UNBOUNDED).measure(_rich_table(sheet.columns(columns))).maximum
+
+
+def _rich_table(sheet: Sheet) -> RichTable:
+    table = RichTable(
+        title=plain(sheet.title) or None, title_justify="left", title_style="bold", header_style="bold",
+        box=HORIZONTALS, pad_edge=False,
+    )  # fmt: skip
+    above = ["", *(heading.over for heading in sheet.headings)]
+    upper_line = any(above)
+    for heading, (left, own) in zip(sheet.headings, pairwise(above), strict=True):
+        upper = "" if own == left else plain(own)
+        header = f"{upper}\n{plain(heading.text)}" if upper_line else plain(heading.text)
+        table.add_column(header, justify="right" if heading.numeric else "left", no_wrap=heading.numeric)
+    for group in sheet.groups:
+        for row in group:
+            table.add_row(*(_rich(cell) for cell in row))
+        table.add_section()
+    return table
 
 
 def _rich(cell: Cell) -> Text:

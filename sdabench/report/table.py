@@ -1,5 +1,6 @@
 """A table as it is shown: headers, groups of rows of cells, notes. It knows no file format."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,11 @@ class Sheet:
     headings: list[Heading]
     groups: list[list[list[Cell]]]
     notes: list[str] = field(default_factory=list)
+
+    def columns(self, chosen: Sequence[int], title: str = "") -> "Sheet":
+        """The sheet with only some of its columns, without its notes."""
+        groups = [[[row[column] for column in chosen] for row in group] for group in self.groups]
+        return Sheet(title, [self.headings[column] for column in chosen], groups)
 
     @property
     def spans(self) -> list[tuple[str, int]]:

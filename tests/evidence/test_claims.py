@@ -1,0 +1,100 @@
+"""Claims are tests: each number that an explanation states is recomputed."""
+
+import csv
+
+import pytest
+
+from sdabench.evidence.compare import audit
+from sdabench.evidence.verdicts import in_unit, recompute, rounded
+from sdabench.registry import load_registry
+from tests.support import BUILT, FACTS, count
+
+REGISTRY = load_registry()
+CLAIMS = [
+    pytest.param(table, row, key, id=f"{table.name}-{row.label}-{key}")
+    for table in REGISTRY.tables.values()
+    for row in table.rows
+    for key in row.claims
+]
+MEASURED = [item for item in CLAIMS if item.values[1].model in BUILT]
+
+
+@pytest.mark.parametrize(("table", "row", "key"), MEASURED)
+def test_the_evidence_recomputes_to_the_integer(table, row, key):
+    for name, item in row.claims[key].evidence.items():
+        if item.setting is None:
+            assert recompute(item, count(item.model or row.model)) == item.value, name
+
+
+@pytest.mark.parametrize(("table", "row", "key"), MEASURED)
+def test_the_reading_fits_the_printed_number(table, row, key):
+    column = next(column for column in table.columns if column.key == key)
+    claim, reported = row.claims[key], row.reported[key]
+    values = [rounded(in_unit(item.value, column), column.decimals) for item in claim.evidence.values()]
+    unit = 10**-column.decimals
+    if claim.kind == "last digit":
+        assert min(abs(value - reported) for value in values) == pytest.approx(unit)
+    elif claim.kind == "not reproduced":
+        assert reported not in values
+    else:
+        assert reported in values
+
+
+def test_evidence_from_elsewhere_is_the_facts():
+    """What no counter here gives (other sizes, old tools) stands in the facts, to the integer."""
+    with (FACTS / "detection-counts.csv").open() as lines:
+        known = {int(row[key]) for row in csv.DictReader(lines) for key in ("flops_A", "flops_best")}
+    with (FACTS / "classification-counts.csv").open() as lines:
+        known |= {int(value) for row in csv.DictReader(lines) for value in row.values() if value.isdigit()}
+    known |= {2_854_010_880}  # bL-ResNet: 2,856,058,880 without its classifier of 2048 x 1000
+    stated = {
+        item.value
+        for param in CLAIMS
+        if param not in MEASURED
+        for item in param.values[1].claims[param.values[2]].evidence.values()
+    }
+    assert stated <= known
+
+
+def test_the_audit_of_what_is_built():
+    models = REGISTRY.suite("all")
+    result = audit(REGISTRY.tables, {name: count(name) for name in models if name in BUILT})
+    assert len(result.verdicts) == 142
+    assert sum(result.by_verdict.values()) == 142
+    assert result.by_verdict == {
+        "not measured": 86,
+        "match": 33,
+        "match (per_call)": 9,
+        "explained (last digit)": 6,
+        "match (fvcore)": 3,
+        "match (total)": 2,
+        "explained (copied)": 1,
+        "explained (mislabelled)": 1,
+        "explained (not reproduced)": 1,
+    }
+    words = {
+        (row.row.label, key): str(verdict)
+        for rows in result.tables.values()
+        for row in rows
+        for key, verdict in row.verdicts.items()
+    }
+    assert words["CBAM", "params_m"] == "match (per_call)"
+    assert words["ResNet-50", "flops_g"] == "match (total)"
+    assert words["PyConv-101", "params_m"] == "explained (mislabelled)"
+    assert words["SDA-PyConv-86 (ours)", "flops_g"] == "match"
+    assert words["Mask-RCNN SENet-101", "flops_g"] == "not measured"
+
+
+def test_an_explanation_does_not_cover_another_number():
+    """A network that changed is a finding, although its row has an explanation."""
+    models = {name: count(name) for name in REGISTRY.suite("classification") if name in BUILT}
+    models["pyconv50"] = count("pyconv86")
+    models["epsanet50"] = count("epsanet86")
+    result = audit(REGISTRY.tables, models)
+    changed = [
+        str(row.verdicts[key])
+        for row in result.tables["classification-multiscale"]
+        if row.row.label in ("PyConv", "EPSANet")
+        for key in ("params_m", "flops_g")
+    ]
+    assert changed == ["differs"] * 4

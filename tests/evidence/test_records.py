@@ -1,0 +1,83 @@
+"""Records survive what happens to files and processes."""
+
+import json
+import os
+
+import pytest
+
+from sdabench.data.description import DatasetInfo
+from sdabench.engine.settings import EvaluationSettings
+from sdabench.errors import SdabenchError
+from sdabench.evidence.records import Failure, Record, Weights, append_line, read_lines
+
+DATASET = DatasetInfo(
+    name="imagenet", split="val", root="/d", classes=1000, samples=50_000, complete=True, listing_sha256="a" * 64
+)
+
+
+def record(**changes):
+    measured = {"metrics": {"top1_pct": 75.3, "top5_pct": 92.5}, "samples": 50_000}
+    made = EvaluationSettings().record("resnet50", DATASET, Weights(source="w.pth", sha256="b" * 64), **measured)
+    return made.model_copy(update=changes)
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    path = tmp_path / "new" / "records.jsonl"
+    append_line(path, record().as_json())
+    append_line(path, record(model="senet50").as_json())
+    assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
+    assert next(read_lines(path, Record)) == record(created=next(read_lines(path, Record)).created)
+    assert json.loads(path.read_text().splitlines()[0])["schema"] == "sdabench.record/1"
+
+
+def test_a_line_cut_short_by_a_kill_spoils_only_itself(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_line(path, record().as_json())
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    append_line(path, record(model="senet50").as_json())
+    assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
+
+
+def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_line(path, {"schema": "sdabench.record/1", "model": "resnet50"})
+    with pytest.raises(SdabenchError, match=r"records\.jsonl, line 1: task"):
+        list(read_lines(path, Record))
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SdabenchError, match="cannot write .*file/records.jsonl"):
+        append_line(tmp_path / "file" / "records.jsonl", {})
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_clear_line(tmp_path):
+    (tmp_path / "records.jsonl").symlink_to("/dev/full")
+    with pytest.raises(SdabenchError, match="No space left on device"):
+        append_line(tmp_path / "records.jsonl", {"a": 1})
+
+
+def test_only_trained_weights_on_the_whole_real_dataset_are_compared():
+    assert record().comparable
+    assert not record(weights=Weights(source="random")).comparable
+    assert not record(dataset=DATASET.model_copy(update={"complete": False})).comparable
+    assert not record(failure=Failure(kind="crash", message="")).comparable
+    assert not record(samples=0).comparable
+
+
+def test_a_record_answers_the_same_question_only():
+    assert record().answers(record(metrics={}))
+    for change in (
+        {"model": "senet50"},
+        {"seed": 1},
+        {"weights": Weights(source="w.pth", sha256="c" * 64)},
+        {"weights": Weights(source="random")},
+        {"dataset": DATASET.model_copy(update={"listing_sha256": "d" * 64})},
+        {"protocol": EvaluationSettings(resolution=160).record("x", DATASET, Weights(source="random")).protocol},
+    ):
+        assert not record().answers(record(**change)), change
+    assert not record(failure=Failure(kind="crash", message="")).answers(record())
+    moved = record(weights=Weights(source="elsewhere.pth", sha256="b" * 64))
+    assert record().answers(moved)

@@ -1,0 +1,88 @@
+"""Every network that is built behaves as users of torchvision and timm expect."""
+
+import pytest
+import torch
+
+from sdabench import create_model, list_models
+from sdabench.errors import UsageError
+from tests.support import BUILT
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_forward_backward_and_features(name):
+    torch.manual_seed(0)
+    network = create_model(name, num_classes=10)
+    loss = network(torch.randn(2, 3, 64, 96)).square().sum()
+    loss.backward()
+    without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+    dead = [key for key, parameter in network.named_parameters() if not parameter.grad.any()]
+    # The official CBAM starts with a spatial gate of weight 0, which lets no gradient to its convolution.
+    assert [key for key in dead if not (name == "cbam50" and "attention.1.conv" in key)] == []
+
+    network.eval()
+    x = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        logits = network(x)
+        assert logits.shape == (1, 10)
+        assert torch.equal(logits, network(x))
+        features = network.forward_features(x)
+        assert features.shape == (1, 2048, 7, 7)
+        assert torch.equal(logits, network.forward_head(features))
+        assert network.forward_head(features, pre_logits=True).shape == (1, 2048)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_features_only_gives_four_maps_of_the_right_strides(name):
+    with torch.device("meta"):
+        trunk = create_model(name, features_only=True, in_chans=4)
+        maps = trunk(torch.zeros(2, 4, 96, 160))
+    assert [tuple(m.shape) for m in maps] == [
+        (2, info["num_chs"], 96 // info["reduction"], 160 // info["reduction"]) for info in trunk.feature_info
+    ]
+    assert [info["reduction"] for info in trunk.feature_info] == [4, 8, 16, 32]
+    assert [info["num_chs"] for info in trunk.feature_info] == [256, 512, 1024, 2048]
+
+
+def test_out_indices_choose_the_maps():
+    with torch.device("meta"):
+        trunk = create_model("resnet50", features_only=True, out_indices=(1, 3))
+        maps = trunk(torch.zeros(1, 3, 64, 64))
+    assert [m.shape[1] for m in maps] == [512, 2048]
+    assert [info["module"] for info in trunk.feature_info] == ["layer2", "layer4"]
+
+
+def test_reset_classifier_changes_the_number_of_classes_or_removes_the_classifier():
+    with torch.device("meta"):
+        network = create_model("sda_resnet86")
+        network.reset_classifier(7)
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+        network.reset_classifier(0)
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 2048)
+        assert create_model("resnet50", num_classes=0)(torch.zeros(1, 3, 64, 64)).shape == (1, 2048)
+
+
+def test_list_models_lists_what_is_built():
+    assert "sda_pyconv86" in list_models("sda_*")
+    assert "ecanet50" not in list_models()
+    assert list_models("resnet86*") == ["resnet86", "resnet86_g8"]
+
+
+def test_a_network_that_is_not_built_says_so():
+    with pytest.raises(UsageError, match="'ecanet50'.*not built yet"):
+        create_model("ecanet50")
+
+
+def test_initialisation_is_the_papers():
+    torch.manual_seed(0)
+    network = create_model("resnet50")
+    weight = network.layer3[0].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
+    assert network.layer1[0].bn3.weight.eq(1).all()
+
+    official = create_model("cbam50")
+    gate = official.layer1[0].attention[1]
+    assert gate.bn.weight.eq(0).all()
+    assert official.fc.bias.eq(0).all()
+    assert official.layer1[0].attention[0].mlp[0].bias.eq(0).all()
+    assert create_model("cbam86").fc.bias.ne(0).any()

@@ -1,0 +1,72 @@
+"""A registry file with a mistake gets one line that names file, row and field."""
+
+import shutil
+
+import pytest
+
+from sdabench.errors import RegistryError, UsageError
+from sdabench.paths import registry_dir
+from sdabench.registry import Registry, load_registry
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(registry_dir(), tmp_path / "registry")
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("tables/detection.yaml", "[41.53, 207.07,", "[41.53, '207,07',", ["row 'Faster-RCNN ResNet-50'", "reported", "item 2"]),
+        ("tables/detection.yaml", "41.53, 207.07, 36.4,", "41.53, 207.07,", ["row 'Faster-RCNN ResNet-50'", "7 numbers for 8"]),
+        ("tables/detection.yaml", "36.4,", "36.45,", ["Faster-RCNN ResNet-50", "ap_pct", "36.45"]),
+        ("tables/detection.yaml", "bold: [ap50_pct, ap_s_pct]", "bold: [ap60_pct]", ["Faster-RCNN FcaNet", "ap60_pct"]),
+        ("tables/detection.yaml", "model: faster_rcnn_senet50\n", "model: faster_rcnn_senett50\n", ["Faster-RCNN SENet", "faster_rcnn_senet50"]),
+        ("tables/detection.yaml", "kind: fitted", "kind: guessed", ["Faster-RCNN FcaNet", "kind"]),
+        ("tables/detection.yaml", "{fitted}", "{fited}", ["Faster-RCNN FcaNet", "fited"]),
+        ("tables/segmentation.yaml", "claims_in: detection", "claims_in: detections", ["claims_in", "detections"]),
+        ("tables/classification-multiscale.yaml", "        reported: [26.69", "        reportd: [26.69", ["row 'bL-ResNet'", "report"]),
+        ("models/senet.yaml", "depths: [3, 4, 6, 3]", "depths: [3, 4, 6]", ["senet50", "depths"]),
+        ("models/senet.yaml", "baseline: senet86", "baseline: senet68", ["sda_senet86", "baseline", "senet86"]),
+        ("models/senet.yaml", "  senet86:", "  senet50:", ["senet50", "twice"]),
+        ("models/senet.yaml", "  senet86:", "  resnet50:", ["resnet50", "two families"]),
+        ("models/senet.yaml", "models:", "models: [", ["senet.yaml"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(folder, file, old, new, words):
+    edit(folder / file, old, new)
+    with pytest.raises(RegistryError) as caught:
+        Registry(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in [file.rpartition("/")[2].removesuffix(".yaml"), *words]:
+        assert word in message
+
+
+def test_an_unknown_block_is_named(folder, monkeypatch):
+    from sdabench import create_model
+
+    edit(folder / "models/senet.yaml", "block: senet", "block: senett")
+    monkeypatch.setenv("SDABENCH_REGISTRY", str(folder))
+    with pytest.raises(RegistryError, match=r"unknown block 'senett'; did you mean senet"):
+        create_model("senet50")
+
+
+def test_unknown_names_suggest_the_near_ones():
+    registry = load_registry()
+    with pytest.raises(UsageError, match="unknown model 'sda_pyconv68'; did you mean sda_pyconv86"):
+        registry.model("sda_pyconv68")
+    with pytest.raises(UsageError, match="unknown model 'sda_q"):
+        registry.select(["resnet*", "sda_q*"])
+
+
+def test_wildcards_select_in_registry_order_and_only_once():
+    assert load_registry().select(["resnet86*", "resnet*"]) == [
+        "resnet86", "resnet86_g8", "resnet50", "resnet101",
+    ]  # fmt: skip

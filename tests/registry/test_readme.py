@@ -1,0 +1,92 @@
+"""The registry says what the README prints: every row, number, dash, bold and group."""
+
+import re
+
+import pytest
+
+from sdabench.registry import load_registry
+from tests.support import FACTS
+
+TABLES = ("classification-multiscale", "classification-attention", "detection", "segmentation")
+
+
+def readme_tables():
+    """The README's own lines, read again here: for each table a list of groups of lines."""
+    tables = []
+    for line in (FACTS / "readme_tables.txt").read_text().splitlines():
+        if line.startswith(("Method ", "Detector ")):
+            tables.append([[]])
+        elif line.startswith("---"):
+            tables[-1].append([])
+        else:
+            tables[-1][-1].append(line.removesuffix("\\"))
+    return dict(zip(TABLES, tables, strict=True))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_numbers_dashes_bold_and_groups_are_the_readmes(name):
+    table = load_registry().table(name)
+    rows = iter(table.rows)
+    groups = []
+    for lines in readme_tables()[name]:
+        names = set()
+        for line in lines:
+            row = next(rows)
+            names.add(row.group)
+            printed = line.split(" ")[-len(table.columns) :]
+            assert line.startswith(row.label + " ")
+            for column, text in zip(table.columns, printed, strict=True):
+                number = re.sub(r"\\textbf\{(.*)\}", r"\1", text)
+                shown = row.reported[column.key]
+                assert number == ("-" if shown is None else f"{shown:.{column.decimals}f}"), (row.label, column.key)
+                assert (text != number) == (column.key in row.bold), (row.label, column.key)
+            if row.dimension:
+                assert f" {row.dimension} " in line
+        assert len(names) == 1
+        groups += names
+    assert next(rows, None) is None
+    assert len(set(groups)) == len(groups)
+
+
+def test_seventy_one_rows_of_thirty_two_networks_and_twenty_two_detectors():
+    registry = load_registry()
+    assert [len(registry.table(name).rows) for name in TABLES] == [16, 22, 22, 11]
+    assert len(registry.suite("classification")) == 32
+    assert len(registry.suite("detection")) == 22
+    assert len(registry.suite("segmentation")) == 11
+    assert set(registry.suite("segmentation")) < set(registry.suite("detection"))
+    assert len(registry.suite("all")) == 54
+
+
+def test_rows_of_one_model_print_the_same_size_and_cost():
+    registry = load_registry()
+    sizes = {}
+    for table in registry.tables.values():
+        for row in table.rows:
+            numbers = [row.reported[column.key] for column in table.counted]
+            assert sizes.setdefault(row.model, numbers) == numbers, row.label
+
+
+def test_sda_networks_pair_with_the_papers_baseline_and_the_same_network_without_depth_attention():
+    models = load_registry().models
+    pairs = {name: (model.baseline, model.like_for_like) for name, model in models.items() if model.baseline}
+    assert pairs == {
+        "sda_resnet86": ("resnet50", "resnet86_g8"),
+        "sda_senet86": ("senet86", "senet86"),
+        "sda_cbam86": ("cbam86", "cbam86"),
+        "sda_epsanet86": ("epsanet86", "epsanet86"),
+        "sda_pyconv86": ("pyconv86", "pyconv86"),
+        "sda_res2net86": ("res2net86", "res2net86"),
+        "faster_rcnn_sda_resnet86": ("faster_rcnn_resnet50", "faster_rcnn_resnet86_g8"),
+        "faster_rcnn_sda_senet86": ("faster_rcnn_senet101", "faster_rcnn_senet86"),
+        "faster_rcnn_sda_res2net86": ("faster_rcnn_res2net101", "faster_rcnn_res2net86"),
+        "mask_rcnn_sda_resnet86": ("mask_rcnn_resnet50", "mask_rcnn_resnet86_g8"),
+        "mask_rcnn_sda_senet86": ("mask_rcnn_senet101", "mask_rcnn_senet86"),
+        "mask_rcnn_sda_res2net86": ("mask_rcnn_res2net101", "mask_rcnn_res2net86"),
+    }
+    for name, (_, partner) in pairs.items():
+        if models[name].built:
+            own, other = models[name].network, models[partner].network
+            assert own.fused_stages == [True] * 4
+            assert own.model_copy(update={"depth_attention": False}) == other
+    assert [name for name, model in models.items() if model.depth_attention] == list(pairs)

@@ -1,0 +1,41 @@
+"""What several tests need."""
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from sdabench import complexity
+from sdabench.complexity import Count
+from sdabench.data.imagenet import class_indices
+from sdabench.models import list_models
+
+FACTS = Path(__file__).parent / "facts"
+BUILT = list_models()
+
+
+@cache
+def count(name: str) -> Count:
+    """A count at 224x224, once a session."""
+    return complexity.count(name)
+
+
+def sdabench(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """The real program in a process of its own."""
+    command = [sys.executable, "-m", "sdabench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+
+
+def make_imagenet(root: Path, classes: int = 3, images: int = 2) -> Path:
+    """A small tree of real JPEG files: val/<wnid>/*.JPEG for every 300th class."""
+    for index, wnid in enumerate(list(class_indices())[::300][:classes]):
+        folder = root / "val" / wnid
+        folder.mkdir(parents=True)
+        for number in range(images):
+            hue = Image.linear_gradient("L").rotate(40 * index + 20 * number).resize((96 + 10 * number, 80))
+            Image.merge("RGB", (hue, hue.transpose(Image.Transpose.FLIP_LEFT_RIGHT), hue)).save(
+                folder / f"{wnid}_{number}.JPEG", quality=90
+            )
+    return root

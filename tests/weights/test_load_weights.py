@@ -1,0 +1,115 @@
+"""Checkpoints: every tensor accounted for, or an error that lists what is not."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sdabench import create_model, load_weights
+from sdabench.errors import UsageError, WeightsError
+from sdabench.models.skeleton import Trunk
+from sdabench.weights.keys import match_tensors
+
+
+def on_meta(name, **options):
+    with torch.device("meta"):
+        return create_model(name, **options)
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(1)
+    return create_model("resnet50").state_dict()
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
+def test_our_own_keys_load_from_a_file_bare_wrapped_or_from_data_parallel(tmp_path, state, wrap):
+    path = tmp_path / "w.pth"
+    torch.save(wrap({f"module.{key}": tensor for key, tensor in state.items()}), path)
+    network = load_weights(create_model("resnet50"), path)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in network.state_dict().items())
+
+
+def test_safetensors_load(tmp_path, state):
+    save_file(state, tmp_path / "w.safetensors")
+    assert torch.equal(load_weights(create_model("resnet50"), tmp_path / "w.safetensors").fc.bias, state["fc.bias"])
+
+
+def test_a_trunk_takes_a_classifiers_weights_without_its_head(state):
+    trunk = load_weights(create_model("resnet50", features_only=True), state)
+    assert torch.equal(trunk.conv1.weight, state["conv1.weight"])
+
+
+def test_any_missing_tensor_is_named(state):
+    for key in ("conv1.weight", "layer4.2.bn3.running_var", "layer1.0.bn1.num_batches_tracked", "fc.bias"):
+        without = {name: tensor for name, tensor in state.items() if name != key}
+        with pytest.raises(WeightsError, match=rf"does not fit 'resnet50': 1 missing \({key}\)"):
+            load_weights(on_meta("resnet50"), without)
+
+
+def test_checkpoints_from_before_num_batches_tracked_load(state):
+    old = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+    load_weights(create_model("resnet50"), old)
+
+
+def test_an_unexpected_or_misshaped_tensor_is_named(state):
+    with pytest.raises(WeightsError, match=r"1 unexpected \(extra\)"):
+        load_weights(on_meta("resnet50"), state | {"extra": torch.zeros(1)})
+    with pytest.raises(WeightsError, match=r"1 of another shape \(fc.bias \(7,\) for \(1000,\)\)"):
+        load_weights(on_meta("resnet50"), state | {"fc.bias": torch.zeros(7)})
+
+
+def test_another_networks_checkpoint_is_refused(state):
+    with pytest.raises(WeightsError, match="does not fit 'sda_resnet86'.*missing"):
+        load_weights(on_meta("sda_resnet86"), state)
+    with pytest.raises(WeightsError, match="does not fit 'cbam86'"):
+        load_weights(on_meta("cbam86"), on_meta("cbam50").state_dict())
+
+
+def test_a_missing_a_damaged_and_a_foreign_file_are_refused(tmp_path, state):
+    model = on_meta("resnet50")
+    with pytest.raises(UsageError, match="no weights file"):
+        load_weights(model, tmp_path / "none.pth")
+    whole = tmp_path / "w.pth"
+    torch.save(state, whole)
+    (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:100_000])
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"lr": 0.1}, tmp_path / "plain.pth")
+    for name in ("cut.pth", "text.pth", "empty.pth", "cut.safetensors", "list.pth", "plain.pth"):
+        with pytest.raises(WeightsError, match=name) as caught:
+            load_weights(model, tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, capsys):
+    torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(WeightsError, match="print"):
+        load_weights(on_meta("resnet50"), tmp_path / "bomb.pth")
+    assert "must not run" not in capsys.readouterr().out
+
+
+class WithConstant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(2))
+        self.register_buffer("basis", torch.arange(3.0), persistent=False)
+
+
+def test_constants_may_be_absent_and_must_agree_where_present():
+    given = {"scale": torch.ones(2)}
+    assert match_tensors(WithConstant(), given)[1] == []
+    assert match_tensors(WithConstant(), given | {"basis": torch.arange(3.0)})[1] == []
+    assert match_tensors(WithConstant(), given | {"basis": torch.zeros(3)})[1] == ["1 another constant (basis)"]
+
+
+def test_a_network_that_is_not_of_the_registry_loads_by_our_keys():
+    trunk = Trunk(lambda spec: nn.Conv2d(spec.in_channels, spec.out_channels, 1, spec.stride), [1, 1, 1, 1])
+    assert load_weights(trunk, trunk.state_dict()) is trunk
