@@ -26,7 +26,9 @@ accuracy is chance.
 @click.argument("name", type=ModelName())
 @evaluation_options
 @click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint: .pth or .safetensors.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/eval"), show_default=True)
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/eval"), show_default=True
+)
 @json_option
 def command(name: str, data: Path, weights: Path | None, output: Path, as_json: bool, **options: Any) -> None:
     """Evaluate one network on ImageNet's validation images.
@@ -38,7 +40,9 @@ def command(name: str, data: Path, weights: Path | None, output: Path, as_json: 
 
     model = load_registry().model(name)
     if not model.built:
-        raise UsageError(f"'{name}' ({model.title}) is in the registry but not built yet; 'sdabench list' shows which are")
+        raise UsageError(
+            f"'{name}' ({model.title}) is in the registry but not built yet; 'sdabench list' shows which are"
+        )
     split = read_split(data)
     settings = settings_from(weights=weights, **options)
 

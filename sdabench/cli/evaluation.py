@@ -14,15 +14,31 @@ from sdabench.errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 OPTIONS = (
-    click.option("--data", type=DataSource(), required=True, help="imagenet=PATH, the folder of val/<wnid>/*.JPEG."),
+    click.option(
+        "--data", type=DataSource(), required=True, help="imagenet=PATH, the folder of val/<wnid>/*.JPEG."
+    ),
     click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True),
-    click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: one for each core, at most 8]"),
+    click.option(
+        "--workers", type=click.IntRange(min=0), help="Loader processes.  [default: one a core, at most 8]"
+    ),
     click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
-    click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), default="off", show_default=True, help="Mixed precision."),
+    click.option(
+        "--amp",
+        type=click.Choice(["off", "bf16", "fp16"]),
+        default="off",
+        show_default=True,
+        help="Mixed precision.",
+    ),
     click.option("--channels-last", is_flag=True, help="Memory format of maps and weights."),
-    click.option("--resolution", type=click.IntRange(min=32), default=224, show_default=True, help="Side of the crop, in pixels."),
+    click.option(
+        "--resolution",
+        type=click.IntRange(min=32),
+        default=224,
+        show_default=True,
+        help="Side of the crop, in pixels.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Decides random weights."),
-)  # fmt: skip
+)
 
 
 def evaluation_options(command: F) -> F:
@@ -65,7 +81,9 @@ def choose_device(name: str | None) -> str:
     except RuntimeError:
         raise UsageError(f"'{name}' is no device; use cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise UsageError(
+            f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
     return name

@@ -24,11 +24,21 @@ Examples:
 @click.command("flops", epilog=EPILOG)
 @click.argument("patterns", nargs=-1, type=ModelName())
 @suite_option
-@click.option("--resolution", type=click.IntRange(min=32), default=224, show_default=True, help="Side of the input, in pixels.")
+@click.option(
+    "--resolution",
+    type=click.IntRange(min=32),
+    default=224,
+    show_default=True,
+    help="Side of the input, in pixels.",
+)
 @click.option("--convention", "mmcv", type=click.Choice(["mmcv"]), help="Show this convention too.")
 @click.option("--per-module", is_flag=True, help="Each network as a tree of its modules.")
 @click.option("--depth", type=click.IntRange(min=1), default=3, show_default=True, help="Levels of the tree.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the counts to a file, as in results/.")
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the counts to a file, as in results/.",
+)
 @json_option
 def command(
     patterns: tuple[str, ...],
@@ -40,10 +50,10 @@ def command(
     save: Path | None,
     as_json: bool,
 ) -> None:
-    """Count parameters and FLOPs, as exact integers.
+    r"""Count parameters and FLOPs, as exact integers.
 
     PATTERNS are names or wildcards. Nothing is downloaded, and no GPU is used. One multiply-add counts
-    one; README's own rows are "macs".
+    one; the README's own rows are "macs".
 
     \b
     params    parameters, each once
@@ -82,7 +92,9 @@ def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
     names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
     chosen = [name for name in names if registry.models[name].built or name in patterns]
     if not chosen:
-        raise NothingMeasuredError(f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are")
+        raise NothingMeasuredError(
+            f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are"
+        )
     if len(chosen) < len(names):
         click.echo(f"{len(names) - len(chosen)} networks are not built yet, and left out.", err=True)
     return chosen
@@ -99,7 +111,9 @@ def _print_table(counts: "list[Count]", mmcv: bool) -> None:
         for item in counts
     ]
     size = "x".join(str(side) for side in counts[0].input)
-    print_terminal(Sheet(f"Parameters and FLOPs at {size}", headings, [rows], ["One multiply-add counts one."]))
+    print_terminal(
+        Sheet(f"Parameters and FLOPs at {size}", headings, [rows], ["One multiply-add counts one."])
+    )
 
 
 def _print_trees(names: list[str], input_size: tuple[int, int, int], depth: int, as_json: bool) -> None:
@@ -113,7 +127,8 @@ def _print_trees(names: list[str], input_size: tuple[int, int, int], depth: int,
                     "model": name,
                     "input": list(input_size),
                     "modules": [
-                        {"name": path, "params": params, "macs": macs} for path, (params, macs) in modules.items()
+                        {"name": path, "params": params, "macs": macs}
+                        for path, (params, macs) in modules.items()
                     ],
                 }
                 for name, modules in trees.items()
@@ -150,7 +165,5 @@ def _save(path: Path, counts: "list[Count]") -> None:
     from sdabench.complexity import Count
     from sdabench.evidence.records import read_lines, write_lines
 
-    kept = {item.model: item for item in read_lines(path, Count)} if path.exists() else {}
-    merged = kept | {item.model: item for item in counts}
-    order = list(load_registry().models)
-    write_lines(path, sorted(merged.values(), key=lambda item: order.index(item.model)))
+    merged = {item.model: item for item in [*read_lines(path, Count), *counts]}
+    write_lines(path, [merged[name] for name in load_registry().models if name in merged])

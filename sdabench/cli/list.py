@@ -34,7 +34,9 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
         return
     from sdabench.report.render import print_terminal
 
-    headings = [Heading(text) for text in ("model", "what it is", "baseline", "like for like", "tables", "built")]
+    headings = [
+        Heading(text) for text in ("model", "what it is", "baseline", "like for like", "tables", "built")
+    ]
     rows = [
         [
             Cell(model["model"], bold=model["depth_attention"]),

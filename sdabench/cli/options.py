@@ -18,12 +18,14 @@ suite_option = click.option("--suite", type=click.Choice(SUITE_NAMES), help="All
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else.")
 
 
-class ModelName(click.ParamType):
+class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A model's name or a wildcard; checked by the registry, completed by the shell."""
 
     name = "model"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         return [CompletionItem(name) for name in load_registry().models if name.startswith(incomplete)]
 
 
@@ -32,7 +34,7 @@ class TableName(click.Choice[str]):
         super().__init__([table for tables in SUITES.values() for table in tables])
 
 
-class DataSource(click.ParamType):
+class DataSource(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """``imagenet=PATH``: which dataset, and where it lies."""
 
     name = "imagenet=PATH"
@@ -55,7 +57,15 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         yield lambda steps: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):

@@ -52,7 +52,9 @@ def command(
     built = [name for name in names if registry.models[name].built]
     built = [name for name in built if registry.models[name].task == "classification"]
     if not built:
-        raise NothingMeasuredError(f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are")
+        raise NothingMeasuredError(
+            f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are"
+        )
 
     from sdabench.data.imagenet import read_split
     from sdabench.engine.suite import Suite
@@ -68,7 +70,9 @@ def command(
     if earlier:
         click.echo(f"{len(earlier)} of {len(built)} have a record already.", err=True)
     records = job.run(announce)
-    tables = [registry.tables[table] for table in dict.fromkeys(sum(SUITES.values(), ())) if table in SUITES[suite]]
+    tables = [
+        registry.tables[table] for table in dict.fromkeys(sum(SUITES.values(), ())) if table in SUITES[suite]
+    ]
     sheet, verdicts = accuracy_sheet(tables, names, records)
     if as_json:
         echo_json([record.as_json() for record in records.values()])

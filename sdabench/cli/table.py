@@ -25,7 +25,9 @@ Examples:
     "--records", "folders", multiple=True, type=click.Path(exists=True, path_type=Path),
     help="A run's folder, or its records.jsonl, to take accuracies from.",
 )  # fmt: skip
-@click.option("--recount", is_flag=True, help="Count every network again instead of reading the stored counts.")
+@click.option(
+    "--recount", is_flag=True, help="Count every network again instead of reading the stored counts."
+)
 def command(table: str, form: str, folders: tuple[Path, ...], recount: bool) -> None:
     """A README table beside our measurements: differences and verdicts.
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdabench.complexity.conventions import CONVENTIONS, Flops, combine
+from sdabench.errors import UsageError
 from sdabench.registry.schema import Counter, Operation
 
 if TYPE_CHECKING:
     from torch import nn
 
-IMAGENET_INPUT = (3, 224, 224)
+InputSize = tuple[int, int, int]
+IMAGENET_INPUT: InputSize = (3, 224, 224)
 
 
 class Count(BaseModel):
@@ -30,7 +32,7 @@ class Count(BaseModel):
 
     count_schema: Literal["sdabench.count/1"] = Field("sdabench.count/1", alias="schema")
     model: str
-    input: tuple[int, int, int]
+    input: InputSize
     params: int
     trainable: int
     per_call: int
@@ -62,6 +64,9 @@ def count(model: "str | nn.Module", input_size: Sequence[int] = IMAGENET_INPUT) 
     """
     from sdabench.complexity.counters import count_module, skeleton_of
 
+    if len(input_size) != 3:
+        raise UsageError(f"an input size is (C, H, W), not {tuple(input_size)}")
+    channels, height, width = input_size
     if isinstance(model, str):
-        return count_module(skeleton_of(model), tuple(input_size), model)
-    return count_module(model, tuple(input_size), type(model).__name__)
+        return count_module(skeleton_of(model), (channels, height, width), model)
+    return count_module(model, (channels, height, width), type(model).__name__)

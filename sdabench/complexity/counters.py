@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from sdabench.complexity import Count
+from sdabench.complexity import Count, InputSize
 from sdabench.errors import UsageError
 from sdabench.models.build import create_model
 from sdabench.models.depth_attention import DepthAttention
@@ -29,9 +29,7 @@ def skeleton_of(name: str) -> nn.Module:
         return create_model(name)
 
 
-def count_module(module: nn.Module, input_size: tuple[int, ...], name: str) -> Count:
-    if len(input_size) != 3:
-        raise UsageError(f"an input size is (C, H, W), not {input_size}")
+def count_module(module: nn.Module, input_size: InputSize, name: str) -> Count:
     with evaluating(module), torch.no_grad():
         try:
             operations, per_call = count_leaves(module, input_size)
@@ -42,7 +40,7 @@ def count_module(module: nn.Module, input_size: tuple[int, ...], name: str) -> C
     parameters = list(module.parameters())
     return Count(
         model=name,
-        input=input_size,  # type: ignore[arg-type]
+        input=input_size,
         params=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         per_call=per_call,
@@ -64,8 +62,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             child.training = mode
 
 
-def fvcore_analysis(module: nn.Module, input_size: tuple[int, ...]) -> FlopCountAnalysis:
-    """fvcore's analysis of one forward pass, without its notes on what it does not count.
+def fvcore_analysis(module: nn.Module, input_size: InputSize) -> FlopCountAnalysis:
+    """Fvcore's analysis of one forward pass, without its notes on what it does not count.
 
     fvcore traces a real pass, and cannot on the meta device: such a module gets memory, with whatever
     is in it.
@@ -81,7 +79,7 @@ def fvcore_analysis(module: nn.Module, input_size: tuple[int, ...]) -> FlopCount
     return analysis
 
 
-def count_leaves(module: nn.Module, input_size: tuple[int, ...]) -> tuple[dict[Operation, int], int]:
+def count_leaves(module: nn.Module, input_size: InputSize) -> tuple[dict[Operation, int], int]:
     """What the calls of leaf modules add up to in one forward pass.
 
     Returns:
@@ -93,7 +91,9 @@ def count_leaves(module: nn.Module, input_size: tuple[int, ...]) -> tuple[dict[O
 
     def count_call(leaf: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal per_call
-        tally.update(_RULES.get(type(leaf), _nothing)(leaf, inputs, output))
+        rule = _RULES.get(type(leaf))
+        if rule is not None:
+            tally.update(rule(leaf, inputs, output))
         for name in ("weight", "bias"):
             parameter = getattr(leaf, name, None)
             if isinstance(parameter, nn.Parameter) and parameter.requires_grad:
@@ -109,7 +109,7 @@ def count_leaves(module: nn.Module, input_size: tuple[int, ...]) -> tuple[dict[O
     return {operation: tally[operation] for operation in get_args(Operation)}, per_call
 
 
-def count_modules(name: str, input_size: tuple[int, ...]) -> dict[str, tuple[int, int]]:
+def count_modules(name: str, input_size: InputSize) -> dict[str, tuple[int, int]]:
     """For each module of a network, by name (the whole is ""): its parameters, and its multiply-adds."""
     network = skeleton_of(name)
     with evaluating(network), torch.no_grad():
@@ -127,10 +127,6 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters(), torch.zeros(0)).device
 
 
-def _nothing(leaf: nn.Module, inputs: Any, output: Any) -> dict[Operation, int]:
-    return {}
-
-
 def _convolution(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
     per_position = prod(leaf.kernel_size) * leaf.in_channels // leaf.groups
     bias = 0 if leaf.bias is None else output.numel()
@@ -146,7 +142,9 @@ def _depth_attention(leaf: Any, inputs: tuple[list[Tensor], Tensor], output: Ten
     return {"pool": inputs[0][0].numel()}
 
 
-def _of_input(operation: Operation, leaf: nn.Module, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
+def _of_input(
+    operation: Operation, leaf: nn.Module, inputs: tuple[Tensor], output: Tensor
+) -> dict[Operation, int]:
     return {operation: inputs[0].numel()}
 
 

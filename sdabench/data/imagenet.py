@@ -58,7 +58,8 @@ class ImageNetSplit:
         fingerprint = None
         if digests is not None:
             fingerprint = sha256_of_lines(
-                f"{item.path}\t{item.size}\t{digest}" for item, digest in zip(self.items, digests, strict=True)
+                f"{item.path}\t{item.size}\t{digest}"
+                for item, digest in zip(self.items, digests, strict=True)
             )
         return DatasetInfo(
             name="imagenet",
@@ -80,7 +81,9 @@ def read_split(path: Path) -> ImageNetSplit:
         DataError: it is empty, or holds what is neither a wnid's folder nor an image.
     """
     if not path.is_dir():
-        raise UsageError(f"no dataset folder at {path}; --data imagenet=PATH names the folder of val/<wnid>/*.JPEG")
+        raise UsageError(
+            f"no dataset folder at {path}; --data imagenet=PATH names the folder of val/<wnid>/*.JPEG"
+        )
     root = path / "val" if (path / "val").is_dir() else path
     try:
         items = [item for folder in _visible(root) for item in _class_items(folder, root)]

@@ -50,7 +50,9 @@ class EvaluationImages(Dataset[Sample | DataError]):
         self.split = split
         self.transform = transforms.Compose(
             [
-                transforms.Resize(preprocessing.resize, transforms.InterpolationMode(preprocessing.interpolation)),
+                transforms.Resize(
+                    preprocessing.resize, transforms.InterpolationMode(preprocessing.interpolation)
+                ),
                 transforms.CenterCrop(preprocessing.crop),
                 transforms.ToTensor(),
                 transforms.Normalize(preprocessing.mean, preprocessing.std),

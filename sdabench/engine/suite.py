@@ -67,9 +67,13 @@ class Suite:
                         results[model] = self._evaluate(model)
                 return results
         except Timeout:
-            raise SdabenchError(f"another run is writing to {self.output}; wait for it, or name another --output") from None
+            raise SdabenchError(
+                f"another run is writing to {self.output}; wait for it, or name another --output"
+            ) from None
         except OSError as error:
-            raise SdabenchError(f"cannot write {self.output}: {error.strerror}; name another --output") from None
+            raise SdabenchError(
+                f"cannot write {self.output}: {error.strerror}; name another --output"
+            ) from None
 
     def _evaluate(self, model: str) -> Record:
         settings = replace(self.settings, weights=self._weights_of(model))

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdabench.complexity import Count
 from sdabench.evidence.records import Record
-from sdabench.evidence.verdicts import NOT_MEASURED, Counted, Verdict, in_unit, judge_accuracy, judge_count
+from sdabench.evidence.verdicts import NOT_MEASURED, Verdict, in_unit, judge_accuracy, judge_count
 from sdabench.registry import Row, Table
 
 
@@ -30,13 +31,15 @@ class ComparedRow:
 
 
 def compare(
-    table: Table, counts: Mapping[str, Counted], records: Mapping[str, Record] | None = None
+    table: Table, counts: Mapping[str, Count], records: Mapping[str, Record] | None = None
 ) -> list[ComparedRow]:
     """The rows of a table beside the counts and the comparable records of their networks, by name."""
-    return [_compare_row(table, row, counts.get(row.model), (records or {}).get(row.model)) for row in table.rows]
+    return [
+        _compare_row(table, row, counts.get(row.model), (records or {}).get(row.model)) for row in table.rows
+    ]
 
 
-def _compare_row(table: Table, row: Row, count: Counted | None, record: Record | None) -> ComparedRow:
+def _compare_row(table: Table, row: Row, count: Count | None, record: Record | None) -> ComparedRow:
     measured: dict[str, float | None] = {}
     verdicts: dict[str, Verdict | None] = {}
     metrics = record.metrics if record is not None and record.comparable else {}
@@ -77,14 +80,17 @@ class Audit:
     def by_verdict(self) -> dict[str, int]:
         """How many claims have each verdict, the most frequent first."""
         words = [str(verdict) for verdict in self.verdicts]
-        return {word: words.count(word) for word in sorted(set(words), key=lambda word: (-words.count(word), word))}
+        return {
+            word: words.count(word)
+            for word in sorted(set(words), key=lambda word: (-words.count(word), word))
+        }
 
     def as_json(self) -> dict[str, Any]:
         rows = [{"table": name} | row.as_json() for name, rows in self.tables.items() for row in rows]
         return {"claims": len(self.verdicts), "by_verdict": self.by_verdict, "rows": rows}
 
 
-def audit(tables: Mapping[str, Table], counts: Mapping[str, Counted]) -> Audit:
+def audit(tables: Mapping[str, Table], counts: Mapping[str, Count]) -> Audit:
     """Holds every size and cost that the README prints against a count of its network."""
     compared = {}
     for name, table in tables.items():

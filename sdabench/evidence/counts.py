@@ -16,7 +16,9 @@ def stored_counts(folder: Path | None = None) -> dict[str, Count]:
     return {item.model: item for item in read_lines((folder or results_dir()) / COUNTS, Count)}
 
 
-def fresh_counts(models: Iterable[str], advance: Callable[[int], None] = lambda steps: None) -> dict[str, Count]:
+def fresh_counts(
+    models: Iterable[str], advance: Callable[[int], None] = lambda steps: None
+) -> dict[str, Count]:
     """Counts the networks among ``models`` that are built; the others are left out."""
     counts = {}
     for name in models:

@@ -24,7 +24,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if cuda else None,
-        "cudnn": torch.backends.cudnn.version() if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
         "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if cuda else False,
     }

@@ -54,7 +54,7 @@ class Record(Part):
     record_schema: str = Field(RECORD_SCHEMA, alias="schema")
     model: str
     task: str
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default={})
     samples: int = 0
     dataset: DatasetInfo
     protocol: Protocol
@@ -64,7 +64,7 @@ class Record(Part):
     recipe: dict[str, Any] | None = None
     failure: Failure | None = None
     predictions: str | None = None
-    environment: dict[str, Any] = {}
+    environment: dict[str, Any] = Field(default={})
     git_revision: str | None = None
     wall_seconds: float = 0.0
     peak_memory_bytes: int | None = None
@@ -126,7 +126,7 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
     """
     try:
         lines = path.read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}") from None

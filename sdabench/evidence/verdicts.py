@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from math import isnan, sqrt
-from typing import Literal, Protocol
+from typing import Literal
 
+from sdabench.complexity import Count
 from sdabench.complexity.conventions import combine
 from sdabench.registry.schema import Column, Counter, Evidence, Explanation
 
@@ -26,15 +27,6 @@ NOT_MEASURED = Verdict("not measured")
 _UNITS = {"M": 1e6, "G": 1e9}
 
 
-class Counted(Protocol):
-    """What a verdict on size and cost needs to know: see :class:`sdabench.complexity.Count`."""
-
-    @property
-    def operations(self) -> dict[str, int]: ...
-
-    def value(self, counter: Counter) -> int: ...
-
-
 def rounded(value: float, decimals: int) -> float:
     """The number as a table prints it: halves away from zero, as authors round."""
     return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
@@ -45,7 +37,7 @@ def in_unit(value: int, column: Column) -> float:
     return value / _UNITS[column.unit]
 
 
-def judge_count(reported: float, column: Column, count: Counted | None, claim: Explanation | None) -> Verdict:
+def judge_count(reported: float, column: Column, count: Count | None, claim: Explanation | None) -> Verdict:
     """The verdict on a size or a cost.
 
     An explanation counts only while its evidence on this network still recomputes to the integer;
@@ -71,14 +63,14 @@ def judge_count(reported: float, column: Column, count: Counted | None, claim: E
     return Verdict("differs")
 
 
-def holds(evidence: Evidence, count: Counted) -> bool:
+def holds(evidence: Evidence, count: Count) -> bool:
     """Whether evidence on the row's own network still is what we count; other evidence is for the tests."""
     if evidence.model is not None or evidence.setting is not None:
         return True
     return recompute(evidence, count) == evidence.value
 
 
-def recompute(evidence: Evidence, count: Counted) -> int:
+def recompute(evidence: Evidence, count: Count) -> int:
     """The number that a piece of evidence states, from a fresh count."""
     if evidence.terms is not None:
         return combine(count.operations, evidence.terms)

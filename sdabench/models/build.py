@@ -34,7 +34,9 @@ def create_model(
     """
     model = load_registry().model(name)
     if model.network is None:
-        raise UsageError(f"'{name}' ({model.title}) is in the registry but not built yet; 'sdabench list' shows which are")
+        raise UsageError(
+            f"'{name}' ({model.title}) is in the registry but not built yet; 'sdabench list' shows which are"
+        )
     network = build(model.network, num_classes, in_chans, features_only, out_indices)
     network.model_name = name
     return network

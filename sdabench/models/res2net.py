@@ -27,7 +27,7 @@ class HierarchicalConv(nn.Module):
         self.pool = nn.AvgPool2d(3, stride=stride, padding=1) if first else None
 
     def forward(self, x: Tensor) -> Tensor:
-        *groups, last = x.split(self.group_width, dim=1)
+        *groups, last = torch.split(x, self.group_width, dim=1)
         outputs: list[Tensor] = []
         for group, conv, bn in zip(groups, self.convs, self.bns, strict=True):
             chained = group if self.pool is not None or not outputs else group + outputs[-1]

@@ -115,9 +115,7 @@ class Trunk(nn.Module):
                 blocks.append(block(spec))
                 channels = out_channels
             name = f"layer{stage}"
-            self.add_module(
-                name, DepthAttentionStage(blocks, channels) if fused else nn.Sequential(*blocks)
-            )
+            self.add_module(name, DepthAttentionStage(blocks, channels) if fused else nn.Sequential(*blocks))
             reduction *= stride
             info.append({"num_chs": channels, "reduction": reduction, "module": name})
         self.num_features = channels
@@ -150,9 +148,7 @@ class ResNet(Trunk):
     authors' code.
     """
 
-    def __init__(
-        self, *args: Any, num_classes: int = 1000, fc_init: str = "default", **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, num_classes: int = 1000, fc_init: str = "default", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fused = any(isinstance(module, DepthAttentionStage) for module in self.children())
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -160,8 +156,8 @@ class ResNet(Trunk):
         self.fc: nn.Module
         self.reset_classifier(num_classes)
         if fc_init == "kaiming" and num_classes:
-            nn.init.kaiming_normal_(self.fc.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.fc.bias)  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(self.fc.weight)
+            nn.init.zeros_(self.fc.bias)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one; 0 classes leaves the pooled features."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from sdabench.errors import RegistryError, UsageError
 from sdabench.paths import registry_dir
 from sdabench.registry.files import read_model
-from sdabench.registry.schema import Column, Explanation, Family, Layout, Model, TableFile
+from sdabench.registry.schema import Column, Explanation, Family, Layout, Model, RowEntry, TableFile
 
 SUITES = {
     "classification": ("classification-multiscale", "classification-attention"),
@@ -115,7 +115,9 @@ class Registry:
                 path = self.folder / "tables" / f"{name}.yaml"
                 file = read_model(path, TableFile)
                 if file.table != name:
-                    raise RegistryError(f"{path}: table: '{file.table}' has to be '{name}', as the file's name")
+                    raise RegistryError(
+                        f"{path}: table: '{file.table}' has to be '{name}', as the file's name"
+                    )
                 yield file
 
     def _resolve(self, family: Family, name: str) -> Model:
@@ -127,32 +129,21 @@ class Registry:
             raise RegistryError(f"{where}: models.{name}.network: {' '.join(detail[1:3])}") from None
 
     def _table(self, file: TableFile, files: dict[str, TableFile]) -> Table:
-        path = self.folder / "tables" / f"{file.table}.yaml"
-        keys = [column.key for column in file.columns]
-        rows = []
-        for group in file.groups:
-            for row in group.rows:
-                claims = row.claims
-                if row.claims_in is not None:
-                    claims = _claims_of(row.model, dict(zip(keys, row.reported, strict=True)), files, row.claims_in)
-                    if claims is None:
-                        raise RegistryError(
-                            f"{path}: row '{row.label}': claims_in: '{row.claims_in}' has no row of "
-                            f"'{row.model}' with the same numbers"
-                        )
-                rows.append(
-                    Row(
-                        table=file.table,
-                        group=group.name,
-                        label=row.label,
-                        dimension=row.dimension,
-                        model=row.model,
-                        reported=dict(zip(keys, row.reported, strict=True)),
-                        bold=tuple(row.bold),
-                        claims=claims,
-                        note=row.note,
-                    )
-                )
+        rows = [
+            Row(
+                table=file.table,
+                group=group.name,
+                label=row.label,
+                dimension=row.dimension,
+                model=row.model,
+                reported=file.numbers(row),
+                bold=tuple(row.bold),
+                claims=self._claims(file, row, files),
+                note=row.note,
+            )
+            for group in file.groups
+            for row in group.rows
+        ]
         return Table(
             name=file.table,
             title=file.title,
@@ -161,6 +152,21 @@ class Registry:
             source=file.source,
             columns=tuple(file.columns),
             rows=tuple(rows),
+        )
+
+    def _claims(self, file: TableFile, row: RowEntry, files: dict[str, TableFile]) -> dict[str, Explanation]:
+        """A row's explanations: its own, or those that another table gives for the same numbers."""
+        if row.claims_in is None:
+            return row.claims
+        other, numbers = files.get(row.claims_in), file.numbers(row)
+        for twin in other.rows if other else ():
+            if twin.model == row.model and other is not None:
+                theirs = other.numbers(twin)
+                if all(theirs[key] == numbers[key] for key in twin.claims):
+                    return twin.claims
+        raise RegistryError(
+            f"{self.folder / 'tables' / file.table}.yaml: row '{row.label}': claims_in: "
+            f"'{row.claims_in}' has no row of '{row.model}' with the same numbers"
         )
 
     def _check_names(self) -> None:
@@ -179,19 +185,6 @@ class Registry:
                     raise RegistryError(
                         f"{path}: models.{name}.{field}: {unknown('model', other, self.models)}"
                     )
-
-
-def _claims_of(
-    model: str, numbers: dict[str, float | None], files: dict[str, TableFile], table: str
-) -> dict[str, Explanation] | None:
-    """The explanations that another table gives for the same model, if it prints the same numbers."""
-    file = files.get(table)
-    for row in (row for group in file.groups for row in group.rows) if file else ():
-        if row.model == model:
-            other = dict(zip((column.key for column in file.columns), row.reported, strict=True))  # type: ignore[union-attr]
-            if all(other[key] == numbers[key] for key in row.claims):
-                return row.claims
-    return None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

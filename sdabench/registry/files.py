@@ -21,7 +21,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def read_model(path: Path, schema: type[M]) -> M:
@@ -31,7 +32,7 @@ def read_model(path: Path, schema: type[M]) -> M:
         RegistryError: the file is missing, is not YAML, or says what the schema does not allow.
     """
     try:
-        data = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 (a safe loader)
+        data = yaml.load(path.read_bytes(), Loader=_Loader)
     except OSError as error:
         raise RegistryError(f"{path}: {error.strerror or error}") from None
     except yaml.YAMLError as error:

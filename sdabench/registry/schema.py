@@ -143,7 +143,7 @@ class Explanation(Strict):
             raise ValueError("an explanation has either a convention or a kind")
         if self.kind is not None and not self.evidence:
             raise ValueError(f"'{self.kind}' needs evidence")
-        self.text  # refuses a brace that names no evidence
+        assert self.text, "an explanation has words"  # refuses a brace that names no evidence
         return self
 
     @property
@@ -154,7 +154,7 @@ class Explanation(Strict):
             raise ValueError(f"'because' names {error} in braces, which is no evidence") from None
 
 
-class Row(Strict):
+class RowEntry(Strict):
     """One row of a README table: ``reported`` follows the table's columns, null is a dash."""
 
     label: str
@@ -169,7 +169,7 @@ class Row(Strict):
 
 class Group(Strict):
     name: str
-    rows: list[Row]
+    rows: list[RowEntry]
 
 
 class TableFile(Strict):
@@ -184,19 +184,24 @@ class TableFile(Strict):
     columns: list[Column]
     groups: list[Group]
 
+    @property
+    def rows(self) -> list[RowEntry]:
+        return [row for group in self.groups for row in group.rows]
+
+    def numbers(self, row: RowEntry) -> dict[str, float | None]:
+        """What a row prints, by column."""
+        return {column.key: number for column, number in zip(self.columns, row.reported, strict=True)}
+
     @model_validator(mode="after")
     def rows_fit_columns(self) -> "TableFile":
         columns = {column.key: column for column in self.columns}
-        for row in (row for group in self.groups for row in group.rows):
+        for row in self.rows:
             if len(row.reported) != len(columns):
-                raise ValueError(
-                    f"row '{row.label}': {len(row.reported)} numbers for {len(columns)} columns"
-                )
+                raise ValueError(f"row '{row.label}': {len(row.reported)} numbers for {len(columns)} columns")
             for column, number in zip(self.columns, row.reported, strict=True):
                 if number is not None and round(number, column.decimals) != number:
                     raise ValueError(
-                        f"row '{row.label}', {column.key}: {number} has more than "
-                        f"{column.decimals} decimals"
+                        f"row '{row.label}', {column.key}: {number} has more than {column.decimals} decimals"
                     )
             for key in [*row.bold, *row.claims]:
                 if key not in columns:

@@ -23,7 +23,11 @@ def accuracy_sheet(
     headings = [Heading("network"), Heading("model")]
     for column in columns:
         over = f"{column.header} ({column.unit})"
-        headings += [Heading("README", over, True), Heading("here", over, True), Heading("± s.e.", over, True)]
+        headings += [
+            Heading("README", over, True),
+            Heading("here", over, True),
+            Heading("± s.e.", over, True),
+        ]
         headings += [Heading("verdict", over)] if comparable else []
     headings.append(Heading("note"))
     verdicts: list[str] = []
@@ -77,9 +81,13 @@ def _note(record: Record | None) -> Cell:
 
 def _notes(records: Iterable[Record]) -> list[str]:
     good = [record for record in records if record.failure is None]
-    notes = [f"Measured on {text}." for text in dict.fromkeys(describe_dataset(record.dataset) for record in good)]
+    notes = [
+        f"Measured on {text}." for text in dict.fromkeys(describe_dataset(record.dataset) for record in good)
+    ]
     if any(not record.weights.trained for record in good):
-        notes.append("Random weights are no trained weights: their accuracy is chance, and no claim is tested by it.")
+        notes.append(
+            "Random weights are no trained weights: their accuracy is chance, and no claim is tested by it."
+        )
     if any(not record.dataset.complete for record in good):
         notes.append("Only the whole ImageNet validation set is compared with the README.")
     return notes
@@ -95,7 +103,8 @@ def describe_dataset(dataset: DatasetInfo) -> str:
 def describe_metrics(record: Record) -> str:
     """One line: each metric with its standard error, and the dataset."""
     words = [
-        f"{name} {record.metrics[key]:.2f} %" + (f" ± {error}" if (error := _error(record.metrics[key], record)) else "")
+        f"{name} {record.metrics[key]:.2f} %"
+        + (f" ± {error}" if (error := _error(record.metrics[key], record)) else "")
         for key, name in (("top1_pct", "top-1"), ("top5_pct", "top-5"))
     ]
     return f"{record.model}: {', '.join(words)}, on {describe_dataset(record.dataset)}"

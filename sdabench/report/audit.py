@@ -38,13 +38,19 @@ def print_audit(tables: Mapping[str, Table], result: Audit) -> None:
     if not console.is_terminal:
         console.width = 110
     for name, rows in result.tables.items():
-        if any(verdict is not None and verdict.name != "not measured" for row in rows for verdict in row.verdicts.values()):
+        if any(
+            verdict is not None and verdict.name != "not measured"
+            for row in rows
+            for verdict in row.verdicts.values()
+        ):
             print_terminal(_table_sheet(tables[name], rows))
             console.print()
     _print_reasons(console, tables, result)
     total = len(result.verdicts)
     headings = [Heading("claims", numeric=True), Heading("verdict"), Heading("which means")]
-    words = [[Cell(str(n)), _words(verdict), Cell(MEANINGS[verdict])] for verdict, n in result.by_verdict.items()]
+    words = [
+        [Cell(str(n)), _words(verdict), Cell(MEANINGS[verdict])] for verdict, n in result.by_verdict.items()
+    ]
     print_terminal(Sheet(f"{total} claims about size and cost in the README", headings, [words]))
     console.print(Text(_conclusion(result)))
 
@@ -53,7 +59,12 @@ def _table_sheet(table: Table, rows: list[ComparedRow]) -> Sheet:
     headings = [Heading(table.label_header)]
     for column in table.counted:
         over = f"{column.header} ({column.unit})"
-        headings += [Heading("README", over, True), Heading("ours", over, True), Heading("Δ", over, True), Heading("verdict", over)]
+        headings += [
+            Heading("README", over, True),
+            Heading("ours", over, True),
+            Heading("Δ", over, True),
+            Heading("verdict", over),
+        ]
     groups: dict[str, list[list[Cell]]] = {}
     for compared in rows:
         cells = [Cell(compared.row.label)]
@@ -115,7 +126,7 @@ def _conclusion(result: Audit) -> str:
     as_printed = sum(str(verdict) == "match" for verdict in result.verdicts)
     otherwise = names.count("match") - as_printed
     return (
-        f"Of {measured} claims measured, {as_printed} hold as their table counts, {otherwise} hold under another "
-        f"convention, {names.count('explained')} are explained, {names.count('differs')} differ. "
+        f"Of {measured} claims measured, {as_printed} hold as their table counts, {otherwise} hold under "
+        f"another convention, {names.count('explained')} are explained, {names.count('differs')} differ. "
         f"{names.count('not measured')} wait for networks that are not built yet."
     )

@@ -24,7 +24,9 @@ TONES: dict[str, Tone] = {
 
 def comparison_sheet(table: Table, rows: Sequence[ComparedRow]) -> Sheet:
     """README, ours, difference and verdict for each column; ours is left out where nothing was measured."""
-    measured = {column.key for column in table.columns if any(row.measured[column.key] is not None for row in rows)}
+    measured = {
+        column.key for column in table.columns if any(row.measured[column.key] is not None for row in rows)
+    }
     headings = [Heading(table.label_header)]
     if table.dimension_header:
         headings.append(Heading(table.dimension_header))
@@ -32,9 +34,14 @@ def comparison_sheet(table: Table, rows: Sequence[ComparedRow]) -> Sheet:
         over = f"{column.header} ({column.unit})"
         headings.append(Heading("README", over, numeric=True))
         if column.key in measured:
-            headings += [Heading("ours", over, numeric=True), Heading("Δ", over, numeric=True), Heading("verdict", over)]
+            headings += [
+                Heading("ours", over, numeric=True),
+                Heading("Δ", over, numeric=True),
+                Heading("verdict", over),
+            ]
     groups = [
-        [_cells(table, row, measured) for row in members] for _, members in groupby(rows, key=lambda row: row.row.group)
+        [_cells(table, row, measured) for row in members]
+        for _, members in groupby(rows, key=lambda row: row.row.group)
     ]
     return Sheet(table.title, headings, groups, _notes(table, rows, measured))
 
@@ -84,7 +91,6 @@ def difference(reported: float | None, ours: float | None, decimals: int) -> str
         return ""
     value = rounded(ours - reported, decimals)
     return f"{value:+.{decimals}f}".replace("-", "−") if value else f"{0:.{decimals}f}"
-
 
 
 def comparison_csv(table: Table, rows: Sequence[ComparedRow]) -> str:

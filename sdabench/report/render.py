@@ -24,7 +24,7 @@ _LATEX = {
     "…": r"\dots{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-} | {character: f"\\{character}" for character in "&%#_{}"}
+} | {character: f"\\{character}" for character in "&%#$_{}"}
 
 
 def plain(text: str) -> str:
@@ -41,7 +41,7 @@ def latex(text: str) -> str:
     """Text with everything that LaTeX would read escaped, except mathematics between dollars."""
     pieces = re.split(r"(\$[^$]*\$)", text)
     return "".join(
-        piece if piece.startswith("$") else "".join(_LATEX.get(character, character) for character in piece)
+        piece if _MATH.fullmatch(piece) else "".join(_LATEX.get(character, character) for character in piece)
         for piece in pieces
     )
 
@@ -117,7 +117,9 @@ def to_markdown(sheet: Sheet) -> str:
         rows = [*rows, [""] * len(headers), *group]
     align = ["right" if heading.numeric else "left" for heading in sheet.headings]
     text = tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
-    return "\n".join([f"**{plain(sheet.title)}**", "", text, "", *(f"{plain(note)}  " for note in sheet.notes)])
+    return "\n".join(
+        [f"**{plain(sheet.title)}**", "", text, "", *(f"{plain(note)}  " for note in sheet.notes)]
+    )
 
 
 def _markdown(cell: Cell) -> str:

@@ -46,7 +46,9 @@ def state_dict_of(checkpoint: Any, where: str) -> dict[str, Tensor]:
         raise WeightsError(f"{where} holds no state dict but {type(checkpoint).__name__}")
     for key, value in checkpoint.items():
         if not isinstance(value, Tensor):
-            raise WeightsError(f"{where} holds no state dict: '{key}' is {type(value).__name__}, not a tensor")
+            raise WeightsError(
+                f"{where} holds no state dict: '{key}' is {type(value).__name__}, not a tensor"
+            )
     return dict(checkpoint)
 
 

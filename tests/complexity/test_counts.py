@@ -67,7 +67,12 @@ def test_the_exact_integers(name):
 
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("resnet86", 41_886_248), ("resnet86_g8", 24_435_752), ("resnet101", 44_549_160), ("pyconvhg50", 25_234_728)],
+    [
+        ("resnet86", 41_886_248),
+        ("resnet86_g8", 24_435_752),
+        ("resnet101", 44_549_160),
+        ("pyconvhg50", 25_234_728),
+    ],
 )
 def test_networks_that_the_readme_lacks(name, params):
     assert count(name).params == params

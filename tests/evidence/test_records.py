@@ -11,13 +11,21 @@ from sdabench.errors import SdabenchError
 from sdabench.evidence.records import Failure, Record, Weights, append_line, read_lines
 
 DATASET = DatasetInfo(
-    name="imagenet", split="val", root="/d", classes=1000, samples=50_000, complete=True, listing_sha256="a" * 64
+    name="imagenet",
+    split="val",
+    root="/d",
+    classes=1000,
+    samples=50_000,
+    complete=True,
+    listing_sha256="a" * 64,
 )
 
 
 def record(**changes):
     measured = {"metrics": {"top1_pct": 75.3, "top5_pct": 92.5}, "samples": 50_000}
-    made = EvaluationSettings().record("resnet50", DATASET, Weights(source="w.pth", sha256="b" * 64), **measured)
+    made = EvaluationSettings().record(
+        "resnet50", DATASET, Weights(source="w.pth", sha256="b" * 64), **measured
+    )
     return made.model_copy(update=changes)
 
 
@@ -75,7 +83,11 @@ def test_a_record_answers_the_same_question_only():
         {"weights": Weights(source="w.pth", sha256="c" * 64)},
         {"weights": Weights(source="random")},
         {"dataset": DATASET.model_copy(update={"listing_sha256": "d" * 64})},
-        {"protocol": EvaluationSettings(resolution=160).record("x", DATASET, Weights(source="random")).protocol},
+        {
+            "protocol": EvaluationSettings(resolution=160)
+            .record("x", DATASET, Weights(source="random"))
+            .protocol
+        },
     ):
         assert not record().answers(record(**change)), change
     assert not record(failure=Failure(kind="crash", message="")).answers(record())

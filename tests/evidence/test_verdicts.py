@@ -54,7 +54,9 @@ def test_an_explanation_stands_only_on_evidence_that_recomputes():
 
 
 def test_terms_are_evidence_too():
-    terms = claim(kind="copied", evidence={"sum": {"terms": {"conv": 1, "batch_norm": 4}, "value": 4_089_184_260}})
+    terms = claim(
+        kind="copied", evidence={"sum": {"terms": {"conv": 1, "batch_norm": 4}, "value": 4_089_184_260}}
+    )
     assert str(judge_count(9.99, FLOPS, counted(), terms)) == "explained (copied)"
 
 

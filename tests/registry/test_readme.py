@@ -38,7 +38,10 @@ def test_rows_numbers_dashes_bold_and_groups_are_the_readmes(name):
             for column, text in zip(table.columns, printed, strict=True):
                 number = re.sub(r"\\textbf\{(.*)\}", r"\1", text)
                 shown = row.reported[column.key]
-                assert number == ("-" if shown is None else f"{shown:.{column.decimals}f}"), (row.label, column.key)
+                assert number == ("-" if shown is None else f"{shown:.{column.decimals}f}"), (
+                    row.label,
+                    column.key,
+                )
                 assert (text != number) == (column.key in row.bold), (row.label, column.key)
             if row.dimension:
                 assert f" {row.dimension} " in line

@@ -32,7 +32,9 @@ def test_our_own_keys_load_from_a_file_bare_wrapped_or_from_data_parallel(tmp_pa
 
 def test_safetensors_load(tmp_path, state):
     save_file(state, tmp_path / "w.safetensors")
-    assert torch.equal(load_weights(create_model("resnet50"), tmp_path / "w.safetensors").fc.bias, state["fc.bias"])
+    assert torch.equal(
+        load_weights(create_model("resnet50"), tmp_path / "w.safetensors").fc.bias, state["fc.bias"]
+    )
 
 
 def test_a_trunk_takes_a_classifiers_weights_without_its_head(state):
@@ -107,7 +109,9 @@ def test_constants_may_be_absent_and_must_agree_where_present():
     given = {"scale": torch.ones(2)}
     assert match_tensors(WithConstant(), given)[1] == []
     assert match_tensors(WithConstant(), given | {"basis": torch.arange(3.0)})[1] == []
-    assert match_tensors(WithConstant(), given | {"basis": torch.zeros(3)})[1] == ["1 another constant (basis)"]
+    assert match_tensors(WithConstant(), given | {"basis": torch.zeros(3)})[1] == [
+        "1 another constant (basis)"
+    ]
 
 
 def test_a_network_that_is_not_of_the_registry_loads_by_our_keys():

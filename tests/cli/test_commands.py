@@ -1,0 +1,220 @@
+"""The commands, run as a user runs them: what they print, and how they end."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdabench.paths import registry_dir
+from tests.support import sdabench
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def failed(result, code, *words):
+    """One line on stderr, the exit code, and nothing on stdout."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, result.stderr
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["-h"], *([name, "-h"] for name in ("list", "flops", "audit", "table", "eval", "run"))],
+)
+def test_help_has_examples(arguments):
+    result = sdabench(*arguments)
+    assert result.returncode == 0
+    assert "Examples:" in result.stdout
+
+
+def test_every_front_door_is_the_same_program():
+    script = Path(sys.executable).with_name("sdabench")
+    doors = [[sys.executable, "-m", "sdabench"], [sys.executable, str(CHECKOUT / "cli.py")]]
+    if script.exists():
+        doors.append([str(script)])
+    versions = {
+        subprocess.run([*door, "--version"], capture_output=True, text=True, check=True).stdout
+        for door in doors
+    }
+    assert versions == {"sdabench, version 0.1.0\n"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["list", "--json"], ["table", "detection"], ["flops", "--help"]]
+)
+def test_light_commands_do_not_import_torch(arguments):
+    code = (
+        "import sys; from sdabench.cli import cli; "
+        f"cli.main({arguments!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_importing_the_package_imports_neither_torch_nor_the_registry():
+    code = (
+        "import sys, sdabench; sys.exit(any(name in sys.modules for name in ('torch', 'yaml', 'pydantic')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_list_json():
+    models = {item["model"]: item for item in json.loads(sdabench("list", "--json").stdout)}
+    assert models["sda_resnet86"]["baseline"] == "resnet50"
+    assert models["sda_resnet86"]["family"] == "resnet"
+    assert models["sda_resnet86"]["task"] == "classification"
+    assert models["sda_resnet86"]["depth_attention"] is True
+    assert models["sda_resnet86"]["tables"] == ["classification-multiscale", "classification-attention"]
+    assert models["mask_rcnn_senet101"]["built"] is False
+    assert models["mask_rcnn_senet101"]["tables"] == ["detection", "segmentation"]
+
+
+def test_flops_json_is_the_contract():
+    result = sdabench("flops", "resnet50", "--json")
+    assert json.loads(result.stdout) == [
+        {
+            "model": "resnet50",
+            "input": [3, 224, 224],
+            "params": 25_557_032,
+            "trainable": 25_557_032,
+            "per_call": 25_557_032,
+            "macs": 4_089_184_256,
+            "conventions": {
+                "macs": 4_089_184_256,
+                "fvcore": 4_111_512_576,
+                "total": 4_121_924_096,
+                "mmcv": None,
+            },
+        }
+    ]
+    assert result.stderr == ""
+
+
+def test_flops_options():
+    shown = sdabench(
+        "flops", "resnet50", "--resolution", 64, "--convention", "mmcv", "--per-module", "--depth", 1
+    )
+    assert "resnet50  25,557,032 params" in shown.stdout
+    assert "layer4  14,964,736 params" in shown.stdout
+    assert "layer4.0" not in shown.stdout
+    counted = json.loads(
+        sdabench("flops", "resnet50", "--resolution", 64, "--convention", "mmcv", "--json").stdout
+    )
+    assert counted[0]["input"] == [3, 64, 64]
+    assert (
+        counted[0]["conventions"]["mmcv"] == counted[0]["conventions"]["total"]
+    )  # no convolution has a bias
+
+
+def test_table_json_is_the_contract():
+    table = json.loads(sdabench("table", "classification-attention", "--format", "json").stdout)
+    assert table["table"] == "classification-attention"
+    rows = {row["label"]: row for row in table["rows"]}
+    assert rows["SDA-SENet-86 (ours)"] == {
+        "label": "SDA-SENet-86 (ours)",
+        "group": "SENet",
+        "model": "sda_senet86",
+        "reported": {"params_m": 49.13, "flops_g": 6.72, "top1_pct": 78.95, "top5_pct": 94.5},
+        "bold": ["top1_pct", "top5_pct"],
+        "measured": {"params_m": 49.130808, "flops_g": 6.716760064, "top1_pct": None, "top5_pct": None},
+        "verdict": {
+            "params_m": "match", "flops_g": "match", "top1_pct": "not measured", "top5_pct": "not measured",
+        },
+    }  # fmt: skip
+    assert "A$^2$Net" in rows
+    detection = json.loads(sdabench("table", "detection", "--format", "json").stdout)["rows"]
+    dash = next(row for row in detection if row["label"] == "Faster-RCNN Res2Net-101")
+    assert dash["reported"]["ap_pct"] is None
+    assert dash["verdict"]["ap_pct"] is None
+
+
+def test_errors_of_use():
+    failed(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
+    failed(sdabench("flops"), 2, "which network?")
+    failed(sdabench("flops", "ecanet50"), 2, "not built yet")
+    failed(sdabench("flops", "--suite", "detection"), 5, "none of these 22 networks is built yet")
+    failed(sdabench("tabel"), 2, "No such command 'tabel'")
+    failed(sdabench("table", "detections"), 2, "detections")
+    failed(sdabench("table", "detection", "--records", CHECKOUT / "tests"), 2, "no records in")
+    failed(sdabench("eval", "resnet50", "--data", "here"), 2, "'here' is not imagenet=PATH")
+    failed(sdabench("eval", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere")
+    failed(sdabench("run", "--suite", "classification", "--data", "imagenet=/nowhere"), 2, "--eval-only")
+    failed(
+        sdabench("run", "--suite", "detection", "--eval-only", "--data", "imagenet=/nowhere"),
+        5,
+        "none of these 22 networks",
+    )
+
+
+def test_a_registry_with_a_typo_is_one_line(tmp_path):
+    folder = shutil.copytree(registry_dir(), tmp_path / "registry")
+    table = folder / "tables" / "detection.yaml"
+    table.write_text(table.read_text().replace("36.4,", "36.4.1,", 1))
+    result = sdabench("list", env=os.environ | {"SDABENCH_REGISTRY": str(folder)})
+    failed(result, 1, "detection.yaml", "row 'Faster-RCNN ResNet-50'", "reported")
+
+
+def test_an_audit_finds_a_number_that_differs_and_ends_with_3(tmp_path):
+    folder = shutil.copytree(registry_dir(), tmp_path / "registry")
+    for table in folder.glob("tables/*.yaml"):
+        table.write_text(
+            table.read_text().replace("[27.22, 3.88, 78.76, 94.37]", "[27.32, 3.88, 78.76, 94.37]")
+        )
+    keep_built(folder, {"resnet"})
+    environment = os.environ | {"SDABENCH_REGISTRY": str(folder)}
+    result = sdabench("audit", "--json", env=environment)
+    assert result.returncode == 3
+    audit = json.loads(result.stdout)
+    assert audit["claims"] == 142
+    assert audit["by_verdict"] == {"not measured": 134, "match": 4, "differs": 2, "match (total)": 2}
+    assert len(audit["rows"]) == 71
+    readable = sdabench("audit", env=environment)
+    assert readable.returncode == 3
+    assert "2 differ." in " ".join(readable.stdout.split())
+
+
+def test_an_audit_that_measures_nothing_ends_with_5(tmp_path):
+    folder = shutil.copytree(registry_dir(), tmp_path / "registry")
+    keep_built(folder, set())
+    failed(
+        sdabench("audit", "--json", env=os.environ | {"SDABENCH_REGISTRY": str(folder)}),
+        5,
+        "nothing was measured",
+    )
+
+
+def keep_built(folder, families):
+    for path in (folder / "models").glob("*.yaml"):
+        text = path.read_text()
+        if path.stem not in families and "built: false" not in text:
+            path.write_text(text.replace("models:\n", "built: false\nmodels:\n", 1))
+
+
+def test_output_that_cannot_be_written(imagenet, tmp_path):
+    (tmp_path / "file").write_text("")
+    options = ["--data", f"imagenet={imagenet}", "--output", tmp_path / "file" / "out"]
+    failed(sdabench("eval", "resnet50", *options), 1, "cannot write", "file/out")
+    failed(
+        sdabench("run", "--suite", "classification", "--eval-only", *options), 1, "cannot write", "file/out"
+    )
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+    if not os.access(locked, os.W_OK):  # root may write anywhere
+        failed(sdabench("flops", "resnet50", "--save", locked / "c.jsonl"), 1, "cannot write")
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m sdabench list --json | head -1"
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "[\n"
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,133 @@
+"""The main job on generated images: records, failures, continuing, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from filelock import FileLock
+
+from sdabench import create_model
+from tests.support import sdabench
+
+FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
+
+
+def run(imagenet, output, *options):
+    return sdabench(
+        "run", "--suite", "classification", "--eval-only", "--data", f"imagenet={imagenet}",
+        "--output", output, *FAST, *options,
+    )  # fmt: skip
+
+
+def records(output):
+    return [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
+
+
+def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path):
+    output = tmp_path / "out"
+    first = run(imagenet, output, "--models", "resnet50", "--models", "ecanet50")
+    assert first.returncode == 0, first.stderr
+    assert "[1/1] resnet50" in first.stderr
+    assert "75.20" in first.stdout
+    assert "not built yet" in first.stdout
+    assert "Random weights are no trained weights" in first.stdout
+    assert (output / "predictions" / "resnet50.csv").read_text().count("\n") == 7
+
+    second = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--json")
+    assert second.returncode == 0
+    assert "1 of 2 have a record already." in second.stderr
+    assert "resnet50" not in second.stderr.replace("resnet50.csv", "")
+    assert [record["model"] for record in records(output)] == ["resnet50", "senet50"]
+    assert [record["model"] for record in json.loads(second.stdout)] == ["resnet50", "senet50"]
+
+    again = run(imagenet, output, "--models", "resnet50", "--seed", 1)
+    assert "already" not in again.stderr
+    assert len(records(output)) == 3
+
+
+def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
+    output, weights = tmp_path / "out", tmp_path / "weights"
+    weights.mkdir()
+    torch.save(create_model("resnet50").state_dict(), weights / "senet50.pth")
+    network = create_model("resnet50")
+    torch.save(network.state_dict(), weights / "resnet50.pth")
+    options = ["--models", "resnet50", "--models", "senet50", "--weights", weights]
+    first = run(imagenet, output, *options)
+    assert first.returncode == 1
+    failures = {record["model"]: record["failure"] for record in records(output)}
+    assert failures["resnet50"] is None
+    assert failures["senet50"]["kind"] == "WeightsError"
+    assert "does not fit 'senet50'" in " ".join(first.stdout.split())
+
+    torch.save(create_model("senet50").state_dict(), weights / "senet50.pth")
+    second = run(imagenet, output, *options)
+    assert second.returncode == 0
+    assert [record["model"] for record in records(output)] == ["resnet50", "senet50", "senet50"]
+
+
+def test_a_network_whose_process_is_killed_is_a_row(imagenet, tmp_path, monkeypatch):
+    """The evaluation of one network is ended as the kernel ends what wants too much memory."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "if 'eval' in sys.argv and 'senet50' in sys.argv: os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--models", "senet50")
+    assert result.returncode == 1
+    crash = next(record for record in records(tmp_path / "out") if record["model"] == "senet50")
+    assert crash["failure"]["kind"] == "crash"
+    assert "SIGKILL" in crash["failure"]["message"]
+    assert "smaller --batch-size" in crash["failure"]["message"]
+
+
+def test_a_broken_image_ends_the_run_with_4(imagenet, tmp_path):
+    broken = sorted(imagenet.rglob("*.JPEG"))[0]
+    broken.write_bytes(b"\xff\xd8 cut short")
+    result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--models", "senet50")
+    assert result.returncode == 4
+    assert str(broken) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "senet50" not in result.stderr
+
+
+def test_a_folder_that_another_run_holds_is_refused(imagenet, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    with FileLock(output / ".lock"):
+        result = run(imagenet, output, "--models", "resnet50")
+    assert result.returncode == 1
+    assert "another run is writing to" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number):
+    output = tmp_path / "out"
+    command = [
+        sys.executable, "-m", "sdabench", "run", "--suite", "classification", "--eval-only",
+        "--data", f"imagenet={imagenet}", "--output", str(output), *map(str, FAST), "--models", "resnet50", "--models", "senet50",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    path = output / "records.jsonl"
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal sends it
+    else:
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "Traceback" not in stderr
+    assert "the same command continues" in stderr
+    result = run(imagenet, output, "--models", "resnet50", "--models", "senet50")
+    assert result.returncode == 0
+    assert "1 of 2 have a record already." in result.stderr

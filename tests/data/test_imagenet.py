@@ -1,0 +1,149 @@
+"""ImageNet's tree: right labels, honest completeness, and an error that names what is wrong."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sdabench.data.description import Preprocessing
+from sdabench.data.imagenet import ImageNetSplit, Item, class_indices, read_split
+from sdabench.data.images import Batch, EvaluationImages, collate
+from sdabench.errors import DataError, UsageError
+
+SAMPLE = Path(
+    os.environ.get("SDABENCH_IMAGENET_SAMPLE", Path(__file__).parents[3] / "shared/data/imagenet-sample")
+)
+
+
+def test_the_thousand_classes_are_in_their_standard_order():
+    indices = class_indices()
+    assert len(indices) == 1000
+    assert (indices["n01440764"], indices["n01443537"], indices["n15075141"]) == (
+        0,
+        1,
+        999,
+    )  # tench … toilet tissue
+    assert list(indices) == sorted(indices)
+
+
+def test_labels_are_indices_among_the_thousand(imagenet):
+    split = read_split(imagenet)
+    assert [item.label for item in split.items] == [0, 0, 300, 300, 600, 600]
+    assert split.describe().classes == 3
+    assert read_split(imagenet / "val") == split
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
+def test_the_real_sample_has_two_hundred_labelled_images():
+    split = read_split(SAMPLE)
+    assert len(split.items) == 200
+    assert len({item.label for item in split.items}) == 200
+    labels = {Path(item.path).stem.partition("_")[2]: item.label for item in split.items}
+    assert labels["tench"] == 0
+    assert labels["tobacco_shop"] == 860
+    assert not split.complete
+
+
+def test_only_the_official_fifty_thousand_are_complete():
+    wnids = list(class_indices())
+    items = tuple(
+        Item(f"{wnids[number % 1000]}/ILSVRC2012_val_{number + 1:08}.JPEG", 1, number % 1000)
+        for number in range(50_000)
+    )
+    assert ImageNetSplit(Path("/"), items).complete
+    renamed = (Item("n01440764/a.JPEG", 1, 0), *items[1:])
+    moved = (Item(items[0].path, 1, 1), *items[1:])
+    for other in (items[1:], renamed, moved, (*items, items[0])):
+        assert not ImageNetSplit(Path("/"), other).complete
+
+
+def test_the_fingerprint_follows_the_bytes_and_the_listing_the_sizes(imagenet):
+    split = read_split(imagenet)
+    before = split.describe(["x"] * 6)
+    assert before.listing_sha256 == split.describe().listing_sha256
+    assert split.describe().fingerprint_sha256 is None
+    assert before.fingerprint_sha256 != split.describe(["y"] + ["x"] * 5).fingerprint_sha256
+    with next(imagenet.rglob("*.JPEG")).open("ab") as file:
+        file.write(b"\0")
+    assert read_split(imagenet).describe().listing_sha256 != before.listing_sha256
+
+
+def test_the_evaluation_protocol_is_the_usual_one(tmp_path):
+    """A 512x256 image: short side stays 256, the centre 224x224 is cut, then normalised."""
+    folder = tmp_path / "n01440764"
+    folder.mkdir()
+    image = Image.new("RGB", (512, 256), (0, 0, 255))
+    image.paste((255, 0, 0), (144, 16, 368, 240))
+    image.save(folder / "a.png")
+    [sample] = [EvaluationImages(read_split(tmp_path), Preprocessing())[0]]
+    red = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    assert sample.image.shape == (3, 224, 224)
+    torch.testing.assert_close(sample.image, red[:, None, None].expand(3, 224, 224))
+
+
+def test_another_resolution_keeps_the_ratio_of_resize_and_crop():
+    assert (Preprocessing.at(224).resize, Preprocessing.at(224).crop) == (256, 224)
+    assert (Preprocessing.at(160).resize, Preprocessing.at(160).crop) == (183, 160)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
+def test_grey_and_other_images_become_rgb(tmp_path, mode):
+    folder = tmp_path / "n01440764"
+    folder.mkdir()
+    Image.new(mode, (64, 48)).save(folder / ("a.JPEG" if mode in ("L", "CMYK") else "a.png"))
+    assert EvaluationImages(read_split(tmp_path), Preprocessing())[0].image.shape == (3, 224, 224)
+
+
+def test_a_broken_image_is_its_path_and_never_another_image(imagenet):
+    files = sorted(imagenet.rglob("*.JPEG"))
+    files[2].write_bytes(files[2].read_bytes()[:300])
+    files[3].write_text("no image at all")
+    images = EvaluationImages(read_split(imagenet), Preprocessing())
+    for index, path in ((2, files[2]), (3, files[3])):
+        error = images[index]
+        assert isinstance(error, DataError)
+        assert str(path) in str(error)
+        assert collate([images[0], error]) is error
+    assert isinstance(collate([images[0], images[1]]), Batch)
+
+
+def break_missing(root):
+    return root / "nowhere"
+
+
+def break_empty(root):
+    (root / "empty").mkdir()
+    return root / "empty"
+
+
+def break_names(root):
+    (root / "val" / "n01440764").rename(root / "val" / "tench")
+    return root
+
+
+def break_stray_text(root):
+    (root / "val" / "n01440764" / "notes.txt").write_text("")
+    return root
+
+
+def break_flat(root):
+    next(root.rglob("*.JPEG")).rename(root / "val" / "ILSVRC2012_val_00000001.JPEG")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (break_missing, UsageError, "no dataset folder at .*nowhere"),
+        (break_empty, DataError, "empty holds no images"),
+        (break_names, DataError, "class folder .*tench is not one of ImageNet's 1000 wnids"),
+        (break_stray_text, DataError, "notes.txt is no image file"),
+        (break_flat, DataError, "ILSVRC2012_val_00000001.JPEG.*sort them"),
+    ],
+)
+def test_a_folder_that_is_no_imagenet_is_refused_in_one_line(imagenet, spoil, error, words):
+    with pytest.raises(error, match=words) as caught:
+        read_split(spoil(imagenet))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,112 @@
+"""Evaluation of real JPEG files, against a loop written out here."""
+
+import csv
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional
+
+from sdabench import create_model
+from sdabench.data.imagenet import read_split
+from sdabench.engine.evaluate import evaluate, predict
+from sdabench.engine.settings import EvaluationSettings
+from sdabench.errors import DataError, SdabenchError
+
+SETTINGS = EvaluationSettings(batch_size=4, resolution=64)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(3)
+    return create_model("resnet50").eval()
+
+
+def by_hand(network, path):
+    image = functional.center_crop(functional.resize(Image.open(path).convert("RGB"), 73), 64)
+    pixels = functional.to_tensor(image)
+    x = (pixels - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
+    with torch.inference_mode():
+        return network(x[None])[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_predictions_are_those_of_a_plain_loop(imagenet, network, workers):
+    split = read_split(imagenet)
+    settings = EvaluationSettings(batch_size=4, resolution=64, workers=workers)
+    seen = []
+    predictions = predict(network, split, settings, torch.device("cpu"), seen.append)
+    assert sum(seen) == 6
+    for index, item in enumerate(split.items):
+        logits = by_hand(network, split.root / item.path)
+        assert predictions.top5[index].tolist() == logits.topk(5).indices.tolist()
+        expected = logits.softmax(dim=0)[item.label].item()
+        assert predictions.label_probability[index].item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
+def test_precision_and_memory_format_change_the_outputs_little(imagenet, network, options):
+    split = read_split(imagenet)
+    exact = predict(network, split, SETTINGS, torch.device("cpu")).label_probability
+    settings = EvaluationSettings(batch_size=4, resolution=64, **options)
+    other = predict(network, split, settings, torch.device("cpu")).label_probability
+    assert torch.allclose(exact.log(), other.log(), atol=0.5 if "precision" in options else 1e-3)
+
+
+def test_a_record_says_what_was_measured_and_with_what(imagenet, tmp_path):
+    record = evaluate("resnet50", read_split(imagenet), SETTINGS, tmp_path)
+    assert record.samples == 6
+    assert record.metrics.keys() == {"top1_pct", "top5_pct"}
+    assert record.weights.source == "random"
+    assert not record.comparable
+    assert len(record.dataset.fingerprint_sha256) == 64
+    assert record.environment["packages"]["torch"]
+    assert record.peak_memory_bytes > 0
+    with (tmp_path / record.predictions).open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [int(row["label"]) for row in rows] == [0, 0, 300, 300, 600, 600]
+    hits = [row["label"] == row["top1"] for row in rows]
+    assert record.metrics["top1_pct"] == pytest.approx(100 * sum(hits) / 6)
+
+
+def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path):
+    """A classifier that always says class 300 is right for exactly its two images of six."""
+    network = create_model("resnet50")
+    torch.nn.init.zeros_(network.fc.weight)
+    network.fc.bias.data = torch.arange(1000.0).eq(300).float()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    settings = EvaluationSettings(weights=tmp_path / "w.pth", batch_size=4, resolution=64)
+    record = evaluate("resnet50", read_split(imagenet), settings, tmp_path)
+    assert record.metrics["top1_pct"] == pytest.approx(100 / 3)
+    assert record.weights.source == str(tmp_path / "w.pth")
+    assert len(record.weights.sha256) == 64
+
+
+def test_random_weights_follow_from_the_seed(imagenet, tmp_path):
+    split = read_split(imagenet)
+    digests = [
+        evaluate(
+            "resnet50", split, EvaluationSettings(batch_size=8, resolution=32, seed=seed), tmp_path
+        ).weights.sha256
+        for seed in (0, 0, 1)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_stops_the_evaluation_with_its_path(imagenet, network, workers):
+    broken = sorted(imagenet.rglob("*.JPEG"))[3]
+    broken.write_bytes(broken.read_bytes()[:200])
+    settings = EvaluationSettings(batch_size=4, resolution=64, workers=workers)
+    with pytest.raises(DataError, match=broken.name) as caught:
+        predict(network, read_split(imagenet), settings, torch.device("cpu"))
+    assert "\n" not in str(caught.value)
+
+
+def test_outputs_that_are_not_finite_are_no_result(imagenet):
+    network = create_model("resnet50")
+    network.fc.bias.data[5] = float("nan")
+    with pytest.raises(SdabenchError, match="not finite"):
+        predict(network, read_split(imagenet), SETTINGS, torch.device("cpu"))

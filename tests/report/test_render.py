@@ -1,0 +1,118 @@
+"""Tables in every format; LaTeX is compiled where there is a LaTeX."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import pytest
+from rich.console import Console
+
+from sdabench.evidence.compare import compare
+from sdabench.evidence.counts import stored_counts
+from sdabench.evidence.records import Record
+from sdabench.registry import load_registry
+from sdabench.report.comparison import comparison_csv, comparison_sheet
+from sdabench.report.render import fitting, latex, plain, print_terminal, to_html, to_latex, to_markdown
+from sdabench.report.table import Cell, Heading, Sheet
+from tests.evidence.test_records import record
+
+TABLES = tuple(load_registry().tables)
+
+
+def sheet_of(name):
+    table = load_registry().table(name)
+    return comparison_sheet(table, compare(table, stored_counts()))
+
+
+def test_mathematics_stays_and_all_else_is_escaped():
+    assert latex("A$^2$Net") == "A$^2$Net"
+    assert latex("AP$_{50}$ (%)") == r"AP$_{50}$ (\%)"
+    assert latex(r"a_b & 50% #1 {x} ~^\ <>") == (
+        r"a\_b \& 50\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} \textless{}\textgreater{}"
+    )
+    assert latex("5$") == r"5\$"
+    assert plain("A$^2$Net") == "A²Net"
+    assert plain("AP$_{50}$") == "AP50"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+@pytest.mark.parametrize("name", TABLES)
+def test_latex_compiles_as_it_is_printed(name, tmp_path):
+    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n%s\n\\end{document}\n"
+    nasty = Sheet("100% _", [Heading("x_y & z", "50%")], [[[Cell("A$^2$Net \\ { } ~ ^ # $ < >", bold=True)]]])
+    for sheet in (sheet_of(name), nasty):
+        (tmp_path / "t.tex").write_text(document % to_latex(sheet))
+        result = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout[-800:]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_latex_has_a_rule_between_groups_and_bold_where_the_readme_has_it(name):
+    table, text = load_registry().table(name), to_latex(sheet_of(name))
+    assert text.count(r"\midrule") == len({row.group for row in table.rows})
+    assert text.count(r"\textbf") == sum(len(row.bold) for row in table.rows)
+    cells = {
+        line.count("&") for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
+    }
+    assert len(cells) == 1
+
+
+def test_markdown_and_html_have_every_row():
+    table, sheet = load_registry().table("classification-attention"), sheet_of("classification-attention")
+    markdown, html = to_markdown(sheet), to_html(sheet)
+    for row in table.rows:
+        assert f"| {plain(row.label)} " in markdown
+        assert f">{plain(row.label)}<" in html
+    assert "| **78.76** " in re.sub(" +", " ", markdown)
+    assert html.count("<tbody>") == 4
+    assert html.count("<b>") == 8
+    assert "<script" not in to_html(Sheet("<script>", [Heading("<script>")], [[[Cell("<script>")]]]))
+
+
+def test_csv_has_unrounded_numbers():
+    table = load_registry().table("classification-multiscale")
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(table, compare(table, stored_counts())))))
+    assert len(rows) == 16
+    assert rows[0]["params_m_measured"] == "25.557032"
+    assert float(rows[0]["flops_g_delta"]) == pytest.approx(4.089184256 - 4.12)
+    assert rows[0]["flops_g_verdict"] == "match (total)"
+    assert rows[1]["top5_pct_reported"] == ""
+
+
+def test_a_narrow_terminal_gets_several_tables_and_loses_nothing():
+    sheet = sheet_of("classification-attention")
+    parts = fitting(sheet, 80)
+    assert len(parts) > 1
+    assert [heading for part in parts for heading in part.headings[1:]] == sheet.headings[1:]
+    assert all(part.headings[0] == sheet.headings[0] for part in parts)
+    assert len(fitting(sheet, 1000)) == 1
+
+
+def test_output_into_a_pipe_is_not_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert not Console().is_terminal
+    print_terminal(sheet_of("detection"))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "Faster-RCNN SDA-Res2Net-86 (ours)" in shown
+
+
+def test_a_measured_accuracy_stands_beside_the_readmes_with_a_verdict():
+    table = load_registry().table("classification-multiscale")
+    measured: dict[str, Record] = {
+        "resnet50": record(metrics={"top1_pct": 75.35, "top5_pct": 90.0}),
+        "sda_resnet86": record(model="sda_resnet86", metrics={"top1_pct": 99.0, "top5_pct": 99.0}).model_copy(
+            update={"dataset": record().dataset.model_copy(update={"complete": False})}
+        ),
+    }
+    rows = {row.row.label: row for row in compare(table, {}, measured)}
+    assert str(rows["ResNet-50"].verdicts["top1_pct"]) == "within"
+    assert str(rows["ResNet-50"].verdicts["top5_pct"]) == "worse"
+    assert rows["ResNet-50"].measured["top1_pct"] == 75.35
+    assert rows["SDA-ResNet-86 (ours)"].measured["top1_pct"] is None
+    assert str(rows["SDA-ResNet-86 (ours)"].verdicts["top1_pct"]) == "not measured"
