@@ -1,0 +1,32 @@
+"""What the documents say is what the program does."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sdabench import __version__
+from tests.support import sdabench
+
+CHECKOUT = Path(__file__).parents[1]
+README = (CHECKOUT / "README.md").read_text()
+
+
+def test_the_readmes_table_is_printed_by_the_tool():
+    found = re.search(r"<!-- table: sdabench (.*?) -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    assert found[2].strip() == sdabench(*found[1].split()).stdout.strip()
+
+
+def test_ci_runs_the_readmes_test_command():
+    command = next(line for line in README.splitlines() if line.endswith(".venv/bin/tox"))
+    assert command in (CHECKOUT / ".ci/run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "registry", "results", "sdabench", "tests"])
+def test_what_the_documents_name_is_there(file):
+    assert (CHECKOUT / file).exists()
+
+
+def test_the_citation_is_of_this_version():
+    assert yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())["version"] == __version__
