@@ -83,7 +83,7 @@ def main() -> NoReturn:
         click.echo(f"Error: {error}", err=True)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped; the same command continues.", err=True)
+        click.echo("Stopped by a signal; run the same command again to continue.", err=True)
         status = ExitCode.STOPPED
     except BrokenPipeError:  # the reader of a pipe has left, as in `sdabench list | head`
         sys.stderr.close()

@@ -7,7 +7,7 @@ import click
 
 from sdabench.cli.evaluation import evaluation_options, settings_from
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
-from sdabench.errors import SdabenchError, UsageError
+from sdabench.errors import SdabenchError
 from sdabench.registry import load_registry
 
 EPILOG = """\b
@@ -38,11 +38,7 @@ def command(name: str, data: Path, weights: Path | None, output: Path, as_json: 
     """
     from sdabench.data.imagenet import read_split
 
-    model = load_registry().model(name)
-    if not model.built:
-        raise UsageError(
-            f"'{name}' ({model.title}) is in the registry but not built yet; 'sdabench list' shows which are"
-        )
+    load_registry().network(name)  # an unknown name is an error before anything is read
     split = read_split(data)
     settings = settings_from(weights=weights, **options)
 

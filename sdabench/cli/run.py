@@ -1,5 +1,7 @@
 """``sdabench run``."""
 
+import time
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import click
 
 from sdabench.cli.evaluation import evaluation_options, settings_from
 from sdabench.cli.options import echo_json, json_option
-from sdabench.errors import ExitCode, NothingMeasuredError, UsageError
+from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.registry import SUITE_NAMES, SUITES, load_registry
 
 EPILOG = """\b
@@ -63,13 +65,21 @@ def command(
     split = read_split(data)
     job = Suite(built, split, settings_from(**options), output or Path("runs") / suite, weights)
 
-    def announce(model: str, index: int) -> None:
-        click.echo(f"[{index + 1}/{len(built)}] {model}", err=True)
-
     earlier = job.done()
+    started, todo = time.monotonic(), [name for name in built if name not in earlier]
+
+    def announce(model: str, index: int) -> None:
+        finished = todo.index(model)
+        minutes = (time.monotonic() - started) / 60 / max(finished, 1) * (len(todo) - finished)
+        left = f", about {ceil(minutes)} min left" if finished else ""
+        click.echo(f"[{index + 1}/{len(built)}] {model}{left}", err=True)
+
     if earlier:
         click.echo(f"{len(earlier)} of {len(built)} have a record already.", err=True)
-    records = job.run(announce)
+    try:
+        records = job.run(announce)
+    except DataError:  # the network's own process has printed it
+        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None
     tables = [
         registry.tables[table] for table in dict.fromkeys(sum(SUITES.values(), ())) if table in SUITES[suite]
     ]

@@ -5,6 +5,7 @@ import warnings
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from math import prod
 from typing import Any, get_args
@@ -70,7 +71,7 @@ def fvcore_analysis(module: nn.Module, input_size: InputSize) -> FlopCountAnalys
     """
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     if _device(module).type == "meta":
-        module = module.to_empty(device="cpu")
+        module = deepcopy(module).to_empty(device="cpu")
     x = torch.zeros(1, *input_size, device=_device(module))
     analysis = FlopCountAnalysis(module, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import sdabench.models
-from sdabench.errors import RegistryError, UsageError
+from sdabench.errors import RegistryError
 from sdabench.models.skeleton import BLOCKS, BlockFactory, ResNet, Trunk
 from sdabench.registry import load_registry, unknown
 from sdabench.registry.schema import Network
@@ -32,12 +32,8 @@ def create_model(
     Raises:
         UsageError: no such model (the message suggests the near ones), or one that is not built yet.
     """
-    model = load_registry().model(name)
-    if model.network is None:
-        raise UsageError(
-            f"'{name}' ({model.title}) is in the registry but not built yet; 'sdabench list' shows which are"
-        )
-    network = build(model.network, num_classes, in_chans, features_only, out_indices)
+    declared = load_registry().network(name)
+    network = build(declared, num_classes, in_chans, features_only, out_indices)
     network.model_name = name
     return network
 

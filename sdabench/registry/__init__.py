@@ -13,7 +13,7 @@ from pathlib import Path
 from sdabench.errors import RegistryError, UsageError
 from sdabench.paths import registry_dir
 from sdabench.registry.files import read_model
-from sdabench.registry.schema import Column, Explanation, Family, Layout, Model, RowEntry, TableFile
+from sdabench.registry.schema import Column, Explanation, Family, Layout, Model, Network, RowEntry, TableFile
 
 SUITES = {
     "classification": ("classification-multiscale", "classification-attention"),
@@ -81,6 +81,13 @@ class Registry:
         if name not in self.models:
             raise UsageError(unknown("model", name, self.models))
         return self.models[name]
+
+    def network(self, name: str) -> Network:
+        """How the model of that name is built, or an error if it is not yet."""
+        model = self.model(name)
+        if model.network is None:
+            raise UsageError(f"'{name}' ({model.title}) is not built yet; 'sdabench list' shows which are")
+        return model.network
 
     def table(self, name: str) -> Table:
         if name not in self.tables:

@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 
 from rich.box import HORIZONTALS
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -59,6 +60,8 @@ def print_terminal(sheet: Sheet) -> None:
 
 def fitting(sheet: Sheet, width: int) -> list[Sheet]:
     """The sheet, or where it is too wide several below each other, which repeat its first column."""
+    if _width(sheet, list(range(len(sheet.headings)))) <= width:
+        return [sheet]
     blocks: list[list[int]] = []
     for column in range(1, len(sheet.headings)):
         over = sheet.headings[column].over
@@ -75,7 +78,14 @@ def fitting(sheet: Sheet, width: int) -> list[Sheet]:
 
 
 def _width(sheet: Sheet, columns: list[int]) -> int:
-    return Console(width=UNBOUNDED).measure(_rich_table(sheet.columns(columns))).maximum
+    """How wide a terminal has to be for some columns: their texts, and three between two of them."""
+    return sum(max(map(cell_len, _lines(sheet, column))) + 3 for column in columns) - 1
+
+
+def _lines(sheet: Sheet, column: int) -> list[str]:
+    heading = sheet.headings[column]
+    texts = [heading.text, heading.over, *(row[column].text for group in sheet.groups for row in group)]
+    return [line for text in texts for line in plain(text).split("\n")]
 
 
 def _rich_table(sheet: Sheet) -> RichTable:

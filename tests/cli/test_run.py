@@ -92,7 +92,7 @@ def test_a_broken_image_ends_the_run_with_4(imagenet, tmp_path):
     broken.write_bytes(b"\xff\xd8 cut short")
     result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--models", "senet50")
     assert result.returncode == 4
-    assert str(broken) in result.stderr
+    assert result.stderr.count(str(broken)) == 1
     assert "Traceback" not in result.stderr
     assert "senet50" not in result.stderr
 
@@ -127,7 +127,7 @@ def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stderr
     assert "Traceback" not in stderr
-    assert "the same command continues" in stderr
+    assert "run the same command again to continue" in stderr
     result = run(imagenet, output, "--models", "resnet50", "--models", "senet50")
     assert result.returncode == 0
     assert "1 of 2 have a record already." in result.stderr

@@ -14,7 +14,16 @@ from sdabench.evidence.counts import stored_counts
 from sdabench.evidence.records import Record
 from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_csv, comparison_sheet
-from sdabench.report.render import fitting, latex, plain, print_terminal, to_html, to_latex, to_markdown
+from sdabench.report.render import (
+    _rich_table,
+    fitting,
+    latex,
+    plain,
+    print_terminal,
+    to_html,
+    to_latex,
+    to_markdown,
+)
 from sdabench.report.table import Cell, Heading, Sheet
 from tests.evidence.test_records import record
 
@@ -91,6 +100,11 @@ def test_a_narrow_terminal_gets_several_tables_and_loses_nothing():
     assert [heading for part in parts for heading in part.headings[1:]] == sheet.headings[1:]
     assert all(part.headings[0] == sheet.headings[0] for part in parts)
     assert len(fitting(sheet, 1000)) == 1
+    for width in range(64, 200, 7):
+        for part in fitting(sheet, width):
+            shown = Console(width=width, file=io.StringIO())
+            shown.print(_rich_table(part))
+            assert "…" not in shown.file.getvalue()
 
 
 def test_output_into_a_pipe_is_not_cut(capsys, monkeypatch):
