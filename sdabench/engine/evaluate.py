@@ -73,8 +73,6 @@ def evaluate(
         conditions = environment(device)
     labels = torch.tensor([item.label for item in split.items])
     metric = TopK().update(predictions.top5, labels)
-    if metric.samples != len(split.items):
-        raise AssertionError(f"{metric.samples} predictions for {len(split.items)} images")
     path = write_predictions(output / "predictions" / f"{model}.csv", split, predictions)
     return settings.record(
         model,
@@ -104,6 +102,7 @@ def predict(
     top5 = torch.full((count, 5), -1)
     probability = torch.full((count,), float("nan"))
     sha256 = [""] * count
+    seen: list[int] = []
     for batch in load_batches(split, settings, pin=device.type == "cuda"):
         images = batch.images.to(device, memory_format=layout, non_blocking=True)
         with torch.inference_mode(), _autocast(device, settings.precision):
@@ -117,7 +116,9 @@ def predict(
         probability[indices] = logits.softmax(dim=1).cpu().gather(1, batch.labels[:, None])[:, 0]
         for index, digest in zip(batch.indices, batch.sha256, strict=True):
             sha256[index] = digest
+        seen += batch.indices
         advance(len(batch.indices))
+    assert seen == list(range(count)), "every image is evaluated once"
     return Predictions(top5, probability, sha256)
 
 

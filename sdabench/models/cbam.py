@@ -17,18 +17,24 @@ from sdabench.models.skeleton import BlockSpec, register_block
 class ChannelGate(nn.Module):
     """Scales channels by a gate of their means and maxima, through one shared MLP: (N, C, H, W), same out."""
 
-    def __init__(self, channels: int, reduction: int, bias: bool) -> None:
+    def __init__(self, channels: int, reduction: int, official: bool) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Conv2d(channels, channels // reduction, 1, bias=bias),
+            nn.Conv2d(channels, channels // reduction, 1, bias=official),
             nn.ReLU(),
-            nn.Conv2d(channels // reduction, channels, 1, bias=bias),
+            nn.Conv2d(channels // reduction, channels, 1, bias=official),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.mlp(x.mean(dim=(2, 3), keepdim=True))
         maximum = self.mlp(x.amax(dim=(2, 3), keepdim=True))
         return x * torch.sigmoid(mean + maximum)
+
+    def init_weights(self) -> None:
+        for layer in self.mlp:
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                layer.reset_parameters()
+                nn.init.zeros_(layer.bias)
 
 
 class SpatialGate(nn.Module):
@@ -46,22 +52,31 @@ class SpatialGate(nn.Module):
             maps.reverse()
         return x * torch.sigmoid(self.bn(self.conv(torch.cat(maps, dim=1))))
 
+    def init_weights(self) -> None:
+        if isinstance(self.bn, nn.BatchNorm2d):
+            nn.init.zeros_(self.bn.weight)
+
+
+class ChannelThenSpatial(nn.Module):
+    def __init__(self, channels: int, reduction: int, official: bool) -> None:
+        super().__init__()
+        self.channel = ChannelGate(channels, reduction, official)
+        self.spatial = SpatialGate(official)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = self.spatial(self.channel(x))
+        return gated
+
 
 @register_block("cbam")
 class CBAMBottleneck(Bottleneck):
-    def __init__(self, spec: BlockSpec, *, official: bool = True, reduction: int = 16) -> None:
-        gates = nn.Sequential(ChannelGate(spec.out_channels, reduction, bias=official), SpatialGate(official))
-        super().__init__(spec, attention=gates)
+    def __init__(self, spec: BlockSpec, *, official: bool, reduction: int = 16) -> None:
+        super().__init__(spec, attention=ChannelThenSpatial(spec.out_channels, reduction, official))
         self.official = official
 
     def init_weights(self) -> None:
-        """The official initialisation: its rules go by parameter names, and so pass over some layers."""
-        if not self.official:
-            return
-        assert self.attention is not None
-        for module in [*self.attention[0].modules(), *(self.downsample or ())]:  # type: ignore[index, misc]
-            if isinstance(module, nn.Conv2d):
-                module.reset_parameters()
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.attention[1].bn.weight)  # type: ignore[index]
+        """The official rules go by parameters' names, and pass over the shortcut's convolution."""
+        if self.official and self.downsample is not None:
+            for layer in self.downsample.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.reset_parameters()

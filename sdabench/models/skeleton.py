@@ -95,31 +95,30 @@ class Trunk(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem_pool else nn.Identity()
 
         channels, reduction = 64, 4 if stem_pool else 2
-        info: list[dict[str, Any]] = []
-        for stage, (depth, width, stride, fused) in enumerate(
-            zip(depths, widths, strides, depth_attention, strict=True), start=1
-        ):
+        self._stages: list[dict[str, Any]] = []
+        plan = zip(depths, widths, strides, depth_attention, strict=True)
+        for stage, (depth, width, stride, fused) in enumerate(plan, start=1):
             out_channels = width * expansion
-            blocks = []
-            for index in range(depth):
-                spec = BlockSpec(
-                    in_channels=channels,
-                    width=width,
-                    out_channels=out_channels,
-                    stride=stride if index == 0 else 1,
-                    stage=stage,
-                    index=index,
-                    depth=depth,
-                    activate=not fused,
+            blocks = [
+                block(
+                    BlockSpec(
+                        in_channels=channels if index == 0 else out_channels,
+                        width=width,
+                        out_channels=out_channels,
+                        stride=stride if index == 0 else 1,
+                        stage=stage,
+                        index=index,
+                        depth=depth,
+                        activate=not fused,
+                    )
                 )
-                blocks.append(block(spec))
-                channels = out_channels
+                for index in range(depth)
+            ]
+            channels, reduction = out_channels, reduction * stride
             name = f"layer{stage}"
             self.add_module(name, DepthAttentionStage(blocks, channels) if fused else nn.Sequential(*blocks))
-            reduction *= stride
-            info.append({"num_chs": channels, "reduction": reduction, "module": name})
+            self._stages.append({"num_chs": channels, "reduction": reduction, "module": name})
         self.num_features = channels
-        self._stages = info
         init_weights(self)
 
     @property

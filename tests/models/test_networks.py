@@ -18,7 +18,7 @@ def test_forward_backward_and_features(name):
     assert without == []
     dead = [key for key, parameter in network.named_parameters() if not parameter.grad.any()]
     # The official CBAM starts with a spatial gate of weight 0, which lets no gradient to its convolution.
-    assert [key for key in dead if not (name == "cbam50" and "attention.1.conv" in key)] == []
+    assert [key for key in dead if not (name == "cbam50" and "attention.spatial.conv" in key)] == []
 
     network.eval()
     x = torch.randn(1, 3, 224, 224)
@@ -81,8 +81,8 @@ def test_initialisation_is_the_papers():
     assert network.layer1[0].bn3.weight.eq(1).all()
 
     official = create_model("cbam50")
-    gate = official.layer1[0].attention[1]
+    gate = official.layer1[0].attention.spatial
     assert gate.bn.weight.eq(0).all()
     assert official.fc.bias.eq(0).all()
-    assert official.layer1[0].attention[0].mlp[0].bias.eq(0).all()
+    assert official.layer1[0].attention.channel.mlp[0].bias.eq(0).all()
     assert create_model("cbam86").fc.bias.ne(0).any()
