@@ -66,4 +66,6 @@ def describe(name: str) -> dict[str, Any]:
         "tables": registry.tables_of(name),
         "built": model.built,
         "title": model.title,
+        "sources": model.sources,
+        "note": model.note,
     }

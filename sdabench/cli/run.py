@@ -10,7 +10,7 @@ import click
 from sdabench.cli.evaluation import evaluation_options, settings_from
 from sdabench.cli.options import echo_json, json_option
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
-from sdabench.registry import SUITE_NAMES, SUITES, load_registry
+from sdabench.registry import SUITE_NAMES, load_registry
 
 EPILOG = """\b
 Examples:
@@ -52,7 +52,6 @@ def command(
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite))
     built = [name for name in names if registry.models[name].built]
-    built = [name for name in built if registry.models[name].task == "classification"]
     if not built:
         raise NothingMeasuredError(
             f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are"
@@ -68,11 +67,11 @@ def command(
     earlier = job.done()
     started, todo = time.monotonic(), [name for name in built if name not in earlier]
 
-    def announce(model: str, index: int) -> None:
+    def announce(model: str) -> None:
         finished = todo.index(model)
         minutes = (time.monotonic() - started) / 60 / max(finished, 1) * (len(todo) - finished)
         left = f", about {ceil(minutes)} min left" if finished else ""
-        click.echo(f"[{index + 1}/{len(built)}] {model}{left}", err=True)
+        click.echo(f"[{built.index(model) + 1}/{len(built)}] {model}{left}", err=True)
 
     if earlier:
         click.echo(f"{len(earlier)} of {len(built)} have a record already.", err=True)
@@ -80,9 +79,7 @@ def command(
         records = job.run(announce)
     except DataError:  # the network's own process has printed it
         raise click.exceptions.Exit(ExitCode.INTEGRITY) from None
-    tables = [
-        registry.tables[table] for table in dict.fromkeys(sum(SUITES.values(), ())) if table in SUITES[suite]
-    ]
+    tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
     sheet, verdicts = accuracy_sheet(tables, names, records)
     if as_json:
         echo_json([record.as_json() for record in records.values()])

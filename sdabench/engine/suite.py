@@ -3,7 +3,9 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,33 +41,43 @@ class Suite:
         return self.split.describe()
 
     def done(self) -> dict[str, Record]:
-        """The valid records that an earlier run left for the same question."""
-        records = {record.model: record for record in read_lines(self.output / RECORDS, Record)}
+        """The valid records that earlier runs left for the same question, the latest of each network."""
+        records = list(read_lines(self.output / RECORDS, Record))
+        questions = {model: self._question(model) for model in self.models}
         return {
-            model: records[model]
-            for model in self.models
-            if model in records and records[model].answers(self._question(model))
+            record.model: record
+            for record in records
+            if record.model in questions and record.answers(questions[record.model])
         }
 
-    def run(self, announce: Callable[[str, int], None] = lambda model, index: None) -> dict[str, Record]:
+    def run(self, announce: Callable[[str], None] = lambda model: None) -> dict[str, Record]:
         """Evaluates what has no valid record yet; a network that fails gets a record that says why.
 
         Args:
-            announce: called with each network before it is evaluated, and its place in ``models``.
+            announce: called with each network before it is evaluated.
+
+        Returns:
+            The record of each network, in the order of ``models``.
 
         Raises:
             DataError: the dataset is damaged, which no other network would change.
             SdabenchError: another run holds the folder, or it cannot be written.
         """
+        with self._held():
+            results = self.done()
+            for model in self.models:
+                if model not in results:
+                    announce(model)
+                    results[model] = self._evaluate(model)
+        return {model: results[model] for model in self.models}
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """The output folder, for this run alone."""
+        lock = FileLock(self.output / ".lock")
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.output / ".lock", blocking=False):
-                results = self.done()
-                for index, model in enumerate(self.models):
-                    if model not in results:
-                        announce(model, index)
-                        results[model] = self._evaluate(model)
-                return results
+            lock.acquire(blocking=False)
         except Timeout:
             raise SdabenchError(
                 f"another run is writing to {self.output}; wait for it, or name another --output"
@@ -74,6 +86,10 @@ class Suite:
             raise SdabenchError(
                 f"cannot write {self.output}: {error.strerror}; name another --output"
             ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _evaluate(self, model: str) -> Record:
         settings = replace(self.settings, weights=self._weights_of(model))
@@ -124,12 +140,14 @@ class Suite:
 
 
 def failed_record(model: str, split: ImageNetSplit, settings: EvaluationSettings, error: Exception) -> Record:
-    """The record of an evaluation that ended with an error."""
+    """The record of an evaluation that ended with an error; with its traceback if nobody expected it."""
     kind, message = type(error).__name__, " ".join(str(error).split())
     if "out of memory" in message or "can't allocate memory" in message or isinstance(error, MemoryError):
         kind, message = "out of memory", f"try a --batch-size below {settings.batch_size} ({message[:150]})"
+    trace = None if isinstance(error, SdabenchError) else "".join(traceback.format_exception(error))
     weights = Weights(source="random" if settings.weights is None else str(settings.weights))
-    return settings.record(model, split.describe(), weights, failure=Failure(kind=kind, message=message))
+    failure = Failure(kind=kind, message=message, traceback=trace)
+    return settings.record(model, split.describe(), weights, failure=failure)
 
 
 def _cause(status: int) -> str:

@@ -44,6 +44,7 @@ class Protocol(Part):
 class Failure(Part):
     kind: str
     message: str
+    traceback: str | None = None
 
 
 class Record(Part):

@@ -13,7 +13,17 @@ from pathlib import Path
 from sdabench.errors import RegistryError, UsageError
 from sdabench.paths import registry_dir
 from sdabench.registry.files import read_model
-from sdabench.registry.schema import Column, Explanation, Family, Layout, Model, Network, RowEntry, TableFile
+from sdabench.registry.schema import (
+    Column,
+    Explanation,
+    Family,
+    Layout,
+    Model,
+    Network,
+    RowEntry,
+    TableFile,
+    Task,
+)
 
 SUITES = {
     "classification": ("classification-multiscale", "classification-attention"),
@@ -27,7 +37,6 @@ SUITE_NAMES = (*SUITES, "all")
 class Row:
     """One row of a README table; ``reported`` has a number or, for a dash, None for every column."""
 
-    table: str
     group: str
     label: str
     dimension: str | None
@@ -44,6 +53,7 @@ class Table:
 
     name: str
     title: str
+    task: Task
     label_header: str
     dimension_header: str | None
     source: str
@@ -96,8 +106,10 @@ class Registry:
 
     def suite(self, name: str) -> list[str]:
         """The models of a suite, each once, in README order."""
-        tables = [table for tables in SUITES.values() for table in tables] if name == "all" else SUITES[name]
-        return list(dict.fromkeys(row.model for table in tables for row in self.tables[table].rows))
+        return list(dict.fromkeys(row.model for table in self.suite_tables(name) for row in table.rows))
+
+    def suite_tables(self, name: str) -> list[Table]:
+        return [table for table in self.tables.values() if name == "all" or table.name in SUITES[name]]
 
     def select(self, patterns: Iterable[str], among: Iterable[str] | None = None) -> list[str]:
         """The models that match any of the names or wildcards, in the order of the registry."""
@@ -138,7 +150,6 @@ class Registry:
     def _table(self, file: TableFile, files: dict[str, TableFile]) -> Table:
         rows = [
             Row(
-                table=file.table,
                 group=group.name,
                 label=row.label,
                 dimension=row.dimension,
@@ -154,6 +165,7 @@ class Registry:
         return Table(
             name=file.table,
             title=file.title,
+            task=file.task,
             label_header=file.label_header,
             dimension_header=file.dimension_header,
             source=file.source,

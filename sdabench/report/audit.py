@@ -7,17 +7,19 @@ from rich.padding import Padding
 from rich.text import Text
 
 from sdabench.evidence.compare import Audit, ComparedRow
-from sdabench.evidence.verdicts import Verdict
+from sdabench.evidence.verdicts import NOT_MEASURED, Verdict
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
-from sdabench.report.comparison import TONES, difference, number, ours_decimals
+from sdabench.report.comparison import TONES, comparison_sheet, number, verdict_cell
 from sdabench.report.render import STYLES, plain, print_terminal
 from sdabench.report.table import Cell, Heading, Sheet
 
 MEANINGS = {
     "match": "equal at the README's decimals, counted as the table counts",
-    "match (params)": "equal, if each parameter is counted once",
+    "match (params)": "equal only if frozen parameters are counted too",
+    "match (trainable)": "equal only if frozen parameters are left out",
     "match (per_call)": "equal only if shared modules are counted at each call",
+    "match (macs)": "equal only as convolutions and linear layers",
     "match (fvcore)": "equal only as a total with batch norms (fvcore's)",
     "match (total)": "equal only as a total with batch norms, ReLUs and pooling",
     "match (mmcv)": "equal only as mmdetection's get_flops counts",
@@ -38,54 +40,19 @@ def print_audit(tables: Mapping[str, Table], result: Audit) -> None:
     if not console.is_terminal:
         console.width = 110
     for name, rows in result.tables.items():
-        if any(
-            verdict is not None and verdict.name != "not measured"
-            for row in rows
-            for verdict in row.verdicts.values()
-        ):
-            print_terminal(_table_sheet(tables[name], rows))
+        if any(verdict != NOT_MEASURED for row in rows for verdict in row.verdicts.values()):
+            print_terminal(comparison_sheet(tables[name], rows, brief=True))
             console.print()
     _print_reasons(console, tables, result)
-    total = len(result.verdicts)
     headings = [Heading("claims", numeric=True), Heading("verdict"), Heading("which means")]
-    words = [
-        [Cell(str(n)), _words(verdict), Cell(MEANINGS[verdict])] for verdict, n in result.by_verdict.items()
+    verdicts = {str(verdict): verdict for verdict in result.verdicts}
+    lines = [
+        [Cell(str(claims)), verdict_cell(verdicts[words]), Cell(MEANINGS[words])]
+        for words, claims in result.by_verdict.items()
     ]
-    print_terminal(Sheet(f"{total} claims about size and cost in the README", headings, [words]))
+    title = f"{len(result.verdicts)} claims about size and cost in the README"
+    print_terminal(Sheet(title, headings, [lines]))
     console.print(Text(_conclusion(result)))
-
-
-def _table_sheet(table: Table, rows: list[ComparedRow]) -> Sheet:
-    headings = [Heading(table.label_header)]
-    for column in table.counted:
-        over = f"{column.header} ({column.unit})"
-        headings += [
-            Heading("README", over, True),
-            Heading("ours", over, True),
-            Heading("Δ", over, True),
-            Heading("verdict", over),
-        ]
-    groups: dict[str, list[list[Cell]]] = {}
-    for compared in rows:
-        cells = [Cell(compared.row.label)]
-        for column in table.counted:
-            cells += _claim_cells(compared, column)
-        groups.setdefault(compared.row.group, []).append(cells)
-    return Sheet(table.title, headings, list(groups.values()))
-
-
-def _claim_cells(compared: ComparedRow, column: Column) -> list[Cell]:
-    reported, ours = compared.row.reported[column.key], compared.measured[column.key]
-    return [
-        Cell(number(reported, column.decimals)),
-        Cell(number(ours, ours_decimals(column))),
-        Cell(difference(reported, ours, column.decimals)),
-        _words(str(compared.verdicts[column.key] or "")),
-    ]
-
-
-def _words(verdict: str) -> Cell:
-    return Cell(verdict, tone=TONES.get(verdict.split(" (")[0], ""))
 
 
 def _print_reasons(console: Console, tables: Mapping[str, Table], result: Audit) -> None:
@@ -114,8 +81,9 @@ def _reasons(tables: Mapping[str, Table], result: Audit) -> Iterator[tuple[Verdi
         for row in rows:
             for column in tables[name].counted:
                 verdict = row.verdicts[column.key]
-                plainly = verdict is None or str(verdict) == "match" or verdict.name == "not measured"
-                if verdict is not None and not plainly and (row.row.model, column.key) not in seen:
+                if verdict in (None, Verdict("match"), NOT_MEASURED):
+                    continue
+                if (row.row.model, column.key) not in seen:
                     seen.add((row.row.model, column.key))
                     yield verdict, column, row
 

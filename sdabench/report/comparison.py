@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Sequence
-from itertools import groupby
 
 from sdabench.evidence.compare import ComparedRow
 from sdabench.evidence.verdicts import Verdict, rounded
@@ -22,54 +21,49 @@ TONES: dict[str, Tone] = {
 }
 
 
-def comparison_sheet(table: Table, rows: Sequence[ComparedRow]) -> Sheet:
-    """README, ours, difference and verdict for each column; ours is left out where nothing was measured."""
-    measured = {
-        column.key for column in table.columns if any(row.measured[column.key] is not None for row in rows)
-    }
-    headings = [Heading(table.label_header)]
-    if table.dimension_header:
-        headings.append(Heading(table.dimension_header))
-    for column in table.columns:
+def comparison_sheet(table: Table, rows: Sequence[ComparedRow], brief: bool = False) -> Sheet:
+    """README, ours, difference and verdict for each column; ours is left out where nothing was measured.
+
+    A brief one has size and cost alone, and no notes.
+    """
+    columns = table.counted if brief else table.columns
+    measured = {column.key for column in columns if any(row.measured[column.key] is not None for row in rows)}
+    dimension = table.dimension_header if not brief else None
+    headings = [Heading(table.label_header), *([Heading(dimension)] if dimension else [])]
+    for column in columns:
         over = f"{column.header} ({column.unit})"
         headings.append(Heading("README", over, numeric=True))
         if column.key in measured:
-            headings += [
-                Heading("ours", over, numeric=True),
-                Heading("Δ", over, numeric=True),
-                Heading("verdict", over),
-            ]
-    groups = [
-        [_cells(table, row, measured) for row in members]
-        for _, members in groupby(rows, key=lambda row: row.row.group)
-    ]
-    return Sheet(table.title, headings, groups, _notes(table, rows, measured))
+            headings += [Heading("ours", over, numeric=True), Heading("Δ", over, numeric=True)]
+            headings.append(Heading("verdict", over))
+    groups: dict[str, list[list[Cell]]] = {}
+    for compared in rows:
+        cells = [Cell(compared.row.label), *([Cell(compared.row.dimension or "-")] if dimension else [])]
+        for column in columns:
+            cells += _claim(compared, column, column.key in measured)
+        groups.setdefault(compared.row.group, []).append(cells)
+    return Sheet(table.title, headings, list(groups.values()), [] if brief else _notes(table, measured))
 
 
-def _cells(table: Table, compared: ComparedRow, measured: set[str]) -> list[Cell]:
-    row = compared.row
-    cells = [Cell(row.label)]
-    if table.dimension_header:
-        cells.append(Cell(row.dimension or "-"))
-    for column in table.columns:
-        reported, ours = row.reported[column.key], compared.measured[column.key]
-        cells.append(Cell(number(reported, column.decimals), bold=column.key in row.bold))
-        if column.key in measured:
-            cells += [
-                Cell(number(ours, ours_decimals(column))),
-                Cell(difference(reported, ours, column.decimals)),
-                verdict_cell(compared.verdicts[column.key]),
-            ]
+def _claim(compared: ComparedRow, column: Column, measured: bool) -> list[Cell]:
+    reported, ours = compared.row.reported[column.key], compared.measured[column.key]
+    cells = [Cell(number(reported, column.decimals), bold=column.key in compared.row.bold)]
+    if measured:
+        # One digit more than the README where we count exactly, so that its last digit can be judged.
+        cells.append(Cell(number(ours, column.decimals + (column.convention is not None))))
+        cells.append(Cell(difference(reported, ours, column.decimals)))
+        cells.append(verdict_cell(compared.verdicts[column.key]))
     return cells
 
 
-def _notes(table: Table, rows: Sequence[ComparedRow], measured: set[str]) -> list[str]:
+def _notes(table: Table, measured: set[str]) -> list[str]:
     conventions = [f"{column.header}: {column.convention}" for column in table.counted]
-    notes = [f"The table's own conventions: {', '.join(conventions)}."]
     unmeasured = [column.header for column in table.columns if column.key not in measured]
-    if unmeasured:
-        notes.append(f"Not measured in any row: {', '.join(unmeasured)}.")
-    return notes
+    return [
+        f"The table's own conventions: {', '.join(conventions)}.",
+        *([f"Not measured in any row: {', '.join(unmeasured)}."] if unmeasured else []),
+        *(f"{row.label}: {row.note}" for row in table.rows if row.note),
+    ]
 
 
 def verdict_cell(verdict: Verdict | None) -> Cell:
@@ -78,11 +72,6 @@ def verdict_cell(verdict: Verdict | None) -> Cell:
 
 def number(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{rounded(value, decimals):.{decimals}f}"
-
-
-def ours_decimals(column: Column) -> int:
-    """One digit more than the README where we count exactly, so that its last digit can be judged."""
-    return column.decimals + (column.convention is not None)
 
 
 def difference(reported: float | None, ours: float | None, decimals: int) -> str:
