@@ -13,5 +13,5 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_lines(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(line.encode() + b"\n")
+        digest.update(line.encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()

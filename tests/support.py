@@ -22,9 +22,11 @@ def count(name: str) -> Count:
     return complexity.count(name)
 
 
-def sdabench(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+def sdabench(
+    *arguments: object, interpreter: tuple[str, ...] = (), **options: object
+) -> subprocess.CompletedProcess[str]:
     """The real program in a process of its own."""
-    command = [sys.executable, "-m", "sdabench", *map(str, arguments)]
+    command = [sys.executable, *interpreter, "-m", "sdabench", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
 
 

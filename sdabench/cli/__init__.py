@@ -1,8 +1,10 @@
 """The command line: one file a command, imported only when it is called."""
 
+import os
 import signal
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
@@ -48,8 +50,8 @@ Examples:
 
 \b
 Exit codes: 0 ok, 1 error, 2 usage, 3 outside tolerance, 4 data or weights
-are not what they claim, 5 nothing was measured, 75 stopped by a signal (the
-same command continues).
+are not what they claim, 5 nothing was measured, 75 stopped by a signal (a run
+continues by the same command).
 
 Shell completion: eval "$(_SDABENCH_COMPLETE=bash_source sdabench)", or
 zsh_source, or fish_source.
@@ -72,8 +74,13 @@ def cli() -> None:
 def main() -> NoReturn:
     """Runs the command line; every error that a user can cause is one line and an exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Δ is no reason to fail
     try:
         status = cli.main(prog_name="sdabench", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.Exit as error:
         status = error.exit_code
     except click.ClickException as error:
@@ -83,12 +90,21 @@ def main() -> NoReturn:
         click.echo(f"Error: {error}", err=True)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped by a signal; run the same command again to continue.", err=True)
+        click.echo("Stopped by a signal.", err=True)
         status = ExitCode.STOPPED
-    except BrokenPipeError:  # the reader of a pipe has left, as in `sdabench list | head`
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit):  # the reader of a pipe has left, which click makes an exit
+        _abandon_stdout()
         status = ExitCode.OK
+    except OSError as error:
+        click.echo(f"Error: {error}", err=True)
+        _abandon_stdout()
+        status = ExitCode.ERROR
     sys.exit(int(status or 0))
+
+
+def _abandon_stdout() -> None:
+    """Lets the interpreter end without a second try to write what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

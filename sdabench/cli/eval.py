@@ -17,7 +17,7 @@ Examples:
 
 \b
 The record goes to OUTPUT/records.jsonl, the prediction for each image to
-OUTPUT/predictions/NAME.csv. Without --weights the network is random, and its
+OUTPUT/predictions/. Without --weights the network is random, and its
 accuracy is chance.
 """
 

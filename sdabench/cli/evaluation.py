@@ -37,7 +37,13 @@ OPTIONS = (
         show_default=True,
         help="Side of the crop, in pixels.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Decides random weights."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        default=0,
+        show_default=True,
+        help="Decides random weights.",
+    ),
 )
 
 

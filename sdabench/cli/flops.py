@@ -1,16 +1,14 @@
 """``sdabench flops``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, progress, suite_option
+from sdabench.complexity import IMAGENET_INPUT, Count, count
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.registry import load_registry
-
-if TYPE_CHECKING:
-    from sdabench.complexity import Count
 
 EPILOG = """\b
 Examples:
@@ -64,13 +62,13 @@ def command(
     total     with batch norms, ReLUs and pooling
     mmcv      mmdetection's get_flops (with --convention mmcv)
     """
+    if save is not None and (per_module or resolution != IMAGENET_INPUT[1]):
+        raise UsageError("--save keeps whole counts at 224 pixels; leave out --resolution and --per-module")
     names = _choose(patterns, suite)
     input_size = (3, resolution, resolution)
     if per_module:
         _print_trees(names, input_size, depth, as_json)
         return
-    from sdabench.complexity import count
-
     counts = []
     with progress("counting", len(names), "networks") as advance:
         for name in names:
@@ -100,7 +98,7 @@ def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
     return chosen
 
 
-def _print_table(counts: "list[Count]", mmcv: bool) -> None:
+def _print_table(counts: list[Count], mmcv: bool) -> None:
     from sdabench.report.render import print_terminal
     from sdabench.report.table import Cell, Heading, Sheet
 
@@ -135,10 +133,10 @@ def _print_trees(names: list[str], input_size: tuple[int, int, int], depth: int,
             ]
         )
         return
-    from rich.console import Console
+    from sdabench.report.render import Terminal
 
     for name, modules in trees.items():
-        Console().print(_tree(name, modules, depth))
+        Terminal().print(_tree(name, modules, depth))
 
 
 def _tree(name: str, modules: dict[str, tuple[int, int]], depth: int) -> Any:
@@ -160,9 +158,8 @@ def _tree(name: str, modules: dict[str, tuple[int, int]], depth: int) -> Any:
     return trees[""]
 
 
-def _save(path: Path, counts: "list[Count]") -> None:
+def _save(path: Path, counts: list[Count]) -> None:
     """Replaces the counts of these networks in the file and keeps the others, in the registry's order."""
-    from sdabench.complexity import Count
     from sdabench.evidence.records import read_lines, write_lines
 
     merged = {item.model: item for item in [*read_lines(path, Count), *counts]}

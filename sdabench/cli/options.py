@@ -43,7 +43,10 @@ class DataSource(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         kind, equals, path = str(value).partition("=")
         if kind != "imagenet" or not equals or not path:
             self.fail(f"'{value}' is not imagenet=PATH", param, ctx)
-        return Path(path).expanduser()
+        try:
+            return Path(path).expanduser()
+        except RuntimeError as error:
+            self.fail(f"{value}: {error}", param, ctx)
 
 
 def echo_json(data: Any) -> None:

@@ -32,7 +32,7 @@ where it was. One that fails is a row with its reason, and is tried again.
 @click.option("--models", "patterns", multiple=True, help="Only these of the suite: names or wildcards.")
 @click.option(
     "--weights", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of checkpoints, NAME.pth or NAME.safetensors.",
+    help="Folder of checkpoints: NAME.safetensors, .pth or .pt.",
 )  # fmt: skip
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="[default: runs/SUITE]")
 @json_option
@@ -79,6 +79,9 @@ def command(
         records = job.run(announce)
     except DataError:  # the network's own process has printed it
         raise click.exceptions.Exit(ExitCode.INTEGRITY) from None
+    except KeyboardInterrupt:
+        click.echo(f"What is done is in {job.output}; the same command continues.", err=True)
+        raise
     tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
     sheet, verdicts = accuracy_sheet(tables, names, records)
     if as_json:

@@ -56,8 +56,8 @@ class Count(BaseModel):
 def count(model: "str | nn.Module", input_size: Sequence[int] = IMAGENET_INPUT) -> Count:
     """Counts a network of the registry, by name, or any module that takes (1, C, H, W).
 
-    Nothing is downloaded and no GPU is used. A module that is given is run once in evaluation mode, on
-    the CPU, and is left as it was.
+    Nothing is downloaded, and no GPU is needed. A module that is given is run in evaluation mode, once
+    for each counter, on its own device, and is left as it was.
 
     Raises:
         UsageError: no such model, one that is not built, or an input that it cannot take.

@@ -80,12 +80,12 @@ def read_split(path: Path) -> ImageNetSplit:
         UsageError: there is no such folder.
         DataError: it is empty, or holds what is neither a wnid's folder nor an image.
     """
-    if not path.is_dir():
-        raise UsageError(
-            f"no dataset folder at {path}; --data imagenet=PATH names the folder of val/<wnid>/*.JPEG"
-        )
-    root = path / "val" if (path / "val").is_dir() else path
     try:
+        if not path.is_dir():
+            raise UsageError(
+                f"no dataset folder at {path}; --data imagenet=PATH names the folder of val/<wnid>/*.JPEG"
+            )
+        root = path / "val" if (path / "val").is_dir() else path
         items = [item for folder in _visible(root) for item in _class_items(folder, root)]
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from None

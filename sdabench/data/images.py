@@ -67,6 +67,9 @@ class EvaluationImages(Dataset[Sample | DataError]):
         path = self.split.root / item.path
         try:
             data = path.read_bytes()
+        except OSError as error:
+            return DataError(f"{path} cannot be read: {error.strerror}")
+        try:
             image = Image.open(io.BytesIO(data)).convert("RGB")
         except UnidentifiedImageError:
             return DataError(f"{path} is no image; restore it from the original archive")

@@ -66,6 +66,7 @@ def evaluate(
         SdabenchError: the network's outputs are not finite, or a file cannot be written.
     """
     device = torch.device(settings.device)
+    folder = predictions_folder(output)
     network, weights = prepare_network(model, settings.weights, settings.seed)
     started = time.perf_counter()
     with exact_arithmetic(device), measuring_memory(device) as memory:
@@ -73,10 +74,12 @@ def evaluate(
         conditions = environment(device)
     labels = torch.tensor([item.label for item in split.items])
     metric = TopK().update(predictions.top5, labels)
-    path = write_predictions(output / "predictions" / f"{model}.csv", split, predictions)
+    dataset = split.describe(predictions.sha256)
+    question = settings.record(model, dataset, weights).question
+    path = write_predictions(folder / f"{model}-{question[:12]}.csv", split, predictions)
     return settings.record(
         model,
-        split.describe(predictions.sha256),
+        dataset,
         weights,
         metrics=metric.compute(),
         samples=metric.samples,
@@ -137,16 +140,27 @@ def load_batches(split: ImageNetSplit, settings: EvaluationSettings, pin: bool) 
         yield batch
 
 
+def predictions_folder(output: Path) -> Path:
+    """The folder for predictions, made before anything is computed that could not be kept."""
+    folder = output / "predictions"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SdabenchError(f"cannot write {folder}: {error.strerror}; name another --output") from None
+    return folder
+
+
 def write_predictions(path: Path, split: ImageNetSplit, predictions: Predictions) -> Path:
     """One line an image: path, label, its probability, and the five best classes."""
+    beside = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
+        with beside.open("w", newline="", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["path", "label", "label_probability", *(f"top{rank}" for rank in range(1, 6))])
             rows = zip(split.items, predictions.label_probability, predictions.top5, strict=True)
             for item, probability, classes in rows:
                 writer.writerow([item.path, item.label, f"{probability:.6g}", *classes.tolist()])
+        beside.replace(path)
     except OSError as error:
         raise SdabenchError(f"cannot write {path}: {error.strerror}; name another --output") from None
     return path

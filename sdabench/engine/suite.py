@@ -1,25 +1,28 @@
 """A suite: one network after the other, each in a process of its own, each with a record at the end."""
 
+import os
 import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+import sdabench
 from sdabench.data.description import DatasetInfo
-from sdabench.data.imagenet import ImageNetSplit
+from sdabench.data.imagenet import ImageNetSplit, read_split
 from sdabench.engine.settings import EvaluationSettings
 from sdabench.errors import DataError, ExitCode, SdabenchError
 from sdabench.evidence.records import Failure, Record, Weights, append_line, read_lines
 from sdabench.hashing import sha256_of_file
 
 RECORDS = "records.jsonl"
+_PROGRAM = (sys.executable, "-P", "-m", "sdabench")  # -P: no module of the current directory gets in
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Suite:
     def done(self) -> dict[str, Record]:
         """The valid records that earlier runs left for the same question, the latest of each network."""
         records = list(read_lines(self.output / RECORDS, Record))
-        questions = {model: self._question(model) for model in self.models}
+        questions = {model: self._question(model).question for model in self.models}
         return {
             record.model: record
             for record in records
@@ -93,13 +96,16 @@ class Suite:
 
     def _evaluate(self, model: str) -> Record:
         settings = replace(self.settings, weights=self._weights_of(model))
-        before = len(list(read_lines(self.output / RECORDS, Record)))
-        command = [sys.executable, "-m", "sdabench", "eval", model, *self._arguments(settings)]
-        status = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
-        new = list(read_lines(self.output / RECORDS, Record))[before:]
+        before = len(self._records_of(model))
+        command = [*_PROGRAM, "eval", model, *self._arguments(settings)]
+        status = subprocess.run(
+            command, stdout=subprocess.DEVNULL, check=False, env=_environment()
+        ).returncode
+        new = self._records_of(model)[before:]
         if status == ExitCode.STOPPED:
             raise KeyboardInterrupt
         if not new:
+            read_split(self.split.root)  # if the dataset is gone, that is the error
             record = self._question(model).model_copy(
                 update={"failure": Failure(kind="crash", message=_cause(status))}
             )
@@ -108,6 +114,9 @@ class Suite:
         if (failure := new[-1].failure) is not None and failure.kind == DataError.__name__:
             raise DataError(failure.message)
         return new[-1]
+
+    def _records_of(self, model: str) -> list[Record]:
+        return [record for record in read_lines(self.output / RECORDS, Record) if record.model == model]
 
     def _arguments(self, settings: EvaluationSettings) -> list[str]:
         options = {
@@ -127,9 +136,10 @@ class Suite:
     def _question(self, model: str) -> Record:
         """The record that would answer for this network, without its measurements."""
         path = self._weights_of(model)
-        weights = Weights(source="random")
+        weights = Weights(source="random" if path is None else str(path))
         if path is not None:
-            weights = Weights(source=str(path), sha256=sha256_of_file(path) if path.is_file() else None)
+            with suppress(OSError):  # an unreadable one is the network's own failure
+                weights = Weights(source=str(path), sha256=sha256_of_file(path))
         return self.settings.record(model, self.dataset, weights)
 
     def _weights_of(self, model: str) -> Path | None:
@@ -148,6 +158,12 @@ def failed_record(model: str, split: ImageNetSplit, settings: EvaluationSettings
     weights = Weights(source="random" if settings.weights is None else str(settings.weights))
     failure = Failure(kind=kind, message=message, traceback=trace)
     return settings.record(model, split.describe(), weights, failure=failure)
+
+
+def _environment() -> dict[str, str]:
+    """The environment for a network's process, in which it finds this very package."""
+    own = str(Path(sdabench.__file__).parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))}
 
 
 def _cause(status: int) -> str:

@@ -3,16 +3,18 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdabench.data.description import DatasetInfo, Part, Preprocessing
 from sdabench.errors import SdabenchError
+from sdabench.hashing import sha256_of_lines
 
-RECORD_SCHEMA = "sdabench.record/1"
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Precision = Literal["fp32", "bf16", "fp16"]
 R = TypeVar("R", bound=BaseModel)
 
@@ -52,10 +54,10 @@ class Record(Part):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    record_schema: str = Field(RECORD_SCHEMA, alias="schema")
+    record_schema: Literal["sdabench.record/1"] = Field("sdabench.record/1", alias="schema")
     model: str
     task: str
-    metrics: dict[str, float] = Field(default={})
+    metrics: dict[str, Percent] = Field(default={})
     samples: int = 0
     dataset: DatasetInfo
     protocol: Protocol
@@ -73,21 +75,27 @@ class Record(Part):
 
     @property
     def comparable(self) -> bool:
-        """Whether its metrics may stand beside the README's: trained weights on the whole real dataset."""
-        return self.failure is None and self.dataset.complete and self.weights.trained and self.samples > 0
+        """Whether its metrics may stand beside the README's.
 
-    def answers(self, other: "Record") -> bool:
-        """Whether this is a valid result of the same question: model, data, protocol, weights and seed."""
-        same = all(
-            getattr(self, field) == getattr(other, field)
-            for field in ("model", "task", "protocol", "seed", "recipe")
-        )
+        They may if they are of trained weights, on the whole real dataset, by the usual preprocessing.
+        """
         return (
-            same
-            and self.failure is None
-            and self.dataset.listing_sha256 == other.dataset.listing_sha256
-            and self.weights.identity == other.weights.identity
+            self.failure is None
+            and self.dataset.complete
+            and self.weights.trained
+            and self.samples > 0
+            and self.protocol.preprocessing == Preprocessing()
         )
+
+    @property
+    def question(self) -> str:
+        """A digest of what was asked: model, task, data, protocol, weights, seed and recipe."""
+        asked = self.model_dump_json(include={"model", "task", "protocol", "seed", "recipe"})
+        return sha256_of_lines([asked, self.dataset.listing_sha256, self.weights.identity or ""])
+
+    def answers(self, question: str) -> bool:
+        """Whether this is a valid result of that question."""
+        return self.failure is None and self.question == question
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True)
@@ -120,13 +128,13 @@ def append_line(path: Path, item: dict[str, Any] | None = None) -> None:
 def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
     """The valid items of a JSON-lines file, in the order of writing; none if there is no file.
 
-    A last line that is cut short (the process was killed while writing) is passed over.
+    A line that was cut short (the process was killed while writing) is passed over.
 
     Raises:
-        SdabenchError: another line is no such item.
+        SdabenchError: the file cannot be read, or another line is no such item.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -135,7 +143,9 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
         try:
             data = json.loads(line)
         except json.JSONDecodeError:
-            continue
+            if line.startswith("{"):
+                continue
+            raise SdabenchError(f"{path}, line {number}: no JSON; this is no file of records") from None
         try:
             yield schema.model_validate(data)
         except ValidationError as error:
@@ -158,5 +168,6 @@ def write_lines(path: Path, items: Iterable[BaseModel]) -> None:
         beside.write_text("".join(item.model_dump_json(by_alias=True) + "\n" for item in items))
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise SdabenchError(f"cannot write {path}: {error.strerror}") from None

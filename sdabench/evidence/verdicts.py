@@ -24,7 +24,7 @@ class Verdict:
 
 
 NOT_MEASURED = Verdict("not measured")
-_UNITS = {"M": 1e6, "G": 1e9}
+_UNITS = {"M": 1e6, "G": 1e9, "%": 1.0}
 
 
 def rounded(value: float, decimals: int) -> float:
@@ -51,16 +51,34 @@ def judge_count(reported: float, column: Column, count: Count | None, claim: Exp
     def equal(counter: Counter) -> bool:
         return rounded(in_unit(count.value(counter), column), column.decimals) == reported
 
-    proved = claim is not None and all(holds(item, count) for item in claim.evidence.values())
-    if claim is not None and claim.kind == "mislabelled" and proved:
+    explained = claim is not None and claim.kind is not None and explains(claim, reported, column, count)
+    if claim is not None and claim.kind == "mislabelled" and explained:
         return Verdict("explained", claim.kind)
     if equal(column.convention):
         return Verdict("match")
     if claim is not None and claim.convention is not None and equal(claim.convention):
         return Verdict("match", claim.convention)
-    if claim is not None and claim.kind is not None and proved:
+    if claim is not None and explained:
         return Verdict("explained", claim.kind)
     return Verdict("differs")
+
+
+def explains(claim: Explanation, reported: float, column: Column, count: Count) -> bool:
+    """Whether an explanation of a difference is one of this printed number, and its evidence holds today.
+
+    One piece of evidence has to round to the number (for ``last digit``, to its neighbour); only where
+    no convention reproduces it, none can.
+    """
+    if not all(holds(item, count) for item in claim.evidence.values()):
+        return False
+    values = [rounded(in_unit(item.value, column), column.decimals) for item in claim.evidence.values()]
+    if claim.kind == "not reproduced":
+        return reported not in values
+    if claim.kind == "last digit":
+        return any(
+            rounded(abs(value - reported), column.decimals) == 10**-column.decimals for value in values
+        )
+    return reported in values
 
 
 def holds(evidence: Evidence, count: Count) -> bool:

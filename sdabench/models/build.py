@@ -32,8 +32,13 @@ def create_model(
     Raises:
         UsageError: no such model (the message suggests the near ones), or one that is not built yet.
     """
-    declared = load_registry().network(name)
-    network = build(declared, num_classes, in_chans, features_only, out_indices)
+    registry = load_registry()
+    declared = registry.network(name)
+    try:
+        network = build(declared, num_classes, in_chans, features_only, out_indices)
+    except (TypeError, LookupError, ArithmeticError, ValueError) as error:
+        where = registry.folder / "models" / f"{registry.models[name].family}.yaml"
+        raise RegistryError(f"{where}: models.{name}.network cannot be built: {error}") from error
     network.model_name = name
     return network
 
@@ -64,7 +69,7 @@ def build(
 def _block(name: str) -> BlockFactory:
     blocks = _all_blocks()
     if name not in blocks:
-        raise RegistryError(f"registry/models: network.block: {unknown('block', name, blocks)}")
+        raise ValueError(unknown("block", name, blocks))
     return blocks[name]
 
 

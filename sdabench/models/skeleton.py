@@ -28,7 +28,6 @@ class BlockSpec:
     stride: int
     stage: int  # 1 to 4
     index: int  # 0 for the block that changes resolution and channels
-    depth: int  # blocks in this stage
     activate: bool = True
 
 
@@ -108,7 +107,6 @@ class Trunk(nn.Module):
                         stride=stride if index == 0 else 1,
                         stage=stage,
                         index=index,
-                        depth=depth,
                         activate=not fused,
                     )
                 )

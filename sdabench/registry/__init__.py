@@ -70,10 +70,15 @@ class Registry:
     """All tables and models of one registry folder, checked against each other."""
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise RegistryError(f"no registry at {folder}: SDABENCH_REGISTRY has to name a folder")
+        try:
+            paths = sorted(path for path in (folder / "models").iterdir() if path.suffix == ".yaml")
+        except OSError as error:
+            raise RegistryError(
+                f"no registry at {folder} ({error.strerror}); SDABENCH_REGISTRY has to name a folder "
+                "of models/ and tables/"
+            ) from None
         self.folder = folder
-        families = [read_model(path, Family) for path in sorted((folder / "models").glob("*.yaml"))]
+        families = [self._family_file(path) for path in paths]
         files = {file.table: file for file in self._table_files()}
         self.families = {family.family: family for family in families}
         self.models: dict[str, Model] = {}
@@ -117,6 +122,8 @@ class Registry:
         chosen: dict[str, None] = {}
         for pattern in patterns:
             matches = [name for name in names if fnmatchcase(name, pattern)]
+            if not matches and pattern in self.models:
+                raise UsageError(f"'{pattern}' is not in this suite; 'sdabench list' shows what is")
             if not matches:
                 raise UsageError(unknown("model", pattern, names))
             chosen.update(dict.fromkeys(matches))
@@ -127,6 +134,14 @@ class Registry:
 
     def layouts(self, model: str) -> list[Layout]:
         return self.families[self.model(model).family].layouts
+
+    def _family_file(self, path: Path) -> Family:
+        family = read_model(path, Family)
+        if family.family != path.stem:
+            raise RegistryError(
+                f"{path}: family: '{family.family}' has to be '{path.stem}', as the file's name"
+            )
+        return family
 
     def _table_files(self) -> Iterator[TableFile]:
         for names in SUITES.values():
@@ -189,21 +204,19 @@ class Registry:
         )
 
     def _check_names(self) -> None:
+        """Every model that a file names has to be one."""
         for table in self.tables.values():
             for row in table.rows:
-                if row.model not in self.models:
-                    path = self.folder / "tables" / f"{table.name}.yaml"
-                    raise RegistryError(
-                        f"{path}: row '{row.label}': {unknown('model', row.model, self.models)}"
-                    )
+                evidence = [item for claim in row.claims.values() for item in claim.evidence.values()]
+                for name in [row.model, *(item.model for item in evidence)]:
+                    self._check(name, f"tables/{table.name}.yaml: row '{row.label}'")
         for name, model in self.models.items():
-            for field in ("baseline", "like_for_like"):
-                other = getattr(model, field)
-                if other is not None and other not in self.models:
-                    path = self.folder / "models" / f"{model.family}.yaml"
-                    raise RegistryError(
-                        f"{path}: models.{name}.{field}: {unknown('model', other, self.models)}"
-                    )
+            self._check(model.baseline, f"models/{model.family}.yaml: models.{name}.baseline")
+            self._check(model.like_for_like, f"models/{model.family}.yaml: models.{name}.like_for_like")
+
+    def _check(self, name: str | None, where: str) -> None:
+        if name is not None and name not in self.models:
+            raise RegistryError(f"{self.folder / where}: {unknown('model', name, self.models)}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

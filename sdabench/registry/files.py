@@ -18,6 +18,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key has to be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -41,7 +43,9 @@ def read_model(path: Path, schema: type[M]) -> M:
         return schema.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise RegistryError(f"{path}: {_where(first['loc'], data)}{first['msg']}") from None
+        raise RegistryError(
+            f"{path}: {_where(first['loc'], data)}{first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def _where(location: tuple[int | str, ...], data: Any) -> str:

@@ -1,14 +1,15 @@
 """What the files under ``registry/`` may say. Pydantic refuses everything else."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
 Task = Literal["classification", "detection"]
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool"]
 Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
-FourStages = Annotated[list[int], Field(min_length=4, max_length=4)]
+FourStages = Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
 
 
 class Strict(BaseModel):
@@ -21,7 +22,7 @@ class Network(Strict):
     block: str
     depths: FourStages
     widths: FourStages = [64, 128, 256, 512]
-    expansion: int = 4
+    expansion: PositiveInt = 4
     strides: FourStages = [1, 2, 2, 2]
     stem_pool: bool = True
     depth_attention: bool | Annotated[list[bool], Field(min_length=4, max_length=4)] = False
@@ -62,6 +63,16 @@ class Layout(Strict):
     source: str
     rename: dict[str, str]
 
+    @field_validator("rename")
+    @classmethod
+    def patterns_compile(cls, rename: dict[str, str]) -> dict[str, str]:
+        for pattern in rename:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+        return rename
+
 
 class FamilyModel(Strict):
     """A model as its family's file writes it: what it does not say, the family says."""
@@ -98,8 +109,8 @@ class Column(Strict):
 
     key: str
     header: str
-    decimals: int
-    unit: str
+    decimals: Annotated[int, Field(ge=0, le=6)]
+    unit: Literal["M", "G", "%"]
     convention: Counter | None = None
 
 
@@ -128,7 +139,7 @@ class Explanation(Strict):
     """Why a number is not what the table's own convention gives.
 
     Either it holds under another ``convention``, or its difference has a ``kind``. ``because`` may
-    name pieces of ``evidence`` in braces, so that each number of the text is one that a test recomputes.
+    name pieces of ``evidence`` in braces, so that a test recomputes the numbers of the text.
     """
 
     convention: Counter | None = None
@@ -150,7 +161,7 @@ class Explanation(Strict):
     def text(self) -> str:
         try:
             return self.because.format(**{name: f"{item.value:,}" for name, item in self.evidence.items()})
-        except (KeyError, IndexError) as error:
+        except (LookupError, AttributeError, ValueError) as error:
             raise ValueError(f"'because' names {error} in braces, which is no evidence") from None
 
 
@@ -160,7 +171,7 @@ class RowEntry(Strict):
     label: str
     dimension: str | None = None
     model: str
-    reported: list[float | None]
+    reported: list[FiniteFloat | None]
     bold: list[str] = []
     claims: dict[str, Explanation] = {}
     claims_in: str | None = None  # the table that explains this model's numbers
@@ -169,7 +180,7 @@ class RowEntry(Strict):
 
 class Group(Strict):
     name: str
-    rows: list[RowEntry]
+    rows: Annotated[list[RowEntry], Field(min_length=1)]
 
 
 class TableFile(Strict):
@@ -182,7 +193,7 @@ class TableFile(Strict):
     label_header: str
     dimension_header: str | None = None
     columns: list[Column]
-    groups: list[Group]
+    groups: Annotated[list[Group], Field(min_length=1)]
 
     @property
     def rows(self) -> list[RowEntry]:

@@ -9,9 +9,9 @@ from rich.text import Text
 from sdabench.evidence.compare import Audit, ComparedRow
 from sdabench.evidence.verdicts import NOT_MEASURED, Verdict
 from sdabench.registry import Table
-from sdabench.registry.schema import Column
+from sdabench.registry.schema import Column, Explanation
 from sdabench.report.comparison import TONES, comparison_sheet, number, verdict_cell
-from sdabench.report.render import STYLES, plain, print_terminal
+from sdabench.report.render import STYLES, Terminal, plain, print_terminal
 from sdabench.report.table import Cell, Heading, Sheet
 
 MEANINGS = {
@@ -36,7 +36,7 @@ MEANINGS = {
 
 def print_audit(tables: Mapping[str, Table], result: Audit) -> None:
     """Verdict counts, the tables, and a reason with evidence for each number that does not simply match."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = 110
     for name, rows in result.tables.items():
@@ -65,13 +65,15 @@ def _print_reasons(console: Console, tables: Mapping[str, Table], result: Audit)
                 (str(verdict), STYLES[TONES[verdict.name]]),
             )
         )
-        claim = row.row.claims.get(column.key)
-        if claim is not None:
-            source = f" [{claim.source}]" if claim.source else ""
-            console.print(Padding(Text(claim.text + source), (0, 0, 0, 4)))
-        else:
-            console.print(Padding(Text("No explanation in the registry yet: a finding."), (0, 0, 0, 4)))
+        console.print(Padding(Text(_reason(verdict, row.row.claims.get(column.key))), (0, 0, 0, 4)))
     console.print()
+
+
+def _reason(verdict: Verdict, claim: Explanation | None) -> str:
+    if claim is None:
+        return "No explanation in the registry yet: a finding."
+    reason = f"{claim.text} [{claim.source}]" if claim.source else claim.text
+    return f"This explanation does not hold today: {reason}" if verdict.name == "differs" else reason
 
 
 def _reasons(tables: Mapping[str, Table], result: Audit) -> Iterator[tuple[Verdict, Column, ComparedRow]]:

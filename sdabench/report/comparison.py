@@ -60,6 +60,7 @@ def _notes(table: Table, measured: set[str]) -> list[str]:
     conventions = [f"{column.header}: {column.convention}" for column in table.counted]
     unmeasured = [column.header for column in table.columns if column.key not in measured]
     return [
+        f"README: {table.source}.",
         f"The table's own conventions: {', '.join(conventions)}.",
         *([f"Not measured in any row: {', '.join(unmeasured)}."] if unmeasured else []),
         *(f"{row.label}: {row.note}" for row in table.rows if row.note),

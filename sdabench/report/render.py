@@ -47,9 +47,16 @@ def latex(text: str) -> str:
     )
 
 
+class Terminal(Console):
+    """A rich console that leaves a broken pipe to :func:`sdabench.cli.main`."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def print_terminal(sheet: Sheet) -> None:
     """Prints to the terminal, in its width; into a file or a pipe as wide as the table is."""
-    console = Console()
+    console = Terminal()
     width = console.width if console.is_terminal else UNBOUNDED
     console.width = max(width, 20)
     for part in fitting(sheet, width):

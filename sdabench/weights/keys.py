@@ -7,6 +7,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from sdabench.errors import WeightsError
 from sdabench.registry import load_registry
 
 # The authors' SDA networks, whatever the family of their blocks (QingbeiGuo/SDA-xNet e126169).
@@ -29,6 +30,8 @@ def rename_keys(given: Mapping[str, Tensor], model: str | None) -> dict[str, Ten
         key = key.removeprefix("module.")
         for pattern, replacement in rules.items():
             key = re.sub(pattern, replacement, key)
+        if key in renamed:
+            raise WeightsError(f"two tensors of the checkpoint stand for '{key}'")
         renamed[key] = tensor
     return renamed
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,7 +31,7 @@ def read_checkpoint(path: Path) -> Any:
         raise WeightsError(
             f"{path} holds more than plain tensors, or is no checkpoint, and was not opened: {_reason(error)}"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in ways that no list of errors covers
         raise WeightsError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from None
 
 
@@ -43,9 +42,10 @@ def state_dict_of(checkpoint: Any, where: str) -> dict[str, Tensor]:
             checkpoint = checkpoint[wrapper]
             break
     if not isinstance(checkpoint, Mapping) or not checkpoint:
-        raise WeightsError(f"{where} holds no state dict but {type(checkpoint).__name__}")
+        kind = "nothing" if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
+        raise WeightsError(f"{where} holds no state dict but {kind}")
     for key, value in checkpoint.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(
                 f"{where} holds no state dict: '{key}' is {type(value).__name__}, not a tensor"
             )

@@ -147,3 +147,11 @@ def test_a_folder_that_is_no_imagenet_is_refused_in_one_line(imagenet, spoil, er
     with pytest.raises(error, match=words) as caught:
         read_split(spoil(imagenet))
     assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_not_utf8_are_read_and_fingerprinted(imagenet):
+    first = sorted(imagenet.rglob("*.JPEG"))[0]
+    os.rename(first, os.fsencode(first.parent) + b"/caf\xe9.JPEG")
+    split = read_split(imagenet)
+    assert len(split.describe(["x"] * 6).fingerprint_sha256) == 64
+    assert EvaluationImages(split, Preprocessing())[0].image.shape == (3, 224, 224)

@@ -84,6 +84,12 @@ def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path)
     assert len(record.weights.sha256) == 64
 
 
+def test_a_place_for_predictions_that_cannot_be_is_an_error_before_the_work(imagenet, tmp_path):
+    (tmp_path / "predictions").write_text("")
+    with pytest.raises(SdabenchError, match="cannot write .*predictions"):
+        evaluate("no_such_network", read_split(imagenet), SETTINGS, tmp_path)
+
+
 def test_random_weights_follow_from_the_seed(imagenet, tmp_path):
     split = read_split(imagenet)
     digests = [

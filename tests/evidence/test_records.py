@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from pydantic import ValidationError
 
 from sdabench.data.description import DatasetInfo
 from sdabench.engine.settings import EvaluationSettings
@@ -49,9 +50,22 @@ def test_a_line_cut_short_by_a_kill_spoils_only_itself(tmp_path):
 
 def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "records.jsonl"
-    append_line(path, {"schema": "sdabench.record/1", "model": "resnet50"})
-    with pytest.raises(SdabenchError, match=r"records\.jsonl, line 1: task"):
+    append_line(path, record().as_json() | {"schema": "sdabench.record/2"})
+    with pytest.raises(SdabenchError, match=r"records\.jsonl, line 1: schema.*another version"):
         list(read_lines(path, Record))
+
+
+@pytest.mark.parametrize("content", [b"# Notes\n", b"\xff\xfe\x00", b"1,2,3\n", b"7\n"])
+def test_a_file_of_something_else_is_an_error(tmp_path, content):
+    (tmp_path / "notes").write_bytes(content)
+    with pytest.raises(SdabenchError, match="no file of records|another version"):
+        list(read_lines(tmp_path / "notes", Record))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 250.0])
+def test_a_metric_is_a_percentage(value):
+    with pytest.raises(ValidationError):
+        Record.model_validate(record().as_json() | {"metrics": {"top1_pct": value}})
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
@@ -73,10 +87,13 @@ def test_only_trained_weights_on_the_whole_real_dataset_are_compared():
     assert not record(dataset=DATASET.model_copy(update={"complete": False})).comparable
     assert not record(failure=Failure(kind="crash", message="")).comparable
     assert not record(samples=0).comparable
+    other = EvaluationSettings(resolution=160).record("x", DATASET, Weights(source="w", sha256="b"))
+    assert not record(protocol=other.protocol).comparable
 
 
 def test_a_record_answers_the_same_question_only():
-    assert record().answers(record(metrics={}))
+    question = record().question
+    assert record().answers(record(metrics={}).question)
     for change in (
         {"model": "senet50"},
         {"seed": 1},
@@ -89,7 +106,7 @@ def test_a_record_answers_the_same_question_only():
             .protocol
         },
     ):
-        assert not record().answers(record(**change)), change
-    assert not record(failure=Failure(kind="crash", message="")).answers(record())
+        assert not record(**change).answers(question), change
+    assert not record(failure=Failure(kind="crash", message="")).answers(question)
     moved = record(weights=Weights(source="elsewhere.pth", sha256="b" * 64))
-    assert record().answers(moved)
+    assert moved.answers(question)

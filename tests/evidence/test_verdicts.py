@@ -53,11 +53,18 @@ def test_an_explanation_stands_only_on_evidence_that_recomputes():
     assert str(judge_count(4.09, FLOPS, counted(), good)) == "match"
 
 
-def test_terms_are_evidence_too():
-    terms = claim(
-        kind="copied", evidence={"sum": {"terms": {"conv": 1, "batch_norm": 4}, "value": 4_089_184_260}}
+def test_terms_are_evidence_too_and_have_to_give_the_printed_number():
+    terms = {"sum": {"terms": {"conv": 1, "batch_norm": 10_000_000}, "value": 4_099_184_256}}
+    assert (
+        str(judge_count(4.10, FLOPS, counted(), claim(kind="copied", evidence=terms))) == "explained (copied)"
     )
-    assert str(judge_count(9.99, FLOPS, counted(), terms)) == "explained (copied)"
+    assert str(judge_count(9.99, FLOPS, counted(), claim(kind="copied", evidence=terms))) == "differs"
+    last = claim(kind="last digit", evidence=terms)
+    assert str(judge_count(4.11, FLOPS, counted(), last)) == "explained (last digit)"
+    assert str(judge_count(4.12, FLOPS, counted(), last)) == "differs"
+    none = claim(kind="not reproduced", evidence=terms)
+    assert str(judge_count(4.12, FLOPS, counted(), none)) == "explained (not reproduced)"
+    assert str(judge_count(4.10, FLOPS, counted(), none)) == "differs"
 
 
 def test_a_mislabelled_number_is_no_match_although_it_is_equal():

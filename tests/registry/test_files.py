@@ -37,6 +37,14 @@ def edit(path, old, new):
         ("models/senet.yaml", "  senet86:", "  senet50:", ["senet50", "twice"]),
         ("models/senet.yaml", "  senet86:", "  resnet50:", ["resnet50", "two families"]),
         ("models/senet.yaml", "models:", "models: [", ["senet.yaml"]),
+        ("models/senet.yaml", "family: senet", "family: cbam", ["family", "'cbam' has to be 'senet'"]),
+        ("models/senet.yaml", "family: senet", "{[1, 2]: 3}: senet", ["a key has to be a word"]),
+        ("models/senet.yaml", "'^(layer", "'^((layer", ["layouts", "no regular expression"]),
+        ("models/senet.yaml", "depths: [3, 4, 6, 3]", "depths: [3, 0, 6, 3]", ["senet50", "depths"]),
+        ("tables/detection.yaml", "[41.53,", "[.inf,", ["row 'Faster-RCNN ResNet-50'", "finite"]),
+        ("tables/detection.yaml", "{own}", "{own.x}", ["Faster-RCNN FcaNet", "because"]),
+        ("tables/detection.yaml", 'unit: "%"', 'unit: "percent"', ["columns", "unit"]),
+        ("tables/classification-multiscale.yaml", "model: pyconv101", "model: pyconv1O1", ["PyConv-101", "pyconv101"]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named(folder, file, old, new, words):
@@ -54,8 +62,28 @@ def test_an_unknown_block_is_named(folder, monkeypatch):
 
     edit(folder / "models/senet.yaml", "block: senet", "block: senett")
     monkeypatch.setenv("SDABENCH_REGISTRY", str(folder))
-    with pytest.raises(RegistryError, match=r"unknown block 'senett'; did you mean senet"):
+    with pytest.raises(
+        RegistryError,
+        match=r"senet.yaml: models.senet50.network .*unknown block 'senett'; did you mean senet",
+    ):
         create_model("senet50")
+
+
+def test_options_that_a_block_does_not_take_are_named(folder, monkeypatch):
+    from sdabench import create_model
+
+    edit(folder / "models/senet.yaml", "{block: senet}", "{block: senet, options: {redction: 8}}")
+    monkeypatch.setenv("SDABENCH_REGISTRY", str(folder))
+    with pytest.raises(
+        RegistryError, match=r"senet\.yaml: models\.senet50\.network cannot be built: .*redction"
+    ):
+        create_model("senet50")
+
+
+def test_a_folder_that_is_no_registry_says_so(tmp_path):
+    for path in (tmp_path / "none", tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(RegistryError, match="no registry at"):
+            Registry(path)
 
 
 def test_unknown_names_suggest_the_near_ones():

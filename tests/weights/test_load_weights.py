@@ -42,6 +42,11 @@ def test_a_trunk_takes_a_classifiers_weights_without_its_head(state):
     assert torch.equal(trunk.conv1.weight, state["conv1.weight"])
 
 
+def test_two_tensors_for_one_place_are_refused(state):
+    with pytest.raises(WeightsError, match="two tensors .* stand for 'conv1.weight'"):
+        load_weights(on_meta("resnet50"), state | {"module.conv1.weight": state["conv1.weight"]})
+
+
 def test_any_missing_tensor_is_named(state):
     for key in ("conv1.weight", "layer4.2.bn3.running_var", "layer1.0.bn1.num_batches_tracked", "fc.bias"):
         without = {name: tensor for name, tensor in state.items() if name != key}
@@ -79,8 +84,21 @@ def test_a_missing_a_damaged_and_a_foreign_file_are_refused(tmp_path, state):
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({}, tmp_path / "nothing.pth")
+    torch.save({1: torch.zeros(1)}, tmp_path / "numbered.pth")
+    (tmp_path / "legacy.pth").write_bytes(b"\x80\x02\x8a\x0a")
     torch.save({"lr": 0.1}, tmp_path / "plain.pth")
-    for name in ("cut.pth", "text.pth", "empty.pth", "cut.safetensors", "list.pth", "plain.pth"):
+    for name in (
+        "nothing.pth",
+        "numbered.pth",
+        "legacy.pth",
+        "cut.pth",
+        "text.pth",
+        "empty.pth",
+        "cut.safetensors",
+        "list.pth",
+        "plain.pth",
+    ):
         with pytest.raises(WeightsError, match=name) as caught:
             load_weights(model, tmp_path / name)
         assert "\n" not in str(caught.value)
