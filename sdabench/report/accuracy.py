@@ -75,7 +75,8 @@ def _note(record: Record | None) -> Cell:
     if record is None:
         return Cell("not built yet", tone="dim")
     if record.failure is not None:
-        return Cell(f"{record.failure.kind}: {record.failure.message}", tone="bad")
+        unexpected = f" ({record.failure.kind})" if record.failure.traceback else ""
+        return Cell(f"failed{unexpected}: {record.failure.message}", tone="bad")
     return Cell("" if record.weights.trained else "random weights", tone="dim")
 
 
