@@ -23,9 +23,12 @@ def test_ci_runs_the_readmes_test_command():
     assert command in (CHECKOUT / ".ci/run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "registry", "results", "sdabench", "tests"])
-def test_what_the_documents_name_is_there(file):
-    assert (CHECKOUT / file).exists()
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_files_that_a_document_names_are_there(document):
+    text = (CHECKOUT / document).read_text()
+    named = re.findall(r"\]\((?!http)([^)]+)\)|`(\w+/[\w/]+\.(?:py|jsonl))`", text)
+    assert named
+    assert [name for name in (link or path for link, path in named) if not (CHECKOUT / name).exists()] == []
 
 
 def test_the_citation_is_of_this_version():

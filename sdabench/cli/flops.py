@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, progress, suite_option
-from sdabench.complexity import IMAGENET_INPUT, Count, count
+from sdabench.complexity import IMAGENET_INPUT, Count
 from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.evidence.counts import fresh_counts
 from sdabench.registry import load_registry
 
 EPILOG = """\b
@@ -69,11 +70,8 @@ def command(
     if per_module:
         _print_trees(names, input_size, depth, as_json)
         return
-    counts = []
     with progress("counting", len(names), "networks") as advance:
-        for name in names:
-            counts.append(count(name, input_size))
-            advance(1)
+        counts = list(fresh_counts(names, advance, input_size).values())
     if save is not None:
         _save(save, counts)
     if as_json:

@@ -5,14 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from sdabench.registry import SUITE_NAMES, SUITES, load_registry
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 suite_option = click.option("--suite", type=click.Choice(SUITE_NAMES), help="All networks of a suite.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else.")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 import sdabench
-from sdabench.data.description import DatasetInfo
 from sdabench.data.imagenet import ImageNetSplit, read_split
 from sdabench.engine.settings import EvaluationSettings
 from sdabench.errors import DataError, ExitCode, SdabenchError
@@ -40,13 +39,15 @@ class Suite:
     weights: Path | None = None
 
     @cached_property
-    def dataset(self) -> DatasetInfo:
-        return self.split.describe()
+    def questions(self) -> dict[str, Record]:
+        """For each network the record that would answer, without its measurements."""
+        dataset = self.split.describe()
+        return {model: self.settings.record(model, dataset, self._weights(model)) for model in self.models}
 
     def done(self) -> dict[str, Record]:
         """The valid records that earlier runs left for the same question, the latest of each network."""
         records = list(read_lines(self.output / RECORDS, Record))
-        questions = {model: self._question(model).question for model in self.models}
+        questions = {model: record.question for model, record in self.questions.items()}
         return {
             record.model: record
             for record in records
@@ -106,7 +107,7 @@ class Suite:
             raise KeyboardInterrupt
         if not new:
             read_split(self.split.root)  # if the dataset is gone, that is the error
-            record = self._question(model).model_copy(
+            record = self.questions[model].model_copy(
                 update={"failure": Failure(kind="crash", message=_cause(status))}
             )
             append_line(self.output / RECORDS, record.as_json())
@@ -133,14 +134,14 @@ class Suite:
         arguments = [str(word) for pair in options.items() if pair[1] is not None for word in pair]
         return [*arguments, "--channels-last"] if settings.channels_last else arguments
 
-    def _question(self, model: str) -> Record:
-        """The record that would answer for this network, without its measurements."""
+    def _weights(self, model: str) -> Weights:
         path = self._weights_of(model)
-        weights = Weights(source="random" if path is None else str(path))
-        if path is not None:
-            with suppress(OSError):  # an unreadable one is the network's own failure
-                weights = Weights(source=str(path), sha256=sha256_of_file(path))
-        return self.settings.record(model, self.dataset, weights)
+        if path is None:
+            return Weights(source="random")
+        try:
+            return Weights(source=str(path), sha256=sha256_of_file(path))
+        except OSError:  # absent or unreadable: the network's own failure
+            return Weights(source=str(path))
 
     def _weights_of(self, model: str) -> Path | None:
         if self.weights is None:

@@ -8,6 +8,7 @@ from sdabench.complexity import Count
 from sdabench.evidence.records import Record
 from sdabench.evidence.verdicts import NOT_MEASURED, Verdict, in_unit, judge_accuracy, judge_count
 from sdabench.registry import Row, Table
+from sdabench.registry.schema import Column
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,26 @@ def compare(
 def _compare_row(table: Table, row: Row, count: Count | None, record: Record | None) -> ComparedRow:
     measured: dict[str, float | None] = {}
     verdicts: dict[str, Verdict | None] = {}
-    metrics = record.metrics if record is not None and record.comparable else {}
     for column in table.columns:
         key, reported = column.key, row.reported[column.key]
         if column.convention is not None:
             measured[key] = None if count is None else in_unit(count.value(column.convention), column)
         else:
-            measured[key] = metrics.get(key)
+            measured[key] = record.metrics.get(key) if record is not None and record.comparable else None
         if reported is None:
             verdicts[key] = None
         elif column.convention is not None:
             verdicts[key] = judge_count(reported, column, count, row.claims.get(key))
-        elif record is None:
-            verdicts[key] = NOT_MEASURED
         else:
-            verdicts[key] = judge_accuracy(reported, column.decimals, measured[key], record.samples)
+            verdicts[key] = judge_metric(reported, column, record)
     return ComparedRow(row, measured, verdicts)
+
+
+def judge_metric(reported: float | None, column: Column, record: Record | None) -> Verdict:
+    """The verdict on an accuracy that the README prints, if a record may stand beside it."""
+    if reported is None or record is None or not record.comparable:
+        return NOT_MEASURED
+    return judge_accuracy(reported, column.decimals, record.metrics.get(column.key), record.samples)
 
 
 @dataclass(frozen=True)

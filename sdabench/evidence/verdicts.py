@@ -51,16 +51,16 @@ def judge_count(reported: float, column: Column, count: Count | None, claim: Exp
     def equal(counter: Counter) -> bool:
         return rounded(in_unit(count.value(counter), column), column.decimals) == reported
 
-    explained = claim is not None and claim.kind is not None and explains(claim, reported, column, count)
-    if claim is not None and claim.kind == "mislabelled" and explained:
-        return Verdict("explained", claim.kind)
+    explained = None
+    if claim is not None and claim.kind is not None and explains(claim, reported, column, count):
+        explained = Verdict("explained", claim.kind)
+    if explained == Verdict("explained", "mislabelled"):
+        return explained
     if equal(column.convention):
         return Verdict("match")
     if claim is not None and claim.convention is not None and equal(claim.convention):
         return Verdict("match", claim.convention)
-    if claim is not None and explained:
-        return Verdict("explained", claim.kind)
-    return Verdict("differs")
+    return explained or Verdict("differs")
 
 
 def explains(claim: Explanation, reported: float, column: Column, count: Count) -> bool:

@@ -10,7 +10,6 @@ import sdabench.models
 from sdabench.errors import RegistryError
 from sdabench.models.skeleton import BLOCKS, BlockFactory, ResNet, Trunk
 from sdabench.registry import load_registry, unknown
-from sdabench.registry.schema import Network
 
 
 def create_model(
@@ -35,35 +34,26 @@ def create_model(
     registry = load_registry()
     declared = registry.network(name)
     try:
-        network = build(declared, num_classes, in_chans, features_only, out_indices)
+        settings: dict[str, Any] = {
+            "block": partial(_block(declared.block), **declared.options),
+            "depths": declared.depths,
+            "widths": declared.widths,
+            "expansion": declared.expansion,
+            "strides": declared.strides,
+            "stem_pool": declared.stem_pool,
+            "depth_attention": declared.fused_stages,
+            "in_chans": in_chans,
+        }
+        network = (
+            Trunk(**settings, out_indices=out_indices)
+            if features_only
+            else ResNet(**settings, num_classes=num_classes, fc_init=declared.fc_init)
+        )
     except (TypeError, LookupError, ArithmeticError, ValueError) as error:
         where = registry.folder / "models" / f"{registry.models[name].family}.yaml"
         raise RegistryError(f"{where}: models.{name}.network cannot be built: {error}") from error
     network.model_name = name
     return network
-
-
-def build(
-    network: Network,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    features_only: bool = False,
-    out_indices: Sequence[int] = (0, 1, 2, 3),
-) -> Trunk:
-    """The network that a registry entry declares."""
-    settings: dict[str, Any] = {
-        "block": partial(_block(network.block), **network.options),
-        "depths": network.depths,
-        "widths": network.widths,
-        "expansion": network.expansion,
-        "strides": network.strides,
-        "stem_pool": network.stem_pool,
-        "depth_attention": network.fused_stages,
-        "in_chans": in_chans,
-    }
-    if features_only:
-        return Trunk(**settings, out_indices=out_indices)
-    return ResNet(**settings, num_classes=num_classes, fc_init=network.fc_init)
 
 
 def _block(name: str) -> BlockFactory:

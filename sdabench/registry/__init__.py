@@ -192,11 +192,11 @@ class Registry:
         """A row's explanations: its own, or those that another table gives for the same numbers."""
         if row.claims_in is None:
             return row.claims
-        other, numbers = files.get(row.claims_in), file.numbers(row)
-        for twin in other.rows if other else ():
-            if twin.model == row.model and other is not None:
-                theirs = other.numbers(twin)
-                if all(theirs[key] == numbers[key] for key in twin.claims):
+        other = files.get(row.claims_in)
+        if other is not None:
+            for twin in other.rows:
+                ours, theirs = file.numbers(row), other.numbers(twin)
+                if twin.model == row.model and all(ours[key] == theirs[key] for key in twin.claims):
                     return twin.claims
         raise RegistryError(
             f"{self.folder / 'tables' / file.table}.yaml: row '{row.label}': claims_in: "

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sdabench.data.description import DatasetInfo
+from sdabench.evidence.compare import judge_metric
 from sdabench.evidence.records import Record
-from sdabench.evidence.verdicts import NOT_MEASURED, Verdict, judge_accuracy, standard_error_pct
+from sdabench.evidence.verdicts import standard_error_pct
 from sdabench.registry import Row, Table
 from sdabench.report.comparison import number, verdict_cell
 from sdabench.report.table import Cell, Heading, Sheet
@@ -38,7 +39,7 @@ def accuracy_sheet(
         for column in columns:
             reported = row.reported[column.key]
             measured = None if record is None else record.metrics.get(column.key)
-            verdict = _judge(reported, column.decimals, measured, record)
+            verdict = judge_metric(reported, column, record)
             verdicts.append(verdict.name)
             cells += [
                 Cell(number(reported, column.decimals), bold=column.key in row.bold),
@@ -56,12 +57,6 @@ def _once(tables: Sequence[Table], models: Sequence[str]) -> Iterator[Row]:
         if row.model in models and row.model not in seen:
             seen.add(row.model)
             yield row
-
-
-def _judge(reported: float | None, decimals: int, measured: float | None, record: Record | None) -> Verdict:
-    if reported is None or record is None or not record.comparable:
-        return NOT_MEASURED
-    return judge_accuracy(reported, decimals, measured, record.samples)
 
 
 def _error(measured: float | None, record: Record | None) -> str:
