@@ -31,6 +31,10 @@ class RegistryError(SdabenchError):
     """A file of the registry that cannot be read; the message names file, row and field."""
 
 
+class OutputError(SdabenchError):
+    """A file that cannot be written; the next network would meet the same."""
+
+
 class DataError(SdabenchError):
     """A dataset that is not what it claims to be."""
 

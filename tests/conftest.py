@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
 from tests.support import make_imagenet
 
 torch.set_num_threads(2)
@@ -12,3 +13,11 @@ torch.set_num_threads(2)
 def imagenet(tmp_path: Path) -> Path:
     """Three classes of two images each, generated."""
     return make_imagenet(tmp_path / "imagenet")
+
+
+@pytest.fixture(scope="session")
+def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated dataset: two classes, five and two images of each, of 32 pixels."""
+    folder = tmp_path_factory.mktemp("synthetic") / "textures"
+    write_classification(folder, ClassificationPlan(2, 5, 2, 32))
+    return folder

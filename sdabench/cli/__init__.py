@@ -18,8 +18,10 @@ COMMANDS = {
     "flops": "Count parameters and FLOPs.",
     "audit": "Hold every size and cost that the README claims against a count.",
     "table": "A README table beside our measurements.",
-    "eval": "Evaluate one network on ImageNet.",
-    "run": "Evaluate a suite, and print its table.",
+    "train": "Train one network by a recipe, and evaluate it.",
+    "eval": "Evaluate one network.",
+    "run": "Train and evaluate a suite, and print its table.",
+    "data": "Generate datasets.",
 }
 
 
@@ -43,10 +45,11 @@ class _LazyGroup(click.Group):
 
 EPILOG = """\b
 Examples:
+  sdabench run --suite classification     train, evaluate and table all networks
   sdabench audit                          which numbers of the paper hold?
   sdabench flops 'sda_*'                  parameters and FLOPs
   sdabench table classification-attention --format latex
-  sdabench run --suite classification --eval-only --data imagenet=PATH
+  sdabench run --suite classification --data imagenet=PATH
 
 \b
 Exit codes: 0 ok, 1 error, 2 usage, 3 outside tolerance, 4 data or weights

@@ -5,15 +5,25 @@ from typing import Any
 
 import click
 
-from sdabench.cli.evaluation import evaluation_options, settings_from
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
-from sdabench.errors import SdabenchError
+from sdabench.cli.work import (
+    PROTOCOL,
+    DataOption,
+    folder_option,
+    located,
+    machine_from,
+    precision_of,
+    with_options,
+)
+from sdabench.data.source import DataSource
+from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 
 EPILOG = """\b
 Examples:
   sdabench eval resnet50 --data imagenet=PATH --weights resnet50.pth
   sdabench eval sda_resnet86 --data imagenet=PATH --amp bf16 --json
+  sdabench eval resnet50 --weights runs/train
 
 \b
 The record goes to OUTPUT/records.jsonl, the prediction for each image to
@@ -24,41 +34,71 @@ accuracy is chance.
 
 @click.command("eval", epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@evaluation_options
-@click.option("--weights", type=click.Path(path_type=Path), help="Checkpoint: .pth or .safetensors.")
+@click.option("--data", type=DataOption(), help="The dataset; for a training of ours its own by default.")
+@with_options(PROTOCOL)
 @click.option(
-    "--output", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/eval"), show_default=True
-)
+    "--weights", type=click.Path(path_type=Path),
+    help="Checkpoint (.pth, .safetensors), or the folder of a training.",
+)  # fmt: skip
+@folder_option(Path("runs/eval"), "runs/eval")
 @json_option
-def command(name: str, data: Path, weights: Path | None, output: Path, as_json: bool, **options: Any) -> None:
-    """Evaluate one network on ImageNet's validation images.
+def command(
+    name: str,
+    data: DataSource | None,
+    weights: Path | None,
+    output: Path,
+    batch_size: int | None,
+    amp: str | None,
+    channels_last: bool | None,
+    resolution: int | None,
+    seed: int,
+    device: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Evaluate one network on ImageNet's validation images, or a training of ours on its own.
 
-    Top-1 and top-5 by the usual protocol: bilinear resize to 256, centre crop of 224. A folder with
-    only some of the 1000 classes is evaluated on the right labels.
+    Top-1 and top-5 by the usual protocol: bilinear resize to 8/7 of the crop (256 for 224), then its
+    centre. A folder with only some of the 1000 classes is evaluated on the right labels.
     """
-    from sdabench.data.imagenet import read_split
-
     load_registry().network(name)  # an unknown name is an error before anything is read
-    split = read_split(data)
-    settings = settings_from(weights=weights, **options)
+    provenance: dict[str, Any] = {}
+    val_images = None
+    if weights is not None and weights.is_dir():
+        from sdabench.engine.runs import WEIGHTS, find_run, read_run
 
+        folder = find_run(weights, name)
+        run = read_run(folder)
+        weights, provenance = folder / run.weights.get("top1_pct", WEIGHTS), run.provenance
+        resolution = resolution or run.recipe.validation.crop
+        if data is None:
+            data, val_images = DataSource.parse(run.data), run.recipe.val_images
+    if data is None:
+        raise UsageError(
+            "name the dataset: --data imagenet=PATH, or synthetic; a training of ours has its own"
+        )
+
+    from sdabench.engine.jobs import EvaluationJob
+
+    source = located(data)
+    split = source.read("val").subset(val_images)
+    job = EvaluationJob(
+        model=name,
+        source=source,
+        split=split,
+        weights=weights,
+        machine=machine_from(device, workers, len(split.items)),
+        batch_size=batch_size or 64,
+        precision=precision_of(amp),  # type: ignore[arg-type]
+        channels_last=bool(channels_last),
+        resolution=resolution or 224,
+        seed=seed,
+    )
     from sdabench.engine.evaluate import evaluate
-    from sdabench.engine.suite import RECORDS, failed_record
-    from sdabench.evidence.records import append_line
+    from sdabench.engine.recording import RECORDS, recorded
 
-    records = output / RECORDS
-    append_line(records)
-    try:
-        with progress(name, len(split.items), "images") as advance:
-            record = evaluate(name, split, settings, output, advance)
-    except Exception as error:
-        failure = failed_record(name, split, settings, error)
-        append_line(records, failure.as_json())
-        assert failure.failure is not None
-        if isinstance(error, SdabenchError):
-            raise
-        raise SdabenchError(f"{name}: {failure.failure.message}") from error
-    append_line(records, record.as_json())
+    with progress(name, len(split.items), "images") as advance:
+        record = recorded(job, output, lambda: evaluate(job, output, advance, **provenance))
     if as_json:
         echo_json(record.as_json())
         return
@@ -67,4 +107,4 @@ def command(name: str, data: Path, weights: Path | None, output: Path, as_json: 
     click.echo(describe_metrics(record))
     if not record.weights.trained:
         click.echo("Random weights: this is chance, and says nothing of the network.")
-    click.echo(f"Record: {records}")
+    click.echo(f"Record: {output / RECORDS}")

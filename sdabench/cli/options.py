@@ -2,10 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from click.shell_completion import CompletionItem
@@ -32,30 +31,21 @@ class TableName(click.Choice[str]):
         super().__init__([table for tables in SUITES.values() for table in tables])
 
 
-class DataSource(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """``imagenet=PATH``: which dataset, and where it lies."""
-
-    name = "imagenet=PATH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        kind, equals, path = str(value).partition("=")
-        if kind != "imagenet" or not equals or not path:
-            self.fail(f"'{value}' is not imagenet=PATH", param, ctx)
-        try:
-            return Path(path).expanduser()
-        except RuntimeError as error:
-            self.fail(f"{value}: {error}", param, ctx)
-
-
 def echo_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
+class Advance(Protocol):
+    """Moves a bar on by some steps; ``note`` says where the work is."""
+
+    def __call__(self, steps: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar with rate and time left on stderr, if that is a terminal; yields what advances it."""
     if not sys.stderr.isatty():
-        yield lambda steps: None
+        yield lambda steps, note="": None
         return
     from rich.console import Console
     from rich.progress import (
@@ -83,4 +73,8 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda steps: bar.update(task, advance=steps)
+
+        def advance(steps: int, note: str = "") -> None:
+            bar.update(task, advance=steps, description=f"{description}  {note}" if note else description)
+
+        yield advance

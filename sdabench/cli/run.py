@@ -1,22 +1,38 @@
 """``sdabench run``."""
 
 import time
+from collections.abc import Callable, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sdabench.cli.evaluation import evaluation_options, settings_from
 from sdabench.cli.options import echo_json, json_option
+from sdabench.cli.work import (
+    PROTOCOL,
+    TRAINING,
+    folder_option,
+    located,
+    machine_from,
+    precision_of,
+    recipe_from,
+    with_options,
+)
+from sdabench.data.source import DataSource
+from sdabench.engine.jobs import EvaluationJob, Job, TrainingJob
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
+from sdabench.evidence.records import Record
 from sdabench.registry import SUITE_NAMES, load_registry
 
 EPILOG = """\b
 Examples:
-  sdabench run --suite classification --eval-only --data imagenet=PATH
+  sdabench run --suite classification
+  sdabench run --suite classification --dry-run
+  sdabench run --suite classification --recipe demo --models 'sda_*' --seeds 3
+  sdabench run --suite classification --data imagenet=PATH --amp bf16
   sdabench run --suite classification --eval-only --data imagenet=PATH \\
-      --weights checkpoints/ --models 'sda_*'
+      --weights checkpoints/
 
 \b
 Each network runs in a process of its own, and has its record in
@@ -27,28 +43,34 @@ where it was. One that fails is a row with its reason, and is tried again.
 
 @click.command("run", epilog=EPILOG)
 @click.option("--suite", type=click.Choice(SUITE_NAMES), required=True)
-@click.option("--eval-only", is_flag=True, help="Evaluate without training, which is not built yet.")
-@evaluation_options
 @click.option("--models", "patterns", multiple=True, help="Only these of the suite: names or wildcards.")
 @click.option(
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with so many seeds."
+)
+@with_options(TRAINING, PROTOCOL)
+@click.option("--eval-only", is_flag=True, help="Evaluate without training.")
+@click.option(
     "--weights", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of checkpoints: NAME.safetensors, .pth or .pt.",
+    help="With --eval-only: folder of checkpoints, NAME.safetensors, .pth or .pt.",
 )  # fmt: skip
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="[default: runs/SUITE]")
+@folder_option(None, "runs/SUITE")
+@click.option("--keep-checkpoints", is_flag=True, help="Keep the weights once the record is written.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and an estimate of time and disk.")
 @json_option
 def command(
     suite: str,
-    eval_only: bool,
-    data: Path,
     patterns: tuple[str, ...],
-    weights: Path | None,
     output: Path | None,
+    keep_checkpoints: bool,
+    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Evaluate all networks of a suite, and print their accuracies beside the README's."""
-    if not eval_only:
-        raise UsageError("training is not built yet; add --eval-only")
+    """Train and evaluate all networks of a suite, and print their table.
+
+    Without --data they train on the generated default dataset, by the recipe smoke: a few steps each,
+    which show whether every network can fit 64 images.
+    """
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite))
     built = [name for name in names if registry.models[name].built]
@@ -56,43 +78,115 @@ def command(
         raise NothingMeasuredError(
             f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are"
         )
+    jobs = _jobs(built, **options)
 
-    from sdabench.data.imagenet import read_split
     from sdabench.engine.suite import Suite
     from sdabench.report.accuracy import accuracy_sheet
+    from sdabench.report.render import print_terminal
 
-    split = read_split(data)
-    job = Suite(built, split, settings_from(**options), output or Path("runs") / suite, weights)
+    job = Suite(jobs, output or Path("runs") / suite, keep_checkpoints)
+    if dry_run:
+        from sdabench.engine.estimate import estimate
+        from sdabench.report.plan import plan_sheet
 
-    earlier = job.done()
-    started, todo = time.monotonic(), [name for name in built if name not in earlier]
+        plan = estimate(job)
+        echo_json(plan.as_json()) if as_json else print_terminal(plan_sheet(plan))
+        return
+    records = _run(job)
+    of_model = {name: [record for record in records if record.model == name] for name in built}
+    tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
+    sheet, verdicts = accuracy_sheet(tables, names, of_model)
+    echo_json([record.as_json() for record in records]) if as_json else print_terminal(sheet)
+    _conclude(records, verdicts)
 
-    def announce(model: str) -> None:
-        finished = todo.index(model)
-        minutes = (time.monotonic() - started) / 60 / max(finished, 1) * (len(todo) - finished)
-        left = f", about {ceil(minutes)} min left" if finished else ""
-        click.echo(f"[{built.index(model) + 1}/{len(built)}] {model}{left}", err=True)
 
+def _jobs(
+    models: Sequence[str],
+    data: DataSource,
+    recipe_name: str | None,
+    skip_broken: bool,
+    seed: int,
+    seeds: int,
+    device: str | None,
+    workers: int | None,
+    eval_only: bool,
+    weights: Path | None,
+    **protocol: Any,
+) -> list[Job]:
+    if not eval_only and weights is not None:
+        raise UsageError("--weights is for --eval-only; a training starts from random weights")
+    recipe = None if eval_only else recipe_from(data, recipe_name, **protocol)
+    source = located(data)
+    all_seeds = range(seed, seed + seeds)
+    if recipe is not None:
+        example = TrainingJob.of(models[0], source, recipe, skip_broken=skip_broken)
+        example = example.on(machine_from(device, workers, example.images))
+        return [example.of_network(model, seed) for model in models for seed in all_seeds]
+    split = source.read("val")
+    return [
+        EvaluationJob(
+            model=model,
+            source=source,
+            split=split,
+            weights=_weights_of(model, weights),
+            machine=machine_from(device, workers, len(split.items)),
+            batch_size=protocol["batch_size"] or 64,
+            precision=precision_of(protocol["amp"]),  # type: ignore[arg-type]
+            channels_last=bool(protocol["channels_last"]),
+            resolution=protocol["resolution"] or 224,
+            seed=seed,
+        )
+        for model in models
+        for seed in all_seeds
+    ]
+
+
+def _weights_of(model: str, folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    candidates = [folder / f"{model}{suffix}" for suffix in (".safetensors", ".pth", ".pt")]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _run(suite: Any) -> list[Record]:
+    """Does what is left of a suite, and says on stderr how far it is."""
+    earlier = suite.done()
     if earlier:
-        click.echo(f"{len(earlier)} of {len(built)} have a record already.", err=True)
+        click.echo(f"{len(earlier)} of {len(suite.jobs)} have a record already.", err=True)
+    todo = [job for job in suite.jobs if job.question.question not in earlier]
     try:
-        records = job.run(announce)
+        records: list[Record] = suite.run(_announcer(suite.jobs, todo))
     except DataError:  # the network's own process has printed it
         raise click.exceptions.Exit(ExitCode.INTEGRITY) from None
     except KeyboardInterrupt:
-        click.echo(f"What is done is in {job.output}; the same command continues.", err=True)
+        click.echo(f"What is done is in {suite.output}; the same command continues.", err=True)
         raise
-    tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
-    sheet, verdicts = accuracy_sheet(tables, names, records)
-    if as_json:
-        echo_json([record.as_json() for record in records.values()])
-    else:
-        from sdabench.report.render import print_terminal
+    return records
 
-        print_terminal(sheet)
-    if all(record.failure for record in records.values()):
+
+def _announcer(jobs: Sequence[Job], todo: Sequence[Job]) -> Callable[[Job], None]:
+    started, places = time.monotonic(), {id(job): place for place, job in enumerate(jobs, start=1)}
+    several_seeds = len({job.question.seed for job in jobs}) > 1
+    finished = 0
+
+    def announce(job: Job) -> None:
+        nonlocal finished
+        minutes = (time.monotonic() - started) / 60 / max(finished, 1) * (len(todo) - finished)
+        left = f", about {ceil(minutes)} min left" if finished else ""
+        seed = f" seed {job.question.seed}" if several_seeds else ""
+        click.echo(f"[{places[id(job)]}/{len(jobs)}] {job.model}{seed}{left}", err=True)
+        finished += 1
+
+    return announce
+
+
+def _conclude(records: Sequence[Record], verdicts: Sequence[str]) -> None:
+    """The exit code: a failure before a network that does not fit, that before a worse accuracy."""
+    failures = [record for record in records if record.failure]
+    if len(failures) == len(records):
         raise NothingMeasuredError("nothing was measured: every network failed; the table says why")
-    if any(record.failure for record in records.values()):
+    if failures:
         raise click.exceptions.Exit(ExitCode.ERROR)
-    if "worse" in verdicts:
+    unfit = [record for record in records if record.training is not None and record.training.fits is False]
+    if unfit or "worse" in verdicts:
         raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -2,6 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict
 
+Triple = tuple[float, float, float]
+MEAN: Triple = (0.485, 0.456, 0.406)
+STD: Triple = (0.229, 0.224, 0.225)
+
 
 class Part(BaseModel):
     """A frozen piece of a record."""
@@ -31,8 +35,8 @@ class Preprocessing(Part):
     resize: int = 256
     crop: int = 224
     interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: Triple = MEAN
+    std: Triple = STD
     decoder: str = "PIL"
 
     @classmethod

@@ -1,22 +1,19 @@
-"""ImageNet's validation tree: folders named by wnid, their images, and the 1000 class indices.
-
-Free of torch: the images themselves are read in :mod:`sdabench.data.images`.
-"""
+"""ImageNet's tree: folders named by wnid, and the 1000 class indices."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from sdabench.data.description import DatasetInfo
-from sdabench.errors import DataError, UsageError
-from sdabench.hashing import sha256_of_lines
+from sdabench.data.folders import ImageSplit, Item, SplitName, list_images
+from sdabench.errors import UsageError
 
-EXTENSIONS = (".jpeg", ".jpg", ".png")
+TRAIN_IMAGES = 1_281_167
 VAL_IMAGES = 50_000
-IMAGES_PER_CLASS = 50
+VAL_IMAGES_PER_CLASS = 50
+A_WNID = "one of ImageNet's 1000 wnids (such as n01440764)"
 
 
 @cache
@@ -26,90 +23,39 @@ def class_indices() -> dict[str, int]:
     return {line.split("\t")[0]: index for index, line in enumerate(text.splitlines())}
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image file: path relative to the split's folder, size in bytes, class index."""
-
-    path: str
-    size: int
-    label: int
-
-
-@dataclass(frozen=True)
-class ImageNetSplit:
-    """The listing of one split. Folders for only some of the 1000 classes are fine; labels stay theirs."""
-
-    root: Path
-    items: tuple[Item, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether this is the official validation set: 1000 classes, 50 images each, official names."""
-        numbers = [re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", Path(item.path).name) for item in self.items]
-        per_class = [0] * len(class_indices())
-        for item in self.items:
-            per_class[item.label] += 1
-        return all(count == IMAGES_PER_CLASS for count in per_class) and {
-            int(match[1]) for match in numbers if match
-        } == set(range(1, VAL_IMAGES + 1))
-
-    def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """For a record; ``digests`` are the sha256 of the files, in order."""
-        fingerprint = None
-        if digests is not None:
-            fingerprint = sha256_of_lines(
-                f"{item.path}\t{item.size}\t{digest}"
-                for item, digest in zip(self.items, digests, strict=True)
-            )
-        return DatasetInfo(
-            name="imagenet",
-            split="val",
-            root=str(self.root),
-            classes=len({item.label for item in self.items}),
-            samples=len(self.items),
-            complete=self.complete,
-            listing_sha256=sha256_of_lines(f"{item.path}\t{item.size}" for item in self.items),
-            fingerprint_sha256=fingerprint,
-        )
-
-
-def read_split(path: Path) -> ImageNetSplit:
-    """The validation images at ``path``, or in its folder ``val``, in the order of their paths.
+def read_imagenet(path: Path, split: SplitName = "val") -> ImageSplit:
+    """The images of ``path/train`` or ``path/val``; validation images may also lie at ``path`` itself.
 
     Raises:
         UsageError: there is no such folder.
         DataError: it is empty, or holds what is neither a wnid's folder nor an image.
     """
-    try:
-        if not path.is_dir():
-            raise UsageError(
-                f"no dataset folder at {path}; --data imagenet=PATH names the folder of val/<wnid>/*.JPEG"
-            )
-        root = path / "val" if (path / "val").is_dir() else path
-        items = [item for folder in _visible(root) for item in _class_items(folder, root)]
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
-    if not items:
-        raise DataError(f"{root} holds no images; it should hold <wnid>/*.JPEG")
-    return ImageNetSplit(root.resolve(), tuple(items))
+    root = path / split
+    if not root.is_dir() and split == "val":
+        root = path
+    if not root.is_dir():
+        raise UsageError(
+            f"no dataset folder at {root}; --data imagenet=PATH names the folder of {split}/<wnid>/*.JPEG"
+        )
+    items = list_images(root, class_indices(), A_WNID)
+    complete = is_validation_set(items) if split == "val" else is_training_set(items)
+    return ImageSplit("imagenet", split, root.resolve(), items, len(class_indices()), complete)
 
 
-def _class_items(folder: Path, root: Path) -> Iterator[Item]:
-    if not folder.is_dir():
-        if folder.suffix.lower() in EXTENSIONS:
-            raise DataError(
-                f"{root} holds images that are not in class folders ({folder.name}); sort them into one "
-                "folder for each wnid, as the dataset's development kit says"
-            )
-        raise DataError(f"{folder} is no class folder; {root} should hold only <wnid>/*.JPEG")
-    label = class_indices().get(folder.name)
-    if label is None:
-        raise DataError(f"class folder {folder} is not one of ImageNet's 1000 wnids (such as n01440764)")
-    for file in _visible(folder):
-        if not file.is_file() or file.suffix.lower() not in EXTENSIONS:
-            raise DataError(f"{file} is no image file ({', '.join(EXTENSIONS)}); move it out of the dataset")
-        yield Item(file.relative_to(root).as_posix(), file.stat().st_size, label)
+def is_validation_set(items: Sequence[Item]) -> bool:
+    """Whether these are the official images: 1000 classes, 50 images each, official names."""
+    if set(_images_per_class(items)) != {VAL_IMAGES_PER_CLASS}:
+        return False
+    names = [re.fullmatch(r".*/ILSVRC2012_val_(\d{8})\.JPEG", item.path) for item in items]
+    return {int(name[1]) for name in names if name} == set(range(1, VAL_IMAGES + 1))
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def is_training_set(items: Sequence[Item]) -> bool:
+    """Whether these can be the official images: all of them in number, in 1000 classes of at most 1300."""
+    per_class = _images_per_class(items)
+    return len(items) == TRAIN_IMAGES and min(per_class) > 0 and max(per_class) <= 1300
+
+
+def _images_per_class(items: Sequence[Item]) -> list[int]:
+    counts = Counter(item.label for item in items)
+    return [counts[label] for label in range(len(class_indices()))]

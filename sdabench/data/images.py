@@ -1,19 +1,28 @@
-"""From image files to batches: decoding, the evaluation protocol, and each file's digest on the way."""
+"""From image files to batches: decoding, evaluation's and training's view of an image, and digests.
+
+Every file is decoded by Pillow and becomes RGB by its ``convert``: grey, palette, CMYK and transparent
+images are taken as they are, whatever the file's name ends in. An EXIF rotation is ignored, as the usual
+ImageNet pipelines do.
+"""
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from torchvision import transforms
+from torchvision.transforms import functional
 
-from sdabench.data.description import Preprocessing
-from sdabench.data.imagenet import ImageNetSplit
+from sdabench.data.description import MEAN, STD, Preprocessing
+from sdabench.data.folders import ImageSplit
 from sdabench.errors import DataError
+from sdabench.registry.recipes import Augmentation
 
 
 @dataclass(frozen=True)
@@ -28,25 +37,42 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, 3, H, W) and labels (N,)."""
+    """Images (N, 3, H, W) and labels (N,); ``skipped`` are the errors of images that were left out."""
 
     images: Tensor
     labels: Tensor
     indices: list[int]
     sha256: list[str]
+    skipped: list[str]
 
     def pin_memory(self) -> "Batch":
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.indices, self.sha256)
+        return Batch(
+            self.images.pin_memory(), self.labels.pin_memory(), self.indices, self.sha256, self.skipped
+        )
 
 
-class EvaluationImages(Dataset[Sample | DataError]):
-    """The images of a split under the evaluation protocol.
+def decode(path: Path) -> tuple[Image.Image, bytes] | DataError:
+    """The image in RGB, and the file's bytes.
 
     A file that cannot be decoded comes back as the error itself, because an exception loses its words
     on the way out of a loader's worker; :func:`collate` passes it on. Nothing takes its place.
     """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return DataError(f"{path} cannot be read: {error.strerror}")
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB"), data
+    except UnidentifiedImageError:
+        return DataError(f"{path} is no image; restore it from the original archive")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return DataError(f"{path} cannot be decoded ({error}); restore it from the original archive")
 
-    def __init__(self, split: ImageNetSplit, preprocessing: Preprocessing) -> None:
+
+class EvaluationImages(Dataset[Sample | DataError]):
+    """The images of a split under the evaluation protocol."""
+
+    def __init__(self, split: ImageSplit, preprocessing: Preprocessing) -> None:
         self.split = split
         self.transform = transforms.Compose(
             [
@@ -64,28 +90,84 @@ class EvaluationImages(Dataset[Sample | DataError]):
 
     def __getitem__(self, index: int) -> Sample | DataError:
         item = self.split.items[index]
-        path = self.split.root / item.path
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            return DataError(f"{path} cannot be read: {error.strerror}")
-        try:
-            image = Image.open(io.BytesIO(data)).convert("RGB")
-        except UnidentifiedImageError:
-            return DataError(f"{path} is no image; restore it from the original archive")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return DataError(f"{path} cannot be decoded ({error}); restore it from the original archive")
+        decoded = decode(self.split.root / item.path)
+        if isinstance(decoded, DataError):
+            return decoded
+        image, data = decoded
         return Sample(self.transform(image), item.label, index, hashlib.sha256(data).hexdigest())
 
 
+class TrainingImages(Dataset[Sample | DataError]):
+    """The images of a split, cropped and flipped at random: by (seed, epoch, index) and nothing else."""
+
+    def __init__(self, split: ImageSplit, augmentation: Augmentation, seed: int) -> None:
+        self.split = split
+        self.augmentation = augmentation
+        self.seed = seed
+        self.normalize = transforms.Normalize(MEAN, STD)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
+        epoch, index = key
+        item = self.split.items[index]
+        decoded = decode(self.split.root / item.path)
+        if isinstance(decoded, DataError):
+            return decoded
+        with torch.random.fork_rng(devices=[]):
+            entropy = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)
+            torch.default_generator.manual_seed(int(entropy[0]))
+            image = self._augment(decoded[0])
+        return Sample(self.normalize(functional.to_tensor(image)), item.label, index, "")
+
+    def _augment(self, image: Image.Image) -> Image.Image:
+        settings = self.augmentation
+        window = transforms.RandomResizedCrop.get_params(image, list(settings.area), list(settings.aspect))
+        image = functional.resized_crop(image, *window, [settings.crop, settings.crop])
+        return functional.hflip(image) if torch.rand(1).item() < settings.flip else image
+
+
+class TrainingOrder(Sampler[list[tuple[int, int]]]):
+    """The batches of a whole training, as (epoch, index) pairs: a permutation of the images each epoch.
+
+    A last batch is smaller; one of fewer than ``smallest`` images, too few for the batch norms, is left out.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, epochs: int, seed: int, smallest: int = 2, first_step: int = 0
+    ) -> None:
+        self.images, self.batch_size, self.epochs, self.seed = images, batch_size, epochs, seed
+        full, rest = divmod(images, batch_size)
+        self.steps_per_epoch = full + (rest >= smallest)
+        self.first_step = first_step
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.epochs - self.first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, skip = divmod(self.first_step, self.steps_per_epoch)
+        for current in range(epoch, self.epochs):
+            order = np.random.default_rng([self.seed, current]).permutation(self.images)
+            for step in range(skip, self.steps_per_epoch):
+                start = step * self.batch_size
+                yield [(current, int(index)) for index in order[start : start + self.batch_size]]
+            skip = 0
+
+
 def collate(samples: Sequence[Sample | DataError]) -> Batch | DataError:
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
+    """A batch, or the first error among the samples."""
+    errors = [sample for sample in samples if isinstance(sample, DataError)]
+    return errors[0] if errors else collate_readable(samples)
+
+
+def collate_readable(samples: Sequence[Sample | DataError]) -> Batch | DataError:
+    """A batch of the samples that could be read; an error where none could."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
+    errors = [sample for sample in samples if isinstance(sample, DataError)]
+    if not good:
+        return errors[0]
     return Batch(
         images=torch.stack([sample.image for sample in good]),
         labels=torch.tensor([sample.label for sample in good]),
         indices=[sample.index for sample in good],
         sha256=[sample.sha256 for sample in good],
+        skipped=[str(error) for error in errors],
     )

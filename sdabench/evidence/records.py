@@ -11,28 +11,31 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdabench.data.description import DatasetInfo, Part, Preprocessing
-from sdabench.errors import SdabenchError
+from sdabench.errors import OutputError, SdabenchError
 from sdabench.hashing import sha256_of_lines
+from sdabench.registry.recipes import Precision
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Precision = Literal["fp32", "bf16", "fp16"]
 R = TypeVar("R", bound=BaseModel)
 
 
+RANDOM, TRAINED_HERE = "random", "training"
+
+
 class Weights(Part):
-    """``source`` is a file's path, or ``random`` for an untrained network made from the seed."""
+    """``source`` is a file's path, ``random`` (from the seed), or ``training`` (by the record's recipe)."""
 
     source: str
     sha256: str | None = None
 
     @property
     def trained(self) -> bool:
-        return self.source != "random"
+        return self.source != RANDOM
 
     @property
     def identity(self) -> str | None:
-        """What tells two weights apart: the file's content; random ones follow from the seed."""
-        return self.sha256 if self.trained else self.source
+        """What tells two weights apart: the file's content; others follow from the rest of the record."""
+        return self.source if self.source in (RANDOM, TRAINED_HERE) else self.sha256
 
 
 class Protocol(Part):
@@ -43,10 +46,33 @@ class Protocol(Part):
     channels_last: bool = False
 
 
+class Training(Part):
+    """How a training went. Losses are means over images; the last is that of the last epoch.
+
+    ``fits`` says whether the last loss fell below the recipe's limit, and is None where it has none.
+    """
+
+    epochs: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    fits: bool | None
+    seconds: float
+    images_per_second: float
+    skipped_images: int = 0
+    resumed: int = 0
+    seeds: list[int]
+    best_epochs: dict[str, int] = Field(default={})
+
+
 class Failure(Part):
     kind: str
     message: str
     traceback: str | None = None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Record(Part):
@@ -65,19 +91,22 @@ class Record(Part):
     seed: int
     batch_size: int
     recipe: dict[str, Any] | None = None
+    train_dataset: DatasetInfo | None = None
+    training: Training | None = None
     failure: Failure | None = None
     predictions: str | None = None
     environment: dict[str, Any] = Field(default={})
     git_revision: str | None = None
     wall_seconds: float = 0.0
     peak_memory_bytes: int | None = None
-    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = Field(default_factory=_now)
 
     @property
     def comparable(self) -> bool:
         """Whether its metrics may stand beside the README's.
 
-        They may if they are of trained weights, on the whole real dataset, by the usual preprocessing.
+        They may if they are of trained weights, on the whole real dataset, by the usual preprocessing;
+        if the weights are of a training of ours, by the paper's recipe on the whole training set.
         """
         return (
             self.failure is None
@@ -85,17 +114,25 @@ class Record(Part):
             and self.weights.trained
             and self.samples > 0
             and self.protocol.preprocessing == Preprocessing()
+            and (self.recipe is None or self._reproduces)
         )
+
+    @property
+    def _reproduces(self) -> bool:
+        assert self.recipe is not None
+        whole = self.train_dataset is not None and self.train_dataset.complete
+        return whole and bool(self.recipe.get("reproduction"))
 
     @property
     def question(self) -> str:
         """A digest of what was asked: model, task, data, protocol, weights, seed and recipe."""
         asked = self.model_dump_json(include={"model", "task", "protocol", "seed", "recipe"})
-        return sha256_of_lines([asked, self.dataset.listing_sha256, self.weights.identity or ""])
+        trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
+        return sha256_of_lines([asked, self.dataset.listing_sha256, trained_on, self.weights.identity or ""])
 
-    def answers(self, question: str) -> bool:
-        """Whether this is a valid result of that question."""
-        return self.failure is None and self.question == question
+    def failed(self, failure: Failure) -> "Record":
+        """The same question, with no answer but a reason."""
+        return self.model_copy(update={"failure": failure, "created": _now()})
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True)
@@ -107,7 +144,7 @@ def append_line(path: Path, item: dict[str, Any] | None = None) -> None:
     A line that an earlier process left half-written is closed first, so that it spoils only itself.
 
     Raises:
-        SdabenchError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +159,7 @@ def append_line(path: Path, item: dict[str, Any] | None = None) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise SdabenchError(f"cannot write {path}: {error.strerror}; name another --output") from None
+        raise OutputError(f"cannot write {path}: {error.strerror}; name another --output") from None
 
 
 def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
@@ -161,7 +198,7 @@ def write_lines(path: Path, items: Iterable[BaseModel]) -> None:
     """Replace a JSON-lines file as a whole: written beside it, then renamed.
 
     Raises:
-        SdabenchError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     beside = path.with_name(f"{path.name}.tmp")
     try:
@@ -170,4 +207,4 @@ def write_lines(path: Path, items: Iterable[BaseModel]) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
-        raise SdabenchError(f"cannot write {path}: {error.strerror}") from None
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None

@@ -219,10 +219,10 @@ class Registry:
             raise RegistryError(f"{self.folder / where}: {unknown('model', name, self.models)}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line on a name that nobody knows, with the near ones."""
+def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabench list' shows all.") -> str:
+    """One line on a name that nobody knows, with the near ones, or where to find all."""
     near = get_close_matches(name, list(known), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "'sdabench list' shows all."
+    hint = f"did you mean {' or '.join(near)}?" if near else listing
     return f"unknown {kind} '{name}'; {hint}"
 
 

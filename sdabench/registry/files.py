@@ -33,19 +33,39 @@ def read_model(path: Path, schema: type[M]) -> M:
     Raises:
         RegistryError: the file is missing, is not YAML, or says what the schema does not allow.
     """
+    return validated(read_yaml(path), schema, path)
+
+
+def read_yaml(path: Path) -> Any:
+    """What the file says.
+
+    Raises:
+        RegistryError: the file is missing, or is not YAML.
+    """
     try:
-        data = yaml.load(path.read_bytes(), Loader=_Loader)
+        return yaml.load(path.read_bytes(), Loader=_Loader)
     except OSError as error:
         raise RegistryError(f"{path}: {error.strerror or error}") from None
     except yaml.YAMLError as error:
         raise RegistryError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def validated(data: Any, schema: type[M], path: Path) -> M:
+    """Data from the file at ``path`` as an instance of ``schema``.
+
+    Raises:
+        RegistryError: the schema does not allow them.
+    """
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RegistryError(
-            f"{path}: {_where(first['loc'], data)}{first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        raise RegistryError(f"{path}: {in_words(error, data)}") from None
+
+
+def in_words(error: ValidationError, data: Any) -> str:
+    """The first thing that a schema does not allow: its place, and what is wrong there."""
+    first = error.errors()[0]
+    return f"{_where(first['loc'], data)}{first['msg'].removeprefix('Value error, ')}"
 
 
 def _where(location: tuple[int | str, ...], data: Any) -> str:

@@ -1,54 +1,81 @@
-"""The accuracies of a run, beside those that the README claims."""
+"""What a run measured: accuracies beside those of the README, and whether networks fit what they train on."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
 
 from sdabench.data.description import DatasetInfo
 from sdabench.evidence.compare import judge_metric
 from sdabench.evidence.records import Record
-from sdabench.evidence.verdicts import standard_error_pct
+from sdabench.evidence.verdicts import NOT_MEASURED, standard_error_pct
 from sdabench.registry import Row, Table
+from sdabench.registry.schema import Column
 from sdabench.report.comparison import number, verdict_cell
 from sdabench.report.table import Cell, Heading, Sheet
 
+Records = Mapping[str, Sequence[Record]]  # of each network, one for each seed
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Which columns the records call for."""
+
+    columns: list[Column]
+    readme: bool  # README's numbers, which are of ImageNet
+    verdicts: bool
+    trained: bool
+    seeds: bool
+
+    @classmethod
+    def of(cls, table: Table, records: Iterable[Sequence[Record]]) -> "_Shape":
+        every = [record for group in records for record in group]
+        return cls(
+            columns=[column for column in table.columns if column.convention is None],
+            readme=any(record.dataset.name == "imagenet" for record in every),
+            verdicts=any(record.comparable for record in every),
+            trained=any(record.training for record in every),
+            seeds=any(len(group) > 1 for group in records),
+        )
+
+    @property
+    def headings(self) -> list[Heading]:
+        headings = [Heading("network"), Heading("model")]
+        if self.trained:
+            over = "training loss"
+            headings += [Heading("first", over, True), Heading("last", over, True), Heading("", over)]
+        for column in self.columns:
+            over = f"{column.header} ({column.unit})"
+            headings += [Heading("README", over, True)] if self.readme else []
+            headings += [Heading("here", over, True)]
+            headings += [Heading("± std" if self.seeds else "± s.e.", over, True)]
+            headings += [Heading("verdict", over)] if self.verdicts else []
+        return [*headings, *([Heading("seeds", numeric=True)] if self.seeds else []), Heading("note")]
+
 
 def accuracy_sheet(
-    tables: Sequence[Table], models: Sequence[str], records: Mapping[str, Record]
+    tables: Sequence[Table], models: Sequence[str], records: Records
 ) -> tuple[Sheet, list[str]]:
-    """Each network of ``models`` once, in README order, with its record or the reason it has none.
+    """Each network of ``models`` once, in README order, with its records or the reason it has none.
+
+    Several records of a network are of several seeds: their mean, and their standard deviation.
 
     Returns:
         The sheet, and the names of the verdicts in it.
     """
-    comparable = any(record.comparable for record in records.values())
-    columns = [column for column in tables[0].columns if column.convention is None]
-    headings = [Heading("network"), Heading("model")]
-    for column in columns:
-        over = f"{column.header} ({column.unit})"
-        headings += [
-            Heading("README", over, True),
-            Heading("here", over, True),
-            Heading("± s.e.", over, True),
-        ]
-        headings += [Heading("verdict", over)] if comparable else []
-    headings.append(Heading("note"))
+    shape = _Shape.of(tables[0], list(records.values()))
     verdicts: list[str] = []
     groups: dict[str, list[list[Cell]]] = {}
     for row in _once(tables, models):
-        record = records.get(row.model)
-        cells = [Cell(row.label), Cell(row.model)]
-        for column in columns:
-            reported = row.reported[column.key]
-            measured = None if record is None else record.metrics.get(column.key)
-            verdict = judge_metric(reported, column, record)
-            verdicts.append(verdict.name)
-            cells += [
-                Cell(number(reported, column.decimals), bold=column.key in row.bold),
-                Cell(number(measured, column.decimals)),
-                Cell(_error(measured, record)),
-                *([verdict_cell(verdict)] if comparable else []),
-            ]
-        groups.setdefault(row.group, []).append([*cells, _note(record)])
-    return Sheet("Accuracy", headings, list(groups.values()), _notes(records.values())), verdicts
+        of_row = records.get(row.model, ())
+        cells = [Cell(row.label), Cell(row.model), *(_training_cells(of_row) if shape.trained else [])]
+        for column in shape.columns:
+            cells += _accuracy_cells(row, column, of_row, shape, verdicts)
+        if shape.seeds:
+            cells.append(Cell(str(len(_good(of_row))) if of_row else ""))
+        groups.setdefault(row.group, []).append([*cells, _note(of_row)])
+    every = [record for group in records.values() for record in group]
+    title = "Training and accuracy" if shape.trained else "Accuracy"
+    return Sheet(title, shape.headings, list(groups.values()), _notes(every)), verdicts
 
 
 def _once(tables: Sequence[Table], models: Sequence[str]) -> Iterator[Row]:
@@ -59,40 +86,105 @@ def _once(tables: Sequence[Table], models: Sequence[str]) -> Iterator[Row]:
             yield row
 
 
-def _error(measured: float | None, record: Record | None) -> str:
+def _good(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record.failure is None]
+
+
+def _training_cells(records: Sequence[Record]) -> list[Cell]:
+    trainings = [record.training for record in _good(records) if record.training is not None]
+    if not trainings:
+        return [Cell("-"), Cell("-"), Cell("")]
+    fits = [training.fits for training in trainings]
+    words = Cell("")
+    if False in fits:
+        words = Cell("does not fit" if len(fits) == 1 else f"{fits.count(False)} do not fit", tone="bad")
+    elif True in fits:
+        words = Cell("fits", tone="good")
+    losses = (mean(t.first_loss for t in trainings), mean(t.last_loss for t in trainings))
+    return [*(Cell(number(loss, 3)) for loss in losses), words]
+
+
+def _accuracy_cells(
+    row: Row, column: Column, records: Sequence[Record], shape: _Shape, verdicts: list[str]
+) -> list[Cell]:
+    good = _good(records)
+    values = [record.metrics[column.key] for record in good if column.key in record.metrics]
+    cells = []
+    if shape.readme:
+        cells.append(Cell(number(row.reported[column.key], column.decimals), bold=column.key in row.bold))
+    cells.append(Cell(number(mean(values) if values else None, column.decimals)))
+    if shape.seeds:
+        cells.append(Cell(number(stdev(values), 2) if len(values) > 1 else ""))
+    else:
+        cells.append(Cell(_error(values[0], good[0]) if values else ""))
+    reported = row.reported[column.key]
+    of_seeds = [judge_metric(reported, column, record) for record in good] or [NOT_MEASURED]
+    verdicts += [verdict.name for verdict in of_seeds]
+    if shape.verdicts:
+        same = len(set(of_seeds)) == 1
+        cells.append(verdict_cell(of_seeds[0]) if same else Cell(" / ".join(map(str, of_seeds)), tone="fair"))
+    return cells
+
+
+def _error(measured: float, record: Record) -> str:
     """The standard error; nothing where no image, or every image, was right and it says nothing."""
-    if measured is None or record is None or measured in (0, 100):
-        return ""
-    return f"{standard_error_pct(measured, record.samples):.2f}"
+    return "" if measured in (0, 100) else f"{standard_error_pct(measured, record.samples):.2f}"
 
 
-def _note(record: Record | None) -> Cell:
-    if record is None:
+def _note(records: Sequence[Record]) -> Cell:
+    if not records:
         return Cell("not built yet", tone="dim")
-    if record.failure is not None:
-        unexpected = f" ({record.failure.kind})" if record.failure.traceback else ""
-        return Cell(f"failed{unexpected}: {record.failure.message}", tone="bad")
-    return Cell("" if record.weights.trained else "random weights", tone="dim")
+    failures = [record for record in records if record.failure is not None]
+    if failures:
+        failure = failures[0].failure
+        assert failure is not None
+        unexpected = f" ({failure.kind})" if failure.traceback else ""
+        which = f" with seed {failures[0].seed}" if len(records) > 1 else ""
+        return Cell(f"failed{which}{unexpected}: {failure.message}", tone="bad")
+    skipped = sum(record.training.skipped_images for record in records if record.training is not None)
+    if skipped:
+        return Cell(f"skipped broken images {skipped} times", tone="fair")
+    return Cell("" if records[0].weights.trained else "random weights", tone="dim")
 
 
-def _notes(records: Iterable[Record]) -> list[str]:
-    good = [record for record in records if record.failure is None]
-    notes = [
-        f"Measured on {text}." for text in dict.fromkeys(describe_dataset(record.dataset) for record in good)
-    ]
+def _notes(records: Sequence[Record]) -> list[str]:
+    good = _good(records)
+    notes = [_training_note(record) for record in good if record.training is not None]
+    notes += [f"Measured on {describe_dataset(record.dataset)}." for record in good]
     if any(not record.weights.trained for record in good):
         notes.append(
             "Random weights are no trained weights: their accuracy is chance, and no claim is tested by it."
         )
-    if any(not record.dataset.complete for record in good):
+    if any(record.dataset.name == "synthetic" for record in good):
+        notes.append("These are generated images: no accuracy of the README is tested by them.")
+    elif any(not record.dataset.complete for record in good):
         notes.append("Only the whole ImageNet validation set is compared with the README.")
-    return notes
+    elif any(not record.comparable for record in good):
+        notes.append("Only the paper's recipe, on the whole of ImageNet, is compared with the README.")
+    return list(dict.fromkeys(notes))
+
+
+def _training_note(record: Record) -> str:
+    recipe, dataset = record.recipe, record.train_dataset
+    assert recipe is not None
+    assert dataset is not None
+    name, epochs = recipe["name"], recipe["epochs"]
+    note = f"Trained by the recipe {name} for {epochs} epochs on {describe_dataset(dataset)}."
+    if recipe["fit_below"] is not None:
+        note += (
+            f" A network fits them if its loss in the last epoch is below {100 * recipe['fit_below']:g} % of "
+            "that of chance."
+        )
+    return note
 
 
 def describe_dataset(dataset: DatasetInfo) -> str:
     """The dataset as what it is."""
     if dataset.complete:
-        return f"the ImageNet validation set ({dataset.samples:,} images)"
+        what = "validation" if dataset.split == "val" else "training"
+        return f"the ImageNet {what} set ({dataset.samples:,} images)"
+    if dataset.name == "synthetic":
+        return f"{dataset.samples:,} generated images of {dataset.classes} classes, in {dataset.root}"
     return f"{dataset.samples:,} images of {dataset.classes} of the 1000 classes, in {dataset.root}"
 
 
@@ -104,3 +196,15 @@ def describe_metrics(record: Record) -> str:
         for key, name in (("top1_pct", "top-1"), ("top5_pct", "top-5"))
     ]
     return f"{record.model}: {', '.join(words)}, on {describe_dataset(record.dataset)}"
+
+
+def describe_training(record: Record) -> str:
+    """One line: from which loss to which, and whether that fits the training images."""
+    training = record.training
+    assert training is not None
+    assert record.train_dataset is not None
+    fits = {None: "", True: ", which fits them", False: ", which does not fit them"}[training.fits]
+    return (
+        f"{record.model}: loss {training.first_loss:.3f} to {training.last_loss:.3f}{fits}, in "
+        f"{training.epochs} epochs of {describe_dataset(record.train_dataset)}"
+    )

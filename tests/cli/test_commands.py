@@ -28,7 +28,12 @@ def failed(result, code, *words):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["-h"], *([name, "-h"] for name in ("list", "flops", "audit", "table", "eval", "run"))],
+    [
+        ["--help"],
+        ["-h"],
+        ["data", "synth", "-h"],
+        *([name, "-h"] for name in ("list", "flops", "audit", "table", "train", "eval", "run")),
+    ],
 )
 def test_help_has_examples(arguments):
     result = sdabench(*arguments)
@@ -147,7 +152,20 @@ def test_errors_of_use():
     failed(sdabench("table", "detection", "--records", CHECKOUT / "tests"), 2, "no records in")
     failed(sdabench("eval", "resnet50", "--data", "here"), 2, "'here' is not imagenet=PATH")
     failed(sdabench("eval", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere")
-    failed(sdabench("run", "--suite", "classification", "--data", "imagenet=/nowhere"), 2, "--eval-only")
+    failed(sdabench("eval", "resnet50"), 2, "name the dataset: --data imagenet=PATH")
+    failed(sdabench("eval", "resnet50", "--weights", CHECKOUT), 2, "no training of 'resnet50' in")
+    failed(sdabench("train", "resnet05"), 2, "unknown model 'resnet05'")
+    failed(sdabench("train", "ecanet50"), 2, "not built yet")
+    failed(
+        sdabench("train", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere/train"
+    )
+    failed(sdabench("train", "resnet50", "--data", "synthetic=/nowhere"), 2, "no dataset folder at /nowhere")
+    failed(sdabench("train", "resnet50", "--recipe", "papr"), 2, "did you mean paper")
+    failed(sdabench("train", "resnet50", "--batch-size", 1), 2, "batch_size: Input should be greater")
+    failed(
+        sdabench("run", "--suite", "classification", "--weights", CHECKOUT), 2, "--weights is for --eval-only"
+    )
+    failed(sdabench("data", "synth", "--out", CHECKOUT), 2, "is there already, and not empty")
     failed(
         sdabench("run", "--suite", "detection", "--eval-only", "--data", "imagenet=/nowhere"),
         5,

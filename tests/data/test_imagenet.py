@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from sdabench.data.description import Preprocessing
-from sdabench.data.imagenet import ImageNetSplit, Item, class_indices, read_split
+from sdabench.data.folders import Item
+from sdabench.data.imagenet import class_indices, is_training_set, is_validation_set, read_imagenet
 from sdabench.data.images import Batch, EvaluationImages, collate
 from sdabench.errors import DataError, UsageError
 
@@ -29,15 +30,15 @@ def test_the_thousand_classes_are_in_their_standard_order():
 
 
 def test_labels_are_indices_among_the_thousand(imagenet):
-    split = read_split(imagenet)
+    split = read_imagenet(imagenet)
     assert [item.label for item in split.items] == [0, 0, 300, 300, 600, 600]
     assert split.describe().classes == 3
-    assert read_split(imagenet / "val") == split
+    assert read_imagenet(imagenet / "val") == split
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
 def test_the_real_sample_has_two_hundred_labelled_images():
-    split = read_split(SAMPLE)
+    split = read_imagenet(SAMPLE)
     assert len(split.items) == 200
     assert len({item.label for item in split.items}) == 200
     labels = {Path(item.path).stem.partition("_")[2]: item.label for item in split.items}
@@ -52,22 +53,42 @@ def test_only_the_official_fifty_thousand_are_complete():
         Item(f"{wnids[number % 1000]}/ILSVRC2012_val_{number + 1:08}.JPEG", 1, number % 1000)
         for number in range(50_000)
     )
-    assert ImageNetSplit(Path("/"), items).complete
+    assert is_validation_set(items)
     renamed = (Item("n01440764/a.JPEG", 1, 0), *items[1:])
     moved = (Item(items[0].path, 1, 1), *items[1:])
     for other in (items[1:], renamed, moved, (*items, items[0])):
-        assert not ImageNetSplit(Path("/"), other).complete
+        assert not is_validation_set(other)
+
+
+def test_the_whole_training_set_is_known_by_its_numbers():
+    counts = [1300] * 895 + [732] * 104  # 1,239,628; the last class has the rest, which is too many for one
+    wnids = list(class_indices())
+    items = [
+        Item(f"{wnids[label]}/{n}.JPEG", 1, label) for label, count in enumerate(counts) for n in range(count)
+    ]
+    rest = 1_281_167 - len(items)
+    assert not is_training_set([*items, *[Item("x", 1, 999)] * rest])
+    spread = [Item("x", 1, 895 + n % 105) for n in range(rest)]
+    assert is_training_set([*items, *spread])
+    assert not is_training_set([*items, *spread[1:]])
+
+
+def test_a_subset_takes_from_all_classes_in_turn(imagenet):
+    split = read_imagenet(imagenet)
+    assert [item.label for item in split.subset(4).items] == [0, 0, 300, 600]
+    assert split.subset(3).items == split.items[::2]
+    assert split.subset(None) is split.subset(6) is split
 
 
 def test_the_fingerprint_follows_the_bytes_and_the_listing_the_sizes(imagenet):
-    split = read_split(imagenet)
+    split = read_imagenet(imagenet)
     before = split.describe(["x"] * 6)
     assert before.listing_sha256 == split.describe().listing_sha256
     assert split.describe().fingerprint_sha256 is None
     assert before.fingerprint_sha256 != split.describe(["y"] + ["x"] * 5).fingerprint_sha256
     with next(imagenet.rglob("*.JPEG")).open("ab") as file:
         file.write(b"\0")
-    assert read_split(imagenet).describe().listing_sha256 != before.listing_sha256
+    assert read_imagenet(imagenet).describe().listing_sha256 != before.listing_sha256
 
 
 def test_the_evaluation_protocol_is_the_usual_one(tmp_path):
@@ -77,7 +98,7 @@ def test_the_evaluation_protocol_is_the_usual_one(tmp_path):
     image = Image.new("RGB", (512, 256), (0, 0, 255))
     image.paste((255, 0, 0), (144, 16, 368, 240))
     image.save(folder / "a.png")
-    [sample] = [EvaluationImages(read_split(tmp_path), Preprocessing())[0]]
+    [sample] = [EvaluationImages(read_imagenet(tmp_path), Preprocessing())[0]]
     red = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     assert sample.image.shape == (3, 224, 224)
     torch.testing.assert_close(sample.image, red[:, None, None].expand(3, 224, 224))
@@ -93,14 +114,14 @@ def test_grey_and_other_images_become_rgb(tmp_path, mode):
     folder = tmp_path / "n01440764"
     folder.mkdir()
     Image.new(mode, (64, 48)).save(folder / ("a.JPEG" if mode in ("L", "CMYK") else "a.png"))
-    assert EvaluationImages(read_split(tmp_path), Preprocessing())[0].image.shape == (3, 224, 224)
+    assert EvaluationImages(read_imagenet(tmp_path), Preprocessing())[0].image.shape == (3, 224, 224)
 
 
 def test_a_broken_image_is_its_path_and_never_another_image(imagenet):
     files = sorted(imagenet.rglob("*.JPEG"))
     files[2].write_bytes(files[2].read_bytes()[:300])
     files[3].write_text("no image at all")
-    images = EvaluationImages(read_split(imagenet), Preprocessing())
+    images = EvaluationImages(read_imagenet(imagenet), Preprocessing())
     for index, path in ((2, files[2]), (3, files[3])):
         error = images[index]
         assert isinstance(error, DataError)
@@ -145,13 +166,13 @@ def break_flat(root):
 )
 def test_a_folder_that_is_no_imagenet_is_refused_in_one_line(imagenet, spoil, error, words):
     with pytest.raises(error, match=words) as caught:
-        read_split(spoil(imagenet))
+        read_imagenet(spoil(imagenet))
     assert "\n" not in str(caught.value)
 
 
 def test_names_that_are_not_utf8_are_read_and_fingerprinted(imagenet):
     first = sorted(imagenet.rglob("*.JPEG"))[0]
     os.rename(first, os.fsencode(first.parent) + b"/caf\xe9.JPEG")
-    split = read_split(imagenet)
+    split = read_imagenet(imagenet)
     assert len(split.describe(["x"] * 6).fingerprint_sha256) == 64
     assert EvaluationImages(split, Preprocessing())[0].image.shape == (3, 224, 224)

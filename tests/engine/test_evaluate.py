@@ -8,12 +8,20 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from sdabench import create_model
-from sdabench.data.imagenet import read_split
+from sdabench.data.imagenet import read_imagenet
+from sdabench.data.source import DataSource
 from sdabench.engine.evaluate import evaluate, predict
-from sdabench.engine.settings import EvaluationSettings
+from sdabench.engine.jobs import EvaluationJob, Machine
 from sdabench.errors import DataError, SdabenchError
 
-SETTINGS = EvaluationSettings(batch_size=4, resolution=64)
+CPU = torch.device("cpu")
+
+
+def job_on(imagenet, model="resnet50", workers=0, **options):
+    options = {"batch_size": 4, "resolution": 64} | options
+    machine = Machine(workers=workers)
+    source = DataSource("imagenet", imagenet)
+    return EvaluationJob(model, source, read_imagenet(imagenet), machine=machine, **options)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +42,12 @@ def by_hand(network, path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_predictions_are_those_of_a_plain_loop(imagenet, network, workers):
-    split = read_split(imagenet)
-    settings = EvaluationSettings(batch_size=4, resolution=64, workers=workers)
+    job = job_on(imagenet, workers=workers)
     seen = []
-    predictions = predict(network, split, settings, torch.device("cpu"), seen.append)
+    predictions = predict(network, job, CPU, seen.append)
     assert sum(seen) == 6
-    for index, item in enumerate(split.items):
-        logits = by_hand(network, split.root / item.path)
+    for index, item in enumerate(job.split.items):
+        logits = by_hand(network, job.split.root / item.path)
         assert predictions.top5[index].tolist() == logits.topk(5).indices.tolist()
         expected = logits.softmax(dim=0)[item.label].item()
         assert predictions.label_probability[index].item() == pytest.approx(expected, rel=1e-3)
@@ -48,15 +55,13 @@ def test_predictions_are_those_of_a_plain_loop(imagenet, network, workers):
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
 def test_precision_and_memory_format_change_the_outputs_little(imagenet, network, options):
-    split = read_split(imagenet)
-    exact = predict(network, split, SETTINGS, torch.device("cpu")).label_probability
-    settings = EvaluationSettings(batch_size=4, resolution=64, **options)
-    other = predict(network, split, settings, torch.device("cpu")).label_probability
+    exact = predict(network, job_on(imagenet), CPU).label_probability
+    other = predict(network, job_on(imagenet, **options), CPU).label_probability
     assert torch.allclose(exact.log(), other.log(), atol=0.5 if "precision" in options else 1e-3)
 
 
 def test_a_record_says_what_was_measured_and_with_what(imagenet, tmp_path):
-    record = evaluate("resnet50", read_split(imagenet), SETTINGS, tmp_path)
+    record = evaluate(job_on(imagenet), tmp_path)
     assert record.samples == 6
     assert record.metrics.keys() == {"top1_pct", "top5_pct"}
     assert record.weights.source == "random"
@@ -77,8 +82,7 @@ def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path)
     torch.nn.init.zeros_(network.fc.weight)
     network.fc.bias.data = torch.arange(1000.0).eq(300).float()
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    settings = EvaluationSettings(weights=tmp_path / "w.pth", batch_size=4, resolution=64)
-    record = evaluate("resnet50", read_split(imagenet), settings, tmp_path)
+    record = evaluate(job_on(imagenet, weights=tmp_path / "w.pth"), tmp_path)
     assert record.metrics["top1_pct"] == pytest.approx(100 / 3)
     assert record.weights.source == str(tmp_path / "w.pth")
     assert len(record.weights.sha256) == 64
@@ -87,16 +91,12 @@ def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path)
 def test_a_place_for_predictions_that_cannot_be_is_an_error_before_the_work(imagenet, tmp_path):
     (tmp_path / "predictions").write_text("")
     with pytest.raises(SdabenchError, match="cannot write .*predictions"):
-        evaluate("no_such_network", read_split(imagenet), SETTINGS, tmp_path)
+        evaluate(job_on(imagenet, model="no_such_network"), tmp_path)
 
 
 def test_random_weights_follow_from_the_seed(imagenet, tmp_path):
-    split = read_split(imagenet)
     digests = [
-        evaluate(
-            "resnet50", split, EvaluationSettings(batch_size=8, resolution=32, seed=seed), tmp_path
-        ).weights.sha256
-        for seed in (0, 0, 1)
+        evaluate(job_on(imagenet, resolution=32, seed=seed), tmp_path).weights.sha256 for seed in (0, 0, 1)
     ]
     assert digests[0] == digests[1] != digests[2]
 
@@ -105,9 +105,8 @@ def test_random_weights_follow_from_the_seed(imagenet, tmp_path):
 def test_a_broken_image_stops_the_evaluation_with_its_path(imagenet, network, workers):
     broken = sorted(imagenet.rglob("*.JPEG"))[3]
     broken.write_bytes(broken.read_bytes()[:200])
-    settings = EvaluationSettings(batch_size=4, resolution=64, workers=workers)
     with pytest.raises(DataError, match=broken.name) as caught:
-        predict(network, read_split(imagenet), settings, torch.device("cpu"))
+        predict(network, job_on(imagenet, workers=workers), CPU)
     assert "\n" not in str(caught.value)
 
 
@@ -115,4 +114,4 @@ def test_outputs_that_are_not_finite_are_no_result(imagenet):
     network = create_model("resnet50")
     network.fc.bias.data[5] = float("nan")
     with pytest.raises(SdabenchError, match="not finite"):
-        predict(network, read_split(imagenet), SETTINGS, torch.device("cpu"))
+        predict(network, job_on(imagenet), CPU)

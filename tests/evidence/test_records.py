@@ -6,10 +6,10 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from sdabench.data.description import DatasetInfo
-from sdabench.engine.settings import EvaluationSettings
+from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.errors import SdabenchError
-from sdabench.evidence.records import Failure, Record, Weights, append_line, read_lines
+from sdabench.evidence.records import Failure, Protocol, Record, Weights, append_line, read_lines
+from sdabench.registry.recipes import load_recipe
 
 DATASET = DatasetInfo(
     name="imagenet",
@@ -22,10 +22,21 @@ DATASET = DatasetInfo(
 )
 
 
+SMALLER = Protocol(preprocessing=Preprocessing.at(160))
+TRAINING_SET = DATASET.model_copy(update={"split": "train", "listing_sha256": "e" * 64})
+
+
 def record(**changes):
-    measured = {"metrics": {"top1_pct": 75.3, "top5_pct": 92.5}, "samples": 50_000}
-    made = EvaluationSettings().record(
-        "resnet50", DATASET, Weights(source="w.pth", sha256="b" * 64), **measured
+    made = Record(
+        model="resnet50",
+        task="classification",
+        metrics={"top1_pct": 75.3, "top5_pct": 92.5},
+        samples=50_000,
+        dataset=DATASET,
+        protocol=Protocol(preprocessing=Preprocessing()),
+        weights=Weights(source="w.pth", sha256="b" * 64),
+        seed=0,
+        batch_size=64,
     )
     return made.model_copy(update=changes)
 
@@ -87,26 +98,35 @@ def test_only_trained_weights_on_the_whole_real_dataset_are_compared():
     assert not record(dataset=DATASET.model_copy(update={"complete": False})).comparable
     assert not record(failure=Failure(kind="crash", message="")).comparable
     assert not record(samples=0).comparable
-    other = EvaluationSettings(resolution=160).record("x", DATASET, Weights(source="w", sha256="b"))
-    assert not record(protocol=other.protocol).comparable
+    assert not record(protocol=SMALLER).comparable
+
+
+def test_a_training_of_ours_is_compared_if_it_is_the_papers():
+    recipe = load_recipe("paper")
+    paper = {"recipe": recipe.model_dump(mode="json"), "train_dataset": TRAINING_SET}
+    assert record(**paper).comparable
+    shorter = recipe.override(epochs=5).model_dump(mode="json")
+    part = TRAINING_SET.model_copy(update={"complete": False})
+    assert not record(**paper | {"recipe": shorter}).comparable
+    assert not record(**paper | {"train_dataset": part}).comparable
+    half = recipe.override(precision="bf16", accumulate=2).model_dump(mode="json")
+    assert record(**paper | {"recipe": half}).comparable
 
 
 def test_a_record_answers_the_same_question_only():
     question = record().question
-    assert record().answers(record(metrics={}).question)
+    assert record(metrics={}, batch_size=1).question == question
     for change in (
         {"model": "senet50"},
         {"seed": 1},
         {"weights": Weights(source="w.pth", sha256="c" * 64)},
         {"weights": Weights(source="random")},
         {"dataset": DATASET.model_copy(update={"listing_sha256": "d" * 64})},
-        {
-            "protocol": EvaluationSettings(resolution=160)
-            .record("x", DATASET, Weights(source="random"))
-            .protocol
-        },
+        {"protocol": SMALLER},
+        {"recipe": {"epochs": 1}},
+        {"train_dataset": TRAINING_SET},
     ):
-        assert not record(**change).answers(question), change
-    assert not record(failure=Failure(kind="crash", message="")).answers(question)
-    moved = record(weights=Weights(source="elsewhere.pth", sha256="b" * 64))
-    assert moved.answers(question)
+        assert record(**change).question != question, change
+    assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).question == question
+    trained = [record(weights=Weights(source="training", sha256=digest)).question for digest in "ab"]
+    assert trained[0] == trained[1] != question

@@ -1,0 +1,136 @@
+"""The options that ``eval``, ``train`` and ``run`` share, and what they mean."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sdabench.cli.options import progress
+from sdabench.data.source import DataSource
+from sdabench.engine.jobs import Machine
+from sdabench.errors import UsageError
+from sdabench.registry.recipes import Recipe, load_recipe, recipe_names
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class DataOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Which dataset, and where it lies."""
+
+    name = "imagenet=PATH|synthetic[=PATH]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DataSource:
+        if isinstance(value, DataSource):
+            return value
+        try:
+            return DataSource.parse(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class RecipeOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A recipe's name or file; completed by the shell."""
+
+    name = "NAME|FILE"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        names = [name for name in recipe_names() if name.startswith(incomplete)]
+        return [click.shell_completion.CompletionItem(name) for name in names]
+
+
+PROTOCOL = (
+    click.option("--batch-size", type=click.IntRange(min=1), help="Images at a time."),
+    click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), help="Mixed precision."),
+    click.option("--channels-last/--no-channels-last", default=None, help="Memory format of maps."),
+    click.option("--resolution", type=click.IntRange(min=32), help="Side of the crop, in pixels."),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
+        help="Decides weights, order and augmentation.",
+    ),
+    click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
+    click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: as useful]"),
+)  # fmt: skip
+TRAINING = (
+    click.option(
+        "--data", type=DataOption(), default="synthetic", show_default=True,
+        help="The dataset; synthetic is generated, once.",
+    ),
+    click.option(
+        "--recipe", "recipe_name", type=RecipeOption(),
+        help="Hyper-parameters.  [default: smoke for synthetic, paper for imagenet]",
+    ),
+    click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's."),
+    click.option("--accumulate", type=click.IntRange(min=1), help="Parts that a batch is computed in."),
+    click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded."),
+)  # fmt: skip
+
+
+def with_options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def recipe_from(source: DataSource, name: str | None, amp: str | None, **changes: Any) -> Recipe:
+    """The recipe that is asked for, or the dataset's usual one, with the values that the options change."""
+    recipe = load_recipe(name or {"synthetic": "smoke", "imagenet": "paper"}[source.kind])
+    return recipe.override(precision=amp and precision_of(amp), **changes)
+
+
+def precision_of(amp: str | None) -> str:
+    return "fp32" if amp in (None, "off") else str(amp)
+
+
+def machine_from(device: str | None, workers: int | None, images: int) -> Machine:
+    """Where to compute; by default loader processes only where there are images enough to keep them busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    default = min(8, cores) if images > 1000 else 0
+    return Machine(device=choose_device(device), workers=default if workers is None else workers)
+
+
+def choose_device(name: str | None) -> str:
+    """The device that is asked for, if it is there; without a wish CUDA where it is, else the CPU."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"'{name}' is no device; use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
+    return name
+
+
+def located(source: DataSource) -> DataSource:
+    """The dataset with its path; the default one is made now, with a bar, if it is not there yet."""
+    if source.path is not None:
+        return source
+    from sdabench.data.synthetic import DEFAULT, default_folder
+
+    if default_folder().is_dir():
+        return source.located()
+    click.echo(f"Making the default dataset, once, in {default_folder()}", err=True)
+    with progress("generated images", DEFAULT.total, "images") as advance:
+        return source.located(advance)
+
+
+def folder_option(default: Path | None, shown: str) -> Callable[[F], F]:
+    return click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default,
+        help=f"Folder for records, predictions and trainings.  [default: {shown}]",
+    )

@@ -1,0 +1,133 @@
+"""A split of an image-classification dataset: one folder a class, and the listing of its files.
+
+Free of torch: the images themselves are read in :mod:`sdabench.data.images`.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from sdabench.data.description import DatasetInfo
+from sdabench.errors import DataError
+from sdabench.hashing import sha256_of_lines
+
+EXTENSIONS = (".jpeg", ".jpg", ".png")
+SplitName = Literal["train", "val"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image file: path relative to the split's folder, size in bytes, class index."""
+
+    path: str
+    size: int
+    label: int
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """The listing of one split, in the order of its paths.
+
+    Folders for only some of the classes are fine; labels stay theirs. ``complete`` means the real
+    dataset, whole. ``fingerprint_sha256`` is what :meth:`describe` has to find, where that is known.
+    """
+
+    dataset: str
+    split: SplitName
+    root: Path
+    items: tuple[Item, ...]
+    num_classes: int
+    complete: bool = False
+    fingerprint_sha256: str | None = None
+
+    def subset(self, images: int | None) -> "ImageSplit":
+        """Only so many images: the first of each class, then the second of each, and so on."""
+        if images is None or images >= len(self.items):
+            return self
+        of_class: dict[int, list[Item]] = defaultdict(list)
+        for item in self.items:
+            of_class[item.label].append(item)
+        by_rank = sorted(
+            (rank, index) for index, group in enumerate(of_class.values()) for rank in range(len(group))
+        )
+        groups = list(of_class.values())
+        chosen = sorted((groups[index][rank] for rank, index in by_rank[:images]), key=lambda item: item.path)
+        return replace(self, items=tuple(chosen), complete=False, fingerprint_sha256=None)
+
+    @cached_property
+    def listing_sha256(self) -> str:
+        return sha256_of_lines(f"{item.path}\t{item.size}" for item in self.items)
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes have an image here."""
+        return len({item.label for item in self.items})
+
+    def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
+        """For a record; ``digests`` are the sha256 of the files, in order."""
+        fingerprint = None
+        if digests is not None:
+            fingerprint = sha256_of_lines(
+                f"{item.path}\t{item.size}\t{digest}"
+                for item, digest in zip(self.items, digests, strict=True)
+            )
+        return DatasetInfo(
+            name=self.dataset,
+            split=self.split,
+            root=str(self.root),
+            classes=self.classes,
+            samples=len(self.items),
+            complete=self.complete,
+            listing_sha256=self.listing_sha256,
+            fingerprint_sha256=fingerprint,
+        )
+
+
+def list_images(root: Path, labels: Mapping[str, int], a_class: str) -> tuple[Item, ...]:
+    """The images of ``root/<class>/``, in the order of their paths.
+
+    Args:
+        labels: the class index of each folder name that may occur.
+        a_class: what such a name is, for error messages.
+
+    Raises:
+        DataError: it is empty, or holds what is neither a class's folder nor an image.
+    """
+    try:
+        items = tuple(
+            item for folder in _visible(root) for item in _class_items(folder, root, labels, a_class)
+        )
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
+    if not items:
+        raise DataError(f"{root} holds no images; it should hold <class>/*.JPEG, where <class> is {a_class}")
+    return items
+
+
+def _class_items(
+    folder: os.DirEntry[str], root: Path, labels: Mapping[str, int], a_class: str
+) -> Iterator[Item]:
+    if not folder.is_dir():
+        if Path(folder.name).suffix.lower() in EXTENSIONS:
+            raise DataError(
+                f"{root} holds images that are not in class folders ({folder.name}); sort them into one "
+                f"folder for each class, named by {a_class}"
+            )
+        raise DataError(f"{folder.path} is no class folder; {root} should hold only <class>/*.JPEG")
+    if folder.name not in labels:
+        raise DataError(f"class folder {folder.path} is not {a_class}")
+    for file in _visible(folder.path):
+        if not file.is_file() or Path(file.name).suffix.lower() not in EXTENSIONS:
+            raise DataError(
+                f"{file.path} is no image file ({', '.join(EXTENSIONS)}); move it out of the dataset"
+            )
+        yield Item(f"{folder.name}/{file.name}", file.stat().st_size, labels[folder.name])
+
+
+def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)

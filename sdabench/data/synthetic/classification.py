@@ -1,0 +1,204 @@
+"""A generated classification dataset in ImageNet's layout: ``train/<class>/*.JPEG`` and ``val/…``.
+
+Beside the images lie ``objects.csv`` (where each image's object is, and how large) and ``dataset.json``
+(what was made, and its fingerprints). Each image follows from (seed, split, class, number) alone.
+"""
+
+import csv
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import degrees
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from sdabench.data.folders import ImageSplit, SplitName, list_images
+from sdabench.data.synthetic.files import building, save_image
+from sdabench.data.synthetic.scenes import (
+    CLASSES,
+    TexturedObject,
+    paint_background,
+    paint_object,
+    place_object,
+    to_image,
+)
+from sdabench.errors import DataError, UsageError
+
+GENERATOR = "synthetic/1"  # another number whenever another picture comes out
+MANIFEST = "dataset.json"
+SPLITS: tuple[SplitName, ...] = ("train", "val")
+OBJECT_COLUMNS = ("path", "class", "octave", "size_px", "x_px", "y_px", "angle_deg", "width", "height")
+OCTAVES = (-1, -2, -3)  # the object's size: from half the image's short side to all of it, and so on
+
+
+@dataclass(frozen=True)
+class ClassificationPlan:
+    """What to make: images of ``image_size`` pixels, give or take an eighth on each side."""
+
+    classes: int = 10
+    train_per_class: int = 200
+    val_per_class: int = 50
+    image_size: int = 160
+    seed: int = 0
+    generator: str = GENERATOR
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.classes <= len(CLASSES):
+            raise UsageError(f"there are 2 to {len(CLASSES)} classes to draw, not {self.classes}")
+
+    @property
+    def categories(self) -> list[str]:
+        """The class names, in the order of their labels."""
+        return sorted(CLASSES[: self.classes])
+
+    @property
+    def images(self) -> dict[SplitName, int]:
+        """How many images each class has."""
+        return {"train": self.train_per_class, "val": self.val_per_class}
+
+    @property
+    def total(self) -> int:
+        """How many images there are in all."""
+        return self.classes * sum(self.images.values())
+
+
+class SplitManifest(BaseModel):
+    images: int
+    listing_sha256: str
+    fingerprint_sha256: str
+
+
+class Manifest(BaseModel):
+    """``dataset.json``."""
+
+    generator: str
+    task: str
+    seed: int
+    classes: list[str]
+    splits: dict[SplitName, SplitManifest]
+
+
+@dataclass(frozen=True)
+class _Job:
+    plan: ClassificationPlan
+    split: SplitName
+    category: str
+    number: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.split}/{self.category}/{self.category}_{self.number:05d}.JPEG"
+
+    def draw(self, folder: Path) -> tuple[str, dict[str, Any]]:
+        """Writes the image; returns its sha256 and its line of ``objects.csv``."""
+        seed = [self.plan.seed, SPLITS.index(self.split), CLASSES.index(self.category), self.number]
+        rng = np.random.default_rng(seed)
+        margin = self.plan.image_size // 8
+        width, height = rng.integers(self.plan.image_size - margin, self.plan.image_size + margin + 1, 2)
+        octave = OCTAVES[self.number % len(OCTAVES)]
+        size = min(width, height) * 2 ** (octave + rng.random())
+        item = place_object(rng, self.category, width, height, size)
+        canvas = paint_background(rng, width, height)
+        paint_object(rng, canvas, item)
+        data = save_image(to_image(canvas), folder / self.path, quality=int(rng.integers(85, 96)))
+        return hashlib.sha256(data).hexdigest(), self._describe(item, octave, width, height)
+
+    def _describe(self, item: TexturedObject, octave: int, width: int, height: int) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "class": self.category,
+            "octave": octave,
+            "size_px": round(item.size, 2),
+            "x_px": round(item.x, 2),
+            "y_px": round(item.y, 2),
+            "angle_deg": round(degrees(item.angle), 2),
+            "width": width,
+            "height": height,
+        }
+
+
+def write_classification(
+    folder: Path, plan: ClassificationPlan, advance: Callable[[int], None] = lambda images: None
+) -> None:
+    """Makes the dataset at ``folder``, which appears only when it is whole.
+
+    Args:
+        advance: called with the number of images just made.
+
+    Raises:
+        UsageError: there is something at ``folder`` already.
+        OSError: it cannot be written.
+    """
+    jobs = [
+        _Job(plan, split, category, number)
+        for split in SPLITS
+        for category in plan.categories
+        for number in range(plan.images[split])
+    ]
+    with building(folder) as part:
+        for split in SPLITS:
+            for category in plan.categories:
+                (part / split / category).mkdir(parents=True)
+        digests = {}
+        with (part / "objects.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, OBJECT_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            for job in jobs:
+                digests[job.path], line = job.draw(part)
+                writer.writerow(line)
+                advance(1)
+        (part / MANIFEST).write_text(_manifest(part, plan, digests).model_dump_json(indent=1) + "\n")
+
+
+def _manifest(folder: Path, plan: ClassificationPlan, digests: dict[str, str]) -> Manifest:
+    splits = {}
+    for split in SPLITS:
+        listing = _list(folder, split, plan.categories)
+        info = listing.describe([digests[f"{split}/{item.path}"] for item in listing.items])
+        assert info.fingerprint_sha256 is not None
+        splits[split] = SplitManifest(
+            images=info.samples,
+            listing_sha256=info.listing_sha256,
+            fingerprint_sha256=info.fingerprint_sha256,
+        )
+    return Manifest(
+        generator=plan.generator,
+        task="classification",
+        seed=plan.seed,
+        classes=plan.categories,
+        splits=splits,
+    )
+
+
+def read_classification(folder: Path, split: SplitName) -> ImageSplit:
+    """The images of a split of a generated dataset.
+
+    Raises:
+        UsageError: there is no such folder.
+        DataError: it is no generated dataset, or not what it was when it was made.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no dataset folder at {folder}; 'sdabench data synth --out {folder}' makes one")
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        raise DataError(
+            f"{folder} is no generated dataset: its {MANIFEST} cannot be read; make one with "
+            "'sdabench data synth --out DIR', or say --data imagenet=PATH"
+        ) from None
+    listing = _list(folder, split, manifest.classes)
+    made = manifest.splits[split]
+    if listing.listing_sha256 != made.listing_sha256:
+        raise DataError(
+            f"the images in {folder / split} are not those that were made; delete {folder} and make it anew"
+        )
+    return replace(listing, fingerprint_sha256=made.fingerprint_sha256)
+
+
+def _list(folder: Path, split: SplitName, classes: list[str]) -> ImageSplit:
+    labels = {name: index for index, name in enumerate(classes)}
+    items = list_images(folder / split, labels, f"one of the {len(classes)} classes of {MANIFEST}")
+    return ImageSplit("synthetic", split, (folder / split).resolve(), items, len(classes))

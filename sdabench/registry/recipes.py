@@ -1,0 +1,194 @@
+"""Recipes: training hyper-parameters as data, from ``registry/recipes/*.yaml`` or a user's own file."""
+
+from math import cos, floor, pi
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from sdabench.errors import RegistryError, UsageError
+from sdabench.paths import registry_dir
+from sdabench.registry import unknown
+from sdabench.registry.files import in_words, read_yaml, validated
+from sdabench.registry.schema import Strict
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
+Crop = Annotated[int, Field(ge=32)]
+
+
+class Optimizer(Strict):
+    """``momentum`` and ``nesterov`` are SGD's. Weight decay is on every parameter, unless said otherwise."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: PositiveFloat
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegativeFloat = 1e-4
+    decay_norms_and_biases: bool = True
+
+
+class Schedule(Strict):
+    """Of the learning rate: times ``factor`` after each of ``milestones`` (epochs), or half a cosine to 0.
+
+    It first rises linearly for ``warmup_epochs``.
+    """
+
+    kind: Literal["step", "cosine"] = "step"
+    milestones: list[PositiveInt] = Field(default=[])
+    factor: PositiveFloat = 0.1
+    warmup_epochs: NonNegativeFloat = 0
+
+
+class Augmentation(Strict):
+    """RandomResizedCrop to ``crop`` pixels (of that share of the area and that aspect), and a flip."""
+
+    crop: Crop = 224
+    area: tuple[Fraction, Fraction] = (0.08, 1.0)
+    aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    flip: Fraction = 0.5
+
+
+class Validation(Strict):
+    """The usual protocol at ``crop`` pixels, after every so many epochs; 0 is at the end alone."""
+
+    crop: Crop = 224
+    every_epochs: NonNegativeInt = 1
+
+
+class Quirks(Strict):
+    """What the paper's code does and a reader would not expect; each can change a result."""
+
+    new_optimizer_each_epoch: bool = False  # the momentum starts from zero in every epoch
+    best_epoch_by_validation: bool = False  # the weights of the best epoch, for top-1 and top-5 apart
+    no_seed: bool = False  # random numbers from the operating system, at each start
+    resume_without_optimizer: bool = False  # a resumed run has the weights alone
+
+
+class Recipe(Strict):
+    """Everything that decides a training besides the network, the data and the seed.
+
+    ``accumulate`` splits a batch into so many parts, each with batch norms of its own.
+    ``fit_below`` asks whether the network fits its training images: the mean loss of the last epoch has
+    to fall below that share of the loss of chance, ln(number of classes).
+    ``reproduction`` says that its accuracy on ImageNet may stand beside the paper's.
+    """
+
+    name: str
+    title: str
+    source: str = ""
+    reproduction: bool = False
+    train_images: PositiveInt | None = None
+    val_images: PositiveInt | None = None
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    accumulate: PositiveInt = 1
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentation: Augmentation = Augmentation()
+    validation: Validation = Validation()
+    quirks: Quirks = Quirks()
+    fit_below: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def parts_of_a_batch_hold_two_images(self) -> "Recipe":
+        if self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"a batch of {self.batch_size} in {self.accumulate} parts leaves fewer than two images for a "
+                "batch norm; accumulate less, or take a larger batch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_best_epoch_needs_validation(self) -> "Recipe":
+        if self.quirks.best_epoch_by_validation and not self.validation.every_epochs:
+            raise ValueError("best_epoch_by_validation needs validation.every_epochs of 1 or more")
+        return self
+
+    def override(self, **changes: Any) -> "Recipe":
+        """With other values, where they are not None; ``resolution`` is the crop of training and validation.
+
+        Another length, batch or resolution is no reproduction any more.
+
+        Raises:
+            UsageError: the values do not go together.
+        """
+        changes = {key: value for key, value in changes.items() if value is not None}
+        if changes.keys() & {"epochs", "batch_size", "resolution", "train_images", "val_images"}:
+            changes["reproduction"] = False
+        if (resolution := changes.pop("resolution", None)) is not None:
+            for key in ("augmentation", "validation"):
+                changes[key] = getattr(self, key).model_copy(update={"crop": resolution})
+        data = self.model_dump() | changes
+        try:
+            return Recipe.model_validate(data)
+        except ValidationError as error:
+            raise UsageError(in_words(error, data)) from None
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        schedule, base = self.schedule, self.optimizer.learning_rate
+        warmup = schedule.warmup_epochs * steps_per_epoch
+        if step < warmup:
+            return base * (step + 1) / warmup
+        if schedule.kind == "cosine":
+            return base * (1 + cos(pi * (step - warmup) / (self.epochs * steps_per_epoch - warmup))) / 2
+        passed = sum(milestone <= floor(step / steps_per_epoch) for milestone in schedule.milestones)
+        return base * schedule.factor**passed
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in (registry_dir() / "recipes").glob("*.yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe of the registry, or of a file (whatever ends in .yaml); ``extends`` names one it changes.
+
+    Raises:
+        UsageError: there is no such recipe or file.
+        RegistryError: the file says what a recipe cannot; the message names the field.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else registry_dir() / "recipes" / f"{name}.yaml"
+    if not path.is_file():
+        if path.suffix and name.endswith(path.suffix):
+            raise UsageError(f"no recipe file at {path}")
+        known = recipe_names()
+        raise UsageError(
+            unknown("recipe", name, known, f"there are {', '.join(known)}, or name a .yaml file")
+        )
+    data = _extended(path, [path])
+    return validated({"name": path.stem} | data, Recipe, path)
+
+
+def _extended(path: Path, seen: list[Path]) -> dict[str, Any]:
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise RegistryError(f"{path}: a recipe is a mapping of fields")
+    if (base := data.pop("extends", None)) is None:
+        return data
+    candidates = [path.parent / f"{base}.yaml", registry_dir() / "recipes" / f"{base}.yaml"]
+    under = next((file for file in candidates if file.is_file() and file not in seen), None)
+    if under is None:
+        raise RegistryError(
+            f"{path}: extends: no recipe '{base}' beside it, and none of {', '.join(recipe_names())}"
+        )
+    return _merged(_extended(under, [*seen, under]), data)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,204 @@
+"""Training by the command line: a network, a suite, what stops them, and how they go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support import sdabench
+
+RECIPE = """\
+title: a quick one
+epochs: 2
+batch_size: 5
+optimizer: {learning_rate: 0.001}
+augmentation: {crop: 32}
+validation: {crop: 32, every_epochs: 0}
+fit_below: 100.0
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "quick.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def train(textures, recipe, output, *options):
+    return sdabench(
+        "train",
+        "resnet50",
+        "--data",
+        f"synthetic={textures}",
+        "--recipe",
+        recipe,
+        "--output",
+        output,
+        *options,
+    )
+
+
+def run(textures, recipe, output, *options):
+    return sdabench(
+        "run", "--suite", "classification", "--data", f"synthetic={textures}", "--recipe", recipe,
+        "--output", output, *options,
+    )  # fmt: skip
+
+
+def records(output):
+    return [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
+
+
+def test_a_network_is_trained_and_then_evaluated_again(textures, recipe, tmp_path):
+    output = tmp_path / "out"
+    result = train(textures, recipe, output)
+    assert result.returncode == 0, result.stderr
+    assert "which fits them, in 2 epochs of 10 generated images of 2 classes" in result.stdout
+    [record] = records(output)
+    assert record["recipe"]["name"] == "quick"
+    assert record["recipe"]["label_smoothing"] == 0.0
+
+    again = sdabench("eval", "resnet50", "--weights", output, "--output", tmp_path / "eval", "--json")
+    assert again.returncode == 0, again.stderr
+    evaluated = json.loads(again.stdout)
+    assert evaluated["metrics"] == record["metrics"]
+    assert evaluated["weights"]["sha256"] == record["weights"]["sha256"]
+    assert evaluated["recipe"] == record["recipe"]
+    assert evaluated["protocol"]["preprocessing"]["crop"] == 32
+
+
+def test_a_suite_trains_tables_continues_and_keeps_no_checkpoints(textures, recipe, tmp_path):
+    output = tmp_path / "out"
+    options = ["--models", "resnet50", "--models", "ecanet50"]
+    first = run(textures, recipe, output, *options)
+    assert first.returncode == 0, first.stderr
+    assert "fits" in first.stdout
+    assert "not built yet" in first.stdout
+    assert "no accuracy of the README is tested by them" in first.stdout
+    assert "75.20" not in first.stdout
+    [folder] = (output / "training").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "metrics.jsonl", "run.json"]
+
+    second = run(textures, recipe, output, *options, "--seeds", 2, "--keep-checkpoints", "--json")
+    assert second.returncode == 0, second.stderr
+    assert "1 of 2 have a record already." in second.stderr
+    assert "resnet50 seed 1" in second.stderr
+    assert [record["seed"] for record in json.loads(second.stdout)] == [0, 1]
+    assert len(list(output.rglob("model.safetensors"))) == 1
+
+    third = run(textures, recipe, output, *options, "--seeds", 2)
+    values = [record["metrics"]["top1_pct"] for record in records(output)]
+    deviation = abs(values[0] - values[1]) / 2**0.5
+    assert "± std" in third.stdout
+    assert f"{sum(values) / 2:.2f}" in third.stdout
+    assert f"{deviation:.2f}" in third.stdout
+    assert len(records(output)) == 2
+
+    other = run(textures, recipe, output, *options, "--epochs", 1)
+    assert "already" not in other.stderr
+    assert len(records(output)) == 3
+
+
+def test_a_network_that_does_not_fit_ends_the_run_with_3(textures, recipe, tmp_path):
+    recipe.write_text(RECIPE.replace("fit_below: 100.0", "fit_below: 0.001"))
+    result = run(textures, recipe, tmp_path / "out", "--models", "resnet50")
+    assert result.returncode == 3
+    assert "does not fit" in result.stdout
+
+
+def test_a_network_that_diverges_is_a_row_with_its_reason(textures, recipe, tmp_path):
+    recipe.write_text(RECIPE.replace("0.001", "1.0e+18").replace("epochs: 2", "epochs: 20"))
+    result = run(textures, recipe, tmp_path / "out", "--models", "resnet50")
+    assert result.returncode == 5
+    [record] = records(tmp_path / "out")
+    assert record["failure"]["kind"] == "DivergedError"
+    assert "learning rate 1e+18" in " ".join(result.stdout.split())
+
+
+def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
+    output = tmp_path / "out"
+    options = ["--models", "resnet50", "--models", "sda_resnet86", "--dry-run"]
+    result = run(textures, recipe, output, *options)
+    assert result.returncode == 0, result.stderr
+    assert "optimizer.learning_rate 0.001" in " ".join(result.stdout.split())
+    assert not output.exists()
+    plan = json.loads(run(textures, recipe, output, *options, "--json").stdout)
+    small, large = plan["jobs"]
+    assert plan["seconds"] == pytest.approx(small["seconds"] + large["seconds"])
+    # SGD: the weights, and a checkpoint of weights and momentum; 27.2 M parameters of four bytes.
+    assert plan["disk_bytes"] == large["disk_bytes"] == pytest.approx(3 * 4 * 27.22e6, rel=0.01)
+    assert plan["recipe"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("door", ["train", "run"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
+    textures, recipe, tmp_path, door, number
+):
+    recipe.write_text(RECIPE.replace("epochs: 2", "epochs: 30"))
+    output = tmp_path / "out"
+    what = (
+        ["train", "resnet50"]
+        if door == "train"
+        else ["run", "--suite", "classification", "--models", "resnet50"]
+    )
+    options = ["--data", f"synthetic={textures}", "--recipe", recipe, "--output", output, "--workers", 1]
+    command = [sys.executable, "-m", "sdabench", *map(str, [*what, *options])]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(output.rglob("metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal sends it
+    else:
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "Traceback" not in stderr
+    assert "the same command continues" in stderr
+    assert len(list(output.rglob("checkpoint.pt"))) == 1
+    result = sdabench(*what, *options)
+    assert result.returncode == 0, result.stderr
+    assert "going on after epoch" in result.stderr
+    assert records(output)[-1]["training"]["resumed"] == 1
+    assert records(output)[-1]["training"]["steps"] == 60
+
+
+def test_a_full_disk_ends_a_suite_in_one_line(textures, recipe, tmp_path):
+    """No file may grow beyond a megabyte, which weights would."""
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
+        "from sdabench.cli import main; main()"
+    )
+    command = [
+        "run", "--suite", "classification", "--data", f"synthetic={textures}", "--recipe", recipe,
+        "--output", tmp_path / "out", "--models", "resnet50", "--models", "senet50",
+    ]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, command)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "cannot write" in result.stderr
+    assert "model.safetensors: File too large; name another --output" in result.stderr
+    assert "senet50" not in result.stderr
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_data_synth_makes_what_train_takes(tmp_path):
+    out = tmp_path / "made"
+    result = sdabench("data", "synth", "--out", out, "--classes", 3, "--train", 2, "--val", 1, "--size", 32)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"9 images in {out}; use them with --data synthetic={out}\n"
+    assert len(list(out.rglob("*.JPEG"))) == 9
+    shapes = sdabench(
+        "data", "synth", "--out", tmp_path / "d", "--task", "detection", "--train", 2, "--val", 1
+    )
+    assert shapes.returncode == 0, shapes.stderr
+    assert len(list((tmp_path / "d").rglob("*.jpg"))) == 3

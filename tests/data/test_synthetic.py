@@ -1,0 +1,204 @@
+"""Generated datasets: what they hold, that they follow from the seed, and that damage is seen."""
+
+import csv
+import json
+import multiprocessing
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from sdabench.data import synthetic
+from sdabench.data.source import DataSource
+from sdabench.data.synthetic.classification import (
+    ClassificationPlan,
+    read_classification,
+    write_classification,
+)
+from sdabench.data.synthetic.detection import DetectionPlan, run_lengths, write_detection
+from sdabench.data.synthetic.scenes import CLASSES, SHAPES, TexturedObject
+from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.hashing import sha256_of_file, sha256_of_lines
+
+PLAN = ClassificationPlan(classes=10, train_per_class=3, val_per_class=2, image_size=64)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "made"
+    write_classification(folder, PLAN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    write_detection(folder, DetectionPlan(train=60, val=5, image_size=256))
+    return folder
+
+
+def test_it_has_imagenets_layout_and_real_jpeg_files(made):
+    for split, images in (("train", 3), ("val", 2)):
+        folders = sorted((made / split).iterdir())
+        assert [folder.name for folder in folders] == sorted(CLASSES[:10])
+        assert all(len(list(folder.iterdir())) == images for folder in folders)
+    for path in made.rglob("*.JPEG"):
+        with Image.open(path) as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert all(56 <= side <= 72 for side in image.size)
+    listing = read_classification(made, "train")
+    assert listing.num_classes == 10
+    assert [item.label for item in listing.items] == [label for label in range(10) for _ in range(3)]
+
+
+def test_neither_shape_nor_texture_alone_tells_the_class():
+    pairs = [name.split("_") for name in CLASSES[:10]]
+    assert Counter(shape for shape, _ in pairs) == dict.fromkeys(SHAPES, 2)
+    assert Counter(texture for _, texture in pairs) == {"stripes": 5, "checks": 5}
+    assert len(set(CLASSES)) == 20
+
+
+def test_the_stored_size_is_the_drawn_one(made):
+    """Measured on the pixels: the object is where a picture of its background alone would differ."""
+    with (made / "objects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 50
+    assert Counter(row["octave"] for row in rows if "train" in row["path"]) == {"-1": 10, "-2": 10, "-3": 10}
+    for row in rows:
+        size, side = float(row["size_px"]), min(int(row["width"]), int(row["height"]))
+        assert side * 2 ** int(row["octave"]) <= size + 0.01 <= side * 2 ** (int(row["octave"]) + 1) + 0.01
+        with Image.open(made / row["path"]) as image:
+            assert image.size == (int(row["width"]), int(row["height"]))
+        assert size / 2 - 0.01 <= float(row["x_px"]) <= image.size[0] - size / 2 + 0.01
+
+
+@pytest.mark.parametrize("category", CLASSES)
+def test_an_outline_lies_in_its_circle_and_touches_it(category):
+    item = TexturedObject(category, size=40.0, x=100.0, y=50.0, angle=1.234)
+    distances = np.hypot(*(item.outline - [100.0, 50.0]).T)
+    assert distances.max() == pytest.approx(20.0)
+
+
+def test_it_follows_from_the_seed_and_nothing_else(made, tmp_path):
+    write_classification(tmp_path / "again", PLAN)
+    assert (tmp_path / "again" / "dataset.json").read_text() == (made / "dataset.json").read_text()
+    assert (tmp_path / "again" / "objects.csv").read_text() == (made / "objects.csv").read_text()
+    write_classification(tmp_path / "more", ClassificationPlan(20, 5, 1, 64))  # the same images, and more
+    name = "train/star_checks/star_checks_00002.JPEG"
+    assert (tmp_path / "more" / name).read_bytes() == (made / name).read_bytes()
+    write_classification(tmp_path / "other", ClassificationPlan(10, 3, 2, 64, seed=1))
+    assert (tmp_path / "other" / name).read_bytes() != (made / name).read_bytes()
+
+
+def test_the_fingerprint_is_of_the_bytes(made):
+    stated = json.loads((made / "dataset.json").read_text())["splits"]["val"]
+    files = sorted((made / "val").rglob("*.JPEG"))
+    lines = [
+        f"{path.relative_to(made / 'val')}\t{path.stat().st_size}\t{sha256_of_file(path)}" for path in files
+    ]
+    assert stated["fingerprint_sha256"] == sha256_of_lines(lines)
+    assert stated["images"] == len(files) == 20
+
+
+def test_a_dataset_that_changed_is_refused(tmp_path):
+    folder = tmp_path / "d"
+    write_classification(folder, ClassificationPlan(2, 1, 1, 32))
+    next((folder / "val").rglob("*.JPEG")).unlink()
+    with pytest.raises(DataError, match="not those that were made; delete .* and make it anew"):
+        read_classification(folder, "val")
+    assert len(read_classification(folder, "train").items) == 2
+    (folder / "dataset.json").write_text("{}")
+    with pytest.raises(DataError, match="no generated dataset"):
+        read_classification(folder, "train")
+    with pytest.raises(UsageError, match="no dataset folder at .*; 'sdabench data synth"):
+        read_classification(tmp_path / "nowhere", "train")
+
+
+def test_an_interrupted_making_leaves_nothing(tmp_path):
+    def interrupt(images):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_classification(tmp_path / "d", PLAN, interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(UsageError, match="is there already, and not empty"):
+        write_classification(tmp_path, PLAN)
+
+
+def make_default(cache):
+    synthetic.DEFAULT = ClassificationPlan(2, 2, 1, 32)
+    made = []
+    synthetic.default_dataset(made.append)
+    return len(made)
+
+
+def test_the_default_is_made_once_however_many_want_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path))
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert sorted(pool.map(make_default, [tmp_path] * 3)) == [0, 0, 6]
+    assert len(DataSource.parse("synthetic").read("val").items) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(SdabenchError, match="cannot write the default dataset.*set SDABENCH_CACHE"):
+        synthetic.default_dataset()
+
+
+@pytest.mark.parametrize("text", ["imagenet", "imagenet=", "coco=x", "synthetic=", "x", ""])
+def test_words_that_name_no_dataset(text):
+    with pytest.raises(UsageError, match="is not imagenet=PATH, synthetic=PATH or synthetic"):
+        DataSource.parse(text)
+
+
+def test_detection_is_what_pycocotools_reads(shapes, capsys):
+    coco = COCO(str(shapes / "annotations" / "instances_train2017.json"))
+    assert sorted(coco.imgs) == list(range(1, 61))
+    assert coco.getCatIds() == list(range(1, 31, 3))
+    assert len({annotation["id"] for annotation in coco.dataset["annotations"]}) == len(coco.anns)
+    empty = [number for number in coco.imgs if not coco.getAnnIds([number])]
+    assert empty
+    grey = 0
+    for number, entry in coco.imgs.items():
+        with Image.open(shapes / "train2017" / entry["file_name"]) as image:
+            assert image.size == (entry["width"], entry["height"])
+            grey += image.mode == "L"
+        everything = np.zeros((entry["height"], entry["width"]), dtype=int)
+        for annotation in coco.loadAnns(coco.getAnnIds([number])):
+            mask = coco.annToMask(annotation)
+            everything += mask
+            assert mask.sum() == annotation["area"]
+            ys, xs = np.nonzero(mask)
+            x, y, width, height = annotation["bbox"]
+            assert abs(xs.min() - x) <= 2
+            assert abs(xs.max() + 1 - x - width) <= 2
+            assert abs(ys.min() - y) <= 2
+            assert abs(ys.max() + 1 - y - height) <= 2
+        assert everything.max() <= 1, "objects do not cover each other"
+    assert grey
+    crowds = [annotation for annotation in coco.dataset["annotations"] if annotation["iscrowd"]]
+    assert crowds
+    assert all(isinstance(crowd["segmentation"]["counts"], list) for crowd in crowds)
+    areas = [annotation["area"] for annotation in coco.dataset["annotations"]]
+    assert all(np.histogram(areas, [0, 32**2, 96**2, 1e9])[0])
+
+
+@pytest.mark.parametrize("mask", [[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[0, 1], [1, 1]], [[1, 0], [0, 1]]])
+def test_run_lengths_are_cocos(mask):
+    mask = np.array(mask, dtype=np.uint8)
+    rle = {"size": [2, 2], "counts": run_lengths(mask)}
+    assert (coco_mask.decode(coco_mask.frPyObjects(rle, 2, 2)) == mask).all()
+
+
+def test_detection_follows_from_the_seed(shapes, tmp_path):
+    write_detection(tmp_path / "again", DetectionPlan(train=2, val=5, image_size=256))
+    for name in ("annotations/instances_val2017.json", "train2017/000000000002.jpg"):
+        assert (tmp_path / "again" / name).read_bytes() == (shapes / name).read_bytes()

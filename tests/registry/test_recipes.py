@@ -1,0 +1,122 @@
+"""Recipes say what the paper's code does, and learning rates are those worked out by hand."""
+
+from math import pi, sqrt
+
+import pytest
+import torch
+
+from sdabench.errors import RegistryError, UsageError
+from sdabench.registry.recipes import load_recipe, recipe_names
+
+
+def test_the_papers_recipe_is_what_its_code_does():
+    """Values as read from the released code (upstream-training.md among the facts)."""
+    recipe = load_recipe("paper")
+    assert (recipe.epochs, recipe.batch_size, recipe.precision) == (120, 256, "fp32")
+    assert recipe.optimizer.name == "sgd"
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.momentum) == (0.1, 0.9)
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.decay_norms_and_biases) == (1e-4, True)
+    assert not recipe.optimizer.nesterov
+    assert (recipe.schedule.milestones, recipe.schedule.factor) == ([30, 60, 90], 0.1)
+    assert recipe.schedule.warmup_epochs == 0
+    assert recipe.label_smoothing == 0.1
+    assert recipe.augmentation.crop == recipe.validation.crop == 224
+    assert recipe.augmentation.area == (0.08, 1.0)
+    assert recipe.augmentation.aspect == (3 / 4, 4 / 3)
+    assert recipe.augmentation.flip == 0.5
+    assert all(recipe.quirks.model_dump().values())
+    assert recipe.reproduction
+
+
+def test_the_other_imagenet_recipe_is_the_same_without_the_quirks():
+    paper, plain = load_recipe("paper").model_dump(), load_recipe("imagenet-120e").model_dump()
+    assert not any(plain["quirks"].values())
+    assert {key for key in plain if plain[key] != paper[key]} == {"name", "title", "quirks"}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(0, 0.1), (29, 0.1), (30, 0.01), (59, 0.01), (60, 1e-3), (90, 1e-4), (119, 1e-4)]
+)
+def test_the_step_schedule_by_hand(epoch, rate):
+    recipe = load_recipe("imagenet-120e")
+    for step in (epoch * 5005, epoch * 5005 + 5004):
+        assert recipe.learning_rate(step, 5005) == pytest.approx(rate, rel=1e-12)
+
+
+def test_the_step_schedule_is_that_of_pytorch():
+    recipe = load_recipe("imagenet-120e")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    peer = torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60, 90], 0.1)
+    for epoch in range(120):
+        assert recipe.learning_rate(epoch * 7, 7) == pytest.approx(peer.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        peer.step()
+
+
+def test_warm_up_and_cosine_by_hand(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "title: c\nepochs: 10\nbatch_size: 8\noptimizer: {learning_rate: 1.0}\n"
+        "schedule: {kind: cosine, warmup_epochs: 2}\n"
+    )
+    recipe = load_recipe(str(tmp_path / "c.yaml"))
+    # Ten steps an epoch: 20 of warm-up, then 80 of half a cosine.
+    by_hand = {0: 0.05, 9: 0.5, 19: 1.0, 20: 1.0, 40: (1 + sqrt(0.5)) / 2, 60: 0.5, 80: (1 - sqrt(0.5)) / 2}
+    for step, rate in by_hand.items():
+        assert recipe.learning_rate(step, 10) == pytest.approx(rate, abs=1e-12), step
+    assert recipe.learning_rate(99, 10) == pytest.approx((pi / 80) ** 2 / 4, rel=1e-3)
+
+
+def test_ones_own_recipe_extends_another(tmp_path):
+    (tmp_path / "paper.yaml").write_text(
+        "extends: paper\ntitle: mine\nepochs: 3\nquirks: {no_seed: false}\noptimizer: {momentum: 0.8}\n"
+    )
+    mine, paper = load_recipe(str(tmp_path / "paper.yaml")), load_recipe("paper")
+    assert (mine.name, mine.title, mine.epochs) == ("paper", "mine", 3)
+    assert mine.quirks == paper.quirks.model_copy(update={"no_seed": False})
+    assert mine.optimizer == paper.optimizer.model_copy(update={"momentum": 0.8})
+
+
+def test_what_options_change_is_no_reproduction_where_it_matters():
+    recipe = load_recipe("paper")
+    assert recipe.override(epochs=None) == recipe
+    assert recipe.override(precision="bf16", channels_last=True).reproduction
+    smaller = recipe.override(resolution=160)
+    assert (smaller.augmentation.crop, smaller.validation.crop) == (160, 160)
+    assert not smaller.reproduction
+    assert not recipe.override(batch_size=128).reproduction
+
+
+def test_names_that_are_no_recipe():
+    assert recipe_names() == ["demo", "imagenet-120e", "paper", "smoke"]
+    with pytest.raises(UsageError, match="unknown recipe 'papr'; did you mean paper"):
+        load_recipe("papr")
+    with pytest.raises(UsageError, match="unknown recipe 'xyz'; there are demo, imagenet-120e, paper, smoke"):
+        load_recipe("xyz")
+    with pytest.raises(UsageError, match="no recipe file at nowhere.yaml"):
+        load_recipe("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epochs: 0\n", "epochs: Input should be greater than 0"),
+        ("learning_rate: 1\n", "learning_rate: Extra inputs are not permitted"),
+        ("optimizer: {learning_rate: fast}\n", "optimizer: learning_rate: Input should be a valid number"),
+        ("accumulate: 200\n", "a batch of 256 in 200 parts leaves fewer than two images"),
+        ("validation: {every_epochs: 0}\n", "best_epoch_by_validation needs"),
+        ("extends: nothing\n", "extends: no recipe 'nothing' beside it, and none of demo"),
+        ("- a\n", "a recipe is a mapping"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_one_line_that_names_it(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text if text.startswith(("extends", "-")) else f"extends: paper\n{text}")
+    with pytest.raises(RegistryError, match=words) as caught:
+        load_recipe(str(path))
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_that_do_not_go_together():
+    with pytest.raises(UsageError, match="a batch of 64 in 40 parts"):
+        load_recipe("smoke").override(accumulate=40)
