@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+PART_OF_SUITE = "SDABENCH_PART_OF_SUITE"  # set for a suite's processes, which leave some words to it
+
 
 class ExitCode(IntEnum):
     """What the process tells the shell."""

@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from sdabench import __version__
-from sdabench.errors import ExitCode, SdabenchError
+from sdabench.errors import PART_OF_SUITE, ExitCode, SdabenchError
 
 COMMANDS = {
     "list": "The networks, and the tables they stand in.",
@@ -92,8 +92,10 @@ def main() -> NoReturn:
     except SdabenchError as error:
         click.echo(f"Error: {error}", err=True)
         status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped by a signal.", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        if PART_OF_SUITE not in os.environ:  # there the suite says it
+            interrupt = error.__cause__ if isinstance(error, click.Abort) else error
+            click.echo(f"Stopped by a signal. {interrupt or ''}".rstrip(), err=True)
         status = ExitCode.STOPPED
     except (BrokenPipeError, SystemExit):  # the reader of a pipe has left, which click makes an exit
         _abandon_stdout()

@@ -1,7 +1,7 @@
 """``sdabench eval``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +18,9 @@ from sdabench.cli.work import (
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
+
+if TYPE_CHECKING:
+    from sdabench.engine.runs import TrainingRun
 
 EPILOG = """\b
 Examples:
@@ -62,26 +65,22 @@ def command(
     centre. A folder with only some of the 1000 classes is evaluated on the right labels.
     """
     load_registry().network(name)  # an unknown name is an error before anything is read
-    provenance: dict[str, Any] = {}
-    val_images = None
-    if weights is not None and weights.is_dir():
-        from sdabench.engine.runs import WEIGHTS, find_run, read_run
 
-        folder = find_run(weights, name)
-        run = read_run(folder)
-        weights, provenance = folder / run.weights.get("top1_pct", WEIGHTS), run.provenance
+    from sdabench.engine.jobs import EvaluationJob
+
+    run = None
+    if weights is not None and weights.is_dir():
+        weights, run = _of_training(weights, name)
         resolution = resolution or run.recipe.validation.crop
-        if data is None:
-            data, val_images = DataSource.parse(run.data), run.recipe.val_images
+    own = run is not None and data is None
+    if run is not None and own:
+        data = DataSource.parse(run.data)
     if data is None:
         raise UsageError(
             "name the dataset: --data imagenet=PATH, or synthetic; a training of ours has its own"
         )
-
-    from sdabench.engine.jobs import EvaluationJob
-
     source = located(data)
-    split = source.read("val").subset(val_images)
+    split = source.read("val").subset(run.recipe.val_images if run is not None and own else None)
     job = EvaluationJob(
         model=name,
         source=source,
@@ -98,7 +97,9 @@ def command(
     from sdabench.engine.recording import RECORDS, recorded
 
     with progress(name, len(split.items), "images") as advance:
-        record = recorded(job, output, lambda: evaluate(job, output, advance, **provenance))
+        record = recorded(
+            job, output, lambda: evaluate(job, output, advance, **(run.provenance if run else {}))
+        )
     if as_json:
         echo_json(record.as_json())
         return
@@ -108,3 +109,12 @@ def command(
     if not record.weights.trained:
         click.echo("Random weights: this is chance, and says nothing of the network.")
     click.echo(f"Record: {output / RECORDS}")
+
+
+def _of_training(folder: Path, model: str) -> tuple[Path, "TrainingRun"]:
+    """The weights of a training of ours, and what it was."""
+    from sdabench.engine.runs import find_run, read_run
+
+    folder = find_run(folder, model)
+    run = read_run(folder)
+    return folder / run.weights["top1_pct"], run

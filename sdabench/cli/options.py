@@ -10,6 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdabench.registry import SUITE_NAMES, SUITES, load_registry
+from sdabench.report.table import Sheet
+
+SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
 
 suite_option = click.option("--suite", type=click.Choice(SUITE_NAMES), help="All networks of a suite.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else.")
@@ -29,6 +32,17 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 class TableName(click.Choice[str]):
     def __init__(self) -> None:
         super().__init__([table for tables in SUITES.values() for table in tables])
+
+
+def show(sheet: Sheet, form: str) -> None:
+    """Prints a sheet, in one of ``SHEET_FORMATS``."""
+    from sdabench.report import render
+
+    if form == "terminal":
+        render.print_terminal(sheet)
+    else:
+        renderers = {"markdown": render.to_markdown, "latex": render.to_latex, "html": render.to_html}
+        click.echo(renderers[form](sheet))
 
 
 def echo_json(data: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sdabench.cli.options import echo_json, json_option
+from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, show
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
@@ -55,6 +55,7 @@ where it was. One that fails is a row with its reason, and is tried again.
 )  # fmt: skip
 @folder_option(None, "runs/SUITE")
 @click.option("--keep-checkpoints", is_flag=True, help="Keep the weights once the record is written.")
+@click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and an estimate of time and disk.")
 @json_option
 def command(
@@ -62,6 +63,7 @@ def command(
     patterns: tuple[str, ...],
     output: Path | None,
     keep_checkpoints: bool,
+    form: str,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -82,7 +84,6 @@ def command(
 
     from sdabench.engine.suite import Suite
     from sdabench.report.accuracy import accuracy_sheet
-    from sdabench.report.render import print_terminal
 
     job = Suite(jobs, output or Path("runs") / suite, keep_checkpoints)
     if dry_run:
@@ -90,13 +91,13 @@ def command(
         from sdabench.report.plan import plan_sheet
 
         plan = estimate(job)
-        echo_json(plan.as_json()) if as_json else print_terminal(plan_sheet(plan))
+        echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form)
         return
     records = _run(job)
     of_model = {name: [record for record in records if record.model == name] for name in built}
     tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
     sheet, verdicts = accuracy_sheet(tables, names, of_model)
-    echo_json([record.as_json() for record in records]) if as_json else print_terminal(sheet)
+    echo_json([record.as_json() for record in records]) if as_json else show(sheet, form)
     _conclude(records, verdicts)
 
 
@@ -159,8 +160,7 @@ def _run(suite: Any) -> list[Record]:
     except DataError:  # the network's own process has printed it
         raise click.exceptions.Exit(ExitCode.INTEGRITY) from None
     except KeyboardInterrupt:
-        click.echo(f"What is done is in {suite.output}; the same command continues.", err=True)
-        raise
+        raise KeyboardInterrupt(f"What is done is in {suite.output}; the same command continues.") from None
     return records
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from sdabench.cli.options import TableName, echo_json, progress
+from sdabench.cli.options import SHEET_FORMATS, TableName, echo_json, progress, show
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 
-FORMATS = ("terminal", "markdown", "latex", "csv", "json", "html")
+FORMATS = (*SHEET_FORMATS, "csv", "json")
 EPILOG = """\b
 Examples:
   sdabench table classification-multiscale
@@ -55,15 +55,9 @@ def command(table: str, form: str, folders: tuple[Path, ...], recount: bool) -> 
     if form == "json":
         echo_json({"table": table, "rows": [row.as_json() for row in rows]})
         return
-    from sdabench.report import render
     from sdabench.report.comparison import comparison_csv, comparison_sheet
 
     if form == "csv":
         click.echo(comparison_csv(wanted, rows), nl=False)
         return
-    sheet = comparison_sheet(wanted, rows)
-    if form == "terminal":
-        render.print_terminal(sheet)
-    else:
-        renderers = {"markdown": render.to_markdown, "latex": render.to_latex, "html": render.to_html}
-        click.echo(renderers[form](sheet))
+    show(comparison_sheet(wanted, rows), form)

@@ -79,8 +79,7 @@ def command(
     try:
         record = recorded(job, output, work)
     except KeyboardInterrupt:
-        click.echo(f"What is done is in {output}; the same command continues.", err=True)
-        raise
+        raise KeyboardInterrupt(f"What is done is in {output}; the same command continues.") from None
     if as_json:
         echo_json(record.as_json())
         return

@@ -134,7 +134,8 @@ def predict(
         if not logits.isfinite().all():
             worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
             path = job.split.items[batch.indices[worst]].path
-            raise SdabenchError(f"the network's output for {path} is not finite; try --amp off")
+            hint = "its weights are of no use" if job.precision == "fp32" else "try --amp off"
+            raise SdabenchError(f"the network's output for {path} is not finite; {hint}")
         indices = torch.tensor(batch.indices)
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices.cpu()
         top5[indices, : best.shape[1]] = best

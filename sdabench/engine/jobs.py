@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
+
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
+from sdabench.engine.files import writing
 from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.evidence.records import Protocol as RecordProtocol
 from sdabench.hashing import sha256_of_file, sha256_of_lines
@@ -61,7 +64,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """One network on a split. ``about`` is what a record should say of the training behind the weights."""
+    """One network on a split."""
 
     model: str
     source: DataSource
@@ -196,9 +199,5 @@ class TrainingJob:
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """The resolved recipe as a file that ``--recipe`` takes."""
-    import yaml
-
-    from sdabench.engine.files import writing
-
     with writing(path) as file:
         file.write(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from sdabench.engine.jobs import Job
+from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.errors import SdabenchError
 from sdabench.evidence.records import Failure, Record, append_line
 
@@ -23,7 +23,8 @@ def recorded(job: Job, output: Path, work: Callable[[], Record]) -> Record:
     try:
         record = work()
     except Exception as error:
-        failure = failure_of(error, job.batch_size)
+        training = isinstance(job, TrainingJob)
+        failure = failure_of(error, "a larger --accumulate" if training else "a smaller --batch-size")
         append_line(path, job.question.failed(failure).as_json())
         if isinstance(error, SdabenchError):
             raise
@@ -32,10 +33,14 @@ def recorded(job: Job, output: Path, work: Callable[[], Record]) -> Record:
     return record
 
 
-def failure_of(error: Exception, batch_size: int) -> Failure:
-    """What an error means for a record; with its traceback if nobody expected it."""
+def failure_of(error: Exception, for_memory: str) -> Failure:
+    """What an error means for a record; with its traceback if nobody expected it.
+
+    Args:
+        for_memory: what to try where there is too little.
+    """
     kind, message = type(error).__name__, " ".join(str(error).split())
     if "out of memory" in message or "can't allocate memory" in message or isinstance(error, MemoryError):
-        kind, message = "out of memory", f"try a --batch-size below {batch_size} ({message[:150]})"
+        kind, message = "out of memory", f"try {for_memory} ({message[:150]})"
     trace = None if isinstance(error, SdabenchError) else "".join(traceback.format_exception(error))
     return Failure(kind=kind, message=message, traceback=trace)

@@ -13,7 +13,7 @@ from sdabench.engine.files import holding
 from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.engine.recording import RECORDS
 from sdabench.engine.runs import TRAININGS, trained_weights
-from sdabench.errors import DataError, ExitCode, OutputError, SdabenchError
+from sdabench.errors import PART_OF_SUITE, DataError, ExitCode, OutputError, SdabenchError
 from sdabench.evidence.records import Failure, Record, append_line, read_lines
 
 PYTHON = (sys.executable, "-P")  # -P: no module of the current directory gets in
@@ -107,7 +107,8 @@ def _run_process(command: list[str]) -> int:
 def own_environment() -> dict[str, str]:
     """The environment for a network's process, in which it finds this very package."""
     own = str(Path(sdabench.__file__).parents[1])
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path, PART_OF_SUITE: "1"}
 
 
 def _cause(status: int) -> str:
@@ -115,5 +116,9 @@ def _cause(status: int) -> str:
     if status >= 0:
         return f"the process ended with exit code {status} before it could write a record"
     name = signal.Signals(-status).name
-    hint = ", most often for want of memory: try a smaller --batch-size" if name == "SIGKILL" else ""
+    hint = (
+        ", most often for want of memory: try a smaller --batch-size, or --accumulate"
+        if name == "SIGKILL"
+        else ""
+    )
     return f"the process was ended by {name}{hint}"

@@ -149,12 +149,11 @@ class Trainer:
                 labels.to(self.device, non_blocking=True),
             )
 
-    def end_epoch(self) -> float:
-        """The mean loss of the epoch that has just ended; the sums start again."""
+    def end_epoch(self) -> None:
+        """Keeps the mean loss of the epoch that has just ended; the sums start again."""
         progress = self.progress
         progress.last_loss = progress.epoch_loss / progress.epoch_images
         progress.epoch_loss, progress.epoch_images = 0.0, 0
-        return progress.last_loss
 
     def validate(self) -> dict[str, float]:
         """The metrics on the evaluated images, in percent."""
@@ -315,8 +314,9 @@ def train(
             raise DivergedError(f"{error}; {last if there else 'there is no checkpoint yet'}") from None
         trainer.save_weights(folder / WEIGHTS)
         best = trainer.progress.best_epochs
-        weights = {metric: f"best-{metric}.safetensors" if metric in best else WEIGHTS for metric in METRICS}
+        weights = {metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in METRICS}
         run.model_copy(update={"training": trainer.result(), "weights": weights}).save(folder)
+        _drop_former_best(trainer, folder)
         if stopped:
             raise KeyboardInterrupt
     return folder
@@ -355,6 +355,7 @@ def _run_steps(
             over = progress.step == per_epoch * recipe.epochs
             if not over and (stop_asked() or since > CHECKPOINT_SECONDS / (10 if ended else 1)):
                 trainer.save(folder / CHECKPOINT)
+                _drop_former_best(trainer, folder)
                 saved = time.monotonic()
                 if stop_asked():
                     raise KeyboardInterrupt
@@ -379,8 +380,20 @@ def _validate(trainer: Trainer, folder: Path) -> dict[str, float]:
         for metric, value in metrics.items():
             if value > trainer.progress.best.get(metric, -1.0):
                 trainer.progress.best[metric], trainer.progress.best_epochs[metric] = value, epoch
-                trainer.save_weights(folder / f"best-{metric}.safetensors")
+                trainer.save_weights(folder / best_weights(metric, epoch))
     return metrics
+
+
+def best_weights(metric: str, epoch: int) -> str:
+    """The file of the best weights so far; an earlier one stays until a checkpoint knows of this."""
+    return f"best-{metric}-epoch{epoch}.safetensors"
+
+
+def _drop_former_best(trainer: Trainer, folder: Path) -> None:
+    current = {best_weights(*item) for item in trainer.progress.best_epochs.items()}
+    for path in folder.glob("best-*.safetensors"):
+        if path.name not in current:
+            path.unlink()
 
 
 def load_training_batches(trainer: Trainer) -> Iterator[Batch]:

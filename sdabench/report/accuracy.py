@@ -184,7 +184,7 @@ def describe_dataset(dataset: DatasetInfo) -> str:
         what = "validation" if dataset.split == "val" else "training"
         return f"the ImageNet {what} set ({dataset.samples:,} images)"
     if dataset.name == "synthetic":
-        return f"{dataset.samples:,} generated images of {dataset.classes} classes, in {dataset.root}"
+        return f"{dataset.samples:,} generated images of {dataset.classes} classes"
     return f"{dataset.samples:,} images of {dataset.classes} of the 1000 classes, in {dataset.root}"
 
 

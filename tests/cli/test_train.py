@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import time
 
 import pytest
 
+from sdabench.cli.work import recipe_from
+from sdabench.data.source import DataSource
+from sdabench.registry.recipes import load_recipe
 from tests.support import sdabench
 
 RECIPE = """\
@@ -202,3 +206,32 @@ def test_data_synth_makes_what_train_takes(tmp_path):
     )
     assert shapes.returncode == 0, shapes.stderr
     assert len(list((tmp_path / "d").rglob("*.jpg"))) == 3
+
+
+def test_imagenet_is_trained_on_with_what_the_options_say(imagenet, tmp_path):
+    shutil.copytree(imagenet / "val", imagenet / "train")
+    recipe = tmp_path / "gentle.yaml"
+    recipe.write_text("extends: paper\ntitle: paper, gently\noptimizer: {learning_rate: 0.001}\n")
+    options = ["--recipe", recipe, "--epochs", 1, "--batch-size", 4, "--resolution", 64, "--amp", "bf16"]
+    options += ["--channels-last", "--accumulate", 2, "--workers", 1, "--output", tmp_path / "o", "--json"]
+    result = sdabench("train", "resnet50", "--data", f"imagenet={imagenet}", *options)
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)
+    used = record["recipe"]
+    assert (used["name"], used["reproduction"], used["epochs"]) == ("gentle", False, 1)
+    assert (used["precision"], used["channels_last"], used["accumulate"]) == ("bf16", True, 2)
+    assert record["protocol"]["precision"] == "fp32"
+    assert record["training"]["steps"] == 1  # the last two of six images are too few for two parts
+    assert record["train_dataset"]["samples"] == record["dataset"]["samples"] == 6
+    assert (record["dataset"]["name"], record["dataset"]["classes"]) == ("imagenet", 3)
+
+
+@pytest.mark.parametrize(("data", "recipe"), [("imagenet=x", "paper"), ("synthetic", "smoke")])
+def test_each_dataset_has_its_usual_recipe(data, recipe):
+    assert recipe_from(DataSource.parse(data), None, None) == load_recipe(recipe)
+
+
+def test_a_training_set_that_is_not_there(imagenet):
+    result = sdabench("train", "resnet50", "--data", f"imagenet={imagenet}")
+    assert result.returncode == 2
+    assert f"no dataset folder at {imagenet}/train" in result.stderr

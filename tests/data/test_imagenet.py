@@ -176,3 +176,29 @@ def test_names_that_are_not_utf8_are_read_and_fingerprinted(imagenet):
     split = read_imagenet(imagenet)
     assert len(split.describe(["x"] * 6).fingerprint_sha256) == 64
     assert EvaluationImages(split, Preprocessing())[0].image.shape == (3, 224, 224)
+
+
+def test_a_file_is_what_it_holds_not_what_its_name_says(tmp_path):
+    """ImageNet has such files: a PNG called .JPEG, a CMYK JPEG."""
+    folder = tmp_path / "n01440764"
+    folder.mkdir()
+    blue = Image.new("RGB", (64, 64), (0, 0, 255))
+    blue.save(folder / "a.JPEG", format="PNG")
+    blue.convert("CMYK").save(folder / "b.JPEG", quality=100)
+    first, second = (EvaluationImages(read_imagenet(tmp_path), Preprocessing())[n].image for n in (0, 1))
+    torch.testing.assert_close(first, second, atol=0.1, rtol=0)
+    assert first[2].mean() > 2 > 0 > first[0].mean()
+
+
+def test_an_exif_rotation_is_ignored_as_usual(tmp_path):
+    folder = tmp_path / "n01440764"
+    folder.mkdir()
+    image = Image.linear_gradient("L").convert("RGB")  # dark above, light below
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(folder / "plain.png")
+    image.save(folder / "turned.JPEG", quality=100, exif=exif)
+    with Image.open(folder / "turned.JPEG") as saved:
+        assert saved.getexif()[0x0112] == 6
+    plain, turned = (EvaluationImages(read_imagenet(tmp_path), Preprocessing())[n].image for n in (0, 1))
+    torch.testing.assert_close(plain, turned, atol=0.1, rtol=0)

@@ -100,7 +100,7 @@ def test_the_fingerprint_is_of_the_bytes(made):
         f"{path.relative_to(made / 'val')}\t{path.stat().st_size}\t{sha256_of_file(path)}" for path in files
     ]
     assert stated["fingerprint_sha256"] == sha256_of_lines(lines)
-    assert stated["images"] == len(files) == 20
+    assert stated["files"] == len(files) == 20
 
 
 def test_a_dataset_that_changed_is_refused(tmp_path):
@@ -202,3 +202,9 @@ def test_detection_follows_from_the_seed(shapes, tmp_path):
     write_detection(tmp_path / "again", DetectionPlan(train=2, val=5, image_size=256))
     for name in ("annotations/instances_val2017.json", "train2017/000000000002.jpg"):
         assert (tmp_path / "again" / name).read_bytes() == (shapes / name).read_bytes()
+    first, second = (
+        json.loads((folder / "dataset.json").read_text()) for folder in (shapes, tmp_path / "again")
+    )
+    assert first["splits"]["val"] == second["splits"]["val"]
+    assert first["splits"]["val"]["files"] == 6
+    assert first["splits"]["train"]["fingerprint_sha256"] != second["splits"]["train"]["fingerprint_sha256"]

@@ -259,7 +259,7 @@ def test_the_quirk_of_the_best_epochs_keeps_their_weights(textures, tmp_path):
     for metric in ("top1_pct", "top5_pct"):
         values = [line[metric] for line in lines]
         assert run.training.best_epochs[metric] == values.index(max(values)) + 1
-        assert run.weights[metric] == f"best-{metric}.safetensors"
+        assert run.weights[metric] == f"best-{metric}-epoch{run.training.best_epochs[metric]}.safetensors"
         assert record.metrics[metric] == max(values)
 
 

@@ -5,7 +5,6 @@ Beside the images lie ``objects.csv`` (where each image's object is, and how lar
 """
 
 import csv
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import degrees
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from sdabench.data.folders import ImageSplit, SplitName, list_images
-from sdabench.data.synthetic.files import building, save_image
+from sdabench.data.synthetic.files import MANIFEST, Manifest, SplitManifest, building, save_image
 from sdabench.data.synthetic.scenes import (
     CLASSES,
     TexturedObject,
@@ -28,7 +27,6 @@ from sdabench.data.synthetic.scenes import (
 from sdabench.errors import DataError, UsageError
 
 GENERATOR = "synthetic/1"  # another number whenever another picture comes out
-MANIFEST = "dataset.json"
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 OBJECT_COLUMNS = ("path", "class", "octave", "size_px", "x_px", "y_px", "angle_deg", "width", "height")
 OCTAVES = (-1, -2, -3)  # the object's size: from half the image's short side to all of it, and so on
@@ -65,22 +63,6 @@ class ClassificationPlan:
         return self.classes * sum(self.images.values())
 
 
-class SplitManifest(BaseModel):
-    images: int
-    listing_sha256: str
-    fingerprint_sha256: str
-
-
-class Manifest(BaseModel):
-    """``dataset.json``."""
-
-    generator: str
-    task: str
-    seed: int
-    classes: list[str]
-    splits: dict[SplitName, SplitManifest]
-
-
 @dataclass(frozen=True)
 class _Job:
     plan: ClassificationPlan
@@ -90,7 +72,8 @@ class _Job:
 
     @property
     def path(self) -> str:
-        return f"{self.split}/{self.category}/{self.category}_{self.number:05d}.JPEG"
+        """In the folder of its split."""
+        return f"{self.category}/{self.category}_{self.number:05d}.JPEG"
 
     def draw(self, folder: Path) -> tuple[str, dict[str, Any]]:
         """Writes the image; returns its sha256 and its line of ``objects.csv``."""
@@ -103,12 +86,14 @@ class _Job:
         item = place_object(rng, self.category, width, height, size)
         canvas = paint_background(rng, width, height)
         paint_object(rng, canvas, item)
-        data = save_image(to_image(canvas), folder / self.path, quality=int(rng.integers(85, 96)))
-        return hashlib.sha256(data).hexdigest(), self._describe(item, octave, width, height)
+        digest = save_image(
+            to_image(canvas), folder / self.split / self.path, quality=int(rng.integers(85, 96))
+        )
+        return digest, self._describe(item, octave, width, height)
 
     def _describe(self, item: TexturedObject, octave: int, width: int, height: int) -> dict[str, Any]:
         return {
-            "path": self.path,
+            "path": f"{self.split}/{self.path}",
             "class": self.category,
             "octave": octave,
             "size_px": round(item.size, 2),
@@ -142,35 +127,23 @@ def write_classification(
         for split in SPLITS:
             for category in plan.categories:
                 (part / split / category).mkdir(parents=True)
-        digests = {}
+        digests: dict[SplitName, dict[str, str]] = {split: {} for split in SPLITS}
         with (part / "objects.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, OBJECT_COLUMNS, lineterminator="\n")
             writer.writeheader()
             for job in jobs:
-                digests[job.path], line = job.draw(part)
+                digests[job.split][job.path], line = job.draw(part)
                 writer.writerow(line)
                 advance(1)
-        (part / MANIFEST).write_text(_manifest(part, plan, digests).model_dump_json(indent=1) + "\n")
-
-
-def _manifest(folder: Path, plan: ClassificationPlan, digests: dict[str, str]) -> Manifest:
-    splits = {}
-    for split in SPLITS:
-        listing = _list(folder, split, plan.categories)
-        info = listing.describe([digests[f"{split}/{item.path}"] for item in listing.items])
-        assert info.fingerprint_sha256 is not None
-        splits[split] = SplitManifest(
-            images=info.samples,
-            listing_sha256=info.listing_sha256,
-            fingerprint_sha256=info.fingerprint_sha256,
+        splits = {split: SplitManifest.of(part / split, digests[split]) for split in SPLITS}
+        manifest = Manifest(
+            generator=plan.generator,
+            task="classification",
+            seed=plan.seed,
+            classes=plan.categories,
+            splits=splits,
         )
-    return Manifest(
-        generator=plan.generator,
-        task="classification",
-        seed=plan.seed,
-        classes=plan.categories,
-        splits=splits,
-    )
+        manifest.save(part)
 
 
 def read_classification(folder: Path, split: SplitName) -> ImageSplit:

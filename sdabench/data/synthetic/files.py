@@ -1,14 +1,53 @@
-"""Writing a generated dataset: as a whole or not at all."""
+"""Writing a generated dataset: as a whole or not at all, with ``dataset.json`` to know it by."""
 
+import hashlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
+from pydantic import BaseModel
 
+from sdabench.data.folders import SplitName
 from sdabench.errors import UsageError
+from sdabench.hashing import sha256_of_lines
+
+MANIFEST = "dataset.json"
+
+
+class SplitManifest(BaseModel):
+    """``listing_sha256`` covers paths and sizes, ``fingerprint_sha256`` the bytes too."""
+
+    files: int
+    listing_sha256: str
+    fingerprint_sha256: str
+
+    @classmethod
+    def of(cls, root: Path, digests: Mapping[str, str]) -> "SplitManifest":
+        """Of files by their paths under ``root``, with their sha256."""
+        sized = [f"{path}\t{(root / path).stat().st_size}" for path in sorted(digests)]
+        return cls(
+            files=len(digests),
+            listing_sha256=sha256_of_lines(sized),
+            fingerprint_sha256=sha256_of_lines(
+                f"{line}\t{digests[path]}" for line, path in zip(sized, sorted(digests), strict=True)
+            ),
+        )
+
+
+class Manifest(BaseModel):
+    """``dataset.json``: what was made, from which seed."""
+
+    generator: str
+    task: str
+    seed: int
+    classes: list[str]
+    splits: dict[SplitName, SplitManifest]
+
+    def save(self, folder: Path) -> None:
+        (folder / MANIFEST).write_text(self.model_dump_json(indent=1) + "\n")
 
 
 @contextmanager
@@ -30,10 +69,10 @@ def building(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def save_image(image: Image.Image, path: Path, quality: int) -> bytes:
-    """Writes a JPEG file, and returns its bytes."""
+def save_image(image: Image.Image, path: Path, quality: int) -> str:
+    """Writes a JPEG file, and returns its sha256."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     data = buffer.getvalue()
     path.write_bytes(data)
-    return data
+    return hashlib.sha256(data).hexdigest()
