@@ -1,5 +1,7 @@
 """What several tests need."""
 
+import os
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -28,6 +30,19 @@ def sdabench(
     """The real program in a process of its own."""
     command = [sys.executable, *interpreter, "-m", "sdabench", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+
+
+def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """What a process that leads its group says when a signal stops it, with exit code 75."""
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal sends it
+    else:
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "Traceback" not in stderr
+    assert stderr.count("Stopped by a signal.") == 1
+    return stderr
 
 
 def make_imagenet(root: Path, classes: int = 3, images: int = 2) -> Path:

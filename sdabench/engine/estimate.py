@@ -12,7 +12,7 @@ from sdabench.complexity import count as fresh_count
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.engine.suite import PYTHON, Suite, own_environment
-from sdabench.engine.train import build_optimizer
+from sdabench.engine.trainer import build_optimizer
 from sdabench.evidence.counts import stored_counts
 from sdabench.models.build import create_model
 

@@ -21,6 +21,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "Δ": r"$\Delta$",
     "−": "$-$",
+    "±": r"$\pm$",
     "×": r"$\times$",
     "…": r"\dots{}",
     "<": r"\textless{}",

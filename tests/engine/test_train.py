@@ -19,7 +19,8 @@ from sdabench.data.source import DataSource
 from sdabench.engine.evaluate import evaluate_training
 from sdabench.engine.jobs import Machine, TrainingJob
 from sdabench.engine.runs import find_run, read_run
-from sdabench.engine.train import DivergedError, Trainer, load_training_batches, train
+from sdabench.engine.train import train
+from sdabench.engine.trainer import DivergedError, Trainer, load_training_batches
 from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
 from sdabench.registry.recipes import Recipe
 
