@@ -16,6 +16,9 @@ from sdabench.models import list_models
 
 FACTS = Path(__file__).parent / "facts"
 BUILT = list_models()
+SAMPLE = Path(
+    os.environ.get("SDABENCH_IMAGENET_SAMPLE", Path(__file__).parents[2] / "shared/data/imagenet-sample")
+)
 
 
 @cache

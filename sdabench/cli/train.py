@@ -16,6 +16,7 @@ from sdabench.cli.work import (
     with_options,
 )
 from sdabench.data.source import DataSource
+from sdabench.errors import ExitCode
 from sdabench.registry import load_registry
 
 EPILOG = """\b
@@ -82,10 +83,12 @@ def command(
         raise KeyboardInterrupt(f"What is done is in {output}; the same command continues.") from None
     if as_json:
         echo_json(record.as_json())
-        return
-    from sdabench.engine.runs import TRAININGS
-    from sdabench.report.accuracy import describe_metrics, describe_training
+    else:
+        from sdabench.engine.runs import TRAININGS
+        from sdabench.report.accuracy import describe_metrics, describe_training
 
-    click.echo(describe_training(record))
-    click.echo(describe_metrics(record))
-    click.echo(f"Training: {output / TRAININGS / job.name}\nRecord: {output / RECORDS}")
+        click.echo(describe_training(record))
+        click.echo(describe_metrics(record))
+        click.echo(f"Training: {output / TRAININGS / job.name}\nRecord: {output / RECORDS}")
+    if record.training is not None and record.training.fits is False:
+        raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -126,9 +126,13 @@ class Record(Part):
     @property
     def question(self) -> str:
         """A digest of what was asked: model, task, data, protocol, weights, seed and recipe."""
-        asked = self.model_dump_json(include={"model", "task", "protocol", "seed", "recipe"})
+        asked = self.model_dump(mode="json", include={"model", "task", "protocol", "seed", "recipe"})
+        for words in ("title", "source"):
+            (asked["recipe"] or {}).pop(words, None)
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
-        return sha256_of_lines([asked, self.dataset.listing_sha256, trained_on, self.weights.identity or ""])
+        return sha256_of_lines(
+            [json.dumps(asked), self.dataset.listing_sha256, trained_on, self.weights.identity or ""]
+        )
 
     def failed(self, failure: Failure) -> "Record":
         """The same question, with no answer but a reason."""

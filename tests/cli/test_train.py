@@ -112,6 +112,9 @@ def test_a_network_that_does_not_fit_ends_the_run_with_3(textures, recipe, tmp_p
     result = run(textures, recipe, tmp_path / "out", "--models", "resnet50")
     assert result.returncode == 3
     assert "does not fit" in result.stdout
+    alone = train(textures, recipe, tmp_path / "alone")
+    assert alone.returncode == 3
+    assert "which does not fit them" in alone.stdout
 
 
 def test_a_network_that_diverges_is_a_row_with_its_reason(textures, recipe, tmp_path):

@@ -12,10 +12,7 @@ from sdabench.data.folders import Item
 from sdabench.data.imagenet import class_indices, is_training_set, is_validation_set, read_imagenet
 from sdabench.data.images import Batch, EvaluationImages, collate
 from sdabench.errors import DataError, UsageError
-
-SAMPLE = Path(
-    os.environ.get("SDABENCH_IMAGENET_SAMPLE", Path(__file__).parents[3] / "shared/data/imagenet-sample")
-)
+from tests.support import SAMPLE
 
 
 def test_the_thousand_classes_are_in_their_standard_order():

@@ -23,6 +23,7 @@ from sdabench.engine.train import train
 from sdabench.engine.trainer import DivergedError, Trainer, load_training_batches
 from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
 from sdabench.registry.recipes import Recipe
+from tests.support import SAMPLE
 
 RECIPE = {
     "name": "test",
@@ -381,6 +382,19 @@ def test_the_weights_of_a_run_are_found_by_its_folder_or_the_one_above(textures,
     (folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="were deleted"):
         find_run(folder, "resnet50")
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
+def test_real_images_are_trained_on(tmp_path):
+    """ImageNet's own files, some grey and some CMYK among them, with the thousand classes."""
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(SAMPLE / "val")
+    recipe = Recipe.model_validate(RECIPE | {"epochs": 1, "batch_size": 50})
+    job = TrainingJob.of("resnet50", DataSource("imagenet", tmp_path), recipe, machine=Machine(workers=2))
+    record = evaluate_training(job, train(job, tmp_path), tmp_path)
+    assert record.training.steps == 4
+    assert record.training.first_loss == pytest.approx(math.log(1000), abs=0.7)
+    assert (record.samples, record.train_dataset.samples) == (200, 200)
 
 
 def test_tensorboard_gets_what_the_log_gets(textures, tmp_path):

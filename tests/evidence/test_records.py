@@ -123,10 +123,12 @@ def test_a_record_answers_the_same_question_only():
         {"weights": Weights(source="random")},
         {"dataset": DATASET.model_copy(update={"listing_sha256": "d" * 64})},
         {"protocol": SMALLER},
-        {"recipe": {"epochs": 1}},
+        {"recipe": {"epochs": 1, "title": "a"}},
         {"train_dataset": TRAINING_SET},
     ):
         assert record(**change).question != question, change
     assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).question == question
+    told = [record(recipe={"epochs": 1, "title": title, "source": ""}).question for title in "ab"]
+    assert told[0] == told[1]
     trained = [record(weights=Weights(source="training", sha256=digest)).question for digest in "ab"]
     assert trained[0] == trained[1] != question
