@@ -2,7 +2,8 @@
 
 from enum import IntEnum
 
-PART_OF_SUITE = "SDABENCH_PART_OF_SUITE"  # set for a suite's processes, which leave some words to it
+# Tells a suite's processes its own number: they leave some words to it, and stop when it is gone.
+PART_OF_SUITE = "SDABENCH_PART_OF_SUITE"
 
 
 class ExitCode(IntEnum):

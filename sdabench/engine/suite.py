@@ -108,7 +108,7 @@ def own_environment() -> dict[str, str]:
     """The environment for a network's process, in which it finds this very package."""
     own = str(Path(sdabench.__file__).parents[1])
     path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, PART_OF_SUITE: "1"}
+    return os.environ | {"PYTHONPATH": path, PART_OF_SUITE: str(os.getpid())}
 
 
 def _cause(status: int) -> str:

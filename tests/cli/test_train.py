@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from filelock import FileLock
 
 from sdabench.cli.work import recipe_from
 from sdabench.data.source import DataSource
@@ -51,6 +52,12 @@ def run(textures, recipe, output, *options):
         "run", "--suite", "classification", "--data", f"synthetic={textures}", "--recipe", recipe,
         "--output", output, *options,
     )  # fmt: skip
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def records(output):
@@ -156,9 +163,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     options = ["--data", f"synthetic={textures}", "--recipe", recipe, "--output", output, "--workers", 1]
     command = [sys.executable, "-m", "sdabench", *map(str, [*what, *options])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(output.rglob("metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: list(output.rglob("metrics.jsonl")))
     assert stopped(process, number).endswith("the same command continues.\n")
     assert len(list(output.rglob("checkpoint.pt"))) == 1
     result = sdabench(*what, *options)
@@ -166,6 +171,24 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     assert "going on after epoch" in result.stderr
     assert records(output)[-1]["training"]["resumed"] == 1
     assert records(output)[-1]["training"]["steps"] == 60
+
+
+def test_a_killed_suite_leaves_a_checkpoint_and_continues(textures, recipe, tmp_path):
+    recipe.write_text(RECIPE.replace("epochs: 2", "epochs: 30"))
+    output = tmp_path / "out"
+    options = ["--suite", "classification", "--models", "resnet50", "--data", f"synthetic={textures}"]
+    options += ["--recipe", recipe, "--output", output]
+    process = subprocess.Popen([sys.executable, "-m", "sdabench", "run", *map(str, options)])
+    wait_for(lambda: list(output.rglob("metrics.jsonl")))
+    process.kill()
+    process.wait()
+    wait_for(lambda: list(output.rglob("checkpoint.pt")))
+    [lock] = (output / "training").glob("*/.lock")
+    with FileLock(lock, timeout=60):
+        pass  # the network's process has ended
+    result = sdabench("run", *options)
+    assert result.returncode == 0, result.stderr
+    assert records(output)[-1]["training"]["resumed"] == 1
 
 
 def test_a_full_disk_ends_a_suite_in_one_line(textures, recipe, tmp_path):
