@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -49,17 +49,21 @@ def echo_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
-class Advance(Protocol):
-    """Moves a bar on by some steps; ``note`` says where the work is."""
+class Advance:
+    """Moves a bar on by some steps; ``note`` says where the work is. Here there is no bar."""
 
     def __call__(self, steps: int, note: str = "") -> None: ...
+
+    def say(self, line: str) -> None:
+        """A line on stderr, above the bar."""
+        click.echo(line, err=True)
 
 
 @contextmanager
 def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar with rate and time left on stderr, if that is a terminal; yields what advances it."""
     if not sys.stderr.isatty():
-        yield lambda steps, note="": None
+        yield Advance()
         return
     from rich.console import Console
     from rich.progress import (
@@ -88,7 +92,12 @@ def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(steps: int, note: str = "") -> None:
-            bar.update(task, advance=steps, description=f"{description}  {note}" if note else description)
+        class Moving(Advance):
+            def __call__(self, steps: int, note: str = "") -> None:
+                words = f"{description}  {note}" if note else description
+                bar.update(task, advance=steps, description=words)
 
-        yield advance
+            def say(self, line: str) -> None:
+                bar.console.print(Text(line))
+
+        yield Moving()

@@ -73,7 +73,7 @@ def command(
 
     def work() -> Record:
         with progress(name, job.images, "images") as advance:
-            folder = train(job, output, advance, lambda line: click.echo(line, err=True), tensorboard)
+            folder = train(job, output, advance, advance.say, tensorboard)
         with progress(f"{name}  evaluation", len(job.split.items), "images") as advance:
             return evaluate_training(job, folder, output, advance)
 
