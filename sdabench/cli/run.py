@@ -87,8 +87,8 @@ def command(
 
     job = Suite(jobs, output or Path("runs") / suite, keep_checkpoints)
     if dry_run:
+        from sdabench.cli.plan import plan_sheet
         from sdabench.engine.estimate import estimate
-        from sdabench.report.plan import plan_sheet
 
         plan = estimate(job)
         echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form)
