@@ -68,19 +68,16 @@ def command(
 
     from sdabench.engine.jobs import EvaluationJob
 
-    run = None
-    if weights is not None and weights.is_dir():
-        weights, run = _of_training(weights, name)
-        resolution = resolution or run.recipe.validation.crop
-    own = run is not None and data is None
-    if run is not None and own:
-        data = DataSource.parse(run.data)
+    weights, run = _training_behind(weights, name)
+    own = run if data is None else None  # a training of ours is evaluated on what it was made for
     if data is None:
-        raise UsageError(
-            "name the dataset: --data imagenet=PATH, or synthetic; a training of ours has its own"
-        )
+        if own is None:
+            raise UsageError(
+                "name the dataset: --data imagenet=PATH, or synthetic; a training of ours has its own"
+            )
+        data = DataSource.parse(own.data)
     source = located(data)
-    split = source.read("val").subset(run.recipe.val_images if run is not None and own else None)
+    split = source.read("val").subset(own.recipe.val_images if own else None)
     job = EvaluationJob(
         model=name,
         source=source,
@@ -90,7 +87,7 @@ def command(
         batch_size=batch_size or 64,
         precision=precision_of(amp),  # type: ignore[arg-type]
         channels_last=bool(channels_last),
-        resolution=resolution or 224,
+        resolution=resolution or (run.recipe.validation.crop if run else 224),
         seed=seed,
     )
     from sdabench.engine.evaluate import evaluate
@@ -111,10 +108,12 @@ def command(
     click.echo(f"Record: {output / RECORDS}")
 
 
-def _of_training(folder: Path, model: str) -> tuple[Path, "TrainingRun"]:
-    """The weights of a training of ours, and what it was."""
+def _training_behind(weights: Path | None, model: str) -> tuple[Path | None, "TrainingRun | None"]:
+    """The file of weights; if they are given as the folder of a training of ours, also what that was."""
+    if weights is None or not weights.is_dir():
+        return weights, None
     from sdabench.engine.runs import find_run, read_run
 
-    folder = find_run(folder, model)
+    folder = find_run(weights, model)
     run = read_run(folder)
     return folder / run.weights["top1_pct"], run

@@ -148,8 +148,7 @@ def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
     assert plan["recipe"]["epochs"] == 2
 
 
-@pytest.mark.parametrize("door", ["train", "run"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("door", "number"), [("train", signal.SIGTERM), ("run", signal.SIGINT)])
 def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     textures, recipe, tmp_path, door, number
 ):
