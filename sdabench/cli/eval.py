@@ -1,20 +1,12 @@
 """``sdabench eval``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
-from sdabench.cli.work import (
-    PROTOCOL,
-    DataOption,
-    folder_option,
-    located,
-    machine_from,
-    precision_of,
-    with_options,
-)
+from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
@@ -50,14 +42,9 @@ def command(
     data: DataSource | None,
     weights: Path | None,
     output: Path,
-    batch_size: int | None,
-    amp: str | None,
-    channels_last: bool | None,
     resolution: int | None,
-    seed: int,
-    device: str | None,
-    workers: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Evaluate one network on ImageNet's validation images, or a training of ours on its own.
 
@@ -65,9 +52,6 @@ def command(
     centre. A folder with only some of the 1000 classes is evaluated on the right labels.
     """
     load_registry().network(name)  # an unknown name is an error before anything is read
-
-    from sdabench.engine.jobs import EvaluationJob
-
     weights, run = _training_behind(weights, name)
     own = run if data is None else None  # a training of ours is evaluated on what it was made for
     if data is None:
@@ -78,18 +62,9 @@ def command(
         data = DataSource.parse(own.data)
     source = located(data)
     split = source.read("val").subset(own.recipe.val_images if own else None)
-    job = EvaluationJob(
-        model=name,
-        source=source,
-        split=split,
-        weights=weights,
-        machine=machine_from(device, workers, len(split.items)),
-        batch_size=batch_size or 64,
-        precision=precision_of(amp),  # type: ignore[arg-type]
-        channels_last=bool(channels_last),
-        resolution=resolution or (run.recipe.validation.crop if run else 224),
-        seed=seed,
-    )
+    resolution = resolution or (run.recipe.validation.crop if run else None)
+    job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
+
     from sdabench.engine.evaluate import evaluate
     from sdabench.engine.recording import RECORDS, recorded
 

@@ -12,15 +12,15 @@ from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, show
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
+    evaluation_from,
     folder_option,
     located,
     machine_from,
-    precision_of,
     recipe_from,
     with_options,
 )
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import EvaluationJob, Job, TrainingJob
+from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.evidence.records import Record
 from sdabench.registry import SUITE_NAMES, load_registry
@@ -105,6 +105,8 @@ def _jobs(
     models: Sequence[str],
     data: DataSource,
     recipe_name: str | None,
+    epochs: int | None,
+    accumulate: int | None,
     skip_broken: bool,
     seed: int,
     seeds: int,
@@ -116,7 +118,9 @@ def _jobs(
 ) -> list[Job]:
     if not eval_only and weights is not None:
         raise UsageError("--weights is for --eval-only; a training starts from random weights")
-    recipe = None if eval_only else recipe_from(data, recipe_name, **protocol)
+    recipe = None
+    if not eval_only:
+        recipe = recipe_from(data, recipe_name, epochs=epochs, accumulate=accumulate, **protocol)
     source = located(data)
     all_seeds = range(seed, seed + seeds)
     if recipe is not None:
@@ -124,21 +128,11 @@ def _jobs(
         example = example.on(machine_from(device, workers, example.images))
         return [example.of_network(model, seed) for model in models for seed in all_seeds]
     split = source.read("val")
+    machine: dict[str, Any] = {"device": device, "workers": workers}
     return [
-        EvaluationJob(
-            model=model,
-            source=source,
-            split=split,
-            weights=_weights_of(model, weights),
-            machine=machine_from(device, workers, len(split.items)),
-            batch_size=protocol["batch_size"] or 64,
-            precision=precision_of(protocol["amp"]),  # type: ignore[arg-type]
-            channels_last=bool(protocol["channels_last"]),
-            resolution=protocol["resolution"] or 224,
-            seed=seed,
-        )
+        evaluation_from(model, source, split, _weights_of(model, weights), seed=each, **machine, **protocol)
         for model in models
-        for seed in all_seeds
+        for each in all_seeds
     ]
 
 

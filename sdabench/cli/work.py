@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import click
 
 from sdabench.cli.options import progress
+from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import Machine
+from sdabench.engine.jobs import EvaluationJob, Machine
 from sdabench.errors import UsageError
 from sdabench.registry.recipes import Recipe, load_recipe, recipe_names
 
@@ -93,6 +94,35 @@ def machine_from(device: str | None, workers: int | None, images: int) -> Machin
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     default = min(8, cores) if images > 1000 else 0
     return Machine(device=choose_device(device), workers=default if workers is None else workers)
+
+
+def evaluation_from(
+    model: str,
+    source: DataSource,
+    split: ImageSplit,
+    weights: Path | None,
+    *,
+    seed: int,
+    batch_size: int | None,
+    amp: str | None,
+    channels_last: bool | None,
+    resolution: int | None,
+    device: str | None,
+    workers: int | None,
+) -> EvaluationJob:
+    """The evaluation that the options of ``PROTOCOL`` ask for."""
+    return EvaluationJob(
+        model=model,
+        source=source,
+        split=split,
+        weights=weights,
+        machine=machine_from(device, workers, len(split.items)),
+        batch_size=batch_size or 64,
+        precision=precision_of(amp),  # type: ignore[arg-type]
+        channels_last=bool(channels_last),
+        resolution=resolution or 224,
+        seed=seed,
+    )
 
 
 def choose_device(name: str | None) -> str:

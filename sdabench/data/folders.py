@@ -51,11 +51,9 @@ class ImageSplit:
         of_class: dict[int, list[Item]] = defaultdict(list)
         for item in self.items:
             of_class[item.label].append(item)
-        by_rank = sorted(
-            (rank, index) for index, group in enumerate(of_class.values()) for rank in range(len(group))
-        )
-        groups = list(of_class.values())
-        chosen = sorted((groups[index][rank] for rank, index in by_rank[:images]), key=lambda item: item.path)
+        ranked = [(rank, item) for group in of_class.values() for rank, item in enumerate(group)]
+        in_turn = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
+        chosen = sorted(in_turn[:images], key=lambda item: item.path)
         return replace(self, items=tuple(chosen), complete=False, fingerprint_sha256=None)
 
     @cached_property

@@ -52,6 +52,8 @@ def train(
     """
     folder = output / TRAININGS / job.name
     with holding(folder, "training"), exact_arithmetic(torch.device(job.machine.device)):
+        if is_finished(folder):
+            return folder
         run = TrainingRun(
             model=job.model,
             seed=job.seed,
@@ -59,8 +61,6 @@ def train(
             recipe=job.recipe,
             train_dataset=job.train.describe(),
         )
-        if is_finished(folder):
-            return folder
         run.save(folder)
         trainer = Trainer(job)
         metrics = MetricsLog(folder, tensorboard)

@@ -61,8 +61,7 @@ def test_neither_shape_nor_texture_alone_tells_the_class():
     assert len(set(CLASSES)) == 20
 
 
-def test_the_stored_size_is_the_drawn_one(made):
-    """Measured on the pixels: the object is where a picture of its background alone would differ."""
+def test_the_stored_size_is_of_its_octave_and_the_place_in_the_image(made):
     with (made / "objects.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 50
