@@ -1,15 +1,12 @@
 """From a registry entry to a network."""
 
-import pkgutil
 from collections.abc import Sequence
-from functools import cache, partial
-from importlib import import_module
+from functools import partial
 from typing import Any
 
-import sdabench.models
 from sdabench.errors import RegistryError
-from sdabench.models.skeleton import BLOCKS, BlockFactory, ResNet, Trunk
-from sdabench.registry import load_registry, unknown
+from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, ResNet, Trunk
+from sdabench.registry import load_registry
 
 
 def create_model(
@@ -35,12 +32,13 @@ def create_model(
     declared = registry.network(name)
     try:
         settings: dict[str, Any] = {
-            "block": partial(_block(declared.block), **declared.options),
+            "block": partial(BLOCKS[declared.block], **declared.options),
+            "stage": STAGES[declared.stage],
             "depths": declared.depths,
             "widths": declared.widths,
             "expansion": declared.expansion,
             "strides": declared.strides,
-            "stem_pool": declared.stem_pool,
+            "stem_pool": STEM_POOLS[declared.stem_pool] if declared.stem_pool else None,
             "depth_attention": declared.fused_stages,
             "in_chans": in_chans,
         }
@@ -54,18 +52,3 @@ def create_model(
         raise RegistryError(f"{where}: models.{name}.network cannot be built: {error}") from error
     network.model_name = name
     return network
-
-
-def _block(name: str) -> BlockFactory:
-    blocks = _all_blocks()
-    if name not in blocks:
-        raise ValueError(unknown("block", name, blocks))
-    return blocks[name]
-
-
-@cache
-def _all_blocks() -> dict[str, BlockFactory]:
-    """Every block of the package: importing a family's file registers its blocks."""
-    for module in pkgutil.iter_modules(sdabench.models.__path__):
-        import_module(f"sdabench.models.{module.name}")
-    return BLOCKS

@@ -46,11 +46,13 @@ class DepthAttentionStage(nn.Sequential):
     """Blocks in a chain, whose outputs before the last ReLU are fused by depth attention.
 
     The blocks have to be built with ``activate=False``; block i is ``stage[i]``, as in a plain stage.
+    ``activate`` says whether the fused map passes a last ReLU.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], channels: int) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], channels: int, activate: bool = True) -> None:
         super().__init__(*blocks)
         self.attention = DepthAttention(channels, len(blocks))
+        self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
         *blocks, attention = self
@@ -61,4 +63,5 @@ class DepthAttentionStage(nn.Sequential):
             outputs.append(output)
             pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
             x = F.relu(output)
-        return F.relu(attention(outputs, pooled))
+        fused: Tensor = attention(outputs, pooled)
+        return F.relu(fused) if self.activate else fused

@@ -1,25 +1,26 @@
 """The skeleton that every family shares: stem, four stages of blocks, optional depth attention, head.
 
-A family brings its block and nothing else; which block, how many and how wide is declared in
-``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network`).
+A family brings the part in which it differs, most often its block; which parts, how many and how wide
+is declared in ``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sdabench.models.depth_attention import DepthAttentionStage
+from sdabench.models.parts import Parts
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """What the skeleton tells a block about its place in the network.
+    """What a block is told about its place in the network.
 
-    ``activate`` is False inside a depth-attention stage, which needs each block's output before its
-    last ReLU.
+    ``activate`` is False where the block's output is wanted before its last ReLU: inside a stage that
+    depth attention fuses.
     """
 
     in_channels: int
@@ -27,27 +28,66 @@ class BlockSpec:
     out_channels: int
     stride: int
     stage: int  # 1 to 4
-    index: int  # 0 for the block that changes resolution and channels
+    index: int = 0  # 0 for the block that changes resolution and channels
+    depth: int = 1  # blocks of its stage
     activate: bool = True
 
 
+BlockFactory = Callable[[BlockSpec], nn.Module]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What a stage is told: (N, in, H, W) to (N, out, H/stride, W/stride), by ``depth`` blocks."""
+
+    block: BlockFactory
+    depth: int
+    in_channels: int
+    width: int
+    out_channels: int
+    stride: int
+    stage: int  # 1 to 4
+    fused: bool  # by depth attention
+
+    def chain(self, *, activate: bool = True) -> nn.Sequential:
+        """The blocks in a chain, fused if they shall be; ``activate=False`` leaves out the last ReLU."""
+        blocks = [
+            self.block(
+                BlockSpec(
+                    in_channels=self.out_channels if index else self.in_channels,
+                    width=self.width,
+                    out_channels=self.out_channels,
+                    stride=1 if index else self.stride,
+                    stage=self.stage,
+                    index=index,
+                    depth=self.depth,
+                    activate=not self.fused and (activate or index < self.depth - 1),
+                )
+            )
+            for index in range(self.depth)
+        ]
+        if self.fused:
+            return DepthAttentionStage(blocks, self.out_channels, activate)
+        return nn.Sequential(*blocks)
+
+
+StageFactory = Callable[[StageSpec], nn.Module]
+BLOCKS: Parts[Callable[..., nn.Module]] = Parts("block")  # (spec, **options)
+STAGES: Parts[StageFactory] = Parts("stage")  # (spec)
+STEM_POOLS: Parts[Callable[[int], nn.Module]] = Parts("stem pool")  # (channels), halves the resolution
+register_block, register_stage, register_stem_pool = BLOCKS.register, STAGES.register, STEM_POOLS.register
+
 HEAD = ("head_norm.", "fc.")  # keys of a classifier that its trunk lacks
 
-BlockFactory = Callable[..., nn.Module]
-F = TypeVar("F", bound=BlockFactory)
-BLOCKS: dict[str, BlockFactory] = {}
+
+@register_stage("plain")
+def plain_stage(spec: StageSpec) -> nn.Module:
+    return spec.chain()
 
 
-def register_block(name: str) -> Callable[[F], F]:
-    """Make a block available to ``network.block`` of the registry: ``block(spec, **options) -> Module``."""
-
-    def register(block: F) -> F:
-        if name in BLOCKS:
-            raise ValueError(f"block {name!r} is registered twice: {BLOCKS[name]} and {block}")
-        BLOCKS[name] = block
-        return block
-
-    return register
+@register_stem_pool("max")
+def max_pool(channels: int) -> nn.Module:
+    return nn.MaxPool2d(3, stride=2, padding=1)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -64,9 +104,10 @@ class Trunk(nn.Module):
     Args:
         block: builds one block from a :class:`BlockSpec`.
         depths: blocks in each stage.
+        stage: builds one stage from a :class:`StageSpec`.
         widths: inner width of the blocks of each stage; a stage puts out ``width * expansion`` channels.
         strides: stride of each stage's first block.
-        stem_pool: whether the 3x3 max pool follows the stem's convolution.
+        stem_pool: builds what halves the resolution after the stem's convolution, if anything does.
         depth_attention: for each stage, whether its blocks are fused by depth attention.
         out_indices: which stages (0 to 3) :meth:`forward` returns.
     """
@@ -78,10 +119,11 @@ class Trunk(nn.Module):
         block: BlockFactory,
         depths: Sequence[int],
         *,
+        stage: StageFactory = plain_stage,
         widths: Sequence[int] = (64, 128, 256, 512),
         expansion: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
-        stem_pool: bool = True,
+        stem_pool: Callable[[int], nn.Module] | None = max_pool,
         depth_attention: Sequence[bool] = (False, False, False, False),
         in_chans: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
@@ -91,30 +133,16 @@ class Trunk(nn.Module):
         self.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem_pool else nn.Identity()
+        self.stem_pool = stem_pool(64) if stem_pool else nn.Identity()
 
         channels, reduction = 64, 4 if stem_pool else 2
         self._stages: list[dict[str, Any]] = []
         plan = zip(depths, widths, strides, depth_attention, strict=True)
-        for stage, (depth, width, stride, fused) in enumerate(plan, start=1):
-            out_channels = width * expansion
-            blocks = [
-                block(
-                    BlockSpec(
-                        in_channels=channels if index == 0 else out_channels,
-                        width=width,
-                        out_channels=out_channels,
-                        stride=stride if index == 0 else 1,
-                        stage=stage,
-                        index=index,
-                        activate=not fused,
-                    )
-                )
-                for index in range(depth)
-            ]
-            channels, reduction = out_channels, reduction * stride
-            name = f"layer{stage}"
-            self.add_module(name, DepthAttentionStage(blocks, channels) if fused else nn.Sequential(*blocks))
+        for number, (depth, width, stride, fused) in enumerate(plan, start=1):
+            spec = StageSpec(block, depth, channels, width, width * expansion, stride, number, fused)
+            channels, reduction = spec.out_channels, reduction * stride
+            name = f"layer{number}"
+            self.add_module(name, stage(spec))
             self._stages.append({"num_chs": channels, "reduction": reduction, "module": name})
         self.num_features = channels
         init_weights(self)
@@ -126,7 +154,7 @@ class Trunk(nn.Module):
 
     def forward_maps(self, x: Tensor) -> list[Tensor]:
         """The output of every stage, after its last ReLU."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.stem_pool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in self._stages:
             x = self.get_submodule(stage["module"])(x)
@@ -147,7 +175,7 @@ class ResNet(Trunk):
 
     def __init__(self, *args: Any, num_classes: int = 1000, fc_init: str = "default", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        fused = any(isinstance(module, DepthAttentionStage) for module in self.children())
+        fused = any(isinstance(module, DepthAttentionStage) for module in self.modules())
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.head_norm = nn.BatchNorm2d(self.num_features) if fused else nn.Identity()
         self.fc: nn.Module

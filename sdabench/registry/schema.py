@@ -17,14 +17,18 @@ class Strict(BaseModel):
 
 
 class Network(Strict):
-    """How a network is built: the arguments of :class:`sdabench.models.skeleton.ResNet`."""
+    """How a network is built: the arguments of :class:`sdabench.models.skeleton.ResNet`.
+
+    ``block``, ``stage`` and ``stem_pool`` name parts that are registered under ``sdabench/models/``.
+    """
 
     block: str
+    stage: str = "plain"
     depths: FourStages
     widths: FourStages = [64, 128, 256, 512]
     expansion: PositiveInt = 4
     strides: FourStages = [1, 2, 2, 2]
-    stem_pool: bool = True
+    stem_pool: str | None = "max"
     depth_attention: bool | Annotated[list[bool], Field(min_length=4, max_length=4)] = False
     fc_init: Literal["default", "kaiming"] = "default"
     options: dict[str, Any] = {}  # the block's own
