@@ -41,8 +41,8 @@ def judge_count(reported: float, column: Column, count: Count | None, claim: Exp
     """The verdict on a size or a cost.
 
     An explanation counts only while its evidence on this network still recomputes to the integer;
-    ``mislabelled`` stands although the number is that of the row's network, because the README's label
-    names another one.
+    Two kinds stand although the number is that of the row's network: ``mislabelled``, where the label
+    names another one, and ``fitted``, where the network was chosen for its number.
     """
     if count is None:
         return NOT_MEASURED
@@ -54,8 +54,8 @@ def judge_count(reported: float, column: Column, count: Count | None, claim: Exp
     explained = None
     if claim is not None and claim.kind is not None and explains(claim, reported, column, count):
         explained = Verdict("explained", claim.kind)
-    if explained == Verdict("explained", "mislabelled"):
-        return explained
+        if claim.kind in ("mislabelled", "fitted"):
+            return explained
     if equal(column.convention):
         return Verdict("match")
     if claim is not None and claim.convention is not None and equal(claim.convention):

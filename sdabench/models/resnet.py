@@ -17,7 +17,10 @@ class Bottleneck(nn.Module):
     A family replaces only the part in which it differs.
 
     Args:
+        stride_in_1x1: the first convolution carries the stride, as in the paper's own "v1".
+        width: channels between the convolutions, if not ``spec.width``.
         conv2: instead of the 3x3 convolution.
+        conv2_width: channels that ``conv2`` puts out, if not ``width``.
         norm2: False if ``conv2`` normalises and activates by itself.
         attention: applied to the last batch norm's output, before the shortcut is added.
         downsample: instead of the 1x1 convolution and batch norm on the shortcut of a stage's first block.
@@ -28,25 +31,29 @@ class Bottleneck(nn.Module):
         spec: BlockSpec,
         *,
         groups: int = 1,
+        stride_in_1x1: bool = False,
         width: int | None = None,
         conv2: nn.Module | None = None,
+        conv2_width: int | None = None,
         norm2: bool = True,
         attention: nn.Module | None = None,
         downsample: nn.Module | None = None,
     ) -> None:
         super().__init__()
         width = width or spec.width
-        self.conv1 = conv1x1(spec.in_channels, width)
+        conv2_width = conv2_width or width
+        strides = (spec.stride, 1) if stride_in_1x1 else (1, spec.stride)
+        self.conv1 = conv1x1(spec.in_channels, width, strides[0])
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv2 or conv3x3(width, width, spec.stride, groups)
-        self.bn2 = nn.BatchNorm2d(width) if norm2 else None
-        self.conv3 = conv1x1(width, spec.out_channels)
+        self.conv2 = conv3x3(width, width, strides[1], groups) if conv2 is None else conv2
+        self.bn2 = nn.BatchNorm2d(conv2_width) if norm2 else None
+        self.conv3 = conv1x1(conv2_width, spec.out_channels)
         self.bn3 = nn.BatchNorm2d(spec.out_channels)
         self.attention = attention
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if spec.index == 0:
-            self.downsample = downsample or projection(spec, spec.stride)
+            self.downsample = projection(spec, spec.stride) if downsample is None else downsample
         self.activate = spec.activate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -88,6 +88,8 @@ class Registry:
                     other = self.models[name].family
                     raise RegistryError(f"model '{name}' stands in two families: {other}, {family.family}")
                 self.models[name] = self._resolve(family, name)
+            if family.task == "classification":
+                self._derive(family)
         self.tables = {name: self._table(file, files) for name, file in files.items()}
         self._check_names()
 
@@ -161,6 +163,14 @@ class Registry:
             detail = str(error).splitlines()
             where = self.folder / "models" / f"{family.family}.yaml"
             raise RegistryError(f"{where}: models.{name}.network: {' '.join(detail[1:3])}") from None
+
+    def _derive(self, family: Family) -> None:
+        """``sda_NAME`` for each network of a family that no entry declares, under that name or another."""
+        declared = [self.models[name] for name in family.models]
+        fused = {model.like_for_like for model in declared if model.depth_attention}
+        for name, model in zip(family.models, declared, strict=True):
+            if model.built and not model.depth_attention and name not in fused:
+                self.models.setdefault(f"sda_{name}", model.with_depth_attention(name))
 
     def _table(self, file: TableFile, files: dict[str, TableFile]) -> Table:
         rows = [

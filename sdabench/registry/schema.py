@@ -60,6 +60,20 @@ class Model(Strict):
         """Whether any stage is fused; of what is not built, those with a baseline are."""
         return self.baseline is not None if self.network is None else any(self.network.fused_stages)
 
+    def with_depth_attention(self, name: str) -> "Model":
+        """The same network with depth attention on every stage; ``name`` is its own."""
+        assert self.network is not None
+        return self.model_copy(
+            update={
+                "title": f"SDA-{self.title}",
+                "network": self.network.model_copy(update={"depth_attention": True}),
+                "baseline": name,
+                "like_for_like": name,
+                "sources": [],
+                "note": f"Not in the README: depth attention on {name}.",
+            }
+        )
+
 
 class Layout(Strict):
     """How the keys of an original release map to ours: regular expressions, applied in order."""

@@ -25,15 +25,15 @@ with (FACTS / "classification-counts.csv").open() as lines:
         if ROWS[line["row label"]] in BUILT:
             GOLDEN[ROWS[line["row label"]]] = line
 
-# The elements that global pooling adds in one code and not in another. fvcore counts adaptive pooling and
-# no other: the originals of these pool with fixed windows or means where ours pools adaptively, or the
-# other way round. A module is counted by the old total and a function is not: so in the bias-free CBAM.
+# Where ours does the same by other means, and a counter sees it. fvcore counts adaptive pooling and no
+# other: the originals of these pool with fixed windows or means where ours pools adaptively, or the other
+# way round. A module is counted by the old total and a function is not: so in the bias-free CBAM.
 BLOCKS_86 = 5 * 256 * 56**2 + 6 * 512 * 28**2 + 12 * 1024 * 14**2 + 5 * 2048 * 7**2
 BLOCKS_50 = 3 * 256 * 56**2 + 4 * 512 * 28**2 + 6 * 1024 * 14**2 + 3 * 2048 * 7**2
 BLOCKS_101 = BLOCKS_50 + 17 * 1024 * 14**2
 STAGES = 256 * 56**2 + 512 * 28**2 + 1024 * 14**2 + 2048 * 7**2
 HEAD = 2048 * 7**2
-FVCORE_POOLING = {
+FVCORE_OTHERWISE = {
     "senet50": BLOCKS_50 + HEAD,
     "senet86": BLOCKS_86 + HEAD,
     "senet101": BLOCKS_101 + HEAD,
@@ -46,12 +46,33 @@ FVCORE_POOLING = {
     "sda_epsanet86": -STAGES,
     "sda_pyconv86": -STAGES,
     "sda_res2net86": -STAGES,
+    "ecanet50": HEAD,
+    # the original multiplies by a centring matrix, HW x HW; ours subtracts the mean
+    "gsop50": 2048 * 14**2 - 128 * (28**4 + 2 * 14**4),
+    "bam50": HEAD + STAGES - HEAD,
+    # fvcore reads an einsum's cost, twice the product, from text with four digits; ours has no einsum
+    "aanet50": 20 * (196 * 160 * 27 - 1_693_000 // 2) + 6 * (49 * 160 * 13 - 203_800 // 2),
 }
-TOTAL_POOLING = {"cbam86": -BLOCKS_86, "cbam101": -BLOCKS_101}
+# The whole of ScaleNet's original uses functions: stem, pools before a stage and after the last, the three
+# ReLUs of each block.
+SCALE_RELUS = (
+    (64 + 88) * 3 * 56**2 + (128 + 175) * 4 * 28**2 + (256 + 349) * 6 * 14**2 + (512 + 697) * 3 * 7**2
+)
+TOTAL_MODULES = {
+    "cbam86": -BLOCKS_86,
+    "cbam101": -BLOCKS_101,
+    "scalenet50": 2 * 64 * 112**2 + (STAGES - HEAD) + HEAD + SCALE_RELUS + BLOCKS_50,
+    "bam50": STAGES - HEAD + 2 * (16 + 32 + 64),  # and its one-dimensional batch norms, which were not seen
+    "sanet50": BLOCKS_50 // 2 * 63 // 64,  # its 64 groups are a batch, of which one sample was counted
+}
+# AA-Net's queries times its position tables: a matrix product, but no layer.
+POSITIONS = 20 * 196 * 160 * 27 + 6 * 49 * 160 * 13
+OTHER_PRODUCTS = {"aanet50": POSITIONS, "sda_aanet50": POSITIONS}
+DCT = BLOCKS_50  # FcaNet's buffer, which the authors' counter adds to its total, not to its trainable line
 
 
 def test_all_golden_rows_of_built_networks_are_used():
-    assert len(GOLDEN) == 23
+    assert len(GOLDEN) == 33
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -59,10 +80,10 @@ def test_the_exact_integers(name):
     golden, own = GOLDEN[name], count(name)
     assert own.params == own.trainable == int(golden["exact params"])
     assert own.macs == int(golden["conv+linear MACs"])
-    assert own.per_call == int(golden["authors-counter params"])
-    assert own.fvcore == int(golden["fvcore total"]) + FVCORE_POOLING.get(name, 0)
+    assert own.per_call == int(golden["authors-counter params"]) - (DCT if name == "fcanet50" else 0)
+    assert own.fvcore == int(golden["fvcore total"]) + FVCORE_OTHERWISE.get(name, 0)
     total = golden["old-ptflops-style total (conv+fc+2/elem BN+ReLU+pool)"]
-    assert own.value("total") == int(total) + TOTAL_POOLING.get(name, 0)
+    assert own.value("total") == int(total) + TOTAL_MODULES.get(name, 0)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +99,25 @@ def test_networks_that_the_readme_lacks(name, params):
     assert count(name).params == params
 
 
+def depth_attention_params(depths):
+    """By the paper's formula: C to d without bias, batch norm, and n times d to C with bias; the head's norm."""
+    stages = zip(depths, (256, 512, 1024, 2048), (64, 64, 64, 128), strict=True)
+    return 2 * 2048 + sum(c * d + 2 * d + n * (d * c + c) for n, c, d in stages)
+
+
+def test_the_formula_gives_the_facts():
+    assert depth_attention_params((5, 6, 12, 5)) == 2_784_128
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if name.startswith("sda_")])
+def test_depth_attention_adds_its_own_parameters_and_nothing_else(name):
+    model = load_registry().model(name)
+    depths = list(model.network.depths)
+    if model.family == "bl_resnet":  # one block of each of the first stages merges the branches
+        depths[:3] = [depth - 1 for depth in depths[:3]]
+    assert count(name).params == count(model.like_for_like).params + depth_attention_params(depths)
+
+
 @pytest.mark.parametrize("name", BUILT)
 def test_three_counters_agree(name):
     own = count(name)
@@ -86,7 +126,9 @@ def test_three_counters_agree(name):
         network = sdabench.create_model(name).eval()
         with FlopCounterMode(display=False) as torch_counter:
             network(torch.zeros(1, 3, 224, 224))
-    assert torch_counter.get_total_flops() == 2 * own.macs
+    layers = {torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm}  # no batched products
+    flops = {op: n for op, n in torch_counter.get_flop_counts()["Global"].items() if op in layers}
+    assert sum(flops.values()) == 2 * (own.macs + OTHER_PRODUCTS.get(name, 0))
 
 
 @pytest.mark.parametrize("name", BUILT)

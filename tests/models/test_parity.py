@@ -23,7 +23,8 @@ def release(name):
 def weights_of(name):
     """The recipe by which the original code was filled, key by key."""
     state = {}
-    for key, shape in release(name)["keys"]:
+    constants = release(name)["constant_buffers"]
+    for key, shape in [item for item in release(name)["keys"] if item[0] not in constants]:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
         if key.endswith("num_batches_tracked"):
             state[key] = torch.tensor(100)

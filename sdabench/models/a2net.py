@@ -1,0 +1,54 @@
+"""A2-Net: features are gathered by attention, and spread again by a second attention.
+
+Source: Chen et al., "A2-Nets: Double Attention Networks", NeurIPS 2018. No two-dimensional code was
+released; this is a construction by the paper's text: five double-attention blocks on ResNet-50, behind
+every second residual block of stages 2 and 3, with C / 2 channels for each of the three maps.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from sdabench.models.resnet import Bottleneck
+from sdabench.models.skeleton import BlockSpec, conv1x1, register_block
+
+
+class DoubleAttention(nn.Module):
+    """Adds to (N, C, H, W), at each position, a mixture of features that attention gathered from all."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.features = conv1x1(channels, hidden)
+        self.gather = conv1x1(channels, hidden)
+        self.distribute = conv1x1(channels, hidden)
+        self.expand = conv1x1(hidden, channels)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x).flatten(2)  # (N, C/2, HW), as the two that follow
+        gathering = self.gather(x).flatten(2).softmax(dim=2)
+        distribution = self.distribute(x).flatten(2).softmax(dim=1)
+        descriptors = torch.matmul(features, gathering.transpose(1, 2))  # (N, C/2, C/2)
+        spread = torch.matmul(descriptors, distribution).reshape(features.shape[:2] + x.shape[2:])
+        added: Tensor = x + self.bn(self.expand(spread))
+        return added
+
+
+@register_block("a2net")
+class A2Bottleneck(Bottleneck):
+    """A residual block, and double attention on its activated output if it has a turn.
+
+    The sum passes no further ReLU, but that of the fusion where depth attention fuses the stage.
+    """
+
+    def __init__(self, spec: BlockSpec) -> None:
+        super().__init__(spec)
+        has_turn = spec.stage in (2, 3) and spec.index % 2 == 1
+        self.double_attention = DoubleAttention(spec.out_channels) if has_turn else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.double_attention is None:
+            return x
+        attended: Tensor = self.double_attention(x if self.activate else self.relu(x))
+        return attended

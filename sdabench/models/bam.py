@@ -1,0 +1,57 @@
+"""BAM: attention between the stages, by the product of a channel gate and a spatial gate.
+
+Source: Park et al., "BAM: Bottleneck Attention Module", BMVC 2018 (Jongchan/attention-module), behind
+stages 1 to 3. The paper adds the two gates; the released code multiplies them, and so do we.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from sdabench.models.skeleton import StageSpec, register_stage
+
+
+class BottleneckAttention(nn.Module):
+    """x (1 + sigmoid(channel gate times spatial gate)), for (N, C, H, W)."""
+
+    def __init__(self, channels: int, reduction: int = 16, dilation: int = 4) -> None:
+        super().__init__()
+        hidden = channels // reduction
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.channel = nn.Sequential(
+            nn.Linear(channels, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, channels),
+        )
+        self.spatial = nn.Sequential(
+            *_normalised(nn.Conv2d(channels, hidden, 1)),
+            *_normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation)),
+            *_normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation)),
+            nn.Conv2d(hidden, 1, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        channel_gate = self.channel(self.pool(x).flatten(1))[:, :, None, None]
+        return x * (1 + torch.sigmoid(channel_gate * self.spatial(x)))
+
+
+def _normalised(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
+    return conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)
+
+
+class BAMStage(nn.Module):
+    """Any stage's blocks, and the attention behind them."""
+
+    def __init__(self, spec: StageSpec) -> None:
+        super().__init__()
+        self.blocks = spec.chain()
+        self.attention = BottleneckAttention(spec.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        refined: Tensor = self.attention(self.blocks(x))
+        return refined
+
+
+@register_stage("bam")
+def bam_stage(spec: StageSpec) -> nn.Module:
+    return spec.chain() if spec.stage == 4 else BAMStage(spec)

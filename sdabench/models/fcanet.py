@@ -1,0 +1,58 @@
+"""FcaNet: channel attention whose squeeze is a discrete cosine transform.
+
+Source: Qin et al., "FcaNet: Frequency Channel Attention Networks", ICCV 2021 (cfzd/FcaNet), with its 16
+best frequencies ("top16"). A stage's transform is made for its map at 224 pixels; other sizes are
+average-pooled to that grid first, as in the released code.
+"""
+
+from math import pi, sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdabench.models.resnet import Bottleneck
+from sdabench.models.skeleton import BlockSpec, register_block
+
+# (vertical, horizontal), on a 7x7 grid, in the order of the paper's ranking
+FREQUENCIES = (
+    (0, 0), (0, 1), (6, 0), (0, 5), (0, 2), (1, 0), (1, 2), (4, 0),
+    (5, 0), (1, 6), (3, 0), (0, 4), (0, 6), (0, 3), (3, 5), (2, 2),
+)  # fmt: skip
+
+
+def cosine(frequency: int, side: int) -> Tensor:
+    """One basis function of the orthonormal cosine transform, sampled at ``side`` points."""
+    positions = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    scale = sqrt((2 if frequency else 1) / side)
+    return scale * torch.cos(pi * frequency * positions)
+
+
+class FrequencyAttention(nn.Module):
+    """Scales the channels of (N, C, H, W); each sixteenth of them is squeezed by a frequency of its own."""
+
+    basis: Tensor  # (C, side, side)
+
+    def __init__(self, channels: int, side: int, reduction: int = 16) -> None:
+        super().__init__()
+        zoom = side // 7
+        planes = [torch.outer(cosine(v * zoom, side), cosine(h * zoom, side)) for v, h in FREQUENCIES]
+        basis = torch.stack(planes).repeat_interleave(channels // len(planes), dim=0)
+        self.register_buffer("basis", basis.float(), persistent=False)
+        self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = self.basis.shape[-1]
+        pooled = x if x.shape[2:] == (side, side) else F.adaptive_avg_pool2d(x, side)
+        squeezed = (pooled * self.basis).sum(dim=(2, 3))
+        gate = torch.sigmoid(self.fc2(self.relu(self.fc1(squeezed))))
+        return x * gate[:, :, None, None]
+
+
+@register_block("fcanet")
+class FcaBottleneck(Bottleneck):
+    def __init__(self, spec: BlockSpec) -> None:
+        side = 56 // 2 ** (spec.stage - 1)
+        super().__init__(spec, attention=FrequencyAttention(spec.out_channels, side))

@@ -1,0 +1,46 @@
+"""GSoP-Net1: channel attention from the covariance of channels, in the last block of a stage.
+
+Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019 (ZilinGao/GSoP). The
+last stage keeps the resolution of the third. Which stages have the module and which convolution
+carries the stride are options: the released script and the numbers of the README differ in both.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sdabench.models.resnet import Bottleneck
+from sdabench.models.skeleton import BlockSpec, register_block
+
+
+class SecondOrderPooling(nn.Module):
+    """Scales the channels of (N, C, H, W) by a gate of the covariances of ``hidden`` mixtures of them."""
+
+    def __init__(self, channels: int, stride: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.reduce = nn.Conv2d(channels, hidden, 1, stride=stride)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.rows = nn.Conv2d(hidden, 4 * hidden, (hidden, 1), groups=hidden)
+        self.expand = nn.Conv2d(4 * hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixtures = self.relu(self.bn1(self.reduce(self.relu(x)))).flatten(2)  # (N, hidden, HW)
+        centred = mixtures - mixtures.mean(dim=2, keepdim=True)
+        covariance = torch.matmul(centred, centred.transpose(1, 2)) / centred.shape[2]
+        # Each row of the covariance is a column of 128 positions, and a channel.
+        gate = torch.sigmoid(self.expand(self.rows(self.bn2(covariance[..., None]))))
+        return x * gate
+
+
+@register_block("gsop")
+class GSoPBottleneck(Bottleneck):
+    """``stages``: those whose last block has the module."""
+
+    def __init__(self, spec: BlockSpec, *, stages: Sequence[int], stride_in_1x1: bool) -> None:
+        attention = None
+        if spec.stage in stages and spec.index == spec.depth - 1:
+            attention = SecondOrderPooling(spec.out_channels, stride=2 if spec.stage == 1 else 1)
+        super().__init__(spec, stride_in_1x1=stride_in_1x1, attention=attention)
