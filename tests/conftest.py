@@ -1,12 +1,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
 from tests.support import make_imagenet
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def _notes(plan: Plan) -> Iterator[str]:
     yield f"Evaluate on {describe_dataset(DatasetInfo(**plan.dataset))}."
     if plan.recipe is not None:
         yield f"Recipe {plan.recipe['name']}: {', '.join(_values(plan.recipe))}."
-    yield f"Device {plan.device}; output to {plan.output}."
+    yield f"Device {plan.device}, {plan.at_once} at a time; output to {plan.output}."
     yield (
         f"In all about {duration(plan.seconds)}, and {size(plan.disk_bytes)} of disk at one time. The times "
         f"are {PROBE}'s, measured here, scaled by multiply-adds, without the reading of images; a network "

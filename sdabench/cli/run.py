@@ -1,14 +1,13 @@
 """``sdabench run``."""
 
-import time
-from collections.abc import Callable, Sequence
-from math import ceil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, show
+from sdabench.cli.watch import watched
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
@@ -20,10 +19,13 @@ from sdabench.cli.work import (
     with_options,
 )
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import Job, TrainingJob
+from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.evidence.records import Record
 from sdabench.registry import SUITE_NAMES, load_registry
+
+if TYPE_CHECKING:
+    from sdabench.engine.suite import Suite
 
 EPILOG = """\b
 Examples:
@@ -38,6 +40,7 @@ Examples:
 Each network runs in a process of its own, and has its record in
 OUTPUT/records.jsonl as soon as it is done: stopped, the same command goes on
 where it was. One that fails is a row with its reason, and is tried again.
+What several at a time have to say is in OUTPUT/logs/.
 """
 
 
@@ -48,6 +51,12 @@ where it was. One that fails is a row with its reason, and is tried again.
     "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with so many seeds."
 )
 @with_options(TRAINING, PROTOCOL)
+@click.option(
+    "--jobs",
+    "at_once",
+    type=click.IntRange(min=1),
+    help="Networks at a time.  [default: on the CPU one a core, up to 4; else 1]",
+)
 @click.option("--eval-only", is_flag=True, help="Evaluate without training.")
 @click.option(
     "--weights", type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -63,6 +72,7 @@ def command(
     patterns: tuple[str, ...],
     output: Path | None,
     keep_checkpoints: bool,
+    at_once: int | None,
     form: str,
     dry_run: bool,
     as_json: bool,
@@ -85,7 +95,9 @@ def command(
     from sdabench.engine.suite import Suite
     from sdabench.report.accuracy import accuracy_sheet
 
-    job = Suite(jobs, output or Path("runs") / suite, keep_checkpoints)
+    if at_once is None:
+        at_once = min(cores(), 4, len(jobs)) if jobs[0].machine.device == "cpu" else 1
+    job = Suite(jobs, output or Path("runs") / suite, keep_checkpoints, at_once)
     if dry_run:
         from sdabench.cli.plan import plan_sheet
         from sdabench.engine.estimate import estimate
@@ -143,35 +155,20 @@ def _weights_of(model: str, folder: Path | None) -> Path | None:
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def _run(suite: Any) -> list[Record]:
+def _run(suite: "Suite") -> list[Record]:
     """Does what is left of a suite, and says on stderr how far it is."""
     earlier = suite.done()
     if earlier:
         click.echo(f"{len(earlier)} of {len(suite.jobs)} have a record already.", err=True)
     todo = [job for job in suite.jobs if job.question.question not in earlier]
     try:
-        records: list[Record] = suite.run(_announcer(suite.jobs, todo))
-    except DataError:  # the network's own process has printed it
-        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None
+        return watched(suite, todo)
+    except DataError:
+        if suite.at_once > 1:
+            raise
+        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # the network's own process has said it
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"What is done is in {suite.output}; the same command continues.") from None
-    return records
-
-
-def _announcer(jobs: Sequence[Job], todo: Sequence[Job]) -> Callable[[Job], None]:
-    started, places = time.monotonic(), {id(job): place for place, job in enumerate(jobs, start=1)}
-    several_seeds = len({job.question.seed for job in jobs}) > 1
-    finished = 0
-
-    def announce(job: Job) -> None:
-        nonlocal finished
-        minutes = (time.monotonic() - started) / 60 / max(finished, 1) * (len(todo) - finished)
-        left = f", about {ceil(minutes)} min left" if finished else ""
-        seed = f" seed {job.question.seed}" if several_seeds else ""
-        click.echo(f"[{places[id(job)]}/{len(jobs)}] {job.model}{seed}{left}", err=True)
-        finished += 1
-
-    return announce
 
 
 def _conclude(records: Sequence[Record], verdicts: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """The options that ``eval``, ``train`` and ``run`` share, and what they mean."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ import click
 from sdabench.cli.options import progress
 from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import EvaluationJob, Machine
+from sdabench.engine.jobs import EvaluationJob, Machine, cores
 from sdabench.errors import UsageError
 from sdabench.registry.recipes import Recipe, load_recipe, recipe_names
 
@@ -91,8 +90,7 @@ def precision_of(amp: str | None) -> str:
 
 def machine_from(device: str | None, workers: int | None, images: int) -> Machine:
     """Where to compute; by default loader processes only where there are images enough to keep them busy."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    default = min(8, cores) if images > 1000 else 0
+    default = min(8, cores()) if images > 1000 else 0
     return Machine(device=choose_device(device), workers=default if workers is None else workers)
 
 

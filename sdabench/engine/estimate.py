@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sdabench.complexity import count as fresh_count
 from sdabench.engine.arithmetic import autocast
-from sdabench.engine.jobs import Job, TrainingJob
+from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.engine.suite import PYTHON, Suite, own_environment
 from sdabench.engine.trainer import build_optimizer
 from sdabench.evidence.counts import stored_counts
@@ -39,16 +39,17 @@ class Plan:
     device: str
     output: str
     keep_checkpoints: bool
+    at_once: int
 
     @property
     def seconds(self) -> float:
-        return sum(job.seconds for job in self.jobs)
+        return sum(job.seconds for job in self.jobs) / min(self.at_once, max(len(self.jobs), 1))
 
     @property
     def disk_bytes(self) -> int:
-        """At most at one time: all trainings if their checkpoints are kept, else the largest."""
-        left = [job.disk_bytes for job in self.jobs if not job.done]
-        return (sum if self.keep_checkpoints else max)(left or [0])
+        """At most at one time: of all trainings if their checkpoints are kept, else of the largest."""
+        left = sorted((job.disk_bytes for job in self.jobs if not job.done), reverse=True)
+        return sum(left if self.keep_checkpoints else left[: self.at_once])
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"seconds": self.seconds, "disk_bytes": self.disk_bytes}
@@ -67,7 +68,7 @@ def estimate(suite: Suite) -> Plan:
     """The plan of a suite; the times are those of one network here, scaled by multiply-adds."""
     done, first = suite.done(), suite.jobs[0]
     todo = [job for job in suite.jobs if job.question.question not in done]
-    rates = _measure(todo[0]) if todo else _Rates(0, 0, 0)
+    rates = _measure(todo[0], suite.at_once) if todo else _Rates(0, 0, 0)
     counts = stored_counts()
     planned = []
     for job in suite.jobs:
@@ -89,10 +90,13 @@ def estimate(suite: Suite) -> Plan:
         device=first.machine.device,
         output=str(suite.output),
         keep_checkpoints=suite.keep_checkpoints,
+        at_once=suite.at_once,
     )
 
 
-def _measure(job: Job) -> _Rates:
+def _measure(job: Job, at_once: int) -> _Rates:
+    if at_once > 1:
+        torch.set_num_threads(max(1, cores() // at_once))
     started = time.perf_counter()
     subprocess.run([*PYTHON, "-c", "import sdabench.engine.train"], check=False, env=own_environment())
     start = time.perf_counter() - started

@@ -3,6 +3,7 @@
 A job knows the question that its record will answer, and the command that does it in a process of its own.
 """
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,11 @@ from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.evidence.records import Protocol as RecordProtocol
 from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.registry.recipes import Precision, Recipe
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

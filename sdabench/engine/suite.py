@@ -1,32 +1,53 @@
-"""A suite: one network after the other, each in a process of its own, each with a record at the end."""
+"""A suite: every network in a process of its own, each with a record at the end."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import sdabench
 from sdabench.engine.files import holding
-from sdabench.engine.jobs import Job, TrainingJob
+from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.engine.recording import RECORDS
 from sdabench.engine.runs import TRAININGS, trained_weights
 from sdabench.errors import PART_OF_SUITE, DataError, ExitCode, OutputError, SdabenchError
 from sdabench.evidence.records import Failure, Record, append_line, read_lines
 
+LOGS = "logs"
 PYTHON = (sys.executable, "-P")  # -P: no module of the current directory gets in
 _FATAL: dict[str, type[SdabenchError]] = {error.__name__: error for error in (DataError, OutputError)}
 
 
+class Watcher:
+    """Told what a suite does; this one keeps it to itself."""
+
+    def begins(self, job: Job) -> None: ...
+
+    def ends(self, job: Job, record: Record) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Running:
+    job: Job
+    process: "subprocess.Popen[bytes]"
+    before: int  # its records so far
+
+
 @dataclass(frozen=True)
 class Suite:
-    """Several jobs, with all records, predictions and trainings in one folder."""
+    """Several jobs, ``at_once`` of them at a time, with all that they leave in one folder."""
 
     jobs: Sequence[Job]
     output: Path
     keep_checkpoints: bool = False
+    at_once: int = 1
 
     def done(self) -> dict[str, Record]:
         """The valid records that earlier runs left for these jobs, by their questions; the latest of each."""
@@ -38,11 +59,10 @@ class Suite:
             if record.failure is None and record.question in questions
         }
 
-    def run(self, announce: Callable[[Job], None] = lambda job: None) -> list[Record]:
+    def run(self, watcher: Watcher | None = None) -> list[Record]:
         """Does what has no valid record yet; a job that fails gets a record that says why.
 
-        Args:
-            announce: called with each job before it is done.
+        Several at once have a share of the cores each, and write what they would say into ``logs/``.
 
         Returns:
             The record of each job, in their order.
@@ -54,20 +74,66 @@ class Suite:
         """
         with holding(self.output, "run"):
             results = self.done()
-            for job in self.jobs:
-                if job.question.question not in results:
-                    announce(job)
-                    results[job.question.question] = self._do(job)
+            missing = [job for job in self.jobs if job.question.question not in results]
+            for job, record in self._do(missing, watcher or Watcher()):
+                results[job.question.question] = record
+            for job in self.jobs:  # those of a run that was stopped too
                 if results[job.question.question].failure is None:
                     self._tidy(job)
         return [results[job.question.question] for job in self.jobs]
 
-    def _do(self, job: Job) -> Record:
+    def _do(self, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, Record]]:
+        """Each job with its record, as they end; an error, or a signal, is passed on to all of them."""
+        queue, running = deque(jobs), list[_Running]()
+        try:
+            while queue or running:
+                while queue and len(running) < self.at_once:
+                    watcher.begins(queue[0])
+                    running.append(self._start(queue.popleft()))
+                ended = _first_to_end(running)
+                running.remove(ended)
+                record = self._conclude(ended)
+                if record.failure is None:
+                    self._tidy(ended.job)
+                watcher.ends(ended.job, record)
+                yield ended.job, record
+        except BaseException:
+            for each in running:
+                each.process.terminate()  # it may finish its step and save
+            for each in running:
+                each.process.wait()
+            raise
+        finally:
+            for each in running:
+                each.process.kill()  # a second signal does not wait
+
+    def _start(self, job: Job) -> _Running:
         before = len(self._records_of(job))
-        status = _run_process([*PYTHON, "-m", "sdabench", *job.command(self.output)])
-        new = self._records_of(job)[before:]
+        command = [*PYTHON, "-m", "sdabench", *job.command(self.output)]
+        with ExitStack() as stack:
+            said = stack.enter_context(self._log(job)) if self.at_once > 1 else None
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env=own_environment(self.at_once),
+                process_group=0,
+            )
+        return _Running(job, process, before)
+
+    def _log(self, job: Job) -> IO[bytes]:
+        path = self.output / LOGS / f"{job.model}-{job.question.question[:12]}.log"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            return path.open("ab")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}; name another --output") from None
+
+    def _conclude(self, ended: _Running) -> Record:
+        job, status = ended.job, ended.process.returncode
         if status == ExitCode.STOPPED:
             raise KeyboardInterrupt
+        new = self._records_of(job)[ended.before :]
         if not new:
             job.source.read(job.split.split)  # if the dataset is gone, that is the error
             record = job.question.failed(Failure(kind="crash", message=_cause(status)))
@@ -91,24 +157,22 @@ class Suite:
         ]
 
 
-def _run_process(command: list[str]) -> int:
-    """Waits for a process; a signal is passed on to it, once, and it may finish its step and save."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=own_environment(), process_group=0)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        raise
-    finally:
-        process.kill()  # a second signal does not wait
+def _first_to_end(running: Sequence[_Running]) -> _Running:
+    if len(running) == 1:
+        running[0].process.wait()
+    while True:
+        for each in running:
+            if each.process.poll() is not None:
+                return each
+        time.sleep(0.05)
 
 
-def own_environment() -> dict[str, str]:
-    """The environment for a network's process, in which it finds this very package."""
+def own_environment(at_once: int = 1) -> dict[str, str]:
+    """The environment for a network's process: this very package, and its share of the cores."""
+    shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(max(1, cores() // at_once))}
     own = str(Path(sdabench.__file__).parents[1])
     path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, PART_OF_SUITE: str(os.getpid())}
+    return shared | os.environ | {"PYTHONPATH": path, PART_OF_SUITE: str(os.getpid())}
 
 
 def _cause(status: int) -> str:

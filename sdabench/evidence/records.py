@@ -1,5 +1,6 @@
 """Records: one stored result each, in append-only JSON lines."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -152,15 +153,14 @@ def append_line(path: Path, item: dict[str, Any] | None = None) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
+        line = b"" if item is None else json.dumps(item, allow_nan=False).encode() + b"\n"
+        with path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(size - 1)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            if item is not None:
-                file.write(json.dumps(item, allow_nan=False).encode() + b"\n")
-            file.flush()
+                line = (b"" if file.read(1) == b"\n" else b"\n") + line
+            if file.write(line) != len(line):  # in one piece, so that several processes can
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; name another --output") from None

@@ -144,7 +144,7 @@ def test_table_json_is_the_contract():
 def test_errors_of_use():
     failed(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
     failed(sdabench("flops"), 2, "which network?")
-    failed(sdabench("flops", "ecanet50"), 2, "not built yet")
+    failed(sdabench("flops", "faster_rcnn_resnet50"), 2, "not built yet")
     failed(sdabench("flops", "--suite", "detection"), 5, "none of these 22 networks is built yet")
     failed(sdabench("flops", "resnet50", "--suite", "detection"), 2, "'resnet50' is not in this suite")
     failed(sdabench("tabel"), 2, "No such command 'tabel'")
@@ -155,7 +155,7 @@ def test_errors_of_use():
     failed(sdabench("eval", "resnet50"), 2, "name the dataset: --data imagenet=PATH")
     failed(sdabench("eval", "resnet50", "--weights", CHECKOUT), 2, "no training of 'resnet50' in")
     failed(sdabench("train", "resnet05"), 2, "unknown model 'resnet05'")
-    failed(sdabench("train", "ecanet50"), 2, "not built yet")
+    failed(sdabench("train", "faster_rcnn_resnet50"), 2, "not built yet")
     failed(
         sdabench("train", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere/train"
     )

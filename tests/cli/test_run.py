@@ -30,11 +30,10 @@ def records(output):
 
 def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path):
     output = tmp_path / "out"
-    first = run(imagenet, output, "--models", "resnet50", "--models", "ecanet50")
+    first = run(imagenet, output, "--models", "resnet50")
     assert first.returncode == 0, first.stderr
     assert "[1/1] resnet50" in first.stderr
     assert "75.20" in first.stdout
-    assert "not built yet" in first.stdout
     assert "Random weights are no trained weights" in first.stdout
     [predictions] = (output / "predictions").iterdir()
     assert predictions.read_text().count("\n") == 7
@@ -60,7 +59,7 @@ def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
     torch.save(create_model("resnet50").state_dict(), weights / "senet50.pth")
     network = create_model("resnet50")
     torch.save(network.state_dict(), weights / "resnet50.pth")
-    options = ["--models", "resnet50", "--models", "senet50", "--weights", weights]
+    options = ["--models", "resnet50", "--models", "senet50", "--weights", weights, "--jobs", 1]
     first = run(imagenet, output, *options)
     assert first.returncode == 1
     failures = {record["model"]: record["failure"] for record in records(output)}
@@ -91,14 +90,30 @@ def test_a_network_whose_process_is_killed_is_a_row(imagenet, tmp_path, monkeypa
     assert "smaller --batch-size" in crash["failure"]["message"]
 
 
-def test_a_broken_image_ends_the_run_with_4(imagenet, tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_broken_image_ends_the_run_with_4(imagenet, tmp_path, jobs):
     broken = sorted(imagenet.rglob("*.JPEG"))[0]
     broken.write_bytes(b"\xff\xd8 cut short")
-    result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--models", "senet50")
+    models = ["resnet50", "senet50", "cbam50"]
+    chosen = [option for name in models for option in ("--models", name)]
+    result = run(imagenet, tmp_path / "out", *chosen, "--jobs", jobs)
     assert result.returncode == 4
     assert result.stderr.count(str(broken)) == 1
     assert "Traceback" not in result.stderr
-    assert "senet50" not in result.stderr
+    assert [name in result.stderr for name in models] == [place < jobs for place in range(3)]
+
+
+def test_two_at_a_time_have_a_record_each_and_say_what_they_have_to_say_in_logs(imagenet, tmp_path):
+    output = tmp_path / "out"
+    options = ["--models", "resnet50", "--models", "senet50", "--jobs", 2]
+    result = run(imagenet, output, *options, "--weights", tmp_path)  # where there are none
+    assert result.returncode == 5
+    for name in ("resnet50", "senet50"):
+        assert f"{name} failed: no weights file at {tmp_path / name}.safetensors" in result.stderr
+        [log] = (output / "logs").glob(f"{name}-*.log")
+        assert "no weights file" in log.read_text()
+    assert run(imagenet, output, *options).returncode == 0
+    assert sorted(record["model"] for record in records(output)) == ["resnet50"] * 2 + ["senet50"] * 2
 
 
 def test_modules_of_the_current_directory_do_not_get_in(imagenet, tmp_path):

@@ -292,7 +292,7 @@ def test_the_quirk_of_resuming_leaves_the_momentum_behind(textures, tmp_path):
         {"precision": "bf16"},
         {"precision": "fp16"},
         {"channels_last": True},
-        {"batch_size": 4, "accumulate": 2, "precision": "bf16", "channels_last": True},
+        {"batch_size": 8, "accumulate": 2, "precision": "bf16", "channels_last": True},
     ],
 )
 def test_precision_and_memory_format_change_a_first_loss_little(textures, tmp_path, changes):
