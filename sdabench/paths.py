@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+COUNTS = "counts.jsonl"  # in the results; what else is there are records
 _PACKAGE = Path(__file__).resolve().parent
 
 

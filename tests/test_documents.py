@@ -1,6 +1,11 @@
 """What the documents say is what the program does."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +51,38 @@ def test_the_files_that_a_document_names_are_there(document):
     named = re.findall(r"\]\((?!http)([^)]+)\)|`(\w+/[\w/]+\.(?:py|jsonl))`", text)
     assert named
     assert [name for name in (link or path for link, path in named) if not (CHECKOUT / name).exists()] == []
+
+
+def test_the_worked_example_of_a_new_block_works(tmp_path):
+    """In a copy of the checkout: the two files are written, and the commands run."""
+    for part in ("sdabench", "registry", "results", "cli.py"):
+        source = CHECKOUT / part
+        shutil.copytree(source, tmp_path / part) if source.is_dir() else shutil.copy(source, tmp_path)
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text()
+    for name, content in re.findall(r"<!-- file: (.*?) -->\n```\w+\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(content)
+    [commands] = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.DOTALL)
+    said = {}
+    for line in commands.splitlines():
+        _, *arguments = shlex.split(line)
+        command = [sys.executable, str(tmp_path / "cli.py"), *arguments]
+        environment = os.environ | {"SDABENCH_CACHE": str(tmp_path / "cache")}
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+        )
+        assert result.returncode == 0, result.stderr
+        said[arguments[0]] = result.stdout
+    blocks = 3 * 256 + 4 * 512 + 6 * 1024 + 3 * 2048  # channels; each has a weight and a bias
+    stages = [(256, 64, 3), (512, 64, 4), (1024, 64, 6), (2048, 128, 3)]
+    depth_attention = 2 * 2048 + sum(c * d + 2 * d + n * (d * c + c) for c, d, n in stages)
+    params = 25_557_032 + 2 * blocks
+    assert f" {params:,} " in said["flops"]
+    assert f" {params + depth_attention:,} " in said["flops"]
+    assert f"depth attention adds {depth_attention:,} parameters" in said["show"]
+    assert "which fits them" in said["train"]
+    assert re.search(rf"SDA-VarNet-50 .* {(params + depth_attention) / 1e6:.3f} ", said["table"])
+    assert "@inproceedings{doe2026varnet," in said["cite"]
+    assert "@article{guo2024selective," in said["cite"]
 
 
 def test_the_citation_is_of_this_version():

@@ -15,6 +15,7 @@ from sdabench.errors import PART_OF_SUITE, ExitCode, SdabenchError
 
 COMMANDS = {
     "list": "The networks, and the tables they stand in.",
+    "show": "One page on a network.",
     "flops": "Count parameters and FLOPs.",
     "audit": "Hold every size and cost that the README claims against a count.",
     "table": "A README table beside our measurements.",
@@ -22,6 +23,7 @@ COMMANDS = {
     "eval": "Evaluate one network.",
     "run": "Train and evaluate a suite, and print its table.",
     "data": "Generate datasets.",
+    "cite": "BibTeX of a network's papers.",
 }
 
 

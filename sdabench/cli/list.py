@@ -23,8 +23,8 @@ Examples:
 def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None:
     """The networks of the registry, and the tables they stand in.
 
-    PATTERNS are names or wildcards. A network marked "not yet" is in the registry, so that no row of
-    the README is left out, but is not built.
+    PATTERNS are names or wildcards. Every network NAME for classification has a version with depth
+    attention, sda_NAME; those that the README has no row of are ours.
     """
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
@@ -35,22 +35,24 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
     from sdabench.report.render import print_terminal
 
     headings = [
-        Heading(text) for text in ("model", "what it is", "baseline", "like for like", "tables", "built")
+        Heading(text) for text in ("model", "what it is", "baseline", "like for like", "in the README")
     ]
     rows = [
         [
-            Cell(model["model"], bold=model["depth_attention"]),
+            Cell(model["model"], bold=model["depth_attention"], tone="" if model["built"] else "dim"),
             Cell(model["title"]),
             Cell(model["baseline"] or ""),
             Cell(model["like_for_like"] or ""),
-            Cell("\n".join(model["tables"])),
-            Cell("yes", tone="good") if model["built"] else Cell("not yet", tone="dim"),
+            Cell("\n".join(model["tables"])) if model["tables"] else Cell("no", tone="dim"),
         ]
         for model in models
     ]
     built = sum(model["built"] for model in models)
-    note = f"{len(models)} networks, {built} of them built. Bold: with depth attention."
-    print_terminal(Sheet("Networks", headings, [rows], [note]))
+    ours = sum(not model["tables"] for model in models)
+    notes = [f"{len(models)} networks, {ours} of them not in the README. Bold: with depth attention."]
+    if built < len(models):
+        notes.append(f"Dim: {len(models) - built} that are in the registry but not built yet.")
+    print_terminal(Sheet("Networks", headings, [rows], notes))
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -2,15 +2,22 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from sdabench.errors import UsageError
 from sdabench.registry import SUITE_NAMES, SUITES, load_registry
 from sdabench.report.table import Sheet
+
+if TYPE_CHECKING:
+    from sdabench.evidence.records import Record
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
 
@@ -27,6 +34,35 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         return [CompletionItem(name) for name in load_registry().models if name.startswith(incomplete)]
+
+
+def records_option(words: str) -> Callable[[F], F]:
+    return click.option(
+        "--records",
+        "folders",
+        multiple=True,
+        type=click.Path(exists=True, path_type=Path),
+        help=words,
+    )
+
+
+def read_records(folders: Iterable[Path]) -> "list[Record]":
+    """The records in some runs' folders, or in the files themselves."""
+    from sdabench.evidence.records import Record, read_lines
+
+    records = []
+    for folder in folders:
+        path = folder / "records.jsonl" if folder.is_dir() else folder
+        if not path.is_file():
+            raise UsageError(f"no records in {folder}; --records names the --output folder of a run")
+        records += list(read_lines(path, Record))
+    return records
+
+
+others_option = click.option(
+    "--with", "others", multiple=True, type=ModelName(),
+    help="Networks that the README lacks, as rows of their own: names or wildcards.",
+)  # fmt: skip
 
 
 class TableName(click.Choice[str]):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, show
+from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
 from sdabench.cli.watch import watched
 from sdabench.cli.work import (
     PROTOCOL,
@@ -47,6 +47,7 @@ What several at a time have to say is in OUTPUT/logs/.
 @click.command("run", epilog=EPILOG)
 @click.option("--suite", type=click.Choice(SUITE_NAMES), required=True)
 @click.option("--models", "patterns", multiple=True, help="Only these of the suite: names or wildcards.")
+@others_option
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with so many seeds."
 )
@@ -70,6 +71,7 @@ What several at a time have to say is in OUTPUT/logs/.
 def command(
     suite: str,
     patterns: tuple[str, ...],
+    others: tuple[str, ...],
     output: Path | None,
     keep_checkpoints: bool,
     at_once: int | None,
@@ -85,6 +87,7 @@ def command(
     """
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite))
+    names = list(dict.fromkeys([*names, *registry.select(others)]))
     built = [name for name in names if registry.models[name].built]
     if not built:
         raise NothingMeasuredError(
@@ -108,6 +111,7 @@ def command(
     records = _run(job)
     of_model = {name: [record for record in records if record.model == name] for name in built}
     tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
+    tables = [*tables[:-1], registry.extended(tables[-1], registry.select(others))]
     sheet, verdicts = accuracy_sheet(tables, names, of_model)
     echo_json([record.as_json() for record in records]) if as_json else show(sheet, form)
     _conclude(records, verdicts)

@@ -4,8 +4,16 @@ from pathlib import Path
 
 import click
 
-from sdabench.cli.options import SHEET_FORMATS, TableName, echo_json, progress, show
-from sdabench.errors import UsageError
+from sdabench.cli.options import (
+    SHEET_FORMATS,
+    TableName,
+    echo_json,
+    others_option,
+    progress,
+    read_records,
+    records_option,
+    show,
+)
 from sdabench.registry import load_registry
 
 FORMATS = (*SHEET_FORMATS, "csv", "json")
@@ -15,20 +23,19 @@ Examples:
   sdabench table classification-attention --format latex > attention.tex
   sdabench table detection --format json
   sdabench table classification-attention --records runs/classification
+  sdabench table classification-attention --with 'sda_*50'
 """
 
 
 @click.command("table", epilog=EPILOG)
 @click.argument("table", type=TableName())
 @click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True)
-@click.option(
-    "--records", "folders", multiple=True, type=click.Path(exists=True, path_type=Path),
-    help="A run's folder, or its records.jsonl, to take accuracies from.",
-)  # fmt: skip
+@records_option("A run's folder, or its records.jsonl, to take accuracies from.")
+@others_option
 @click.option(
     "--recount", is_flag=True, help="Count every network again instead of reading the stored counts."
 )
-def command(table: str, form: str, folders: tuple[Path, ...], recount: bool) -> None:
+def command(table: str, form: str, folders: tuple[Path, ...], others: tuple[str, ...], recount: bool) -> None:
     """A README table beside our measurements: differences and verdicts.
 
     Sizes and costs come from the counts that are shipped (a test recomputes them); networks that have
@@ -36,21 +43,16 @@ def command(table: str, form: str, folders: tuple[Path, ...], recount: bool) -> 
     """
     from sdabench.evidence.compare import compare
     from sdabench.evidence.counts import fresh_counts, stored_counts
-    from sdabench.evidence.records import Record, read_lines
 
-    wanted = load_registry().table(table)
+    registry = load_registry()
+    wanted = registry.extended(registry.table(table), registry.select(others))
     models = list(dict.fromkeys(row.model for row in wanted.rows))
     stored = {} if recount else stored_counts()
-    uncounted = [model for model in models if model not in stored and load_registry().model(model).built]
+    uncounted = [model for model in models if model not in stored and registry.model(model).built]
     if uncounted:
         with progress("counting", len(uncounted), "networks") as advance:
             stored |= fresh_counts(uncounted, advance)
-    records: dict[str, Record] = {}
-    for folder in folders:
-        path = folder / "records.jsonl" if folder.is_dir() else folder
-        if not path.is_file():
-            raise UsageError(f"no records in {folder}; --records names the --output folder of a run")
-        records |= {record.model: record for record in read_lines(path, Record) if record.comparable}
+    records = {record.model: record for record in read_records(folders) if record.comparable}
     rows = compare(wanted, stored, records)
     if form == "json":
         echo_json({"table": table, "rows": [row.as_json() for row in rows]})

@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterable
 
 from sdabench.complexity import IMAGENET_INPUT, Count, InputSize, count
 from sdabench.evidence.records import read_lines
-from sdabench.paths import results_dir
-
-COUNTS = "counts.jsonl"
+from sdabench.paths import COUNTS, results_dir
 
 
 def stored_counts() -> dict[str, Count]:

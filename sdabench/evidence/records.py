@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sdabench.data.description import DatasetInfo, Part, Preprocessing
 from sdabench.errors import OutputError, SdabenchError
 from sdabench.hashing import sha256_of_lines
+from sdabench.paths import COUNTS, results_dir
 from sdabench.registry.recipes import Precision
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -141,6 +142,12 @@ class Record(Part):
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True)
+
+
+def stored_records() -> list[Record]:
+    """The committed records."""
+    paths = sorted(path for path in results_dir().glob("*.jsonl") if path.name != COUNTS)
+    return [record for path in paths for record in read_lines(path, Record)]
 
 
 def append_line(path: Path, item: dict[str, Any] | None = None) -> None:

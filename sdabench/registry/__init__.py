@@ -4,7 +4,7 @@ This is the only code that knows the YAML files.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
@@ -20,6 +20,7 @@ from sdabench.registry.schema import (
     Layout,
     Model,
     Network,
+    Paper,
     RowEntry,
     TableFile,
     Task,
@@ -78,6 +79,7 @@ class Registry:
                 "of models/ and tables/"
             ) from None
         self.folder = folder
+        self.paper = read_model(folder / "paper.yaml", Paper)  # whose claims these are
         families = [self._family_file(path) for path in paths]
         files = {file.table: file for file in self._table_files()}
         self.families = {family.family: family for family in families}
@@ -133,6 +135,38 @@ class Registry:
 
     def tables_of(self, model: str) -> list[str]:
         return [name for name, table in self.tables.items() if any(row.model == model for row in table.rows)]
+
+    def papers_of(self, model: str) -> list[Paper]:
+        """What to cite for a network: its family's paper, its backbone's, and that of depth attention."""
+        declared = self.model(model)
+        papers = [self.families[declared.family].paper]
+        backbone = model.removeprefix(f"{declared.family}_")
+        if declared.task == "detection" and backbone in self.models:
+            return papers + self.papers_of(backbone)
+        return [*papers, self.paper] if declared.depth_attention else papers
+
+    def extended(self, table: Table, models: Iterable[str]) -> Table:
+        """The table with a row for each network that it lacks; a row that claims nothing."""
+        wanted = dict.fromkeys(models)
+        for name in wanted:
+            if self.model(name).task != table.task:
+                raise UsageError(f"'{name}' is a network for {self.model(name).task}, not for '{table.name}'")
+        present = {row.model for row in table.rows}
+        rows = [
+            Row(
+                group="not in the README",
+                label=self.models[name].title,
+                dimension=None,
+                model=name,
+                reported=dict.fromkeys(column.key for column in table.columns),
+                bold=(),
+                claims={},
+                note="",
+            )
+            for name in wanted
+            if name not in present
+        ]
+        return replace(table, rows=(*table.rows, *rows))
 
     def layouts(self, model: str) -> list[Layout]:
         return self.families[self.model(model).family].layouts

@@ -92,6 +92,44 @@ class Layout(Strict):
         return rename
 
 
+class Paper(Strict):
+    """What to cite. Authors as BibTeX writes them, ``Surname, Given and Surname, Given``."""
+
+    authors: str
+    title: str
+    booktitle: str | None = None
+    journal: str | None = None
+    venue: str  # as one says it: CVPR
+    year: int
+    doi: str | None = None
+
+    @model_validator(mode="after")
+    def published_once(self) -> "Paper":
+        if (self.booktitle is None) == (self.journal is None):
+            raise ValueError("a paper has either a booktitle or a journal")
+        return self
+
+    @property
+    def _surnames(self) -> list[str]:
+        return [author.partition(",")[0] for author in self.authors.split(" and ")]
+
+    @property
+    def reference(self) -> str:
+        """In one line: who, what, where, when."""
+        first, *others = self._surnames
+        who = f"{first} and {others[0]}" if len(others) == 1 else f"{first} et al."
+        return f"{who}, {self.title}, {self.venue}{'' if ':' in self.venue else f' {self.year}'}"
+
+    @property
+    def bibtex(self) -> str:
+        word = re.sub(r"[^a-z0-9]", "", self.title.replace("$^2$", "2").lower().split()[0])
+        fields = self.model_dump(exclude={"venue", "authors"}, exclude_none=True)
+        fields = {"author": self.authors} | fields | {"title": f"{{{self.title}}}"}
+        kind = "article" if self.journal else "inproceedings"
+        lines = [f"  {key} = {{{value}}}," for key, value in fields.items()]
+        return "\n".join([f"@{kind}{{{self._surnames[0].lower()}{self.year}{word},", *lines, "}"])
+
+
 class FamilyModel(Strict):
     """A model as its family's file writes it: what it does not say, the family says."""
 
@@ -108,7 +146,7 @@ class Family(Strict):
 
     family: str
     task: Task = "classification"
-    paper: str
+    paper: Paper
     built: bool = True
     network: dict[str, Any] = {}  # what its models share
     layouts: list[Layout] = []

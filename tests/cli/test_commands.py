@@ -32,7 +32,10 @@ def failed(result, code, *words):
         ["--help"],
         ["-h"],
         ["data", "synth", "-h"],
-        *([name, "-h"] for name in ("list", "flops", "audit", "table", "train", "eval", "run")),
+        *(
+            [name, "-h"]
+            for name in ("list", "show", "flops", "audit", "table", "train", "eval", "run", "cite")
+        ),
     ],
 )
 def test_help_has_examples(arguments):
@@ -54,7 +57,15 @@ def test_every_front_door_is_the_same_program():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["list"], ["list", "--json"], ["table", "detection"], ["flops", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "--json"],
+        ["table", "detection"],
+        ["flops", "--help"],
+        ["cite", "sda_cbam86"],
+    ],
 )
 def test_light_commands_do_not_import_torch(arguments):
     code = (
@@ -78,6 +89,9 @@ def test_list_json():
     assert models["sda_resnet86"]["task"] == "classification"
     assert models["sda_resnet86"]["depth_attention"] is True
     assert models["sda_resnet86"]["tables"] == ["classification-multiscale", "classification-attention"]
+    assert models["sda_ecanet86"]["tables"] == []
+    assert models["sda_ecanet86"]["like_for_like"] == "ecanet86"
+    assert "sda_resnet86_g8" not in models  # that is sda_resnet86
     assert models["mask_rcnn_senet101"]["built"] is False
     assert models["mask_rcnn_senet101"]["tables"] == ["detection", "segmentation"]
 
@@ -141,7 +155,57 @@ def test_table_json_is_the_contract():
     assert dash["verdict"]["ap_pct"] is None
 
 
+def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
+    page = " ".join(sdabench("show", "cbam86").stdout.split())
+    for words in (
+        "like for like of: sda_cbam86",
+        "params 46,320,864, per_call 50,752,736, macs 6,720,691,562",
+        "50.75 46.321 −4.43 match (per_call)",
+        "6,720,691,562 rounds to 6.72. Why 6.71 is printed is not known.",
+        "which fits them, in 14 epochs of 64 generated images",
+        "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018",
+        "luuuyi/CBAM.PyTorch model/resnet_cbam.py",
+    ):
+        assert words in page
+    assert "layer3.branches.big.attention 5 64" in " ".join(
+        sdabench("show", "sda_bl_resnet50").stdout.split()
+    )
+    assert "not built yet" in sdabench("show", "faster_rcnn_resnet50").stdout
+
+
+def test_show_json():
+    page = json.loads(sdabench("show", "sda_cbam86", "--json").stdout)
+    assert page["counts"]["params"] == 49_104_992
+    assert [stage["fused"] for stage in page["stages"]] == [5, 6, 12, 5]
+    [params] = [claim for claim in page["claims"] if claim["claim"] == "params_m"]
+    assert (params["reported"], params["verdict"]) == (53.53, "explained (last digit)")
+    assert page["relatives"]["baseline"] == ["cbam86"]
+
+
+def test_cite_gives_each_paper_once():
+    cited = sdabench("cite", "sda_senet86", "sda_senet50", "senet50").stdout
+    assert cited.count("@") == 2
+    assert "  author = {Hu, Jie and Shen, Li and Sun, Gang},\n" in cited
+    assert sdabench("cite").stdout.startswith("@article{guo2024selective,")
+
+
+def test_networks_that_the_readme_lacks_are_rows_of_their_own():
+    table = sdabench("table", "classification-attention", "--with", "sda_gcnet50", "--format", "json")
+    *rows, extra = json.loads(table.stdout)["rows"]
+    assert len(rows) == 22
+    assert extra["group"] == "not in the README"
+    assert set(extra["reported"].values()) == {None}
+    assert (
+        extra["measured"]["params_m"] == (28_105_032 + 1_756_544) / 1e6
+    )  # GCNet-50, and depth attention by its formula
+    failed(
+        sdabench("table", "detection", "--with", "gcnet50"), 2, "'gcnet50' is a network for classification"
+    )
+
+
 def test_errors_of_use():
+    failed(sdabench("show", "resnet05"), 2, "did you mean resnet50")
+    failed(sdabench("cite", "nothing*"), 2, "unknown model 'nothing*'")
     failed(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
     failed(sdabench("flops"), 2, "which network?")
     failed(sdabench("flops", "faster_rcnn_resnet50"), 2, "not built yet")

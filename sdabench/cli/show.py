@@ -1,0 +1,33 @@
+"""``sdabench show``."""
+
+from pathlib import Path
+
+import click
+
+from sdabench.cli.options import ModelName, echo_json, json_option, read_records, records_option
+
+EPILOG = """\b
+Examples:
+  sdabench show sda_pyconv86
+  sdabench show gsop50 --json
+  sdabench show sda_resnet86 --records runs/classification
+"""
+
+
+@click.command("show", epilog=EPILOG)
+@click.argument("name", type=ModelName())
+@records_option("A run's folder, or its records.jsonl, to show records of besides those that are shipped.")
+@json_option
+def command(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
+    """One page on a network: lineage, where depth attention sits, claims and verdicts, records, sources."""
+    from sdabench.evidence.profile import profile
+    from sdabench.evidence.records import stored_records
+    from sdabench.registry import load_registry
+
+    page = profile(load_registry(), name, [*stored_records(), *read_records(folders)])
+    if as_json:
+        echo_json(page.as_json())
+        return
+    from sdabench.report.page import print_page
+
+    print_page(page)

@@ -1,0 +1,115 @@
+"""One page on a network, for the terminal."""
+
+from collections.abc import Iterable, Iterator
+
+from rich.padding import Padding
+from rich.text import Text
+
+from sdabench.evidence.profile import Profile
+from sdabench.evidence.verdicts import NOT_MEASURED, Verdict
+from sdabench.report.accuracy import describe_metrics, describe_training
+from sdabench.report.comparison import difference, number, verdict_cell
+from sdabench.report.render import Terminal, plain, print_terminal
+from sdabench.report.table import Cell, Heading, Sheet
+
+COUNTERS = ("params", "per_call", "macs", "fvcore", "total")
+
+
+def print_page(page: Profile) -> None:
+    console = Terminal()
+    if not console.is_terminal:
+        console.width = 110
+
+    def section(title: str, lines: Iterable[str]) -> None:
+        console.print(Text(f"\n{title}", style="bold"))
+        for line in lines:
+            console.print(Padding(Text(plain(line)), (0, 0, 0, 2), expand=False))
+
+    state = "" if page.model.built else ", not built yet"
+    console.print(Text.assemble((page.name, "bold"), f"  {plain(page.model.title)}{state}"))
+    if page.model.note:
+        console.print(Text(page.model.note))
+    section("Lineage", _lineage(page))
+    if page.stages:
+        console.print()
+        print_terminal(_structure(page))
+    if page.count is not None:
+        values = [f"{counter} {page.count.value(counter):,}" for counter in COUNTERS]  # type: ignore[arg-type]
+        section("Counts at 224x224", [", ".join(values)])
+    if page.claims:
+        console.print()
+        print_terminal(_claims(page))
+    if reasons := _reasons(page):
+        section("Why a number is not what its table counts", reasons)
+    section("Records", _records(page))
+    section("Papers", (paper.reference for paper in page.papers))
+    section("Sources", page.model.sources or ["none: it is in nobody's release"])
+
+
+def _lineage(page: Profile) -> Iterator[str]:
+    for relation, names in page.relatives.items():
+        if names:
+            yield f"{relation}: {', '.join(names)}"
+    other = page.counts.get(page.model.like_for_like or "")
+    if other is not None and page.count is not None:
+        params, macs = page.count.params - other.params, page.count.macs - other.macs
+        yield f"depth attention adds {params:,} parameters and {macs:,} multiply-adds to {other.model}"
+    if not any(page.relatives.values()):
+        yield "no network here is compared with it"
+
+
+def _structure(page: Profile) -> Sheet:
+    headings = [Heading(text, numeric=True) for text in ("stage", "blocks", "channels", "stride")]
+    headings += [Heading("depth attention"), Heading("maps", numeric=True), Heading("hidden", numeric=True)]
+    rows = [
+        [
+            *(Cell(str(value)) for value in (stage.stage, stage.blocks, stage.channels, stage.stride)),
+            Cell(stage.attention or "-"),
+            *(Cell(str(value or "-")) for value in (stage.fused, stage.hidden)),
+        ]
+        for stage in page.stages
+    ]
+    return Sheet("Structure", headings, [rows])
+
+
+def _claims(page: Profile) -> Sheet:
+    headings = [Heading("table"), Heading("row"), Heading("claim")]
+    headings += [Heading(text, numeric=True) for text in ("README", "ours", "Δ")] + [Heading("verdict")]
+    rows = []
+    for claim in page.claims:
+        column = claim.column
+        rows.append(
+            [
+                Cell(claim.table),
+                Cell(claim.label),
+                Cell(f"{column.header} ({column.unit})"),
+                Cell(number(claim.reported, column.decimals)),
+                Cell(number(claim.measured, column.decimals + (column.convention is not None))),
+                Cell(difference(claim.reported, claim.measured, column.decimals)),
+                verdict_cell(claim.verdict),
+            ]
+        )
+    return Sheet("Claims", headings, [rows])
+
+
+def _reasons(page: Profile) -> list[str]:
+    """Each once, although a row may stand in two tables."""
+    reasons = {
+        f"{claim.column.header}: {claim.explanation.text}"
+        + (f" [{claim.explanation.source}]" if claim.explanation.source else ""): None
+        for claim in page.claims
+        if claim.explanation is not None and claim.verdict not in (Verdict("match"), NOT_MEASURED)
+    }
+    return list(reasons)
+
+
+def _records(page: Profile) -> Iterator[str]:
+    for record in page.records:
+        if record.failure is not None:
+            words = f"failed: {record.failure.message}"
+        else:
+            words = f"{describe_training(record)}; " if record.training else ""
+            words += describe_metrics(record)
+        yield f"{record.created[:10]}: {words.replace(f'{page.name}: ', '')}"
+    if not page.records:
+        yield "none yet; sdabench train and eval make some"
