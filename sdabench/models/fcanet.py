@@ -35,6 +35,7 @@ class FrequencyAttention(nn.Module):
 
     def __init__(self, channels: int, side: int, reduction: int = 16) -> None:
         super().__init__()
+        self.side = side
         zoom = side // 7
         planes = [torch.outer(cosine(v * zoom, side), cosine(h * zoom, side)) for v, h in FREQUENCIES]
         basis = torch.stack(planes).repeat_interleave(channels // len(planes), dim=0)
@@ -44,8 +45,8 @@ class FrequencyAttention(nn.Module):
         self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        side = self.basis.shape[-1]
-        pooled = x if x.shape[2:] == (side, side) else F.adaptive_avg_pool2d(x, side)
+        fits = x.shape[2:] == (self.side, self.side)
+        pooled = x if fits else F.adaptive_avg_pool2d(x, self.side)
         squeezed = (pooled * self.basis).sum(dim=(2, 3))
         gate = torch.sigmoid(self.fc2(self.relu(self.fc1(squeezed))))
         return x * gate[:, :, None, None]

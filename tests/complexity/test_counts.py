@@ -188,6 +188,11 @@ def test_another_resolution_scales_the_convolutions():
     assert small.params == usual.params
 
 
+@pytest.mark.parametrize("name", [name for name in BUILT if name.endswith("50") and name[:4] != "sda_"])
+def test_every_family_is_counted_at_other_sizes(name):
+    assert 0 < sdabench.count(name, (3, 64, 96)).macs < count(name).macs / 5
+
+
 def test_an_input_that_a_module_cannot_take_is_an_error_of_the_user():
     with pytest.raises(UsageError, match="cannot take an input of"):
         sdabench.count("resnet50", (4, 64, 64))

@@ -1,6 +1,7 @@
 """Claims are tests: each number that an explanation states is recomputed."""
 
 import csv
+import re
 
 import pytest
 
@@ -38,6 +39,21 @@ def test_the_reading_fits_the_printed_number(table, row, key):
         assert reported not in values
     else:
         assert reported in values
+
+
+PRINTED = {
+    value for table in REGISTRY.tables.values() for row in table.rows for value in row.reported.values()
+}
+
+
+@pytest.mark.parametrize(("table", "row", "key"), MEASURED)
+def test_every_rounded_number_in_a_reason_is_printed_somewhere_or_recomputed(table, row, key):
+    column = next(column for column in table.columns if column.key == key)
+    evidence = [in_unit(item.value, column) for item in row.claims[key].evidence.values()]
+    known = [*filter(None, PRINTED), *evidence, *(2 * value for value in evidence)]  # FLOPs of MACs
+    for literal in re.findall(r"(?<![\d.])\d+\.\d+(?![\d.]\d)", row.claims[key].because):
+        decimals = len(literal.partition(".")[2])
+        assert any(rounded(value, decimals) == float(literal) for value in known), literal
 
 
 def facts(file):
