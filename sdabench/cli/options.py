@@ -96,8 +96,11 @@ class Advance:
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
-    """A bar with rate and time left on stderr, if that is a terminal; yields what advances it."""
+def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
+    """A bar on stderr, if that is a terminal; yields what advances it.
+
+    It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
+    """
     if not sys.stderr.isatty():
         yield Advance()
         return
@@ -109,6 +112,7 @@ def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
         ProgressColumn,
         Task,
         TextColumn,
+        TimeElapsedColumn,
         TimeRemainingColumn,
     )
     from rich.text import Text
@@ -118,13 +122,8 @@ def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
+    times = (Rate(), TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 

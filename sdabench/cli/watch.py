@@ -47,5 +47,5 @@ def watched(suite: "Suite", todo: Sequence[Job]) -> list[Record]:
 
     if suite.at_once == 1:
         return suite.run(Teller(Advance()))
-    with progress(f"{suite.at_once} at a time", len(todo), "networks") as advance:
+    with progress("at work:", len(todo)) as advance:
         return suite.run(Teller(advance))

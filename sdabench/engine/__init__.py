@@ -1,1 +1,1 @@
-"""Running networks: evaluation of one, and of a suite, each in a process of its own."""
+"""Running networks: training, evaluation, and suites of both."""

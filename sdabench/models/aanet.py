@@ -1,10 +1,10 @@
 """AA-Net: self-attention over positions gives some channels of the 3x3 convolution's output.
 
-Source: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019. No code for images was
-released with it; this is a construction by the paper's rules (8 heads, 20 channels a head for keys,
-a tenth of the width for values, relative positions, stages 2 to 4), with the arithmetic of
-d-li14/dot-product-attention. The position tables are made for 224 pixels: smaller maps use their
-middle, larger ones are refused.
+Source: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019. A construction by the
+paper's rules (8 heads, 20 channels a head for keys, a tenth of the width for values, relative
+positions, stages 2 to 4). d-li14/dot-product-attention shows its logits; how it joins the heads, which
+mixes positions with channels, is not followed. The position tables are made for 224 pixels: smaller
+maps use their middle, larger ones are refused.
 """
 
 import torch

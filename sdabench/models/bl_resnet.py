@@ -79,6 +79,8 @@ class BigLittle(nn.Module):
 
     def __init__(self, spec: StageSpec) -> None:
         super().__init__()
+        if spec.depth < 2:
+            raise ValueError(f"stage {spec.stage} needs two blocks, one of which merges its branches")
         self.big = replace(spec, depth=spec.depth - 1, stride=2).chain(activate=False)
         narrow = replace(
             spec,

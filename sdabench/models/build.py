@@ -23,7 +23,7 @@ def create_model(
         num_classes: outputs of the classifier; 0 leaves the pooled features (N, num_features).
         in_chans: channels of the input (N, in_chans, H, W).
         features_only: without head; the forward pass returns the maps of ``out_indices``, from the
-            four of strides 4, 8, 16 and 32 that ``feature_info`` describes.
+            four that ``feature_info`` describes.
 
     Raises:
         UsageError: no such model (the message suggests the near ones), or one that is not built yet.
@@ -49,6 +49,8 @@ def create_model(
         )
     except (TypeError, LookupError, ArithmeticError, ValueError) as error:
         where = registry.folder / "models" / f"{registry.models[name].family}.yaml"
-        raise RegistryError(f"{where}: models.{name}.network cannot be built: {error}") from error
+        few = "an option has fewer entries than there are stages or blocks"
+        reason = few if isinstance(error, IndexError) else error
+        raise RegistryError(f"{where}: models.{name}.network cannot be built: {reason}") from error
     network.model_name = name
     return network

@@ -1,8 +1,9 @@
 """GSoP-Net1: channel attention from the covariance of channels, in the last block of a stage.
 
-Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019 (ZilinGao/GSoP). The
-last stage keeps the resolution of the third. Which stages have the module and which convolution
-carries the stride are options: the released script and the numbers of the README differ in both.
+Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019
+(ZilinGao/Global-Second-order-Pooling-Convolutional-Networks). The last stage keeps the resolution of
+the third. Which stages have the module and which convolution carries the stride are options: the
+released script and the numbers of the README differ in both.
 """
 
 from collections.abc import Sequence

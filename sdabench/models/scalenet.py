@@ -6,7 +6,6 @@ Source: Li et al., "Data-Driven Neuron Allocation for Scale Aggregation Networks
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +50,7 @@ def shrink(x: Tensor, scale: int) -> Tensor:
     return x if scale == 1 else F.max_pool2d(x, window)
 
 
-def enlarge(x: Tensor, size: Any) -> Tensor:
+def enlarge(x: Tensor, size: torch.Size) -> Tensor:
     """To ``size``: nearest if that is a multiple, bilinear if not, as the released code does."""
     if x.shape[2:] == size:
         return x

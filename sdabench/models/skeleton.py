@@ -99,7 +99,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
 
 
 class Trunk(nn.Module):
-    """Stem and stages: (N, in_chans, H, W) to four maps of strides 4, 8, 16 and 32.
+    """Stem and stages: (N, in_chans, H, W) to four maps, mostly of strides 4, 8, 16 and 32.
 
     Args:
         block: builds one block from a :class:`BlockSpec`.
@@ -190,7 +190,7 @@ class ResNet(Trunk):
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's map, (N, num_features, H/32, W/32)."""
+        """The last stage's map, (N, num_features, H/32, W/32) where its stride is 32."""
         return self.forward_maps(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
