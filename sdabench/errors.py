@@ -4,6 +4,7 @@ from enum import IntEnum
 
 # Tells a suite's processes its own number: they leave some words to it, and stop when it is gone.
 PART_OF_SUITE = "SDABENCH_PART_OF_SUITE"
+NETWORKS_AT_ONCE = "SDABENCH_NETWORKS_AT_ONCE"  # how many share the machine; records keep it
 
 
 class ExitCode(IntEnum):

@@ -61,9 +61,12 @@ def test_the_worked_example_of_a_new_block_works(tmp_path):
     text = (CHECKOUT / "CONTRIBUTING.md").read_text()
     for name, content in re.findall(r"<!-- file: (.*?) -->\n```\w+\n(.*?)```", text, re.DOTALL):
         (tmp_path / name).write_text(content)
+    for name, content in re.findall(r"<!-- append: (.*?) -->\n```\w+\n(.*?)```", text, re.DOTALL):
+        with (tmp_path / name).open("a") as file:
+            file.write(content)
     [commands] = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.DOTALL)
     said = {}
-    for line in commands.splitlines():
+    for line in ["sdabench show sda_senet152", *commands.splitlines()]:
         _, *arguments = shlex.split(line)
         command = [sys.executable, str(tmp_path / "cli.py"), *arguments]
         environment = os.environ | {"SDABENCH_CACHE": str(tmp_path / "cache")}
@@ -71,18 +74,21 @@ def test_the_worked_example_of_a_new_block_works(tmp_path):
             command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
         )
         assert result.returncode == 0, result.stderr
-        said[arguments[0]] = result.stdout
+        said[" ".join(arguments[:2])] = result.stdout
     blocks = 3 * 256 + 4 * 512 + 6 * 1024 + 3 * 2048  # channels; each has a weight and a bias
     stages = [(256, 64, 3), (512, 64, 4), (1024, 64, 6), (2048, 128, 3)]
     depth_attention = 2 * 2048 + sum(c * d + 2 * d + n * (d * c + c) for c, d, n in stages)
     params = 25_557_032 + 2 * blocks
-    assert f" {params:,} " in said["flops"]
-    assert f" {params + depth_attention:,} " in said["flops"]
-    assert f"depth attention adds {depth_attention:,} parameters" in said["show"]
-    assert "which fits them" in said["train"]
-    assert re.search(rf"SDA-VarNet-50 .* {(params + depth_attention) / 1e6:.3f} ", said["table"])
-    assert "@inproceedings{doe2026varnet," in said["cite"]
-    assert "@article{guo2024selective," in said["cite"]
+    assert "baseline: senet152" in said["show sda_senet152"]
+    assert f" {params:,} " in said["flops varnet50"]
+    assert f" {params + depth_attention:,} " in said["flops varnet50"]
+    assert f"depth attention adds {depth_attention:,} parameters" in said["show sda_varnet50"]
+    assert "which fits them" in said["train sda_varnet50"]
+    assert re.search(
+        rf"SDA-VarNet-50 .* {(params + depth_attention) / 1e6:.3f} ", said["table classification-attention"]
+    )
+    assert "@inproceedings{doe2026varnet," in said["cite sda_varnet50"]
+    assert "@article{guo2024selective," in said["cite sda_varnet50"]
 
 
 def test_the_citation_is_of_this_version():

@@ -23,8 +23,8 @@ Examples:
 def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None:
     """The networks of the registry, and the tables they stand in.
 
-    PATTERNS are names or wildcards. Every network NAME for classification has a version with depth
-    attention, sda_NAME; those that the README has no row of are ours.
+    PATTERNS are names or wildcards. Each network for classification is there with depth attention too,
+    as sda_NAME; which of them the paper has, the last column says.
     """
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)

@@ -11,6 +11,7 @@ from sdabench.cli.watch import watched
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
+    choose_device,
     evaluation_from,
     folder_option,
     located,
@@ -86,20 +87,26 @@ def command(
     which show whether every network can fit 64 images.
     """
     registry = load_registry()
-    names = registry.select(patterns or ["*"], among=registry.suite(suite))
-    names = list(dict.fromkeys([*names, *registry.select(others)]))
+    tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
+    extra = registry.select_for("classification", others)
+    if extra and not tables:
+        raise UsageError(f"--with is for classification as yet, not for the suite '{suite}'")
+    where = f"the suite '{suite}', to which --with adds"
+    chosen = registry.select(patterns or ["*"], among=registry.suite(suite), where=where)
+    names = list(dict.fromkeys([*chosen, *extra]))
     built = [name for name in names if registry.models[name].built]
     if not built:
         raise NothingMeasuredError(
             f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are"
         )
-    jobs = _jobs(built, **options)
+    options["device"] = choose_device(options["device"])
+    if at_once is None:
+        at_once = min(cores(), 4) if options["device"] == "cpu" else 1
+    jobs = _jobs(built, at_once=at_once, **options)
 
     from sdabench.engine.suite import Suite
     from sdabench.report.accuracy import accuracy_sheet
 
-    if at_once is None:
-        at_once = min(cores(), 4, len(jobs)) if jobs[0].machine.device == "cpu" else 1
     job = Suite(jobs, output or Path("runs") / suite, keep_checkpoints, at_once)
     if dry_run:
         from sdabench.cli.plan import plan_sheet
@@ -110,8 +117,7 @@ def command(
         return
     records = _run(job)
     of_model = {name: [record for record in records if record.model == name] for name in built}
-    tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
-    tables = [*tables[:-1], registry.extended(tables[-1], registry.select(others))]
+    tables[-1:] = [registry.extended(table, extra) for table in tables[-1:]]
     sheet, verdicts = accuracy_sheet(tables, names, of_model)
     echo_json([record.as_json() for record in records]) if as_json else show(sheet, form)
     _conclude(records, verdicts)
@@ -119,6 +125,7 @@ def command(
 
 def _jobs(
     models: Sequence[str],
+    at_once: int,
     data: DataSource,
     recipe_name: str | None,
     epochs: int | None,
@@ -126,7 +133,7 @@ def _jobs(
     skip_broken: bool,
     seed: int,
     seeds: int,
-    device: str | None,
+    device: str,
     workers: int | None,
     eval_only: bool,
     weights: Path | None,
@@ -141,10 +148,10 @@ def _jobs(
     all_seeds = range(seed, seed + seeds)
     if recipe is not None:
         example = TrainingJob.of(models[0], source, recipe, skip_broken=skip_broken)
-        example = example.on(machine_from(device, workers, example.images))
+        example = example.on(machine_from(device, workers, example.images, at_once))
         return [example.of_network(model, seed) for model in models for seed in all_seeds]
     split = source.read("val")
-    machine: dict[str, Any] = {"device": device, "workers": workers}
+    machine: dict[str, Any] = {"device": device, "workers": workers, "at_once": at_once}
     return [
         evaluation_from(model, source, split, _weights_of(model, weights), seed=each, **machine, **protocol)
         for model in models

@@ -45,7 +45,8 @@ def command(table: str, form: str, folders: tuple[Path, ...], others: tuple[str,
     from sdabench.evidence.counts import fresh_counts, stored_counts
 
     registry = load_registry()
-    wanted = registry.extended(registry.table(table), registry.select(others))
+    readme = registry.table(table)
+    wanted = registry.extended(readme, registry.select_for(readme.task, others))
     models = list(dict.fromkeys(row.model for row in wanted.rows))
     stored = {} if recount else stored_counts()
     uncounted = [model for model in models if model not in stored and registry.model(model).built]

@@ -88,9 +88,13 @@ def precision_of(amp: str | None) -> str:
     return "fp32" if amp in (None, "off") else str(amp)
 
 
-def machine_from(device: str | None, workers: int | None, images: int) -> Machine:
-    """Where to compute; by default loader processes only where there are images enough to keep them busy."""
-    default = min(8, cores()) if images > 1000 else 0
+def machine_from(device: str | None, workers: int | None, images: int, at_once: int = 1) -> Machine:
+    """Where to compute; by default loader processes only where there are images enough to keep them busy.
+
+    Args:
+        at_once: how many networks share the cores.
+    """
+    default = min(8, max(1, cores() // at_once)) if images > 1000 else 0
     return Machine(device=choose_device(device), workers=default if workers is None else workers)
 
 
@@ -107,6 +111,7 @@ def evaluation_from(
     resolution: int | None,
     device: str | None,
     workers: int | None,
+    at_once: int = 1,
 ) -> EvaluationJob:
     """The evaluation that the options of ``PROTOCOL`` ask for."""
     return EvaluationJob(
@@ -114,7 +119,7 @@ def evaluation_from(
         source=source,
         split=split,
         weights=weights,
-        machine=machine_from(device, workers, len(split.items)),
+        machine=machine_from(device, workers, len(split.items), at_once),
         batch_size=batch_size or 64,
         precision=precision_of(amp),  # type: ignore[arg-type]
         channels_last=bool(channels_last),

@@ -31,13 +31,9 @@ def skeleton_of(name: str) -> nn.Module:
 
 
 def count_module(module: nn.Module, input_size: InputSize, name: str) -> Count:
-    with evaluating(module), torch.no_grad():
-        try:
-            operations, per_call = count_leaves(module, input_size)
-            operators = fvcore_analysis(module, input_size).by_operator()
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"'{name}' cannot take an input of {input_size}: {reason}") from error
+    with counting(module, input_size, name):
+        operations, per_call = count_leaves(module, input_size)
+        operators = fvcore_analysis(module, input_size).by_operator()
     parameters = list(module.parameters())
     return Count(
         model=name,
@@ -49,6 +45,17 @@ def count_module(module: nn.Module, input_size: InputSize, name: str) -> Count:
         fvcore=int(sum(operators.values())),
         operations=operations,
     )
+
+
+@contextmanager
+def counting(module: nn.Module, input_size: InputSize, name: str) -> Iterator[None]:
+    """Evaluation mode without gradients; what the network cannot take is the user's error."""
+    with evaluating(module), torch.no_grad():
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"'{name}' cannot take an input of {input_size}: {reason}") from error
 
 
 @contextmanager
@@ -113,7 +120,7 @@ def count_leaves(module: nn.Module, input_size: InputSize) -> tuple[dict[Operati
 def count_modules(name: str, input_size: InputSize) -> dict[str, tuple[int, int]]:
     """For each module of a network, by name (the whole is ""): its parameters, and its multiply-adds."""
     network = skeleton_of(name)
-    with evaluating(network), torch.no_grad():
+    with counting(network, input_size, name):
         operators = fvcore_analysis(network, input_size).by_module_and_operator()
     return {
         path: (

@@ -43,7 +43,9 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        return sum(job.seconds for job in self.jobs) / min(self.at_once, max(len(self.jobs), 1))
+        """Of all that is to do, shared out; not less than the longest job alone."""
+        each = [job.seconds for job in self.jobs]
+        return max(sum(each) / self.at_once, *each)
 
     @property
     def disk_bytes(self) -> int:

@@ -17,7 +17,7 @@ from sdabench.engine.files import holding
 from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.engine.recording import RECORDS
 from sdabench.engine.runs import TRAININGS, trained_weights
-from sdabench.errors import PART_OF_SUITE, DataError, ExitCode, OutputError, SdabenchError
+from sdabench.errors import NETWORKS_AT_ONCE, PART_OF_SUITE, DataError, ExitCode, OutputError, SdabenchError
 from sdabench.evidence.records import Failure, Record, append_line, read_lines
 
 LOGS = "logs"
@@ -62,7 +62,8 @@ class Suite:
     def run(self, watcher: Watcher | None = None) -> list[Record]:
         """Does what has no valid record yet; a job that fails gets a record that says why.
 
-        Several at once have a share of the cores each, and write what they would say into ``logs/``.
+        Several at once have a share of the cores each, unless OMP_NUM_THREADS says otherwise, and write
+        what they would say into ``logs/``.
 
         Returns:
             The record of each job, in their order.
@@ -89,7 +90,7 @@ class Suite:
             while queue or running:
                 while queue and len(running) < self.at_once:
                     watcher.begins(queue[0])
-                    running.append(self._start(queue.popleft()))
+                    running.append(self._start(queue.popleft(), min(self.at_once, len(jobs))))
                 ended = _first_to_end(running)
                 running.remove(ended)
                 record = self._conclude(ended)
@@ -107,7 +108,7 @@ class Suite:
             for each in running:
                 each.process.kill()  # a second signal does not wait
 
-    def _start(self, job: Job) -> _Running:
+    def _start(self, job: Job, at_once: int) -> _Running:
         before = len(self._records_of(job))
         command = [*PYTHON, "-m", "sdabench", *job.command(self.output)]
         with ExitStack() as stack:
@@ -116,13 +117,16 @@ class Suite:
                 command,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
-                env=own_environment(self.at_once),
+                env=own_environment(at_once),
                 process_group=0,
             )
         return _Running(job, process, before)
 
+    def _log_path(self, job: Job) -> Path:
+        return self.output / LOGS / f"{job.model}-{job.question.question[:12]}.log"
+
     def _log(self, job: Job) -> IO[bytes]:
-        path = self.output / LOGS / f"{job.model}-{job.question.question[:12]}.log"
+        path = self._log_path(job)
         try:
             path.parent.mkdir(exist_ok=True)
             return path.open("ab")
@@ -136,7 +140,10 @@ class Suite:
         new = self._records_of(job)[ended.before :]
         if not new:
             job.source.read(job.split.split)  # if the dataset is gone, that is the error
-            record = job.question.failed(Failure(kind="crash", message=_cause(status)))
+            message = _cause(status)
+            if self.at_once > 1:
+                message += f" (--jobs 1 may help; it said: {self._log_path(job)})"
+            record = job.question.failed(Failure(kind="crash", message=message))
             append_line(self.output / RECORDS, record.as_json())
             new = [record]
         if (failure := new[-1].failure) is not None and failure.kind in _FATAL:
@@ -172,7 +179,8 @@ def own_environment(at_once: int = 1) -> dict[str, str]:
     shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(max(1, cores() // at_once))}
     own = str(Path(sdabench.__file__).parents[1])
     path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
-    return shared | os.environ | {"PYTHONPATH": path, PART_OF_SUITE: str(os.getpid())}
+    suite = {PART_OF_SUITE: str(os.getpid()), NETWORKS_AT_ONCE: str(at_once)}
+    return shared | os.environ | {"PYTHONPATH": path} | suite
 
 
 def _cause(status: int) -> str:

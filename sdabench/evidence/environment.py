@@ -1,5 +1,6 @@
 """What a number may depend on besides code and data: versions, device, arithmetic settings, revision."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 import sdabench
+from sdabench.errors import NETWORKS_AT_ONCE
 from sdabench.paths import checkout_dir
 
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
@@ -23,6 +25,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "threads": torch.get_num_threads(),
+        "networks_at_once": int(os.environ.get(NETWORKS_AT_ONCE, "1")),
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
         "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,

@@ -188,6 +188,8 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
     except OSError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
+        if not line:  # two writers at a time have both closed a line that was cut short
+            continue
         try:
             data = json.loads(line)
         except json.JSONDecodeError:

@@ -1,8 +1,9 @@
 """A2-Net: features are gathered by attention, and spread again by a second attention.
 
 Source: Chen et al., "A2-Nets: Double Attention Networks", NeurIPS 2018. No two-dimensional code was
-released; this is a construction by the paper's text: five double-attention blocks on ResNet-50, behind
-every second residual block of stages 2 and 3, with C / 2 channels for each of the three maps.
+released. This is a construction: five double-attention blocks on ResNet-50, behind every second residual
+block of stages 2 and 3, with C / 2 channels for each of the three maps, which comes nearest to the
+README's numbers (d-li14/dot-product-attention has C / 4).
 """
 
 import torch
@@ -41,8 +42,8 @@ class A2Bottleneck(Bottleneck):
     The sum passes no further ReLU, but that of the fusion where depth attention fuses the stage.
     """
 
-    def __init__(self, spec: BlockSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: BlockSpec, *, stride_in_1x1: bool = False) -> None:
+        super().__init__(spec, stride_in_1x1=stride_in_1x1)
         has_turn = spec.stage in (2, 3) and spec.index % 2 == 1
         self.double_attention = DoubleAttention(spec.out_channels) if has_turn else None
 

@@ -7,7 +7,7 @@ stages 1 to 3. The paper adds the two gates; the released code multiplies them, 
 import torch
 from torch import Tensor, nn
 
-from sdabench.models.skeleton import StageSpec, register_stage
+from sdabench.models.skeleton import StageSpec, normalised, register_stage
 
 
 class BottleneckAttention(nn.Module):
@@ -24,9 +24,9 @@ class BottleneckAttention(nn.Module):
             nn.Linear(hidden, channels),
         )
         self.spatial = nn.Sequential(
-            *_normalised(nn.Conv2d(channels, hidden, 1)),
-            *_normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation)),
-            *_normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation)),
+            normalised(nn.Conv2d(channels, hidden, 1), activate=True),
+            normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation), activate=True),
+            normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation), activate=True),
             nn.Conv2d(hidden, 1, 1),
         )
 
@@ -35,20 +35,16 @@ class BottleneckAttention(nn.Module):
         return x * (1 + torch.sigmoid(channel_gate * self.spatial(x)))
 
 
-def _normalised(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
-    return conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)
-
-
 class BAMStage(nn.Module):
     """Any stage's blocks, and the attention behind them."""
 
     def __init__(self, spec: StageSpec) -> None:
         super().__init__()
         self.blocks = spec.chain()
-        self.attention = BottleneckAttention(spec.out_channels)
+        self.bottleneck_attention = BottleneckAttention(spec.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        refined: Tensor = self.attention(self.blocks(x))
+        refined: Tensor = self.bottleneck_attention(self.blocks(x))
         return refined
 
 

@@ -8,7 +8,6 @@ big branches and the last stage.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from sdabench.models.skeleton import (
     StageSpec,
     conv1x1,
     conv3x3,
+    normalised,
     register_block,
     register_stage,
     register_stem_pool,
@@ -38,19 +38,12 @@ class BigLittleBottleneck(Bottleneck):
         if spec.stride > 1:
             shortcut.append(nn.AvgPool2d(3, spec.stride, padding=1))
         if spec.in_channels != spec.out_channels:
-            shortcut.append(conv1x1(spec.in_channels, spec.out_channels))
-            shortcut.append(nn.BatchNorm2d(spec.out_channels))
+            shortcut.extend(normalised(conv1x1(spec.in_channels, spec.out_channels)))
         super().__init__(spec, downsample=shortcut)
 
     def init_weights(self) -> None:
         """At first the block is its shortcut."""
         nn.init.zeros_(self.bn3.weight)
-
-
-def conv_bn(conv: Callable[..., nn.Conv2d], *shape: int, activate: bool = False) -> nn.Sequential:
-    layer = conv(*shape)
-    layers = [layer, nn.BatchNorm2d(layer.out_channels), *([nn.ReLU(inplace=True)] if activate else [])]
-    return nn.Sequential(*layers)
 
 
 @register_stem_pool("big_little")
@@ -60,14 +53,14 @@ class BigLittlePool(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         narrow = channels // ALPHA
-        self.big = conv_bn(conv3x3, channels, channels, 2)
+        self.big = normalised(conv3x3(channels, channels, 2))
         self.little = nn.Sequential(
-            conv_bn(conv3x3, channels, narrow, activate=True),
-            conv_bn(conv3x3, narrow, narrow, 2, activate=True),
-            conv_bn(conv1x1, narrow, channels),
+            normalised(conv3x3(channels, narrow), activate=True),
+            normalised(conv3x3(narrow, narrow, 2), activate=True),
+            normalised(conv1x1(narrow, channels)),
         )
         self.relu = nn.ReLU(inplace=True)
-        self.merge = conv_bn(conv1x1, channels, channels, activate=True)
+        self.merge = normalised(conv1x1(channels, channels), activate=True)
 
     def forward(self, x: Tensor) -> Tensor:
         merged: Tensor = self.merge(self.relu(self.big(x) + self.little(x)))
@@ -80,7 +73,7 @@ class BigLittle(nn.Module):
     def __init__(self, spec: StageSpec) -> None:
         super().__init__()
         if spec.depth < 2:
-            raise ValueError(f"stage {spec.stage} needs two blocks, one of which merges its branches")
+            raise ValueError(f"stage {spec.stage} needs at least two blocks: one merges its branches")
         self.big = replace(spec, depth=spec.depth - 1, stride=2).chain(activate=False)
         narrow = replace(
             spec,
@@ -90,7 +83,9 @@ class BigLittle(nn.Module):
             stride=1,
             fused=False,
         )
-        self.little = nn.Sequential(narrow.chain(), conv_bn(conv1x1, narrow.out_channels, spec.out_channels))
+        self.little = nn.Sequential(
+            narrow.chain(), normalised(conv1x1(narrow.out_channels, spec.out_channels))
+        )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,11 +98,13 @@ class BigLittle(nn.Module):
 def big_little_stage(spec: StageSpec) -> nn.Module:
     """The block that merges the branches before, then two branches, or in stage 4 ordinary blocks."""
     if spec.stage == 1:
+        if spec.stride != 1:
+            raise ValueError("the first big-little stage keeps the resolution: its stride is 1")
         return BigLittle(spec)
     last = spec.stage == 4
     merge = BlockSpec(
         in_channels=spec.in_channels,
-        width=spec.width // 2,
+        width=spec.width * spec.in_channels // spec.out_channels,
         out_channels=spec.in_channels,
         stride=1 if last else spec.stride,
         stage=spec.stage,

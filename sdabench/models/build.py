@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from sdabench.errors import RegistryError
-from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, ResNet, Trunk
-from sdabench.registry import load_registry
+from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, BlockFactory, ResNet, Trunk
+from sdabench.registry import load_registry, unknown
 
 
 def create_model(
@@ -32,7 +33,7 @@ def create_model(
     declared = registry.network(name)
     try:
         settings: dict[str, Any] = {
-            "block": partial(BLOCKS[declared.block], **declared.options),
+            "block": _with_options(declared.block, declared.options),
             "stage": STAGES[declared.stage],
             "depths": declared.depths,
             "widths": declared.widths,
@@ -47,10 +48,26 @@ def create_model(
             if features_only
             else ResNet(**settings, num_classes=num_classes, fc_init=declared.fc_init)
         )
-    except (TypeError, LookupError, ArithmeticError, ValueError) as error:
+    except (TypeError, LookupError, ArithmeticError, ValueError, RuntimeError) as error:
         where = registry.folder / "models" / f"{registry.models[name].family}.yaml"
-        few = "an option has fewer entries than there are stages or blocks"
-        reason = few if isinstance(error, IndexError) else error
-        raise RegistryError(f"{where}: models.{name}.network cannot be built: {reason}") from error
+        raise RegistryError(f"{where}: models.{name}.network cannot be built: {error}") from error
     network.model_name = name
     return network
+
+
+def _with_options(name: str, options: dict[str, Any]) -> BlockFactory:
+    """The block of that name, which is given the options that the registry declares for it."""
+    block = BLOCKS[name]
+    known = {
+        option: parameter.default is parameter.empty
+        for option, parameter in signature(block).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    for option in options:
+        if option not in known:
+            listing = f"it has {', '.join(known)}" if known else "it has none"
+            raise ValueError(unknown(f"option of the block '{name}'", option, known, listing))
+    missing = [option for option, required in known.items() if required and option not in options]
+    if missing:
+        raise ValueError(f"the block '{name}' needs the option {missing[0]}")
+    return partial(block, **options)

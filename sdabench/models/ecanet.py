@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import BlockSpec, of_stage, register_block
 
 
 class EfficientChannelAttention(nn.Module):
@@ -19,6 +19,8 @@ class EfficientChannelAttention(nn.Module):
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"a kernel of {kernel_size} channels has no middle; use an odd one")
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
@@ -33,4 +35,5 @@ class ECABottleneck(Bottleneck):
     """``kernel_sizes``: one for each stage."""
 
     def __init__(self, spec: BlockSpec, *, kernel_sizes: Sequence[int]) -> None:
-        super().__init__(spec, attention=EfficientChannelAttention(kernel_sizes[spec.stage - 1]))
+        kernel_size = of_stage(kernel_sizes, spec.stage, "kernel_sizes")
+        super().__init__(spec, attention=EfficientChannelAttention(kernel_size))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
+from sdabench.models.senet import SqueezeExcitation
 from sdabench.models.skeleton import BlockSpec, register_block
 
 # (vertical, horizontal), on a 7x7 grid, in the order of the paper's ranking
@@ -28,32 +29,31 @@ def cosine(frequency: int, side: int) -> Tensor:
     return scale * torch.cos(pi * frequency * positions)
 
 
-class FrequencyAttention(nn.Module):
-    """Scales the channels of (N, C, H, W); each sixteenth of them is squeezed by a frequency of its own."""
+class FrequencySqueeze(nn.Module):
+    """(N, C, H, W) to (N, C, 1, 1): each sixteenth of the channels by a frequency of its own."""
 
     basis: Tensor  # (C, side, side)
 
-    def __init__(self, channels: int, side: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, side: int) -> None:
         super().__init__()
+        if channels % len(FREQUENCIES):
+            raise ValueError(f"{channels} channels are no multiple of {len(FREQUENCIES)} frequencies")
         self.side = side
         zoom = side // 7
         planes = [torch.outer(cosine(v * zoom, side), cosine(h * zoom, side)) for v, h in FREQUENCIES]
         basis = torch.stack(planes).repeat_interleave(channels // len(planes), dim=0)
         self.register_buffer("basis", basis.float(), persistent=False)
-        self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
-        self.relu = nn.ReLU(inplace=True)
-        self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         fits = x.shape[2:] == (self.side, self.side)
         pooled = x if fits else F.adaptive_avg_pool2d(x, self.side)
-        squeezed = (pooled * self.basis).sum(dim=(2, 3))
-        gate = torch.sigmoid(self.fc2(self.relu(self.fc1(squeezed))))
-        return x * gate[:, :, None, None]
+        return (pooled * self.basis).sum(dim=(2, 3), keepdim=True)
 
 
 @register_block("fcanet")
 class FcaBottleneck(Bottleneck):
+    """A squeeze-and-excitation block without biases, with the frequencies as its squeeze."""
+
     def __init__(self, spec: BlockSpec) -> None:
-        side = 56 // 2 ** (spec.stage - 1)
-        super().__init__(spec, attention=FrequencyAttention(spec.out_channels, side))
+        squeeze = FrequencySqueeze(spec.out_channels, side=56 // 2 ** (spec.stage - 1))
+        super().__init__(spec, attention=SqueezeExcitation(spec.out_channels, bias=False, pool=squeeze))

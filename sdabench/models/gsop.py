@@ -30,7 +30,8 @@ class SecondOrderPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mixtures = self.relu(self.bn1(self.reduce(self.relu(x)))).flatten(2)  # (N, hidden, HW)
         centred = mixtures - mixtures.mean(dim=2, keepdim=True)
-        covariance = torch.matmul(centred, centred.transpose(1, 2)) / centred.shape[2]
+        # divided first, so that half precision does not overflow
+        covariance = torch.matmul(centred / centred.shape[2], centred.transpose(1, 2))
         # Each row of the covariance is a column of 128 positions, and a channel.
         gate = torch.sigmoid(self.expand(self.rows(self.bn2(covariance[..., None]))))
         return x * gate
@@ -41,6 +42,8 @@ class GSoPBottleneck(Bottleneck):
     """``stages``: those whose last block has the module."""
 
     def __init__(self, spec: BlockSpec, *, stages: Sequence[int], stride_in_1x1: bool) -> None:
+        if not set(stages) <= {1, 2, 3, 4}:
+            raise ValueError(f"stages {list(stages)} are not among 1 to 4")
         attention = None
         if spec.stage in stages and spec.index == spec.depth - 1:
             attention = SecondOrderPooling(spec.out_channels, stride=2 if spec.stage == 1 else 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck, projection
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import BlockSpec, of_stage, register_block
 
 KERNELS = (3, 5, 7, 9)
 
@@ -46,6 +46,6 @@ class PyConvBottleneck(Bottleneck):
         pool = nn.MaxPool2d(3, stride=spec.stride, padding=1)
         super().__init__(
             spec,
-            conv2=PyramidalConv(spec.width, spec.stride, pyramids[spec.stage - 1]),
+            conv2=PyramidalConv(spec.width, spec.stride, of_stage(pyramids, spec.stage, "pyramids")),
             downsample=nn.Sequential(pool, *projection(spec, stride=1)),
         )

@@ -7,10 +7,9 @@ of the released SDA-ResNet-86 (and of our ``resnet86_g8``, the same network with
 
 from torch import Tensor, nn
 
-from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, register_block
+from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, normalised, register_block
 
 
-@register_block("resnet")
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1, attention, shortcut: (N, in, H, W) to (N, out, H/stride, W/stride).
 
@@ -71,6 +70,10 @@ class Bottleneck(nn.Module):
 
 def projection(spec: BlockSpec, stride: int) -> nn.Sequential:
     """The shortcut of a stage's first block: 1x1 convolution and batch norm."""
-    return nn.Sequential(
-        conv1x1(spec.in_channels, spec.out_channels, stride), nn.BatchNorm2d(spec.out_channels)
-    )
+    return normalised(conv1x1(spec.in_channels, spec.out_channels, stride))
+
+
+@register_block("resnet")
+class ResNetBottleneck(Bottleneck):
+    def __init__(self, spec: BlockSpec, *, groups: int = 1) -> None:
+        super().__init__(spec, groups=groups)

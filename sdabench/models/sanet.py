@@ -18,6 +18,8 @@ class ShuffleAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        if channels % (2 * GROUPS):
+            raise ValueError(f"{channels} channels do not make {GROUPS} groups of two halves")
         half = channels // (2 * GROUPS)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.norm = nn.GroupNorm(half, half)

@@ -1,7 +1,9 @@
 """ScaleNet: 3x3 convolutions at four scales, with as many channels each as were learnt from data.
 
 Source: Li et al., "Data-Driven Neuron Allocation for Scale Aggregation Networks", CVPR 2019
-(Eli-YiLi/ScaleNet). A stage's first block halves its input by a max pool, before branch and shortcut.
+(Eli-YiLi/ScaleNet). A stage's first block halves its input by a max pool, before branch and shortcut,
+so that odd sides are rounded down, and an image has at least 32 pixels a side. In the released code a
+branch at 1/7 in the last stage would have a 1x1 convolution; its published allocation has none there.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, register_block
+from sdabench.models.skeleton import BlockSpec, conv3x3, of_stage, register_block
 
 SCALES = (1, 2, 4, 7)
 
@@ -20,18 +22,18 @@ SCALES = (1, 2, 4, 7)
 class ScaleAggregation(nn.Module):
     """Convolves shrunken copies of (N, C, H, W) and enlarges the results: (N, sum of ``widths``, H, W).
 
-    ``widths`` are the channels at each of the scales; 0 leaves a branch out. At 224 pixels the last
-    stage's map is 7x7, so that its smallest copy is one position, with a 1x1 convolution.
+    ``widths`` are the channels at each of the scales; 0 leaves a branch out.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], stage: int) -> None:
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
+        if len(widths) != len(SCALES) or not any(widths):
+            raise ValueError(f"{list(widths)} are not the channels of {len(SCALES)} scales")
         self.convs = nn.ModuleDict()
         self.bns = nn.ModuleDict()
         for branch, width in enumerate(widths):
             if width:
-                conv = conv1x1 if (stage, SCALES[branch]) == (4, 7) else conv3x3
-                self.convs[str(branch)] = conv(channels, width)
+                self.convs[str(branch)] = conv3x3(channels, width)
                 self.bns[str(branch)] = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
 
@@ -63,10 +65,13 @@ class ScaleBottleneck(Bottleneck):
     """``allocation``: for each stage and block, the channels at each scale."""
 
     def __init__(self, spec: BlockSpec, *, allocation: Sequence[Sequence[Sequence[int]]]) -> None:
-        widths = allocation[spec.stage - 1][spec.index]
+        blocks = of_stage(allocation, spec.stage, "allocation")
+        if len(blocks) != spec.depth:
+            raise ValueError(f"allocation: {len(blocks)} blocks for the {spec.depth} of stage {spec.stage}")
+        widths = blocks[spec.index]
         super().__init__(
             replace(spec, stride=1),
-            conv2=ScaleAggregation(spec.width, widths, spec.stage),
+            conv2=ScaleAggregation(spec.width, widths),
             conv2_width=sum(widths),
             norm2=False,
         )

@@ -13,11 +13,13 @@ from sdabench.models.skeleton import BlockSpec, register_block
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales the channels of (N, C, H, W) by a sigmoid gate of their global means."""
+    """Scales the channels of (N, C, H, W) by a sigmoid gate of their global means, or of another ``pool``."""
 
-    def __init__(self, channels: int, reduction: int = 16, bias: bool = True) -> None:
+    def __init__(
+        self, channels: int, reduction: int = 16, bias: bool = True, pool: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.AdaptiveAvgPool2d(1) if pool is None else pool
         self.fc1 = nn.Linear(channels, channels // reduction, bias=bias)
         self.relu = nn.ReLU(inplace=True)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=bias)

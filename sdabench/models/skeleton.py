@@ -6,13 +6,15 @@ is declared in ``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Netw
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sdabench.models.depth_attention import DepthAttentionStage
 from sdabench.models.parts import Parts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ BlockFactory = Callable[[BlockSpec], nn.Module]
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a stage is told: (N, in, H, W) to (N, out, H/stride, W/stride), by ``depth`` blocks."""
+    """What a stage is told: (N, in, H, W) to (N, out, H/stride, W/stride), of ``depth`` blocks in all."""
 
     block: BlockFactory
     depth: int
@@ -96,6 +98,23 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
+
+
+def normalised(conv: nn.Conv2d, activate: bool = False) -> nn.Sequential:
+    """A convolution, its batch norm and, if it is to be, a ReLU."""
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(conv.out_channels)]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if activate else []))
+
+
+def of_stage(values: Sequence[T], stage: int, option: str) -> T:
+    """What an option with an entry for each stage says of this one.
+
+    Raises:
+        ValueError: it has not four entries.
+    """
+    if len(values) != 4:
+        raise ValueError(f"{option} has {len(values)} entries, for four stages")
+    return values[stage - 1]
 
 
 class Trunk(nn.Module):

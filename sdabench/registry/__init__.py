@@ -76,7 +76,7 @@ class Registry:
         except OSError as error:
             raise RegistryError(
                 f"no registry at {folder} ({error.strerror}); SDABENCH_REGISTRY has to name a folder "
-                "of models/ and tables/"
+                "of models/, tables/ and paper.yaml"
             ) from None
         self.folder = folder
         self.paper = read_model(folder / "paper.yaml", Paper)  # whose claims these are
@@ -120,14 +120,21 @@ class Registry:
     def suite_tables(self, name: str) -> list[Table]:
         return [table for table in self.tables.values() if name == "all" or table.name in SUITES[name]]
 
-    def select(self, patterns: Iterable[str], among: Iterable[str] | None = None) -> list[str]:
-        """The models that match any of the names or wildcards, in the order of the registry."""
+    def select(
+        self, patterns: Iterable[str], among: Iterable[str] | None = None, where: str = "this suite"
+    ) -> list[str]:
+        """The models that match any of the names or wildcards, in the order of the registry.
+
+        Args:
+            among: the models to choose from; all, if it is not said.
+            where: what they are, for the error.
+        """
         names = list(self.models if among is None else among)
         chosen: dict[str, None] = {}
         for pattern in patterns:
             matches = [name for name in names if fnmatchcase(name, pattern)]
             if not matches and pattern in self.models:
-                raise UsageError(f"'{pattern}' is not in this suite; 'sdabench list' shows what is")
+                raise UsageError(f"'{pattern}' is not in {where}; 'sdabench list' shows what is")
             if not matches:
                 raise UsageError(unknown("model", pattern, names))
             chosen.update(dict.fromkeys(matches))
@@ -145,16 +152,17 @@ class Registry:
             return papers + self.papers_of(backbone)
         return [*papers, self.paper] if declared.depth_attention else papers
 
+    def select_for(self, task: Task, patterns: Iterable[str]) -> list[str]:
+        """The models of a task that match any of the names or wildcards."""
+        of_task = [name for name, model in self.models.items() if model.task == task]
+        return self.select(patterns, among=of_task, where=f"the networks for {task}")
+
     def extended(self, table: Table, models: Iterable[str]) -> Table:
         """The table with a row for each network that it lacks; a row that claims nothing."""
-        wanted = dict.fromkeys(models)
-        for name in wanted:
-            if self.model(name).task != table.task:
-                raise UsageError(f"'{name}' is a network for {self.model(name).task}, not for '{table.name}'")
         present = {row.model for row in table.rows}
         rows = [
             Row(
-                group="not in the README",
+                group="not in this table" if self.tables_of(name) else "not in the README",
                 label=self.models[name].title,
                 dimension=None,
                 model=name,
@@ -163,7 +171,7 @@ class Registry:
                 claims={},
                 note="",
             )
-            for name in wanted
+            for name in dict.fromkeys(models)
             if name not in present
         ]
         return replace(table, rows=(*table.rows, *rows))
@@ -199,12 +207,14 @@ class Registry:
             raise RegistryError(f"{where}: models.{name}.network: {' '.join(detail[1:3])}") from None
 
     def _derive(self, family: Family) -> None:
-        """``sda_NAME`` for each network of a family that no entry declares, under that name or another."""
-        declared = [self.models[name] for name in family.models]
-        fused = {model.like_for_like for model in declared if model.depth_attention}
-        for name, model in zip(family.models, declared, strict=True):
-            if model.built and not model.depth_attention and name not in fused:
-                self.models.setdefault(f"sda_{name}", model.with_depth_attention(name))
+        """``sda_NAME`` for each network of a family, if no entry declares that network or that name."""
+        declared = {name: self.models[name] for name in family.models}
+        networks = [model.network for model in declared.values()]
+        for name, model in declared.items():
+            if model.built and not model.depth_attention:
+                fused = model.with_depth_attention(name)
+                if fused.network not in networks:
+                    self.models.setdefault(f"sda_{name}", fused)
 
     def _table(self, file: TableFile, files: dict[str, TableFile]) -> Table:
         rows = [

@@ -70,7 +70,7 @@ class Model(Strict):
                 "baseline": name,
                 "like_for_like": name,
                 "sources": [],
-                "note": f"Not in the README: depth attention on {name}.",
+                "note": f"Not in the README: depth attention on {name}. {self.note}".rstrip(),
             }
         )
 
@@ -95,8 +95,8 @@ class Layout(Strict):
 class Paper(Strict):
     """What to cite. Authors as BibTeX writes them, ``Surname, Given and Surname, Given``."""
 
-    authors: str
-    title: str
+    authors: Annotated[str, Field(min_length=1)]
+    title: Annotated[str, Field(min_length=1)]
     booktitle: str | None = None
     journal: str | None = None
     venue: str  # as one says it: CVPR
@@ -117,7 +117,7 @@ class Paper(Strict):
     def reference(self) -> str:
         """In one line: who, what, where, when."""
         first, *others = self._surnames
-        who = f"{first} and {others[0]}" if len(others) == 1 else f"{first} et al."
+        who = first if not others else f"{first} and {others[0]}" if len(others) == 1 else f"{first} et al."
         return f"{who}, {self.title}, {self.venue}{'' if ':' in self.venue else f' {self.year}'}"
 
     @property

@@ -43,7 +43,7 @@ def print_page(page: Profile) -> None:
         section("Why a number is not what its table counts", reasons)
     section("Records", _records(page))
     section("Papers", (paper.reference for paper in page.papers))
-    section("Sources", page.model.sources or ["none: it is in nobody's release"])
+    section("Sources", page.model.sources or ["none named"])
 
 
 def _lineage(page: Profile) -> Iterator[str]:

@@ -92,6 +92,7 @@ def test_list_json():
     assert models["sda_ecanet86"]["tables"] == []
     assert models["sda_ecanet86"]["like_for_like"] == "ecanet86"
     assert "sda_resnet86_g8" not in models  # that is sda_resnet86
+    assert models["sda_resnet86_g1"]["like_for_like"] == "resnet86"
     assert models["mask_rcnn_senet101"]["built"] is False
     assert models["mask_rcnn_senet101"]["tables"] == ["detection", "segmentation"]
 
@@ -199,7 +200,9 @@ def test_networks_that_the_readme_lacks_are_rows_of_their_own():
         extra["measured"]["params_m"] == (28_105_032 + 1_756_544) / 1e6
     )  # GCNet-50, and depth attention by its formula
     failed(
-        sdabench("table", "detection", "--with", "gcnet50"), 2, "'gcnet50' is a network for classification"
+        sdabench("table", "detection", "--with", "gcnet50"),
+        2,
+        "'gcnet50' is not in the networks for detection",
     )
 
 

@@ -116,6 +116,25 @@ def test_two_at_a_time_have_a_record_each_and_say_what_they_have_to_say_in_logs(
     assert sorted(record["model"] for record in records(output)) == ["resnet50"] * 2 + ["senet50"] * 2
 
 
+def test_a_network_that_the_readme_lacks_is_a_row_and_what_cannot_be_one_is_refused_at_once(
+    imagenet, tmp_path
+):
+    result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--with", "sda_gcnet50")
+    assert result.returncode == 0, result.stderr
+    assert "[2/2] sda_gcnet50" in result.stderr
+    last = next(line for line in reversed(result.stdout.splitlines()) if "sda_" in line)
+    assert last.split()[:2] == ["SDA-GCNet-50", "(ratio"]
+    refused = run(imagenet, tmp_path / "no", "--models", "resnet50", "--with", "mask_rcnn_senet50")
+    assert refused.returncode == 2
+    assert "'mask_rcnn_senet50' is not in the networks for classification" in refused.stderr
+    lacking = run(imagenet, tmp_path / "no", "--models", "sda_gcnet50")
+    assert "not in the suite 'classification', to which --with adds" in lacking.stderr
+    other = sdabench("run", "--suite", "detection", "--with", "gcnet50")
+    assert other.returncode == 2
+    assert "--with is for classification as yet" in other.stderr
+    assert not (tmp_path / "no").exists()
+
+
 def test_modules_of_the_current_directory_do_not_get_in(imagenet, tmp_path):
     (tmp_path / "queue.py").write_text("raise RuntimeError('not this one')")
     result = sdabench(
@@ -134,12 +153,13 @@ def test_a_folder_that_another_run_holds_is_refused(imagenet, tmp_path):
     assert "another run is writing to" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number):
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number, jobs):
     output = tmp_path / "out"
     command = [
         sys.executable, "-m", "sdabench", "run", "--suite", "classification", "--eval-only",
-        "--data", f"imagenet={imagenet}", "--output", str(output), *map(str, FAST), "--models", "resnet50", "--models", "senet50",
+        "--data", f"imagenet={imagenet}", "--output", str(output), *map(str, FAST),
+        "--models", "resnet50", "--models", "senet50", "--models", "cbam50", "--jobs", str(jobs),
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -149,6 +169,8 @@ def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number):
     while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert stopped(process, number).endswith("the same command continues.\n")
-    result = run(imagenet, output, "--models", "resnet50", "--models", "senet50")
+    done = len(records(output))
+    assert 1 <= done < 3
+    result = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--models", "cbam50")
     assert result.returncode == 0
-    assert "1 of 2 have a record already." in result.stderr
+    assert f"{done} of 3 have a record already." in result.stderr

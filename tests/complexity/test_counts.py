@@ -49,7 +49,7 @@ FVCORE_OTHERWISE = {
     "ecanet50": HEAD,
     # the original multiplies by a centring matrix, HW x HW; ours subtracts the mean
     "gsop50": 2048 * 14**2 - 128 * (28**4 + 2 * 14**4),
-    "bam50": HEAD + STAGES - HEAD,
+    "bam50": STAGES,
     # fvcore reads an einsum's cost, twice the product, from text with four digits; ours has no einsum
     "aanet50": 20 * (196 * 160 * 27 - 1_693_000 // 2) + 6 * (49 * 160 * 13 - 203_800 // 2),
 }
@@ -61,7 +61,7 @@ SCALE_RELUS = (
 TOTAL_MODULES = {
     "cbam86": -BLOCKS_86,
     "cbam101": -BLOCKS_101,
-    "scalenet50": 2 * 64 * 112**2 + (STAGES - HEAD) + HEAD + SCALE_RELUS + BLOCKS_50,
+    "scalenet50": 2 * 64 * 112**2 + STAGES + SCALE_RELUS + BLOCKS_50,
     "bam50": STAGES - HEAD + 2 * (16 + 32 + 64),  # and its one-dimensional batch norms, which were not seen
     "sanet50": BLOCKS_50 // 2 * 63 // 64,  # its 64 groups are a batch, of which one sample was counted
 }

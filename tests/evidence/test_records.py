@@ -2,9 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.errors import SdabenchError
@@ -132,3 +134,20 @@ def test_a_record_answers_the_same_question_only():
     assert told[0] == told[1]
     trained = [record(weights=Weights(source="training", sha256=digest)).question for digest in "ab"]
     assert trained[0] == trained[1] != question
+
+
+def test_several_processes_write_into_one_file_after_a_line_that_was_cut_short(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"model": "cut')
+    code = (
+        "import sys; from pathlib import Path; from sdabench.evidence.records import append_line\n"
+        "for _ in range(200): append_line(Path(sys.argv[1])); "
+        "append_line(Path(sys.argv[1]), {'number': 7, 'padding': 'x' * 9000})"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+
+    class Numbered(BaseModel):
+        number: int
+
+    assert len(list(read_lines(path, Numbered))) == 600

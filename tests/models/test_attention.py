@@ -6,7 +6,7 @@ import torch
 
 from sdabench.models.a2net import DoubleAttention
 from sdabench.models.aanet import HEADS, KEY_CHANNELS, RelativeAttention
-from sdabench.models.fcanet import FrequencyAttention
+from sdabench.models.fcanet import FrequencySqueeze
 from sdabench.models.gsop import SecondOrderPooling
 
 
@@ -79,6 +79,6 @@ def test_second_order_pooling_pools_numpys_covariance():
 
 
 def test_the_frequencies_are_sixteen_of_an_orthonormal_basis():
-    planes = FrequencyAttention(256, side=7).basis[::16].flatten(1)
+    planes = FrequencySqueeze(256, side=7).basis[::16].flatten(1)
     torch.testing.assert_close(planes @ planes.T, torch.eye(16))
     assert planes[0].unique().numel() == 1

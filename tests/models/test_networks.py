@@ -16,9 +16,9 @@ def family(name):
 
 
 def awake(network):
-    """What starts at zero, such as the last norm of a bL-ResNet block, lets no gradient through: move it."""
-    for parameter in network.parameters():
-        if not parameter.any():
+    """A weight that starts at zero, as in a bL-ResNet block's last norm, lets no gradient through: move it."""
+    for key, parameter in network.named_parameters():
+        if key.endswith("weight") and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return network
 
@@ -27,7 +27,8 @@ def awake(network):
 def test_every_network_trains_evaluates_and_loads_its_own_weights(name):
     torch.manual_seed(0)
     network = awake(create_model(name, num_classes=10))
-    network(torch.randn(2, 3, 64, 96)).square().sum().backward()
+    x = torch.randn(2, 3, 65, 97).to(memory_format=torch.channels_last)
+    network(x).square().sum().backward()
     without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
     dead = [key for key, parameter in network.named_parameters() if not parameter.grad.any()]
@@ -61,6 +62,18 @@ def test_features_only_gives_four_maps_of_the_right_strides(name):
     strides = [4, 8, 16, 16] if family(name) == "gsop" else [4, 8, 16, 32]
     assert [info["reduction"] for info in trunk.feature_info] == strides
     assert [info["num_chs"] for info in trunk.feature_info] == [256, 512, 1024, 2048]
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if name.endswith("50") and name[:4] != "sda_"])
+def test_every_family_computes_in_half_precision(name):
+    torch.manual_seed(0)
+    network = create_model(name, num_classes=10).eval()
+    x = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        exact = network(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(x).float()
+    assert torch.nn.functional.cosine_similarity(exact, rounded).min() > 0.98
 
 
 @pytest.mark.parametrize("name", ["aanet50", "sda_aanet50"])

@@ -57,27 +57,38 @@ def test_a_mistake_is_named(folder, file, old, new, words):
         assert word in message
 
 
-def test_an_unknown_block_is_named(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("senet50", "block: senet}", "block: senett}", "unknown block 'senett'; did you mean senet"),
+        ("bam50", "stage: bam}", "stage: bma}", "unknown stage 'bma'; did you mean bam"),
+        ("gcnet50", "{block", "{stem_pool: min, block", "unknown stem pool 'min'; there are big_little, max"),
+        (
+            "senet50", "{block: senet}", "{block: senet, options: {redction: 8}}",
+            "unknown option of the block 'senet' 'redction'; did you mean reduction",
+        ),
+        ("gcnet50", "{block: gcnet}", "{block: gcnet, options: {ratio: 8}}", "'ratio'; it has none"),
+        ("ecanet50", ", options: {kernel_sizes: [3, 5, 5, 7]}", "", "needs the option kernel_sizes"),
+        ("ecanet50", "[3, 5, 5, 7]", "[3, 5, 7]", "kernel_sizes has 3 entries, for four stages"),
+        ("ecanet50", "[3, 5, 5, 7]", "[3, 4, 5, 7]", "a kernel of 4 channels has no middle"),
+        ("scalenet50", "[3, 4, 6, 3]", "[3, 4, 7, 3]", "allocation: 6 blocks for the 7 of stage 3"),
+        ("scalenet50", "[62, 9, 5, 12]", "[62, 9, 5]", r"\[62, 9, 5\] are not the channels of 4 scales"),
+        ("bl_resnet50", "[3, 4, 6, 3]", "[1, 4, 6, 3]", "stage 1 needs at least two blocks"),
+        ("bl_resnet50", "{block", "{strides: [2, 2, 2, 2], block", "its stride is 1"),
+        ("gsop50", "[2, 3, 4]", "[0, 3]", r"stages \[0, 3\] are not among 1 to 4"),
+        ("sanet50", "{block", "{widths: [16, 128, 256, 512], block", "64 channels do not make 64 groups"),
+        ("fcanet50", "{block", "{widths: [6, 128, 256, 512], block", "24 channels are no multiple of 16"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_named_with_its_entry(folder, monkeypatch, name, old, new, words):
     from sdabench import create_model
 
-    edit(folder / "models/senet.yaml", "block: senet", "block: senett")
+    path = folder / "models" / f"{load_registry().model(name).family}.yaml"
+    edit(path, old, new)
     monkeypatch.setenv("SDABENCH_REGISTRY", str(folder))
-    with pytest.raises(
-        RegistryError,
-        match=r"senet.yaml: models.senet50.network .*unknown block 'senett'; did you mean senet",
-    ):
-        create_model("senet50")
-
-
-def test_options_that_a_block_does_not_take_are_named(folder, monkeypatch):
-    from sdabench import create_model
-
-    edit(folder / "models/senet.yaml", "{block: senet}", "{block: senet, options: {redction: 8}}")
-    monkeypatch.setenv("SDABENCH_REGISTRY", str(folder))
-    with pytest.raises(
-        RegistryError, match=r"senet\.yaml: models\.senet50\.network cannot be built: .*redction"
-    ):
-        create_model("senet50")
+    where = rf"{path.name}: models\.{name}\.network cannot be built: .*"
+    with pytest.raises(RegistryError, match=where + words):
+        create_model(name)
 
 
 def test_a_folder_that_is_no_registry_says_so(tmp_path):
