@@ -175,7 +175,7 @@ def _run(suite: "Suite") -> list[Record]:
     try:
         return watched(suite, todo)
     except DataError:
-        if suite.at_once > 1:
+        if suite.lanes(todo) > 1:
             raise
         raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # the network's own process has said it
     except KeyboardInterrupt:

@@ -41,11 +41,11 @@ def watched(suite: "Suite", todo: Sequence[Job]) -> list[Record]:
         def ends(self, job: Job, record: Record) -> None:
             self.finished += 1
             self.running.remove(name(job))
-            if record.failure is not None and suite.at_once > 1:
+            if record.failure is not None and suite.lanes(todo) > 1:
                 self.advance.say(f"{name(job)} failed: {record.failure.message}")
             self.advance(1, ", ".join(self.running))
 
-    if suite.at_once == 1:
+    if suite.lanes(todo) == 1:
         return suite.run(Teller(Advance()))
     with progress("at work:", len(todo)) as advance:
         return suite.run(Teller(advance))

@@ -70,7 +70,8 @@ def estimate(suite: Suite) -> Plan:
     """The plan of a suite; the times are those of one network here, scaled by multiply-adds."""
     done, first = suite.done(), suite.jobs[0]
     todo = [job for job in suite.jobs if job.question.question not in done]
-    rates = _measure(todo[0], suite.at_once) if todo else _Rates(0, 0, 0)
+    at_once = suite.lanes(todo)
+    rates = _measure(todo[0], at_once) if todo else _Rates(0, 0, 0)
     counts = stored_counts()
     planned = []
     for job in suite.jobs:
@@ -92,7 +93,7 @@ def estimate(suite: Suite) -> Plan:
         device=first.machine.device,
         output=str(suite.output),
         keep_checkpoints=suite.keep_checkpoints,
-        at_once=suite.at_once,
+        at_once=at_once,
     )
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -38,6 +38,7 @@ class _Running:
     job: Job
     process: "subprocess.Popen[bytes]"
     before: int  # its records so far
+    log: Path | None  # where it says what it has to say, if it is not alone
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Suite:
             for record in records
             if record.failure is None and record.question in questions
         }
+
+    def lanes(self, jobs: Sequence[Job]) -> int:
+        """How many of these are at work at a time."""
+        return max(1, min(self.at_once, len(jobs)))
 
     def run(self, watcher: Watcher | None = None) -> list[Record]:
         """Does what has no valid record yet; a job that fails gets a record that says why.
@@ -88,9 +93,9 @@ class Suite:
         queue, running = deque(jobs), list[_Running]()
         try:
             while queue or running:
-                while queue and len(running) < self.at_once:
+                while queue and len(running) < self.lanes(jobs):
                     watcher.begins(queue[0])
-                    running.append(self._start(queue.popleft(), min(self.at_once, len(jobs))))
+                    running.append(self._start(queue.popleft(), self.lanes(jobs)))
                 ended = _first_to_end(running)
                 running.remove(ended)
                 record = self._conclude(ended)
@@ -108,30 +113,19 @@ class Suite:
             for each in running:
                 each.process.kill()  # a second signal does not wait
 
-    def _start(self, job: Job, at_once: int) -> _Running:
+    def _start(self, job: Job, lanes: int) -> _Running:
         before = len(self._records_of(job))
+        log = self.output / LOGS / f"{job.model}-{job.question.question[:12]}.log" if lanes > 1 else None
         command = [*PYTHON, "-m", "sdabench", *job.command(self.output)]
-        with ExitStack() as stack:
-            said = stack.enter_context(self._log(job)) if self.at_once > 1 else None
+        with _opened(log) as stderr:
             process = subprocess.Popen(
                 command,
                 stdout=subprocess.DEVNULL,
-                stderr=said,
-                env=own_environment(at_once),
+                stderr=stderr,
+                env=own_environment(lanes),
                 process_group=0,
             )
-        return _Running(job, process, before)
-
-    def _log_path(self, job: Job) -> Path:
-        return self.output / LOGS / f"{job.model}-{job.question.question[:12]}.log"
-
-    def _log(self, job: Job) -> IO[bytes]:
-        path = self._log_path(job)
-        try:
-            path.parent.mkdir(exist_ok=True)
-            return path.open("ab")
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}; name another --output") from None
+        return _Running(job, process, before, log)
 
     def _conclude(self, ended: _Running) -> Record:
         job, status = ended.job, ended.process.returncode
@@ -141,8 +135,8 @@ class Suite:
         if not new:
             job.source.read(job.split.split)  # if the dataset is gone, that is the error
             message = _cause(status)
-            if self.at_once > 1:
-                message += f" (--jobs 1 may help; it said: {self._log_path(job)})"
+            if ended.log is not None:
+                message += f" (--jobs 1 may help; what it said is in {ended.log})"
             record = job.question.failed(Failure(kind="crash", message=message))
             append_line(self.output / RECORDS, record.as_json())
             new = [record]
@@ -162,6 +156,16 @@ class Suite:
             for record in read_lines(self.output / RECORDS, Record)
             if (record.model, record.seed) == (job.model, job.question.seed)
         ]
+
+
+def _opened(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
+    if log is None:
+        return nullcontext()
+    try:
+        log.parent.mkdir(exist_ok=True)
+        return log.open("ab")
+    except OSError as error:
+        raise OutputError(f"cannot write {log}: {error.strerror}; name another --output") from None
 
 
 def _first_to_end(running: Sequence[_Running]) -> _Running:
