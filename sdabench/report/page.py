@@ -1,6 +1,8 @@
 """One page on a network, for the terminal."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 
 from rich.padding import Padding
 from rich.text import Text
@@ -36,9 +38,9 @@ def print_page(page: Profile) -> None:
     if page.count is not None:
         values = [f"{counter} {page.count.value(counter):,}" for counter in COUNTERS]  # type: ignore[arg-type]
         section("Counts at 224x224", [", ".join(values)])
-    if page.claims:
+    for sheet in _claims(page):
         console.print()
-        print_terminal(_claims(page))
+        print_terminal(sheet)
     if reasons := _reasons(page):
         section("Why a number is not what its table counts", reasons)
     section("Records", _records(page))
@@ -72,24 +74,25 @@ def _structure(page: Profile) -> Sheet:
     return Sheet("Structure", headings, [rows])
 
 
-def _claims(page: Profile) -> Sheet:
-    headings = [Heading("table"), Heading("row"), Heading("claim")]
-    headings += [Heading(text, numeric=True) for text in ("README", "ours", "Δ")] + [Heading("verdict")]
-    rows = []
-    for claim in page.claims:
-        column = claim.column
-        rows.append(
-            [
-                Cell(claim.table),
-                Cell(claim.label),
-                Cell(f"{column.header} ({column.unit})"),
-                Cell(number(claim.reported, column.decimals)),
-                Cell(number(claim.measured, column.decimals + (column.convention is not None))),
-                Cell(difference(claim.reported, claim.measured, column.decimals)),
-                verdict_cell(claim.verdict),
-            ]
-        )
-    return Sheet("Claims", headings, [rows])
+def _claims(page: Profile) -> Iterator[Sheet]:
+    """One sheet for each table that the network stands in."""
+    headings = [Heading("claim"), *(Heading(text, numeric=True) for text in ("README", "ours", "Δ"))]
+    for table, claims in groupby(page.claims, key=attrgetter("table")):
+        rows = []
+        label = ""
+        for claim in claims:
+            label, column = claim.label, claim.column
+            decimals = column.decimals
+            rows.append(
+                [
+                    Cell(f"{column.header} ({column.unit})"),
+                    Cell(number(claim.reported, decimals)),
+                    Cell(number(claim.measured, decimals + (column.convention is not None))),
+                    Cell(difference(claim.reported, claim.measured, decimals)),
+                    verdict_cell(claim.verdict),
+                ]
+            )
+        yield Sheet(f"Claims of {table}, row {plain(label)}", [*headings, Heading("verdict")], [rows])
 
 
 def _reasons(page: Profile) -> list[str]:
