@@ -141,6 +141,9 @@ def _jobs(
 ) -> list[Job]:
     if not eval_only and weights is not None:
         raise UsageError("--weights is for --eval-only; a training starts from random weights")
+    for option, value in {"recipe": recipe_name, "epochs": epochs, "accumulate": accumulate}.items():
+        if eval_only and value is not None:
+            raise UsageError(f"--{option} is for training; leave it out, or --eval-only")
     recipe = None
     if not eval_only:
         recipe = recipe_from(data, recipe_name, epochs=epochs, accumulate=accumulate, **protocol)

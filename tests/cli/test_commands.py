@@ -232,6 +232,11 @@ def test_errors_of_use():
     failed(
         sdabench("run", "--suite", "classification", "--weights", CHECKOUT), 2, "--weights is for --eval-only"
     )
+    failed(
+        sdabench("run", "--suite", "classification", "--eval-only", "--epochs", 3),
+        2,
+        "--epochs is for training",
+    )
     failed(sdabench("data", "synth", "--out", CHECKOUT), 2, "is there already, and not empty")
     failed(
         sdabench("run", "--suite", "detection", "--eval-only", "--data", "imagenet=/nowhere"),
