@@ -94,7 +94,7 @@ def machine_from(device: str | None, workers: int | None, images: int, at_once: 
     Args:
         at_once: how many networks share the cores.
     """
-    default = min(8, max(1, cores() // at_once)) if images > 1000 else 0
+    default = min(8, cores(shared_by=at_once)) if images > 1000 else 0
     return Machine(device=choose_device(device), workers=default if workers is None else workers)
 
 

@@ -99,7 +99,7 @@ def estimate(suite: Suite) -> Plan:
 
 def _measure(job: Job, at_once: int) -> _Rates:
     if at_once > 1:
-        torch.set_num_threads(max(1, cores() // at_once))
+        torch.set_num_threads(cores(shared_by=at_once))
     started = time.perf_counter()
     subprocess.run([*PYTHON, "-c", "import sdabench.engine.train"], check=False, env=own_environment())
     start = time.perf_counter() - started

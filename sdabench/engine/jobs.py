@@ -21,9 +21,10 @@ from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.registry.recipes import Precision, Recipe
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(shared_by: int = 1) -> int:
+    """Those that this process may use, or each of several that share them."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, own // shared_by)
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,12 @@ class Suite:
         with holding(self.output, "run"):
             results = self.done()
             missing = [job for job in self.jobs if job.question.question not in results]
+            for job in self.jobs:
+                if job.question.question in results:  # a run that was stopped may have left something
+                    self._tidy(job)
             for job, record in self._do(missing, watcher or Watcher()):
                 results[job.question.question] = record
-            for job in self.jobs:  # those of a run that was stopped too
-                if results[job.question.question].failure is None:
+                if record.failure is None:
                     self._tidy(job)
         return [results[job.question.question] for job in self.jobs]
 
@@ -99,8 +101,6 @@ class Suite:
                 ended = _first_to_end(running)
                 running.remove(ended)
                 record = self._conclude(ended)
-                if record.failure is None:
-                    self._tidy(ended.job)
                 watcher.ends(ended.job, record)
                 yield ended.job, record
         except BaseException:
@@ -180,7 +180,7 @@ def _first_to_end(running: Sequence[_Running]) -> _Running:
 
 def own_environment(at_once: int = 1) -> dict[str, str]:
     """The environment for a network's process: this very package, and its share of the cores."""
-    shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(max(1, cores() // at_once))}
+    shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(cores(shared_by=at_once))}
     own = str(Path(sdabench.__file__).parents[1])
     path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
     suite = {PART_OF_SUITE: str(os.getpid()), NETWORKS_AT_ONCE: str(at_once)}
