@@ -24,7 +24,7 @@ from sdabench.errors import DataError, OutputError, SdabenchError
 from sdabench.evidence.environment import environment, git_revision
 from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.hashing import sha256_of_file
-from sdabench.metrics import TopK
+from sdabench.metrics.topk import TopK
 from sdabench.models.build import create_model
 from sdabench.weights import load_weights
 

@@ -21,7 +21,7 @@ from sdabench.engine.jobs import TrainingJob
 from sdabench.engine.signals import leave_signals_to_the_parent
 from sdabench.errors import DataError, SdabenchError
 from sdabench.evidence.records import Training
-from sdabench.metrics import TopK
+from sdabench.metrics.topk import TopK
 from sdabench.models.build import create_model
 from sdabench.registry.recipes import Optimizer, Recipe
 

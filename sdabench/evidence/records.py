@@ -88,10 +88,10 @@ class Record(Part):
     metrics: dict[str, Percent] = Field(default={})
     samples: int = 0
     dataset: DatasetInfo
-    protocol: Protocol
+    protocol: Protocol | None = None  # unknown for predictions that somebody else made
     weights: Weights
-    seed: int
-    batch_size: int
+    seed: int | None = None
+    batch_size: int | None = None
     recipe: dict[str, Any] | None = None
     train_dataset: DatasetInfo | None = None
     training: Training | None = None

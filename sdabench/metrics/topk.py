@@ -1,4 +1,4 @@
-"""Metrics as values: update and merge give a new one, compute gives percentages."""
+"""Top-k accuracy as a value: update and merge give a new one, compute gives percentages."""
 
 from dataclasses import dataclass
 
