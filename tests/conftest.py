@@ -3,13 +3,19 @@ from pathlib import Path
 import pytest
 
 from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
-from tests.support import make_imagenet
+from tests.support import make_coco, make_imagenet
 
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> Path:
     """Three classes of two images each, generated."""
     return make_imagenet(tmp_path / "imagenet")
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """COCO's layout with a validation split of four images, generated."""
+    return make_coco(tmp_path / "coco")
 
 
 @pytest.fixture(scope="session")

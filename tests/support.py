@@ -1,5 +1,6 @@
 """What several tests need."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from sdabench import complexity
 from sdabench.complexity import Count
@@ -15,15 +17,19 @@ from sdabench.data.imagenet import class_indices
 from sdabench.models import list_models
 
 FACTS = Path(__file__).parent / "facts"
-BUILT = list_models()
+DETECTORS = list_models("*_rcnn_*")
+NETWORKS = [name for name in list_models() if name not in DETECTORS]  # for classification
 SAMPLE = Path(
     os.environ.get("SDABENCH_IMAGENET_SAMPLE", Path(__file__).parents[2] / "shared/data/imagenet-sample")
+)
+COCO_SAMPLE = Path(
+    os.environ.get("SDABENCH_COCO_SAMPLE", Path(__file__).parents[2] / "shared/data/coco-sample")
 )
 
 
 @cache
 def count(name: str) -> Count:
-    """A count at 224x224, once a session."""
+    """A count at the usual input, once a session."""
     return complexity.count(name)
 
 
@@ -58,4 +64,39 @@ def make_imagenet(root: Path, classes: int = 3, images: int = 2) -> Path:
             Image.merge("RGB", (hue, hue.transpose(Image.Transpose.FLIP_LEFT_RIGHT), hue)).save(
                 folder / f"{wnid}_{number}.JPEG", quality=90
             )
+    return root
+
+
+def make_coco(root: Path) -> Path:
+    """A small COCO folder of real JPEG files, val2017 alone: what the real one has, and has seldom.
+
+    Image 7 has two polygons and a crowd in lengths of runs, 21 only a crowd in compressed ones, 22 is
+    grey and has nothing, 40 has a box of no area. Categories have ids with gaps, out of order.
+    """
+    (root / "val2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    for number in (7, 21, 22, 40):
+        picture = Image.linear_gradient("L").rotate(number).resize((60, 50))
+        picture.convert("L" if number == 22 else "RGB").save(root / f"val2017/{number:012d}.jpg")
+    square = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
+    runs = {"size": [50, 60], "counts": [1000, 50, 1950]}
+    compressed = coco_mask.frPyObjects(runs, 50, 60)["counts"].decode()
+    annotations = [
+        (9, 40, 90, [5.0, 5.0, 8.0, 0.0], 0.0, 0, [[5.0, 5.0, 5.0, 5.0, 13.0, 5.0, 13.0, 5.0]]),
+        (1, 7, 90, [10.0, 10.0, 20.0, 20.0], 400.0, 0, square),
+        (2, 7, 1, [0, 40, 10, 10], 100, 0, [[0, 40, 10, 40, 10, 50, 0, 50], [1, 1, 2, 1, 2, 2]]),
+        (3, 7, 90, [20.0, 0.0, 1.0, 50.0], 50.0, 1, runs),
+        (4, 21, 1, [20.0, 0.0, 1.0, 50.0], 50.0, 1, {"size": [50, 60], "counts": compressed}),
+    ]
+    fields = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation")
+    content = {
+        "info": {"description": "a test"},
+        "images": [
+            {"id": number, "file_name": f"{number:012d}.jpg", "height": 50, "width": 60}
+            for number in (40, 7, 22, 21)
+        ],
+        "annotations": [dict(zip(fields, one, strict=True)) for one in annotations],
+        "categories": [{"id": 90, "name": "kite"}, {"id": 7, "name": "cat"}, {"id": 1, "name": "person"}],
+    }
+    (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
     return root

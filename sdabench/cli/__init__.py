@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Train one network by a recipe, and evaluate it.",
     "eval": "Evaluate one network.",
     "run": "Train and evaluate a suite, and print its table.",
+    "rescore": "COCO's AP of a results file, whoever made it.",
     "data": "Generate datasets.",
     "cite": "BibTeX of a network's papers.",
 }

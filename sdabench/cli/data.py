@@ -68,5 +68,4 @@ def synth(out: Path, task: str, classes: int, train: int, val: int, size: int | 
                 write_detection(out, plan, advance)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}; name another --out") from None
-    use = f"; use them with --data synthetic={out}" if task == "classification" else ""
-    click.echo(f"{plan.total:,} images in {out}{use}")
+    click.echo(f"{plan.total:,} images in {out}; use them with --data synthetic={out}")

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdabench.cli.options import ModelName, echo_json, json_option, progress
+from sdabench.cli.options import ModelName, echo_records, json_option, progress
 from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
+from sdabench.data.description import Preprocessing
 from sdabench.data.source import DataSource
+from sdabench.engine.jobs import preprocessing_of
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 
@@ -18,11 +20,13 @@ EPILOG = """\b
 Examples:
   sdabench eval resnet50 --data imagenet=PATH --weights resnet50.pth
   sdabench eval sda_resnet86 --data imagenet=PATH --amp bf16 --json
+  sdabench eval mask_rcnn_sda_resnet86 --data coco=PATH --weights FILE
   sdabench eval resnet50 --weights runs/train
 
 \b
 The record goes to OUTPUT/records.jsonl, the prediction for each image to
-OUTPUT/predictions/. Without --weights the network is random, and its
+OUTPUT/predictions/, a detector's as a COCO results file: sdabench rescore
+has its AP of each category. Without --weights the network is random, and its
 accuracy is chance.
 """
 
@@ -46,39 +50,44 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Evaluate one network on ImageNet's validation images, or a training of ours on its own.
+    """Evaluate one network on validation images of ImageNet or COCO, or a training of ours on its own.
 
-    Top-1 and top-5 by the usual protocol: bilinear resize to 8/7 of the crop (256 for 224), then its
+    Detectors: AP of boxes, and of masks, at a short side of 800 and a long one of at most 1333 pixels.
+    Others: top-1 and top-5 by the usual protocol: bilinear resize to 8/7 of the crop (256 for 224), then its
     centre. A folder with only some of the 1000 classes is evaluated on the right labels.
     """
-    load_registry().network(name)  # an unknown name is an error before anything is read
+    task = load_registry().model(name).task  # an unknown name is an error before anything is read
     weights, run = _training_behind(weights, name)
     own = run if data is None else None  # a training of ours is evaluated on what it was made for
     if data is None:
         if own is None:
             raise UsageError(
-                "name the dataset: --data imagenet=PATH, or synthetic; a training of ours has its own"
+                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; a training of ours has its "
+                "own"
             )
         data = DataSource.parse(own.data)
-    source = located(data)
-    split = source.read("val").subset(own.recipe.val_images if own else None)
-    resolution = resolution or (run.recipe.validation.crop if run else None)
+    source = located(data, task)
+    split = source.read("val", task).subset(own.recipe.val_images if own else None)
+    if run is not None and resolution is None:
+        preprocessing = preprocessing_of(run.recipe)
+        resolution = preprocessing.crop if isinstance(preprocessing, Preprocessing) else preprocessing.short
     job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
 
     from sdabench.engine.evaluate import evaluate
     from sdabench.engine.recording import RECORDS, recorded
 
     with progress(name, len(split.items), "images") as advance:
-        record = recorded(
+        records = recorded(
             job, output, lambda: evaluate(job, output, advance, **(run.provenance if run else {}))
         )
     if as_json:
-        echo_json(record.as_json())
+        echo_records(records)
         return
     from sdabench.report.accuracy import describe_metrics
 
-    click.echo(describe_metrics(record))
-    if not record.weights.trained:
+    for record in records:
+        click.echo(describe_metrics(record))
+    if not records[0].weights.trained:
         click.echo("Random weights: this is chance, and says nothing of the network.")
     click.echo(f"Record: {output / RECORDS}")
 
@@ -91,4 +100,4 @@ def _training_behind(weights: Path | None, model: str) -> tuple[Path | None, "Tr
 
     folder = find_run(weights, model)
     run = read_run(folder)
-    return folder / run.weights["top1_pct"], run
+    return folder / next(iter(run.weights.values())), run

@@ -6,31 +6,48 @@ from typing import Any
 import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, progress, suite_option
-from sdabench.complexity import IMAGENET_INPUT, Count
-from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.complexity import USUAL_INPUT, Count, InputSize
+from sdabench.errors import UsageError
 from sdabench.evidence.counts import fresh_counts
 from sdabench.registry import load_registry
+from sdabench.registry.schema import Counter
 
 EPILOG = """\b
 Examples:
   sdabench flops sda_pyconv86
   sdabench flops 'sda_*' resnet50 --resolution 320
   sdabench flops --suite classification --json
+  sdabench flops mask_rcnn_senet101 --resolution 1330x798
   sdabench flops epsanet50 --per-module --depth 2
 """
+
+
+class InputSide(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """An input's size in pixels, as (C, H, W)."""
+
+    name = "SIDE|WIDTHxHEIGHT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> InputSize:
+        width, _, height = str(value).partition("x")
+        if not (width.isdecimal() and (height or width).isdecimal()):
+            self.fail(f"'{value}' is no size; say 320, or 1330x800 for width and height", param, ctx)
+        sides = int(width), int(height or width)
+        if not all(32 <= side <= 16384 for side in sides):
+            self.fail(f"'{value}': a side has 32 to 16384 pixels", param, ctx)
+        return 3, sides[1], sides[0]
 
 
 @click.command("flops", epilog=EPILOG)
 @click.argument("patterns", nargs=-1, type=ModelName())
 @suite_option
 @click.option(
-    "--resolution",
-    type=click.IntRange(min=32),
-    default=224,
-    show_default=True,
-    help="Side of the input, in pixels.",
-)
-@click.option("--convention", "mmcv", type=click.Choice(["mmcv"]), help="Show this convention too.")
+    "--resolution", "input_size", type=InputSide(),
+    help="Pixels of the input.  [default: 224, and 1280x800 for detectors]",
+)  # fmt: skip
+@click.option(
+    "--convention", "conventions", multiple=True, type=click.Choice(["mmcv", "fvcore"]),
+    help="Show this convention where it is not shown already.",
+)  # fmt: skip
 @click.option("--per-module", is_flag=True, help="Each network as a tree of its modules.")
 @click.option("--depth", type=click.IntRange(min=1), default=3, show_default=True, help="Levels of the tree.")
 @click.option(
@@ -42,8 +59,8 @@ Examples:
 def command(
     patterns: tuple[str, ...],
     suite: str | None,
-    resolution: int,
-    mmcv: str | None,
+    input_size: InputSize | None,
+    conventions: tuple[str, ...],
     per_module: bool,
     depth: int,
     save: Path | None,
@@ -59,69 +76,67 @@ def command(
     trainable those that training would change
     per call  added at each call of their module, as the authors' counter does
     macs      convolutions and linear layers
-    fvcore    fvcore's default total
+    fvcore    fvcore's default total (of detectors with --convention fvcore,
+              which takes seconds)
     total     with batch norms, ReLUs and pooling
-    mmcv      mmdetection's get_flops (with --convention mmcv)
+    mmcv      mmdetection's get_flops (of others with --convention mmcv)
     """
-    if save is not None and (per_module or resolution != IMAGENET_INPUT[1]):
-        raise UsageError("--save keeps whole counts at 224 pixels; leave out --resolution and --per-module")
+    if save is not None and (per_module or input_size is not None or conventions):
+        raise UsageError("--save keeps the usual counts; leave out all but names, or --suite")
     names = _choose(patterns, suite)
-    input_size = (3, resolution, resolution)
     if per_module:
         _print_trees(names, input_size, depth, as_json)
         return
+    fvcore = True if "fvcore" in conventions else None
     with progress("counting", len(names), "networks") as advance:
-        counts = list(fresh_counts(names, advance, input_size).values())
+        counts = list(fresh_counts(names, advance, input_size, fvcore).values())
     if save is not None:
         _save(save, counts)
+    mmcv = {item.model: "mmcv" in conventions or _is_detector(item.model) for item in counts}
     if as_json:
-        echo_json([item.as_json(mmcv=bool(mmcv)) for item in counts])
-    else:
-        _print_table(counts, bool(mmcv))
+        echo_json([item.as_json(mmcv[item.model]) for item in counts])
+        return
+    for size in dict.fromkeys(item.input for item in counts):
+        _print_table([item for item in counts if item.input == size], mmcv)
+
+
+def _is_detector(name: str) -> bool:
+    return load_registry().model(name).backbone is not None
 
 
 def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
-    """The built networks that are meant; one that is named itself but not built is an error of its own."""
     if not patterns and suite is None:
         raise UsageError("which network? name some, or a --suite; 'sdabench list' shows all")
     registry = load_registry()
-    names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
-    chosen = [name for name in names if registry.models[name].built or name in patterns]
-    if not chosen:
-        raise NothingMeasuredError(
-            f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are"
-        )
-    if len(chosen) < len(names):
-        click.echo(f"{len(names) - len(chosen)} networks are not built yet, and left out.", err=True)
-    return chosen
+    return registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
 
 
-def _print_table(counts: list[Count], mmcv: bool) -> None:
+def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
     from sdabench.report.render import print_terminal
     from sdabench.report.table import Cell, Heading, Sheet
 
-    columns = ["params", "trainable", "per_call", "macs", "fvcore", "total", *(["mmcv"] if mmcv else [])]
+    columns: list[Counter] = ["params", "trainable", "per_call", "macs"]
+    columns += ["fvcore"] if any(item.fvcore is not None for item in counts) else []
+    columns += ["total", *(["mmcv"] if any(mmcv[item.model] for item in counts) else [])]  # type: ignore[list-item]
     headings = [Heading("model"), *(Heading(name.replace("_", " "), numeric=True) for name in columns)]
-    rows = [
-        [Cell(item.model), *(Cell(f"{item.value(name):,}") for name in columns)]  # type: ignore[arg-type]
-        for item in counts
-    ]
-    size = "x".join(str(side) for side in counts[0].input)
+    rows = [[Cell(item.model), *(Cell(f"{item.value(name):,}") for name in columns)] for item in counts]
+    size = "x".join(str(side) for side in counts[0].input[:0:-1])
     print_terminal(
         Sheet(f"Parameters and FLOPs at {size}", headings, [rows], ["One multiply-add counts one."])
     )
 
 
-def _print_trees(names: list[str], input_size: tuple[int, int, int], depth: int, as_json: bool) -> None:
+def _print_trees(names: list[str], input_size: InputSize | None, depth: int, as_json: bool) -> None:
     from sdabench.complexity.counters import count_modules
 
-    trees = {name: count_modules(name, input_size) for name in names}
+    sizes = {name: input_size or USUAL_INPUT[load_registry().model(name).task] for name in names}
+    trees = {name: count_modules(name, size) for name, size in sizes.items()}
     if as_json:
         echo_json(
             [
                 {
                     "model": name,
-                    "input": list(input_size),
+                    "input": list(sizes[name]),
                     "modules": [
                         {"name": path, "params": params, "macs": macs}
                         for path, (params, macs) in modules.items()

@@ -39,7 +39,7 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
     ]
     rows = [
         [
-            Cell(model["model"], bold=model["depth_attention"], tone="" if model["built"] else "dim"),
+            Cell(model["model"], bold=model["depth_attention"]),
             Cell(model["title"]),
             Cell(model["baseline"] or ""),
             Cell(model["like_for_like"] or ""),
@@ -47,11 +47,8 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
         ]
         for model in models
     ]
-    built = sum(model["built"] for model in models)
     ours = sum(not model["tables"] for model in models)
     notes = [f"{len(models)} networks, {ours} of them not in the README. Bold: with depth attention."]
-    if built < len(models):
-        notes.append(f"Dim: {len(models) - built} that are in the registry but not built yet.")
     print_terminal(Sheet("Networks", headings, [rows], notes))
 
 
@@ -66,7 +63,7 @@ def describe(name: str) -> dict[str, Any]:
         "like_for_like": model.like_for_like,
         "depth_attention": model.depth_attention,
         "tables": registry.tables_of(name),
-        "built": model.built,
+        "backbone": model.backbone,
         "title": model.title,
         "sources": model.sources,
         "note": model.note,

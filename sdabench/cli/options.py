@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,6 +83,12 @@ def show(sheet: Sheet, form: str) -> None:
 
 def echo_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
+
+
+def echo_records(records: "Sequence[Record]") -> None:
+    """One object, or a list where a network is measured by several tasks."""
+    each = [record.as_json() for record in records]
+    echo_json(each[0] if len(each) == 1 else each)
 
 
 class Advance:

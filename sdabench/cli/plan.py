@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sdabench.data.description import DatasetInfo
-from sdabench.engine.estimate import PROBE, Plan
+from sdabench.engine.estimate import Plan
 from sdabench.report.accuracy import describe_dataset
 from sdabench.report.table import Cell, Heading, Sheet
 
@@ -27,16 +27,17 @@ def plan_sheet(plan: Plan) -> Sheet:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
-    if plan.train_dataset is not None:
-        yield f"Train on {describe_dataset(DatasetInfo(**plan.train_dataset))}."
-    yield f"Evaluate on {describe_dataset(DatasetInfo(**plan.dataset))}."
-    if plan.recipe is not None:
-        yield f"Recipe {plan.recipe['name']}: {', '.join(_values(plan.recipe))}."
+    for part in plan.parts:
+        if part.train_dataset is not None:
+            yield f"Train on {describe_dataset(DatasetInfo(**part.train_dataset))}."
+        yield f"Evaluate on {describe_dataset(DatasetInfo(**part.dataset))}."
+        if part.recipe is not None:
+            yield f"Recipe {part.recipe['name']} for {part.task}: {', '.join(_values(part.recipe))}."
     yield f"Device {plan.device}, {plan.at_once} at a time; output to {plan.output}."
     yield (
         f"In all about {duration(plan.seconds)}, and {size(plan.disk_bytes)} of disk at one time. The times "
-        f"are {PROBE}'s, measured here, scaled by multiply-adds, without the reading of images; a network "
-        "can take half or twice as long."
+        f"are those of {' and '.join(part.probe for part in plan.parts)}, measured here, scaled by "
+        "multiply-adds; a network can take half or twice as long."
     )
 
 

@@ -1,8 +1,10 @@
 """``sdabench run``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -11,6 +13,7 @@ from sdabench.cli.watch import watched
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
+    DataOption,
     choose_device,
     evaluation_from,
     folder_option,
@@ -19,21 +22,26 @@ from sdabench.cli.work import (
     recipe_from,
     with_options,
 )
-from sdabench.data.source import DataSource
+from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.evidence.records import Record
-from sdabench.registry import SUITE_NAMES, load_registry
+from sdabench.metrics.coco import Evaluator
+from sdabench.registry import SUITE_NAMES, Table, load_registry
+from sdabench.registry.schema import DataTask
+from sdabench.report.table import Sheet
 
 if TYPE_CHECKING:
     from sdabench.engine.suite import Suite
 
+FOLDERS = {"segmentation": "detection"}  # of suites whose trainings are another's
 EPILOG = """\b
 Examples:
   sdabench run --suite classification
   sdabench run --suite classification --dry-run
   sdabench run --suite classification --recipe demo --models 'sda_*' --seeds 3
   sdabench run --suite classification --data imagenet=PATH --amp bf16
+  sdabench run --suite detection --data coco=PATH --backbone-weights checkpoints/
   sdabench run --suite classification --eval-only --data imagenet=PATH \\
       --weights checkpoints/
 
@@ -52,6 +60,10 @@ What several at a time have to say is in OUTPUT/logs/.
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with so many seeds."
 )
+@click.option(
+    "--data", "sources", type=DataOption(), multiple=True, default=["synthetic"], show_default=True,
+    help="The dataset; synthetic is generated, once. The suite 'all' takes one for each task.",
+)  # fmt: skip
 @with_options(TRAINING, PROTOCOL)
 @click.option(
     "--jobs",
@@ -64,7 +76,11 @@ What several at a time have to say is in OUTPUT/logs/.
     "--weights", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="With --eval-only: folder of checkpoints, NAME.safetensors, .pth or .pt.",
 )  # fmt: skip
-@folder_option(None, "runs/SUITE")
+@click.option(
+    "--backbone-weights", "backbones", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of classification checkpoints, NAME.safetensors, .pth or .pt, for detectors' backbones.",
+)  # fmt: skip
+@folder_option(None, "runs/SUITE; segmentation shares that of detection")
 @click.option("--keep-checkpoints", is_flag=True, help="Keep the weights once the record is written.")
 @click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and an estimate of time and disk.")
@@ -83,31 +99,30 @@ def command(
 ) -> None:
     """Train and evaluate all networks of a suite, and print their table.
 
-    Without --data they train on the generated default dataset, by the recipe smoke: a few steps each,
-    which show whether every network can fit 64 images.
+    Without --data they train on a generated default dataset, by the recipe smoke: a few steps each,
+    which show whether every network can fit a few images. The networks of segmentation are detectors
+    whose masks are scored too: what the suite detection has done of them is not done again.
     """
     registry = load_registry()
-    tables = [table for table in registry.suite_tables(suite) if table.task == "classification"]
-    extra = registry.select_for("classification", others)
-    if extra and not tables:
-        raise UsageError(f"--with is for classification as yet, not for the suite '{suite}'")
+    tables = registry.suite_tables(suite)
+    tasks = {table.task for table in tables}
+    of_suite = [name for name, model in registry.models.items() if tasks & set(model.tasks)]
+    extra = registry.select(others, among=of_suite, where=f"the networks for the suite '{suite}'")
     where = f"the suite '{suite}', to which --with adds"
     chosen = registry.select(patterns or ["*"], among=registry.suite(suite), where=where)
     names = list(dict.fromkeys([*chosen, *extra]))
-    built = [name for name in names if registry.models[name].built]
-    if not built:
-        raise NothingMeasuredError(
-            f"none of these {len(names)} networks is built yet; 'sdabench list' shows which are"
-        )
     options["device"] = choose_device(options["device"])
     if at_once is None:
         at_once = min(cores(), 4) if options["device"] == "cpu" else 1
-    jobs = _jobs(built, at_once=at_once, **options)
+    jobs: list[Job] = []
+    for task in get_args(DataTask):
+        of_task = [name for name in names if registry.model(name).task == task]
+        if of_task:
+            jobs += _jobs(of_task, task, at_once=at_once, **options)
 
     from sdabench.engine.suite import Suite
-    from sdabench.report.accuracy import accuracy_sheet
 
-    job = Suite(jobs, output or Path("runs") / suite, keep_checkpoints, at_once)
+    job = Suite(jobs, output or Path("runs") / FOLDERS.get(suite, suite), keep_checkpoints, at_once)
     if dry_run:
         from sdabench.cli.plan import plan_sheet
         from sdabench.engine.estimate import estimate
@@ -116,17 +131,38 @@ def command(
         echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form)
         return
     records = _run(job)
-    of_model = {name: [record for record in records if record.model == name] for name in built}
-    tables[-1:] = [registry.extended(table, extra) for table in tables[-1:]]
-    sheet, verdicts = accuracy_sheet(tables, names, of_model)
-    echo_json([record.as_json() for record in records]) if as_json else show(sheet, form)
+    if as_json:
+        echo_json([record.as_json() for record in records])
+    verdicts = []
+    for sheet, its_verdicts in _sheets(tables, names, extra, records):
+        verdicts += its_verdicts
+        if not as_json:
+            show(sheet, form)
     _conclude(records, verdicts)
+
+
+def _sheets(
+    tables: Sequence[Table], names: Sequence[str], extra: Sequence[str], records: Sequence[Record]
+) -> Iterator[tuple[Sheet, list[str]]]:
+    """One for each task: the README's tables of it, with the networks that it lacks, and the verdicts."""
+    from sdabench.report.accuracy import accuracy_sheet
+
+    registry = load_registry()
+    for task, of_task in groupby(tables, key=attrgetter("task")):
+        *others, last = of_task
+        added = [name for name in extra if task in registry.model(name).tasks]
+        of_model = {
+            name: [record for record in records if (record.model, record.task) == (name, task)]
+            for name in names
+        }
+        yield accuracy_sheet([*others, registry.extended(last, added)], names, of_model)
 
 
 def _jobs(
     models: Sequence[str],
+    task: DataTask,
     at_once: int,
-    data: DataSource,
+    sources: Sequence[DataSource],
     recipe_name: str | None,
     epochs: int | None,
     accumulate: int | None,
@@ -135,26 +171,37 @@ def _jobs(
     seeds: int,
     device: str,
     workers: int | None,
+    evaluator: Evaluator,
     eval_only: bool,
     weights: Path | None,
+    backbones: Path | None,
     **protocol: Any,
 ) -> list[Job]:
     if not eval_only and weights is not None:
         raise UsageError("--weights is for --eval-only; a training starts from random weights")
-    for option, value in {"recipe": recipe_name, "epochs": epochs, "accumulate": accumulate}.items():
+    given = {"recipe": recipe_name, "epochs": epochs, "accumulate": accumulate, "backbone-weights": backbones}
+    for option, value in given.items():
         if eval_only and value is not None:
             raise UsageError(f"--{option} is for training; leave it out, or --eval-only")
-    recipe = None
+    suited = [source for source in sources if (source.kind, task) not in NOT_FOR] or sources
+    source, recipe = suited[0], None
     if not eval_only:
-        recipe = recipe_from(data, recipe_name, epochs=epochs, accumulate=accumulate, **protocol)
-    source = located(data)
+        recipe = recipe_from(source, task, recipe_name, epochs=epochs, accumulate=accumulate, **protocol)
+    source = located(source, task)
     all_seeds = range(seed, seed + seeds)
     if recipe is not None:
         example = TrainingJob.of(models[0], source, recipe, skip_broken=skip_broken)
-        example = example.on(machine_from(device, workers, example.images, at_once))
-        return [example.of_network(model, seed) for model in models for seed in all_seeds]
-    split = source.read("val")
+        example = example.on(machine_from(device, workers, example.images, at_once, evaluator))
+        registry = load_registry()
+        begun = {model: registry.model(model).backbone for model in models}
+        return [
+            example.of_network(model, seed, _weights_of(begun[model], backbones))
+            for model in models
+            for seed in all_seeds
+        ]
+    split = source.read("val", task)
     machine: dict[str, Any] = {"device": device, "workers": workers, "at_once": at_once}
+    machine["evaluator"] = evaluator
     return [
         evaluation_from(model, source, split, _weights_of(model, weights), seed=each, **machine, **protocol)
         for model in models
@@ -162,8 +209,9 @@ def _jobs(
     ]
 
 
-def _weights_of(model: str, folder: Path | None) -> Path | None:
-    if folder is None:
+def _weights_of(model: str | None, folder: Path | None) -> Path | None:
+    """The checkpoint of a network in a folder, or the path where it should be."""
+    if folder is None or model is None:
         return None
     candidates = [folder / f"{model}{suffix}" for suffix in (".safetensors", ".pth", ".pt")]
     return next((path for path in candidates if path.is_file()), candidates[0])
@@ -172,9 +220,9 @@ def _weights_of(model: str, folder: Path | None) -> Path | None:
 def _run(suite: "Suite") -> list[Record]:
     """Does what is left of a suite, and says on stderr how far it is."""
     earlier = suite.done()
-    if earlier:
-        click.echo(f"{len(earlier)} of {len(suite.jobs)} have a record already.", err=True)
-    todo = [job for job in suite.jobs if job.question.question not in earlier]
+    todo = suite.left(earlier)
+    if len(todo) < len(suite.jobs):
+        click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} have a record already.", err=True)
     try:
         return watched(suite, todo)
     except DataError:

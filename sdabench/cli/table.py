@@ -49,7 +49,7 @@ def command(table: str, form: str, folders: tuple[Path, ...], others: tuple[str,
     wanted = registry.extended(readme, registry.select_for(readme.task, others))
     models = list(dict.fromkeys(row.model for row in wanted.rows))
     stored = {} if recount else stored_counts()
-    uncounted = [model for model in models if model not in stored and registry.model(model).built]
+    uncounted = [model for model in models if model not in stored]
     if uncounted:
         with progress("counting", len(uncounted), "networks") as advance:
             stored |= fresh_counts(uncounted, advance)

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from sdabench.cli.options import ModelName, echo_json, json_option, progress
+from sdabench.cli.options import ModelName, echo_records, json_option, progress
 from sdabench.cli.work import (
+    DATA,
     PROTOCOL,
     TRAINING,
     folder_option,
@@ -16,7 +17,8 @@ from sdabench.cli.work import (
     with_options,
 )
 from sdabench.data.source import DataSource
-from sdabench.errors import ExitCode
+from sdabench.errors import ExitCode, UsageError
+from sdabench.metrics.coco import Evaluator
 from sdabench.registry import load_registry
 
 EPILOG = """\b
@@ -24,6 +26,8 @@ Examples:
   sdabench train sda_resnet86
   sdabench train sda_resnet86 --recipe demo --device cuda
   sdabench train resnet50 --data imagenet=PATH --recipe imagenet-120e --amp bf16
+  sdabench train mask_rcnn_resnet50 --data coco=PATH \\
+      --backbone-weights resnet50.pth
   sdabench eval resnet50 --weights runs/train
 
 \b
@@ -35,7 +39,11 @@ the same command goes on from there.
 
 @click.command("train", epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@with_options(TRAINING, PROTOCOL)
+@with_options(DATA, TRAINING, PROTOCOL)
+@click.option(
+    "--backbone-weights", "backbone", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Classification checkpoint for a detector's backbone, which is then frozen as the recipe says.",
+)  # fmt: skip
 @folder_option(Path("runs/train"), "runs/train")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's events too.")
 @json_option
@@ -47,6 +55,8 @@ def command(
     seed: int,
     device: str | None,
     workers: int | None,
+    evaluator: Evaluator,
+    backbone: Path | None,
     output: Path,
     tensorboard: bool,
     as_json: bool,
@@ -55,40 +65,44 @@ def command(
     """Train one network by a recipe, and evaluate it.
 
     Without --data it trains on the generated default dataset, by the recipe smoke: a few steps, which
-    show whether the network can fit 64 images.
+    show whether the network can fit a few images.
     """
-    load_registry().network(name)  # an unknown name is an error before anything is made
-    recipe = recipe_from(data, recipe_name, **changes)
-    source = located(data)
+    model = load_registry().model(name)  # an unknown name is an error before anything is made
+    if backbone is not None and model.backbone is None:
+        raise UsageError(f"--backbone-weights is for detectors, and '{name}' is none")
+    recipe = recipe_from(data, model.task, recipe_name, **changes)
+    source = located(data, model.task)
 
     from sdabench.engine.jobs import TrainingJob
 
-    job = TrainingJob.of(name, source, recipe, seed=seed, skip_broken=skip_broken)
-    job = job.on(machine_from(device, workers, job.images))
+    job = TrainingJob.of(name, source, recipe, seed=seed, skip_broken=skip_broken, backbone=backbone)
+    job = job.on(machine_from(device, workers, job.images, evaluator=evaluator))
 
     from sdabench.engine.evaluate import evaluate_training
     from sdabench.engine.recording import RECORDS, recorded
     from sdabench.engine.train import train
     from sdabench.evidence.records import Record
 
-    def work() -> Record:
+    def work() -> list[Record]:
         with progress(name, job.images, "images") as advance:
             folder = train(job, output, advance, advance.say, tensorboard)
         with progress(f"{name}  evaluation", len(job.split.items), "images") as advance:
             return evaluate_training(job, folder, output, advance)
 
     try:
-        record = recorded(job, output, work)
+        records = recorded(job, output, work)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"What is done is in {output}; the same command continues.") from None
     if as_json:
-        echo_json(record.as_json())
+        echo_records(records)
     else:
         from sdabench.engine.runs import TRAININGS
         from sdabench.report.accuracy import describe_metrics, describe_training
 
-        click.echo(describe_training(record))
-        click.echo(describe_metrics(record))
+        click.echo(describe_training(records[0]))
+        for record in records:
+            click.echo(describe_metrics(record))
         click.echo(f"Training: {output / TRAININGS / job.name}\nRecord: {output / RECORDS}")
-    if record.training is not None and record.training.fits is False:
+    training = records[0].training
+    if training is not None and training.fits is False:
         raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -18,10 +18,10 @@ def watched(suite: "Suite", todo: Sequence[Job]) -> list[Record]:
     from sdabench.engine.suite import Watcher
 
     places = {id(job): f"[{place}/{len(suite.jobs)}]" for place, job in enumerate(suite.jobs, start=1)}
-    several_seeds = len({job.question.seed for job in suite.jobs}) > 1
+    several_seeds = len({job.seed for job in suite.jobs}) > 1
 
     def name(job: Job) -> str:
-        return f"{job.model} seed {job.question.seed}" if several_seeds else job.model
+        return f"{job.model} seed {job.seed}" if several_seeds else job.model
 
     class Teller(Watcher):
         def __init__(self, advance: Advance) -> None:
@@ -38,11 +38,12 @@ def watched(suite: "Suite", todo: Sequence[Job]) -> list[Record]:
             )
             self.advance(0, ", ".join(self.running))
 
-        def ends(self, job: Job, record: Record) -> None:
+        def ends(self, job: Job, records: Sequence[Record]) -> None:
             self.finished += 1
             self.running.remove(name(job))
-            if record.failure is not None and suite.lanes(todo) > 1:
-                self.advance.say(f"{name(job)} failed: {record.failure.message}")
+            failure = records[-1].failure
+            if failure is not None and suite.lanes(todo) > 1:
+                self.advance.say(f"{name(job)} failed: {failure.message}")
             self.advance(1, ", ".join(self.running))
 
     if suite.lanes(todo) == 1:

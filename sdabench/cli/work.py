@@ -7,19 +7,24 @@ from typing import Any, TypeVar
 import click
 
 from sdabench.cli.options import progress
-from sdabench.data.folders import ImageSplit
+from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import EvaluationJob, Machine, cores
+from sdabench.data.split import Split
+from sdabench.engine.jobs import EVALUATION_BATCH, EvaluationJob, Machine, cores
 from sdabench.errors import UsageError
-from sdabench.registry.recipes import Recipe, load_recipe, recipe_names
+from sdabench.metrics.coco import Evaluator
+from sdabench.registry import load_registry
+from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
+from sdabench.registry.schema import DataTask
 
 F = TypeVar("F", bound=Callable[..., Any])
+USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
 
 
 class DataOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Which dataset, and where it lies."""
 
-    name = "imagenet=PATH|synthetic[=PATH]"
+    name = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DataSource:
         if isinstance(value, DataSource):
@@ -38,30 +43,39 @@ class RecipeOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[click.shell_completion.CompletionItem]:
-        names = [name for name in recipe_names() if name.startswith(incomplete)]
-        return [click.shell_completion.CompletionItem(name) for name in names]
+        names = {name for task in RECIPES for name in recipe_names(task) if name.startswith(incomplete)}
+        return [click.shell_completion.CompletionItem(name) for name in sorted(names)]
 
 
 PROTOCOL = (
     click.option("--batch-size", type=click.IntRange(min=1), help="Images at a time."),
     click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), help="Mixed precision."),
     click.option("--channels-last/--no-channels-last", default=None, help="Memory format of maps."),
-    click.option("--resolution", type=click.IntRange(min=32), help="Side of the crop, in pixels."),
+    click.option(
+        "--resolution", type=click.IntRange(min=32),
+        help="Side of the crop, or for detectors the short side, in pixels.",
+    ),
     click.option(
         "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
         help="Decides weights, order and augmentation.",
     ),
     click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
     click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: as useful]"),
+    click.option(
+        "--evaluator", type=click.Choice(["pycocotools", "faster-coco-eval"]), default="pycocotools",
+        show_default=True, help="What computes a detector's AP.",
+    ),
 )  # fmt: skip
-TRAINING = (
+DATA = (
     click.option(
         "--data", type=DataOption(), default="synthetic", show_default=True,
         help="The dataset; synthetic is generated, once.",
     ),
+)  # fmt: skip
+TRAINING = (
     click.option(
         "--recipe", "recipe_name", type=RecipeOption(),
-        help="Hyper-parameters.  [default: smoke for synthetic, paper for imagenet]",
+        help="Hyper-parameters.  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]",
     ),
     click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's."),
     click.option("--accumulate", type=click.IntRange(min=1), help="Parts that a batch is computed in."),
@@ -78,9 +92,13 @@ def with_options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
     return decorate
 
 
-def recipe_from(source: DataSource, name: str | None, amp: str | None, **changes: Any) -> Recipe:
+def recipe_from(
+    source: DataSource, task: DataTask, name: str | None, amp: str | None, **changes: Any
+) -> Recipe:
     """The recipe that is asked for, or the dataset's usual one, with the values that the options change."""
-    recipe = load_recipe(name or {"synthetic": "smoke", "imagenet": "paper"}[source.kind])
+    recipe = load_recipe(
+        name or {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}[source.kind], task
+    )
     return recipe.override(precision=amp and precision_of(amp), **changes)
 
 
@@ -88,20 +106,28 @@ def precision_of(amp: str | None) -> str:
     return "fp32" if amp in (None, "off") else str(amp)
 
 
-def machine_from(device: str | None, workers: int | None, images: int, at_once: int = 1) -> Machine:
+def machine_from(
+    device: str | None,
+    workers: int | None,
+    images: int,
+    at_once: int = 1,
+    evaluator: Evaluator = "pycocotools",
+) -> Machine:
     """Where to compute; by default loader processes only where there are images enough to keep them busy.
 
     Args:
         at_once: how many networks share the cores.
     """
     default = min(8, cores(shared_by=at_once)) if images > 1000 else 0
-    return Machine(device=choose_device(device), workers=default if workers is None else workers)
+    return Machine(
+        device=choose_device(device), workers=default if workers is None else workers, evaluator=evaluator
+    )
 
 
 def evaluation_from(
     model: str,
     source: DataSource,
-    split: ImageSplit,
+    split: Split,
     weights: Path | None,
     *,
     seed: int,
@@ -111,19 +137,24 @@ def evaluation_from(
     resolution: int | None,
     device: str | None,
     workers: int | None,
+    evaluator: Evaluator,
     at_once: int = 1,
 ) -> EvaluationJob:
     """The evaluation that the options of ``PROTOCOL`` ask for."""
+    task = load_registry().model(model).task
+    preprocessing: Preprocessing | Resizing = Preprocessing.at(resolution or 224)
+    if task == "detection":
+        preprocessing = Resizing.at(resolution or 800)
     return EvaluationJob(
         model=model,
         source=source,
         split=split,
         weights=weights,
-        machine=machine_from(device, workers, len(split.items), at_once),
-        batch_size=batch_size or 64,
+        machine=machine_from(device, workers, len(split.items), at_once, evaluator),
+        batch_size=batch_size or EVALUATION_BATCH[task],
         precision=precision_of(amp),  # type: ignore[arg-type]
         channels_last=bool(channels_last),
-        resolution=resolution or 224,
+        preprocessing=preprocessing,
         seed=seed,
     )
 
@@ -147,17 +178,17 @@ def choose_device(name: str | None) -> str:
     return name
 
 
-def located(source: DataSource) -> DataSource:
+def located(source: DataSource, task: DataTask) -> DataSource:
     """The dataset with its path; the default one is made now, with a bar, if it is not there yet."""
     if source.path is not None:
         return source
-    from sdabench.data.synthetic import DEFAULT, default_folder
+    from sdabench.data.synthetic import default_folder, default_plan
 
-    if default_folder().is_dir():
-        return source.located()
-    click.echo(f"Making the default dataset, once, in {default_folder()}", err=True)
-    with progress("generated images", DEFAULT.total, "images") as advance:
-        return source.located(advance)
+    if default_folder(task).is_dir():
+        return source.located(task=task)
+    click.echo(f"Making the default dataset, once, in {default_folder(task)}", err=True)
+    with progress("generated images", default_plan(task).total, "images") as advance:
+        return source.located(advance, task)
 
 
 def folder_option(default: Path | None, shown: str) -> Callable[[F], F]:

@@ -17,15 +17,18 @@ from sdabench.registry.schema import Counter, Operation
 if TYPE_CHECKING:
     from torch import nn
 
-InputSize = tuple[int, int, int]
-IMAGENET_INPUT: InputSize = (3, 224, 224)
+InputSize = tuple[int, int, int]  # (C, H, W)
+USUAL_INPUT: dict[str, InputSize] = {"classification": (3, 224, 224), "detection": (3, 800, 1280)}
 
 
 class Count(BaseModel):
     """Exact integers for one network at one input size (C, H, W), batch 1.
 
     ``operations`` is what the conventions are sums of: multiply-adds of convolutions and linear layers,
-    elements of biases, batch norms, ReLUs and pools, as far as they are leaf modules.
+    elements of biases, batch norms, ReLUs and pools, as far as they are leaf modules. ``fvcore`` is None
+    for a detector unless it was asked for: fvcore computes what it counts.
+
+    A detector's layers are counted as by mmdetection's get_flops: once, for 1000 proposals and 100 masks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,36 +40,58 @@ class Count(BaseModel):
     trainable: int
     per_call: int
     macs: int
-    fvcore: int
+    fvcore: int | None
     operations: dict[Operation, int]
 
     def value(self, counter: Counter) -> int:
-        """The number under a convention."""
+        """The number under a convention.
+
+        Raises:
+            LookupError: it is fvcore's, which did not count here.
+        """
         if counter in CONVENTIONS:
             return combine(self.operations, CONVENTIONS[counter])
-        return int(getattr(self, counter))
+        number: int | None = getattr(self, counter)
+        if number is None:
+            raise LookupError(f"fvcore did not count '{self.model}'")
+        return number
 
     def as_json(self, mmcv: bool = False) -> dict[str, Any]:
-        """The object that ``sdabench flops --json`` prints."""
+        """The object that ``sdabench flops --json`` prints; ``mmcv`` only where it is wanted."""
         fields = self.model_dump(mode="json", exclude={"count_schema", "fvcore", "operations"})
-        conventions = {name: self.value(name) for name in get_args(Flops)}
+        conventions: dict[str, int | None] = {"fvcore": self.fvcore}
+        conventions |= {name: self.value(name) for name in get_args(Flops) if name != "fvcore"}
         return fields | {"conventions": conventions | ({} if mmcv else {"mmcv": None})}
 
 
-def count(model: "str | nn.Module", input_size: Sequence[int] = IMAGENET_INPUT) -> Count:
+def count(
+    model: "str | nn.Module",
+    input_size: Sequence[int] | None = None,
+    *,
+    fvcore: bool | None = None,
+    without: Sequence[str] = (),
+) -> Count:
     """Counts a network of the registry, by name, or any module that takes (1, C, H, W).
 
     Nothing is downloaded, and no GPU is needed. A module that is given is run in evaluation mode, once
     for each counter, on its own device, and is left as it was.
 
-    Raises:
-        UsageError: no such model, one that is not built, or an input that it cannot take.
-    """
-    from sdabench.complexity.counters import count_module, skeleton_of
+    Args:
+        input_size: (C, H, W), unless said that of ImageNet's protocol, or 1280x800 for a detector.
+        fvcore: whether fvcore counts too; unless said it does, but for detectors.
+        without: names of modules whose operations are left out.
 
+    Raises:
+        UsageError: no such model or module, or an input that it cannot take.
+    """
+    from sdabench.complexity.counters import count_module, is_detector, skeleton_of
+
+    name, module = (model, skeleton_of(model)) if isinstance(model, str) else (type(model).__name__, model)
+    detector = is_detector(module)
+    if input_size is None:
+        input_size = USUAL_INPUT["detection" if detector else "classification"]
     if len(input_size) != 3:
         raise UsageError(f"an input size is (C, H, W), not {tuple(input_size)}")
     channels, height, width = input_size
-    if isinstance(model, str):
-        return count_module(skeleton_of(model), (channels, height, width), model)
-    return count_module(model, (channels, height, width), type(model).__name__)
+    traced = not detector if fvcore is None else fvcore
+    return count_module(module, (channels, height, width), name, traced, without)

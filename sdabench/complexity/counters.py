@@ -3,9 +3,10 @@
 import logging
 import warnings
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from typing import Any, get_args
@@ -17,6 +18,7 @@ from sdabench.complexity import Count, InputSize
 from sdabench.errors import UsageError
 from sdabench.models.build import create_model
 from sdabench.models.depth_attention import DepthAttention
+from sdabench.registry import unknown
 from sdabench.registry.schema import Operation
 
 with warnings.catch_warnings():  # it scripts a loss on import, which newer torch calls deprecated
@@ -30,19 +32,50 @@ def skeleton_of(name: str) -> nn.Module:
         return create_model(name)
 
 
-def count_module(module: nn.Module, input_size: InputSize, name: str) -> Count:
+def is_detector(module: nn.Module) -> bool:
+    return hasattr(module, "forward_dense")
+
+
+class _Dense(nn.Module):
+    """A detector whose forward pass meets each layer once, whatever it detects."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs: list[Tensor] = self.detector.forward_dense(x)  # type: ignore[operator]
+        return outputs
+
+
+def count_module(
+    module: nn.Module, input_size: InputSize, name: str, fvcore: bool, without: Sequence[str]
+) -> Count:
+    """See :func:`sdabench.complexity.count`."""
+    paths = dict(module.named_modules())
+    for path in without:
+        if path not in paths:
+            raise UsageError(
+                unknown(f"module of '{name}'", path, paths, f"it has {', '.join(list(paths)[1:9])}, …")
+            )
     with counting(module, input_size, name):
-        operations, per_call = count_leaves(module, input_size)
-        operators = fvcore_analysis(module, input_size).by_operator()
+        leaves = count_leaves(module, input_size)
+        operators = fvcore_analysis(module, input_size).by_operator() if fvcore else None
+    counted = [leaf for path, leaf in leaves.items() if not any(_within(each, path) for each in without)]
+    operations = {each: sum(leaf.operations[each] for leaf in counted) for each in get_args(Operation)}
+    if operators is None:
+        macs = operations["conv"] + operations["linear"]
+    else:
+        macs = int(operators["conv"] + operators["linear"])
     parameters = list(module.parameters())
     return Count(
         model=name,
         input=input_size,
         params=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        per_call=per_call,
-        macs=int(operators["conv"] + operators["linear"]),
-        fvcore=int(sum(operators.values())),
+        per_call=sum(leaf.per_call for leaf in counted),
+        macs=macs,
+        fvcore=None if operators is None else int(sum(operators.values())),
         operations=operations,
     )
 
@@ -79,6 +112,7 @@ def fvcore_analysis(module: nn.Module, input_size: InputSize) -> FlopCountAnalys
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     if _device(module).type == "meta":
         module = deepcopy(module).to_empty(device="cpu")
+    module = _Dense(module) if is_detector(module) else module
     x = torch.zeros(1, *input_size, device=_device(module))
     analysis = FlopCountAnalysis(module, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings():
@@ -87,45 +121,58 @@ def fvcore_analysis(module: nn.Module, input_size: InputSize) -> FlopCountAnalys
     return analysis
 
 
-def count_leaves(module: nn.Module, input_size: InputSize) -> tuple[dict[Operation, int], int]:
-    """What the calls of leaf modules add up to in one forward pass.
+@dataclass
+class Leaf:
+    """What the calls of one leaf module add up to in one forward pass.
 
-    Returns:
-        The inventory of operations, and ``per_call``: trainable weights and biases, added at each call
-        of their module, so that a shared module counts as often as it is used.
+    ``per_call`` are its trainable weights and biases, added at each call, so that a shared module counts
+    as often as it is used.
     """
-    tally: Tally[Operation] = Tally()
-    per_call = 0
 
-    def count_call(leaf: nn.Module, inputs: Any, output: Any) -> None:
-        nonlocal per_call
+    operations: Tally[Operation] = field(default_factory=Tally)
+    per_call: int = 0
+
+    def count_call(self, leaf: nn.Module, inputs: Any, output: Any) -> None:
         rule = _RULES.get(type(leaf))
         if rule is not None:
-            tally.update(rule(leaf, inputs, output))
+            self.operations.update(rule(leaf, inputs, output))
         for name in ("weight", "bias"):
             parameter = getattr(leaf, name, None)
             if isinstance(parameter, nn.Parameter) and parameter.requires_grad:
-                per_call += parameter.numel()
+                self.per_call += parameter.numel()
 
-    counted = (child for child in module.modules() if type(child) in _RULES or not any(child.children()))
-    handles = [child.register_forward_hook(count_call) for child in counted]
+
+def count_leaves(module: nn.Module, input_size: InputSize) -> dict[str, Leaf]:
+    """The leaf modules of a network by name, counted in one forward pass; modules with a rule are leaves."""
+    leaves, handles = {}, []
+    for name, child in module.named_modules():
+        if type(child) in _RULES or not any(child.children()):
+            leaves[name] = Leaf()
+            handles.append(child.register_forward_hook(leaves[name].count_call))
+    forward = module.forward_dense if is_detector(module) else module
     try:
-        module(torch.zeros(1, *input_size, device=_device(module)))
+        forward(torch.zeros(1, *input_size, device=_device(module)))  # type: ignore[operator]
     finally:
         for handle in handles:
             handle.remove()
-    return {operation: tally[operation] for operation in get_args(Operation)}, per_call
+    return leaves
+
+
+def _within(path: str, name: str) -> bool:
+    """Whether a module's name is that of a path, or of something in it."""
+    return not path or name == path or name.startswith(f"{path}.")
 
 
 def count_modules(name: str, input_size: InputSize) -> dict[str, tuple[int, int]]:
     """For each module of a network, by name (the whole is ""): its parameters, and its multiply-adds."""
     network = skeleton_of(name)
     with counting(network, input_size, name):
-        operators = fvcore_analysis(network, input_size).by_module_and_operator()
+        leaves = count_leaves(network, input_size)
+    macs = {leaf: each.operations["conv"] + each.operations["linear"] for leaf, each in leaves.items()}
     return {
         path: (
             sum(parameter.numel() for parameter in module.parameters()),
-            int(operators[path]["conv"] + operators[path]["linear"]),
+            sum(number for leaf, number in macs.items() if _within(path, leaf)),
         )
         for path, module in network.named_modules()
     }
@@ -139,6 +186,12 @@ def _convolution(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Opera
     per_position = prod(leaf.kernel_size) * leaf.in_channels // leaf.groups
     bias = 0 if leaf.bias is None else output.numel()
     return {"conv": per_position * output.numel(), "conv_bias": bias}
+
+
+def _transposed(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
+    per_position = prod(leaf.kernel_size) * leaf.out_channels // leaf.groups
+    bias = 0 if leaf.bias is None else output.numel()
+    return {"conv": per_position * inputs[0].numel(), "conv_bias": bias}
 
 
 def _linear(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
@@ -159,6 +212,7 @@ def _of_input(
 _RULES: dict[type[nn.Module], Callable[[Any, Any, Any], dict[Operation, int]]] = {
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
+    nn.ConvTranspose2d: _transposed,
     nn.Linear: _linear,
     nn.BatchNorm1d: partial(_of_input, "batch_norm"),
     nn.BatchNorm2d: partial(_of_input, "batch_norm"),

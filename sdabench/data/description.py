@@ -2,9 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-Triple = tuple[float, float, float]
-MEAN: Triple = (0.485, 0.456, 0.406)
-STD: Triple = (0.229, 0.224, 0.225)
+from sdabench.models.inputs import MEAN, STD, Triple
 
 
 class Part(BaseModel):
@@ -43,3 +41,23 @@ class Preprocessing(Part):
     def at(cls, resolution: int) -> "Preprocessing":
         """The usual protocol at another crop: the short side stays 8/7 of it."""
         return cls(resize=round(resolution * 8 / 7), crop=resolution)
+
+
+class Resizing(Part):
+    """For detectors: short side to ``short``, but the long one at most ``long``; then normalisation.
+
+    Up to so many ``detections`` an image are kept.
+    """
+
+    short: int = 800
+    long: int = 1333
+    interpolation: str = "bilinear"
+    mean: Triple = MEAN
+    std: Triple = STD
+    decoder: str = "PIL"
+    detections: int = 100
+
+    @classmethod
+    def at(cls, short: int) -> "Resizing":
+        """The usual protocol at another short side: the long one stays in proportion."""
+        return cls(short=short, long=round(short * 1333 / 800))

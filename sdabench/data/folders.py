@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from sdabench.data.description import DatasetInfo
+from sdabench.data.split import SplitName, dataset_info, file_lines
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_lines
 
 EXTENSIONS = (".jpeg", ".jpg", ".png")
-SplitName = Literal["train", "val"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class ImageSplit:
 
     @cached_property
     def listing_sha256(self) -> str:
-        return sha256_of_lines(f"{item.path}\t{item.size}" for item in self.items)
+        return sha256_of_lines(file_lines(self.items))
 
     @cached_property
     def classes(self) -> int:
@@ -67,22 +66,8 @@ class ImageSplit:
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
         """For a record; ``digests`` are the sha256 of the files, in order."""
-        fingerprint = None
-        if digests is not None:
-            fingerprint = sha256_of_lines(
-                f"{item.path}\t{item.size}\t{digest}"
-                for item, digest in zip(self.items, digests, strict=True)
-            )
-        return DatasetInfo(
-            name=self.dataset,
-            split=self.split,
-            root=str(self.root),
-            classes=self.classes,
-            samples=len(self.items),
-            complete=self.complete,
-            listing_sha256=self.listing_sha256,
-            fingerprint_sha256=fingerprint,
-        )
+        fingerprint = None if digests is None else sha256_of_lines(file_lines(self.items, digests))
+        return dataset_info(self, fingerprint)
 
 
 def list_images(root: Path, labels: Mapping[str, int], a_class: str) -> tuple[Item, ...]:

@@ -7,7 +7,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from sdabench.data.folders import ImageSplit, Item, SplitName, list_images
+from sdabench.data.folders import ImageSplit, Item, list_images
+from sdabench.data.split import SplitName
 from sdabench.errors import UsageError
 
 TRAIN_IMAGES = 1_281_167

@@ -8,7 +8,8 @@ ImageNet pipelines do.
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from torch.utils.data import Dataset, Sampler
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from sdabench.data.description import MEAN, STD, Preprocessing
+from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.errors import DataError
+from sdabench.models.inputs import MEAN, STD
 from sdabench.registry.recipes import Augmentation
 
 
@@ -45,10 +47,20 @@ class Batch:
     sha256: list[str]
     skipped: list[str]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """In so many parts of nearly the same size."""
+        pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
+        return (replace(self, images=images, labels=labels) for images, labels in pairs)
+
+    def to(self, device: torch.device, layout: torch.memory_format) -> "Batch":
+        images = self.images.to(device, memory_format=layout, non_blocking=True)
+        return replace(self, images=images, labels=self.labels.to(device, non_blocking=True))
+
     def pin_memory(self) -> "Batch":
-        return Batch(
-            self.images.pin_memory(), self.labels.pin_memory(), self.indices, self.sha256, self.skipped
-        )
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
 def decode(path: Path) -> tuple[Image.Image, bytes] | DataError:
@@ -67,6 +79,19 @@ def decode(path: Path) -> tuple[Image.Image, bytes] | DataError:
         return DataError(f"{path} is no image; restore it from the original archive")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return DataError(f"{path} cannot be decoded ({error}); restore it from the original archive")
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Random numbers that follow from the key alone; those around are as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(number_of(*key))
+        yield
+
+
+def number_of(*key: int) -> int:
+    """A seed that follows from some numbers, as if drawn at random."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 class EvaluationImages(Dataset[Sample | DataError]):
@@ -112,9 +137,7 @@ class TrainingImages(Dataset[Sample | DataError]):
         decoded = decode(self.split.root / item.path)
         if isinstance(decoded, DataError):
             return decoded
-        with torch.random.fork_rng(devices=[]):
-            entropy = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)
-            torch.default_generator.manual_seed(int(entropy[0]))
+        with seeded(self.seed, epoch, index):
             image = self._augment(decoded[0])
         return Sample(self.normalize(functional.to_tensor(image)), item.label, index, "")
 

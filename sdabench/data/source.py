@@ -1,14 +1,24 @@
-"""Which dataset a command reads: ``imagenet=PATH``, ``synthetic=PATH``, or ``synthetic`` for the default."""
+"""Which dataset a command reads: ``imagenet=PATH``, ``coco=PATH``, ``synthetic=PATH``, or ``synthetic``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
-from sdabench.data.folders import ImageSplit, SplitName
+from sdabench.data.split import Split, SplitName
 from sdabench.errors import UsageError
+from sdabench.registry.schema import DataTask
 
-Kind = Literal["imagenet", "synthetic"]
+if TYPE_CHECKING:
+    from sdabench.data.coco import CocoSplit
+    from sdabench.data.folders import ImageSplit
+
+Kind = Literal["imagenet", "coco", "synthetic"]
+NOT_FOR: dict[tuple[Kind, DataTask], str] = {
+    ("imagenet", "detection"): "imagenet has no boxes; for detection say --data coco=PATH or synthetic",
+    ("coco", "classification"): "coco's images are of no single class; for classification say "
+    "--data imagenet=PATH or synthetic",
+}
 
 
 @dataclass(frozen=True)
@@ -26,8 +36,8 @@ class DataSource:
             UsageError: they name no dataset.
         """
         kind, equals, path = text.partition("=")
-        if kind not in get_args(Kind) or bool(equals) != bool(path) or (kind == "imagenet" and not path):
-            raise UsageError(f"'{text}' is not imagenet=PATH, synthetic=PATH or synthetic")
+        if kind not in get_args(Kind) or bool(equals) != bool(path) or (kind != "synthetic" and not path):
+            raise UsageError(f"'{text}' is not imagenet=PATH, coco=PATH, synthetic=PATH or synthetic")
         try:
             return cls(kind, Path(path).expanduser() if path else None)  # type: ignore[arg-type]
         except RuntimeError as error:
@@ -36,8 +46,10 @@ class DataSource:
     def __str__(self) -> str:
         return self.kind if self.path is None else f"{self.kind}={self.path}"
 
-    def located(self, advance: Callable[[int], None] = lambda images: None) -> "DataSource":
-        """The same with a path: the default dataset is made if it is not there yet.
+    def located(
+        self, advance: Callable[[int], None] = lambda images: None, task: DataTask = "classification"
+    ) -> "DataSource":
+        """The same with a path: the task's default dataset is made if it is not there yet.
 
         Args:
             advance: called with the number of images just made.
@@ -46,21 +58,40 @@ class DataSource:
             return self
         from sdabench.data.synthetic import default_dataset
 
-        return DataSource(self.kind, default_dataset(advance))
+        return DataSource(self.kind, default_dataset(advance, task))
 
-    def read(self, split: SplitName) -> ImageSplit:
-        """The listing of a split.
+    @overload
+    def read(self, split: SplitName, task: Literal["classification"] = "classification") -> "ImageSplit": ...
+
+    @overload
+    def read(self, split: SplitName, task: Literal["detection"]) -> "CocoSplit": ...
+
+    @overload
+    def read(self, split: SplitName, task: DataTask) -> Split: ...
+
+    def read(self, split: SplitName, task: DataTask = "classification") -> Split:
+        """The listing of a split: an ImageSplit for classification, a CocoSplit for detection.
 
         Raises:
-            UsageError: there is no such folder.
+            UsageError: there is no such folder, or it is for another task.
             DataError: the folder is not what it claims to be.
         """
-        located = self.located()
+        if (self.kind, task) in NOT_FOR:
+            raise UsageError(NOT_FOR[self.kind, task])
+        located = self.located(task=task)
         assert located.path is not None
         if self.kind == "imagenet":
             from sdabench.data.imagenet import read_imagenet
 
             return read_imagenet(located.path, split)
+        if self.kind == "coco":
+            from sdabench.data.coco import read_coco
+
+            return read_coco(located.path, split)
+        if task == "detection":
+            from sdabench.data.synthetic.detection import read_detection
+
+            return read_detection(located.path, split)
         from sdabench.data.synthetic.classification import read_classification
 
         return read_classification(located.path, split)

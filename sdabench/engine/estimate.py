@@ -2,21 +2,21 @@
 
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from sdabench.complexity import count as fresh_count
-from sdabench.engine.arithmetic import autocast
+from sdabench.engine.evaluate import predict, prepare_network
 from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.engine.suite import PYTHON, Suite, own_environment
-from sdabench.engine.trainer import build_optimizer
+from sdabench.engine.trainer import Trainer, load_training_batches
 from sdabench.evidence.counts import stored_counts
-from sdabench.models.build import create_model
+from sdabench.registry.schema import DataTask
 
-PROBE = "resnet50"
+PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faster_rcnn_resnet50"}
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,22 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """``recipe`` is None for an evaluation."""
+class PlannedPart:
+    """What the networks of a task have in common; ``recipe`` is None for an evaluation."""
 
-    jobs: list[PlannedJob]
+    task: str
+    probe: str  # the network that was measured
     recipe: dict[str, Any] | None
     dataset: dict[str, Any]
     train_dataset: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """With one recipe and dataset for each task."""
+
+    jobs: list[PlannedJob]
+    parts: list[PlannedPart]
     device: str
     output: str
     keep_checkpoints: bool
@@ -67,29 +76,28 @@ class _Rates:
 
 
 def estimate(suite: Suite) -> Plan:
-    """The plan of a suite; the times are those of one network here, scaled by multiply-adds."""
-    done, first = suite.done(), suite.jobs[0]
-    todo = [job for job in suite.jobs if job.question.question not in done]
-    at_once = suite.lanes(todo)
-    rates = _measure(todo[0], at_once) if todo else _Rates(0, 0, 0)
+    """The plan of a suite; the times are those of one network of each task here, scaled by multiply-adds."""
+    left, first = suite.left(suite.done()), suite.jobs[0]
+    at_once = suite.lanes(left)
+    of_task = {job.task: job for job in reversed(left)}
+    measured = {task: _measure(job, at_once) for task, job in of_task.items()}
     counts = stored_counts()
     planned = []
     for job in suite.jobs:
-        count, is_done = counts.get(job.model) or fresh_count(job.model), job.question.question in done
-        share = count.macs / counts[PROBE].macs
-        seconds, disk = rates.start + share * rates.evaluate * len(job.split.items), 0
+        count, is_done = counts.get(job.model) or fresh_count(job.model), job not in left
+        share = count.macs / counts[PROBES[job.task]].macs
+        rate, disk = measured.get(job.task, _Rates(0, 0, 0)), 0
+        seconds = rate.start + share * rate.evaluate * len(job.split.items)
         if isinstance(job, TrainingJob):
-            seconds += share * rates.train * job.images
+            seconds += share * rate.train * job.images
             moments = 2 if job.recipe.optimizer.name == "adamw" else 1
             best = 2 * job.recipe.quirks.best_epoch_by_validation
             disk = 4 * count.params * (1 + (1 + moments) + best)  # the weights, a checkpoint, the best
-        planned.append(PlannedJob(job.model, job.question.seed, is_done, 0.0 if is_done else seconds, disk))
-    question = first.question
+        planned.append(PlannedJob(job.model, job.seed, is_done, 0.0 if is_done else seconds, disk))
+    parts = {job.task: _part(job) for job in reversed(suite.jobs)}
     return Plan(
         jobs=planned,
-        recipe=question.recipe,
-        dataset=question.dataset.model_dump(mode="json"),
-        train_dataset=question.train_dataset.model_dump(mode="json") if question.train_dataset else None,
+        parts=list(reversed(parts.values())),
         device=first.machine.device,
         output=str(suite.output),
         keep_checkpoints=suite.keep_checkpoints,
@@ -97,7 +105,19 @@ def estimate(suite: Suite) -> Plan:
     )
 
 
+def _part(job: Job) -> PlannedPart:
+    question = job.questions[0]
+    return PlannedPart(
+        task=job.task,
+        probe=PROBES[job.task],
+        recipe=question.recipe,
+        dataset=question.dataset.model_dump(mode="json"),
+        train_dataset=question.train_dataset.model_dump(mode="json") if question.train_dataset else None,
+    )
+
+
 def _measure(job: Job, at_once: int) -> _Rates:
+    """A few steps and a few evaluated images of a small network, on the job's own data."""
     if at_once > 1:
         torch.set_num_threads(cores(shared_by=at_once))
     started = time.perf_counter()
@@ -105,14 +125,10 @@ def _measure(job: Job, at_once: int) -> _Rates:
     start = time.perf_counter() - started
     device = torch.device(job.machine.device)
     evaluation = job.evaluation(None)
-    network = create_model(PROBE, num_classes=job.split.num_classes).to(device)
+    few = evaluation.split.subset(min(evaluation.batch_size, 64))
+    evaluation = replace(evaluation, model=PROBES[job.task], split=few)
 
-    def forward(batch: int, crop: int, precision: str) -> torch.Tensor:
-        with autocast(device, precision):
-            output: torch.Tensor = network(torch.randn(batch, 3, crop, crop, device=device))
-        return output
-
-    def seconds(work: Any, images: int) -> float:
+    def seconds(work: Callable[[], object], images: int) -> float:
         times = []
         for _ in range(3):
             begun = time.perf_counter()
@@ -124,20 +140,10 @@ def _measure(job: Job, at_once: int) -> _Rates:
 
     train = 0.0
     if isinstance(job, TrainingJob):
-        recipe, batch = job.recipe, min(job.batch_size, len(job.train.items))
-        optimizer = build_optimizer(network, recipe.optimizer)
-        labels = torch.zeros(batch, dtype=torch.long, device=device)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            F.cross_entropy(
-                forward(batch, recipe.augmentation.crop, recipe.precision).float(), labels
-            ).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-        train = seconds(step, batch)
-    network.eval()
-    batch = min(evaluation.batch_size, len(job.split.items))
-    with torch.inference_mode():
-        crop, precision = evaluation.resolution, evaluation.precision
-        return _Rates(train, seconds(lambda: forward(batch, crop, precision), batch), start)
+        trainer = Trainer(job.of_network(PROBES[job.task], job.seed))
+        batch = next(load_training_batches(trainer))
+        train = seconds(lambda: trainer.take_step(batch), len(batch))
+        network = trainer.network
+    else:
+        network, _ = prepare_network(evaluation)
+    return _Rates(train, seconds(lambda: predict(network, evaluation, device), len(few.items)), start)

@@ -1,6 +1,6 @@
 """What a user asks for: the evaluation of a network, or its training and evaluation. Free of torch.
 
-A job knows the question that its record will answer, and the command that does it in a process of its own.
+A job knows the questions that its records will answer, and the command that does it in a process of its own.
 """
 
 import os
@@ -11,14 +11,21 @@ from typing import Any, Protocol
 
 import yaml
 
-from sdabench.data.description import Preprocessing
-from sdabench.data.folders import ImageSplit
+from sdabench.data.coco import CocoSplit
+from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
+from sdabench.data.split import Split
 from sdabench.engine.files import writing
 from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.evidence.records import Protocol as RecordProtocol
 from sdabench.hashing import sha256_of_file, sha256_of_lines
-from sdabench.registry.recipes import Precision, Recipe
+from sdabench.metrics.coco import Evaluator
+from sdabench.registry import load_registry
+from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe, Precision, Recipe
+from sdabench.registry.schema import DataTask, Task
+
+USUAL_PREPROCESSING = Preprocessing()
+EVALUATION_BATCH: dict[DataTask, int] = {"classification": 64, "detection": 1}
 
 
 def cores(shared_by: int = 1) -> int:
@@ -33,10 +40,12 @@ class Machine:
 
     device: str = "cpu"
     workers: int = 0
+    evaluator: Evaluator = "pycocotools"  # of detections
 
     @property
     def options(self) -> list[str]:
-        return ["--device", self.device, "--workers", str(self.workers)]
+        options = ["--device", self.device, "--workers", str(self.workers)]
+        return options + ([] if self.evaluator == "pycocotools" else ["--evaluator", self.evaluator])
 
 
 class Job(Protocol):
@@ -47,7 +56,7 @@ class Job(Protocol):
     @property
     def source(self) -> DataSource: ...
     @property
-    def split(self) -> ImageSplit:
+    def split(self) -> Split:
         """The images that are evaluated."""
         ...
 
@@ -56,8 +65,12 @@ class Job(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
-    def question(self) -> Record:
-        """The record that would answer, without its measurements."""
+    def seed(self) -> int: ...
+    @property
+    def task(self) -> DataTask: ...
+    @property
+    def questions(self) -> tuple[Record, ...]:
+        """The records that would answer, without their measurements: one for each task of the network."""
         ...
 
     def evaluation(self, weights: Path | None) -> "EvaluationJob":
@@ -65,7 +78,7 @@ class Job(Protocol):
         ...
 
     def command(self, output: Path) -> list[str]:
-        """The arguments of ``sdabench`` that do this job alone, with its record in ``output``."""
+        """The arguments of ``sdabench`` that do this job alone, with its records in ``output``."""
         ...
 
 
@@ -75,28 +88,33 @@ class EvaluationJob:
 
     model: str
     source: DataSource
-    split: ImageSplit
+    split: Split
     weights: Path | None = None
     machine: Machine = Machine()
     batch_size: int = 64
     precision: Precision = "fp32"
     channels_last: bool = False
-    resolution: int = 224
+    preprocessing: Preprocessing | Resizing = USUAL_PREPROCESSING
     seed: int = 0
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        return Preprocessing.at(self.resolution)
+    def task(self) -> DataTask:
+        return load_registry().model(self.model).task
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it is measured by, each with a record of its own."""
+        return load_registry().model(self.model).tasks
 
     @cached_property
-    def question(self) -> Record:
-        return self.record(self._weights())
+    def questions(self) -> tuple[Record, ...]:
+        return tuple(self.record(task, self._weights()) for task in self.tasks)
 
-    def record(self, weights: Weights, **measured: Any) -> Record:
+    def record(self, task: Task, weights: Weights, **measured: Any) -> Record:
         return Record(
             **{"dataset": self.split.describe()} | measured,
             model=self.model,
-            task="classification",
+            task=task,
             weights=weights,
             protocol=RecordProtocol(
                 preprocessing=self.preprocessing,
@@ -119,41 +137,60 @@ class EvaluationJob:
             arguments += ["--weights", str(self.weights)]
         return [*arguments, "--channels-last"] if self.channels_last else arguments
 
+    @property
+    def resolution(self) -> int:
+        """Pixels of the crop's side; for a detector, of the short side."""
+        own = self.preprocessing
+        return own.crop if isinstance(own, Preprocessing) else own.short
+
     def _weights(self) -> Weights:
-        if self.weights is None:
-            return Weights(source=RANDOM)
-        try:
-            return Weights(source=str(self.weights), sha256=sha256_of_file(self.weights))
-        except OSError:  # absent or unreadable: the network's own failure
-            return Weights(source=str(self.weights))
+        return Weights(source=RANDOM) if self.weights is None else weights_of_file(self.weights)
+
+
+def weights_of_file(path: Path) -> Weights:
+    try:
+        return Weights(source=str(path), sha256=sha256_of_file(path))
+    except OSError:  # absent or unreadable: the network's own failure
+        return Weights(source=str(path))
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One network trained on ``train`` by a recipe, and evaluated on ``split``."""
+    """One network trained on ``train`` by a recipe, and evaluated on ``split``.
+
+    ``backbone`` is a checkpoint that the backbone of a detector begins with.
+    """
 
     model: str
     source: DataSource
-    train: ImageSplit
-    split: ImageSplit
+    train: Split
+    split: Split
     recipe: Recipe
     machine: Machine = Machine()
     seed: int = 0
     skip_broken: bool = False
+    backbone: Path | None = None
 
     @classmethod
     def of(cls, model: str, source: DataSource, recipe: Recipe, **options: Any) -> "TrainingJob":
         """Reads the dataset, and takes of it what the recipe wants."""
-        train = source.read("train").subset(recipe.train_images)
-        split = source.read("val").subset(recipe.val_images)
+        task = load_registry().model(model).task
+        train, split = source.read("train", task), source.read("val", task)
+        if isinstance(train, CocoSplit):
+            train = train.with_annotations()
+        train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
         return cls(model, source, train, split, recipe, **options)
 
     def on(self, machine: Machine) -> "TrainingJob":
         return replace(self, machine=machine)
 
-    def of_network(self, model: str, seed: int) -> "TrainingJob":
+    def of_network(self, model: str, seed: int, backbone: Path | None = None) -> "TrainingJob":
         """The same for another network or seed."""
-        return replace(self, model=model, seed=seed)
+        return replace(self, model=model, seed=seed, backbone=backbone)
+
+    @property
+    def task(self) -> DataTask:
+        return load_registry().model(self.model).task
 
     @property
     def batch_size(self) -> int:
@@ -165,18 +202,23 @@ class TrainingJob:
         return self.recipe.epochs * len(self.train.items)
 
     @cached_property
-    def question(self) -> Record:
-        return self.evaluation(None).record(Weights(source=TRAINED_HERE), **self.provenance)
+    def questions(self) -> tuple[Record, ...]:
+        evaluation, weights = self.evaluation(None), Weights(source=TRAINED_HERE)
+        return tuple(evaluation.record(task, weights, **self.provenance) for task in evaluation.tasks)
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """What a record says of the training besides how it went."""
-        return {"recipe": self.recipe.model_dump(mode="json"), "train_dataset": self.train.describe()}
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "train_dataset": self.train.describe(),
+            "backbone": self.backbone and weights_of_file(self.backbone),
+        }
 
     @property
     def name(self) -> str:
         """Of the folder for this training: no other has the same."""
-        return f"{self.model}-{self.question.question[:12]}"
+        return f"{self.model}-{self.questions[0].question[:12]}"
 
     def evaluation(self, weights: Path | None) -> EvaluationJob:
         """The evaluation of its weights, in float32."""
@@ -186,9 +228,9 @@ class TrainingJob:
             split=self.split,
             weights=weights,
             machine=self.machine,
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if self.task == "classification" else EVALUATION_BATCH[self.task],
             channels_last=self.recipe.channels_last,
-            resolution=self.recipe.validation.crop,
+            preprocessing=preprocessing_of(self.recipe),
             seed=self.seed,
         )
 
@@ -197,11 +239,21 @@ class TrainingJob:
         write_recipe(recipe, self.recipe)
         arguments = ["train", self.model, "--data", str(self.source), "--output", str(output)]
         arguments += ["--recipe", str(recipe), "--seed", str(self.seed), *self.machine.options]
+        if self.backbone is not None:
+            arguments += ["--backbone-weights", str(self.backbone)]
         return [*arguments, "--skip-broken"] if self.skip_broken else arguments
 
     @property
     def recipe_digest(self) -> str:
         return sha256_of_lines([self.recipe.model_dump_json()])
+
+
+def preprocessing_of(recipe: Recipe) -> Preprocessing | Resizing:
+    """How a recipe's validation prepares its images."""
+    if isinstance(recipe, ClassificationRecipe):
+        return Preprocessing.at(recipe.validation.crop)
+    assert isinstance(recipe, DetectionRecipe)
+    return Resizing.at(recipe.short_side)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

@@ -1,36 +1,42 @@
-"""A job's record, written whether the job succeeds or fails."""
+"""A job's records, written whether the job succeeds or fails."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.errors import SdabenchError
-from sdabench.evidence.records import Failure, Record, append_line
+from sdabench.evidence.records import Failure, Record, append_lines
 
 RECORDS = "records.jsonl"
 
 
-def recorded(job: Job, output: Path, work: Callable[[], Record]) -> Record:
-    """Does the work, and has its record on the disk.
+def recorded(job: Job, output: Path, work: Callable[[], Sequence[Record]]) -> list[Record]:
+    """Does the work, and has its records on the disk.
 
     Raises:
-        SdabenchError: the work failed, and its record says so; or no record can be written, which is
-            seen before the work begins.
+        SdabenchError: the work failed, and its records say so; or none can be written, which is seen
+            before the work begins.
     """
     path = output / RECORDS
-    append_line(path)
+    append_lines(path)
     try:
-        record = work()
+        records = work()
     except Exception as error:
-        training = isinstance(job, TrainingJob)
-        failure = failure_of(error, "a larger --accumulate" if training else "a smaller --batch-size")
-        append_line(path, job.question.failed(failure).as_json())
+        failure = failure_of(error, _for_memory(job))
+        append_lines(path, [each.failed(failure).as_json() for each in job.questions])
         if isinstance(error, SdabenchError):
             raise
         raise SdabenchError(f"{job.model}: {failure.message}") from error
-    append_line(path, record.as_json())
-    return record
+    append_lines(path, [record.as_json() for record in records])
+    return list(records)
+
+
+def _for_memory(job: Job) -> str:
+    """What to try where there is too little of it."""
+    if job.batch_size == 1:
+        return "a smaller --resolution"
+    return "a larger --accumulate" if isinstance(job, TrainingJob) else "a smaller --batch-size"
 
 
 def failure_of(error: Exception, for_memory: str) -> Failure:

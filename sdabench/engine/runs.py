@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sdabench.data.description import DatasetInfo
 from sdabench.engine.files import writing
 from sdabench.errors import OutputError, SdabenchError, UsageError
-from sdabench.evidence.records import Training, append_line
-from sdabench.registry.recipes import Recipe
+from sdabench.evidence.records import Training, Weights, append_line
+from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe
 
 TRAININGS = "training"  # the folder of all trainings in an output folder
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
-METRICS = ("top1_pct", "top5_pct")
 
 
 class TrainingRun(BaseModel):
@@ -28,8 +27,9 @@ class TrainingRun(BaseModel):
     model: str
     seed: int
     data: str
-    recipe: Recipe
+    recipe: ClassificationRecipe | DetectionRecipe
     train_dataset: DatasetInfo
+    backbone: Weights | None = None
     training: Training | None = None
     weights: dict[str, str] = {}
 
@@ -39,6 +39,7 @@ class TrainingRun(BaseModel):
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "train_dataset": self.train_dataset,
+            "backbone": self.backbone,
             "training": self.training,
         }
 

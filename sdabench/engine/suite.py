@@ -1,4 +1,4 @@
-"""A suite: every network in a process of its own, each with a record at the end."""
+"""A suite: every network in a process of its own, each with its records at the end."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.engine.recording import RECORDS
 from sdabench.engine.runs import TRAININGS, trained_weights
 from sdabench.errors import NETWORKS_AT_ONCE, PART_OF_SUITE, DataError, ExitCode, OutputError, SdabenchError
-from sdabench.evidence.records import Failure, Record, append_line, read_lines
+from sdabench.evidence.records import Failure, Record, append_lines, read_lines
 
 LOGS = "logs"
 PYTHON = (sys.executable, "-P")  # -P: no module of the current directory gets in
@@ -30,7 +30,7 @@ class Watcher:
 
     def begins(self, job: Job) -> None: ...
 
-    def ends(self, job: Job, record: Record) -> None: ...
+    def ends(self, job: Job, records: Sequence[Record]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,17 @@ class Suite:
 
     def done(self) -> dict[str, Record]:
         """The valid records that earlier runs left for these jobs, by their questions; the latest of each."""
-        questions = {job.question.question for job in self.jobs}
+        questions = {question.question for job in self.jobs for question in job.questions}
         records = read_lines(self.output / RECORDS, Record)
         return {
             record.question: record
             for record in records
             if record.failure is None and record.question in questions
         }
+
+    def left(self, done: Mapping[str, Record]) -> list[Job]:
+        """The jobs that have a question without a record."""
+        return [job for job in self.jobs if any(each.question not in done for each in job.questions)]
 
     def lanes(self, jobs: Sequence[Job]) -> int:
         """How many of these are at work at a time."""
@@ -71,7 +75,7 @@ class Suite:
         what they would say into ``logs/``.
 
         Returns:
-            The record of each job, in their order.
+            The records of each job, in their order.
 
         Raises:
             KeyboardInterrupt: a signal; what was being trained has a checkpoint.
@@ -80,18 +84,19 @@ class Suite:
         """
         with holding(self.output, "run"):
             results = self.done()
-            missing = [job for job in self.jobs if job.question.question not in results]
+            missing = self.left(results)
             for job in self.jobs:
-                if job.question.question in results:  # a run that was stopped may have left something
+                if job not in missing:  # a run that was stopped may have left something
                     self._tidy(job)
-            for job, record in self._do(missing, watcher or Watcher()):
-                results[job.question.question] = record
-                if record.failure is None:
+            for job, records in self._do(missing, watcher or Watcher()):
+                by_task = {record.task: record for record in records}
+                results |= {each.question: by_task[each.task] for each in job.questions}
+                if not any(record.failure for record in records):
                     self._tidy(job)
-        return [results[job.question.question] for job in self.jobs]
+        return [results[each.question] for job in self.jobs for each in job.questions]
 
-    def _do(self, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, Record]]:
-        """Each job with its record, as they end; an error, or a signal, is passed on to all of them."""
+    def _do(self, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, list[Record]]]:
+        """Each job with its records, as they end; an error, or a signal, is passed on to all of them."""
         queue, running = deque(jobs), list[_Running]()
         try:
             while queue or running:
@@ -100,9 +105,9 @@ class Suite:
                     running.append(self._start(queue.popleft(), self.lanes(jobs)))
                 ended = _first_to_end(running)
                 running.remove(ended)
-                record = self._conclude(ended)
-                watcher.ends(ended.job, record)
-                yield ended.job, record
+                records = self._conclude(ended)
+                watcher.ends(ended.job, records)
+                yield ended.job, records
         except BaseException:
             for each in running:
                 each.process.terminate()  # it may finish its step and save
@@ -115,7 +120,8 @@ class Suite:
 
     def _start(self, job: Job, lanes: int) -> _Running:
         before = len(self._records_of(job))
-        log = self.output / LOGS / f"{job.model}-{job.question.question[:12]}.log" if lanes > 1 else None
+        name = f"{job.model}-{job.questions[0].question[:12]}.log"
+        log = self.output / LOGS / name if lanes > 1 else None
         command = [*PYTHON, "-m", "sdabench", *job.command(self.output)]
         with _opened(log) as stderr:
             process = subprocess.Popen(
@@ -127,22 +133,21 @@ class Suite:
             )
         return _Running(job, process, before, log)
 
-    def _conclude(self, ended: _Running) -> Record:
+    def _conclude(self, ended: _Running) -> list[Record]:
         job, status = ended.job, ended.process.returncode
         if status == ExitCode.STOPPED:
             raise KeyboardInterrupt
         new = self._records_of(job)[ended.before :]
         if not new:
-            job.source.read(job.split.split)  # if the dataset is gone, that is the error
+            job.source.read(job.split.split, job.task)  # if the dataset is gone, that is the error
             message = _cause(status)
             if ended.log is not None:
                 message += f" (--jobs 1 may help; what it said is in {ended.log})"
-            record = job.question.failed(Failure(kind="crash", message=message))
-            append_line(self.output / RECORDS, record.as_json())
-            new = [record]
+            new = [each.failed(Failure(kind="crash", message=message)) for each in job.questions]
+            append_lines(self.output / RECORDS, [record.as_json() for record in new])
         if (failure := new[-1].failure) is not None and failure.kind in _FATAL:
             raise _FATAL[failure.kind](failure.message)
-        return new[-1]
+        return new
 
     def _tidy(self, job: Job) -> None:
         """Deletes what a training needed only until its record was written."""
@@ -154,7 +159,7 @@ class Suite:
         return [
             record
             for record in read_lines(self.output / RECORDS, Record)
-            if (record.model, record.seed) == (job.model, job.question.seed)
+            if (record.model, record.seed) == (job.model, job.seed)
         ]
 
 

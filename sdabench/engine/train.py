@@ -1,4 +1,4 @@
-"""Training of one classification network, from image files to weights."""
+"""Training of one network, from image files to weights."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from sdabench.engine.files import holding
 from sdabench.engine.jobs import TrainingJob
 from sdabench.engine.runs import (
     CHECKPOINT,
-    METRICS,
     TRAININGS,
     WEIGHTS,
     MetricsLog,
@@ -24,6 +23,7 @@ from sdabench.registry.recipes import Recipe
 
 CHECKPOINT_SECONDS = 600  # within an epoch; at the end of one a tenth of it is enough
 LOG_STEPS = 100
+MAIN = {"top1_pct": "top-1", "ap_pct": "AP", "segmentation_ap_pct": "mask AP"}
 Advance = Callable[[int, str], None]
 
 
@@ -60,6 +60,7 @@ def train(
             data=str(job.source),
             recipe=job.recipe,
             train_dataset=job.train.describe(),
+            backbone=job.provenance["backbone"],
         )
         run.save(folder)
         trainer = Trainer(job)
@@ -76,7 +77,9 @@ def train(
             raise DivergedError(f"{error}; {last if there else 'there is no checkpoint yet'}") from None
         trainer.save_weights(folder / WEIGHTS)
         best = trainer.progress.best_epochs
-        weights = {metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in METRICS}
+        weights = {
+            metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in trainer.task.metrics
+        }
         run.model_copy(update={"training": trainer.result(), "weights": weights}).save(folder)
         _drop_former_best(trainer, folder)
         if stopped:
@@ -99,11 +102,11 @@ def _run_steps(
             trainer.take_step(batch)
             progress.seconds += time.monotonic() - started
             ended = progress.step % per_epoch == 0
-            mean = progress.epoch_loss / progress.epoch_images
-            note = f"epoch {(progress.step - 1) // per_epoch + 1}/{recipe.epochs}  loss {mean:.3f}"
+            means = trainer.mean_losses
+            note = f"epoch {(progress.step - 1) // per_epoch + 1}/{recipe.epochs}  loss {means['loss']:.3f}"
             advance(progress.images - done, note)
             if ended or progress.step % LOG_STEPS == 0:
-                line = {"step": progress.step, "epoch": progress.step / per_epoch, "loss": mean}
+                line = {"step": progress.step, "epoch": progress.step / per_epoch} | means
                 line |= {"learning_rate": trainer.optimizer.param_groups[0]["lr"]}
                 line |= {"images_per_second": progress.images / progress.seconds}
                 if ended:
@@ -127,8 +130,9 @@ def _run_steps(
 
 def _epoch_line(model: str, recipe: Recipe, line: dict[str, float]) -> str:
     words = [f"{model}: epoch {line['epoch']:.0f} of {recipe.epochs}", f"loss {line['loss']:.3f}"]
-    if "top1_pct" in line:
-        words.append(f"top-1 {line['top1_pct']:.2f} %")
+    words += [
+        f"{metric} {value:.2f} %" for key, metric in MAIN.items() if (value := line.get(key)) is not None
+    ]
     return ", ".join([*words, f"{line['images_per_second']:.0f} images/s"])
 
 

@@ -10,20 +10,15 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from sdabench.data.images import Batch, TrainingImages, TrainingOrder, collate, collate_readable
-from sdabench.engine.arithmetic import autocast
+from sdabench.data.images import TrainingOrder, number_of
 from sdabench.engine.evaluate import predict
 from sdabench.engine.files import writing
 from sdabench.engine.jobs import TrainingJob
-from sdabench.engine.signals import leave_signals_to_the_parent
+from sdabench.engine.tasks import AnyBatch, engine_of, load
 from sdabench.errors import DataError, SdabenchError
 from sdabench.evidence.records import Training
-from sdabench.metrics.topk import TopK
-from sdabench.models.build import create_model
-from sdabench.registry.recipes import Optimizer, Recipe
+from sdabench.registry.recipes import Optimizer
 
 
 class DivergedError(SdabenchError):
@@ -35,7 +30,7 @@ class Progress:
     """What a training has done so far, in plain values that a checkpoint keeps."""
 
     step: int = 0
-    epoch_loss: float = 0.0  # sums over the images of this epoch so far
+    epoch_losses: dict[str, float] = field(default_factory=dict)  # sums over this epoch's images so far
     epoch_images: int = 0
     first_loss: float = math.nan
     last_loss: float = math.nan
@@ -53,17 +48,23 @@ class Trainer:
 
     def __init__(self, job: TrainingJob) -> None:
         self.job, self.recipe = job, job.recipe
+        self.task = engine_of(job.task)
         self.device = torch.device(job.machine.device)
         self.layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
         self.progress = Progress()
         seed = secrets.randbits(32) if job.recipe.quirks.no_seed else job.seed
         self.progress.seeds.append(seed)
         torch.manual_seed(seed)
-        network: nn.Module = create_model(job.model, num_classes=job.train.num_classes)
+        network = self.task.build_for_training(job)
         self.network = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
         self.order = self._order()
+
+    @property
+    def smallest(self) -> int:
+        """Images of a batch: enough for the batch norms of each part, if they train."""
+        return self.recipe.accumulate * (1 if self.task.is_frozen(self.network) else self.task.smallest)
 
     def _order(self) -> TrainingOrder:
         order = TrainingOrder(
@@ -71,13 +72,13 @@ class Trainer:
             batch_size=self.recipe.batch_size,
             epochs=self.recipe.epochs,
             seed=self.progress.seeds[-1],
-            smallest=2 * self.recipe.accumulate,
+            smallest=self.smallest,
             first_step=self.progress.step,
         )
-        if not order.steps_per_epoch:
+        if not order.steps_per_epoch or self.recipe.batch_size < self.smallest:
             raise DataError(
-                f"{self.job.train.root} holds {order.images} images, too few for a batch of "
-                f"{2 * self.recipe.accumulate}"
+                f"{self.job.train.root} holds {order.images} images, and a batch {self.recipe.batch_size}: "
+                f"batch norms want {self.smallest} or more"
             )
         return order
 
@@ -90,63 +91,67 @@ class Trainer:
     def learning_rate(self) -> float:
         return self.recipe.learning_rate(self.progress.step, self.order.steps_per_epoch)
 
-    def take_step(self, batch: Batch) -> None:
+    def take_step(self, batch: AnyBatch) -> None:
         """One step of the optimizer on a batch, in as many parts as the recipe says.
+
+        Random numbers of the step follow from its number, so that a resumed training draws the same.
 
         Raises:
             DivergedError: the loss is not finite; the weights are still those of the step before.
         """
         progress = self.progress
+        if len(batch) < self.smallest:
+            raise DataError(f"only {len(batch)} images of a batch are readable: {batch.skipped[0]}")
         if self.recipe.quirks.new_optimizer_each_epoch and progress.step % self.order.steps_per_epoch == 0:
             self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
+        torch.manual_seed(number_of(progress.seeds[-1], progress.step))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.device)
-        for images, labels in self._parts(batch):
-            with autocast(self.device, self.recipe.precision):
-                logits = self.network(images)
-            part = F.cross_entropy(
-                logits.float(), labels, reduction="sum", label_smoothing=self.recipe.label_smoothing
-            ) / len(batch.labels)
-            self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss is {value}")
+        sums: dict[str, Tensor] = {}
+        for part in batch.parts(self.recipe.accumulate):
+            share = len(part) / len(batch)
+            losses = self.task.losses(self.network, part.to(self.device, self.layout), self.job)
+            whole = sum(losses.values(), start=torch.zeros((), device=self.device)) * share
+            self.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() * share
+        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        total = sum(values.values())
+        if not math.isfinite(total):
+            raise self._diverged(f"the loss is {total}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if progress.step == 0:
-            progress.first_loss = value
+            progress.first_loss = total
         progress.step += 1
-        progress.images += len(batch.labels)
+        progress.images += len(batch)
         progress.skipped += len(batch.skipped)
-        progress.epoch_images += len(batch.labels)
-        progress.epoch_loss += value * len(batch.labels)
+        progress.epoch_images += len(batch)
+        for name, value in values.items():
+            progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * len(batch)
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        if len(batch.labels) < 2 * self.recipe.accumulate:
-            raise DataError(f"only {len(batch.labels)} images of a batch are readable: {batch.skipped[0]}")
-        images = batch.images.tensor_split(self.recipe.accumulate)
-        for part, labels in zip(images, batch.labels.tensor_split(self.recipe.accumulate), strict=True):
-            yield (
-                part.to(self.device, memory_format=self.layout, non_blocking=True),
-                labels.to(self.device, non_blocking=True),
-            )
+    @property
+    def mean_losses(self) -> dict[str, float]:
+        """Over the images of this epoch so far: the whole, and where there are several its parts."""
+        progress = self.progress
+        means = {name: value / progress.epoch_images for name, value in progress.epoch_losses.items()}
+        return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
 
     def end_epoch(self) -> None:
         """Keeps the mean loss of the epoch that has just ended; the sums start again."""
         progress = self.progress
-        progress.last_loss = progress.epoch_loss / progress.epoch_images
-        progress.epoch_loss, progress.epoch_images = 0.0, 0
+        progress.last_loss = self.mean_losses["loss"]
+        progress.epoch_losses, progress.epoch_images = {}, 0
 
     def validate(self) -> dict[str, float]:
-        """The metrics on the evaluated images, in percent."""
+        """The metrics on the evaluated images, in percent; those of masks as ``segmentation_…``."""
         job = self.job.evaluation(None)
-        predictions = predict(self.network, job, self.device)
-        labels = torch.tensor([item.label for item in job.split.items])
-        return TopK().update(predictions.top5, labels).compute()
+        (_, metrics), *others = predict(self.network, job, self.device).metrics().items()
+        for task, more in others:
+            metrics |= {f"{task}_{name}": value for name, value in more.items()}
+        return metrics
 
     def save(self, path: Path) -> None:
         """A checkpoint that :meth:`restore` takes.
@@ -209,7 +214,7 @@ class Trainer:
     def result(self) -> Training:
         """How the training went, once it is over."""
         progress, recipe = self.progress, self.recipe
-        limit = fit_limit(recipe, self.job.train.classes)
+        limit = self.task.fit_limit(self.job, progress.first_loss)
         return Training(
             epochs=recipe.epochs,
             steps=progress.step,
@@ -221,6 +226,8 @@ class Trainer:
             skipped_images=progress.skipped,
             resumed=progress.resumed,
             seeds=progress.seeds,
+            learning_rate=recipe.base_learning_rate,
+            frozen=self.task.is_frozen(self.network),
             best_epochs=progress.best_epochs,
         )
 
@@ -246,23 +253,10 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Opti
     )
 
 
-def fit_limit(recipe: Recipe, classes: int) -> float | None:
-    """The loss below which a network fits its training images: a share of that of chance."""
-    return None if recipe.fit_below is None else recipe.fit_below * math.log(classes)
-
-
-def load_training_batches(trainer: Trainer) -> Iterator[Batch]:
+def load_training_batches(trainer: Trainer) -> Iterator[AnyBatch]:
     """The batches of all steps that are left."""
-    job = trainer.job
-    loader: DataLoader[Any] = DataLoader(
-        TrainingImages(job.train, job.recipe.augmentation, trainer.progress.seeds[-1]),
-        batch_sampler=trainer.order,
-        num_workers=job.machine.workers,
-        collate_fn=collate_readable if job.skip_broken else collate,
-        pin_memory=trainer.device.type == "cuda",
-        worker_init_fn=leave_signals_to_the_parent,
-    )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    job, task = trainer.job, trainer.task
+    images = task.training_images(job, trainer.progress.seeds[-1])
+    collate = task.collate_readable if job.skip_broken else task.collate
+    pin = trainer.device.type == "cuda"
+    return load(images, job.machine.workers, collate, pin, batch_sampler=trainer.order)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from sdabench.complexity import IMAGENET_INPUT, Count, InputSize, count
+from sdabench.complexity import Count, InputSize, count
 from sdabench.evidence.records import read_lines
 from sdabench.paths import COUNTS, results_dir
 
@@ -15,11 +15,12 @@ def stored_counts() -> dict[str, Count]:
 def fresh_counts(
     models: Iterable[str],
     advance: Callable[[int], None] = lambda steps: None,
-    input_size: InputSize = IMAGENET_INPUT,
+    input_size: InputSize | None = None,
+    fvcore: bool | None = None,
 ) -> dict[str, Count]:
-    """Counts networks that are built, by name; ``advance`` is called after each."""
+    """Counts networks, by name; ``advance`` is called after each. See :func:`sdabench.complexity.count`."""
     counts = {}
     for name in models:
-        counts[name] = count(name, input_size)
+        counts[name] = count(name, input_size, fvcore=fvcore)
         advance(1)
     return counts

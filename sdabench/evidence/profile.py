@@ -55,15 +55,16 @@ class Profile:
     name: str
     model: Model
     papers: list[Paper]
+    differences: list[str]  # from the authors' own code
     relatives: dict[str, list[str]]  # by what they are to it
-    stages: list[StagePlan]  # none of a network that is not built
+    stages: list[StagePlan]
     counts: dict[str, Count]  # its own, and of those it is compared with
     claims: list[Claim]
     records: list[Record]
 
     @property
-    def count(self) -> Count | None:
-        return self.counts.get(self.name)
+    def count(self) -> Count:
+        return self.counts[self.name]
 
     def as_json(self) -> dict[str, Any]:
         described = self.model.model_dump(include={"title", "family", "task", "note", "sources"})
@@ -71,10 +72,12 @@ class Profile:
             "model": self.name,
             **described,
             "depth_attention": self.model.depth_attention,
+            "backbone": self.model.backbone,
+            "differences": self.differences,
             "papers": [paper.reference for paper in self.papers],
             "relatives": self.relatives,
             "stages": [asdict(stage) for stage in self.stages],
-            "counts": self.count and self.count.as_json(),
+            "counts": self.count.as_json(mmcv=self.model.backbone is not None),
             "claims": [claim.as_json() for claim in self.claims],
             "records": [record.as_json() for record in self.records],
         }
@@ -90,8 +93,7 @@ def profile(registry: Registry, name: str, records: Sequence[Record]) -> Profile
     own = [record for record in records if record.model == name]
     known = stored_counts()
     compared = dict.fromkeys(filter(None, [name, model.baseline, model.like_for_like]))
-    built = [each for each in compared if registry.models[each].built]
-    counts = {each: known[each] if each in known else fresh_counts([each])[each] for each in built}
+    counts = {each: known[each] if each in known else fresh_counts([each])[each] for each in compared}
     comparable = {record.model: record for record in own if record.comparable}
     claims = [
         claim
@@ -104,6 +106,7 @@ def profile(registry: Registry, name: str, records: Sequence[Record]) -> Profile
         name=name,
         model=model,
         papers=registry.papers_of(name),
+        differences=registry.families[model.family].differences,
         relatives=_relatives(registry, name),
         stages=_stages(name, model),
         counts=counts,
@@ -142,15 +145,13 @@ def _relatives(registry: Registry, name: str) -> dict[str, list[str]]:
 
 def _stages(name: str, model: Model) -> list[StagePlan]:
     """The stages of the network itself, built without memory for its weights."""
-    if model.network is None:
-        return []
     import torch
 
-    from sdabench.models.build import create_model
+    from sdabench.models.build import create_trunk
     from sdabench.models.depth_attention import DepthAttention
 
     with torch.device("meta"):
-        trunk = create_model(name, features_only=True)
+        trunk = create_trunk(name)
     stages: list[StagePlan] = []
     for info, depth in zip(trunk.feature_info, model.network.depths, strict=True):
         layer, number = info["module"], len(stages) + 1

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sdabench.data.description import DatasetInfo, Part, Preprocessing
+from sdabench.data.description import DatasetInfo, Part, Preprocessing, Resizing
 from sdabench.errors import OutputError, SdabenchError
 from sdabench.hashing import sha256_of_lines
 from sdabench.paths import COUNTS, results_dir
@@ -43,7 +43,7 @@ class Weights(Part):
 class Protocol(Part):
     """How images become inputs, and the arithmetic they meet."""
 
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Resizing
     precision: Precision = "fp32"
     channels_last: bool = False
 
@@ -52,6 +52,8 @@ class Training(Part):
     """How a training went. Losses are means over images; the last is that of the last epoch.
 
     ``fits`` says whether the last loss fell below the recipe's limit, and is None where it has none.
+    ``learning_rate`` is that of the batch, before any schedule. ``frozen`` says whether a detector's stem,
+    first stage and statistics of batch norms stayed as they were.
     """
 
     epochs: int
@@ -64,6 +66,8 @@ class Training(Part):
     skipped_images: int = 0
     resumed: int = 0
     seeds: list[int]
+    learning_rate: float | None = None
+    frozen: bool | None = None
     best_epochs: dict[str, int] = Field(default={})
 
 
@@ -94,6 +98,7 @@ class Record(Part):
     batch_size: int | None = None
     recipe: dict[str, Any] | None = None
     train_dataset: DatasetInfo | None = None
+    backbone: Weights | None = None  # what a detector's training began with
     training: Training | None = None
     failure: Failure | None = None
     predictions: str | None = None
@@ -108,14 +113,16 @@ class Record(Part):
         """Whether its metrics may stand beside the README's.
 
         They may if they are of trained weights, on the whole real dataset, by the usual preprocessing;
-        if the weights are of a training of ours, by the paper's recipe on the whole training set.
+        if the weights are of a training of ours, by the paper's recipe on the whole training set, and of
+        a detector from a trained backbone.
         """
         return (
             self.failure is None
             and self.dataset.complete
             and self.weights.trained
             and self.samples > 0
-            and self.protocol.preprocessing == Preprocessing()
+            and self.protocol is not None
+            and self.protocol.preprocessing in (Preprocessing(), Resizing())
             and (self.recipe is None or self._reproduces)
         )
 
@@ -123,7 +130,8 @@ class Record(Part):
     def _reproduces(self) -> bool:
         assert self.recipe is not None
         whole = self.train_dataset is not None and self.train_dataset.complete
-        return whole and bool(self.recipe.get("reproduction"))
+        begun = self.task == "classification" or self.backbone is not None
+        return whole and begun and bool(self.recipe.get("reproduction"))
 
     @property
     def question(self) -> str:
@@ -132,9 +140,8 @@ class Record(Part):
         for words in ("title", "source"):
             (asked["recipe"] or {}).pop(words, None)
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
-        return sha256_of_lines(
-            [json.dumps(asked), self.dataset.listing_sha256, trained_on, self.weights.identity or ""]
-        )
+        weights = [each.identity or "" for each in (self.weights, self.backbone) if each is not None]
+        return sha256_of_lines([json.dumps(asked), self.dataset.listing_sha256, trained_on, *weights])
 
     def failed(self, failure: Failure) -> "Record":
         """The same question, with no answer but a reason."""
@@ -150,8 +157,13 @@ def stored_records() -> list[Record]:
     return [record for path in paths for record in read_lines(path, Record)]
 
 
-def append_line(path: Path, item: dict[str, Any] | None = None) -> None:
-    """Add one JSON line, and have it on the disk before returning; without an item, see that one could be.
+def append_line(path: Path, item: dict[str, Any]) -> None:
+    """See :func:`append_lines`."""
+    append_lines(path, [item])
+
+
+def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
+    """Add JSON lines, and have them on the disk before returning; without any, see that one could be.
 
     A line that an earlier process left half-written is closed first, so that it spoils only itself.
 
@@ -160,7 +172,7 @@ def append_line(path: Path, item: dict[str, Any] | None = None) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        line = b"" if item is None else json.dumps(item, allow_nan=False).encode() + b"\n"
+        line = b"".join(json.dumps(item, allow_nan=False).encode() + b"\n" for item in items)
         with path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size:

@@ -49,6 +49,7 @@ def judge_count(reported: float, column: Column, count: Count | None, claim: Exp
     assert column.convention is not None
 
     def equal(counter: Counter) -> bool:
+        assert count is not None
         return rounded(in_unit(count.value(counter), column), column.decimals) == reported
 
     explained = None
@@ -83,7 +84,7 @@ def explains(claim: Explanation, reported: float, column: Column, count: Count) 
 
 def holds(evidence: Evidence, count: Count) -> bool:
     """Whether evidence on the row's own network still is what we count; other evidence is for the tests."""
-    if evidence.model is not None or evidence.setting is not None:
+    if evidence.model or evidence.input or evidence.without or evidence.setting:
         return True
     return recompute(evidence, count) == evidence.value
 

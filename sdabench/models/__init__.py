@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, Any
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
-    from sdabench.models.skeleton import Trunk
+    from torch import nn
 
 
 def list_models(pattern: str | Sequence[str] = "*") -> list[str]:
-    """Names of the networks that :func:`create_model` builds and that match a wildcard, or several."""
-    registry = load_registry()
-    built = [name for name, model in registry.models.items() if model.built]
-    return registry.select([pattern] if isinstance(pattern, str) else pattern, among=built)
+    """Names of the networks that match a wildcard, or several."""
+    return load_registry().select([pattern] if isinstance(pattern, str) else pattern)
 
 
-def create_model(name: str, **kwargs: Any) -> "Trunk":
+def create_model(name: str, **kwargs: Any) -> "nn.Module":
     """See :func:`sdabench.models.build.create_model`; torch is imported on the first call."""
     from sdabench.models.build import create_model as create
 

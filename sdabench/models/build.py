@@ -3,34 +3,67 @@
 from collections.abc import Sequence
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from sdabench.errors import RegistryError
-from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, BlockFactory, ResNet, Trunk
+from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, STEMS, BlockFactory, ResNet, Trunk
 from sdabench.registry import load_registry, unknown
+
+N = TypeVar("N", bound=Trunk)
 
 
 def create_model(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     in_chans: int = 3,
     features_only: bool = False,
     out_indices: Sequence[int] = (0, 1, 2, 3),
-) -> Trunk:
+    **detection: int,
+) -> nn.Module:
     """The network of that name in the registry, freshly initialised.
 
     Args:
-        num_classes: outputs of the classifier; 0 leaves the pooled features (N, num_features).
+        num_classes: outputs of the classifier, 1000 unless said; 0 leaves the pooled features
+            (N, num_features). Of a detector, 80: the classes without the background.
         in_chans: channels of the input (N, in_chans, H, W).
         features_only: without head; the forward pass returns the maps of ``out_indices``, from the
-            four that ``feature_info`` describes.
+            four that ``feature_info`` describes. Of a detector, its backbone.
+        detection: what else a detector can be told,
+            see :class:`sdabench.models.detection.detector.Detector`.
+
+    Returns:
+        A :class:`sdabench.models.skeleton.ResNet` or, ``features_only``, :class:`Trunk`; or a Detector.
 
     Raises:
-        UsageError: no such model (the message suggests the near ones), or one that is not built yet.
+        UsageError: no such model; the message suggests the near ones.
     """
     registry = load_registry()
-    declared = registry.network(name)
+    declared = registry.model(name)
+    if declared.backbone is not None and not features_only:
+        from sdabench.models.detection.detector import Detector
+
+        trunk = create_trunk(declared.backbone, in_chans=in_chans)
+        detector = Detector(trunk, num_classes or 80, masks=declared.masks, **detection)
+        detector.model_name = name
+        return detector
+    if detection:
+        raise TypeError(f"'{name}' is no detector, and has no {', '.join(detection)}")
+    if features_only:
+        return create_trunk(name, in_chans=in_chans, out_indices=out_indices)
+    return _built(ResNet, name, in_chans=in_chans, num_classes=1000 if num_classes is None else num_classes)
+
+
+def create_trunk(name: str, **options: Any) -> Trunk:
+    """The network of that name without its head; of a detector, its backbone."""
+    return _built(Trunk, load_registry().model(name).backbone or name, **options)
+
+
+def _built(kind: type[N], name: str, **options: Any) -> N:
+    registry = load_registry()
+    declared = registry.model(name).network
     try:
         settings: dict[str, Any] = {
             "block": _with_options(declared.block, declared.options),
@@ -39,15 +72,13 @@ def create_model(
             "widths": declared.widths,
             "expansion": declared.expansion,
             "strides": declared.strides,
+            "stem": STEMS[declared.stem],
             "stem_pool": STEM_POOLS[declared.stem_pool] if declared.stem_pool else None,
             "depth_attention": declared.fused_stages,
-            "in_chans": in_chans,
         }
-        network = (
-            Trunk(**settings, out_indices=out_indices)
-            if features_only
-            else ResNet(**settings, num_classes=num_classes, fc_init=declared.fc_init)
-        )
+        if kind is ResNet:
+            settings["fc_init"] = declared.fc_init
+        network = kind(**settings, **options)
     except (TypeError, LookupError, ArithmeticError, ValueError, RuntimeError) as error:
         where = registry.folder / "models" / f"{registry.models[name].family}.yaml"
         raise RegistryError(f"{where}: models.{name}.network cannot be built: {error}") from error

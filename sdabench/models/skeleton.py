@@ -76,8 +76,10 @@ class StageSpec:
 StageFactory = Callable[[StageSpec], nn.Module]
 BLOCKS: Parts[Callable[..., nn.Module]] = Parts("block")  # (spec, **options)
 STAGES: Parts[StageFactory] = Parts("stage")  # (spec)
-STEM_POOLS: Parts[Callable[[int], nn.Module]] = Parts("stem pool")  # (channels), halves the resolution
-register_block, register_stage, register_stem_pool = BLOCKS.register, STAGES.register, STEM_POOLS.register
+STEMS: Parts[Callable[[int], nn.Module]] = Parts("stem")  # (in_chans), to 64 channels, halves the resolution
+STEM_POOLS: Parts[Callable[[int], nn.Module]] = Parts("stem pool")  # (channels), halves it again
+register_block, register_stage = BLOCKS.register, STAGES.register
+register_stem, register_stem_pool = STEMS.register, STEM_POOLS.register
 
 HEAD = ("head_norm.", "fc.")  # keys of a classifier that its trunk lacks
 
@@ -85,6 +87,11 @@ HEAD = ("head_norm.", "fc.")  # keys of a classifier that its trunk lacks
 @register_stage("plain")
 def plain_stage(spec: StageSpec) -> nn.Module:
     return spec.chain()
+
+
+@register_stem("plain")
+def conv7x7(in_chans: int) -> nn.Module:
+    return nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
 
 
 @register_stem_pool("max")
@@ -126,7 +133,8 @@ class Trunk(nn.Module):
         stage: builds one stage from a :class:`StageSpec`.
         widths: inner width of the blocks of each stage; a stage puts out ``width * expansion`` channels.
         strides: stride of each stage's first block.
-        stem_pool: builds what halves the resolution after the stem's convolution, if anything does.
+        stem: builds the convolution, or several, before the first batch norm.
+        stem_pool: builds what halves the resolution after the stem, if anything does.
         depth_attention: for each stage, whether its blocks are fused by depth attention.
         out_indices: which stages (0 to 3) :meth:`forward` returns.
     """
@@ -142,6 +150,7 @@ class Trunk(nn.Module):
         widths: Sequence[int] = (64, 128, 256, 512),
         expansion: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
+        stem: Callable[[int], nn.Module] = conv7x7,
         stem_pool: Callable[[int], nn.Module] | None = max_pool,
         depth_attention: Sequence[bool] = (False, False, False, False),
         in_chans: int = 3,
@@ -149,7 +158,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.out_indices = tuple(out_indices)
-        self.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = stem(in_chans)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.stem_pool = stem_pool(64) if stem_pool else nn.Identity()

@@ -19,7 +19,6 @@ from sdabench.registry.schema import (
     Family,
     Layout,
     Model,
-    Network,
     Paper,
     RowEntry,
     TableFile,
@@ -84,7 +83,7 @@ class Registry:
         files = {file.table: file for file in self._table_files()}
         self.families = {family.family: family for family in families}
         self.models: dict[str, Model] = {}
-        for family in families:
+        for family in sorted(families, key=lambda family: family.task):  # detectors after their backbones
             for name in family.models:
                 if name in self.models:
                     other = self.models[name].family
@@ -100,13 +99,6 @@ class Registry:
         if name not in self.models:
             raise UsageError(unknown("model", name, self.models))
         return self.models[name]
-
-    def network(self, name: str) -> Network:
-        """How the model of that name is built, or an error if it is not yet."""
-        model = self.model(name)
-        if model.network is None:
-            raise UsageError(f"'{name}' ({model.title}) is not built yet; 'sdabench list' shows which are")
-        return model.network
 
     def table(self, name: str) -> Table:
         if name not in self.tables:
@@ -147,14 +139,13 @@ class Registry:
         """What to cite for a network: its family's paper, its backbone's, and that of depth attention."""
         declared = self.model(model)
         papers = [self.families[declared.family].paper]
-        backbone = model.removeprefix(f"{declared.family}_")
-        if declared.task == "detection" and backbone in self.models:
-            return papers + self.papers_of(backbone)
+        if declared.backbone is not None:
+            return papers + self.papers_of(declared.backbone)
         return [*papers, self.paper] if declared.depth_attention else papers
 
     def select_for(self, task: Task, patterns: Iterable[str]) -> list[str]:
         """The models of a task that match any of the names or wildcards."""
-        of_task = [name for name, model in self.models.items() if model.task == task]
+        of_task = [name for name, model in self.models.items() if task in model.tasks]
         return self.select(patterns, among=of_task, where=f"the networks for {task}")
 
     def extended(self, table: Table, models: Iterable[str]) -> Table:
@@ -199,19 +190,25 @@ class Registry:
                 yield file
 
     def _resolve(self, family: Family, name: str) -> Model:
+        where = self.folder / "models" / f"{family.family}.yaml"
+        self._check_backbone(family.models[name].backbone, f"{where}: models.{name}.backbone")
         try:
-            return family.resolve(name)
+            return family.resolve(name, self.models)
         except ValueError as error:
             detail = str(error).splitlines()
-            where = self.folder / "models" / f"{family.family}.yaml"
             raise RegistryError(f"{where}: models.{name}.network: {' '.join(detail[1:3])}") from None
+
+    def _check_backbone(self, name: str | None, where: str) -> None:
+        if name is not None and (name not in self.models or self.models[name].backbone is not None):
+            known = [other for other, model in self.models.items() if model.backbone is None]
+            raise RegistryError(f"{where}: {unknown('classification network', name, known)}")
 
     def _derive(self, family: Family) -> None:
         """``sda_NAME`` for each network of a family, if no entry declares that network or that name."""
         declared = {name: self.models[name] for name in family.models}
         networks = [model.network for model in declared.values()]
         for name, model in declared.items():
-            if model.built and not model.depth_attention:
+            if not model.depth_attention:
                 fused = model.with_depth_attention(name)
                 if fused.network not in networks:
                     self.models.setdefault(f"sda_{name}", fused)

@@ -1,11 +1,13 @@
 """What the files under ``registry/`` may say. Pydantic refuses everything else."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
-Task = Literal["classification", "detection"]
+Task = Literal["classification", "detection", "segmentation"]
+DataTask = Literal["classification", "detection"]  # what a network is trained for
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool"]
 Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
@@ -19,7 +21,7 @@ class Strict(BaseModel):
 class Network(Strict):
     """How a network is built: the arguments of :class:`sdabench.models.skeleton.ResNet`.
 
-    ``block``, ``stage`` and ``stem_pool`` name parts that are registered under ``sdabench/models/``.
+    ``block``, ``stage``, ``stem`` and ``stem_pool`` name parts registered under ``sdabench/models/``.
     """
 
     block: str
@@ -28,6 +30,7 @@ class Network(Strict):
     widths: FourStages = [64, 128, 256, 512]
     expansion: PositiveInt = 4
     strides: FourStages = [1, 2, 2, 2]
+    stem: str = "plain"
     stem_pool: str | None = "max"
     depth_attention: bool | Annotated[list[bool], Field(min_length=4, max_length=4)] = False
     fc_init: Literal["default", "kaiming"] = "default"
@@ -40,29 +43,31 @@ class Network(Strict):
 
 
 class Model(Strict):
-    """One named network. Without ``network`` it is not built yet, and says so wherever it appears."""
+    """One named network. That of a detector is its ``backbone``; with ``masks`` it segments too."""
 
     family: str
-    task: Task
+    task: DataTask
     title: str
-    network: Network | None = None
+    network: Network
+    backbone: str | None = None
+    masks: bool = False
     baseline: str | None = None
     like_for_like: str | None = None
     sources: list[str] = []
     note: str = ""
 
     @property
-    def built(self) -> bool:
-        return self.network is not None
+    def tasks(self) -> tuple[Task, ...]:
+        """What it is measured by, each with a record of its own."""
+        return (self.task, "segmentation") if self.masks else (self.task,)
 
     @property
     def depth_attention(self) -> bool:
-        """Whether any stage is fused; of what is not built, those with a baseline are."""
-        return self.baseline is not None if self.network is None else any(self.network.fused_stages)
+        """Whether any stage is fused."""
+        return any(self.network.fused_stages)
 
     def with_depth_attention(self, name: str) -> "Model":
         """The same network with depth attention on every stage; ``name`` is its own."""
-        assert self.network is not None
         return self.model_copy(
             update={
                 "title": f"SDA-{self.title}",
@@ -135,6 +140,7 @@ class FamilyModel(Strict):
 
     title: str
     network: dict[str, Any] = {}
+    backbone: str | None = None
     baseline: str | None = None
     like_for_like: str | None = None
     sources: list[str] = []
@@ -142,22 +148,35 @@ class FamilyModel(Strict):
 
 
 class Family(Strict):
-    """One file of ``registry/models``."""
+    """One file of ``registry/models``; the models of a family of detectors name a backbone each."""
 
     family: str
-    task: Task = "classification"
+    task: DataTask = "classification"
     paper: Paper
-    built: bool = True
     network: dict[str, Any] = {}  # what its models share
+    masks: bool = False
+    differences: list[str] = []  # from the authors' own code, as far as they can change a result
     layouts: list[Layout] = []
     models: dict[str, FamilyModel]
 
-    def resolve(self, name: str) -> Model:
-        """The model with its family's defaults filled in."""
+    @model_validator(mode="after")
+    def detectors_have_backbones(self) -> "Family":
+        for name, model in self.models.items():
+            if (model.backbone is None) == (self.task == "detection"):
+                raise ValueError(f"models.{name}: a detector, and nothing else, has a backbone")
+            if self.task == "detection" and (self.network or model.network):
+                raise ValueError(f"models.{name}: a detector's network is that of its backbone")
+        return self
+
+    def resolve(self, name: str, others: Mapping[str, Model]) -> Model:
+        """The model with its family's defaults filled in; a detector with its backbone, from ``others``."""
         entry = self.models[name]
         fields = entry.model_dump(exclude={"network"})
-        network = Network.model_validate(self.network | entry.network) if self.built else None
-        return Model(family=self.family, task=self.task, network=network, **fields)
+        if entry.backbone is not None:
+            network = others[entry.backbone].network
+        else:
+            network = Network.model_validate(self.network | entry.network)
+        return Model(family=self.family, task=self.task, masks=self.masks, network=network, **fields)
 
 
 class Column(Strict):
@@ -174,20 +193,24 @@ class Evidence(Strict):
     """A number that an explanation rests on, and how it is obtained.
 
     Either ``count`` names a counter, or ``terms`` weighs the operations to add up. ``model`` is the
-    row's own unless said; ``setting`` says in words what no counter here does (another input size, an
-    old version of a counting tool).
+    row's own unless said, ``input`` the usual one of its task, and ``without`` names modules that are
+    left out; ``setting`` says in words what no counter here does (an old version of a counting tool).
     """
 
     value: int
     count: Counter | None = None
     terms: dict[Operation, int] | None = None
     model: str | None = None
+    input: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # (C, H, W)
+    without: list[str] = []
     setting: str | None = None
 
     @model_validator(mode="after")
     def one_way(self) -> "Evidence":
         if sum(way is not None for way in (self.count, self.terms, self.setting)) != 1:
             raise ValueError("evidence needs exactly one of count, terms and setting")
+        if self.setting is not None and (self.input or self.without):
+            raise ValueError("evidence of a setting says its input in words")
         return self
 
 

@@ -9,10 +9,18 @@ from sdabench.evidence.compare import judge_metric
 from sdabench.evidence.records import Record
 from sdabench.evidence.verdicts import NOT_MEASURED, standard_error_pct
 from sdabench.registry import Row, Table
+from sdabench.registry.recipes import RECIPES
 from sdabench.registry.schema import Column
 from sdabench.report.comparison import number, verdict_cell
 from sdabench.report.table import Cell, Heading, Sheet
 
+WHAT = {"classification": "accuracy", "detection": "AP of boxes", "segmentation": "AP of masks"}
+NAMES = {"imagenet": "ImageNet", "coco": "COCO 2017"}
+METRICS = {
+    "top1_pct": "top-1", "top5_pct": "top-5",
+    "ap_pct": "AP", "ap50_pct": "AP50", "ap75_pct": "AP75",
+    "ap_s_pct": "AP small", "ap_m_pct": "AP medium", "ap_l_pct": "AP large",
+}  # fmt: skip
 Records = Mapping[str, Sequence[Record]]  # of each network, one for each seed
 
 
@@ -21,7 +29,8 @@ class _Shape:
     """Which columns the records call for."""
 
     columns: list[Column]
-    readme: bool  # README's numbers, which are of ImageNet
+    readme: bool  # README's numbers, which are of the real datasets
+    errors: bool  # of which kind of number the standard error follows from the number itself
     verdicts: bool
     trained: bool
     seeds: bool
@@ -31,7 +40,8 @@ class _Shape:
         every = [record for group in records for record in group]
         return cls(
             columns=[column for column in table.columns if column.convention is None],
-            readme=any(record.dataset.name == "imagenet" for record in every),
+            readme=any(record.dataset.name != "synthetic" for record in every),
+            errors=table.task == "classification",
             verdicts=any(record.comparable for record in every),
             trained=any(record.training for record in every),
             seeds=any(len(group) > 1 for group in records),
@@ -47,7 +57,8 @@ class _Shape:
             over = f"{column.header} ({column.unit})"
             headings += [Heading("README", over, True)] if self.readme else []
             headings += [Heading("here", over, True)]
-            headings += [Heading("± std" if self.seeds else "± s.e.", over, True)]
+            if self.seeds or self.errors:
+                headings += [Heading("± std" if self.seeds else "± s.e.", over, True)]
             headings += [Heading("verdict", over)] if self.verdicts else []
         return [*headings, *([Heading("seeds", numeric=True)] if self.seeds else []), Heading("note")]
 
@@ -74,7 +85,8 @@ def accuracy_sheet(
             cells.append(Cell(str(len(_good(of_row))) if of_row else ""))
         groups.setdefault(row.group, []).append([*cells, _note(of_row)])
     every = [record for group in records.values() for record in group]
-    title = "Training and accuracy" if shape.trained else "Accuracy"
+    title = f"Training and {WHAT[tables[0].task]}"
+    title = title if shape.trained else title.removeprefix("Training and ").capitalize()
     return Sheet(title, shape.headings, list(groups.values()), _notes(every)), verdicts
 
 
@@ -115,7 +127,7 @@ def _accuracy_cells(
     cells.append(Cell(number(mean(values) if values else None, column.decimals)))
     if shape.seeds:
         cells.append(Cell(number(stdev(values), 2) if len(values) > 1 else ""))
-    else:
+    elif shape.errors:
         cells.append(Cell(_error(values[0], good[0]) if values else ""))
     reported = row.reported[column.key]
     of_seeds = [judge_metric(reported, column, record) for record in good] or [NOT_MEASURED]
@@ -132,8 +144,6 @@ def _error(measured: float, record: Record) -> str:
 
 
 def _note(records: Sequence[Record]) -> Cell:
-    if not records:
-        return Cell("not built yet", tone="dim")
     failures = [record for record in records if record.failure is not None]
     if failures:
         failure = failures[0].failure
@@ -141,6 +151,8 @@ def _note(records: Sequence[Record]) -> Cell:
         unexpected = f" ({failure.kind})" if failure.traceback else ""
         which = f" with seed {failures[0].seed}" if len(records) > 1 else ""
         return Cell(f"failed{which}{unexpected}: {failure.message}", tone="bad")
+    if not records:
+        return Cell("not measured", tone="dim")
     skipped = sum(record.training.skipped_images for record in records if record.training is not None)
     if skipped:
         return Cell(f"skipped broken images {skipped} times", tone="fair")
@@ -152,15 +164,15 @@ def _notes(records: Sequence[Record]) -> list[str]:
     notes = [_training_note(record) for record in good if record.training is not None]
     notes += [f"Measured on {describe_dataset(record.dataset)}." for record in good]
     if any(not record.weights.trained for record in good):
-        notes.append(
-            "Random weights are no trained weights: their accuracy is chance, and no claim is tested by it."
-        )
+        notes.append("Random weights are no trained weights, and no claim is tested by them.")
     if any(record.dataset.name == "synthetic" for record in good):
-        notes.append("These are generated images: no accuracy of the README is tested by them.")
+        notes.append(f"These are generated images: no {WHAT[good[0].task]} of the README is tested by them.")
     elif any(not record.dataset.complete for record in good):
-        notes.append("Only the whole ImageNet validation set is compared with the README.")
+        notes.append("Only the whole validation set is compared with the README.")
     elif any(not record.comparable for record in good):
-        notes.append("Only the paper's recipe, on the whole of ImageNet, is compared with the README.")
+        notes.append("Only the paper's recipe, on the whole training set, is compared with the README.")
+    if any(record.training is not None and record.training.frozen is False for record in good):
+        notes.append("The detectors began with random weights, so that nothing in them was frozen.")
     return list(dict.fromkeys(notes))
 
 
@@ -171,31 +183,35 @@ def _training_note(record: Record) -> str:
     name, epochs = recipe["name"], recipe["epochs"]
     note = f"Trained by the recipe {name} for {epochs} epochs on {describe_dataset(dataset)}."
     if recipe["fit_below"] is not None:
+        of = RECIPES["classification" if record.task == "classification" else "detection"].fit_of
         note += (
             f" A network fits them if its loss in the last epoch is below {100 * recipe['fit_below']:g} % of "
-            "that of chance."
+            f"{of}."
         )
     return note
 
 
 def describe_dataset(dataset: DatasetInfo) -> str:
     """The dataset as what it is."""
+    samples = f"{dataset.samples:,}"
     if dataset.complete:
         what = "validation" if dataset.split == "val" else "training"
-        return f"the ImageNet {what} set ({dataset.samples:,} images)"
+        return f"the {NAMES[dataset.name]} {what} set ({samples} images)"
     if dataset.name == "synthetic":
-        return f"{dataset.samples:,} generated images of {dataset.classes} classes"
-    return f"{dataset.samples:,} images of {dataset.classes} of the 1000 classes, in {dataset.root}"
+        return f"{samples} generated images of {dataset.classes} classes"
+    if dataset.name == "coco":
+        return f"{samples} images with {dataset.classes} categories, in {dataset.root}"
+    return f"{samples} images of {dataset.classes} of the 1000 classes, in {dataset.root}"
 
 
 def describe_metrics(record: Record) -> str:
-    """One line: each metric with its standard error, and the dataset."""
-    words = [
-        f"{name} {record.metrics[key]:.2f} %"
-        + (f" ± {error}" if (error := _error(record.metrics[key], record)) else "")
-        for key, name in (("top1_pct", "top-1"), ("top5_pct", "top-5"))
-    ]
-    return f"{record.model}: {', '.join(words)}, on {describe_dataset(record.dataset)}"
+    """One line: each metric, with its standard error where that follows from it, and the dataset."""
+    words = []
+    for key, value in record.metrics.items():
+        error = _error(value, record) if record.task == "classification" else ""
+        words.append(f"{METRICS[key]} {value:.2f} %" + (f" ± {error}" if error else ""))
+    what = {"detection": " boxes", "segmentation": " masks"}.get(record.task, "")
+    return f"{record.model}:{what} {', '.join(words)}, on {describe_dataset(record.dataset)}"
 
 
 def describe_training(record: Record) -> str:
@@ -204,7 +220,8 @@ def describe_training(record: Record) -> str:
     assert training is not None
     assert record.train_dataset is not None
     fits = {None: "", True: ", which fits them", False: ", which does not fit them"}[training.fits]
+    frozen = {None: "", True: "; backbone frozen as the paper's", False: "; nothing frozen"}[training.frozen]
     return (
         f"{record.model}: loss {training.first_loss:.3f} to {training.last_loss:.3f}{fits}, in "
-        f"{training.epochs} epochs of {describe_dataset(record.train_dataset)}"
+        f"{training.epochs} epochs of {describe_dataset(record.train_dataset)}{frozen}"
     )

@@ -30,7 +30,7 @@ MEANINGS = {
     "explained (fitted)": "reproduced by a setting that was searched for",
     "explained (not reproduced)": "no convention gives it; the nearest is stated",
     "differs": "differs, and nobody has looked yet",
-    "not measured": "the network is not built yet",
+    "not measured": "the network was not counted",
 }
 
 
@@ -40,9 +40,8 @@ def print_audit(tables: Mapping[str, Table], result: Audit) -> None:
     if not console.is_terminal:
         console.width = 110
     for name, rows in result.tables.items():
-        if any(verdict != NOT_MEASURED for row in rows for verdict in row.verdicts.values()):
-            print_terminal(comparison_sheet(tables[name], rows, brief=True))
-            console.print()
+        print_terminal(comparison_sheet(tables[name], rows, brief=True))
+        console.print()
     _print_reasons(console, tables, result)
     headings = [Heading("claims", numeric=True), Heading("verdict"), Heading("which means")]
     verdicts = {str(verdict): verdict for verdict in result.verdicts}
@@ -91,12 +90,10 @@ def _reasons(tables: Mapping[str, Table], result: Audit) -> Iterator[tuple[Verdi
 
 
 def _conclusion(result: Audit) -> str:
-    names = [verdict.name for verdict in result.verdicts]
-    measured = len(names) - names.count("not measured")
+    names = [verdict.name for verdict in result.verdicts if verdict != NOT_MEASURED]
     as_printed = sum(str(verdict) == "match" for verdict in result.verdicts)
     otherwise = names.count("match") - as_printed
     return (
-        f"Of {measured} claims measured, {as_printed} hold as their table counts, {otherwise} hold under "
-        f"another convention, {names.count('explained')} are explained, {names.count('differs')} differ. "
-        f"{names.count('not measured')} wait for networks that are not built yet."
+        f"Of {len(names)} claims, {as_printed} hold as their table counts, {otherwise} hold under "
+        f"another convention, {names.count('explained')} are explained, {names.count('differs')} differ."
     )

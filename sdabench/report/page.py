@@ -7,14 +7,16 @@ from operator import attrgetter
 from rich.padding import Padding
 from rich.text import Text
 
+from sdabench.complexity import Count
 from sdabench.evidence.profile import Profile
 from sdabench.evidence.verdicts import NOT_MEASURED, Verdict
+from sdabench.registry.schema import Counter
 from sdabench.report.accuracy import describe_metrics, describe_training
 from sdabench.report.comparison import difference, number, verdict_cell
 from sdabench.report.render import Terminal, plain, print_terminal
 from sdabench.report.table import Cell, Heading, Sheet
 
-COUNTERS = ("params", "per_call", "macs", "fvcore", "total")
+COUNTERS: tuple[Counter, ...] = ("params", "trainable", "per_call", "macs", "total", "mmcv")
 
 
 def print_page(page: Profile) -> None:
@@ -27,25 +29,29 @@ def print_page(page: Profile) -> None:
         for line in lines:
             console.print(Padding(Text(plain(line)), (0, 0, 0, 2), expand=False))
 
-    state = "" if page.model.built else ", not built yet"
-    console.print(Text.assemble((page.name, "bold"), f"  {plain(page.model.title)}{state}"))
+    console.print(Text.assemble((page.name, "bold"), f"  {plain(page.model.title)}"))
     if page.model.note:
         console.print(Text(page.model.note))
     section("Lineage", _lineage(page))
-    if page.stages:
-        console.print()
-        print_terminal(_structure(page))
-    if page.count is not None:
-        values = [f"{counter} {page.count.value(counter):,}" for counter in COUNTERS]  # type: ignore[arg-type]
-        section("Counts at 224x224", [", ".join(values)])
+    console.print()
+    print_terminal(_structure(page))
+    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [", ".join(_counts(page.count))])
     for sheet in _claims(page):
         console.print()
         print_terminal(sheet)
     if reasons := _reasons(page):
         section("Why a number is not what its table counts", reasons)
     section("Records", _records(page))
+    if page.differences:
+        section("What differs from the authors' code", page.differences)
     section("Papers", (paper.reference for paper in page.papers))
     section("Sources", page.model.sources or ["none named"])
+
+
+def _counts(count: Count) -> Iterator[str]:
+    values = {counter: count.value(counter) for counter in COUNTERS}
+    values |= {} if count.fvcore is None else {"fvcore": count.fvcore}
+    yield from (f"{counter} {value:,}" for counter, value in values.items())
 
 
 def _lineage(page: Profile) -> Iterator[str]:
@@ -53,9 +59,11 @@ def _lineage(page: Profile) -> Iterator[str]:
         if names:
             yield f"{relation}: {', '.join(names)}"
     other = page.counts.get(page.model.like_for_like or "")
-    if other is not None and page.count is not None:
+    if other is not None:
         params, macs = page.count.params - other.params, page.count.macs - other.macs
         yield f"depth attention adds {params:,} parameters and {macs:,} multiply-adds to {other.model}"
+    if page.model.backbone:
+        yield f"backbone: {page.model.backbone}"
     if not any(page.relatives.values()):
         yield "no network here is compared with it"
 

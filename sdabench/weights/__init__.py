@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from sdabench.errors import WeightsError
 from sdabench.models.skeleton import HEAD, Trunk
@@ -11,8 +13,10 @@ from sdabench.weights.read import read_checkpoint, state_dict_of
 
 __all__ = ["load_weights"]
 
+N = TypeVar("N", bound=nn.Module)
 
-def load_weights(model: Trunk, source: str | Path | Mapping[str, Any]) -> Trunk:
+
+def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
     """Load a checkpoint into a network of the registry.
 
     Args:
@@ -30,12 +34,13 @@ def load_weights(model: Trunk, source: str | Path | Mapping[str, Any]) -> Trunk:
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     checkpoint = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
-    given = rename_keys(state_dict_of(checkpoint, where), model.model_name)
-    if not hasattr(model, "fc"):
+    name = getattr(model, "model_name", None)
+    given = rename_keys(state_dict_of(checkpoint, where), name)
+    if isinstance(model, Trunk) and not hasattr(model, "fc"):
         given = {key: tensor for key, tensor in given.items() if not key.startswith(HEAD)}
     tensors, problems = match_tensors(model, given)
     if problems:
-        name = f"'{model.model_name}'" if model.model_name else "this network"
-        raise WeightsError(f"{where} does not fit {name}: {'; '.join(problems)}")
+        network = f"'{name}'" if name else "this network"
+        raise WeightsError(f"{where} does not fit {network}: {'; '.join(problems)}")
     model.load_state_dict(tensors)
     return model

@@ -126,7 +126,7 @@ def test_a_network_that_the_readme_lacks_is_a_row_and_what_cannot_be_one_is_refu
     assert last.split()[:2] == ["SDA-GCNet-50", "(ratio"]
     refused = run(imagenet, tmp_path / "no", "--models", "resnet50", "--with", "mask_rcnn_senet50")
     assert refused.returncode == 2
-    assert "'mask_rcnn_senet50' is not in the networks for classification" in refused.stderr
+    assert "'mask_rcnn_senet50' is not in the networks for the suite 'classification'" in refused.stderr
     lacking = run(imagenet, tmp_path / "no", "--models", "sda_gcnet50")
     assert "not in the suite 'classification', to which --with adds" in lacking.stderr
     other = sdabench("run", "--suite", "detection", "--with", "gcnet50")

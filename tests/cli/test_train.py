@@ -144,7 +144,7 @@ def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
     assert plan["seconds"] == pytest.approx(small["seconds"] + large["seconds"])
     # SGD: the weights, and a checkpoint of weights and momentum; 27.2 M parameters of four bytes.
     assert plan["disk_bytes"] == large["disk_bytes"] == pytest.approx(3 * 4 * 27.22e6, rel=0.01)
-    assert plan["recipe"]["epochs"] == 2
+    assert plan["parts"][0]["recipe"]["epochs"] == 2
     assert plan["at_once"] == 1
 
 
@@ -245,7 +245,7 @@ def test_imagenet_is_trained_on_with_what_the_options_say(imagenet, tmp_path):
 
 @pytest.mark.parametrize(("data", "recipe"), [("imagenet=x", "paper"), ("synthetic", "smoke")])
 def test_each_dataset_has_its_usual_recipe(data, recipe):
-    assert recipe_from(DataSource.parse(data), None, None) == load_recipe(recipe)
+    assert recipe_from(DataSource.parse(data), "classification", None, None) == load_recipe(recipe)
 
 
 def test_a_training_set_that_is_not_there(imagenet):

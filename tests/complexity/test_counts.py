@@ -1,6 +1,7 @@
 """Counts: against integers measured on the original code, against a second counter, and by hand."""
 
 import csv
+from math import prod
 
 import pytest
 import torch
@@ -8,11 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sdabench
-from sdabench.complexity.counters import count_modules
+from sdabench.complexity.counters import FlopCountAnalysis, _Dense, count_modules
 from sdabench.errors import UsageError
 from sdabench.evidence.counts import stored_counts
 from sdabench.registry import load_registry
-from tests.support import BUILT, FACTS, count
+from tests.support import DETECTORS, FACTS, NETWORKS, count
 
 ROWS = {
     row.label.replace("$^2$", "2"): row.model
@@ -22,8 +23,7 @@ ROWS = {
 GOLDEN = {}
 with (FACTS / "classification-counts.csv").open() as lines:
     for line in csv.DictReader(lines):
-        if ROWS[line["row label"]] in BUILT:
-            GOLDEN[ROWS[line["row label"]]] = line
+        GOLDEN[ROWS[line["row label"]]] = line
 
 # Where ours does the same by other means, and a counter sees it. fvcore counts adaptive pooling and no
 # other: the originals of these pool with fixed windows or means where ours pools adaptively, or the other
@@ -109,7 +109,7 @@ def test_the_formula_gives_the_facts():
     assert depth_attention_params((5, 6, 12, 5)) == 2_784_128
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT if name.startswith("sda_")])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("sda_")])
 def test_depth_attention_adds_its_own_parameters_and_nothing_else(name):
     model = load_registry().model(name)
     depths = list(model.network.depths)
@@ -118,7 +118,7 @@ def test_depth_attention_adds_its_own_parameters_and_nothing_else(name):
     assert count(name).params == count(model.like_for_like).params + depth_attention_params(depths)
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_three_counters_agree(name):
     own = count(name)
     assert own.operations["conv"] + own.operations["linear"] == own.macs
@@ -131,13 +131,104 @@ def test_three_counters_agree(name):
     assert sum(flops.values()) == 2 * (own.macs + OTHER_PRODUCTS.get(name, 0))
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", NETWORKS + DETECTORS)
 def test_the_committed_counts_are_todays(name):
     assert stored_counts()[name] == count(name), "run: sdabench flops '*' --save results/counts.jsonl"
 
 
-def test_the_committed_counts_are_of_built_networks():
-    assert sorted(stored_counts()) == sorted(BUILT)
+def test_the_committed_counts_are_of_all_networks():
+    assert sorted(stored_counts()) == sorted(NETWORKS + DETECTORS)
+
+
+DETECTOR_ROWS = {}  # by the README's label, in two parts
+for row in load_registry().table("detection").rows:
+    detector, backbone = row.label.removesuffix(" (ours)").lower().split("-rcnn ")
+    DETECTOR_ROWS[detector, backbone] = row.model
+with (FACTS / "detection-counts.csv").open() as lines:
+    GOLDEN_DETECTORS = {
+        DETECTOR_ROWS[line["detector"], line["model"].lower()]: line for line in csv.DictReader(lines)
+    }
+
+
+def test_all_detectors_of_the_readme_have_golden_counts():
+    assert len(GOLDEN_DETECTORS) == 22
+
+
+@pytest.mark.parametrize("name", GOLDEN_DETECTORS)
+def test_the_exact_integers_of_a_detector(name):
+    golden, own = GOLDEN_DETECTORS[name], count(name)
+    assert own.trainable == int(golden["params"])
+    assert own.params == int(golden["params_total_incl_frozen"])
+    assert own.value("mmcv") == int(golden["flops_A"])
+    assert own.fvcore is None
+
+
+@pytest.mark.parametrize("side", [(800, 1330), (608, 1003)])
+def test_a_detectors_count_follows_the_closed_form_at_other_sizes(side):
+    """ResNet-50's coefficients of the positions of each level, from detection-counts.md."""
+    height, width = side
+    positions = []
+    for _ in range(6):
+        height, width = (height + 1) // 2, (width + 1) // 2
+        positions.append(height * width)
+    weights = (9_664, 1_499_919, 2_636_687, 8_947_983, 16_156_687, 593_935)
+    expected = 14_306_304_000 + sum(w * p for w, p in zip(weights, positions, strict=True))
+    assert sdabench.count("faster_rcnn_resnet50", (3, *side)).value("mmcv") == expected
+
+
+def test_modules_can_be_left_out_of_a_count():
+    whole = count("mask_rcnn_resnet50").operations
+    headless = sdabench.count("mask_rcnn_resnet50", without=["roi_heads.mask_head"]).operations
+    assert whole["conv"] - headless["conv"] == 4 * 100 * 14**2 * 256 * 256 * 9
+    with pytest.raises(UsageError, match="did you mean roi_heads.mask_head"):
+        sdabench.count("mask_rcnn_resnet50", without=["roi_heads.mask_haed"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", ["mask_rcnn_resnet50", "faster_rcnn_ecanet50", "mask_rcnn_sda_senet86", "mask_rcnn_sda_res2net86"]
+)
+def test_fvcore_by_leaf_module_agrees_on_a_detector(name):
+    """Fvcore's trace, told to count as mmcv does, and only what happens inside leaf modules."""
+    from fvcore.nn.jit_handles import get_shape
+
+    def elements(inputs, outputs):
+        return prod(get_shape(inputs[0]))
+
+    def convolution(inputs, outputs):
+        own, transposed = get_shape(outputs[0]), inputs[6].toIValue()
+        weight, x = get_shape(inputs[1]), get_shape(inputs[0])
+        bias = 0 if get_shape(inputs[2]) is None else prod(own)
+        per_position = prod(weight[1:])
+        return prod(x if transposed else own) * per_position + bias
+
+    handles = {
+        "aten::_convolution": convolution,
+        "aten::batch_norm": lambda i, o: 2 * elements(i, o),
+        "aten::linear": lambda i, o: elements(i, o) * get_shape(i[1])[0],
+        "aten::upsample_nearest2d": None,
+    } | {
+        f"aten::{op}": elements for op in ("relu", "relu_", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+    }
+    torch.manual_seed(0)
+    network = sdabench.create_model(name).eval()
+    analysis = FlopCountAnalysis(_Dense(network), torch.zeros(1, 3, 800, 1280)).set_op_handle(**handles)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    leaves = {  # of torch's own: the pyramid's last pool is a function in a module of torchvision's
+        path
+        for path, module in network.named_modules()
+        if type(module).__module__.startswith("torch.nn") and not any(module.children())
+    }
+    own = [
+        sum(operators.values())
+        for path, operators in analysis.by_module_and_operator().items()
+        if path.removeprefix("detector.") in leaves
+    ]
+    pooled = 256 * 200 * 320 + 512 * 100 * 160 + 1024 * 50 * 80 + 2048 * 25 * 40
+    by_a_module_in_the_authors_code = pooled if "sda_" in name else 0  # ours pools by a function
+    assert sum(own) + by_a_module_in_the_authors_code == count(name).value("mmcv")
 
 
 class Shared(nn.Module):
@@ -188,7 +279,7 @@ def test_another_resolution_scales_the_convolutions():
     assert small.params == usual.params
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT if name.endswith("50") and name[:4] != "sda_"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("50") and name[:4] != "sda_"])
 def test_every_family_is_counted_at_other_sizes(name):
     assert 0 < sdabench.count(name, (3, 64, 96)).macs < count(name).macs / 5
 

@@ -18,7 +18,7 @@ from sdabench.data.synthetic.classification import (
     read_classification,
     write_classification,
 )
-from sdabench.data.synthetic.detection import DetectionPlan, run_lengths, write_detection
+from sdabench.data.synthetic.detection import DetectionPlan, read_detection, run_lengths, write_detection
 from sdabench.data.synthetic.scenes import CLASSES, SHAPES, TexturedObject
 from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.hashing import sha256_of_file, sha256_of_lines
@@ -131,18 +131,35 @@ def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
         write_classification(tmp_path, PLAN)
 
 
-def make_default(cache):
+def make_default(task):
     synthetic.DEFAULT = ClassificationPlan(2, 2, 1, 32)
+    synthetic.DEFAULT_DETECTION = DetectionPlan(2, 4, 2, 128)
     made = []
-    synthetic.default_dataset(made.append)
+    synthetic.default_dataset(made.append, task)
     return len(made)
 
 
 def test_the_default_is_made_once_however_many_want_it(tmp_path, monkeypatch):
     monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path))
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        assert sorted(pool.map(make_default, [tmp_path] * 3)) == [0, 0, 6]
+        assert sorted(pool.map(make_default, ["classification"] * 3 + ["detection"] * 3)) == [
+            0,
+            0,
+            0,
+            0,
+            6,
+            6,
+        ]
     assert len(DataSource.parse("synthetic").read("val").items) == 2
+    assert len(DataSource.parse("synthetic").read("train", task="detection").items) == 4
+
+
+def test_a_plan_of_either_task_says_what_a_bar_and_a_folder_need():
+    for task, total in (("classification", 2500), ("detection", 250)):
+        plan = synthetic.default_plan(task)
+        assert plan.total == total
+        assert synthetic.default_folder(task).name == f"{plan.generator.replace('/', '-')}-seed{plan.seed}"
+    assert synthetic.default_folder() != synthetic.default_folder("detection")
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
@@ -152,15 +169,15 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         synthetic.default_dataset()
 
 
-@pytest.mark.parametrize("text", ["imagenet", "imagenet=", "coco=x", "synthetic=", "x", ""])
+@pytest.mark.parametrize("text", ["imagenet", "imagenet=", "coco", "coco=", "synthetic=", "x", ""])
 def test_words_that_name_no_dataset(text):
-    with pytest.raises(UsageError, match="is not imagenet=PATH, synthetic=PATH or synthetic"):
+    with pytest.raises(UsageError, match="is not imagenet=PATH, coco=PATH, synthetic=PATH or synthetic"):
         DataSource.parse(text)
 
 
 def test_detection_is_what_pycocotools_reads(shapes, capsys):
     coco = COCO(str(shapes / "annotations" / "instances_train2017.json"))
-    assert sorted(coco.imgs) == list(range(1, 61))
+    assert sorted(coco.imgs) == list(range(1, 121, 2))
     assert coco.getCatIds() == list(range(1, 31, 3))
     assert len({annotation["id"] for annotation in coco.dataset["annotations"]}) == len(coco.anns)
     empty = [number for number in coco.imgs if not coco.getAnnIds([number])]
@@ -175,6 +192,8 @@ def test_detection_is_what_pycocotools_reads(shapes, capsys):
             mask = coco.annToMask(annotation)
             everything += mask
             assert mask.sum() == annotation["area"]
+            if not annotation["area"]:
+                continue
             ys, xs = np.nonzero(mask)
             x, y, width, height = annotation["bbox"]
             assert abs(xs.min() - x) <= 2
@@ -197,9 +216,36 @@ def test_run_lengths_are_cocos(mask):
     assert (coco_mask.decode(coco_mask.frPyObjects(rle, 2, 2)) == mask).all()
 
 
+def test_every_special_image_comes_early_in_each_split_of_any_plan(tmp_path):
+    write_detection(tmp_path / "few", DetectionPlan(categories=1, train=3, val=3, image_size=128))
+    for split in ("train", "val"):
+        coco = COCO(str(tmp_path / "few" / "annotations" / f"instances_{split}2017.json"))
+        assert [bool(coco.getAnnIds([number])) for number in sorted(coco.imgs)] == [True, False, True]
+        crowds = [one["image_id"] for one in coco.anns.values() if one["iscrowd"]]
+        assert crowds == [min(coco.imgs)]
+        flat = [one["image_id"] for one in coco.anns.values() if one["bbox"][2] * one["bbox"][3] == 0]
+        assert flat == [max(coco.imgs)]
+        modes = []
+        for number in sorted(coco.imgs):
+            with Image.open(tmp_path / "few" / f"{split}2017" / coco.imgs[number]["file_name"]) as image:
+                modes.append(image.mode)
+        assert modes == ["RGB", "RGB", "L"]
+        assert np.diff(sorted(coco.imgs)).min() > 1
+
+
+def test_what_is_special_follows_from_the_number(shapes):
+    coco = COCO(str(shapes / "annotations" / "instances_train2017.json"))
+    ids = sorted(coco.imgs)
+    places = {number: place for place, number in enumerate(ids)}
+    crowds = sorted({places[one["image_id"]] for one in coco.anns.values() if one["iscrowd"]})
+    assert crowds == [0, 7, 14, 20, 27, 34, 40, 47, 54]
+    assert [places[number] for number in ids if not coco.getAnnIds([number])] == [1, 21, 41]
+    assert [places[one["image_id"]] for one in coco.anns.values() if not one["area"]] == [2, 22, 42]
+
+
 def test_detection_follows_from_the_seed(shapes, tmp_path):
     write_detection(tmp_path / "again", DetectionPlan(train=2, val=5, image_size=256))
-    for name in ("annotations/instances_val2017.json", "train2017/000000000002.jpg"):
+    for name in ("annotations/instances_val2017.json", "train2017/000000000003.jpg"):
         assert (tmp_path / "again" / name).read_bytes() == (shapes / name).read_bytes()
     first, second = (
         json.loads((folder / "dataset.json").read_text()) for folder in (shapes, tmp_path / "again")
@@ -207,3 +253,45 @@ def test_detection_follows_from_the_seed(shapes, tmp_path):
     assert first["splits"]["val"] == second["splits"]["val"]
     assert first["splits"]["val"]["files"] == 6
     assert first["splits"]["train"]["fingerprint_sha256"] != second["splits"]["train"]["fingerprint_sha256"]
+
+
+def test_a_generated_split_is_known_by_its_bytes(shapes):
+    split = read_detection(shapes, "val")
+    assert (split.dataset, split.num_classes, len(split.items), split.complete) == ("synthetic", 10, 5, False)
+    lines = [
+        f"{path.relative_to(shapes)}\t{path.stat().st_size}\t{sha256_of_file(path)}"
+        for path in sorted((shapes / "val2017").iterdir())
+    ]
+    annotations = "annotations/instances_val2017.json"
+    expected = sha256_of_lines([f"{annotations}\t{sha256_of_file(shapes / annotations)}", *lines])
+    assert split.fingerprint_sha256 == expected
+    assert (
+        json.loads((shapes / "dataset.json").read_text())["splits"]["val"]["fingerprint_sha256"] == expected
+    )
+    digests = [sha256_of_file(split.root / item.path) for item in split.items]
+    assert split.describe(digests).fingerprint_sha256 == expected
+    assert split.subset(3).fingerprint_sha256 is None
+    assert read_detection(shapes, "train").with_annotations().fingerprint_sha256 is None
+
+
+def test_a_generated_detection_dataset_that_changed_is_refused(tmp_path):
+    folder = tmp_path / "d"
+    with pytest.raises(UsageError, match="no dataset folder at .*; 'sdabench data synth --task detection"):
+        read_detection(folder, "val")
+    write_detection(folder, DetectionPlan(2, 2, 3, 128))
+    with pytest.raises(UsageError, match="was made for detection; 'sdabench data synth --out DIR' makes one"):
+        read_classification(folder, "val")
+    with (folder / "annotations" / "instances_val2017.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(
+        DataError, match="val images or annotations .* are not those .*; delete it and make it"
+    ):
+        read_detection(folder, "val")
+    (folder / "train2017" / "000000000001.jpg").unlink()
+    with pytest.raises(
+        DataError, match="is not what was made .*000000000001.jpg.*; delete it and make it anew"
+    ):
+        read_detection(folder, "train")
+    (folder / "dataset.json").unlink()
+    with pytest.raises(DataError, match="is no generated dataset.*--task detection.*--data coco=PATH"):
+        read_detection(folder, "train")

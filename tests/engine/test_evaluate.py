@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from sdabench import create_model
+from sdabench.data.description import Preprocessing
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.source import DataSource
 from sdabench.engine.evaluate import evaluate, predict
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def job_on(imagenet, model="resnet50", workers=0, **options):
-    options = {"batch_size": 4, "resolution": 64} | options
+    options = {"batch_size": 4, "preprocessing": Preprocessing.at(64)} | options
     machine = Machine(workers=workers)
     source = DataSource("imagenet", imagenet)
     return EvaluationJob(model, source, read_imagenet(imagenet), machine=machine, **options)
@@ -61,7 +62,7 @@ def test_precision_and_memory_format_change_the_outputs_little(imagenet, network
 
 
 def test_a_record_says_what_was_measured_and_with_what(imagenet, tmp_path):
-    record = evaluate(job_on(imagenet), tmp_path)
+    [record] = evaluate(job_on(imagenet), tmp_path)
     assert record.samples == 6
     assert record.metrics.keys() == {"top1_pct", "top5_pct"}
     assert record.weights.source == "random"
@@ -82,7 +83,7 @@ def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path)
     torch.nn.init.zeros_(network.fc.weight)
     network.fc.bias.data = torch.arange(1000.0).eq(300).float()
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    record = evaluate(job_on(imagenet, weights=tmp_path / "w.pth"), tmp_path)
+    [record] = evaluate(job_on(imagenet, weights=tmp_path / "w.pth"), tmp_path)
     assert record.metrics["top1_pct"] == pytest.approx(100 / 3)
     assert record.weights.source == str(tmp_path / "w.pth")
     assert len(record.weights.sha256) == 64
@@ -96,7 +97,8 @@ def test_a_place_for_predictions_that_cannot_be_is_an_error_before_the_work(imag
 
 def test_random_weights_follow_from_the_seed(imagenet, tmp_path):
     digests = [
-        evaluate(job_on(imagenet, resolution=32, seed=seed), tmp_path).weights.sha256 for seed in (0, 0, 1)
+        evaluate(job_on(imagenet, preprocessing=Preprocessing.at(32), seed=seed), tmp_path)[0].weights.sha256
+        for seed in (0, 0, 1)
     ]
     assert digests[0] == digests[1] != digests[2]
 

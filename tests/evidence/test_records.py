@@ -140,8 +140,8 @@ def test_several_processes_write_into_one_file_after_a_line_that_was_cut_short(t
     path = tmp_path / "records.jsonl"
     path.write_text('{"model": "cut')
     code = (
-        "import sys; from pathlib import Path; from sdabench.evidence.records import append_line\n"
-        "for _ in range(200): append_line(Path(sys.argv[1])); "
+        "import sys; from pathlib import Path; from sdabench.evidence.records import append_line, append_lines\n"
+        "for _ in range(200): append_lines(Path(sys.argv[1])); "
         "append_line(Path(sys.argv[1]), {'number': 7, 'padding': 'x' * 9000})"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]

@@ -93,8 +93,7 @@ def test_sda_networks_pair_with_the_papers_baseline_and_the_same_network_without
         "mask_rcnn_sda_res2net86": ("mask_rcnn_res2net101", "mask_rcnn_res2net86"),
     }
     for name, (_, partner) in pairs.items():
-        if models[name].built:
-            own, other = models[name].network, models[partner].network
-            assert own.fused_stages == [True] * 4
-            assert own.model_copy(update={"depth_attention": False}) == other
+        own, other = models[name].network, models[partner].network
+        assert own.fused_stages == [True] * 4
+        assert own.model_copy(update={"depth_attention": False}) == other
     assert {name for name, model in models.items() if model.depth_attention} >= set(pairs)

@@ -87,10 +87,13 @@ def test_what_options_change_is_no_reproduction_where_it_matters():
 
 
 def test_names_that_are_no_recipe():
-    assert recipe_names() == ["demo", "imagenet-120e", "paper", "smoke"]
+    assert recipe_names("classification") == ["demo", "imagenet-120e", "paper", "smoke"]
     with pytest.raises(UsageError, match="unknown recipe 'papr'; did you mean paper"):
         load_recipe("papr")
-    with pytest.raises(UsageError, match="unknown recipe 'xyz'; there are demo, imagenet-120e, paper, smoke"):
+    with pytest.raises(
+        UsageError,
+        match="unknown recipe 'xyz'; for classification there are demo, imagenet-120e, paper, smoke",
+    ):
         load_recipe("xyz")
     with pytest.raises(UsageError, match="no recipe file at nowhere.yaml"):
         load_recipe("nowhere.yaml")

@@ -1,4 +1,4 @@
-"""The generated datasets, and the default one, which is made once in the user's cache."""
+"""The generated datasets, and a default one for each task, which is made once in the user's cache."""
 
 import os
 from collections.abc import Callable
@@ -8,9 +8,12 @@ import platformdirs
 from filelock import FileLock
 
 from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
+from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.errors import SdabenchError
+from sdabench.registry.schema import DataTask
 
 DEFAULT = ClassificationPlan()
+DEFAULT_DETECTION = DetectionPlan(categories=10, train=200, val=50, image_size=256)
 
 
 def cache_dir() -> Path:
@@ -19,13 +22,32 @@ def cache_dir() -> Path:
     return Path(override) if override else Path(platformdirs.user_cache_dir("sdabench"))
 
 
-def default_folder() -> Path:
-    """Where the default dataset lies, or would."""
-    return cache_dir() / f"{DEFAULT.generator.replace('/', '-')}-seed{DEFAULT.seed}"
+def default_plan(task: DataTask = "classification") -> ClassificationPlan | DetectionPlan:
+    return DEFAULT if task == "classification" else DEFAULT_DETECTION
 
 
-def default_dataset(advance: Callable[[int], None] = lambda images: None) -> Path:
-    """The folder of the default dataset; made if it is not there, while other processes wait.
+def default_folder(task: DataTask = "classification") -> Path:
+    """Where a task's default dataset lies, or would."""
+    plan = default_plan(task)
+    return cache_dir() / f"{plan.generator.replace('/', '-')}-seed{plan.seed}"
+
+
+def write_dataset(
+    folder: Path,
+    plan: ClassificationPlan | DetectionPlan,
+    advance: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Makes the dataset of a plan; see :func:`write_classification` and :func:`write_detection`."""
+    if isinstance(plan, ClassificationPlan):
+        write_classification(folder, plan, advance)
+    else:
+        write_detection(folder, plan, advance)
+
+
+def default_dataset(
+    advance: Callable[[int], None] = lambda images: None, task: DataTask = "classification"
+) -> Path:
+    """The folder of a task's default dataset; made if it is not there, while other processes wait.
 
     Args:
         advance: called with the number of images just made.
@@ -33,12 +55,12 @@ def default_dataset(advance: Callable[[int], None] = lambda images: None) -> Pat
     Raises:
         SdabenchError: the cache cannot be written.
     """
-    folder = default_folder()
+    folder = default_folder(task)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.is_dir():
-                write_classification(folder, DEFAULT, advance)
+                write_dataset(folder, default_plan(task), advance)
     except OSError as error:
         raise SdabenchError(
             f"cannot write the default dataset to {folder}: {error.strerror}; set SDABENCH_CACHE to "

@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from sdabench.data.folders import ImageSplit, SplitName, list_images
-from sdabench.data.synthetic.files import MANIFEST, Manifest, SplitManifest, building, save_image
+from sdabench.data.folders import ImageSplit, list_images
+from sdabench.data.split import SplitName
+from sdabench.data.synthetic.files import (
+    MANIFEST,
+    Manifest,
+    SplitManifest,
+    building,
+    read_manifest,
+    save_image,
+)
 from sdabench.data.synthetic.scenes import (
     CLASSES,
     TexturedObject,
@@ -150,18 +157,10 @@ def read_classification(folder: Path, split: SplitName) -> ImageSplit:
     """The images of a split of a generated dataset.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder, or it was made for another task.
         DataError: it is no generated dataset, or not what it was when it was made.
     """
-    if not folder.is_dir():
-        raise UsageError(f"no dataset folder at {folder}; 'sdabench data synth --out {folder}' makes one")
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
-        raise DataError(
-            f"{folder} is no generated dataset: its {MANIFEST} cannot be read; make one with "
-            "'sdabench data synth --out DIR', or say --data imagenet=PATH"
-        ) from None
+    manifest = read_manifest(folder, "classification")
     listing = _list(folder, split, manifest.classes)
     made = manifest.splits[split]
     if listing.listing_sha256 != made.listing_sha256:

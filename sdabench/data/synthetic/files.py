@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from sdabench.data.folders import SplitName
-from sdabench.errors import UsageError
+from sdabench.data.split import SplitName
+from sdabench.errors import DataError, UsageError
 from sdabench.hashing import sha256_of_lines
+from sdabench.registry.schema import DataTask
 
 MANIFEST = "dataset.json"
 
@@ -48,6 +49,29 @@ class Manifest(BaseModel):
 
     def save(self, folder: Path) -> None:
         (folder / MANIFEST).write_text(self.model_dump_json(indent=1) + "\n")
+
+
+def read_manifest(folder: Path, task: DataTask) -> Manifest:
+    """What a generated dataset says of itself.
+
+    Raises:
+        UsageError: there is no such folder, or it was made for another task.
+        DataError: it is no generated dataset.
+    """
+    making = "sdabench data synth" + ("" if task == "classification" else f" --task {task}")
+    if not folder.is_dir():
+        raise UsageError(f"no dataset folder at {folder}; '{making} --out {folder}' makes one")
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        kind = "imagenet" if task == "classification" else "coco"
+        raise DataError(
+            f"{folder} is no generated dataset: its {MANIFEST} cannot be read; make one with "
+            f"'{making} --out DIR', or say --data {kind}=PATH"
+        ) from None
+    if manifest.task != task:
+        raise UsageError(f"{folder} was made for {manifest.task}; '{making} --out DIR' makes one for {task}")
+    return manifest
 
 
 @contextmanager

@@ -1,0 +1,102 @@
+"""``sdabench rescore``."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sdabench.cli.options import echo_json, json_option, show
+
+if TYPE_CHECKING:
+    from sdabench.data.annotations import AnnotationFile
+    from sdabench.evidence.records import Record
+    from sdabench.metrics.coco import CocoScore, Evaluator, IouType
+
+EPILOG = """\b
+Examples:
+  sdabench rescore results.bbox.json --annotations coco/annotations/instances_val2017.json
+  sdabench rescore results.segm.json --annotations instances_val2017.json --iou-type segm
+  sdabench rescore results.bbox.json --annotations instances_val2017.json --per-class
+  sdabench rescore results.bbox.json --annotations instances_val2017.json --json
+
+\b
+A results file is a JSON list of detections: image_id, category_id (the
+original one), score, and bbox (x, y, width, height) or segmentation.
+With --per-class --json there is one object of record and classes.
+"""
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+TASKS = {"bbox": "detection", "segm": "segmentation"}
+
+
+@click.command("rescore", epilog=EPILOG)
+@click.argument("results", type=FILE)
+@click.option("--annotations", type=FILE, required=True, help="What is in the images: COCO's JSON.")
+@click.option(
+    "--iou-type",
+    type=click.Choice(["bbox", "segm"]),
+    default="bbox",
+    show_default=True,
+    help="By boxes or by masks.",
+)
+@click.option("--per-class", is_flag=True, help="AP of each category too.")
+@click.option(
+    "--evaluator",
+    type=click.Choice(["pycocotools", "faster-coco-eval"]),
+    default="pycocotools",
+    show_default=True,
+    help="The same numbers; the faster one is in sdabench[fast].",
+)
+@json_option
+def command(
+    results: Path,
+    annotations: Path,
+    iou_type: "IouType",
+    per_class: bool,
+    evaluator: "Evaluator",
+    as_json: bool,
+) -> None:
+    """COCO's AP of a results file, whoever made it: no model is needed.
+
+    At IoU 0.50:0.95 and 100 detections an image, in percent. Masks are small, medium or large by their
+    own area, also where a box stands beside them.
+    """
+    from sdabench.data.annotations import read_annotations
+    from sdabench.metrics.coco import read_results, score
+
+    started = time.monotonic()
+    file = read_annotations(annotations)
+    scored = score(file, read_results(results), iou_type, evaluator=evaluator)
+    if as_json:
+        record = _record(results, file, scored, evaluator, time.monotonic() - started).as_json()
+        classes = [vars(one) for one in scored.classes]
+        echo_json({"record": record, "classes": classes} if per_class else record)
+        return
+    from sdabench.report.coco import class_sheet, score_sheet
+
+    show(score_sheet([scored], f"{results.name}, {scored.images:,} images"), "terminal")
+    if per_class:
+        show(class_sheet(scored), "terminal")
+
+
+def _record(
+    results: Path, file: "AnnotationFile", scored: "CocoScore", evaluator: str, seconds: float
+) -> "Record":
+    from importlib.metadata import version
+
+    from sdabench import __version__
+    from sdabench.data.coco import describe_annotations
+    from sdabench.evidence.records import Record, Weights
+    from sdabench.hashing import sha256_of_file
+
+    return Record(
+        model=results.stem,
+        task=TASKS[scored.iou_type],
+        metrics=scored.metrics,
+        samples=scored.images,
+        dataset=describe_annotations(file),
+        weights=Weights(source=str(results), sha256=sha256_of_file(results)),
+        environment={"sdabench": __version__, "packages": {evaluator: version(evaluator)}},
+        wall_seconds=round(seconds, 3),
+    )

@@ -1,0 +1,229 @@
+"""From COCO's images and annotations to what a detector takes: resized images, boxes, labels, masks."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sdabench.data.coco import Annotation, CocoImage, CocoSplit
+from sdabench.data.description import Resizing
+from sdabench.data.images import decode, seeded
+from sdabench.errors import DataError
+from sdabench.models.inputs import resized
+
+Target = dict[str, Any]  # boxes (N, 4) as corners in pixels, labels (N,) from 1, masks: N of COCO's RLE
+
+
+@dataclass(frozen=True)
+class DetectionSample:
+    """One image (3, H, W) in uint8, resized, with what is in it if that is wanted, and its file's sha256."""
+
+    image: Tensor
+    target: Target | None
+    index: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DetectionBatch:
+    """Images of their own sizes each; ``skipped`` are the errors of images that were left out."""
+
+    images: list[Tensor]
+    targets: list[Target]
+    indices: list[int]
+    sha256: list[str]
+    skipped: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def parts(self, count: int) -> Iterator["DetectionBatch"]:
+        """In so many parts of nearly the same size."""
+        for chosen in np.array_split(np.arange(len(self)), count):
+            yield replace(
+                self, images=[self.images[i] for i in chosen], targets=[self.targets[i] for i in chosen]
+            )
+
+    def to(self, device: torch.device, layout: torch.memory_format) -> Self:
+        """On a device, the images in 0 to 1; the masks stay where they are."""
+        images = [image.to(device, non_blocking=True).float() / 255 for image in self.images]
+        targets = [
+            {
+                key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+                for key, value in target.items()
+            }
+            for target in self.targets
+        ]
+        return replace(self, images=images, targets=targets)
+
+    def pin_memory(self) -> Self:
+        return replace(self, images=[image.pin_memory() for image in self.images])
+
+
+class DetectionImages(Dataset[DetectionSample | DataError]):
+    """The images of a split under the evaluation protocol."""
+
+    def __init__(self, split: CocoSplit, resizing: Resizing) -> None:
+        self.split, self.resizing = split, resizing
+
+    def __len__(self) -> int:
+        return len(self.split.items)
+
+    def __getitem__(self, index: int) -> DetectionSample | DataError:
+        item = self.split.items[index]
+        read = _read(self.split.root / item.path, item)
+        if isinstance(read, DataError):
+            return read
+        image, digest = read
+        size = resized(item.height, item.width, self.resizing.short, self.resizing.long)
+        return DetectionSample(_resize(image, size), None, index, digest)
+
+
+class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
+    """The images of a split with their objects, flipped at random: by (seed, epoch, index) and nothing else.
+
+    As in mmdetection, crowds are left out, and objects of no area, of a side below one pixel, or outside
+    the image.
+
+    Args:
+        masks: whether targets have masks.
+    """
+
+    def __init__(self, split: CocoSplit, resizing: Resizing, flip: float, seed: int, masks: bool) -> None:
+        self.split, self.resizing = split, resizing
+        self.flip, self.seed, self.masks = flip, seed, masks
+
+    def __getitem__(self, key: tuple[int, int]) -> DetectionSample | DataError:
+        epoch, index = key
+        item = self.split.items[index]
+        read = _read(self.split.root / item.path, item)
+        if isinstance(read, DataError):
+            return read
+        size = resized(item.height, item.width, self.resizing.short, self.resizing.long)
+        with seeded(self.seed, epoch, index):
+            flipped = torch.rand(1).item() < self.flip
+        image = _resize(read[0], size)
+        try:
+            target = objects(item, size, flipped, self.masks)
+        except DataError as error:
+            return error
+        return DetectionSample(image.flip(2) if flipped else image, target, index, read[1])
+
+
+def objects(item: CocoImage, size: tuple[int, int], flipped: bool, masks: bool) -> Target:
+    """What is to be found in an image that is resized to (height, width), and perhaps flipped.
+
+    Raises:
+        DataError: an object has no mask where masks are wanted.
+    """
+    height, width = size
+    scale = np.array([width / item.width, height / item.height] * 2)
+    kept = [annotation for annotation in item.annotations if _is_object(annotation, item)]
+    corners = np.array([_corners(annotation) for annotation in kept], dtype=np.float64).reshape(-1, 4)
+    boxes = (corners * scale).clip(0, [width, height] * 2)
+    if flipped:
+        boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    target: Target = {
+        "boxes": torch.as_tensor(boxes, dtype=torch.float32),
+        "labels": torch.tensor([annotation.label + 1 for annotation in kept], dtype=torch.int64),
+    }
+    if masks:
+        target["masks"] = [_mask(annotation, item, size, flipped) for annotation in kept]
+    return target
+
+
+def _corners(annotation: Annotation) -> tuple[float, float, float, float]:
+    x, y, width, height = annotation.bbox
+    return x, y, x + width, y + height
+
+
+def _is_object(annotation: Annotation, item: CocoImage) -> bool:
+    left, top, right, bottom = _corners(annotation)
+    inside = min(right, item.width) > max(left, 0) and min(bottom, item.height) > max(top, 0)
+    large = annotation.area > 0 and right - left >= 1 and bottom - top >= 1
+    return inside and large and not annotation.iscrowd
+
+
+def _mask(annotation: Annotation, item: CocoImage, size: tuple[int, int], flipped: bool) -> dict[str, Any]:
+    """An object's mask at another size: polygons are scaled, others take the nearest pixel."""
+    height, width = size
+    if isinstance(annotation.segmentation, dict):
+        rle = annotation.segmentation
+        if isinstance(rle["counts"], list):
+            rle = coco_mask.frPyObjects(rle, item.height, item.width)
+        mask = torch.as_tensor(coco_mask.decode(rle))[None, None]
+        mask = F.interpolate(mask, size, mode="nearest")[0, 0]
+        mask = mask.flip(1) if flipped else mask
+        encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.numpy()))
+        return encoded
+    polygons = []
+    for polygon in annotation.segmentation:
+        points = np.array(polygon, dtype=np.float64).reshape(-1, 2) * (
+            width / item.width,
+            height / item.height,
+        )
+        if flipped:
+            points[:, 0] = width - points[:, 0]
+        if len(points) > 2:
+            polygons.append(points.flatten().tolist())
+    if not polygons:
+        raise DataError(
+            f"an object in {item.path} has a box and no mask; train a Faster R-CNN on such data, or complete "
+            "its annotations"
+        )
+    merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return merged
+
+
+def _read(path: Path, item: CocoImage) -> tuple[Image.Image, str] | DataError:
+    """The image, and its file's sha256; the annotations have to speak of an image of its size."""
+    decoded = decode(path)
+    if isinstance(decoded, DataError):
+        return decoded
+    image, data = decoded
+    if image.size != (item.width, item.height):
+        return DataError(
+            f"{path} has {image.width}x{image.height} pixels, and its annotations say "
+            f"{item.width}x{item.height}; restore it from the original archive"
+        )
+    return image, hashlib.sha256(data).hexdigest()
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """(3, height, width) in uint8, interpolated without smoothing, as OpenCV does it."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    if size != (image.height, image.width):
+        pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+    return pixels[0].contiguous()
+
+
+def collate_detections(samples: Sequence[DetectionSample | DataError]) -> DetectionBatch | DataError:
+    """A batch, or the first error among the samples."""
+    errors = [sample for sample in samples if isinstance(sample, DataError)]
+    return errors[0] if errors else collate_readable_detections(samples)
+
+
+def collate_readable_detections(
+    samples: Sequence[DetectionSample | DataError],
+) -> DetectionBatch | DataError:
+    """A batch of the samples that could be read; an error where none could."""
+    good = [sample for sample in samples if isinstance(sample, DetectionSample)]
+    errors = [sample for sample in samples if isinstance(sample, DataError)]
+    if not good:
+        return errors[0]
+    return DetectionBatch(
+        images=[sample.image for sample in good],
+        targets=[sample.target or {} for sample in good],
+        indices=[sample.index for sample in good],
+        sha256=[sample.sha256 for sample in good],
+        skipped=[str(error) for error in errors],
+    )

@@ -1,0 +1,121 @@
+"""What training and evaluation have to know of a task: one module each, behind one protocol."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from sdabench.engine.jobs import EvaluationJob, TrainingJob
+from sdabench.engine.signals import leave_signals_to_the_parent
+from sdabench.errors import DataError
+from sdabench.registry.schema import DataTask, Task
+
+Advance = Callable[[int], None]
+
+
+class AnyBatch(Protocol):
+    """Images and what is wanted of them; ``skipped`` are the errors of images that were left out."""
+
+    @property
+    def skipped(self) -> list[str]: ...
+    def __len__(self) -> int: ...
+    def parts(self, count: int) -> Iterator[Self]: ...
+    def to(self, device: torch.device, layout: torch.memory_format) -> Self: ...
+
+
+class Predictions(Protocol):
+    """What a network says of each image of a listing."""
+
+    @property
+    def sha256(self) -> list[str]:
+        """Of the images' files, in order."""
+        ...
+
+    def metrics(self) -> dict[Task, dict[str, float]]:
+        """In percent, for each task of the network."""
+        ...
+
+    def write(self, stem: Path) -> Path:
+        """Writes them to a file of that name, with a suffix of their own."""
+        ...
+
+
+class TaskEngine(Protocol):
+    """How networks of a task are made, trained and evaluated."""
+
+    @property
+    def metrics(self) -> Sequence[str]:
+        """Their names; the first is the main one."""
+        ...
+
+    @property
+    def smallest(self) -> int:
+        """Images of a batch that batch norms can be trained with."""
+        ...
+
+    def build(self, job: EvaluationJob) -> nn.Module:
+        """The network, freshly initialised."""
+        ...
+
+    def build_for_training(self, job: TrainingJob) -> nn.Module: ...
+
+    def is_frozen(self, network: nn.Module) -> bool | None:
+        """Whether parts of it are kept as they were; None where nothing could be."""
+        ...
+
+    def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
+        """Takes (epoch, index)."""
+        ...
+
+    def collate(self, samples: Sequence[Any]) -> AnyBatch | DataError: ...
+
+    def collate_readable(self, samples: Sequence[Any]) -> AnyBatch | DataError: ...
+
+    def losses(self, network: nn.Module, part: Any, job: TrainingJob) -> dict[str, Tensor]:
+        """The parts of the loss by name, means over the images of a part of a batch, in float32."""
+        ...
+
+    def fit_limit(self, job: TrainingJob, first_loss: float) -> float | None:
+        """The loss below which a network fits its training images, if the recipe asks for it."""
+        ...
+
+    def predict(
+        self, network: nn.Module, job: EvaluationJob, device: torch.device, advance: Advance
+    ) -> Predictions:
+        """Runs the network, which is in evaluation mode and on its device, over all images once."""
+        ...
+
+
+def engine_of(task: DataTask) -> TaskEngine:
+    if task == "detection":
+        from sdabench.engine.tasks.detection import Detection
+
+        return Detection()
+    from sdabench.engine.tasks.classification import Classification
+
+    return Classification()
+
+
+def load(
+    images: Dataset[Any],
+    workers: int,
+    collate: Callable[[Sequence[Any]], Any],
+    pin: bool,
+    **order: Any,
+) -> Iterator[Any]:
+    """The batches of a dataset; a broken file raises its error here."""
+    loader: DataLoader[Any] = DataLoader(
+        images,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=leave_signals_to_the_parent,
+        **order,
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

@@ -1,0 +1,178 @@
+"""Detection: the losses of proposals, boxes and masks, and COCO's AP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic_core import to_json
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sdabench.data.coco import CocoSplit
+from sdabench.data.coco_images import (
+    DetectionBatch,
+    DetectionImages,
+    DetectionTrainingImages,
+    collate_detections,
+    collate_readable_detections,
+)
+from sdabench.data.description import Resizing
+from sdabench.engine.arithmetic import autocast
+from sdabench.engine.files import writing
+from sdabench.engine.jobs import EvaluationJob, TrainingJob, preprocessing_of
+from sdabench.engine.tasks import Advance, load
+from sdabench.engine.tasks.classification import not_finite
+from sdabench.metrics.coco import METRICS, CocoScore, Evaluator, IouType, score
+from sdabench.models.build import create_model
+from sdabench.models.detection.detector import Detector
+from sdabench.models.detection.masks import paste
+from sdabench.registry.recipes import DetectionRecipe
+from sdabench.registry.schema import Task
+from sdabench.weights import load_weights
+
+IOU_TYPES: dict[Task, IouType] = {"detection": "bbox", "segmentation": "segm"}
+
+
+@dataclass(frozen=True)
+class DetectionPredictions:
+    """Entries of a COCO results file, with original ids; a box is (x, y, width, height) in pixels."""
+
+    split: CocoSplit
+    tasks: tuple[Task, ...]
+    results: list[dict[str, Any]]
+    sha256: list[str]
+    evaluator: Evaluator = "pycocotools"
+
+    def score(self, task: Task) -> CocoScore:
+        ids = [item.id for item in self.split.items]
+        return score(self.split.annotations_file, self.results, IOU_TYPES[task], ids, self.evaluator)
+
+    def metrics(self) -> dict[Task, dict[str, float]]:
+        return {task: self.score(task).metrics for task in self.tasks}
+
+    def write(self, stem: Path) -> Path:
+        """A COCO results file, which ``sdabench rescore`` and others take."""
+        path = stem.with_name(f"{stem.name}.json")
+        with writing(path) as file:
+            file.write(to_json(self.results))
+        return path
+
+
+class Detection:
+    """See :class:`sdabench.engine.tasks.TaskEngine`."""
+
+    metrics = METRICS
+    smallest = 2
+
+    def build(self, job: EvaluationJob) -> Detector:
+        sizes = _resizing(job)
+        network = create_model(
+            job.model, num_classes=job.split.num_classes, min_size=sizes.short, max_size=sizes.long
+        )
+        assert isinstance(network, Detector)
+        return network
+
+    def build_for_training(self, job: TrainingJob) -> Detector:
+        """With the weights of its backbone if there are any, and only then frozen."""
+        recipe, sizes = _recipe(job), preprocessing_of(job.recipe)
+        assert isinstance(sizes, Resizing)
+        network = create_model(
+            job.model,
+            num_classes=job.train.num_classes,
+            min_size=sizes.short,
+            max_size=sizes.long,
+            rpn_batch_size_per_image=recipe.anchor_samples,
+            box_batch_size_per_image=recipe.box_samples,
+            rpn_post_nms_top_n_train=recipe.proposals,
+        )
+        assert isinstance(network, Detector)
+        if job.backbone is not None:
+            load_weights(network.backbone.body, job.backbone)
+        return network.freeze(recipe.freeze and job.backbone is not None)
+
+    def is_frozen(self, network: nn.Module) -> bool:
+        return cast(Detector, network).frozen
+
+    def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
+        sizes = preprocessing_of(job.recipe)
+        assert isinstance(sizes, Resizing)
+        masks = "segmentation" in job.evaluation(None).tasks
+        return DetectionTrainingImages(cast(CocoSplit, job.train), sizes, _recipe(job).flip, seed, masks)
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        return collate_detections(samples)
+
+    def collate_readable(self, samples: Sequence[Any]) -> Any:
+        return collate_readable_detections(samples)
+
+    def losses(self, network: nn.Module, part: DetectionBatch, job: TrainingJob) -> dict[str, Tensor]:
+        with autocast(part.images[0].device, job.recipe.precision):
+            losses: dict[str, Tensor] = network(part.images, part.targets)
+        return {name: loss.float() for name, loss in losses.items()}
+
+    def fit_limit(self, job: TrainingJob, first_loss: float) -> float | None:
+        """A share of the loss of the first step."""
+        share = job.recipe.fit_below
+        return None if share is None else share * first_loss
+
+    def predict(
+        self, network: nn.Module, job: EvaluationJob, device: torch.device, advance: Advance
+    ) -> DetectionPredictions:
+        split = cast(CocoSplit, job.split)
+        results: list[dict[str, Any]] = []
+        sha256 = [""] * len(split.items)
+        seen: list[int] = []
+        images = DetectionImages(split, _resizing(job))
+        pin = device.type == "cuda"
+        batches = load(images, job.machine.workers, collate_detections, pin, batch_size=job.batch_size)
+        for batch in batches:
+            inputs = batch.to(device, torch.contiguous_format).images
+            try:
+                with torch.inference_mode(), autocast(device, job.precision):
+                    detections = network(inputs)
+            except FloatingPointError:
+                raise not_finite(job, split.items[batch.indices[0]].path) from None
+            for index, image, found in zip(batch.indices, inputs, detections, strict=True):
+                results += _entries(split, index, image, found)
+            for index, digest in zip(batch.indices, batch.sha256, strict=True):
+                sha256[index] = digest
+            seen += batch.indices
+            advance(len(batch))
+        assert seen == list(range(len(split.items))), "every image is evaluated once"
+        return DetectionPredictions(split, job.tasks, results, sha256, job.machine.evaluator)
+
+
+def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """The detections in one image as entries of a results file, in the pixels of the original image."""
+    item = split.items[index]
+    height, width = image.shape[-2:]
+    scale = torch.tensor([item.width / width, item.height / height] * 2)
+    boxes = found["boxes"].float().cpu() * scale
+    corners = boxes.tolist()
+    entries: list[dict[str, Any]] = [
+        {
+            "image_id": item.id,
+            "category_id": split.categories[label - 1].id,
+            "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
+            "score": round(confidence, 6),
+        }
+        for (left, top, right, bottom), label, confidence in zip(
+            corners, found["labels"].tolist(), found["scores"].tolist(), strict=True
+        )
+    ]
+    if "masks" in found:
+        for entry, rle in zip(entries, paste(found["masks"], boxes, (item.height, item.width)), strict=True):
+            entry["segmentation"] = rle
+    return entries
+
+
+def _recipe(job: TrainingJob) -> DetectionRecipe:
+    assert isinstance(job.recipe, DetectionRecipe)
+    return job.recipe
+
+
+def _resizing(job: EvaluationJob) -> Resizing:
+    assert isinstance(job.preprocessing, Resizing)
+    return job.preprocessing

@@ -1,0 +1,182 @@
+"""A detector: trunk, feature pyramid, proposals, heads."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from sdabench.models.detection.heads import BoxPredictor, Detection, Heads, PyramidAlign
+from sdabench.models.detection.proposals import Anchors, ProposalHead, ProposalNetwork
+from sdabench.models.inputs import MEAN, STD, resized
+from sdabench.models.skeleton import Trunk
+
+CHANNELS = 256  # of the pyramid
+
+
+class Detector(GeneralizedRCNN):
+    """Images to detections, or with targets and in training mode to losses.
+
+    Takes a list of RGB images (3, H, W) in 0 to 1, of any sizes, as torchvision's detectors. Targets
+    are ``boxes`` (N, 4) as corners in pixels, ``labels`` (N,) from 1 to K and, for a mask head, ``masks``, N
+    of COCO's RLE. Detections are ``boxes``, ``labels``, ``scores`` and ``masks``, which are probabilities
+    (N, 28, 28) inside the boxes; :func:`sdabench.models.detection.masks.paste` makes images of them.
+
+    Args:
+        trunk: returns four maps.
+        num_classes: K, without the background.
+        masks: with a mask head.
+        min_size, max_size: images are resized to that short side, but at most that long side.
+        rpn_batch_size_per_image, box_batch_size_per_image: anchors and boxes that a training samples.
+        rpn_post_nms_top_n_train: proposals of an image in training.
+    """
+
+    model_name: str | None = None  # in the registry; set by create_model
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        num_classes: int = 80,
+        *,
+        masks: bool = False,
+        min_size: int = 800,
+        max_size: int = 1333,
+        rpn_batch_size_per_image: int = 256,
+        box_batch_size_per_image: int = 512,
+        rpn_post_nms_top_n_train: int = 1000,
+    ) -> None:
+        strides = [info["reduction"] for info in trunk.feature_info]
+        anchors = Anchors([*strides, 2 * strides[-1]])
+        proposals = ProposalNetwork(
+            anchors,
+            ProposalHead(CHANNELS, anchors.num_anchors_per_location()[0]),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=rpn_batch_size_per_image,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2000, "testing": 1000},
+            post_nms_top_n={"training": rpn_post_nms_top_n_train, "testing": 1000},
+            nms_thresh=0.7,
+        )
+        mask_parts: dict[str, Any] = {}
+        if masks:
+            mask_parts = {
+                "mask_roi_pool": PyramidAlign(strides, 14),
+                "mask_head": MaskRCNNHeads(CHANNELS, (CHANNELS,) * 4, dilation=1),
+                "mask_predictor": MaskRCNNPredictor(CHANNELS, CHANNELS, num_classes),
+            }
+        heads = Heads(
+            PyramidAlign(strides, 7),
+            FastRCNNConvFCHead((CHANNELS, 7, 7), [], [1024, 1024]),
+            BoxPredictor(1024, num_classes),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=box_batch_size_per_image,
+            positive_fraction=0.25,
+            bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+            score_thresh=0.05,
+            nms_thresh=0.5,
+            detections_per_img=100,
+            **mask_parts,
+        )
+        super().__init__(Pyramid(trunk), proposals, heads, Inputs(min_size, max_size, list(MEAN), list(STD)))
+        for layer in heads.box_head.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        self.num_classes = num_classes
+        self.freeze()
+
+    @property
+    def has_masks(self) -> bool:
+        return bool(self.roi_heads.has_mask())
+
+    def freeze(self, frozen: bool = True) -> Self:
+        """Stem and first stage, and the statistics of all batch norms, as the paper's; or nothing.
+
+        Only a trunk that was trained before can be frozen: with the statistics that batch norms begin
+        with, the activations of a deep one grow to 10^4.
+        """
+        self.frozen = frozen
+        trunk = self.backbone.body
+        for part in (trunk.conv1, trunk.bn1, trunk.stem_pool, trunk.layer1):
+            part.requires_grad_(not frozen)
+        return self.train(self.training)
+
+    def forward_dense(self, x: Tensor, proposals: int = 1000, detections: int = 100) -> list[Tensor]:
+        """All layers once, for counting: images (N, 3, H, W), and so many boxes of no particular place.
+
+        Returns:
+            What each head puts out.
+        """
+        features = self.backbone(x)
+        logits, deltas = self.rpn.head(list(features.values()))
+        heads = self.roi_heads
+        side = heads.box_roi_pool.side
+        outputs = [*logits, *deltas]
+        outputs += heads.box_predictor(heads.box_head(x.new_zeros(proposals, CHANNELS, side, side)))
+        if self.has_masks:
+            side = heads.mask_roi_pool.side
+            outputs.append(
+                heads.mask_predictor(heads.mask_head(x.new_zeros(detections, CHANNELS, side, side)))
+            )
+        return outputs
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            for module in self.backbone.body.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+
+class Pyramid(nn.Module):
+    """A trunk, and the feature pyramid of its maps: five of 256 channels, the last one pooled."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.body = trunk
+        channels = [info["num_chs"] for info in trunk.feature_info]
+        self.fpn = FeaturePyramidNetwork(channels, CHANNELS, LastLevelMaxPool())
+        for layer in self.fpn.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = {str(index): each for index, each in enumerate(self.body(x))}
+        pyramid: dict[str, Tensor] = self.fpn(OrderedDict(maps))
+        return pyramid
+
+
+class Inputs(GeneralizedRCNNTransform):
+    """Normalised and resized images in a batch, padded to a multiple of 32; boxes are resized too."""
+
+    def resize(
+        self, image: Tensor, target: dict[str, Any] | None = None
+    ) -> tuple[Tensor, dict[str, Any] | None]:
+        height, width = image.shape[-2:]
+        size = resized(height, width, self.min_size[0], self.max_size)
+        if size != (height, width):
+            image = F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
+        if target is not None:
+            target["boxes"] = resize_boxes(target["boxes"], [height, width], list(size))
+        return image, target
+
+    def postprocess(
+        self,
+        result: list[Detection],
+        image_shapes: Sequence[tuple[int, int]],
+        original_image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Detection]:
+        if self.training:
+            return result
+        for each, size, original in zip(result, image_shapes, original_image_sizes, strict=True):
+            each["boxes"] = resize_boxes(each["boxes"], list(size), list(original))
+        return result

@@ -1,0 +1,174 @@
+"""From proposals to detections: RoIAlign on the pyramid, the box head, the mask head, and their losses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
+
+from sdabench.models.detection.masks import mask_targets
+from sdabench.models.detection.proposals import BACKGROUND, match
+
+Detection = dict[str, Tensor]
+MASK_SIDE = 28
+FINEST_SIDE = 56  # a box of this side, or smaller, is pooled from the finest level
+
+
+class PyramidAlign(nn.Module):
+    """Aligned RoIAlign with adaptive sampling, of each box on the level that fits its size."""
+
+    def __init__(self, strides: Sequence[int], side: int) -> None:
+        super().__init__()
+        self.strides, self.side = tuple(strides), side
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """The first maps of the pyramid and boxes of each image (P, 4), to (sum of P, C, side, side)."""
+        maps = list(features.values())[: len(self.strides)]
+        every = torch.cat(boxes)
+        image = torch.cat([each.new_full((len(each), 1), index) for index, each in enumerate(boxes)])
+        sides = ((every[:, 2] - every[:, 0]) * (every[:, 3] - every[:, 1])).clamp(min=0).sqrt()
+        levels = torch.log2(sides / FINEST_SIDE + 1e-6).floor().clamp(0, len(maps) - 1)
+        pooled = maps[0].new_zeros(len(every), maps[0].shape[1], self.side, self.side)
+        for level, (each, stride) in enumerate(zip(maps, self.strides, strict=True)):
+            own = levels == level
+            here = torch.cat([image[own], every[own]], dim=1).float()
+            aligned = roi_align(each.float(), here, self.side, 1 / stride, sampling_ratio=0, aligned=True)
+            pooled[own] = aligned.to(pooled.dtype)
+        return pooled
+
+
+class BoxPredictor(nn.Module):
+    """Features (P, C) to logits of the background and K classes (P, 1 + K), and box deltas (P, 4 K)."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(channels, num_classes + 1)
+        self.bbox_pred = nn.Linear(channels, num_classes * 4)
+        for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cls_score(x).float(), self.bbox_pred(x).float()
+
+
+class Heads(RoIHeads):
+    """Torchvision's, with K box and mask outputs for K classes, mmdetection's assignment and L1 loss.
+
+    Labels are 1 to K, 0 is the background.
+    """
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Any]] | None = None,
+    ) -> tuple[list[Detection], dict[str, Tensor]]:
+        if self.training:
+            return [], self._losses(features, proposals, image_shapes, targets)
+        logits, deltas = self._box_outputs(features, proposals, image_shapes)
+        boxes, scores, labels = self.postprocess_detections(logits, deltas, proposals, image_shapes)
+        detections = [
+            {"boxes": own, "scores": score, "labels": label}
+            for own, score, label in zip(boxes, scores, labels, strict=True)
+        ]
+        if self.has_mask():
+            masks = self._mask_logits(features, boxes, image_shapes, torch.cat(labels)).sigmoid()
+            for each, mask in zip(detections, masks.split([len(own) for own in boxes]), strict=True):
+                each["masks"] = mask
+        return detections, {}
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Any]] | None,
+    ) -> dict[str, Tensor]:
+        assert targets is not None
+        proposals, matched, labels, boxes = self.select_training_samples(proposals, targets)
+        logits, deltas = self._box_outputs(features, proposals, image_shapes)
+        classes, positive = torch.cat(labels), torch.cat(labels) > 0
+        own = deltas.view(len(deltas), -1, 4)[positive, classes[positive] - 1]
+        distance = F.l1_loss(own, torch.cat(boxes)[positive], reduction="sum") / len(classes)
+        losses = {"loss_classifier": F.cross_entropy(logits, classes), "loss_box_reg": distance}
+        if self.has_mask():
+            on_objects = [label > 0 for label in labels]
+            boxes = [own[kept] for own, kept in zip(proposals, on_objects, strict=True)]
+            predicted = self._mask_logits(features, boxes, image_shapes, classes[positive])
+            wanted = torch.cat(
+                [
+                    mask_targets(target["masks"], objects[kept], own, size, MASK_SIDE)
+                    for target, objects, kept, own, size in zip(
+                        targets, matched, on_objects, boxes, image_shapes, strict=True
+                    )
+                ]
+            )
+            entropy = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="sum")
+            losses["loss_mask"] = entropy / max(wanted.numel(), 1)
+        return losses
+
+    def _box_outputs(
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, image_shapes)))
+        return logits, deltas
+
+    def _mask_logits(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        labels: Tensor,
+    ) -> Tensor:
+        """(P, 28, 28): for each box those of its own class."""
+        pooled = self.mask_roi_pool(features, boxes, image_shapes)
+        logits = self.mask_predictor(self.mask_head(pooled)).float()
+        own: Tensor = logits[torch.arange(len(labels), device=labels.device), labels - 1]
+        return own
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """For each image: which object each proposal is of (P,), and its label (P,), 0 for none."""
+        low_quality = 0.5 if self.has_mask() else None
+        matched, labels = [], []
+        for own, boxes, classes in zip(proposals, gt_boxes, gt_labels, strict=True):
+            matches = match(boxes, own, high=0.5, low=0.5, low_quality=low_quality)
+            objects = matches.clamp(min=0)
+            known = classes if len(classes) else classes.new_zeros(1)
+            matched.append(objects)
+            labels.append(torch.where(matches == BACKGROUND, 0, known[objects]))
+        return matched, labels
+
+    def postprocess_detections(
+        self,
+        class_logits: Tensor,
+        box_regression: Tensor,
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Boxes, scores and labels of each image: above the threshold, after NMS of each class, the best.
+
+        Raises:
+            FloatingPointError: the logits are not finite, and no threshold would be above them.
+        """
+        if not class_logits.isfinite().all():
+            raise FloatingPointError("the logits of boxes are not finite")
+        per_image = [len(each) for each in proposals]
+        decoded = self.box_coder.decode(box_regression, proposals).split(per_image)
+        probabilities = class_logits.softmax(dim=1)[:, 1:].split(per_image)
+        kept = []
+        for boxes, scores, size in zip(decoded, probabilities, image_shapes, strict=True):
+            row, label = torch.where(scores > self.score_thresh)
+            boxes, scores = clip_boxes_to_image(boxes[row, label], size), scores[row, label]
+            best = batched_nms(boxes, scores, label, self.nms_thresh)[: self.detections_per_img]
+            kept.append((boxes[best], scores[best], label[best] + 1))
+        boxes, scores, labels = (list(each) for each in zip(*kept, strict=True))
+        return boxes, scores, labels

@@ -1,0 +1,55 @@
+"""Masks of single objects as COCO's RLE: one is decoded at a time, however many there are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchvision.ops import roi_align
+
+RLE = dict[str, Any]  # {"size": [height, width], "counts": …}
+
+
+def mask_targets(
+    masks: Sequence[RLE], matched: Tensor, boxes: Tensor, image: tuple[int, int], resolution: int
+) -> Tensor:
+    """What a mask head should say inside boxes (P, 4): (P, resolution, resolution), of 0 and 1.
+
+    Args:
+        masks: of the objects of an image; their size may be another than that of the image.
+        matched: (P,) which object each box is of.
+        image: (height, width) that the boxes refer to.
+    """
+    targets = boxes.new_zeros(len(boxes), resolution, resolution)
+    for index in matched.unique().tolist():
+        own = matched == index
+        mask = torch.as_tensor(coco_mask.decode(masks[index]), device=boxes.device).to(boxes.dtype)
+        scale = boxes.new_tensor([mask.shape[1] / image[1], mask.shape[0] / image[0]]).repeat(2)
+        targets[own] = roi_align(
+            mask[None, None], [boxes[own] * scale], resolution, sampling_ratio=0, aligned=True
+        )[:, 0]
+    return (targets >= 0.5).to(boxes.dtype)
+
+
+def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[RLE]:
+    """Masks (N, h, w) of the insides of boxes (N, 4), as RLE of an image of that (height, width)."""
+    height, width = size
+    encoded = []
+    for probability, box in zip(probabilities.float().cpu(), boxes.float().cpu(), strict=True):
+        canvas = np.zeros((height, width), dtype=np.uint8, order="F")
+        left, top = (max(0, int(edge.floor()) - 1) for edge in box[:2])
+        right, bottom = int(box[2].ceil()) + 1, int(box[3].ceil()) + 1
+        x = (torch.arange(left, min(right, width)) + 0.5 - box[0]) / (box[2] - box[0]).clamp(min=1e-6) * 2 - 1
+        y = (torch.arange(top, min(bottom, height)) + 0.5 - box[1]) / (box[3] - box[1]).clamp(
+            min=1e-6
+        ) * 2 - 1
+        if len(x) and len(y):
+            grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
+            inside = F.grid_sample(probability[None, None], grid[None], align_corners=False)[0, 0] >= 0.5
+            canvas[top : top + len(y), left : left + len(x)] = inside.numpy()
+        rle = coco_mask.encode(canvas)
+        encoded.append({"size": [height, width], "counts": rle["counts"].decode()})
+    return encoded

@@ -1,0 +1,156 @@
+"""From a feature pyramid to proposals: anchors, which object each is of, and the proposal network."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+from torchvision.ops import box_iou
+
+Target = dict[str, Tensor]
+BACKGROUND, NEITHER = -1, -2
+OBJECTS_AT_ONCE = 32  # whose overlaps with all anchors are in memory
+
+
+class Anchors(AnchorGenerator):
+    """Three anchors a position, of sides 8 times the stride; nothing is rounded."""
+
+    def __init__(self, strides: Sequence[int]) -> None:
+        super().__init__(tuple((8 * stride,) for stride in strides), ((0.5, 1.0, 2.0),) * len(strides))
+        self.strides = tuple(strides)
+
+    def generate_anchors(
+        self,
+        scales: Sequence[int],
+        aspect_ratios: Sequence[float],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """(ratios, 4): corners about the origin; a ratio is height over width."""
+        roots = torch.tensor(aspect_ratios, dtype=dtype, device="cpu").sqrt()
+        half = torch.stack([scales[0] / roots, scales[0] * roots], dim=1) / 2
+        return torch.cat([-half, half], dim=1)
+
+    def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
+        """For each image the same (A, 4), level after level."""
+        self.set_cell_anchors(maps[0].dtype, maps[0].device)
+        anchors = torch.cat(
+            self.grid_anchors(
+                [list(each.shape[-2:]) for each in maps], [[stride, stride] for stride in self.strides]
+            )
+        )
+        return [anchors] * len(images.image_sizes)
+
+
+def match(
+    boxes: Tensor, candidates: Tensor, high: float, low: float, low_quality: float | None = None
+) -> Tensor:
+    """The object of each candidate: boxes (M, 4) and candidates (A, 4) to indices (A,).
+
+    A candidate belongs to the box that it overlaps most, if by ``high`` or more; below ``low`` it is
+    BACKGROUND, between them NEITHER. With ``low_quality`` the candidates that overlap a box most
+    belong to it, if by that much. Memory is that of a few boxes' overlaps, however many there are.
+    """
+    best = candidates.new_zeros(len(candidates))
+    matches = torch.full((len(candidates),), BACKGROUND, device=candidates.device)
+    forced = matches.clone()
+    for start in range(0, len(boxes), OBJECTS_AT_ONCE):
+        overlaps = box_iou(boxes[start : start + OBJECTS_AT_ONCE], candidates)
+        value, index = overlaps.max(dim=0)
+        matches = torch.where(value > best, index + start, matches)
+        best = torch.maximum(value, best)
+        if low_quality is not None:
+            for row, most in enumerate(overlaps.max(dim=1).values.tolist()):
+                if most >= low_quality:
+                    forced[overlaps[row] == most] = start + row
+    matches[best < high] = NEITHER
+    matches[best < low] = BACKGROUND
+    return torch.where(forced >= 0, forced, matches)
+
+
+class ProposalHead(nn.Module):
+    """A 3x3 convolution, then objectness and box deltas of each anchor, on every level alike."""
+
+    def __init__(self, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.cls_logits = nn.Conv2d(channels, anchors, 1)
+        self.bbox_pred = nn.Conv2d(channels, 4 * anchors, 1)
+        for layer in (self.conv, self.cls_logits, self.bbox_pred):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """float32 under autocast too: boxes need it."""
+        hidden = [F.relu(self.conv(each)) for each in maps]
+        return (
+            [self.cls_logits(each).float() for each in hidden],
+            [self.bbox_pred(each).float() for each in hidden],
+        )
+
+
+class ProposalNetwork(RegionProposalNetwork):
+    """Torchvision's, with mmdetection's assignment of anchors, and L1 loss."""
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], targets: list[Target] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        maps = list(features.values())
+        logits, deltas = self.head(maps)
+        anchors = self.anchor_generator(images, maps)
+        per_level = [each[0].numel() for each in logits]
+        objectness, regression = concat_box_prediction_layers(logits, deltas)
+        decoded = self.box_coder.decode(regression.detach(), anchors).view(len(anchors), -1, 4)
+        proposals, _ = self.filter_proposals(decoded, objectness, images.image_sizes, per_level)
+        if not self.training:
+            return proposals, {}
+        assert targets is not None
+        labels, boxes = self.assign_targets_to_anchors(anchors, targets)
+        for label, own, size in zip(labels, anchors, images.image_sizes, strict=True):
+            label[~inside(own, size)] = -1
+        objectness_loss, box_loss = self.compute_loss(
+            objectness, regression, labels, self.box_coder.encode(boxes, anchors)
+        )
+        return proposals, {"loss_objectness": objectness_loss, "loss_rpn_box_reg": box_loss}
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[Target]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """For each image: labels (A,), 1 object, 0 background, -1 neither; and each anchor's box (A, 4)."""
+        labels, boxes = [], []
+        for own, target in zip(anchors, targets, strict=True):
+            matches = match(target["boxes"], own, high=0.7, low=0.3, low_quality=0.3)
+            labels.append((matches >= 0).float() - (matches == NEITHER).float())
+            objects = target["boxes"] if len(target["boxes"]) else own[:1]
+            boxes.append(objects[matches.clamp(min=0)])
+        return labels, boxes
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Means over the sampled anchors: of objectness, and of the boxes of those on objects."""
+        positive, negative = (torch.cat(chosen).bool() for chosen in self.fg_bg_sampler(labels))
+        sampled = positive | negative
+        distance = F.l1_loss(
+            pred_bbox_deltas[positive], torch.cat(regression_targets)[positive], reduction="sum"
+        )
+        entropy = F.binary_cross_entropy_with_logits(
+            objectness.flatten()[sampled], torch.cat(labels)[sampled], reduction="sum"
+        )
+        samples = sampled.sum().clamp(min=1)
+        return entropy / samples, distance / samples
+
+
+def inside(anchors: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which anchors (A, 4) are centred in an image of that (height, width), padded to a multiple of 32."""
+    height, width = (32 * ceil(side / 32) for side in size)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    return (centres[:, 0] < width) & (centres[:, 1] < height)

@@ -1,0 +1,147 @@
+"""``sdabench rescore``, run as a user runs it: what it prints, and how it ends."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sdabench.data.coco import read_coco
+from sdabench.evidence.records import Record
+from sdabench.hashing import sha256_of_file
+from tests.support import sdabench
+
+BOXES = [
+    {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]},
+    {"image_id": 22, "category_id": 1, "score": 0.8, "bbox": [10, 10, 20, 20]},  # in an empty image
+]
+MASKS = [{"image_id": 7, "category_id": 1, "score": 0.9, "segmentation": [[0, 40, 10, 40, 10, 50, 0, 50]]}]
+# Of kites there are two, the other of no area; of persons one, not found: AP is the mean of the two.
+AP = 100 * 51 / 101 / 2
+
+
+@pytest.fixture
+def rescore(coco, tmp_path):
+    def call(results, *options, annotations=coco / "annotations/instances_val2017.json"):
+        path = tmp_path / "mask_rcnn.bbox.json"
+        path.write_text(results if isinstance(results, str) else json.dumps(results))
+        return sdabench("rescore", path, "--annotations", annotations, *options)
+
+    return call
+
+
+def failed(result, code, *words):
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    for word in words:
+        assert word in line
+    assert "Traceback" not in result.stderr
+
+
+def test_help_has_examples():
+    result = sdabench("rescore", "-h")
+    assert result.returncode == 0
+    assert "Examples:" in result.stdout
+    assert "rescore" in sdabench("--help").stdout
+
+
+def test_six_numbers_and_a_line_for_each_category(rescore):
+    result = rescore(BOXES)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert "mask_rcnn.bbox.json, 4 images" in result.stdout
+    assert "boxes 25.25 25.25 25.25 25.25 - -" in " ".join(result.stdout.split())
+    assert "kite" not in result.stdout
+    page = " ".join(rescore(BOXES, "--per-class").stdout.split())
+    for words in (
+        "AP of each category, by boxes",
+        "person 1 1 0.00 0.00",
+        "cat 0 0 - -",
+        "kite 2 1 50.50 50.50",
+    ):
+        assert words in page
+    assert "masks 50.00" in " ".join(rescore(MASKS, "--iou-type", "segm").stdout.split())
+
+
+def test_json_is_one_record(rescore, coco, tmp_path):
+    result = rescore(BOXES, "--json")
+    assert result.stderr == ""
+    record = Record.model_validate_json(result.stdout)
+    assert (record.model, record.task, record.samples) == ("mask_rcnn.bbox", "detection", 4)
+    assert record.metrics == pytest.approx(dict.fromkeys(("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct"), AP))
+    path = tmp_path / "mask_rcnn.bbox.json"
+    assert (record.weights.source, record.weights.sha256) == (str(path), sha256_of_file(path))
+    dataset = record.dataset
+    assert (dataset.name, dataset.split, dataset.root) == ("coco", "val", str(coco.resolve()))
+    assert (dataset.classes, dataset.samples, dataset.complete) == (2, 4, False)
+    assert dataset.listing_sha256 != read_coco(coco, "val").listing_sha256  # the images were not seen
+    assert "pycocotools" in record.environment["packages"]
+    assert (
+        Record.model_validate_json(rescore(MASKS, "--iou-type", "segm", "--json").stdout).task
+        == "segmentation"
+    )
+
+
+def test_json_with_categories_is_a_record_and_classes(rescore):
+    answer = json.loads(rescore(BOXES, "--json", "--per-class").stdout)
+    assert set(answer) == {"record", "classes"}
+    assert Record.model_validate(answer["record"]).metrics["ap_pct"] == pytest.approx(AP)
+    person, cat, kite = answer["classes"]
+    assert cat == {
+        "category_id": 7, "name": "cat", "ap_pct": None, "ap50_pct": None, "ground_truth": 0, "detections": 0,
+    }  # fmt: skip
+    assert (kite["category_id"], kite["ground_truth"], kite["detections"]) == (90, 2, 1)
+    assert person["ap_pct"] == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faster_coco_eval") is None, reason="not installed")
+def test_the_fast_evaluator_says_the_same(rescore):
+    fast = Record.model_validate_json(rescore(BOXES, "--json", "--evaluator", "faster-coco-eval").stdout)
+    assert fast.metrics == pytest.approx(Record.model_validate_json(rescore(BOXES, "--json").stdout).metrics)
+    assert "faster-coco-eval" in fast.environment["packages"]
+
+
+def test_no_detections_are_zero(rescore):
+    record = Record.model_validate_json(rescore([], "--json").stdout)
+    assert record.metrics["ap_pct"] == 0
+    assert record.samples == 4
+
+
+def test_torch_is_not_imported(coco, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(BOXES))
+    arguments = ["rescore", str(path), "--annotations", str(coco / "annotations/instances_val2017.json")]
+    for options in ([], ["--json"], ["--per-class"]):
+        code = (
+            "import sys; from sdabench.cli import cli; "
+            f"cli.main({arguments + options!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_errors_are_one_line(rescore, coco, tmp_path):
+    first = BOXES[0]
+    failed(rescore("[1", "--json"), 4, "mask_rcnn.bbox.json is no JSON")
+    failed(rescore({"annotations": []}), 4, "is no COCO results file")
+    failed(rescore([first, {"image_id": 7}]), 4, "mask_rcnn.bbox.json, entry 2: category_id: Field required")
+    failed(rescore([first | {"image_id": 8}]), 4, "image_id 8 is not in", "instances_val2017.json")
+    failed(
+        rescore([first | {"category_id": 3}]), 4, "category_id 3", "the original ones (1 to 90), not 1 to 3"
+    )
+    failed(rescore(BOXES, "--iou-type", "segm"), 4, "result 1 has no segmentation; score by --iou-type bbox")
+    failed(rescore(MASKS), 4, "result 1 has no bbox; score by --iou-type segm")
+    failed(rescore(BOXES, annotations=tmp_path / "mask_rcnn.bbox.json"), 4, "is no COCO annotations file")
+    failed(rescore(BOXES, annotations=tmp_path / "nowhere.json"), 2, "nowhere.json' does not exist")
+    failed(rescore(BOXES, "--evaluator", "mine"), 2, "'mine' is not one of")
+    failed(sdabench("rescore", tmp_path / "mask_rcnn.bbox.json"), 2, "--annotations")
+    failed(
+        sdabench("rescore", tmp_path / "none.json", "--annotations", tmp_path / "none.json"),
+        2,
+        "does not exist",
+    )
+    annotations = coco / "annotations/instances_val2017.json"
+    content = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps(content | {"annotations": []}))
+    failed(rescore(BOXES, "--json"), 5, "nothing was measured: no object of 4 images in")

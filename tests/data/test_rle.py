@@ -1,0 +1,55 @@
+"""COCO's run-length encoding, against pycocotools."""
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from sdabench.data.rle import is_rle
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_pycocotools_encodes_fills_its_size_and_no_other(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(1, 700, 2))
+    smooth = rng.random((height, width)) < rng.choice([0.001, 0.1, 0.5, 0.999])
+    rle = coco_mask.encode(np.asfortranarray(smooth, dtype=np.uint8))
+    for counts in (rle["counts"], rle["counts"].decode()):
+        assert is_rle({"size": [height, width], "counts": counts}, height, width)
+        assert not is_rle({"size": [height, width], "counts": counts}, height, width + 1)
+        assert not is_rle({"size": [height, width + 1], "counts": counts}, height, width + 1)
+        assert not is_rle({"size": [height, width], "counts": counts[:-1]}, height, width)
+        assert not is_rle({"size": [height, width], "counts": counts + counts[:1]}, height, width)
+
+
+@pytest.mark.parametrize("fill", [0, 1])
+def test_masks_of_one_value(fill):
+    rle = coco_mask.encode(np.full((30, 20), fill, dtype=np.uint8, order="F"))
+    assert is_rle(rle, 30, 20)
+
+
+@pytest.mark.parametrize(
+    ("counts", "right"),
+    [
+        ([20], True),
+        ([0, 20], True),
+        ([3, 4, 13], True),
+        ([19], False),
+        ([30, -10], False),
+        ([20.0], False),
+        (["20"], False),
+        ([], False),
+        (None, False),
+        ("", False),
+        ("~", False),
+        ("é", False),
+        ("o", False),
+        ("oooooooo0", False),
+    ],
+)
+def test_runs_by_hand(counts, right):
+    assert is_rle({"size": [4, 5], "counts": counts}, 4, 5) is right
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"size": 3, "counts": [20]}, {"counts": [20]}])
+def test_what_is_no_rle_at_all(value):
+    assert not is_rle(value, 4, 5)
