@@ -66,7 +66,8 @@ def test_the_worked_example_of_a_new_block_works(tmp_path):
             file.write(content)
     [commands] = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.DOTALL)
     said = {}
-    for line in ["sdabench show sda_senet152", *commands.splitlines()]:
+    named = ["sdabench show sda_senet152", "sdabench flops mask_rcnn_sda_varnet50"]
+    for line in [*named, *commands.splitlines()]:
         _, *arguments = shlex.split(line)
         command = [sys.executable, str(tmp_path / "cli.py"), *arguments]
         environment = os.environ | {"SDABENCH_CACHE": str(tmp_path / "cache")}
@@ -82,6 +83,9 @@ def test_the_worked_example_of_a_new_block_works(tmp_path):
     assert "baseline: senet152" in said["show sda_senet152"]
     assert f" {params:,} " in said["flops varnet50"]
     assert f" {params + depth_attention:,} " in said["flops varnet50"]
+    heads = 44_396_336 - 23_508_032  # of Mask R-CNN, ResNet-50: all, and its backbone (detection-counts.csv)
+    trunk = params + depth_attention - 2048 * 1000 - 1000 - 2 * 2048  # without the classifier and its norm
+    assert f" {trunk + heads:,} " in said["flops mask_rcnn_sda_varnet50"]
     assert f"depth attention adds {depth_attention:,} parameters" in said["show sda_varnet50"]
     assert "which fits them" in said["train sda_varnet50"]
     assert re.search(

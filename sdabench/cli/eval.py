@@ -1,20 +1,25 @@
 """``sdabench eval``."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdabench.cli.options import ModelName, echo_records, json_option, progress
+from sdabench.cli.options import ModelName, echo_records, json_option, progress, show
 from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
+from sdabench.data.coco import CocoSplit
 from sdabench.data.description import Preprocessing
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import preprocessing_of
+from sdabench.engine.jobs import EvaluationJob, preprocessing_of
 from sdabench.errors import UsageError
+from sdabench.metrics import IOU_TYPES
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
     from sdabench.engine.runs import TrainingRun
+    from sdabench.evidence.records import Record
+    from sdabench.metrics.coco import CocoScore
 
 EPILOG = """\b
 Examples:
@@ -25,9 +30,8 @@ Examples:
 
 \b
 The record goes to OUTPUT/records.jsonl, the prediction for each image to
-OUTPUT/predictions/, a detector's as a COCO results file: sdabench rescore
-has its AP of each category. Without --weights the network is random, and its
-accuracy is chance.
+OUTPUT/predictions/, a detector's as a COCO results file. Without --weights
+the network is random, and its accuracy is chance.
 """
 
 
@@ -39,6 +43,7 @@ accuracy is chance.
     "--weights", type=click.Path(path_type=Path),
     help="Checkpoint (.pth, .safetensors), or the folder of a training.",
 )  # fmt: skip
+@click.option("--per-class", is_flag=True, help="A detector's AP of each category too.")
 @folder_option(Path("runs/eval"), "runs/eval")
 @json_option
 def command(
@@ -47,6 +52,7 @@ def command(
     weights: Path | None,
     output: Path,
     resolution: int | None,
+    per_class: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -57,6 +63,8 @@ def command(
     centre. A folder with only some of the 1000 classes is evaluated on the right labels.
     """
     task = load_registry().model(name).task  # an unknown name is an error before anything is read
+    if per_class and (as_json or task != "detection"):
+        raise UsageError("--per-class is for detectors, and not for --json; 'sdabench rescore' has both")
     weights, run = _training_behind(weights, name)
     own = run if data is None else None  # a training of ours is evaluated on what it was made for
     if data is None:
@@ -89,7 +97,25 @@ def command(
         click.echo(describe_metrics(record))
     if not records[0].weights.trained:
         click.echo("Random weights: this is chance, and says nothing of the network.")
+    if per_class:
+        from sdabench.report.coco import class_sheet
+
+        for each in _scores(job, output, records):
+            show(class_sheet(each), "terminal")
     click.echo(f"Record: {output / RECORDS}")
+
+
+def _scores(job: EvaluationJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
+    """The predictions scored again, category by category, for each task of a detector."""
+    from sdabench.metrics.coco import read_results, score
+
+    assert isinstance(job.split, CocoSplit)
+    ids = [item.id for item in job.split.items]
+    for record in records:
+        assert record.predictions is not None
+        results = read_results(output / record.predictions)
+        iou_type, evaluator = IOU_TYPES[record.task], job.machine.evaluator
+        yield score(job.split.annotations_file, results, iou_type, ids, evaluator)
 
 
 def _training_behind(weights: Path | None, model: str) -> tuple[Path | None, "TrainingRun | None"]:

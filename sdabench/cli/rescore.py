@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from sdabench.cli.options import echo_json, json_option, show
+from sdabench.metrics import EVALUATORS, IOU_TYPES, Evaluator, IouType
 
 if TYPE_CHECKING:
     from sdabench.data.annotations import AnnotationFile
     from sdabench.evidence.records import Record
-    from sdabench.metrics.coco import CocoScore, Evaluator, IouType
+    from sdabench.metrics.coco import CocoScore
 
 EPILOG = """\b
 Examples:
@@ -27,7 +28,7 @@ With --per-class --json there is one object of record and classes.
 """
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-TASKS = {"bbox": "detection", "segm": "segmentation"}
+TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
 
 
 @click.command("rescore", epilog=EPILOG)
@@ -43,7 +44,7 @@ TASKS = {"bbox": "detection", "segm": "segmentation"}
 @click.option("--per-class", is_flag=True, help="AP of each category too.")
 @click.option(
     "--evaluator",
-    type=click.Choice(["pycocotools", "faster-coco-eval"]),
+    type=click.Choice(EVALUATORS),
     default="pycocotools",
     show_default=True,
     help="The same numbers; the faster one is in sdabench[fast].",
@@ -52,9 +53,9 @@ TASKS = {"bbox": "detection", "segm": "segmentation"}
 def command(
     results: Path,
     annotations: Path,
-    iou_type: "IouType",
+    iou_type: IouType,
     per_class: bool,
-    evaluator: "Evaluator",
+    evaluator: Evaluator,
     as_json: bool,
 ) -> None:
     """COCO's AP of a results file, whoever made it: no model is needed.

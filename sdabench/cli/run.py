@@ -26,7 +26,7 @@ from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.evidence.records import Record
-from sdabench.metrics.coco import Evaluator
+from sdabench.metrics import Evaluator
 from sdabench.registry import SUITE_NAMES, Table, load_registry
 from sdabench.registry.schema import DataTask
 from sdabench.report.table import Sheet

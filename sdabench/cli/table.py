@@ -39,7 +39,7 @@ def command(table: str, form: str, folders: tuple[Path, ...], others: tuple[str,
     """A README table beside our measurements: differences and verdicts.
 
     Sizes and costs come from the counts that are shipped (a test recomputes them); networks that have
-    none are counted. Accuracies come from records of trained weights on the whole real dataset.
+    none are counted. Accuracies and AP come from records of trained weights on the whole real dataset.
     """
     from sdabench.evidence.compare import compare
     from sdabench.evidence.counts import fresh_counts, stored_counts
@@ -53,8 +53,7 @@ def command(table: str, form: str, folders: tuple[Path, ...], others: tuple[str,
     if uncounted:
         with progress("counting", len(uncounted), "networks") as advance:
             stored |= fresh_counts(uncounted, advance)
-    records = {record.model: record for record in read_records(folders) if record.comparable}
-    rows = compare(wanted, stored, records)
+    rows = compare(wanted, stored, read_records(folders))
     if form == "json":
         echo_json({"table": table, "rows": [row.as_json() for row in rows]})
         return

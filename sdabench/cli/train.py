@@ -18,7 +18,7 @@ from sdabench.cli.work import (
 )
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
-from sdabench.metrics.coco import Evaluator
+from sdabench.metrics import Evaluator
 from sdabench.registry import load_registry
 
 EPILOG = """\b
@@ -41,7 +41,7 @@ the same command goes on from there.
 @click.argument("name", type=ModelName())
 @with_options(DATA, TRAINING, PROTOCOL)
 @click.option(
-    "--backbone-weights", "backbone", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--backbone-weights", "backbone", type=click.Path(path_type=Path),
     help="Classification checkpoint for a detector's backbone, which is then frozen as the recipe says.",
 )  # fmt: skip
 @folder_option(Path("runs/train"), "runs/train")

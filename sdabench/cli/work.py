@@ -12,7 +12,7 @@ from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.engine.jobs import EVALUATION_BATCH, EvaluationJob, Machine, cores
 from sdabench.errors import UsageError
-from sdabench.metrics.coco import Evaluator
+from sdabench.metrics import EVALUATORS, Evaluator
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
@@ -62,7 +62,7 @@ PROTOCOL = (
     click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
     click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: as useful]"),
     click.option(
-        "--evaluator", type=click.Choice(["pycocotools", "faster-coco-eval"]), default="pycocotools",
+        "--evaluator", type=click.Choice(EVALUATORS), default="pycocotools",
         show_default=True, help="What computes a detector's AP.",
     ),
 )  # fmt: skip
@@ -96,9 +96,8 @@ def recipe_from(
     source: DataSource, task: DataTask, name: str | None, amp: str | None, **changes: Any
 ) -> Recipe:
     """The recipe that is asked for, or the dataset's usual one, with the values that the options change."""
-    recipe = load_recipe(
-        name or {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}[source.kind], task
-    )
+    source.check(task)
+    recipe = load_recipe(name or USUAL_RECIPE[source.kind], task)
     return recipe.override(precision=amp and precision_of(amp), **changes)
 
 

@@ -45,6 +45,25 @@ class AnnotationFile:
     annotations: list[Entry]
 
 
+def read_json(path: Path, what: str) -> tuple[Any, bytes]:
+    """What a JSON file holds, and its bytes.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: it cannot be read, or is no JSON.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"no {what} file at {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return from_json(data), data  # twice as fast as json.loads
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); restore it, or make it anew") from None
+
+
 def read_annotations(path: Path) -> AnnotationFile:
     """Reads a file of COCO's instance annotations.
 
@@ -52,16 +71,7 @@ def read_annotations(path: Path) -> AnnotationFile:
         UsageError: there is no such file.
         DataError: it is not COCO's JSON, or an entry cannot be right; the message names the entry.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"no annotations file at {path}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        content = from_json(data)  # twice as fast as json.loads
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}); restore it from the original archive") from None
+    content, data = read_json(path, "annotations")
     if not isinstance(content, dict):
         raise DataError(f"{path} is no COCO annotations file: it holds no object with {', '.join(FIELDS)}")
     lists = {name: _entries(path, content, name) for name in FIELDS}
@@ -103,9 +113,7 @@ def _check_annotations(path: Path, lists: Mapping[str, list[Entry]]) -> None:
     categories = {category["id"] for category in lists["categories"]}
     for annotation in lists["annotations"]:
         wrong = None
-        if annotation["id"] < 1:
-            wrong = "needs an id from 1 on: 0 means 'unmatched' to COCO's evaluator"
-        elif annotation["image_id"] not in images:
+        if annotation["image_id"] not in images:
             wrong = f"is of image {annotation['image_id']}, which is not in 'images'"
         elif annotation["category_id"] not in categories:
             wrong = f"is of category {annotation['category_id']}, which is not in 'categories'"

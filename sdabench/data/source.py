@@ -43,6 +43,15 @@ class DataSource:
         except RuntimeError as error:
             raise UsageError(f"{text}: {error}") from None
 
+    def check(self, task: DataTask) -> None:
+        """Refuses a task that this kind of dataset is not for.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if (self.kind, task) in NOT_FOR:
+            raise UsageError(NOT_FOR[self.kind, task])
+
     def __str__(self) -> str:
         return self.kind if self.path is None else f"{self.kind}={self.path}"
 
@@ -76,8 +85,7 @@ class DataSource:
             UsageError: there is no such folder, or it is for another task.
             DataError: the folder is not what it claims to be.
         """
-        if (self.kind, task) in NOT_FOR:
-            raise UsageError(NOT_FOR[self.kind, task])
+        self.check(task)
         located = self.located(task=task)
         assert located.path is not None
         if self.kind == "imagenet":

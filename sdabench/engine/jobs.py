@@ -19,7 +19,7 @@ from sdabench.engine.files import writing
 from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.evidence.records import Protocol as RecordProtocol
 from sdabench.hashing import sha256_of_file, sha256_of_lines
-from sdabench.metrics.coco import Evaluator
+from sdabench.metrics import Evaluator
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe, Precision, Recipe
 from sdabench.registry.schema import DataTask, Task

@@ -1,6 +1,6 @@
 """The join: each README row beside what was measured for its network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,10 @@ class ComparedRow:
         }
 
 
-def compare(
-    table: Table, counts: Mapping[str, Count], records: Mapping[str, Record] | None = None
-) -> list[ComparedRow]:
-    """The rows of a table beside the counts and the comparable records of their networks, by name."""
-    return [
-        _compare_row(table, row, counts.get(row.model), (records or {}).get(row.model)) for row in table.rows
-    ]
+def compare(table: Table, counts: Mapping[str, Count], records: Sequence[Record] = ()) -> list[ComparedRow]:
+    """The rows of a table beside the counts of their networks, by name, and the last comparable records."""
+    of_model = {record.model: record for record in records if record.comparable and record.task == table.task}
+    return [_compare_row(table, row, counts.get(row.model), of_model.get(row.model)) for row in table.rows]
 
 
 def _compare_row(table: Table, row: Row, count: Count | None, record: Record | None) -> ComparedRow:
@@ -48,7 +45,7 @@ def _compare_row(table: Table, row: Row, count: Count | None, record: Record | N
         if column.convention is not None:
             measured[key] = None if count is None else in_unit(count.value(column.convention), column)
         else:
-            measured[key] = record.metrics.get(key) if record is not None and record.comparable else None
+            measured[key] = None if record is None else record.metrics.get(key)
         if reported is None:
             verdicts[key] = None
         elif column.convention is not None:
@@ -62,7 +59,8 @@ def judge_metric(reported: float | None, column: Column, record: Record | None) 
     """The verdict on an accuracy that the README prints, if a record may stand beside it."""
     if reported is None or record is None or not record.comparable:
         return NOT_MEASURED
-    return judge_accuracy(reported, column.decimals, record.metrics.get(column.key), record.samples)
+    measured, errors = record.metrics.get(column.key), record.task == "classification"
+    return judge_accuracy(reported, column.decimals, measured, record.samples, errors)
 
 
 @dataclass(frozen=True)

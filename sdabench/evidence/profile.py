@@ -94,11 +94,10 @@ def profile(registry: Registry, name: str, records: Sequence[Record]) -> Profile
     known = stored_counts()
     compared = dict.fromkeys(filter(None, [name, model.baseline, model.like_for_like]))
     counts = {each: known[each] if each in known else fresh_counts([each])[each] for each in compared}
-    comparable = {record.model: record for record in own if record.comparable}
     claims = [
         claim
         for table in registry.tables.values()
-        for row in compare(table, counts, comparable)
+        for row in compare(table, counts, own)
         if row.row.model == name
         for claim in _claims(table, row)
     ]

@@ -105,11 +105,18 @@ def standard_error_pct(accuracy_pct: float, samples: int) -> float:
     return 100 * sqrt(fraction * (1 - fraction) / samples)
 
 
-def judge_accuracy(reported: float, decimals: int, measured_pct: float | None, samples: int) -> Verdict:
-    """The verdict on an accuracy in percent: within the rounding plus two standard errors, or not."""
+def judge_accuracy(
+    reported: float, decimals: int, measured_pct: float | None, samples: int, errors: bool = True
+) -> Verdict:
+    """The verdict on an accuracy in percent: within the rounding plus two standard errors, or not.
+
+    Args:
+        errors: whether the standard error is that of a share of independent samples; of an AP none is
+            known yet, and within is equal at the printed decimals.
+    """
     if measured_pct is None or isnan(measured_pct) or samples == 0:
         return NOT_MEASURED
-    tolerance = 0.5 * 10**-decimals + 2 * standard_error_pct(measured_pct, samples)
+    tolerance = 0.5 * 10**-decimals + (2 * standard_error_pct(measured_pct, samples) if errors else 0)
     if abs(measured_pct - reported) <= tolerance:
         return Verdict("within")
     return Verdict("better" if measured_pct > reported else "worse")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pycocotools import mask as coco_mask
 from pydantic import (
@@ -22,14 +22,11 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import from_json
 
-from sdabench.data.annotations import AnnotationFile, Entry, read_annotations
+from sdabench.data.annotations import AnnotationFile, Entry, read_annotations, read_json
 from sdabench.data.rle import is_rle
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
-
-IouType = Literal["bbox", "segm"]
-Evaluator = Literal["pycocotools", "faster-coco-eval"]
+from sdabench.metrics import Evaluator, IouType
 
 # In the order of the first of COCO's twelve numbers: small, medium and large are below 32², up to 96²,
 # and above, in pixels of area.
@@ -107,16 +104,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         UsageError: there is no such file.
         DataError: it is no such list; the message names the entry, counted from 1.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"no results file at {path}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        results = from_json(data)
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error})") from None
+    results, _ = read_json(path, "results")
     if not isinstance(results, list):
         raise DataError(f"{path} is no COCO results file: it holds no list of detections")
     try:
@@ -154,7 +142,8 @@ def score(
     file = annotations if isinstance(annotations, AnnotationFile) else read_annotations(annotations)
     chosen = _chosen(file, image_ids)
     entries = _entries(file, results, iou_type)
-    truth = [dict(entry) for entry in file.annotations]  # evaluators write into them
+    # Evaluators write into them, and take the id 0 for 'unmatched'.
+    truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
     if iou_type == "segm":
         _check_masks(file)
     evaluation = _evaluate(file, truth, entries, iou_type, chosen, evaluator)

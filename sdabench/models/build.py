@@ -5,6 +5,7 @@ from functools import partial
 from inspect import signature
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from sdabench.errors import RegistryError
@@ -43,7 +44,8 @@ def create_model(
     registry = load_registry()
     declared = registry.model(name)
     if declared.backbone is not None and not features_only:
-        from sdabench.models.detection.detector import Detector
+        with torch.device("cpu"):  # importing torchvision computes, which the meta device cannot in torch 2.6
+            from sdabench.models.detection.detector import Detector
 
         trunk = create_trunk(declared.backbone, in_chans=in_chans)
         detector = Detector(trunk, num_classes or 80, masks=declared.masks, **detection)

@@ -2,7 +2,7 @@
 
 from math import cos, floor, pi
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -92,11 +92,9 @@ class Recipe(Strict):
     ``accumulate`` splits a batch into so many parts, each with batch norms of its own.
     ``linear_rule`` says for how many images a step the learning rate is: it is scaled to the batch.
     ``fit_below`` asks whether the network fits its training images: the mean loss of the last epoch has
-    to fall below that share of what :attr:`fit_of` says.
+    to fall below that share of the loss of chance, ln(number of classes), or of a detector's first step.
     ``reproduction`` says that its results on the real dataset may stand beside the paper's.
     """
-
-    fit_of: ClassVar[str]
 
     name: str
     title: str
@@ -170,8 +168,6 @@ class Recipe(Strict):
 
 
 class ClassificationRecipe(Recipe):
-    fit_of = "that of chance"  # ln(number of classes)
-
     batch_size: Annotated[int, Field(ge=2)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: Augmentation = Augmentation()
@@ -198,8 +194,6 @@ class DetectionRecipe(Recipe):
     them; without such weights nothing is frozen. So many anchors and boxes of an image are sampled for its
     losses, out of so many ``proposals``.
     """
-
-    fit_of = "the first step's"
 
     short_side: Crop = 800
     flip: Fraction = 0.5

@@ -155,6 +155,7 @@ class Family(Strict):
     paper: Paper
     network: dict[str, Any] = {}  # what its models share
     masks: bool = False
+    sources: list[str] = []  # of its models that name none
     differences: list[str] = []  # from the authors' own code, as far as they can change a result
     layouts: list[Layout] = []
     models: dict[str, FamilyModel]
@@ -171,7 +172,7 @@ class Family(Strict):
     def resolve(self, name: str, others: Mapping[str, Model]) -> Model:
         """The model with its family's defaults filled in; a detector with its backbone, from ``others``."""
         entry = self.models[name]
-        fields = entry.model_dump(exclude={"network"})
+        fields = entry.model_dump(exclude={"network"}) | {"sources": entry.sources or self.sources}
         if entry.backbone is not None:
             network = others[entry.backbone].network
         else:

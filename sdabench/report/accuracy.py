@@ -9,7 +9,6 @@ from sdabench.evidence.compare import judge_metric
 from sdabench.evidence.records import Record
 from sdabench.evidence.verdicts import NOT_MEASURED, standard_error_pct
 from sdabench.registry import Row, Table
-from sdabench.registry.recipes import RECIPES
 from sdabench.registry.schema import Column
 from sdabench.report.comparison import number, verdict_cell
 from sdabench.report.table import Cell, Heading, Sheet
@@ -85,8 +84,8 @@ def accuracy_sheet(
             cells.append(Cell(str(len(_good(of_row))) if of_row else ""))
         groups.setdefault(row.group, []).append([*cells, _note(of_row)])
     every = [record for group in records.values() for record in group]
-    title = f"Training and {WHAT[tables[0].task]}"
-    title = title if shape.trained else title.removeprefix("Training and ").capitalize()
+    what = WHAT[tables[0].task]
+    title = f"Training and {what}" if shape.trained else what[0].upper() + what[1:]
     return Sheet(title, shape.headings, list(groups.values()), _notes(every)), verdicts
 
 
@@ -107,11 +106,14 @@ def _training_cells(records: Sequence[Record]) -> list[Cell]:
     if not trainings:
         return [Cell("-"), Cell("-"), Cell("")]
     fits = [training.fits for training in trainings]
+    verb = "fit" if records[0].task == "classification" else "fall"
     words = Cell("")
     if False in fits:
-        words = Cell("does not fit" if len(fits) == 1 else f"{fits.count(False)} do not fit", tone="bad")
+        words = Cell(
+            f"does not {verb}" if len(fits) == 1 else f"{fits.count(False)} do not {verb}", tone="bad"
+        )
     elif True in fits:
-        words = Cell("fits", tone="good")
+        words = Cell(f"{verb}s", tone="good")
     losses = (mean(t.first_loss for t in trainings), mean(t.last_loss for t in trainings))
     return [*(Cell(number(loss, 3)) for loss in losses), words]
 
@@ -171,6 +173,8 @@ def _notes(records: Sequence[Record]) -> list[str]:
         notes.append("Only the whole validation set is compared with the README.")
     elif any(not record.comparable for record in good):
         notes.append("Only the paper's recipe, on the whole training set, is compared with the README.")
+    if any(record.comparable and record.task != "classification" for record in good):
+        notes.append("The standard error of an AP is not known here: within is equal at the printed decimal.")
     if any(record.training is not None and record.training.frozen is False for record in good):
         notes.append("The detectors began with random weights, so that nothing in them was frozen.")
     return list(dict.fromkeys(notes))
@@ -183,11 +187,11 @@ def _training_note(record: Record) -> str:
     name, epochs = recipe["name"], recipe["epochs"]
     note = f"Trained by the recipe {name} for {epochs} epochs on {describe_dataset(dataset)}."
     if recipe["fit_below"] is not None:
-        of = RECIPES["classification" if record.task == "classification" else "detection"].fit_of
-        note += (
-            f" A network fits them if its loss in the last epoch is below {100 * recipe['fit_below']:g} % of "
-            f"{of}."
-        )
+        share = f"below {100 * recipe['fit_below']:g} %"
+        if record.task == "classification":
+            note += f" A network fits them if its loss in the last epoch is {share} of that of chance."
+        else:
+            note += f" A loss falls if its mean over the last epoch is {share} of that of the first step."
     return note
 
 
@@ -219,7 +223,10 @@ def describe_training(record: Record) -> str:
     training = record.training
     assert training is not None
     assert record.train_dataset is not None
-    fits = {None: "", True: ", which fits them", False: ", which does not fit them"}[training.fits]
+    words = {True: ", which fits them", False: ", which does not fit them"}
+    if record.task != "classification":
+        words = {True: " (it falls)", False: " (it does not fall)"}
+    fits = "" if training.fits is None else words[training.fits]
     frozen = {None: "", True: "; backbone frozen as the paper's", False: "; nothing frozen"}[training.frozen]
     return (
         f"{record.model}: loss {training.first_loss:.3f} to {training.last_loss:.3f}{fits}, in "

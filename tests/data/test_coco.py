@@ -187,7 +187,6 @@ def of_first(name, **fields):
         (of_first("annotations", bbox=[1, 2, 3, "4"]), "annotation 9 has a 'bbox' that is not four numbers"),
         (of_first("annotations", area=float("nan")), "annotation 9 has an 'area' that is not finite"),
         (of_first("annotations", iscrowd=2), "annotation 9 has an 'iscrowd' that is neither 0 nor 1"),
-        (of_first("annotations", id=0), "annotation 0 needs an id from 1 on"),
         (of_first("annotations", segmentation=[[1, 2, 3]]), "annotation 9 has a 'segmentation' that is neither"),
         (of_first("annotations", segmentation=[["1", 2]]), "annotation 9 has a 'segmentation'"),
         (of_first("annotations", segmentation={"size": [60, 50], "counts": [9]}), "nor an RLE of its image's size"),

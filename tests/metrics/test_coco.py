@@ -87,6 +87,11 @@ def test_one_object_of_two_is_51_of_101_points(write):
     ]
 
 
+def test_an_object_whose_id_is_0_is_found_like_any_other(write):
+    """To pycocotools a detection matched with id 0 is matched with nothing."""
+    assert score(write(an_object() | {"id": 0}), [found(0.9)], "bbox").metrics["ap_pct"] == pytest.approx(100)
+
+
 def test_a_mistake_of_more_confidence_halves_the_precision(write):
     path = write(an_object(1), an_object(2))
     wrong = found(0.95, box=(150, 150, 20, 20))

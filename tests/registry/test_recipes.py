@@ -123,3 +123,74 @@ def test_a_recipe_with_a_mistake_is_one_line_that_names_it(tmp_path, text, words
 def test_options_that_do_not_go_together():
     with pytest.raises(UsageError, match="a batch of 64 in 40 parts"):
         load_recipe("smoke").override(accumulate=40)
+
+
+def test_the_detection_recipe_is_what_the_authors_configs_say():
+    """Values as read from the released configs (upstream-training.md among the facts)."""
+    recipe = load_recipe("coco-1x", "detection")
+    assert (recipe.epochs, recipe.batch_size, recipe.precision) == (12, 16, "fp32")
+    assert recipe.optimizer.name == "sgd"
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.momentum) == (0.02, 0.9)
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.decay_norms_and_biases) == (1e-4, True)
+    assert (recipe.short_side, recipe.flip, recipe.freeze) == (800, 0.5, True)
+    assert (recipe.anchor_samples, recipe.box_samples, recipe.proposals) == (256, 512, 1000)
+    assert not any(recipe.quirks.model_dump().values())
+    assert recipe.reproduction
+
+
+@pytest.mark.parametrize(("batch", "rate"), [(8, 0.01), (2, 0.0025)])
+def test_the_learning_rate_follows_the_batch_by_the_linear_rule(batch, rate):
+    recipe = load_recipe("coco-1x", "detection").override(batch_size=batch)
+    assert recipe.base_learning_rate == pytest.approx(rate, rel=1e-12)
+    assert recipe.learning_rate(1000, 1001) == recipe.base_learning_rate
+    assert load_recipe("coco-1x", "detection").base_learning_rate == 0.02
+    assert not recipe.reproduction
+
+
+def test_the_authors_four_gpus_may_have_kept_the_learning_rate_of_eight():
+    recipe = load_recipe("coco-1x-unscaled", "detection")
+    assert (recipe.batch_size, recipe.base_learning_rate) == (8, 0.02)
+    scaled = load_recipe("coco-1x", "detection").model_dump()
+    different = {key for key, value in recipe.model_dump().items() if scaled[key] != value}
+    assert different == {"name", "title", "source", "batch_size", "linear_rule"}
+
+
+def mmdetections_rate(step, per_epoch):
+    """As its LrUpdaterHook says it: of the regular rate, (1 - step / 500)(1 - 0.001) is missing."""
+    regular = 0.02 * 0.1 ** ((step // per_epoch >= 8) + (step // per_epoch >= 11))
+    return regular * (1 - (1 - step / 500) * (1 - 0.001)) if step < 500 else regular
+
+
+@pytest.mark.parametrize("per_epoch", [7330, 40])  # of COCO; and so few that the warm-up outlasts a step down
+def test_warm_up_and_steps_of_the_detection_recipe_are_mmdetections(per_epoch):
+    recipe = load_recipe("coco-1x", "detection")
+    for step in sorted(
+        {*range(0, 12 * per_epoch, 37), 499, 500, 8 * per_epoch - 1, 8 * per_epoch, 11 * per_epoch}
+    ):
+        if step < 12 * per_epoch:
+            expected = mmdetections_rate(step, per_epoch)
+            assert recipe.learning_rate(step, per_epoch) == pytest.approx(expected, rel=1e-9), step
+
+
+def test_the_detection_rates_by_hand():
+    recipe = load_recipe("coco-1x", "detection")
+    by_hand = {0: 2e-5, 250: 0.02 * 0.5005, 500: 0.02, 8 * 7330 - 1: 0.02, 8 * 7330: 0.002, 11 * 7330: 2e-4}
+    for step, rate in by_hand.items():
+        assert recipe.learning_rate(step, 7330) == pytest.approx(rate, rel=1e-9), step
+
+
+def test_a_recipe_is_of_its_task():
+    assert recipe_names("detection") == ["coco-1x", "coco-1x-unscaled", "smoke"]
+    with pytest.raises(UsageError, match="for detection there are coco-1x, coco-1x-unscaled, smoke"):
+        load_recipe("paper", "detection")
+    smaller = load_recipe("coco-1x", "detection").override(resolution=320)
+    assert (smaller.short_side, smaller.reproduction) == (320, False)
+    with pytest.raises(UsageError, match="a batch of 2 cannot be computed in 3 parts"):
+        load_recipe("coco-1x", "detection").override(batch_size=2, accumulate=3)
+
+
+def test_a_warm_up_is_of_epochs_or_of_steps(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: coco-1x\nschedule: {warmup_epochs: 1}\n")
+    with pytest.raises(RegistryError, match="a warm-up is of epochs or of steps, not of both"):
+        load_recipe(str(path), "detection")

@@ -24,15 +24,14 @@ from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob, preprocessing_of
 from sdabench.engine.tasks import Advance, load
 from sdabench.engine.tasks.classification import not_finite
-from sdabench.metrics.coco import METRICS, CocoScore, Evaluator, IouType, score
+from sdabench.metrics import IOU_TYPES, Evaluator
+from sdabench.metrics.coco import METRICS, CocoScore, score
 from sdabench.models.build import create_model
 from sdabench.models.detection.detector import Detector
 from sdabench.models.detection.masks import paste
 from sdabench.registry.recipes import DetectionRecipe
 from sdabench.registry.schema import Task
 from sdabench.weights import load_weights
-
-IOU_TYPES: dict[Task, IouType] = {"detection": "bbox", "segmentation": "segm"}
 
 
 @dataclass(frozen=True)

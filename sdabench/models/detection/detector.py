@@ -90,6 +90,9 @@ class Detector(GeneralizedRCNN):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        if masks:
+            for layer in (heads.mask_predictor.conv5_mask, heads.mask_predictor.mask_fcn_logits):
+                nn.init.zeros_(layer.bias)
         self.num_classes = num_classes
         self.freeze()
 

@@ -95,7 +95,7 @@ class Heads(RoIHeads):
         proposals, matched, labels, boxes = self.select_training_samples(proposals, targets)
         logits, deltas = self._box_outputs(features, proposals, image_shapes)
         classes, positive = torch.cat(labels), torch.cat(labels) > 0
-        own = deltas.view(len(deltas), -1, 4)[positive, classes[positive] - 1]
+        own = deltas.unflatten(1, (-1, 4))[positive, classes[positive] - 1]
         distance = F.l1_loss(own, torch.cat(boxes)[positive], reduction="sum") / len(classes)
         losses = {"loss_classifier": F.cross_entropy(logits, classes), "loss_box_reg": distance}
         if self.has_mask():
@@ -136,11 +136,16 @@ class Heads(RoIHeads):
     def assign_targets_to_proposals(
         self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """For each image: which object each proposal is of (P,), and its label (P,), 0 for none."""
+        """For each image: which object each proposal is of (P,), and its label (P,), 0 for none.
+
+        The last proposals are the objects themselves, and no rivals of the others for an object.
+        """
         low_quality = 0.5 if self.has_mask() else None
         matched, labels = [], []
         for own, boxes, classes in zip(proposals, gt_boxes, gt_labels, strict=True):
-            matches = match(boxes, own, high=0.5, low=0.5, low_quality=low_quality)
+            found = own[: len(own) - len(boxes)]
+            matches = match(boxes, found, high=0.5, low=0.5, low_quality=low_quality)
+            matches = torch.cat([matches, torch.arange(len(boxes), device=own.device)])
             objects = matches.clamp(min=0)
             known = classes if len(classes) else classes.new_zeros(1)
             matched.append(objects)
@@ -157,15 +162,15 @@ class Heads(RoIHeads):
         """Boxes, scores and labels of each image: above the threshold, after NMS of each class, the best.
 
         Raises:
-            FloatingPointError: the logits are not finite, and no threshold would be above them.
+            FloatingPointError: logits or deltas are not finite, and no threshold would be above them.
         """
-        if not class_logits.isfinite().all():
-            raise FloatingPointError("the logits of boxes are not finite")
+        if not (class_logits.isfinite().all() and box_regression.isfinite().all()):
+            raise FloatingPointError("the outputs for boxes are not finite")
         per_image = [len(each) for each in proposals]
-        decoded = self.box_coder.decode(box_regression, proposals).split(per_image)
+        decoded = self.box_coder.decode(box_regression, proposals).flatten(1).unflatten(1, (-1, 4))
         probabilities = class_logits.softmax(dim=1)[:, 1:].split(per_image)
         kept = []
-        for boxes, scores, size in zip(decoded, probabilities, image_shapes, strict=True):
+        for boxes, scores, size in zip(decoded.split(per_image), probabilities, image_shapes, strict=True):
             row, label = torch.where(scores > self.score_thresh)
             boxes, scores = clip_boxes_to_image(boxes[row, label], size), scores[row, label]
             best = batched_nms(boxes, scores, label, self.nms_thresh)[: self.detections_per_img]

@@ -41,11 +41,10 @@ def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[R
     for probability, box in zip(probabilities.float().cpu(), boxes.float().cpu(), strict=True):
         canvas = np.zeros((height, width), dtype=np.uint8, order="F")
         left, top = (max(0, int(edge.floor()) - 1) for edge in box[:2])
-        right, bottom = int(box[2].ceil()) + 1, int(box[3].ceil()) + 1
-        x = (torch.arange(left, min(right, width)) + 0.5 - box[0]) / (box[2] - box[0]).clamp(min=1e-6) * 2 - 1
-        y = (torch.arange(top, min(bottom, height)) + 0.5 - box[1]) / (box[3] - box[1]).clamp(
-            min=1e-6
-        ) * 2 - 1
+        right, bottom = min(int(box[2].ceil()) + 1, width), min(int(box[3].ceil()) + 1, height)
+        sides = (box[2:] - box[:2]).clamp(min=1e-6)
+        x = (torch.arange(left, max(left, right)) + 0.5 - box[0]) / sides[0] * 2 - 1
+        y = (torch.arange(top, max(top, bottom)) + 0.5 - box[1]) / sides[1] * 2 - 1
         if len(x) and len(y):
             grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)
             inside = F.grid_sample(probability[None, None], grid[None], align_corners=False)[0, 0] >= 0.5

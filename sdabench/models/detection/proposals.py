@@ -36,8 +36,8 @@ class Anchors(AnchorGenerator):
         return torch.cat([-half, half], dim=1)
 
     def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
-        """For each image the same (A, 4), level after level."""
-        self.set_cell_anchors(maps[0].dtype, maps[0].device)
+        """For each image the same (A, 4), level after level; float32 under autocast too."""
+        self.set_cell_anchors(torch.float32, maps[0].device)
         anchors = torch.cat(
             self.grid_anchors(
                 [list(each.shape[-2:]) for each in maps], [[stride, stride] for stride in self.strides]
@@ -99,6 +99,11 @@ class ProposalNetwork(RegionProposalNetwork):
     def forward(
         self, images: ImageList, features: dict[str, Tensor], targets: list[Target] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Proposals of each image, and losses.
+
+        Raises:
+            FloatingPointError: outputs are not finite in evaluation; those boxes would be dropped silently.
+        """
         maps = list(features.values())
         logits, deltas = self.head(maps)
         anchors = self.anchor_generator(images, maps)
@@ -107,23 +112,28 @@ class ProposalNetwork(RegionProposalNetwork):
         decoded = self.box_coder.decode(regression.detach(), anchors).view(len(anchors), -1, 4)
         proposals, _ = self.filter_proposals(decoded, objectness, images.image_sizes, per_level)
         if not self.training:
+            if not (objectness.isfinite().all() and regression.isfinite().all()):
+                raise FloatingPointError("the outputs for anchors are not finite")
             return proposals, {}
         assert targets is not None
-        labels, boxes = self.assign_targets_to_anchors(anchors, targets)
-        for label, own, size in zip(labels, anchors, images.image_sizes, strict=True):
-            label[~inside(own, size)] = -1
+        labels, boxes = self.assign_targets_to_anchors(anchors, targets, images.image_sizes)
         objectness_loss, box_loss = self.compute_loss(
             objectness, regression, labels, self.box_coder.encode(boxes, anchors)
         )
         return proposals, {"loss_objectness": objectness_loss, "loss_rpn_box_reg": box_loss}
 
     def assign_targets_to_anchors(
-        self, anchors: list[Tensor], targets: list[Target]
+        self, anchors: list[Tensor], targets: list[Target], sizes: list[tuple[int, int]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """For each image: labels (A,), 1 object, 0 background, -1 neither; and each anchor's box (A, 4)."""
+        """For each image: labels (A,), 1 object, 0 background, -1 neither; and each anchor's box (A, 4).
+
+        An anchor in the padding is neither, and no object's best: it counts as one of no area.
+        """
         labels, boxes = [], []
-        for own, target in zip(anchors, targets, strict=True):
-            matches = match(target["boxes"], own, high=0.7, low=0.3, low_quality=0.3)
+        for own, target, size in zip(anchors, targets, sizes, strict=True):
+            within = inside(own, size)
+            matches = match(target["boxes"], own * within[:, None], high=0.7, low=0.3, low_quality=0.3)
+            matches[~within] = NEITHER
             labels.append((matches >= 0).float() - (matches == NEITHER).float())
             objects = target["boxes"] if len(target["boxes"]) else own[:1]
             boxes.append(objects[matches.clamp(min=0)])
