@@ -9,9 +9,8 @@ import click
 from sdabench.cli.options import ModelName, echo_records, json_option, progress, show
 from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
 from sdabench.data.coco import CocoSplit
-from sdabench.data.description import Preprocessing
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import EvaluationJob, preprocessing_of
+from sdabench.engine.jobs import EvaluationJob
 from sdabench.errors import UsageError
 from sdabench.metrics import IOU_TYPES
 from sdabench.registry import load_registry
@@ -76,9 +75,7 @@ def command(
         data = DataSource.parse(own.data)
     source = located(data, task)
     split = source.read("val", task).subset(own.recipe.val_images if own else None)
-    if run is not None and resolution is None:
-        preprocessing = preprocessing_of(run.recipe)
-        resolution = preprocessing.crop if isinstance(preprocessing, Preprocessing) else preprocessing.short
+    resolution = resolution or (run.recipe.resolution if run else None)
     job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
 
     from sdabench.engine.evaluate import evaluate

@@ -10,7 +10,7 @@ from sdabench.cli.options import progress
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
-from sdabench.engine.jobs import EVALUATION_BATCH, EvaluationJob, Machine, cores
+from sdabench.engine.jobs import EVALUATION_BATCH, EvaluationJob, Machine, cores, preprocessing_at
 from sdabench.errors import UsageError
 from sdabench.metrics import EVALUATORS, Evaluator
 from sdabench.registry import load_registry
@@ -141,9 +141,7 @@ def evaluation_from(
 ) -> EvaluationJob:
     """The evaluation that the options of ``PROTOCOL`` ask for."""
     task = load_registry().model(model).task
-    preprocessing: Preprocessing | Resizing = Preprocessing.at(resolution or 224)
-    if task == "detection":
-        preprocessing = Resizing.at(resolution or 800)
+    usual = {"classification": Preprocessing().crop, "detection": Resizing().short}
     return EvaluationJob(
         model=model,
         source=source,
@@ -153,7 +151,7 @@ def evaluation_from(
         batch_size=batch_size or EVALUATION_BATCH[task],
         precision=precision_of(amp),  # type: ignore[arg-type]
         channels_last=bool(channels_last),
-        preprocessing=preprocessing,
+        preprocessing=preprocessing_at(resolution or usual[task], task),
         seed=seed,
     )
 

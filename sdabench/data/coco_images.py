@@ -43,6 +43,16 @@ class DetectionBatch:
     sha256: list[str]
     skipped: list[str]
 
+    @classmethod
+    def of(cls, samples: Sequence[DetectionSample], skipped: list[str]) -> "DetectionBatch":
+        return cls(
+            images=[sample.image for sample in samples],
+            targets=[sample.target or {} for sample in samples],
+            indices=[sample.index for sample in samples],
+            sha256=[sample.sha256 for sample in samples],
+            skipped=skipped,
+        )
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -204,26 +214,3 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Tensor:
     if size != (image.height, image.width):
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
     return pixels[0].contiguous()
-
-
-def collate_detections(samples: Sequence[DetectionSample | DataError]) -> DetectionBatch | DataError:
-    """A batch, or the first error among the samples."""
-    errors = [sample for sample in samples if isinstance(sample, DataError)]
-    return errors[0] if errors else collate_readable_detections(samples)
-
-
-def collate_readable_detections(
-    samples: Sequence[DetectionSample | DataError],
-) -> DetectionBatch | DataError:
-    """A batch of the samples that could be read; an error where none could."""
-    good = [sample for sample in samples if isinstance(sample, DetectionSample)]
-    errors = [sample for sample in samples if isinstance(sample, DataError)]
-    if not good:
-        return errors[0]
-    return DetectionBatch(
-        images=[sample.image for sample in good],
-        targets=[sample.target or {} for sample in good],
-        indices=[sample.index for sample in good],
-        sha256=[sample.sha256 for sample in good],
-        skipped=[str(error) for error in errors],
-    )

@@ -7,10 +7,11 @@ ImageNet pipelines do.
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from sdabench.data.folders import ImageSplit
 from sdabench.errors import DataError
 from sdabench.models.inputs import MEAN, STD
 from sdabench.registry.recipes import Augmentation
+
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Batch:
     sha256: list[str]
     skipped: list[str]
 
+    @classmethod
+    def of(cls, samples: Sequence[Sample], skipped: list[str]) -> "Batch":
+        return cls(
+            images=torch.stack([sample.image for sample in samples]),
+            labels=torch.tensor([sample.label for sample in samples]),
+            indices=[sample.index for sample in samples],
+            sha256=[sample.sha256 for sample in samples],
+            skipped=skipped,
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -67,7 +80,7 @@ def decode(path: Path) -> tuple[Image.Image, bytes] | DataError:
     """The image in RGB, and the file's bytes.
 
     A file that cannot be decoded comes back as the error itself, because an exception loses its words
-    on the way out of a loader's worker; :func:`collate` passes it on. Nothing takes its place.
+    on the way out of a loader's worker; :func:`collated` passes it on. Nothing takes its place.
     """
     try:
         data = path.read_bytes()
@@ -175,22 +188,17 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
             skip = 0
 
 
-def collate(samples: Sequence[Sample | DataError]) -> Batch | DataError:
-    """A batch, or the first error among the samples."""
-    errors = [sample for sample in samples if isinstance(sample, DataError)]
-    return errors[0] if errors else collate_readable(samples)
+def collated(
+    batch_of: Callable[[list[Any], list[str]], B], skip_broken: bool, samples: Sequence[Any]
+) -> B | DataError:
+    """A batch of samples, any of which may be an error instead.
 
-
-def collate_readable(samples: Sequence[Sample | DataError]) -> Batch | DataError:
-    """A batch of the samples that could be read; an error where none could."""
-    good = [sample for sample in samples if isinstance(sample, Sample)]
+    Args:
+        batch_of: makes a batch of samples, and of the words of errors that were skipped.
+        skip_broken: leaves errors out where there is any sample; else the first one is returned.
+    """
     errors = [sample for sample in samples if isinstance(sample, DataError)]
-    if not good:
+    good = [sample for sample in samples if not isinstance(sample, DataError)]
+    if errors and not (skip_broken and good):
         return errors[0]
-    return Batch(
-        images=torch.stack([sample.image for sample in good]),
-        labels=torch.tensor([sample.label for sample in good]),
-        indices=[sample.index for sample in good],
-        sha256=[sample.sha256 for sample in good],
-        skipped=[str(error) for error in errors],
-    )
+    return batch_of(good, [str(error) for error in errors])

@@ -21,7 +21,7 @@ from sdabench.evidence.records import Protocol as RecordProtocol
 from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.metrics import Evaluator
 from sdabench.registry import load_registry
-from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe, Precision, Recipe
+from sdabench.registry.recipes import Precision, Recipe
 from sdabench.registry.schema import DataTask, Task
 
 USUAL_PREPROCESSING = Preprocessing()
@@ -230,7 +230,7 @@ class TrainingJob:
             machine=self.machine,
             batch_size=self.batch_size if self.task == "classification" else EVALUATION_BATCH[self.task],
             channels_last=self.recipe.channels_last,
-            preprocessing=preprocessing_of(self.recipe),
+            preprocessing=preprocessing_at(self.recipe.resolution, self.task),
             seed=self.seed,
         )
 
@@ -248,12 +248,9 @@ class TrainingJob:
         return sha256_of_lines([self.recipe.model_dump_json()])
 
 
-def preprocessing_of(recipe: Recipe) -> Preprocessing | Resizing:
-    """How a recipe's validation prepares its images."""
-    if isinstance(recipe, ClassificationRecipe):
-        return Preprocessing.at(recipe.validation.crop)
-    assert isinstance(recipe, DetectionRecipe)
-    return Resizing.at(recipe.short_side)
+def preprocessing_at(resolution: int, task: DataTask) -> Preprocessing | Resizing:
+    """How images become inputs, at so many pixels of the side that counts."""
+    return Preprocessing.at(resolution) if task == "classification" else Resizing.at(resolution)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

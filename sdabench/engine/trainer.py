@@ -257,6 +257,5 @@ def load_training_batches(trainer: Trainer) -> Iterator[AnyBatch]:
     """The batches of all steps that are left."""
     job, task = trainer.job, trainer.task
     images = task.training_images(job, trainer.progress.seeds[-1])
-    collate = task.collate_readable if job.skip_broken else task.collate
-    pin = trainer.device.type == "cuda"
-    return load(images, job.machine.workers, collate, pin, batch_sampler=trainer.order)
+    pin, workers = trainer.device.type == "cuda", job.machine.workers
+    return load(images, task.batch_of, workers, pin, job.skip_broken, batch_sampler=trainer.order)

@@ -126,6 +126,11 @@ class Recipe(Strict):
         scale = self.batch_size / self.linear_rule if self.linear_rule else 1
         return self.optimizer.learning_rate * scale
 
+    @property
+    def resolution(self) -> int:
+        """Pixels of the side that validation sees."""
+        raise NotImplementedError
+
     def resized(self, resolution: int) -> dict[str, Any]:
         """The fields that change with the resolution."""
         raise NotImplementedError
@@ -138,7 +143,8 @@ class Recipe(Strict):
         Raises:
             UsageError: the values do not go together.
         """
-        changes = {key: value for key, value in changes.items() if value is not None}
+        own = self.model_dump() | {"resolution": self.resolution}
+        changes = {key: value for key, value in changes.items() if value is not None and value != own[key]}
         if changes.keys() & {"epochs", "batch_size", "resolution", "train_images", "val_images"}:
             changes["reproduction"] = False
         if (resolution := changes.pop("resolution", None)) is not None:
@@ -173,6 +179,10 @@ class ClassificationRecipe(Recipe):
     augmentation: Augmentation = Augmentation()
     validation: CropValidation = CropValidation()
 
+    @property
+    def resolution(self) -> int:
+        return self.validation.crop
+
     def resized(self, resolution: int) -> dict[str, Any]:
         crop = {"crop": resolution}
         return {key: getattr(self, key).model_copy(update=crop) for key in ("augmentation", "validation")}
@@ -201,6 +211,10 @@ class DetectionRecipe(Recipe):
     anchor_samples: PositiveInt = 256
     box_samples: PositiveInt = 512
     proposals: PositiveInt = 1000
+
+    @property
+    def resolution(self) -> int:
+        return self.short_side
 
     def resized(self, resolution: int) -> dict[str, Any]:
         return {"short_side": resolution}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -13,18 +14,19 @@ from torch.utils.data import DataLoader
 
 from sdabench.data.coco import read_coco
 from sdabench.data.coco_images import (
+    DetectionBatch,
     DetectionImages,
     DetectionTrainingImages,
-    collate_detections,
-    collate_readable_detections,
     objects,
 )
 from sdabench.data.description import Resizing
+from sdabench.data.images import collated
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
 from sdabench.models.inputs import resized
 from tests.support import COCO_SAMPLE
 
+collate = partial(collated, DetectionBatch.of, False)
 WIDTH, HEIGHT = 60, 50
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]]
 
@@ -186,7 +188,7 @@ def test_grey_images_become_three_channels(coco):
 def batches(split, workers, seed=0):
     images = DetectionTrainingImages(split, Resizing(short=50, long=80), 0.5, seed, masks=True)
     keys = [[(epoch, index), (epoch, index + 1)] for epoch in range(3) for index in (0, 2)]
-    return list(DataLoader(images, batch_sampler=keys, num_workers=workers, collate_fn=collate_detections))
+    return list(DataLoader(images, batch_sampler=keys, num_workers=workers, collate_fn=collate))
 
 
 def same(first, second):
@@ -241,16 +243,16 @@ def test_an_image_of_another_size_than_its_annotations_say_is_an_error(tmp_path)
         assert isinstance(error, DataError)
         assert "1.jpg has 50x60 pixels, and its annotations say 60x50" in str(error)
     good = DetectionImages(split, resizing)[1]
-    assert collate_detections([good, error]) is error
-    batch = collate_readable_detections([good, error])
+    assert collate([good, error]) is error
+    batch = collated(DetectionBatch.of, True, [good, error])
     assert (len(batch), batch.indices, batch.skipped) == (1, [1], [str(error)])
-    assert collate_readable_detections([error]) is error
+    assert collated(DetectionBatch.of, True, [error]) is error
 
 
 def test_a_batch_is_split_in_parts_and_scaled_to_one(tmp_path):
     split = make_split(tmp_path, *[[annotated([10 + place, 10, 20, 10])] for place in range(5)])
     images = DetectionTrainingImages(split, Resizing.at(50), 0, 0, True)
-    batch = collate_detections([images[0, index] for index in range(5)])
+    batch = collate([images[0, index] for index in range(5)])
     sizes = [len(part) for part in batch.parts(2)]
     assert sizes == [3, 2]
     lefts = [each["boxes"][0, 0].item() for part in batch.parts(2) for each in part.targets]

@@ -10,7 +10,7 @@ from PIL import Image
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import Item
 from sdabench.data.imagenet import class_indices, is_training_set, is_validation_set, read_imagenet
-from sdabench.data.images import Batch, EvaluationImages, collate
+from sdabench.data.images import Batch, EvaluationImages, collated
 from sdabench.errors import DataError, UsageError
 from tests.support import SAMPLE
 
@@ -123,8 +123,8 @@ def test_a_broken_image_is_its_path_and_never_another_image(imagenet):
         error = images[index]
         assert isinstance(error, DataError)
         assert str(path) in str(error)
-        assert collate([images[0], error]) is error
-    assert isinstance(collate([images[0], images[1]]), Batch)
+        assert collated(Batch.of, False, [images[0], error]) is error
+    assert isinstance(collated(Batch.of, False, [images[0], images[1]]), Batch)
 
 
 def break_missing(root):

@@ -1,19 +1,22 @@
 """What training and evaluation have to know of a task: one module each, behind one protocol."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from sdabench.data.images import collated
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
 from sdabench.engine.signals import leave_signals_to_the_parent
 from sdabench.errors import DataError
 from sdabench.registry.schema import DataTask, Task
 
 Advance = Callable[[int], None]
+B = TypeVar("B")
 
 
 class AnyBatch(Protocol):
@@ -70,9 +73,9 @@ class TaskEngine(Protocol):
         """Takes (epoch, index)."""
         ...
 
-    def collate(self, samples: Sequence[Any]) -> AnyBatch | DataError: ...
-
-    def collate_readable(self, samples: Sequence[Any]) -> AnyBatch | DataError: ...
+    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> AnyBatch:
+        """Of samples, besides which those errors were skipped."""
+        ...
 
     def losses(self, network: nn.Module, part: Any, job: TrainingJob) -> dict[str, Tensor]:
         """The parts of the loss by name, means over the images of a part of a batch, in float32."""
@@ -101,16 +104,17 @@ def engine_of(task: DataTask) -> TaskEngine:
 
 def load(
     images: Dataset[Any],
+    batch_of: Callable[[list[Any], list[str]], B],
     workers: int,
-    collate: Callable[[Sequence[Any]], Any],
     pin: bool,
+    skip_broken: bool = False,
     **order: Any,
-) -> Iterator[Any]:
-    """The batches of a dataset; a broken file raises its error here."""
+) -> Iterator[B]:
+    """The batches of a dataset; a broken file that is not skipped raises its error here."""
     loader: DataLoader[Any] = DataLoader(
         images,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(collated, batch_of, skip_broken),
         pin_memory=pin,
         worker_init_fn=leave_signals_to_the_parent,
         **order,

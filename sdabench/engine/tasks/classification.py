@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
-from sdabench.data.images import Batch, EvaluationImages, TrainingImages, collate, collate_readable
+from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
@@ -72,11 +72,8 @@ class Classification:
     def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
         return TrainingImages(cast(ImageSplit, job.train), _recipe(job).augmentation, seed)
 
-    def collate(self, samples: Sequence[Any]) -> Any:
-        return collate(samples)
-
-    def collate_readable(self, samples: Sequence[Any]) -> Any:
-        return collate_readable(samples)
+    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> Batch:
+        return Batch.of(samples, skipped)
 
     def losses(self, network: nn.Module, part: Batch, job: TrainingJob) -> dict[str, Tensor]:
         recipe = _recipe(job)
@@ -104,7 +101,7 @@ class Classification:
         seen: list[int] = []
         images = EvaluationImages(split, job.preprocessing)
         pin = device.type == "cuda"
-        for batch in load(images, job.machine.workers, collate, pin, batch_size=job.batch_size):
+        for batch in load(images, Batch.of, job.machine.workers, pin, batch_size=job.batch_size):
             with torch.inference_mode(), autocast(device, job.precision):
                 logits = network(batch.to(device, layout).images).float()
             if not logits.isfinite().all():

@@ -15,13 +15,11 @@ from sdabench.data.coco_images import (
     DetectionBatch,
     DetectionImages,
     DetectionTrainingImages,
-    collate_detections,
-    collate_readable_detections,
 )
 from sdabench.data.description import Resizing
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.files import writing
-from sdabench.engine.jobs import EvaluationJob, TrainingJob, preprocessing_of
+from sdabench.engine.jobs import EvaluationJob, TrainingJob
 from sdabench.engine.tasks import Advance, load
 from sdabench.engine.tasks.classification import not_finite
 from sdabench.metrics import IOU_TYPES, Evaluator
@@ -75,8 +73,7 @@ class Detection:
 
     def build_for_training(self, job: TrainingJob) -> Detector:
         """With the weights of its backbone if there are any, and only then frozen."""
-        recipe, sizes = _recipe(job), preprocessing_of(job.recipe)
-        assert isinstance(sizes, Resizing)
+        recipe, sizes = _recipe(job), _resizing(job.evaluation(None))
         network = create_model(
             job.model,
             num_classes=job.train.num_classes,
@@ -95,16 +92,12 @@ class Detection:
         return cast(Detector, network).frozen
 
     def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
-        sizes = preprocessing_of(job.recipe)
-        assert isinstance(sizes, Resizing)
-        masks = "segmentation" in job.evaluation(None).tasks
-        return DetectionTrainingImages(cast(CocoSplit, job.train), sizes, _recipe(job).flip, seed, masks)
+        evaluation, flip = job.evaluation(None), _recipe(job).flip
+        masks = "segmentation" in evaluation.tasks
+        return DetectionTrainingImages(cast(CocoSplit, job.train), _resizing(evaluation), flip, seed, masks)
 
-    def collate(self, samples: Sequence[Any]) -> Any:
-        return collate_detections(samples)
-
-    def collate_readable(self, samples: Sequence[Any]) -> Any:
-        return collate_readable_detections(samples)
+    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> DetectionBatch:
+        return DetectionBatch.of(samples, skipped)
 
     def losses(self, network: nn.Module, part: DetectionBatch, job: TrainingJob) -> dict[str, Tensor]:
         with autocast(part.images[0].device, job.recipe.precision):
@@ -125,7 +118,7 @@ class Detection:
         seen: list[int] = []
         images = DetectionImages(split, _resizing(job))
         pin = device.type == "cuda"
-        batches = load(images, job.machine.workers, collate_detections, pin, batch_size=job.batch_size)
+        batches = load(images, DetectionBatch.of, job.machine.workers, pin, batch_size=job.batch_size)
         for batch in batches:
             inputs = batch.to(device, torch.contiguous_format).images
             try:

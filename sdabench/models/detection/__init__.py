@@ -15,5 +15,8 @@ What remains different (the registry says it too, ``differences`` of the two fam
 2. Images are resized by torch's bilinear interpolation, not OpenCV's, and decoded by Pillow, in RGB.
 3. Box deltas are clipped where a box would grow 62.5-fold, and not where it would shrink so much.
 4. Non-maximum suppression works on the boxes of the resized image, before they are scaled back.
-5. Polygons are drawn at the resized image's size; mmdetection draws at the image's own, and scales that.
+5. Losses are means over a whole batch, or a part of it, not over each GPU's two images; batches mix
+   orientations.
+6. An EXIF rotation is ignored. Boxes of a results file are rounded to 3 decimals, scores to 6.
+7. Polygons are drawn at the resized image's size; mmdetection draws at the image's own, and scales that.
 """
