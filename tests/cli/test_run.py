@@ -131,7 +131,7 @@ def test_a_network_that_the_readme_lacks_is_a_row_and_what_cannot_be_one_is_refu
     assert "not in the suite 'classification', to which --with adds" in lacking.stderr
     other = sdabench("run", "--suite", "detection", "--with", "gcnet50")
     assert other.returncode == 2
-    assert "--with is for classification as yet" in other.stderr
+    assert "'gcnet50' is not in the networks for the suite 'detection'" in other.stderr
     assert not (tmp_path / "no").exists()
 
 
