@@ -51,8 +51,9 @@ def synth(out: Path, task: str, classes: int, train: int, val: int, size: int | 
     detection in COCO's layout and JSON: polygons, crowds as RLE, small to large objects, images without
     any, grey ones, and category ids with gaps.
     """
-    from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
-    from sdabench.data.synthetic.detection import DetectionPlan, write_detection
+    from sdabench.data.synthetic import write_dataset
+    from sdabench.data.synthetic.classification import ClassificationPlan
+    from sdabench.data.synthetic.detection import DetectionPlan
     from sdabench.errors import OutputError
 
     plan: ClassificationPlan | DetectionPlan
@@ -62,10 +63,7 @@ def synth(out: Path, task: str, classes: int, train: int, val: int, size: int | 
         plan = DetectionPlan(classes, train, val, size or 480, seed)
     try:
         with progress(f"{task} images", plan.total, "images") as advance:
-            if isinstance(plan, ClassificationPlan):
-                write_classification(out, plan, advance)
-            else:
-                write_detection(out, plan, advance)
+            write_dataset(out, plan, advance)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}; name another --out") from None
     click.echo(f"{plan.total:,} images in {out}; use them with --data synthetic={out}")

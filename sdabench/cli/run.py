@@ -78,7 +78,7 @@ What several at a time have to say is in OUTPUT/logs/.
 )  # fmt: skip
 @click.option(
     "--backbone-weights", "backbones", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of classification checkpoints, NAME.safetensors, .pth or .pt, for detectors' backbones.",
+    help="Folder of checkpoints for detectors' backbones, BACKBONE.safetensors, .pth or .pt.",
 )  # fmt: skip
 @folder_option(None, "runs/SUITE; segmentation shares that of detection")
 @click.option("--keep-checkpoints", is_flag=True, help="Keep the weights once the record is written.")
@@ -111,6 +111,11 @@ def command(
     where = f"the suite '{suite}', to which --with adds"
     chosen = registry.select(patterns or ["*"], among=registry.suite(suite), where=where)
     names = list(dict.fromkeys([*chosen, *extra]))
+    tasks_of_networks = {registry.model(name).task for name in names}
+    if len(options["sources"]) > len(tasks_of_networks):
+        raise UsageError("--data is said once for each task, and there is no more than one in this suite")
+    if options["backbones"] is not None and "detection" not in tasks_of_networks:
+        raise UsageError("--backbone-weights is for detectors, and there is none among these networks")
     options["device"] = choose_device(options["device"])
     if at_once is None:
         at_once = min(cores(), 4) if options["device"] == "cpu" else 1
@@ -183,8 +188,7 @@ def _jobs(
     for option, value in given.items():
         if eval_only and value is not None:
             raise UsageError(f"--{option} is for training; leave it out, or --eval-only")
-    suited = [source for source in sources if (source.kind, task) not in NOT_FOR] or sources
-    source, recipe = suited[0], None
+    source, recipe = _source_for(task, sources), None
     if not eval_only:
         recipe = recipe_from(source, task, recipe_name, epochs=epochs, accumulate=accumulate, **protocol)
     source = located(source, task)
@@ -194,11 +198,14 @@ def _jobs(
         example = example.on(machine_from(device, workers, example.images, at_once, evaluator))
         registry = load_registry()
         begun = {model: registry.model(model).backbone for model in models}
-        return [
+        jobs = [
             example.of_network(model, seed, _weights_of(begun[model], backbones))
             for model in models
             for seed in all_seeds
         ]
+        for job in {registry.model(job.model).tasks: job for job in jobs}.values():
+            job.check()
+        return list(jobs)
     split = source.read("val", task)
     machine: dict[str, Any] = {"device": device, "workers": workers, "at_once": at_once}
     machine["evaluator"] = evaluator
@@ -207,6 +214,17 @@ def _jobs(
         for model in models
         for each in all_seeds
     ]
+
+
+def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
+    """The only dataset; of several the one that is for this task alone, or the only one that is for it."""
+    if len(sources) == 1:
+        return sources[0]
+    suited = [source for source in sources if (source.kind, task) not in NOT_FOR]
+    own = [source for source in suited if source.kind != "synthetic"] or suited
+    if len(own) != 1:
+        raise UsageError(f"which --data is for {task}? say one for each task, imagenet=PATH and coco=PATH")
+    return own[0]
 
 
 def _weights_of(model: str | None, folder: Path | None) -> Path | None:

@@ -1,6 +1,7 @@
 """The options that ``eval``, ``train`` and ``run`` share, and what they mean."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,6 +118,8 @@ def machine_from(
     Args:
         at_once: how many networks share the cores.
     """
+    if evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
+        raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
     default = min(8, cores(shared_by=at_once)) if images > 1000 else 0
     return Machine(
         device=choose_device(device), workers=default if workers is None else workers, evaluator=evaluator

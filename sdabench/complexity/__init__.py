@@ -78,8 +78,8 @@ def count(
 
     Args:
         input_size: (C, H, W), unless said that of ImageNet's protocol, or 1280x800 for a detector.
-        fvcore: whether fvcore counts too; unless said it does, but for detectors.
-        without: names of modules whose operations are left out.
+        fvcore: whether fvcore counts too; unless said it does, but for detectors. It counts the whole.
+        without: names of modules whose operations are left out of the rest.
 
     Raises:
         UsageError: no such model or module, or an input that it cannot take.
@@ -93,5 +93,5 @@ def count(
     if len(input_size) != 3:
         raise UsageError(f"an input size is (C, H, W), not {tuple(input_size)}")
     channels, height, width = input_size
-    traced = not detector if fvcore is None else fvcore
+    traced = not (detector or without) if fvcore is None else fvcore
     return count_module(module, (channels, height, width), name, traced, without)

@@ -63,7 +63,7 @@ def count_module(
         operators = fvcore_analysis(module, input_size).by_operator() if fvcore else None
     counted = [leaf for path, leaf in leaves.items() if not any(_within(each, path) for each in without)]
     operations = {each: sum(leaf.operations[each] for leaf in counted) for each in get_args(Operation)}
-    if operators is None:
+    if operators is None or without:
         macs = operations["conv"] + operations["linear"]
     else:
         macs = int(operators["conv"] + operators["linear"])

@@ -75,8 +75,9 @@ def read_annotations(path: Path) -> AnnotationFile:
     if not isinstance(content, dict):
         raise DataError(f"{path} is no COCO annotations file: it holds no object with {', '.join(FIELDS)}")
     lists = {name: _entries(path, content, name) for name in FIELDS}
-    if not lists["images"]:
-        raise DataError(f"{path} lists no images")
+    for name in ("images", "categories"):
+        if not lists[name]:
+            raise DataError(f"{path} lists no {name}")
     _check_annotations(path, lists)
     return AnnotationFile(path, hashlib.sha256(data).hexdigest(), **lists)
 

@@ -5,18 +5,18 @@ Free of torch: the images themselves are read where they are needed.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from pydantic_core import from_json, to_json
 
 from sdabench.data.annotations import AnnotationFile, Entry, read_annotations
 from sdabench.data.description import DatasetInfo
 from sdabench.data.split import SplitName, dataset_info, file_lines
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.hashing import sha256_of_lines
 
 # The real splits: images, annotations, categories.
@@ -49,7 +49,7 @@ class Annotation:
     """One object, or a crowd of them. ``label`` is the category's index, 0-based, in the order of ids.
 
     ``bbox`` is (x, y, width, height) in pixels, and may be of no area; ``area`` is the mask's. The
-    segmentation is polygons (x, y, x, y, …), which may be none or of fewer than three points, or an RLE.
+    segmentation is polygons (x, y, x, y, …), which may be none where only boxes are wanted, or an RLE.
     """
 
     label: int
@@ -126,6 +126,28 @@ class CocoSplit:
         complete = self.complete and self.split == "train"
         return replace(self, items=items, complete=complete, fingerprint_sha256=None)
 
+    def check(self, masks: bool) -> None:
+        """Sees that detections can be scored by it, before any are made.
+
+        Args:
+            masks: by masks too, which detectors of masks learn from as well.
+
+        Raises:
+            NothingMeasuredError: there is no object to find.
+            DataError: an object has no mask where masks are wanted.
+        """
+        if not any(self.items_with_objects()):
+            raise NothingMeasuredError(f"no object is annotated in {len(self.items)} images of {self.root}")
+        for item in self.items_with_objects() if masks else ():
+            if not all(has_mask(one.segmentation) for one in item.annotations):
+                raise DataError(
+                    f"an object in {item.path} has a box and no mask, or one of fewer than three points; "
+                    "complete the annotations, or take a Faster R-CNN"
+                )
+
+    def items_with_objects(self) -> Iterator[CocoImage]:
+        return (item for item in self.items if item.labels)
+
     @cached_property
     def listing_sha256(self) -> str:
         return self._digest()
@@ -142,6 +164,13 @@ class CocoSplit:
     def _digest(self, digests: Sequence[str] | None = None) -> str:
         annotations = f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
         return sha256_of_lines([annotations, *file_lines(self.items, digests)])
+
+
+def has_mask(segmentation: Any) -> bool:
+    """Whether these are polygons of three points or more, or an RLE."""
+    return bool(segmentation) and (
+        isinstance(segmentation, dict) or min(len(polygon) for polygon in segmentation) >= 6
+    )
 
 
 def read_coco(path: Path, split: SplitName) -> CocoSplit:

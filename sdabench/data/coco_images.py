@@ -139,11 +139,13 @@ def objects(item: CocoImage, size: tuple[int, int], flipped: bool, masks: bool) 
     scale = np.array([width / item.width, height / item.height] * 2)
     kept = [annotation for annotation in item.annotations if _is_object(annotation, item)]
     corners = np.array([_corners(annotation) for annotation in kept], dtype=np.float64).reshape(-1, 4)
-    boxes = (corners * scale).clip(0, [width, height] * 2)
+    boxes = (corners * scale).clip(0, [width, height] * 2).astype(np.float32)
     if flipped:
         boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # also in float32, to which the border is not sharp
+    boxes, kept = boxes[there], [one for one, is_there in zip(kept, there, strict=True) if is_there]
     target: Target = {
-        "boxes": torch.as_tensor(boxes, dtype=torch.float32),
+        "boxes": torch.from_numpy(boxes),
         "labels": torch.tensor([annotation.label + 1 for annotation in kept], dtype=torch.int64),
     }
     if masks:
@@ -159,7 +161,7 @@ def _corners(annotation: Annotation) -> tuple[float, float, float, float]:
 def _is_object(annotation: Annotation, item: CocoImage) -> bool:
     left, top, right, bottom = _corners(annotation)
     inside = min(right, item.width) > max(left, 0) and min(bottom, item.height) > max(top, 0)
-    large = annotation.area > 0 and right - left >= 1 and bottom - top >= 1
+    large = annotation.area > 0 and min(annotation.bbox[2:]) >= 1
     return inside and large and not annotation.iscrowd
 
 

@@ -140,7 +140,9 @@ def _measure(job: Job, at_once: int) -> _Rates:
 
     train = 0.0
     if isinstance(job, TrainingJob):
-        trainer = Trainer(job.of_network(PROBES[job.task], job.seed))
+        part = max(2, job.batch_size)  # the probe has no backbone's weights, and trains its batch norms
+        recipe = job.recipe.override(batch_size=part, accumulate=1)
+        trainer = Trainer(replace(job.of_network(PROBES[job.task], job.seed), recipe=recipe))
         batch = next(load_training_batches(trainer))
         train = seconds(lambda: trainer.take_step(batch), len(batch))
         network = trainer.network

@@ -57,6 +57,8 @@ def evaluate(
     with exact_arithmetic(device), measuring_memory(device) as memory:
         predictions = predict(network, job, device, advance)
         conditions = environment(device)
+    if job.task == "detection":
+        conditions["evaluator"] = job.machine.evaluator
     dataset = job.split.describe(predictions.sha256)
     if job.split.fingerprint_sha256 not in (None, dataset.fingerprint_sha256):
         raise DataError(f"the images in {job.split.root} are not those that were made; make them anew")

@@ -16,6 +16,7 @@ from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.engine.files import writing
+from sdabench.errors import DataError
 from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.evidence.records import Protocol as RecordProtocol
 from sdabench.hashing import sha256_of_file, sha256_of_lines
@@ -36,7 +37,7 @@ def cores(shared_by: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a job runs; nothing here changes its result."""
+    """Where and how a job runs; nothing here is part of its question."""
 
     device: str = "cpu"
     workers: int = 0
@@ -176,10 +177,23 @@ class TrainingJob:
         """Reads the dataset, and takes of it what the recipe wants."""
         task = load_registry().model(model).task
         train, split = source.read("train", task), source.read("val", task)
-        if isinstance(train, CocoSplit):
+        if isinstance(train, CocoSplit) and isinstance(split, CocoSplit):
+            if train.categories != split.categories:
+                raise DataError(
+                    f"{train.annotations_file} and {split.annotations_file} list other categories, so that a "
+                    "detector trained by the one cannot be evaluated by the other"
+                )
             train = train.with_annotations()
         train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
-        return cls(model, source, train, split, recipe, **options)
+        job = cls(model, source, train, split, recipe, **options)
+        job.check()
+        return job
+
+    def check(self) -> None:
+        """See :meth:`sdabench.data.coco.CocoSplit.check`."""
+        for split in (self.train, self.split):
+            if isinstance(split, CocoSplit):
+                split.check(masks="segmentation" in load_registry().model(self.model).tasks)
 
     def on(self, machine: Machine) -> "TrainingJob":
         return replace(self, machine=machine)

@@ -34,7 +34,7 @@ def recorded(job: Job, output: Path, work: Callable[[], Sequence[Record]]) -> li
 
 def _for_memory(job: Job) -> str:
     """What to try where there is too little of it."""
-    if job.batch_size == 1:
+    if job.batch_size <= 2:
         return "a smaller --resolution"
     return "a larger --accumulate" if isinstance(job, TrainingJob) else "a smaller --batch-size"
 

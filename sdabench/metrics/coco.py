@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from sdabench.data.annotations import AnnotationFile, Entry, read_annotations, read_json
+from sdabench.data.coco import has_mask
 from sdabench.data.rle import is_rle
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.metrics import Evaluator, IouType
@@ -145,7 +146,7 @@ def score(
     # Evaluators write into them, and take the id 0 for 'unmatched'.
     truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
     if iou_type == "segm":
-        _check_masks(file)
+        _check_masks(file, chosen)
     evaluation = _evaluate(file, truth, entries, iou_type, chosen, evaluator)
     if evaluation.stats[0] < 0:
         raise NothingMeasuredError(f"nothing was measured: no object of {len(chosen)} images in {file.path}")
@@ -208,10 +209,10 @@ def _compressed(segmentation: Any, image: Entry, number: int) -> Entry:
     return dict(segmentation)
 
 
-def _check_masks(file: AnnotationFile) -> None:
+def _check_masks(file: AnnotationFile, image_ids: list[int]) -> None:
+    chosen = set(image_ids)
     for annotation in file.annotations:
-        mask = annotation.get("segmentation")
-        if not mask or (isinstance(mask, list) and min(len(polygon) for polygon in mask) < 6):
+        if annotation["image_id"] in chosen and not has_mask(annotation.get("segmentation")):
             raise DataError(
                 f"{file.path}: annotation {annotation['id']} has no polygons of three points or more, and no "
                 "RLE; masks cannot be scored by it"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from sdabench.errors import RegistryError
+from sdabench.errors import RegistryError, UsageError
 from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, STEMS, BlockFactory, ResNet, Trunk
 from sdabench.registry import load_registry, unknown
 
@@ -39,7 +39,7 @@ def create_model(
         A :class:`sdabench.models.skeleton.ResNet` or, ``features_only``, :class:`Trunk`; or a Detector.
 
     Raises:
-        UsageError: no such model; the message suggests the near ones.
+        UsageError: no such model (the message suggests the near ones), or not for a detector.
     """
     registry = load_registry()
     declared = registry.model(name)
@@ -47,8 +47,10 @@ def create_model(
         with torch.device("cpu"):  # importing torchvision computes, which the meta device cannot in torch 2.6
             from sdabench.models.detection.detector import Detector
 
-        trunk = create_trunk(declared.backbone, in_chans=in_chans)
-        detector = Detector(trunk, num_classes or 80, masks=declared.masks, **detection)
+        if in_chans != 3 or num_classes == 0:
+            raise UsageError(f"the detector '{name}' takes images of three channels, and finds some class")
+        classes = 80 if num_classes is None else num_classes
+        detector = Detector(create_trunk(declared.backbone), classes, masks=declared.masks, **detection)
         detector.model_name = name
         return detector
     if detection:

@@ -167,7 +167,7 @@ class Recipe(Strict):
             rising = 1.0
         if schedule.kind == "cosine":
             warmup = warmup or schedule.warmup_steps
-            share = max(step - warmup, 0) / (self.epochs * steps_per_epoch - warmup)
+            share = max(step - warmup, 0) / max(self.epochs * steps_per_epoch - warmup, 1)
             return rising * base * (1 + cos(pi * share)) / 2
         passed = sum(milestone <= floor(step / steps_per_epoch) for milestone in schedule.milestones)
         return rising * base * schedule.factor**passed
@@ -218,6 +218,14 @@ class DetectionRecipe(Recipe):
 
     def resized(self, resolution: int) -> dict[str, Any]:
         return {"short_side": resolution}
+
+    @model_validator(mode="after")
+    def there_is_no_best_epoch(self) -> Self:
+        if self.quirks.best_epoch_by_validation:
+            raise ValueError(
+                "best_epoch_by_validation is for classification; boxes and masks differ in theirs"
+            )
+        return self
 
     @model_validator(mode="after")
     def parts_of_a_batch_hold_an_image(self) -> Self:

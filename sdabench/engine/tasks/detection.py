@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from sdabench.data.annotations import read_annotations
 from sdabench.data.coco import CocoSplit
 from sdabench.data.coco_images import (
     DetectionBatch,
@@ -23,7 +24,7 @@ from sdabench.engine.jobs import EvaluationJob, TrainingJob
 from sdabench.engine.tasks import Advance, load
 from sdabench.engine.tasks.classification import not_finite
 from sdabench.metrics import IOU_TYPES, Evaluator
-from sdabench.metrics.coco import METRICS, CocoScore, score
+from sdabench.metrics.coco import METRICS, score
 from sdabench.models.build import create_model
 from sdabench.models.detection.detector import Detector
 from sdabench.models.detection.masks import paste
@@ -42,12 +43,12 @@ class DetectionPredictions:
     sha256: list[str]
     evaluator: Evaluator = "pycocotools"
 
-    def score(self, task: Task) -> CocoScore:
-        ids = [item.id for item in self.split.items]
-        return score(self.split.annotations_file, self.results, IOU_TYPES[task], ids, self.evaluator)
-
     def metrics(self) -> dict[Task, dict[str, float]]:
-        return {task: self.score(task).metrics for task in self.tasks}
+        file, ids = read_annotations(self.split.annotations_file), [item.id for item in self.split.items]
+        return {
+            task: score(file, self.results, IOU_TYPES[task], ids, self.evaluator).metrics
+            for task in self.tasks
+        }
 
     def write(self, stem: Path) -> Path:
         """A COCO results file, which ``sdabench rescore`` and others take."""
@@ -113,6 +114,7 @@ class Detection:
         self, network: nn.Module, job: EvaluationJob, device: torch.device, advance: Advance
     ) -> DetectionPredictions:
         split = cast(CocoSplit, job.split)
+        split.check(masks="segmentation" in job.tasks)
         results: list[dict[str, Any]] = []
         sha256 = [""] * len(split.items)
         seen: list[int] = []
