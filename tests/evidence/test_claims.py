@@ -41,7 +41,7 @@ def test_the_reading_fits_the_printed_number(table, row, key):
     values = [rounded(in_unit(item.value, column), column.decimals) for item in claim.evidence.values()]
     unit = 10**-column.decimals
     if claim.kind == "last digit":
-        assert min(abs(value - reported) for value in values) == pytest.approx(unit)
+        assert any(abs(value - reported) == pytest.approx(unit) for value in values)
     elif claim.kind == "not reproduced":
         assert reported not in values
     else:
@@ -91,7 +91,8 @@ def detection_facts(row):
     ("table", "row", "key"), [item for item in CLAIMS if item.values[0].name == "detection"]
 )
 def test_evidence_on_a_detector_is_the_facts_of_that_row(table, row, key):
-    assert {item.value for item in row.claims[key].evidence.values()} == detection_facts(row)
+    evidence = row.claims[key].evidence
+    assert {item.value for name, item in evidence.items() if name != "faster"} == detection_facts(row)
 
 
 def double_attention_of_a_quarter(channels):

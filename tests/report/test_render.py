@@ -9,9 +9,9 @@ import subprocess
 import pytest
 from rich.console import Console
 
+from sdabench.data.description import Resizing
 from sdabench.evidence.compare import compare
 from sdabench.evidence.counts import stored_counts
-from sdabench.evidence.records import Record
 from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_csv, comparison_sheet
 from sdabench.report.render import (
@@ -118,15 +118,32 @@ def test_output_into_a_pipe_is_not_cut(capsys, monkeypatch):
 
 def test_a_measured_accuracy_stands_beside_the_readmes_with_a_verdict():
     table = load_registry().table("classification-multiscale")
-    measured: dict[str, Record] = {
-        "resnet50": record(metrics={"top1_pct": 75.35, "top5_pct": 90.0}),
-        "sda_resnet86": record(model="sda_resnet86", metrics={"top1_pct": 99.0, "top5_pct": 99.0}).model_copy(
+    measured = [
+        record(metrics={"top1_pct": 75.35, "top5_pct": 90.0}),
+        record(model="sda_resnet86", metrics={"top1_pct": 99.0, "top5_pct": 99.0}).model_copy(
             update={"dataset": record().dataset.model_copy(update={"complete": False})}
         ),
-    }
+    ]
     rows = {row.row.label: row for row in compare(table, {}, measured)}
     assert str(rows["ResNet-50"].verdicts["top1_pct"]) == "within"
     assert str(rows["ResNet-50"].verdicts["top5_pct"]) == "worse"
     assert rows["ResNet-50"].measured["top1_pct"] == 75.35
     assert rows["SDA-ResNet-86 (ours)"].measured["top1_pct"] is None
     assert str(rows["SDA-ResNet-86 (ours)"].verdicts["top1_pct"]) == "not measured"
+
+
+def test_the_same_detectors_boxes_and_masks_stand_in_their_own_tables():
+    resizing = {"preprocessing": Resizing()}
+    boxes, masks = (
+        record(
+            model="mask_rcnn_resnet50", task=task, metrics={"ap_pct": value, "ap50_pct": value},
+            protocol=record().protocol.model_copy(update=resizing),
+        )
+        for task, value in (("detection", 37.24), ("segmentation", 34.2))
+    )  # fmt: skip
+    for name, own, words in (("detection", 37.24, "within"), ("segmentation", 34.2, "better")):
+        compared = compare(load_registry().table(name), {}, [boxes, masks])
+        row = next(each for each in compared if each.row.model == "mask_rcnn_resnet50")
+        assert row.measured["ap_pct"] == own
+        assert str(row.verdicts["ap_pct"]) == words  # no standard error of an AP is known
+        assert str(row.verdicts["ap75_pct"]) == "not measured"
