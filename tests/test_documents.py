@@ -40,6 +40,16 @@ def test_the_readmes_other_table_is_of_the_stored_records():
     assert {record.model for record in records} == set(names)
 
 
+def test_the_stored_records_of_the_detectors_are_of_every_row_and_their_losses_fall():
+    records = list(read_lines(CHECKOUT / "results/smoke-detection.jsonl", Record))
+    for suite in ("detection", "segmentation"):
+        of_suite = [record for record in records if record.task == suite]
+        assert [record.model for record in of_suite] == load_registry().suite(suite)
+        assert all(record.training.fits and record.training.frozen is False for record in of_suite)
+    assert {record.recipe["name"] for record in records} == {"smoke"}
+    assert len(records) == 33
+
+
 def test_ci_runs_the_readmes_test_command():
     command = next(line for line in README.splitlines() if line.endswith(".venv/bin/tox"))
     assert command in (CHECKOUT / ".ci/run").read_text().splitlines()
