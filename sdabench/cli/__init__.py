@@ -49,6 +49,7 @@ class _LazyGroup(click.Group):
 EPILOG = """\b
 Examples:
   sdabench run --suite classification     train, evaluate and table all networks
+  sdabench run --suite detection          the same for the detectors
   sdabench audit                          which numbers of the paper hold?
   sdabench flops 'sda_*'                  parameters and FLOPs
   sdabench table classification-attention --format latex
