@@ -136,16 +136,16 @@ class CocoSplit:
             NothingMeasuredError: there is no object to find.
             DataError: an object has no mask where masks are wanted.
         """
-        if not any(self.items_with_objects()):
+        if not any(self._with_objects()):
             raise NothingMeasuredError(f"no object is annotated in {len(self.items)} images of {self.root}")
-        for item in self.items_with_objects() if masks else ():
+        for item in self._with_objects() if masks else ():
             if not all(has_mask(one.segmentation) for one in item.annotations):
                 raise DataError(
                     f"an object in {item.path} has a box and no mask, or one of fewer than three points; "
                     "complete the annotations, or take a Faster R-CNN"
                 )
 
-    def items_with_objects(self) -> Iterator[CocoImage]:
+    def _with_objects(self) -> Iterator[CocoImage]:
         return (item for item in self.items if item.labels)
 
     @cached_property

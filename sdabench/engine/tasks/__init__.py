@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from sdabench.data.images import collated
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
 from sdabench.engine.signals import leave_signals_to_the_parent
-from sdabench.errors import DataError
+from sdabench.errors import DataError, SdabenchError
 from sdabench.registry.schema import DataTask, Task
 
 Advance = Callable[[int], None]
@@ -123,3 +123,8 @@ def load(
         if isinstance(batch, DataError):
             raise batch
         yield batch
+
+
+def not_finite(job: EvaluationJob, path: str) -> SdabenchError:
+    hint = "its weights are of no use" if job.precision == "fp32" else "try --amp off"
+    return SdabenchError(f"the network's output for {path} is not finite; {hint}")

@@ -19,8 +19,7 @@ from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
-from sdabench.engine.tasks import Advance, load
-from sdabench.errors import SdabenchError
+from sdabench.engine.tasks import Advance, load, not_finite
 from sdabench.metrics.topk import TopK
 from sdabench.models.build import create_model
 from sdabench.registry.recipes import ClassificationRecipe
@@ -122,8 +121,3 @@ class Classification:
 def _recipe(job: TrainingJob) -> ClassificationRecipe:
     assert isinstance(job.recipe, ClassificationRecipe)
     return job.recipe
-
-
-def not_finite(job: EvaluationJob, path: str) -> SdabenchError:
-    hint = "its weights are of no use" if job.precision == "fp32" else "try --amp off"
-    return SdabenchError(f"the network's output for {path} is not finite; {hint}")

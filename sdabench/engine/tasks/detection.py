@@ -21,8 +21,7 @@ from sdabench.data.description import Resizing
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
-from sdabench.engine.tasks import Advance, load
-from sdabench.engine.tasks.classification import not_finite
+from sdabench.engine.tasks import Advance, load, not_finite
 from sdabench.metrics import IOU_TYPES, Evaluator
 from sdabench.metrics.coco import METRICS, score
 from sdabench.models.build import create_model
