@@ -2,10 +2,6 @@
 
 from enum import IntEnum
 
-# Tells a suite's processes its own number: they leave some words to it, and stop when it is gone.
-PART_OF_SUITE = "SDABENCH_PART_OF_SUITE"
-NETWORKS_AT_ONCE = "SDABENCH_NETWORKS_AT_ONCE"  # how many share the machine; records keep it
-
 
 class ExitCode(IntEnum):
     """What the process tells the shell."""
@@ -37,6 +33,10 @@ class RegistryError(SdabenchError):
 
 class OutputError(SdabenchError):
     """A file that cannot be written; the next network would meet the same."""
+
+
+class ToldByFirstError(SdabenchError):
+    """An error of a job of several processes, whose first one tells it."""
 
 
 class DataError(SdabenchError):

@@ -1,10 +1,13 @@
 """What several tests need."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from pycocotools import mask as coco_mask
 from sdabench import complexity
 from sdabench.complexity import Count
 from sdabench.data.imagenet import class_indices
+from sdabench.engine.distribution import joined
+from sdabench.engine.signals import handle_signals
+from sdabench.errors import ExitCode, SdabenchError
 from sdabench.models import list_models
 
 FACTS = Path(__file__).parent / "facts"
@@ -52,6 +58,45 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
     assert "Traceback" not in stderr
     assert stderr.count("Stopped by a signal.") == 1
     return stderr
+
+
+def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessing.Process]:
+    """Processes that are begun in the middle of this one, and belong together as torchrun's do.
+
+    They import nothing anew, so that hundreds of them can be begun. Each ends with its exit code of ``main``.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def begin(rank: int) -> None:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.setpgid(0, 0)
+        handle_signals()
+        try:
+            with joined("cpu"):
+                work()
+        except KeyboardInterrupt:
+            os._exit(ExitCode.STOPPED)
+        except SdabenchError as error:
+            print(type(error).__name__, error, file=sys.stderr, flush=True)
+            os._exit(error.exit_code)
+        os._exit(0)
+
+    context = multiprocessing.get_context("fork")
+    begun = [context.Process(target=begin, args=(rank,)) for rank in range(processes)]
+    for process in begun:
+        process.start()
+    return begun
+
+
+def ended(processes: list[multiprocessing.Process]) -> list[int]:
+    """Their exit codes."""
+    for process in processes:
+        process.join(120)
+        assert process.exitcode is not None, "it hangs"
+    return [process.exitcode for process in processes]
 
 
 def make_imagenet(root: Path, classes: int = 3, images: int = 2) -> Path:

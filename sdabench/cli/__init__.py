@@ -1,17 +1,17 @@
 """The command line: one file a command, imported only when it is called."""
 
 import os
-import signal
 import sys
 from importlib import import_module
 from io import TextIOWrapper
-from types import FrameType
 from typing import NoReturn
 
 import click
 
 from sdabench import __version__
-from sdabench.errors import PART_OF_SUITE, ExitCode, SdabenchError
+from sdabench.engine.signals import handle_signals, ignore_signals, was_interrupted
+from sdabench.errors import ExitCode, SdabenchError, ToldByFirstError
+from sdabench.processes import STARTED_BY, is_first_process, launched_processes
 
 COMMANDS = {
     "list": "The networks, and the tables they stand in.",
@@ -80,7 +80,9 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Runs the command line; every error that a user can cause is one line and an exit code."""
-    signal.signal(signal.SIGTERM, _stop)
+    handle_signals()
+    if launched_processes() > 1:  # torch would advise each of them to leave out what is there for a reason
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Δ is no reason to fail
@@ -94,10 +96,11 @@ def main() -> NoReturn:
         error.show()
         status = error.exit_code
     except SdabenchError as error:
-        click.echo(f"Error: {error}", err=True)
+        if not isinstance(error, ToldByFirstError):
+            click.echo(f"{_which_process()}Error: {error}", err=True)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort) as error:
-        if PART_OF_SUITE not in os.environ:  # there the suite says it
+        if STARTED_BY not in os.environ and is_first_process():
             interrupt = error.__cause__ if isinstance(error, click.Abort) else error
             click.echo(f"Stopped by a signal. {interrupt or ''}".rstrip(), err=True)
         status = ExitCode.STOPPED
@@ -108,13 +111,18 @@ def main() -> NoReturn:
         click.echo(f"Error: {error}", err=True)
         _abandon_stdout()
         status = ExitCode.ERROR
+    except Exception:
+        if not was_interrupted():
+            raise
+        status = ExitCode.STOPPED  # a signal that a library turned into an error of its own
+    ignore_signals()
     sys.exit(int(status or 0))
+
+
+def _which_process() -> str:
+    return "" if is_first_process() else f"[process {int(os.environ['RANK']) + 1}] "
 
 
 def _abandon_stdout() -> None:
     """Lets the interpreter end without a second try to write what cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

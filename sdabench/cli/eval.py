@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdabench.cli.machine import MACHINE, continued_by_the_same_command, in_processes
 from sdabench.cli.options import ModelName, echo_records, json_option, progress, show
 from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
 from sdabench.data.coco import CocoSplit
 from sdabench.data.source import DataSource
 from sdabench.engine.jobs import EvaluationJob
+from sdabench.engine.signals import stop_requests
 from sdabench.errors import UsageError
 from sdabench.metrics import IOU_TYPES
+from sdabench.processes import is_first_process
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ the network is random, and its accuracy is chance.
 @click.command("eval", epilog=EPILOG)
 @click.argument("name", type=ModelName())
 @click.option("--data", type=DataOption(), help="The dataset; for a training of ours its own by default.")
-@with_options(PROTOCOL)
+@with_options(PROTOCOL, MACHINE)
 @click.option(
     "--weights", type=click.Path(path_type=Path),
     help="Checkpoint (.pth, .safetensors), or the folder of a training.",
@@ -78,13 +81,20 @@ def command(
     resolution = resolution or (run.recipe.resolution if run else None)
     job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
 
+    from sdabench.engine.distribution import joined
     from sdabench.engine.evaluate import evaluate
     from sdabench.engine.recording import RECORDS, recorded
 
-    with progress(name, len(split.items), "images") as advance:
-        records = recorded(
-            job, output, lambda: evaluate(job, output, advance, **(run.provenance if run else {}))
-        )
+    def work() -> "list[Record]":
+        with progress(name, len(split.items), "images") as advance:
+            return evaluate(job, output, advance, **(run.provenance if run else {}))
+
+    with continued_by_the_same_command(output):
+        in_processes(job.machine.processes)
+        with stop_requests(), joined(job.machine.device):
+            records = recorded(job, output, work)
+    if not is_first_process():
+        return
     if as_json:
         echo_records(records)
         return

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdabench.errors import UsageError
+from sdabench.processes import is_first_process
 from sdabench.registry import SUITE_NAMES, SUITES, load_registry
 from sdabench.report.table import Sheet
 
@@ -107,7 +108,7 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
 
     It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first_process():
         yield Advance()
         return
     from rich.console import Console

@@ -34,9 +34,10 @@ def _notes(plan: Plan) -> Iterator[str]:
         if part.recipe is not None:
             yield f"Recipe {part.recipe['name']} for {part.task}: {', '.join(_values(part.recipe))}."
     yield f"Device {plan.device}, {plan.at_once} at a time; output to {plan.output}."
+    here = "here" if plan.measured_on == plan.device else "here on the CPU, for want of a GPU"
     yield (
         f"In all about {duration(plan.seconds)}, and {size(plan.disk_bytes)} of disk at one time. The times "
-        f"are those of {' and '.join(part.probe for part in plan.parts)}, measured here, scaled by "
+        f"are those of {' and '.join(part.probe for part in plan.parts)}, measured {here}, scaled by "
         "multiply-adds; a network can take half or twice as long."
     )
 

@@ -8,25 +8,29 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from sdabench.cli.cluster import CLUSTER, place_from
+from sdabench.cli.machine import (
+    MACHINE,
+    continued_by_the_same_command,
+    machine_from,
+    machine_options,
+)
 from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
 from sdabench.cli.watch import watched
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
     DataOption,
-    choose_device,
     evaluation_from,
     folder_option,
     located,
-    machine_from,
     recipe_from,
     with_options,
 )
 from sdabench.data.source import NOT_FOR, DataSource
-from sdabench.engine.jobs import Job, TrainingJob, cores
+from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.evidence.records import Record
-from sdabench.metrics import Evaluator
 from sdabench.registry import SUITE_NAMES, Table, load_registry
 from sdabench.registry.schema import DataTask
 from sdabench.report.table import Sheet
@@ -44,12 +48,15 @@ Examples:
   sdabench run --suite detection --data coco=PATH --backbone-weights checkpoints/
   sdabench run --suite classification --eval-only --data imagenet=PATH \\
       --weights checkpoints/
+  sdabench run --suite classification --data imagenet=PATH --launcher slurm \\
+      --partition gpu --gpus 4
 
 \b
 Each network runs in a process of its own, and has its record in
 OUTPUT/records.jsonl as soon as it is done: stopped, the same command goes on
 where it was. One that fails is a row with its reason, and is tried again.
-What several at a time have to say is in OUTPUT/logs/.
+What several at a time have to say is in OUTPUT/logs/. With --launcher slurm
+each is a job of Slurm, which goes on without this command.
 """
 
 
@@ -64,12 +71,12 @@ What several at a time have to say is in OUTPUT/logs/.
     "--data", "sources", type=DataOption(), multiple=True, default=["synthetic"], show_default=True,
     help="The dataset; synthetic is generated, once. The suite 'all' takes one for each task.",
 )  # fmt: skip
-@with_options(TRAINING, PROTOCOL)
+@with_options(TRAINING, PROTOCOL, MACHINE)
 @click.option(
     "--jobs",
     "at_once",
     type=click.IntRange(min=1),
-    help="Networks at a time.  [default: on the CPU one a core, up to 4; else 1]",
+    help="Networks at a time.  [default: on the CPU one a core, up to 4; else 1; all with Slurm]",
 )
 @click.option("--eval-only", is_flag=True, help="Evaluate without training.")
 @click.option(
@@ -81,6 +88,7 @@ What several at a time have to say is in OUTPUT/logs/.
     help="Folder of checkpoints for detectors' backbones, BACKBONE.safetensors, .pth or .pt.",
 )  # fmt: skip
 @folder_option(None, "runs/SUITE; segmentation shares that of detection")
+@with_options(CLUSTER)
 @click.option("--keep-checkpoints", is_flag=True, help="Keep the weights once the record is written.")
 @click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and an estimate of time and disk.")
@@ -116,18 +124,18 @@ def command(
         raise UsageError("--data is said once for each task, and there is no more than one in this suite")
     if options["backbones"] is not None and "detection" not in tasks_of_networks:
         raise UsageError("--backbone-weights is for detectors, and there is none among these networks")
-    options["device"] = choose_device(options["device"])
-    if at_once is None:
-        at_once = min(cores(), 4) if options["device"] == "cpu" else 1
+    output = output or Path("runs") / FOLDERS.get(suite, suite)
+    place = place_from(output, at_once, options)
+    options |= {"device": place.device, "cpus": place.cpus, "nproc": place.nproc}
     jobs: list[Job] = []
     for task in get_args(DataTask):
         of_task = [name for name in names if registry.model(name).task == task]
         if of_task:
-            jobs += _jobs(of_task, task, at_once=at_once, **options)
+            jobs += _jobs(of_task, task, at_once=place.sharing, **options)
 
     from sdabench.engine.suite import Suite
 
-    job = Suite(jobs, output or Path("runs") / FOLDERS.get(suite, suite), keep_checkpoints, at_once)
+    job = Suite(jobs, output, keep_checkpoints, place.at_once or len(jobs), place.launcher)
     if dry_run:
         from sdabench.cli.plan import plan_sheet
         from sdabench.engine.estimate import estimate
@@ -174,14 +182,13 @@ def _jobs(
     skip_broken: bool,
     seed: int,
     seeds: int,
-    device: str,
-    workers: int | None,
-    evaluator: Evaluator,
+    cpus: int | None,
     eval_only: bool,
     weights: Path | None,
     backbones: Path | None,
     **protocol: Any,
 ) -> list[Job]:
+    machine = machine_options(protocol)
     if not eval_only and weights is not None:
         raise UsageError("--weights is for --eval-only; a training starts from random weights")
     given = {"recipe": recipe_name, "epochs": epochs, "accumulate": accumulate, "backbone-weights": backbones}
@@ -195,7 +202,7 @@ def _jobs(
     all_seeds = range(seed, seed + seeds)
     if recipe is not None:
         example = TrainingJob.of(models[0], source, recipe, skip_broken=skip_broken)
-        example = example.on(machine_from(device, workers, example.images, at_once, evaluator))
+        example = example.on(machine_from(example.images, at_once, cpus, **machine))
         registry = load_registry()
         begun = {model: registry.model(model).backbone for model in models}
         jobs = [
@@ -207,10 +214,18 @@ def _jobs(
             job.check()
         return list(jobs)
     split = source.read("val", task)
-    machine: dict[str, Any] = {"device": device, "workers": workers, "at_once": at_once}
-    machine["evaluator"] = evaluator
     return [
-        evaluation_from(model, source, split, _weights_of(model, weights), seed=each, **machine, **protocol)
+        evaluation_from(
+            model,
+            source,
+            split,
+            _weights_of(model, weights),
+            seed=each,
+            at_once=at_once,
+            cpus=cpus,
+            **machine,
+            **protocol,
+        )
         for model in models
         for each in all_seeds
     ]
@@ -242,13 +257,12 @@ def _run(suite: "Suite") -> list[Record]:
     if len(todo) < len(suite.jobs):
         click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} have a record already.", err=True)
     try:
-        return watched(suite, todo)
+        with continued_by_the_same_command(suite.output, suite.launcher.remaining):
+            return watched(suite, todo)
     except DataError:
-        if suite.lanes(todo) > 1:
+        if suite.logs(todo):
             raise
         raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # the network's own process has said it
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"What is done is in {suite.output}; the same command continues.") from None
 
 
 def _conclude(records: Sequence[Record], verdicts: Sequence[str]) -> None:

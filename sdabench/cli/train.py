@@ -1,25 +1,27 @@
 """``sdabench train``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdabench.cli.options import ModelName, echo_records, json_option, progress
-from sdabench.cli.work import (
-    DATA,
-    PROTOCOL,
-    TRAINING,
-    folder_option,
-    located,
+from sdabench.cli.machine import (
+    MACHINE,
+    continued_by_the_same_command,
+    in_processes,
     machine_from,
-    recipe_from,
-    with_options,
+    machine_options,
 )
+from sdabench.cli.options import ModelName, echo_records, json_option, progress
+from sdabench.cli.work import DATA, PROTOCOL, TRAINING, folder_option, located, recipe_from, with_options
 from sdabench.data.source import DataSource
+from sdabench.engine.signals import stop_requests
 from sdabench.errors import ExitCode, UsageError
-from sdabench.metrics import Evaluator
+from sdabench.processes import is_first_process
 from sdabench.registry import load_registry
+
+if TYPE_CHECKING:
+    from sdabench.evidence.records import Record
 
 EPILOG = """\b
 Examples:
@@ -39,7 +41,7 @@ the same command goes on from there.
 
 @click.command("train", epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@with_options(DATA, TRAINING, PROTOCOL)
+@with_options(DATA, TRAINING, PROTOCOL, MACHINE)
 @click.option(
     "--backbone-weights", "backbone", type=click.Path(path_type=Path),
     help="Classification checkpoint for a detector's backbone, which is then frozen as the recipe says.",
@@ -53,14 +55,11 @@ def command(
     recipe_name: str | None,
     skip_broken: bool,
     seed: int,
-    device: str | None,
-    workers: int | None,
-    evaluator: Evaluator,
     backbone: Path | None,
     output: Path,
     tensorboard: bool,
     as_json: bool,
-    **changes: Any,
+    **options: Any,
 ) -> None:
     """Train one network by a recipe, and evaluate it.
 
@@ -70,29 +69,32 @@ def command(
     model = load_registry().model(name)  # an unknown name is an error before anything is made
     if backbone is not None and model.backbone is None:
         raise UsageError(f"--backbone-weights is for detectors, and '{name}' is none")
-    recipe = recipe_from(data, model.task, recipe_name, **changes)
+    machine = machine_options(options)
+    recipe = recipe_from(data, model.task, recipe_name, **options)
     source = located(data, model.task)
 
     from sdabench.engine.jobs import TrainingJob
 
     job = TrainingJob.of(name, source, recipe, seed=seed, skip_broken=skip_broken, backbone=backbone)
-    job = job.on(machine_from(device, workers, job.images, evaluator=evaluator))
+    job = job.on(machine_from(job.images, **machine))
 
+    from sdabench.engine.distribution import joined
     from sdabench.engine.evaluate import evaluate_training
     from sdabench.engine.recording import RECORDS, recorded
     from sdabench.engine.train import train
-    from sdabench.evidence.records import Record
 
-    def work() -> list[Record]:
+    def work() -> "list[Record]":
         with progress(name, job.images, "images") as advance:
             folder = train(job, output, advance, advance.say, tensorboard)
         with progress(f"{name}  evaluation", len(job.split.items), "images") as advance:
             return evaluate_training(job, folder, output, advance)
 
-    try:
-        records = recorded(job, output, work)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"What is done is in {output}; the same command continues.") from None
+    with continued_by_the_same_command(output):
+        in_processes(job.machine.processes)
+        with stop_requests(), joined(job.machine.device):
+            records = recorded(job, output, work)
+    if not is_first_process():
+        return
     if as_json:
         echo_records(records)
     else:

@@ -38,15 +38,25 @@ def watched(suite: "Suite", todo: Sequence[Job]) -> list[Record]:
             )
             self.advance(0, ", ".join(self.running))
 
+        def is_at(self, job: Job, place: str) -> None:
+            self.advance.say(f"{name(job)} is {place}")
+
+        def stops(self, job: Job, cause: str) -> None:
+            self.running.remove(name(job))
+            self.advance.say(f"{name(job)} was stopped: {cause}")
+            self.advance(0, ", ".join(self.running))
+
         def ends(self, job: Job, records: Sequence[Record]) -> None:
             self.finished += 1
             self.running.remove(name(job))
             failure = records[-1].failure
-            if failure is not None and suite.lanes(todo) > 1:
+            if failure is not None and suite.logs(todo):
                 self.advance.say(f"{name(job)} failed: {failure.message}")
+            elif not suite.launcher.attached:
+                self.advance.say(f"{name(job)} is done")
             self.advance(1, ", ".join(self.running))
 
-    if suite.lanes(todo) == 1:
+    if not suite.logs(todo):
         return suite.run(Teller(Advance()))
     with progress("at work:", len(todo)) as advance:
         return suite.run(Teller(advance))

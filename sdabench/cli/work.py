@@ -1,19 +1,18 @@
 """The options that ``eval``, ``train`` and ``run`` share, and what they mean."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from sdabench.cli.machine import machine_from
 from sdabench.cli.options import progress
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
-from sdabench.engine.jobs import EVALUATION_BATCH, EvaluationJob, Machine, cores, preprocessing_at
+from sdabench.engine.jobs import EVALUATION_BATCH, EvaluationJob, preprocessing_at
 from sdabench.errors import UsageError
-from sdabench.metrics import EVALUATORS, Evaluator
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
@@ -60,12 +59,6 @@ PROTOCOL = (
         "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
         help="Decides weights, order and augmentation.",
     ),
-    click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
-    click.option("--workers", type=click.IntRange(min=0), help="Loader processes.  [default: as useful]"),
-    click.option(
-        "--evaluator", type=click.Choice(EVALUATORS), default="pycocotools",
-        show_default=True, help="What computes a detector's AP.",
-    ),
 )  # fmt: skip
 DATA = (
     click.option(
@@ -106,26 +99,6 @@ def precision_of(amp: str | None) -> str:
     return "fp32" if amp in (None, "off") else str(amp)
 
 
-def machine_from(
-    device: str | None,
-    workers: int | None,
-    images: int,
-    at_once: int = 1,
-    evaluator: Evaluator = "pycocotools",
-) -> Machine:
-    """Where to compute; by default loader processes only where there are images enough to keep them busy.
-
-    Args:
-        at_once: how many networks share the cores.
-    """
-    if evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
-        raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
-    default = min(8, cores(shared_by=at_once)) if images > 1000 else 0
-    return Machine(
-        device=choose_device(device), workers=default if workers is None else workers, evaluator=evaluator
-    )
-
-
 def evaluation_from(
     model: str,
     source: DataSource,
@@ -137,10 +110,9 @@ def evaluation_from(
     amp: str | None,
     channels_last: bool | None,
     resolution: int | None,
-    device: str | None,
-    workers: int | None,
-    evaluator: Evaluator,
     at_once: int = 1,
+    cpus: int | None = None,
+    **machine: Any,
 ) -> EvaluationJob:
     """The evaluation that the options of ``PROTOCOL`` ask for."""
     task = load_registry().model(model).task
@@ -150,32 +122,13 @@ def evaluation_from(
         source=source,
         split=split,
         weights=weights,
-        machine=machine_from(device, workers, len(split.items), at_once, evaluator),
+        machine=machine_from(len(split.items), at_once, cpus, **machine),
         batch_size=batch_size or EVALUATION_BATCH[task],
         precision=precision_of(amp),  # type: ignore[arg-type]
         channels_last=bool(channels_last),
         preprocessing=preprocessing_at(resolution or usual[task], task),
         seed=seed,
     )
-
-
-def choose_device(name: str | None) -> str:
-    """The device that is asked for, if it is there; without a wish CUDA where it is, else the CPU."""
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"'{name}' is no device; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
-    return name
 
 
 def located(source: DataSource, task: DataTask) -> DataSource:

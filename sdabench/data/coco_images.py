@@ -60,7 +60,11 @@ class DetectionBatch:
         """In so many parts of nearly the same size."""
         for chosen in np.array_split(np.arange(len(self)), count):
             yield replace(
-                self, images=[self.images[i] for i in chosen], targets=[self.targets[i] for i in chosen]
+                self,
+                images=[self.images[i] for i in chosen],
+                targets=[self.targets[i] for i in chosen],
+                indices=[self.indices[i] for i in chosen],
+                sha256=[self.sha256[i] for i in chosen],
             )
 
     def to(self, device: torch.device, layout: torch.memory_format) -> Self:
@@ -198,15 +202,10 @@ def _mask(annotation: Annotation, item: CocoImage, size: tuple[int, int], flippe
 
 def _read(path: Path, item: CocoImage) -> tuple[Image.Image, str] | DataError:
     """The image, and its file's sha256; the annotations have to speak of an image of its size."""
-    decoded = decode(path)
+    decoded = decode(path, (item.width, item.height))
     if isinstance(decoded, DataError):
         return decoded
     image, data = decoded
-    if image.size != (item.width, item.height):
-        return DataError(
-            f"{path} has {image.width}x{image.height} pixels, and its annotations say "
-            f"{item.width}x{item.height}; restore it from the original archive"
-        )
     return image, hashlib.sha256(data).hexdigest()
 
 

@@ -6,7 +6,6 @@ ImageNet pipelines do.
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,12 +14,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from sdabench.data.decoding import decode_bytes
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.errors import DataError
@@ -65,8 +65,14 @@ class Batch:
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """In so many parts of nearly the same size."""
-        pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
-        return (replace(self, images=images, labels=labels) for images, labels in pairs)
+        for chosen in np.array_split(np.arange(len(self)), count):
+            yield replace(
+                self,
+                images=self.images[chosen[0] : chosen[-1] + 1],
+                labels=self.labels[chosen[0] : chosen[-1] + 1],
+                indices=[self.indices[i] for i in chosen],
+                sha256=[self.sha256[i] for i in chosen],
+            )
 
     def to(self, device: torch.device, layout: torch.memory_format) -> "Batch":
         images = self.images.to(device, memory_format=layout, non_blocking=True)
@@ -76,22 +82,23 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
-def decode(path: Path) -> tuple[Image.Image, bytes] | DataError:
+def decode(path: Path, size: tuple[int, int] | None = None) -> tuple[Image.Image, bytes] | DataError:
     """The image in RGB, and the file's bytes.
 
     A file that cannot be decoded comes back as the error itself, because an exception loses its words
     on the way out of a loader's worker; :func:`collated` passes it on. Nothing takes its place.
+
+    Args:
+        size: see :func:`sdabench.data.decoding.decode_bytes`.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         return DataError(f"{path} cannot be read: {error.strerror}")
-    try:
-        return Image.open(io.BytesIO(data)).convert("RGB"), data
-    except UnidentifiedImageError:
-        return DataError(f"{path} is no image; restore it from the original archive")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return DataError(f"{path} cannot be decoded ({error}); restore it from the original archive")
+    image = decode_bytes(data, size)
+    if isinstance(image, str):
+        return DataError(f"{path} {image}; restore it from the original archive")
+    return image, data
 
 
 @contextmanager
@@ -172,6 +179,7 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
     ) -> None:
         self.images, self.batch_size, self.epochs, self.seed = images, batch_size, epochs, seed
         full, rest = divmod(images, batch_size)
+        self.smallest = smallest
         self.steps_per_epoch = full + (rest >= smallest)
         self.first_step = first_step
 
@@ -186,6 +194,23 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
                 start = step * self.batch_size
                 yield [(current, int(index)) for index in order[start : start + self.batch_size]]
             skip = 0
+
+
+class OwnShare(Sampler[list[tuple[int, int]]]):
+    """One process's share of the batches of a training: of ``parts`` nearly equal ones its ``own``."""
+
+    def __init__(self, order: TrainingOrder, parts: int, own: int, rank: int) -> None:
+        self.order, self.parts = order, parts
+        self.own = slice(rank * own, (rank + 1) * own)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.order:
+            size, larger = divmod(len(batch), self.parts)
+            ends = [place * size + min(place, larger) for place in range(self.parts + 1)]
+            yield batch[ends[self.own.start] : ends[self.own.stop]]
 
 
 def collated(

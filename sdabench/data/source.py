@@ -52,6 +52,33 @@ class DataSource:
         if (self.kind, task) in NOT_FOR:
             raise UsageError(NOT_FOR[self.kind, task])
 
+    def own_task(self) -> DataTask:
+        """What it is for. A generated dataset says so itself; the default one is for classification.
+
+        Raises:
+            UsageError: there is no such folder.
+            DataError: it is no generated dataset.
+        """
+        if self.kind == "synthetic" and self.path is not None:
+            from sdabench.data.synthetic.files import read_manifest
+
+            return read_manifest(self.path).task
+        return "detection" if self.kind == "coco" else "classification"
+
+    def splits(self) -> tuple[SplitName, ...]:
+        """Those that are there; ``val`` where there is none, which reading then says better."""
+        if self.kind == "synthetic" or self.path is None:
+            return get_args(SplitName)
+        if self.kind == "imagenet":
+            parts = {name: [self.path / name] for name in get_args(SplitName)}
+        else:
+            annotations = self.path / "annotations"
+            parts = {
+                name: [self.path / f"{name}2017", annotations / f"instances_{name}2017.json"]
+                for name in get_args(SplitName)
+            }
+        return tuple(name for name in parts if all(part.exists() for part in parts[name])) or ("val",)
+
     def __str__(self) -> str:
         return self.kind if self.path is None else f"{self.kind}={self.path}"
 

@@ -1,8 +1,7 @@
-"""Precision and memory of what is computed."""
+"""Precision of what is computed, and whether it repeats."""
 
-import resource
-import sys
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,28 +10,27 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
-def exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """float32 means float32: cuDNN may not use TF32 for convolutions, which it does by default."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+def settled_arithmetic(device: torch.device, deterministic: bool = False) -> Iterator[None]:
+    """float32 means float32: no TF32, which cuDNN uses for convolutions by default, and cuBLAS if told to.
+
+    Args:
+        deterministic: the same bits at every repetition, on the same machine with the same versions. An
+            operation that cannot is an error.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = torch.are_deterministic_algorithms_enabled()
+    settings = cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32
+    if device.type == "cuda":
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
+        cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-@contextmanager
-def measuring_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Yields a function that tells the peak memory in bytes: the device's, or on CPU the process's."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        yield lambda: torch.cuda.max_memory_allocated(device)
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        yield lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        torch.use_deterministic_algorithms(before)
+        cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = settings
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

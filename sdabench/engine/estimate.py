@@ -3,17 +3,22 @@
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from sdabench.complexity import count as fresh_count
-from sdabench.engine.evaluate import predict, prepare_network
+from sdabench.engine.evaluate import prepare_network
 from sdabench.engine.jobs import Job, TrainingJob, cores
-from sdabench.engine.suite import PYTHON, Suite, own_environment
+from sdabench.engine.launchers import own_environment
+from sdabench.engine.predict import predict
+from sdabench.engine.suite import Suite
 from sdabench.engine.trainer import Trainer, load_training_batches
+from sdabench.errors import DataError
 from sdabench.evidence.counts import stored_counts
+from sdabench.processes import PYTHON
 from sdabench.registry.schema import DataTask
 
 PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faster_rcnn_resnet50"}
@@ -46,6 +51,7 @@ class Plan:
     jobs: list[PlannedJob]
     parts: list[PlannedPart]
     device: str
+    measured_on: str  # the device of this machine that the times are of
     output: str
     keep_checkpoints: bool
     at_once: int
@@ -80,7 +86,9 @@ def estimate(suite: Suite) -> Plan:
     left, first = suite.left(suite.done()), suite.jobs[0]
     at_once = suite.lanes(left)
     of_task = {job.task: job for job in reversed(left)}
-    measured = {task: _measure(job, at_once) for task, job in of_task.items()}
+    device = _device_here(first.machine.device)
+    threads = suite.launcher.cores(at_once) if at_once > 1 else None
+    measured = {task: _measure(job, device, threads) for task, job in of_task.items()}
     counts = stored_counts()
     planned = []
     for job in suite.jobs:
@@ -99,6 +107,7 @@ def estimate(suite: Suite) -> Plan:
         jobs=planned,
         parts=list(reversed(parts.values())),
         device=first.machine.device,
+        measured_on=device,
         output=str(suite.output),
         keep_checkpoints=suite.keep_checkpoints,
         at_once=at_once,
@@ -116,15 +125,20 @@ def _part(job: Job) -> PlannedPart:
     )
 
 
-def _measure(job: Job, at_once: int) -> _Rates:
+def _device_here(name: str) -> str:
+    """The device, or the CPU where only the nodes of a cluster have it."""
+    return name if torch.device(name).type == "cpu" or torch.cuda.is_available() else "cpu"
+
+
+def _measure(job: Job, device_name: str, threads: int | None) -> _Rates:
     """A few steps and a few evaluated images of a small network, on the job's own data."""
-    if at_once > 1:
-        torch.set_num_threads(cores(shared_by=at_once))
+    if threads is not None:
+        torch.set_num_threads(min(threads, cores()))
     started = time.perf_counter()
     subprocess.run([*PYTHON, "-c", "import sdabench.engine.train"], check=False, env=own_environment())
     start = time.perf_counter() - started
-    device = torch.device(job.machine.device)
-    evaluation = job.evaluation(None)
+    device, machine = torch.device(device_name), replace(job.machine, device=device_name)
+    evaluation = replace(job.evaluation(None), machine=machine)
     few = evaluation.split.subset(min(evaluation.batch_size, 64))
     evaluation = replace(evaluation, model=PROBES[job.task], split=few)
 
@@ -142,8 +156,12 @@ def _measure(job: Job, at_once: int) -> _Rates:
     if isinstance(job, TrainingJob):
         part = max(2, job.batch_size)  # the probe has no backbone's weights, and trains its batch norms
         recipe = job.recipe.override(batch_size=part, accumulate=1)
-        trainer = Trainer(replace(job.of_network(PROBES[job.task], job.seed), recipe=recipe))
-        batch = next(load_training_batches(trainer))
+        probe = job.on(machine).of_network(PROBES[job.task], job.seed)
+        trainer = Trainer(replace(probe, recipe=recipe))
+        with closing(load_training_batches(trainer)) as batches:
+            batch = next(batches)
+        if isinstance(batch, DataError):
+            raise batch
         train = seconds(lambda: trainer.take_step(batch), len(batch))
         network = trainer.network
     else:

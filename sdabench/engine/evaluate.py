@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from sdabench.engine.arithmetic import exact_arithmetic, measuring_memory
+from sdabench.engine.arithmetic import settled_arithmetic
+from sdabench.engine.distribution import world
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
+from sdabench.engine.memory import measuring_memory
+from sdabench.engine.predict import FittingBatch, predict
 from sdabench.engine.runs import read_run
-from sdabench.engine.tasks import Predictions, engine_of
+from sdabench.engine.tasks import engine_of
+from sdabench.engine.unfinished import Unfinished
 from sdabench.errors import DataError, OutputError
 from sdabench.evidence.environment import environment, git_revision
 from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
@@ -43,28 +47,35 @@ def evaluate(
         provenance: what the records should say of the training behind the weights.
 
     Returns:
-        A record for each task of the network.
+        A record for each task of the network; of several processes the first one has them, the others none.
 
     Raises:
+        Stopped: a signal asked for it; the same evaluation goes on where it was.
         DataError: an image cannot be decoded, or a generated dataset is not what was made.
         WeightsError: the checkpoint does not fit.
         SdabenchError: the network's outputs are not finite, or a file cannot be written.
     """
-    device = torch.device(job.machine.device)
-    folder = predictions_folder(output)
+    device, here = torch.device(job.machine.device), world()
+    folder = here.from_first(lambda: predictions_folder(output))
     network, weights = prepare_network(job)
     started = time.perf_counter()
-    with exact_arithmetic(device), measuring_memory(device) as memory:
-        predictions = predict(network, job, device, advance)
-        conditions = environment(device)
+    name = f"{job.model}-{job.record(job.tasks[0], weights, **provenance).question[:12]}"
+    unfinished = Unfinished(folder / f".{name}.unfinished", job.batch_size)
+    fitting = FittingBatch(job.batch_size)
+    with settled_arithmetic(device, job.machine.deterministic), measuring_memory(device) as memory:
+        predictions = predict(network, job, device, advance, fitting, unfinished)
+        conditions = environment(device) | {"processes": here.size}
+    fitted = min(here.everyones(fitting.size))
+    if predictions is None:
+        return []
     if job.task == "detection":
         conditions["evaluator"] = job.machine.evaluator
     dataset = job.split.describe(predictions.sha256)
     if job.split.fingerprint_sha256 not in (None, dataset.fingerprint_sha256):
         raise DataError(f"the images in {job.split.root} are not those that were made; make them anew")
     measured = provenance | {"dataset": dataset}
-    question = job.record(job.tasks[0], weights, **measured).question
-    path = predictions.write(folder / f"{job.model}-{question[:12]}")
+    path = predictions.write(folder / name)
+    unfinished.delete()
     metrics = predictions.metrics()
     seconds = round(time.perf_counter() - started, 3)
     return [
@@ -74,6 +85,7 @@ def evaluate(
             **measured,
             metrics=metrics[task],
             samples=len(job.split.items),
+            fitted_batch_size=fitted if fitted < job.batch_size else None,
             predictions=path.relative_to(output).as_posix(),
             environment=conditions,
             git_revision=git_revision(),
@@ -108,18 +120,6 @@ def evaluate_training(
         weights = first.weights.model_copy(update={"source": TRAINED_HERE})
         records.append(first.model_copy(update={"metrics": metrics, "weights": weights}))
     return records
-
-
-def predict(
-    network: nn.Module,
-    job: EvaluationJob,
-    device: torch.device,
-    advance: Callable[[int], None] = lambda images: None,
-) -> Predictions:
-    """Runs the network over all images, in evaluation mode."""
-    layout = torch.channels_last if job.channels_last else torch.contiguous_format
-    network = network.eval().to(device, memory_format=layout)  # type: ignore[call-overload]
-    return engine_of(job.task).predict(network, job, device, advance)
 
 
 def predictions_folder(output: Path) -> Path:

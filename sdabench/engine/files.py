@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside, synced, then renamed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,8 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from sdabench.errors import OutputError, SdabenchError
+
+PATIENCE = 8.0  # seconds; the loader processes of a killed training hold its lock for five more
 
 
 @contextmanager
@@ -26,11 +29,23 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        _sync_names(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; name another --output") from None
+        hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another --output"
+        raise OutputError(f"cannot write {path}: {error.strerror}; {hint}") from None
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """A renamed file has its new name for good only when its folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no such thing
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -41,10 +56,10 @@ def holding(folder: Path, what: str) -> Iterator[None]:
         SdabenchError: another process holds it.
         OutputError: it cannot be written.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock", timeout=PATIENCE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        lock.acquire()
     except Timeout:
         raise SdabenchError(
             f"another {what} is writing to {folder}; wait for it, or name another --output"

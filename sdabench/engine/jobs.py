@@ -40,13 +40,18 @@ class Machine:
     """Where and how a job runs; nothing here is part of its question."""
 
     device: str = "cpu"
-    workers: int = 0
+    workers: int = 0  # of each process
     evaluator: Evaluator = "pycocotools"  # of detections
+    processes: int = 1
+    deterministic: bool = False
+    checkpoint_seconds: float = 600.0  # within an epoch; at the end of one a tenth of it is enough
 
     @property
     def options(self) -> list[str]:
         options = ["--device", self.device, "--workers", str(self.workers)]
-        return options + ([] if self.evaluator == "pycocotools" else ["--evaluator", self.evaluator])
+        options += ["--evaluator", self.evaluator, "--nproc", str(self.processes)]
+        options += ["--checkpoint-every", f"{self.checkpoint_seconds / 60:g}"]
+        return options + ["--deterministic"] * self.deterministic
 
 
 class Job(Protocol):

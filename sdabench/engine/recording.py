@@ -5,19 +5,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sdabench.engine.jobs import Job, TrainingJob
+from sdabench.engine.memory import is_out_of_memory
 from sdabench.errors import SdabenchError
 from sdabench.evidence.records import Failure, Record, append_lines
+from sdabench.processes import is_first_process
 
 RECORDS = "records.jsonl"
 
 
 def recorded(job: Job, output: Path, work: Callable[[], Sequence[Record]]) -> list[Record]:
-    """Does the work, and has its records on the disk.
+    """Does the work, and has its records on the disk. Of several processes the first one has them.
 
     Raises:
         SdabenchError: the work failed, and its records say so; or none can be written, which is seen
             before the work begins.
     """
+    if not is_first_process():
+        return list(work())
     path = output / RECORDS
     append_lines(path)
     try:
@@ -46,7 +50,9 @@ def failure_of(error: Exception, for_memory: str) -> Failure:
         for_memory: what to try where there is too little.
     """
     kind, message = type(error).__name__, " ".join(str(error).split())
-    if "out of memory" in message or "can't allocate memory" in message or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         kind, message = "out of memory", f"try {for_memory} ({message[:150]})"
+    if "deterministic implementation" in message:
+        message = f"{message.split('.')[0]}; leave out --deterministic"
     trace = None if isinstance(error, SdabenchError) else "".join(traceback.format_exception(error))
     return Failure(kind=kind, message=message, traceback=trace)

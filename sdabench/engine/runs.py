@@ -1,4 +1,4 @@
-"""The folder of one training: ``run.json``, ``metrics.jsonl``, a checkpoint, and at the end the weights."""
+"""The folder of one training: ``run.json``, ``metrics.jsonl``, checkpoints, and at the end the weights."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,17 +10,21 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdabench.data.description import DatasetInfo
+from sdabench.engine.checkpoints import Checkpoints
 from sdabench.engine.files import writing
 from sdabench.errors import OutputError, SdabenchError, UsageError
 from sdabench.evidence.records import Training, Weights, append_line
 from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe
 
 TRAININGS = "training"  # the folder of all trainings in an output folder
-CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 class TrainingRun(BaseModel):
-    """``run.json``: what is trained; in the end also how it went, and which weights give which metric."""
+    """``run.json``: what is trained; in the end also how it went, and which weights give which metric.
+
+    ``environment`` is that of its begin, on which the last bits depend.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +33,11 @@ class TrainingRun(BaseModel):
     data: str
     recipe: ClassificationRecipe | DetectionRecipe
     train_dataset: DatasetInfo
+    dataset: DatasetInfo | None = None
     backbone: Weights | None = None
+    processes: int = 1
+    deterministic: bool = False
+    environment: dict[str, Any] = {}
     training: Training | None = None
     weights: dict[str, str] = {}
 
@@ -46,6 +54,67 @@ class TrainingRun(BaseModel):
     def save(self, folder: Path) -> None:
         with writing(folder / "run.json") as file:
             file.write(self.model_dump_json(indent=1).encode() + b"\n")
+
+    def differences(self, other: "TrainingRun") -> list[str]:
+        """What decides the weights and is not the same in another, in words."""
+        own, its = self._decisive(), other._decisive()
+        return [
+            f"{key} {own.get(key)} there, {its.get(key)} here"
+            for key in own | its
+            if own.get(key) != its.get(key)
+        ]
+
+    def _decisive(self) -> dict[str, Any]:
+        recipe = self.recipe.model_dump(mode="json", exclude={"title", "source"})
+        return {
+            "model": self.model,
+            "seed": self.seed,
+            "processes": self.processes,
+            "--deterministic": self.deterministic,
+            "training images": _in_words(self.train_dataset),
+            "validation images": self.dataset and _in_words(self.dataset),
+            "backbone weights": self.backbone and self.backbone.sha256,
+        } | dict(_flat(recipe))
+
+
+def _in_words(dataset: DatasetInfo) -> str:
+    return f"{dataset.name} ({dataset.samples:,} files, listing {dataset.listing_sha256[:8]})"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def begun(folder: Path, run: TrainingRun) -> TrainingRun | None:
+    """What was begun in the folder of a training, which is to go on.
+
+    Raises:
+        SdabenchError: that was another training, or one that has not ended lies beside it: it would be
+            given up without a word.
+    """
+    if (folder / "run.json").exists():
+        there = read_run(folder)
+        if different := there.differences(run):
+            raise SdabenchError(
+                f"{folder} holds another training: {'; '.join(different)}. Continue it as it was begun, or "
+                "name another --output"
+            )
+        return there
+    for other in sorted(folder.parent.glob(f"{run.model}-*")):
+        if not (other / "run.json").is_file() or not Checkpoints(other):
+            continue
+        there = read_run(other)
+        if there.training is None and there.seed == run.seed:
+            raise SdabenchError(
+                f"{other} holds a training of {run.model} that has not ended, with "
+                f"{'; '.join(there.differences(run))}. Continue it as it was begun, delete it, or name "
+                "another --output"
+            )
+    return None
 
 
 def read_run(folder: Path) -> TrainingRun:
@@ -97,9 +166,11 @@ def find_run(path: Path, model: str) -> Path:
     return good[0]
 
 
-def trained_weights(folder: Path) -> list[Path]:
-    """All files of weights and checkpoints in the folder of a training."""
-    return [*folder.glob("*.safetensors"), *folder.glob("*.pt")]
+def delete_weights(folder: Path) -> None:
+    """All weights and checkpoints in the folder of a training."""
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    Checkpoints(folder).delete()
 
 
 @dataclass(frozen=True)

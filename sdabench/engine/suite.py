@@ -1,27 +1,19 @@
 """A suite: every network in a process of its own, each with its records at the end."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
-import sdabench
 from sdabench.engine.files import holding
-from sdabench.engine.jobs import Job, TrainingJob, cores
+from sdabench.engine.jobs import Job, TrainingJob
+from sdabench.engine.launchers import Launcher, Local, Process
 from sdabench.engine.recording import RECORDS
-from sdabench.engine.runs import TRAININGS, trained_weights
-from sdabench.errors import NETWORKS_AT_ONCE, PART_OF_SUITE, DataError, ExitCode, OutputError, SdabenchError
+from sdabench.engine.runs import TRAININGS, delete_weights
+from sdabench.errors import DataError, ExitCode, OutputError, SdabenchError
 from sdabench.evidence.records import Failure, Record, append_lines, read_lines
 
 LOGS = "logs"
-PYTHON = (sys.executable, "-P")  # -P: no module of the current directory gets in
 _FATAL: dict[str, type[SdabenchError]] = {error.__name__: error for error in (DataError, OutputError)}
 
 
@@ -30,15 +22,18 @@ class Watcher:
 
     def begins(self, job: Job) -> None: ...
 
+    def is_at(self, job: Job, place: str) -> None: ...
+
+    def stops(self, job: Job, cause: str) -> None: ...
+
     def ends(self, job: Job, records: Sequence[Record]) -> None: ...
 
 
 @dataclass(frozen=True)
 class _Running:
     job: Job
-    process: "subprocess.Popen[bytes]"
+    process: Process
     before: int  # its records so far
-    log: Path | None  # where it says what it has to say, if it is not alone
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,7 @@ class Suite:
     output: Path
     keep_checkpoints: bool = False
     at_once: int = 1
+    launcher: Launcher = field(default_factory=Local)
 
     def done(self) -> dict[str, Record]:
         """The valid records that earlier runs left for these jobs, by their questions; the latest of each."""
@@ -68,6 +64,10 @@ class Suite:
         """How many of these are at work at a time."""
         return max(1, min(self.at_once, len(jobs)))
 
+    def logs(self, jobs: Sequence[Job]) -> bool:
+        """Whether these write what they have to say into ``logs/``, instead of to this terminal."""
+        return self.lanes(jobs) > 1 or not self.launcher.attached
+
     def run(self, watcher: Watcher | None = None) -> list[Record]:
         """Does what has no valid record yet; a job that fails gets a record that says why.
 
@@ -78,7 +78,8 @@ class Suite:
             The records of each job, in their order.
 
         Raises:
-            KeyboardInterrupt: a signal; what was being trained has a checkpoint.
+            KeyboardInterrupt: a signal, to this process or to a job; what was being trained has a
+                checkpoint, or goes on if the launcher's processes are not attached.
             DataError: the dataset is damaged, which no other network would change.
             SdabenchError: another run holds the folder, or it cannot be written.
         """
@@ -97,63 +98,61 @@ class Suite:
 
     def _do(self, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, list[Record]]]:
         """Each job with its records, as they end; an error, or a signal, is passed on to all of them."""
-        queue, running = deque(jobs), list[_Running]()
+        queue, running, stopped = deque(jobs), list[_Running](), False
         try:
             while queue or running:
                 while queue and len(running) < self.lanes(jobs):
                     watcher.begins(queue[0])
-                    running.append(self._start(queue.popleft(), self.lanes(jobs)))
-                ended = _first_to_end(running)
+                    running.append(self._start(queue.popleft(), jobs))
+                    if (place := running[-1].process.place) is not None:
+                        watcher.is_at(running[-1].job, place)
+                ended = self._first_to_end(running)
                 running.remove(ended)
+                if ended.process.poll() == ExitCode.STOPPED:
+                    if self.launcher.attached:
+                        raise KeyboardInterrupt
+                    stopped = True  # which says nothing of the others
+                    watcher.stops(ended.job, ended.process.cause())
+                    continue
                 records = self._conclude(ended)
                 watcher.ends(ended.job, records)
                 yield ended.job, records
-        except BaseException:
-            for each in running:
-                each.process.terminate()  # it may finish its step and save
-            for each in running:
-                each.process.wait()
+        except BaseException as error:
+            end = self.launcher.stop if isinstance(error, (DataError, OutputError)) else self.launcher.leave
+            end([each.process for each in running])
             raise
-        finally:
-            for each in running:
-                each.process.kill()  # a second signal does not wait
+        if stopped:
+            raise KeyboardInterrupt
 
-    def _start(self, job: Job, lanes: int) -> _Running:
+    def _start(self, job: Job, jobs: Sequence[Job]) -> _Running:
         before = len(self._records_of(job))
         name = f"{job.model}-{job.questions[0].question[:12]}.log"
-        log = self.output / LOGS / name if lanes > 1 else None
-        command = [*PYTHON, "-m", "sdabench", *job.command(self.output)]
-        with _opened(log) as stderr:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                env=own_environment(lanes),
-                process_group=0,
-            )
-        return _Running(job, process, before, log)
+        log = self.output / LOGS / name if self.logs(jobs) else None
+        return _Running(job, self.launcher.start(job, self.output, log, self.lanes(jobs)), before)
+
+    def _first_to_end(self, running: Sequence[_Running]) -> _Running:
+        while True:
+            for each in running:
+                if each.process.poll() is not None:
+                    return each
+            self.launcher.pause([each.process for each in running])
 
     def _conclude(self, ended: _Running) -> list[Record]:
-        job, status = ended.job, ended.process.returncode
-        if status == ExitCode.STOPPED:
-            raise KeyboardInterrupt
+        job = ended.job
         new = self._records_of(job)[ended.before :]
         if not new:
             job.source.read(job.split.split, job.task)  # if the dataset is gone, that is the error
-            message = _cause(status)
-            if ended.log is not None:
-                message += f" (--jobs 1 may help; what it said is in {ended.log})"
-            new = [each.failed(Failure(kind="crash", message=message)) for each in job.questions]
+            failure = Failure(kind="crash", message=ended.process.cause())
+            new = [each.failed(failure) for each in job.questions]
             append_lines(self.output / RECORDS, [record.as_json() for record in new])
-        if (failure := new[-1].failure) is not None and failure.kind in _FATAL:
-            raise _FATAL[failure.kind](failure.message)
+        if (failed := new[-1].failure) is not None and failed.kind in _FATAL:
+            raise _FATAL[failed.kind](failed.message)
         return new
 
     def _tidy(self, job: Job) -> None:
         """Deletes what a training needed only until its record was written."""
         if isinstance(job, TrainingJob) and not self.keep_checkpoints:
-            for path in trained_weights(self.output / TRAININGS / job.name):
-                path.unlink()
+            delete_weights(self.output / TRAININGS / job.name)
 
     def _records_of(self, job: Job) -> list[Record]:
         return [
@@ -161,45 +160,3 @@ class Suite:
             for record in read_lines(self.output / RECORDS, Record)
             if (record.model, record.seed) == (job.model, job.seed)
         ]
-
-
-def _opened(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
-    if log is None:
-        return nullcontext()
-    try:
-        log.parent.mkdir(exist_ok=True)
-        return log.open("ab")
-    except OSError as error:
-        raise OutputError(f"cannot write {log}: {error.strerror}; name another --output") from None
-
-
-def _first_to_end(running: Sequence[_Running]) -> _Running:
-    if len(running) == 1:
-        running[0].process.wait()
-    while True:
-        for each in running:
-            if each.process.poll() is not None:
-                return each
-        time.sleep(0.05)
-
-
-def own_environment(at_once: int = 1) -> dict[str, str]:
-    """The environment for a network's process: this very package, and its share of the cores."""
-    shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(cores(shared_by=at_once))}
-    own = str(Path(sdabench.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
-    suite = {PART_OF_SUITE: str(os.getpid()), NETWORKS_AT_ONCE: str(at_once)}
-    return shared | os.environ | {"PYTHONPATH": path} | suite
-
-
-def _cause(status: int) -> str:
-    """Why a process ended without a record."""
-    if status >= 0:
-        return f"the process ended with exit code {status} before it could write a record"
-    name = signal.Signals(-status).name
-    hint = (
-        ", most often for want of memory: try a smaller --batch-size, or --accumulate"
-        if name == "SIGKILL"
-        else ""
-    )
-    return f"the process was ended by {name}{hint}"

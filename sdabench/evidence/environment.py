@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import sdabench
-from sdabench.errors import NETWORKS_AT_ONCE
 from sdabench.paths import checkout_dir
+from sdabench.processes import NETWORKS_AT_ONCE
 
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
@@ -29,6 +29,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
         "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if cuda else False,
     }
 

@@ -1,6 +1,7 @@
 """Records: one stored result each, in append-only JSON lines."""
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,6 +53,7 @@ class Training(Part):
     """How a training went. Losses are means over images; the last is that of the last epoch.
 
     ``fits`` says whether the last loss fell below the recipe's limit, and is None where it has none.
+    Each batch was computed in so many ``parts``, with batch norms of their own, by so many ``processes``.
     ``learning_rate`` is that of the batch, before any schedule. ``frozen`` says whether a detector's stem,
     first stage and statistics of batch norms stayed as they were.
     """
@@ -65,6 +67,8 @@ class Training(Part):
     images_per_second: float
     skipped_images: int = 0
     resumed: int = 0
+    processes: int = 1
+    parts: int | None = None
     seeds: list[int]
     learning_rate: float | None = None
     frozen: bool | None = None
@@ -96,6 +100,7 @@ class Record(Part):
     weights: Weights
     seed: int | None = None
     batch_size: int | None = None
+    fitted_batch_size: int | None = None  # what the memory allowed, if less
     recipe: dict[str, Any] | None = None
     train_dataset: DatasetInfo | None = None
     backbone: Weights | None = None  # what a detector's training began with
@@ -174,6 +179,8 @@ def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         line = b"".join(json.dumps(item, allow_nan=False).encode() + b"\n" for item in items)
         with path.open("ab+", buffering=0) as file:
+            with suppress(OSError):  # not every network file system has locks
+                fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed: other nodes write to it too
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(size - 1)

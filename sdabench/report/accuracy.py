@@ -215,7 +215,9 @@ def describe_metrics(record: Record) -> str:
         error = _error(value, record) if record.task == "classification" else ""
         words.append(f"{METRICS[key]} {value:.2f} %" + (f" ± {error}" if error else ""))
     what = {"detection": " boxes", "segmentation": " masks"}.get(record.task, "")
-    return f"{record.model}:{what} {', '.join(words)}, on {describe_dataset(record.dataset)}"
+    fitted = record.fitted_batch_size
+    memory = f"; only {fitted} of {record.batch_size} images at a time fitted into memory" if fitted else ""
+    return f"{record.model}:{what} {', '.join(words)}, on {describe_dataset(record.dataset)}{memory}"
 
 
 def describe_training(record: Record) -> str:

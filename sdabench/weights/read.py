@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file
@@ -12,6 +12,15 @@ from torch import Tensor
 from sdabench.errors import UsageError, WeightsError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+def load_plain(source: Path | BinaryIO) -> Any:
+    """Tensors (on the CPU) and plain values of a file; the only place that unpickles one.
+
+    Raises:
+        Exception: it holds anything else, or is damaged, which fails in ways that no list covers.
+    """
+    return torch.load(source, map_location="cpu", weights_only=True)
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -26,7 +35,7 @@ def read_checkpoint(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_plain(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than plain tensors, or is no checkpoint, and was not opened: {_reason(error)}"

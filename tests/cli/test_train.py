@@ -148,7 +148,7 @@ def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
     assert plan["at_once"] == 1
 
 
-@pytest.mark.parametrize(("door", "number"), [("train", signal.SIGTERM), ("run", signal.SIGINT)])
+@pytest.mark.parametrize(("door", "number"), [("train", signal.SIGUSR2), ("run", signal.SIGINT)])
 def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     textures, recipe, tmp_path, door, number
 ):
@@ -164,7 +164,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(output.rglob("metrics.jsonl")))
     assert stopped(process, number).endswith("the same command continues.\n")
-    assert len(list(output.rglob("checkpoint.pt"))) == 1
+    assert len(list(output.rglob("checkpoints/step-*.pt"))) == 1
     result = sdabench(*what, *options)
     assert result.returncode == 0, result.stderr
     assert "going on after epoch" in result.stderr
@@ -181,7 +181,7 @@ def test_a_killed_suite_leaves_a_checkpoint_and_continues(textures, recipe, tmp_
     wait_for(lambda: list(output.rglob("metrics.jsonl")))
     process.kill()
     process.wait()
-    wait_for(lambda: list(output.rglob("checkpoint.pt")))
+    wait_for(lambda: list(output.rglob("checkpoints/step-*.json")))
     [lock] = (output / "training").glob("*/.lock")
     with FileLock(lock, timeout=60):
         pass  # the network's process has ended

@@ -9,11 +9,10 @@ import torch
 from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save_file
 
-from sdabench import create_model
 from sdabench.data.source import DataSource
-from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.engine.evaluate import evaluate, evaluate_training, prepare_network
 from sdabench.engine.jobs import Machine, TrainingJob
+from sdabench.engine.predict import predict
 from sdabench.engine.runs import read_run
 from sdabench.engine.tasks.detection import Detection
 from sdabench.engine.train import train
@@ -36,27 +35,6 @@ RECIPE = {
     "validation": {"every_epochs": 0},
 }
 FASTER, MASK = "faster_rcnn_resnet50", "mask_rcnn_resnet50"
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    """Six images to train with, one of which has no annotation at all, and three others, one likewise."""
-    folder = tmp_path_factory.mktemp("detection") / "shapes"
-    write_detection(folder, DetectionPlan(categories=3, train=6, val=3, image_size=128))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    """Weights of a classifier; its norms have statistics of their own."""
-    torch.manual_seed(7)
-    network = create_model("resnet50", num_classes=2).train()
-    with torch.no_grad():
-        for _ in range(3):
-            network(torch.randn(4, 3, 64, 64))
-    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
-    save_file(network.state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +231,7 @@ class Finder(torch.nn.Module):
 def test_a_network_that_finds_everything_has_an_ap_of_100(shapes):
     job = job_on(shapes, FASTER, val_images=2).evaluation(None)  # the third has a box of no area
     finder = Finder(shapes, mistakes=False, masks=False)
-    predictions = Detection().predict(finder, job, torch.device("cpu"), lambda images: None)
+    predictions = predict(finder, job, torch.device("cpu"))
     values = list(predictions.metrics()["detection"].values())
     assert values == pytest.approx([100.0] * len(values))
     annotations = json.loads(original(shapes)[0].read_text())["annotations"]

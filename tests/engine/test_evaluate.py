@@ -11,9 +11,12 @@ from sdabench import create_model
 from sdabench.data.description import Preprocessing
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.source import DataSource
-from sdabench.engine.evaluate import evaluate, predict
+from sdabench.engine.evaluate import evaluate
 from sdabench.engine.jobs import EvaluationJob, Machine
+from sdabench.engine.predict import FittingBatch, predict
+from sdabench.engine.tasks.classification import Classification
 from sdabench.errors import DataError, SdabenchError
+from sdabench.report.accuracy import describe_metrics
 
 CPU = torch.device("cpu")
 
@@ -117,3 +120,63 @@ def test_outputs_that_are_not_finite_are_no_result(imagenet):
     network.fc.bias.data[5] = float("nan")
     with pytest.raises(SdabenchError, match="not finite"):
         predict(network, job_on(imagenet), CPU)
+
+
+class Small:
+    """As if memory held so many images at a time and no more."""
+
+    def __init__(self, limit, words):
+        self.limit, self.words, self.sizes = limit, words, []
+
+    def __call__(self, module, inputs):
+        self.sizes.append(len(inputs[0]))
+        if len(inputs[0]) > self.limit:
+            raise self.words
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(imagenet, network, error):
+    expected = predict(network, job_on(imagenet, batch_size=1), CPU)
+    memory, fitting = Small(2, error), FittingBatch(6)
+    hook = network.register_forward_pre_hook(memory)
+    try:
+        predictions = predict(network, job_on(imagenet, batch_size=6), CPU, fitting=fitting)
+    finally:
+        hook.remove()
+    assert memory.sizes == [6, 3, 2, 2, 2]
+    assert fitting.size == 2
+    assert torch.equal(predictions.top5, expected.top5)
+    assert torch.allclose(predictions.label_probability, expected.label_probability, rtol=1e-4)
+
+
+def test_what_fitted_is_recorded(imagenet, tmp_path, monkeypatch):
+    build = Classification.build
+
+    def with_little_memory(self, job):
+        built = build(self, job)
+        built.register_forward_pre_hook(Small(3, MemoryError()))
+        return built
+
+    monkeypatch.setattr(Classification, "build", with_little_memory)
+    [record] = evaluate(job_on(imagenet, batch_size=6), tmp_path)
+    assert (record.batch_size, record.fitted_batch_size) == (6, 3)
+    assert "only 3 of 6 images at a time fitted into memory" in describe_metrics(record)
+
+
+def test_other_errors_and_a_single_image_that_does_not_fit_are_errors(imagenet, network):
+    for limit, error, sizes in ((0, MemoryError("none"), [4, 2, 1]), (0, RuntimeError("a bug"), [4])):
+        memory = Small(limit, error)
+        hook = network.register_forward_pre_hook(memory)
+        try:
+            with pytest.raises(type(error), match=str(error)):
+                predict(network, job_on(imagenet), CPU)
+        finally:
+            hook.remove()
+        assert memory.sizes == sizes

@@ -16,12 +16,13 @@ from torchvision import transforms
 from sdabench import create_model
 from sdabench.data.images import TrainingImages, TrainingOrder, decode
 from sdabench.data.source import DataSource
+from sdabench.engine.checkpoints import Checkpoints
 from sdabench.engine.evaluate import evaluate_training
 from sdabench.engine.jobs import Machine, TrainingJob
 from sdabench.engine.runs import find_run, read_run
 from sdabench.engine.train import train
 from sdabench.engine.trainer import DivergedError, Trainer, load_training_batches
-from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
+from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.registry.recipes import ClassificationRecipe
 from tests.support import SAMPLE
 
@@ -36,11 +37,11 @@ RECIPE = {
 }
 
 
-def job_on(folder, workers=0, skip_broken=False, seed=0, **changes):
+def job_on(folder, workers=0, skip_broken=False, seed=0, model="resnet50", **changes):
     recipe = ClassificationRecipe.model_validate(RECIPE | changes)
     machine = Machine(workers=workers)
     return TrainingJob.of(
-        "resnet50",
+        model,
         DataSource("synthetic", folder),
         recipe,
         machine=machine,
@@ -275,14 +276,13 @@ def test_the_quirk_without_seed_draws_another_at_each_start(textures, tmp_path):
     assert seeds[0] != seeds[1]
 
 
-def test_the_quirk_of_resuming_leaves_the_momentum_behind(textures, tmp_path):
+def test_the_quirk_of_resuming_leaves_the_momentum_behind(textures):
     for forget in (False, True):
         job = job_on(textures, quirks={"resume_without_optimizer": forget})
         trainer = Trainer(job)
         trainer.take_step(next(load_training_batches(trainer)))
-        trainer.save(tmp_path / "c.pt")
         resumed = Trainer(job)
-        resumed.restore(tmp_path / "c.pt")
+        resumed.restore(trainer.state())
         assert same(resumed.network.state_dict(), trainer.network.state_dict())
         assert bool(resumed.optimizer.state) is not forget
 
@@ -315,14 +315,13 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(textures,
     assert "\n" not in str(caught.value)
     trainer = Trainer(job)
     [folder] = (tmp_path / "training").iterdir()
-    trainer.save(folder / "checkpoint.pt")
-    with pytest.raises(DivergedError, match=f"last good checkpoint is {folder}/checkpoint.pt"):
+    Checkpoints(folder).save(0, trainer.state())
+    with pytest.raises(DivergedError, match=f"last good checkpoint is in {folder}/checkpoints"):
         train(job, tmp_path)
     with torch.no_grad():
         trainer.network.fc.bias[0] = math.nan
     with pytest.raises(DivergedError, match="the weights are not finite"):
-        trainer.save(folder / "other.pt")
-    assert not (folder / "other.pt").exists()
+        trainer.state()
 
 
 def broken(textures, tmp_path):
@@ -343,31 +342,16 @@ def test_a_broken_image_stops_training_or_is_skipped_and_counted(textures, tmp_p
         train(job_on(folder, workers, skip_broken=True, batch_size=2), tmp_path / "c")
 
 
-def test_a_damaged_checkpoint_and_a_held_folder_are_clear_errors(textures, tmp_path):
-    job = job_on(textures)
-    with pytest.raises(KeyboardInterrupt):
-        train(job, tmp_path, StopsAfter(10))
-    [folder] = (tmp_path / "training").iterdir()
-    (folder / "checkpoint.pt").write_bytes(b"half")
-    with pytest.raises(SdabenchError, match=r"checkpoint.pt cannot be read .*; delete it"):
-        train(job, tmp_path)
+def test_a_held_folder_is_a_clear_error(textures, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdabench.engine.files.PATIENCE", 0.1)
+    folder = train(job_on(textures, epochs=1), tmp_path)
     with FileLock(folder / ".lock"), pytest.raises(SdabenchError, match="another training is writing to"):
-        train(job, tmp_path)
+        train(job_on(textures, epochs=1), tmp_path)
 
 
 def test_too_few_images_are_an_error(textures, tmp_path):
     with pytest.raises(DataError, match="holds 1 images, .* batch norms want 2 or more"):
         train(job_on(textures, train_images=1), tmp_path)
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last(textures, tmp_path):
-    trainer = Trainer(job_on(textures))
-    trainer.save(tmp_path / "c.pt")
-    before = (tmp_path / "c.pt").read_bytes()
-    (tmp_path / ".c.pt.part").symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="cannot write .*c.pt: No space left on device"):
-        trainer.save(tmp_path / "c.pt")
-    assert (tmp_path / "c.pt").read_bytes() == before
 
 
 def test_the_weights_of_a_run_are_found_by_its_folder_or_the_one_above(textures, tmp_path):

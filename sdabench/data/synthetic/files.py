@@ -42,7 +42,7 @@ class Manifest(BaseModel):
     """``dataset.json``: what was made, from which seed."""
 
     generator: str
-    task: str
+    task: DataTask
     seed: int
     classes: list[str]
     splits: dict[SplitName, SplitManifest]
@@ -51,25 +51,28 @@ class Manifest(BaseModel):
         (folder / MANIFEST).write_text(self.model_dump_json(indent=1) + "\n")
 
 
-def read_manifest(folder: Path, task: DataTask) -> Manifest:
+def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
     """What a generated dataset says of itself.
+
+    Args:
+        task: what it has to be for; any for None.
 
     Raises:
         UsageError: there is no such folder, or it was made for another task.
         DataError: it is no generated dataset.
     """
-    making = "sdabench data synth" + ("" if task == "classification" else f" --task {task}")
+    making = "sdabench data synth" + (" --task detection" if task == "detection" else "")
     if not folder.is_dir():
         raise UsageError(f"no dataset folder at {folder}; '{making} --out {folder}' makes one")
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError):
-        kind = "imagenet" if task == "classification" else "coco"
+        kind = "coco" if task == "detection" else "imagenet"
         raise DataError(
             f"{folder} is no generated dataset: its {MANIFEST} cannot be read; make one with "
             f"'{making} --out DIR', or say --data {kind}=PATH"
         ) from None
-    if manifest.task != task:
+    if task not in (None, manifest.task):
         raise UsageError(f"{folder} was made for {manifest.task}; '{making} --out DIR' makes one for {task}")
     return manifest
 

@@ -1,6 +1,6 @@
 """What training and evaluation have to know of a task: one module each, behind one protocol."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -11,17 +11,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from sdabench.data.images import collated
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
-from sdabench.engine.signals import leave_signals_to_the_parent
+from sdabench.engine.signals import ignore_signals
 from sdabench.errors import DataError, SdabenchError
 from sdabench.registry.schema import DataTask, Task
 
-Advance = Callable[[int], None]
 B = TypeVar("B")
 
 
 class AnyBatch(Protocol):
     """Images and what is wanted of them; ``skipped`` are the errors of images that were left out."""
 
+    @property
+    def indices(self) -> list[int]: ...
+    @property
+    def sha256(self) -> list[str]: ...
     @property
     def skipped(self) -> list[str]: ...
     def __len__(self) -> int: ...
@@ -85,10 +88,18 @@ class TaskEngine(Protocol):
         """The loss below which a network fits its training images, if the recipe asks for it."""
         ...
 
-    def predict(
-        self, network: nn.Module, job: EvaluationJob, device: torch.device, advance: Advance
-    ) -> Predictions:
-        """Runs the network, which is in evaluation mode and on its device, over all images once."""
+    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]: ...
+
+    def outputs(self, network: nn.Module, batch: Any, job: EvaluationJob) -> list[Any]:
+        """What the network says of each image of a batch, as plain values and tensors on the CPU.
+
+        Raises:
+            SdabenchError: it is not finite.
+        """
+        ...
+
+    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> Predictions:
+        """Of the outputs for all images, in their order, and the digests of their files."""
         ...
 
 
@@ -109,20 +120,25 @@ def load(
     pin: bool,
     skip_broken: bool = False,
     **order: Any,
-) -> Iterator[B]:
-    """The batches of a dataset; a broken file that is not skipped raises its error here."""
+) -> Generator[B | DataError]:
+    """The batches of a dataset; in place of one with a broken file that is not skipped its error.
+
+    To be closed: the loader's processes, which no signal ends, are ended by it.
+    """
     loader: DataLoader[Any] = DataLoader(
         images,
         num_workers=workers,
         collate_fn=partial(collated, batch_of, skip_broken),
         pin_memory=pin,
-        worker_init_fn=leave_signals_to_the_parent,
+        worker_init_fn=ignore_signals,
         **order,
     )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        if workers:  # not when an error's traceback is forgotten, which the end of this process may wait for
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def not_finite(job: EvaluationJob, path: str) -> SdabenchError:

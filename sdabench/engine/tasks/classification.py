@@ -19,7 +19,7 @@ from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
-from sdabench.engine.tasks import Advance, load, not_finite
+from sdabench.engine.tasks import not_finite
 from sdabench.metrics.topk import TopK
 from sdabench.models.build import create_model
 from sdabench.registry.recipes import ClassificationRecipe
@@ -87,35 +87,27 @@ class Classification:
         share = job.recipe.fit_below
         return None if share is None else share * math.log(job.train.classes)
 
-    def predict(
-        self, network: nn.Module, job: EvaluationJob, device: torch.device, advance: Advance
-    ) -> ClassPredictions:
-        split = cast(ImageSplit, job.split)
+    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]:
         assert isinstance(job.preprocessing, Preprocessing)
-        layout = torch.channels_last if job.channels_last else torch.contiguous_format
-        count = len(split.items)
-        top5 = torch.full((count, 5), -1)
-        probability = torch.full((count,), float("nan"))
-        sha256 = [""] * count
-        seen: list[int] = []
-        images = EvaluationImages(split, job.preprocessing)
-        pin = device.type == "cuda"
-        for batch in load(images, Batch.of, job.machine.workers, pin, batch_size=job.batch_size):
-            with torch.inference_mode(), autocast(device, job.precision):
-                logits = network(batch.to(device, layout).images).float()
-            if not logits.isfinite().all():
-                worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
-                raise not_finite(job, split.items[batch.indices[worst]].path)
-            indices = torch.tensor(batch.indices)
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices.cpu()
-            top5[indices, : best.shape[1]] = best
-            probability[indices] = logits.softmax(dim=1).cpu().gather(1, batch.labels[:, None])[:, 0]
-            for index, digest in zip(batch.indices, batch.sha256, strict=True):
-                sha256[index] = digest
-            seen += batch.indices
-            advance(len(batch.indices))
-        assert seen == list(range(count)), "every image is evaluated once"
-        return ClassPredictions(split, top5, probability, sha256)
+        return EvaluationImages(cast(ImageSplit, job.split), job.preprocessing)
+
+    def outputs(self, network: nn.Module, batch: Batch, job: EvaluationJob) -> list[tuple[list[int], float]]:
+        """The five best classes, and the probability of the right one."""
+        with autocast(batch.images.device, job.precision):
+            logits = network(batch.images).float()
+        if not logits.isfinite().all():
+            worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
+            raise not_finite(job, job.split.items[batch.indices[worst]].path)
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        probability = logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
+        return list(zip(best.tolist(), probability.tolist(), strict=True))
+
+    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> ClassPredictions:
+        top5 = torch.full((len(outputs), 5), -1)
+        best = torch.tensor([classes for classes, _ in outputs])
+        top5[:, : best.shape[1]] = best
+        probability = torch.tensor([probability for _, probability in outputs])
+        return ClassPredictions(cast(ImageSplit, job.split), top5, probability, sha256)
 
 
 def _recipe(job: TrainingJob) -> ClassificationRecipe:

@@ -21,7 +21,7 @@ from sdabench.data.description import Resizing
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
-from sdabench.engine.tasks import Advance, load, not_finite
+from sdabench.engine.tasks import not_finite
 from sdabench.metrics import IOU_TYPES, Evaluator
 from sdabench.metrics.coco import METRICS, score
 from sdabench.models.build import create_model
@@ -109,32 +109,31 @@ class Detection:
         share = job.recipe.fit_below
         return None if share is None else share * first_loss
 
-    def predict(
-        self, network: nn.Module, job: EvaluationJob, device: torch.device, advance: Advance
-    ) -> DetectionPredictions:
+    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]:
         split = cast(CocoSplit, job.split)
         split.check(masks="segmentation" in job.tasks)
-        results: list[dict[str, Any]] = []
-        sha256 = [""] * len(split.items)
-        seen: list[int] = []
-        images = DetectionImages(split, _resizing(job))
-        pin = device.type == "cuda"
-        batches = load(images, DetectionBatch.of, job.machine.workers, pin, batch_size=job.batch_size)
-        for batch in batches:
-            inputs = batch.to(device, torch.contiguous_format).images
-            try:
-                with torch.inference_mode(), autocast(device, job.precision):
-                    detections = network(inputs)
-            except FloatingPointError:
-                raise not_finite(job, split.items[batch.indices[0]].path) from None
-            for index, image, found in zip(batch.indices, inputs, detections, strict=True):
-                results += _entries(split, index, image, found)
-            for index, digest in zip(batch.indices, batch.sha256, strict=True):
-                sha256[index] = digest
-            seen += batch.indices
-            advance(len(batch))
-        assert seen == list(range(len(split.items))), "every image is evaluated once"
-        return DetectionPredictions(split, job.tasks, results, sha256, job.machine.evaluator)
+        return DetectionImages(split, _resizing(job))
+
+    def outputs(
+        self, network: nn.Module, batch: DetectionBatch, job: EvaluationJob
+    ) -> list[list[dict[str, Any]]]:
+        """An image's entries of a COCO results file."""
+        split = cast(CocoSplit, job.split)
+        try:
+            with autocast(batch.images[0].device, job.precision):
+                detections = network(batch.images)
+        except FloatingPointError:
+            raise not_finite(job, split.items[batch.indices[0]].path) from None
+        return [
+            _entries(split, index, image, found)
+            for index, image, found in zip(batch.indices, batch.images, detections, strict=True)
+        ]
+
+    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> DetectionPredictions:
+        results = [entry for of_image in outputs for entry in of_image]
+        return DetectionPredictions(
+            cast(CocoSplit, job.split), job.tasks, results, sha256, job.machine.evaluator
+        )
 
 
 def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tensor]) -> list[dict[str, Any]]:

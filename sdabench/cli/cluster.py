@@ -1,0 +1,158 @@
+"""Where the jobs of ``run`` are started: here, or on a cluster that Slurm manages."""
+
+import os
+import re
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdabench.cli.machine import choose_device
+from sdabench.engine.jobs import cores
+from sdabench.errors import UsageError
+
+if TYPE_CHECKING:
+    from sdabench.engine.launchers import Launcher
+
+LAUNCHERS = ("local", "slurm")
+CLUSTER_OF_TESTS = "SDABENCH_SLURM_CLUSTER"  # local: submitit's processes on this machine
+LEAST_MINUTES = 3  # Slurm gives notice 90 seconds before the end
+OURS = {
+    "array": "a job is one network",
+    "cpus-per-task": "say --cpus",
+    "error": "the logs are in OUTPUT/logs",
+    "gpus-per-node": "say --gpus",
+    "output": "the logs are in OUTPUT/logs",
+    "partition": "say --partition",
+    "time": "say --time",
+}
+
+
+class SlurmTime(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """As Slurm reads times: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; gives minutes, rounded up."""
+
+    name = "MINUTES|[D-]HH:MM:SS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", str(value)):
+            self.fail(f"'{value}' is no time of Slurm's: 90, 1:30:00 or 2-12:00:00", param, ctx)
+        days, dash, rest = ("", "", str(value)) if "-" not in str(value) else str(value).partition("-")
+        parts = [int(part) for part in rest.split(":")]
+        if dash or len(parts) == 3:  # begins with hours
+            hours, minutes, seconds = [*parts, 0, 0][:3]
+        else:
+            hours, (minutes, seconds) = 0, [*parts, 0][:2]
+        total = int(days or 0) * 1440 + hours * 60 + minutes + ceil(seconds / 60)
+        if total < LEAST_MINUTES:
+            self.fail(f"a job needs {LEAST_MINUTES} minutes: it saves 90 seconds before the end", param, ctx)
+        return total
+
+
+class SlurmOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A long option of ``sbatch``, without its dashes."""
+
+    name = "KEY[=VALUE]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str | bool]:
+        key, equals, words = str(value).removeprefix("--").partition("=")
+        key = key.replace("_", "-")
+        if not re.fullmatch(r"[a-z][a-z-]+", key) or (equals and not words):
+            self.fail(f"'{value}' is not KEY=VALUE, as in account=vision", param, ctx)
+        if key in OURS:
+            self.fail(f"'{key}' is not for this option: {OURS[key]}", param, ctx)
+        return key, words if equals else True
+
+
+CLUSTER = (
+    click.option(
+        "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True,
+        help="Where the networks run; slurm: each is a job, see docs/slurm.md.",
+    ),
+    click.option("--partition", help="Of Slurm.  [default: the cluster's]"),
+    click.option(
+        "--time", "minutes", type=SlurmTime(),
+        help="A Slurm job's limit; one that reaches it is queued again and goes on.  [default: 4:00:00]",
+    ),
+    click.option("--gpus", type=click.IntRange(min=0), help="Of each Slurm job.  [default: 1]"),
+    click.option(
+        "--cpus", type=click.IntRange(min=1),
+        help="Cores of each Slurm job.  [default: 8 for each GPU; without one 1]",
+    ),
+    click.option(
+        "--max-timeouts", type=click.IntRange(min=0),
+        help="How often a Slurm job goes on after its limit.  [default: 100]",
+    ),
+    click.option(
+        "--slurm-option", "slurm_options", type=SlurmOption(), multiple=True,
+        help="Any other option of sbatch: account, qos, constraint, mem, …",
+    ),
+)  # fmt: skip
+OPTIONS = ("partition", "minutes", "gpus", "cpus", "max_timeouts", "slurm_options")  # for Slurm alone
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a suite's jobs run, and what each finds there."""
+
+    launcher: "Launcher"
+    device: str
+    at_once: int | None  # None: all
+    sharing: int  # how many share the cores of a machine
+    nproc: int  # processes of each job
+    cpus: int | None  # of each process, where that is not this machine's to say
+
+
+def place_from(output: Path, at_once: int | None, options: dict[str, Any]) -> Place:
+    """What ``--launcher`` and the options of ``CLUSTER`` mean; takes these out of ``options``.
+
+    Raises:
+        UsageError: they do not go together, or there is no Slurm here.
+    """
+    launcher = options.pop("launcher")
+    given = {name: options.pop(name) for name in OPTIONS}
+    if launcher == "slurm":
+        return _on_slurm(output, options["device"], at_once, options["nproc"], **given)
+    for name, value in given.items():
+        if value not in (None, ()):
+            option = {"minutes": "time", "slurm_options": "slurm-option"}.get(name, name).replace("_", "-")
+            raise UsageError(f"--{option} is for --launcher slurm; leave it out, or say that")
+    from sdabench.engine.launchers import Local
+
+    nproc = options["nproc"]
+    device = choose_device(options["device"], nproc)
+    at_once = at_once or (min(cores(shared_by=nproc), 4) if device == "cpu" else 1)
+    return Place(Local(), device, at_once, sharing=at_once, nproc=nproc, cpus=None)
+
+
+def _on_slurm(
+    output: Path,
+    device: str | None,
+    at_once: int | None,
+    nproc: int,
+    gpus: int | None,
+    cpus: int | None,
+    slurm_options: tuple[tuple[str, str | bool], ...],
+    **given: Any,
+) -> Place:
+    """The device is not looked for here: what the nodes have is asked of Slurm."""
+    if device not in (None, "cpu", "cuda"):
+        raise UsageError(f"with --launcher slurm the device is cpu or cuda, not {device}")
+    if gpus is None:
+        gpus = 0 if device == "cpu" else 1
+    if device is not None and (device == "cuda") != (gpus > 0):
+        raise UsageError(f"--device {device} and --gpus {gpus} do not go together; one of them is enough")
+    if gpus and nproc not in (1, gpus):
+        raise UsageError(f"--gpus {gpus} gives each of as many processes one; leave out --nproc {nproc}")
+    nproc = gpus or nproc
+    cpus = cpus or (8 * gpus or nproc)
+
+    from sdabench.engine.slurm import Resources, Slurm
+
+    said = {name: value for name, value in given.items() if value is not None}
+    resources = Resources(gpus=gpus, cpus=cpus, processes=nproc, options=dict(slurm_options), **said)
+    launcher = Slurm(output, resources, os.environ.get(CLUSTER_OF_TESTS, "slurm"))
+    return Place(launcher, "cuda" if gpus else "cpu", at_once, 1, nproc, max(1, cpus // nproc))

@@ -1,0 +1,145 @@
+"""The options that say where and how to compute, which ``eval``, ``train`` and ``run`` share."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sdabench.engine.jobs import Machine, cores
+from sdabench.engine.torchrun import run_processes
+from sdabench.errors import ExitCode, UsageError
+from sdabench.metrics import EVALUATORS, Evaluator
+from sdabench.offline import OFFLINE, go_offline
+from sdabench.processes import launched_processes
+
+MACHINE = (
+    click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
+    click.option(
+        "--nproc", type=click.IntRange(min=1), default=1, show_default=True,
+        callback=lambda context, option, count: max(count, launched_processes()),
+        help="Processes that share the work by torchrun: one for each GPU.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=0), help="Loader processes, of each.  [default: as useful]"
+    ),
+    click.option(
+        "--deterministic", is_flag=True, help="The same bits each time, or an error; slower on a GPU."
+    ),
+    click.option(
+        "--checkpoint-every", "checkpoint_minutes", type=click.FloatRange(min=0), default=10,
+        show_default=True, metavar="MINUTES", help="What is lost at most when a process is killed.",
+    ),
+    click.option(
+        "--evaluator", type=click.Choice(EVALUATORS), default="pycocotools",
+        show_default=True, help="What computes a detector's AP.",
+    ),
+    click.option(
+        "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
+        callback=lambda context, option, offline: go_offline() if offline else None,
+        help="Never access the network: what tries to is an error.",
+    ),
+)  # fmt: skip
+FIELDS = ("device", "workers", "evaluator", "nproc", "deterministic", "checkpoint_minutes")
+
+
+def machine_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of them those that :func:`machine_from` wants."""
+    return {key: options.pop(key) for key in FIELDS}
+
+
+def machine_from(
+    images: int,
+    at_once: int = 1,
+    cpus: int | None = None,
+    *,
+    device: str | None,
+    workers: int | None,
+    evaluator: Evaluator,
+    nproc: int,
+    deterministic: bool,
+    checkpoint_minutes: float,
+) -> Machine:
+    """Where to compute; by default loader processes only where there are images enough to keep them busy.
+
+    Args:
+        at_once: how many networks share the cores.
+        cpus: of each process, if it is to run elsewhere: then ``device`` is not looked for here.
+    """
+    if evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
+        raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
+    default = min(8, cpus or cores(shared_by=at_once * nproc)) if images > 1000 else 0
+    return Machine(
+        device=choose_device(device, nproc) if cpus is None or device is None else device,
+        workers=default if workers is None else workers,
+        evaluator=evaluator,
+        processes=nproc,
+        deterministic=deterministic,
+        checkpoint_seconds=60 * checkpoint_minutes,
+    )
+
+
+def choose_device(name: str | None, processes: int = 1) -> str:
+    """The device that is asked for, if it is there; without a wish CUDA where it is, else the CPU.
+
+    Of several ``processes`` each has a CUDA device of its own.
+    """
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes > 1 and name.startswith("cuda"):
+        return _own_device(name, processes, torch.cuda.device_count())
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"'{name}' is no device; use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
+    return name
+
+
+def _own_device(name: str, processes: int, there: int) -> str:
+    if name != "cuda":
+        raise UsageError(f"--nproc {processes} takes a device for each process: --device cuda, not {name}")
+    if there < min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))):
+        raise UsageError(f"--nproc {processes} takes a GPU for each process, and torch sees {there}")
+    own = os.environ.get("LOCAL_RANK")
+    return name if own is None else f"cuda:{own}"
+
+
+def in_processes(count: int) -> None:
+    """Ends this process with what so many processes of the same command come to; within one of them, nothing.
+
+    Raises:
+        click.exceptions.Exit: with their exit code.
+    """
+    if count == 1 or launched_processes() > 1:
+        return
+    status = run_processes(sys.argv[1:], count)
+    if status == ExitCode.STOPPED:
+        raise KeyboardInterrupt
+    raise click.exceptions.Exit(status)
+
+
+@contextmanager
+def continued_by_the_same_command(
+    output: Path, remaining: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
+    """Says, when a signal ends the work, what is left of it: also what goes on elsewhere."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        elsewhere = remaining()
+        then = (
+            f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command continues"
+        )
+        raise KeyboardInterrupt(f"What is done is in {output}; {then}.") from None

@@ -1,0 +1,129 @@
+"""The checkpoints of a training: a file each, with a manifest that says what it has to contain."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sdabench.engine.files import writing
+from sdabench.errors import SdabenchError
+from sdabench.weights.read import load_plain
+
+FOLDER = "checkpoints"
+KEPT = 2
+
+
+class Manifest(BaseModel):
+    """What a checkpoint's file has to contain. It is written last: without it the file counts for nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    step: int
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Those in the folder of a training: the newest two, so that there is one if the newest is damaged."""
+
+    training: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.training / FOLDER
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Plain values and tensors, to the disk; older ones than the last two are deleted.
+
+        Raises:
+            OutputError: it cannot be written; those before are untouched.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        data = buffer.getbuffer()
+        path = self.folder / f"step-{step:09d}.pt"
+        sha256 = hashlib.sha256(data).hexdigest()
+        with writing(path) as file:
+            file.write(data)
+        manifest = Manifest(step=step, file=path.name, bytes=len(data), sha256=sha256)
+        with writing(path.with_suffix(".json")) as file:
+            file.write(manifest.model_dump_json().encode())
+        for old in self._files()[KEPT:]:
+            _delete(old)
+
+    def newest(self, say: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
+        """The state of the newest checkpoint that is whole; None if there never was one.
+
+        Args:
+            say: called with a line for each that is not.
+
+        Raises:
+            SdabenchError: there are some, and none of them is whole.
+        """
+        damaged = 0
+        for path in self._files():
+            try:
+                state = _read(path)
+            except Exception as error:  # a damaged file fails in ways that no list of errors covers
+                reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
+                say(f"{path} is damaged ({reason}), and is passed over")
+                damaged += 1
+            else:
+                if damaged:
+                    say(f"going on from {path.name}, the one before")
+                return state
+        if damaged:
+            raise SdabenchError(
+                f"no checkpoint in {self.folder} is whole; restore one, or delete {self.training} to train "
+                "from the start"
+            )
+        return None
+
+    def delete(self) -> None:
+        """All of them, once the training is over."""
+        for path in self._files():
+            _delete(path)
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def __bool__(self) -> bool:
+        return bool(self._files())
+
+    def _files(self) -> list[Path]:
+        """The newest first; also those that were cut short before their manifest was written."""
+        return sorted(self.folder.glob("step-*.pt"), reverse=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint's file.
+
+    Raises:
+        OSError, ValueError: it is not what its manifest says.
+    """
+    manifest_file = path.with_suffix(".json")
+    if not manifest_file.exists():
+        raise ValueError("it has no manifest: the process was ended while it wrote this")
+    try:
+        manifest = Manifest.model_validate_json(manifest_file.read_bytes())
+    except ValidationError:
+        raise ValueError("its manifest cannot be read") from None
+    data = path.read_bytes()
+    if len(data) != manifest.bytes:
+        raise ValueError(f"{len(data):,} bytes, and its manifest says {manifest.bytes:,}")
+    if hashlib.sha256(data).hexdigest() != manifest.sha256:
+        raise ValueError("its sha256 is not that of its manifest")
+    state: dict[str, Any] = load_plain(io.BytesIO(data))
+    return state
+
+
+def _delete(path: Path) -> None:
+    path.with_suffix(".json").unlink(missing_ok=True)  # first: a file without it counts for nothing
+    path.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""What has become of a job: asked of Slurm for all jobs of the user at once, and not too often."""
+
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sdabench.errors import SdabenchError
+
+FINAL = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"}
+    | {"OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"}
+)
+UNKNOWN = "UNKNOWN"  # Slurm forgets a job minutes after its end, unless it has a database
+ENDED = FINAL | {UNKNOWN}
+
+
+class Queue(Protocol):
+    """``settle`` is how long a state that is an end must last until it is one, in seconds.
+
+    A job that is queued again passes through such a state, and a shared file system is late with its files.
+    """
+
+    @property
+    def settle(self) -> float: ...
+    def state(self, job_id: str) -> str:
+        """Slurm's word for the job's state, or ``UNKNOWN``."""
+        ...
+
+
+@dataclass
+class SlurmQueue:
+    """By ``squeue``, and for what that has forgotten by ``sacct``, where Slurm keeps accounts."""
+
+    every: float = 10.0  # seconds between two questions
+    settle: float = 15.0
+    _states: dict[str, str] = field(default_factory=dict)
+    _asked: float | None = None
+
+    def state(self, job_id: str) -> str:
+        """The state, at most ``every`` seconds old.
+
+        Raises:
+            SdabenchError: Slurm has not answered, not even once.
+        """
+        fresh = self._asked is not None and time.monotonic() - self._asked < self.every
+        if not fresh or job_id not in self._states:
+            self._ask()
+        if job_id not in self._states:
+            self._states[job_id] = _accounted(job_id)
+        return self._states[job_id]
+
+    def _ask(self) -> None:
+        command = ["squeue", f"--user={os.getuid()}", "--states=all", "--noheader", "--format=%i %T"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            self._states = dict(line.split(maxsplit=1) for line in answer.stdout.splitlines())
+        elif self._asked is None:
+            said = " ".join(answer.stderr.split())
+            raise SdabenchError(f"Slurm does not answer: {said}; try the same command again")
+        self._asked = time.monotonic()
+
+
+def _accounted(job_id: str) -> str:
+    """``CANCELLED by 1000`` is CANCELLED."""
+    if shutil.which("sacct") is None:
+        return UNKNOWN
+    command = ["sacct", f"--jobs={job_id}", "--allocations", "--noheader", "--parsable2", "--format=State"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return next(iter(answer.stdout.split()), UNKNOWN)
+
+
+@dataclass(frozen=True)
+class LocalQueue:
+    """The same of processes here, as submitit's local executor starts them: what is gone was cancelled."""
+
+    settle: float = 0.0
+
+    def state(self, job_id: str) -> str:
+        number = int(job_id)
+        try:
+            if os.waitpid(number, os.WNOHANG)[0]:  # a child that has ended is there until it is waited for
+                return "CANCELLED"
+        except ChildProcessError:
+            pass
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            return "CANCELLED"
+        return "RUNNING"
+
+
+def queue_of(cluster: str) -> Queue:
+    return SlurmQueue() if cluster == "slurm" else LocalQueue()

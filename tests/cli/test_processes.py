@@ -1,0 +1,95 @@
+"""Several processes by the command line: ``--nproc``, which starts torchrun, and torchrun itself."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.test_train import RECIPE, records, wait_for
+from tests.engine.test_train import broken
+from tests.support import sdabench, stopped
+
+
+@pytest.fixture
+def options(textures, tmp_path):
+    """Of a training of thirty epochs with two steps each."""
+    recipe = tmp_path / "quick.yaml"
+    recipe.write_text(RECIPE.replace("epochs: 2", "epochs: 30").replace("fit_below: 100.0", ""))
+    return ["--data", f"synthetic={textures}", "--recipe", str(recipe), "--workers", "1"]
+
+
+def steps(output):
+    return sum(len(path.read_text().splitlines()) for path in output.glob("training/*/metrics.jsonl"))
+
+
+def test_two_processes_are_stopped_go_on_and_speak_with_one_voice(options, tmp_path):
+    output = tmp_path / "out"
+    command = ["train", "resnet50", *options, "--output", str(output), "--nproc", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sdabench", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: steps(output) > 1)
+    said = stopped(process, signal.SIGUSR2)
+    assert said.endswith("the same command continues.\n")
+    assert "Warning" not in said
+    assert len(list(output.rglob("checkpoints/step-*.json"))) == 1
+    result = sdabench(*command, "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("going on after epoch") == 1
+    training = json.loads(result.stdout)["training"]
+    assert (training["processes"], training["parts"], training["resumed"]) == (2, 2, 1)
+    assert training["steps"] == 60
+    assert len(records(output)) == 1
+
+
+def test_the_exit_code_is_that_of_the_processes(options, textures, tmp_path):
+    folder, path = broken(textures, tmp_path)
+    options = [option.replace(str(textures), str(folder)) for option in options]
+    result = sdabench("train", "resnet50", *options, "--output", tmp_path / "out", "--nproc", 2)
+    assert result.returncode == 4
+    assert result.stderr.count("Error:") == 1
+    assert path.name in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [(["--device", "cuda"], "takes a GPU for each process"), (["--device", "cuda:0"], "say --device cuda|: --device cuda, not")],
+)  # fmt: skip
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_more_processes_than_gpus_are_refused(options, tmp_path, extra, words):
+    result = sdabench("train", "resnet50", *options, "--output", tmp_path, "--nproc", 2, *extra)
+    assert result.returncode == 2
+    assert pytest.importorskip("re").search(words, result.stderr)
+
+
+@pytest.mark.slow
+def test_torchrun_begins_anew_from_the_last_checkpoint_when_a_process_dies(options, tmp_path):
+    """Elastic restart: the second of two processes is killed once there is a checkpoint."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def torchrun(output):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command += ["--max-restarts=1", "-m", "sdabench", "train", "resnet50", *options]
+        command += ["--output", str(output), "--checkpoint-every", "0"]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    assert torchrun(whole).wait() == 0
+    disturbed = torchrun(killed)
+    wait_for(lambda: list(killed.rglob("checkpoints/step-*.json")))
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(disturbed.pid)], capture_output=True, text=True, check=True)  # fmt: skip
+    os.kill(int(listing.stdout.split()[-1]), signal.SIGKILL)
+    _, said = disturbed.communicate()
+    assert disturbed.returncode == 0, said
+    assert "going on after epoch" in said
+    first, second = (load_file(next(output.rglob("model.safetensors"))) for output in (whole, killed))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert records(killed)[-1]["training"]["resumed"] == 1

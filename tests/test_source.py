@@ -1,0 +1,50 @@
+"""Promises that only the source can show."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import sdabench
+
+SOURCES = sorted(Path(sdabench.__file__).parent.rglob("*.py"))
+# What unpickles, or runs what it reads.
+LOADERS = {
+    "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open",
+    "joblib.load", "dill.load", "torch.jit.load", "torch.hub.load", "torch.package.PackageImporter",
+    "yaml.unsafe_load", "yaml.full_load", "torch.load", "eval", "exec",
+}  # fmt: skip
+
+
+def calls(path):
+    """The dotted name of each call in a file, and its keywords."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {keyword.arg: keyword.value for keyword in node.keywords}
+
+
+def loads(path):
+    return [(name, keywords) for name, keywords in calls(path) if name in LOADERS]
+
+
+def test_one_place_unpickles_and_it_takes_weights_only():
+    found = {(path.name, name) for path in SOURCES for name, _ in loads(path)}
+    assert found == {("read.py", "torch.load")}
+    [path] = [path for path in SOURCES if loads(path)]
+    [(_, keywords)] = loads(path)
+    assert ast.literal_eval(keywords["weights_only"]) is True
+
+
+@pytest.mark.parametrize("name", ["np.load", "numpy.load"])
+def test_arrays_are_never_read_with_objects_in_them(name):
+    assert not [path for path in SOURCES for call, keywords in calls(path) if call == name and keywords]
+
+
+def test_no_name_is_taken_out_of_a_module_to_load_by():
+    """``from pickle import loads`` would hide from the test above."""
+    hidden = {name.split(".")[-1] for name in LOADERS if "." in name} - {"open"}
+    modules = {name.rpartition(".")[0] for name in LOADERS if "." in name}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                assert not {alias.name for alias in node.names} & hidden, path
