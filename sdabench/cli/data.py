@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from sdabench.cli.options import progress
+from sdabench.cli.verify import command as verify
 
 EPILOG = """\b
 Examples:
@@ -17,7 +18,10 @@ Examples:
 
 @click.group("data")
 def command() -> None:
-    """Generate datasets."""
+    """Generate datasets, and verify them."""
+
+
+command.add_command(verify)
 
 
 @command.command("synth", epilog=EPILOG)

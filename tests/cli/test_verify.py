@@ -1,0 +1,308 @@
+"""``sdabench data verify``, run as a user runs it: what it prints, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+
+from sdabench import create_model
+from sdabench.data.description import Preprocessing
+from sdabench.data.imagenet import class_indices, read_imagenet
+from sdabench.data.images import EvaluationImages
+from sdabench.data.synthetic import write_dataset
+from sdabench.data.synthetic.classification import ClassificationPlan
+from sdabench.data.synthetic.detection import DetectionPlan
+from sdabench.hashing import sha256_of_file
+from tests.support import make_imagenet, sdabench, stopped
+
+
+def verify(source, *options):
+    return sdabench("data", "verify", source, *options)
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def failed(result, code, *said):
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    for word in said:
+        assert word in line
+
+
+def test_help_has_examples_and_the_exit_codes():
+    result = verify("-h")
+    assert result.returncode == 0
+    assert "Examples:" in result.stdout
+    assert "Exit codes: 0 sound" in result.stdout
+
+
+def test_a_sound_part_is_fine_and_says_that_it_is_a_part(imagenet):
+    result = verify(f"imagenet={imagenet}")
+    assert (result.returncode, result.stderr) == (0, "")
+    page = words(result.stdout)
+    for said in (
+        f"imagenet val {imagenet}/val",
+        "images 6, all decoded",
+        "classes 3 of 1,000, 2 images each",
+        "missing n01443537, n01484850, n01491361 and 994 more",
+        "modes RGB 6",
+        "official no: an accuracy on it may not stand beside the paper's",
+        "Note: 50,000 of 50,000 official images are missing",
+        "n01440764/n01440764_0.JPEG is no official name",
+        "and 3 more; --json names all",
+    ):
+        assert said in page
+
+
+def test_a_part_that_is_claimed_to_be_the_whole_ends_with_4(imagenet):
+    result = verify(f"imagenet={imagenet}", "--complete")
+    failed(result, 4, "val: 50,000 of 50,000 official images are missing", "the first of 3 errors")
+    assert "classes 3 of 1,000" in words(result.stdout)
+
+
+def test_the_fingerprint_is_that_of_a_record(imagenet):
+    source = f"imagenet={imagenet}"
+    wrong = verify(source, "--fingerprint", "0" * 64, "--json")
+    split = read_imagenet(imagenet)
+    right = split.describe([sha256_of_file(split.root / item.path) for item in split.items])
+    failed(wrong, 4, "the fingerprint is not the one that is claimed", right.fingerprint_sha256)
+    assert json.loads(wrong.stdout)["splits"][0]["dataset"] == right.model_dump(mode="json")
+    assert verify(source, "--fingerprint", right.fingerprint_sha256.upper()).returncode == 0
+
+
+def spoil(imagenet, broken):
+    folder = imagenet / "val/n01440764"
+    for number in range(broken):
+        (folder / f"broken_{number:02d}.JPEG").write_text(f"no image {number}")
+
+
+def test_all_broken_files_are_named_up_to_twenty_and_all_in_json(imagenet):
+    spoil(imagenet, 23)
+    result = verify(f"imagenet={imagenet}", "--workers", 3)
+    failed(result, 4, "val: 23 files are broken: restore")
+    assert result.stderr.count("\n") == 1
+    assert "images 29, 23 of them broken" in words(result.stdout)
+    assert result.stdout.count("is no image\n") == 20
+    assert "n01440764/broken_19.JPEG is no image\n" in result.stdout
+    assert "  and 3 more; --json names all\n" in result.stdout
+    result = verify(f"imagenet={imagenet}", "--json")
+    failed(result, 4, "23 files are broken")
+    data = json.loads(result.stdout)
+    assert data["sound"] is False
+    assert data["probe"] is None
+    [broken] = [remark for remark in data["splits"][0]["remarks"] if remark["kind"] == "broken"]
+    assert broken["about"][22] == {"path": "n01440764/broken_22.JPEG", "what": "is no image"}
+
+
+def test_training_images_among_those_for_validation_are_a_warning(imagenet):
+    (imagenet / "train").mkdir()
+    (imagenet / "train/n01440764").symlink_to(imagenet / "val/n01440764")
+    result = verify(f"imagenet={imagenet}")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "imagenet train" in result.stdout
+    assert "Warning: 2 files for validation are among the training images too: leakage" in result.stdout
+    data = json.loads(verify(f"imagenet={imagenet}", "--json").stdout)
+    assert [split["dataset"]["split"] for split in data["splits"]] == ["train", "val"]
+    assert (data["sound"], data["remarks"][0]["kind"]) == (True, "leakage")
+
+
+def test_coco_is_verified_by_its_annotations(coco):
+    result = verify(f"coco={coco}")
+    assert (result.returncode, result.stderr) == (0, "")
+    page = words(result.stdout)
+    assert "annotations 5, of which crowds 2; images without any 1" in page
+    assert "categories 2 of 3 have an annotation" in page
+    assert "an AP on it may not stand" in page
+    Image.new("RGB", (61, 50)).save(coco / "val2017/000000000040.jpg")
+    result = verify(f"coco={coco}")
+    failed(result, 4, "1 file is broken")
+    assert "000000000040.jpg has 61x50 pixels, and its annotations say 60x50" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("plan", "part"),
+    [(ClassificationPlan(2, 3, 2, 32), "val"), (DetectionPlan(2, 3, 2, 128), "val2017")],
+)
+def test_generated_data_are_what_was_made_or_exit_4(tmp_path, plan, part):
+    folder = tmp_path / "made"
+    write_dataset(folder, plan)
+    image = sorted((folder / part).rglob("*.*"))[-1]
+    data = bytearray(image.read_bytes())
+    data[-20] ^= 0x0F  # decodes all the same
+    image.write_bytes(data)
+    result = verify(f"synthetic={folder}")
+    failed(result, 4, "val: the images are not those that were made")
+    assert "data are generated, and no official set" in result.stdout
+    assert "Error" not in result.stdout.partition("synthetic val")[0]  # those for training are
+
+
+def test_what_cannot_be_meant_is_a_usage_error(imagenet, coco, textures):
+    source = f"imagenet={imagenet}"
+    failed(verify("imagenet"), 2, "is not imagenet=PATH, coco=PATH")
+    failed(verify(f"imagenet={imagenet}/nowhere"), 2, "no dataset folder at")
+    failed(verify(source, "--split", "train"), 2, "no dataset folder at")
+    failed(verify(source, "--fingerprint", "abc"), 2, "--fingerprint abc is no sha256")
+    failed(verify(f"synthetic={textures}", "--fingerprint", "0" * 64), 2, "is of one split")
+    failed(verify(source, "--probe", "resnet50"), 2, "--probe and --weights go together")
+    failed(verify(source, "--weights", "x.pth"), 2, "--probe and --weights go together")
+    probe = ("--weights", "x.pth", "--probe")
+    failed(verify(source, *probe, "resnet51"), 2, "resnet50")
+    failed(verify(source, *probe, "faster_rcnn_resnet50"), 2, "for classification")
+    failed(verify(f"coco={coco}", *probe, "resnet50"), 2, "for classification")
+    failed(verify(f"imagenet={imagenet.parent}/coco"), 4, "is not one of ImageNet's 1000 wnids")
+
+
+def test_an_empty_folder_is_one_clear_line(tmp_path):
+    (tmp_path / "val").mkdir()
+    result = verify(f"imagenet={tmp_path}")
+    failed(result, 4, f"{tmp_path}/val holds no images")
+    assert result.stdout == ""
+
+
+def processes_of(group):
+    """The ids of a group's processes."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid="], capture_output=True, text=True, check=True)
+    pairs = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pgid, pid in pairs if int(pgid) == group]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_its_processes(tmp_path, number):
+    folder = tmp_path / "val/n01440764"
+    folder.mkdir(parents=True)
+    large = folder / "0.JPEG"
+    Image.effect_noise((1000, 1000), 60).convert("RGB").save(large)
+    for copy in range(1, 2000):  # some minutes of work
+        os.link(large, folder / f"{copy}.JPEG")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sdabench", "data", "verify", f"imagenet={tmp_path}", "--workers", "2"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(processes_of(process.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    started = time.monotonic()
+    stopped(process, number)
+    assert time.monotonic() - started < 30
+    assert processes_of(process.pid) == []
+
+
+COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "white", "grey", "orange", "brown")
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """Ten of ImageNet's classes, each of a colour, and weights by which a ResNet-50 tells them.
+
+    Its body is random. Its classifier is fitted to the features by least squares, without iterations.
+    """
+    root = tmp_path_factory.mktemp("colours")
+    indices = dict(list(class_indices().items())[100:110])
+    for wnid, colour in zip(indices, COLOURS, strict=True):
+        folder = root / "val" / wnid
+        folder.mkdir(parents=True)
+        for number in range(5):
+            image = Image.new("RGB", (64, 64), colour)
+            ImageDraw.Draw(image).ellipse((8 * number, 10, 8 * number + 20, 30), fill="black")
+            image.save(folder / f"{number}.JPEG")
+    torch.manual_seed(0)
+    network = create_model("resnet50").eval()
+    split = read_imagenet(root)
+    images = EvaluationImages(split, Preprocessing.at(32))
+    batch = torch.stack([images[index].image for index in range(len(split.items))])
+    with torch.inference_mode():
+        features = network.forward_head(network.forward_features(batch), pre_logits=True)
+    labels = torch.tensor([item.label for item in split.items])
+    wanted = torch.nn.functional.one_hot(labels, 1000).double()
+    weight = torch.linalg.lstsq(features.double(), wanted, driver="gelsd").solution.T
+    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    state["fc.weight"], state["fc.bias"] = weight.float().contiguous(), torch.zeros(1000)
+    return root, state
+
+
+def probed(colours, tmp_path, change=None, *options):
+    root, state = colours
+    state = dict(state)
+    if change:
+        state["fc.weight"] = change(state["fc.weight"]).contiguous()
+    save_file(state, tmp_path / "weights.safetensors")
+    return verify(
+        f"imagenet={root}", "--probe", "resnet50", "--weights", tmp_path / "weights.safetensors",
+        "--resolution", 32, "--device", "cpu", *options,
+    )  # fmt: skip
+
+
+def test_the_probe_tells_that_labels_are_in_the_order_of_the_weights(colours, tmp_path):
+    result = probed(colours, tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Labels: the labels are in the order of the weights: 100.0% of 50 images" in result.stdout
+    assert "10 of 10 classes are mostly predicted as themselves" in result.stdout
+
+
+def test_the_probe_tells_labels_that_are_shifted_by_one(colours, tmp_path):
+    result = probed(colours, tmp_path, lambda weight: weight.roll(1, 0))
+    failed(
+        result,
+        4,
+        "the labels seem shifted by -1: class folder",
+        "(index 100) is predicted as 101 (5 of 5 images)",
+    )
+    assert "images 50, all decoded" in words(result.stdout)
+
+
+def test_the_probe_tells_another_order_also_in_json(colours, tmp_path):
+    def otherwise(weight):
+        weight = weight.clone()
+        weight[100:110] = weight[[103, 100, 107, 101, 109, 102, 108, 104, 105, 106]]
+        return weight
+
+    result = probed(colours, tmp_path, otherwise, "--json")
+    failed(result, 4, "the labels are in another order: class folder")
+    data = json.loads(result.stdout)
+    assert data["sound"] is False
+    assert (data["probe"]["order"], data["probe"]["shift"]) == ("other", None)
+    predicted = [one["predicted"] for one in data["probe"]["taken_for"]]
+    assert predicted == [101, 103, 105, 100, 107, 108, 109, 102, 106, 104]
+
+
+def test_the_probe_of_random_weights_measures_nothing(colours, tmp_path):
+    result = probed(colours, tmp_path, lambda weight: torch.randn(weight.shape, generator=torch.Generator()))
+    failed(result, 5, "the predictions do not follow the classes")
+    assert "images 50, all decoded" in words(result.stdout)
+
+
+def test_weights_that_are_of_no_use_do_not_hide_the_report(colours, tmp_path):
+    result = probed(colours, tmp_path, lambda weight: weight * float("nan"))
+    failed(result, 1, "is not finite")
+    assert "images 50, all decoded" in words(result.stdout)
+
+
+def test_the_probe_leaves_out_broken_files(tmp_path):
+    write_dataset(tmp_path / "made", ClassificationPlan(2, 1, 4, 32))
+    root = make_imagenet(tmp_path / "imagenet", images=3)
+    spoil(root, 1)
+    save_file(create_model("resnet50").state_dict(), tmp_path / "weights.safetensors")
+    options = (
+        "--probe",
+        "resnet50",
+        "--weights",
+        tmp_path / "weights.safetensors",
+        "--resolution",
+        32,
+        "--json",
+    )
+    result = verify(f"imagenet={root}", *options)
+    failed(result, 4, "1 file is broken")
+    assert json.loads(result.stdout)["probe"]["images"] == 9
+    failed(verify(f"synthetic={tmp_path}/made", *options), 4, "does not fit 'resnet50'")  # of 2 classes
