@@ -69,11 +69,15 @@ def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessi
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
+    context = multiprocessing.get_context("fork")
+    ready = context.Semaphore(0)
+
     def begin(rank: int) -> None:
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.setpgid(0, 0)
         handle_signals()
+        ready.release()
         try:
             with joined("cpu"):
                 work()
@@ -84,10 +88,11 @@ def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessi
             os._exit(error.exit_code)
         os._exit(0)
 
-    context = multiprocessing.get_context("fork")
     begun = [context.Process(target=begin, args=(rank,)) for rank in range(processes)]
     for process in begun:
         process.start()
+    for _ in begun:
+        assert ready.acquire(timeout=60)  # from here on a signal is one that they expect
     return begun
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from importlib import import_module
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 import click
 
@@ -27,6 +27,19 @@ COMMANDS = {
     "doctor": "Is this machine fit to measure?",
     "cite": "BibTeX of a network's papers.",
 }
+
+
+class StoppedBySignalError(click.ClickException):
+    """A command that a signal has ended; of several processes the first one says so, or who started them."""
+
+    exit_code = ExitCode.STOPPED
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        if STARTED_BY not in os.environ and is_first_process():
+            click.echo(f"Stopped by a signal. {self.message}".rstrip(), err=True)
 
 
 class _LazyGroup(click.Group):
@@ -100,11 +113,10 @@ def main() -> NoReturn:
         if not isinstance(error, ToldByFirstError):
             click.echo(f"{_which_process()}Error: {error}", err=True)
         status = error.exit_code
-    except (KeyboardInterrupt, click.Abort) as error:
-        if STARTED_BY not in os.environ and is_first_process():
-            interrupt = error.__cause__ if isinstance(error, click.Abort) else error
-            click.echo(f"Stopped by a signal. {interrupt or ''}".rstrip(), err=True)
-        status = ExitCode.STOPPED
+    except (KeyboardInterrupt, click.Abort):
+        stopped = StoppedBySignalError()
+        stopped.show()
+        status = stopped.exit_code
     except (BrokenPipeError, SystemExit):  # the reader of a pipe has left, which click makes an exit
         _abandon_stdout()
         status = ExitCode.OK

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdabench.cli.machine import MACHINE, continued_by_the_same_command, in_processes
+from sdabench.cli.machine import MACHINE, done_together
 from sdabench.cli.options import ModelName, echo_records, json_option, progress, show
 from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
 from sdabench.data.coco import CocoSplit
 from sdabench.data.source import DataSource
 from sdabench.engine.jobs import EvaluationJob
-from sdabench.engine.signals import stop_requests
 from sdabench.errors import UsageError
 from sdabench.metrics import IOU_TYPES
-from sdabench.processes import is_first_process
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -81,19 +79,15 @@ def command(
     resolution = resolution or (run.recipe.resolution if run else None)
     job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
 
-    from sdabench.engine.distribution import joined
     from sdabench.engine.evaluate import evaluate
-    from sdabench.engine.recording import RECORDS, recorded
+    from sdabench.engine.recording import RECORDS
 
     def work() -> "list[Record]":
         with progress(name, len(split.items), "images") as advance:
             return evaluate(job, output, advance, **(run.provenance if run else {}))
 
-    with continued_by_the_same_command(output):
-        in_processes(job.machine.processes)
-        with stop_requests(), joined(job.machine.device):
-            records = recorded(job, output, work)
-    if not is_first_process():
+    records = done_together(job, output, work)
+    if not records:
         return
     if as_json:
         echo_records(records)

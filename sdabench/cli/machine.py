@@ -6,16 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdabench.engine.jobs import Machine, cores
+from sdabench.cli import StoppedBySignalError
+from sdabench.engine.jobs import Job, Machine, cores
+from sdabench.engine.signals import stop_requests
 from sdabench.engine.torchrun import run_processes
 from sdabench.errors import ExitCode, UsageError
 from sdabench.metrics import EVALUATORS, Evaluator
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import launched_processes
+
+if TYPE_CHECKING:
+    from sdabench.evidence.records import Record
 
 MACHINE = (
     click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
@@ -116,20 +121,6 @@ def _own_device(name: str, processes: int, there: int) -> str:
     return name if own is None else f"cuda:{own}"
 
 
-def in_processes(count: int) -> None:
-    """Ends this process with what so many processes of the same command come to; within one of them, nothing.
-
-    Raises:
-        click.exceptions.Exit: with their exit code.
-    """
-    if count == 1 or launched_processes() > 1:
-        return
-    status = run_processes(sys.argv[1:], count)
-    if status == ExitCode.STOPPED:
-        raise KeyboardInterrupt
-    raise click.exceptions.Exit(status)
-
-
 @contextmanager
 def continued_by_the_same_command(
     output: Path, remaining: Callable[[], str | None] = lambda: None
@@ -142,4 +133,24 @@ def continued_by_the_same_command(
         then = (
             f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command continues"
         )
-        raise KeyboardInterrupt(f"What is done is in {output}; {then}.") from None
+        raise StoppedBySignalError(f"What is done is in {output}; {then}.") from None
+
+
+def done_together(job: Job, output: Path, work: "Callable[[], list[Record]]") -> "list[Record]":
+    """A job's records, by as many processes as it wants; in all but the first of them there are none.
+
+    Raises:
+        StoppedBySignalError: with words on how to go on.
+        click.exceptions.Exit: processes of their own have done it; with their exit code.
+    """
+    from sdabench.engine.distribution import joined
+    from sdabench.engine.recording import recorded
+
+    with continued_by_the_same_command(output):
+        if job.machine.processes > launched_processes():
+            status = run_processes(sys.argv[1:], job.machine.processes)
+            if status == ExitCode.STOPPED:
+                raise KeyboardInterrupt
+            raise click.exceptions.Exit(status)
+        with stop_requests(), joined(job.machine.device):
+            return recorded(job, output, work)

@@ -7,17 +7,14 @@ import click
 
 from sdabench.cli.machine import (
     MACHINE,
-    continued_by_the_same_command,
-    in_processes,
+    done_together,
     machine_from,
     machine_options,
 )
 from sdabench.cli.options import ModelName, echo_records, json_option, progress
 from sdabench.cli.work import DATA, PROTOCOL, TRAINING, folder_option, located, recipe_from, with_options
 from sdabench.data.source import DataSource
-from sdabench.engine.signals import stop_requests
 from sdabench.errors import ExitCode, UsageError
-from sdabench.processes import is_first_process
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -78,9 +75,8 @@ def command(
     job = TrainingJob.of(name, source, recipe, seed=seed, skip_broken=skip_broken, backbone=backbone)
     job = job.on(machine_from(job.images, **machine))
 
-    from sdabench.engine.distribution import joined
     from sdabench.engine.evaluate import evaluate_training
-    from sdabench.engine.recording import RECORDS, recorded
+    from sdabench.engine.recording import RECORDS
     from sdabench.engine.train import train
 
     def work() -> "list[Record]":
@@ -89,11 +85,8 @@ def command(
         with progress(f"{name}  evaluation", len(job.split.items), "images") as advance:
             return evaluate_training(job, folder, output, advance)
 
-    with continued_by_the_same_command(output):
-        in_processes(job.machine.processes)
-        with stop_requests(), joined(job.machine.device):
-            records = recorded(job, output, work)
-    if not is_first_process():
+    records = done_together(job, output, work)
+    if not records:
         return
     if as_json:
         echo_records(records)

@@ -69,6 +69,7 @@ class Checkpoints:
             SdabenchError: there are some, and none of them is whole.
         """
         damaged = 0
+        self._clear_away()
         for path in self._files():
             try:
                 state = _read(path)
@@ -89,10 +90,16 @@ class Checkpoints:
 
     def delete(self) -> None:
         """All of them, once the training is over."""
+        self._clear_away()
         for path in self._files():
             _delete(path)
         with suppress(OSError):
             self.folder.rmdir()
+
+    def _clear_away(self) -> None:
+        """What a process that was killed has been writing."""
+        for unfinished in self.folder.glob(".*.part"):
+            unfinished.unlink()
 
     def __bool__(self) -> bool:
         return bool(self._files())

@@ -3,6 +3,7 @@
 All of it is small Python values on the CPU (gloo, beside NCCL); gradients are DistributedDataParallel's.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from sdabench.errors import SdabenchError, ToldByFirstError
 from sdabench.processes import launched_processes
@@ -109,6 +111,9 @@ def joined(device: str) -> Iterator[World]:
 
     Args:
         device: that this process computes on.
+
+    Raises:
+        SdabenchError: they do not find each other.
     """
     if launched_processes() == 1:
         yield world()
@@ -116,11 +121,27 @@ def joined(device: str) -> Iterator[World]:
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
+        backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:150]
+        raise SdabenchError(f"the processes of this job have not found each other: {words}") from error
     try:
         yield world()
     finally:
         dist.destroy_process_group()
+
+
+def _attempt() -> str:
+    """What tells these processes from those before an elastic restart, whose addresses torchrun keeps.
+
+    Only on one machine do all of them know of the same number of restarts.
+    """
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 'any'}"
 
 
 @contextmanager

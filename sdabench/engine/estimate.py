@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sdabench.complexity import count as fresh_count
+from sdabench.engine.checkpoints import KEPT
 from sdabench.engine.evaluate import prepare_network
 from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.engine.launchers import own_environment
@@ -100,7 +101,8 @@ def estimate(suite: Suite) -> Plan:
             seconds += share * rate.train * job.images
             moments = 2 if job.recipe.optimizer.name == "adamw" else 1
             best = 2 * job.recipe.quirks.best_epoch_by_validation
-            disk = 4 * count.params * (1 + (1 + moments) + best)  # the weights, a checkpoint, the best
+            checkpoints = (KEPT + 1) * (1 + moments)  # one is written before the oldest is deleted
+            disk = 4 * count.params * (1 + checkpoints + best)
         planned.append(PlannedJob(job.model, job.seed, is_done, 0.0 if is_done else seconds, disk))
     parts = {job.task: _part(job) for job in reversed(suite.jobs)}
     return Plan(

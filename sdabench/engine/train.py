@@ -77,6 +77,7 @@ def train(
         )
         there = here.from_first(lambda: begun(folder, run))
         if here.from_first(lambda: is_finished(folder)):
+            here.from_first(Checkpoints(folder).delete)  # if it was killed before it did
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})

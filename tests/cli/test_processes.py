@@ -82,7 +82,9 @@ def test_torchrun_begins_anew_from_the_last_checkpoint_when_a_process_dies(optio
         command += ["--output", str(output), "--checkpoint-every", "0"]
         return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
-    assert torchrun(whole).wait() == 0
+    undisturbed = torchrun(whole)
+    undisturbed.communicate()
+    assert undisturbed.returncode == 0
     disturbed = torchrun(killed)
     wait_for(lambda: list(killed.rglob("checkpoints/step-*.json")))
     listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(disturbed.pid)], capture_output=True, text=True, check=True)  # fmt: skip

@@ -97,6 +97,13 @@ def test_a_damaged_newest_is_passed_over_with_a_line(checkpoints, damage, tmp_pa
     assert not (tmp_path / "bitten").exists()
 
 
+def test_what_a_killed_process_was_writing_is_cleared_away(checkpoints):
+    before = files(checkpoints)
+    (checkpoints.folder / ".step-000000004.pt.part").write_bytes(b"half")
+    assert checkpoints.newest()["progress"] == {"step": 3}
+    assert files(checkpoints) == before
+
+
 def test_if_none_is_whole_nothing_is_begun_anew_without_a_word(checkpoints):
     for path in checkpoints.folder.glob("*.pt"):
         path.write_bytes(b"half")

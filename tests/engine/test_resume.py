@@ -97,6 +97,16 @@ def assert_equal(first, second):
         assert first == second or (first != first and second != second)
 
 
+def test_a_training_that_was_killed_at_its_very_end_is_tidied_up(textures, tmp_path):
+    """After run.json was written, and before the checkpoints were deleted."""
+    job = job_on(textures)
+    folder = train(job, tmp_path)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/.step-000000003.pt.part").write_bytes(b"half")
+    assert train(job, tmp_path) == folder
+    assert not (folder / "checkpoints").exists()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(textures, tmp_path, workers):
     folders = [train(job_on(textures, each), tmp_path / str(each)) for each in (0, workers)]
