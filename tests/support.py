@@ -7,14 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sdabench import complexity
+from sdabench.cli import main
 from sdabench.complexity import Count
 from sdabench.data.imagenet import class_indices
 from sdabench.engine.distribution import joined
@@ -42,9 +47,42 @@ def count(name: str) -> Count:
 def sdabench(
     *arguments: object, interpreter: tuple[str, ...] = (), **options: object
 ) -> subprocess.CompletedProcess[str]:
-    """The real program in a process of its own."""
+    """The real program in a process of its own: a fresh one if there are options for it.
+
+    Otherwise one that begins in the middle of this one, and need not import torch anew.
+    """
     command = [sys.executable, *interpreter, "-m", "sdabench", *map(str, arguments)]
+    if not interpreter and not options:
+        return _in_the_middle(command)
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+
+
+def _in_the_middle(command: list[str]) -> subprocess.CompletedProcess[str]:
+    def begin() -> None:
+        for stream, file in enumerate((os.devnull, out.name, err.name)):
+            os.dup2(os.open(file, os.O_RDONLY if stream == 0 else os.O_WRONLY), stream)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+        sys.argv = ["sdabench", *command[3:]]
+        warnings.resetwarnings()
+        status: object = 1
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+        except BaseException:
+            traceback.print_exc()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(int(str(status)))
+
+    with NamedTemporaryFile() as out, NamedTemporaryFile() as err:
+        process = multiprocessing.get_context("fork").Process(target=begin)
+        process.start()
+        process.join()
+        said = [Path(file.name).read_text() for file in (out, err)]
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(command, process.exitcode, *said)
 
 
 def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
