@@ -23,7 +23,7 @@ from sdabench.cli import main
 from sdabench.complexity import Count
 from sdabench.data.imagenet import class_indices
 from sdabench.engine.distribution import joined
-from sdabench.engine.signals import handle_signals
+from sdabench.engine.signals import SIGNALS, handle_signals
 from sdabench.errors import ExitCode, SdabenchError
 from sdabench.models import list_models
 
@@ -108,15 +108,14 @@ def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessi
         port = free.getsockname()[1]
 
     context = multiprocessing.get_context("fork")
-    ready = context.Semaphore(0)
 
     def begin(rank: int) -> None:
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.setpgid(0, 0)
         handle_signals()
-        ready.release()
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             with joined("cpu"):
                 work()
         except KeyboardInterrupt:
@@ -127,10 +126,12 @@ def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessi
         os._exit(0)
 
     begun = [context.Process(target=begin, args=(rank,)) for rank in range(processes)]
-    for process in begun:
-        process.start()
-    for _ in begun:
-        assert ready.acquire(timeout=60)  # from here on a signal is one that they expect
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes before it is handled waits
+    try:
+        for process in begun:
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     return begun
 
 

@@ -56,8 +56,10 @@ class Checkpoints:
         manifest = Manifest(step=step, file=path.name, bytes=len(data), sha256=sha256)
         with writing(path.with_suffix(".json")) as file:
             file.write(manifest.model_dump_json().encode())
-        for old in self._files()[KEPT:]:
+        passed_over = [later for later in self._files() if later.name > path.name]
+        for old in (*passed_over, *self._files()[len(passed_over) + KEPT :]):
             _delete(old)
+        self._delete_parts()
 
     def newest(self, say: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
         """The state of the newest checkpoint that is whole; None if there never was one.
@@ -68,9 +70,13 @@ class Checkpoints:
         Raises:
             SdabenchError: there are some, and none of them is whole.
         """
+        files = self._files()
+        if not any(path.with_suffix(".json").exists() for path in files):
+            if files:
+                say(f"{files[0]} was not yet whole when its process was ended, and there is none before")
+            return None
         damaged = 0
-        self._clear_away()
-        for path in self._files():
+        for path in files:
             try:
                 state = _read(path)
             except Exception as error:  # a damaged file fails in ways that no list of errors covers
@@ -90,16 +96,16 @@ class Checkpoints:
 
     def delete(self) -> None:
         """All of them, once the training is over."""
-        self._clear_away()
         for path in self._files():
             _delete(path)
+        self._delete_parts()
         with suppress(OSError):
             self.folder.rmdir()
 
-    def _clear_away(self) -> None:
-        """What a process that was killed has been writing."""
-        for unfinished in self.folder.glob(".*.part"):
-            unfinished.unlink()
+    def _delete_parts(self) -> None:
+        """What a process that was killed had begun to write."""
+        for path in self.folder.glob(".step-*.part"):
+            path.unlink(missing_ok=True)
 
     def __bool__(self) -> bool:
         return bool(self._files())

@@ -60,11 +60,13 @@ def evaluate(
     network, weights = prepare_network(job)
     started = time.perf_counter()
     name = f"{job.model}-{job.record(job.tasks[0], weights, **provenance).question[:12]}"
-    unfinished = Unfinished(folder / f".{name}.unfinished", job.batch_size)
     fitting = FittingBatch(job.batch_size)
     with settled_arithmetic(device, job.machine.deterministic), measuring_memory(device) as memory:
+        conditions = environment(device)
+        same = {key: conditions[key] for key in ("device", "threads", "deterministic", "packages")}
+        unfinished = Unfinished(folder / f".{name}.unfinished", same | {"batch_size": job.batch_size})
         predictions = predict(network, job, device, advance, fitting, unfinished)
-        conditions = environment(device) | {"processes": here.size}
+        conditions["processes"] = here.size
     fitted = min(here.everyones(fitting.size))
     if predictions is None:
         return []

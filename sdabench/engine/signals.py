@@ -67,8 +67,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 def stop_is_asked() -> bool:
-    stop_file = os.environ.get(STOP_FILE)
-    return _asked is not None or _orphaned() or (stop_file is not None and Path(stop_file).exists())
+    return _asked is not None or _orphaned() or _asked_by_file() is not None
 
 
 def was_interrupted() -> bool:
@@ -78,14 +77,20 @@ def was_interrupted() -> bool:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     global _asked
-    now = time.monotonic()
-    if _asked is None:
-        _asked = now
-        if _deferring:
-            return
-    elif now - _asked <= ONE_REQUEST:
+    now, first = time.time(), _asked or _asked_by_file()
+    _asked = first or now
+    if now - _asked <= ONE_REQUEST and (_deferring or first is not None):
         return
     raise KeyboardInterrupt
+
+
+def _asked_by_file() -> float | None:
+    """Since when the file is there that asks to stop."""
+    stop_file = os.environ.get(STOP_FILE)
+    try:
+        return None if stop_file is None else Path(stop_file).stat().st_mtime
+    except OSError:
+        return None
 
 
 def _orphaned() -> bool:

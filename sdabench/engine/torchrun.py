@@ -5,6 +5,7 @@ end; a step and a checkpoint may take longer, so that they are asked to stop by 
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,8 @@ def run_processes(arguments: Sequence[str], processes: int) -> int:
     """
     with stop_requests() as stop_asked, tempfile.TemporaryDirectory() as folder:
         stop_file = Path(folder) / "stop"
-        options = ["--standalone", f"--nproc-per-node={processes}", "--no-python", "--", *PYTHON]
+        options = ["--standalone", f"--nproc-per-node={processes}", f"--log-dir={folder}"]
+        options += ["--no-python", "--", *PYTHON]
         command = [*PYTHON, "-m", "sdabench.engine.torchrun", *options, "-m", "sdabench", *arguments]
         share = {"OMP_NUM_THREADS": str(cores(shared_by=processes))}
         here = {STARTED_BY: str(os.getpid()), STOP_FILE: str(stop_file), "PYTHONPATH": python_path()}
@@ -41,12 +43,15 @@ def run_processes(arguments: Sequence[str], processes: int) -> int:
         try:
             while torchrun.poll() is None:
                 time.sleep(MOMENT)
-                if stop_asked():
+                if stop_asked() and not stop_file.exists():
                     stop_file.touch()
         except BaseException:
             torchrun.terminate()
             torchrun.wait()
             raise
+        if torchrun.returncode < 0:
+            _say_ended("torchrun", -torchrun.returncode)
+            return ExitCode.ERROR
         return torchrun.returncode
 
 
@@ -54,6 +59,7 @@ def main() -> None:
     """The process of torchrun: ends with the exit code of the first process that failed."""
     import logging
 
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
@@ -67,16 +73,22 @@ def main() -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            name = signal.Signals(-failure.exitcode).name
-            sys.stderr.write(f"Process {rank + 1} was ended by {name}; the same command continues.\n")
+            _say_ended(f"Process {rank + 1}", -failure.exitcode)
             sys.exit(ExitCode.ERROR)
         sys.exit(failure.exitcode)
+    except SignalException:  # a second signal
+        sys.exit(ExitCode.STOPPED)
+
+
+def _say_ended(who: str, number: int) -> None:
+    sys.stderr.write(f"{who} was ended by {signal.Signals(number).name}; the same command continues.\n")
 
 
 def _end_with(parent: int) -> None:
     """Ends this process with the one that started it; those that work see that, and stop."""
     while os.getppid() == parent:
         time.sleep(0.5)
+    shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)  # which it has left behind
     os._exit(1)
 
 

@@ -1,7 +1,7 @@
 """Training of one network, from image files to weights."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +76,8 @@ def train(
             environment=environment(device),
         )
         there = here.from_first(lambda: begun(folder, run))
-        if here.from_first(lambda: is_finished(folder)):
-            here.from_first(Checkpoints(folder).delete)  # if it was killed before it did
+        if there is not None and here.from_first(lambda: is_finished(folder)):
+            here.from_first(lambda: _tidy(folder, there))  # it may have been killed before it did
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
@@ -182,9 +182,9 @@ class _Training:
         weights = {
             metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in trainer.task.metrics
         }
-        run.model_copy(update={"training": trainer.result(), "weights": weights}).save(self.folder)
-        self._keep_best([set(weights.values())])
-        self.checkpoints.delete()
+        run = run.model_copy(update={"training": trainer.result(), "weights": weights})
+        run.save(self.folder)
+        _tidy(self.folder, run)
 
     def _conclude_epoch(self) -> None:
         """Validates and logs an epoch that has just ended, if one has."""
@@ -241,16 +241,10 @@ class _Training:
             current = {best_weights(*item) for item in progress.best_epochs.items()}
             self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEPT:]
             if len(self.best_of_checkpoints) == KEPT:
-                self._keep_best(self.best_of_checkpoints)
+                _keep_best(self.folder, set().union(*self.best_of_checkpoints))
 
         self.here.from_first(save)
         self.saved = time.monotonic()
-
-    def _keep_best(self, files: Sequence[set[str]]) -> None:
-        """Deletes the weights of former best epochs, which no checkpoint and no result refers to."""
-        for path in self.folder.glob("best-*.safetensors"):
-            if path.name not in set().union(*files):
-                path.unlink()
 
     @contextmanager
     def _naming_the_last_checkpoint(self) -> Iterator[None]:
@@ -260,6 +254,19 @@ class _Training:
             there = f"the last good checkpoint is in {self.checkpoints.folder}"
             last = there if self.checkpoints else "there is no checkpoint yet"
             raise DivergedError(f"{error}; {last}") from None
+
+
+def _tidy(folder: Path, done: TrainingRun) -> None:
+    """After a training: its checkpoints have served, and former best weights."""
+    _keep_best(folder, set(done.weights.values()))
+    Checkpoints(folder).delete()
+
+
+def _keep_best(folder: Path, names: Collection[str]) -> None:
+    """Deletes the weights of former best epochs, which no checkpoint and no result refers to."""
+    for path in folder.glob("best-*.safetensors"):
+        if path.name not in names:
+            path.unlink()
 
 
 def _check_that_it_can_repeat(job: TrainingJob, device: torch.device) -> None:

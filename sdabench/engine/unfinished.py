@@ -22,17 +22,18 @@ class Answer:
 class Unfinished:
     """The answers of an evaluation that was stopped, in a file.
 
-    They count for the same batches alone: in another batch the last bits of an image's output differ.
+    They count under the same conditions alone: in another batch, on another device or by another version
+    the last bits of an image's output differ.
     """
 
     path: Path
-    batch_size: int
+    conditions: dict[str, Any]
 
     def read(self) -> list[Answer]:
-        """None if there is no file, or one of other batches, or a damaged one."""
+        """None if there is no file, or one of other conditions, or a damaged one."""
         try:
             data = from_json(self.path.read_bytes())
-            if data["batch_size"] == self.batch_size:
+            if data["conditions"] == self.conditions:
                 return [Answer(*values) for values in data["answers"]]
         except (OSError, ValueError, TypeError, KeyError):
             pass
@@ -42,7 +43,7 @@ class Unfinished:
         """Raises OutputError if it cannot."""
         rows = [(answer.index, answer.sha256, answer.output) for answer in answers]
         with writing(self.path) as file:
-            file.write(to_json({"batch_size": self.batch_size, "answers": rows}))
+            file.write(to_json({"conditions": self.conditions, "answers": rows}))
 
     def delete(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -30,14 +31,7 @@ def steps(output):
 def test_two_processes_are_stopped_go_on_and_speak_with_one_voice(options, tmp_path):
     output = tmp_path / "out"
     command = ["train", "resnet50", *options, "--output", str(output), "--nproc", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sdabench", *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_for(lambda: steps(output) > 1)
-    said = stopped(process, signal.SIGUSR2)
+    said = stopped(in_two_processes(options, output), signal.SIGUSR2)
     assert said.endswith("the same command continues.\n")
     assert "Warning" not in said
     assert len(list(output.rglob("checkpoints/step-*.json"))) == 1
@@ -48,6 +42,35 @@ def test_two_processes_are_stopped_go_on_and_speak_with_one_voice(options, tmp_p
     assert (training["processes"], training["parts"], training["resumed"]) == (2, 2, 1)
     assert training["steps"] == 60
     assert len(records(output)) == 1
+
+
+def in_two_processes(options, output):
+    """Begun, and in the middle of its training."""
+    command = ["train", "resnet50", *options, "--output", str(output), "--nproc", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sdabench", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: steps(output) > 1)
+    return process
+
+
+def test_a_second_signal_ends_all_without_a_traceback(options, tmp_path):
+    process = in_two_processes(options, tmp_path / "out")
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(1.1)
+    stopped(process, signal.SIGINT)
+
+
+def test_that_torchrun_was_killed_is_said(options, tmp_path):
+    process = in_two_processes(options, tmp_path / "out")
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True)  # fmt: skip
+    os.kill(int(listing.stdout.split()[0]), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "torchrun was ended by SIGKILL; the same command continues." in said
 
 
 def test_the_exit_code_is_that_of_the_processes(options, textures, tmp_path):

@@ -97,18 +97,39 @@ def test_a_damaged_newest_is_passed_over_with_a_line(checkpoints, damage, tmp_pa
     assert not (tmp_path / "bitten").exists()
 
 
-def test_what_a_killed_process_was_writing_is_cleared_away(checkpoints):
-    before = files(checkpoints)
-    (checkpoints.folder / ".step-000000004.pt.part").write_bytes(b"half")
-    assert checkpoints.newest()["progress"] == {"step": 3}
-    assert files(checkpoints) == before
-
-
 def test_if_none_is_whole_nothing_is_begun_anew_without_a_word(checkpoints):
     for path in checkpoints.folder.glob("*.pt"):
         path.write_bytes(b"half")
     with pytest.raises(SdabenchError, match="no checkpoint in .* is whole; restore one, or delete"):
         checkpoints.newest()
+
+
+def test_a_first_one_that_was_cut_short_is_none(tmp_path):
+    """Killed between a file and its manifest: there was nothing before, so that nothing is lost."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, state(5))
+    (checkpoints.folder / "step-000000005.json").unlink()
+    assert checkpoints.newest() is None
+    checkpoints.save(2, state(2))
+    assert checkpoints.newest()["progress"] == {"step": 2}
+
+
+def test_one_that_was_passed_over_does_not_count_as_one_of_two(checkpoints):
+    (checkpoints.folder / "step-000000003.pt").write_bytes(b"half")
+    assert checkpoints.newest()["progress"] == {"step": 2}
+    (checkpoints.folder / ".step-000000009.pt.part").write_bytes(b"of a process that was killed")
+    checkpoints.save(7, state(7))
+    checkpoints.save(8, state(8))
+    assert files(checkpoints) == [
+        "step-000000007.json", "step-000000007.pt", "step-000000008.json", "step-000000008.pt",
+    ]  # fmt: skip
+
+
+def test_of_a_later_one_that_is_damaged_nothing_stays(checkpoints):
+    (checkpoints.folder / "step-000000003.pt").write_bytes(b"half")
+    Checkpoints(checkpoints.training).save(2, state(2))
+    assert files(checkpoints) == ["step-000000002.json", "step-000000002.pt"]
+    assert checkpoints.newest()["progress"] == {"step": 2}
 
 
 def test_a_full_disk_leaves_those_before(checkpoints):

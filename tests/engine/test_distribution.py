@@ -131,6 +131,30 @@ def test_evaluation_is_the_same_on_any_number_of_processes(textures, tmp_path, p
     assert (shared / record["predictions"]).read_bytes() == (alone / expected.predictions).read_bytes()
 
 
+def test_a_stopped_evaluation_keeps_what_each_process_has_done(textures, tmp_path):
+    job = replace(job_on(textures).evaluation(None), batch_size=1)
+    [expected] = evaluate(job, tmp_path / "alone")
+    seen = tmp_path / "seen"
+
+    def share(stop):
+        def advance(images):
+            if world().first:
+                with seen.open("a") as file:
+                    file.write(f"{images} ")
+
+        if stop and not world().first:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        evaluate(job, tmp_path / "parts", advance)
+
+    assert ended(forked(partial(share, stop=True), 2)) == [75, 75]
+    assert ended(forked(partial(share, stop=False), 2)) == [0, 0]
+    assert seen.read_text() == "2 2 2 "
+    assert (tmp_path / "parts" / expected.predictions).read_bytes() == (
+        tmp_path / "alone" / expected.predictions
+    ).read_bytes()
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 @pytest.mark.parametrize("done", [set(), set(range(8)), {0, 1, 2, 3, 9}])
 def test_each_image_that_is_left_is_in_one_batch_of_one_process(processes, done):
@@ -147,6 +171,12 @@ def test_what_one_process_cannot_read_stops_all_and_is_said_once(textures, tmp_p
     said = capfd.readouterr().err
     assert said.count(path.name) == 1
     assert "Traceback" not in said
+
+
+def test_what_any_process_skips_is_counted(textures, tmp_path):
+    folder, _ = broken(textures, tmp_path)
+    job = job_on(folder, batch_size=10, epochs=6, skip_broken=True)
+    assert read_run(trained(job, tmp_path / "o", 2)).training.skipped_images == 6
 
 
 def test_a_process_that_is_killed_ends_the_others_and_the_next_run_is_as_if_nothing_had_been(

@@ -18,6 +18,7 @@ from sdabench.engine.signals import Stopped
 from sdabench.engine.train import train
 from sdabench.engine.trainer import Trainer, load_training_batches
 from sdabench.errors import SdabenchError, UsageError
+from sdabench.evidence.records import Weights, append_line
 from tests.engine.test_train import StopsAfter, log_of, same, weights_of
 from tests.engine.test_train import job_on as job_on_any
 from tests.support import ended, forked
@@ -83,6 +84,28 @@ def test_n_steps_are_k_and_the_rest_and_also_two_resumes(textures, changes):
     assert_equal(outcome(run(resumed(run(resumed(run(Trainer(job), 2)), 3)), 2)), whole)
 
 
+def test_each_part_of_each_step_draws_numbers_of_its_own(textures, monkeypatch):
+    trainer = Trainer(job_on(textures, accumulate=2, batch_size=4))
+    losses, seeds = trainer.task.losses, []
+
+    def seen(*arguments):
+        seeds.append(torch.initial_seed())
+        return losses(*arguments)
+
+    monkeypatch.setattr(trainer.task, "losses", seen)
+    for batch in load_training_batches(trainer):
+        trainer.take_step(batch)
+    assert len(seeds) == len(set(seeds)) == 2 * trainer.progress.step
+
+
+def test_a_step_in_parts_is_one_batch_to_the_norms(textures):
+    trainer = Trainer(job_on(textures, accumulate=2, batch_size=4))
+    for _, batch in zip(range(3), load_training_batches(trainer), strict=False):
+        trainer.take_step(batch)
+    counts = [value for key, value in trainer.network.state_dict().items() if "num_batches" in key]
+    assert set(map(int, counts)) == {3}
+
+
 def assert_equal(first, second):
     if isinstance(second, dict):
         assert first.keys() == second.keys()
@@ -131,7 +154,9 @@ def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkey
     )
     with pytest.raises(Stopped):
         train(job, tmp_path / "parts")
-    assert len(log_of(the_folder(tmp_path / "parts"))) == 2
+    log = the_folder(tmp_path / "parts") / "metrics.jsonl"
+    assert len(log_of(log.parent)) == 2
+    append_line(log, log_of(whole)[2])  # as one leaves it that is then killed before its next checkpoint
     assert_as_undisturbed(train(job, tmp_path / "parts"), whole)
     assert len(calls) == 3 + 4
 
@@ -194,6 +219,10 @@ def test_another_recipe_dataset_or_setting_is_refused_with_the_difference(textur
     for other, words in (
         (job_on(textures, batch_size=4), "batch_size 5 there, 4 here"),
         (job_on(textures, optimizer={"learning_rate": 0.1}), "optimizer.learning_rate 0.05 there, 0.1 here"),
+        (
+            replace(job, split=job.split.subset(2)),
+            r"validation images synthetic \(4 files.* there, .*\(2 files",
+        ),
         (job_on(textures, train_images=8), r"training images synthetic \(10 files.* there, .*\(8 files"),
         (job.on(Machine(deterministic=True)), "--deterministic False there, True here"),
     ):
@@ -204,6 +233,12 @@ def test_another_recipe_dataset_or_setting_is_refused_with_the_difference(textur
     train(job_on(textures, seed=1), tmp_path)  # of another seed is another training, and so is it
     train(job.of_network("senet50", 0), tmp_path)  # of another network
     assert read_run(train(job, tmp_path)).training.resumed == 1
+
+
+def test_other_weights_of_a_backbone_are_a_difference(textures, tmp_path):
+    run = read_run(train(job_on(textures, epochs=1), tmp_path))
+    other = run.model_copy(update={"backbone": Weights(source="file", sha256="0" * 64)})
+    assert run.differences(other) == [f"backbone weights None there, {'0' * 64} here"]
 
 
 def test_the_folder_of_another_network_is_refused_too(textures, tmp_path):
@@ -255,6 +290,17 @@ def test_a_resumed_training_computes_with_as_many_threads_as_it_began_with(textu
         torch.set_num_threads(before)
 
 
+def test_a_stop_in_the_last_step_or_batch_ends_what_is_done_then(textures, tmp_path):
+    job = job_on(textures)
+    with pytest.raises(Stopped):
+        train(job, tmp_path, StopsAfter(20))
+    assert read_run(the_folder(tmp_path)).training.steps == 4
+    assert read_run(train(job, tmp_path)).training.resumed == 0
+    evaluation = replace(job.evaluation(None), batch_size=1)
+    [record] = evaluate(evaluation, tmp_path, StopsAfter(3))
+    assert record.samples == 4
+
+
 def test_a_stopped_evaluation_goes_on_where_it_was(textures, tmp_path):
     job = replace(job_on(textures).evaluation(None), batch_size=1)
     [whole] = evaluate(job, tmp_path / "whole")
@@ -277,7 +323,10 @@ def test_a_stopped_evaluation_goes_on_where_it_was(textures, tmp_path):
     assert not list((tmp_path / "parts/predictions").glob(".*"))
 
 
-def test_what_was_evaluated_in_other_batches_is_done_again(textures, tmp_path):
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 2}, {"seed": 1}, {"precision": "bf16"}, {"channels_last": True}]
+)
+def test_what_was_evaluated_in_another_way_is_done_again(textures, tmp_path, change):
     job = replace(job_on(textures).evaluation(None), batch_size=1)
     seen = []
 
@@ -289,5 +338,5 @@ def test_what_was_evaluated_in_other_batches_is_done_again(textures, tmp_path):
     with pytest.raises(Stopped):
         evaluate(job, tmp_path, stop_after_two)
     left = []
-    evaluate(replace(job, batch_size=2), tmp_path, left.append)
-    assert left == [2, 2]
+    evaluate(replace(job, **change), tmp_path, left.append)
+    assert left in ([2, 2], [1, 1, 1, 1])

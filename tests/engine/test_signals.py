@@ -71,6 +71,16 @@ def test_a_file_asks_as_a_signal_does(tmp_path, monkeypatch):
         assert asked()
 
 
+def test_a_signal_after_the_file_is_a_second_request(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDABENCH_STOP_FILE", str(tmp_path / "stop"))
+    (tmp_path / "stop").touch()
+    with stop_requests():
+        send(signal.SIGTERM)  # the same request, passed on
+    os.utime(tmp_path / "stop", (0, time.time() - 2))
+    with stop_requests(), pytest.raises(KeyboardInterrupt):
+        send(signal.SIGTERM)
+
+
 def test_a_process_whose_starter_is_gone_is_to_stop(monkeypatch):
     with stop_requests() as asked:
         monkeypatch.setenv("SDABENCH_STARTED_BY", str(os.getppid()))

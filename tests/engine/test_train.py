@@ -114,6 +114,16 @@ def test_steps_are_those_worked_out_by_hand(textures, changes, by_hand):
     assert (ours - theirs).norm() < 1e-2 * (theirs - start).norm()
 
 
+def test_each_image_counts_the_same_in_parts_of_two_sizes(textures):
+    trainer = Trainer(job_on(textures, batch_size=5, accumulate=2))
+    peer = create_model("resnet50", num_classes=2).train()
+    peer.load_state_dict(trainer.network.state_dict())
+    batch = next(load_training_batches(trainer))
+    [loss] = sgd_by_hand(peer, [(batch.images, batch.labels)], 0.1, 0.9, 0.0, 0.0, parts=2)
+    trainer.take_step(batch)
+    assert trainer.progress.first_loss == pytest.approx(loss, rel=1e-5)
+
+
 def test_norms_and_biases_decay_only_if_told_to(textures):
     optimizer = {"learning_rate": 0.05, "decay_norms_and_biases": False}
     groups = Trainer(job_on(textures, optimizer=optimizer)).optimizer.param_groups
@@ -254,6 +264,18 @@ def test_a_finished_training_is_not_done_again(textures, tmp_path):
     assert (folder / "model.safetensors").is_file()
 
 
+def test_what_a_process_that_was_killed_at_the_very_end_left_is_deleted(textures, tmp_path):
+    job = job_on(textures, model="tiny")
+    folder = train(job, tmp_path)
+    Checkpoints(folder).save(4, {})
+    (folder / "checkpoints/.step-000000003.pt.part").write_bytes(b"half")
+    (folder / "best-top1_pct-epoch1.safetensors").touch()
+    train(job, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock", "metrics.jsonl", "model.safetensors", "run.json",
+    ]  # fmt: skip
+
+
 def test_the_quirk_of_the_best_epochs_keeps_their_weights(textures, tmp_path):
     quirks = {"best_epoch_by_validation": True}
     job = job_on(textures, epochs=3, validation={"crop": 32, "every_epochs": 1}, quirks=quirks)
@@ -265,6 +287,19 @@ def test_the_quirk_of_the_best_epochs_keeps_their_weights(textures, tmp_path):
         assert run.training.best_epochs[metric] == values.index(max(values)) + 1
         assert run.weights[metric] == f"best-{metric}-epoch{run.training.best_epochs[metric]}.safetensors"
         assert record.metrics[metric] == max(values)
+
+
+def test_the_weights_that_the_checkpoint_before_refers_to_are_kept(textures, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "validate", lambda self: {"top1_pct": float(self.epoch)})
+    changes = {"epochs": 6, "validation": {"crop": 32, "every_epochs": 1}, "model": "tiny"}
+    job = job_on(textures, quirks={"best_epoch_by_validation": True}, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train(job.on(Machine(checkpoint_seconds=0)), tmp_path, StopsAfter(40))
+    [folder] = (tmp_path / "training").iterdir()
+    assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4"]
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path, StopsAfter(50))
+    assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4", "5"]
 
 
 def test_the_quirk_without_seed_draws_another_at_each_start(textures, tmp_path):
