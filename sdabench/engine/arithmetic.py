@@ -29,7 +29,8 @@ def settled_arithmetic(device: torch.device, deterministic: bool = False) -> Ite
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        if deterministic:
+            torch.use_deterministic_algorithms(before)
         cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = settings
 
 
