@@ -43,19 +43,15 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Plain values and tensors, to the disk; older ones than the last two are deleted.
 
+        One of the same step that is whole stays, which a training that has just been resumed would save
+        again: between its file and its manifest there would be none.
+
         Raises:
             OutputError: it cannot be written; those before are untouched.
         """
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        data = buffer.getbuffer()
         path = self.folder / f"step-{step:09d}.pt"
-        sha256 = hashlib.sha256(data).hexdigest()
-        with writing(path) as file:
-            file.write(data)
-        manifest = Manifest(step=step, file=path.name, bytes=len(data), sha256=sha256)
-        with writing(path.with_suffix(".json")) as file:
-            file.write(manifest.model_dump_json().encode())
+        if not _is_whole(path):
+            _write(path, step, state)
         passed_over = [later for later in self._files() if later.name > path.name]
         for old in (*passed_over, *self._files()[len(passed_over) + KEPT :]):
             _delete(old)
@@ -113,6 +109,25 @@ class Checkpoints:
     def _files(self) -> list[Path]:
         """The newest first; also those that were cut short before their manifest was written."""
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
+
+
+def _write(path: Path, step: int, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getbuffer()
+    manifest = Manifest(step=step, file=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    with writing(path) as file:
+        file.write(data)
+    with writing(path.with_suffix(".json")) as file:
+        file.write(manifest.model_dump_json().encode())
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _read(path)
+    except Exception:  # see Checkpoints.newest
+        return False
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -97,6 +97,17 @@ def test_a_damaged_newest_is_passed_over_with_a_line(checkpoints, damage, tmp_pa
     assert not (tmp_path / "bitten").exists()
 
 
+def test_one_of_the_same_step_stays_if_it_is_whole(checkpoints):
+    """Else a process that is killed between its file and its manifest would leave none."""
+    newest = checkpoints.folder / "step-000000003.pt"
+    before = newest.read_bytes()
+    checkpoints.save(3, state(3) | {"resumed": 1})
+    assert newest.read_bytes() == before
+    newest.write_bytes(before[:-1])
+    checkpoints.save(3, state(3) | {"resumed": 1})
+    assert checkpoints.newest()["resumed"] == 1
+
+
 def test_if_none_is_whole_nothing_is_begun_anew_without_a_word(checkpoints):
     for path in checkpoints.folder.glob("*.pt"):
         path.write_bytes(b"half")

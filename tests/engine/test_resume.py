@@ -19,6 +19,7 @@ from sdabench.engine.train import train
 from sdabench.engine.trainer import Trainer, load_training_batches
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.evidence.records import Weights, append_line
+from tests.engine.test_detection import job_on as detector_on
 from tests.engine.test_train import StopsAfter, log_of, same, weights_of
 from tests.engine.test_train import job_on as job_on_any
 from tests.support import ended, forked
@@ -169,18 +170,25 @@ def one_image_at_a_time(evaluation):
 def test_a_process_that_is_stopped_or_killed_at_any_moment_goes_on_as_if_nothing_had_been(
     textures, tmp_path, number
 ):
-    disturb(textures, tmp_path, number, moments=3)
+    disturb(job_on(textures, workers=1, **LONG), tmp_path, number, moments=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
 def test_the_same_at_hundreds_of_moments(textures, tmp_path, number):
-    disturb(textures, tmp_path, number, moments=100)
+    disturb(job_on(textures, workers=1, **LONG), tmp_path, number, moments=100)
 
 
-def disturb(textures, tmp_path, number, moments):
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_detector_too(shapes, backbone, tmp_path, number):
+    job = detector_on(shapes, backbone=backbone, epochs=4, validation={"every_epochs": 2})
+    disturb(job, tmp_path, number, moments=8, pause=8.0)
+
+
+def disturb(job, tmp_path, number, moments, pause=1.0):
     """Trainings with a loader's process each, disturbed again and again until there were so many moments."""
-    job = job_on(textures, workers=1, **LONG).on(Machine(workers=1, checkpoint_seconds=0))
+    job = job.on(Machine(workers=1, checkpoint_seconds=0))
     whole = train(job, tmp_path / "whole")
     draw, seen, trainings = random.Random(number), 0, 0
     while seen < moments:
@@ -188,7 +196,7 @@ def disturb(textures, tmp_path, number, moments):
         trainings += 1
         while True:
             [process] = forked(lambda output=output: train(job, output))
-            time.sleep(draw.uniform(0.0, 1.0))
+            time.sleep(draw.uniform(0.0, pause))
             os.kill(process.pid, number)
             [code] = ended([process])
             if code == 0:
