@@ -30,7 +30,7 @@ Examples:
 
 \b
 The record goes to OUTPUT/records.jsonl, the prediction for each image to
-OUTPUT/predictions/, a detector's as a COCO results file. Without --weights
+OUTPUT/predictions/, a detector's as a compressed COCO results file. Without --weights
 the network is random, and its accuracy is chance.
 """
 

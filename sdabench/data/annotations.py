@@ -14,7 +14,8 @@ from typing import Any
 from pydantic_core import from_json
 
 from sdabench.data.rle import is_rle
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import DataError
+from sdabench.files import read_unpacked
 
 Entry = dict[str, Any]
 Kinds = tuple[type, ...]
@@ -46,18 +47,13 @@ class AnnotationFile:
 
 
 def read_json(path: Path, what: str) -> tuple[Any, bytes]:
-    """What a JSON file holds, and its bytes.
+    """What a JSON file holds, compressed by gzip or not, and its bytes without that.
 
     Raises:
         UsageError: there is no such file.
         DataError: it cannot be read, or is no JSON.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"no {what} file at {path}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    data = read_unpacked(path, what)
     try:
         return from_json(data), data  # twice as fast as json.loads
     except ValueError as error:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sdabench.engine.files import writing
 from sdabench.errors import SdabenchError
+from sdabench.files import writing
 from sdabench.weights.read import load_plain
 
 FOLDER = "checkpoints"

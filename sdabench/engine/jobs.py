@@ -15,10 +15,10 @@ from sdabench.data.coco import CocoSplit
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
-from sdabench.engine.files import writing
 from sdabench.errors import DataError
 from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.evidence.records import Protocol as RecordProtocol
+from sdabench.files import writing
 from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.metrics import Evaluator
 from sdabench.registry import load_registry

@@ -33,7 +33,7 @@ from torch import nn
 from sdabench.data.folders import ImageSplit
 from sdabench.engine.jobs import EvaluationJob
 from sdabench.engine.predict import predict
-from sdabench.engine.tasks.classification import ClassPredictions
+from sdabench.engine.tasks.classification import Classified
 
 Order = Literal["right", "other", "unknown"]
 Labels = NDArray[np.int64]
@@ -122,10 +122,10 @@ def probe(
     assert isinstance(job.split, ImageSplit)
     split = few_of_each_class(job.split, images_per_class)
     predictions = predict(network, replace(job, split=split), torch.device(job.machine.device), advance)
-    assert isinstance(predictions, ClassPredictions)
+    assert isinstance(predictions, Classified)
     labels = np.array([item.label for item in split.items])
     folders = {item.label: item.path.partition("/")[0] for item in split.items}
-    predicted = predictions.top5[:, 0].numpy()
+    predicted = predictions.classes.top5[:, 0]
     return label_order(labels, predicted, [folders.get(n, "") for n in range(split.num_classes)])
 
 

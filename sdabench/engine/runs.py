@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdabench.data.description import DatasetInfo
 from sdabench.engine.checkpoints import Checkpoints
-from sdabench.engine.files import writing
 from sdabench.errors import OutputError, SdabenchError, UsageError
 from sdabench.evidence.records import Training, Weights, append_line
+from sdabench.files import writing
 from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe
 
 TRAININGS = "training"  # the folder of all trainings in an output folder

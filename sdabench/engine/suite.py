@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdabench.engine.files import holding
 from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.engine.launchers import Launcher, Local, Process
 from sdabench.engine.recording import RECORDS
 from sdabench.engine.runs import TRAININGS, delete_weights
 from sdabench.errors import DataError, ExitCode, OutputError, SdabenchError
 from sdabench.evidence.records import Failure, Record, append_lines, read_lines
+from sdabench.files import holding
 
 LOGS = "logs"
 _FATAL: dict[str, type[SdabenchError]] = {error.__name__: error for error in (DataError, OutputError)}

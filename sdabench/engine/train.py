@@ -12,7 +12,6 @@ import torch
 from sdabench.engine.arithmetic import settled_arithmetic
 from sdabench.engine.checkpoints import KEPT, Checkpoints
 from sdabench.engine.distribution import peers_alive, world
-from sdabench.engine.files import holding
 from sdabench.engine.jobs import TrainingJob
 from sdabench.engine.runs import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, begun, is_finished
 from sdabench.engine.signals import Stopped, stop_requests
@@ -20,6 +19,7 @@ from sdabench.engine.tasks import AnyBatch
 from sdabench.engine.trainer import DivergedError, Trainer, load_training_batches
 from sdabench.errors import DataError, UsageError
 from sdabench.evidence.environment import environment
+from sdabench.files import holding
 from sdabench.registry.recipes import Recipe
 
 LOG_STEPS = 100

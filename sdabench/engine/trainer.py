@@ -16,13 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sdabench.data.images import OwnShare, TrainingOrder, number_of
 from sdabench.engine.distribution import world
-from sdabench.engine.files import writing
 from sdabench.engine.jobs import TrainingJob
 from sdabench.engine.predict import predict
 from sdabench.engine.statistics import PartStatistics
 from sdabench.engine.tasks import AnyBatch, engine_of, load
 from sdabench.errors import DataError, SdabenchError
 from sdabench.evidence.records import Training
+from sdabench.files import writing
 from sdabench.registry.recipes import Optimizer
 
 

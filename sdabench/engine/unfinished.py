@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from sdabench.engine.files import writing
+from sdabench.files import writing
 
 
 @dataclass(frozen=True)

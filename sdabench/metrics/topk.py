@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -13,10 +14,10 @@ class TopK:
     top5: int = 0
     samples: int = 0
 
-    def update(self, predictions: Tensor, labels: Tensor) -> "TopK":
+    def update(self, predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> "TopK":
         """Adds a batch: class indices (N, 5), best first, and labels (N,)."""
         hits = predictions == labels[:, None]
-        batch = TopK(int(hits[:, 0].sum()), int(hits.any(dim=1).sum()), len(labels))
+        batch = TopK(int(hits[:, 0].sum()), int(hits.any(axis=1).sum()), len(labels))
         return self.merge(batch)
 
     def merge(self, other: "TopK") -> "TopK":

@@ -256,7 +256,7 @@ def test_random_weights_are_evaluated_too_and_a_faster_rcnn_has_one_record(shape
     job = job_on(shapes, FASTER).evaluation(None)
     [record] = evaluate(job, tmp_path, seen.append)
     assert seen == [1, 1, 1]
-    assert record.predictions.endswith(".json")
+    assert record.predictions.endswith(".json.gz")
     assert record.task == "detection"
     assert record.weights.source == "random"
     assert record.protocol.preprocessing.model_dump()["short"] == 64

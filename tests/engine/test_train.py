@@ -378,7 +378,7 @@ def test_a_broken_image_stops_training_or_is_skipped_and_counted(textures, tmp_p
 
 
 def test_a_held_folder_is_a_clear_error(textures, tmp_path, monkeypatch):
-    monkeypatch.setattr("sdabench.engine.files.PATIENCE", 0.1)
+    monkeypatch.setattr("sdabench.files.PATIENCE", 0.1)
     folder = train(job_on(textures, epochs=1), tmp_path)
     with FileLock(folder / ".lock"), pytest.raises(SdabenchError, match="another training is writing to"):
         train(job_on(textures, epochs=1), tmp_path)

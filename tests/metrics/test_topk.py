@@ -1,11 +1,11 @@
 import math
 
-import torch
+import numpy as np
 
 from sdabench.metrics.topk import TopK
 
-PREDICTIONS = torch.tensor([[3, 1, 2, 4, 5], [0, 1, 2, 3, 4], [9, 8, 7, 6, 5], [5, 4, 3, 2, 1]])
-LABELS = torch.tensor([3, 4, 0, 4])  # first: top-1; second and fourth: top-5; third: a miss
+PREDICTIONS = np.array([[3, 1, 2, 4, 5], [0, 1, 2, 3, 4], [9, 8, 7, 6, 5], [5, 4, 3, 2, 1]])
+LABELS = np.array([3, 4, 0, 4])  # first: top-1; second and fourth: top-5; third: a miss
 
 
 def test_percentages_by_hand():

@@ -17,12 +17,12 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-from sdabench.engine.files import writing
 from sdabench.engine.jobs import Job
 from sdabench.engine.launchers import Process, cause_of
 from sdabench.engine.slurm.files import result_of, status_file
 from sdabench.engine.slurm.queue import ENDED, Queue, queue_of
 from sdabench.errors import ExitCode, OutputError, SdabenchError, UsageError
+from sdabench.files import writing
 from sdabench.processes import PYTHON, python_path
 
 FOLDER = "slurm"

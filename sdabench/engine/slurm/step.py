@@ -12,10 +12,10 @@ from typing import NoReturn
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from sdabench.engine.files import writing
 from sdabench.engine.slurm.files import status_file
 from sdabench.engine.slurm.queue import queue_of
 from sdabench.errors import ExitCode
+from sdabench.files import writing
 from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
 
 # It has saved what it did, or a signal came before it could do anything.

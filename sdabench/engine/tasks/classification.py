@@ -1,14 +1,12 @@
 """Classification: cross-entropy, and top-1 and top-5 accuracy."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -17,39 +15,27 @@ from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.engine.arithmetic import autocast
-from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
 from sdabench.engine.tasks import not_finite
-from sdabench.metrics.topk import TopK
+from sdabench.evidence.predictions import ClassPredictions
 from sdabench.models.build import create_model
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.registry.schema import Task
 
 
 @dataclass(frozen=True)
-class ClassPredictions:
-    """For each image of the listing: the five best classes, and the probability of the right one."""
+class Classified:
+    """See :class:`sdabench.engine.tasks.Predictions`."""
 
-    split: ImageSplit
-    top5: Tensor  # (N, 5) int64
-    label_probability: Tensor  # (N,) float32
+    classes: ClassPredictions
     sha256: list[str]
 
     def metrics(self) -> dict[Task, dict[str, float]]:
-        labels = torch.tensor([item.label for item in self.split.items])
-        return {"classification": TopK().update(self.top5, labels).compute()}
+        return {"classification": self.classes.metrics()}
 
     def write(self, stem: Path) -> Path:
-        """One line an image: path, label, its probability, and the five best classes."""
-        path = stem.with_name(f"{stem.name}.csv")
-        with writing(path) as file:
-            text = io.TextIOWrapper(file, newline="", errors="surrogateescape")
-            writer = csv.writer(text)
-            writer.writerow(["path", "label", "label_probability", *(f"top{rank}" for rank in range(1, 6))])
-            rows = zip(self.split.items, self.label_probability, self.top5, strict=True)
-            for item, probability, classes in rows:
-                writer.writerow([item.path, item.label, f"{probability:.6g}", *classes.tolist()])
-            text.detach()  # flushes, and leaves the file open
+        path = stem.with_name(f"{stem.name}.csv.gz")
+        self.classes.write(path)
         return path
 
 
@@ -102,12 +88,16 @@ class Classification:
         probability = logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
         return list(zip(best.tolist(), probability.tolist(), strict=True))
 
-    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> ClassPredictions:
-        top5 = torch.full((len(outputs), 5), -1)
-        best = torch.tensor([classes for classes, _ in outputs])
-        top5[:, : best.shape[1]] = best
-        probability = torch.tensor([probability for _, probability in outputs])
-        return ClassPredictions(cast(ImageSplit, job.split), top5, probability, sha256)
+    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> Classified:
+        items = cast(ImageSplit, job.split).items
+        best = np.array([classes for classes, _ in outputs])
+        classes = ClassPredictions(
+            paths=[item.path for item in items],
+            labels=np.array([item.label for item in items]),
+            label_probability=np.array([probability for _, probability in outputs], dtype=np.float32),
+            top5=np.pad(best, ((0, 0), (0, 5 - best.shape[1])), constant_values=-1),
+        )
+        return Classified(classes, sha256)
 
 
 def _recipe(job: TrainingJob) -> ClassificationRecipe:

@@ -19,9 +19,9 @@ from sdabench.data.coco_images import (
 )
 from sdabench.data.description import Resizing
 from sdabench.engine.arithmetic import autocast
-from sdabench.engine.files import writing
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
 from sdabench.engine.tasks import not_finite
+from sdabench.files import compressed
 from sdabench.metrics import IOU_TYPES, Evaluator
 from sdabench.metrics.coco import METRICS, score
 from sdabench.models.build import create_model
@@ -50,9 +50,9 @@ class DetectionPredictions:
         }
 
     def write(self, stem: Path) -> Path:
-        """A COCO results file, which ``sdabench rescore`` and others take."""
-        path = stem.with_name(f"{stem.name}.json")
-        with writing(path) as file:
+        """A COCO results file, compressed, which ``sdabench rescore`` and others take."""
+        path = stem.with_name(f"{stem.name}.json.gz")
+        with compressed(path) as file:
             file.write(to_json(self.results))
         return path
 

@@ -1,16 +1,19 @@
 """Files that are whole or not there: written beside, synced, then renamed."""
 
 import errno
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from sdabench.errors import OutputError, SdabenchError
+from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
 
+GZIP = b"\x1f\x8b"  # how such a file begins
 PATIENCE = 8.0  # seconds; the loader processes of a killed training hold its lock for five more
 
 
@@ -36,6 +39,33 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def compressed(path: Path) -> Iterator[BinaryIO]:
+    """The same for a gzip file: equal contents are equal bytes.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path) as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+        yield cast(BinaryIO, packed)
+
+
+def read_unpacked(path: Path, what: str) -> bytes:
+    """The bytes of a file, without gzip's compression if it has any.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if data.startswith(GZIP) else data
+    except FileNotFoundError:
+        raise UsageError(f"no {what} file at {path}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _sync_names(folder: Path) -> None:
