@@ -102,7 +102,7 @@ def command(
         from sdabench.report.coco import class_sheet
 
         for each in _scores(job, output, records):
-            show(class_sheet(each), "terminal")
+            show(class_sheet(each), form="terminal")
     click.echo(f"Record: {output / RECORDS}")
 
 

@@ -68,18 +68,21 @@ others_option = click.option(
 
 class TableName(click.Choice[str]):
     def __init__(self) -> None:
-        super().__init__([table for tables in SUITES.values() for table in tables])
+        super().__init__([*(table for tables in SUITES.values() for table in tables), "all"])
 
 
-def show(sheet: Sheet, form: str) -> None:
-    """Prints a sheet, in one of ``SHEET_FORMATS``."""
-    from sdabench.report import render
+def show(*sheets: Sheet, form: str, standalone: bool = False) -> None:
+    """Prints sheets, in one of ``SHEET_FORMATS``; ``standalone`` LaTeX is a document of its own."""
+    from sdabench.report import latex, render
 
     if form == "terminal":
-        render.print_terminal(sheet)
-    else:
-        renderers = {"markdown": render.to_markdown, "latex": render.to_latex, "html": render.to_html}
-        click.echo(renderers[form](sheet))
+        for index, sheet in enumerate(sheets):
+            click.echo("\n" if index else "", nl=False)
+            render.print_terminal(sheet)
+        return
+    renderers = {"markdown": render.to_markdown, "html": render.to_html}
+    renderers["latex"] = latex.to_latex_document if standalone else latex.to_latex
+    click.echo(renderers[form](*sheets))
 
 
 def echo_json(data: Any) -> None:

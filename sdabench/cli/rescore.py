@@ -76,9 +76,9 @@ def command(
         return
     from sdabench.report.coco import class_sheet, score_sheet
 
-    show(score_sheet([scored], f"{results.name}, {scored.images:,} images"), "terminal")
+    show(score_sheet([scored], f"{results.name}, {scored.images:,} images"), form="terminal")
     if per_class:
-        show(class_sheet(scored), "terminal")
+        show(class_sheet(scored), form="terminal")
 
 
 def _record(

@@ -141,7 +141,7 @@ def command(
         from sdabench.engine.estimate import estimate
 
         plan = estimate(job)
-        echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form)
+        echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form=form)
         return
     records = _run(job)
     if as_json:
@@ -150,7 +150,7 @@ def command(
     for sheet, its_verdicts in _sheets(tables, names, extra, records):
         verdicts += its_verdicts
         if not as_json:
-            show(sheet, form)
+            show(sheet, form=form)
     _conclude(records, verdicts)
 
 

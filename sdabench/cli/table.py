@@ -1,6 +1,7 @@
 """``sdabench table``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,13 +15,19 @@ from sdabench.cli.options import (
     records_option,
     show,
 )
-from sdabench.registry import load_registry
+from sdabench.errors import UsageError
+from sdabench.registry import Table, load_registry
+
+if TYPE_CHECKING:
+    from sdabench.complexity import Count
+    from sdabench.report.comparison import Mark
 
 FORMATS = (*SHEET_FORMATS, "csv", "json")
 EPILOG = """\b
 Examples:
   sdabench table classification-multiscale
   sdabench table classification-attention --format latex > attention.tex
+  sdabench table all --format latex --standalone --mark best > tables.tex
   sdabench table detection --format json
   sdabench table classification-attention --records runs/classification
   sdabench table classification-attention --with 'sda_*50'
@@ -30,36 +37,80 @@ Examples:
 @click.command("table", epilog=EPILOG)
 @click.argument("table", type=TableName())
 @click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True)
+@click.option(
+    "--standalone", is_flag=True, help="LaTeX as a document of its own, with a page for each table."
+)
+@click.option(
+    "--mark",
+    type=click.Choice(["readme", "best", "none"]),
+    default="readme",
+    show_default=True,
+    help="What stands out: what is bold in the README, or the best (bold) and second best (underlined) of "
+    "each group, by printed digits: the lowest size and cost, the highest accuracy.",
+)
 @records_option("A run's folder, or its records.jsonl, to take accuracies from.")
 @others_option
 @click.option(
     "--recount", is_flag=True, help="Count every network again instead of reading the stored counts."
 )
-def command(table: str, form: str, folders: tuple[Path, ...], others: tuple[str, ...], recount: bool) -> None:
-    """A README table beside our measurements: differences and verdicts.
+def command(
+    table: str,
+    form: str,
+    standalone: bool,
+    mark: "Mark",
+    folders: tuple[Path, ...],
+    others: tuple[str, ...],
+    recount: bool,
+) -> None:
+    """A README table, or all, beside our measurements: differences and verdicts.
 
     Sizes and costs come from the counts that are shipped (a test recomputes them); networks that have
     none are counted. Accuracies and AP come from records of trained weights on the whole real dataset.
     """
     from sdabench.evidence.compare import compare
-    from sdabench.evidence.counts import fresh_counts, stored_counts
 
-    registry = load_registry()
-    readme = registry.table(table)
-    wanted = registry.extended(readme, registry.select_for(readme.task, others))
-    models = list(dict.fromkeys(row.model for row in wanted.rows))
-    stored = {} if recount else stored_counts()
-    uncounted = [model for model in models if model not in stored]
-    if uncounted:
-        with progress("counting", len(uncounted), "networks") as advance:
-            stored |= fresh_counts(uncounted, advance)
-    rows = compare(wanted, stored, read_records(folders))
+    if standalone and form != "latex":
+        raise UsageError("--standalone is for --format latex")
+    if mark != "readme" and form in ("csv", "json"):
+        raise UsageError(f"--mark is for {', '.join(SHEET_FORMATS)}; {form} says what is bold in the README")
+    wanted = _tables(table, others)
+    counts = _counts([row.model for each in wanted for row in each.rows], recount)
+    records = read_records(folders)
+    compared = [(each, compare(each, counts, records)) for each in wanted]
     if form == "json":
-        echo_json({"table": table, "rows": [row.as_json() for row in rows]})
+        each_table = [
+            {"table": each.name, "rows": [row.as_json() for row in rows]} for each, rows in compared
+        ]
+        echo_json(each_table if table == "all" else each_table[0])
         return
-    from sdabench.report.comparison import comparison_csv, comparison_sheet
+    from sdabench.report.comparison import comparison_csv, comparison_sheet, comparisons_csv
 
     if form == "csv":
-        click.echo(comparison_csv(wanted, rows), nl=False)
+        click.echo(comparisons_csv(compared) if table == "all" else comparison_csv(*compared[0]), nl=False)
         return
-    show(comparison_sheet(wanted, rows), form)
+    sheets = [comparison_sheet(each, rows, mark=mark) for each, rows in compared]
+    show(*sheets, form=form, standalone=standalone)
+
+
+def _tables(name: str, others: tuple[str, ...]) -> list[Table]:
+    """One table, or all; with rows for other networks, of all tables in those of their own task."""
+    registry = load_registry()
+    if name != "all":
+        table = registry.table(name)
+        return [registry.extended(table, registry.select_for(table.task, others))]
+    chosen = registry.select(others)
+    return [
+        registry.extended(table, [other for other in chosen if table.task in registry.models[other].tasks])
+        for table in registry.tables.values()
+    ]
+
+
+def _counts(models: list[str], recount: bool) -> "dict[str, Count]":
+    from sdabench.evidence.counts import fresh_counts, stored_counts
+
+    counts = {} if recount else stored_counts()
+    uncounted = [model for model in dict.fromkeys(models) if model not in counts]
+    if uncounted:
+        with progress("counting", len(uncounted), "networks") as advance:
+            counts |= fresh_counts(uncounted, advance)
+    return counts

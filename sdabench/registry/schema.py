@@ -189,6 +189,10 @@ class Column(Strict):
     unit: Literal["M", "G", "%"]
     convention: Counter | None = None
 
+    @property
+    def higher_is_better(self) -> bool:
+        return self.convention is None
+
 
 class Evidence(Strict):
     """A number that an explanation rests on, and how it is obtained.

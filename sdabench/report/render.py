@@ -1,4 +1,4 @@
-"""A sheet as terminal text, Markdown, LaTeX and HTML."""
+"""A sheet as terminal text, Markdown and HTML."""
 
 import re
 from itertools import pairwise
@@ -15,18 +15,6 @@ STYLES: dict[Tone, str] = {"": "", "good": "green", "fair": "yellow", "bad": "bo
 UNBOUNDED = 1000  # columns; wider than any table
 _MATH = re.compile(r"\$([^$]*)\$")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "Δ": r"$\Delta$",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "…": r"\dots{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-} | {character: f"\\{character}" for character in "&%#$_{}"}
 
 
 def plain(text: str) -> str:
@@ -37,15 +25,6 @@ def plain(text: str) -> str:
         return re.sub(r"[_{}]", "", inner)
 
     return _MATH.sub(spell, text)
-
-
-def latex(text: str) -> str:
-    """Text with everything that LaTeX would read escaped, except mathematics between dollars."""
-    pieces = re.split(r"(\$[^$]*\$)", text)
-    return "".join(
-        piece if _MATH.fullmatch(piece) else "".join(_LATEX.get(character, character) for character in piece)
-        for piece in pieces
-    )
 
 
 class Terminal(Console):
@@ -66,9 +45,13 @@ def print_terminal(sheet: Sheet) -> None:
         console.print(Text(plain(note), style="dim"))
 
 
-def fitting(sheet: Sheet, width: int) -> list[Sheet]:
-    """The sheet, or where it is too wide several below each other, which repeat its first column."""
-    if _width(sheet, list(range(len(sheet.headings)))) <= width:
+def fitting(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sheet]:
+    """The sheet, or where it is too wide several below each other, which repeat its first column.
+
+    No column is taken as wider than ``longest``.
+    """
+    widths = [min(_width(sheet, column), longest) + 3 for column in range(len(sheet.headings))]
+    if sum(widths) - 1 <= width:
         return [sheet]
     blocks: list[list[int]] = []
     for column in range(1, len(sheet.headings)):
@@ -79,21 +62,17 @@ def fitting(sheet: Sheet, width: int) -> list[Sheet]:
             blocks.append([column])
     parts = [[0]]
     for block in blocks:
-        if len(parts[-1]) > 1 and _width(sheet, parts[-1] + block) > width:
+        if len(parts[-1]) > 1 and sum(widths[column] for column in parts[-1] + block) - 1 > width:
             parts.append([0])
         parts[-1] += block
     return [sheet.columns(part, title=sheet.title if index == 0 else "") for index, part in enumerate(parts)]
 
 
-def _width(sheet: Sheet, columns: list[int]) -> int:
-    """How wide a terminal has to be for some columns: their texts, and three between two of them."""
-    return sum(max(map(cell_len, _lines(sheet, column))) + 3 for column in columns) - 1
-
-
-def _lines(sheet: Sheet, column: int) -> list[str]:
+def _width(sheet: Sheet, column: int) -> int:
+    """How many characters a terminal has to have for a column, beside three between two of them."""
     heading = sheet.headings[column]
     texts = [heading.text, heading.over, *(row[column].text for group in sheet.groups for row in group)]
-    return [line for text in texts for line in plain(text).split("\n")]
+    return max(cell_len(line) for text in texts for line in plain(text).split("\n"))
 
 
 def _rich_table(sheet: Sheet) -> RichTable:
@@ -118,11 +97,17 @@ def _rich(cell: Cell) -> Text:
     text = Text(plain(cell.text), style=STYLES[cell.tone])
     if cell.bold:
         text.stylize("bold")
+    if cell.underline:
+        text.stylize("underline")
     return text
 
 
-def to_markdown(sheet: Sheet) -> str:
-    """A GitHub table; groups are set apart by an empty row, since Markdown has no rule for it."""
+def to_markdown(*sheets: Sheet) -> str:
+    """GitHub tables; groups are set apart by an empty row, since Markdown has no rule for it."""
+    return "\n\n".join(map(_markdown_table, sheets))
+
+
+def _markdown_table(sheet: Sheet) -> str:
     from tabulate import tabulate
 
     headers = [
@@ -142,40 +127,16 @@ def to_markdown(sheet: Sheet) -> str:
 
 def _markdown(cell: Cell) -> str:
     text = re.sub(r"([\\`*_|<>])", r"\\\1", plain(cell.text))
-    return f"**{text}**" if cell.bold and text else text
+    text = f"**{text}**" if cell.bold and text else text
+    return f"<ins>{text}</ins>" if cell.underline and text else text  # GitHub takes no <u>
 
 
-def to_latex(sheet: Sheet) -> str:
-    """A booktabs tabular, complete as it stands in a document that loads booktabs."""
-    columns = "".join("r" if heading.numeric else "l" for heading in sheet.headings)
-    lines = [f"% {line}" for line in (plain(sheet.title), *(plain(note) for note in sheet.notes))]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    if any(heading.over for heading in sheet.headings):
-        uppers, rules, column = [], [], 1
-        for text, width in sheet.spans:
-            uppers.append(rf"\multicolumn{{{width}}}{{c}}{{{latex(text)}}}" if text else "")
-            if text and width > 1:
-                rules.append(rf"\cmidrule(lr){{{column}-{column + width - 1}}}")
-            column += width
-        lines += [" & ".join(uppers) + r" \\", *([" ".join(rules)] if rules else [])]
-    lines.append(" & ".join(latex(heading.text) for heading in sheet.headings) + r" \\")
-    for group in sheet.groups:
-        lines.append(r"\midrule")
-        lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in group]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = latex(cell.text)
-    return rf"\textbf{{{text}}}" if cell.bold and text else text
-
-
-def to_html(sheet: Sheet) -> str:
-    """A page of its own, which needs no other file."""
+def to_html(*sheets: Sheet) -> str:
+    """One page, which needs no other file."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("sdabench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["plain"] = plain
-    return environment.get_template("table.html").render(sheet=sheet)
+    return environment.get_template("table.html").render(sheets=sheets)

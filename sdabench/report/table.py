@@ -9,10 +9,11 @@ Tone = Literal["", "good", "fair", "bad", "dim"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, which may hold mathematics between dollars (``A$^2$Net``); ``bold`` as in the README."""
+    """Text, which may hold mathematics between dollars (``A$^2$Net``), and how it stands out."""
 
     text: str = ""
     bold: bool = False
+    underline: bool = False
     tone: Tone = ""
 
 

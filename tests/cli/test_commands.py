@@ -1,5 +1,7 @@
 """The commands, run as a user runs them: what they print, and how they end."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sdabench.paths import registry_dir
+from sdabench.registry import load_registry
 from tests.support import sdabench
 
 CHECKOUT = Path(__file__).parents[2]
@@ -154,6 +157,47 @@ def test_table_json_is_the_contract():
     dash = next(row for row in detection if row["label"] == "Faster-RCNN Res2Net-101")
     assert dash["reported"]["ap_pct"] is None
     assert dash["verdict"]["ap_pct"] is None
+
+
+def test_all_tables_in_every_format():
+    names = ["classification-multiscale", "classification-attention", "detection", "segmentation"]
+    titles = [load_registry().table(name).title for name in names]
+    every = json.loads(sdabench("table", "all", "--format", "json").stdout)
+    assert [(table["table"], len(table["rows"])) for table in every] == list(
+        zip(names, (16, 22, 22, 11), strict=True)
+    )
+    assert every[2] == json.loads(sdabench("table", "detection", "--format", "json").stdout)
+    lines = list(csv.DictReader(io.StringIO(sdabench("table", "all", "--format", "csv").stdout)))
+    assert [line["table"] for line in lines].count("segmentation") == 11
+    assert len(lines) == 71
+    single = list(csv.DictReader(io.StringIO(sdabench("table", "detection", "--format", "csv").stdout)))
+    of_detection = [line for line in lines if line["table"] == "detection"]
+    assert single == [{key: line[key] for key in single[0]} for line in of_detection]
+    assert {line["top1_pct_reported"] for line in of_detection} == {""}
+    for form, counted in (("terminal", 1), ("markdown", 1), ("latex", 1), ("html", 2)):  # also its <title>
+        shown = sdabench("table", "all", "--format", form).stdout
+        assert [shown.count(title) for title in titles] == [counted] * 4
+
+
+def test_a_network_for_all_tables_stands_in_those_of_its_task():
+    options = ["--with", "mask_rcnn_senet86", "--with", "sda_gcnet50", "--format", "json"]
+    every = json.loads(sdabench("table", "all", *options).stdout)
+    extra = {table["table"]: [row["model"] for row in table["rows"][-2:]] for table in every}
+    assert extra["classification-attention"] == ["sda_epsanet86", "sda_gcnet50"]
+    assert extra["detection"] == ["mask_rcnn_sda_res2net86", "mask_rcnn_senet86"]
+    assert extra["segmentation"][-1] == "mask_rcnn_senet86"
+    failed(sdabench("table", "all", "--with", "sda_gcnet05"), 2, "did you mean sda_gcnet50")
+
+
+def test_latex_is_a_fragment_or_a_document():
+    options = ["table", "classification-attention", "--format", "latex"]
+    assert "documentclass" not in sdabench(*options).stdout
+    document = sdabench(*options, "--standalone", "--mark", "best").stdout
+    assert document.startswith("\\documentclass{article}\n")
+    assert document.endswith("\\end{document}\n")
+    assert "{\\underlined{78.29}}" in document
+    failed(sdabench("table", "all", "--standalone"), 2, "--standalone is for --format latex")
+    failed(sdabench("table", "all", "--mark", "best", "--format", "csv"), 2, "--mark is for terminal")
 
 
 def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():

@@ -3,8 +3,6 @@
 import csv
 import io
 import re
-import shutil
-import subprocess
 
 import pytest
 from rich.console import Console
@@ -14,20 +12,9 @@ from sdabench.evidence.compare import compare
 from sdabench.evidence.counts import stored_counts
 from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_csv, comparison_sheet
-from sdabench.report.render import (
-    _rich_table,
-    fitting,
-    latex,
-    plain,
-    print_terminal,
-    to_html,
-    to_latex,
-    to_markdown,
-)
+from sdabench.report.render import _rich_table, fitting, plain, print_terminal, to_html, to_markdown
 from sdabench.report.table import Cell, Heading, Sheet
 from tests.evidence.test_records import record
-
-TABLES = tuple(load_registry().tables)
 
 
 def sheet_of(name):
@@ -35,40 +22,9 @@ def sheet_of(name):
     return comparison_sheet(table, compare(table, stored_counts()))
 
 
-def test_mathematics_stays_and_all_else_is_escaped():
-    assert latex("A$^2$Net") == "A$^2$Net"
-    assert latex("AP$_{50}$ (%)") == r"AP$_{50}$ (\%)"
-    assert latex(r"a_b & 50% #1 {x} ~^\ <>") == (
-        r"a\_b \& 50\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} \textless{}\textgreater{}"
-    )
-    assert latex("5$") == r"5\$"
+def test_mathematics_is_spelled_out():
     assert plain("A$^2$Net") == "A²Net"
     assert plain("AP$_{50}$") == "AP50"
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
-@pytest.mark.parametrize("name", TABLES)
-def test_latex_compiles_as_it_is_printed(name, tmp_path):
-    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n%s\n\\end{document}\n"
-    nasty = Sheet("100% _", [Heading("x_y & z", "50%")], [[[Cell("A$^2$Net \\ { } ~ ^ # $ < >", bold=True)]]])
-    for sheet in (sheet_of(name), nasty):
-        (tmp_path / "t.tex").write_text(document % to_latex(sheet))
-        result = subprocess.run(
-            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stdout[-800:]
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_latex_has_a_rule_between_groups_and_bold_where_the_readme_has_it(name):
-    table, text = load_registry().table(name), to_latex(sheet_of(name))
-    assert text.count(r"\midrule") == len({row.group for row in table.rows})
-    assert text.count(r"\textbf") == sum(len(row.bold) for row in table.rows)
-    cells = {
-        line.count("&") for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
-    }
-    assert len(cells) == 1
 
 
 def test_markdown_and_html_have_every_row():
@@ -80,7 +36,21 @@ def test_markdown_and_html_have_every_row():
     assert "| **78.76** " in re.sub(" +", " ", markdown)
     assert html.count("<tbody>") == 4
     assert html.count("<b>") == 8
+    assert html.count("<h1>") == 1
+    both = to_html(sheet, sheet_of("detection"))
+    assert both.count("<h1>") == both.count("<table>") == 2
     assert "<script" not in to_html(Sheet("<script>", [Heading("<script>")], [[[Cell("<script>")]]]))
+
+
+def test_what_is_underlined_is_so_in_every_format():
+    cells = [Cell("2.5", underline=True), Cell("2.6", bold=True, underline=True)]
+    sheet = Sheet("", [Heading("a"), Heading("b")], [[cells]])
+    assert re.search(r"\| <ins>2.5</ins> +\| <ins>\*\*2.6\*\*</ins> +\|", to_markdown(sheet))
+    assert "<u>2.5</u>" in to_html(sheet)
+    assert "<u><b>2.6</b></u>" in to_html(sheet)
+    shown = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
+    shown.print(_rich_table(sheet))
+    assert "\x1b[4m2.5\x1b[0m" in shown.file.getvalue()
 
 
 def test_csv_has_unrounded_numbers():

@@ -1,0 +1,183 @@
+r"""A sheet as LaTeX: a tabular whose numbers are aligned, or a document that compiles as it stands.
+
+Bold digits are as wide as others only in the series ``b``, so that bold is that here. siunitx aligns
+only what it reads as a number, and an underlined one it does not: the line is drawn after the number,
+backwards. Both hold for its versions 2 and 3.
+"""
+
+import re
+from collections.abc import Sequence
+from unicodedata import normalize
+
+from sdabench.report.render import fitting, plain
+from sdabench.report.table import Cell, Heading, Sheet
+
+PACKAGES = r"\usepackage{booktabs, multirow, siunitx}"
+WIDEST = 285  # characters; a sheet beyond it becomes several below each other on their page
+LINES = r">{\raggedright\arraybackslash}p{24em}"
+LONGEST = 48  # characters of a text; a column with a longer one breaks it into lines
+SETTINGS = r"""
+\renewcommand{\bfdefault}{b}
+\sisetup{mode = text, detect-weight, retain-explicit-plus, group-minimum-digits = 20,
+  table-align-text-post = false}
+\protected\def\strong{\bfseries}
+\protected\def\underlined#1{\llap{\underline{\phantom{#1}}}}
+""".strip()
+PAGE = r"""
+% Each table has a page of its own size, which \includegraphics[page = 2]{...} takes as it is.
+\ifdefined\pdfpagewidth\else \let\pdfpagewidth\pagewidth \let\pdfpageheight\pageheight \fi % LuaLaTeX
+\hoffset = \dimexpr 8mm - 1in \relax
+\voffset = \hoffset
+\newsavebox{\sheet}
+\newcommand{\sheetpage}[3]{% title, tabulars, notes
+  \sbox{\sheet}{\begin{tabular}{@{}l@{}}#2\end{tabular}}%
+  \ifdim\wd\sheet<9cm \wd\sheet=9cm \fi
+  \sbox{\sheet}{\begin{minipage}{\wd\sheet}\raggedright
+    \textbf{#1}\par\medskip\noindent\usebox{\sheet}\par\medskip\footnotesize#3\end{minipage}}%
+  \pdfpagewidth = \dimexpr \wd\sheet + 16mm \relax
+  \pdfpageheight = \dimexpr \ht\sheet + \dp\sheet + 16mm \relax
+  \shipout\vbox{\box\sheet}\stepcounter{page}}
+""".strip()
+_NUMBER = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
+_MATH = re.compile(r"(\$[^$\s&#%]*\$)")
+_SPECIAL = {
+    "\\": r"$\backslash$",
+    "{": r"$\{$",
+    "}": r"$\}$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": "$|$",
+    "<": "$<$",
+    ">": "$>$",
+    "[": "{[}",  # which after the end of a row would begin its option, as an asterisk would
+    "*": "{*}",
+    "Δ": r"$\Delta$",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "…": r"\dots{}",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+} | {character: f"\\{character}" for character in "&%#$_"}
+
+
+def latex(text: str) -> str:
+    """Text with everything that LaTeX would read escaped, except mathematics between dollars (no blanks).
+
+    What the usual fonts lack becomes the nearest of ASCII, or a question mark.
+    """
+    pieces = _MATH.split(" ".join(text.split()))
+    return "".join(piece if _MATH.fullmatch(piece) else _escaped(piece) for piece in pieces)
+
+
+def _escaped(text: str) -> str:
+    escaped = "".join(_SPECIAL.get(character) or _ascii(character) for character in text)
+    return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would become a dash
+
+
+def _ascii(character: str) -> str:
+    nearest = normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return nearest if nearest.isprintable() and nearest else "?"
+
+
+def _breakable(text: str) -> str:
+    """Escaped text, which may go on in the next line after any part of a path or a name."""
+    return re.sub(r"(/|\\_)", r"\1\\allowbreak{}", latex(text))
+
+
+def to_latex(*sheets: Sheet) -> str:
+    """A tabular for each sheet, complete as it stands in a document that loads ``PACKAGES``."""
+    fragments = []
+    for sheet in sheets:
+        comments = [f"% {' '.join(plain(line).split())}" for line in (sheet.title, *sheet.notes)]
+        fragments += [f"% Needs {PACKAGES}.", *comments]
+        fragments += [r"\begingroup", SETTINGS, _tabular(sheet), r"\endgroup", ""]
+    return "\n".join(fragments[:-1])
+
+
+def to_latex_document(*sheets: Sheet) -> str:
+    """A document with a page for each sheet: its title, the table and its notes."""
+    lines = [r"\documentclass{article}", PACKAGES, SETTINGS, PAGE, r"\begin{document}"]
+    for sheet in sheets:
+        tabulars = map(_tabular, _parts(sheet))
+        lines += [
+            "",
+            rf"\sheetpage{{{latex(sheet.title)}}}{{%",
+            " \\\\ \\noalign{\\bigskip}\n".join(tabulars),
+            "}{%",
+        ]
+        lines += [*(rf"{_breakable(note)}\par" for note in sheet.notes), "}"]
+    return "\n".join([*lines, "", r"\end{document}"])
+
+
+def _parts(sheet: Sheet) -> list[Sheet]:
+    """The sheet in as few parts as ``WIDEST`` allows, of about the same width."""
+    parts = fitting(sheet, WIDEST, LONGEST)
+    for width in range(WIDEST, 0, -5):
+        narrower = fitting(sheet, width, LONGEST)
+        if len(narrower) > len(parts):
+            break
+        parts = narrower
+    return parts
+
+
+def _tabular(sheet: Sheet) -> str:
+    rows = [row for group in sheet.groups for row in group]
+    texts = [[row[column].text for row in rows] for column in range(len(sheet.headings))]
+    types = [_column_type(heading, column) for heading, column in zip(sheet.headings, texts, strict=True)]
+    lines = [rf"\begin{{tabular}}{{@{{}}{' '.join(types)}@{{}}}}", r"\toprule", *_header(sheet)]
+    for group in sheet.groups:
+        lines.append(r"\midrule")
+        for row in group:
+            cells = [_cell(cell, kind) for cell, kind in zip(row, types, strict=True)]
+            lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _column_type(heading: Heading, texts: Sequence[str]) -> str:
+    """Numbers at their decimal points, texts to the left; what is meant for numbers and has none, else."""
+    if not heading.numeric:
+        longest = max((len(plain(text)) for text in texts), default=0)
+        return LINES if longest > LONGEST else "l"
+    numbers = [match for text in texts if (match := _NUMBER.fullmatch(text))]
+    if not numbers:
+        return "c" if set(texts) <= {"", "-"} else "r"
+    signs, wholes, decimals = zip(*(match.groups(default="") for match in numbers), strict=True)
+    shape = f"{max(map(len, wholes))}.{max(map(len, decimals))}"
+    # A minus in text would be of another font, which a small TeX Live only has as a bitmap.
+    return f"S[table-format=+{shape}, mode=math]" if any(signs) else f"S[table-format={shape}]"
+
+
+def _header(sheet: Sheet) -> list[str]:
+    """One line, or two: what shares no header with its neighbours stands in the middle of both."""
+    texts = [f"{{{latex(heading.text)}}}" if heading.text else "" for heading in sheet.headings]
+    if not any(heading.over for heading in sheet.headings):
+        return [" & ".join(texts) + r" \\"]
+    uppers, rules, column = [], [], 0
+    for over, width in sheet.spans:
+        if over:
+            last = column + width == len(texts)  # which reaches the edge of the table
+            place, trim = ("c@{}", "l") if last else ("c", "lr")
+            uppers.append(rf"\multicolumn{{{width}}}{{{place}}}{{{latex(over)}}}")
+            rules.append(rf"\cmidrule({trim}){{{column + 1}-{column + width}}}")
+        else:
+            uppers.append(rf"{{\multirow{{2}}{{*}}[-0.5ex]{texts[column]}}}" if texts[column] else "")
+            texts[column] = ""
+        column += width
+    return [" & ".join(uppers) + r" \\", " ".join(rules), " & ".join(texts) + r" \\"]
+
+
+def _cell(cell: Cell, kind: str) -> str:
+    aligned = kind.startswith("S")
+    if aligned and _NUMBER.fullmatch(cell.text):
+        number = cell.text.replace("−", "-")
+        strong = r"\strong " if cell.bold else ""
+        return f"{strong}{number}{{\\underlined{{{number}}}}}" if cell.underline else f"{strong}{number}"
+    text = _breakable(cell.text) if kind == LINES else latex("–" if cell.text == "-" else cell.text)
+    text = rf"\textbf{{{text}}}" if cell.bold and text else text
+    text = rf"\underline{{{text}}}" if cell.underline and text else text
+    return f"{{{text}}}" if aligned and text else text
