@@ -61,28 +61,38 @@ def command(
     """COCO's AP of a results file, whoever made it: no model is needed.
 
     At IoU 0.50:0.95 and 100 detections an image, in percent. Masks are small, medium or large by their
-    own area, also where a box stands beside them.
+    own area, also where a box stands beside them. Standard errors are those of a bootstrap over the images.
     """
     from sdabench.data.annotations import read_annotations
-    from sdabench.metrics.coco import read_results, score
+    from sdabench.metrics.bootstrap import standard_errors
+    from sdabench.metrics.coco import evaluate, read_results
 
     started = time.monotonic()
     file = read_annotations(annotations)
-    scored = score(file, read_results(results), iou_type, evaluator=evaluator)
+    evaluation = evaluate(file, read_results(results), iou_type, evaluator=evaluator)
+    scored, errors = evaluation.score(), standard_errors(evaluation)
     if as_json:
-        record = _record(results, file, scored, evaluator, time.monotonic() - started).as_json()
+        record = _record(results, file, scored, errors, evaluator, time.monotonic() - started).as_json()
         classes = [vars(one) for one in scored.classes]
         echo_json({"record": record, "classes": classes} if per_class else record)
         return
     from sdabench.report.coco import class_sheet, score_sheet
 
-    show(score_sheet([scored], f"{results.name}, {scored.images:,} images"), form="terminal")
+    show(
+        score_sheet([scored], f"{results.name}, {scored.images:,} images", {iou_type: errors}),
+        form="terminal",
+    )
     if per_class:
         show(class_sheet(scored), form="terminal")
 
 
 def _record(
-    results: Path, file: "AnnotationFile", scored: "CocoScore", evaluator: str, seconds: float
+    results: Path,
+    file: "AnnotationFile",
+    scored: "CocoScore",
+    errors: dict[str, float],
+    evaluator: str,
+    seconds: float,
 ) -> "Record":
     from importlib.metadata import version
 
@@ -95,6 +105,7 @@ def _record(
         model=results.stem,
         task=TASKS[scored.iou_type],
         metrics=scored.metrics,
+        standard_errors=errors,
         samples=scored.images,
         dataset=describe_annotations(file),
         weights=Weights(source=str(results), sha256=sha256_of_file(results)),

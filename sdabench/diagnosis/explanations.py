@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sdabench.diagnosis.check import Check, Explanation, State
-from sdabench.evidence.verdicts import standard_error_pct
+from sdabench.evidence.statistics import standard_error_pct
 
 # They hold on any machine, and come first, because no arithmetic moves an accuracy as far.
 OF_DATA = (

@@ -78,14 +78,15 @@ def evaluate(
     measured = provenance | {"dataset": dataset}
     path = predictions.write(folder / name)
     unfinished.delete()
-    metrics = predictions.metrics()
+    of_tasks = predictions.measured()
     seconds = round(time.perf_counter() - started, 3)
     return [
         job.record(
             task,
             weights,
             **measured,
-            metrics=metrics[task],
+            metrics=of_tasks[task].metrics,
+            standard_errors=of_tasks[task].standard_errors,
             samples=len(job.split.items),
             fitted_batch_size=fitted if fitted < job.batch_size else None,
             predictions=path.relative_to(output).as_posix(),
@@ -114,13 +115,17 @@ def evaluate_training(
     }
     records = []
     for index, first in enumerate(next(iter(of_file.values()))):
-        metrics = {
-            metric: of_file[name][index].metrics[metric]
-            for metric, name in run.weights.items()
-            if metric in of_file[name][index].metrics
+        of_metric = {metric: of_file[name][index] for metric, name in run.weights.items()}
+        taken = {
+            field: {
+                metric: getattr(record, field)[metric]
+                for metric, record in of_metric.items()
+                if metric in getattr(record, field)
+            }
+            for field in ("metrics", "standard_errors")
         }
         weights = first.weights.model_copy(update={"source": TRAINED_HERE})
-        records.append(first.model_copy(update={"metrics": metrics, "weights": weights}))
+        records.append(first.model_copy(update={**taken, "weights": weights}))
     return records
 
 

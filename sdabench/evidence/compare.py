@@ -59,8 +59,8 @@ def judge_metric(reported: float | None, column: Column, record: Record | None) 
     """The verdict on an accuracy that the README prints, if a record may stand beside it."""
     if reported is None or record is None or not record.comparable:
         return NOT_MEASURED
-    measured, errors = record.metrics.get(column.key), record.task == "classification"
-    return judge_accuracy(reported, column.decimals, measured, record.samples, errors)
+    measured, error = record.metrics.get(column.key), record.standard_error(column.key)
+    return judge_accuracy(reported, column.decimals, measured, record.samples, error)
 
 
 @dataclass(frozen=True)

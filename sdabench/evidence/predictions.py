@@ -56,9 +56,7 @@ class ClassPredictions:
         """
         rows = _rows(path)
         if rows[:1] != [HEADER]:
-            raise DataError(
-                f"{path} holds no predictions of classes; its first line is not theirs"
-            )
+            raise DataError(f"{path} holds no predictions of classes; its first line is not theirs")
         for number, row in enumerate(rows[1:], start=2):
             if not _is_prediction(row):
                 raise DataError(f"{path}, line {number}: no path, label, probability and five classes")

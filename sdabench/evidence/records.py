@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdabench.data.description import DatasetInfo, Part, Preprocessing, Resizing
 from sdabench.errors import OutputError, SdabenchError
+from sdabench.evidence.statistics import standard_error_pct
 from sdabench.hashing import sha256_of_lines
 from sdabench.paths import COUNTS, results_dir
 from sdabench.registry.recipes import Precision
@@ -86,7 +87,10 @@ def _now() -> str:
 
 
 class Record(Part):
-    """One result of one network. Metrics in percent, unrounded; a failed one has a failure instead."""
+    """One result of one network. Metrics in percent, unrounded; a failed one has a failure instead.
+
+    ``standard_errors``, in percentage points, are those that do not follow from metric and samples: of AP.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -94,6 +98,7 @@ class Record(Part):
     model: str
     task: str
     metrics: dict[str, Percent] = Field(default={})
+    standard_errors: dict[str, Percent] = Field(default={})
     samples: int = 0
     dataset: DatasetInfo
     protocol: Protocol | None = None  # unknown for predictions that somebody else made
@@ -112,6 +117,14 @@ class Record(Part):
     wall_seconds: float = 0.0
     peak_memory_bytes: int | None = None
     created: str = Field(default_factory=_now)
+
+    def standard_error(self, metric: str) -> float | None:
+        """In percentage points; None where it is not known, or the metric was not measured."""
+        if metric not in self.metrics or self.samples == 0:
+            return None
+        if self.task == "classification":
+            return standard_error_pct(self.metrics[metric], self.samples)
+        return self.standard_errors.get(metric)
 
     @property
     def comparable(self) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from math import isnan, sqrt
+from math import isnan
 from typing import Literal
 
 from sdabench.complexity import Count
@@ -97,26 +97,17 @@ def recompute(evidence: Evidence, count: Count) -> int:
     return count.value(evidence.count)
 
 
-def standard_error_pct(accuracy_pct: float, samples: int) -> float:
-    """The standard error of an accuracy in percent over independent samples; NaN for none."""
-    if samples == 0:
-        return float("nan")
-    fraction = accuracy_pct / 100
-    return 100 * sqrt(fraction * (1 - fraction) / samples)
-
-
 def judge_accuracy(
-    reported: float, decimals: int, measured_pct: float | None, samples: int, errors: bool = True
+    reported: float, decimals: int, measured_pct: float | None, samples: int, standard_error: float | None
 ) -> Verdict:
     """The verdict on an accuracy in percent: within the rounding plus two standard errors, or not.
 
     Args:
-        errors: whether the standard error is that of a share of independent samples; of an AP none is
-            known yet, and within is equal at the printed decimals.
+        standard_error: in percentage points; where none is known, within is equal at the printed decimals.
     """
     if measured_pct is None or isnan(measured_pct) or samples == 0:
         return NOT_MEASURED
-    tolerance = 0.5 * 10**-decimals + (2 * standard_error_pct(measured_pct, samples) if errors else 0)
+    tolerance = 0.5 * 10**-decimals + 2 * (standard_error or 0)
     if abs(measured_pct - reported) <= tolerance:
         return Verdict("within")
     return Verdict("better" if measured_pct > reported else "worse")

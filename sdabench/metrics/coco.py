@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,6 +119,50 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return results
 
 
+@dataclass(frozen=True)
+class CocoEvaluation:
+    """Results matched with what is annotated, once: for :meth:`score`, and for a bootstrap.
+
+    ``matched`` is the evaluator's own object; only that of pycocotools tells what was matched with what.
+    """
+
+    file: AnnotationFile
+    entries: list[Entry]
+    iou_type: IouType
+    image_ids: list[int]
+    evaluator: Evaluator
+    matched: Any
+
+    def score(self) -> CocoScore:
+        """COCO's AP: at IoU 0.50:0.95, 101 recall points and 100 detections an image.
+
+        Raises:
+            NothingMeasuredError: no object is annotated in these images.
+        """
+        with redirect_stdout(io.StringIO()):
+            self.matched.accumulate()
+            self.matched.summarize()
+        stats, images = self.matched.stats, self.image_ids
+        if stats[0] < 0:
+            raise NothingMeasuredError(
+                f"nothing was measured: no object of {len(images)} images in {self.file.path}"
+            )
+        metrics = {
+            name: 100 * float(value)
+            for name, value in zip(METRICS, stats[: len(METRICS)], strict=True)
+            if value >= 0
+        }
+        classes = _classes(self.file, self.entries, images, self.matched.eval["precision"])
+        return CocoScore(self.iou_type, metrics, len(images), classes)
+
+    def by_pycocotools(self) -> "CocoEvaluation":
+        """The same, matched by pycocotools if it was another evaluator."""
+        if self.evaluator == "pycocotools":
+            return self
+        matched = _matched(self.file, self.entries, self.iou_type, self.image_ids, "pycocotools")
+        return replace(self, evaluator="pycocotools", matched=matched)
+
+
 def score(
     annotations: Path | AnnotationFile,
     results: Sequence[Mapping[str, Any]],
@@ -126,7 +170,18 @@ def score(
     image_ids: Sequence[int] | None = None,
     evaluator: Evaluator = "pycocotools",
 ) -> CocoScore:
-    """COCO's AP of results: at IoU 0.50:0.95, 101 recall points and 100 detections an image.
+    """COCO's AP of results: :func:`evaluate` and nothing kept but its score."""
+    return evaluate(annotations, results, iou_type, image_ids, evaluator).score()
+
+
+def evaluate(
+    annotations: Path | AnnotationFile,
+    results: Sequence[Mapping[str, Any]],
+    iou_type: IouType,
+    image_ids: Sequence[int] | None = None,
+    evaluator: Evaluator = "pycocotools",
+) -> CocoEvaluation:
+    """Matches results with what is annotated, as COCO does.
 
     Masks go by their own area, also where a box stands beside; pycocotools would take the box's.
 
@@ -138,25 +193,14 @@ def score(
     Raises:
         UsageError: there is no such file, or the evaluator is not installed.
         DataError: a result is of another dataset, or lacks what the IoU type needs.
-        NothingMeasuredError: no object is annotated in these images.
     """
     file = annotations if isinstance(annotations, AnnotationFile) else read_annotations(annotations)
     chosen = _chosen(file, image_ids)
     entries = _entries(file, results, iou_type)
-    # Evaluators write into them, and take the id 0 for 'unmatched'.
-    truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
     if iou_type == "segm":
         _check_masks(file, chosen)
-    evaluation = _evaluate(file, truth, entries, iou_type, chosen, evaluator)
-    if evaluation.stats[0] < 0:
-        raise NothingMeasuredError(f"nothing was measured: no object of {len(chosen)} images in {file.path}")
-    metrics = {
-        name: 100 * float(value)
-        for name, value in zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)
-        if value >= 0
-    }
-    classes = _classes(file, entries, chosen, evaluation.eval["precision"])
-    return CocoScore(iou_type, metrics, len(chosen), classes)
+    matched = _matched(file, entries, iou_type, chosen, evaluator)
+    return CocoEvaluation(file, entries, iou_type, chosen, evaluator, matched)
 
 
 def _chosen(file: AnnotationFile, image_ids: Sequence[int] | None) -> list[int]:
@@ -219,9 +263,8 @@ def _check_masks(file: AnnotationFile, image_ids: list[int]) -> None:
             )
 
 
-def _evaluate(
+def _matched(
     file: AnnotationFile,
-    truth: list[Entry],
     entries: list[Entry],
     iou_type: IouType,
     image_ids: list[int],
@@ -235,15 +278,16 @@ def _evaluate(
         made.createIndex()
         return made
 
+    # Evaluators write into what they are given, and take the id 0 for 'unmatched'.
+    truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
+    found = [dict(entry) for entry in entries]
     with redirect_stdout(io.StringIO()):
         ground_truth = dataset(truth)
-        found = ground_truth.loadRes(entries) if entries else dataset([])  # loadRes takes no empty list
-        evaluation = evaluator_class(ground_truth, found, iou_type)
-        evaluation.params.imgIds = image_ids
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+        detections = ground_truth.loadRes(found) if found else dataset([])  # loadRes takes no empty list
+        matched = evaluator_class(ground_truth, detections, iou_type)
+        matched.params.imgIds = image_ids
+        matched.evaluate()
+    return matched
 
 
 def _classes_of(evaluator: Evaluator) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from sdabench.data.description import DatasetInfo
 from sdabench.evidence.compare import judge_metric
 from sdabench.evidence.records import Record
-from sdabench.evidence.verdicts import NOT_MEASURED, standard_error_pct
+from sdabench.evidence.verdicts import NOT_MEASURED
 from sdabench.registry import Row, Table
 from sdabench.registry.schema import Column
 from sdabench.report.comparison import number, verdict_cell
@@ -29,7 +29,7 @@ class _Shape:
 
     columns: list[Column]
     readme: bool  # README's numbers, which are of the real datasets
-    errors: bool  # of which kind of number the standard error follows from the number itself
+    errors: bool  # standard errors, of which at least some may be known
     verdicts: bool
     trained: bool
     seeds: bool
@@ -40,7 +40,7 @@ class _Shape:
         return cls(
             columns=[column for column in table.columns if column.convention is None],
             readme=any(record.dataset.name != "synthetic" for record in every),
-            errors=table.task == "classification",
+            errors=table.task == "classification" or any(record.standard_errors for record in every),
             verdicts=any(record.comparable for record in every),
             trained=any(record.training for record in every),
             seeds=any(len(group) > 1 for group in records),
@@ -130,7 +130,7 @@ def _accuracy_cells(
     if shape.seeds:
         cells.append(Cell(number(stdev(values), 2) if len(values) > 1 else ""))
     elif shape.errors:
-        cells.append(Cell(_error(values[0], good[0]) if values else ""))
+        cells.append(Cell(_error(good[0], column.key) if values else ""))
     reported = row.reported[column.key]
     of_seeds = [judge_metric(reported, column, record) for record in good] or [NOT_MEASURED]
     verdicts += [verdict.name for verdict in of_seeds]
@@ -140,9 +140,14 @@ def _accuracy_cells(
     return cells
 
 
-def _error(measured: float, record: Record) -> str:
-    """The standard error; nothing where no image, or every image, was right and it says nothing."""
-    return "" if measured in (0, 100) else f"{standard_error_pct(measured, record.samples):.2f}"
+def _error(record: Record, metric: str) -> str:
+    """The standard error; nothing where nothing, or everything, was right and it says nothing."""
+    error = record.standard_error(metric)
+    return "" if error is None or record.metrics[metric] in (0, 100) else f"{error:.2f}"
+
+
+def _has_errors(record: Record) -> bool:
+    return any(record.standard_error(metric) is not None for metric in record.metrics)
 
 
 def _note(records: Sequence[Record]) -> Cell:
@@ -173,7 +178,9 @@ def _notes(records: Sequence[Record]) -> list[str]:
         notes.append("Only the whole validation set is compared with the README.")
     elif any(not record.comparable for record in good):
         notes.append("Only the paper's recipe, on the whole training set, is compared with the README.")
-    if any(record.comparable and record.task != "classification" for record in good):
+    if any(record.standard_errors for record in good):
+        notes.append("The standard error of an AP is that of a bootstrap over the images.")
+    if any(record.comparable and record.metrics and not _has_errors(record) for record in good):
         notes.append("The standard error of an AP is not known here: within is equal at the printed decimal.")
     if any(record.training is not None and record.training.frozen is False for record in good):
         notes.append("The detectors began with random weights, so that nothing in them was frozen.")
@@ -209,10 +216,10 @@ def describe_dataset(dataset: DatasetInfo) -> str:
 
 
 def describe_metrics(record: Record) -> str:
-    """One line: each metric, with its standard error where that follows from it, and the dataset."""
+    """One line: each metric, with its standard error where one is known, and the dataset."""
     words = []
     for key, value in record.metrics.items():
-        error = _error(value, record) if record.task == "classification" else ""
+        error = _error(record, key)
         words.append(f"{METRICS[key]} {value:.2f} %" + (f" ± {error}" if error else ""))
     what = {"detection": " boxes", "segmentation": " masks"}.get(record.task, "")
     fitted = record.fitted_batch_size

@@ -1,21 +1,31 @@
 """COCO's AP as sheets: a line for each IoU type, and the categories one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+from sdabench.metrics import IouType
 from sdabench.metrics.coco import METRICS, CocoScore
 from sdabench.report.table import Cell, Heading, Sheet
 
 HEADERS = ("AP", "AP$_{50}$", "AP$_{75}$", "AP$_S$", "AP$_M$", "AP$_L$")
+NONE: Mapping[IouType, Mapping[str, float]] = MappingProxyType({})
 WAYS = {"bbox": "boxes", "segm": "masks"}
 
 
-def score_sheet(scores: Sequence[CocoScore], title: str) -> Sheet:
-    """The six numbers of each IoU type; a dash where there is no object to find."""
+def score_sheet(
+    scores: Sequence[CocoScore], title: str, errors: Mapping[IouType, Mapping[str, float]] = NONE
+) -> Sheet:
+    """The six numbers of each IoU type; a dash where there is no object to find.
+
+    Args:
+        errors: their standard errors by IoU type, where they are known; they stand below.
+    """
     headings = [Heading("by"), *(Heading(header, numeric=True) for header in HEADERS)]
-    rows = [
-        [Cell(WAYS[score.iou_type]), *(_number(score.metrics.get(metric)) for metric in METRICS)]
-        for score in scores
-    ]
+    rows = []
+    for score in scores:
+        rows.append([Cell(WAYS[score.iou_type]), *(_number(score.metrics.get(metric)) for metric in METRICS)])
+        if of_score := errors.get(score.iou_type):
+            rows.append([Cell("± s.e."), *(_number(of_score.get(metric)) for metric in METRICS)])
     return Sheet(title, headings, [rows])
 
 

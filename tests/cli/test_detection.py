@@ -71,6 +71,8 @@ def test_a_results_file_of_ours_is_scored_again_to_the_same_numbers(workplace, t
         options = ["--annotations", annotations, "--iou-type", iou_type, "--json"]
         again = json.loads(sdabench("rescore", output / record.predictions, *options).stdout)
         assert again["metrics"] == record.metrics
+        assert again["standard_errors"] == record.standard_errors
+        assert set(record.standard_errors) == set(record.metrics)
         assert again["samples"] == record.samples == 3
 
 

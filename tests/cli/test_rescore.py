@@ -19,6 +19,7 @@ BOXES = [
 MASKS = [{"image_id": 7, "category_id": 1, "score": 0.9, "segmentation": [[0, 40, 10, 40, 10, 50, 0, 50]]}]
 # Of kites there are two, the other of no area; of persons one, not found: AP is the mean of the two.
 AP = 100 * 51 / 101 / 2
+ERROR = 18.89  # by all 256 resamples of the four images; tests/metrics/test_bootstrap.py works them out
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def test_six_numbers_and_a_line_for_each_category(rescore):
     assert result.returncode == 0
     assert result.stderr == ""
     assert "mask_rcnn.bbox.json, 4 images" in result.stdout
-    assert "boxes 25.25 25.25 25.25 25.25 - -" in " ".join(result.stdout.split())
+    assert "boxes 25.25 25.25 25.25 25.25 - - " in " ".join(result.stdout.split())
+    assert "± s.e. 1" in " ".join(result.stdout.split())
     assert "kite" not in result.stdout
     page = " ".join(rescore(BOXES, "--per-class").stdout.split())
     for words in (
@@ -71,6 +73,8 @@ def test_json_is_one_record(rescore, coco, tmp_path):
     record = Record.model_validate_json(result.stdout)
     assert (record.model, record.task, record.samples) == ("mask_rcnn.bbox", "detection", 4)
     assert record.metrics == pytest.approx(dict.fromkeys(("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct"), AP))
+    assert set(record.standard_errors) == set(record.metrics)
+    assert record.standard_error("ap_pct") == pytest.approx(ERROR, rel=0.15)
     path = tmp_path / "mask_rcnn.bbox.json"
     assert (record.weights.source, record.weights.sha256) == (str(path), sha256_of_file(path))
     dataset = record.dataset

@@ -19,7 +19,9 @@ from sdabench.engine.train import train
 from sdabench.engine.trainer import Trainer, load_training_batches
 from sdabench.errors import SdabenchError
 from sdabench.hashing import sha256_of_file
-from sdabench.metrics.coco import read_results, score
+from sdabench.metrics.bootstrap import standard_errors
+from sdabench.metrics.coco import evaluate as evaluate_results
+from sdabench.metrics.coco import read_results
 from sdabench.registry.recipes import DetectionRecipe
 
 RECIPE = {
@@ -191,6 +193,7 @@ def test_a_mask_rcnn_is_measured_twice_in_original_ids_and_pixels(shapes, tmp_pa
     assert line["ap_pct"] == records[0].metrics["ap_pct"]
     assert line["segmentation_ap_pct"] == records[1].metrics["ap_pct"]
     assert all((record.samples, record.weights.source) == (1, "training") for record in records)
+    assert not any(record.standard_errors for record in records)  # one image says nothing of others
 
 
 class Finder(torch.nn.Module):
@@ -246,7 +249,10 @@ def test_scoring_the_results_file_again_gives_exactly_the_records_metrics(shapes
     annotations, _, _ = original(shapes)
     for record, iou_type in zip(records, ("bbox", "segm"), strict=True):
         results = read_results(tmp_path / record.predictions)
-        assert score(annotations, results, iou_type).metrics == record.metrics
+        again = evaluate_results(annotations, results, iou_type)
+        assert again.score().metrics == record.metrics
+        assert standard_errors(again) == record.standard_errors
+        assert set(record.standard_errors) == set(record.metrics)
         assert 5 < record.metrics["ap_pct"] < 99
     assert records[0].metrics != records[1].metrics
 

@@ -81,6 +81,19 @@ def test_a_metric_is_a_percentage(value):
         Record.model_validate(record().as_json() | {"metrics": {"top1_pct": value}})
 
 
+def test_the_standard_error_of_a_metric_follows_from_it_or_is_recorded():
+    # 75.3 % of 50,000: sqrt(0.753 * 0.247 / 50000) = 0.0019287
+    assert record().standard_error("top1_pct") == pytest.approx(0.19287, abs=1e-5)
+    assert record(samples=0).standard_error("top1_pct") is None
+    assert record().standard_error("ap_pct") is None
+    detector = record(task="segmentation", metrics={"ap_pct": 34.0}, standard_errors={"ap_pct": 0.3})
+    assert Record.model_validate(detector.as_json()).standard_error("ap_pct") == 0.3
+    assert detector.standard_error("ap50_pct") is None
+    older = detector.as_json()
+    del older["standard_errors"]
+    assert Record.model_validate(older).standard_error("ap_pct") is None
+
+
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SdabenchError, match="cannot write .*file/records.jsonl"):

@@ -1,11 +1,7 @@
 """Verdicts, worked out by hand."""
 
-import math
-
-import pytest
-
 from sdabench.complexity import Count
-from sdabench.evidence.verdicts import judge_accuracy, judge_count, rounded, standard_error_pct
+from sdabench.evidence.verdicts import judge_accuracy, judge_count, rounded
 from sdabench.registry.schema import Column, Explanation
 
 PARAMS = Column(key="params_m", header="Params", unit="M", decimals=2, convention="params")
@@ -76,19 +72,19 @@ def test_what_is_not_counted_is_not_measured():
     assert str(judge_count(25.56, PARAMS, None, None)) == "not measured"
 
 
-def test_the_standard_error_of_an_accuracy():
-    # 78 % of 50,000: sqrt(0.78 * 0.22 / 50000) = 0.0018526
-    assert standard_error_pct(78.0, 50_000) == pytest.approx(0.18526, abs=1e-5)
-    assert math.isnan(standard_error_pct(78.0, 0))
-
-
 def test_an_accuracy_is_within_the_rounding_plus_two_standard_errors():
-    # 0.005 + 2 * 0.18526 = 0.37552 at 78 %
-    assert str(judge_accuracy(78.37, 2, 78.0, 50_000)) == "within"
-    assert str(judge_accuracy(78.38, 2, 78.0, 50_000)) == "worse"
-    assert str(judge_accuracy(77.62, 2, 78.0, 50_000)) == "better"
+    # 0.005 + 2 * 0.18526 = 0.37552
+    assert str(judge_accuracy(78.37, 2, 78.0, 50_000, 0.18526)) == "within"
+    assert str(judge_accuracy(78.38, 2, 78.0, 50_000, 0.18526)) == "worse"
+    assert str(judge_accuracy(77.62, 2, 78.0, 50_000, 0.18526)) == "better"
+
+
+def test_without_a_standard_error_within_is_equal_at_the_printed_decimal():
+    assert str(judge_accuracy(37.2, 1, 37.24, 5_000, None)) == "within"
+    assert str(judge_accuracy(37.2, 1, 37.26, 5_000, None)) == "better"
+    assert str(judge_accuracy(37.2, 1, 37.14, 5_000, None)) == "worse"
 
 
 def test_nan_or_no_sample_is_never_a_pass():
     for measured, samples in ((float("nan"), 50_000), (78.0, 0), (None, 50_000)):
-        assert str(judge_accuracy(78.0, 2, measured, samples)) == "not measured"
+        assert str(judge_accuracy(78.0, 2, measured, samples, 0.2)) == "not measured"

@@ -115,5 +115,5 @@ def test_the_same_detectors_boxes_and_masks_stand_in_their_own_tables():
         compared = compare(load_registry().table(name), {}, [boxes, masks])
         row = next(each for each in compared if each.row.model == "mask_rcnn_resnet50")
         assert row.measured["ap_pct"] == own
-        assert str(row.verdicts["ap_pct"]) == words  # no standard error of an AP is known
+        assert str(row.verdicts["ap_pct"]) == words  # these have no standard error
         assert str(row.verdicts["ap75_pct"]) == "not measured"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,13 @@ class AnyBatch(Protocol):
     def to(self, device: torch.device, layout: torch.memory_format) -> Self: ...
 
 
+class Measured(NamedTuple):
+    """Metrics in percent; in percentage points the standard errors that do not follow from them."""
+
+    metrics: dict[str, float]
+    standard_errors: dict[str, float]
+
+
 class Predictions(Protocol):
     """What a network says of each image of a listing."""
 
@@ -42,6 +49,10 @@ class Predictions(Protocol):
 
     def metrics(self) -> dict[Task, dict[str, float]]:
         """In percent, for each task of the network."""
+        ...
+
+    def measured(self) -> dict[Task, Measured]:
+        """The metrics again, and how sure they are, which takes longer."""
         ...
 
     def write(self, stem: Path) -> Path:

@@ -16,7 +16,7 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
-from sdabench.engine.tasks import not_finite
+from sdabench.engine.tasks import Measured, not_finite
 from sdabench.evidence.predictions import ClassPredictions
 from sdabench.models.build import create_model
 from sdabench.registry.recipes import ClassificationRecipe
@@ -32,6 +32,9 @@ class Classified:
 
     def metrics(self) -> dict[Task, dict[str, float]]:
         return {"classification": self.classes.metrics()}
+
+    def measured(self) -> dict[Task, Measured]:
+        return {task: Measured(metrics, {}) for task, metrics in self.metrics().items()}
 
     def write(self, stem: Path) -> Path:
         path = stem.with_name(f"{stem.name}.csv.gz")

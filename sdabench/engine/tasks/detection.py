@@ -1,6 +1,6 @@
 """Detection: the losses of proposals, boxes and masks, and COCO's AP."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,10 +20,11 @@ from sdabench.data.coco_images import (
 from sdabench.data.description import Resizing
 from sdabench.engine.arithmetic import autocast
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
-from sdabench.engine.tasks import not_finite
+from sdabench.engine.tasks import Measured, not_finite
 from sdabench.files import compressed
 from sdabench.metrics import IOU_TYPES, Evaluator
-from sdabench.metrics.coco import METRICS, score
+from sdabench.metrics.bootstrap import standard_errors
+from sdabench.metrics.coco import METRICS, CocoEvaluation, evaluate
 from sdabench.models.build import create_model
 from sdabench.models.detection.detector import Detector
 from sdabench.models.detection.masks import paste
@@ -43,11 +44,20 @@ class DetectionPredictions:
     evaluator: Evaluator = "pycocotools"
 
     def metrics(self) -> dict[Task, dict[str, float]]:
-        file, ids = read_annotations(self.split.annotations_file), [item.id for item in self.split.items]
+        return {task: evaluation.score().metrics for task, evaluation in self._evaluations()}
+
+    def measured(self) -> dict[Task, Measured]:
+        """The standard errors are by a bootstrap over the images."""
         return {
-            task: score(file, self.results, IOU_TYPES[task], ids, self.evaluator).metrics
-            for task in self.tasks
+            task: Measured(evaluation.score().metrics, standard_errors(evaluation))
+            for task, evaluation in self._evaluations()
         }
+
+    def _evaluations(self) -> Iterator[tuple[Task, CocoEvaluation]]:
+        """One at a time: that of val2017 takes a gigabyte."""
+        file, ids = read_annotations(self.split.annotations_file), [item.id for item in self.split.items]
+        for task in self.tasks:
+            yield task, evaluate(file, self.results, IOU_TYPES[task], ids, self.evaluator)
 
     def write(self, stem: Path) -> Path:
         """A COCO results file, compressed, which ``sdabench rescore`` and others take."""
