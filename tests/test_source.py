@@ -48,3 +48,16 @@ def test_no_name_is_taken_out_of_a_module_to_load_by():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module in modules:
                 assert not {alias.name for alias in node.names} & hidden, path
+
+
+def test_reading_other_peoples_files_looks_nothing_up_by_what_they_say():
+    lookups = {"getattr", "setattr", "__import__", "importlib.import_module", "globals", "vars", "locals"}
+    found = {
+        (path.name, name, ast.unparse(node.args[0]))
+        for path in SOURCES
+        if path.parent.name == "weights"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in lookups
+    }
+    # A network's own name, and types of numbers by a list of ours: some are newer than the oldest torch.
+    assert found == {("__init__.py", "getattr", "model"), ("tensors.py", "getattr", "torch")}

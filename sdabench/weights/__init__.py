@@ -21,7 +21,7 @@ def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
 
     Args:
         model: from :func:`sdabench.create_model`.
-        source: a file (``.pth`` with plain tensors, or ``.safetensors``) or a state dict, with our keys
+        source: a file (of ``torch.save`` or safetensors; no code of it is run) or a state dict, with our keys
             or with those of an original release of that network. Constants of the architecture may be
             absent. A ``features_only`` network takes a whole classifier's weights and leaves its head.
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from sdabench.errors import WeightsError
 from sdabench.registry import load_registry
 
+WRAPPED = ("module.", "_orig_mod.")  # by DataParallel, by torch.compile
+
 # The authors' SDA networks, whatever the family of their blocks (QingbeiGuo/SDA-xNet e126169).
 DEPTH_ATTENTION_LAYOUT = {
     r"^stage(\d)\.layers\.": r"layer\1.",
@@ -26,14 +28,23 @@ def rename_keys(given: Mapping[str, Tensor], model: str | None) -> dict[str, Ten
     for layout in load_registry().layouts(model) if model else ():
         rules |= layout.rename
     renamed: dict[str, Tensor] = {}
-    for key, tensor in given.items():
-        key = key.removeprefix("module.")
+    for key, tensor in unwrap_keys(given).items():
         for pattern, replacement in rules.items():
             key = re.sub(pattern, replacement, key)
         if key in renamed:
             raise WeightsError(f"two tensors of the checkpoint stand for '{key}'")
         renamed[key] = tensor
     return renamed
+
+
+def unwrap_keys(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors without the prefixes of a wrapped network, which all of its keys have."""
+    while given:
+        shared = [prefix for prefix in WRAPPED if all(key.startswith(prefix) for key in given)]
+        if not shared:
+            break
+        given = {key.removeprefix(shared[0]): tensor for key, tensor in given.items()}
+    return given
 
 
 def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
