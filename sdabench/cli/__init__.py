@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": "Evaluate one network.",
     "run": "Train and evaluate a suite, and print its table.",
     "rescore": "COCO's AP of a results file, whoever made it.",
+    "compare": "Two records on the same images, or what the tables imply.",
     "data": "Generate datasets, and verify them.",
     "doctor": "Is this machine fit to measure?",
     "cite": "BibTeX of a network's papers.",

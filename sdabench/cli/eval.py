@@ -80,7 +80,7 @@ def command(
     job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
 
     from sdabench.engine.evaluate import evaluate
-    from sdabench.engine.recording import RECORDS
+    from sdabench.evidence.records import RECORDS
 
     def work() -> "list[Record]":
         with progress(name, len(split.items), "images") as advance:

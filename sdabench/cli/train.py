@@ -76,8 +76,8 @@ def command(
     job = job.on(machine_from(job.images, **machine))
 
     from sdabench.engine.evaluate import evaluate_training
-    from sdabench.engine.recording import RECORDS
     from sdabench.engine.train import train
+    from sdabench.evidence.records import RECORDS
 
     def work() -> "list[Record]":
         with progress(name, job.images, "images") as advance:

@@ -7,10 +7,8 @@ from pathlib import Path
 from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.engine.memory import is_out_of_memory
 from sdabench.errors import SdabenchError
-from sdabench.evidence.records import Failure, Record, append_lines
+from sdabench.evidence.records import RECORDS, Failure, Record, append_lines
 from sdabench.processes import is_first_process
-
-RECORDS = "records.jsonl"
 
 
 def recorded(job: Job, output: Path, work: Callable[[], Sequence[Record]]) -> list[Record]:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.engine.launchers import Launcher, Local, Process
-from sdabench.engine.recording import RECORDS
 from sdabench.engine.runs import TRAININGS, delete_weights
 from sdabench.errors import DataError, ExitCode, OutputError, SdabenchError
-from sdabench.evidence.records import Failure, Record, append_lines, read_lines
+from sdabench.evidence.records import RECORDS, Failure, Record, append_lines, read_lines
 from sdabench.files import holding
 
 LOGS = "logs"

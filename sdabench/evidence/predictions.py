@@ -31,6 +31,11 @@ class ClassPredictions:
     def metrics(self) -> dict[str, float]:
         return TopK().update(self.top5, self.labels).compute()
 
+    def hits(self, best: int) -> NDArray[np.bool_]:
+        """(N,) whether the right class is among so many of the best ones."""
+        right: NDArray[np.bool_] = (self.top5[:, :best] == self.labels[:, None]).any(axis=1)
+        return right
+
     def write(self, path: Path) -> None:
         """One line an image: path, label, its probability, and the five best classes.
 

@@ -23,6 +23,7 @@ Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 R = TypeVar("R", bound=BaseModel)
 
 
+RECORDS = "records.jsonl"  # in the folder of a run
 RANDOM, TRAINED_HERE = "random", "training"
 
 

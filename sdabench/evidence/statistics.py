@@ -18,6 +18,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def above_zero(self) -> bool | None:
+        """Whether all of it is; None where zero is in it."""
+        return None if self.low <= 0 <= self.high else self.low > 0
+
 
 def standard_error_pct(accuracy_pct: float, samples: int) -> float:
     """The standard error of an accuracy in percent over independent samples; NaN for none."""

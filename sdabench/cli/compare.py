@@ -1,0 +1,172 @@
+"""``sdabench compare``."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sdabench.cli.options import (
+    SHEET_FORMATS,
+    ModelName,
+    echo_json,
+    json_option,
+    progress,
+    records_option,
+    show,
+)
+from sdabench.errors import ExitCode, UsageError
+from sdabench.registry import load_registry
+
+if TYPE_CHECKING:
+    from sdabench.evidence.paired import Comparison
+    from sdabench.evidence.stored import StoredRecord
+
+EPILOG = """\b
+Examples:
+  sdabench compare runs/baseline runs/changed
+  sdabench compare runs/classification:resnet50 runs/classification:sda_resnet86
+  sdabench compare runs/a:mask_rcnn_resnet50 runs/b --annotations instances_val2017.json
+  sdabench compare runs/a runs/b --changed changed.csv
+  sdabench compare --claims
+  sdabench compare --claims --records runs/imagenet --models 'sda_res*'
+
+\b
+A record is a run's --output folder, or its records.jsonl; behind a colon the
+network, where there are several. Their last record counts. With --claims the
+exit code is 3 if a difference is worse than the README's.
+"""
+
+
+@click.command("compare", epilog=EPILOG)
+@click.argument("a", required=False)
+@click.argument("b", required=False)
+@click.option("--claims", is_flag=True, help="What the tables imply: each SDA network against its partners.")
+@click.option("--models", "patterns", multiple=True, type=ModelName(), help="Claims of these networks alone.")
+@records_option("With --claims: a run's folder, or its records.jsonl, besides the records that are shipped.")
+@click.option(
+    "--annotations",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of detectors' images, if the dataset is not where it was.",
+)
+@click.option("--resamples", type=click.IntRange(min=10), help="Of the images, for the interval of an AP.")
+@click.option(
+    "--images", type=click.IntRange(min=0), default=10, show_default=True, help="Changed ones to show."
+)
+@click.option(
+    "--changed", type=click.Path(dir_okay=False, path_type=Path), help="Write all that changed to a CSV file."
+)
+@click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True)
+@json_option
+def command(
+    a: str | None,
+    b: str | None,
+    claims: bool,
+    patterns: tuple[str, ...],
+    folders: tuple[Path, ...],
+    annotations: Path | None,
+    resamples: int | None,
+    images: int,
+    changed: Path | None,
+    form: str,
+    as_json: bool,
+) -> None:
+    """Compare two records on the same images: by how much they differ, how sure that is, and where.
+
+    A and B were evaluated before; what they said of each image was kept, and no model is needed. Top-1 and
+    top-5 get McNemar's test, AP a paired bootstrap over the images. --claims asks instead what the README's
+    tables imply: is each network with depth attention better than its baseline, and than the same network
+    without depth attention, by so much?
+    """
+    if claims:
+        if a is not None:
+            raise UsageError("--claims takes no records A and B; name a run by --records")
+        _claims(patterns, folders, form, as_json)
+        return
+    if a is None or b is None:
+        raise UsageError("which two records? name two runs' folders, or --claims; see 'sdabench compare -h'")
+    if patterns or folders:
+        raise UsageError("--models and --records are for --claims; name a network as FOLDER:NETWORK")
+    from sdabench.evidence.paired import compare_records
+    from sdabench.metrics.bootstrap import RESAMPLES
+
+    first = _records_of(a)
+    second = _records_of(b)
+    tasks = [task for task in first if task in second]
+    if not tasks:
+        raise UsageError(f"{a} and {b} have no task in common")
+    times = resamples or RESAMPLES
+    total = 2 * times * sum(task != "classification" for task in tasks)
+    with progress("resamples", total, "resamples") as advance:
+        comparisons = [
+            compare_records(first[task], second[task], annotations, times, advance) for task in tasks
+        ]
+    if changed is not None:
+        _write_changed(changed, comparisons)
+    if as_json:
+        each = [comparison.as_json() for comparison in comparisons]
+        echo_json(each[0] if len(each) == 1 else each)
+        return
+    from sdabench.report.differences import changed_sheet, comparison_of_two
+
+    for comparison in comparisons:
+        show(comparison_of_two(comparison), form=form)
+        if comparison.changed and images:
+            show(changed_sheet(comparison, images), form=form)
+
+
+def _records_of(text: str) -> "dict[str, StoredRecord]":
+    """The last record of one network for each of its tasks, of FOLDER or FOLDER:NETWORK."""
+    from sdabench.evidence.stored import stored_in
+
+    place, colon, model = text.rpartition(":")
+    if not colon or Path(text).exists():
+        place, model = text, ""
+    path = Path(place)
+    if not path.exists():
+        raise UsageError(f"no run at {path}; name its --output folder, or its records.jsonl")
+    stored = stored_in(path)
+    names = list(dict.fromkeys(one.record.model for one in stored))
+    if model and model not in names:
+        raise UsageError(f"no record of '{model}' in {path}; it has {', '.join(names)}")
+    if not model and len(names) > 1:
+        raise UsageError(f"{path} has records of {len(names)} networks; say {path}:{names[0]}, for instance")
+    return {one.record.task: one for one in stored if one.record.model == (model or names[0])}
+
+
+def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:
+    from sdabench.evidence.claims import implied_claims, judge_claims
+    from sdabench.evidence.stored import shipped, stored_in
+
+    registry = load_registry()
+    implied = implied_claims(registry)
+    if patterns:
+        names = list(dict.fromkeys(claim.model for claim in implied))
+        chosen = registry.select(patterns, among=names, where="the networks with a claim")
+        implied = [claim for claim in implied if claim.model in chosen]
+    records = [*shipped(), *(one for folder in folders for one in stored_in(folder))]
+    with progress("claims", len(implied), "claims") as advance:
+        judged = judge_claims(implied, records, advance)
+    if as_json:
+        echo_json([one.as_json() for one in judged])
+    else:
+        from sdabench.report.differences import claims_sheet
+
+        show(claims_sheet(judged), form=form)
+    if any(one.verdict is not None and one.verdict.name == "worse" for one in judged):
+        raise click.exceptions.Exit(ExitCode.REGRESSION)
+
+
+def _write_changed(path: Path, comparisons: "list[Comparison]") -> None:
+    import io
+
+    from sdabench.files import writing
+
+    with writing(path) as file:
+        text = io.TextIOWrapper(file, newline="", errors="surrogateescape")
+        writer = csv.writer(text)
+        writer.writerow(["task", "image", "only_a", "only_b", "words"])
+        for comparison in comparisons:
+            for one in comparison.changed:
+                writer.writerow([comparison.a.task, one.image, one.only_a, one.only_b, one.words])
+        text.detach()

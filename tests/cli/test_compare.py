@@ -1,0 +1,88 @@
+"""``sdabench compare``, run as a user runs it."""
+
+import csv
+import json
+
+import pytest
+
+from sdabench.evidence.records import append_line
+from tests.evidence.test_paired import right_on, stored
+from tests.evidence.test_records import record
+from tests.support import sdabench
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs on ten images: only A is right on one, only B on three."""
+    for name, right in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6))):
+        (tmp_path / name).mkdir()
+        one = stored(tmp_path / name, "resnet50", right_on(*right))
+        append_line(tmp_path / name / "records.jsonl", one.record.as_json())
+    return tmp_path
+
+
+def test_two_runs_side_by_side(runs):
+    result = sdabench("compare", runs / "a", runs / "b")
+    assert result.returncode == 0, result.stderr
+    words = " ".join(result.stdout.split())
+    assert "top-1 40.00 60.00 +20.00" in words
+    assert "1 3 0.62 open" in words
+    assert "4 images on which they differ" in words
+    assert "0.JPEG 1 0 class 0: 0 by A, 50 by B" in words
+
+
+def test_json_and_a_file_of_all_that_changed(runs):
+    result = sdabench("compare", runs / "a", runs / "b", "--json", "--changed", runs / "changed.csv")
+    found = json.loads(result.stdout)
+    assert [one["metric"] for one in found["differences"]] == ["top1_pct", "top5_pct"]
+    assert found["differences"][0]["mcnemar_p"] == 0.625
+    rows = csv.DictReader((runs / "changed.csv").read_text().splitlines())
+    assert [row["image"] for row in rows] == ["0.JPEG", "4.JPEG", "5.JPEG", "6.JPEG"]
+
+
+def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
+    append_line(runs / "a/records.jsonl", record(model="senet50").as_json())
+    result = sdabench("compare", runs / "a", runs / "b")
+    assert result.returncode == 2
+    assert f"records of 2 networks; say {runs / 'a'}:resnet50" in result.stderr
+    assert sdabench("compare", f"{runs / 'a'}:resnet50", runs / "b").returncode == 0
+    result = sdabench("compare", f"{runs / 'a'}:resnet86", runs / "b")
+    assert "no record of 'resnet86'" in result.stderr
+    result = sdabench("compare", f"{runs / 'a'}:senet50", runs / "b")
+    assert result.returncode == 4
+    assert "not the same images" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "which two records?"),
+        (["a"], "which two records?"),
+        (["none", "a"], "no run at"),
+        (["a", "b", "--claims"], "--claims takes no records"),
+        (["a", "b", "--models", "resnet50"], "are for --claims"),
+        (["--claims", "--models", "sda_resnet8"], "did you mean sda_resnet86"),
+        (["--claims", "--models", "resnet50"], "not in the networks with a claim"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(runs, arguments, words):
+    places = {"a": runs / "a", "b": runs / "b", "none": runs / "none"}
+    result = sdabench("compare", *(places.get(argument, argument) for argument in arguments))
+    assert result.returncode == 2
+    assert words in result.stderr
+
+
+def test_claims_say_what_records_say_of_them(runs):
+    result = sdabench("compare", "--claims", "--models", "sda_pyconv86")
+    assert result.returncode == 0, result.stderr
+    assert "sda_pyconv86 pyconv86 baseline, like for like top-1 +0.64 not measured" in " ".join(
+        result.stdout.split()
+    )
+    for name, top1 in (("sda_pyconv86", 78.0), ("pyconv86", 78.5)):
+        append_line(runs / "records.jsonl", record(model=name, metrics={"top1_pct": top1}).as_json())
+    result = sdabench("compare", "--claims", "--models", "sda_pyconv86", "--records", runs, "--json")
+    assert result.returncode == 3, result.stderr
+    top1, top5 = json.loads(result.stdout)
+    assert (top1["reported"], top1["verdict"], top1["paired"]) == (0.64, "worse", False)
+    assert top1["measured"]["estimate"] == pytest.approx(-0.5)
+    assert top5["verdict"] == "not measured"
