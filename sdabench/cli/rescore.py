@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sdabench.cli.options import echo_json, json_option, show
+from sdabench.cli.options import echo_json, echo_records, json_option, show
+from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.metrics import EVALUATORS, IOU_TYPES, Evaluator, IouType
 
 if TYPE_CHECKING:
     from sdabench.data.annotations import AnnotationFile
+    from sdabench.evidence.predictions import ClassPredictions
     from sdabench.evidence.records import Record
     from sdabench.metrics.coco import CocoScore
 
@@ -20,10 +22,14 @@ Examples:
   sdabench rescore results.segm.json --annotations instances_val2017.json --iou-type segm
   sdabench rescore results.bbox.json --annotations instances_val2017.json --per-class
   sdabench rescore results.bbox.json --annotations instances_val2017.json --json
+  sdabench rescore runs/eval/predictions/resnet50-0123456789ab.csv.gz
+  sdabench rescore runs/classification
 
 \b
 A results file is a JSON list of detections: image_id, category_id (the
-original one), score, and bbox (x, y, width, height) or segmentation.
+original one), score, and bbox (x, y, width, height) or segmentation. A
+run's folder is scored again as a whole, by the predictions that were kept,
+which have to give what its records say (else exit 4).
 With --per-class --json there is one object of record and classes.
 """
 
@@ -32,8 +38,8 @@ TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
 
 
 @click.command("rescore", epilog=EPILOG)
-@click.argument("results", type=FILE)
-@click.option("--annotations", type=FILE, required=True, help="What is in the images: COCO's JSON.")
+@click.argument("results", type=click.Path(exists=True, path_type=Path))
+@click.option("--annotations", type=FILE, help="What is in the images of a results file: COCO's JSON.")
 @click.option(
     "--iou-type",
     type=click.Choice(["bbox", "segm"]),
@@ -52,17 +58,23 @@ TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
 @json_option
 def command(
     results: Path,
-    annotations: Path,
+    annotations: Path | None,
     iou_type: IouType,
     per_class: bool,
     evaluator: Evaluator,
     as_json: bool,
 ) -> None:
-    """COCO's AP of a results file, whoever made it: no model is needed.
+    """COCO's AP of a results file, whoever made it, or top-1 and top-5 of kept predictions: without a model.
 
-    At IoU 0.50:0.95 and 100 detections an image, in percent. Masks are small, medium or large by their
+    AP is at IoU 0.50:0.95 and 100 detections an image, in percent. Masks are small, medium or large by their
     own area, also where a box stands beside them. Standard errors are those of a bootstrap over the images.
     """
+    if results.is_dir():
+        _rescore_run(results, annotations, as_json)
+        return
+    if annotations is None:
+        _rescore_classes(results, as_json)
+        return
     from sdabench.data.annotations import read_annotations
     from sdabench.metrics.bootstrap import standard_errors
     from sdabench.metrics.coco import evaluate, read_results
@@ -84,6 +96,36 @@ def command(
     )
     if per_class:
         show(class_sheet(scored), form="terminal")
+
+
+def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
+    """Each record of a run whose predictions were kept."""
+    from sdabench.evidence.stored import rescored, stored_in
+    from sdabench.report.accuracy import describe_metrics
+
+    scored = [(one, rescored(one, annotations)) for one in stored_in(folder) if one.has_predictions]
+    if not scored:
+        raise UsageError(f"no predictions were kept in {folder}")
+    if as_json:
+        echo_records([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
+        return
+    for one, _ in scored:
+        click.echo(f"{describe_metrics(one.record)}: as recorded")
+
+
+def _rescore_classes(path: Path, as_json: bool) -> None:
+    from sdabench.evidence.predictions import ClassPredictions
+    from sdabench.files import read_unpacked
+    from sdabench.report.accuracy import describe_metrics
+
+    if read_unpacked(path, "predictions")[:1] in (b"[", b"{"):
+        raise UsageError(f"{path} is a detector's results; name what is in the images by --annotations FILE")
+    predictions = ClassPredictions.read(path)
+    record = _record_of_classes(path, predictions)
+    if as_json:
+        echo_json(record.as_json())
+    else:
+        click.echo(describe_metrics(record))
 
 
 def _record(
@@ -111,4 +153,33 @@ def _record(
         weights=Weights(source=str(results), sha256=sha256_of_file(results)),
         environment={"sdabench": __version__, "packages": {evaluator: version(evaluator)}},
         wall_seconds=round(seconds, 3),
+    )
+
+
+def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
+    from sdabench import __version__
+    from sdabench.data.description import DatasetInfo
+    from sdabench.evidence.records import Record, Weights
+    from sdabench.hashing import sha256_of_file, sha256_of_lines
+
+    if not predictions.paths:
+        raise NothingMeasuredError(f"nothing was measured: no image in {path}")
+    labels = predictions.labels.tolist()
+    dataset = DatasetInfo(
+        name="unknown",  # the images themselves were not seen
+        split="unknown",
+        root="",
+        classes=len(set(labels)),
+        samples=len(labels),
+        complete=False,
+        listing_sha256=sha256_of_lines(map("{}\t{}".format, predictions.paths, labels)),
+    )
+    return Record(
+        model=path.name.partition(".")[0],
+        task="classification",
+        metrics=predictions.metrics(),
+        samples=len(labels),
+        dataset=dataset,
+        weights=Weights(source=str(path), sha256=sha256_of_file(path)),
+        environment={"sdabench": __version__},
     )

@@ -78,6 +78,13 @@ def classified(one: StoredRecord) -> ClassPredictions:
     return predictions
 
 
+def rescored(one: StoredRecord, annotations: Path | None = None) -> dict[str, float]:
+    """The metrics that a record's predictions give, which are those it says. See :func:`matched`."""
+    if one.record.task == "classification":
+        return classified(one).metrics()
+    return matched(one, annotations).score().metrics
+
+
 def matched(one: StoredRecord, annotations: Path | None) -> CocoEvaluation:
     """A record's detections matched with what is annotated, and scored as the record says.
 

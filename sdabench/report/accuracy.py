@@ -210,6 +210,8 @@ def describe_dataset(dataset: DatasetInfo) -> str:
         return f"the {NAMES[dataset.name]} {what} set ({samples} images)"
     if dataset.name == "synthetic":
         return f"{samples} generated images of {dataset.classes} classes"
+    if dataset.name == "unknown":
+        return f"{samples} images of {dataset.classes} classes"
     if dataset.name == "coco":
         return f"{samples} images with {dataset.classes} categories, in {dataset.root}"
     return f"{samples} images of {dataset.classes} of the 1000 classes, in {dataset.root}"

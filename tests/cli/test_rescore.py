@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from sdabench.data.coco import read_coco
-from sdabench.evidence.records import Record
+from sdabench.evidence.records import Record, append_line
 from sdabench.hashing import sha256_of_file
+from tests.evidence.test_paired import right_on, stored
 from tests.support import sdabench
 
 BOXES = [
@@ -149,3 +150,33 @@ def test_errors_are_one_line(rescore, coco, tmp_path):
     content = json.loads(annotations.read_text())
     annotations.write_text(json.dumps(content | {"annotations": []}))
     failed(rescore(BOXES, "--json"), 5, "nothing was measured: no object of 4 images in")
+
+
+def test_kept_predictions_of_classes_are_scored_again(tmp_path):
+    one = stored(tmp_path, "resnet50-01ab", right_on(1, 2, 3), top5=range(10))
+    result = sdabench("rescore", one.predictions)
+    assert (
+        result.stdout == "resnet50-01ab: top-1 30.00 % ± 14.49, top-5 100.00 %, on 10 images of 10 classes\n"
+    )
+    record = json.loads(sdabench("rescore", one.predictions, "--json").stdout)
+    assert record["metrics"] == {"top1_pct": 30.0, "top5_pct": 100.0}
+    assert record["samples"] == 10
+
+
+def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
+    one = stored(tmp_path, "resnet50", right_on(1, 2, 3))
+    append_line(tmp_path / "records.jsonl", one.record.as_json())
+    result = sdabench("rescore", tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("resnet50: top-1 30.00 % ± 14.49")
+    stored(tmp_path, "resnet50", right_on(1, 2))
+    failed(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "says 30.0000")
+    one.predictions.unlink()
+    failed(sdabench("rescore", tmp_path), 2, "no predictions were kept")
+
+
+def test_results_of_a_detector_need_annotations_and_no_image_is_nothing(tmp_path):
+    (tmp_path / "r.json").write_text("[]")
+    failed(sdabench("rescore", tmp_path / "r.json"), 2, "by --annotations FILE")
+    (tmp_path / "p.csv").write_text("path,label,label_probability,top1,top2,top3,top4,top5\n")
+    failed(sdabench("rescore", tmp_path / "p.csv"), 5, "no image in")
