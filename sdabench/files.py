@@ -18,8 +18,11 @@ PATIENCE = 8.0  # seconds; the loader processes of a killed training hold its lo
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Path, elsewhere: str = "name another --output") -> Iterator[BinaryIO]:
     """A file to write to, which becomes ``path`` at the end.
+
+    Args:
+        elsewhere: what to do where it cannot be written, in words.
 
     Raises:
         OutputError: it cannot be written; what was at ``path`` is untouched.
@@ -34,7 +37,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         beside.replace(path)
         _sync_names(path.parent)
     except OSError as error:
-        hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another --output"
+        hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else elsewhere
         raise OutputError(f"cannot write {path}: {error.strerror}; {hint}") from None
     finally:
         with suppress(OSError):

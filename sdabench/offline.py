@@ -1,6 +1,7 @@
 """Keeps this process, and those of sdabench that it starts, off the network. Free of torch.
 
-sdabench never needs the network; this holds the packages that it is built on to the same.
+sdabench needs the network only for weights that a user names by a URL or by their publisher; this holds it,
+and the packages that it is built on, to what is on this machine.
 """
 
 import os
@@ -23,6 +24,11 @@ OTHERS = {
 # Python's audit events: the first have a socket and an address, the others a name or an address.
 _CONNECTIONS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 _LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
+
+
+def is_offline() -> bool:
+    """Whether the network is forbidden: by --offline, or by the variable alone."""
+    return os.environ.get(OFFLINE, "").strip().lower() not in ("", "0", "false", "f", "no", "n", "off")
 
 
 @cache

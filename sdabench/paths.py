@@ -1,7 +1,9 @@
-"""Where the package finds its data: inside an installed wheel, or at the top of a checkout."""
+"""Where the package finds its data, inside an installed wheel or at the top of a checkout; and its cache."""
 
 import os
 from pathlib import Path
+
+import platformdirs
 
 COUNTS = "counts.jsonl"  # in the results; what else is there are records
 _PACKAGE = Path(__file__).resolve().parent
@@ -21,6 +23,12 @@ def registry_dir() -> Path:
 def results_dir() -> Path:
     """The measurements that are committed and shipped."""
     return _shipped("results")
+
+
+def cache_dir() -> Path:
+    """For generated datasets and fetched weights; ``SDABENCH_CACHE`` names another folder."""
+    override = os.environ.get("SDABENCH_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("sdabench"))
 
 
 def checkout_dir() -> Path | None:

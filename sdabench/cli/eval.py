@@ -8,6 +8,7 @@ import click
 
 from sdabench.cli.machine import MACHINE, done_together
 from sdabench.cli.options import ModelName, echo_records, json_option, progress, show
+from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
 from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
 from sdabench.data.coco import CocoSplit
 from sdabench.data.source import DataSource
@@ -15,15 +16,17 @@ from sdabench.engine.jobs import EvaluationJob
 from sdabench.errors import UsageError
 from sdabench.metrics import IOU_TYPES
 from sdabench.registry import load_registry
+from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
-    from sdabench.engine.runs import TrainingRun
     from sdabench.evidence.records import Record
     from sdabench.metrics.coco import CocoScore
 
 EPILOG = """\b
 Examples:
   sdabench eval resnet50 --data imagenet=PATH --weights resnet50.pth
+  sdabench eval resnet50 --data imagenet=PATH \\
+      --weights torchvision:ResNet50_Weights.IMAGENET1K_V1
   sdabench eval sda_resnet86 --data imagenet=PATH --amp bf16 --json
   sdabench eval mask_rcnn_sda_resnet86 --data coco=PATH --weights FILE
   sdabench eval resnet50 --weights runs/train
@@ -31,7 +34,9 @@ Examples:
 \b
 The record goes to OUTPUT/records.jsonl, the prediction for each image to
 OUTPUT/predictions/, a detector's as a compressed COCO results file. Without --weights
-the network is random, and its accuracy is chance.
+the network is random, and its accuracy is chance. What is fetched is kept in the
+cache, and verified before each use; a URL carries its digest,
+https://HOST/FILE#sha256=DIGEST.
 """
 
 
@@ -39,17 +44,14 @@ the network is random, and its accuracy is chance.
 @click.argument("name", type=ModelName())
 @click.option("--data", type=DataOption(), help="The dataset; for a training of ours its own by default.")
 @with_options(PROTOCOL, MACHINE)
-@click.option(
-    "--weights", type=click.Path(path_type=Path),
-    help="Checkpoint (.pth, .safetensors), or the folder of a training.",
-)  # fmt: skip
+@click.option("--weights", "said", type=WeightsOption(), help=SOURCE_HELP)
 @click.option("--per-class", is_flag=True, help="A detector's AP of each category too.")
 @folder_option(Path("runs/eval"), "runs/eval")
 @json_option
 def command(
     name: str,
     data: DataSource | None,
-    weights: Path | None,
+    said: WeightsSource | None,
     output: Path,
     resolution: int | None,
     per_class: bool,
@@ -65,7 +67,8 @@ def command(
     task = load_registry().model(name).task  # an unknown name is an error before anything is read
     if per_class and (as_json or task != "detection"):
         raise UsageError("--per-class is for detectors, and not for --json; 'sdabench rescore' has both")
-    weights, run = _training_behind(weights, name)
+    found = None if said is None else fetched(said, name)
+    weights, run = (found.weights, found.run) if found else (None, None)
     own = run if data is None else None  # a training of ours is evaluated on what it was made for
     if data is None:
         if own is None:
@@ -78,11 +81,14 @@ def command(
     split = source.read("val", task).subset(own.recipe.val_images if own else None)
     resolution = resolution or (run.recipe.resolution if run else None)
     job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
+    tell_difference(weights, job.preprocessing)
 
     from sdabench.engine.evaluate import evaluate
     from sdabench.evidence.records import RECORDS
 
     def work() -> "list[Record]":
+        if found is not None:
+            found.check()
         with progress(name, len(split.items), "images") as advance:
             return evaluate(job, output, advance, **(run.provenance if run else {}))
 
@@ -96,6 +102,8 @@ def command(
 
     for record in records:
         click.echo(describe_metrics(record))
+    if weights and weights.published and weights.published.accuracy:
+        click.echo(f"{weights.published.accuracy}, which is not our measurement.")
     if not records[0].weights.trained:
         click.echo("Random weights: this is chance, and says nothing of the network.")
     if per_class:
@@ -117,14 +125,3 @@ def _scores(job: EvaluationJob, output: Path, records: "Sequence[Record]") -> "I
         results = read_results(output / record.predictions)
         iou_type, evaluator = IOU_TYPES[record.task], job.machine.evaluator
         yield score(job.split.annotations_file, results, iou_type, ids, evaluator)
-
-
-def _training_behind(weights: Path | None, model: str) -> tuple[Path | None, "TrainingRun | None"]:
-    """The file of weights; if they are given as the folder of a training of ours, also what that was."""
-    if weights is None or not weights.is_dir():
-        return weights, None
-    from sdabench.engine.runs import find_run, read_run
-
-    folder = find_run(weights, model)
-    run = read_run(folder)
-    return folder / next(iter(run.weights.values())), run

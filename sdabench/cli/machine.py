@@ -22,6 +22,11 @@ from sdabench.processes import launched_processes
 if TYPE_CHECKING:
     from sdabench.evidence.records import Record
 
+offline_option = click.option(
+    "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
+    callback=lambda context, option, offline: go_offline() if offline else None,
+    help="Never access the network: what tries to is an error.",
+)  # fmt: skip
 MACHINE = (
     click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
     click.option(
@@ -43,11 +48,7 @@ MACHINE = (
         "--evaluator", type=click.Choice(EVALUATORS), default="pycocotools",
         show_default=True, help="What computes a detector's AP.",
     ),
-    click.option(
-        "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
-        callback=lambda context, option, offline: go_offline() if offline else None,
-        help="Never access the network: what tries to is an error.",
-    ),
+    offline_option,
 )  # fmt: skip
 FIELDS = ("device", "workers", "evaluator", "nproc", "deterministic", "checkpoint_minutes")
 

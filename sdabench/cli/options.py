@@ -106,10 +106,11 @@ class Advance:
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
+def progress(description: str, total: int | None, unit: str = "") -> Iterator[Advance]:
     """A bar on stderr, if that is a terminal; yields what advances it.
 
     It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
+    ``bytes`` are shown as megabytes; their ``total`` may be unknown.
     """
     if not sys.stderr.isatty() or not is_first_process():
         yield Advance()
@@ -117,6 +118,7 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
@@ -124,6 +126,7 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
     from rich.text import Text
 
@@ -132,8 +135,11 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
 
-    times = (Rate(), TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+    of_bytes = unit == "bytes"
+    rate = TransferSpeedColumn() if of_bytes else Rate()
+    times = (rate, TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
+    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, *times)
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 

@@ -1,6 +1,6 @@
 """``sdabench run``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -16,6 +16,7 @@ from sdabench.cli.machine import (
     machine_options,
 )
 from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
+from sdabench.cli.sources import SEVERAL_HELP, tell_difference, weights_of_each
 from sdabench.cli.watch import watched
 from sdabench.cli.work import (
     PROTOCOL,
@@ -34,6 +35,7 @@ from sdabench.evidence.records import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
 from sdabench.registry.schema import DataTask
 from sdabench.report.table import Sheet
+from sdabench.weights.source import LocalWeights
 
 if TYPE_CHECKING:
     from sdabench.engine.suite import Suite
@@ -48,6 +50,10 @@ Examples:
   sdabench run --suite detection --data coco=PATH --backbone-weights checkpoints/
   sdabench run --suite classification --eval-only --data imagenet=PATH \\
       --weights checkpoints/
+  sdabench run --suite classification --models resnet50 --models resnet101 \\
+      --eval-only --data imagenet=PATH \\
+      --weights resnet50=torchvision:ResNet50_Weights.IMAGENET1K_V1 \\
+      --weights resnet101=timm:resnet101.tv_in1k
   sdabench run --suite classification --data imagenet=PATH --launcher slurm \\
       --partition gpu --gpus 4
 
@@ -80,12 +86,11 @@ each is a job of Slurm, which goes on without this command.
 )
 @click.option("--eval-only", is_flag=True, help="Evaluate without training.")
 @click.option(
-    "--weights", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="With --eval-only: folder of checkpoints, NAME.safetensors, .pth or .pt.",
-)  # fmt: skip
+    "--weights", multiple=True, metavar="FOLDER|NAME=SOURCE", help="With --eval-only: " + SEVERAL_HELP
+)
 @click.option(
-    "--backbone-weights", "backbones", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of checkpoints for detectors' backbones, BACKBONE.safetensors, .pth or .pt.",
+    "--backbone-weights", "backbones", multiple=True, metavar="FOLDER|NAME=SOURCE",
+    help="Of detectors' backbones, by whose names: " + SEVERAL_HELP,
 )  # fmt: skip
 @folder_option(None, "runs/SUITE; segmentation shares that of detection")
 @with_options(CLUSTER)
@@ -122,8 +127,9 @@ def command(
     tasks_of_networks = {registry.model(name).task for name in names}
     if len(options["sources"]) > len(tasks_of_networks):
         raise UsageError("--data is said once for each task, and there is no more than one in this suite")
-    if options["backbones"] is not None and "detection" not in tasks_of_networks:
+    if options["backbones"] and "detection" not in tasks_of_networks:
         raise UsageError("--backbone-weights is for detectors, and there is none among these networks")
+    options |= _weights(names, options["eval_only"], options["weights"], options["backbones"], not dry_run)
     output = output or Path("runs") / FOLDERS.get(suite, suite)
     place = place_from(output, at_once, options)
     options |= {"device": place.device, "cpus": place.cpus, "nproc": place.nproc}
@@ -152,6 +158,21 @@ def command(
         if not as_json:
             show(sheet, form=form)
     _conclude(records, verdicts)
+
+
+def _weights(
+    models: Sequence[str], eval_only: bool, weights: Sequence[str], backbones: Sequence[str], fetch: bool
+) -> dict[str, dict[str, LocalWeights]]:
+    """Those of the networks, and of their backbones, by the name of each."""
+    if weights and not eval_only:
+        raise UsageError("--weights is for --eval-only; a training starts from random weights")
+    if backbones and eval_only:
+        raise UsageError("--backbone-weights is for training; leave it out, or --eval-only")
+    begun = [load_registry().model(model).backbone for model in models]
+    return {
+        "weights": weights_of_each(models, weights, "--weights", fetch),
+        "backbones": weights_of_each(filter(None, begun), backbones, "--backbone-weights", fetch),
+    }
 
 
 def _sheets(
@@ -184,14 +205,12 @@ def _jobs(
     seeds: int,
     cpus: int | None,
     eval_only: bool,
-    weights: Path | None,
-    backbones: Path | None,
+    weights: Mapping[str, LocalWeights],
+    backbones: Mapping[str, LocalWeights],
     **protocol: Any,
 ) -> list[Job]:
     machine = machine_options(protocol)
-    if not eval_only and weights is not None:
-        raise UsageError("--weights is for --eval-only; a training starts from random weights")
-    given = {"recipe": recipe_name, "epochs": epochs, "accumulate": accumulate, "backbone-weights": backbones}
+    given = {"recipe": recipe_name, "epochs": epochs, "accumulate": accumulate}
     for option, value in given.items():
         if eval_only and value is not None:
             raise UsageError(f"--{option} is for training; leave it out, or --eval-only")
@@ -206,7 +225,7 @@ def _jobs(
         registry = load_registry()
         begun = {model: registry.model(model).backbone for model in models}
         jobs = [
-            example.of_network(model, seed, _weights_of(begun[model], backbones))
+            example.of_network(model, seed, backbones.get(begun[model] or ""))
             for model in models
             for seed in all_seeds
         ]
@@ -214,12 +233,12 @@ def _jobs(
             job.check()
         return list(jobs)
     split = source.read("val", task)
-    return [
+    evaluations = [
         evaluation_from(
             model,
             source,
             split,
-            _weights_of(model, weights),
+            weights.get(model),
             seed=each,
             at_once=at_once,
             cpus=cpus,
@@ -229,6 +248,9 @@ def _jobs(
         for model in models
         for each in all_seeds
     ]
+    for one in {one.weights: one for one in evaluations}.values():
+        tell_difference(one.weights, one.preprocessing)
+    return list(evaluations)
 
 
 def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
@@ -240,14 +262,6 @@ def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
     if len(own) != 1:
         raise UsageError(f"which --data is for {task}? say one for each task, imagenet=PATH and coco=PATH")
     return own[0]
-
-
-def _weights_of(model: str | None, folder: Path | None) -> Path | None:
-    """The checkpoint of a network in a folder, or the path where it should be."""
-    if folder is None or model is None:
-        return None
-    candidates = [folder / f"{model}{suffix}" for suffix in (".safetensors", ".pth", ".pt")]
-    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 def _run(suite: "Suite") -> list[Record]:

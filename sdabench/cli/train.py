@@ -12,10 +12,12 @@ from sdabench.cli.machine import (
     machine_options,
 )
 from sdabench.cli.options import ModelName, echo_records, json_option, progress
+from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
 from sdabench.cli.work import DATA, PROTOCOL, TRAINING, folder_option, located, recipe_from, with_options
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
+from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.evidence.records import Record
@@ -40,8 +42,8 @@ the same command goes on from there.
 @click.argument("name", type=ModelName())
 @with_options(DATA, TRAINING, PROTOCOL, MACHINE)
 @click.option(
-    "--backbone-weights", "backbone", type=click.Path(path_type=Path),
-    help="Classification checkpoint for a detector's backbone, which is then frozen as the recipe says.",
+    "--backbone-weights", "said", type=WeightsOption(),
+    help="A classifier's, for a detector's backbone, which is then frozen as the recipe says. " + SOURCE_HELP,
 )  # fmt: skip
 @folder_option(Path("runs/train"), "runs/train")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's events too.")
@@ -52,7 +54,7 @@ def command(
     recipe_name: str | None,
     skip_broken: bool,
     seed: int,
-    backbone: Path | None,
+    said: WeightsSource | None,
     output: Path,
     tensorboard: bool,
     as_json: bool,
@@ -64,15 +66,17 @@ def command(
     show whether the network can fit a few images.
     """
     model = load_registry().model(name)  # an unknown name is an error before anything is made
-    if backbone is not None and model.backbone is None:
+    if said is not None and model.backbone is None:
         raise UsageError(f"--backbone-weights is for detectors, and '{name}' is none")
     machine = machine_options(options)
     recipe = recipe_from(data, model.task, recipe_name, **options)
+    backbone = fetched(said, model.backbone) if said and model.backbone else None
     source = located(data, model.task)
 
     from sdabench.engine.jobs import TrainingJob
 
-    job = TrainingJob.of(name, source, recipe, seed=seed, skip_broken=skip_broken, backbone=backbone)
+    begin = backbone and backbone.weights
+    job = TrainingJob.of(name, source, recipe, seed=seed, skip_broken=skip_broken, backbone=begin)
     job = job.on(machine_from(job.images, **machine))
 
     from sdabench.engine.evaluate import evaluate_training
@@ -80,6 +84,8 @@ def command(
     from sdabench.evidence.records import RECORDS
 
     def work() -> "list[Record]":
+        if backbone is not None:
+            backbone.check()
         with progress(name, job.images, "images") as advance:
             folder = train(job, output, advance, advance.say, tensorboard)
         with progress(f"{name}  evaluation", len(job.split.items), "images") as advance:

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sdabench.cli.machine import choose_device
+from sdabench.cli.machine import choose_device, offline_option
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
+from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
 from sdabench.cli.work import DataOption, located
 from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
@@ -17,6 +17,7 @@ from sdabench.data.split import SplitName
 from sdabench.engine.jobs import EvaluationJob, Machine, cores, preprocessing_at
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError, UsageError
 from sdabench.registry import load_registry
+from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +57,7 @@ FEW_IMAGES = 200  # which one process has decoded before others are there
 @click.option("--fingerprint", metavar="SHA256", help="Claims that a split has this fingerprint.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that decode.  [default: all cores]")
 @click.option("--probe", "model", type=ModelName(), help="Asks this network for the order of the labels.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Of that network: .pth, .safetensors.")
+@click.option("--weights", type=WeightsOption(), help="Of that network. " + SOURCE_HELP)
 @click.option(
     "--probe-images",
     type=click.IntRange(min=1),
@@ -72,6 +73,7 @@ FEW_IMAGES = 200  # which one process has decoded before others are there
     help="Side of its crop, in pixels.",
 )
 @click.option("--device", help="Where it computes: cpu, cuda or cuda:N.  [default: cuda where there is one]")
+@offline_option
 @json_option
 def command(
     source: DataSource,
@@ -80,7 +82,7 @@ def command(
     fingerprint: str | None,
     workers: int | None,
     model: str | None,
-    weights: Path | None,
+    weights: WeightsSource | None,
     probe_images: int,
     resolution: int,
     device: str | None,
@@ -104,7 +106,7 @@ def command(
     names = tuple(dict.fromkeys(names)) or source.splits()
     claimed = _digest(fingerprint, names)
     splits = {name: source.read(name, task) for name in names}
-    network = None if model is None or weights is None else _network(model, weights, splits)
+    network = None if model is None or weights is None else _network(model, weights, splits, resolution)
 
     files = _inspected(splits, workers)
     reports, leaks = _reports(splits, files, complete, claimed)
@@ -148,11 +150,15 @@ def _digest(text: str | None, names: Sequence[SplitName]) -> str | None:
     return text.lower()
 
 
-def _network(model: str, weights: Path, splits: "dict[SplitName, Split]") -> "nn.Module":
+def _network(
+    model: str, source: WeightsSource, splits: "dict[SplitName, Split]", resolution: int
+) -> "nn.Module":
     from sdabench import create_model, load_weights
 
     classes = next(iter(splits.values())).num_classes
-    return load_weights(create_model(model, num_classes=classes), weights)
+    weights = fetched(source, model).check()
+    tell_difference(weights, preprocessing_at(resolution, "classification"))
+    return load_weights(create_model(model, num_classes=classes), weights.path)
 
 
 def _useful(workers: int | None, images: int) -> int:

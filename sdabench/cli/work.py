@@ -16,6 +16,7 @@ from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
+from sdabench.weights.source import LocalWeights
 
 F = TypeVar("F", bound=Callable[..., Any])
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
@@ -103,7 +104,7 @@ def evaluation_from(
     model: str,
     source: DataSource,
     split: Split,
-    weights: Path | None,
+    weights: LocalWeights | None,
     *,
     seed: int,
     batch_size: int | None,

@@ -5,9 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sdabench.data.synthetic import cache_dir
 from sdabench.diagnosis.check import GIGABYTE, Check, gigabytes
 from sdabench.evidence.counts import stored_counts
+from sdabench.paths import cache_dir
 
 OUTPUT = Path("runs")  # what --output is by default begins with it
 SHARED_MEMORY = Path("/dev/shm")

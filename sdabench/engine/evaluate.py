@@ -30,8 +30,8 @@ def prepare_network(job: EvaluationJob) -> tuple[nn.Module, Weights]:
     network = engine_of(job.task).build(job)
     if job.weights is None:
         return network, Weights(source=RANDOM, sha256=_sha256_of_state(network))
-    load_weights(network, job.weights)
-    return network, Weights(source=str(job.weights.resolve()), sha256=sha256_of_file(job.weights))
+    load_weights(network, job.weights.path)
+    return network, Weights(source=job.weights.source, sha256=sha256_of_file(job.weights.path))
 
 
 def evaluate(

@@ -24,6 +24,7 @@ from sdabench.metrics import Evaluator
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision, Recipe
 from sdabench.registry.schema import DataTask, Task
+from sdabench.weights.source import LocalWeights
 
 USUAL_PREPROCESSING = Preprocessing()
 EVALUATION_BATCH: dict[DataTask, int] = {"classification": 64, "detection": 1}
@@ -95,7 +96,7 @@ class EvaluationJob:
     model: str
     source: DataSource
     split: Split
-    weights: Path | None = None
+    weights: LocalWeights | None = None
     machine: Machine = Machine()
     batch_size: int = 64
     precision: Precision = "fp32"
@@ -132,7 +133,7 @@ class EvaluationJob:
         )
 
     def evaluation(self, weights: Path | None) -> "EvaluationJob":
-        return replace(self, weights=weights)
+        return replace(self, weights=None if weights is None else LocalWeights.of_file(weights))
 
     def command(self, output: Path) -> list[str]:
         arguments = ["eval", self.model, "--data", str(self.source), "--output", str(output)]
@@ -140,7 +141,7 @@ class EvaluationJob:
         arguments += ["--amp", "off" if self.precision == "fp32" else self.precision]
         arguments += ["--resolution", str(self.resolution), *self.machine.options]
         if self.weights is not None:
-            arguments += ["--weights", str(self.weights)]
+            arguments += ["--weights", self.weights.source]
         return [*arguments, "--channels-last"] if self.channels_last else arguments
 
     @property
@@ -150,14 +151,15 @@ class EvaluationJob:
         return own.crop if isinstance(own, Preprocessing) else own.short
 
     def _weights(self) -> Weights:
-        return Weights(source=RANDOM) if self.weights is None else weights_of_file(self.weights)
+        return Weights(source=RANDOM) if self.weights is None else described(self.weights)
 
 
-def weights_of_file(path: Path) -> Weights:
+def described(weights: LocalWeights) -> Weights:
+    """What a record says of them."""
     try:
-        return Weights(source=str(path), sha256=sha256_of_file(path))
+        return Weights(source=weights.source, sha256=weights.sha256 or sha256_of_file(weights.path))
     except OSError:  # absent or unreadable: the network's own failure
-        return Weights(source=str(path))
+        return Weights(source=weights.source)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class TrainingJob:
     machine: Machine = Machine()
     seed: int = 0
     skip_broken: bool = False
-    backbone: Path | None = None
+    backbone: LocalWeights | None = None
 
     @classmethod
     def of(cls, model: str, source: DataSource, recipe: Recipe, **options: Any) -> "TrainingJob":
@@ -203,7 +205,7 @@ class TrainingJob:
     def on(self, machine: Machine) -> "TrainingJob":
         return replace(self, machine=machine)
 
-    def of_network(self, model: str, seed: int, backbone: Path | None = None) -> "TrainingJob":
+    def of_network(self, model: str, seed: int, backbone: LocalWeights | None = None) -> "TrainingJob":
         """The same for another network or seed."""
         return replace(self, model=model, seed=seed, backbone=backbone)
 
@@ -231,7 +233,7 @@ class TrainingJob:
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "train_dataset": self.train.describe(),
-            "backbone": self.backbone and weights_of_file(self.backbone),
+            "backbone": self.backbone and described(self.backbone),
         }
 
     @property
@@ -245,7 +247,7 @@ class TrainingJob:
             model=self.model,
             source=self.source,
             split=self.split,
-            weights=weights,
+            weights=None if weights is None else LocalWeights.of_file(weights),
             machine=self.machine,
             batch_size=self.batch_size if self.task == "classification" else EVALUATION_BATCH[self.task],
             channels_last=self.recipe.channels_last,
@@ -259,7 +261,7 @@ class TrainingJob:
         arguments = ["train", self.model, "--data", str(self.source), "--output", str(output)]
         arguments += ["--recipe", str(recipe), "--seed", str(self.seed), *self.machine.options]
         if self.backbone is not None:
-            arguments += ["--backbone-weights", str(self.backbone)]
+            arguments += ["--backbone-weights", self.backbone.source]
         return [*arguments, "--skip-broken"] if self.skip_broken else arguments
 
     @property

@@ -28,7 +28,11 @@ RANDOM, TRAINED_HERE = "random", "training"
 
 
 class Weights(Part):
-    """``source`` is a file's path, ``random`` (from the seed), or ``training`` (by the record's recipe)."""
+    """``source`` is a file's path, ``random`` (from the seed), or ``training`` (by the record's recipe).
+
+    Or where the file was fetched from, as ``--weights`` takes it: a URL without credentials,
+    ``torchvision:NAME`` or ``timm:NAME``.
+    """
 
     source: str
     sha256: str | None = None

@@ -43,7 +43,10 @@ class Network(Strict):
 
 
 class Model(Strict):
-    """One named network. That of a detector is its ``backbone``; with ``masks`` it segments too."""
+    """One named network. That of a detector is its ``backbone``; with ``masks`` it segments too.
+
+    ``timm`` names the network of timm that equals it, tensor by tensor.
+    """
 
     family: str
     task: DataTask
@@ -53,6 +56,7 @@ class Model(Strict):
     masks: bool = False
     baseline: str | None = None
     like_for_like: str | None = None
+    timm: str | None = None
     sources: list[str] = []
     note: str = ""
 
@@ -74,6 +78,7 @@ class Model(Strict):
                 "network": self.network.model_copy(update={"depth_attention": True}),
                 "baseline": name,
                 "like_for_like": name,
+                "timm": None,
                 "sources": [],
                 "note": f"Not in the README: depth attention on {name}. {self.note}".rstrip(),
             }
@@ -143,6 +148,7 @@ class FamilyModel(Strict):
     backbone: str | None = None
     baseline: str | None = None
     like_for_like: str | None = None
+    timm: str | None = None
     sources: list[str] = []
     note: str = ""
 

@@ -1,46 +1,17 @@
-"""Other people's checkpoints: read safely, renamed to our keys, and every tensor accounted for."""
+"""Other people's checkpoints: fetched, read safely, renamed to our keys, and every tensor accounted for."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from sdabench.errors import WeightsError
-from sdabench.models.skeleton import HEAD, Trunk
-from sdabench.weights.keys import match_tensors, rename_keys
-from sdabench.weights.read import read_checkpoint, state_dict_of
+if TYPE_CHECKING:
+    from sdabench.weights.load import load_weights as load_weights
 
 __all__ = ["load_weights"]
 
-N = TypeVar("N", bound=nn.Module)
 
+def __getattr__(name: str) -> Any:
+    """Torch is imported on first use: where weights come from is known without it."""
+    if name != "load_weights":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sdabench.weights.load import load_weights
 
-def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
-    """Load a checkpoint into a network of the registry.
-
-    Args:
-        model: from :func:`sdabench.create_model`.
-        source: a file (of ``torch.save`` or safetensors; no code of it is run) or a state dict, with our keys
-            or with those of an original release of that network. Constants of the architecture may be
-            absent. A ``features_only`` network takes a whole classifier's weights and leaves its head.
-
-    Returns:
-        The model.
-
-    Raises:
-        WeightsError: the file is damaged or unsafe, or its tensors are not exactly those of this
-            network; the message lists what is missing, unexpected, or of another shape or value.
-    """
-    where = "the state dict" if isinstance(source, Mapping) else str(source)
-    checkpoint = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
-    name = getattr(model, "model_name", None)
-    given = rename_keys(state_dict_of(checkpoint, where), name)
-    if isinstance(model, Trunk) and not hasattr(model, "fc"):
-        given = {key: tensor for key, tensor in given.items() if not key.startswith(HEAD)}
-    tensors, problems = match_tensors(model, given)
-    if problems:
-        network = f"'{name}'" if name else "this network"
-        raise WeightsError(f"{where} does not fit {network}: {'; '.join(problems)}")
-    model.load_state_dict(tensors)
-    return model
+    return load_weights

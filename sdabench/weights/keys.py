@@ -47,7 +47,10 @@ def unwrap_keys(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return given
 
 
-def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+Problems = dict[str, list[str]]  # kinds of them, and all keys of each
+
+
+def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Problems]:
     """The tensors to load, and what keeps them from being exactly those of the model.
 
     A linear layer and a 1x1 convolution of the same weights differ by trailing dimensions of 1, which
@@ -67,15 +70,23 @@ def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[s
             if key in given and _stripped(given[key]) != _stripped(tensor)
         ],
         "another constant": [
-            key
-            for key, tensor in constants.items()
-            if key in given and not (given[key].shape == tensor.shape and torch.allclose(given[key], tensor))
+            key for key, tensor in constants.items() if key in given and not _is_constant(given[key], tensor)
         ],
     }
-    problems = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in kinds.items() if keys]
+    problems = {kind: keys for kind, keys in kinds.items() if keys}
     if problems:
         return {}, problems
-    return {key: given[key].reshape(tensor.shape) for key, tensor in own.items()}, []
+    return {key: given[key].reshape(tensor.shape) for key, tensor in own.items()}, {}
+
+
+def in_words(problems: Problems) -> str:
+    """How many of each kind, and the first of them."""
+    return "; ".join(f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in problems.items())
+
+
+def _is_constant(given: Tensor, constant: Tensor) -> bool:
+    """Whether they are equal; of a network on the meta device only the shape is known."""
+    return given.shape == constant.shape and (constant.is_meta or torch.allclose(given, constant))
 
 
 def _stripped(tensor: Tensor) -> list[int]:

@@ -23,6 +23,7 @@ from sdabench.metrics.bootstrap import standard_errors
 from sdabench.metrics.coco import evaluate as evaluate_results
 from sdabench.metrics.coco import read_results
 from sdabench.registry.recipes import DetectionRecipe
+from sdabench.weights.source import LocalWeights
 
 RECIPE = {
     "name": "test",
@@ -57,7 +58,8 @@ def loose(shapes, tmp_path_factory):
 def job_on(folder, model=MASK, backbone=None, workers=0, seed=0, **changes):
     recipe = DetectionRecipe.model_validate(RECIPE | changes)
     source, machine = DataSource("synthetic", folder), Machine(workers=workers)
-    return TrainingJob.of(model, source, recipe, machine=machine, seed=seed, backbone=backbone)
+    weights = None if backbone is None else LocalWeights.of_file(backbone)
+    return TrainingJob.of(model, source, recipe, machine=machine, seed=seed, backbone=weights)
 
 
 def weights_of(folder):
@@ -90,11 +92,12 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 ):
     """Flips and samples of boxes included; after two images, which are half an epoch, or one of two."""
     changes = {"train_images": train_images, "epochs": 4 // train_images}
-    job = job_on(shapes, model, backbone if frozen else None, **changes)
+    begin = backbone if frozen else None
+    job = job_on(shapes, model, begin, **changes)
     whole = train(job, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(job, tmp_path / "parts", StopsAfter(2))
-    folder = train(job_on(shapes, model, job.backbone, workers=1, **changes), tmp_path / "parts")
+    folder = train(job_on(shapes, model, begin, workers=1, **changes), tmp_path / "parts")
     assert same(weights_of(whole), weights_of(folder))
     run, expected = read_run(folder).training, read_run(whole).training
     assert (run.resumed, run.first_loss, run.last_loss) == (1, expected.first_loss, expected.last_loss)

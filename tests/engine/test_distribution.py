@@ -210,8 +210,9 @@ def test_a_trained_network_is_evaluated_by_all_and_recorded_by_the_first(texture
 def test_a_detector_trains_and_is_evaluated_in_two_processes_as_in_one(shapes, backbone, tmp_path, frozen):
     """Flips, sampled boxes and masks included; the last image of four has nothing in it."""
     changes = {"batch_size": 4, "epochs": 2, "validation": {"every_epochs": 1}}
-    job = detector_on(shapes, backbone=backbone if frozen else None, **changes)
-    one = detector_on(shapes, backbone=job.backbone, accumulate=2, **changes)
+    begin = backbone if frozen else None
+    job = detector_on(shapes, backbone=begin, **changes)
+    one = detector_on(shapes, backbone=begin, accumulate=2, **changes)
     alone, both = train(one, tmp_path / "alone"), trained(job, tmp_path / "both", 2)
     assert same(weights_of(alone), weights_of(both))
     kept = ("loss", "loss_mask", "ap_pct", "segmentation_ap_pct")

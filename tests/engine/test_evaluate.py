@@ -19,6 +19,7 @@ from sdabench.engine.predict import FittingBatch, predict
 from sdabench.engine.tasks.classification import Classification
 from sdabench.errors import DataError, SdabenchError
 from sdabench.report.accuracy import describe_metrics
+from sdabench.weights.source import LocalWeights
 
 CPU = torch.device("cpu")
 
@@ -88,7 +89,7 @@ def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path)
     torch.nn.init.zeros_(network.fc.weight)
     network.fc.bias.data = torch.arange(1000.0).eq(300).float()
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    [record] = evaluate(job_on(imagenet, weights=tmp_path / "w.pth"), tmp_path)
+    [record] = evaluate(job_on(imagenet, weights=LocalWeights.of_file(tmp_path / "w.pth")), tmp_path)
     assert record.metrics["top1_pct"] == pytest.approx(100 / 3)
     assert record.weights.source == str(tmp_path / "w.pth")
     assert len(record.weights.sha256) == 64

@@ -1,25 +1,18 @@
 """The generated datasets, and a default one for each task, which is made once in the user's cache."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 
 from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.errors import SdabenchError
+from sdabench.paths import cache_dir
 from sdabench.registry.schema import DataTask
 
 DEFAULT = ClassificationPlan()
 DEFAULT_DETECTION = DetectionPlan(categories=10, train=200, val=50, image_size=256)
-
-
-def cache_dir() -> Path:
-    """Where generated datasets lie; ``SDABENCH_CACHE`` names another folder."""
-    override = os.environ.get("SDABENCH_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("sdabench"))
 
 
 def default_plan(task: DataTask = "classification") -> ClassificationPlan | DetectionPlan:

@@ -95,7 +95,7 @@ class Detection:
         )
         assert isinstance(network, Detector)
         if job.backbone is not None:
-            load_weights(network.backbone.body, job.backbone)
+            load_weights(network.backbone.body, job.backbone.path)
         return network.freeze(recipe.freeze and job.backbone is not None)
 
     def is_frozen(self, network: nn.Module) -> bool:

@@ -1,0 +1,74 @@
+"""The weights that torchvision publishes for its classifiers: ``ResNet50_Weights.IMAGENET1K_V1``."""
+
+import re
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torchvision
+
+from sdabench.data.description import Preprocessing
+from sdabench.errors import UsageError
+from sdabench.registry import unknown
+from sdabench.weights.cache import Fetching, kept, weights_dir
+from sdabench.weights.download import Remote, download
+from sdabench.weights.source import LocalWeights, Published
+
+
+def expected_file(name: str) -> LocalWeights:
+    """Where the file is, or would be.
+
+    Raises:
+        UsageError: there are no such weights, or they are of no classifier.
+    """
+    weights = _weights(name)
+    path = weights_dir() / weights.url.rpartition("/")[2]
+    return LocalWeights(path, f"torchvision:{weights}", published=_published(weights))
+
+
+def fetched_file(name: str, fetching: Fetching) -> LocalWeights:
+    """See :func:`sdabench.weights.source.resolve`; the file's name carries how its digest begins."""
+    local, url = expected_file(name), str(_weights(name).url)
+    [digest] = re.findall(r"-([0-9a-f]{8,64})\.", local.path.name)
+    remote = Remote(url, url, digest)
+    found = kept(local.path, digest, lambda: download(remote, local.path, fetching), url, fetching)
+    return replace(local, sha256=found)
+
+
+def _weights(name: str) -> Any:
+    """A member of torchvision's enumerations; DEFAULT becomes what it stands for."""
+    try:
+        weights = torchvision.models.get_weight(name)
+    except (AttributeError, TypeError, ValueError, KeyError):  # none of which it promises
+        kind = "weights of torchvision"
+        listing = "torchvision.models.list_models() names the networks."
+        raise UsageError(unknown(kind, name, _names(), listing)) from None
+    if str(weights) not in _names():
+        raise UsageError(
+            f"torchvision's {weights} are of none of its plain classifiers, and fit no network here"
+        )
+    return weights
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """Of all weights of its classifiers, as text."""
+    models = torchvision.models.list_models(module=torchvision.models)
+    return tuple(str(each) for model in models for each in torchvision.models.get_model_weights(model))
+
+
+def _published(weights: Any) -> Published:
+    presets, metrics = weights.transforms(), weights.meta.get("_metrics", {}).get("ImageNet-1K", {})
+    return Published(
+        publisher="torchvision",
+        name=str(weights),
+        preprocessing=Preprocessing(
+            resize=presets.resize_size[0],
+            crop=presets.crop_size[0],
+            interpolation=presets.interpolation.value,
+            mean=tuple(presets.mean),
+            std=tuple(presets.std),
+        ),
+        top1_pct=metrics.get("acc@1"),
+        top5_pct=metrics.get("acc@5"),
+    )

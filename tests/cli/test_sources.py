@@ -1,0 +1,273 @@
+"""``--weights`` of the commands, from a real HTTP server: one command, its record, offline, and signals."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+from torchvision.models import ResNet50_Weights
+
+from sdabench import create_model
+from sdabench.data.source import DataSource
+from sdabench.engine.jobs import EvaluationJob
+from sdabench.evidence.records import Record, read_lines
+from sdabench.hashing import sha256_of_file
+from sdabench.weights.cache import weights_dir
+from sdabench.weights.source import LocalWeights
+from tests.serving import serving
+from tests.support import sdabench, stopped
+
+FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of a ResNet-50, as bytes, which are read once."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    save_file(create_model("resnet50").state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch, weights):
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SDABENCH_OFFLINE", raising=False)
+    with serving() as server:
+        server.files["resnet50.safetensors"] = weights.read_bytes()
+        yield server
+
+
+def evaluate(imagenet, output, said, *options):
+    data = ["--data", f"imagenet={imagenet}", "--output", output]
+    return sdabench("eval", "resnet50", *data, *FAST, "--weights", said, *options)
+
+
+def run(imagenet, output, *options):
+    data = ["--data", f"imagenet={imagenet}", "--output", output, "--eval-only", "--jobs", 1]
+    return sdabench("run", "--suite", "classification", *data, *FAST, *options)
+
+
+def kept():
+    """What is in the cache, without locks."""
+    return [path for path in weights_dir().iterdir() if path.suffix != ".lock"]
+
+
+def records(output):
+    return list(read_lines(output / "records.jsonl", Record))
+
+
+def test_a_url_is_evaluated_by_one_command_and_later_offline(server, imagenet, weights, tmp_path):
+    url = server.url("resnet50.safetensors", user="me:secret@")
+    first = evaluate(imagenet, tmp_path / "out", url)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""  # no bar where there is no terminal
+    again = evaluate(imagenet, tmp_path / "out", server.url("resnet50.safetensors"), "--offline", "--json")
+    assert again.returncode == 0, again.stderr
+    for record in records(tmp_path / "out"):
+        assert record.weights.source == server.url("resnet50.safetensors")
+        assert record.weights.sha256 == sha256_of_file(weights)
+    assert json.loads(again.stdout)["weights"]["source"] == server.url("resnet50.safetensors")
+    assert server.sent == 1
+
+
+def test_what_cannot_be_fetched_is_one_line_and_a_record_that_says_why(server, imagenet, tmp_path):
+    for number, (how, options, status, words) in enumerate(
+        [
+            ("gone/x", [], 1, "HTTP 404 Not Found"),
+            ("", ["--offline"], 1, "fetch it once without --offline"),
+        ]
+    ):
+        output = tmp_path / str(number)
+        result = evaluate(imagenet, output, server.url("resnet50.safetensors", how), *options)
+        assert result.returncode == status
+        [line] = result.stderr.splitlines()
+        assert line.startswith("Error: ")
+        assert words in line
+        [record] = records(output)
+        assert words in record.failure.message
+    wrong = f"{server.address('resnet50.safetensors')}#sha256={'0' * 64}"
+    assert evaluate(imagenet, tmp_path / "wrong", wrong).returncode == 4
+    assert kept() == []
+    missing = evaluate(imagenet, tmp_path / "no", tmp_path / "no.pth")
+    assert (missing.returncode, missing.stderr) == (2, f"Error: no weights file at {tmp_path / 'no.pth'}\n")
+    bare = evaluate(imagenet, tmp_path / "bare", server.address("resnet50.safetensors"))
+    assert bare.returncode == 2
+    assert "#sha256=DIGEST" in bare.stderr
+
+
+def test_torchvisions_weights_stand_beside_what_it_publishes(
+    server, imagenet, weights, tmp_path, monkeypatch
+):
+    """The file is generated; torchvision's URL is made to lead to it."""
+    digest = sha256_of_file(weights)
+    name = f"resnet50-{digest[:8]}.safetensors"
+    server.files[name] = weights.read_bytes()
+    for member in (ResNet50_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2):
+        monkeypatch.setattr(member.value, "url", server.address(name))
+    usual = ["--resolution", 224]
+    first = evaluate(imagenet, tmp_path / "out", "torchvision:ResNet50_Weights.IMAGENET1K_V1", *usual)
+    assert (first.returncode, first.stderr) == (0, "")
+    published = "torchvision publishes 76.130 / 92.862 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V1"
+    assert f"{published}, which is not our measurement.\n" in first.stdout
+    [record] = records(tmp_path / "out")
+    assert record.weights.source == "torchvision:ResNet50_Weights.IMAGENET1K_V1"
+    assert record.weights.sha256 == digest
+
+    second = evaluate(imagenet, tmp_path / "two", "torchvision:ResNet50_Weights.DEFAULT", *usual, "--json")
+    [line] = second.stderr.splitlines()
+    assert line.startswith(
+        "ResNet50_Weights.IMAGENET1K_V2 was published at resize 232; measured here at resize 256"
+    )
+    assert line.endswith("publishes 80.858 / 95.434 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V2.")
+    assert json.loads(second.stdout)["weights"]["source"] == "torchvision:ResNet50_Weights.IMAGENET1K_V2"
+    assert server.sent == 1
+
+
+def test_weights_that_fit_another_network_are_refused_as_usual(server, imagenet, weights, tmp_path):
+    url = server.url("resnet50.safetensors")
+    result = sdabench(
+        "eval", "senet50", "--data", f"imagenet={imagenet}", "--output", tmp_path, "--weights", url
+    )
+    assert result.returncode == 4
+    assert "does not fit 'senet50'" in result.stderr
+
+
+def test_a_suite_takes_weights_by_name_and_its_processes_find_them_in_the_cache(
+    server, imagenet, weights, tmp_path
+):
+    """From a URL, from a folder, and from a training; also offline, and by the command of each job."""
+    output, url = tmp_path / "out", server.url("resnet50.safetensors", user="me:secret@")
+    models = ["--models", "resnet50"]
+    plan = run(imagenet, output, *models, "--weights", f"resnet50={url}", "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert server.requests == []
+    result = run(imagenet, output, *models, "--weights", f"resnet50={url}")
+    assert result.returncode == 0, result.stderr
+    [record] = records(output)
+    assert record.weights.source == server.url("resnet50.safetensors")
+    again = run(imagenet, output, *models, "--weights", f"resnet50={url}", "--offline")
+    assert "1 of 1 have a record already." in again.stderr
+    elsewhere = run(imagenet, tmp_path / "two", *models, "--weights", f"resnet50={url}", "--offline")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    same = run(imagenet, output, *models, "--weights", weights.parent)
+    assert "1 of 1 have a record already." in same.stderr  # the same bytes
+    assert server.sent == 1
+
+
+def test_what_a_suite_is_told_of_weights_has_to_name_its_networks(imagenet, weights, tmp_path):
+    def refused(*options):
+        result = run(imagenet, tmp_path / "out", *options)
+        assert result.returncode == 2, result.stderr
+        [line] = result.stderr.splitlines()
+        return line
+
+    two, one = ["--models", "resnet50", "--models", "senet50"], ["--models", "resnet50"]
+    named = f"resnet50={weights}"
+    assert "no weights for 'senet50'; say --weights senet50=SOURCE" in refused(*two, "--weights", named)
+    assert "did you mean resnet50?" in refused(*one, "--weights", named.replace("resnet50=", "resnet05="))
+    assert "is no folder; for the weights of one network say NAME=" in refused(*one, "--weights", weights)
+    assert "takes one folder" in refused(*one, *["--weights", tmp_path, "--weights", weights.parent])
+    assert "no weights file at" in refused(*one, "--weights", f"resnet50={tmp_path}/no.pth")
+    assert "#sha256=DIGEST" in refused(*one, "--weights", "resnet50=https://h.org/w.pth")
+
+
+def test_a_name_goes_before_the_folder(imagenet, weights, tmp_path):
+    torch.manual_seed(2)
+    (tmp_path / "folder").mkdir()
+    save_file(create_model("resnet50").state_dict(), tmp_path / "folder/resnet50.safetensors")
+    save_file(create_model("senet50").state_dict(), tmp_path / "folder/senet50.safetensors")
+    options = ["--models", "resnet50", "--models", "senet50", "--weights", tmp_path / "folder"]
+    result = run(imagenet, tmp_path / "out", *options, "--weights", f"resnet50={weights}")
+    assert result.returncode == 0, result.stderr
+    sources = {record.model: record.weights.source for record in records(tmp_path / "out")}
+    assert sources == {"resnet50": str(weights), "senet50": str(tmp_path / "folder/senet50.safetensors")}
+
+
+def test_the_command_of_a_job_says_where_its_weights_are_from(imagenet, weights, tmp_path):
+    source = DataSource("imagenet", imagenet)
+    for said in ("torchvision:ResNet50_Weights.IMAGENET1K_V1", str(weights)):
+        local = LocalWeights(weights, said, "0" * 64)
+        job = EvaluationJob("resnet50", source, source.read("val"), local)
+        command = job.command(tmp_path)
+        assert command[command.index("--weights") + 1] == said
+        assert job.questions[0].weights.source == said
+
+
+def test_a_training_is_a_source_for_a_suite_and_a_backbone(imagenet, textures, weights, tmp_path):
+    train = ["--data", f"synthetic={textures}", "--recipe", "smoke", "--resolution", 32, "--epochs", 1]
+    trained = sdabench("train", "resnet50", *train, "--output", tmp_path / "trained")
+    assert trained.returncode in (0, 3), trained.stderr
+    [path] = (tmp_path / "trained/training").glob("resnet50-*/model.safetensors")
+    for said in (tmp_path / "trained", f"resnet50={path.parent}"):
+        output = tmp_path / re.sub(r"\W", "", str(said))[-30:]
+        options = [
+            "--data",
+            f"synthetic={textures}",
+            "--output",
+            output,
+            "--eval-only",
+            "--models",
+            "resnet50",
+        ]
+        result = sdabench("run", "--suite", "classification", *options, "--weights", said, "--resolution", 32)
+        assert result.returncode == 0, result.stderr
+        [record] = records(output)
+        assert record.weights.source == str(path)
+
+
+def test_the_probe_takes_a_url(server, imagenet):
+    url = server.url("resnet50.safetensors")
+    verify = ["data", "verify", f"imagenet={imagenet}", "--probe", "resnet50", "--resolution", 32]
+    result = sdabench(*verify, "--weights", url)
+    assert "no weights" not in result.stderr
+    assert server.sent == 1
+    [path] = kept()
+    path.unlink()
+    offline = sdabench(*verify, "--weights", url, "--offline")
+    assert offline.returncode == 1
+    assert "fetch it once without --offline" in offline.stderr
+
+
+def test_a_backbone_is_fetched_too(server, tmp_path):
+    server.files["two.safetensors"] = save(create_model("resnet50", num_classes=2).state_dict())
+    shapes = tmp_path / "shapes"
+    made = sdabench(
+        "data", "synth", "--task", "detection", "--out", shapes, "--classes", 2, "--train", 4, "--val", 2,
+        "--size", 128,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    options = ["--data", f"synthetic={shapes}", "--epochs", 1, "--batch-size", 2, "--resolution", 64]
+    url = server.url("two.safetensors")
+    result = sdabench(
+        "train", "faster_rcnn_resnet50", *options, "--output", tmp_path / "out", "--backbone-weights", url
+    )
+    assert result.returncode in (0, 3), result.stderr
+    [record] = records(tmp_path / "out")
+    assert (record.backbone.source, record.backbone.sha256) == (url, url.rpartition("=")[2])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_download_ends_it_and_the_same_command_fetches_anew(
+    server, imagenet, tmp_path, number
+):
+    url = server.url("resnet50.safetensors", "slow/")
+    arguments = ["eval", "resnet50", "--data", f"imagenet={imagenet}", "--output", tmp_path / "out", *FAST]
+    command = [sys.executable, "-m", "sdabench", *map(str, arguments), "--weights", url]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ,
+    )  # fmt: skip
+    assert server.half.wait(60)
+    stopped(process, number)
+    assert kept() == []
+    assert not (tmp_path / "out").exists()
+    server.go_on.set()
+    result = evaluate(imagenet, tmp_path / "out", url)
+    assert result.returncode == 0, result.stderr
+    assert server.sent == 2

@@ -1,0 +1,88 @@
+"""A real HTTP server on this machine, which can also behave badly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+
+
+class Server(ThreadingHTTPServer):
+    """Gives ``files`` by their names; a path's first part says how: ``/cut/NAME`` breaks off in the middle.
+
+    ``/slow/NAME`` waits in the middle for ``go_on``, after it has set ``half``; ``/moved/NAME`` redirects to
+    ``/NAME``, ``/silent/NAME`` accepts and says nothing, and ``/unsized/NAME`` does not tell the length.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str | None]] = []  # path, and what authorizes it
+        self.half, self.go_on = Event(), Event()
+
+    def url(self, name: str, how: str = "", user: str = "") -> str:
+        """With its digest."""
+        return f"{self.address(name, how, user)}#sha256={sha256(self.files[name]).hexdigest()}"
+
+    def address(self, name: str, how: str = "", user: str = "") -> str:
+        return f"http://{user}127.0.0.1:{self.server_port}/{how}{name}"
+
+    @property
+    def sent(self) -> int:
+        return sum(not path.startswith("/moved/") for path, _ in self.requests)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, self.headers["Authorization"]))
+        _, *how, name = self.path.partition("?")[0].split("/")
+        manner = how[0] if how else ""
+        if manner == "silent":
+            self.server.go_on.wait(60)
+            return
+        if manner == "moved":
+            self.send_response(302)
+            self.send_header("Location", self.server.address(name))
+            self.end_headers()
+            return
+        if manner == "tofile":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            self.end_headers()
+            return
+        if name not in self.server.files or manner == "secret":
+            self.send_error(401 if manner == "secret" else 404)
+            return
+        data = self.server.files[name]
+        self.send_response(200)
+        if manner != "unsized":
+            self.send_header("Content-Length", str(len(data)))
+        if manner == "page":
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        with suppress(ConnectionError):
+            self.wfile.write(data[: len(data) // 2])
+            if manner == "cut":
+                return
+            if manner == "slow":
+                self.server.half.set()
+                self.server.go_on.wait(60)
+            self.wfile.write(data[len(data) // 2 :])
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    with Server() as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.go_on.set()
+            server.shutdown()

@@ -1,0 +1,188 @@
+"""timm's networks and weights: equal networks, both directions, and the state dict as a file of ours."""
+
+import sys
+from hashlib import sha256
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from sdabench import create_model, load_weights
+from sdabench.errors import SdabenchError, UsageError, WeightsError
+from sdabench.registry import load_registry
+from sdabench.weights.cache import Fetching
+from sdabench.weights.from_timm import to_timm
+from sdabench.weights.source import expected, parse, resolve
+
+EQUAL = {
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+    "senet50": "seresnet50",
+    "senet101": "seresnet101",
+    "res2net50": "res2net50_26w_4s",
+    "res2net101": "res2net101_26w_4s",
+}  # fmt: skip
+
+
+def saved(state):
+    return save({key: tensor.contiguous() for key, tensor in state.items()})
+
+
+def stirred(network):
+    """With statistics and scales that are not those of a new network, so that no tensor is idle."""
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+            module.num_batches_tracked.fill_(7)
+    return network.eval()
+
+
+def test_the_registry_names_exactly_these():
+    assert {name: model.timm for name, model in load_registry().models.items() if model.timm} == EQUAL
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_timms_network_becomes_ours_and_back_with_equal_logits(name):
+    timm = pytest.importorskip("timm")
+    theirs = stirred(timm.create_model(EQUAL[name], pretrained=False, num_classes=7)).double()
+    ours = load_weights(create_model(name, num_classes=7).double(), theirs.state_dict()).eval()
+    images = torch.randn(2, 3, 97, 97, generator=torch.Generator().manual_seed(5)).double()
+    with torch.no_grad():
+        expected_logits, logits = theirs(images), ours(images)
+    assert expected_logits.std() > 1e-3
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-9, atol=1e-9)
+
+    back = to_timm(name, ours.state_dict())
+    state = theirs.state_dict()
+    assert list(back) == list(state)
+    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
+
+
+def test_a_network_that_timm_does_not_have_is_refused():
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError, match=r"no network that equals 'sda_resnet86'; it has those of .*senet50"):
+        to_timm("sda_resnet86", {})
+    state = create_model("resnet50").state_dict()
+    del state["layer4.2.bn3.bias"]
+    with pytest.raises(
+        WeightsError, match=r"not that of 'resnet50': 1 tensors are missing.*\(layer4.2.bn3.bias\)"
+    ):
+        to_timm("resnet50", state)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "words"),
+    [
+        (
+            "res2net50_v1b",
+            "res2net50d.in1k",
+            "timm's 'res2net50d' does not equal 'res2net50_v1b'; none of timm's is",
+        ),
+        ("senet50", "resnet50", "timm's 'resnet50' does not equal 'senet50'; timm:seresnet50 is"),
+    ],
+)
+def test_weights_of_a_network_that_does_not_equal_ours_are_refused_though_they_may_fit(name, said, words):
+    """Timm's res2net50d averages the last group of its first block, and loads into one that does not."""
+    with torch.device("meta"):
+        network = create_model(name)
+    with pytest.raises(UsageError, match=words):
+        load_weights(network, f"timm:{said}")
+
+
+def test_without_timm_the_command_to_install_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UsageError, match=r"timm is not installed; pip install 'sdabench\[timm\]'"):
+        resolve(parse("timm:resnet50"))
+
+
+@pytest.fixture
+def timm(tmp_path, monkeypatch):
+    """timm, whose pretrained weights are random ones; ``timm.fetched`` lists what was asked for."""
+    timm = pytest.importorskip("timm")
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SDABENCH_OFFLINE", raising=False)
+    real, asked = timm.create_model, []
+
+    def pretrained(name, pretrained):
+        assert pretrained
+        asked.append(name)
+        torch.manual_seed(len(asked))  # published anew
+        return real(name, pretrained=False)
+
+    monkeypatch.setattr(timm, "create_model", pretrained)
+    monkeypatch.setattr(timm, "fetched", asked, raising=False)
+    return timm
+
+
+def test_timms_weights_are_a_file_in_the_cache_that_fits(timm, tmp_path):
+    local = resolve(parse("timm:seresnet50.ra2_in1k"))
+    assert local.source == "timm:seresnet50.ra2_in1k"
+    digest = sha256(local.path.read_bytes()).hexdigest()
+    assert local.sha256 == digest
+    assert local.path == tmp_path / f"cache/weights/timm-seresnet50.ra2_in1k-{digest[:16]}.safetensors"
+    network = load_weights(create_model("senet50"), local.path)
+    state = load_file(local.path)
+    assert torch.equal(network.layer1[0].attention.fc1.weight, state["layer1.0.se.fc1.weight"].flatten(1))
+    assert (
+        resolve(parse(local.source))
+        == local
+        == expected(parse(local.source)).__class__(local.path, local.source, digest, local.published)
+    )
+    assert timm.fetched == ["seresnet50.ra2_in1k"]
+
+
+def test_a_damaged_one_is_fetched_again(timm):
+    lines = []
+    local = resolve(parse("timm:resnet50.tv_in1k"))
+    local.path.write_bytes(b"damaged")
+    again = resolve(parse("timm:resnet50.tv_in1k"), Fetching(say=lines.append))
+    assert again.sha256 == sha256(again.path.read_bytes()).hexdigest() != local.sha256
+    assert [again.path] == [path for path in local.path.parent.iterdir() if path.suffix == ".safetensors"]
+    assert "is damaged" in lines[0]
+    assert len(timm.fetched) == 2
+
+
+def test_a_name_without_a_tag_becomes_that_of_its_default(timm):
+    tag = timm.models.get_pretrained_cfg("resnet50").tag
+    assert expected(parse("timm:resnet50")).source == f"timm:resnet50.{tag}"
+
+
+def test_how_timm_has_published_them_is_known():
+    """256 / 224 and bilinear are those of torchvision, from whom these are."""
+    pytest.importorskip("timm")
+    theirs = expected(parse("timm:resnet50.tv_in1k")).published
+    ours = expected(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
+    assert theirs.difference(ours.preprocessing) is None
+    assert theirs.accuracy is None
+    bicubic = expected(parse("timm:resnet50.a1_in1k")).published
+    assert "interpolation bicubic" in bicubic.difference(ours.preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("resnet50.tv_in2k", "resnet50.tv_in1k"), ("resnet05", "resnet50")]
+)
+def test_what_timm_does_not_have_suggests_the_near_ones(name, near):
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError, match=rf"unknown weights of timm '{name}'; did you mean .*{near}"):
+        resolve(parse(f"timm:{name}"))
+
+
+def test_an_error_of_the_hub_is_one_line(timm, monkeypatch):
+    def fails(name, pretrained):
+        raise ConnectionError("We couldn't connect.\nCheck your internet connection")
+
+    monkeypatch.setattr(timm, "create_model", fails)
+    with pytest.raises(
+        SdabenchError, match=r"cannot fetch timm:resnet50.tv_in1k: We couldn't connect; try again"
+    ) as caught:
+        resolve(parse("timm:resnet50.tv_in1k"))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("SDABENCH_OFFLINE", "1")
+    with pytest.raises(
+        SdabenchError, match="and --offline forbids the network; fetch it once without --offline"
+    ):
+        resolve(parse("timm:resnet50.tv_in1k"))
