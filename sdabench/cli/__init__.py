@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Train one network by a recipe, and evaluate it.",
     "eval": "Evaluate one network.",
     "run": "Train and evaluate a suite, and print its table.",
+    "weights": "Read, identify and convert anybody's checkpoints.",
     "rescore": "COCO's AP of a results file, whoever made it.",
     "compare": "Two records on the same images, or what the tables imply.",
     "data": "Generate datasets, and verify them.",
@@ -47,7 +48,7 @@ class _LazyGroup(click.Group):
     """Knows its commands by name, so that --help and a wrong name import none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # ``list`` is a module here, once that command was imported
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
@@ -58,7 +59,7 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
 
 EPILOG = """\b

@@ -1,0 +1,96 @@
+"""What a checkpoint file is: its container, what it holds beside weights, its tensors."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sdabench.hashing import sha256_of_file
+from sdabench.weights.identify import BUFFERS
+from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.shells import Shell, classes_in, kind_of, printable
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """``holds`` are the entries at the top, if it is no bare state dict; ``classes`` became shells."""
+
+    path: Path
+    sha256: str
+    size: int  # bytes
+    container: str
+    holds: dict[str, str]
+    classes: list[str]
+    state: dict[str, Tensor]
+
+    @cached_property
+    def parameters(self) -> int:
+        """Elements of its tensors without the statistics of batch norms."""
+        return sum(tensor.numel() for key, tensor in self.state.items() if not key.endswith(BUFFERS))
+
+    @cached_property
+    def dtypes(self) -> dict[str, int]:
+        """How many tensors are of each type."""
+        return dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in self.state.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "file": str(self.path),
+            "sha256": self.sha256,
+            "bytes": self.size,
+            "container": self.container,
+            "holds": self.holds,
+            "classes": self.classes,
+            "tensors": len(self.state),
+            "parameters": self.parameters,
+            "dtypes": self.dtypes,
+        }
+
+
+def inspect(path: Path, wrapper: str | None = None) -> Inspection:
+    """Reads a checkpoint without running code from it.
+
+    Raises:
+        UsageError: there is no such file, or several keys hold weights.
+        WeightsError: it is damaged, holds no weights, or wants what weights do not need.
+    """
+    checkpoint = read_checkpoint(path)
+    state = state_dict_of(checkpoint, str(path), wrapper)
+    return Inspection(
+        path=path,
+        sha256=sha256_of_file(path),
+        size=path.stat().st_size,
+        container=_container(path),
+        holds=_holds(checkpoint),
+        classes=classes_in(checkpoint),
+        state=state,
+    )
+
+
+def _container(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:9] == b"{":
+        return "safetensors"
+    return "torch.save, zip archive" if head.startswith(b"PK") else "torch.save, as before torch 1.6"
+
+
+def _holds(checkpoint: Any) -> dict[str, str]:
+    if isinstance(checkpoint, Shell):
+        return {"": f"a whole module, {kind_of(checkpoint)}"}
+    assert isinstance(checkpoint, Mapping)
+    if all(isinstance(value, Tensor) for value in checkpoint.values()):
+        return {}
+    return {printable(str(key)): _words(value) for key, value in checkpoint.items()}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping | list | tuple | set):
+        return f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, str | int | float | bool) or value is None:
+        return printable(repr(value), 40)
+    return kind_of(value)

@@ -1,0 +1,203 @@
+"""``sdabench weights``, run as a user runs it."""
+
+import json
+import os
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from sdabench import create_model, load_weights
+from sdabench.hashing import sha256_of_file
+from tests.models.test_parity import FACTS, images, weights_of  # noqa: F401
+from tests.support import sdabench
+
+
+def module_of(state, kind):
+    """A network whose parts are called as the keys of a state dict are."""
+    root = kind()
+    for key, tensor in state.items():
+        *path, last = key.split(".")
+        place = root
+        for name in path:
+            if name not in place._modules:
+                place.add_module(name, nn.Module())
+            place = place._modules[name]
+        if tensor.is_floating_point() and not last.startswith("running_"):
+            place.register_parameter(last, nn.Parameter(tensor))
+        else:
+            place.register_buffer(last, tensor)
+    return root
+
+
+@pytest.fixture(scope="module")
+def authors_file(tmp_path_factory):
+    """What the authors' code leaves: a pickled DataParallel of a class that nobody has."""
+    names = ["models", "models.resnet", "models.resnet.resnet_at"]
+    for name in names:
+        sys.modules[name] = types.ModuleType(name)
+    kind = type("ResNet", (nn.Module,), {"__module__": names[-1]})
+    sys.modules[names[-1]].ResNet = kind
+    path = tmp_path_factory.mktemp("authors") / "model_training_m1"
+    torch.save(nn.DataParallel(module_of(weights_of("sda_resnet86"), kind)), path)
+    for name in names:
+        del sys.modules[name]
+    return path
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("resnet") / "resnet50.pth"
+    torch.save({"state_dict": create_model("resnet50", num_classes=7).state_dict(), "epoch": 3}, path)
+    return path
+
+
+def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_path, images):  # noqa: F811
+    output = tmp_path / "ours.safetensors"
+    result = sdabench("weights", "import", authors_file, "--model", "sda_resnet86", "-o", output)
+    assert result.returncode == 0, result.stderr
+    assert "all of them those of sda_resnet86" in result.stdout
+    assert f"sha256 {sha256_of_file(output)}" in result.stdout
+    network = load_weights(create_model("sda_resnet86"), output).eval()
+    expected = np.load(FACTS / "parity" / "sda_resnet86.npz")["logits"]
+    with torch.inference_mode():
+        assert np.abs(network(images).numpy() - expected).max() < 1e-4 * expected.std()
+    with safe_open(output, "pt") as file:
+        assert file.metadata()["source_sha256"] == sha256_of_file(authors_file)
+
+
+def test_a_file_is_told_by_its_tensors(authors_file, resnet):
+    page = " ".join(sdabench("weights", "inspect", authors_file).stdout.split())
+    assert f"sha256 {sha256_of_file(authors_file)}" in page
+    assert "a whole module, torch.nn.parallel.data_parallel.DataParallel" in page
+    assert "models.resnet.resnet_at.ResNet" in page
+    assert "fits sda_resnet86 (1000 classes)" in page
+    found = json.loads(sdabench("weights", "inspect", resnet, "--json").stdout)
+    assert found["holds"] == {"state_dict": "OrderedDict of 320", "epoch": "3"}
+    fitting = {one["model"]: one["num_classes"] for one in found["fits"] if not one["problems"]}
+    assert fitting == {"resnet50": 7}
+    assert found["parameters"] == 23_508_032 + 7 * 2049  # ResNet-50 without its classifier, and that of 7
+
+
+def test_every_tensor_that_does_not_fit_is_listed(resnet, tmp_path):
+    state = torch.load(resnet)["state_dict"]
+    for key in [key for key in state if key.startswith("layer1.0.")]:
+        del state[key]
+    torch.save(state | {"extra": torch.ones(2), "fc.bias": torch.ones(8)}, tmp_path / "w.pth")
+    result = sdabench("weights", "import", tmp_path / "w.pth", "--model", "resnet50")
+    assert result.returncode == 4
+    assert "24 missing" in result.stderr
+    assert "1 unexpected (extra); 1 of another shape (fc.bias (8,) for (7,))" in result.stderr
+    result = sdabench("weights", "inspect", tmp_path / "w.pth", "--model", "resnet50")
+    assert result.returncode == 4
+    assert "no network; the nearest is resnet50" in result.stdout
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert "layer1.0.downsample.1.num_batches_tracked" in lines
+    assert "fc.bias (8,) for (7,)" in lines
+    assert sum(line.startswith("layer1.0.") for line in lines) == 24
+
+
+def test_weights_go_out_as_others_want_them(resnet, tmp_path):
+    state = torch.load(resnet)["state_dict"]
+
+    def exported(form, name):
+        output = tmp_path / name
+        result = sdabench("weights", "export", resnet, "--model", "resnet50", "--to", form, "-o", output)
+        assert result.returncode == 0, result.stderr
+        return load_file(output) if output.suffix == ".safetensors" else torch.load(output)
+
+    for form, name in (("safetensors", "a.safetensors"), ("state-dict", "a.pth")):
+        written = exported(form, name)
+        assert written.keys() == state.keys()
+        assert all(torch.equal(written[key], state[key]) for key in state)
+    backbone = exported("backbone", "b.safetensors")
+    assert backbone.keys() == {key for key in state if not key.startswith("fc.")}
+    detector = create_model("faster_rcnn_resnet50")
+    load_weights(detector.backbone.body, tmp_path / "b.safetensors")
+    assert torch.equal(detector.backbone.body.conv1.weight, state["conv1.weight"])
+    result = sdabench("weights", "inspect", tmp_path / "b.safetensors")
+    assert "fits     resnet50 (without a classifier)" in result.stdout
+
+
+def test_timm_takes_what_is_exported_for_it(resnet, tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(2)
+    network = create_model("senet50", num_classes=7).eval()
+    torch.save(network.state_dict(), tmp_path / "se.pth")
+    output = tmp_path / "timm.pth"
+    result = sdabench(
+        "weights", "export", tmp_path / "se.pth", "--model", "senet50", "--to", "timm", "-o", output
+    )
+    assert result.returncode == 0, result.stderr
+    theirs = timm.create_model("seresnet50", num_classes=7).eval()
+    theirs.load_state_dict(torch.load(output))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(theirs(x), network(x), rtol=1e-4, atol=1e-5)
+    arguments = (resnet, "--model", "resnet50", "--to", "timm", "-o", resnet / "x.pth")
+    assert f"cannot write {resnet / 'x.pth'}" in sdabench("weights", "export", *arguments).stderr
+
+
+class Bites:
+    def __reduce__(self):
+        return os.system, (f"touch {os.environ['SDABENCH_BITTEN']}",)
+
+
+@pytest.mark.parametrize("command", ["inspect", "import", "export"])
+def test_a_hostile_file_is_refused_by_name_and_nothing_runs(tmp_path, monkeypatch, command):
+    bitten = tmp_path / "bitten"
+    monkeypatch.setenv("SDABENCH_BITTEN", str(bitten))
+    path = tmp_path / "evil.pth"
+    torch.save({"state_dict": {"conv1.weight": torch.ones(1)}, "args": Bites()}, path)
+    more = {"import": ["--model", "resnet50"], "export": ["--model", "resnet50", "--to", "timm"]}
+    result = sdabench("weights", command, path, *more.get(command, []))
+    assert result.returncode == 4
+    assert "wants posix.system" in result.stderr
+    assert not bitten.exists()
+    pickle.loads(pickle.dumps(Bites()))
+    assert bitten.exists()  # so it would have bitten
+
+
+def test_several_wrappers_are_chosen_by_name(resnet, tmp_path):
+    state = torch.load(resnet)["state_dict"]
+    torch.save(
+        {"model": state, "ema": {key: tensor + 1 for key, tensor in state.items()}}, tmp_path / "two.pth"
+    )
+    arguments = (
+        "weights",
+        "import",
+        tmp_path / "two.pth",
+        "--model",
+        "resnet50",
+        "-o",
+        tmp_path / "w.safetensors",
+    )
+    result = sdabench(*arguments)
+    assert result.returncode == 2
+    assert "--wrapper" in result.stderr
+    assert sdabench(*arguments, "--wrapper", "ema").returncode == 0
+    assert torch.equal(load_file(tmp_path / "w.safetensors")["fc.bias"], state["fc.bias"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["import", "none.pth", "--model", "resnet50"], 2, "no weights file at"),
+        (["import", "none.pth", "--model", "resnet05"], 2, "did you mean resnet"),
+        (["inspect", "."], 2, "is a folder"),
+        (["import", "none.pth"], 2, "Missing option '--model'"),
+        (["export", "none.pth", "--model", "resnet50", "--to", "onnx"], 2, "'onnx' is not one of"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(arguments, code, words):
+    result = sdabench("weights", *arguments)
+    assert result.returncode == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
