@@ -5,7 +5,7 @@ from pathlib import Path
 
 import platformdirs
 
-COUNTS = "counts.jsonl"  # in the results; what else is there are records
+COUNTS, OUTPUTS = "counts.jsonl", "outputs.jsonl"  # in the results; what else lies there are records
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -29,6 +29,11 @@ def cache_dir() -> Path:
     """For generated datasets and fetched weights; ``SDABENCH_CACHE`` names another folder."""
     override = os.environ.get("SDABENCH_CACHE")
     return Path(override) if override else Path(platformdirs.user_cache_dir("sdabench"))
+
+
+def results_are_shipped() -> bool:
+    """Whether they lie in an installed package, where nothing is written."""
+    return (_PACKAGE / "share" / "results").is_dir()
 
 
 def checkout_dir() -> Path | None:

@@ -25,6 +25,7 @@ COMMANDS = {
     "weights": "Read, identify and convert anybody's checkpoints.",
     "rescore": "COCO's AP of a results file, whoever made it.",
     "compare": "Two records on the same images, or what the tables imply.",
+    "check": "The regression gate: is everything computed as it was?",
     "data": "Generate datasets, and verify them.",
     "doctor": "Is this machine fit to measure?",
     "cite": "BibTeX of a network's papers.",

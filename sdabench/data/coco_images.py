@@ -99,7 +99,7 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
             return read
         image, digest = read
         size = resized(item.height, item.width, self.resizing.short, self.resizing.long)
-        return DetectionSample(_resize(image, size), None, index, digest)
+        return DetectionSample(resize_image(image, size), None, index, digest)
 
 
 class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
@@ -125,7 +125,7 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
         size = resized(item.height, item.width, self.resizing.short, self.resizing.long)
         with seeded(self.seed, epoch, index):
             flipped = torch.rand(1).item() < self.flip
-        image = _resize(read[0], size)
+        image = resize_image(read[0], size)
         try:
             target = objects(item, size, flipped, self.masks)
         except DataError as error:
@@ -209,7 +209,7 @@ def _read(path: Path, item: CocoImage) -> tuple[Image.Image, str] | DataError:
     return image, hashlib.sha256(data).hexdigest()
 
 
-def _resize(image: Image.Image, size: tuple[int, int]) -> Tensor:
+def resize_image(image: Image.Image, size: tuple[int, int]) -> Tensor:
     """(3, height, width) in uint8, interpolated without smoothing, as OpenCV does it."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     if size != (image.height, image.width):

@@ -114,21 +114,25 @@ def number_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
+def evaluation_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
+    """From an RGB image to an input (3, crop, crop)."""
+    interpolation = transforms.InterpolationMode(preprocessing.interpolation)
+    steps = [
+        transforms.Resize(preprocessing.resize, interpolation),
+        transforms.CenterCrop(preprocessing.crop),
+        transforms.ToTensor(),
+        transforms.Normalize(preprocessing.mean, preprocessing.std),
+    ]
+    transform: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
+    return transform
+
+
 class EvaluationImages(Dataset[Sample | DataError]):
     """The images of a split under the evaluation protocol."""
 
     def __init__(self, split: ImageSplit, preprocessing: Preprocessing) -> None:
         self.split = split
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize(
-                    preprocessing.resize, transforms.InterpolationMode(preprocessing.interpolation)
-                ),
-                transforms.CenterCrop(preprocessing.crop),
-                transforms.ToTensor(),
-                transforms.Normalize(preprocessing.mean, preprocessing.std),
-            ]
-        )
+        self.transform = evaluation_transform(preprocessing)
 
     def __len__(self) -> int:
         return len(self.split.items)

@@ -16,7 +16,7 @@ from sdabench.data.description import DatasetInfo, Part, Preprocessing, Resizing
 from sdabench.errors import OutputError, SdabenchError
 from sdabench.evidence.statistics import standard_error_pct
 from sdabench.hashing import sha256_of_lines
-from sdabench.paths import COUNTS, results_dir
+from sdabench.paths import COUNTS, OUTPUTS, results_dir
 from sdabench.registry.recipes import Precision
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -176,7 +176,7 @@ class Record(Part):
 
 def stored_records() -> list[Record]:
     """The committed records."""
-    paths = sorted(path for path in results_dir().glob("*.jsonl") if path.name != COUNTS)
+    paths = sorted(path for path in results_dir().glob("*.jsonl") if path.name not in (COUNTS, OUTPUTS))
     return [record for path in paths for record in read_lines(path, Record)]
 
 

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
@@ -129,6 +130,30 @@ class Detector(GeneralizedRCNN):
             outputs.append(
                 heads.mask_predictor(heads.mask_head(x.new_zeros(detections, CHANNELS, side, side)))
             )
+        return outputs
+
+    def forward_given(self, images: list[Tensor], boxes: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """What each part puts out for boxes that are given: nothing is chosen by its score.
+
+        Args:
+            images: as for detection.
+            boxes: (P, 4) for each image, as corners in the pixels of the resized image.
+            labels: of all boxes, from 1 to K; whose masks are wanted.
+        """
+        batch, _ = self.transform(images)
+        features = self.backbone(batch.tensors)
+        maps = list(features.values())
+        objectness, deltas = self.rpn.head(maps)
+        logits, regression = self.roi_heads.box_outputs(features, boxes, batch.image_sizes)
+        outputs = {
+            "anchors": self.rpn.anchor_generator(batch, maps)[0],
+            "objectness": torch.cat([each.flatten(1) for each in objectness], dim=1),
+            "anchor_deltas": torch.cat([each.flatten(1) for each in deltas], dim=1),
+            "class_logits": logits,
+            "box_deltas": regression,
+        }
+        if self.has_masks:
+            outputs["mask_logits"] = self.roi_heads.mask_logits(features, boxes, batch.image_sizes, labels)
         return outputs
 
     def train(self, mode: bool = True) -> Self:

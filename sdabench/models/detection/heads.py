@@ -72,14 +72,14 @@ class Heads(RoIHeads):
     ) -> tuple[list[Detection], dict[str, Tensor]]:
         if self.training:
             return [], self._losses(features, proposals, image_shapes, targets)
-        logits, deltas = self._box_outputs(features, proposals, image_shapes)
+        logits, deltas = self.box_outputs(features, proposals, image_shapes)
         boxes, scores, labels = self.postprocess_detections(logits, deltas, proposals, image_shapes)
         detections = [
             {"boxes": own, "scores": score, "labels": label}
             for own, score, label in zip(boxes, scores, labels, strict=True)
         ]
         if self.has_mask():
-            masks = self._mask_logits(features, boxes, image_shapes, torch.cat(labels)).sigmoid()
+            masks = self.mask_logits(features, boxes, image_shapes, torch.cat(labels)).sigmoid()
             for each, mask in zip(detections, masks.split([len(own) for own in boxes]), strict=True):
                 each["masks"] = mask
         return detections, {}
@@ -93,7 +93,7 @@ class Heads(RoIHeads):
     ) -> dict[str, Tensor]:
         assert targets is not None
         proposals, matched, labels, boxes = self.select_training_samples(proposals, targets)
-        logits, deltas = self._box_outputs(features, proposals, image_shapes)
+        logits, deltas = self.box_outputs(features, proposals, image_shapes)
         classes, positive = torch.cat(labels), torch.cat(labels) > 0
         own = deltas.unflatten(1, (-1, 4))[positive, classes[positive] - 1]
         distance = F.l1_loss(own, torch.cat(boxes)[positive], reduction="sum") / len(classes)
@@ -101,7 +101,7 @@ class Heads(RoIHeads):
         if self.has_mask():
             on_objects = [label > 0 for label in labels]
             boxes = [own[kept] for own, kept in zip(proposals, on_objects, strict=True)]
-            predicted = self._mask_logits(features, boxes, image_shapes, classes[positive])
+            predicted = self.mask_logits(features, boxes, image_shapes, classes[positive])
             wanted = torch.cat(
                 [
                     mask_targets(target["masks"], objects[kept], own, size, MASK_SIDE)
@@ -114,13 +114,13 @@ class Heads(RoIHeads):
             losses["loss_mask"] = entropy / max(wanted.numel(), 1)
         return losses
 
-    def _box_outputs(
+    def box_outputs(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
         logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, image_shapes)))
         return logits, deltas
 
-    def _mask_logits(
+    def mask_logits(
         self,
         features: dict[str, Tensor],
         boxes: list[Tensor],
