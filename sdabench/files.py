@@ -29,6 +29,8 @@ def writing(path: Path, elsewhere: str = "name another --output") -> Iterator[Bi
     """
     beside = path.with_name(f".{path.name}.part")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # whoever may would replace /dev/null
+            raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; {elsewhere}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             yield file

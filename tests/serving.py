@@ -11,7 +11,7 @@ class Server(ThreadingHTTPServer):
     """Gives ``files`` by their names; a path's first part says how: ``/cut/NAME`` breaks off in the middle.
 
     ``/slow/NAME`` waits in the middle for ``go_on``, after it has set ``half``; ``/moved/NAME`` redirects to
-    ``/NAME``, ``/silent/NAME`` accepts and says nothing, and ``/unsized/NAME`` does not tell the length.
+    ``/NAME``, ``/circle/NAME`` to itself, ``/silent/NAME`` accepts and says nothing, and ``/unsized/NAME`` does not tell the length.
     """
 
     daemon_threads = True
@@ -45,9 +45,9 @@ class _Answer(BaseHTTPRequestHandler):
         if manner == "silent":
             self.server.go_on.wait(60)
             return
-        if manner == "moved":
+        if manner in ("moved", "circle"):
             self.send_response(302)
-            self.send_header("Location", self.server.address(name))
+            self.send_header("Location", self.server.address(name) if manner == "moved" else self.path)
             self.end_headers()
             return
         if manner == "tofile":

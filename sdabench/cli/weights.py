@@ -7,9 +7,9 @@ import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
 from sdabench.cli.sources import WeightsOption, fetched, local_file
-from sdabench.errors import ExitCode
+from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.source import SUFFIXES, WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.weights.convert import Form
@@ -27,6 +27,7 @@ No code of a file is ever run: classes that it names become shells that only
 hold what was saved, and a file that wants anything called is refused (exit 4).
 """
 SOURCE = click.argument("source", metavar="SOURCE", type=WeightsOption())
+NAMED = "The name says what is written: .safetensors, or .pth or .pt as by torch.save."
 OUTPUT = click.Path(dir_okay=False, path_type=Path)
 WRAPPER = click.option("--wrapper", help="The key that holds the weights, if several do: ema, for instance.")
 
@@ -80,7 +81,7 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
 @command.command("import", short_help="Anybody's checkpoint as safetensors under our keys.")
 @SOURCE
 @click.option("--model", type=ModelName(), required=True, help="The network that it is of.")
-@click.option("-o", "--output", type=OUTPUT, help="[default: MODEL.safetensors]")
+@click.option("-o", "--output", type=OUTPUT, help=f"[default: MODEL.safetensors] {NAMED}")
 @WRAPPER
 def import_(source: WeightsSource, model: str, output: Path | None, wrapper: str | None) -> None:
     """Anybody's checkpoint of a network as safetensors under our keys, with every tensor accounted for."""
@@ -94,10 +95,10 @@ def import_(source: WeightsSource, model: str, output: Path | None, wrapper: str
     "--to", "form", type=click.Choice(FORMS), required=True,
     help="Our keys as safetensors or as a plain state dict, timm's keys, or a detector's backbone: no head.",
 )  # fmt: skip
-@click.option("-o", "--output", type=OUTPUT, help="[default: MODEL-FORM, .safetensors or .pth]")
+@click.option("-o", "--output", type=OUTPUT, help=f"[default: MODEL-FORM, .safetensors or .pth] {NAMED}")
 @WRAPPER
 def export(source: WeightsSource, model: str, form: "Form", output: Path | None, wrapper: str | None) -> None:
-    """Weights of a network for others; .safetensors, or .pth of torch.save, by the name of the output."""
+    """Weights of a network for others."""
     _convert(source, model, form, output, wrapper)
 
 
@@ -106,20 +107,29 @@ def _convert(
 ) -> None:
     from sdabench import __version__
     from sdabench.hashing import sha256_of_file
-    from sdabench.weights.convert import SUFFIXES, converted, under_our_keys, write_weights
+    from sdabench.weights.convert import FORM_SUFFIXES, converted, under_our_keys, write_weights
+    from sdabench.weights.identify import num_classes_of
+    from sdabench.weights.keys import unwrap_keys
     from sdabench.weights.read import read_checkpoint, state_dict_of
 
     load_registry().model(model)  # an unknown name is an error before anything is read
+    name = model if form == "safetensors" else f"{model}-{form}"
+    output = output or Path(f"{name}{FORM_SUFFIXES.get(form, '.safetensors')}")
+    if output.suffix not in SUFFIXES:
+        raise UsageError(
+            f"name the output .safetensors, or .pth or .pt as torch.save writes it, not {output}"
+        )
     path = fetched(source, model).check().path
+    if output.exists() and output.samefile(path):
+        raise UsageError(f"{output} is the very file that is read; name another --output")
     state = state_dict_of(read_checkpoint(path), str(source), wrapper)
     tensors = under_our_keys(state, model, str(source))
     written = converted(tensors, model, form)
-    name = model if form == "safetensors" else f"{model}-{form}"
-    output = output or Path(f"{name}{SUFFIXES.get(form, '.safetensors')}")
     digest = sha256_of_file(path)
     notes = {"model": model, "source": str(source), "source_sha256": digest, "sdabench": __version__}
     write_weights(output, written, notes)
+    theirs = f"{model} without its classifier" if num_classes_of(tensors) is None else model
     left = len(tensors) - len(written)
     head = f", without the {left} of its head" if left else ""
-    click.echo(f"{source}: {len(state)} tensors, all of them those of {model}; sha256 {digest}")
+    click.echo(f"{source}: {len(unwrap_keys(state))} tensors, all of them those of {theirs}; sha256 {digest}")
     click.echo(f"{output}: {len(written)} tensors{head}; sha256 {sha256_of_file(output)}")

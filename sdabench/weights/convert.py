@@ -16,7 +16,7 @@ from sdabench.weights.identify import network_for, num_classes_of
 from sdabench.weights.keys import in_words, match_tensors, rename_keys
 
 Form = Literal["safetensors", "state-dict", "timm", "backbone"]
-SUFFIXES: dict[Form, str] = {"state-dict": ".pth", "timm": ".pth"}  # others: .safetensors
+FORM_SUFFIXES: dict[Form, str] = {"state-dict": ".pth", "timm": ".pth"}  # others: .safetensors
 
 
 def under_our_keys(state: Mapping[str, Tensor], model: str, where: str) -> dict[str, Tensor]:

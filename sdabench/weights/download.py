@@ -116,7 +116,7 @@ def _in_one_line(remote: Remote) -> Iterator[None]:
         yield
     except HTTPError as error:
         error.close()
-        reason = f"HTTP {error.code} {error.reason}".rstrip()
+        reason = " ".join(f"HTTP {error.code} {error.reason}".split())  # of a circle of redirects, in lines
         if error.code in (401, 403):
             raise SdabenchError(
                 f"cannot fetch {remote.shown}: {reason}; if it takes a password, say "

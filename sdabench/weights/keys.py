@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from sdabench.errors import WeightsError
 from sdabench.registry import load_registry
 
-WRAPPED = ("module.", "_orig_mod.")  # by DataParallel, by torch.compile
+# By DataParallel, by torch.compile, by whoever's LightningModule, by mmpretrain.
+WRAPPED = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("network.",), ("backbone.", "head.fc."))
+COUNTER = "n_averaged"  # beside the module. of torch's AveragedModel, and no weight
 
 # The authors' SDA networks, whatever the family of their blocks (QingbeiGuo/SDA-xNet e126169).
 DEPTH_ATTENTION_LAYOUT = {
@@ -40,10 +42,14 @@ def rename_keys(given: Mapping[str, Tensor], model: str | None) -> dict[str, Ten
 def unwrap_keys(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The tensors without the prefixes of a wrapped network, which all of its keys have."""
     while given:
-        shared = [prefix for prefix in WRAPPED if all(key.startswith(prefix) for key in given)]
-        if not shared:
+        weights = {key: tensor for key, tensor in given.items() if key != COUNTER}
+        if len(weights) < len(given) and all(key.startswith(WRAPPED[0]) for key in weights):
+            given = weights
+        inner = {key.partition(".")[2]: tensor for key, tensor in given.items()}
+        wrapped = any(all(key.startswith(prefixes) for key in given) for prefixes in WRAPPED)
+        if not wrapped or len(inner) < len(given):  # where two became one, none is lost
             break
-        given = {key.removeprefix(shared[0]): tensor for key, tensor in given.items()}
+        given = inner
     return given
 
 
@@ -55,7 +61,8 @@ def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[s
 
     A linear layer and a 1x1 convolution of the same weights differ by trailing dimensions of 1, which
     are no difference. Buffers that are not persistent are constants. Checkpoints older than
-    ``num_batches_tracked`` have none of them; one that has some has to have all.
+    ``num_batches_tracked`` have none of them; one that has some has to have all. Weights of any floating
+    type do; integers (as quantised ones are) and complex numbers would lose what they mean.
     """
     own = model.state_dict()
     constants = {name: buffer for name, buffer in model.named_buffers() if name not in own}
@@ -68,6 +75,11 @@ def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[s
             f"{key} {tuple(given[key].shape)} for {tuple(tensor.shape)}"
             for key, tensor in own.items()
             if key in given and _stripped(given[key]) != _stripped(tensor)
+        ],
+        "of another type": [
+            f"{key} {_type(given[key])} for {_type(tensor)}"
+            for key, tensor in (own | constants).items()
+            if key in given and not _holds_numbers_of(tensor, given[key])
         ],
         "another constant": [
             key for key, tensor in constants.items() if key in given and not _is_constant(given[key], tensor)
@@ -86,7 +98,18 @@ def in_words(problems: Problems) -> str:
 
 def _is_constant(given: Tensor, constant: Tensor) -> bool:
     """Whether they are equal; of a network on the meta device only the shape is known."""
-    return given.shape == constant.shape and (constant.is_meta or torch.allclose(given, constant))
+    if given.shape != constant.shape:
+        return False
+    return constant.is_meta or torch.allclose(given, constant.to(given.dtype))  # rounded as it was
+
+
+def _holds_numbers_of(own: Tensor, given: Tensor) -> bool:
+    """Whether a tensor of its type can become one of ours; counts of batches that were averaged can."""
+    return given.is_floating_point() or not (given.is_complex() or own.is_floating_point())
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _stripped(tensor: Tensor) -> list[int]:

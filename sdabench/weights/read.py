@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdabench.errors import UsageError, WeightsError
+from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.weights.archive import read_archive
 from sdabench.weights.shells import LONGEST_KEY, is_module, kind_of, module_state, printable
 
@@ -36,6 +36,7 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         UsageError: there is no such file.
         WeightsError: it is damaged, or wants what weights do not need.
+        SdabenchError: it may not be read.
     """
     if not path.is_file():
         raise UsageError(f"no weights file at {path}")
@@ -51,6 +52,8 @@ def read_checkpoint(path: Path) -> Any:
             return read_archive(file, size)
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from None
+    except PermissionError as error:
+        raise SdabenchError(f"cannot read {path}: {error.strerror}; make it readable to you") from None
     except Exception as error:  # a damaged file fails in ways that no list of errors covers
         reason = printable(str(error) or type(error).__name__)
         raise WeightsError(f"{path} cannot be read as a checkpoint: {reason}") from None
@@ -113,7 +116,7 @@ def _holds_weights(value: Any, depth: int = DEEPEST_WRAPPER) -> bool:
 
 def _choose(where: str, keys: list[str]) -> str:
     names = " and ".join(f"'{printable(key)}'" for key in keys[:5])
-    return f"{where} holds weights under {names}; say which with --wrapper NAME"
+    return f"{where} holds weights under {names}; say which with --wrapper NAME of 'sdabench weights import'"
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -237,11 +237,13 @@ def _missing(path: Path) -> str:
     """That there is no such file, and what may have been meant."""
     if path.is_dir():
         return f"{path} is a folder; name a file of weights in it, or the folder of a training"
+    if path.exists():
+        return f"{path} is a device or a pipe; name a file of weights"
     words = f"no weights file at {path}"
     if re.fullmatch(r"\w+_Weights\.\w+", path.name):
         return f"{words}; did you mean torchvision:{path.name}?"
     try:
-        there = {each.name for each in path.parent.iterdir() if each.suffix in SUFFIXES}
+        there = {each.name for each in path.parent.iterdir() if each.suffix in SUFFIXES and each.exists()}
     except OSError:
         return words
     near = get_close_matches(path.name, sorted(there), n=3)

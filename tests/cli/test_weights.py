@@ -119,6 +119,10 @@ def test_weights_go_out_as_others_want_them(resnet, tmp_path):
         assert all(torch.equal(written[key], state[key]) for key in state)
     backbone = exported("backbone", "b.safetensors")
     assert backbone.keys() == {key for key in state if not key.startswith("fc.")}
+    again = sdabench(
+        "weights", "import", tmp_path / "b.safetensors", "--model", "resnet50", "-o", tmp_path / "c.pth"
+    )
+    assert "all of them those of resnet50 without its classifier" in again.stdout
     detector = create_model("faster_rcnn_resnet50")
     load_weights(detector.backbone.body, tmp_path / "b.safetensors")
     assert torch.equal(detector.backbone.body.conv1.weight, state["conv1.weight"])
@@ -143,6 +147,22 @@ def test_timm_takes_what_is_exported_for_it(resnet, tmp_path):
         assert torch.allclose(theirs(x), network(x), rtol=1e-4, atol=1e-5)
     arguments = (resnet, "--model", "resnet50", "--to", "timm", "-o", resnet / "x.pth")
     assert f"cannot write {resnet / 'x.pth'}" in sdabench("weights", "export", *arguments).stderr
+
+
+def test_what_is_there_is_not_spoiled(resnet, tmp_path):
+    digest = sha256_of_file(resnet)
+    os.mkfifo(tmp_path / "pipe.pth")
+    for output, words in (
+        (resnet, "is the very file that is read"),
+        (tmp_path / "w.pth.tar", "name the output .safetensors"),
+        (tmp_path / "pipe.pth", "is a device or a pipe"),
+    ):
+        result = sdabench("weights", "import", resnet, "--model", "resnet50", "-o", output)
+        assert result.returncode in (1, 2)
+        assert words in result.stderr
+    assert sha256_of_file(resnet) == digest
+    assert (tmp_path / "pipe.pth").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe.pth"]
 
 
 class Bites:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sdabench import create_model, load_weights
-from sdabench.errors import ExitCode, UsageError, WeightsError
+from sdabench.errors import ExitCode, SdabenchError, UsageError, WeightsError
 from sdabench.weights import allowed, pickled
 from sdabench.weights.archive import read_archive
 from sdabench.weights.keys import rename_keys
@@ -247,12 +247,31 @@ def test_several_wrappers_are_the_users_choice():
     same(state_dict_of({"model": {"teacher": STATE, "ema": OTHER}}, "it", "teacher"), STATE)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "net.", "network.",
+        "backbone.", "model._orig_mod.",
+    ],
+)  # fmt: skip
 def test_prefixes_that_all_keys_have_are_taken_off(prefix):
     assert list(rename_keys({f"{prefix}conv1.weight": 1, f"{prefix}fc.module.bias": 2}, None)) == [
         "conv1.weight",
         "fc.module.bias",
     ]
+
+
+def test_the_head_that_mmpretrain_keeps_apart_joins_its_backbone():
+    given = {"backbone.conv1.weight": 1, "head.fc.weight": 2, "head.fc.bias": 3}
+    assert rename_keys(given, None) == {"conv1.weight": 1, "fc.weight": 2, "fc.bias": 3}
+    doubled = given | {"backbone.fc.bias": 4}
+    assert rename_keys(doubled, None) == doubled
+
+
+def test_the_counter_of_averaged_weights_is_none_of_them():
+    averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 3)).state_dict()
+    assert list(rename_keys(averaged, None)) == ["weight", "bias"]
+    assert "n_averaged" in rename_keys({"n_averaged": 1, "weight": 2}, None)
 
 
 def test_a_prefix_that_not_all_keys_have_is_part_of_a_name():
@@ -621,6 +640,18 @@ def test_other_files_get_a_line_each(tmp_path):
         assert words in refusal(tmp_path / name), name
     with pytest.raises(UsageError, match="no weights file"):
         read_checkpoint(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_no_damaged_one(tmp_path, monkeypatch):
+    path = save(STATE, tmp_path / "w.pth")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SdabenchError, match="Permission denied; make it readable") as caught:
+        read_checkpoint(path)
+    assert caught.value.exit_code == ExitCode.ERROR
 
 
 def test_a_zip_bomb_is_refused_before_anything_is_unpacked(tmp_path):

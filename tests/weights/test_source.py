@@ -93,6 +93,11 @@ def test_a_missing_file_suggests_what_is_there(tmp_path):
         resolve(parse(str(tmp_path / "resnet5.pth")))
     with pytest.raises(UsageError, match=r"did you mean torchvision:ResNet50_Weights.IMAGENET1K_V1\?"):
         resolve(parse("ResNet50_Weights.IMAGENET1K_V1"))
+    (tmp_path / "gone.pth").symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"gone.pth; did you mean .*/resnet50.pth\?$"):
+        resolve(parse(str(tmp_path / "gone.pth")))
+    with pytest.raises(UsageError, match="is a device or a pipe"):
+        resolve(parse(os.devnull))
     with pytest.raises(UsageError, match="is a folder; name a file"):
         resolve(parse(str(tmp_path)))
     assert resolve(parse(str(tmp_path / "resnet50.pth"))).path == tmp_path / "resnet50.pth"
@@ -127,6 +132,7 @@ def test_a_url_is_fetched_once_and_is_then_a_file(server, tmp_path, how):
         ("silent/", SdabenchError, "no answer for 0.5 seconds"),
         ("slow/", SdabenchError, "no answer for 0.5 seconds"),
         ("tofile/", SdabenchError, "cannot fetch"),
+        ("circle/", SdabenchError, "infinite loop.*; try again"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(
