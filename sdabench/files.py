@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside, synced, then renamed."""
 
 import errno
+import fcntl
 import gzip
 import os
 import zlib
@@ -19,7 +20,7 @@ PATIENCE = 8.0  # seconds; the loader processes of a killed training hold its lo
 
 @contextmanager
 def writing(path: Path, elsewhere: str = "name another --output") -> Iterator[BinaryIO]:
-    """A file to write to, which becomes ``path`` at the end.
+    """A file to write to, which becomes ``path`` at the end. Who writes the same file waits for its turn.
 
     Args:
         elsewhere: what to do where it cannot be written, in words.
@@ -32,18 +33,38 @@ def writing(path: Path, elsewhere: str = "name another --output") -> Iterator[Bi
         if path.exists() and not (path.is_file() or path.is_dir()):  # whoever may would replace /dev/null
             raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; {elsewhere}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with _opened_alone(beside) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                beside.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    beside.unlink(missing_ok=True)
+                raise
         _sync_names(path.parent)
     except OSError as error:
         hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else elsewhere
         raise OutputError(f"cannot write {path}: {error.strerror}; {hint}") from None
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+
+
+def _opened_alone(path: Path) -> BinaryIO:
+    """An empty file of that name, which no other process writes to before this one has closed it."""
+    while True:
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
+        try:
+            with suppress(OSError):  # not every network file system has locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            opened = os.fstat(file.fileno())
+            if path.exists() and path.stat().st_ino == opened.st_ino:
+                if opened.st_size:
+                    file.truncate(0)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # another has renamed it, or taken it away, while this one waited
 
 
 @contextmanager
