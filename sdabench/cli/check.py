@@ -12,7 +12,7 @@ from sdabench.cli.options import ModelName, echo_json, json_option, progress
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
 from sdabench.cli.work import DataOption, located
 from sdabench.data.source import DataSource
-from sdabench.errors import ExitCode, NothingMeasuredError, UsageError
+from sdabench.errors import ExitCode, NothingMeasuredError, OutputError, UsageError
 from sdabench.files import writing
 from sdabench.paths import results_are_shipped, results_dir
 from sdabench.registry import load_registry
@@ -109,7 +109,7 @@ def command(
     junit: Path | None,
     as_json: bool,
 ) -> None:
-    r"""See whether everything is still computed as it was: the regression gate.
+    """See whether everything is still computed as it was: the regression gate.
 
     \b
     counts       every integer of every network's count, exactly
@@ -120,7 +120,7 @@ def command(
     Without --weights predictions are those of a few networks with seeded weights on generated images.
     With them they are of your checkpoint on your data, against a baseline that --update has written.
     A baseline that still holds is not rewritten.
-    """
+    """  # noqa: D301
     if as_json and form != "terminal":
         raise UsageError(f"--json and --format {form} both print; choose one, or write --junit FILE besides")
     if update and folder is None and results_are_shipped():
@@ -149,7 +149,7 @@ def command(
     if junit is not None:
         from sdabench.report.check import to_junit
 
-        with writing(junit) as file:
+        with writing(junit, "name another --junit") as file:
             file.write(to_junit(findings).encode())
     _show(findings, form, as_json, update)
     if update and weights is not None:
@@ -248,7 +248,10 @@ def _show(findings: dict[str, list[Finding]], form: str, as_json: bool, update: 
         for line in to_github(findings):
             click.echo(line)
         if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(page).open("a") as file:
-                file.write(github_summary(findings))
+            try:
+                with Path(page).open("a") as file:
+                    file.write(github_summary(findings))
+            except OSError as error:
+                raise OutputError(f"cannot write GITHUB_STEP_SUMMARY, {page}: {error.strerror}") from None
     else:
         print_findings(findings, update)

@@ -81,6 +81,8 @@ def command(
     if claims:
         if a is not None:
             raise UsageError("--claims takes no records A and B; name a run by --records")
+        if (annotations, resamples, changed) != (None, None, None):
+            raise UsageError("--annotations, --resamples and --changed are for two records; leave them out")
         _claims(patterns, folders, form, as_json)
         return
     if a is None or b is None:
@@ -162,7 +164,7 @@ def _write_changed(path: Path, comparisons: "list[Comparison]") -> None:
 
     from sdabench.files import writing
 
-    with writing(path) as file:
+    with writing(path, "name another --changed") as file:
         text = io.TextIOWrapper(file, newline="", errors="surrogateescape")
         writer = csv.writer(text)
         writer.writerow(["task", "image", "only_a", "only_b", "words"])

@@ -66,7 +66,7 @@ def command(
     save: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Count parameters and FLOPs, as exact integers.
+    """Count parameters and FLOPs, as exact integers.
 
     PATTERNS are names or wildcards. Nothing is downloaded, and no GPU is used. One multiply-add counts
     one; the README's own rows are "macs".
@@ -80,7 +80,7 @@ def command(
               which takes seconds)
     total     with batch norms, ReLUs and pooling
     mmcv      mmdetection's get_flops (of others with --convention mmcv)
-    """
+    """  # noqa: D301
     if save is not None and (per_module or input_size is not None or conventions):
         raise UsageError("--save keeps the usual counts; leave out all but names, or --suite")
     names = _choose(patterns, suite)

@@ -69,6 +69,14 @@ def command(
     AP is at IoU 0.50:0.95 and 100 detections an image, in percent. Masks are small, medium or large by their
     own area, also where a box stands beside them. Standard errors are those of a bootstrap over the images.
     """
+    if (results.is_dir() or annotations is None) and (iou_type, per_class, evaluator) != (
+        "bbox",
+        False,
+        "pycocotools",
+    ):
+        raise UsageError(
+            "--iou-type, --per-class and --evaluator go with a results file and --annotations FILE"
+        )
     if results.is_dir():
         _rescore_run(results, annotations, as_json)
         return
@@ -103,9 +111,13 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
     from sdabench.evidence.stored import rescored, stored_in
     from sdabench.report.accuracy import describe_metrics
 
-    scored = [(one, rescored(one, annotations)) for one in stored_in(folder) if one.has_predictions]
+    every = stored_in(folder)
+    scored = [(one, rescored(one, annotations)) for one in every if one.has_predictions]
     if not scored:
         raise UsageError(f"no predictions were kept in {folder}")
+    for one in every:
+        if not one.has_predictions:
+            click.echo(f"{one.record.model}: not scored again, its predictions are not there", err=True)
     if as_json:
         echo_records([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
         return

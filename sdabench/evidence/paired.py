@@ -20,7 +20,7 @@ HITS = {"top1_pct": 1, "top5_pct": 5}  # among how many of the best classes the 
 class MetricDifference:
     """B minus A, in percentage points. For accuracies: on how many images only one of them is right.
 
-    ``interval`` is of 95 %, and None where too few resamples had an object to find.
+    ``interval`` is of 95 %, and None of a single image, or where too few resamples had an object to find.
     """
 
     metric: str
@@ -140,7 +140,9 @@ def _compare_detections(
     for metric in METRICS:
         if metric in a.record.metrics and metric in b.record.metrics:
             a_pct, b_pct = a.record.metrics[metric], b.record.metrics[metric]
-            interval = percentile_interval(values_b.of(metric) - values_a.of(metric), b_pct - a_pct)
+            resampled = values_b.of(metric) - values_a.of(metric)
+            several = len(samples_a.image_ids) > 1  # all resamples of one image are the same
+            interval = percentile_interval(resampled, b_pct - a_pct) if several else None
             differences.append(MetricDifference(metric, a_pct, b_pct, interval))
     return Comparison(a.record, b.record, differences, list(_changed(ours, samples_a, samples_b)), resamples)
 

@@ -76,12 +76,15 @@ class ClassPredictions:
 
 def _rows(path: Path) -> list[list[str]]:
     text = read_unpacked(path, "predictions").decode(errors="surrogateescape")
-    return list(csv.reader(io.StringIO(text, newline="")))
+    try:
+        return list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise DataError(f"{path} holds no predictions of classes: {error}") from None
 
 
 def _is_prediction(row: list[str]) -> bool:
     try:
-        classes = [int(value) for value in (row[1], *row[3:])]
-        return len(row) == len(HEADER) and min(classes) >= -1 and 0 <= float(row[2]) <= 1
-    except (ValueError, IndexError):
+        label, *best = np.array([int(value) for value in (row[1], *row[3:])], dtype=np.int64).tolist()
+        return len(row) == len(HEADER) and label >= 0 and min(best) >= -1 and 0 <= float(row[2]) <= 1
+    except (ValueError, IndexError, OverflowError):
         return False

@@ -15,7 +15,7 @@ def write_baselines(path: Path, baselines: Iterable[BaseModel]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    with writing(path) as file:
+    with writing(path, "name another --baseline") as file:
         file.writelines(each.model_dump_json(by_alias=True).encode() + b"\n" for each in baselines)
 
 

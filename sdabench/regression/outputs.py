@@ -21,7 +21,7 @@ from sdabench.paths import OUTPUTS
 from sdabench.registry import load_registry
 from sdabench.regression import Problem
 from sdabench.regression.files import in_order, write_baselines
-from sdabench.regression.seeded import RECIPE, image, layout, seeded_network
+from sdabench.regression.seeded import RECIPE, image, layout, noise, seeded_network
 
 SEED = 0
 RESOLUTION = 64  # pixels of the crop, or of a detector's short side
@@ -105,9 +105,14 @@ class Outputs:
         if (was.weights, was.seed) != (now.weights, now.seed):
             recipes = f"{was.weights}, seed {was.seed} -> {now.weights}, seed {now.seed}"
             return [Problem(f"the baseline is of other weights or images: {recipes}", status="integrity")]
-        shapes = [{name: tuple(output.shape) for name, output in each.outputs.items()} for each in (was, now)]
-        if shapes[0] != shapes[1]:
-            return [Problem(f"outputs {shapes[0]} -> {shapes[1]}{hint}")]
+        old, new = ({name: tuple(one.shape) for name, one in each.outputs.items()} for each in (was, now))
+        if old != new:
+            names = [name for name in old | new if old.get(name) != new.get(name)]
+            words = "; ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
+            return [Problem(f"the outputs have other shapes: {words}{hint}")]
+        if any(len(was.outputs[name].values) != len(now.outputs[name].values) for name in was.outputs):
+            words = "the baseline keeps another number of elements; --update writes it anew"
+            return [Problem(words, status="integrity")]
         all_worst = [worst_difference(name, was.outputs[name], now.outputs[name]) for name in was.outputs]
         beyond = sorted((each for each in all_worst if not each.relative <= TOLERANCE), reverse=True)
         if not beyond:
@@ -158,8 +163,52 @@ def outputs_of(
         boxes.append(torch.tensor(BOXES) * torch.tensor([width, height] * 2))
     batch = DetectionBatch.of(samples, []).to(torch.device("cpu"), memory_format)
     labels = torch.arange(len(images) * len(BOXES)) % CLASSES + 1
-    outputs = network.forward_given(batch.images, boxes, labels)
+    outputs = network.forward_given(batch.images, boxes, labels) | selected(network, batch.images)
     return {name: (tensor, KEPT) for name, tensor in outputs.items()}
+
+
+class SeededHead(nn.Module):
+    """Says objectness and box deltas of anchors, whatever is in the maps."""
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return [_noise("objectness", each, 3, 3.0) for each in maps], [
+            _noise("anchor deltas", each, 12, 0.3) for each in maps
+        ]
+
+
+def _noise(name: str, like: Tensor, channels: int, scale: float) -> Tensor:
+    count, _, height, width = like.shape
+    numbers = noise(f"{name} {height}", (count, channels, height, width), SEED)
+    return scale * torch.from_numpy(numbers)
+
+
+def selected(network: Detector, images: list[Tensor]) -> dict[str, Tensor]:
+    """What thresholds, NMS and limits leave of seeded scores and deltas: proposals, and detections of these.
+
+    In the first image there are so few that the threshold decides, in the second the limit does.
+    """
+    batch, _ = network.transform(images)
+    strides = network.roi_heads.box_roi_pool.strides
+    height, width = batch.tensors.shape[-2:]
+    maps = {
+        str(stride): batch.tensors.new_zeros(len(images), 1, -(-height // stride), -(-width // stride))
+        for stride in (*strides, 2 * strides[-1])
+    }
+    own, network.rpn.head = network.rpn.head, SeededHead()
+    proposals, _ = network.rpn(batch, maps)
+    network.rpn.head = own
+    few = [proposals[0][:8], *proposals[1:]]
+    count = sum(map(len, few))
+    logits = torch.from_numpy(noise("class logits", (count, CLASSES + 1), SEED))
+    logits += torch.linspace(-3, 3, CLASSES + 1)  # so that many of one class are rivals in NMS
+    deltas = torch.from_numpy(noise("box deltas", (count, 4 * CLASSES), SEED))
+    boxes, scores, labels = network.roi_heads.postprocess_detections(logits, deltas, few, batch.image_sizes)
+    return {
+        "proposals": torch.cat(proposals),
+        "boxes": torch.cat(boxes),
+        "scores": torch.cat(scores),
+        "labels": torch.cat(labels),
+    }
 
 
 def worst_difference(name: str, was: Output, now: Output) -> Difference:

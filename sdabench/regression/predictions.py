@@ -15,7 +15,7 @@ from sdabench.regression.evaluations import Evaluated, Evaluations, Said, differ
 
 PROBABILITY = 1e-3  # by which that of the label may move; rounding moves it by less than 1e-5
 SCORE = 0.01  # by which a detection's may
-OVERLAP = 0.5  # IoU from which on two boxes are the same detection
+OVERLAP = 0.5  # IoU from which on two boxes, or two masks, are the same detection
 TOLERANCE = 0.01  # percentage points of a metric
 
 
@@ -82,11 +82,20 @@ def prediction_changes(was: Said, now: Said) -> list[Problem]:
 
 
 def _flips(was: ClassPredictions, now: ClassPredictions) -> list[Problem]:
-    """The images whose best class changed; or, if there is none, that a probability moved."""
+    """The images whose best class changed, or whose label came among the five best, or left them.
+
+    If there is none, that a probability moved.
+    """
+    if was.paths != now.paths or (was.labels != now.labels).any():
+        words = "the baseline's predictions are of other images or labels than its record; see --update"
+        return [Problem(words, status="integrity")]
     old, new = was.label_probability.astype(float), now.label_probability.astype(float)
-    flipped = np.flatnonzero(was.top5[:, 0] != now.top5[:, 0]).tolist()
+    changed = (was.top5[:, 0] != now.top5[:, 0]) | (was.hits(5) != now.hits(5))
+    flipped = np.flatnonzero(changed).tolist()
+    five = {True: "among", False: "not among"}
     lines = [
         f"{was.paths[place]}: label {was.labels[place]}, was {was.top5[place, 0]}, is {now.top5[place, 0]}; "
+        f"the label was {five[bool(was.hits(5)[place])]} the best five, is {five[bool(now.hits(5)[place])]}; "
         f"the label's probability {old[place]:.4f} -> {new[place]:.4f}"
         for place in flipped
     ]
@@ -134,8 +143,20 @@ def _change_in_image(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> st
         twin = same[int(np.argmax(overlaps))]
         if abs(twin["score"] - entry["score"]) > SCORE:
             return f"{where} has score {entry['score']:.3f} -> {twin['score']:.3f}"
+        if "segmentation" in entry and not _masks_overlap(entry, twin):
+            return f"{where} has another mask"
         left.remove(twin)
     return ""
+
+
+def _masks_overlap(was: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether both, as compressed runs, are of the same pixels; empty ones are."""
+    masks = [was["segmentation"], now.get("segmentation")]
+    if masks[0] == masks[1]:
+        return True
+    if masks[1] is None or masks[0]["size"] != masks[1]["size"]:
+        return False
+    return bool(coco_mask.iou([masks[0]], [masks[1]], [0])[0, 0] >= OVERLAP)
 
 
 def _percent(value: float | None) -> str:

@@ -102,15 +102,18 @@ def to_junit(findings: Findings) -> str:
 
 
 def to_github(findings: Findings) -> Iterator[str]:
-    """Workflow commands, which GitHub shows as annotations: one for each failure, and a last line."""
+    """Workflow commands, which GitHub shows as annotations, and a last line.
+
+    An error for each failure, and a notice for each baseline that an update has written or dropped.
+    """
     failed = 0
     for finding in _of_interest(findings):
-        if finding.passed:
-            continue
-        failed += 1
+        failed += not finding.passed
+        level = "notice" if finding.passed else "error"
         title = _property(f"{finding.check}: {finding.subject}")
-        body = _data("\n".join([f"{WORDS[finding.status][0]}: {finding.message}", *finding.details]))
-        yield f"::error title={title}::{body}"
+        words = ": ".join(filter(None, (WORDS[finding.status][0], finding.message)))
+        body = _data("\n".join([words, *finding.details]))
+        yield f"::{level} title={title}::{body}"
     total = sum(len({finding.subject for finding in found}) for found in findings.values())
     yield f"sdabench check: {total} comparisons, {failed} failures"
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -45,6 +46,13 @@ def test_help_has_examples(arguments):
     result = sdabench(*arguments)
     assert result.returncode == 0
     assert "Examples:" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["check", "flops"])
+def test_help_with_a_list_keeps_its_lines(name):
+    said = sdabench(name, "-h").stdout
+    assert "\\b" not in said
+    assert re.search(r"\n  (counts|params) {4,}\w.*\n", said)
 
 
 def test_every_front_door_is_the_same_program():

@@ -61,6 +61,7 @@ def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
         (["none", "a"], "no run at"),
         (["a", "b", "--claims"], "--claims takes no records"),
         (["a", "b", "--models", "resnet50"], "are for --claims"),
+        (["--claims", "--resamples", "20"], "--resamples and --changed are for two records"),
         (["--claims", "--models", "sda_resnet8"], "did you mean sda_resnet86"),
         (["--claims", "--models", "resnet50"], "not in the networks with a claim"),
     ],

@@ -171,8 +171,19 @@ def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
     assert result.stdout.startswith("resnet50: top-1 30.00 % ± 14.49")
     stored(tmp_path, "resnet50", right_on(1, 2))
     failed(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "says 30.0000")
+    failed(sdabench("rescore", tmp_path, "--per-class"), 2, "--per-class and --evaluator go with")
     one.predictions.unlink()
     failed(sdabench("rescore", tmp_path), 2, "no predictions were kept")
+
+
+def test_a_record_without_predictions_is_not_passed_over_in_silence(tmp_path):
+    for name in ("resnet50", "senet50"):
+        one = stored(tmp_path, name, right_on(1, 2, 3))
+        append_line(tmp_path / "records.jsonl", one.record.as_json())
+    one.predictions.unlink()
+    result = sdabench("rescore", tmp_path)
+    assert result.returncode == 0
+    assert result.stderr == "senet50: not scored again, its predictions are not there\n"
 
 
 def test_results_of_a_detector_need_annotations_and_no_image_is_nothing(tmp_path):

@@ -141,6 +141,12 @@ def test_paired_resamples_of_equal_detections_do_not_differ(detected):
     assert (interval.low, interval.high) == (0, 0)
 
 
+def test_a_single_image_gives_no_interval(detected):
+    a, b = detected("a", [KITE], 50, images=1), detected("b", [KITE, PERSON], 100, images=1)
+    difference = compare_records(a, b, resamples=50).differences[0]
+    assert (difference.b_pct - difference.a_pct, difference.interval) == (50, None)
+
+
 def test_annotations_may_lie_elsewhere_and_must_be_the_same(detected, coco, tmp_path):
     a = detected("a", [KITE], HALF)
     annotations = coco / "annotations/instances_val2017.json"

@@ -46,6 +46,9 @@ def test_equal_predictions_are_equal_bytes_and_no_line_need_be_packed(path, tmp_
         ("a,0,nan,0,1,2,3,4", "line 2"),
         ("a,x,0.5,0,1,2,3,4", "line 2"),
         ("a,0,0.5,0,1,2,3,-2", "line 2"),
+        ("a,-1,0.5,0,1,-1,-1,-1", "line 2"),  # -1 is no class, of which an image could be
+        (f"a,0,0.5,0,1,2,3,{10**25}", "line 2"),
+        ("a" * 140_000 + ",0,0.5,0,1,2,3,4", "holds no predictions of classes"),
     ],
 )
 def test_a_line_that_is_no_prediction_is_named(tmp_path, line, words):

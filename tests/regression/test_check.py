@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import transforms
@@ -109,6 +110,35 @@ class TestOutputs:
         monkeypatch.setattr(detector, "MEAN", detector.MEAN[::-1])
         said = check("outputs", "--models", "faster_rcnn_resnet50", rc=3)
         assert "outputs faster_rcnn_resnet50: " in said
+
+    @pytest.mark.parametrize(
+        ("part", "setting", "value"),
+        [
+            ("roi_heads", "nms_thresh", 0.52),
+            ("roi_heads", "score_thresh", 0.06),
+            ("roi_heads", "detections_per_img", 99),
+            ("rpn", "nms_thresh", 0.69),
+            ("rpn", "_pre_nms_top_n", {"training": 2000, "testing": 500}),
+            ("rpn", "min_size", 16.0),
+        ],
+    )
+    def test_what_chooses_among_a_detectors_boxes_is_seen(self, monkeypatch, part, setting, value):
+        filled = seeded.fill
+
+        def other(network, seed):
+            assert hasattr(getattr(network, part), setting)
+            setattr(getattr(filled(network, seed), part), setting, value)
+            return network
+
+        monkeypatch.setattr(seeded, "fill", other)
+        check("outputs", "--models", "faster_rcnn_resnet50", rc=3)
+
+    def test_a_baseline_of_another_number_of_elements_is_named(self, baseline):
+        path = baseline / "outputs.jsonl"
+        stored = json.loads(path.read_text())
+        del stored["outputs"]["logits"]["values"][5:]
+        path.write_text(json.dumps(stored))
+        assert "keeps another number of elements" in check("outputs", *small(baseline), rc=4)
 
     def test_one_changed_weight_is_seen_and_the_worst_element_named(self, baseline, monkeypatch):
         filled = seeded.fill
@@ -278,6 +308,30 @@ class TestPredictions:
         assert "no prediction flipped" in said
         assert stored.paths[2] in said
 
+    def test_a_label_that_leaves_the_five_best_is_named(self):
+        said = [
+            ClassPredictions(["a/1.JPEG"], np.array([4]), np.float32([0.05]), np.array([[9, 1, 2, 3, last]]))
+            for last in (4, 5)
+        ]
+        [problem] = prediction_changes(*said)
+        assert (problem.status, len(problem.details)) == ("regression", 1)
+        assert "the label was among the best five, is not among; " in problem.details[0]
+
+    @pytest.mark.parametrize("change", ["fewer", "one", "labels", "paths"])
+    def test_predictions_that_are_not_those_of_their_record_are_told(self, own, tmp_path, change):
+        path = tmp_path / "own/predictions/tiny.csv.gz"
+        header, *lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+        if change == "labels":
+            lines = [",".join([name, "7", *rest]) for name, _, *rest in (line.split(",") for line in lines)]
+        elif change == "paths":
+            lines = [f"other/{line}" for line in lines]
+        else:
+            del lines[-1 if change == "fewer" else 1 :]
+        path.write_bytes(gzip.compress("\n".join([header, *lines, ""]).encode()))
+        assert "are of other images or labels than its record" in check("predictions", *own, rc=4)
+        check("predictions", *own, "--update", rc=0)
+        check("predictions", *own, rc=0)
+
     def test_a_metric_may_differ_by_its_tolerance(self, own, tmp_path):
         path = tmp_path / "own/predictions/records.jsonl"
         record = json.loads(path.read_text())
@@ -389,6 +443,20 @@ def test_a_detection_that_moved_or_has_another_score_is_named(change, words):
     assert [words in line for problem in problems for line in problem.details] == [True] * bool(words)
 
 
+def test_another_mask_in_the_same_box_is_named():
+    def entry(first, last):
+        mask = np.zeros((60, 80), dtype=np.uint8, order="F")
+        mask[10:30, first:last] = 1
+        rle = coco_mask.encode(mask)
+        return BOX | {"segmentation": {"size": rle["size"], "counts": rle["counts"].decode()}}
+
+    assert prediction_changes([entry(10, 30)], [entry(11, 30)]) == []
+    assert prediction_changes([entry(10, 10)], [entry(10, 10)]) == []
+    for other in (entry(30, 50), entry(10, 10), BOX):
+        [problem] = prediction_changes([entry(10, 30)], [other])
+        assert "category 3 at [10.0, 10.0, 40.0, 20.0] has another mask" in problem.details[0]
+
+
 class TestReports:
     @pytest.fixture
     def broken(self, baseline):
@@ -424,6 +492,19 @@ class TestReports:
         summary = (tmp_path / "summary.md").read_text()
         assert "| counts" in summary
         assert "Regression: params 2" in summary
+
+    def test_github_gets_a_notice_of_what_an_update_wrote(self, broken):
+        said = check(*broken, "--update", "--format", "github", rc=0)
+        assert "::notice title=counts%3A tiny::Changed: params 2 -> " in said
+        assert "::notice title=outputs%3A tiny::New baselines\n" in said
+
+    def test_a_page_or_a_file_that_cannot_be_written_is_one_line(self, broken, tmp_path, monkeypatch):
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none/summary.md"))
+        assert "cannot write GITHUB_STEP_SUMMARY, " in check(*broken, "--format", "github", rc=1)
+        (tmp_path / "file").write_text("")
+        assert "name another --junit" in check(*broken, "--junit", tmp_path / "file/check.xml", rc=1)
+        elsewhere = (*broken[:4], "--baseline", tmp_path / "file/deeper", "--update")
+        assert "name another --baseline" in check(*elsewhere, rc=1)
 
 
 def test_what_markup_and_xml_cannot_hold_is_escaped():
