@@ -35,7 +35,7 @@ from sdabench.evidence.records import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
 from sdabench.registry.schema import DataTask
 from sdabench.report.table import Sheet
-from sdabench.weights.source import LocalWeights
+from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
     from sdabench.engine.suite import Suite

@@ -15,10 +15,10 @@ from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_first_process
 from sdabench.registry import unknown
-from sdabench.weights.cache import Fetching
+from sdabench.weights.fetch.cache import Fetching
+from sdabench.weights.local import LocalWeights
 from sdabench.weights.source import (
     SUFFIXES,
-    LocalWeights,
     WeightsSource,
     check_equal,
     expected,

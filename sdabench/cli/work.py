@@ -16,7 +16,7 @@ from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
-from sdabench.weights.source import LocalWeights
+from sdabench.weights.local import LocalWeights
 
 F = TypeVar("F", bound=Callable[..., Any])
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}

@@ -24,7 +24,7 @@ from sdabench.metrics import Evaluator
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision, Recipe
 from sdabench.registry.schema import DataTask, Task
-from sdabench.weights.source import LocalWeights
+from sdabench.weights.local import LocalWeights
 
 USUAL_PREPROCESSING = Preprocessing()
 EVALUATION_BATCH: dict[DataTask, int] = {"classification": 64, "detection": 1}

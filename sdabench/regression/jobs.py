@@ -13,7 +13,7 @@ from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.evidence.records import Record, read_lines
 from sdabench.registry import load_registry
 from sdabench.registry.schema import DataTask
-from sdabench.weights.source import LocalWeights
+from sdabench.weights.local import LocalWeights
 
 JobOf = Callable[[str], EvaluationJob]  # of a network's name
 

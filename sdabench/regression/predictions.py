@@ -15,7 +15,7 @@ from sdabench.regression.evaluations import Evaluated, Evaluations, Said, differ
 
 PROBABILITY = 1e-3  # by which that of the label may move; rounding moves it by less than 1e-5
 SCORE = 0.01  # by which a detection's may
-OVERLAP = 0.5  # IoU from which on two boxes, or two masks, are the same detection
+OVERLAP = 0.9  # IoU from which on two boxes, or two masks, are the same detection
 TOLERANCE = 0.01  # percentage points of a metric
 
 

@@ -43,7 +43,7 @@ def converted(tensors: Mapping[str, Tensor], model: str, form: Form) -> dict[str
         UsageError: timm has no such network, or a detector has no such form.
     """
     if form == "timm":
-        from sdabench.weights.from_timm import to_timm
+        from sdabench.weights.fetch.from_timm import to_timm
 
         return to_timm(model, tensors)
     if form == "backbone":

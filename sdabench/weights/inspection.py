@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sdabench.hashing import sha256_of_file
 from sdabench.weights.identify import BUFFERS
+from sdabench.weights.pickled.shells import Shell, classes_in, kind_of, printable
 from sdabench.weights.read import read_checkpoint, state_dict_of
-from sdabench.weights.shells import Shell, classes_in, kind_of, printable
 
 
 @dataclass(frozen=True)

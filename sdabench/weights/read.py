@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdabench.errors import SdabenchError, UsageError, WeightsError
-from sdabench.weights.archive import read_archive
-from sdabench.weights.shells import LONGEST_KEY, is_module, kind_of, module_state, printable
+from sdabench.weights.pickled.archive import read_archive
+from sdabench.weights.pickled.shells import LONGEST_KEY, is_module, kind_of, module_state, printable
 
 # What people keep their weights under, beside the epoch and the optimizer.
 WRAPPERS = (

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-from sdabench.data.description import Preprocessing
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.cache import QUIET, Fetching, kept, weights_dir
-from sdabench.weights.download import Remote, download
+from sdabench.weights.fetch.cache import QUIET, Fetching, kept, weights_dir
+from sdabench.weights.fetch.download import Remote, download
+from sdabench.weights.local import LocalWeights
 
 FORMS = (
     "a file, the folder of a training, torchvision:ResNet50_Weights.IMAGENET1K_V1, timm:NAME, or "
@@ -41,58 +41,6 @@ class WeightsSource:
         if self.kind == "url":
             return f"{without_credentials(self.name)}#sha256={self.sha256}"
         return self.name if self.kind == "file" else f"{self.kind}:{self.name}"
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the publisher of weights says of them; accuracies in percent of ImageNet's validation images."""
-
-    publisher: str
-    name: str
-    preprocessing: Preprocessing
-    top1_pct: float | None = None
-    top5_pct: float | None = None
-
-    @property
-    def accuracy(self) -> str | None:
-        if self.top1_pct is None or self.top5_pct is None:
-            return None
-        numbers = f"{self.top1_pct:.3f} / {self.top5_pct:.3f}"
-        return f"{self.publisher} publishes {numbers} (top-1 / top-5) for {self.name}"
-
-    def difference(self, own: Preprocessing) -> str | None:
-        """How images became inputs otherwise than in our measurement, so that another accuracy is due."""
-        fields = ("resize", "crop", "interpolation", "mean", "std")
-        theirs, ours = self.preprocessing, own
-        other = [field for field in fields if getattr(theirs, field) != getattr(ours, field)]
-        if not other:
-            return None
-        there, here = (
-            ", ".join(f"{field} {_in_words(getattr(each, field))}" for field in other)
-            for each in (theirs, ours)
-        )
-        return (
-            f"{self.name} was published at {there}; measured here at {here}: another accuracy is to be "
-            "expected"
-        )
-
-
-@dataclass(frozen=True)
-class LocalWeights:
-    """A file of this machine, or where it would be.
-
-    ``source`` is what a record says of it, and what ``--weights`` takes again; ``sha256`` is None where
-    nothing has read it yet.
-    """
-
-    path: Path
-    source: str
-    sha256: str | None = None
-    published: Published | None = None
-
-    @classmethod
-    def of_file(cls, path: Path) -> "LocalWeights":
-        return cls(path, str(path.resolve()))
 
 
 def parse(text: str) -> WeightsSource:
@@ -147,9 +95,9 @@ def expected(source: WeightsSource) -> LocalWeights:
         assert source.sha256 is not None
         return LocalWeights(weights_dir() / _file_name(source), str(source), source.sha256)
     if source.kind == "torchvision":
-        from sdabench.weights.from_torchvision import expected_file
+        from sdabench.weights.fetch.from_torchvision import expected_file
     else:
-        from sdabench.weights.from_timm import expected_file
+        from sdabench.weights.fetch.from_timm import expected_file
     return expected_file(source.name)
 
 
@@ -177,9 +125,9 @@ def resolve(source: WeightsSource, fetching: Fetching = QUIET) -> LocalWeights:
         )
         return replace(local, sha256=digest)
     if source.kind == "torchvision":
-        from sdabench.weights.from_torchvision import fetched_file
+        from sdabench.weights.fetch.from_torchvision import fetched_file
     else:
-        from sdabench.weights.from_timm import fetched_file
+        from sdabench.weights.fetch.from_timm import fetched_file
     return fetched_file(source.name, fetching)
 
 
@@ -249,7 +197,3 @@ def _missing(path: Path) -> str:
     near = get_close_matches(path.name, sorted(there), n=3)
     meant = " or ".join(str(path.with_name(name)) for name in near)
     return f"{words}; did you mean {meant}?" if near else words
-
-
-def _in_words(value: object) -> str:
-    return f"({', '.join(map(str, value))})" if isinstance(value, tuple) else str(value)

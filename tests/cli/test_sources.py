@@ -17,8 +17,8 @@ from sdabench.data.source import DataSource
 from sdabench.engine.jobs import EvaluationJob
 from sdabench.evidence.records import Record, read_lines
 from sdabench.hashing import sha256_of_file
-from sdabench.weights.cache import weights_dir
-from sdabench.weights.source import LocalWeights
+from sdabench.weights.fetch.cache import weights_dir
+from sdabench.weights.local import LocalWeights
 from tests.serving import serving
 from tests.support import sdabench, stopped
 

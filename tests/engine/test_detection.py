@@ -23,7 +23,7 @@ from sdabench.metrics.bootstrap import standard_errors
 from sdabench.metrics.coco import evaluate as evaluate_results
 from sdabench.metrics.coco import read_results
 from sdabench.registry.recipes import DetectionRecipe
-from sdabench.weights.source import LocalWeights
+from sdabench.weights.local import LocalWeights
 
 RECIPE = {
     "name": "test",

@@ -19,7 +19,7 @@ from sdabench.engine.predict import FittingBatch, predict
 from sdabench.engine.tasks.classification import Classification
 from sdabench.errors import DataError, SdabenchError
 from sdabench.report.accuracy import describe_metrics
-from sdabench.weights.source import LocalWeights
+from sdabench.weights.local import LocalWeights
 
 CPU = torch.device("cpu")
 

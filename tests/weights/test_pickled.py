@@ -24,12 +24,12 @@ from torch import nn
 
 from sdabench import create_model, load_weights
 from sdabench.errors import ExitCode, SdabenchError, UsageError, WeightsError
-from sdabench.weights import allowed, pickled
-from sdabench.weights.archive import read_archive
 from sdabench.weights.keys import rename_keys
-from sdabench.weights.pickled import load_pickle
+from sdabench.weights.pickled import allowed, machine
+from sdabench.weights.pickled.archive import read_archive
+from sdabench.weights.pickled.machine import load_pickle
+from sdabench.weights.pickled.shells import Name, Shell, classes_in, is_module
 from sdabench.weights.read import read_checkpoint, state_dict_of
-from sdabench.weights.shells import Name, Shell, classes_in, is_module
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -443,7 +443,7 @@ def test_a_name_of_the_standard_library_is_refused_even_if_it_is_never_called(tm
 
 
 def test_every_function_of_the_list_is_ours():
-    own = {"sdabench.weights.allowed", "sdabench.weights.tensors"}
+    own = {"sdabench.weights.pickled.allowed", "sdabench.weights.pickled.tensors"}
     assert {function.__module__ for function in allowed.CALLS.values()} == own
 
 
@@ -609,6 +609,12 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, zipped):
     refusal(bare(whole[:-1], tmp_path / "cut.pth"))
 
 
+def test_a_file_that_ends_within_the_length_of_nothing_is_refused(tmp_path):
+    whole = save(torch.empty(0), tmp_path / "w.pth", zipped=False).read_bytes()
+    assert whole.endswith(bytes(8))
+    assert "cut short" in refusal(bare(whole[:-1], tmp_path / "cut.pth"))
+
+
 @CONTAINERS
 def test_a_changed_byte_of_a_weight_is_found_where_the_container_can(tmp_path, zipped):
     path = save({"w": torch.full((64,), 1.5)}, tmp_path / "w.pth", zipped)
@@ -765,7 +771,7 @@ def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
 def test_what_a_file_may_cost_is_bounded(tmp_path, monkeypatch, data):
     path = in_zip(f"{data}}}.".encode(), tmp_path / "w.pth")
     assert read_checkpoint(path) == {}
-    monkeypatch.setattr(pickled, "MOST_STEPS", 1000)
+    monkeypatch.setattr(machine, "MOST_STEPS", 1000)
     assert "more than 1,000 steps" in refusal(path)
 
 

@@ -17,8 +17,8 @@ from torchvision.models import ResNet50_Weights
 from sdabench.data.description import Preprocessing
 from sdabench.errors import OutputError, SdabenchError, UsageError, WeightsError
 from sdabench.offline import OFFLINE
-from sdabench.weights import download
-from sdabench.weights.cache import Fetching
+from sdabench.weights.fetch import download
+from sdabench.weights.fetch.cache import Fetching
 from sdabench.weights.source import WeightsSource, expected, parse, resolve
 from tests.serving import serving
 
@@ -226,7 +226,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(server, tmp_path, monkeypatc
 RESOLVE = """
 import sys
 from sdabench.engine.signals import handle_signals
-from sdabench.weights.cache import Fetching
+from sdabench.weights.fetch.cache import Fetching
 from sdabench.weights.source import parse, resolve
 assert "torch" not in sys.modules
 handle_signals()
@@ -298,7 +298,7 @@ def test_torchvisions_weights_are_verified_by_the_digest_in_their_files_name(ser
 
 
 def test_every_weights_of_a_classifier_of_torchvision_has_a_digest_in_its_url():
-    from sdabench.weights.from_torchvision import _names
+    from sdabench.weights.fetch.from_torchvision import _names
 
     for name in _names():
         assert re.search(r"-[0-9a-f]{8,}\.pth$", expected(parse(f"torchvision:{name}")).path.name), name

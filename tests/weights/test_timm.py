@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save
 from sdabench import create_model, load_weights
 from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.registry import load_registry
-from sdabench.weights.cache import Fetching
-from sdabench.weights.from_timm import to_timm
+from sdabench.weights.fetch.cache import Fetching
+from sdabench.weights.fetch.from_timm import to_timm
 from sdabench.weights.source import expected, parse, resolve
 
 EQUAL = {

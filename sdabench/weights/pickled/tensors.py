@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdabench.errors import WeightsError
-from sdabench.weights.shells import Name, kind_of
+from sdabench.weights.pickled.shells import Name, kind_of
 
 MOST_DIMENSIONS = 64
 EMPTY_EXTENT = 2**24  # of a tensor without elements: its other sizes, multiplied

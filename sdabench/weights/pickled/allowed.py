@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from sdabench.errors import WeightsError
-from sdabench.weights import tensors
-from sdabench.weights.shells import LONGEST_KEY, Name, Shell, kind_of, refused
+from sdabench.weights.pickled import tensors
+from sdabench.weights.pickled.shells import LONGEST_KEY, Name, Shell, kind_of, refused
 
 LETTERS_PER_STEP = 64
 

@@ -11,7 +11,7 @@ from pickletools import genops
 from typing import IO, Any, Protocol
 
 from sdabench.errors import WeightsError
-from sdabench.weights.allowed import (
+from sdabench.weights.pickled.allowed import (
     CALLS,
     NAMED,
     RENAMED,
@@ -22,7 +22,7 @@ from sdabench.weights.allowed import (
     set_of,
     values_of,
 )
-from sdabench.weights.shells import Name, Shell, kind_of, printable, refused
+from sdabench.weights.pickled.shells import Name, Shell, kind_of, printable, refused
 
 # What reading may cost, so that a small file cannot make a large object: steps of the machine, to which the
 # items that a function of ours copies are added, bits of a number, and letters of a name.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sdabench.errors import WeightsError
-from sdabench.weights.pickled import load_pickle
-from sdabench.weights.shells import Name, RefusedError, kind_of, printable
-from sdabench.weights.tensors import LARGEST, Storage, dtype_of
+from sdabench.weights.pickled.machine import load_pickle
+from sdabench.weights.pickled.shells import Name, RefusedError, kind_of, printable
+from sdabench.weights.pickled.tensors import LARGEST, Storage, dtype_of
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -116,7 +116,10 @@ class _Legacy:
             raise WeightsError("lists other storages than its tensors have")
         for key in keys:
             storage = self.storages[key]
-            count = int.from_bytes(self.file.read(8), "little", signed=True)
+            length = self.file.read(8)
+            if len(length) < 8:
+                raise WeightsError("is cut short")
+            count = int.from_bytes(length, "little", signed=True)
             if count * storage.dtype.itemsize != storage.data.numel():
                 raise _another_size(key, count * storage.dtype.itemsize, storage.data.numel())
             _fill(self.file, storage.data)

@@ -10,9 +10,9 @@ import torchvision
 from sdabench.data.description import Preprocessing
 from sdabench.errors import UsageError
 from sdabench.registry import unknown
-from sdabench.weights.cache import Fetching, kept, weights_dir
-from sdabench.weights.download import Remote, download
-from sdabench.weights.source import LocalWeights, Published
+from sdabench.weights.fetch.cache import Fetching, kept, weights_dir
+from sdabench.weights.fetch.download import Remote, download
+from sdabench.weights.local import LocalWeights, Published
 
 
 def expected_file(name: str) -> LocalWeights:

@@ -17,9 +17,9 @@ from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.files import writing
 from sdabench.offline import is_offline
 from sdabench.registry import load_registry, unknown
-from sdabench.weights.cache import ELSEWHERE, Fetching, alone, say_damaged, weights_dir, whole
+from sdabench.weights.fetch.cache import ELSEWHERE, Fetching, alone, say_damaged, weights_dir, whole
 from sdabench.weights.keys import rename_keys
-from sdabench.weights.source import LocalWeights, Published
+from sdabench.weights.local import LocalWeights, Published
 
 DIGITS = 16  # of its sha256, which the file's name carries: timm publishes none of a state dict
 

@@ -23,7 +23,7 @@ from urllib.request import (
 from sdabench import __version__
 from sdabench.errors import SdabenchError, WeightsError
 from sdabench.files import writing
-from sdabench.weights.cache import ELSEWHERE, Fetching
+from sdabench.weights.fetch.cache import ELSEWHERE, Fetching
 
 SILENCE = 30.0  # seconds without a byte until a server is given up
 CHUNK = 1 << 18  # bytes
