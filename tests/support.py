@@ -93,7 +93,7 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
         process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stderr
-    assert "Traceback" not in stderr
+    assert "Traceback" not in stderr, stderr
     assert stderr.count("Stopped by a signal.") == 1
     return stderr
 

@@ -22,10 +22,10 @@ COMMANDS = {
     "train": "Train one network by a recipe, and evaluate it.",
     "eval": "Evaluate one network.",
     "run": "Train and evaluate a suite, and print its table.",
-    "weights": "Read, identify and convert anybody's checkpoints.",
     "rescore": "COCO's AP of a results file, whoever made it.",
     "compare": "Two records on the same images, or what the tables imply.",
     "check": "The regression gate: is everything computed as it was?",
+    "weights": "Read, identify and convert anybody's checkpoints.",
     "data": "Generate datasets, and verify them.",
     "doctor": "Is this machine fit to measure?",
     "cite": "BibTeX of a network's papers.",
@@ -71,6 +71,8 @@ Examples:
   sdabench flops 'sda_*'                  parameters and FLOPs
   sdabench table classification-attention --format latex
   sdabench run --suite classification --data imagenet=PATH
+  sdabench compare --claims               what do the tables imply?
+  sdabench check                          is everything computed as it was?
 
 \b
 Exit codes: 0 ok, 1 error, 2 usage, 3 outside tolerance, 4 data or weights

@@ -111,10 +111,12 @@ def command(
         return
     from sdabench.report.differences import changed_sheet, comparison_of_two
 
+    sheets = []
     for comparison in comparisons:
-        show(comparison_of_two(comparison), form=form)
+        sheets.append(comparison_of_two(comparison))
         if comparison.changed and images:
-            show(changed_sheet(comparison, images), form=form)
+            sheets.append(changed_sheet(comparison, images))
+    show(*sheets, form=form)
 
 
 def _records_of(text: str) -> "dict[str, StoredRecord]":

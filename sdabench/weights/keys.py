@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from sdabench.errors import WeightsError
 from sdabench.registry import load_registry
 
+Problems = dict[str, list[str]]  # kinds of them, and all keys of each
+
 # By DataParallel, by torch.compile, by whoever's LightningModule, by mmpretrain.
 WRAPPED = (("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("network.",), ("backbone.", "head.fc."))
 COUNTER = "n_averaged"  # beside the module. of torch's AveragedModel, and no weight
@@ -51,9 +53,6 @@ def unwrap_keys(given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             break
         given = inner
     return given
-
-
-Problems = dict[str, list[str]]  # kinds of them, and all keys of each
 
 
 def match_tensors(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Problems]:
