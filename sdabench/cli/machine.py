@@ -15,7 +15,7 @@ from sdabench.engine.jobs import Job, Machine, cores
 from sdabench.engine.signals import stop_requests
 from sdabench.engine.torchrun import run_processes
 from sdabench.errors import ExitCode, UsageError
-from sdabench.metrics import EVALUATORS, Evaluator
+from sdabench.metrics import EVALUATORS, USUAL_EVALUATOR, Evaluator
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import launched_processes
 
@@ -45,7 +45,7 @@ MACHINE = (
         show_default=True, metavar="MINUTES", help="What is lost at most when a process is killed.",
     ),
     click.option(
-        "--evaluator", type=click.Choice(EVALUATORS), default="pycocotools",
+        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR,
         show_default=True, help="What computes a detector's AP.",
     ),
     offline_option,

@@ -8,7 +8,7 @@ import click
 
 from sdabench.cli.options import echo_json, echo_records, json_option, show
 from sdabench.errors import NothingMeasuredError, UsageError
-from sdabench.metrics import EVALUATORS, IOU_TYPES, Evaluator, IouType
+from sdabench.metrics import EVALUATORS, IOU_TYPES, PACKAGES, USUAL_EVALUATOR, Evaluator, IouType
 
 if TYPE_CHECKING:
     from sdabench.data.annotations import AnnotationFile
@@ -51,9 +51,9 @@ TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
 @click.option(
     "--evaluator",
     type=click.Choice(EVALUATORS),
-    default="pycocotools",
+    default=USUAL_EVALUATOR,
     show_default=True,
-    help="The same numbers; the faster one is in sdabench[fast].",
+    help="The same numbers from each; pycocotools is the authority, faster-coco-eval is in sdabench[fast].",
 )
 @json_option
 def command(
@@ -72,7 +72,7 @@ def command(
     if (results.is_dir() or annotations is None) and (iou_type, per_class, evaluator) != (
         "bbox",
         False,
-        "pycocotools",
+        USUAL_EVALUATOR,
     ):
         raise UsageError(
             "--iou-type, --per-class and --evaluator go with a results file and --annotations FILE"
@@ -145,7 +145,7 @@ def _record(
     file: "AnnotationFile",
     scored: "CocoScore",
     errors: dict[str, float],
-    evaluator: str,
+    evaluator: Evaluator,
     seconds: float,
 ) -> "Record":
     from importlib.metadata import version
@@ -163,7 +163,11 @@ def _record(
         samples=scored.images,
         dataset=describe_annotations(file),
         weights=Weights(source=str(results), sha256=sha256_of_file(results)),
-        environment={"sdabench": __version__, "packages": {evaluator: version(evaluator)}},
+        environment={
+            "sdabench": __version__,
+            "evaluator": evaluator,
+            "packages": {package: version(package) for package in PACKAGES[evaluator]},
+        },
         wall_seconds=round(seconds, 3),
     )
 

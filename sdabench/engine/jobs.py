@@ -20,7 +20,7 @@ from sdabench.evidence.records import RANDOM, TRAINED_HERE, Record, Weights
 from sdabench.evidence.records import Protocol as RecordProtocol
 from sdabench.files import writing
 from sdabench.hashing import sha256_of_file, sha256_of_lines
-from sdabench.metrics import Evaluator
+from sdabench.metrics import USUAL_EVALUATOR, Evaluator
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision, Recipe
 from sdabench.registry.schema import DataTask, Task
@@ -42,7 +42,7 @@ class Machine:
 
     device: str = "cpu"
     workers: int = 0  # of each process
-    evaluator: Evaluator = "pycocotools"  # of detections
+    evaluator: Evaluator = USUAL_EVALUATOR  # of detections
     processes: int = 1
     deterministic: bool = False
     checkpoint_seconds: float = 600.0  # within an epoch; at the end of one a tenth of it is enough

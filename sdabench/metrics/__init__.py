@@ -3,6 +3,13 @@
 from typing import Literal, get_args
 
 IouType = Literal["bbox", "segm"]
-Evaluator = Literal["pycocotools", "faster-coco-eval"]
+Evaluator = Literal["vectorised", "pycocotools", "faster-coco-eval"]
 EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
+USUAL_EVALUATOR: Evaluator = "vectorised"
 IOU_TYPES: dict[str, IouType] = {"detection": "bbox", "segmentation": "segm"}  # by the task of a record
+# Whose versions the numbers may depend on.
+PACKAGES: dict[Evaluator, tuple[str, ...]] = {
+    "vectorised": ("numpy", "pycocotools"),
+    "pycocotools": ("pycocotools",),
+    "faster-coco-eval": ("faster-coco-eval",),
+}

@@ -1,17 +1,16 @@
 """COCO's AP of detections, by boxes or by masks, in percent. Free of torch.
 
-pycocotools is the authority. faster-coco-eval gives the same numbers, and may be used in its place.
+pycocotools is the authority, whose numbers two others give: the vectorised one, our own, which is the usual
+one (:mod:`sdabench.metrics.matching`), and faster-coco-eval.
 """
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-from pycocotools import mask as coco_mask
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -23,16 +22,16 @@ from pydantic import (
     model_validator,
 )
 
-from sdabench.data.annotations import AnnotationFile, Entry, read_annotations, read_json
+from sdabench.data.annotations import AnnotationFile, read_annotations, read_json
 from sdabench.data.coco import has_mask
-from sdabench.data.rle import is_rle
-from sdabench.errors import DataError, NothingMeasuredError, UsageError
-from sdabench.metrics import Evaluator, IouType
+from sdabench.data.rle import are_rle
+from sdabench.errors import DataError, NothingMeasuredError
+from sdabench.metrics import USUAL_EVALUATOR, Evaluator, IouType
+from sdabench.metrics.evaluators import NEEDED, encoded, matched_by, matched_by_us, precisions_of
 
 # In the order of the first of COCO's twelve numbers: small, medium and large are below 32², up to 96²,
 # and above, in pixels of area.
 METRICS = ("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct", "ap_m_pct", "ap_l_pct")
-NEEDED = {"bbox": "bbox", "segm": "segmentation"}
 OTHER = {"bbox": "segm", "segm": "bbox"}
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -123,11 +122,12 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 class CocoEvaluation:
     """Results matched with what is annotated, once: for :meth:`score`, and for a bootstrap.
 
-    ``matched`` is the evaluator's own object; only that of pycocotools tells what was matched with what.
+    ``matched`` is the evaluator's own object; that of faster-coco-eval does not tell what was matched with
+    what.
     """
 
     file: AnnotationFile
-    entries: list[Entry]
+    entries: Sequence[Mapping[str, Any]]
     iou_type: IouType
     image_ids: list[int]
     evaluator: Evaluator
@@ -139,27 +139,22 @@ class CocoEvaluation:
         Raises:
             NothingMeasuredError: no object is annotated in these images.
         """
-        with redirect_stdout(io.StringIO()):
-            self.matched.accumulate()
-            self.matched.summarize()
-        stats, images = self.matched.stats, self.image_ids
-        if stats[0] < 0:
+        images, precisions = self.image_ids, precisions_of(self.matched)
+        metrics = {
+            name: value for name, value in zip(METRICS, precisions.metrics, strict=True) if value is not None
+        }
+        if METRICS[0] not in metrics:
             raise NothingMeasuredError(
                 f"nothing was measured: no object of {len(images)} images in {self.file.path}"
             )
-        metrics = {
-            name: 100 * float(value)
-            for name, value in zip(METRICS, stats[: len(METRICS)], strict=True)
-            if value >= 0
-        }
-        classes = _classes(self.file, self.entries, images, self.matched.eval["precision"])
+        classes = _classes(self.file, self.entries, images, precisions.classes)
         return CocoScore(self.iou_type, metrics, len(images), classes)
 
     def by_pycocotools(self) -> "CocoEvaluation":
         """The same, matched by pycocotools if it was another evaluator."""
         if self.evaluator == "pycocotools":
             return self
-        matched = _matched(self.file, self.entries, self.iou_type, self.image_ids, "pycocotools")
+        matched = matched_by("pycocotools", self.file, self.entries, self.iou_type, self.image_ids)
         return replace(self, evaluator="pycocotools", matched=matched)
 
 
@@ -168,7 +163,7 @@ def score(
     results: Sequence[Mapping[str, Any]],
     iou_type: IouType,
     image_ids: Sequence[int] | None = None,
-    evaluator: Evaluator = "pycocotools",
+    evaluator: Evaluator = USUAL_EVALUATOR,
 ) -> CocoScore:
     """COCO's AP of results: :func:`evaluate` and nothing kept but its score."""
     return evaluate(annotations, results, iou_type, image_ids, evaluator).score()
@@ -179,7 +174,7 @@ def evaluate(
     results: Sequence[Mapping[str, Any]],
     iou_type: IouType,
     image_ids: Sequence[int] | None = None,
-    evaluator: Evaluator = "pycocotools",
+    evaluator: Evaluator = USUAL_EVALUATOR,
 ) -> CocoEvaluation:
     """Matches results with what is annotated, as COCO does.
 
@@ -196,10 +191,15 @@ def evaluate(
     """
     file = annotations if isinstance(annotations, AnnotationFile) else read_annotations(annotations)
     chosen = _chosen(file, image_ids)
-    entries = _entries(file, results, iou_type)
+    _check_results(file, results, iou_type)
     if iou_type == "segm":
         _check_masks(file, chosen)
-    matched = _matched(file, entries, iou_type, chosen, evaluator)
+    entries = _entries(file, results, iou_type)
+    matched: Any
+    if evaluator == "vectorised":
+        matched = matched_by_us(file, entries, iou_type, chosen)
+    else:
+        matched = matched_by(evaluator, file, entries, iou_type, chosen)
     return CocoEvaluation(file, entries, iou_type, chosen, evaluator, matched)
 
 
@@ -212,12 +212,16 @@ def _chosen(file: AnnotationFile, image_ids: Sequence[int] | None) -> list[int]:
     return sorted(set(image_ids))
 
 
-def _entries(file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType) -> list[Entry]:
-    """Results with what the IoU type needs and nothing else; masks as compressed RLE."""
-    images = {image["id"]: image for image in file.images}
+def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType) -> None:
+    images = {image["id"] for image in file.images}
     categories = {category["id"] for category in file.categories}
     needed = NEEDED[iou_type]
-    entries: list[Entry] = []
+    if (
+        set(map(itemgetter("image_id"), results)) <= images
+        and set(map(itemgetter("category_id"), results)) <= categories
+        and all(result.get(needed) is not None for result in results)
+    ):
+        return
     for number, result in enumerate(results, start=1):
         if result["image_id"] not in images:
             raise DataError(f"result {number}: image_id {result['image_id']} is not in {file.path}")
@@ -228,29 +232,30 @@ def _entries(file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_typ
             )
         if result.get(needed) is None:
             raise DataError(f"result {number} has no {needed}; score by --iou-type {OTHER[iou_type]}")
+
+
+def _entries(
+    file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType
+) -> Sequence[Mapping[str, Any]]:
+    """Results as they are by boxes; by masks without boxes, and with masks as compressed RLE."""
+    if iou_type == "bbox":
+        return results
+    sizes = {image["id"]: (image["height"], image["width"]) for image in file.images}
+    wanted = [sizes[result["image_id"]] for result in results]
+    masks = [result["segmentation"] for result in results]
+    right = are_rle(masks, wanted)
+    entries = []
+    for number, (result, mask, (height, width)) in enumerate(
+        zip(results, masks, wanted, strict=True), start=1
+    ):
+        if not (isinstance(mask, list) or right[number - 1]):
+            raise DataError(
+                f"result {number}: its mask is no RLE of its image's {height} x {width} pixels "
+                "(height x width)"
+            )
         entry = {key: result[key] for key in ("image_id", "category_id", "score")}
-        if iou_type == "bbox":
-            entry["bbox"] = list(result["bbox"])
-        else:
-            entry["segmentation"] = _compressed(result["segmentation"], images[result["image_id"]], number)
-        entries.append(entry)
+        entries.append(entry | {"segmentation": encoded(mask, height, width)})
     return entries
-
-
-def _compressed(segmentation: Any, image: Entry, number: int) -> Entry:
-    """A result's mask as compressed RLE of its image's size."""
-    height, width = image["height"], image["width"]
-    if segmentation == []:
-        segmentation = {"size": [height, width], "counts": [height * width]}
-    if isinstance(segmentation, list):
-        return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
-    if not is_rle(segmentation, height, width):
-        raise DataError(
-            f"result {number}: its mask is no RLE of its image's {height} x {width} pixels (height x width)"
-        )
-    if isinstance(segmentation["counts"], list):
-        return dict(coco_mask.frPyObjects(segmentation, height, width))
-    return dict(segmentation)
 
 
 def _check_masks(file: AnnotationFile, image_ids: list[int]) -> None:
@@ -263,67 +268,23 @@ def _check_masks(file: AnnotationFile, image_ids: list[int]) -> None:
             )
 
 
-def _matched(
-    file: AnnotationFile,
-    entries: list[Entry],
-    iou_type: IouType,
-    image_ids: list[int],
-    evaluator: Evaluator,
-) -> Any:
-    dataset_class, evaluator_class = _classes_of(evaluator)
-
-    def dataset(annotations: list[Entry]) -> Any:
-        made = dataset_class()
-        made.dataset = {"images": file.images, "categories": file.categories, "annotations": annotations}
-        made.createIndex()
-        return made
-
-    # Evaluators write into what they are given, and take the id 0 for 'unmatched'.
-    truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
-    found = [dict(entry) for entry in entries]
-    with redirect_stdout(io.StringIO()):
-        ground_truth = dataset(truth)
-        detections = ground_truth.loadRes(found) if found else dataset([])  # loadRes takes no empty list
-        matched = evaluator_class(ground_truth, detections, iou_type)
-        matched.params.imgIds = image_ids
-        matched.evaluate()
-    return matched
-
-
-def _classes_of(evaluator: Evaluator) -> tuple[Any, Any]:
-    if evaluator == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        return COCO, COCOeval
-    try:
-        import faster_coco_eval
-    except ImportError:
-        raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'") from None
-    return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
-
-
 def _classes(
-    file: AnnotationFile, entries: Sequence[Entry], image_ids: Sequence[int], precision: Any
+    file: AnnotationFile,
+    entries: Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    precisions: Mapping[int, tuple[float, float]],
 ) -> list[ClassScore]:
-    """By precision (T, R, K, A, M): IoU thresholds, recalls, categories, area ranges, most detections."""
     chosen = set(image_ids)
     objects = Counter(
         one["category_id"] for one in file.annotations if one["image_id"] in chosen and not one["iscrowd"]
     )
-    detections = Counter(entry["category_id"] for entry in entries if entry["image_id"] in chosen)
+    if len(chosen) < len(file.images):
+        entries = [entry for entry in entries if entry["image_id"] in chosen]
+    detections = Counter(map(itemgetter("category_id"), entries))
     classes = []
-    for place, category in enumerate(sorted(file.categories, key=lambda one: one["id"])):
-        of_class = precision[:, :, place, 0, -1]
-        measured = bool((of_class > -1).any())
-        classes.append(
-            ClassScore(
-                category_id=category["id"],
-                name=category["name"],
-                ap_pct=100 * float(of_class.mean()) if measured else None,
-                ap50_pct=100 * float(of_class[0].mean()) if measured else None,
-                ground_truth=objects[category["id"]],
-                detections=detections[category["id"]],
-            )
-        )
+    for category in sorted(file.categories, key=lambda one: one["id"]):
+        number = category["id"]
+        ap, ap50 = precisions.get(number, (None, None))
+        name = category["name"]
+        classes.append(ClassScore(number, name, ap, ap50, objects[number], detections[number]))
     return classes

@@ -108,6 +108,19 @@ def test_the_fast_evaluator_says_the_same(rescore):
     assert "faster-coco-eval" in fast.environment["packages"]
 
 
+def test_our_own_evaluator_says_the_same(rescore):
+    for results, iou_type in ((BOXES, "bbox"), (MASKS, "segm")):
+        own, theirs = (
+            Record.model_validate_json(
+                rescore(results, "--json", "--iou-type", iou_type, "--evaluator", name).stdout
+            )
+            for name in ("vectorised", "pycocotools")
+        )
+        assert (own.metrics, own.standard_errors) == (theirs.metrics, theirs.standard_errors)
+        assert [one.environment["evaluator"] for one in (own, theirs)] == ["vectorised", "pycocotools"]
+        assert set(own.environment["packages"]) == {"numpy", "pycocotools"}
+
+
 def test_no_detections_are_zero(rescore):
     record = Record.model_validate_json(rescore([], "--json").stdout)
     assert record.metrics["ap_pct"] == 0

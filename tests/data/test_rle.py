@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sdabench.data.rle import is_rle
+from sdabench.data.rle import are_rle, is_rle
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -53,3 +53,33 @@ def test_runs_by_hand(counts, right):
 @pytest.mark.parametrize("value", [None, [], {}, {"size": 3, "counts": [20]}, {"counts": [20]}])
 def test_what_is_no_rle_at_all(value):
     assert not is_rle(value, 4, 5)
+
+
+def test_many_at_once_are_judged_each_by_itself(monkeypatch):
+    rng = np.random.default_rng(0)
+    values, sizes, expected = [], [], []
+    for number in range(300):
+        height, width = (int(side) for side in rng.integers(1, 90, 2))
+        rle = coco_mask.encode(np.asfortranarray(rng.random((height, width)) < rng.random(), dtype=np.uint8))
+        counts = rle["counts"] if number % 2 else rle["counts"].decode()
+        runs = [height * width] if number % 3 else [height * width, -1]
+        nothing = b"" if number % 2 else ""
+        every = (
+            counts,
+            counts[:-1],
+            counts + counts[:1],
+            counts * 2,
+            nothing,
+            runs,
+            None,
+            "é",
+            "oooooooooo0",
+        )
+        kind = int(rng.integers(len(every) + 1))
+        values.append([1] if kind == len(every) else {"size": [height, width], "counts": every[kind]})
+        sizes.append((height, width))
+        expected.append(kind == 0 or (kind == 5 and number % 3 > 0))
+    for at_once in (10**9, 200):
+        monkeypatch.setattr("sdabench.data.rle.AT_ONCE", at_once)
+        assert are_rle(values, sizes) == expected
+    assert are_rle([], []) == []

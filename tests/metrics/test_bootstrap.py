@@ -17,6 +17,7 @@ from sdabench.metrics.bootstrap import CocoSamples, Resampled, bootstrap, draws,
 from sdabench.metrics.coco import METRICS, evaluate
 from tests.metrics.test_coco import (  # noqa: F401
     CASES,
+    EACH_EVALUATOR,
     HALF,
     an_object,
     annotations_of,
@@ -24,7 +25,6 @@ from tests.metrics.test_coco import (  # noqa: F401
     direct,
     found,
     generated,
-    needs_faster,
     polygon,
     write,
 )
@@ -85,7 +85,7 @@ def test_an_image_of_weight_w_counts_as_pycocotools_counts_w_images(
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-@pytest.mark.parametrize("evaluator", ["pycocotools", pytest.param("faster-coco-eval", marks=needs_faster)])
+@pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
 def test_each_image_once_is_the_score_whichever_evaluator_gave_that(generated, iou_type, evaluator):  # noqa: F811
     evaluation = evaluate(generated, detections(generated, 5), iou_type, evaluator=evaluator)
     score, samples = evaluation.score(), CocoSamples.of(evaluation)
@@ -157,7 +157,7 @@ def test_resamples_follow_from_the_seed_and_the_number_of_images(generated, monk
         np.testing.assert_array_equal(resampled.values[7], list(samples.metrics(weights[7]).values()))
     np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
     assert not np.array_equal(bootstrap(ones, 30, 6).of("ap_pct"), first.of("ap_pct")[:30])
-    monkeypatch.setattr("sdabench.metrics.bootstrap.SCRATCH", 700)  # several pieces of a block
+    monkeypatch.setattr("sdabench.metrics.average_precision.SCRATCH", 700)  # several pieces of a block
     np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
 
 

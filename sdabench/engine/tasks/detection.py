@@ -22,7 +22,7 @@ from sdabench.engine.arithmetic import autocast
 from sdabench.engine.jobs import EvaluationJob, TrainingJob
 from sdabench.engine.tasks import Measured, not_finite
 from sdabench.files import compressed
-from sdabench.metrics import IOU_TYPES, Evaluator
+from sdabench.metrics import IOU_TYPES, USUAL_EVALUATOR, Evaluator
 from sdabench.metrics.bootstrap import standard_errors
 from sdabench.metrics.coco import METRICS, CocoEvaluation, evaluate
 from sdabench.models.build import create_model
@@ -41,7 +41,7 @@ class DetectionPredictions:
     tasks: tuple[Task, ...]
     results: list[dict[str, Any]]
     sha256: list[str]
-    evaluator: Evaluator = "pycocotools"
+    evaluator: Evaluator = USUAL_EVALUATOR
 
     def metrics(self) -> dict[Task, dict[str, float]]:
         return {task: evaluation.score().metrics for task, evaluation in self._evaluations()}

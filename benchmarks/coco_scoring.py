@@ -1,0 +1,210 @@
+"""How much sooner the vectorised evaluator has COCO's six numbers than pycocotools, which are the same.
+
+    python benchmarks/coco_scoring.py [--images N] [--rounds N] [--iou-type segm] [--program] [--output FILE]
+
+Both get the same parsed results and annotations, made up in the size of val2017: 5,000 images, 80
+categories, 36,000 objects and 80 detections an image. They run in turn in one process, on one core, whose
+seconds are counted, not those of the clock: other work on the machine alters them less. The floor for boxes
+is 10 times (median), each number within 1e-12 of pycocotools'; below it the exit code is 1. --program adds
+the whole ``sdabench rescore`` by either, by the clock: start, JSON, scoring, and the bootstrap of 1,000.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from sdabench.data.annotations import read_annotations
+from sdabench.metrics.coco import METRICS, evaluate, read_results
+
+FLOOR = 10.0
+CATEGORIES, OBJECTS, DETECTIONS = 80, 7.2, 80  # of the last two so many an image
+HEIGHT, WIDTH = 480, 640
+Entry = dict[str, Any]
+
+
+def make_up(images: int, masks: bool) -> tuple[Entry, list[Entry]]:
+    """Annotations and results. A third of the objects are of one category, as in COCO; sizes are as its.
+
+    Objects are found up to four times, shifted by some percent; all else is wrong, one half of it in the
+    categories that the image has.
+    """
+    rng = np.random.default_rng(0)
+    chances = 1 / np.arange(3, CATEGORIES + 3)
+    chances[0] = chances.sum() / 2
+    chances /= chances.sum()
+    annotations: list[Entry] = []
+    results: list[Entry] = []
+
+    def region(box: np.ndarray) -> Entry:
+        x, y, width, height = box.round(2).tolist()
+        if not masks:
+            return {"bbox": [x, y, width, height]}
+        angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        outline = [x + width * (1 + np.cos(angles)) / 2, y + height * (1 + np.sin(angles)) / 2]
+        points = np.stack(outline, axis=1).round(2).flatten().tolist()
+        return {"bbox": [x, y, width, height], "segmentation": [points]}
+
+    def boxes(count: int) -> np.ndarray:
+        sides = np.exp(rng.normal(4.0, 1.0, (count, 2))).clip(4, 460)
+        return np.concatenate([rng.random((count, 2)) * ((WIDTH, HEIGHT) - sides).clip(1), sides], axis=1)
+
+    for image in range(1, images + 1):
+        count = min(60, int(rng.geometric(1 / (OBJECTS + 1))) - 1)
+        of_image = rng.choice(CATEGORIES, size=max(1, min(count, 3)), p=chances) + 1
+        kinds, places = rng.choice(of_image, size=count), boxes(count)
+        for kind, box in zip(kinds.tolist(), places, strict=True):
+            area, crowd = float(0.7 * box[2] * box[3]), int(rng.random() < 0.012)
+            more = {"image_id": image, "category_id": kind, "area": area, "iscrowd": crowd}
+            annotations.append({"id": len(annotations) + 1, **more, **region(box)})
+        again = np.repeat(np.arange(count), rng.integers(0, 5, count))[:DETECTIONS]
+        shifted = places[again] + rng.normal(0, 0.07, (len(again), 4)) * np.tile(places[again, 2:], 2)
+        wrong = DETECTIONS - len(again)
+        anywhere = rng.choice(CATEGORIES, size=wrong) + 1
+        guessed = np.where(rng.random(wrong) < 0.5, rng.choice(of_image, size=wrong), anywhere)
+        scores = np.concatenate([rng.beta(3, 2, len(again)), rng.beta(1, 4, wrong)]).round(4)
+        found = np.concatenate([shifted, boxes(wrong)])
+        found[:, 2:] = found[:, 2:].clip(2)
+        every = zip([*kinds[again].tolist(), *guessed.tolist()], found, scores.tolist(), strict=True)
+        for kind, box, score in every:
+            entry = {"image_id": image, "category_id": kind, "score": score, **region(box)}
+            if masks:
+                [mask] = coco_mask.frPyObjects(entry["segmentation"], HEIGHT, WIDTH)
+                entry["segmentation"] = mask | {"counts": mask["counts"].decode()}
+                del entry["bbox"]
+            results.append(entry)
+    content = {
+        "images": [
+            {"id": number, "file_name": f"{number}.jpg", "height": HEIGHT, "width": WIDTH}
+            for number in range(1, images + 1)
+        ],
+        "categories": [{"id": number, "name": f"kind {number}"} for number in range(1, CATEGORIES + 1)],
+        "annotations": annotations,
+    }
+    return content, results
+
+
+def by_pycocotools(content: Entry, results: list[Entry], iou_type: str) -> list[float]:
+    with redirect_stdout(StringIO()):
+        truth = COCO()
+        truth.dataset = content
+        truth.createIndex()
+        matched = COCOeval(truth, truth.loadRes(results), iou_type)
+        matched.evaluate()
+        matched.accumulate()
+        matched.summarize()
+    return [100 * float(value) for value in matched.stats[: len(METRICS)]]
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.process_time()
+    result = work()
+    return time.process_time() - started, result
+
+
+def described(values: list[float]) -> dict[str, float]:
+    return {"median": median(values), "least": min(values), "most": max(values)}
+
+
+def machine() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    packages = {name: version(name) for name in ("sdabench", "numpy", "pycocotools")}
+    return {
+        "cpu": named[0] if named else platform.processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": packages,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--iou-type", choices=["bbox", "segm"], default="bbox")
+    parser.add_argument("--program", action="store_true", help="the whole 'sdabench rescore' too")
+    parser.add_argument("--output", type=Path, help="the record, as JSON")
+    options = parser.parse_args()
+    seconds: dict[str, tuple[list[float], list[float]]] = {"results to six numbers": ([], [])}
+    with TemporaryDirectory() as folder:
+        truth, found = Path(folder) / "annotations.json", Path(folder) / "results.json"
+        for path, made in zip(
+            (truth, found), make_up(options.images, options.iou_type == "segm"), strict=True
+        ):
+            path.write_text(json.dumps(made))
+        file, results = read_annotations(truth), read_results(found)
+        worst = 0.0
+        for _ in range(options.rounds):
+            # pycocotools writes into what it is given; the copies are not counted.
+            content = json.loads(truth.read_text())
+            copies = [dict(result) for result in results]
+            theirs, expected = timed(lambda: by_pycocotools(content, copies, options.iou_type))  # noqa: B023
+            ours, score = timed(lambda: evaluate(file, results, options.iou_type, None, "vectorised").score())
+            for name, value in zip(METRICS, expected, strict=True):
+                worst = max(worst, abs(score.metrics[name] - value))
+            for times, value in zip(seconds["results to six numbers"], (theirs, ours), strict=True):
+                times.append(value)
+        if options.program:
+            seconds["the whole of sdabench rescore"] = ([], [])
+            command = [sys.executable, "-m", "sdabench", "rescore", found, "--annotations", truth, "--json"]
+            command += ["--iou-type", options.iou_type, "--evaluator"]
+            for _ in range(options.rounds):
+                for times, name in zip(
+                    seconds["the whole of sdabench rescore"], ("pycocotools", "vectorised"), strict=True
+                ):
+                    started = time.perf_counter()
+                    subprocess.run([*command, name], check=True, capture_output=True)
+                    times.append(time.perf_counter() - started)
+    record = {
+        "machine": machine(),
+        "iou_type": options.iou_type,
+        "images": options.images,
+        "objects": len(file.annotations),
+        "detections": len(results),
+        "rounds": options.rounds,
+        "largest_difference_pct": worst,
+        "metrics": score.metrics,
+        "measured": {
+            name: {
+                "pycocotools_seconds": described(theirs),
+                "vectorised_seconds": described(ours),
+                "ratio": described([one / other for one, other in zip(theirs, ours, strict=True)]),
+            }
+            for name, (theirs, ours) in seconds.items()
+        },
+    }
+    print(f"{record['detections']:,} detections, {options.iou_type}; largest difference {worst:.1e} points")
+    print(f"{'':32}{'pycocotools':>12}{'vectorised':>12}{'ratio':>8}  least to most")
+    for name, (theirs, ours) in seconds.items():
+        ratio = described([one / other for one, other in zip(theirs, ours, strict=True)])
+        print(
+            f"{name:32}{median(theirs):>10.2f} s{median(ours):>10.2f} s{ratio['median']:>8.1f}"
+            f"  {ratio['least']:.1f} to {ratio['most']:.1f}"
+        )
+    if options.output:
+        options.output.write_text(json.dumps(record, indent=2) + "\n")
+    ratios = [one / other for one, other in zip(*seconds["results to six numbers"], strict=True)]
+    sys.exit(worst > 1e-12 or (options.iou_type == "bbox" and median(ratios) < FLOOR))
+
+
+if __name__ == "__main__":
+    main()
