@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from sdabench.cli.options import ModelName, echo_json, json_option, progress, suite_option
+from sdabench.cli.options import ModelName, echo_json, json_option, progress, recount_option, suite_option
 from sdabench.complexity import USUAL_INPUT, Count, InputSize
 from sdabench.errors import UsageError
 from sdabench.evidence.counts import fresh_counts
@@ -55,6 +55,7 @@ class InputSide(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the counts to a file, as in results/.",
 )
+@recount_option
 @json_option
 def command(
     patterns: tuple[str, ...],
@@ -64,6 +65,7 @@ def command(
     per_module: bool,
     depth: int,
     save: Path | None,
+    recount: bool,
     as_json: bool,
 ) -> None:
     """Count parameters and FLOPs, as exact integers.
@@ -89,7 +91,8 @@ def command(
         return
     fvcore = True if "fvcore" in conventions else None
     with progress("counting", len(names), "networks") as advance:
-        counts = list(fresh_counts(names, advance, input_size, fvcore).values())
+        cached = save is None and not recount  # what is kept as the truth has been measured
+        counts = list(fresh_counts(names, advance, input_size, fvcore, cached=cached).values())
     if save is not None:
         _save(save, counts)
     mmcv = {item.model: "mmcv" in conventions or _is_detector(item.model) for item in counts}

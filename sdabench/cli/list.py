@@ -1,11 +1,11 @@
 """``sdabench list``."""
 
-from typing import Any
+from dataclasses import asdict
 
 import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, suite_option
-from sdabench.registry import load_registry
+from sdabench.registry.catalogue import load_catalogue
 from sdabench.report.table import Cell, Heading, Sheet
 
 EPILOG = """\b
@@ -26,11 +26,9 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
     PATTERNS are names or wildcards. Each network for classification is there with depth attention too,
     as sda_NAME; which of them the paper has, the last column says.
     """
-    registry = load_registry()
-    names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
-    models = [describe(name) for name in names]
+    models = load_catalogue().select(list(patterns) or ["*"], suite)
     if as_json:
-        echo_json(models)
+        echo_json([asdict(model) for model in models])
         return
     from sdabench.report.render import print_terminal
 
@@ -39,32 +37,14 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
     ]
     rows = [
         [
-            Cell(model["model"], bold=model["depth_attention"]),
-            Cell(model["title"]),
-            Cell(model["baseline"] or ""),
-            Cell(model["like_for_like"] or ""),
-            Cell("\n".join(model["tables"])) if model["tables"] else Cell("no", tone="dim"),
+            Cell(model.model, bold=model.depth_attention),
+            Cell(model.title),
+            Cell(model.baseline or ""),
+            Cell(model.like_for_like or ""),
+            Cell("\n".join(model.tables)) if model.tables else Cell("no", tone="dim"),
         ]
         for model in models
     ]
-    ours = sum(not model["tables"] for model in models)
+    ours = sum(not model.tables for model in models)
     notes = [f"{len(models)} networks, {ours} of them not in the README. Bold: with depth attention."]
     print_terminal(Sheet("Networks", headings, [rows], notes))
-
-
-def describe(name: str) -> dict[str, Any]:
-    registry = load_registry()
-    model = registry.model(name)
-    return {
-        "model": name,
-        "family": model.family,
-        "task": model.task,
-        "baseline": model.baseline,
-        "like_for_like": model.like_for_like,
-        "depth_attention": model.depth_attention,
-        "tables": registry.tables_of(name),
-        "backbone": model.backbone,
-        "title": model.title,
-        "sources": model.sources,
-        "note": model.note,
-    }

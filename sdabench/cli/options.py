@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from sdabench.errors import UsageError
 from sdabench.processes import is_first_process
-from sdabench.registry import SUITE_NAMES, SUITES, load_registry
+from sdabench.registry import SUITE_NAMES, SUITES
 from sdabench.report.table import Sheet
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
 
 suite_option = click.option("--suite", type=click.Choice(SUITE_NAMES), help="All networks of a suite.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else.")
+recount_option = click.option(
+    "--recount", is_flag=True, help="Count all, also where nothing has changed since an earlier count."
+)
 
 
 class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -34,7 +37,9 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in load_registry().models if name.startswith(incomplete)]
+        from sdabench.registry.catalogue import load_catalogue
+
+        return [CompletionItem(name) for name in load_catalogue().networks if name.startswith(incomplete)]
 
 
 def records_option(words: str) -> Callable[[F], F]:

@@ -112,5 +112,5 @@ def _counts(models: list[str], recount: bool) -> "dict[str, Count]":
     uncounted = [model for model in dict.fromkeys(models) if model not in counts]
     if uncounted:
         with progress("counting", len(uncounted), "networks") as advance:
-            counts |= fresh_counts(uncounted, advance)
+            counts |= fresh_counts(uncounted, advance, cached=not recount)
     return counts

@@ -1,7 +1,10 @@
 """The registry: what the paper claims, and which networks its rows stand for.
 
-This is the only code that knows the YAML files.
+This is the only code that knows the YAML files. Their schema is imported when they are read, since
+pydantic takes longer than all that :mod:`sdabench.registry.catalogue` has to do.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -9,21 +12,23 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdabench.errors import RegistryError, UsageError
 from sdabench.paths import registry_dir
-from sdabench.registry.files import read_model
-from sdabench.registry.schema import (
-    Column,
-    Explanation,
-    Family,
-    Layout,
-    Model,
-    Paper,
-    RowEntry,
-    TableFile,
-    Task,
-)
+
+if TYPE_CHECKING:
+    from sdabench.registry.schema import (
+        Column,
+        Explanation,
+        Family,
+        Layout,
+        Model,
+        Paper,
+        RowEntry,
+        TableFile,
+        Task,
+    )
 
 SUITES = {
     "classification": ("classification-multiscale", "classification-attention"),
@@ -70,6 +75,9 @@ class Registry:
     """All tables and models of one registry folder, checked against each other."""
 
     def __init__(self, folder: Path) -> None:
+        from sdabench.registry.files import read_model
+        from sdabench.registry.schema import Paper
+
         try:
             paths = sorted(path for path in (folder / "models").iterdir() if path.suffix == ".yaml")
         except OSError as error:
@@ -121,16 +129,7 @@ class Registry:
             among: the models to choose from; all, if it is not said.
             where: what they are, for the error.
         """
-        names = list(self.models if among is None else among)
-        chosen: dict[str, None] = {}
-        for pattern in patterns:
-            matches = [name for name in names if fnmatchcase(name, pattern)]
-            if not matches and pattern in self.models:
-                raise UsageError(f"'{pattern}' is not in {where}; 'sdabench list' shows what is")
-            if not matches:
-                raise UsageError(unknown("model", pattern, names))
-            chosen.update(dict.fromkeys(matches))
-        return list(chosen)
+        return matching(patterns, self.models, among, where)
 
     def tables_of(self, model: str) -> list[str]:
         return [name for name, table in self.tables.items() if any(row.model == model for row in table.rows)]
@@ -171,6 +170,9 @@ class Registry:
         return self.families[self.model(model).family].layouts
 
     def _family_file(self, path: Path) -> Family:
+        from sdabench.registry.files import read_model
+        from sdabench.registry.schema import Family
+
         family = read_model(path, Family)
         if family.family != path.stem:
             raise RegistryError(
@@ -179,6 +181,9 @@ class Registry:
         return family
 
     def _table_files(self) -> Iterator[TableFile]:
+        from sdabench.registry.files import read_model
+        from sdabench.registry.schema import TableFile
+
         for names in SUITES.values():
             for name in names:
                 path = self.folder / "tables" / f"{name}.yaml"
@@ -268,6 +273,26 @@ class Registry:
     def _check(self, name: str | None, where: str) -> None:
         if name is not None and name not in self.models:
             raise RegistryError(f"{self.folder / where}: {unknown('model', name, self.models)}")
+
+
+def matching(
+    patterns: Iterable[str],
+    models: Iterable[str],
+    among: Iterable[str] | None = None,
+    where: str = "this suite",
+) -> list[str]:
+    """See :meth:`Registry.select`; ``models`` are all names."""
+    known = list(models)
+    names = known if among is None else list(among)
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches and pattern in known:
+            raise UsageError(f"'{pattern}' is not in {where}; 'sdabench list' shows what is")
+        if not matches:
+            raise UsageError(unknown("model", pattern, names))
+        chosen.update(dict.fromkeys(matches))
+    return list(chosen)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabench list' shows all.") -> str:
