@@ -28,6 +28,7 @@ COMMANDS = {
     "weights": "Read, identify and convert anybody's checkpoints.",
     "data": "Generate datasets, and verify them.",
     "doctor": "Is this machine fit to measure?",
+    "bench": "Time networks side by side: throughput, latency, memory.",
     "cite": "BibTeX of a network's papers.",
 }
 

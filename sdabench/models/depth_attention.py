@@ -35,10 +35,11 @@ class DepthAttention(nn.Module):
         return torch.stack([select(hidden) for select in self.select]).softmax(dim=0)
 
     def forward(self, outputs: Sequence[Tensor], pooled: Tensor) -> Tensor:
-        weights = self.weights(pooled)
+        # Autocast computes a softmax in float32; with such weights the sum would be a map of twice the bytes.
+        weights = self.weights(pooled).to(outputs[0].dtype)
         fused = weights[0] * outputs[0]
         for weight, output in zip(weights[1:], outputs[1:], strict=True):
-            fused = torch.addcmul(fused, weight, output)
+            fused.addcmul_(weight, output)  # no gradient wants the sum so far
         return fused
 
 
@@ -56,12 +57,11 @@ class DepthAttentionStage(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         *blocks, attention = self
-        outputs = []
+        outputs: list[Tensor] = []
         pooled = x.new_zeros(())
         for block in blocks:
-            output = block(x)
+            output = block(F.relu(outputs[-1]) if outputs else x)
             outputs.append(output)
             pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
-            x = F.relu(output)
         fused: Tensor = attention(outputs, pooled)
-        return F.relu(fused) if self.activate else fused
+        return F.relu_(fused) if self.activate else fused

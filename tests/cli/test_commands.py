@@ -38,7 +38,7 @@ def failed(result, code, *words):
         ["data", "synth", "-h"],
         *(
             [name, "-h"]
-            for name in ("list", "show", "flops", "audit", "table", "train", "eval", "run", "cite")
+            for name in ("list", "show", "flops", "audit", "table", "train", "eval", "run", "bench", "cite")
         ),
     ],
 )

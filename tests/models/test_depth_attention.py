@@ -41,3 +41,25 @@ def test_blocks_keep_their_place_and_keys():
     stage = DepthAttentionStage([nn.Conv2d(64, 64, 1) for _ in range(2)], 64)
     assert "1.weight" in stage.state_dict()
     assert isinstance(stage[0], nn.Conv2d)
+
+
+def test_mixed_precision_stays_mixed():
+    """The fused map is of its maps' type, and near what float32 gives."""
+    torch.manual_seed(0)
+    stage = DepthAttentionStage([nn.Conv2d(32, 32, 3, padding=1) for _ in range(3)], 32).eval()
+    x = torch.randn(2, 32, 9, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fused = stage(x)
+    assert fused.dtype == torch.bfloat16
+    torch.testing.assert_close(fused.float(), stage(x), rtol=0.05, atol=0.05)
+
+
+def test_gradients_are_those_of_the_formula():
+    torch.manual_seed(0)
+    blocks = [nn.Conv2d(32, 32, 3, padding=1) for _ in range(3)]
+    stage = DepthAttentionStage(blocks, 32).double()
+    x = torch.randn(2, 32, 9, 7, dtype=torch.float64)
+    parameters = list(stage.parameters())
+    ours = torch.autograd.grad(stage(x).square().sum(), parameters)
+    expected = torch.autograd.grad(naive(stage, blocks, x).square().sum(), parameters)
+    torch.testing.assert_close(ours, expected)

@@ -1,0 +1,482 @@
+"""How fast depth attention is beside its plain formulation, whole networks and the stage alone, in one run.
+
+    python benchmarks/depth_attention.py [--device cuda] [--models NAME …] [--batch-size N]
+        [--resolution PIXELS] [--repeats N] [--modes NAME …] [--variants NAME …] [--output FILE.json]
+
+The peer clones every block's output, grows a stacked tensor by concatenation, sums it, pools, and after
+the softmax multiplies, sums and applies the ReLU; that it computes the same numbers and gradients is asserted
+first. The bound is the same network without depth attention, under the same conditions: what no depth
+attention can undercut. All take turns, step by step; a ratio is the median over the rounds of that in each,
+and its spread their interquartile range. On CUDA there are more variants: bf16, and with channels-last and
+torch.compile.
+
+The stage alone takes the n maps of a fused stage as given. The bytes that it has to move once are, in maps:
+forward n read and 1 written; backward the gradient and the output read (where the ReLU let it through), n
+maps read (for the weights' gradients) and n gradients written: 3n + 3. What moving them would take
+follows from the time of a copy of the n maps, in the same turns.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sdabench.engine.arithmetic import autocast, settled_arithmetic
+from sdabench.engine.memory import MemoryRise
+from sdabench.engine.speed import (
+    STEPS,
+    Mode,
+    Step,
+    Timing,
+    compiling_many,
+    interleaved,
+    load_once,
+    synchronise,
+)
+from sdabench.evidence.environment import environment, git_revision
+from sdabench.models.build import create_model
+from sdabench.models.depth_attention import DepthAttention, DepthAttentionStage
+from sdabench.registry import load_registry
+from sdabench.registry.recipes import Precision
+from sdabench.report.render import print_terminal
+from sdabench.report.table import Cell, Heading, Sheet
+
+WARMUP = 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def place(self, tensor: Any, device: torch.device) -> Any:
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return tensor.to(device, memory_format=layout)
+
+    def compiled(self, called: Any) -> Any:
+        return torch.compile(called, dynamic=False) if self.compile else called
+
+
+PLAIN = Variant("fp32")
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        PLAIN,
+        Variant("fp32-channels-last", channels_last=True),
+        Variant("bf16", "bf16"),
+        Variant("fp32-compile", compile=True),
+        Variant("bf16-channels-last-compile", "bf16", channels_last=True, compile=True),
+    )
+}
+# Of CUDA: how many times the images a second of the peer in the precision named, and at most what part of
+# its peak memory. Of the CPU: times the peer.
+GOALS: dict[tuple[str, Mode, str], tuple[float, str, float | None]] = {
+    ("cuda", "training", "fp32"): (1.5, "fp32", 0.6),
+    ("cuda", "training", "bf16"): (1.5, "bf16", 0.6),
+    ("cuda", "training", "bf16-channels-last-compile"): (3.0, "fp32", None),
+    ("cpu", "inference", "fp32"): (1.5, "fp32", None),
+    ("cpu", "inference", "fp32-channels-last"): (1.5, "fp32", None),
+}
+STAGE_GOAL = 0.7  # of what moving the bytes once would take, on CUDA
+
+
+class PeerAttention(nn.Module):
+    """What the peer does with a stage's maps."""
+
+    def __init__(self, attention: DepthAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, outputs: Sequence[Tensor]) -> Tensor:
+        stacked = outputs[0].clone().unsqueeze(0)
+        for output in outputs[1:]:
+            stacked = self.grown(stacked, output)
+        return self.fused(stacked)
+
+    def grown(self, stacked: Tensor, output: Tensor) -> Tensor:
+        return torch.cat([stacked, output.clone().unsqueeze(0)])
+
+    def fused(self, stacked: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(stacked.sum(dim=0), 1)
+        attention = self.attention
+        hidden = F.relu(attention.bn(attention.reduce(pooled)))
+        weights = torch.stack([select(hidden) for select in attention.select]).softmax(dim=0)
+        return F.relu((weights * stacked).sum(dim=0))
+
+
+class PeerStage(nn.Module):
+    """A fused stage's blocks and attention, in the plain formulation."""
+
+    def __init__(self, stage: DepthAttentionStage) -> None:
+        super().__init__()
+        *blocks, attention = stage
+        self.blocks = nn.ModuleList(blocks)
+        self.attention = PeerAttention(attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stacked: Tensor | None = None
+        for block in self.blocks:
+            output = block(x)
+            if stacked is None:
+                stacked = output.clone().unsqueeze(0)
+            else:
+                stacked = self.attention.grown(stacked, output)
+            x = F.relu(output)
+        assert stacked is not None
+        return self.attention.fused(stacked)
+
+
+class OurAttention(nn.Module):
+    """What :class:`DepthAttentionStage` does with a stage's maps as they come."""
+
+    def __init__(self, attention: DepthAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, outputs: Sequence[Tensor]) -> Tensor:
+        pooled = outputs[0].new_zeros(())
+        for output in outputs:
+            pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
+        return F.relu(self.attention(outputs, pooled))
+
+
+def peer_of(network: nn.Module) -> nn.Module:
+    peer = copy.deepcopy(network)
+    for name, module in list(peer.named_children()):
+        if isinstance(module, DepthAttentionStage):
+            setattr(peer, name, PeerStage(module))
+    return peer
+
+
+def fused_stages(network: nn.Module) -> list[DepthAttentionStage]:
+    return [module for module in network.modules() if isinstance(module, DepthAttentionStage)]
+
+
+def assert_same(name: str) -> None:
+    """Logits and the gradients of all parameters, in training mode and float64."""
+    torch.manual_seed(0)
+    ours = create_model(name).double().train()
+    peer = peer_of(ours)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    logits = [network(images) for network in (ours, peer)]
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-8, atol=1e-8)
+    for each in logits:
+        each.logsumexp(dim=1).sum().backward()
+    gradients = [[p.grad for p in network.parameters()] for network in (ours, peer)]
+    assert len(gradients[0]) == len(gradients[1])
+    for mine, its in zip(*gradients, strict=True):
+        assert mine is not None
+        scale = float(its.abs().max()) + 1e-12
+        torch.testing.assert_close(mine / scale, its / scale, rtol=1e-6, atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Measured:
+    timing: Timing
+    peak_memory: int | None
+
+    def as_json(self, images: int) -> dict[str, Any]:
+        return {
+            "images_per_second": images / self.timing.median,
+            "latency_ms": {"median": 1000 * self.timing.median, "p95": 1000 * self.timing.p95},
+            "spread_pct": self.timing.spread_pct,
+            "peak_memory_bytes": self.peak_memory,
+        }
+
+
+def measured(
+    subjects: dict[tuple[str, str], Callable[[], tuple[Step, bool]]], repeats: int, device: torch.device
+) -> dict[tuple[str, str], Measured]:
+    """Builds and warms up each, then times all in turns; a subject says whether its memory can be told."""
+    steps, memory = [], []
+    for build in subjects.values():
+        rise = MemoryRise(device)
+        step, tells = build()
+        for _ in range(WARMUP - 1):
+            step()
+        synchronise(device)
+        told = rise.restart()
+        step()
+        synchronise(device)
+        memory.append(rise.peak() if told and tells else None)
+        steps.append(step)
+    timings = interleaved(steps, repeats, device)
+    return {
+        key: Measured(*each) for key, each in zip(subjects, zip(timings, memory, strict=True), strict=True)
+    }
+
+
+def whole_network(
+    name: str, mode: Mode, variants: Sequence[Variant], options: argparse.Namespace
+) -> dict[tuple[str, str], Measured]:
+    """Under (who, variant): the peer in each precision, ours and the bound in each variant."""
+    device = torch.device(options.device)
+    side = options.resolution
+    images = torch.randn(options.batch_size, 3, side, side)
+    bound = load_registry().model(name).like_for_like
+    assert bound is not None
+
+    def build(who: str, variant: Variant) -> tuple[Step, bool]:
+        network = create_model(bound if who == "bound" else name)
+        network = variant.place(peer_of(network) if who == "peer" else network, device)
+        step = STEPS[mode](variant.compiled(network), variant.place(images, device), variant.precision)
+        return step, not (variant.compile and device.type == "cpu")
+
+    peers = {
+        variant.precision: Variant(variant.precision, variant.precision) for variant in [PLAIN, *variants]
+    }
+    wanted = [("peer", variant) for variant in peers.values()]
+    wanted += [(who, variant) for variant in variants for who in ("ours", "bound")]
+    subjects = {(who, one.name): (lambda who=who, one=one: build(who, one)) for who, one in wanted}
+    return measured(subjects, options.repeats, device)
+
+
+def stage_alone(
+    name: str, mode: Mode, variants: Sequence[Variant], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """For each fused stage the shape, and the seconds of peer, ours and a copy of its maps."""
+    device = torch.device(options.device)
+    network = create_model(name)
+    side, found = options.resolution, []
+    for stage, info in zip(fused_stages(network), network.feature_info, strict=True):
+        depth, channels, sides = len(stage) - 1, info["num_chs"], side // info["reduction"]
+        shape = (options.batch_size, channels, sides, sides)
+
+        def maps(variant: Variant, depth: int = depth, shape: tuple[int, ...] = shape) -> list[Tensor]:
+            dtype = torch.bfloat16 if variant.precision == "bf16" else torch.float32
+            return [
+                variant.place(torch.randn(shape), device).to(dtype).requires_grad_(mode == "training")
+                for _ in range(depth)
+            ]
+
+        def build(who: str, variant: Variant, stage: DepthAttentionStage = stage, maps: Any = maps) -> Any:
+            outputs = maps(variant)
+            if who == "copy":
+                source = torch.stack(outputs).detach()
+                target = torch.empty_like(source)
+                return lambda: target.copy_(source), True
+            kind = PeerAttention if who == "peer" else OurAttention
+            module = variant.place(kind(copy.deepcopy(stage.attention)), device).train(mode == "training")
+            called, gradient = variant.compiled(module), torch.randn_like(outputs[0])
+
+            def step() -> None:
+                if mode == "inference":
+                    with torch.no_grad(), autocast(device, variant.precision):
+                        called(outputs)
+                    return
+                for tensor in (*outputs, *module.parameters()):
+                    tensor.grad = None
+                with autocast(device, variant.precision):
+                    fused = called(outputs)
+                fused.backward(gradient.to(fused.dtype))
+
+            return step, not (variant.compile and device.type == "cpu")
+
+        wanted = [("peer", PLAIN), *((who, one) for one in variants for who in ("ours", "copy"))]
+        subjects = {(who, one.name): (lambda who=who, one=one, b=build: b(who, one)) for who, one in wanted}
+        results = measured(subjects, options.repeats, device)
+        found.append({"depth": depth, "shape": shape, "results": results})
+    return found
+
+
+def moved(mode: Mode, depth: int, shape: Sequence[int], variant: Variant) -> int:
+    """The bytes that the stage alone has to move once."""
+    maps = depth + 1 if mode == "inference" else 3 * depth + 3
+    return maps * torch.Size(shape).numel() * (2 if variant.precision == "bf16" else 4)
+
+
+def network_rows(
+    name: str, mode: Mode, found: dict[tuple[str, str], Measured], kind: str
+) -> list[dict[str, Any]]:
+    rows = []
+    for (who, variant), ours in found.items():
+        if who != "ours":
+            continue
+        precision = VARIANTS[variant].precision
+        goal, beside, memory_goal = GOALS.get((kind, mode, variant), (None, precision, None))
+        peer, bound = found["peer", beside], found["bound", variant]
+        rows.append(
+            {
+                "model": name,
+                "mode": mode,
+                "variant": variant,
+                "peer": beside,
+                "speed_ratio": peer.timing.beside(ours.timing).median,
+                "bound_speed_ratio": peer.timing.beside(bound.timing).median,
+                "speed_goal": goal,
+                "memory_ratio": _over(ours.peak_memory, peer.peak_memory),
+                "bound_memory_ratio": _over(bound.peak_memory, peer.peak_memory),
+                "memory_goal": memory_goal,
+                "spread_pct": peer.timing.beside(ours.timing).spread_pct,
+            }
+        )
+    return rows
+
+
+def stage_rows(name: str, mode: Mode, stages: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """One for each variant: seconds summed over the stages."""
+    rows = []
+    for variant in [key[1] for key in stages[0]["results"] if key[0] == "ours"]:
+        ours = sum(stage["results"]["ours", variant].timing.median for stage in stages)
+        peer = sum(stage["results"]["peer", "fp32"].timing.median for stage in stages)
+        numbers = [moved(mode, stage["depth"], stage["shape"], VARIANTS[variant]) for stage in stages]
+        once = 0.0
+        for stage, count in zip(stages, numbers, strict=True):
+            size = torch.Size(stage["shape"]).numel() * (2 if VARIANTS[variant].precision == "bf16" else 4)
+            copied = 2 * stage["depth"] * size
+            once += count / copied * stage["results"]["copy", variant].timing.median
+        memory = [
+            _over(stage["results"]["ours", variant].peak_memory, stage["results"]["peer", "fp32"].peak_memory)
+            for stage in stages
+        ]
+        rows.append(
+            {
+                "model": name,
+                "mode": mode,
+                "variant": variant,
+                "bytes": sum(numbers),
+                "seconds": ours,
+                "seconds_of_moving_once": once,
+                "speed_ratio": peer / ours,
+                "of_moving_once": once / ours,
+                "goal": STAGE_GOAL if kind == "cuda" and mode == "training" else None,
+                "memory_ratios": memory,
+                "spread_pct": max(
+                    stage["results"][who, variant].timing.spread_pct
+                    for stage in stages
+                    for who in ("ours", "copy")
+                ),
+            }
+        )
+    return rows
+
+
+def _over(one: int | None, other: int | None) -> float | None:
+    return None if one is None or not other else one / other
+
+
+def _ratio(
+    value: float | None, goal: float | None = None, bound: float | None = None, at_most: bool = False
+) -> Cell:
+    """With its goal, and whether even the bound misses that."""
+    if value is None:
+        return Cell("-")
+    if goal is None:
+        return Cell(f"{value:.2f}")
+
+    def met(reached: float) -> bool:
+        return reached <= goal if at_most else reached >= goal
+
+    words = f"{'at most' if at_most else 'goal'} {goal:g}"
+    words += ", which the bound misses" if bound is not None and not met(bound) else ""
+    return Cell(f"{value:.2f} ({words})", tone="good" if met(value) else "bad")
+
+
+def print_rows(networks: list[dict[str, Any]], stages: list[dict[str, Any]], where: str) -> None:
+    names = ["model", "step", "variant", "peer"]
+    names += ["speed, of the peer's", "bound of it", "memory, of the peer's", "bound of it", "spread (%)"]
+    cells = [
+        [
+            Cell(row["model"]), Cell(row["mode"]), Cell(row["variant"]), Cell(row["peer"]),
+            _ratio(row["speed_ratio"], row["speed_goal"], row["bound_speed_ratio"]),
+            _ratio(row["bound_speed_ratio"]),
+            _ratio(row["memory_ratio"], row["memory_goal"], row["bound_memory_ratio"], at_most=True),
+            _ratio(row["bound_memory_ratio"]),
+            Cell(f"{row['spread_pct']:.1f}"),
+        ]
+        for row in networks
+    ]  # fmt: skip
+    note = "The bound is the same network without depth attention, beside the same peer."
+    headings = [Heading(name, numeric=index > 3) for index, name in enumerate(names)]
+    print_terminal(Sheet(f"Whole networks, {where}", headings, [cells], [note]))
+    names = [
+        "model",
+        "step",
+        "variant",
+        "bytes (MB)",
+        "ms",
+        "moving once (ms)",
+        "part reached",
+        "speed, of the peer's",
+    ]
+    cells = [
+        [
+            Cell(row["model"]), Cell(row["mode"]), Cell(row["variant"]), Cell(f"{row['bytes'] / 1e6:,.0f}"),
+            Cell(f"{1000 * row['seconds']:.2f}"), Cell(f"{1000 * row['seconds_of_moving_once']:.2f}"),
+            _ratio(row["of_moving_once"], row["goal"]), _ratio(row["speed_ratio"]),
+            Cell(f"{row['spread_pct']:.1f}"),
+        ]
+        for row in stages
+    ]  # fmt: skip
+    headings = [Heading(name, numeric=index > 2) for index, name in enumerate([*names, "spread (%)"])]
+    print_terminal(Sheet(f"The stages alone, {where}", headings, [cells], ["The peer here is in float32."]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--models", nargs="+", default=["sda_resnet86", "sda_pyconv86"])
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--resolution", type=int, default=224)
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--modes", nargs="+", choices=[*STEPS], default=[*STEPS])
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS])
+    parser.add_argument("--output", type=Path, default=Path("runs/depth_attention.json"))
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    cuda = device.type == "cuda"
+    options.batch_size = options.batch_size or (64 if cuda else 4)
+    options.repeats = options.repeats or (30 if cuda else 7)
+    variants = [
+        VARIANTS[name] for name in options.variants or (VARIANTS if cuda else ["fp32", "fp32-channels-last"])
+    ]
+    networks, stages, details = [], [], []
+    with settled_arithmetic(device), compiling_many():
+        torch.backends.cudnn.benchmark = cuda
+        settings = environment(device)
+        load_once(device, options.modes)
+        for name in options.models:
+            assert_same(name)
+            for mode in options.modes:
+                found = whole_network(name, mode, variants, options)
+                networks += network_rows(name, mode, found, device.type)
+                alone = stage_alone(name, mode, variants, options)
+                stages += stage_rows(name, mode, alone, device.type)
+                details += [
+                    {"model": name, "mode": mode, "who": who, "variant": variant}
+                    | each.as_json(options.batch_size)
+                    for (who, variant), each in found.items()
+                ]
+                print(f"{name}, {mode}: done", flush=True)
+    where = (
+        f"{options.batch_size} images of {options.resolution}x{options.resolution} on {settings['device']}"
+    )
+    print_rows(networks, stages, where)
+    record = {
+        "schema": "sdabench.benchmark.depth_attention/1",
+        "batch_size": options.batch_size,
+        "resolution": options.resolution,
+        "repeats": options.repeats,
+        "variants": [asdict(variant) for variant in variants],
+        "revision": git_revision(),
+        "environment": settings | {"cudnn_benchmark": cuda},
+        "networks": networks,
+        "stages": stages,
+        "measured": details,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"record: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
