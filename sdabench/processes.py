@@ -9,6 +9,7 @@ PYTHON = (sys.executable, "-P")  # -P: no module of the current directory gets i
 STARTED_BY = "SDABENCH_STARTED_BY"
 STOP_FILE = "SDABENCH_STOP_FILE"  # asks to stop by being there; signals do not reach all processes
 NETWORKS_AT_ONCE = "SDABENCH_NETWORKS_AT_ONCE"  # how many share the machine; records keep it
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # CUDA's own: those that a process sees, by numbers or UUIDs
 
 
 def launched_processes() -> int:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdabench.cli.machine import choose_device
+from sdabench.cli.machine import choose_device, gpus_of_each
+from sdabench.diagnosis.limits import cpu_limit, memory
 from sdabench.engine.jobs import cores
 from sdabench.errors import UsageError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LAUNCHERS = ("local", "slurm")
 CLUSTER_OF_TESTS = "SDABENCH_SLURM_CLUSTER"  # local: submitit's processes on this machine
+BYTES_OF_EACH = 3 * 2**30  # of a process on the CPU: those of the recipes smoke take 1.4 to 2.7 GiB
 LEAST_MINUTES = 3  # Slurm gives notice 90 seconds before the end
 OURS = {
     "array": "a job is one network",
@@ -124,8 +126,16 @@ def place_from(output: Path, at_once: int | None, options: dict[str, Any]) -> Pl
 
     nproc = options["nproc"]
     device = choose_device(options["device"], nproc)
-    at_once = at_once or (min(cores(shared_by=nproc), 4) if device == "cpu" else 1)
-    return Place(Local(), device, at_once, sharing=at_once, nproc=nproc, cpus=None)
+    gpus = gpus_of_each(nproc) if device == "cuda" else ()  # a cuda:N is the one for all
+    at_once = at_once or (networks_at_once(nproc) if device == "cpu" else max(1, len(gpus)))
+    launcher = Local(gpus if len(gpus) > 1 else ())
+    return Place(launcher, device, at_once, sharing=at_once, nproc=nproc, cpus=None)
+
+
+def networks_at_once(processes: int = 1) -> int:
+    """How many networks of so many processes each the cores and the memory of this machine are enough for."""
+    allowed = min(cores(), ceil(cpu_limit() or cores()))
+    return max(1, min(allowed, memory()[0] // BYTES_OF_EACH) // processes)
 
 
 def _on_slurm(

@@ -17,7 +17,7 @@ from sdabench.engine.torchrun import run_processes
 from sdabench.errors import ExitCode, UsageError
 from sdabench.metrics import EVALUATORS, USUAL_EVALUATOR, Evaluator
 from sdabench.offline import OFFLINE, go_offline
-from sdabench.processes import launched_processes
+from sdabench.processes import VISIBLE_GPUS, launched_processes
 
 if TYPE_CHECKING:
     from sdabench.evidence.records import Record
@@ -111,6 +111,24 @@ def choose_device(name: str | None, processes: int = 1) -> str:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
     return name
+
+
+def gpus_of_each(processes: int = 1) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES has to be for each of as many jobs as the GPUs here are enough for.
+
+    Args:
+        processes: of a job, each with a GPU of its own.
+    """
+    import torch
+
+    there = torch.cuda.device_count()
+    said = os.environ.get(VISIBLE_GPUS)
+    names = [str(index) for index in range(there)] if said is None else said.replace(" ", "").split(",")
+    # CUDA stops at one that there is not; of MIG's a process sees only the first, and each may have another.
+    if not any(name.startswith("MIG-") for name in names):
+        names = names[:there]
+    ends = range(processes, len(names) + 1, processes)
+    return tuple(",".join(names[end - processes : end]) for end in ends)
 
 
 def _own_device(name: str, processes: int, there: int) -> str:

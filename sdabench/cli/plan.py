@@ -33,7 +33,8 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"Evaluate on {describe_dataset(DatasetInfo(**part.dataset))}."
         if part.recipe is not None:
             yield f"Recipe {part.recipe['name']} for {part.task}: {', '.join(_values(part.recipe))}."
-    yield f"Device {plan.device}, {plan.at_once} at a time; output to {plan.output}."
+    shared = f", which share {plan.lanes}" if plan.lanes < plan.at_once else ""
+    yield f"Device {plan.device}, {plan.at_once} at a time{shared}; output to {plan.output}."
     here = "here" if plan.measured_on == plan.device else "here on the CPU, for want of a GPU"
     yield (
         f"In all about {duration(plan.seconds)}, and {size(plan.disk_bytes)} of disk at one time. The times "

@@ -61,8 +61,10 @@ Examples:
 Each network runs in a process of its own, and has its record in
 OUTPUT/records.jsonl as soon as it is done: stopped, the same command goes on
 where it was. One that fails is a row with its reason, and is tried again.
-What several at a time have to say is in OUTPUT/logs/. With --launcher slurm
-each is a job of Slurm, which goes on without this command.
+What several at a time have to say is in OUTPUT/logs/. Of several GPUs each
+network has one to itself, or as many as --nproc says; more --jobs share them,
+and with --device cuda:1 all have that one. With --launcher slurm each is a
+job of Slurm, which goes on without this command.
 """
 
 
@@ -82,7 +84,7 @@ each is a job of Slurm, which goes on without this command.
     "--jobs",
     "at_once",
     type=click.IntRange(min=1),
-    help="Networks at a time.  [default: on the CPU one a core, up to 4; else 1; all with Slurm]",
+    help="Networks at a time.  [default: one a GPU; on the CPU one a core with 3 GiB; all with Slurm]",
 )
 @click.option("--eval-only", is_flag=True, help="Evaluate without training.")
 @click.option(

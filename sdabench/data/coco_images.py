@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sdabench.data.coco import Annotation, CocoImage, CocoSplit
+from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.description import Resizing
 from sdabench.data.images import decode, seeded
 from sdabench.errors import DataError
@@ -88,13 +89,14 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
 
     def __init__(self, split: CocoSplit, resizing: Resizing) -> None:
         self.split, self.resizing = split, resizing
+        self.decoded = decoded_images(split)
 
     def __len__(self) -> int:
         return len(self.split.items)
 
     def __getitem__(self, index: int) -> DetectionSample | DataError:
         item = self.split.items[index]
-        read = _read(self.split.root / item.path, item)
+        read = _read(self.split.root / item.path, item, self.decoded)
         if isinstance(read, DataError):
             return read
         image, digest = read
@@ -114,12 +116,13 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
 
     def __init__(self, split: CocoSplit, resizing: Resizing, flip: float, seed: int, masks: bool) -> None:
         self.split, self.resizing = split, resizing
+        self.decoded = decoded_images(split)
         self.flip, self.seed, self.masks = flip, seed, masks
 
     def __getitem__(self, key: tuple[int, int]) -> DetectionSample | DataError:
         epoch, index = key
         item = self.split.items[index]
-        read = _read(self.split.root / item.path, item)
+        read = _read(self.split.root / item.path, item, self.decoded)
         if isinstance(read, DataError):
             return read
         size = resized(item.height, item.width, self.resizing.short, self.resizing.long)
@@ -200,12 +203,12 @@ def _mask(annotation: Annotation, item: CocoImage, size: tuple[int, int], flippe
     return merged
 
 
-def _read(path: Path, item: CocoImage) -> tuple[Image.Image, str] | DataError:
+def _read(path: Path, item: CocoImage, decoded: DecodedImages | None) -> tuple[Image.Image, str] | DataError:
     """The image, and its file's sha256; the annotations have to speak of an image of its size."""
-    decoded = decode(path, (item.width, item.height))
-    if isinstance(decoded, DataError):
-        return decoded
-    image, data = decoded
+    read = decode(path, (item.width, item.height), decoded)
+    if isinstance(read, DataError):
+        return read
+    image, data = read
     return image, hashlib.sha256(data).hexdigest()
 
 

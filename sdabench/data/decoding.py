@@ -19,7 +19,10 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Imag
     if not data:
         return "is empty"
     try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
+        image: Image.Image = Image.open(io.BytesIO(data))
+        image.load()
+        if image.mode != "RGB":  # else it would be a copy
+            image = image.convert("RGB")
     except UnidentifiedImageError:
         return "is no image"
     except Exception as error:  # whatever a decoder raises, it is about these bytes

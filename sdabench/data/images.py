@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import transforms
-from torchvision.transforms import functional
 
+from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.decoding import decode_bytes
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
+from sdabench.data.jpeg import decode_jpeg
+from sdabench.data.views import USUAL, Normalisation, Window, centre, levels_of, resized_window
 from sdabench.errors import DataError
-from sdabench.models.inputs import MEAN, STD
 from sdabench.registry.recipes import Augmentation
 
 B = TypeVar("B")
@@ -32,32 +33,39 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Sample:
-    """One preprocessed image (3, H, W), its class index, its place in the listing, its file's sha256."""
+    """One image (3, H, W) in uint8, its class index, its place in the listing, its file's sha256."""
 
     image: Tensor
     label: int
     index: int
     sha256: str
+    normalisation: Normalisation = USUAL
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (N, 3, H, W) and labels (N,); ``skipped`` are the errors of images that were left out."""
+    """Images (N, 3, H, W) and labels (N,); ``skipped`` are the errors of images that were left out.
+
+    The images are levels in uint8, channels last in memory, until :meth:`to` makes them what a network takes.
+    """
 
     images: Tensor
     labels: Tensor
     indices: list[int]
     sha256: list[str]
     skipped: list[str]
+    normalisation: Normalisation = USUAL
 
     @classmethod
     def of(cls, samples: Sequence[Sample], skipped: list[str]) -> "Batch":
+        pixels = [sample.image.permute(1, 2, 0) for sample in samples]
         return cls(
-            images=torch.stack([sample.image for sample in samples]),
+            images=default_collate(pixels).permute(0, 3, 1, 2),  # in shared memory at once, in a worker
             labels=torch.tensor([sample.label for sample in samples]),
             indices=[sample.index for sample in samples],
             sha256=[sample.sha256 for sample in samples],
             skipped=skipped,
+            normalisation=samples[0].normalisation,
         )
 
     def __len__(self) -> int:
@@ -75,14 +83,17 @@ class Batch:
             )
 
     def to(self, device: torch.device, layout: torch.memory_format) -> "Batch":
-        images = self.images.to(device, memory_format=layout, non_blocking=True)
+        """On a device, the images normalised in float32."""
+        images = self.normalisation(self.images.to(device, non_blocking=True), layout)
         return replace(self, images=images, labels=self.labels.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
-def decode(path: Path, size: tuple[int, int] | None = None) -> tuple[Image.Image, bytes] | DataError:
+def decode(
+    path: Path, size: tuple[int, int] | None = None, decoded: DecodedImages | None = None
+) -> tuple[Image.Image, bytes] | DataError:
     """The image in RGB, and the file's bytes.
 
     A file that cannot be decoded comes back as the error itself, because an exception loses its words
@@ -90,15 +101,38 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> tuple[Image.Image
 
     Args:
         size: see :func:`sdabench.data.decoding.decode_bytes`.
+        decoded: those that need not be decoded again.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return DataError(f"{path} cannot be read: {error.strerror}")
+    data = _read(path)
+    if isinstance(data, DataError):
+        return data
+    known = None if decoded is None else decoded.image(data)
+    if known is not None and size in (None, known.size):
+        return known, data
     image = decode_bytes(data, size)
     if isinstance(image, str):
         return DataError(f"{path} {image}; restore it from the original archive")
     return image, data
+
+
+def decode_levels(path: Path, decoded: DecodedImages | None = None) -> Tensor | DataError:
+    """(3, H, W) in uint8, for training: the pixels of :func:`decode`, sooner where a file is a usual JPEG."""
+    if decoded is None:
+        data = _read(path)
+        if isinstance(data, DataError):
+            return data
+        levels = decode_jpeg(data)
+        if levels is not None:
+            return levels
+    read = decode(path, decoded=decoded)
+    return read if isinstance(read, DataError) else levels_of(read[0])
+
+
+def _read(path: Path) -> bytes | DataError:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return DataError(f"{path} cannot be read: {error.strerror}")
 
 
 @contextmanager
@@ -114,36 +148,25 @@ def number_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
-def evaluation_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    """From an RGB image to an input (3, crop, crop)."""
-    interpolation = transforms.InterpolationMode(preprocessing.interpolation)
-    steps = [
-        transforms.Resize(preprocessing.resize, interpolation),
-        transforms.CenterCrop(preprocessing.crop),
-        transforms.ToTensor(),
-        transforms.Normalize(preprocessing.mean, preprocessing.std),
-    ]
-    transform: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
-    return transform
-
-
 class EvaluationImages(Dataset[Sample | DataError]):
     """The images of a split under the evaluation protocol."""
 
     def __init__(self, split: ImageSplit, preprocessing: Preprocessing) -> None:
-        self.split = split
-        self.transform = evaluation_transform(preprocessing)
+        self.split, self.preprocessing = split, preprocessing
+        self.normalisation = Normalisation(preprocessing.mean, preprocessing.std)
+        self.decoded = decoded_images(split)
 
     def __len__(self) -> int:
         return len(self.split.items)
 
     def __getitem__(self, index: int) -> Sample | DataError:
         item = self.split.items[index]
-        decoded = decode(self.split.root / item.path)
+        decoded = decode(self.split.root / item.path, decoded=self.decoded)
         if isinstance(decoded, DataError):
             return decoded
         image, data = decoded
-        return Sample(self.transform(image), item.label, index, hashlib.sha256(data).hexdigest())
+        levels, digest = levels_of(centre(image, self.preprocessing)), hashlib.sha256(data).hexdigest()
+        return Sample(levels, item.label, index, digest, self.normalisation)
 
 
 class TrainingImages(Dataset[Sample | DataError]):
@@ -153,23 +176,26 @@ class TrainingImages(Dataset[Sample | DataError]):
         self.split = split
         self.augmentation = augmentation
         self.seed = seed
-        self.normalize = transforms.Normalize(MEAN, STD)
+        self.decoded = decoded_images(split)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
         epoch, index = key
         item = self.split.items[index]
-        decoded = decode(self.split.root / item.path)
-        if isinstance(decoded, DataError):
-            return decoded
+        levels = decode_levels(self.split.root / item.path, self.decoded)
+        if isinstance(levels, DataError):
+            return levels
         with seeded(self.seed, epoch, index):
-            image = self._augment(decoded[0])
-        return Sample(self.normalize(functional.to_tensor(image)), item.label, index, "")
+            window, flipped = self._draw(levels)
+        image = resized_window(levels, window, self.augmentation.crop)
+        return Sample(image.flip(2) if flipped else image, item.label, index, "")
 
-    def _augment(self, image: Image.Image) -> Image.Image:
+    def _draw(self, levels: Tensor) -> tuple[Window, bool]:
+        """What is seen of an image, and whether in a mirror."""
         settings = self.augmentation
-        window = transforms.RandomResizedCrop.get_params(image, list(settings.area), list(settings.aspect))
-        image = functional.resized_crop(image, *window, [settings.crop, settings.crop])
-        return functional.hflip(image) if torch.rand(1).item() < settings.flip else image
+        window: Window = transforms.RandomResizedCrop.get_params(
+            levels, list(settings.area), list(settings.aspect)
+        )
+        return window, torch.rand(1).item() < settings.flip
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):

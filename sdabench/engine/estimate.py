@@ -56,12 +56,13 @@ class Plan:
     output: str
     keep_checkpoints: bool
     at_once: int
+    lanes: int  # how many of them have a device that no other has
 
     @property
     def seconds(self) -> float:
         """Of all that is to do, shared out; not less than the longest job alone."""
         each = [job.seconds for job in self.jobs]
-        return max(sum(each) / self.at_once, *each)
+        return max(sum(each) / self.lanes, *each)
 
     @property
     def disk_bytes(self) -> int:
@@ -113,6 +114,7 @@ def estimate(suite: Suite) -> Plan:
         output=str(suite.output),
         keep_checkpoints=suite.keep_checkpoints,
         at_once=at_once,
+        lanes=suite.launcher.lanes(at_once, first.machine.device),
     )
 
 

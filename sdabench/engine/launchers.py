@@ -4,15 +4,16 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
 from sdabench.engine.jobs import Job, cores
 from sdabench.errors import OutputError
-from sdabench.processes import NETWORKS_AT_ONCE, PYTHON, STARTED_BY, python_path
+from sdabench.processes import NETWORKS_AT_ONCE, PYTHON, STARTED_BY, VISIBLE_GPUS, python_path
 
 
 class Process(Protocol):
@@ -20,7 +21,7 @@ class Process(Protocol):
 
     @property
     def place(self) -> str | None:
-        """Where it is, in words, if it is not here."""
+        """Where it is, in words, if that is not clear."""
         ...
 
     def poll(self) -> int | None:
@@ -43,6 +44,10 @@ class Launcher(Protocol):
     def attached(self) -> bool: ...
     def cores(self, at_once: int) -> int:
         """Those of each of so many jobs."""
+        ...
+
+    def lanes(self, at_once: int, device: str) -> int:
+        """How many of so many jobs do not share their device with another."""
         ...
 
     def start(self, job: Job, output: Path, log: Path | None, at_once: int) -> Process:
@@ -78,7 +83,13 @@ class Launcher(Protocol):
 class _Child:
     process: "subprocess.Popen[bytes]"
     log: Path | None
-    place: None = None
+    gpus: str | None
+
+    @property
+    def place(self) -> str | None:
+        if self.gpus is None:
+            return None
+        return f"on GPU {self.gpus}" if self.gpus[0].isdigit() else f"on {self.gpus}"
 
     def poll(self) -> int | None:
         return self.process.poll()
@@ -90,23 +101,43 @@ class _Child:
 
 @dataclass(frozen=True)
 class Local:
-    """Child processes, which share the cores of this machine."""
+    """Child processes, which share the cores of this machine.
 
+    Args:
+        gpus: what CUDA_VISIBLE_DEVICES is to be for one job, for another, and so on. A job gets one that no
+            other has, or, where there are more jobs, the one that the fewest have. None: all see the same.
+    """
+
+    gpus: tuple[str, ...] = ()
     attached: bool = True
+    _children: list[_Child] = field(default_factory=list, repr=False, compare=False)
 
     def cores(self, at_once: int) -> int:
         return cores(shared_by=at_once)
 
+    def lanes(self, at_once: int, device: str) -> int:
+        return at_once if device == "cpu" else min(at_once, max(1, len(self.gpus)))
+
     def start(self, job: Job, output: Path, log: Path | None, at_once: int) -> _Child:
+        gpus = self._idlest()
+        environment = own_environment(at_once, job.machine.processes)
+        if gpus is not None:
+            environment[VISIBLE_GPUS] = gpus
         with _opened(log) as stderr:
             process = subprocess.Popen(
                 [*PYTHON, "-m", "sdabench", *job.command(output)],
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env=own_environment(at_once),
+                env=environment,
                 process_group=0,
             )
-        return _Child(process, log)
+        child = _Child(process, log, gpus)
+        self._children.append(child)
+        return child
+
+    def _idlest(self) -> str | None:
+        taken = Counter(child.gpus for child in self._children if child.poll() is None)
+        return min(self.gpus, key=lambda gpus: taken[gpus], default=None)
 
     def pause(self, processes: Sequence[Process]) -> None:
         if len(processes) == 1 and isinstance(processes[0], _Child):
@@ -132,9 +163,13 @@ class Local:
         return None
 
 
-def own_environment(at_once: int = 1) -> dict[str, str]:
-    """The environment for a network's process: this very package, and its share of the cores."""
-    shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(cores(shared_by=at_once))}
+def own_environment(at_once: int = 1, processes: int = 1) -> dict[str, str]:
+    """The environment for a network's process: this very package, and its share of the cores.
+
+    Args:
+        processes: that it will start, to share them further.
+    """
+    shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(cores(shared_by=at_once * processes))}
     suite = {STARTED_BY: str(os.getpid()), NETWORKS_AT_ONCE: str(at_once)}
     return shared | os.environ | {"PYTHONPATH": python_path()} | suite
 

@@ -142,7 +142,8 @@ def seeded(job: EvaluationJob) -> nn.Module:
     assert isinstance(network, ResNet)
     engine = engine_of(job.task)
     batches: Any = load(engine.evaluation_images(job), engine.batch_of, 0, False, batch_size=job.batch_size)
-    logits: Tensor = torch.cat([network(batch.images) for batch in batches])
+    inputs = (batch.to(torch.device("cpu"), torch.contiguous_format).images for batch in batches)
+    logits: Tensor = torch.cat([network(images) for images in inputs])
     centred = logits - logits.mean(dim=0)
     scale = SPREAD / centred.std()
     network.fc.weight.mul_(scale)  # type: ignore[operator]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdabench.data.coco_images import DetectionBatch, DetectionSample, resize_image
 from sdabench.data.description import Preprocessing, Resizing
-from sdabench.data.images import evaluation_transform
+from sdabench.data.views import Normalisation, centre, levels_of
 from sdabench.engine.arithmetic import settled_arithmetic
 from sdabench.evidence.records import read_lines
 from sdabench.models.detection.detector import Detector
@@ -151,9 +151,9 @@ def outputs_of(
     """Each output of a network for the seeded images, and how many elements of it are kept."""
     images = [image(number, width, height, SEED) for number, (width, height) in enumerate(SIZES)]
     if not isinstance(network, Detector):
-        transform = evaluation_transform(Preprocessing.at(RESOLUTION))
-        inputs = torch.stack([transform(each) for each in images])
-        logits = network(inputs.contiguous(memory_format=memory_format))
+        preprocessing = Preprocessing.at(RESOLUTION)
+        levels = torch.stack([levels_of(centre(each, preprocessing)) for each in images])
+        logits = network(Normalisation(preprocessing.mean, preprocessing.std)(levels, memory_format))
         return {"logits": (logits, logits.numel())}
     sizes = Resizing.at(RESOLUTION)
     samples, boxes = [], []

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from sdabench import create_model
 from sdabench.data.description import Preprocessing
 from sdabench.data.imagenet import class_indices, read_imagenet
-from sdabench.data.images import EvaluationImages
+from sdabench.data.images import Batch, EvaluationImages
 from sdabench.data.synthetic import write_dataset
 from sdabench.data.synthetic.classification import ClassificationPlan
 from sdabench.data.synthetic.detection import DetectionPlan
@@ -220,9 +220,10 @@ def colours(tmp_path_factory):
     network = create_model("resnet50").eval()
     split = read_imagenet(root)
     images = EvaluationImages(split, Preprocessing.at(32))
-    batch = torch.stack([images[index].image for index in range(len(split.items))])
+    batch = Batch.of([images[index] for index in range(len(split.items))], [])
+    inputs = batch.to(torch.device("cpu"), torch.contiguous_format).images
     with torch.inference_mode():
-        features = network.forward_head(network.forward_features(batch), pre_logits=True)
+        features = network.forward_head(network.forward_features(inputs), pre_logits=True)
     labels = torch.tensor([item.label for item in split.items])
     wanted = torch.nn.functional.one_hot(labels, 1000).double()
     weight = torch.linalg.lstsq(features.double(), wanted, driver="gelsd").solution.T

@@ -97,8 +97,9 @@ def test_the_evaluation_protocol_is_the_usual_one(tmp_path):
     image.save(folder / "a.png")
     [sample] = [EvaluationImages(read_imagenet(tmp_path), Preprocessing())[0]]
     red = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
-    assert sample.image.shape == (3, 224, 224)
-    torch.testing.assert_close(sample.image, red[:, None, None].expand(3, 224, 224))
+    [inputs] = Batch.of([sample], []).to(torch.device("cpu"), torch.contiguous_format).images
+    assert inputs.shape == (3, 224, 224)
+    torch.testing.assert_close(inputs, red[:, None, None].expand(3, 224, 224))
 
 
 def test_another_resolution_keeps_the_ratio_of_resize_and_crop():
@@ -183,8 +184,8 @@ def test_a_file_is_what_it_holds_not_what_its_name_says(tmp_path):
     blue.save(folder / "a.JPEG", format="PNG")
     blue.convert("CMYK").save(folder / "b.JPEG", quality=100)
     first, second = (EvaluationImages(read_imagenet(tmp_path), Preprocessing())[n].image for n in (0, 1))
-    torch.testing.assert_close(first, second, atol=0.1, rtol=0)
-    assert first[2].mean() > 2 > 0 > first[0].mean()
+    torch.testing.assert_close(first, second, atol=5, rtol=0)
+    assert first[2].float().mean() > 240 > 15 > first[0].float().mean()
 
 
 def test_an_exif_rotation_is_ignored_as_usual(tmp_path):
@@ -198,4 +199,4 @@ def test_an_exif_rotation_is_ignored_as_usual(tmp_path):
     with Image.open(folder / "turned.JPEG") as saved:
         assert saved.getexif()[0x0112] == 6
     plain, turned = (EvaluationImages(read_imagenet(tmp_path), Preprocessing())[n].image for n in (0, 1))
-    torch.testing.assert_close(plain, turned, atol=0.1, rtol=0)
+    torch.testing.assert_close(plain, turned, atol=5, rtol=0)

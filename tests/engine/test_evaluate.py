@@ -16,6 +16,7 @@ from sdabench.data.source import DataSource
 from sdabench.engine.evaluate import evaluate
 from sdabench.engine.jobs import EvaluationJob, Machine
 from sdabench.engine.predict import FittingBatch, predict
+from sdabench.engine.tasks import classification
 from sdabench.engine.tasks.classification import Classification
 from sdabench.errors import DataError, SdabenchError
 from sdabench.report.accuracy import describe_metrics
@@ -183,3 +184,19 @@ def test_other_errors_and_a_single_image_that_does_not_fit_are_errors(imagenet, 
         finally:
             hook.remove()
         assert memory.sizes == sizes
+
+
+def test_on_a_cpu_a_large_batch_is_computed_in_parts(imagenet, network, monkeypatch):
+    engine, job = Classification(), job_on(imagenet)
+    images = engine.evaluation_images(job)
+    batch = engine.batch_of([images[place] for place in range(4)], []).to(CPU, torch.contiguous_format)
+    seen = []
+    hook = network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    with torch.inference_mode():
+        whole = engine.outputs(network, batch, job)
+        monkeypatch.setattr(classification, "PIXELS_AT_ONCE", 3 * 64 * 64)
+        parts = engine.outputs(network, batch, job)
+    hook.remove()
+    assert seen == [4, 3, 1]
+    assert [classes for classes, _ in parts] == [classes for classes, _ in whole]
+    assert [share for _, share in parts] == pytest.approx([share for _, share in whole], rel=1e-4)

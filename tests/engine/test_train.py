@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from itertools import product
 
 import numpy as np
 import pytest
@@ -58,6 +59,10 @@ def log_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def inputs_of(batch):
+    return batch.to(torch.device("cpu"), torch.contiguous_format).images
+
+
 def same(first, second):
     return all(torch.equal(first[key], second[key]) for key in first)
 
@@ -101,7 +106,7 @@ def test_steps_are_those_worked_out_by_hand(textures, changes, by_hand):
     peer.load_state_dict(trainer.network.state_dict())
     start = torch.nn.utils.parameters_to_vector(peer.train().parameters()).clone()
     batches = [batch for batch, _ in zip(load_training_batches(trainer), range(2), strict=False)]
-    pairs = [(batch.images, batch.labels) for batch in batches]
+    pairs = [(inputs_of(batch), batch.labels) for batch in batches]
     losses = sgd_by_hand(peer, pairs, 0.01, 0.9, 0.1, 0.1, **by_hand)
     for batch, loss in zip(batches, losses, strict=True):
         before = trainer.progress.epoch_losses.get("loss", 0.0)
@@ -119,7 +124,7 @@ def test_each_image_counts_the_same_in_parts_of_two_sizes(textures):
     peer = create_model("resnet50", num_classes=2).train()
     peer.load_state_dict(trainer.network.state_dict())
     batch = next(load_training_batches(trainer))
-    [loss] = sgd_by_hand(peer, [(batch.images, batch.labels)], 0.1, 0.9, 0.0, 0.0, parts=2)
+    [loss] = sgd_by_hand(peer, [(inputs_of(batch), batch.labels)], 0.1, 0.9, 0.0, 0.0, parts=2)
     trainer.take_step(batch)
     assert trainer.progress.first_loss == pytest.approx(loss, rel=1e-5)
 
@@ -170,24 +175,22 @@ def test_augmentation_follows_from_seed_epoch_and_image(textures):
 
 
 def test_augmentation_is_torchvisions(textures):
-    """The same random numbers give the same picture as the transforms that everybody uses."""
+    """The same random numbers give the same picture as the transforms that everybody uses, to one level."""
     job = job_on(textures)
     images = TrainingImages(job.train, job.recipe.augmentation, seed=1)
     usual = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(32),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
+        [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
-    for index, item in enumerate(job.train.items):
-        image, _ = decode(job.train.root / item.path)
-        entropy = np.random.SeedSequence([1, 0, index]).generate_state(1, np.uint64)
+    off = []
+    for epoch, index in product(range(4), range(len(job.train.items))):
+        image, _ = decode(job.train.root / job.train.items[index].path)
+        entropy = np.random.SeedSequence([1, epoch, index]).generate_state(1, np.uint64)
         with torch.random.fork_rng():
             torch.manual_seed(int(entropy[0]))
             expected = usual(image)
-        assert torch.equal(images[0, index].image, expected)
+        off.append((images[epoch, index].image.int() - expected.int()).abs().float())
+    assert torch.stack(off).max() <= 1
+    assert torch.stack(off).mean() < 0.05
 
 
 def test_a_training_leaves_weights_a_log_and_a_record(textures, tmp_path):

@@ -16,6 +16,7 @@ from torchvision import transforms
 
 from sdabench import create_model
 from sdabench.data.source import DataSource
+from sdabench.data.views import Normalisation
 from sdabench.engine.jobs import EvaluationJob, preprocessing_at
 from sdabench.engine.tasks import engine_of
 from sdabench.evidence.counts import stored_counts
@@ -24,7 +25,7 @@ from sdabench.evidence.records import Record, read_lines
 from sdabench.models.detection import detector
 from sdabench.paths import registry_dir, results_dir
 from sdabench.registry import load_registry
-from sdabench.regression import Finding, evaluations, seeded
+from sdabench.regression import Finding, evaluations, outputs, seeded
 from sdabench.regression.jobs import NETWORKS, RECORDS
 from sdabench.regression.outputs import Golden
 from sdabench.regression.predictions import prediction_changes
@@ -92,9 +93,8 @@ class TestOutputs:
 
     @pytest.mark.parametrize("swap", ["mean and std", "norms", "interpolation"])
     def test_a_swapped_normalisation_is_seen(self, baseline, monkeypatch, swap):
-        real = transforms.Normalize
         if swap == "mean and std":
-            monkeypatch.setattr(transforms, "Normalize", lambda mean, std: real(std, mean))
+            monkeypatch.setattr(outputs, "Normalisation", lambda mean, std: Normalisation(std, mean))
         elif swap == "norms":
             one_group = lambda norm, x: F.group_norm(x, 1, norm.weight, norm.bias)  # noqa: E731
             monkeypatch.setattr(nn.BatchNorm2d, "forward", one_group)
@@ -387,9 +387,11 @@ class TestPredictions:
     def test_seeded_classifiers_tell_the_images_apart(self, textures):
         split = DataSource("synthetic", textures).read("val")
         job = EvaluationJob("tiny", DataSource(), split, preprocessing=preprocessing_at(32, "classification"))
-        images = engine_of("classification").evaluation_images(job)
+        engine = engine_of("classification")
+        images = engine.evaluation_images(job)
+        batch = engine.batch_of([images[place] for place in range(4)], [])
         with torch.inference_mode():
-            logits = evaluations.seeded(job)(torch.stack([images[place].image for place in range(4)]))
+            logits = evaluations.seeded(job)(batch.to(torch.device("cpu"), torch.contiguous_format).images)
         assert logits.mean(dim=0).tolist() == pytest.approx([0, 0], abs=1e-4)
         assert logits.std().item() == pytest.approx(evaluations.SPREAD, rel=1e-3)
 

@@ -155,6 +155,9 @@ class Slurm:
     def cores(self, at_once: int) -> int:
         return self.resources.cpus
 
+    def lanes(self, at_once: int, device: str) -> int:
+        return at_once
+
     @cached_property
     def queue(self) -> Queue:
         return queue_of(self.cluster)

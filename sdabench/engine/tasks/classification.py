@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -21,6 +22,8 @@ from sdabench.evidence.predictions import ClassPredictions
 from sdabench.models.build import create_model
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.registry.schema import Task
+
+PIXELS_AT_ONCE = 4 * 224 * 224  # a CPU's
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class Classification:
     def outputs(self, network: nn.Module, batch: Batch, job: EvaluationJob) -> list[tuple[list[int], float]]:
         """The five best classes, and the probability of the right one."""
         with autocast(batch.images.device, job.precision):
-            logits = network(batch.images).float()
+            parts = torch.split(batch.images, images_at_once(batch.images))
+            logits = torch.cat([network(part) for part in parts]).float()
         if not logits.isfinite().all():
             worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
             raise not_finite(job, job.split.items[batch.indices[worst]].path)
@@ -101,6 +105,18 @@ class Classification:
             top5=np.pad(best, ((0, 0), (0, 5 - best.shape[1])), constant_values=-1),
         )
         return Classified(classes, sha256)
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many of a batch's images a network takes together.
+
+    On a CPU so few that their maps fit into memory which the process already has. Each larger one is asked of
+    the system anew, page by page, which takes up to as long as the network's arithmetic.
+    """
+    if images.device.type != "cpu":
+        return len(images)
+    height, width = images.shape[-2:]
+    return max(1, PIXELS_AT_ONCE // (height * width))
 
 
 def _recipe(job: TrainingJob) -> ClassificationRecipe:

@@ -1,0 +1,104 @@
+"""What is seen of an image: torchvision's levels to the last bit, and its floats."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from sdabench.data import views
+from sdabench.data.description import Preprocessing
+from sdabench.data.images import Batch, Sample
+from sdabench.data.views import Normalisation, centre, levels_of, resized_window
+
+USUAL = Preprocessing()
+SIZES = [
+    (500, 375),
+    (375, 500),
+    (333, 500),
+    (640, 427),
+    (256, 256),
+    (300, 256),
+    (256, 300),
+    (90, 60),
+    (60, 90),
+]
+EXTREME = [(900, 40), (40, 900), (120, 257), (257, 120), (224, 224), (3, 2), (2, 3), (600, 601)]
+
+
+def noise(width, height):
+    levels = np.random.default_rng([width, height]).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(levels)
+
+
+def torchvisions(image, preprocessing):
+    interpolation = transforms.InterpolationMode(preprocessing.interpolation)
+    resized = transforms.Resize(preprocessing.resize, interpolation)(image)
+    return transforms.CenterCrop(preprocessing.crop)(resized)
+
+
+@pytest.mark.parametrize("size", SIZES + EXTREME, ids=str)
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        USUAL,
+        Preprocessing.at(160),
+        Preprocessing(resize=64, crop=55),
+        Preprocessing(resize=32, crop=32),
+        Preprocessing(resize=256, crop=288),
+        Preprocessing(interpolation="bicubic"),
+    ],
+    ids=lambda each: f"{each.resize}-{each.crop}-{each.interpolation}",
+)
+def test_the_centre_is_torchvisions_to_the_last_bit(size, preprocessing):
+    image = noise(*size)
+    assert centre(image, preprocessing).tobytes() == torchvisions(image, preprocessing).tobytes()
+
+
+def test_only_what_the_crop_needs_is_computed():
+    """Else the test above would be one of torchvision with itself."""
+    assert views._rows_are_first()
+    image = noise(500, 375)
+    assert views._centre_by_rows(image, 256, 224).tobytes() == torchvisions(image, USUAL).tobytes()
+
+
+def test_another_pillow_that_resizes_otherwise_makes_no_difference(monkeypatch):
+    monkeypatch.setattr(views, "_centre_by_rows", lambda image, resize, crop: Image.new("RGB", (crop, crop)))
+    views._rows_are_first.cache_clear()
+    try:
+        image = noise(500, 375)
+        assert centre(image, USUAL).tobytes() == torchvisions(image, USUAL).tobytes()
+    finally:
+        views._rows_are_first.cache_clear()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5, 0.4, 0.3), (0.5, 0.6, 0.7))]
+)
+def test_a_batch_becomes_the_floats_of_torchvision_to_the_last_bit(mean, std, layout):
+    ramp = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)  # every level, in each channel
+    images = [Image.fromarray(ramp), noise(16, 16)]
+    usual = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    samples = [Sample(levels_of(each), 7, n, "", Normalisation(mean, std)) for n, each in enumerate(images)]
+    batch = Batch.of(samples, [])
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    for part in (batch, *batch.parts(2)):
+        moved = part.to(torch.device("cpu"), layout)
+        assert moved.images.is_contiguous(memory_format=layout)
+        assert torch.equal(moved.images, torch.stack([usual(images[n]) for n in part.indices]))
+        assert part.images.dtype == torch.uint8, "it can be moved once more, in smaller parts"
+
+
+@pytest.mark.parametrize("window", [(0, 0, 375, 500), (10, 20, 300, 200), (100, 3, 40, 37), (374, 499, 1, 1)])
+def test_a_resized_window_is_pillows_to_one_level(window):
+    """Its weights have 16 bits there, and 22 here: a value between two levels may go to either."""
+    top, left, height, width = window
+    image = Image.linear_gradient("L").resize((500, 375))
+    image = Image.merge("RGB", (image, image.rotate(90), noise(500, 375).getchannel(0)))
+    cut = image.crop((left, top, left + width, top + height))
+    expected = levels_of(cut.resize((224, 224), Image.Resampling.BILINEAR)).int()
+    difference = (resized_window(levels_of(image), window, 224).int() - expected).abs()
+    assert difference.max() <= 1
+    assert difference.float().mean() < 0.1
