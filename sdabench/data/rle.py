@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 AT_ONCE = 300_000  # characters of compressed runs: enough to be quick, and little memory
+MOST_PIECES = 7  # 35 bits: more than any number of pixels
+# A number's last piece, with its sign
+HIGHEST = (np.arange(256) & 31) - 2 * (np.arange(256) & 16)
 
 
 def is_rle(value: Any, height: int, width: int) -> bool:
@@ -28,8 +31,7 @@ def are_rle(values: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[boo
     right = [False] * len(values)
     compressed: list[int] = []
     for place, (value, (height, width)) in enumerate(zip(values, sizes, strict=True)):
-        counts = value.get("counts") if isinstance(value, dict) else None
-        if not isinstance(counts, str | bytes):
+        if not is_compressed(value):
             right[place] = is_rle(value, height, width)
         elif value.get("size") in ([height, width], (height, width)):
             compressed.append(place)
@@ -38,6 +40,11 @@ def are_rle(values: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[boo
         for place, count in zip(block, pixels, strict=True):
             right[place] = count == sizes[place][0] * sizes[place][1]
     return right
+
+
+def is_compressed(value: Any) -> bool:
+    """Whether the runs are written as text, if this is RLE at all."""
+    return isinstance(value, dict) and isinstance(value.get("counts"), str | bytes)
 
 
 def _blocks(places: list[int], lengths: list[int]) -> Iterator[list[int]]:
@@ -70,25 +77,34 @@ def _pixels(texts: Sequence[bytes]) -> NDArray[np.int64]:
     if not there.any():
         return pixels
     ends = np.cumsum(lengths[there])
-    pieces = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) - ord("0")
-    stops = pieces & 32 == 0
-    wrong = np.logical_or.reduceat((pieces < 0) | (pieces > 63), ends - lengths[there]) | ~stops[ends - 1]
+    pieces = np.frombuffer(b"".join(texts), dtype=np.uint8) - np.uint8(ord("0"))  # wraps below '0'
+    stops = pieces < 32
+    wrong = ~stops[ends - 1]
+    wrong[np.searchsorted(ends, np.flatnonzero(pieces > 63), side="right")] = True
     stops[ends - 1] = True
     last = np.flatnonzero(stops)
-    first = np.concatenate([[0], last[:-1] + 1])
-    places = np.minimum(np.arange(len(pieces)) - np.repeat(first, last - first + 1), 7)
-    numbers = np.add.reduceat((pieces & 31) << 5 * places, first)
-    in_pieces = last - first + 1
-    numbers -= np.where(pieces[last] & 16, np.left_shift(1, 5 * np.minimum(in_pieces, 8)), 0)
+    in_pieces = np.diff(last, prepend=-1)
+    numbers = HIGHEST[pieces[last]]
+    for place in range(1, min(in_pieces.max(), MOST_PIECES)):
+        longer = np.flatnonzero(in_pieces > place)
+        numbers[longer] = (numbers[longer] << 5) + (pieces[last[longer] - place] & 31)
     begins = np.concatenate([[0], np.searchsorted(last, ends)[:-1]])
-    of_each = np.diff(begins, append=len(numbers))
-    wrong |= np.maximum.reduceat(in_pieces, begins) > 7  # 35 bits: more than any number of pixels
-    within = np.arange(len(numbers)) - np.repeat(begins, of_each)
-    for chosen in (within % 2 == 1, (within % 2 == 0) & (within > 0)):
-        differences = np.where(chosen, numbers, 0)
-        sums = np.cumsum(differences)
-        before = np.repeat(sums[begins] - differences[begins], of_each)
-        numbers = np.where(chosen, sums - before, numbers)
-    wrong |= np.minimum.reduceat(numbers, begins) < 0
-    pixels[there] = np.where(wrong, -1, np.add.reduceat(numbers, begins))
+    runs = _runs(numbers, begins)
+    impossible = np.flatnonzero((runs < 0) | (in_pieces > MOST_PIECES))
+    wrong[np.searchsorted(begins, impossible, side="right") - 1] = True
+    pixels[there] = np.where(wrong, -1, np.add.reduceat(runs, begins))
     return pixels
+
+
+def _runs(numbers: NDArray[np.int64], begins: NDArray[np.intp]) -> NDArray[np.int64]:
+    """The runs that numbers (N,) stand for, in texts that begin at these of them."""
+    runs = np.empty_like(numbers)
+    ends = np.append(begins[1:], len(numbers))
+    for parity in (0, 1):
+        sums = np.cumsum(numbers[parity::2])
+        # How many numbers of this parity there are before each text, before its second number, before its end
+        before, before_second, before_end = ((at + 1 - parity) // 2 for at in (begins, begins + 1, ends))
+        others = np.concatenate([[0], sums])[before_second]
+        runs[parity::2] = sums - np.repeat(others, before_end - before)
+    runs[begins] = numbers[begins]  # of which no other is a difference
+    return runs

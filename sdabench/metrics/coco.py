@@ -24,7 +24,7 @@ from pydantic import (
 
 from sdabench.data.annotations import AnnotationFile, read_annotations, read_json
 from sdabench.data.coco import has_mask
-from sdabench.data.rle import are_rle
+from sdabench.data.rle import are_rle, is_compressed
 from sdabench.errors import DataError, NothingMeasuredError
 from sdabench.metrics import USUAL_EVALUATOR, Evaluator, IouType
 from sdabench.metrics.evaluators import NEEDED, encoded, matched_by, matched_by_us, precisions_of
@@ -237,25 +237,23 @@ def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], i
 def _entries(
     file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType
 ) -> Sequence[Mapping[str, Any]]:
-    """Results as they are by boxes; by masks without boxes, and with masks as compressed RLE."""
+    """Results as they are; by masks with all of these as compressed RLE."""
     if iou_type == "bbox":
         return results
     sizes = {image["id"]: (image["height"], image["width"]) for image in file.images}
     wanted = [sizes[result["image_id"]] for result in results]
     masks = [result["segmentation"] for result in results]
-    right = are_rle(masks, wanted)
-    entries = []
-    for number, (result, mask, (height, width)) in enumerate(
-        zip(results, masks, wanted, strict=True), start=1
-    ):
-        if not (isinstance(mask, list) or right[number - 1]):
+    for number, fits in enumerate(are_rle(masks, wanted), start=1):
+        if not (fits or isinstance(masks[number - 1], list)):
+            height, width = wanted[number - 1]
             raise DataError(
                 f"result {number}: its mask is no RLE of its image's {height} x {width} pixels "
                 "(height x width)"
             )
-        entry = {key: result[key] for key in ("image_id", "category_id", "score")}
-        entries.append(entry | {"segmentation": encoded(mask, height, width)})
-    return entries
+    return [
+        result if is_compressed(mask) else {**result, "segmentation": encoded(mask, *size)}
+        for result, mask, size in zip(results, masks, wanted, strict=True)
+    ]
 
 
 def _check_masks(file: AnnotationFile, image_ids: list[int]) -> None:

@@ -122,13 +122,12 @@ def _mask_areas(masks: list[Entry]) -> Floats:
 
 def encoded(segmentation: Any, height: int, width: int) -> Entry:
     """Polygons, or RLE of either kind, as compressed RLE."""
-    if segmentation == []:
-        segmentation = {"size": [height, width], "counts": [height * width]}
-    if isinstance(segmentation, list):
-        return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
-    if isinstance(segmentation["counts"], list):
-        return dict(coco_mask.frPyObjects(segmentation, height, width))
-    return dict(segmentation)
+    rle: Entry = {"size": [height, width], "counts": [height * width]} if segmentation == [] else segmentation
+    if isinstance(rle, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(rle, height, width))
+    elif isinstance(rle["counts"], list):
+        rle = coco_mask.frPyObjects(rle, height, width)
+    return rle
 
 
 @dataclass(frozen=True)
