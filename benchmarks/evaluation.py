@@ -6,8 +6,8 @@
 
 The peer does what timm's ``validate.py`` does, with timm's dataset, loader (prefetching, uint8 to the
 device), network and ``accuracy``: on the same folder, with the same weights, batches, workers and threads. On
-CUDA it allows TF32, as ``validate.py`` does, unless ``--exact``; ours does not. That both find the same top-1
-and top-5 is told, and how many images have the same five best classes.
+CUDA it allows TF32, as ``validate.py`` does, unless ``--exact``; ours does not. How many images are right is
+told of both, and how many have the same five best classes; where top-1 or top-5 differ, the exit code is 1.
 
 Then what limits: the loaders alone, up to batches that a network can take, and the networks alone on batches
 that are there. A ratio is the median over the rounds, which take turns; the cores' time is that of all
@@ -139,11 +139,8 @@ def be_timm(root: Path, folder: Path, options: argparse.Namespace) -> None:
             top1.update(hits1.item(), len(images))
             top5.update(hits5.item(), len(images))
             best += logits.topk(5).indices.tolist()
-    result: dict[str, Any] = {
-        "top1_pct": top1.avg,
-        "top5_pct": top5.avg,
-    }
-    result["best"] = dict(zip(loader.dataset.filenames(), best, strict=True))
+    best_of_images = dict(zip(loader.dataset.filenames(), best, strict=True))
+    result = {"top1_pct": top1.avg, "top5_pct": top5.avg, "best": best_of_images}
     (folder / "timm.json").write_text(json.dumps(result))
 
 
@@ -297,6 +294,7 @@ def main() -> None:
     settings |= {"images": len(split.items), "generated": options.data is None}
     settings |= {"threads": torch.get_num_threads(), "agreement": agreed, "bound": bound, "rows": rows}
     write_record(options.output, "evaluation", goal=GOAL, **settings)
+    sys.exit(any(ours != theirs for ours, theirs in agreed["hits"].values()))
 
 
 if __name__ == "__main__":
