@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AT_ONCE = 300_000  # characters of compressed runs: enough to be quick, and little memory
-MOST_PIECES = 7  # 35 bits: more than any number of pixels
-# A number's last piece, with its sign
-HIGHEST = (np.arange(256) & 31) - 2 * (np.arange(256) & 16)
+MOST_PIECES = 6  # 30 bits with the sign: more than any number of pixels
 
 
 def is_rle(value: Any, height: int, width: int) -> bool:
@@ -84,7 +82,8 @@ def _pixels(texts: Sequence[bytes]) -> NDArray[np.int64]:
     stops[ends - 1] = True
     last = np.flatnonzero(stops)
     in_pieces = np.diff(last, prepend=-1)
-    numbers = HIGHEST[pieces[last]]
+    signed = (pieces[last] << 3).view(np.int8) >> 3
+    numbers = signed.astype(np.int32)
     for place in range(1, min(in_pieces.max(), MOST_PIECES)):
         longer = np.flatnonzero(in_pieces > place)
         numbers[longer] = (numbers[longer] << 5) + (pieces[last[longer] - place] & 31)
@@ -96,12 +95,12 @@ def _pixels(texts: Sequence[bytes]) -> NDArray[np.int64]:
     return pixels
 
 
-def _runs(numbers: NDArray[np.int64], begins: NDArray[np.intp]) -> NDArray[np.int64]:
+def _runs(numbers: NDArray[np.int32], begins: NDArray[np.intp]) -> NDArray[np.int64]:
     """The runs that numbers (N,) stand for, in texts that begin at these of them."""
-    runs = np.empty_like(numbers)
+    runs = np.empty(len(numbers), dtype=np.int64)
     ends = np.append(begins[1:], len(numbers))
     for parity in (0, 1):
-        sums = np.cumsum(numbers[parity::2])
+        sums = np.cumsum(numbers[parity::2], dtype=np.int64)
         # How many numbers of this parity there are before each text, before its second number, before its end
         before, before_second, before_end = ((at + 1 - parity) // 2 for at in (begins, begins + 1, ends))
         others = np.concatenate([[0], sums])[before_second]

@@ -135,6 +135,7 @@ class CocoEvaluation:
     evaluator: Evaluator
     matched: Any
 
+    @garbage_can_wait()
     def score(self) -> CocoScore:
         """COCO's AP: at IoU 0.50:0.95, 101 recall points and 100 detections an image.
 
