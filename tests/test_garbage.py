@@ -2,23 +2,23 @@ import gc
 
 import pytest
 
-from sdabench.garbage import garbage_can_wait
+from sdabench.garbage import without_garbage_collection
 
 
-@garbage_can_wait()
+@without_garbage_collection()
 def fails():
-    with garbage_can_wait():
+    with without_garbage_collection():
         assert not gc.isenabled()
     assert not gc.isenabled()
     raise ValueError("stop")
 
 
-@pytest.mark.parametrize("searching", [True, False])
-def test_it_is_put_off_and_then_as_it_was_before(searching):
-    (gc.enable if searching else gc.disable)()
+@pytest.mark.parametrize("enabled", [True, False])
+def test_it_is_put_off_and_then_as_it_was_before(enabled):
+    (gc.enable if enabled else gc.disable)()
     try:
         with pytest.raises(ValueError, match="stop"):
             fails()
-        assert gc.isenabled() is searching
+        assert gc.isenabled() is enabled
     finally:
         gc.enable()

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from sdabench.data.rle import is_rle
 from sdabench.errors import DataError
 from sdabench.files import read_unpacked
-from sdabench.garbage import garbage_can_wait
+from sdabench.garbage import without_garbage_collection
 
 Entry = dict[str, Any]
 Kinds = tuple[type, ...]
@@ -47,7 +47,7 @@ class AnnotationFile:
     annotations: list[Entry]
 
 
-@garbage_can_wait()
+@without_garbage_collection()
 def read_json(path: Path, what: str) -> tuple[Any, bytes]:
     """What a JSON file holds, compressed by gzip or not, and its bytes without that.
 
@@ -62,7 +62,7 @@ def read_json(path: Path, what: str) -> tuple[Any, bytes]:
         raise DataError(f"{path} is no JSON ({error}); restore it, or make it anew") from None
 
 
-@garbage_can_wait()
+@without_garbage_collection()
 def read_annotations(path: Path) -> AnnotationFile:
     """Reads a file of COCO's instance annotations.
 

@@ -26,7 +26,7 @@ from sdabench.data.annotations import AnnotationFile, read_annotations, read_jso
 from sdabench.data.coco import has_mask
 from sdabench.data.rle import are_rle, is_compressed
 from sdabench.errors import DataError, NothingMeasuredError
-from sdabench.garbage import garbage_can_wait
+from sdabench.garbage import without_garbage_collection
 from sdabench.metrics import USUAL_EVALUATOR, Evaluator, IouType
 from sdabench.metrics.evaluators import NEEDED, encoded, matched_by, matched_by_us, precisions_of
 
@@ -98,7 +98,7 @@ class CocoScore:
     classes: list[ClassScore]
 
 
-@garbage_can_wait()
+@without_garbage_collection()
 def read_results(path: Path) -> list[dict[str, Any]]:
     """A results file: a JSON list of entries with image_id, category_id, score, and bbox or segmentation.
 
@@ -135,7 +135,7 @@ class CocoEvaluation:
     evaluator: Evaluator
     matched: Any
 
-    @garbage_can_wait()
+    @without_garbage_collection()
     def score(self) -> CocoScore:
         """COCO's AP: at IoU 0.50:0.95, 101 recall points and 100 detections an image.
 
@@ -172,7 +172,7 @@ def score(
     return evaluate(annotations, results, iou_type, image_ids, evaluator).score()
 
 
-@garbage_can_wait()
+@without_garbage_collection()
 def evaluate(
     annotations: Path | AnnotationFile,
     results: Sequence[Mapping[str, Any]],
