@@ -39,6 +39,7 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import class_indices, read_imagenet
 from sdabench.data.images import Batch, EvaluationImages
 from sdabench.engine.arithmetic import autocast, settled_arithmetic
+from sdabench.engine.speed import synchronise
 from sdabench.engine.tasks import load
 from sdabench.engine.tasks.classification import images_at_once
 from sdabench.evidence.predictions import ClassPredictions
@@ -174,12 +175,12 @@ def loaders(split: ImageSplit, folder: Path, options: argparse.Namespace) -> dic
             for batch in batches:
                 assert isinstance(batch, Batch)
                 batch.to(device, layout_of(options))
-        settle(device)
+        synchronise(device)
 
     def timms() -> None:
         for images, _ in timms_loader(split.root, folder, options):
             images.contiguous(memory_format=layout_of(options))
-        settle(device)
+        synchronise(device)
 
     return costs_in_turns({"timm's": timms, "ours": ours}, len(split.items), options.rounds)
 
@@ -201,7 +202,7 @@ def networks(folder: Path, options: argparse.Namespace) -> dict[str, list[Cost]]
                 logits = torch.cat([network(part) for part in torch.split(inputs, at_once)])
         finally:
             torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before, False
-        settle(device)
+        synchronise(device)
         return logits
 
     theirs = timms_network(folder, options)
@@ -211,11 +212,6 @@ def networks(folder: Path, options: argparse.Namespace) -> dict[str, list[Cost]]
     }
     with settled_arithmetic(device):
         return costs_in_turns(works, options.batch_size, options.rounds)
-
-
-def settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def agreement(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from sdabench.data import images as our_images
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.images import Batch, TrainingImages, TrainingOrder, decode, seeded
+from sdabench.engine.speed import synchronise
 from sdabench.engine.tasks import load
 from sdabench.errors import DataError
 from sdabench.models.inputs import MEAN, STD
@@ -68,7 +69,7 @@ def torchvisions(root: Path, options: argparse.Namespace) -> None:
     )
     for images, labels in loader:
         images.to(options.device, non_blocking=True), labels.to(options.device, non_blocking=True)
-    settle(options)
+    synchronise(torch.device(options.device))
 
 
 def ours(split: ImageSplit, augmentation: Augmentation, options: argparse.Namespace) -> None:
@@ -79,12 +80,7 @@ def ours(split: ImageSplit, augmentation: Augmentation, options: argparse.Namesp
             assert isinstance(batch, Batch)
             if pin:
                 batch.to(torch.device(options.device), torch.contiguous_format)
-    settle(options)
-
-
-def settle(options: argparse.Namespace) -> None:
-    if options.device != "cpu":
-        torch.cuda.synchronize()
+    synchronise(torch.device(options.device))
 
 
 def without_torchvisions_decoder(work: Callable[[], None]) -> None:

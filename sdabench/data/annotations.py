@@ -47,7 +47,6 @@ class AnnotationFile:
     annotations: list[Entry]
 
 
-@without_garbage_collection()
 def read_json(path: Path, what: str) -> tuple[Any, bytes]:
     """What a JSON file holds, compressed by gzip or not, and its bytes without that.
 

@@ -15,6 +15,7 @@ from sdabench.engine.evaluate import prepare_network
 from sdabench.engine.jobs import Job, TrainingJob, cores
 from sdabench.engine.launchers import own_environment
 from sdabench.engine.predict import predict
+from sdabench.engine.speed import synchronise
 from sdabench.engine.suite import Suite
 from sdabench.engine.trainer import Trainer, load_training_batches
 from sdabench.errors import DataError
@@ -151,8 +152,7 @@ def _measure(job: Job, device_name: str, threads: int | None) -> _Rates:
         for _ in range(3):
             begun = time.perf_counter()
             work()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronise(device)
             times.append(time.perf_counter() - begun)
         return min(times) / images
 

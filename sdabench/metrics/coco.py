@@ -135,7 +135,6 @@ class CocoEvaluation:
     evaluator: Evaluator
     matched: Any
 
-    @without_garbage_collection()
     def score(self) -> CocoScore:
         """COCO's AP: at IoU 0.50:0.95, 101 recall points and 100 detections an image.
 

@@ -124,8 +124,7 @@ def encoded(segmentation: Any, height: int, width: int) -> Entry:
     """Polygons, or RLE of either kind, as compressed RLE."""
     rle: Entry = {"size": [height, width], "counts": [height * width]} if segmentation == [] else segmentation
     if isinstance(rle, list):
-        parts = coco_mask.frPyObjects(rle, height, width)
-        rle = coco_mask.merge(parts) if len(parts) > 1 else parts[0]
+        rle = coco_mask.merge(coco_mask.frPyObjects(rle, height, width))
     elif isinstance(rle["counts"], list):
         rle = coco_mask.frPyObjects(rle, height, width)
     return rle
