@@ -33,8 +33,8 @@ from pycocotools.cocoeval import COCOeval
 from timing import output_option, write_record
 
 from sdabench.data.annotations import read_annotations
-from sdabench.metrics import Evaluator, IouType
-from sdabench.metrics.coco import METRICS, evaluate, read_results
+from sdabench.scoring import Evaluator, IouType
+from sdabench.scoring.coco import METRICS, evaluate, read_results
 
 FLOOR = 10.0
 KINDS: tuple[Evaluator, ...] = ("pycocotools", "vectorised")

@@ -28,9 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdabench.engine.arithmetic import autocast, settled_arithmetic
-from sdabench.engine.memory import MemoryRise
-from sdabench.engine.speed import (
+from sdabench.models.build import create_model
+from sdabench.models.depth_attention import DepthAttention, DepthAttentionStage
+from sdabench.records.environment import environment, git_revision
+from sdabench.registry import load_registry
+from sdabench.registry.recipes import Precision
+from sdabench.report.render import print_terminal
+from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.tools.bench.timing import (
     STEPS,
     Mode,
     Step,
@@ -40,13 +45,8 @@ from sdabench.engine.speed import (
     load_once,
     synchronise,
 )
-from sdabench.evidence.environment import environment, git_revision
-from sdabench.models.build import create_model
-from sdabench.models.depth_attention import DepthAttention, DepthAttentionStage
-from sdabench.registry import load_registry
-from sdabench.registry.recipes import Precision
-from sdabench.report.render import print_terminal
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.training.memory import MemoryRise
+from sdabench.training.precision import autocast, strict_fp32
 
 WARMUP = 3
 
@@ -440,7 +440,7 @@ def main() -> None:
         VARIANTS[name] for name in options.variants or (VARIANTS if cuda else ["fp32", "fp32-channels-last"])
     ]
     networks, stages, details = [], [], []
-    with settled_arithmetic(device), compiling_many():
+    with strict_fp32(device), compiling_many():
         torch.backends.cudnn.benchmark = cuda
         settings = environment(device)
         load_once(device, options.modes)

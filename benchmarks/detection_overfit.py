@@ -15,10 +15,10 @@ from pathlib import Path
 
 from sdabench.data.coco import CocoImage, CocoSplit, read_coco
 from sdabench.data.source import DataSource
-from sdabench.engine.evaluate import evaluate_training
-from sdabench.engine.jobs import Machine, TrainingJob
-from sdabench.engine.train import train
 from sdabench.registry.recipes import DetectionRecipe
+from sdabench.training.evaluation import evaluate_training
+from sdabench.training.jobs import Machine, TrainingJob
+from sdabench.training.loop import train
 
 WANTED_PCT = 50.0
 

@@ -38,13 +38,13 @@ from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import class_indices, read_imagenet
 from sdabench.data.images import Batch, EvaluationImages
-from sdabench.engine.arithmetic import autocast, settled_arithmetic
-from sdabench.engine.speed import synchronise
-from sdabench.engine.tasks import load
-from sdabench.engine.tasks.classification import images_at_once
-from sdabench.evidence.predictions import ClassPredictions
 from sdabench.models.build import create_model
 from sdabench.models.inputs import MEAN, STD
+from sdabench.records.class_predictions import ClassPredictions
+from sdabench.tools.bench.timing import synchronise
+from sdabench.training.precision import autocast, strict_fp32
+from sdabench.training.tasks import load
+from sdabench.training.tasks.classification import images_at_once
 
 GOAL = 1.2
 FITTED = 500  # images at most
@@ -210,7 +210,7 @@ def networks(folder: Path, options: argparse.Namespace) -> dict[str, list[Cost]]
         "timm's": lambda: step(theirs, options.exact, options.batch_size),
         "ours": lambda: step(ours, True, images_at_once(inputs)),
     }
-    with settled_arithmetic(device):
+    with strict_fp32(device):
         return costs_in_turns(works, options.batch_size, options.rounds)
 
 

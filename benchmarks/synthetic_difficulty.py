@@ -19,8 +19,8 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.images import decode
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError
-from sdabench.evidence.records import Record, read_lines
-from sdabench.evidence.statistics import standard_error_pct
+from sdabench.records.record import Record, read_lines
+from sdabench.scoring.intervals import standard_error_pct
 
 SIDES = (16, 32, 64)
 DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sdabench.evidence.environment import git_revision
+from sdabench.records.environment import git_revision
 
 Command = tuple[Sequence[str], Mapping[str, str]]  # arguments, environment
 

@@ -30,11 +30,11 @@ from sdabench.data import images as our_images
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.images import Batch, TrainingImages, TrainingOrder, decode, seeded
-from sdabench.engine.speed import synchronise
-from sdabench.engine.tasks import load
 from sdabench.errors import DataError
 from sdabench.models.inputs import MEAN, STD
 from sdabench.registry.recipes import Augmentation
+from sdabench.tools.bench.timing import synchronise
+from sdabench.training.tasks import load
 
 GOAL = 1.4
 

@@ -35,7 +35,7 @@ class OutputError(SdabenchError):
     """A file that cannot be written; the next network would meet the same."""
 
 
-class ToldByFirstError(SdabenchError):
+class ReportedByRankZeroError(SdabenchError):
     """An error of a job of several processes, whose first one tells it."""
 
 

@@ -17,7 +17,7 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_first_process() -> bool:
+def is_main_process() -> bool:
     """Whether this is the one that speaks, and writes, for all that torchrun has started."""
     return os.environ.get("RANK", "0") == "0"
 

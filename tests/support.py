@@ -22,10 +22,10 @@ from sdabench import complexity
 from sdabench.cli import main
 from sdabench.complexity import Count
 from sdabench.data.imagenet import class_indices
-from sdabench.engine.distribution import joined
-from sdabench.engine.signals import SIGNALS, handle_signals
 from sdabench.errors import ExitCode, SdabenchError
 from sdabench.models import list_models
+from sdabench.training.distributed import joined
+from sdabench.training.signals import SIGNALS, handle_signals
 
 FACTS = Path(__file__).parent / "facts"
 DETECTORS = list_models("*_rcnn_*")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sdabench import __version__
-from sdabench.evidence.records import Record, read_lines
+from sdabench.records.record import Record, read_lines
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.render import to_markdown

@@ -27,7 +27,7 @@ sys.addaudithook(lambda event, arguments: went_on.append(event) if event in EVEN
 # The command, in which the evaluation itself wants something of another machine.
 EVALUATION = """
 import sys, urllib.request
-import sdabench.engine.evaluate as engine
+import sdabench.training.evaluation as engine
 engine.evaluate = lambda *arguments, **options: urllib.request.urlopen("http://192.0.2.1/weights.pth", timeout=1)
 from sdabench.cli import main
 sys.argv = ["sdabench", *sys.argv[1:]]

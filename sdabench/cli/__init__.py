@@ -9,9 +9,9 @@ from typing import IO, Any, NoReturn
 import click
 
 from sdabench import __version__
-from sdabench.engine.signals import handle_signals, ignore_signals, was_interrupted
-from sdabench.errors import ExitCode, SdabenchError, ToldByFirstError
-from sdabench.processes import STARTED_BY, is_first_process, launched_processes
+from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
+from sdabench.processes import STARTED_BY, is_main_process, launched_processes
+from sdabench.training.signals import handle_signals, ignore_signals, was_interrupted
 
 COMMANDS = {
     "list": "The networks, and the tables they stand in.",
@@ -31,6 +31,7 @@ COMMANDS = {
     "bench": "Time networks side by side: throughput, latency, memory.",
     "cite": "BibTeX of a network's papers.",
 }
+TOOLS = ("bench", "check", "doctor")  # commands with a folder of their own
 
 
 class StoppedBySignalError(click.ClickException):
@@ -42,7 +43,7 @@ class StoppedBySignalError(click.ClickException):
         super().__init__(message)
 
     def show(self, file: IO[Any] | None = None) -> None:
-        if STARTED_BY not in os.environ and is_first_process():
+        if STARTED_BY not in os.environ and is_main_process():
             click.echo(f"Stopped by a signal. {self.message}".rstrip(), err=True)
 
 
@@ -55,7 +56,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = import_module(f"sdabench.cli.{name}").command
+        tool = f"tools.{name}.command" if name in TOOLS else f"cli.{name}"
+        command = import_module(f"sdabench.{tool}").command
         assert isinstance(command, click.Command)
         return command
 
@@ -116,7 +118,7 @@ def main() -> NoReturn:
         error.show()
         status = error.exit_code
     except SdabenchError as error:
-        if not isinstance(error, ToldByFirstError):
+        if not isinstance(error, ReportedByRankZeroError):
             click.echo(f"{_which_process()}Error: {error}", err=True)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -139,7 +141,7 @@ def main() -> NoReturn:
 
 
 def _which_process() -> str:
-    return "" if is_first_process() else f"[process {int(os.environ['RANK']) + 1}] "
+    return "" if is_main_process() else f"[process {int(os.environ['RANK']) + 1}] "
 
 
 def _abandon_stdout() -> None:

@@ -28,8 +28,8 @@ def command(recount: bool, as_json: bool) -> None:
     and the versions of what counts are the same since. A claim holds as the table means it, holds under
     another convention, differs for a reason that is shown with its evidence, or differs.
     """
-    from sdabench.evidence.compare import audit
-    from sdabench.evidence.counts import fresh_counts
+    from sdabench.claims.comparison import audit
+    from sdabench.records.counts import fresh_counts
 
     registry = load_registry()
     models = registry.suite("all")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdabench.cli.machine import choose_device, gpus_of_each
-from sdabench.diagnosis.limits import cpu_limit, memory
-from sdabench.engine.jobs import cores
 from sdabench.errors import UsageError
+from sdabench.resources import cpu_limit, memory
+from sdabench.training.jobs import cores
 
 if TYPE_CHECKING:
-    from sdabench.engine.launchers import Launcher
+    from sdabench.runs.launchers import Launcher
 
 LAUNCHERS = ("local", "slurm")
 CLUSTER_OF_TESTS = "SDABENCH_SLURM_CLUSTER"  # local: submitit's processes on this machine
@@ -122,7 +122,7 @@ def place_from(output: Path, at_once: int | None, options: dict[str, Any]) -> Pl
         if value not in (None, ()):
             option = {"minutes": "time", "slurm_options": "slurm-option"}.get(name, name).replace("_", "-")
             raise UsageError(f"--{option} is for --launcher slurm; leave it out, or say that")
-    from sdabench.engine.launchers import Local
+    from sdabench.runs.launchers import Local
 
     nproc = options["nproc"]
     device = choose_device(options["device"], nproc)
@@ -160,7 +160,7 @@ def _on_slurm(
     nproc = gpus or nproc
     cpus = cpus or (8 * gpus or nproc)
 
-    from sdabench.engine.slurm import Resources, Slurm
+    from sdabench.runs.slurm import Resources, Slurm
 
     said = {name: value for name, value in given.items() if value is not None}
     resources = Resources(gpus=gpus, cpus=cpus, processes=nproc, options=dict(slurm_options), **said)

@@ -19,8 +19,8 @@ from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
-    from sdabench.evidence.paired import Comparison
-    from sdabench.evidence.stored import StoredRecord
+    from sdabench.claims.paired import Comparison
+    from sdabench.records.stored import StoredRecord
 
 EPILOG = """\b
 Examples:
@@ -89,8 +89,8 @@ def command(
         raise UsageError("which two records? name two runs' folders, or --claims; see 'sdabench compare -h'")
     if patterns or folders:
         raise UsageError("--models and --records are for --claims; name a network as FOLDER:NETWORK")
-    from sdabench.evidence.paired import compare_records
-    from sdabench.metrics.bootstrap import RESAMPLES
+    from sdabench.claims.paired import compare_records
+    from sdabench.scoring.bootstrap import RESAMPLES
 
     first = _records_of(a)
     second = _records_of(b)
@@ -121,7 +121,7 @@ def command(
 
 def _records_of(text: str) -> "dict[str, StoredRecord]":
     """The last record of one network for each of its tasks, of FOLDER or FOLDER:NETWORK."""
-    from sdabench.evidence.stored import stored_in
+    from sdabench.records.stored import stored_in
 
     place, colon, model = text.rpartition(":")
     if not colon or Path(text).exists():
@@ -139,8 +139,8 @@ def _records_of(text: str) -> "dict[str, StoredRecord]":
 
 
 def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:
-    from sdabench.evidence.claims import implied_claims, judge_claims
-    from sdabench.evidence.stored import shipped, stored_in
+    from sdabench.claims.implied import implied_claims, judge_claims
+    from sdabench.records.stored import shipped, stored_in
 
     registry = load_registry()
     implied = implied_claims(registry)

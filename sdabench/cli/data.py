@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from sdabench.cli.options import progress
-from sdabench.cli.verify import command as verify
+from sdabench.tools.verify.command import command as verify
 
 EPILOG = """\b
 Examples:

@@ -12,15 +12,15 @@ from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_diffe
 from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
 from sdabench.data.coco import CocoSplit
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import EvaluationJob
 from sdabench.errors import UsageError
-from sdabench.metrics import IOU_TYPES
 from sdabench.registry import load_registry
+from sdabench.scoring import IOU_TYPES
+from sdabench.training.jobs import EvaluationJob
 from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
-    from sdabench.evidence.records import Record
-    from sdabench.metrics.coco import CocoScore
+    from sdabench.records.record import Record
+    from sdabench.scoring.coco import CocoScore
 
 EPILOG = """\b
 Examples:
@@ -83,8 +83,8 @@ def command(
     job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
     tell_difference(weights, job.preprocessing)
 
-    from sdabench.engine.evaluate import evaluate
-    from sdabench.evidence.records import RECORDS
+    from sdabench.records.record import RECORDS
+    from sdabench.training.evaluation import evaluate
 
     def work() -> "list[Record]":
         if found is not None:
@@ -116,7 +116,7 @@ def command(
 
 def _scores(job: EvaluationJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
     """The predictions scored again, category by category, for each task of a detector."""
-    from sdabench.metrics.coco import read_results, score
+    from sdabench.scoring.coco import read_results, score
 
     assert isinstance(job.split, CocoSplit)
     ids = [item.id for item in job.split.items]

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.engine.jobs import Job, Machine, cores
-from sdabench.engine.signals import stop_requests
-from sdabench.engine.torchrun import run_processes
 from sdabench.errors import ExitCode, UsageError
-from sdabench.metrics import EVALUATORS, USUAL_EVALUATOR, Evaluator
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
+from sdabench.runs.torchrun import run_processes
+from sdabench.scoring import EVALUATORS, USUAL_EVALUATOR, Evaluator
+from sdabench.training.jobs import Job, Machine, cores
+from sdabench.training.signals import stop_requests
 
 if TYPE_CHECKING:
-    from sdabench.evidence.records import Record
+    from sdabench.records.record import Record
 
 offline_option = click.option(
     "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
@@ -162,8 +162,8 @@ def done_together(job: Job, output: Path, work: "Callable[[], list[Record]]") ->
         StoppedBySignalError: with words on how to go on.
         click.exceptions.Exit: processes of their own have done it; with their exit code.
     """
-    from sdabench.engine.distribution import joined
-    from sdabench.engine.recording import recorded
+    from sdabench.runs.recording import recorded
+    from sdabench.training.distributed import joined
 
     with continued_by_the_same_command(output):
         if job.machine.processes > launched_processes():

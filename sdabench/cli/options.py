@@ -11,12 +11,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdabench.errors import UsageError
-from sdabench.processes import is_first_process
+from sdabench.processes import is_main_process
 from sdabench.registry import SUITE_NAMES, SUITES
 from sdabench.report.table import Sheet
 
 if TYPE_CHECKING:
-    from sdabench.evidence.records import Record
+    from sdabench.records.record import Record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,7 +54,7 @@ def records_option(words: str) -> Callable[[F], F]:
 
 def read_records(folders: Iterable[Path]) -> "list[Record]":
     """The records in some runs' folders, or in the files themselves."""
-    from sdabench.evidence.records import Record, read_lines
+    from sdabench.records.record import Record, read_lines
 
     records = []
     for folder in folders:
@@ -117,7 +117,7 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
     It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
     ``bytes`` are shown as megabytes; their ``total`` may be unknown.
     """
-    if not sys.stderr.isatty() or not is_first_process():
+    if not sys.stderr.isatty() or not is_main_process():
         yield Advance()
         return
     from rich.console import Console

@@ -8,13 +8,13 @@ import click
 
 from sdabench.cli.options import echo_json, echo_records, json_option, show
 from sdabench.errors import NothingMeasuredError, UsageError
-from sdabench.metrics import EVALUATORS, IOU_TYPES, PACKAGES, USUAL_EVALUATOR, Evaluator, IouType
+from sdabench.scoring import EVALUATORS, IOU_TYPES, PACKAGES, USUAL_EVALUATOR, Evaluator, IouType
 
 if TYPE_CHECKING:
     from sdabench.data.annotations import AnnotationFile
-    from sdabench.evidence.predictions import ClassPredictions
-    from sdabench.evidence.records import Record
-    from sdabench.metrics.coco import CocoScore
+    from sdabench.records.class_predictions import ClassPredictions
+    from sdabench.records.record import Record
+    from sdabench.scoring.coco import CocoScore
 
 EPILOG = """\b
 Examples:
@@ -84,8 +84,8 @@ def command(
         _rescore_classes(results, as_json)
         return
     from sdabench.data.annotations import read_annotations
-    from sdabench.metrics.bootstrap import standard_errors
-    from sdabench.metrics.coco import evaluate, read_results
+    from sdabench.scoring.bootstrap import standard_errors
+    from sdabench.scoring.coco import evaluate, read_results
 
     started = time.monotonic()
     file = read_annotations(annotations)
@@ -108,7 +108,7 @@ def command(
 
 def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
     """Each record of a run whose predictions were kept."""
-    from sdabench.evidence.stored import rescored, stored_in
+    from sdabench.records.stored import rescored, stored_in
     from sdabench.report.accuracy import describe_metrics
 
     every = stored_in(folder)
@@ -126,8 +126,8 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
 
 
 def _rescore_classes(path: Path, as_json: bool) -> None:
-    from sdabench.evidence.predictions import ClassPredictions
     from sdabench.files import read_unpacked
+    from sdabench.records.class_predictions import ClassPredictions
     from sdabench.report.accuracy import describe_metrics
 
     if read_unpacked(path, "predictions")[:1] in (b"[", b"{"):
@@ -152,8 +152,8 @@ def _record(
 
     from sdabench import __version__
     from sdabench.data.coco import describe_annotations
-    from sdabench.evidence.records import Record, Weights
     from sdabench.hashing import sha256_of_file
+    from sdabench.records.record import Record, Weights
 
     return Record(
         model=results.stem,
@@ -175,8 +175,8 @@ def _record(
 def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
     from sdabench import __version__
     from sdabench.data.description import DatasetInfo
-    from sdabench.evidence.records import Record, Weights
     from sdabench.hashing import sha256_of_file, sha256_of_lines
+    from sdabench.records.record import Record, Weights
 
     if not predictions.paths:
         raise NothingMeasuredError(f"nothing was measured: no image in {path}")

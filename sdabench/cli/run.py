@@ -17,7 +17,7 @@ from sdabench.cli.machine import (
 )
 from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
 from sdabench.cli.sources import SEVERAL_HELP, tell_difference, weights_of_each
-from sdabench.cli.watch import watched
+from sdabench.cli.suite_progress import watched
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
@@ -29,16 +29,16 @@ from sdabench.cli.work import (
     with_options,
 )
 from sdabench.data.source import NOT_FOR, DataSource
-from sdabench.engine.jobs import Job, TrainingJob
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
-from sdabench.evidence.records import Record
+from sdabench.records.record import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
 from sdabench.registry.schema import DataTask
 from sdabench.report.table import Sheet
+from sdabench.training.jobs import Job, TrainingJob
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
-    from sdabench.engine.suite import Suite
+    from sdabench.runs.suite import Suite
 
 FOLDERS = {"segmentation": "detection"}  # of suites whose trainings are another's
 EPILOG = """\b
@@ -141,12 +141,12 @@ def command(
         if of_task:
             jobs += _jobs(of_task, task, at_once=place.sharing, **options)
 
-    from sdabench.engine.suite import Suite
+    from sdabench.runs.suite import Suite
 
     job = Suite(jobs, output, keep_checkpoints, place.at_once or len(jobs), place.launcher)
     if dry_run:
-        from sdabench.cli.plan import plan_sheet
-        from sdabench.engine.estimate import estimate
+        from sdabench.report.plan import plan_sheet
+        from sdabench.runs.estimate import estimate
 
         plan = estimate(job)
         echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form=form)

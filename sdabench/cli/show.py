@@ -20,8 +20,8 @@ Examples:
 @json_option
 def command(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """One page on a network: lineage, where depth attention sits, claims and verdicts, records, sources."""
-    from sdabench.evidence.profile import profile
-    from sdabench.evidence.records import stored_records
+    from sdabench.claims.profile import profile
+    from sdabench.records.record import stored_records
     from sdabench.registry import load_registry
 
     page = profile(load_registry(), name, [*stored_records(), *read_records(folders)])

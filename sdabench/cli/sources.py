@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from sdabench.cli.options import progress
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
-from sdabench.processes import STARTED_BY, is_first_process
+from sdabench.processes import STARTED_BY, is_main_process
 from sdabench.registry import unknown
 from sdabench.weights.fetch.cache import Fetching
 from sdabench.weights.local import LocalWeights
@@ -27,7 +27,7 @@ from sdabench.weights.source import (
 )
 
 if TYPE_CHECKING:
-    from sdabench.engine.runs import TrainingRun
+    from sdabench.training.run_folder import TrainingRun
 
 SOURCE_HELP = "A file, the folder of a training, torchvision:NAME, timm:NAME or URL#sha256=DIGEST."
 SEVERAL_HELP = "a folder of NAME.safetensors, .pth or .pt, or of trainings; or NAME=SOURCE, several times."
@@ -75,7 +75,7 @@ def fetched(source: WeightsSource, model: str) -> Fetched:
     """The file of a source; if that is the folder of a training of ours of ``model``, also what that was."""
     path = Path(source.name)
     if source.kind == "file" and path.is_dir():
-        from sdabench.engine.runs import find_run, read_run
+        from sdabench.training.run_folder import find_run, read_run
 
         folder = find_run(path, model)
         run = read_run(folder)
@@ -154,7 +154,7 @@ def _of_one(model: str, named: Mapping[str, WeightsSource], folder: Path | None,
 
 
 def _has_training(folder: Path, model: str) -> bool:
-    from sdabench.engine.runs import TRAININGS
+    from sdabench.training.run_folder import TRAININGS
 
     return (folder / "run.json").is_file() or any((folder / TRAININGS).glob(f"{model}-*/run.json"))
 
@@ -167,5 +167,5 @@ def _named(text: str, option: str) -> tuple[str, WeightsSource]:
 
 
 def _say(line: str) -> None:
-    if is_first_process():
+    if is_main_process():
         click.echo(line, err=True)

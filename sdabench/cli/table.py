@@ -67,7 +67,7 @@ def command(
     Sizes and costs come from the counts that are shipped (a test recomputes them); networks that have
     none are counted. Accuracies and AP come from records of trained weights on the whole real dataset.
     """
-    from sdabench.evidence.compare import compare
+    from sdabench.claims.comparison import compare
 
     if standalone and form != "latex":
         raise UsageError("--standalone is for --format latex")
@@ -106,7 +106,7 @@ def _tables(name: str, others: tuple[str, ...]) -> list[Table]:
 
 
 def _counts(models: list[str], recount: bool) -> "dict[str, Count]":
-    from sdabench.evidence.counts import fresh_counts, stored_counts
+    from sdabench.records.counts import fresh_counts, stored_counts
 
     counts = {} if recount else stored_counts()
     uncounted = [model for model in dict.fromkeys(models) if model not in counts]

@@ -20,7 +20,7 @@ from sdabench.registry import load_registry
 from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
-    from sdabench.evidence.records import Record
+    from sdabench.records.record import Record
 
 EPILOG = """\b
 Examples:
@@ -73,15 +73,15 @@ def command(
     backbone = fetched(said, model.backbone) if said and model.backbone else None
     source = located(data, model.task)
 
-    from sdabench.engine.jobs import TrainingJob
+    from sdabench.training.jobs import TrainingJob
 
     begin = backbone and backbone.weights
     job = TrainingJob.of(name, source, recipe, seed=seed, skip_broken=skip_broken, backbone=begin)
     job = job.on(machine_from(job.images, **machine))
 
-    from sdabench.engine.evaluate import evaluate_training
-    from sdabench.engine.train import train
-    from sdabench.evidence.records import RECORDS
+    from sdabench.records.record import RECORDS
+    from sdabench.training.evaluation import evaluate_training
+    from sdabench.training.loop import train
 
     def work() -> "list[Record]":
         if backbone is not None:
@@ -97,8 +97,8 @@ def command(
     if as_json:
         echo_records(records)
     else:
-        from sdabench.engine.runs import TRAININGS
         from sdabench.report.accuracy import describe_metrics, describe_training
+        from sdabench.training.run_folder import TRAININGS
 
         click.echo(describe_training(records[0]))
         for record in records:

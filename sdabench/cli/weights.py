@@ -52,7 +52,7 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
     With --model it says whether that one fits, and lists every tensor that is missing, unexpected or of
     another shape (exit 4).
     """
-    from sdabench.evidence.counts import stored_counts
+    from sdabench.records.counts import stored_counts
     from sdabench.report.weights import print_account, print_inspection
     from sdabench.weights.identify import candidates, fit
     from sdabench.weights.inspection import inspect

@@ -11,11 +11,11 @@ from sdabench.cli.options import progress
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
-from sdabench.engine.jobs import EVALUATION_BATCH, EvaluationJob, preprocessing_at
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
+from sdabench.training.jobs import EVALUATION_BATCH, EvaluationJob, preprocessing_at
 from sdabench.weights.local import LocalWeights
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -19,7 +19,7 @@ Level = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
-class About:
+class AffectedFile:
     """A file, or a class folder, and what is to be said of it."""
 
     path: str
@@ -27,7 +27,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Remark:
+class Issue:
     """Something that was noticed: ``kind`` is for programs, ``words`` are for people.
 
     ``about`` has everything that it concerns. An error means that the data are not what they claim.
@@ -36,7 +36,7 @@ class Remark:
     level: Level
     kind: str
     words: str
-    about: tuple[About, ...] = ()
+    about: tuple[AffectedFile, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,7 +47,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def deviations(split: Split, level: Level = "note") -> tuple[Remark, ...]:
+def deviations(split: Split, level: Level = "note") -> tuple[Issue, ...]:
     """What is not as in the official split. ImageNet's classes are not checked against the images.
 
     Args:
@@ -59,13 +59,13 @@ def deviations(split: Split, level: Level = "note") -> tuple[Remark, ...]:
         found = _imagenet_val(split) if split.split == "val" else _imagenet_train(split)
     else:
         found = iter(())
-    remarks = tuple(Remark(level, "not official", words, about) for words, about in found)
+    remarks = tuple(Issue(level, "not official", words, about) for words, about in found)
     if split.complete or remarks:
         return remarks
-    return (Remark(level, "not official", f"{split.dataset} data are generated, and no official set"),)
+    return (Issue(level, "not official", f"{split.dataset} data are generated, and no official set"),)
 
 
-Found = Iterator[tuple[str, tuple[About, ...]]]
+Found = Iterator[tuple[str, tuple[AffectedFile, ...]]]
 
 
 def _imagenet_val(split: ImageSplit) -> Found:
@@ -75,9 +75,9 @@ def _imagenet_val(split: ImageSplit) -> Found:
         name = VAL_NAME.fullmatch(item.path)
         number = int(name[1]) if name else 0
         if not 1 <= number <= VAL_IMAGES:
-            unknown.append(About(item.path, "is no official name"))
+            unknown.append(AffectedFile(item.path, "is no official name"))
         elif numbers[number]:
-            twice.append(About(item.path, "is there twice"))
+            twice.append(AffectedFile(item.path, "is there twice"))
         numbers[number] += 1
     del numbers[0]
     official = sum(1 <= number <= VAL_IMAGES for number in numbers)
@@ -92,7 +92,9 @@ def _imagenet_train(split: ImageSplit) -> Found:
     if len(split.items) != TRAIN_IMAGES:
         yield f"{plural(len(split.items), 'image')}, and not {TRAIN_IMAGES:,}", ()
     unknown = [
-        About(item.path, "is no official name") for item in split.items if not TRAIN_NAME.fullmatch(item.path)
+        AffectedFile(item.path, "is no official name")
+        for item in split.items
+        if not TRAIN_NAME.fullmatch(item.path)
     ]
     yield from _named(unknown, "without an official name (such as n01440764_18.JPEG in n01440764)")
     yield from _class_sizes(split, *TRAIN_IMAGES_PER_CLASS)
@@ -106,7 +108,7 @@ def _coco(split: CocoSplit) -> Found:
         if have != official:
             yield f"{plural(have, *words)}, and not {official:,}", ()
     unknown = [
-        About(item.path, f"is no official name for image {item.id}")
+        AffectedFile(item.path, f"is no official name for image {item.id}")
         for item in split.items
         if item.path != f"{split.split}2017/{item.id:012d}.jpg"
     ]
@@ -116,13 +118,15 @@ def _coco(split: CocoSplit) -> Found:
 def _class_sizes(split: ImageSplit, least: int, most: int) -> Found:
     counts = Counter(item.path.partition("/")[0] for item in split.items)
     odd = tuple(
-        About(wnid, f"has {count:,}") for wnid, count in sorted(counts.items()) if not least <= count <= most
+        AffectedFile(wnid, f"has {count:,}")
+        for wnid, count in sorted(counts.items())
+        if not least <= count <= most
     )
     if odd:
         right = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         yield f"{plural(len(odd), 'class', 'classes')} of another size than {right} images", odd
 
 
-def _named(about: list[About], words: str) -> Found:
+def _named(about: list[AffectedFile], words: str) -> Found:
     if about:
         yield f"{plural(len(about), 'file')} {words}", tuple(about)

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from sdabench.claims.comparison import judge_metric
+from sdabench.claims.verdicts import NOT_MEASURED
 from sdabench.data.description import DatasetInfo
-from sdabench.evidence.compare import judge_metric
-from sdabench.evidence.records import Record
-from sdabench.evidence.verdicts import NOT_MEASURED
+from sdabench.records.record import Record
 from sdabench.registry import Row, Table
 from sdabench.registry.schema import Column
 from sdabench.report.comparison import number, verdict_cell

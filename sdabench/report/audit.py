@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from sdabench.evidence.compare import Audit, ComparedRow
-from sdabench.evidence.verdicts import NOT_MEASURED, Verdict
+from sdabench.claims.comparison import Audit, ComparedRow
+from sdabench.claims.verdicts import NOT_MEASURED, Verdict
 from sdabench.registry import Table
 from sdabench.registry.schema import Column, Explanation
 from sdabench.report.comparison import TONES, comparison_sheet, number, verdict_cell

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from sdabench.metrics import IouType
-from sdabench.metrics.coco import METRICS, CocoScore
 from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.scoring import IouType
+from sdabench.scoring.coco import METRICS, CocoScore
 
 HEADERS = ("AP", "AP$_{50}$", "AP$_{75}$", "AP$_S$", "AP$_M$", "AP$_L$")
 NONE: Mapping[IouType, Mapping[str, float]] = MappingProxyType({})

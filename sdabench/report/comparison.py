@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from sdabench.evidence.compare import ComparedRow
-from sdabench.evidence.verdicts import Verdict, rounded
+from sdabench.claims.comparison import ComparedRow
+from sdabench.claims.verdicts import Verdict, rounded
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
 from sdabench.report.table import Cell, Heading, Sheet, Tone

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from sdabench.evidence.claims import JudgedClaim
-from sdabench.evidence.paired import Comparison, MetricDifference
-from sdabench.evidence.records import Record
-from sdabench.evidence.statistics import Interval
+from sdabench.claims.implied import JudgedClaim
+from sdabench.claims.paired import Comparison, MetricDifference
+from sdabench.records.record import Record
 from sdabench.report.accuracy import METRICS, describe_dataset
 from sdabench.report.comparison import signed, verdict_cell
 from sdabench.report.table import Cell, Heading, Sheet, Tone
+from sdabench.scoring.intervals import Interval
 
 BETTER: dict[bool | None, tuple[str, Tone]] = {
     True: ("yes", "good"),

@@ -7,9 +7,9 @@ from operator import attrgetter
 from rich.padding import Padding
 from rich.text import Text
 
+from sdabench.claims.profile import Profile
+from sdabench.claims.verdicts import NOT_MEASURED, Verdict
 from sdabench.complexity import Count
-from sdabench.evidence.profile import Profile
-from sdabench.evidence.verdicts import NOT_MEASURED, Verdict
 from sdabench.registry.schema import Counter
 from sdabench.report.accuracy import describe_metrics, describe_training
 from sdabench.report.comparison import difference, number, verdict_cell

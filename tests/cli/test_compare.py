@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from sdabench.evidence.records import append_line
-from tests.evidence.test_paired import right_on, stored
-from tests.evidence.test_records import record
+from sdabench.records.record import append_line
+from tests.claims.test_paired import right_on, stored
+from tests.records.test_records import record
 from tests.support import sdabench
 
 

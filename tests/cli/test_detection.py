@@ -6,7 +6,7 @@ import pytest
 
 from sdabench import create_model
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
-from sdabench.evidence.records import Record, read_lines
+from sdabench.records.record import Record, read_lines
 from tests.support import make_imagenet, sdabench
 
 RECIPE = """

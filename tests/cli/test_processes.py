@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.cli.test_train import RECIPE, records, wait_for
-from tests.engine.test_train import broken
 from tests.support import sdabench, stopped
+from tests.training.test_train import broken
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from sdabench.data.coco import read_coco
-from sdabench.evidence.records import Record, append_line
 from sdabench.hashing import sha256_of_file
-from tests.evidence.test_paired import right_on, stored
+from sdabench.records.record import Record, append_line
+from tests.claims.test_paired import right_on, stored
 from tests.support import sdabench
 
 BOXES = [
@@ -20,7 +20,7 @@ BOXES = [
 MASKS = [{"image_id": 7, "category_id": 1, "score": 0.9, "segmentation": [[0, 40, 10, 40, 10, 50, 0, 50]]}]
 # Of kites there are two, the other of no area; of persons one, not found: AP is the mean of the two.
 AP = 100 * 51 / 101 / 2
-ERROR = 18.89  # by all 256 resamples of the four images; tests/metrics/test_bootstrap.py works them out
+ERROR = 18.89  # by all 256 resamples of the four images; tests/scoring/test_bootstrap.py works them out
 
 
 @pytest.fixture

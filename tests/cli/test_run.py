@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 from sdabench import create_model
-from sdabench.evidence.predictions import ClassPredictions
+from sdabench.records.class_predictions import ClassPredictions
 from tests.support import sdabench, stopped
 
 FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]

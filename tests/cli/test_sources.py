@@ -14,9 +14,9 @@ from torchvision.models import ResNet50_Weights
 
 from sdabench import create_model
 from sdabench.data.source import DataSource
-from sdabench.engine.jobs import EvaluationJob
-from sdabench.evidence.records import Record, read_lines
 from sdabench.hashing import sha256_of_file
+from sdabench.records.record import Record, read_lines
+from sdabench.training.jobs import EvaluationJob
 from sdabench.weights.fetch.cache import weights_dir
 from sdabench.weights.local import LocalWeights
 from tests.serving import serving

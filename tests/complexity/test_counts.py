@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import sdabench
 from sdabench.complexity.counters import FlopCountAnalysis, _Dense, count_modules
 from sdabench.errors import UsageError
-from sdabench.evidence.counts import stored_counts
+from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
 from tests.support import DETECTORS, FACTS, NETWORKS, count
 

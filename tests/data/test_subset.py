@@ -8,7 +8,7 @@ import pytest
 from sdabench.data.source import DataSource
 from sdabench.data.subset import image_ids, read_ids, stratified, with_ids, write_ids
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
-from tests.engine.conftest import shapes  # noqa: F401
+from tests.training.conftest import shapes  # noqa: F401
 
 
 @pytest.fixture

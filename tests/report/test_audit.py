@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from sdabench.evidence.compare import audit
+from sdabench.claims.comparison import audit
 from sdabench.registry import load_registry
 from sdabench.registry.schema import Counter, Kind
 from sdabench.report.audit import MEANINGS, print_audit

@@ -2,12 +2,12 @@
 
 import pytest
 
-from sdabench.evidence.compare import compare
-from sdabench.evidence.counts import stored_counts
+from sdabench.claims.comparison import compare
+from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_sheet, ranked
 from sdabench.report.table import Cell
-from tests.evidence.test_records import record
+from tests.records.test_records import record
 
 
 def sheet_of(name, mark, records=()):

@@ -6,13 +6,13 @@ import subprocess
 
 import pytest
 
-from sdabench.evidence.compare import compare
-from sdabench.evidence.counts import stored_counts
+from sdabench.claims.comparison import compare
+from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_sheet
 from sdabench.report.latex import PACKAGES, latex, to_latex, to_latex_document
 from sdabench.report.table import Cell, Heading, Sheet
-from tests.evidence.test_records import record
+from tests.records.test_records import record
 
 TABLES = tuple(load_registry().tables)
 

@@ -225,7 +225,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(server, tmp_path, monkeypatc
 
 RESOLVE = """
 import sys
-from sdabench.engine.signals import handle_signals
+from sdabench.training.signals import handle_signals
 from sdabench.weights.fetch.cache import Fetching
 from sdabench.weights.source import parse, resolve
 assert "torch" not in sys.modules

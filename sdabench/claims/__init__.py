@@ -1,0 +1,1 @@
+"""Claims: what the paper prints or implies, compared with what was measured."""

@@ -1,1 +1,0 @@
-"""What was measured, and what comparing it with the paper's claims says."""

@@ -1,0 +1,1 @@
+"""Records: one result each, stored with its environment and its predictions."""

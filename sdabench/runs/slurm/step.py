@@ -1,0 +1,100 @@
+"""What Slurm runs: a job's command as a child process, which is queued again when its time here is over."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NoReturn
+
+from submitit import JobEnvironment
+from submitit.helpers import DelayedSubmission
+
+from sdabench.errors import ExitCode
+from sdabench.files import writing
+from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
+from sdabench.runs.slurm.job_files import status_file
+from sdabench.runs.slurm.queue import queue_of
+
+# It has saved what it did, or a signal came before it could do anything.
+STOPPED = (ExitCode.STOPPED, -signal.SIGTERM, -signal.SIGUSR2)
+
+
+@dataclass
+class Step:
+    """Called by submitit in the job; gives the exit code of the command, that of a signal negative.
+
+    Args:
+        directory: where the command runs.
+        folder: gets the file with the exit code.
+        threads: of each process, unless OMP_NUM_THREADS says otherwise.
+        status: set in a job that was queued again although the command had just ended.
+    """
+
+    command: list[str]
+    directory: Path
+    folder: Path
+    log: Path
+    threads: int
+    status: int | None = None
+    _process_id: int | None = field(default=None, init=False)
+
+    def __call__(self) -> int:
+        status = self._run() if self.status is None else self.status
+        with writing(status_file(JobEnvironment().job_id, self.folder)) as file:
+            file.write(str(status).encode())
+        return status
+
+    def _run(self) -> int:
+        with self.log.open("ab") as log:
+            here = JobEnvironment()
+            words = f"Job {here.job_id} on {here.hostname}: {shlex.join(self.command)}\n"
+            log.write(words.encode())
+            log.flush()
+            child = subprocess.Popen(
+                self.command,
+                cwd=self.directory,
+                env=_environment(self.threads),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+        self._process_id = child.pid
+        status = _status_of(child.pid)
+        if status in STOPPED:
+            _queue_again()
+        return status
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Called by submitit when Slurm gives notice: stops the command; what it gives is queued again."""
+        status = None
+        if self._process_id is not None:
+            os.kill(self._process_id, signal.SIGUSR2)
+            status = _status_of(self._process_id)
+        return DelayedSubmission(replace(self, status=None if status in STOPPED else status))
+
+
+def _environment(threads: int) -> dict[str, str]:
+    own = {"OMP_NUM_THREADS": str(threads)}  # not each site binds a job to its cores
+    return own | os.environ | {STARTED_BY: str(os.getpid()), NETWORKS_AT_ONCE: "1"}
+
+
+def _status_of(process_id: int) -> int:
+    """Waits for a child, and leaves it to be waited for again: by a signal's handler in the midst of this."""
+    ended = os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def _queue_again() -> NoReturn:
+    """For a command that a signal has stopped, without any notice to submitit.
+
+    If Slurm is about to end the job it knows itself whether to queue it again: not after ``scancel``.
+    """
+    here = JobEnvironment()
+    if queue_of(here.cluster).state(here.job_id) == "RUNNING":
+        signal.raise_signal(getattr(signal, f"SIG{here.USR_SIG}"))  # submitit's handler does it, and exits
+    sys.exit(ExitCode.STOPPED)

@@ -1,0 +1,1 @@
+"""Benchmark networks side by side: throughput, latency, memory."""

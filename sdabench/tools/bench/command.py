@@ -1,0 +1,107 @@
+"""``sdabench bench``."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from sdabench.cli.machine import choose_device
+from sdabench.cli.options import ModelName, echo_json, json_option, progress
+from sdabench.errors import UsageError
+from sdabench.registry import load_registry
+
+if TYPE_CHECKING:
+    from sdabench.tools.bench.timing import Mode
+
+EPILOG = """\b
+Examples:
+  sdabench bench resnet50 sda_resnet86
+  sdabench bench 'sda_*' --mode inference --batch-size 1
+  sdabench bench sda_pyconv86 pyconv86 --amp bf16 --channels-last --compile
+  sdabench bench resnet50 --resolution 320 --json
+"""
+
+
+@click.command("bench", epilog=EPILOG)
+@click.argument("patterns", nargs=-1, type=ModelName())
+@click.option(
+    "--mode", type=click.Choice(["inference", "training", "both"]), default="both", show_default=True,
+    help="Which step.",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images at a time.  [default: 64 on CUDA, 4 on the CPU]"
+)
+@click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), default="off", help="Mixed precision.")
+@click.option("--channels-last", is_flag=True, help="Memory format of maps.")
+@click.option("--compile", "compiled", is_flag=True, help="By torch.compile, before the clock runs.")
+@click.option(
+    "--resolution", type=click.IntRange(32, 16384), default=224, show_default=True,
+    help="Side of the images, in pixels.",
+)  # fmt: skip
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Steps that count."
+)
+@click.option("--warmup", type=click.IntRange(min=1), default=3, show_default=True, help="Steps before them.")
+@click.option("--tf32", is_flag=True, help="Let float32 be TF32 on CUDA, which is less exact.")
+@click.option("--cudnn-benchmark", is_flag=True, help="Let cuDNN try which algorithm is the fastest.")
+@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
+@json_option
+def command(
+    patterns: tuple[str, ...],
+    mode: str,
+    batch_size: int | None,
+    amp: str,
+    channels_last: bool,
+    compiled: bool,
+    resolution: int,
+    repeats: int,
+    warmup: int,
+    tf32: bool,
+    cudnn_benchmark: bool,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Time networks side by side: images a second, latency, peak memory.
+
+    PATTERNS are names or wildcards of networks for classification. Weights and images are random. The
+    networks take turns, step by step, so that their numbers can be compared; those of other runs cannot,
+    if the machine was not as idle.
+    """
+    names = _chosen(patterns)
+    device = choose_device(device)
+    from sdabench.report.render import print_terminal
+    from sdabench.tools.bench.timing import MODES, Conditions, measure_speed, steps_in_all
+    from sdabench.tools.bench.view import speed_sheet
+
+    modes: Sequence[Mode] = [each for each in MODES if mode in (each, "both")]
+    conditions = Conditions(
+        device=device,
+        batch_size=batch_size or (64 if device.startswith("cuda") else 4),
+        resolution=resolution,
+        precision="fp32" if amp == "off" else amp,  # type: ignore[arg-type]
+        channels_last=channels_last,
+        compile=compiled,
+        tf32=tf32,
+        cudnn_benchmark=cudnn_benchmark,
+        warmup=warmup,
+        repeats=repeats,
+    )
+    with progress("timing", steps_in_all(names, modes, conditions), "steps") as advance:
+        speeds = measure_speed(names, modes, conditions, advance)
+    if as_json:
+        echo_json([speed.as_json() for speed in speeds])
+    else:
+        print_terminal(speed_sheet(speeds))
+
+
+def _chosen(patterns: Sequence[str]) -> list[str]:
+    """A detector is refused by name, in words of its own; a wildcard passes it by."""
+    if not patterns:
+        raise UsageError("which network? name some; 'sdabench list' shows all")
+    registry = load_registry()
+    for pattern in patterns:
+        if pattern in registry.models:
+            from sdabench.tools.bench.timing import refuse_detectors
+
+            refuse_detectors([pattern])
+    return registry.select_for("classification", patterns)

@@ -1,0 +1,1 @@
+"""Verify a dataset: counts, names, broken and duplicate files, order of the labels."""

@@ -1,0 +1,40 @@
+"""The running statistics of batch norms, where a batch is computed in parts."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sdabench.training.distributed import World
+
+
+class PartStatistics:
+    """One update a step, by the mean over the parts, whatever the processes that compute them.
+
+    Each part starts from the statistics of the step before. Otherwise two parts, one after the other, would
+    move the statistics twice, and in two processes each would have statistics of its own.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        norms = [norm for norm in network.modules() if isinstance(norm, _BatchNorm) and norm.training]
+        buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self.running = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self.counts = [buffer for buffer in buffers if not buffer.is_floating_point()]  # of batches seen
+        self.before = [buffer.clone() for buffer in (*self.running, *self.counts)]
+        self.means = [torch.zeros_like(buffer) for buffer in self.running]
+
+    def add(self, share: float) -> None:
+        """After a part, which was that share of the batch."""
+        for mean, buffer in zip(self.means, self.running, strict=True):
+            mean += share * buffer
+        for buffer, before in zip((*self.running, *self.counts), self.before, strict=True):
+            buffer.copy_(before)
+
+    def conclude(self, world: World) -> None:
+        """After all parts of this process."""
+        for count in self.counts:
+            count += 1
+        if self.running:
+            flat = world.sum(torch.cat([mean.flatten() for mean in self.means]))
+            pieces = torch.split(flat, [mean.numel() for mean in self.means])
+            for buffer, piece in zip(self.running, pieces, strict=True):
+                buffer.copy_(piece.view_as(buffer))

@@ -1,0 +1,313 @@
+"""Training of one network, from image files to weights."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdabench.errors import DataError, UsageError
+from sdabench.files import holding
+from sdabench.records.environment import environment
+from sdabench.registry.recipes import Recipe
+from sdabench.training.checkpoints import KEPT, Checkpoints
+from sdabench.training.distributed import peers_alive, world
+from sdabench.training.jobs import TrainingJob
+from sdabench.training.precision import strict_fp32
+from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, begun, is_finished
+from sdabench.training.signals import Stopped, stop_requests
+from sdabench.training.tasks import AnyBatch
+from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
+
+LOG_STEPS = 100
+MAIN = {"top1_pct": "top-1", "ap_pct": "AP", "segmentation_ap_pct": "mask AP"}
+Advance = Callable[[int, str], None]
+Log = Callable[[str], None]
+
+
+def train(
+    job: TrainingJob,
+    output: Path,
+    advance: Advance = lambda images, note: None,
+    log: Log = lambda line: None,
+    tensorboard: bool = False,
+) -> Path:
+    """Trains a network, or goes on with its training, or finds it done.
+
+    In a job of several processes all of them call it; the first one writes and speaks.
+
+    Args:
+        output: the training gets a folder of its own under it.
+        advance: called with a number of images just done, and a few words on where the training is.
+        log: called with a line at the end of an epoch, and for what else should be known.
+
+    Returns:
+        The folder with the weights and ``run.json``.
+
+    Raises:
+        KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
+        DivergedError: the loss is not finite; the message names the last good checkpoint.
+        DataError: an image cannot be decoded.
+        SdabenchError: another process trains here, what was begun here was another training, or a file
+            cannot be read or written.
+        UsageError: it is to be deterministic, and cannot be.
+    """
+    folder, device, here = output / TRAININGS / job.name, torch.device(job.machine.device), world()
+    if job.machine.deterministic:
+        _check_that_it_can_repeat(job, device)
+    with (
+        stop_requests() as stop_asked,
+        _held_by_first(folder),
+        strict_fp32(device, job.machine.deterministic),
+    ):
+        run = TrainingRun(
+            model=job.model,
+            seed=job.seed,
+            data=str(job.source),
+            recipe=job.recipe,
+            train_dataset=job.train.describe(),
+            dataset=job.split.describe(),
+            backbone=job.provenance["backbone"],
+            processes=here.size,
+            deterministic=job.machine.deterministic,
+            environment=environment(device),
+        )
+        there = here.on_rank_zero(lambda: begun(folder, run))
+        if there is not None and here.on_rank_zero(lambda: is_finished(folder)):
+            here.on_rank_zero(lambda: _tidy(folder, there))  # it may have been killed before it did
+            return folder
+        if there is not None:
+            run = run.model_copy(update={"environment": there.environment})
+            _go_on_as_begun(there.environment, device, log if here.first else lambda line: None)
+        here.on_rank_zero(lambda: run.save(folder))
+        training = _Training(Trainer(job), folder, MetricsLog(folder, tensorboard), advance, log)
+        training.restore()
+        training.take_steps(stop_asked)
+        here.on_rank_zero(lambda: training.conclude(run))
+        if any(here.all_gather(stop_asked())):
+            raise Stopped
+    return folder
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What a process has for the next step."""
+
+    images: int
+    skipped: int
+    error: DataError | None
+    stop: bool  # it was asked to
+    save: bool  # it is time to
+
+    @classmethod
+    def with_batch(cls, batch: AnyBatch | DataError, trainer: Trainer, stop: bool, save: bool) -> "_Ready":
+        if isinstance(batch, DataError):
+            return cls(0, 0, batch, stop, save)
+        return cls(len(batch), len(batch.skipped), trainer.unfit(batch), stop, save)
+
+
+class _Training:
+    """A training in its folder. Every process has one; only the first of them writes and speaks."""
+
+    def __init__(
+        self, trainer: Trainer, folder: Path, metrics: MetricsLog, advance: Advance, log: Log
+    ) -> None:
+        self.trainer, self.folder, self.metrics = trainer, folder, metrics
+        self.here = trainer.world
+        self.advance: Advance = advance if self.here.first else lambda images, note: None
+        self.log: Log = log if self.here.first else lambda line: None
+        self.checkpoints = Checkpoints(folder)
+        self.best_of_checkpoints: list[set[str]] = []
+        self.saved = self.logged = time.monotonic()
+
+    def restore(self) -> None:
+        """Goes on from the newest checkpoint that is whole, if there is one."""
+        trainer, progress = self.trainer, self.trainer.progress
+        state = self.here.on_rank_zero(lambda: self.checkpoints.newest(self.log))
+        if state is not None:
+            trainer.restore(state)
+            progress = trainer.progress
+            self.log(f"{trainer.job.model}: going on after epoch {trainer.epoch}, step {progress.step}")
+        last_line = progress.step - (progress.concluded < trainer.epoch)
+        self.here.on_rank_zero(lambda: self.metrics.forget_after(last_line))
+
+    def take_steps(self, stop_asked: Callable[[], bool]) -> None:
+        """All steps that are left, with what happens between them.
+
+        Raises:
+            Stopped: a signal asked for it; a checkpoint was written.
+        """
+        trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
+        self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
+        self._conclude_epoch()  # the training may have been stopped within
+        with closing(load_training_batches(trainer)) as batches:
+            self._take(batches, stop_asked)
+
+    def _take(self, batches: Iterable[AnyBatch | DataError], stop_asked: Callable[[], bool]) -> None:
+        trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
+        started = time.monotonic()
+        for batch in batches:
+            of_all = self.here.all_gather(
+                _Ready.with_batch(batch, trainer, stop_asked(), self._is_time_to_save())
+            )
+            self.here.raise_any([each.error for each in of_all])
+            stop = any(each.stop for each in of_all)
+            if stop or of_all[0].save:
+                self._save()
+            if stop:
+                raise Stopped
+            assert not isinstance(batch, DataError)
+            images = sum(each.images for each in of_all)
+            with self._naming_the_last_checkpoint(), peers_alive(self.here):
+                trainer.take_step(batch, images, sum(each.skipped for each in of_all))
+            progress.seconds += time.monotonic() - started
+            loss = trainer.mean_losses["loss"]
+            epoch = (progress.step - 1) // trainer.order.steps_per_epoch + 1
+            self.advance(images, f"epoch {epoch}/{recipe.epochs}  loss {loss:.3f}")
+            if progress.step % trainer.order.steps_per_epoch == 0:
+                self._conclude_epoch()
+            elif progress.step % LOG_STEPS == 0:
+                self._write_line({})
+            started = time.monotonic()
+
+    def conclude(self, run: TrainingRun) -> None:
+        """Writes the weights, and how it went; the checkpoints have served."""
+        trainer = self.trainer
+        with self._naming_the_last_checkpoint():
+            trainer.save_weights(self.folder / WEIGHTS)
+        best = trainer.progress.best_epochs
+        weights = {
+            metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in trainer.task.metrics
+        }
+        run = run.model_copy(update={"training": trainer.result(), "weights": weights})
+        run.save(self.folder)
+        _tidy(self.folder, run)
+
+    def _conclude_epoch(self) -> None:
+        """Validates and logs an epoch that has just ended, if one has."""
+        trainer, progress = self.trainer, self.trainer.progress
+        if progress.concluded == trainer.epoch:
+            return
+        try:
+            metrics = self._validate()
+        except Stopped:
+            self._save()
+            raise
+        line = self._write_line(metrics)
+        trainer.end_epoch()
+        if time.monotonic() - self.logged > 30:
+            self.logged = time.monotonic()
+            self.log(_epoch_line(trainer.job.model, trainer.recipe, line))
+
+    def _write_line(self, metrics: dict[str, float]) -> dict[str, float]:
+        trainer, progress = self.trainer, self.trainer.progress
+        line = {"step": progress.step, "epoch": progress.step / trainer.order.steps_per_epoch}
+        line |= trainer.mean_losses
+        line |= {"learning_rate": trainer.optimizer.param_groups[0]["lr"]}
+        line |= {"images_per_second": progress.images / progress.seconds} | metrics
+        if self.here.first:
+            self.metrics.write(line)
+        return line
+
+    def _validate(self) -> dict[str, float]:
+        """The metrics, if it is time for them; the weights of a best epoch are kept if they are wanted."""
+        trainer, progress, epoch = self.trainer, self.trainer.progress, self.trainer.epoch
+        every = trainer.recipe.validation.every_epochs
+        if not every or (epoch % every and epoch != trainer.recipe.epochs):
+            return {}
+        metrics = trainer.validate()
+        for metric, value in metrics.items() if trainer.recipe.quirks.best_epoch_by_validation else ():
+            if value > progress.best.get(metric, -1.0):
+                progress.best[metric], progress.best_epochs[metric] = value, epoch
+                path = self.folder / best_weights(metric, epoch)
+                self.here.on_rank_zero(lambda path=path: trainer.save_weights(path))  # type: ignore[misc]
+        return metrics
+
+    def _is_time_to_save(self) -> bool:
+        """At the end of an epoch it is so sooner, because nothing of an epoch is lost then."""
+        ended = self.trainer.progress.step % self.trainer.order.steps_per_epoch == 0
+        since, pause = time.monotonic() - self.saved, self.trainer.job.machine.checkpoint_seconds
+        return self.trainer.progress.step > 0 and since >= pause / (10 if ended else 1)
+
+    def _save(self) -> None:
+        progress = self.trainer.progress
+
+        def save() -> None:
+            with self._naming_the_last_checkpoint():
+                self.checkpoints.save(progress.step, self.trainer.state())
+            current = {best_weights(*item) for item in progress.best_epochs.items()}
+            self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEPT:]
+            if len(self.best_of_checkpoints) == KEPT:
+                _keep_best(self.folder, set().union(*self.best_of_checkpoints))
+
+        self.here.on_rank_zero(save)
+        self.saved = time.monotonic()
+
+    @contextmanager
+    def _naming_the_last_checkpoint(self) -> Iterator[None]:
+        try:
+            yield
+        except DivergedError as error:
+            there = f"the last good checkpoint is in {self.checkpoints.folder}"
+            last = there if self.checkpoints else "there is no checkpoint yet"
+            raise DivergedError(f"{error}; {last}") from None
+
+
+def _tidy(folder: Path, done: TrainingRun) -> None:
+    """After a training: its checkpoints have served, and former best weights."""
+    _keep_best(folder, set(done.weights.values()))
+    Checkpoints(folder).delete()
+
+
+def _keep_best(folder: Path, names: Collection[str]) -> None:
+    """Deletes the weights of former best epochs, which no checkpoint and no result refers to."""
+    for path in folder.glob("best-*.safetensors"):
+        if path.name not in names:
+            path.unlink()
+
+
+def _check_that_it_can_repeat(job: TrainingJob, device: torch.device) -> None:
+    if job.recipe.quirks.no_seed:
+        raise UsageError(
+            f"the recipe '{job.recipe.name}' draws a seed at each start (quirks.no_seed), which is not "
+            "--deterministic; take another, as imagenet-120e, or leave that out"
+        )
+    if job.task == "detection" and device.type == "cuda":
+        raise UsageError(
+            "on CUDA no detector's training is --deterministic, as RoIAlign's backward is not; leave it out"
+        )
+
+
+@contextmanager
+def _held_by_first(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        world().on_rank_zero(lambda: stack.enter_context(holding(folder, "training")))
+        yield
+
+
+def _go_on_as_begun(there: dict[str, Any], device: torch.device, log: Log) -> None:
+    """With as many threads, which decide the last bits on a CPU; what else differs from the begin is said."""
+    if device.type == "cpu" and there.get("threads"):
+        torch.set_num_threads(there["threads"])
+    here = environment(device)
+    versions = {"torch": (there.get("packages", {}).get("torch"), here["packages"]["torch"])}
+    settings = {key: (there.get(key), here[key]) for key in ("device", "cuda", "cudnn")}
+    changed = [f"{key} {old}, now {new}" for key, (old, new) in (versions | settings).items() if old != new]
+    if changed:
+        log(f"this training was begun with {'; '.join(changed)}: its last digits will not be the same")
+
+
+def _epoch_line(model: str, recipe: Recipe, line: dict[str, float]) -> str:
+    words = [f"{model}: epoch {line['epoch']:.0f} of {recipe.epochs}", f"loss {line['loss']:.3f}"]
+    words += [
+        f"{metric} {value:.2f} %" for key, metric in MAIN.items() if (value := line.get(key)) is not None
+    ]
+    return ", ".join([*words, f"{line['images_per_second']:.0f} images/s"])
+
+
+def best_weights(metric: str, epoch: int) -> str:
+    """The file of the best weights so far; an earlier one stays until no checkpoint refers to it."""
+    return f"best-{metric}-epoch{epoch}.safetensors"

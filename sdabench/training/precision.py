@@ -1,0 +1,38 @@
+"""Precision of what is computed, and whether it repeats."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextmanager
+def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[None]:
+    """float32 means float32: no TF32, which cuDNN uses for convolutions by default, and cuBLAS if told to.
+
+    Args:
+        deterministic: the same bits at every repetition, on the same machine with the same versions. An
+            operation that cannot is an error.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = torch.are_deterministic_algorithms_enabled()
+    settings = cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32
+    if device.type == "cuda":
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
+        cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        if deterministic:
+            torch.use_deterministic_algorithms(before)
+        cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = settings
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST)

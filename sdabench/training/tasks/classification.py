@@ -1,0 +1,124 @@
+"""Classification: cross-entropy, and top-1 and top-5 accuracy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sdabench.data.description import Preprocessing
+from sdabench.data.folders import ImageSplit
+from sdabench.data.images import Batch, EvaluationImages, TrainingImages
+from sdabench.models.build import create_model
+from sdabench.records.class_predictions import ClassPredictions
+from sdabench.registry.recipes import ClassificationRecipe
+from sdabench.registry.schema import Task
+from sdabench.training.jobs import EvaluationJob, TrainingJob
+from sdabench.training.precision import autocast
+from sdabench.training.tasks import Measured, not_finite
+
+PIXELS_AT_ONCE = 4 * 224 * 224  # a CPU's
+
+
+@dataclass(frozen=True)
+class Classified:
+    """See :class:`sdabench.training.tasks.Predictions`."""
+
+    classes: ClassPredictions
+    sha256: list[str]
+
+    def metrics(self) -> dict[Task, dict[str, float]]:
+        return {"classification": self.classes.metrics()}
+
+    def measured(self) -> dict[Task, Measured]:
+        return {task: Measured(metrics, {}) for task, metrics in self.metrics().items()}
+
+    def write(self, stem: Path) -> Path:
+        path = stem.with_name(f"{stem.name}.csv.gz")
+        self.classes.write(path)
+        return path
+
+
+class Classification:
+    """See :class:`sdabench.training.tasks.TaskEngine`."""
+
+    metrics = ("top1_pct", "top5_pct")
+    smallest = 2
+
+    def build(self, job: EvaluationJob) -> nn.Module:
+        return create_model(job.model, num_classes=job.split.num_classes)
+
+    def build_for_training(self, job: TrainingJob) -> nn.Module:
+        return create_model(job.model, num_classes=job.train.num_classes)
+
+    def is_frozen(self, network: nn.Module) -> None:
+        return None
+
+    def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
+        return TrainingImages(cast(ImageSplit, job.train), _recipe(job).augmentation, seed)
+
+    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> Batch:
+        return Batch.of(samples, skipped)
+
+    def losses(self, network: nn.Module, part: Batch, job: TrainingJob) -> dict[str, Tensor]:
+        recipe = _recipe(job)
+        with autocast(part.images.device, recipe.precision):
+            logits = network(part.images)
+        smoothing = recipe.label_smoothing
+        summed = F.cross_entropy(logits.float(), part.labels, reduction="sum", label_smoothing=smoothing)
+        return {"loss": summed / len(part)}
+
+    def fit_limit(self, job: TrainingJob, first_loss: float) -> float | None:
+        """A share of the loss of chance."""
+        share = job.recipe.fit_below
+        return None if share is None else share * math.log(job.train.classes)
+
+    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]:
+        assert isinstance(job.preprocessing, Preprocessing)
+        return EvaluationImages(cast(ImageSplit, job.split), job.preprocessing)
+
+    def outputs(self, network: nn.Module, batch: Batch, job: EvaluationJob) -> list[tuple[list[int], float]]:
+        """The five best classes, and the probability of the right one."""
+        with autocast(batch.images.device, job.precision):
+            parts = torch.split(batch.images, images_at_once(batch.images))
+            logits = torch.cat([network(part) for part in parts]).float()
+        if not logits.isfinite().all():
+            worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
+            raise not_finite(job, job.split.items[batch.indices[worst]].path)
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        probability = logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
+        return list(zip(best.tolist(), probability.tolist(), strict=True))
+
+    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> Classified:
+        items = cast(ImageSplit, job.split).items
+        best = np.array([classes for classes, _ in outputs])
+        classes = ClassPredictions(
+            paths=[item.path for item in items],
+            labels=np.array([item.label for item in items]),
+            label_probability=np.array([probability for _, probability in outputs], dtype=np.float32),
+            top5=np.pad(best, ((0, 0), (0, 5 - best.shape[1])), constant_values=-1),
+        )
+        return Classified(classes, sha256)
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many of a batch's images a network takes together.
+
+    On a CPU so few that their maps fit into memory which the process already has. Each larger one is asked of
+    the system anew, page by page, which takes up to as long as the network's arithmetic.
+    """
+    if images.device.type != "cpu":
+        return len(images)
+    height, width = images.shape[-2:]
+    return max(1, PIXELS_AT_ONCE // (height * width))
+
+
+def _recipe(job: TrainingJob) -> ClassificationRecipe:
+    assert isinstance(job.recipe, ClassificationRecipe)
+    return job.recipe

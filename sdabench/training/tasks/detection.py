@@ -1,0 +1,180 @@
+"""Detection: the losses of proposals, boxes and masks, and COCO's AP."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic_core import to_json
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sdabench.data.annotations import read_annotations
+from sdabench.data.coco import CocoSplit
+from sdabench.data.coco_images import (
+    DetectionBatch,
+    DetectionImages,
+    DetectionTrainingImages,
+)
+from sdabench.data.description import Resizing
+from sdabench.files import compressed
+from sdabench.models.build import create_model
+from sdabench.models.detection.detector import Detector
+from sdabench.models.detection.masks import paste
+from sdabench.registry.recipes import DetectionRecipe
+from sdabench.registry.schema import Task
+from sdabench.scoring import IOU_TYPES, USUAL_EVALUATOR, Evaluator
+from sdabench.scoring.bootstrap import standard_errors
+from sdabench.scoring.coco import METRICS, CocoEvaluation, evaluate
+from sdabench.training.jobs import EvaluationJob, TrainingJob
+from sdabench.training.precision import autocast
+from sdabench.training.tasks import Measured, not_finite
+from sdabench.weights import load_weights
+
+
+@dataclass(frozen=True)
+class DetectionPredictions:
+    """Entries of a COCO results file, with original ids; a box is (x, y, width, height) in pixels."""
+
+    split: CocoSplit
+    tasks: tuple[Task, ...]
+    results: list[dict[str, Any]]
+    sha256: list[str]
+    evaluator: Evaluator = USUAL_EVALUATOR
+
+    def metrics(self) -> dict[Task, dict[str, float]]:
+        return {task: evaluation.score().metrics for task, evaluation in self._evaluations()}
+
+    def measured(self) -> dict[Task, Measured]:
+        """The standard errors are by a bootstrap over the images."""
+        return {
+            task: Measured(evaluation.score().metrics, standard_errors(evaluation))
+            for task, evaluation in self._evaluations()
+        }
+
+    def _evaluations(self) -> Iterator[tuple[Task, CocoEvaluation]]:
+        """One at a time: that of val2017 takes a gigabyte."""
+        file, ids = read_annotations(self.split.annotations_file), [item.id for item in self.split.items]
+        for task in self.tasks:
+            yield task, evaluate(file, self.results, IOU_TYPES[task], ids, self.evaluator)
+
+    def write(self, stem: Path) -> Path:
+        """A COCO results file, compressed, which ``sdabench rescore`` and others take."""
+        path = stem.with_name(f"{stem.name}.json.gz")
+        with compressed(path) as file:
+            file.write(to_json(self.results))
+        return path
+
+
+class Detection:
+    """See :class:`sdabench.training.tasks.TaskEngine`."""
+
+    metrics = METRICS
+    smallest = 2
+
+    def build(self, job: EvaluationJob) -> Detector:
+        sizes = _resizing(job)
+        network = create_model(
+            job.model, num_classes=job.split.num_classes, min_size=sizes.short, max_size=sizes.long
+        )
+        assert isinstance(network, Detector)
+        return network
+
+    def build_for_training(self, job: TrainingJob) -> Detector:
+        """With the weights of its backbone if there are any, and only then frozen."""
+        recipe, sizes = _recipe(job), _resizing(job.evaluation(None))
+        network = create_model(
+            job.model,
+            num_classes=job.train.num_classes,
+            min_size=sizes.short,
+            max_size=sizes.long,
+            rpn_batch_size_per_image=recipe.anchor_samples,
+            box_batch_size_per_image=recipe.box_samples,
+            rpn_post_nms_top_n_train=recipe.proposals,
+        )
+        assert isinstance(network, Detector)
+        if job.backbone is not None:
+            load_weights(network.backbone.body, job.backbone.path)
+        return network.freeze(recipe.freeze and job.backbone is not None)
+
+    def is_frozen(self, network: nn.Module) -> bool:
+        return cast(Detector, network).frozen
+
+    def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
+        evaluation, flip = job.evaluation(None), _recipe(job).flip
+        masks = "segmentation" in evaluation.tasks
+        return DetectionTrainingImages(cast(CocoSplit, job.train), _resizing(evaluation), flip, seed, masks)
+
+    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> DetectionBatch:
+        return DetectionBatch.of(samples, skipped)
+
+    def losses(self, network: nn.Module, part: DetectionBatch, job: TrainingJob) -> dict[str, Tensor]:
+        with autocast(part.images[0].device, job.recipe.precision):
+            losses: dict[str, Tensor] = network(part.images, part.targets)
+        return {name: loss.float() for name, loss in losses.items()}
+
+    def fit_limit(self, job: TrainingJob, first_loss: float) -> float | None:
+        """A share of the loss of the first step."""
+        share = job.recipe.fit_below
+        return None if share is None else share * first_loss
+
+    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]:
+        split = cast(CocoSplit, job.split)
+        split.check(masks="segmentation" in job.tasks)
+        return DetectionImages(split, _resizing(job))
+
+    def outputs(
+        self, network: nn.Module, batch: DetectionBatch, job: EvaluationJob
+    ) -> list[list[dict[str, Any]]]:
+        """An image's entries of a COCO results file."""
+        split = cast(CocoSplit, job.split)
+        try:
+            with autocast(batch.images[0].device, job.precision):
+                detections = network(batch.images)
+        except FloatingPointError:
+            raise not_finite(job, split.items[batch.indices[0]].path) from None
+        return [
+            _entries(split, index, image, found)
+            for index, image, found in zip(batch.indices, batch.images, detections, strict=True)
+        ]
+
+    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> DetectionPredictions:
+        results = [entry for of_image in outputs for entry in of_image]
+        return DetectionPredictions(
+            cast(CocoSplit, job.split), job.tasks, results, sha256, job.machine.evaluator
+        )
+
+
+def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """The detections in one image as entries of a results file, in the pixels of the original image."""
+    item = split.items[index]
+    height, width = image.shape[-2:]
+    scale = torch.tensor([item.width / width, item.height / height] * 2)
+    boxes = found["boxes"].float().cpu() * scale
+    corners = boxes.tolist()
+    entries: list[dict[str, Any]] = [
+        {
+            "image_id": item.id,
+            "category_id": split.categories[label - 1].id,
+            "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
+            "score": round(confidence, 6),
+        }
+        for (left, top, right, bottom), label, confidence in zip(
+            corners, found["labels"].tolist(), found["scores"].tolist(), strict=True
+        )
+    ]
+    if "masks" in found:
+        for entry, rle in zip(entries, paste(found["masks"], boxes, (item.height, item.width)), strict=True):
+            entry["segmentation"] = rle
+    return entries
+
+
+def _recipe(job: TrainingJob) -> DetectionRecipe:
+    assert isinstance(job.recipe, DetectionRecipe)
+    return job.recipe
+
+
+def _resizing(job: EvaluationJob) -> Resizing:
+    assert isinstance(job.preprocessing, Resizing)
+    return job.preprocessing

@@ -1,0 +1,312 @@
+"""What a training step does: a network, its optimizer, and all that a checkpoint keeps."""
+
+import math
+import secrets
+import warnings
+from collections.abc import Generator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sdabench.data.images import OwnShare, TrainingOrder, number_of
+from sdabench.errors import DataError, SdabenchError
+from sdabench.files import writing
+from sdabench.records.record import Training
+from sdabench.registry.recipes import Optimizer
+from sdabench.training.batch_norm import PartStatistics
+from sdabench.training.distributed import world
+from sdabench.training.jobs import TrainingJob
+from sdabench.training.prediction import predict
+from sdabench.training.tasks import AnyBatch, engine_of, load
+
+
+class DivergedError(SdabenchError):
+    """The loss, or the weights, are not finite any more."""
+
+
+@dataclass
+class Progress:
+    """What a training has done so far, in plain values that a checkpoint keeps."""
+
+    step: int = 0
+    concluded: int = 0  # epochs that were validated and logged
+    epoch_losses: dict[str, float] = field(default_factory=dict)  # sums over this epoch's images so far
+    epoch_images: int = 0
+    first_loss: float = math.nan
+    last_loss: float = math.nan
+    images: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    resumed: int = 0
+    seeds: list[int] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    best_epochs: dict[str, int] = field(default_factory=dict)
+
+
+class Trainer:
+    """A network, its optimizer and its progress: all that a step changes, and a checkpoint holds.
+
+    A batch is computed in ``parts``, each with batch norms of its own, by as many processes as there are. A
+    step is the same whoever computes which part, but for the order in which floats are added.
+    """
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job, self.recipe = job, job.recipe
+        self.world = world()
+        self.own_parts = math.ceil(job.recipe.accumulate / self.world.size)
+        self.parts = self.own_parts * self.world.size
+        self.task = engine_of(job.task)
+        self.device = torch.device(job.machine.device)
+        self.layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
+        self.progress = Progress()
+        no_seed = job.recipe.quirks.no_seed
+        seed = self.world.on_rank_zero(lambda: secrets.randbits(32)) if no_seed else job.seed
+        self.progress.seeds.append(seed)
+        torch.manual_seed(seed)
+        network = self.task.build_for_training(job)
+        self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.replica = self._replica()
+        self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
+        self.order = self._order()
+
+    def _replica(self) -> nn.Module:
+        """The network as this process trains it: its gradients are the sums over all processes."""
+        if self.world.size == 1:
+            return self.network
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of another name to come
+            replica: nn.Module = DistributedDataParallel(
+                self.network,
+                broadcast_buffers=False,  # their mean is kept, see PartStatistics
+                # Otherwise the order in which gradients are added changes after the first step, and a
+                # resumed training, which has its first step later, would differ in the last bits.
+                find_unused_parameters=True,
+            )
+        return replica
+
+    @property
+    def smallest_part(self) -> int:
+        """Images of a part: enough for its batch norms, if they train."""
+        return 1 if self.task.is_frozen(self.network) else self.task.smallest
+
+    def _order(self) -> TrainingOrder:
+        order = TrainingOrder(
+            images=len(self.job.train.items),
+            batch_size=self.recipe.batch_size,
+            epochs=self.recipe.epochs,
+            seed=self.progress.seeds[-1],
+            smallest=self.smallest_part * self.parts,
+            first_step=self.progress.step,
+        )
+        if not order.steps_per_epoch or self.recipe.batch_size < order.smallest:
+            raise DataError(
+                f"{self.job.train.root} holds {order.images} images, and a batch {self.recipe.batch_size}: "
+                f"batch norms want {order.smallest} or more"
+            )
+        return order
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are whole."""
+        return self.progress.step // self.order.steps_per_epoch
+
+    @property
+    def learning_rate(self) -> float:
+        return self.recipe.learning_rate(self.progress.step, self.order.steps_per_epoch)
+
+    def unfit(self, batch: AnyBatch) -> DataError | None:
+        """What keeps a batch from being trained on: too few of its images can be read."""
+        if len(batch) >= self.smallest_part * self.own_parts:
+            return None
+        return DataError(f"only {len(batch)} images of a batch are readable: {batch.skipped[0]}")
+
+    def take_step(self, batch: AnyBatch, images: int | None = None, skipped: int | None = None) -> None:
+        """One step of the optimizer on a batch, in as many parts as there are to be.
+
+        Random numbers of a part follow from the step and its place in it, so that a resumed training draws
+        the same, and so do several processes.
+
+        Args:
+            batch: this process's share of it.
+            images: of the whole batch, which all processes have together; ``skipped`` likewise.
+
+        Raises:
+            DivergedError: the loss is not finite; the weights are still those of the step before.
+        """
+        progress = self.progress
+        images = len(batch) if images is None else images
+        if self.recipe.quirks.new_optimizer_each_epoch and progress.step % self.order.steps_per_epoch == 0:
+            self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        statistics = PartStatistics(self.network) if self.parts > 1 else None
+        for place, part in enumerate(batch.parts(self.own_parts), start=1):
+            torch.manual_seed(
+                number_of(progress.seeds[-1], progress.step, self.world.rank * self.own_parts + place)
+            )
+            share = len(part) / images
+            with self._gradients_meet_if(place == self.own_parts):
+                losses = self.task.losses(self.replica, part.to(self.device, self.layout), self.job)
+                whole = sum(losses.values(), start=torch.zeros((), device=self.device)) * share
+                # The replica takes the mean over the processes, and the sum is meant.
+                self.scaler.scale(whole * self.world.size).backward()  # type: ignore[no-untyped-call]
+            if statistics is not None:
+                statistics.add(share)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() * share
+        if statistics is not None:
+            statistics.conclude(self.world)
+        of_all = self.world.sum(torch.stack(list(sums.values())))
+        values = dict(zip(sums, of_all.tolist(), strict=True))
+        total = sum(values.values())
+        if not math.isfinite(total):
+            raise self._diverged(f"the loss is {total}")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if progress.step == 0:
+            progress.first_loss = total
+        progress.step += 1
+        progress.images += images
+        progress.skipped += len(batch.skipped) if skipped is None else skipped
+        progress.epoch_images += images
+        for name, value in values.items():
+            progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * images
+
+    def _gradients_meet_if(self, last: bool) -> Any:
+        """Gradients of all processes are added with those of the last part, which holds all parts' sums."""
+        if last or not isinstance(self.replica, DistributedDataParallel):
+            return nullcontext()
+        return self.replica.no_sync()
+
+    @property
+    def mean_losses(self) -> dict[str, float]:
+        """Over the images of this epoch so far: the whole, and where there are several its parts."""
+        progress = self.progress
+        means = {name: value / progress.epoch_images for name, value in progress.epoch_losses.items()}
+        return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
+
+    def end_epoch(self) -> None:
+        """Keeps the mean loss of the epoch that has just ended; the sums start again."""
+        progress = self.progress
+        progress.last_loss = self.mean_losses["loss"]
+        progress.concluded += 1
+        progress.epoch_losses, progress.epoch_images = {}, 0
+
+    def validate(self) -> dict[str, float]:
+        """The metrics on the evaluated images, in percent; those of masks as ``segmentation_…``."""
+        predictions = predict(self.network, self.job.evaluation(None), self.device)
+
+        def metrics_of_all() -> dict[str, float]:
+            assert predictions is not None
+            (_, metrics), *others = predictions.metrics().items()
+            for task, more in others:
+                metrics |= {f"{task}_{name}": value for name, value in more.items()}
+            return metrics
+
+        return self.world.on_rank_zero(metrics_of_all)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` takes: tensors and plain values.
+
+        Raises:
+            DivergedError: the weights are not finite, so that it would be of no use.
+        """
+        self._check_weights()
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        new_seed = self.progress.seeds
+        self.network.load_state_dict(state["network"])
+        self.progress = Progress(**state["progress"])
+        self.progress.resumed += 1
+        if self.recipe.quirks.no_seed:
+            self.progress.seeds += new_seed
+        if not self.recipe.quirks.resume_without_optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+        self.order = self._order()
+
+    def save_weights(self, path: Path) -> None:
+        """The weights alone, for :func:`sdabench.load_weights`."""
+        self._check_weights()
+        with writing(path) as file:
+            file.write(save({key: value.contiguous() for key, value in self.network.state_dict().items()}))
+
+    def _check_weights(self) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values()):
+            raise self._diverged("the weights are not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        step, total = self.progress.step + 1, self.order.steps_per_epoch * self.recipe.epochs
+        hint = "a lower learning rate" + (", or --amp off" if self.recipe.precision != "fp32" else "")
+        return DivergedError(
+            f"{self.job.model}: {what} at step {step} of {total}, learning rate {self.learning_rate:.3g}; "
+            f"try {hint}"
+        )
+
+    def result(self) -> Training:
+        """How the training went, once it is over."""
+        progress, recipe = self.progress, self.recipe
+        limit = self.task.fit_limit(self.job, progress.first_loss)
+        return Training(
+            epochs=recipe.epochs,
+            steps=progress.step,
+            first_loss=progress.first_loss,
+            last_loss=progress.last_loss,
+            fits=None if limit is None else progress.last_loss < limit,
+            seconds=round(progress.seconds, 3),
+            images_per_second=round(progress.images / max(progress.seconds, 1e-9), 2),
+            skipped_images=progress.skipped,
+            resumed=progress.resumed,
+            processes=self.world.size,
+            parts=self.parts,
+            seeds=progress.seeds,
+            learning_rate=recipe.base_learning_rate,
+            frozen=self.task.is_frozen(self.network),
+            best_epochs=progress.best_epochs,
+        )
+
+
+def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """Of all parameters; those of norms and biases decay only if the recipe says so."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {
+            "params": [p for p in parameters if p.ndim <= 1],
+            "weight_decay": settings.weight_decay if settings.decay_norms_and_biases else 0.0,
+        },
+    ]
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError]:
+    """Of all batches that are left the share of this process, or the error that it met in one."""
+    job, task = trainer.job, trainer.task
+    images = task.training_images(job, trainer.progress.seeds[-1])
+    pin, workers = trainer.device.type == "cuda", job.machine.workers
+    order = OwnShare(trainer.order, trainer.parts, trainer.own_parts, trainer.world.rank)
+    return load(images, task.batch_of, workers, pin, job.skip_broken, batch_sampler=order)

@@ -1,0 +1,163 @@
+"""Two records on the same images; what is expected is counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sdabench.claims.paired import compare_records
+from sdabench.data.coco import read_coco
+from sdabench.errors import DataError, UsageError
+from sdabench.records.class_predictions import ClassPredictions
+from sdabench.records.record import Training, append_line
+from sdabench.records.stored import StoredRecord, stored_in
+from tests.records.test_records import DATASET, record
+
+SEEN = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64, "samples": 10})
+LABELS = np.arange(10)
+
+
+def stored(folder, name, top1, top5=None, metrics=None, **changes):
+    """A record whose kept predictions have these classes first, and these second."""
+    best = np.full((10, 5), 99)
+    best[:, 0], best[:, 1] = top1, top1 if top5 is None else top5
+    kept = ClassPredictions([f"{n}.JPEG" for n in range(10)], LABELS, np.full(10, 0.5, np.float32), best)
+    kept.write(folder / f"{name}.csv.gz")
+    said = record(
+        model=name, samples=10, dataset=SEEN, metrics=metrics or kept.metrics(), predictions=f"{name}.csv.gz"
+    )
+    return StoredRecord(said.model_copy(update=changes), folder)
+
+
+def right_on(*images):
+    return np.where(np.isin(LABELS, images), LABELS, 50)
+
+
+def test_differences_and_changed_images_are_those_counted_by_hand(tmp_path):
+    a = stored(tmp_path, "a", right_on(0, 1, 2, 3))
+    b = stored(tmp_path, "b", right_on(1, 2, 3, 4, 5, 6), top5=LABELS)
+    top1, top5 = compare_records(a, b).differences
+    assert (top1.a_pct, top1.b_pct, top1.only_a, top1.only_b) == (40, 60, 1, 3)
+    assert top1.mcnemar_p == pytest.approx(2 * (1 + 4) / 2**4)
+    assert top1.interval.estimate == pytest.approx(20)
+    assert top1.interval.low < 0 < 20 < top1.interval.high
+    assert (top5.a_pct, top5.b_pct, top5.only_a, top5.only_b) == (40, 100, 0, 6)
+    assert top5.mcnemar_p == pytest.approx(2 / 2**6)
+    changed = {one.image: (one.only_a, one.only_b) for one in compare_records(a, b).changed}
+    assert changed == {"0.JPEG": (1, 0), "4.JPEG": (0, 1), "5.JPEG": (0, 1), "6.JPEG": (0, 1)}
+
+
+def test_an_image_that_both_get_wrong_otherwise_has_changed_too(tmp_path):
+    a, b = stored(tmp_path, "a", right_on()), stored(tmp_path, "b", right_on() + 1)
+    comparison = compare_records(a, b)
+    assert [(one.only_a, one.only_b) for one in comparison.changed] == [(0, 0)] * 10
+    assert comparison.changed[3].words == "class 3: 50 by A, 51 by B"
+    assert comparison.differences[0].mcnemar_p == 1
+
+
+def test_equal_predictions_differ_in_nothing(tmp_path):
+    a = stored(tmp_path, "a", right_on(1, 2))
+    comparison = compare_records(a, a)
+    assert comparison.changed == []
+    assert {one.interval.estimate for one in comparison.differences} == {0}
+
+
+@pytest.mark.parametrize("changes", [{"fingerprint_sha256": "0" * 64}, {"fingerprint_sha256": None}])
+def test_other_images_are_refused(tmp_path, changes):
+    a = stored(tmp_path, "a", right_on(1))
+    b = stored(tmp_path, "b", right_on(1), dataset=SEEN.model_copy(update=changes))
+    with pytest.raises(DataError, match="not the same images"):
+        compare_records(a, b)
+
+
+def test_predictions_that_are_not_those_of_the_record_are_refused(tmp_path):
+    a = stored(tmp_path, "a", right_on(1), metrics={"top1_pct": 20.0, "top5_pct": 20.0})
+    with pytest.raises(DataError, match="gives top1_pct 10.0000, and the record of a says 20.0000"):
+        compare_records(a, a)
+
+
+def test_a_metric_of_another_epochs_weights_is_left_out(tmp_path):
+    """The paper's quirk: the published top-5 may be of another epoch than the kept predictions."""
+    training = Training(
+        epochs=3, steps=3, first_loss=1, last_loss=1, fits=None, seconds=1, images_per_second=1,
+        seeds=[0], best_epochs={"top1_pct": 3, "top5_pct": 2},
+    )  # fmt: skip
+    a = stored(tmp_path, "a", right_on(1), metrics={"top1_pct": 10.0, "top5_pct": 77.0}, training=training)
+    assert [one.metric for one in compare_records(a, a).differences] == ["top1_pct"]
+
+
+def test_predictions_that_are_gone_and_other_tasks_are_one_line(tmp_path):
+    a = stored(tmp_path, "a", right_on(1))
+    for gone in ({"predictions": None}, {"predictions": "none.csv.gz"}):
+        with pytest.raises(UsageError, match="predictions of a are not there"):
+            compare_records(a, stored(tmp_path, "a", right_on(1), **gone))
+    with pytest.raises(UsageError, match="one record is of classification, the other of detection"):
+        compare_records(a, stored(tmp_path, "a", right_on(1), task="detection"))
+
+
+def test_good_records_alone_are_stored(tmp_path):
+    with pytest.raises(UsageError, match="no records in"):
+        stored_in(tmp_path)
+    append_line(tmp_path / "records.jsonl", record().as_json())
+    assert [one.record.model for one in stored_in(tmp_path)] == ["resnet50"]
+    assert stored_in(tmp_path / "records.jsonl")[0].folder == tmp_path
+
+
+KITE = {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]}
+PERSON = {"image_id": 7, "category_id": 1, "score": 0.8, "bbox": [0, 40, 10, 10]}
+HALF = 100 * 51 / 101 / 2  # one of two kites, and no person
+
+
+@pytest.fixture
+def detected(coco, tmp_path):
+    def stored(name, results, ap, images=4):
+        (tmp_path / f"{name}.json").write_text(json.dumps(results))
+        seen = read_coco(coco, "val").subset(images).describe(["0" * 64] * images)
+        metrics = {"ap_pct": ap, "ap50_pct": ap, "ap75_pct": ap}
+        return StoredRecord(
+            record(model=name, task="detection", dataset=seen, metrics=metrics, predictions=f"{name}.json"),
+            tmp_path,
+        )
+
+    return stored
+
+
+def test_detections_are_compared_on_their_images(detected):
+    a, b = detected("a", [KITE], HALF), detected("b", [KITE, PERSON], HALF + 50)
+    seen = []
+    comparison = compare_records(a, b, resamples=50, advance=seen.append)
+    assert sum(seen) == 2 * 50
+    ap = comparison.differences[0]
+    assert (ap.metric, ap.a_pct, ap.b_pct) == ("ap_pct", HALF, HALF + 50)
+    assert ap.interval.estimate == pytest.approx(50)
+    [changed] = comparison.changed
+    assert (changed.image, changed.only_a, changed.only_b) == ("000000000007.jpg", 0, 1)
+    assert changed.words == "1 objects found by A, 2 by B"
+
+
+def test_paired_resamples_of_equal_detections_do_not_differ(detected):
+    a = detected("a", [KITE], HALF)
+    interval = compare_records(a, a, resamples=50).differences[0].interval
+    assert (interval.low, interval.high) == (0, 0)
+
+
+def test_a_single_image_gives_no_interval(detected):
+    a, b = detected("a", [KITE], 50, images=1), detected("b", [KITE, PERSON], 100, images=1)
+    difference = compare_records(a, b, resamples=50).differences[0]
+    assert (difference.b_pct - difference.a_pct, difference.interval) == (50, None)
+
+
+def test_annotations_may_lie_elsewhere_and_must_be_the_same(detected, coco, tmp_path):
+    a = detected("a", [KITE], HALF)
+    annotations = coco / "annotations/instances_val2017.json"
+    moved = annotations.rename(tmp_path / "moved.json")
+    with pytest.raises(UsageError, match="or name --annotations FILE"):
+        compare_records(a, a, resamples=10)
+    assert compare_records(a, a, moved, resamples=10).changed == []
+    content = json.loads(moved.read_text())
+    content["annotations"] = [one for one in content["annotations"] if one["id"] != 2]
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="is not what a was evaluated on any more"):
+        compare_records(a, a, resamples=10)
+    with pytest.raises(DataError, match="they do not belong together"):
+        compare_records(a, a, annotations, resamples=10)

@@ -1,0 +1,90 @@
+"""Verdicts, worked out by hand."""
+
+from sdabench.claims.verdicts import judge_accuracy, judge_count, rounded
+from sdabench.complexity import Count
+from sdabench.registry.schema import Column, Explanation
+
+PARAMS = Column(key="params_m", header="Params", unit="M", decimals=2, convention="params")
+FLOPS = Column(key="flops_g", header="FLOPs", unit="G", decimals=2, convention="macs")
+
+
+def counted(params=25_557_032, per_call=30_000_000, macs=4_089_184_256, fvcore=4_111_512_576):
+    return Count(
+        model="any", input=(3, 224, 224), params=params, trainable=params, per_call=per_call, macs=macs, fvcore=fvcore,
+        operations={"conv": macs, "conv_bias": 0, "linear": 0, "batch_norm": 1, "relu": 0, "pool": 0},
+    )  # fmt: skip
+
+
+def claim(**fields):
+    return Explanation.model_validate({"because": "so"} | fields)
+
+
+def test_equal_at_the_printed_decimals_is_a_match():
+    assert str(judge_count(25.56, PARAMS, counted(), None)) == "match"
+    assert str(judge_count(25.55, PARAMS, counted(), None)) == "differs"
+    assert str(judge_count(25.57, PARAMS, counted(), None)) == "differs"
+
+
+def test_halves_round_away_from_zero_and_decimal_digits_are_exact():
+    assert rounded(2.675, 2) == 2.68
+    assert rounded(0.125, 2) == 0.13
+    assert rounded(-0.005, 2) == -0.01
+    assert str(judge_count(25.56, PARAMS, counted(params=25_555_000), None)) == "match"
+    assert str(judge_count(25.55, PARAMS, counted(params=25_554_999), None)) == "match"
+
+
+def test_another_convention_counts_only_where_the_registry_declares_it():
+    assert str(judge_count(4.11, FLOPS, counted(), None)) == "differs"
+    assert str(judge_count(4.11, FLOPS, counted(), claim(convention="fvcore"))) == "match (fvcore)"
+    assert str(judge_count(4.09, FLOPS, counted(), claim(convention="fvcore"))) == "match"
+    assert str(judge_count(30.0, PARAMS, counted(), claim(convention="per_call"))) == "match (per_call)"
+    assert str(judge_count(30.1, PARAMS, counted(), claim(convention="per_call"))) == "differs"
+
+
+def test_an_explanation_stands_only_on_evidence_that_recomputes():
+    good = claim(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_256}})
+    stale = claim(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_257}})
+    assert str(judge_count(4.08, FLOPS, counted(), good)) == "explained (last digit)"
+    assert str(judge_count(4.08, FLOPS, counted(), stale)) == "differs"
+    assert str(judge_count(4.09, FLOPS, counted(), good)) == "match"
+
+
+def test_terms_are_evidence_too_and_have_to_give_the_printed_number():
+    terms = {"sum": {"terms": {"conv": 1, "batch_norm": 10_000_000}, "value": 4_099_184_256}}
+    assert (
+        str(judge_count(4.10, FLOPS, counted(), claim(kind="copied", evidence=terms))) == "explained (copied)"
+    )
+    assert str(judge_count(9.99, FLOPS, counted(), claim(kind="copied", evidence=terms))) == "differs"
+    last = claim(kind="last digit", evidence=terms)
+    assert str(judge_count(4.11, FLOPS, counted(), last)) == "explained (last digit)"
+    assert str(judge_count(4.12, FLOPS, counted(), last)) == "differs"
+    none = claim(kind="not reproduced", evidence=terms)
+    assert str(judge_count(4.12, FLOPS, counted(), none)) == "explained (not reproduced)"
+    assert str(judge_count(4.10, FLOPS, counted(), none)) == "differs"
+
+
+def test_a_mislabelled_number_is_no_match_although_it_is_equal():
+    mislabelled = claim(kind="mislabelled", evidence={"own": {"count": "params", "value": 25_557_032}})
+    assert str(judge_count(25.56, PARAMS, counted(), mislabelled)) == "explained (mislabelled)"
+
+
+def test_what_is_not_counted_is_not_measured():
+    assert str(judge_count(25.56, PARAMS, None, None)) == "not measured"
+
+
+def test_an_accuracy_is_within_the_rounding_plus_two_standard_errors():
+    # 0.005 + 2 * 0.18526 = 0.37552
+    assert str(judge_accuracy(78.37, 2, 78.0, 50_000, 0.18526)) == "within"
+    assert str(judge_accuracy(78.38, 2, 78.0, 50_000, 0.18526)) == "worse"
+    assert str(judge_accuracy(77.62, 2, 78.0, 50_000, 0.18526)) == "better"
+
+
+def test_without_a_standard_error_within_is_equal_at_the_printed_decimal():
+    assert str(judge_accuracy(37.2, 1, 37.24, 5_000, None)) == "within"
+    assert str(judge_accuracy(37.2, 1, 37.26, 5_000, None)) == "better"
+    assert str(judge_accuracy(37.2, 1, 37.14, 5_000, None)) == "worse"
+
+
+def test_nan_or_no_sample_is_never_a_pass():
+    for measured, samples in ((float("nan"), 50_000), (78.0, 0), (None, 50_000)):
+        assert str(judge_accuracy(78.0, 2, measured, samples, 0.2)) == "not measured"

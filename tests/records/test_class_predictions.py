@@ -1,0 +1,69 @@
+"""Kept predictions come back as they were written, and what is none is named."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from sdabench.errors import DataError, UsageError
+from sdabench.records.class_predictions import ClassPredictions
+
+PREDICTIONS = ClassPredictions(
+    paths=["n1/a, b.JPEG", "n1/\udcff\n.JPEG", "n2/c.JPEG"],
+    labels=np.array([0, 0, 7]),
+    label_probability=np.array([0.5, 1e-7, 1.0], dtype=np.float32),
+    top5=np.array([[0, 1, 2, 3, 4], [1, 0, -1, -1, -1], [5, 1, 2, 3, 4]]),
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    PREDICTIONS.write(tmp_path / "p.csv.gz")
+    return tmp_path / "p.csv.gz"
+
+
+def test_they_come_back_whatever_the_paths_are(path):
+    again = ClassPredictions.read(path)
+    assert again.paths == PREDICTIONS.paths
+    for name in ("labels", "label_probability", "top5"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(PREDICTIONS, name))
+    assert again.metrics() == {"top1_pct": 100 / 3, "top5_pct": 200 / 3}
+
+
+def test_equal_predictions_are_equal_bytes_and_no_line_need_be_packed(path, tmp_path):
+    PREDICTIONS.write(tmp_path / "q.csv.gz")
+    assert (tmp_path / "q.csv.gz").read_bytes() == path.read_bytes()
+    (tmp_path / "plain.csv").write_bytes(gzip.decompress(path.read_bytes()))
+    assert ClassPredictions.read(tmp_path / "plain.csv").paths == PREDICTIONS.paths
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a,0,0.5,0,1,2,3", "line 2"),
+        ("a,0,0.5,0,1,2,3,4,5", "line 2"),
+        ("a,0,1.5,0,1,2,3,4", "line 2"),
+        ("a,0,nan,0,1,2,3,4", "line 2"),
+        ("a,x,0.5,0,1,2,3,4", "line 2"),
+        ("a,0,0.5,0,1,2,3,-2", "line 2"),
+        ("a,-1,0.5,0,1,-1,-1,-1", "line 2"),  # -1 is no class, of which an image could be
+        (f"a,0,0.5,0,1,2,3,{10**25}", "line 2"),
+        ("a" * 140_000 + ",0,0.5,0,1,2,3,4", "holds no predictions of classes"),
+    ],
+)
+def test_a_line_that_is_no_prediction_is_named(tmp_path, line, words):
+    header = "path,label,label_probability,top1,top2,top3,top4,top5"
+    (tmp_path / "p.csv").write_text(f"{header}\n{line}\n")
+    with pytest.raises(DataError, match=words):
+        ClassPredictions.read(tmp_path / "p.csv")
+
+
+def test_another_file_a_damaged_one_and_none_are_one_line(path, tmp_path):
+    (tmp_path / "other.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match="holds no predictions of classes"):
+        ClassPredictions.read(tmp_path / "other.csv")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="cannot read"):
+        ClassPredictions.read(path)
+    with pytest.raises(UsageError, match="no predictions file at"):
+        ClassPredictions.read(tmp_path / "none.csv")

@@ -1,0 +1,166 @@
+"""Records survive what happens to files and processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from sdabench.data.description import DatasetInfo, Preprocessing
+from sdabench.errors import SdabenchError
+from sdabench.records.record import Failure, Protocol, Record, Weights, append_line, read_lines
+from sdabench.registry.recipes import load_recipe
+
+DATASET = DatasetInfo(
+    name="imagenet",
+    split="val",
+    root="/d",
+    classes=1000,
+    samples=50_000,
+    complete=True,
+    listing_sha256="a" * 64,
+)
+
+
+SMALLER = Protocol(preprocessing=Preprocessing.at(160))
+TRAINING_SET = DATASET.model_copy(update={"split": "train", "listing_sha256": "e" * 64})
+
+
+def record(**changes):
+    made = Record(
+        model="resnet50",
+        task="classification",
+        metrics={"top1_pct": 75.3, "top5_pct": 92.5},
+        samples=50_000,
+        dataset=DATASET,
+        protocol=Protocol(preprocessing=Preprocessing()),
+        weights=Weights(source="w.pth", sha256="b" * 64),
+        seed=0,
+        batch_size=64,
+    )
+    return made.model_copy(update=changes)
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    path = tmp_path / "new" / "records.jsonl"
+    append_line(path, record().as_json())
+    append_line(path, record(model="senet50").as_json())
+    assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
+    assert next(read_lines(path, Record)) == record(created=next(read_lines(path, Record)).created)
+    assert json.loads(path.read_text().splitlines()[0])["schema"] == "sdabench.record/1"
+
+
+def test_a_line_cut_short_by_a_kill_spoils_only_itself(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_line(path, record().as_json())
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    append_line(path, record(model="senet50").as_json())
+    assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
+
+
+def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_line(path, record().as_json() | {"schema": "sdabench.record/2"})
+    with pytest.raises(SdabenchError, match=r"records\.jsonl, line 1: schema.*another version"):
+        list(read_lines(path, Record))
+
+
+@pytest.mark.parametrize("content", [b"# Notes\n", b"\xff\xfe\x00", b"1,2,3\n", b"7\n"])
+def test_a_file_of_something_else_is_an_error(tmp_path, content):
+    (tmp_path / "notes").write_bytes(content)
+    with pytest.raises(SdabenchError, match="no file of records|another version"):
+        list(read_lines(tmp_path / "notes", Record))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 250.0])
+def test_a_metric_is_a_percentage(value):
+    with pytest.raises(ValidationError):
+        Record.model_validate(record().as_json() | {"metrics": {"top1_pct": value}})
+
+
+def test_the_standard_error_of_a_metric_follows_from_it_or_is_recorded():
+    # 75.3 % of 50,000: sqrt(0.753 * 0.247 / 50000) = 0.0019287
+    assert record().standard_error("top1_pct") == pytest.approx(0.19287, abs=1e-5)
+    assert record(samples=0).standard_error("top1_pct") is None
+    assert record().standard_error("ap_pct") is None
+    detector = record(task="segmentation", metrics={"ap_pct": 34.0}, standard_errors={"ap_pct": 0.3})
+    assert Record.model_validate(detector.as_json()).standard_error("ap_pct") == 0.3
+    assert detector.standard_error("ap50_pct") is None
+    older = detector.as_json()
+    del older["standard_errors"]
+    assert Record.model_validate(older).standard_error("ap_pct") is None
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SdabenchError, match="cannot write .*file/records.jsonl"):
+        append_line(tmp_path / "file" / "records.jsonl", {})
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_one_clear_line(tmp_path):
+    (tmp_path / "records.jsonl").symlink_to("/dev/full")
+    with pytest.raises(SdabenchError, match="No space left on device"):
+        append_line(tmp_path / "records.jsonl", {"a": 1})
+
+
+def test_only_trained_weights_on_the_whole_real_dataset_are_compared():
+    assert record().comparable
+    assert not record(weights=Weights(source="random")).comparable
+    assert not record(dataset=DATASET.model_copy(update={"complete": False})).comparable
+    assert not record(failure=Failure(kind="crash", message="")).comparable
+    assert not record(samples=0).comparable
+    assert not record(protocol=SMALLER).comparable
+
+
+def test_a_training_of_ours_is_compared_if_it_is_the_papers():
+    recipe = load_recipe("paper")
+    paper = {"recipe": recipe.model_dump(mode="json"), "train_dataset": TRAINING_SET}
+    assert record(**paper).comparable
+    shorter = recipe.override(epochs=5).model_dump(mode="json")
+    part = TRAINING_SET.model_copy(update={"complete": False})
+    assert not record(**paper | {"recipe": shorter}).comparable
+    assert not record(**paper | {"train_dataset": part}).comparable
+    half = recipe.override(precision="bf16", accumulate=2).model_dump(mode="json")
+    assert record(**paper | {"recipe": half}).comparable
+
+
+def test_a_record_answers_the_same_question_only():
+    question = record().question
+    assert record(metrics={}, batch_size=1).question == question
+    for change in (
+        {"model": "senet50"},
+        {"seed": 1},
+        {"weights": Weights(source="w.pth", sha256="c" * 64)},
+        {"weights": Weights(source="random")},
+        {"dataset": DATASET.model_copy(update={"listing_sha256": "d" * 64})},
+        {"protocol": SMALLER},
+        {"recipe": {"epochs": 1, "title": "a"}},
+        {"train_dataset": TRAINING_SET},
+    ):
+        assert record(**change).question != question, change
+    assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).question == question
+    told = [record(recipe={"epochs": 1, "title": title, "source": ""}).question for title in "ab"]
+    assert told[0] == told[1]
+    trained = [record(weights=Weights(source="training", sha256=digest)).question for digest in "ab"]
+    assert trained[0] == trained[1] != question
+
+
+def test_several_processes_write_into_one_file_after_a_line_that_was_cut_short(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"model": "cut')
+    code = (
+        "import sys; from pathlib import Path; from sdabench.records.record import append_line, append_lines\n"
+        "for _ in range(200): append_lines(Path(sys.argv[1])); "
+        "append_line(Path(sys.argv[1]), {'number': 7, 'padding': 'x' * 9000})"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+
+    class Numbered(BaseModel):
+        number: int
+
+    assert len(list(read_lines(path, Numbered))) == 600

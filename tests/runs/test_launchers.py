@@ -1,0 +1,181 @@
+"""The GPUs of a suite's jobs on this machine: real children that say what they were given, and need no GPU."""
+
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from sdabench.cli.cluster import BYTES_OF_EACH, networks_at_once, place_from
+from sdabench.cli.machine import gpus_of_each
+from sdabench.data.source import DataSource
+from sdabench.report.plan import plan_sheet
+from sdabench.runs.estimate import Plan, PlannedJob
+from sdabench.runs.launchers import Local, own_environment
+from sdabench.runs.suite import Suite, Watcher
+from sdabench.training.jobs import EvaluationJob, Machine
+
+SITE = """\
+import os, pathlib, sys, time
+*_, command, path = sys.orig_argv
+if command == "wait":
+    pathlib.Path(path).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "unset"))
+    while pathlib.Path(path).exists():
+        time.sleep(0.01)
+    os._exit(0)
+"""
+
+
+@pytest.fixture
+def children(tmp_path, monkeypatch):
+    """Starts a child, which is at work until its file is deleted; tells what CUDA would show it."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SITE)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    started = []
+
+    def start(launcher, name):
+        path = tmp_path / name
+        job = SimpleNamespace(command=lambda output: ["wait", str(path)], machine=Machine())
+        process = launcher.start(job, tmp_path, None, 1)
+        started.append((path, process))
+        deadline = time.monotonic() + 60
+        while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return path, process
+
+    yield start
+    for path, process in started:
+        path.unlink(missing_ok=True)
+        process.process.wait(60)
+
+
+def ends(path, process):
+    path.unlink()
+    assert process.process.wait(60) == 0
+
+
+def test_each_job_has_a_gpu_that_no_other_has_and_gives_it_back(children):
+    launcher = Local(("4", "7"))
+    first, second = children(launcher, "first"), children(launcher, "second")
+    assert [first[0].read_text(), second[0].read_text()] == ["4", "7"]
+    assert [first[1].place, second[1].place] == ["on GPU 4", "on GPU 7"]
+    ends(*second)
+    assert children(launcher, "third")[0].read_text() == "7"
+
+
+def test_more_jobs_than_gpus_share_the_one_that_has_the_fewest(children):
+    launcher = Local(("0,1", "GPU-8932f937"))
+    started = [children(launcher, str(number)) for number in range(4)]
+    assert [path.read_text() for path, _ in started] == ["0,1", "GPU-8932f937"] * 2
+    assert started[1][1].place == "on GPU-8932f937"
+    ends(*started[1])
+    ends(*started[3])
+    assert [children(launcher, name)[0].read_text() for name in "ab"] == ["GPU-8932f937"] * 2
+
+
+def test_without_several_gpus_a_job_sees_what_this_process_sees(children, monkeypatch):
+    path, process = children(Local(), "one")
+    assert (path.read_text(), process.place) == ("unset", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert children(Local(), "two")[0].read_text() == "2"
+
+
+@pytest.mark.parametrize(
+    ("visible", "there", "processes", "expected"),
+    [
+        (None, 3, 1, ("0", "1", "2")),
+        ("6,2", 2, 1, ("6", "2")),
+        ("6, 2,-1,3", 2, 1, ("6", "2")),  # CUDA stops at what is no device
+        ("GPU-8932f937-d72c,GPU-11", 2, 1, ("GPU-8932f937-d72c", "GPU-11")),
+        ("MIG-1,MIG-2", 1, 1, ("MIG-1", "MIG-2")),  # CUDA shows a process no more than one of them
+        (None, 5, 2, ("0,1", "2,3")),
+        ("7,5,3,1", 4, 4, ("7,5,3,1",)),
+        (None, 0, 1, ()),
+    ],
+)
+def test_the_gpus_of_each_job_are_named_as_this_process_was_told(
+    monkeypatch, visible, there, processes, expected
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus_of_each(processes) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "nproc", "jobs", "at_once", "gpus", "lanes"),
+    [
+        (None, 1, None, 4, ("0", "1", "2", "3"), 4),
+        ("cuda", 2, None, 2, ("0,1", "2,3"), 2),
+        ("cuda", 1, 6, 6, ("0", "1", "2", "3"), 4),
+        ("cuda", 1, 2, 2, ("0", "1", "2", "3"), 2),
+        ("cuda:1", 1, None, 1, (), 1),
+        ("cuda:1", 1, 3, 3, (), 1),
+        ("cpu", 1, 3, 3, (), 3),
+    ],
+)
+def test_a_suite_takes_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_once, gpus, lanes):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    options = {"partition": None, "minutes": None, "gpus": None, "cpus": None}
+    options |= {"max_timeouts": None, "slurm_options": ()}
+    place = place_from(tmp_path, jobs, options | {"launcher": "local", "device": device, "nproc": nproc})
+    assert place.device == (device or "cuda")
+    assert (place.at_once, place.sharing) == (at_once, at_once)
+    assert place.launcher == Local(gpus)
+    assert place.launcher.lanes(at_once, place.device) == lanes
+
+
+@pytest.mark.parametrize(
+    ("own", "allowed", "gib", "processes", "expected"),
+    [
+        (16, None, 64, 1, 16),
+        (16, 2.5, 64, 1, 3),
+        (16, None, 16, 1, 5),
+        (16, None, 64, 4, 4),
+        (4, 0.5, 1, 2, 1),
+    ],
+)
+def test_on_the_cpu_as_many_as_cores_and_memory_allow(monkeypatch, own, allowed, gib, processes, expected):
+    monkeypatch.setattr("sdabench.cli.cluster.cores", lambda: own)
+    monkeypatch.setattr("sdabench.cli.cluster.cpu_limit", lambda: allowed)
+    monkeypatch.setattr("sdabench.cli.cluster.memory", lambda: (gib * 2**30, None))
+    assert BYTES_OF_EACH == 3 * 2**30
+    assert networks_at_once(processes) == expected
+
+
+def test_the_plan_shares_the_time_out_among_what_computes_beside_each_other():
+    jobs = [PlannedJob("resnet50", seed, False, 60.0, 10) for seed in range(8)]
+    plan = Plan(jobs, [], "cuda", "cuda", "out", False, at_once=8, lanes=4)
+    assert plan.seconds == 2 * 60
+    assert plan.disk_bytes == 80
+    assert "Device cuda, 8 at a time, which share 4" in plan_sheet(plan).notes[0]
+
+
+def test_several_at_a_time_that_start_processes_share_the_cores_among_all_of_these(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("sdabench.runs.launchers.cores", lambda shared_by: 32 // shared_by)
+    assert own_environment(2, 4)["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in own_environment(1, 4)  # torchrun's process shares them
+
+
+def test_a_suite_says_on_which_gpu_each_network_is(imagenet, tmp_path):
+    """On the CPU, where the variable changes nothing."""
+    source = DataSource("imagenet", imagenet)
+    jobs = [
+        EvaluationJob(model, source, source.read("val"), batch_size=6) for model in ("resnet50", "senet50")
+    ]
+    said = []
+
+    class Teller(Watcher):
+        def is_at(self, job, place):
+            said.append((job.model, place))
+
+    records = Suite(jobs, tmp_path / "out", at_once=2, launcher=Local(("0", "1"))).run(Teller())
+    assert said == [("resnet50", "on GPU 0"), ("senet50", "on GPU 1")]
+    assert [record.failure for record in records] == [None, None]

@@ -1,0 +1,305 @@
+"""Slurm's jobs: through submitit, whose local executor stands for Slurm; and what Slurm's own words mean."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from sdabench.cli.cluster import SlurmOption, SlurmTime
+from sdabench.errors import ExitCode, SdabenchError, UsageError
+from sdabench.runs.slurm import Resources, Slurm, SlurmProcess
+from sdabench.runs.slurm.queue import SlurmQueue
+from tests.support import sdabench
+
+pytest.importorskip("submitit")
+
+RECIPE = """\
+title: a quick one
+epochs: {epochs}
+batch_size: 5
+optimizer: {{learning_rate: 0.001}}
+augmentation: {{crop: 32}}
+validation: {{crop: 32, every_epochs: 0}}
+fit_below: 1000.0
+"""
+SLURM = ["--launcher", "slurm", "--gpus", "0", "--time", "10"]
+
+
+@pytest.fixture(autouse=True)
+def local_cluster(monkeypatch):
+    monkeypatch.setenv("SDABENCH_SLURM_CLUSTER", "local")
+
+
+def trainings(textures, output, epochs, *models):
+    path = output.parent / "quick.yaml"
+    path.write_text(RECIPE.format(epochs=epochs))
+    return run(output, models, "--data", f"synthetic={textures}", "--recipe", path)
+
+
+def evaluations(imagenet, output, *models):
+    fast = ["--batch-size", "8", "--workers", "0", "--resolution", "32"]
+    return run(output, models, "--eval-only", "--data", f"imagenet={imagenet}", *fast)
+
+
+def run(output, models, *options):
+    chosen = [option for name in models for option in ("--models", name)]
+    return ["run", "--suite", "classification", "--output", str(output), *SLURM, *chosen, *map(str, options)]
+
+
+def records(output):
+    return [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
+
+
+def job_ids(output):
+    path = output / "slurm/jobs.json"
+    return list(json.loads(path.read_text()).values()) if path.exists() else []
+
+
+def log_of(output, model):
+    [path] = (output / "logs").glob(f"{model}-*.log")
+    return path.read_text()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Background:
+    """The program at work, with what it says in a file: the local executor's processes have its stderr too."""
+
+    def __init__(self, command, path):
+        self.path = path
+        with path.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sdabench", *command], stdout=subprocess.DEVNULL, stderr=stderr
+            )
+
+    def ended(self):
+        """The exit code, and what it said."""
+        return self.process.wait(timeout=60), self.path.read_text()
+
+
+def children(process_id):
+    return [
+        int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    ]
+
+
+def test_each_network_is_a_job_and_the_table_is_printed_when_all_are_done(imagenet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = sdabench(*evaluations(Path("imagenet"), Path("out"), "resnet50", "senet50"))
+    assert result.returncode == ExitCode.OK, result.stderr
+    assert "75.20" in result.stdout
+    first, second = job_ids(Path("out"))
+    assert f"resnet50 is Slurm job {first}, log {tmp_path / 'out/logs'}" in result.stderr
+    assert f"Job {second} on" in log_of(Path("out"), "senet50")
+    assert sorted(record["model"] for record in records(Path("out"))) == ["resnet50", "senet50"]
+    assert {record["environment"]["networks_at_once"] for record in records(Path("out"))} == {1}
+
+
+def test_without_its_coordinator_a_job_goes_on_and_after_a_preemption_too(textures, tmp_path):
+    output = tmp_path / "out"
+    command = trainings(textures, output, 25, "resnet50")
+    first = Background(command, tmp_path / "first")
+    wait_for(lambda: any("\n" in path.read_text() for path in output.rglob("metrics.jsonl")))
+    first.process.terminate()
+    status, said = first.ended()
+    [job_id] = job_ids(output)
+    assert status == ExitCode.STOPPED
+    assert f"Slurm goes on with {job_id}, which 'scancel {job_id}' stops, and the same command" in said
+
+    second = Background(command, tmp_path / "second")
+    [task] = children(job_id)
+    os.kill(task, signal.SIGUSR2)  # Slurm's notice
+    status, said = second.ended()
+    assert status == ExitCode.OK, said
+    assert f"resnet50 is still Slurm job {job_id}" in said
+    assert job_ids(output) == [job_id]
+    assert log_of(output, "resnet50").count(f"Job {job_id} on") == 2
+    assert "resnet50: going on after epoch" in log_of(output, "resnet50")
+    assert [record["failure"] for record in records(output)] == [None]
+
+
+def test_a_job_that_is_killed_fails_and_one_that_is_cancelled_is_no_failure(imagenet, tmp_path, monkeypatch):
+    output, site = tmp_path / "out", tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, signal, sys, time\n"
+        "if 'eval' in sys.argv and 'resnet50' in sys.argv: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if 'eval' in sys.argv and 'senet50' in sys.argv: time.sleep(30)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    suite = Background(evaluations(imagenet, output, "resnet50", "senet50"), tmp_path / "suite")
+    wait_for(lambda: len(job_ids(output)) == 2 and any((output / "logs").glob("senet50-*.log")))
+    os.kill(int(job_ids(output)[1]), signal.SIGINT)  # as LocalJob.cancel does
+    status, said = suite.ended()
+    assert status == ExitCode.STOPPED, said
+    assert "senet50 was stopped: Slurm ended it: CANCELLED" in said
+    assert said.endswith("the same command continues.\n")
+    [record] = records(output)
+    assert record["model"] == "resnet50"
+    assert "was ended by SIGKILL" in record["failure"]["message"]
+    assert f"what it said is in {output / 'logs'}" in record["failure"]["message"]
+
+
+class OneState:
+    """A queue in which every job is in the same state."""
+
+    settle = 0.0
+
+    def __init__(self, state):
+        self.word = state
+
+    def state(self, job_id):
+        return self.word
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "words"),
+    [
+        ("RUNNING", None, ""),
+        ("COMPLETING", None, ""),
+        ("CANCELLED", ExitCode.STOPPED, "CANCELLED"),
+        ("PREEMPTED", ExitCode.STOPPED, "PREEMPTED"),
+        ("OUT_OF_MEMORY", ExitCode.ERROR, "OUT_OF_MEMORY; try a smaller --batch-size"),
+        ("TIMEOUT", ExitCode.ERROR, "TIMEOUT; it did not save in time"),
+        ("NODE_FAIL", ExitCode.ERROR, "NODE_FAIL; the same command submits it again"),
+        ("UNKNOWN", ExitCode.ERROR, "Slurm has no account of it"),
+    ],
+)
+def test_a_job_without_a_result_ended_as_slurm_says(tmp_path, state, status, words):
+    process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", OneState(state), earlier=False)
+    assert process.poll() == status
+    assert words in process.cause()
+    log = tmp_path / ("absent.log" if status == ExitCode.STOPPED else "7_0_log.out")
+    assert str(log) in process.cause()
+
+
+def test_a_job_of_which_submitit_alone_has_left_a_result_was_not_ended_by_its_command(tmp_path):
+    (tmp_path / "7_0_result.pkl").write_bytes(b"nobody opens this")
+    process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", OneState("FAILED"), earlier=False)
+    assert process.poll() == ExitCode.ERROR
+    assert process.cause().startswith("TIMEOUT: its time was up once more than --max-timeouts allows, or")
+    assert str(tmp_path / "7_0_log.out") in process.cause()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(0, "exit code 0 before it could write a record"), (1, "exit code 1"), (-9, "ended by SIGKILL")],
+)
+def test_a_job_leaves_the_exit_code_of_its_command(tmp_path, status, words):
+    (tmp_path / "7_status").write_text(str(status))
+    process = SlurmProcess("7", tmp_path, tmp_path / "its.log", OneState("COMPLETED"), earlier=False)
+    assert process.poll() == status
+    assert words in process.cause()
+    assert str(tmp_path / "its.log") in process.cause()
+
+
+def test_an_end_that_may_pass_is_none_until_it_has_lasted(tmp_path):
+    queue = OneState("NODE_FAIL")
+    queue.settle = 60.0
+    process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", queue, earlier=False)
+    assert process.poll() is None
+    queue.word = "PENDING"
+    assert process.poll() is None
+    queue.word, queue.settle = "NODE_FAIL", 0.0
+    assert process.poll() == ExitCode.ERROR
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """A folder of its own on the PATH; gives a function that puts a shell script there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    def write(name, script):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return write
+
+
+def test_what_squeue_has_forgotten_sacct_may_know(commands):
+    commands("squeue", "echo '11 RUNNING'; echo '12 COMPLETED'")
+    commands("sacct", "[ $1 = --jobs=13 ] && echo 'CANCELLED by 1000'; exit 0")
+    queue = SlurmQueue()
+    assert [queue.state(job_id) for job_id in ("11", "12", "13", "14")] == [
+        "RUNNING", "COMPLETED", "CANCELLED", "UNKNOWN",
+    ]  # fmt: skip
+
+
+def test_a_slurm_that_stops_answering_ends_no_job(commands):
+    commands("squeue", "echo '11 RUNNING'")
+    queue = SlurmQueue(every=0.0)
+    assert queue.state("11") == "RUNNING"
+    commands("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert queue.state("11") == "RUNNING"
+    with pytest.raises(SdabenchError, match="does not answer: Unable to contact slurm controller"):
+        SlurmQueue().state("11")
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("90:30", 91), ("1:30:00", 90), ("2-12", 3600), ("1-0:30", 1470), ("1-00:00:01", 1441)],
+)
+def test_times_are_those_of_slurm(text, minutes):
+    assert SlurmTime().convert(text, None, None) == minutes
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        (SlurmTime, "2", "needs 3 minutes"),
+        (SlurmTime, "1h", "is no time of Slurm's"),
+        (SlurmOption, "account=", "is not KEY=VALUE"),
+        (SlurmOption, "time=5", "say --time"),
+        (SlurmOption, "--cpus_per_task=5", "say --cpus"),
+    ],
+)
+def test_what_slurm_would_not_take_is_refused(kind, text, words):
+    with pytest.raises(click.BadParameter, match=words):
+        kind().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--partition", "gpu"], "--partition is for --launcher slurm"),
+        (["--slurm-option", "qos=high"], "--slurm-option is for --launcher slurm"),
+        (["--launcher", "slurm", "--gpus", "0", "--device", "cuda"], "--device cuda and --gpus 0 do not go"),
+        (["--launcher", "slurm", "--device", "cuda:1"], "the device is cpu or cuda"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, words, tmp_path):
+    result = sdabench("run", "--suite", "classification", "--output", tmp_path / "out", *options)
+    assert result.returncode == ExitCode.USAGE
+    assert words in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_something_is_missing_the_next_step_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="there is no Slurm here"):
+        Slurm(tmp_path)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UsageError, match=r"pip install 'sdabench\[slurm\]'"):
+        Slurm(tmp_path)
+
+
+def test_sbatch_is_asked_for_what_the_options_say():
+    resources = Resources("gpu", 90, gpus=4, cpus=32, processes=4, options={"account": "vision"})
+    parameters = resources.parameters("a name")
+    assert parameters["timeout_min"] == 90
+    assert parameters["gpus_per_node"] == 4
+    assert parameters["slurm_additional_parameters"] == {"requeue": True, "account": "vision"}
+    assert resources.threads == 8

@@ -1,0 +1,213 @@
+"""COCO's AP of resampled images: held against pycocotools where images are there twice, and worked out by hand."""
+
+import contextlib
+import io
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from scipy.stats import binom
+
+from sdabench.scoring.bootstrap import CocoSamples, Resampled, bootstrap, draws, standard_errors
+from sdabench.scoring.coco import METRICS, evaluate
+from tests.scoring.test_coco import (  # noqa: F401
+    CASES,
+    EACH_EVALUATOR,
+    HALF,
+    an_object,
+    annotations_of,
+    detections,
+    direct,
+    found,
+    generated,
+    polygon,
+    write,
+)
+from tests.support import make_coco
+
+
+def of_one_order(results, iou_type):
+    """Without equal scores in one image and category, whose order means nothing; those of two images stay."""
+    seen, results = set(), [dict(result) for result in results]
+    for result in results:
+        while (key := (result["image_id"], result["category_id"], result["score"])) in seen:
+            result["score"] = round(result["score"] + 0.001, 3)
+        seen.add(key)
+        if iou_type == "segm":
+            del result["bbox"]
+    return results
+
+
+def multiplied(path, results, weights, to):
+    """The dataset in which image i really is there weights[i] times, and its results."""
+    content = json.loads(path.read_text())
+    numbers = itertools.count(1)
+    images = sorted(content["images"], key=lambda image: image["id"])
+    copies = {
+        image["id"]: [next(numbers) for _ in range(weight)]
+        for image, weight in zip(images, weights, strict=True)
+    }
+    content["images"] = [image | {"id": copy} for image in images for copy in copies[image["id"]]]
+    content["annotations"] = [
+        one | {"image_id": copy} for one in content["annotations"] for copy in copies[one["image_id"]]
+    ]
+    for number, one in enumerate(content["annotations"], start=1):
+        one["id"] = number
+    to.write_text(json.dumps(content))
+    return to, [one | {"image_id": copy} for one in results for copy in copies[one["image_id"]]]
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize(("case", "seed"), CASES)
+def test_an_image_of_weight_w_counts_as_pycocotools_counts_w_images(
+    generated, tmp_path, case, seed, iou_type  # noqa: F811
+):  # fmt: skip
+    path = annotations_of(case, generated)
+    results = of_one_order(detections(path, seed), iou_type)
+    samples = CocoSamples.of(evaluate(path, results, iou_type))
+    generator = np.random.default_rng(seed)
+    for weights in (
+        generator.integers(0, 4, len(samples.image_ids)),
+        *draws(len(samples.image_ids), 2, seed),
+    ):
+        twice, of_twice = multiplied(path, results, weights.tolist(), tmp_path / "twice.json")
+        with contextlib.redirect_stdout(io.StringIO()):
+            theirs = direct(COCO, COCOeval, twice, of_twice, iou_type)[:6]
+        expected = np.where(theirs < 0, np.nan, 100 * theirs)
+        np.testing.assert_allclose(list(samples.metrics(weights).values()), expected, rtol=1e-12)
+        assert 1 < expected[0] < 60
+        assert len({(one["category_id"], one["score"]) for one in results}) < len(results)  # some are equal
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
+def test_each_image_once_is_the_score_whichever_evaluator_gave_that(generated, iou_type, evaluator):  # noqa: F811
+    evaluation = evaluate(generated, detections(generated, 5), iou_type, evaluator=evaluator)
+    score, samples = evaluation.score(), CocoSamples.of(evaluation)
+    measured = {name: value for name, value in samples.metrics().items() if not np.isnan(value)}
+    assert measured == pytest.approx(score.metrics, rel=1e-12)
+    assert list(samples.metrics()) == list(METRICS)
+    assert samples.image_ids == sorted(samples.found)
+
+
+def test_all_256_resamples_of_four_images_worked_out_by_hand(tmp_path):
+    """Image 7 has a kite, which is found, and a person, who is not; image 40 a kite, which cannot be found.
+
+    Image 21 has only a crowd, 22 only a mistake: AP is the mean over the categories that are there.
+    """
+    path = make_coco(tmp_path / "coco") / "annotations/instances_val2017.json"
+    results = [found(0.9, 7, 90, (10, 10, 20, 20)), found(0.8, 22, 1, (10, 10, 20, 20))]
+    samples = CocoSamples.of(evaluate(path, results, "bbox"))
+    assert samples.image_ids == [7, 21, 22, 40]
+    weights, expected = [], []
+    for drawn in itertools.product((7, 21, 22, 40), repeat=4):
+        kites, missed = drawn.count(7), drawn.count(40)
+        points = sum(point * (kites + missed) <= 100 * kites for point in range(101)) if kites else 0
+        expected.append(100 * points / 101 / 2 if kites else 0.0 if missed else np.nan)
+        weights.append([drawn.count(image) for image in samples.image_ids])
+    ap, ap50, ap75, small, medium, large = samples.values(np.array(weights, dtype=np.int32)).T
+    for same in (ap, ap50, ap75, small):
+        np.testing.assert_allclose(same, expected, rtol=1e-12)
+    assert np.isnan(expected).sum() == 16  # of images 21 and 22 alone
+    assert np.isnan([medium, large]).all()
+    exact = np.nanstd(expected)
+    errors = bootstrap(samples, 4000).standard_errors
+    assert errors["ap_pct"] == pytest.approx(exact, rel=0.05)
+    assert errors["ap_m_pct"] is None
+
+
+def test_the_standard_error_is_that_of_the_number_of_objects_found(write):  # noqa: F811
+    """One object in each of two images, one of them found: none, half or all of them, as of two coins."""
+    samples = CocoSamples.of(evaluate(write(an_object(1), an_object(2)), [found(0.9)], "bbox"))
+    values = bootstrap(samples, 5000, seed=3).of("ap_pct")
+    assert set(values.round(9)) == {0, round(HALF, 9), 100}
+    chances = binom.pmf([0, 1, 2], 2, 0.5)
+    outcomes = np.array([0, HALF, 100])
+    exact = np.sqrt(chances @ (outcomes - chances @ outcomes) ** 2)
+    assert bootstrap(samples, 5000, seed=3).standard_errors["ap_pct"] == pytest.approx(exact, rel=0.03)
+    assert np.mean(values == 0) == pytest.approx(0.25, abs=0.02)
+
+
+def test_recall_is_compared_with_the_points_as_pycocotools_does(write):  # noqa: F811
+    """Some recalls, as 41 of 100, are less than their point by the last bit, and do not reach it."""
+    samples = CocoSamples.of(evaluate(write(an_object(1), an_object(2)), [found(0.9)], "bbox"))
+    points = np.linspace(0, 1, 101)
+    for objects in (3, 7, 50, 100, 300):
+        right = np.arange(1, objects + 1)
+        values = samples.values(np.stack([right, objects - right], axis=1).astype(np.int32))
+        reached = [sum(points <= number / objects) for number in right.tolist()]
+        np.testing.assert_allclose(values[:, 0], 100 * np.array(reached) / 101, rtol=1e-12)
+
+
+def test_resamples_follow_from_the_seed_and_the_number_of_images(generated, monkeypatch):  # noqa: F811
+    ones, others = (
+        CocoSamples.of(evaluate(generated, detections(generated, seed), "bbox")) for seed in (1, 2)
+    )
+    seen = []
+    first, second = bootstrap(ones, 230, 5, seen.append), bootstrap(others, 230, 5)
+    assert seen == [100, 100, 30]
+    weights = np.stack(list(draws(len(ones.image_ids), 230, 5)))
+    assert (weights.sum(axis=1) == len(ones.image_ids)).all()
+    for samples, resampled in ((ones, first), (others, second)):
+        np.testing.assert_array_equal(resampled.values[7], list(samples.metrics(weights[7]).values()))
+    np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
+    assert not np.array_equal(bootstrap(ones, 30, 6).of("ap_pct"), first.of("ap_pct")[:30])
+    monkeypatch.setattr("sdabench.scoring.average_precision.SCRATCH", 700)  # several pieces of a block
+    np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
+
+
+def test_what_fewer_than_half_of_the_resamples_have_has_no_standard_error():
+    values = np.full((6, 6), np.nan)
+    values[:3, 0], values[:2, 1], values[:, 2] = [1, 2.5, 4], [7, 8], 5
+    errors = Resampled(values).standard_errors
+    assert errors["ap_pct"] == pytest.approx(1.5)
+    assert [errors[name] for name in METRICS[1:]] == [None, 0, None, None, None]
+
+
+def test_a_single_image_has_no_standard_error(write):  # noqa: F811
+    path = write(an_object(1), an_object(2))
+    assert standard_errors(evaluate(path, [found(0.9)], "bbox", image_ids=[1])) == {}
+    assert set(standard_errors(evaluate(path, [found(0.9)], "bbox"))) == set(METRICS) - {
+        "ap_s_pct",
+        "ap_m_pct",
+    }
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):  # noqa: F811
+    """By their own ids; an IoU of 0.5 is enough, and a box that was used up finds no second object."""
+    path = write(
+        an_object(1) | {"id": 77},
+        an_object(1, box=(150, 150, 50, 50)) | {"id": 0},
+        an_object(2, box=(0, 0, 100, 100), category_id=8) | {"id": 5},
+        an_object(2, box=(2, 0, 100, 100), category_id=8) | {"id": 4},
+        an_object(2, box=(100, 100, 90, 90), iscrowd=1) | {"id": 9},
+    )
+    boxes = [
+        (1, 3, (0, 0, 100, 50)),
+        (1, 3, (150, 150, 50, 20)),
+        (2, 8, (0, 0, 100, 100)),
+        (2, 3, (100, 100, 40, 40)),
+    ]
+    results = [
+        found(0.9, image, category, box, segmentation=[polygon(*box)]) for image, category, box in boxes
+    ]
+    assert CocoSamples.of(evaluate(path, results, iou_type)).found == {1: {77}, 2: {5}}
+    assert CocoSamples.of(evaluate(path, [], iou_type)).found == {1: set(), 2: set()}
+
+
+def test_only_the_chosen_images_are_drawn(write):  # noqa: F811
+    path = write(an_object(1), an_object(2))
+    samples = CocoSamples.of(evaluate(path, [found(0.9), found(0.95, image_id=2)], "bbox", image_ids=[2]))
+    assert samples.image_ids == [2]
+    assert list(samples.found) == [2]
+
+
+def test_resampling_does_not_import_torch():
+    code = "import sys, sdabench.scoring.bootstrap; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,141 @@
+"""Our own matching, held against pycocotools: where scores and IoUs are equal, and where nothing is ordinary."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+from sdabench.data.annotations import AnnotationFile
+from sdabench.errors import NothingMeasuredError
+from sdabench.scoring.bootstrap import CocoSamples
+from sdabench.scoring.coco import evaluate
+from tests.scoring.test_coco import CASES, annotations_of, detections, generated, polygon  # noqa: F401
+
+SIZE = 128
+CORNERS = (0, 8, 16)
+SIDES = (0, 8, 32, 36, 96, 100)
+IMAGES, CATEGORIES = (3, 1, 2), (7, 4)
+
+boxes = st.tuples(*map(st.sampled_from, (CORNERS, CORNERS, SIDES, SIDES))).map(list)
+places = {"image_id": st.sampled_from(IMAGES[:2]), "category_id": st.sampled_from(CATEGORIES)}
+
+
+@st.composite
+def datasets(draw):
+    """Few places, sides and scores, so that many are equal; one image without anything, and no fewer than
+    one object that counts. At times there are hundreds of detections in one image and category.
+    """
+    few = st.fixed_dictionaries({**places, "bbox": boxes})
+    more = {"area": st.sampled_from((None, 0.0, 1024.0, 9216.0, 1e11)), "iscrowd": st.sampled_from((0, 0, 1))}
+    objects = draw(st.lists(st.fixed_dictionaries({**places, "bbox": boxes, **more}), max_size=9))
+    first = {"image_id": 1, "category_id": 4, "bbox": [0, 0, 36, 36], "area": None, "iscrowd": 0}
+    objects = [*objects, first]
+    found = draw(st.lists(few, max_size=12))
+    found += [{key: one[key] for key in ("image_id", "category_id", "bbox")} for one in objects]
+    found = draw(st.permutations(found)) * draw(st.sampled_from((1, 1, 2, 30)))
+    scores = draw(st.randoms(use_true_random=False))
+    return (
+        file_of(objects),
+        [result_of(one, scores.choice((0.1, 0.5, 0.5, 0.9, 1))) for one in found],
+        draw(st.lists(st.integers(0, 3), min_size=len(IMAGES), max_size=len(IMAGES))),
+    )
+
+
+def file_of(objects):
+    annotations = [
+        one
+        | {
+            "id": 10 * number,
+            "area": float(np.prod(one["bbox"][2:])) if one["area"] is None else one["area"],
+            "segmentation": mask_of(one["bbox"]) if one["iscrowd"] else [polygon(*one["bbox"])],
+        }
+        for number, one in enumerate(objects)
+    ]
+    images = [
+        {"id": number, "file_name": f"{number}.jpg", "height": SIZE, "width": SIZE} for number in IMAGES
+    ]
+    categories = [{"id": number, "name": f"kind {number}"} for number in CATEGORIES]
+    return AnnotationFile(Path("made.json"), "0" * 64, categories, images, annotations)
+
+
+def mask_of(box):
+    return coco_mask.frPyObjects([polygon(*box)], SIZE, SIZE)[0]
+
+
+def result_of(one, score):
+    return one | {"score": score, "segmentation": mask_of(one["bbox"])}
+
+
+def check_same(file, results, iou_type, weights, image_ids=None):
+    theirs, ours = (
+        evaluate(file, results, iou_type, image_ids, name) for name in ("pycocotools", "vectorised")
+    )
+    expected, score = theirs.score(), ours.score()
+    assert score == expected  # to the bit
+    samples, expected_samples = CocoSamples.of(ours), CocoSamples.of(theirs)
+    assert samples.found == expected_samples.found
+    assert samples.image_ids == expected_samples.image_ids
+    np.testing.assert_array_equal(
+        list(samples.metrics(weights).values()), list(expected_samples.metrics(weights).values())
+    )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(datasets(), st.sampled_from(["bbox", "segm"]))
+def test_the_numbers_are_those_of_pycocotools_whatever_there_is(dataset, iou_type):
+    check_same(dataset[0], dataset[1], iou_type, dataset[2])
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+@pytest.mark.parametrize(("case", "seed"), CASES)
+def test_the_numbers_are_those_of_pycocotools(generated, case, seed, iou_type):  # noqa: F811
+    from sdabench.data.annotations import read_annotations
+
+    file = read_annotations(annotations_of(case, generated))
+    results = detections(file.path, seed)
+    weights = np.random.default_rng(seed).integers(0, 3, len(file.images))
+    check_same(file, results, iou_type, weights)
+    some = sorted(image["id"] for image in file.images)[::2]
+    check_same(file, results, iou_type, weights[::2], some)
+
+
+def test_of_objects_of_equal_iou_the_later_one_is_taken():
+    """The first detection lies midway between two objects; what is left is right for the second, or not."""
+    kind = {"image_id": 1, "category_id": 4}
+    left, right = (kind | {"bbox": [x, 0, 100, 100], "area": None, "iscrowd": 0} for x in (0, 20))
+    results = [result_of(kind | {"bbox": [x, 0, 100, 100]}, score) for x, score in ((10, 0.9), (30, 0.8))]
+    values = []
+    for objects in ([left, right], [right, left]):
+        check_same(file_of(objects), results, "bbox", [1, 1, 1])
+        score = evaluate(file_of(objects), results, "bbox", evaluator="vectorised").score()
+        values.append(score.metrics["ap75_pct"])
+    assert values == pytest.approx([100 * 51 / 101, 100])
+
+
+@pytest.mark.parametrize(("before", "expected"), [(99, 1), (100, 0)])
+def test_the_hundredth_detection_counts_and_no_later_one(before, expected):
+    kind = {"image_id": 1, "category_id": 4}
+    one = kind | {"bbox": [0, 0, 36, 36], "area": None, "iscrowd": 0}
+    wrong = [result_of(kind | {"bbox": [80, 80, 20, 20]}, 0.9)] * before
+    results = [result_of(kind | {"bbox": one["bbox"]}, 0.5), *wrong]
+    check_same(file_of([one]), results, "bbox", [1, 2, 1])
+    score = evaluate(file_of([one]), results, "bbox", evaluator="vectorised").score()
+    assert score.metrics["ap_pct"] == pytest.approx(expected)  # a precision of one in a hundred
+
+
+def test_nothing_is_measured_where_no_object_counts():
+    crowd = {"image_id": 1, "category_id": 4, "bbox": [0, 0, 36, 36], "area": None, "iscrowd": 1}
+    with pytest.raises(NothingMeasuredError, match="no object of 3 images in made.json"):
+        evaluate(file_of([crowd]), [result_of(crowd, 0.5)], "bbox", evaluator="vectorised").score()
+
+
+def test_the_samples_of_ours_need_no_matching_by_pycocotools(monkeypatch):
+    first = {"image_id": 1, "category_id": 4, "bbox": [0, 0, 36, 36], "area": None, "iscrowd": 0}
+    evaluation = evaluate(file_of([first]), [result_of(first, 0.5)], "bbox", evaluator="vectorised")
+    monkeypatch.delattr("pycocotools.cocoeval.COCOeval")
+    samples = CocoSamples.of(evaluation)
+    assert samples.found == {1: {0}, 2: set(), 3: set()}
+    assert samples.metrics()["ap_pct"] == pytest.approx(100)

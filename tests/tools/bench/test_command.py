@@ -1,0 +1,103 @@
+"""``sdabench bench``: what it prints and refuses. How fast anything is stands in no test."""
+
+import json
+
+import pytest
+import torch
+
+from sdabench.tools.bench.timing import Timing, interleaved
+from sdabench.training.memory import MemoryRise
+from tests.cli.test_commands import failed
+from tests.support import sdabench
+
+QUICK = ("--device", "cpu", "--resolution", 32, "--batch-size", 2, "--warmup", 1, "--repeats", 2)
+KEYS = {
+    "model", "mode", "device", "batch_size", "resolution", "precision", "channels_last", "compile", "tf32",
+    "cudnn_benchmark", "warmup", "repeats", "images_per_second", "latency_ms", "spread_pct",
+    "peak_memory_bytes", "environment",
+}  # fmt: skip
+
+
+def test_json_is_a_list_with_an_object_for_each_network_and_step():
+    result = sdabench("bench", "resnet50", "sda_resnet86", *QUICK, "--channels-last", "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert [(each["model"], each["mode"]) for each in found] == [
+        ("resnet50", "inference"), ("resnet50", "training"),
+        ("sda_resnet86", "inference"), ("sda_resnet86", "training"),
+    ]  # fmt: skip
+    for each in found:
+        assert set(each) == KEYS
+        assert (each["device"], each["batch_size"], each["precision"], each["repeats"]) == (
+            "cpu",
+            2,
+            "fp32",
+            2,
+        )
+        assert each["channels_last"] is True
+        assert 0 < each["latency_ms"]["median"] <= each["latency_ms"]["p95"]
+        assert each["images_per_second"] == pytest.approx(2000 / each["latency_ms"]["median"])
+        assert each["environment"]["tf32_matmul"] is False
+
+
+def test_the_sheet_has_a_row_for_each_network_and_step():
+    result = sdabench("bench", "resnet50", *QUICK, "--amp", "bf16")
+    assert result.returncode == 0, result.stderr
+    assert "2 images of 32x32 on cpu, bf16" in result.stdout
+    rows = [line.split()[:2] for line in result.stdout.splitlines() if line.split()[:1] == ["resnet50"]]
+    assert rows == [["resnet50", "inference"], ["resnet50", "training"]]
+
+
+def test_a_wildcard_passes_by_detectors_and_one_mode_is_enough():
+    found = json.loads(sdabench("bench", "*sda_resnet86", *QUICK, "--mode", "inference", "--json").stdout)
+    assert [(each["model"], each["mode"]) for each in found] == [("sda_resnet86", "inference")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["which network?"]),
+        (["sda_resnet8"], ["sda_resnet86"]),
+        (["faster_rcnn_sda_resnet86"], ["is a detector", "sdabench bench sda_resnet86"]),
+        (["resnet50", "--device", "cuda:99"], ["cuda:99", "--device cpu"]),
+        (["resnet50", "--device", "cpu", "--batch-size", "1"], ["2 or more", "--mode inference"]),
+        (["resnet50", "--repeats", "0"], ["--repeats"]),
+    ],
+)
+def test_what_cannot_be_timed_is_one_line(arguments, words):
+    failed(sdabench("bench", *arguments), 2, *words)
+
+
+def test_want_of_memory_is_one_line():
+    much = ("--resolution", 16384, "--batch-size", 1_000_000, "--mode", "inference", "--device", "cpu")
+    words = ["resnet50: out of memory for 1000000 images of 16384 pixels on cpu", "--batch-size"]
+    failed(sdabench("bench", "resnet50", *much), 1, *words)
+
+
+def test_steps_take_turns_and_each_is_timed():
+    order, done = [], []
+    steps = [lambda: order.append("a"), lambda: order.append("b")]
+    timings = interleaved(steps, 3, torch.device("cpu"), done.append)
+    assert "".join(order) == "ababab"
+    assert done == [0, 1, 0, 1, 0, 1]
+    assert [len(timing.seconds) for timing in timings] == [3, 3]
+
+
+def test_median_percentile_and_spread():
+    timing = Timing(tuple(float(second) for second in range(101, 0, -1)))
+    assert (timing.median, timing.p95) == (51, 96)
+    assert timing.spread_pct == pytest.approx(100 * 50 / 51)
+    assert (Timing((2.0,)).p95, Timing((2.0,)).spread_pct) == (2.0, 0.0)
+
+
+def test_peak_memory_is_of_each_network_alone():
+    """The second, smaller one is not told the first one's peak."""
+    rises = []
+    for megabytes in (200, 50):
+        rise = MemoryRise(torch.device("cpu"))
+        if not rise.restart() or rise.peak() is None:
+            pytest.skip("this system does not tell")
+        torch.ones(megabytes * 250_000)
+        rises.append(rise.peak() / 1e6)
+    assert rises == [pytest.approx(200, abs=15), pytest.approx(50, abs=15)]

@@ -1,0 +1,104 @@
+"""``sdabench doctor``, as a user runs it."""
+
+import json
+import os
+
+import pytest
+
+from sdabench.tools.doctor.probe import Check, Diagnosis
+from sdabench.tools.doctor.view import print_diagnosis, summary
+from tests.cli.test_commands import CHECKOUT, failed
+from tests.support import sdabench
+
+
+def without(path, module, code):
+    """The environment in which a module is one that fails."""
+    (path / f"{module}.py").write_text(code)
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(path), str(CHECKOUT)])}
+
+
+def test_json_is_the_contract():
+    result = sdabench("doctor", "--json")
+    assert result.returncode == 0, result.stdout
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert set(found) == {"fit", "checks", "explanations"}
+    assert found["fit"] is True
+    assert {"name", "state", "value", "consequence", "next_step"} == {
+        key for each in found["checks"] for key in each
+    }
+    assert {each["state"] for each in found["checks"]} <= {"ok", "note", "warning"}
+    assert {"cause", "effect", "next_step"} == {key for each in found["explanations"] for key in each}
+
+
+def test_the_page_has_a_line_for_each_check_and_the_answer_last(tmp_path):
+    result = sdabench("doctor", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    for section in ("Versions", "Devices", "Arithmetic", "Images", "Storage"):
+        assert section in lines
+    assert any(line.startswith("ok       torchvision ") for line in lines)
+    assert any(line.startswith("What explains a wrong accuracy?") for line in lines)
+    assert lines[-1].startswith("Fit to measure: ")
+
+
+def test_an_output_that_cannot_be_written_is_a_problem(tmp_path):
+    (tmp_path / "runs").write_text("")
+    result = sdabench("doctor", cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    [line] = [line for line in result.stdout.splitlines() if line.startswith("problem")]
+    assert "cannot be written (Not a directory): " in line
+    assert result.stdout.rstrip().splitlines()[-1].startswith("Not fit to measure: 1 problem")
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "seen", "left_out"),
+    [("torch", "torch", "JPEG decoder", "CPU"), ("PIL", "Pillow", "torchvision", "JPEG decoder")],
+)
+def test_a_package_that_cannot_be_imported_is_the_problem(tmp_path, module, package, seen, left_out):
+    words = "libfast.so.13: cannot open shared object file"
+    result = sdabench("doctor", "--json", env=without(tmp_path, module, f"raise ImportError({words!r})"))
+    assert result.returncode == 1, result.stderr
+    assert result.stderr == ""
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert checks[package]["state"] == "problem"
+    assert words in checks[package]["value"]
+    assert seen in checks
+    assert left_out not in checks
+
+
+def test_a_variable_that_makes_products_tf32_is_seen_in_torch():
+    result = sdabench("doctor", "--json", env=os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"})
+    assert result.returncode == 0
+    found = json.loads(result.stdout)
+    [check] = [check for check in found["checks"] if check["name"] == "matrix products"]
+    assert (check["state"], check["value"]) == ("warning", "float32 with high precision, TF32 on")
+    assert found["explanations"][-1]["cause"].startswith("matrix products: ")
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        (["ok", "ok"], "Fit to measure: every check is ok."),
+        (["note", "ok", "note", "warning"], "Fit to measure: 1 warning, 2 notes."),
+        (["note", "problem", "problem"], "Not fit to measure: 2 problems, 1 note."),
+    ],
+)
+def test_the_answer_counts_what_is_not_ok(states, words):
+    checks = [Check(str(index), state, "x") for index, state in enumerate(states)]
+    assert summary(Diagnosis({"All": checks}, [])) == words
+
+
+def test_what_a_check_means_stands_below_it(capsys):
+    check = Check("memory", "warning", "1 GB [of 2]", "Too little.", "Buy more.")
+    print_diagnosis(Diagnosis({"Devices": [check]}, []))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:4] == ["warning  memory  1 GB [of 2]", "Too little.", "→ Buy more."]
+
+
+def test_help_has_examples():
+    assert "Examples:" in sdabench("doctor", "-h").stdout
+    failed(sdabench("doctor", "--jsn"), 2, "No such option")

@@ -1,0 +1,387 @@
+"""What each finding is called: facts in, a state and the next step out."""
+
+import math
+import resource
+import tempfile
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torchvision.transforms import functional
+
+from sdabench.records.counts import stored_counts
+from sdabench.tools.doctor import decoder, devices, diagnose, numerics, storage, versions
+from sdabench.tools.doctor.devices import Device
+from sdabench.tools.doctor.explanations import chance_pct, explanations
+from sdabench.tools.doctor.numerics import Settings
+from sdabench.tools.doctor.probe import Check
+from sdabench.tools.doctor.versions import Requirement
+from sdabench.training.precision import strict_fp32
+
+CHECKOUT = Path(__file__).parents[2]
+GB = 10**9
+H100 = Device("cuda:0", "NVIDIA H100", (9, 0), 80 * GB, 85 * GB, difference=4e-7)
+BUILDS = ["sm_75", "sm_80", "sm_90", "compute_90"]
+CPU = Settings(False, False, True, "highest", False, False, False, {})
+GPU = replace(CPU, cuda=True)
+
+
+def test_this_machine_has_each_check_once_and_changes_nothing():
+    before = (torch.get_rng_state(), torch.backends.cudnn.allow_tf32, set(CHECKOUT.iterdir()))
+    diagnosis = diagnose()
+    after = (torch.get_rng_state(), torch.backends.cudnn.allow_tf32, set(CHECKOUT.iterdir()))
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    names = [check.name for check in diagnosis.checks]
+    assert len(names) == len(set(names))
+    assert {"torch", "torchvision", "Pillow", "CPU", "memory", "CUDA", "JPEG decoder", "cache"} <= set(names)
+    assert all(check.value for check in diagnosis.checks)
+    assert all(check.consequence for check in diagnosis.checks if check.state != "ok")
+    assert all(check.next_step for check in diagnosis.checks if check.state in ("warning", "problem"))
+
+
+class TestVersions:
+    @pytest.mark.parametrize(
+        ("found", "state"),
+        [
+            ("2.6", "ok"), ("2.6.0", "ok"), ("2.10.1+cu132", "ok"), ("2.6.0a0+git1234", "ok"),
+            ("2.5.1", "warning"), ("1.13", "warning"), (None, "problem"),
+        ],
+    )  # fmt: skip
+    def test_a_package_against_its_minimum(self, found, state):
+        check = versions.of_package("torch", found, Requirement("torch", "2.6"))
+        assert check.state == state
+        assert check.next_step == ("" if state == "ok" else "pip install --upgrade 'torch>=2.6'")
+
+    def test_zeros_at_the_end_do_not_count(self):
+        assert versions.of_package("rich", "13", Requirement("rich", "13.0.0")).state == "ok"
+
+    def test_minimums_are_those_of_the_checkout(self):
+        declared = {each.name: each for each in versions.declared()}
+        assert declared["torch"] == Requirement("torch", "2.6")
+        assert declared["fvcore"].minimum == "0.1.5.post20221221"
+        assert declared["faster-coco-eval"] == Requirement("faster-coco-eval", "1.6", optional=True)
+
+    def test_minimums_of_an_installation_are_those_of_its_metadata(self, monkeypatch):
+        monkeypatch.setattr(versions, "checkout_dir", lambda: None)
+        texts = ["torch>=2.6", "pillow (>=10)", "tensorboard>=2.14; extra == 'tensorboard'", "odd"]
+        monkeypatch.setattr(versions, "requires", lambda name: texts)
+        assert versions.declared() == [
+            Requirement("torch", "2.6"),
+            Requirement("tensorboard", "2.14", optional=True),
+        ]
+
+    def test_a_package_that_no_line_shows_has_one_if_it_is_missing(self, monkeypatch):
+        needed = [Requirement("no-such-package", "3"), Requirement("no-such-extra", "1", optional=True)]
+        monkeypatch.setattr(versions, "declared", lambda: needed)
+        assert [check.name for check in versions.checks({}) if check.state == "problem"] == [
+            "no-such-package"
+        ]
+
+    def test_pillow_simd_is_named_also_beside_pillow(self, monkeypatch):
+        assert versions.imported("Pillow") == version("Pillow")
+        monkeypatch.setattr(Image, "__version__", "12.1.1.post0")
+        monkeypatch.setattr(versions, "version", {"Pillow": "13.0.0", "Pillow-SIMD": "12.1.1.post0"}.get)
+        assert versions.imported("Pillow") == "12.1.1.post0 (Pillow-SIMD)"
+
+    def test_a_package_that_is_too_old_and_broken_is_a_problem(self, monkeypatch):
+        monkeypatch.setattr(versions, "declared", lambda: [Requirement("pycocotools", "99")])
+        [old] = [check for check in versions.checks({}) if check.name == "pycocotools"]
+        [bad] = [
+            check for check in versions.checks({"pycocotools": "no dtype"}) if check.name == "pycocotools"
+        ]
+        assert (old.state, bad.state) == ("warning", "problem")
+        assert bad.value.endswith("but it cannot be imported: no dtype")
+
+    def test_torchvision_is_called(self, monkeypatch):
+        found = Check("torchvision", "ok", torchvision.__version__)
+        good = versions.with_operators(found)
+        assert (good.state, good.value) == ("ok", f"{torchvision.__version__}, its operators work")
+
+        def fails(*arguments, **options):
+            raise RuntimeError("operator torchvision::nms does not exist\nin this build")
+
+        monkeypatch.setattr("torchvision.ops.nms", fails)
+        bad = versions.with_operators(found)
+        assert bad.state == "problem"
+        assert "torchvision::nms does not exist in this build" in bad.value
+        monkeypatch.setattr("torchvision.ops.nms", lambda *arguments, **options: torch.tensor([0]))
+        assert "keeps [0]" in versions.with_operators(found).value
+
+    def test_a_revision_that_was_changed_is_a_note(self):
+        assert versions.of_program(None).value.endswith("installed")
+        clean, dirty = versions.of_program("a" * 40), versions.of_program("a" * 40 + "-dirty")
+        assert (clean.state, dirty.state) == ("ok", "note")
+        assert dirty.value == f"{clean.value}, changed since"
+
+
+class TestDevices:
+    def test_a_device_that_computes_is_ok(self):
+        check = devices.of_device(H100, BUILDS)
+        assert check.state == "ok"
+        assert "80.0 GB of 85.0 GB free, compute capability 9.0, bf16 in hardware" in check.value
+        assert "no bf16 in hardware" in devices.of_device(replace(H100, capability=(7, 5)), BUILDS).value
+
+    @pytest.mark.parametrize(
+        ("changes", "state", "words"),
+        [
+            ({"difference": 3e-4}, "warning", "less than float32"),  # as of TF32, below
+            ({"difference": 0.3}, "problem", "results are wrong"),
+            ({"difference": math.nan}, "problem", "results are wrong"),
+            ({"difference": None, "error": "an illegal access"}, "problem", "fails: an illegal access"),
+            ({"capability": (6, 1)}, "problem", "code only for sm_75, sm_80"),
+            ({"free_bytes": 10 * GB}, "note", "Something else uses it"),
+        ],
+    )
+    def test_a_device_that_does_not(self, changes, state, words):
+        check = devices.of_device(replace(H100, **changes), BUILDS)
+        assert (check.state, check.moves_accuracy) == (
+            state,
+            "difference" in changes and "error" not in changes,
+        )
+        assert words in check.consequence
+
+    def test_a_device_that_says_nothing_of_itself(self):
+        device = devices.look_at(torch.device("cuda:99"))
+        assert device.error
+        check = devices.of_device(device, BUILDS)
+        assert (check.name, check.state, check.value) == ("cuda:99", "problem", "cuda:99")
+
+    @pytest.mark.parametrize(
+        ("capability", "builds", "built"),
+        [
+            ((8, 0), ["sm_80"], True), ((8, 6), ["sm_80"], True), ((8, 0), ["sm_86"], False),
+            ((9, 0), ["sm_80"], False), ((9, 0), ["compute_80"], True), ((7, 5), ["compute_80"], False),
+            ((9, 0), ["sm_90a"], True), ((9, 1), ["sm_90a"], False), ((12, 0), ["sm_120"], True),
+            ((10, 3), ["sm_100f"], True), ((9, 0), ["gfx90a"], True), ((9, 0), [], False),
+        ],
+    )  # fmt: skip
+    def test_what_torch_is_built_for(self, capability, builds, built):
+        assert devices.is_built_for(capability, builds) is built
+
+    def test_the_difference_tells_float32_from_less(self, monkeypatch):
+        """On the CPU, whose operands are rounded as TF32 (10 bits of mantissa) and bf16 (7) round them."""
+        cpu = torch.device("cpu")
+        assert 0 < devices.difference_from_cpu(cpu) < devices.FLOAT32_TOLERANCE / 10
+        convolve = devices.F.conv2d
+        for bits in (10, 7):
+
+            def less(images, kernels, bits=bits):
+                if images.dtype == torch.float32:
+                    images, kernels = rounded(images, bits), rounded(kernels, bits)
+                return convolve(images, kernels)
+
+            monkeypatch.setattr(devices.F, "conv2d", less)
+            assert 2 * devices.FLOAT32_TOLERANCE < devices.difference_from_cpu(cpu) < devices.WRONG / 2
+        monkeypatch.setattr(devices.F, "conv2d", lambda images, kernels: convolve(images, kernels) * math.nan)
+        assert math.isnan(devices.difference_from_cpu(cpu))
+
+    def test_a_device_without_results_is_an_error(self):
+        with pytest.raises(RuntimeError):
+            devices.difference_from_cpu(torch.device("meta"))
+
+    def test_no_cuda_is_a_note_and_an_idle_driver_a_warning(self):
+        assert devices.without_cuda("13.0", None, str).state == "note"
+        for built_for, words in [(None, "built for the CPU alone"), ("13.0", "says: driver too old")]:
+            check = devices.without_cuda(built_for, "550.54.14", lambda: "driver too old")
+            assert check.state == "warning"
+            assert words in check.consequence
+
+    @pytest.mark.parametrize("kind", ["UNIX x86_64 Kernel Module", "UNIX Open Kernel Module for x86_64"])
+    def test_the_drivers_version(self, tmp_path, kind):
+        path = tmp_path / "version"
+        assert devices.driver_version(path) is None
+        path.write_text(
+            f"NVRM version: NVIDIA {kind}  550.54.14  Thu Feb 22 01:44:30 UTC 2024\nGCC version: 12\n"
+        )
+        assert devices.driver_version(path) == "550.54.14"
+
+    @pytest.mark.parametrize(("limit", "state"), [(None, "ok"), (8.0, "ok"), (1.5, "note"), (0.5, "note")])
+    def test_a_container_with_fewer_cores(self, limit, state):
+        check = devices.of_cpu(8, 64, limit, threads=8)
+        assert check.state == state
+        assert check.value.startswith("8 of 64 cores, torch computes with 8 threads")
+        if state == "note":
+            assert "--workers 1," in check.next_step
+
+    @pytest.mark.parametrize(("available", "state"), [(4 * GB, "ok"), (3 * GB - 1, "warning"), (None, "ok")])
+    def test_memory_beside_what_a_network_took(self, available, state):
+        assert devices.of_memory(16 * GB, available, needed=3 * GB).state == state
+
+    def test_what_a_network_took_is_that_of_the_stored_records(self):
+        assert 2 * GB < devices.largest_peak() < 4 * GB
+
+
+def rounded(values, bits):
+    """float32 with a shorter mantissa, rounded to the nearest."""
+    cut = 23 - bits
+    integers = values.view(torch.int32) + (1 << (cut - 1))
+    return (integers & ~((1 << cut) - 1)).view(torch.float32)
+
+
+class TestArithmetic:
+    def test_a_cpu_in_its_defaults_is_ok(self):
+        made = (
+            numerics.of_matmul,
+            numerics.of_convolutions,
+            numerics.of_repetition,
+            numerics.of_variables,
+        )
+        assert [each(CPU).state for each in made] == ["ok"] * 4
+
+    def test_tf32_of_convolutions_is_a_note_since_it_is_switched_off(self):
+        check = numerics.of_convolutions(GPU)
+        assert (check.state, check.moves_accuracy) == ("note", True)
+        assert numerics.of_convolutions(replace(GPU, tf32_convolutions=False)).state == "ok"
+        assert "sdabench switches it off while it measures" in check.value
+        with strict_fp32(torch.device("cuda")):  # which does what the line says
+            assert Settings.of_process().tf32_convolutions is False
+        assert Settings.of_process().tf32_convolutions is True
+
+    @pytest.mark.parametrize("changes", [{"tf32_matmul": True}, {"matmul_precision": "high"}])
+    def test_tf32_of_products_is_a_warning(self, changes):
+        check = numerics.of_matmul(replace(GPU, **changes))
+        assert (check.state, check.moves_accuracy) == ("warning", True)
+
+    def test_a_gpu_repeats_itself_only_if_told_to(self):
+        assert numerics.of_repetition(GPU).state == "note"
+        told = replace(GPU, deterministic_algorithms=True)
+        assert numerics.of_repetition(told).state == "note"  # cuBLAS has to be told too
+        told = replace(told, environment={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
+        assert numerics.of_repetition(told).state == "ok"
+        assert (
+            "deterministic algorithms on, CUBLAS_WORKSPACE_CONFIG :4096:8"
+            in numerics.of_repetition(told).value
+        )
+
+    @pytest.mark.parametrize(
+        ("environment", "state"),
+        [
+            ({"HOME": "/root", "MKL_CBWR": ""}, "ok"),
+            ({"OMP_NUM_THREADS": "4"}, "ok"),
+            ({"MKL_CBWR": "AVX2"}, "note"),
+            ({"ATEN_CPU_CAPABILITY": "default"}, "note"),
+            ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, "note"),
+            ({"NVIDIA_TF32_OVERRIDE": "0"}, "note"),
+            ({"NVIDIA_TF32_OVERRIDE": "1"}, "warning"),
+            ({"ONEDNN_DEFAULT_FPMATH_MODE": "STRICT"}, "note"),
+            ({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, "warning"),
+        ],
+    )
+    def test_variables_of_the_environment(self, environment, state):
+        check = numerics.of_variables(replace(CPU, environment=environment))
+        assert check.state == state
+        assert check.moves_accuracy is (state == "warning")
+        assert "HOME" not in check.value
+
+
+class TestDecoder:
+    def test_the_jpeg_is_small_with_halved_chroma(self):
+        assert len(decoder.JPEG) < 1000
+        assert b"\xff\xc0\x00\x11\x08\x00\x1d\x00\x25\x03\x01\x22" in decoder.JPEG  # 29 x 37, 4:2:0
+
+    @pytest.mark.skipif(not hasattr(torchvision.io, "decode_jpeg"), reason="it is to leave torchvision")
+    @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+    def test_the_expected_pixels_are_those_of_torchvisions_decoder_too(self):
+        data = torch.frombuffer(bytearray(decoder.JPEG), dtype=torch.uint8)
+        pixels = torchvision.io.decode_jpeg(data, mode=torchvision.io.ImageReadMode.RGB)
+        rows = pixels.permute(1, 2, 0).contiguous().numpy().tobytes()
+        assert decoder.sha256(rows).hexdigest() == decoder.JPEG_PIXELS
+
+    def test_this_machine_decodes_and_resizes_as_expected(self):
+        assert [check.state for check in decoder.checks()] == ["ok", "ok"]
+
+    def test_the_resizing_is_the_evaluations(self, monkeypatch):
+        def resize(image, size, resample):
+            assert resample == Image.Resampling.BILINEAR
+            return functional.resize(image, [size[1], size[0]])
+
+        pillows = Image.Image.resize
+        calls = []
+
+        def first_ours(image, size, resample=None, *rest):
+            calls.append(size)
+            return resize(image, size, resample) if len(calls) == 1 else pillows(image, size, resample, *rest)
+
+        monkeypatch.setattr(Image.Image, "resize", first_ours)
+        assert decoder.digest_of_resized() == decoder.RESIZED_PIXELS
+        assert calls == [(23, 17), (23, 17)]
+
+    def test_other_pixels_are_a_warning(self, monkeypatch):
+        for check in (decoder.of_decoder("0" * 64), decoder.of_resizing("0" * 64)):
+            assert (check.state, check.moves_accuracy) == ("warning", True)
+            assert "makes other pixels" in check.value
+        monkeypatch.setattr(decoder.features, "version", {"jpg": "9.5"}.get)
+        assert "libjpeg 9.5, not libjpeg-turbo" in decoder.of_decoder("0" * 64).value
+        monkeypatch.setattr(decoder.features, "check", lambda name: False)
+        assert decoder.of_decoder("decoder jpeg not available").state == "problem"
+
+    def test_a_pillow_without_jpeg_says_so(self, monkeypatch):
+        def fails(file):
+            raise OSError("decoder jpeg not available")
+
+        monkeypatch.setattr(decoder.Image, "open", fails)
+        assert decoder.digest_of_decoded() == "decoder jpeg not available"
+
+
+class TestStorage:
+    def test_a_folder_that_is_not_there_yet_is_not_made(self, tmp_path):
+        check = storage.of_folder("output", tmp_path / "a/b", 0, "Name another --output.")
+        assert check.state == "ok"
+        assert check.value.startswith(f"{tmp_path}/a/b, ")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        check = storage.of_folder("output", tmp_path / "file/runs", 0, "Name another --output.")
+        assert (check.state, check.next_step) == ("problem", "Name another --output.")
+        assert "Not a directory" in check.value
+
+    def test_a_disk_that_is_nearly_full(self, tmp_path):
+        check = storage.of_folder("output", tmp_path, 10**18, "Name another --output.")
+        assert check.state == "warning"
+        assert "takes 1,000,000,000.0 GB" in check.consequence
+
+    def test_the_largest_network_needs_its_weights_and_a_checkpoint(self):
+        largest = max(count.params for count in stored_counts().values())
+        assert storage.needed_for_training() == 12 * largest
+
+    def test_no_temporary_folder_at_all(self, monkeypatch):
+        def none():
+            raise FileNotFoundError("No usable temporary directory found")
+
+        monkeypatch.setattr(tempfile, "gettempdir", none)
+        assert storage.of_temporary().state == "problem"
+
+    def test_dockers_shared_memory_is_too_small(self):
+        assert storage.of_shared_memory(64 * 2**20).state == "warning"
+        assert storage.of_shared_memory(8 * GB).state == "ok"
+
+    @pytest.mark.parametrize(
+        ("limit", "state"), [(256, "note"), (1024, "ok"), (resource.RLIM_INFINITY, "ok")]
+    )
+    def test_open_files(self, limit, state):
+        assert storage.of_open_files(limit).state == state
+
+
+class TestExplanations:
+    def test_data_first_then_a_wrong_device_the_protocol_and_the_machines_roundings(self):
+        found = [
+            Check("torch", "ok", "2.6"),
+            Check("convolutions", "note", "TF32 on", "less", "look", moves_accuracy=True),
+            Check("resizing", "warning", "other pixels", "flips", "pip", moves_accuracy=True),
+            Check("cuda:1", "problem", "NVIDIA", "wrong", "no", moves_accuracy=True),
+            Check("output", "problem", "full"),
+        ]
+        causes = [each.cause for each in explanations(found)]
+        assert [cause.split()[0] for cause in causes] == [
+            "The", "Images", "cuda:1:", "Another", "Mixed", "resizing:", "convolutions:",
+        ]  # fmt: skip
+        assert len(explanations([])) == 4
+
+    def test_chance_is_two_binomial_standard_errors(self):
+        assert chance_pct() == pytest.approx(200 * math.sqrt(0.7876 * 0.2124 / 50_000))

@@ -1,0 +1,333 @@
+"""What a verified dataset is said to be: counts, names, broken and doubled files, fingerprints."""
+
+import json
+import os
+import struct
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from sdabench.data.coco import read_coco
+from sdabench.data.folders import ImageSplit, Item
+from sdabench.data.imagenet import class_indices, read_imagenet
+from sdabench.data.official import AffectedFile, deviations
+from sdabench.data.source import DataSource
+from sdabench.errors import DataError
+from sdabench.hashing import sha256_of_file
+from sdabench.tools.verify.file_findings import FileFinding, inspect_file
+from sdabench.tools.verify.file_loading import inspect_files
+from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, leakage, verify_split
+from tests.support import COCO_SAMPLE, SAMPLE, make_imagenet
+
+
+def verified(split, **claims):
+    return verify_split(split, inspect_files(split), **claims)
+
+
+def remarks(report, kind):
+    return [remark for remark in report.remarks if remark.kind == kind]
+
+
+def picture(mode="RGB"):
+    return Image.linear_gradient("L").resize((64, 48)).convert(mode)
+
+
+def test_a_sound_part_is_counted_and_is_no_error(imagenet):
+    report = verified(read_imagenet(imagenet))
+    assert report.errors == ()
+    assert report.broken == 0
+    assert report.modes == {"RGB": 6}
+    counts = report.counts
+    assert isinstance(counts, ClassCounts)
+    assert (counts.classes, counts.of, counts.fewest, counts.most) == (3, 1000, 2, 2)
+    assert len(counts.missing) == 997
+    assert counts.missing[0] == "n01443537"  # goldfish, the second class
+    assert not report.dataset.complete
+
+
+def test_classes_of_unlike_size_are_told_apart(imagenet):
+    sorted(imagenet.rglob("*.JPEG"))[0].unlink()
+    counts = verified(read_imagenet(imagenet)).counts
+    assert (counts.fewest, counts.most) == (1, 2)
+
+
+def test_the_fingerprint_is_of_paths_sizes_and_bytes(imagenet):
+    split = read_imagenet(imagenet)
+    digests = [sha256_of_file(split.root / item.path) for item in split.items]
+    assert verified(split).dataset == split.describe(digests)
+
+
+def test_every_broken_file_is_named_with_its_reason(imagenet):
+    files = sorted((imagenet / "val").rglob("*.JPEG"))
+    files[0].write_bytes(b"")
+    files[2].write_bytes(files[2].read_bytes()[:-200])
+    files[5].write_text("no image at all")
+    split = read_imagenet(imagenet)
+    report = verified(split)
+    [broken] = remarks(report, "broken")
+    assert report.errors == (broken,)
+    assert [one.path for one in broken.about] == [split.items[n].path for n in (0, 2, 5)]
+    assert [one.what for one in broken.about][::2] == ["is empty", "is no image"]
+    assert "cannot be decoded (image file is truncated" in broken.about[1].what
+    assert report.broken == 3
+    assert sum(report.modes.values()) == 3
+    assert report.dataset.fingerprint_sha256  # their bytes are there
+
+
+def test_a_file_that_cannot_be_read_leaves_no_fingerprint(imagenet):
+    split = read_imagenet(imagenet)
+    (split.root / split.items[1].path).unlink()
+    report = verified(split)
+    [error] = report.errors
+    assert error.about == (AffectedFile(split.items[1].path, "cannot be read: No such file or directory"),)
+    assert report.dataset.fingerprint_sha256 is None
+    assert "there is none" in verified(split, fingerprint="0" * 64).errors[1].words
+
+
+@pytest.mark.parametrize("damage", range(40))
+def test_any_damage_is_a_reason_and_never_a_crash(tmp_path, damage):
+    """PNG and JPEG files cut at all places, and with other bytes in their heads."""
+    path = tmp_path / "a.png"
+    picture("P" if damage % 4 == 0 else "RGB").save(path, "PNG" if damage % 2 == 0 else "JPEG")
+    data = bytearray(path.read_bytes())
+    if damage < 20:
+        data = data[: len(data) * damage // 20]
+    else:
+        data[8 + damage : 12 + damage] = b"\xff\x00\xff\x7f"
+    path.write_bytes(data)
+    finding = inspect_file(path)
+    assert len(finding.sha256) == 64
+    assert finding.broken is not None or not finding.ended or damage >= 20
+
+
+def test_a_jpeg_without_its_end_marker_is_a_warning(imagenet):
+    """All of its pixels may be there; but it is not the file that was published."""
+    found = [FileFinding(str(number), "RGB", "JPEG", ended=number != 3) for number in range(6)]
+    split = read_imagenet(imagenet)
+    [warning] = remarks(verify_split(split, found), "no end")
+    assert (warning.level, [one.path for one in warning.about]) == ("warning", [split.items[3].path])
+    path = imagenet / "a.JPEG"
+    picture().save(path, quality=30)
+    whole = path.read_bytes()
+    assert whole.endswith(b"\xff\xd9")
+    assert inspect_file(path).ended
+    path.write_bytes(whole + b"\n\n")  # some have something behind it
+    assert inspect_file(path).ended
+    path.write_bytes(whole[:-2] + b"\0" * 2000)  # enough for the decoder to be content
+    assert inspect_file(path) == replace(FileFinding(sha256_of_file(path), "RGB", "JPEG"), ended=False)
+
+
+def test_modes_and_formats_are_what_the_files_hold(tmp_path):
+    folder = tmp_path / "n01440764"
+    folder.mkdir()
+    for mode in ("L", "CMYK", "RGB"):
+        picture(mode).save(folder / f"{mode}.JPEG")
+    for mode in ("P", "RGBA"):
+        picture(mode).save(folder / f"{mode}.png")
+    picture("RGB").save(folder / "in-truth-a-png.JPEG", format="PNG")
+    report = verified(read_imagenet(tmp_path))
+    assert report.modes == {"RGB": 2, "CMYK": 1, "L": 1, "P": 1, "RGBA": 1}
+    [other] = remarks(report, "other format")
+    assert (other.level, other.about) == ("note", (AffectedFile("n01440764/in-truth-a-png.JPEG", "is PNG"),))
+    assert report.errors == ()
+
+
+def test_a_jpeg_of_several_pictures_is_a_jpeg(tmp_path):
+    path = tmp_path / "a.JPEG"
+    picture().save(path, "MPO", save_all=True, append_images=[picture()])
+    assert inspect_file(path) == FileFinding(sha256_of_file(path), "RGB", "JPEG")
+
+
+def test_whatever_a_decoder_raises_is_about_the_file(tmp_path, monkeypatch):
+    def fail(file):
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    path = tmp_path / "a.JPEG"
+    picture().save(path)
+    monkeypatch.setattr(Image, "open", fail)
+    assert inspect_file(path).broken == "cannot be decoded (unpack requires a buffer of 4 bytes)"
+
+
+def test_doubled_files_are_warned_of_in_a_split_and_between_two(imagenet):
+    val = read_imagenet(imagenet)
+    first = val.root / val.items[0].path
+    for copy in (first.with_name("n01440764_7.JPEG"), imagenet / "train/n01440764/n01440764_9.JPEG"):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(first.read_bytes())
+    train, val = read_imagenet(imagenet, "train"), read_imagenet(imagenet, "val")
+    report = verified(val)
+    [doubled] = remarks(report, "doubled")
+    assert doubled.level == "warning"
+    assert doubled.about == (
+        AffectedFile("n01440764/n01440764_7.JPEG", f"has the bytes of {val.items[0].path}"),
+    )
+    leak = leakage(train, inspect_files(train), val, inspect_files(val))
+    assert leak.level == "warning"
+    assert [one.path for one in leak.about] == ["n01440764/n01440764_0.JPEG", "n01440764/n01440764_7.JPEG"]
+    assert leak.about[0].what == "has the bytes of the training image n01440764/n01440764_9.JPEG"
+    assert "2 files for validation are among the training images too" in leak.words
+
+
+def test_different_splits_do_not_leak(imagenet, tmp_path):
+    train = read_imagenet(make_imagenet(tmp_path / "other", classes=1, images=1))
+    val = read_imagenet(imagenet)
+    unreadable = [FileFinding(None, broken="cannot be read")]
+    findings = [FileFinding(str(number)) for number in range(5)]
+    assert leakage(train, unreadable, val, [*findings, *unreadable]) is None
+
+
+def test_another_fingerprint_than_claimed_or_made_is_an_error(imagenet, textures):
+    split = read_imagenet(imagenet)
+    right = verified(split).dataset.fingerprint_sha256
+    assert verified(split, fingerprint=right).errors == ()
+    [error] = verified(split, fingerprint="0" * 64).errors
+    assert right in error.words
+    made = DataSource("synthetic", textures).read("val")
+    assert verified(made).errors == ()
+    other = replace(made, fingerprint_sha256="0" * 64)
+    assert "not those that were made" in verified(other).errors[0].words
+
+
+def official_val():
+    wnids = list(class_indices())
+    return [Item(f"{wnids[n % 1000]}/ILSVRC2012_val_{n + 1:08}.JPEG", 1, n % 1000) for n in range(50_000)]
+
+
+def as_split(items, tmp_path, split="val", complete=False):
+    return ImageSplit("imagenet", split, tmp_path, tuple(items), 1000, complete)
+
+
+def test_the_official_validation_images_are_known_by_their_names(tmp_path):
+    items = official_val()
+    assert deviations(as_split(items, tmp_path, complete=True)) == ()
+    folder = items[0].path.partition("/")[0]
+    renamed = [replace(items[0], path=f"{folder}/a.JPEG"), *items[1:]]
+    missing, unknown = deviations(as_split(renamed, tmp_path))
+    assert missing.words.startswith("1 of 50,000 official images are missing")
+    assert unknown.about == (AffectedFile(f"{folder}/a.JPEG", "is no official name"),)
+    for name in (
+        "ILSVRC2012_val_00050001.JPEG",
+        "ILSVRC2012_val_00000000.JPEG",
+        "ILSVRC2012_val_00000001.jpeg",
+    ):
+        beyond = [*items[1:], Item(f"{folder}/{name}", 1, 0)]
+        assert len(deviations(as_split(beyond, tmp_path))) == 2
+    twice = [*items[:-1], replace(items[-1], path=items[-1].path.replace("50000", "49999"))]
+    words = [remark.words for remark in deviations(as_split(twice, tmp_path))]
+    assert words == [
+        "1 of 50,000 official images are missing",
+        "1 file with an official name that another file has too",
+    ]
+    moved = [replace(items[0], path=items[0].path.replace(folder, "n01443537"), label=1), *items[1:]]
+    [sizes] = deviations(as_split(moved, tmp_path))
+    assert sizes.about == (AffectedFile("n01440764", "has 49"), AffectedFile("n01443537", "has 51"))
+
+
+def test_official_training_images_lie_in_the_folder_they_are_named_for(tmp_path):
+    counts = {label: 1281 + (label < 167) for label in range(1000)}  # 1,281,167 in all
+    wnids = list(class_indices())
+    items = [
+        Item(f"{wnids[label]}/{wnids[label]}_{n}.JPEG", 1, label)
+        for label in counts
+        for n in range(counts[label])
+    ]
+    assert deviations(as_split(items, tmp_path, "train", complete=True)) == ()
+    astray = [replace(items[0], path="n01440764/n01443537_0.JPEG"), *items[1:]]
+    [unknown] = deviations(as_split(astray, tmp_path, "train"))
+    assert [one.path for one in unknown.about] == ["n01440764/n01443537_0.JPEG"]
+    total, sizes = deviations(as_split(items[600:], tmp_path, "train"))
+    assert total.words == "1,280,567 images, and not 1,281,167"
+    assert sizes.about == (AffectedFile("n01440764", "has 682"),)
+
+
+def test_a_claim_to_be_official_makes_errors_of_what_is_not(imagenet, textures):
+    report = verified(read_imagenet(imagenet), official=True)
+    assert len(report.errors) == 3
+    assert {error.kind for error in report.errors} == {"not official"}
+    [error] = verified(DataSource("synthetic", textures).read("val"), official=True).errors
+    assert "generated" in error.words
+
+
+def test_coco_is_counted_by_its_annotations(coco):
+    report = verified(read_coco(coco, "val"))
+    assert report.counts == AnnotationCounts(annotations=5, crowds=2, categories=3, used=2, images_without=1)
+    assert report.modes == {"RGB": 3, "L": 1}
+    assert [remark.words for remark in report.remarks] == [
+        "4 images, and not 5,000",
+        "5 annotations, and not 36,781",
+        "3 categories, and not 80",
+    ]
+    assert report.errors == ()
+
+
+def test_an_image_of_another_size_than_its_annotations_say_is_broken(coco):
+    path = coco / "val2017/000000000021.jpg"
+    picture().save(path)
+    [error] = verified(read_coco(coco, "val")).errors
+    what = "has 64x48 pixels, and its annotations say 60x50"
+    assert error.about == (AffectedFile("val2017/000000000021.jpg", what),)
+
+
+def test_a_coco_image_named_otherwise_is_not_official(coco):
+    file = coco / "annotations/instances_val2017.json"
+    file.write_text(file.read_text().replace("000000000007.jpg", "seven.jpg"))
+    (coco / "val2017/000000000007.jpg").rename(coco / "val2017/seven.jpg")
+    about = [one for remark in verified(read_coco(coco, "val")).remarks for one in remark.about]
+    assert about == [AffectedFile("val2017/seven.jpg", "is no official name for image 7")]
+
+
+def test_several_processes_find_the_same(imagenet):
+    broken = sorted(imagenet.rglob("*.JPEG"))[4]
+    broken.write_bytes(b"")
+    split, seen = read_imagenet(imagenet), []
+    assert inspect_files(split, 2, seen.append) == inspect_files(split)
+    assert sum(seen) == 6
+
+
+def test_a_report_is_json(coco):
+    data = json.loads(json.dumps(verified(read_coco(coco, "val")).as_json()))
+    assert data["dataset"]["samples"] == 4
+    assert data["counts"]["crowds"] == 2
+    assert data["remarks"][0] == {
+        "level": "note", "kind": "not official", "words": "4 images, and not 5,000", "about": [],
+    }  # fmt: skip
+
+
+def test_what_a_dataset_has_it_says_itself(imagenet, coco, textures):
+    assert DataSource("imagenet", imagenet).splits() == ("val",)
+    assert DataSource("imagenet", imagenet / "val").splits() == ("val",)
+    assert DataSource("synthetic", textures).splits() == ("train", "val")
+    (coco / "annotations/instances_train2017.json").write_text("{}")  # without images, as the archive has it
+    assert DataSource("coco", coco).splits() == ("val",)
+    tasks = [
+        DataSource.parse(text).own_task()
+        for text in (f"imagenet={imagenet}", f"coco={coco}", f"synthetic={textures}", "synthetic")
+    ]
+    assert tasks == ["classification", "detection", "classification", "classification"]
+
+
+def test_what_is_no_plain_file_is_refused_by_the_listing(imagenet):
+    folder = imagenet / "val/n01440764"
+    (folder / "folder.JPEG").mkdir()
+    with pytest.raises(DataError, match="folder.JPEG is no image file"):
+        read_imagenet(imagenet)
+    (folder / "folder.JPEG").rmdir()
+    os.symlink(folder / "loop.JPEG", folder / "loop.JPEG")
+    with pytest.raises(DataError, match="loop.JPEG"):
+        read_imagenet(imagenet)
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
+def test_the_real_images_are_sound():
+    report = verified(read_imagenet(SAMPLE))
+    assert report.errors == ()
+    assert report.modes == {"RGB": 197, "L": 3}
+    assert {remark.kind for remark in report.remarks} == {"not official"}
+
+
+@pytest.mark.skipif(not COCO_SAMPLE.is_dir(), reason="the real sample is not here")
+def test_the_real_coco_images_are_as_large_as_their_annotations_say():
+    report = verified(read_coco(COCO_SAMPLE, "train"))
+    assert report.errors == ()
+    assert report.counts == AnnotationCounts(508, 4, 80, 59, 1)

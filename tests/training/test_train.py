@@ -1,0 +1,431 @@
+"""Training on real JPEG files: steps worked out by hand, and what may happen in between."""
+
+import json
+import math
+import os
+import shutil
+import signal
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from torchvision import transforms
+
+from sdabench import create_model
+from sdabench.data.images import TrainingImages, TrainingOrder, decode
+from sdabench.data.source import DataSource
+from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.registry.recipes import ClassificationRecipe
+from sdabench.training.checkpoints import Checkpoints
+from sdabench.training.evaluation import evaluate_training
+from sdabench.training.jobs import Machine, TrainingJob
+from sdabench.training.loop import train
+from sdabench.training.run_folder import find_run, read_run
+from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
+from tests.support import SAMPLE
+
+RECIPE = {
+    "name": "test",
+    "title": "two steps an epoch",
+    "epochs": 2,
+    "batch_size": 5,
+    "optimizer": {"learning_rate": 0.05},
+    "augmentation": {"crop": 32},
+    "validation": {"crop": 32, "every_epochs": 0},
+}
+
+
+def job_on(folder, workers=0, skip_broken=False, seed=0, model="resnet50", **changes):
+    recipe = ClassificationRecipe.model_validate(RECIPE | changes)
+    machine = Machine(workers=workers)
+    return TrainingJob.of(
+        model,
+        DataSource("synthetic", folder),
+        recipe,
+        machine=machine,
+        seed=seed,
+        skip_broken=skip_broken,
+    )
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def inputs_of(batch):
+    return batch.to(torch.device("cpu"), torch.contiguous_format).images
+
+
+def same(first, second):
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def sgd_by_hand(network, batches, rate, momentum, decay, smoothing, parts=1, reset_after=None):
+    """Momentum, decay on every parameter and label smoothing, written out."""
+    velocity = [torch.zeros_like(parameter) for parameter in network.parameters()]
+    losses = []
+    for number, (images, labels) in enumerate(batches):
+        if number == reset_after:
+            velocity = [torch.zeros_like(v) for v in velocity]
+        loss = 0.0
+        for part, of_part in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+            log_probability = network(part).log_softmax(dim=1)
+            target = torch.full_like(log_probability, smoothing / log_probability.shape[1])
+            target[torch.arange(len(of_part)), of_part] += 1 - smoothing
+            loss = loss - (target * log_probability).sum() / len(labels)
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            for parameter, gradient, v in zip(network.parameters(), gradients, velocity, strict=True):
+                v.mul_(momentum).add_(gradient + decay * parameter)
+                parameter.sub_(rate * v)
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_hand"),
+    [
+        ({"label_smoothing": 0.1}, {}),
+        ({"label_smoothing": 0.1, "batch_size": 4, "accumulate": 2}, {"parts": 2}),
+        (
+            {"label_smoothing": 0.1, "quirks": {"new_optimizer_each_epoch": True}, "batch_size": 10},
+            {"reset_after": 1},
+        ),
+    ],
+)
+def test_steps_are_those_worked_out_by_hand(textures, changes, by_hand):
+    trainer = Trainer(job_on(textures, optimizer={"learning_rate": 0.01, "weight_decay": 0.1}, **changes))
+    peer = create_model("resnet50", num_classes=2)
+    peer.load_state_dict(trainer.network.state_dict())
+    start = torch.nn.utils.parameters_to_vector(peer.train().parameters()).clone()
+    batches = [batch for batch, _ in zip(load_training_batches(trainer), range(2), strict=False)]
+    pairs = [(inputs_of(batch), batch.labels) for batch in batches]
+    losses = sgd_by_hand(peer, pairs, 0.01, 0.9, 0.1, 0.1, **by_hand)
+    for batch, loss in zip(batches, losses, strict=True):
+        before = trainer.progress.epoch_losses.get("loss", 0.0)
+        trainer.take_step(batch)
+        own = trainer.progress.epoch_losses["loss"] - before
+        assert own / len(batch.labels) == pytest.approx(loss, rel=1e-4)
+    ours, theirs = (
+        torch.nn.utils.parameters_to_vector(network.parameters()) for network in (trainer.network, peer)
+    )
+    assert (ours - theirs).norm() < 1e-2 * (theirs - start).norm()
+
+
+def test_each_image_counts_the_same_in_parts_of_two_sizes(textures):
+    trainer = Trainer(job_on(textures, batch_size=5, accumulate=2))
+    peer = create_model("resnet50", num_classes=2).train()
+    peer.load_state_dict(trainer.network.state_dict())
+    batch = next(load_training_batches(trainer))
+    [loss] = sgd_by_hand(peer, [(inputs_of(batch), batch.labels)], 0.1, 0.9, 0.0, 0.0, parts=2)
+    trainer.take_step(batch)
+    assert trainer.progress.first_loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_norms_and_biases_decay_only_if_told_to(textures):
+    optimizer = {"learning_rate": 0.05, "decay_norms_and_biases": False}
+    groups = Trainer(job_on(textures, optimizer=optimizer)).optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
+    # ResNet-50: 53 convolutions and the classifier; 53 norms of two vectors each, and one bias.
+    assert [len(group["params"]) for group in groups] == [54, 107]
+
+
+def test_an_epoch_shows_each_image_once_whatever_the_workers(textures):
+    alone, shared = (
+        list(load_training_batches(Trainer(job_on(textures, workers=workers)))) for workers in (0, 2)
+    )
+    assert [len(batch.labels) for batch in alone] == [5, 5, 5, 5]
+    epochs = [alone[0].indices + alone[1].indices, alone[2].indices + alone[3].indices]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]
+    assert all(torch.equal(one.images, other.images) for one, other in zip(alone, shared, strict=True))
+
+
+def test_the_order_is_the_seeds_and_goes_on_at_any_step():
+    whole = list(TrainingOrder(10, 4, epochs=3, seed=5))
+    assert [len(batch) for batch in whole] == [4, 4, 2] * 3
+    for step in range(10):
+        order = TrainingOrder(10, 4, epochs=3, seed=5, first_step=step)
+        assert list(order) == whole[step:]
+        assert len(order) == 9 - step
+    assert list(TrainingOrder(10, 4, epochs=3, seed=6)) != whole
+    assert [len(batch) for batch in TrainingOrder(9, 4, epochs=1, seed=0)] == [4, 4]
+
+
+def test_augmentation_follows_from_seed_epoch_and_image(textures):
+    job = job_on(textures)
+    images = TrainingImages(job.train, job.recipe.augmentation, seed=1)
+    state = torch.get_rng_state()
+    first = images[0, 3].image
+    assert torch.equal(first, images[0, 3].image)
+    assert torch.equal(torch.get_rng_state(), state)
+    for other in (
+        images[1, 3],
+        images[0, 4],
+        TrainingImages(job.train, job.recipe.augmentation, seed=2)[0, 3],
+    ):
+        assert not torch.equal(first, other.image)
+
+
+def test_augmentation_is_torchvisions(textures):
+    """The same random numbers give the same picture as the transforms that everybody uses, to one level."""
+    job = job_on(textures)
+    images = TrainingImages(job.train, job.recipe.augmentation, seed=1)
+    usual = transforms.Compose(
+        [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    )
+    off = []
+    for epoch, index in product(range(4), range(len(job.train.items))):
+        image, _ = decode(job.train.root / job.train.items[index].path)
+        entropy = np.random.SeedSequence([1, epoch, index]).generate_state(1, np.uint64)
+        with torch.random.fork_rng():
+            torch.manual_seed(int(entropy[0]))
+            expected = usual(image)
+        off.append((images[epoch, index].image.int() - expected.int()).abs().float())
+    assert torch.stack(off).max() <= 1
+    assert torch.stack(off).mean() < 0.05
+
+
+def test_a_training_leaves_weights_a_log_and_a_record(textures, tmp_path):
+    job = job_on(textures, validation={"crop": 32, "every_epochs": 1}, fit_below=100.0)
+    folder = train(job, tmp_path)
+    assert folder.name.startswith("resnet50-")
+    lines = log_of(folder)
+    assert [(line["step"], line["epoch"]) for line in lines] == [(2, 1.0), (4, 2.0)]
+    assert all(line["learning_rate"] == 0.05 and 0 <= line["top1_pct"] <= 100 for line in lines)
+    [record] = evaluate_training(job, folder, tmp_path)
+    assert record.metrics["top1_pct"] == lines[-1]["top1_pct"]
+    assert record.recipe["optimizer"]["momentum"] == 0.9
+    assert record.train_dataset.samples == 10
+    assert (record.training.steps, record.training.epochs, record.training.seeds) == (4, 2, [0])
+    assert record.training.last_loss == pytest.approx(lines[-1]["loss"])
+    assert record.training.fits is True
+    assert record.question == job.questions[0].question
+    assert record.weights.source == "training"
+    assert not record.comparable
+    assert list(folder.glob("*.pt")) == []
+
+
+def test_whether_it_fits_is_decided_by_the_loss(textures, tmp_path):
+    job = job_on(textures, optimizer={"learning_rate": 1e-9}, fit_below=0.5)
+    training = read_run(train(job, tmp_path)).training
+    assert training.last_loss > 0.5 * math.log(2)
+    assert training.fits is False
+    assert read_run(train(job_on(textures, epochs=1), tmp_path)).training.fits is None
+
+
+def test_two_trainings_of_one_seed_are_the_same_and_of_another_not(textures, tmp_path):
+    folders = [train(job_on(textures, seed=seed), tmp_path / str(n)) for n, seed in enumerate((0, 0, 1))]
+    first, again, other = map(weights_of, folders)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+class StopsAfter:
+    """Asks the training to stop once so many images are done, as a real signal does."""
+
+    def __init__(self, images):
+        self.left = images
+
+    def __call__(self, steps, note=""):
+        self.left -= steps
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}])
+@pytest.mark.parametrize("images", [5, 10, 15])
+def test_a_stopped_training_goes_on_to_the_same_weights(textures, tmp_path, images, changes):
+    whole = train(job_on(textures, **changes), tmp_path / "whole")
+    job = job_on(textures, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path / "parts", StopsAfter(images))
+    folder = train(job, tmp_path / "parts")
+    assert same(weights_of(whole), weights_of(folder))
+    run, expected = read_run(folder).training, read_run(whole).training
+    assert (run.resumed, run.first_loss, run.last_loss) == (1, expected.first_loss, expected.last_loss)
+    assert [(line["step"], line["loss"]) for line in log_of(folder)] == [
+        (line["step"], line["loss"]) for line in log_of(whole)
+    ]
+
+
+def test_a_finished_training_is_not_done_again(textures, tmp_path):
+    seen = []
+    folder = train(job_on(textures), tmp_path, lambda images, note="": seen.append(images))
+    assert sum(seen) == 20
+    train(job_on(textures), tmp_path, lambda images, note="": seen.append(images))
+    assert sum(seen) == 20
+    (folder / "model.safetensors").unlink()
+    train(job_on(textures), tmp_path)
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_what_a_process_that_was_killed_at_the_very_end_left_is_deleted(textures, tmp_path):
+    job = job_on(textures, model="tiny")
+    folder = train(job, tmp_path)
+    Checkpoints(folder).save(4, {})
+    (folder / "checkpoints/.step-000000003.pt.part").write_bytes(b"half")
+    (folder / "best-top1_pct-epoch1.safetensors").touch()
+    train(job, tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock", "metrics.jsonl", "model.safetensors", "run.json",
+    ]  # fmt: skip
+
+
+def test_the_quirk_of_the_best_epochs_keeps_their_weights(textures, tmp_path):
+    quirks = {"best_epoch_by_validation": True}
+    job = job_on(textures, epochs=3, validation={"crop": 32, "every_epochs": 1}, quirks=quirks)
+    folder = train(job, tmp_path)
+    run, lines = read_run(folder), log_of(folder)
+    [record] = evaluate_training(job, folder, tmp_path)
+    for metric in ("top1_pct", "top5_pct"):
+        values = [line[metric] for line in lines]
+        assert run.training.best_epochs[metric] == values.index(max(values)) + 1
+        assert run.weights[metric] == f"best-{metric}-epoch{run.training.best_epochs[metric]}.safetensors"
+        assert record.metrics[metric] == max(values)
+
+
+def test_the_weights_that_the_checkpoint_before_refers_to_are_kept(textures, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "validate", lambda self: {"top1_pct": float(self.epoch)})
+    changes = {"epochs": 6, "validation": {"crop": 32, "every_epochs": 1}, "model": "tiny"}
+    job = job_on(textures, quirks={"best_epoch_by_validation": True}, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train(job.on(Machine(checkpoint_seconds=0)), tmp_path, StopsAfter(40))
+    [folder] = (tmp_path / "training").iterdir()
+    assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4"]
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path, StopsAfter(50))
+    assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4", "5"]
+
+
+def test_the_quirk_without_seed_draws_another_at_each_start(textures, tmp_path):
+    job = job_on(textures, quirks={"no_seed": True, "resume_without_optimizer": True})
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path, StopsAfter(10))
+    seeds = read_run(train(job, tmp_path)).training.seeds
+    assert len(seeds) == 2
+    assert seeds[0] != seeds[1]
+
+
+def test_the_quirk_of_resuming_leaves_the_momentum_behind(textures):
+    for forget in (False, True):
+        job = job_on(textures, quirks={"resume_without_optimizer": forget})
+        trainer = Trainer(job)
+        trainer.take_step(next(load_training_batches(trainer)))
+        resumed = Trainer(job)
+        resumed.restore(trainer.state())
+        assert same(resumed.network.state_dict(), trainer.network.state_dict())
+        assert bool(resumed.optimizer.state) is not forget
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"channels_last": True},
+        {"batch_size": 8, "accumulate": 2, "precision": "bf16", "channels_last": True},
+    ],
+)
+def test_precision_and_memory_format_change_a_first_loss_little(textures, tmp_path, changes):
+    exact = {key: value for key, value in changes.items() if key in ("batch_size", "accumulate")}
+    larger = {"epochs": 1, "augmentation": {"crop": 64}}
+    losses = [
+        read_run(train(job_on(textures, **larger, **options), tmp_path / str(n))).training.first_loss
+        for n, options in enumerate((exact, changes))
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=0.1)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(textures, tmp_path):
+    job = job_on(textures, epochs=20, optimizer={"learning_rate": 1e18})
+    with pytest.raises(
+        DivergedError, match=r"step \d+ of 40, learning rate 1e\+18;.*no checkpoint yet"
+    ) as caught:
+        train(job, tmp_path)
+    assert "\n" not in str(caught.value)
+    trainer = Trainer(job)
+    [folder] = (tmp_path / "training").iterdir()
+    Checkpoints(folder).save(0, trainer.state())
+    with pytest.raises(DivergedError, match=f"last good checkpoint is in {folder}/checkpoints"):
+        train(job, tmp_path)
+    with torch.no_grad():
+        trainer.network.fc.bias[0] = math.nan
+    with pytest.raises(DivergedError, match="the weights are not finite"):
+        trainer.state()
+
+
+def broken(textures, tmp_path):
+    folder = shutil.copytree(textures, tmp_path / "data")
+    path = sorted((folder / "train").rglob("*.JPEG"))[3]
+    path.write_bytes(path.read_bytes()[:300].ljust(path.stat().st_size, b"\0"))
+    return folder, path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_stops_training_or_is_skipped_and_counted(textures, tmp_path, workers):
+    folder, path = broken(textures, tmp_path)
+    with pytest.raises(DataError, match=path.name):
+        train(job_on(folder, workers), tmp_path / "a")
+    run = train(job_on(folder, workers, skip_broken=True), tmp_path / "b")
+    assert read_run(run).training.skipped_images == 2
+    with pytest.raises(DataError, match="only 1 images of a batch are readable"):
+        train(job_on(folder, workers, skip_broken=True, batch_size=2), tmp_path / "c")
+
+
+def test_a_held_folder_is_a_clear_error(textures, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdabench.files.PATIENCE", 0.1)
+    folder = train(job_on(textures, epochs=1), tmp_path)
+    with FileLock(folder / ".lock"), pytest.raises(SdabenchError, match="another training is writing to"):
+        train(job_on(textures, epochs=1), tmp_path)
+
+
+def test_too_few_images_are_an_error(textures, tmp_path):
+    with pytest.raises(DataError, match="holds 1 images, .* batch norms want 2 or more"):
+        train(job_on(textures, train_images=1), tmp_path)
+
+
+def test_the_weights_of_a_run_are_found_by_its_folder_or_the_one_above(textures, tmp_path):
+    folder = train(job_on(textures), tmp_path)
+    assert find_run(folder, "resnet50") == find_run(tmp_path, "resnet50") == folder
+    with pytest.raises(UsageError, match="no training of 'senet50' in .*, which holds nothing"):
+        find_run(tmp_path, "senet50")
+    with pytest.raises(UsageError, match="no training of 'senet50' in .*, which holds resnet50"):
+        find_run(folder, "senet50")
+    train(job_on(textures, epochs=1), tmp_path)
+    with pytest.raises(UsageError, match="holds several trainings of 'resnet50'; name one"):
+        find_run(tmp_path, "resnet50")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match="were deleted"):
+        find_run(folder, "resnet50")
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
+def test_real_images_are_trained_on(tmp_path):
+    """ImageNet's own files, some grey and some CMYK among them, with the thousand classes."""
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(SAMPLE / "val")
+    recipe = ClassificationRecipe.model_validate(RECIPE | {"epochs": 1, "batch_size": 50})
+    job = TrainingJob.of("resnet50", DataSource("imagenet", tmp_path), recipe, machine=Machine(workers=2))
+    [record] = evaluate_training(job, train(job, tmp_path), tmp_path)
+    assert record.training.steps == 4
+    assert record.training.first_loss == pytest.approx(math.log(1000), abs=0.7)
+    assert (record.samples, record.train_dataset.samples) == (200, 200)
+
+
+def test_tensorboard_gets_what_the_log_gets(textures, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train(job_on(textures, epochs=1), tmp_path, tensorboard=True)
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    [loss] = events.Scalars("loss")
+    assert (loss.step, loss.value) == (2, pytest.approx(log_of(folder)[0]["loss"]))
