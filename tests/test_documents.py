@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from sdabench import __version__
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.render import to_markdown

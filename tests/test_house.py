@@ -28,7 +28,6 @@ ALLOWED = {("tools", "cli")}  # shared options; cli loads the commands of tools 
 EXEMPT = {"sdabench", "sdabench.__main__"}  # the public names, and the entry point
 KNOWN = {  # to be emptied
     "sdabench.cli.data imports sdabench.tools.verify.command",
-    "sdabench.runs.estimate imports sdabench.tools.bench.timing",
 }
 
 

@@ -153,7 +153,8 @@ def _record(
     from sdabench import __version__
     from sdabench.data.coco import describe_annotations
     from sdabench.hashing import sha256_of_file
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     return Record(
         model=results.stem,
@@ -176,7 +177,8 @@ def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
     from sdabench import __version__
     from sdabench.data.description import DatasetInfo
     from sdabench.hashing import sha256_of_file, sha256_of_lines
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     if not predictions.paths:
         raise NothingMeasuredError(f"nothing was measured: no image in {path}")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sdabench.records.record import append_line
+from sdabench.records.json_lines import append_line
 from tests.helpers.program import sdabench
 from tests.helpers.records import record, right_on, stored
 

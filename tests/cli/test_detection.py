@@ -6,7 +6,8 @@ import pytest
 
 from sdabench import create_model
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from tests.helpers.datasets import make_imagenet
 from tests.helpers.program import sdabench
 

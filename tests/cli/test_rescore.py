@@ -9,7 +9,8 @@ import pytest
 
 from sdabench.data.coco import read_coco
 from sdabench.hashing import sha256_of_file
-from sdabench.records.record import Record, append_line
+from sdabench.records.json_lines import append_line
+from sdabench.records.record import Record
 from tests.helpers.program import failed, sdabench
 from tests.helpers.records import right_on, stored
 
