@@ -98,7 +98,7 @@ def command(
     if as_json:
         echo_records(records)
         return
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.report.summary import describe_metrics
 
     for record in records:
         click.echo(describe_metrics(record))
@@ -107,7 +107,7 @@ def command(
     if not records[0].weights.trained:
         click.echo("Random weights: this is chance, and says nothing of the network.")
     if per_class:
-        from sdabench.report.coco import class_sheet
+        from sdabench.report.coco_scores import class_sheet
 
         for each in _scores(job, output, records):
             show(class_sheet(each), form="terminal")

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from sdabench.errors import UsageError
 from sdabench.processes import is_main_process
 from sdabench.registry import SUITE_NAMES, SUITES
-from sdabench.report.table import Sheet
+from sdabench.report.sheet import Sheet
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record

@@ -97,7 +97,7 @@ def command(
     if as_json:
         echo_records(records)
     else:
-        from sdabench.report.accuracy import describe_metrics, describe_training
+        from sdabench.report.summary import describe_metrics, describe_training
         from sdabench.training.run_folder import TRAININGS
 
         click.echo(describe_training(records[0]))
