@@ -102,7 +102,7 @@ def command(
         echo_records(records)
         return
     from sdabench.records.store import RECORDS
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.report.summary import describe_metrics
 
     for record in records:
         click.echo(describe_metrics(record))
@@ -111,7 +111,7 @@ def command(
     if not records[0].weights.trained:
         click.echo("Random weights: this accuracy is chance, and says nothing about the network.")
     if per_class:
-        from sdabench.report.coco import class_sheet
+        from sdabench.report.coco_scores import class_sheet
 
         for each in _scores(job, output, records):
             show(class_sheet(each), form="terminal")

@@ -116,7 +116,7 @@ def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
 
 def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
     from sdabench.report.render import print_terminal
-    from sdabench.report.table import Cell, Heading, Sheet
+    from sdabench.report.sheet import Cell, Heading, Sheet
 
     columns: list[Counter] = ["params", "trainable", "per_call", "macs"]
     columns += ["fvcore"] if any(item.fvcore is not None for item in counts) else []

@@ -12,7 +12,7 @@ from sdabench.errors import UsageError
 from sdabench.progress import Advance as Advance
 from sdabench.progress import progress as progress
 from sdabench.registry import SUITE_NAMES, SUITES
-from sdabench.report.table import Sheet
+from sdabench.report.sheet import Sheet
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record

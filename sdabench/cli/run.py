@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from sdabench.claims.accuracy import RowVerdicts, run_verdicts
 from sdabench.cli.cluster import CLUSTER, ClusterOptions, Place, place_from
 from sdabench.cli.groups import grouped
 from sdabench.cli.machine import MACHINE, MachineOptions, resumed_by_the_same_command
@@ -30,7 +31,6 @@ from sdabench.records.record import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
-from sdabench.report.table import Sheet
 from sdabench.training.job import AnyJob, evaluation_job, training_job
 from sdabench.weights.local import LocalWeights
 
@@ -177,11 +177,13 @@ def command(
     records = _run(job)
     if as_json:
         echo_json([record.as_json() for record in records])
-    verdicts = []
-    for sheet, its_verdicts in _sheets(tables, names, extra, records):
-        verdicts += its_verdicts
+    verdicts: list[RowVerdicts] = []
+    for table, rows in _verdicts(tables, names, extra, records):
+        verdicts += rows
         if not as_json:
-            show(sheet, form=form)
+            from sdabench.report.accuracy import accuracy_sheet
+
+            show(accuracy_sheet(table, rows), form=form)
     _conclude(records, verdicts)
 
 
@@ -230,12 +232,10 @@ def _evaluations(
     ]
 
 
-def _sheets(
+def _verdicts(
     tables: Sequence[Table], names: Sequence[str], extra: Sequence[str], records: Sequence[Record]
-) -> Iterator[tuple[Sheet, list[str]]]:
-    """One for each task: the README's tables of it, with the networks that it lacks, and the verdicts."""
-    from sdabench.report.accuracy import accuracy_sheet
-
+) -> Iterator[tuple[Table, list[RowVerdicts]]]:
+    """The verdicts on each task, with a table that has its columns; networks of --with have rows too."""
     registry = load_registry()
     for task, of_task in groupby(tables, key=attrgetter("task")):
         *others, last = of_task
@@ -244,7 +244,8 @@ def _sheets(
             name: [record for record in records if (record.model, record.task) == (name, task)]
             for name in names
         }
-        yield accuracy_sheet([*others, registry.extended(last, added)], names, of_model)
+        extended = [*others, registry.extended(last, added)]
+        yield extended[0], run_verdicts(extended, names, of_model)
 
 
 def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
@@ -273,7 +274,7 @@ def _run(suite: "Suite") -> list[Record]:
         raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # its own process has reported it
 
 
-def _conclude(records: Sequence[Record], verdicts: Sequence[str]) -> None:
+def _conclude(records: Sequence[Record], verdicts: Sequence[RowVerdicts]) -> None:
     """The exit code: a failure before a network that does not fit, that before a worse accuracy."""
     failures = [record for record in records if record.failure]
     if len(failures) == len(records):
@@ -281,5 +282,5 @@ def _conclude(records: Sequence[Record], verdicts: Sequence[str]) -> None:
     if failures:
         raise click.exceptions.Exit(ExitCode.ERROR)
     unfit = [record for record in records if record.training is not None and record.training.fits is False]
-    if unfit or "worse" in verdicts:
+    if unfit or any(row.outside_tolerance for row in verdicts):
         raise click.exceptions.Exit(ExitCode.REGRESSION)

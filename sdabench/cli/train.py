@@ -94,7 +94,7 @@ def command(
         echo_records(records)
     else:
         from sdabench.records.store import RECORDS
-        from sdabench.report.accuracy import describe_metrics, describe_training
+        from sdabench.report.summary import describe_metrics, describe_training
         from sdabench.training.run_folder import TRAININGS
 
         click.echo(describe_training(records[0]))
