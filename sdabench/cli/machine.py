@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sdabench.cli import StoppedBySignalError
+from sdabench.cli.help import option
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
@@ -21,31 +22,37 @@ from sdabench.training.job import AnyJob, Machine
 if TYPE_CHECKING:
     from sdabench.records.record import Record
 
-offline_option = click.option(
+offline_option = option(
     "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
     callback=lambda context, option, offline: go_offline() if offline else None,
-    help="Never access the network: what tries to is an error.",
+    group="Machine", advanced=True, help="Forbid network access; any attempt is an error",
 )  # fmt: skip
 MACHINE = (
-    click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
-    click.option(
-        "--nproc", type=click.IntRange(min=1), default=1, show_default=True,
+    option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device: cpu, cuda or cuda:N  [default: auto]",
+    ),
+    option(
+        "--nproc", type=click.IntRange(min=1), default=1, show_default=True, group="Machine",
         callback=lambda context, option, count: max(count, launched_processes()),
-        help="Processes that share the work by torchrun: one for each GPU.",
+        help="Processes per network, one per GPU",
     ),
-    click.option(
-        "--workers", type=click.IntRange(min=0), help="Loader processes, of each.  [default: as useful]"
+    option(
+        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
+        help="Number of DataLoader workers per process  [default: auto]",
     ),
-    click.option(
-        "--deterministic", is_flag=True, help="The same bits each time, or an error; slower on a GPU."
+    option(
+        "--deterministic", is_flag=True, group="Machine", advanced=True,
+        help="Use only deterministic algorithms, and fail where there is none; slower on a GPU",
     ),
-    click.option(
+    option(
         "--checkpoint-every", "checkpoint_minutes", type=click.FloatRange(min=0), default=10,
-        show_default=True, metavar="MINUTES", help="What is lost at most when a process is killed.",
+        show_default=True, metavar="MINUTES", group="Machine", advanced=True,
+        help="Minutes between checkpoints",
     ),
-    click.option(
-        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR,
-        show_default=True, help="What computes a detector's AP.",
+    option(
+        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR, show_default=True,
+        group="Machine", advanced=True, help="Implementation of COCO AP; all give the same numbers",
     ),
     offline_option,
 )  # fmt: skip

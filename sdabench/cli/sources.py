@@ -29,8 +29,9 @@ from sdabench.weights.source import (
 if TYPE_CHECKING:
     from sdabench.training.run_folder import TrainingRun
 
-SOURCE_HELP = "A file, the folder of a training, torchvision:NAME, timm:NAME or URL#sha256=DIGEST."
-SEVERAL_HELP = "a folder of NAME.safetensors, .pth or .pt, or of trainings; or NAME=SOURCE, several times."
+SOURCE_HELP = (
+    "SOURCE is a file, the folder of a training run, torchvision:NAME, timm:NAME or URL#sha256=DIGEST"
+)
 
 
 class WeightsOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
