@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,9 +15,9 @@ from sdabench.records.record import Record, read_lines
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.render import to_markdown
-from tests.support import sdabench
+from tests.helpers.paths import CHECKOUT
+from tests.helpers.program import sdabench
 
-CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()
 
 

@@ -11,7 +11,8 @@ from sdabench.claims.comparison import audit
 from sdabench.claims.verdicts import in_unit, recompute, rounded
 from sdabench.models.skeleton import BLOCKS, ResNet
 from sdabench.registry import load_registry
-from tests.support import FACTS, count
+from tests.helpers.counts import count
+from tests.helpers.paths import FACTS
 
 REGISTRY = load_registry()
 CLAIMS = [

@@ -7,7 +7,8 @@ import pytest
 from sdabench import create_model
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.records.record import Record, read_lines
-from tests.support import make_imagenet, sdabench
+from tests.helpers.datasets import make_imagenet
+from tests.helpers.program import sdabench
 
 RECIPE = """
 title: One step on two small images

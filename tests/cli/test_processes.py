@@ -11,16 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cli.test_train import RECIPE, records, wait_for
-from tests.support import sdabench, stopped
-from tests.training.test_train import broken
+from tests.helpers.processes import stopped, wait_for
+from tests.helpers.program import sdabench
+from tests.helpers.records import json_records
+from tests.helpers.training import RECIPE_FILE, broken
 
 
 @pytest.fixture
 def options(textures, tmp_path):
     """Of a training of thirty epochs with two steps each."""
     recipe = tmp_path / "quick.yaml"
-    recipe.write_text(RECIPE.replace("epochs: 2", "epochs: 30").replace("fit_below: 100.0", ""))
+    recipe.write_text(RECIPE_FILE.replace("epochs: 2", "epochs: 30").replace("fit_below: 100.0", ""))
     return ["--data", f"synthetic={textures}", "--recipe", str(recipe), "--workers", "1"]
 
 
@@ -41,7 +42,7 @@ def test_two_processes_are_stopped_go_on_and_speak_with_one_voice(options, tmp_p
     training = json.loads(result.stdout)["training"]
     assert (training["processes"], training["parts"], training["resumed"]) == (2, 2, 1)
     assert training["steps"] == 60
-    assert len(records(output)) == 1
+    assert len(json_records(output)) == 1
 
 
 def in_two_processes(options, output):
@@ -117,4 +118,4 @@ def test_torchrun_begins_anew_from_the_last_checkpoint_when_a_process_dies(optio
     assert "going on after epoch" in said
     first, second = (load_file(next(output.rglob("model.safetensors"))) for output in (whole, killed))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert records(killed)[-1]["training"]["resumed"] == 1
+    assert json_records(killed)[-1]["training"]["resumed"] == 1

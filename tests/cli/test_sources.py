@@ -19,8 +19,9 @@ from sdabench.records.record import Record, read_lines
 from sdabench.training.jobs import EvaluationJob
 from sdabench.weights.fetch.cache import weights_dir
 from sdabench.weights.local import LocalWeights
+from tests.helpers.processes import stopped
+from tests.helpers.program import sdabench
 from tests.serving import serving
-from tests.support import sdabench, stopped
 
 FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
 

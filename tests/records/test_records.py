@@ -8,39 +8,14 @@ import sys
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from sdabench.data.description import DatasetInfo, Preprocessing
+from sdabench.data.description import Preprocessing
 from sdabench.errors import SdabenchError
 from sdabench.records.record import Failure, Protocol, Record, Weights, append_line, read_lines
 from sdabench.registry.recipes import load_recipe
-
-DATASET = DatasetInfo(
-    name="imagenet",
-    split="val",
-    root="/d",
-    classes=1000,
-    samples=50_000,
-    complete=True,
-    listing_sha256="a" * 64,
-)
-
+from tests.helpers.records import DATASET, record
 
 SMALLER = Protocol(preprocessing=Preprocessing.at(160))
 TRAINING_SET = DATASET.model_copy(update={"split": "train", "listing_sha256": "e" * 64})
-
-
-def record(**changes):
-    made = Record(
-        model="resnet50",
-        task="classification",
-        metrics={"top1_pct": 75.3, "top5_pct": 92.5},
-        samples=50_000,
-        dataset=DATASET,
-        protocol=Protocol(preprocessing=Preprocessing()),
-        weights=Weights(source="w.pth", sha256="b" * 64),
-        seed=0,
-        batch_size=64,
-    )
-    return made.model_copy(update=changes)
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):

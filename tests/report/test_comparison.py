@@ -7,7 +7,7 @@ from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_sheet, ranked
 from sdabench.report.table import Cell
-from tests.records.test_records import record
+from tests.helpers.records import record
 
 
 def sheet_of(name, mark, records=()):

@@ -14,7 +14,7 @@ from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_csv, comparison_sheet
 from sdabench.report.render import _rich_table, fitting, plain, print_terminal, to_html, to_markdown
 from sdabench.report.table import Cell, Heading, Sheet
-from tests.records.test_records import record
+from tests.helpers.records import record
 
 
 def sheet_of(name):

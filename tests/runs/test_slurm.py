@@ -15,7 +15,7 @@ from sdabench.cli.cluster import SlurmOption, SlurmTime
 from sdabench.errors import ExitCode, SdabenchError, UsageError
 from sdabench.runs.slurm import Resources, Slurm, SlurmProcess
 from sdabench.runs.slurm.queue import SlurmQueue
-from tests.support import sdabench
+from tests.helpers.program import sdabench
 
 pytest.importorskip("submitit")
 

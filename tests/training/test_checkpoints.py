@@ -12,7 +12,7 @@ import torch
 from sdabench.errors import OutputError, SdabenchError
 from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.training.test_train import job_on
+from tests.helpers.training import job_on
 
 
 def state(number):

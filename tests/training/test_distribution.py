@@ -17,10 +17,9 @@ from sdabench.training.jobs import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import batches_without
 from sdabench.training.run_folder import read_run
-from tests.support import ended, forked
-from tests.training.test_detection import job_on as detector_on
-from tests.training.test_train import StopsAfter, broken, log_of, same, weights_of
-from tests.training.test_train import job_on as job_on_any
+from tests.helpers.processes import ended, forked
+from tests.helpers.training import StopsAfter, broken, detector_on, log_of, same, weights_of
+from tests.helpers.training import job_on as job_on_any
 
 job_on = partial(job_on_any, model="tiny")
 

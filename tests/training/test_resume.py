@@ -19,10 +19,9 @@ from sdabench.training.prediction import predict
 from sdabench.training.run_folder import read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.support import ended, forked
-from tests.training.test_detection import job_on as detector_on
-from tests.training.test_train import StopsAfter, log_of, same, weights_of
-from tests.training.test_train import job_on as job_on_any
+from tests.helpers.processes import ended, forked
+from tests.helpers.training import StopsAfter, detector_on, log_of, same, weights_of
+from tests.helpers.training import job_on as job_on_any
 
 job_on = partial(job_on_any, model="tiny")
 

@@ -1,17 +1,12 @@
 """Training on real JPEG files: steps worked out by hand, and what may happen in between."""
 
-import json
 import math
-import os
-import shutil
-import signal
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
 from torchvision import transforms
 
 from sdabench import create_model
@@ -25,46 +20,12 @@ from sdabench.training.jobs import Machine, TrainingJob
 from sdabench.training.loop import train
 from sdabench.training.run_folder import find_run, read_run
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
-from tests.support import SAMPLE
-
-RECIPE = {
-    "name": "test",
-    "title": "two steps an epoch",
-    "epochs": 2,
-    "batch_size": 5,
-    "optimizer": {"learning_rate": 0.05},
-    "augmentation": {"crop": 32},
-    "validation": {"crop": 32, "every_epochs": 0},
-}
-
-
-def job_on(folder, workers=0, skip_broken=False, seed=0, model="resnet50", **changes):
-    recipe = ClassificationRecipe.model_validate(RECIPE | changes)
-    machine = Machine(workers=workers)
-    return TrainingJob.of(
-        model,
-        DataSource("synthetic", folder),
-        recipe,
-        machine=machine,
-        seed=seed,
-        skip_broken=skip_broken,
-    )
-
-
-def weights_of(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+from tests.helpers.datasets import SAMPLE
+from tests.helpers.training import RECIPE, StopsAfter, broken, job_on, log_of, same, weights_of
 
 
 def inputs_of(batch):
     return batch.to(torch.device("cpu"), torch.contiguous_format).images
-
-
-def same(first, second):
-    return all(torch.equal(first[key], second[key]) for key in first)
 
 
 def sgd_by_hand(network, batches, rate, momentum, decay, smoothing, parts=1, reset_after=None):
@@ -228,18 +189,6 @@ def test_two_trainings_of_one_seed_are_the_same_and_of_another_not(textures, tmp
     assert not same(first, other)
 
 
-class StopsAfter:
-    """Asks the training to stop once so many images are done, as a real signal does."""
-
-    def __init__(self, images):
-        self.left = images
-
-    def __call__(self, steps, note=""):
-        self.left -= steps
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.parametrize("changes", [{}, {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}])
 @pytest.mark.parametrize("images", [5, 10, 15])
 def test_a_stopped_training_goes_on_to_the_same_weights(textures, tmp_path, images, changes):
@@ -360,13 +309,6 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(textures,
         trainer.network.fc.bias[0] = math.nan
     with pytest.raises(DivergedError, match="the weights are not finite"):
         trainer.state()
-
-
-def broken(textures, tmp_path):
-    folder = shutil.copytree(textures, tmp_path / "data")
-    path = sorted((folder / "train").rglob("*.JPEG"))[3]
-    path.write_bytes(path.read_bytes()[:300].ljust(path.stat().st_size, b"\0"))
-    return folder, path
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -23,15 +23,14 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.counts import stored_counts
 from sdabench.records.record import Record, read_lines
 from sdabench.registry import load_registry
-from sdabench.tools.check import Finding, evaluation_checks, seeded_inputs
+from sdabench.tools.check import Finding, evaluation_checks, output_check, seeded_inputs
 from sdabench.tools.check.evaluations import NETWORKS, RECORDS
 from sdabench.tools.check.output_check import Golden
 from sdabench.tools.check.prediction_check import prediction_changes
 from sdabench.tools.check.view import to_github, to_junit
 from sdabench.training.jobs import EvaluationJob, preprocessing_at
 from sdabench.training.tasks import engine_of
-from tests.support import sdabench
-from tests.training.conftest import shapes, tiny  # noqa: F401
+from tests.helpers.program import sdabench
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -400,7 +399,7 @@ class TestPredictions:
 
 class TestDetections:
     @pytest.fixture
-    def own(self, tmp_path, shapes, tiny, monkeypatch):  # noqa: F811
+    def own(self, tmp_path, shapes, tiny, monkeypatch):
         models = load_registry().models
         small = models["mask_rcnn_resnet50"].model_copy(update={"backbone": tiny})
         monkeypatch.setitem(models, "mask_rcnn_tiny", small)
