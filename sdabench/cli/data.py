@@ -1,11 +1,11 @@
 """``sdabench data``: commands about datasets."""
 
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from sdabench.cli.options import progress
-from sdabench.tools.verify.command import command as verify
 
 EPILOG = """\b
 Examples:
@@ -21,7 +21,7 @@ def command() -> None:
     """Generate datasets, and verify them."""
 
 
-command.add_command(verify)
+command.add_command(import_module("sdabench.tools.verify.command").command)  # tools are loaded by name
 
 
 @command.command("synth", epilog=EPILOG)

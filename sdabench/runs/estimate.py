@@ -16,11 +16,11 @@ from sdabench.records.counts import stored_counts
 from sdabench.registry.schema import DataTask
 from sdabench.runs.launchers import own_environment
 from sdabench.runs.suite import Suite
-from sdabench.tools.bench.timing import synchronise
 from sdabench.training.checkpoints import KEPT
 from sdabench.training.evaluation import prepare_network
 from sdabench.training.jobs import Job, TrainingJob, cores
 from sdabench.training.prediction import predict
+from sdabench.training.synchronize import synchronize
 from sdabench.training.trainer import Trainer, load_training_batches
 
 PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faster_rcnn_resnet50"}
@@ -152,7 +152,7 @@ def _measure(job: Job, device_name: str, threads: int | None) -> _Rates:
         for _ in range(3):
             begun = time.perf_counter()
             work()
-            synchronise(device)
+            synchronize(device)
             times.append(time.perf_counter() - begun)
         return min(times) / images
 
