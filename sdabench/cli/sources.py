@@ -15,7 +15,7 @@ from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
 from sdabench.registry import unknown
-from sdabench.weights.fetch.cache import Fetching
+from sdabench.weights.fetch.cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
 from sdabench.weights.source import (
     SUFFIXES,
@@ -84,7 +84,7 @@ def fetched(source: WeightsSource, model: str) -> Fetched:
     check_equal(source, model)
     local = expected(source)
     try:
-        return Fetched(resolve(source, Fetching(partial(progress, unit="bytes"), _say)))
+        return Fetched(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)))
     except SdabenchError as error:
         return Fetched(local, error=error)
 
@@ -95,7 +95,7 @@ def local_file(source: WeightsSource) -> Path:
     Raises:
         SdabenchError: there is none, or it cannot be fetched.
     """
-    return resolve(source, Fetching(partial(progress, unit="bytes"), _say)).path
+    return resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)).path
 
 
 def tell_difference(weights: LocalWeights | None, own: Preprocessing | Resizing) -> None:

@@ -15,6 +15,7 @@ from sdabench.data.coco import CocoImage
 from sdabench.data.decoding import decode_bytes
 from sdabench.data.split import Split
 from sdabench.errors import DataError
+from sdabench.training.tasks import load_batches
 
 JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 PNG_END = b"IEND\xaeB`\x82"
