@@ -2,7 +2,8 @@
 
     python docs/make_blocks.py
 
-A block stands between ``<!-- KIND: ARGUMENT -->`` and ``<!-- end -->``. A test compares all blocks with the program.
+A block stands between ``<!-- KIND: ARGUMENT -->`` and ``<!-- end -->``. A test compares all blocks with the
+program.
 
 - ``table: sdabench …``: Markdown that the command prints
 - ``output: sdabench …``: plain text that the command prints

@@ -1,6 +1,6 @@
 """Draw docs/images/audit.svg: the summary that ``sdabench audit`` prints on a terminal.
 
-    python docs/make_images.py
+python docs/make_images.py
 """
 
 import io
