@@ -47,7 +47,7 @@ Output files:
     help="Dataset  [default for weights of a training run: the dataset of that run]",
 )  # fmt: skip
 @option(
-    "--weights", "said", type=WeightsOption(), group="Data and weights",
+    "--weights", "source", type=WeightsOption(), group="Data and weights",
     help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}",
 )  # fmt: skip
 @grouped(ProtocolOptions, "protocol", PROTOCOL)
@@ -60,7 +60,7 @@ def command(
     data: DataSource | None,
     protocol: ProtocolOptions,
     options: MachineOptions,
-    said: WeightsSource | None,
+    source: WeightsSource | None,
     output: Path,
     per_class: bool,
     as_json: bool,
@@ -79,7 +79,7 @@ def command(
     task = load_registry().model(name).task  # an unknown name is an error before anything is read
     if per_class and (as_json or task != "detection"):
         raise UsageError("--per-class is for detectors, and not for --json; 'sdabench rescore' has both")
-    found = None if said is None else fetched(said, name)
+    found = None if source is None else fetched(source, name)
     weights, run = (found.weights, found.run) if found else (None, None)
     own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
@@ -89,13 +89,13 @@ def command(
                 "dataset of its own"
             )
         data = DataSource.parse(own.data)
-    source = located(data, task)
-    split = source.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
+    data = located(data, task)
+    split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
     if run is not None and protocol.resolution is None:
         protocol = replace(protocol, resolution=run.spec.resolution)
     job = evaluation_job(
         name,
-        source,
+        data,
         split,
         weights,
         machine=options.machine(len(split.items), batch_size=protocol.batch_size),

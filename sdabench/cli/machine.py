@@ -96,9 +96,9 @@ class MachineOptions:
 
 
 def choose_device(name: str | None, processes: int = 1) -> str:
-    """The device that is asked for, if it is there; without a wish CUDA where it is, else the CPU.
+    """Check a device that a user names; the default is CUDA if available, otherwise the CPU.
 
-    Of several ``processes`` each has a CUDA device of its own.
+    With several ``processes``, each has a CUDA device of its own.
     """
     import torch
 
@@ -109,10 +109,11 @@ def choose_device(name: str | None, processes: int = 1) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"'{name}' is no device; use cpu, cuda or cuda:N") from None
+        raise UsageError(f"'{name}' is not a device; use cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+            f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA devices; use "
+            "--device cpu"
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
@@ -120,28 +121,28 @@ def choose_device(name: str | None, processes: int = 1) -> str:
 
 
 def gpus_of_each(processes: int = 1) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES has to be for each of as many jobs as the GPUs here are enough for.
+    """Values of CUDA_VISIBLE_DEVICES, one for each job that the GPUs of this machine suffice for.
 
     Args:
-        processes: of a job, each with a GPU of its own.
+        processes: number of processes of a job, each with a GPU of its own.
     """
     import torch
 
-    there = torch.cuda.device_count()
-    said = os.environ.get(VISIBLE_GPUS)
-    names = [str(index) for index in range(there)] if said is None else said.replace(" ", "").split(",")
-    # CUDA stops at one that there is not; of MIG's a process sees only the first, and each may have another.
+    count = torch.cuda.device_count()
+    visible = os.environ.get(VISIBLE_GPUS)
+    names = [str(index) for index in range(count)] if visible is None else visible.replace(" ", "").split(",")
+    # CUDA stops at an unknown name. A process sees one MIG device only, but each process may have another.
     if not any(name.startswith("MIG-") for name in names):
-        names = names[:there]
+        names = names[:count]
     ends = range(processes, len(names) + 1, processes)
     return tuple(",".join(names[end - processes : end]) for end in ends)
 
 
 def _own_device(name: str, processes: int, there: int) -> str:
     if name != "cuda":
-        raise UsageError(f"--nproc {processes} takes a device for each process: --device cuda, not {name}")
+        raise UsageError(f"--nproc {processes} needs a device per process; use --device cuda, not {name}")
     if there < min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))):
-        raise UsageError(f"--nproc {processes} takes a GPU for each process, and torch sees {there}")
+        raise UsageError(f"--nproc {processes} needs a GPU per process, but torch sees {there}")
     own = os.environ.get("LOCAL_RANK")
     return name if own is None else f"cuda:{own}"
 
@@ -150,7 +151,7 @@ def _own_device(name: str, processes: int, there: int) -> str:
 def resumed_by_the_same_command(
     output: Path, remaining: Callable[[], str | None] = lambda: None
 ) -> Iterator[None]:
-    """Says, when a signal ends the work, what is left of it: also what goes on elsewhere."""
+    """Tell where the results are and how to resume, if a signal stops the work."""
     try:
         yield
     except KeyboardInterrupt:
@@ -158,11 +159,11 @@ def resumed_by_the_same_command(
         then = (
             f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command resumes"
         )
-        raise StoppedBySignalError(f"What is done is in {output}; {then}.") from None
+        raise StoppedBySignalError(f"Results so far are in {output}; {then}.") from None
 
 
 def execute_job(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> "list[Record]":
-    """Execute a job in as many processes as it wants. See :func:`sdabench.runs.execution.execute`.
+    """Execute a job in as many processes as its machine says. See :func:`sdabench.runs.execution.execute`.
 
     Raises:
         StoppedBySignalError: a signal; the message says how to resume.

@@ -16,7 +16,7 @@ from sdabench.cli.help import Command, option
 from sdabench.cli.machine import MACHINE, MachineOptions, resumed_by_the_same_command
 from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
 from sdabench.cli.sources import tell_difference, weights_of_each
-from sdabench.cli.suite_progress import watched
+from sdabench.cli.suite_progress import run_with_progress
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
@@ -271,7 +271,7 @@ def _run(suite: "Suite") -> list[Record]:
         click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} have a record already.", err=True)
     try:
         with resumed_by_the_same_command(suite.output, suite.launcher.remaining):
-            return watched(suite, todo)
+            return run_with_progress(suite, todo)
     except DataError:
         if suite.logs(todo):
             raise

@@ -44,7 +44,7 @@ Output files:
 @data_option
 @grouped(TrainingOptions, "training", TRAINING)
 @option(
-    "--backbone-weights", "said", type=WeightsOption(), group="Protocol", advanced=True,
+    "--backbone-weights", "backbone_source", type=WeightsOption(), group="Protocol", advanced=True,
     help=f"Initial weights of a detector's backbone, which the recipe may freeze. {SOURCE_HELP}",
 )  # fmt: skip
 @grouped(ProtocolOptions, "protocol", PROTOCOL)
@@ -58,7 +58,7 @@ def command(
     training: TrainingOptions,
     protocol: ProtocolOptions,
     options: MachineOptions,
-    said: WeightsSource | None,
+    backbone_source: WeightsSource | None,
     output: Path,
     tensorboard: bool,
     as_json: bool,
@@ -69,10 +69,10 @@ def command(
     can fit a few images. A signal stops the training with a checkpoint; rerun the same command to resume.
     """
     model = load_registry().model(name)  # an unknown name is an error before anything is made
-    if said is not None and model.backbone is None:
-        raise UsageError(f"--backbone-weights is for detectors, and '{name}' is none")
+    if backbone_source is not None and model.backbone is None:
+        raise UsageError(f"--backbone-weights is for detectors, and '{name}' is not one")
     recipe = training.recipe(data, model.task, protocol)
-    backbone = fetched(said, model.backbone) if said and model.backbone else None
+    backbone = fetched(backbone_source, model.backbone) if backbone_source and model.backbone else None
     source = located(data, model.task)
 
     from sdabench.training.job import training_job
