@@ -16,7 +16,7 @@ from sdabench.engine.jobs import EvaluationJob
 from sdabench.errors import UsageError
 from sdabench.metrics import IOU_TYPES
 from sdabench.registry import load_registry
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.evidence.records import Record

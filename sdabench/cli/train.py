@@ -17,7 +17,7 @@ from sdabench.cli.work import DATA, PROTOCOL, TRAINING, folder_option, located, 
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.evidence.records import Record

@@ -17,7 +17,7 @@ from sdabench.data.split import SplitName
 from sdabench.engine.jobs import EvaluationJob, Machine, cores, preprocessing_at
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError, UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from torch import nn

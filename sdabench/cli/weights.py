@@ -9,7 +9,7 @@ from sdabench.cli.options import ModelName, echo_json, json_option, progress
 from sdabench.cli.sources import WeightsOption, fetched, local_file
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.source import SUFFIXES, WeightsSource
+from sdabench.weights.weights_source import SUFFIXES, WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.weights.convert import Form
@@ -54,13 +54,13 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
     """
     from sdabench.evidence.counts import stored_counts
     from sdabench.report.weights import print_account, print_inspection
+    from sdabench.weights.checkpoint_summary import summarize
     from sdabench.weights.identify import candidates, fit
-    from sdabench.weights.inspection import inspect
 
     if model is not None:
         load_registry().model(model)  # an unknown name is an error before anything is read
     path = local_file(source) if model is None else fetched(source, model).check().path
-    found = inspect(path, wrapper)
+    found = summarize(path, wrapper)
     params = {name: count.params for name, count in stored_counts().items()}
     names = candidates(found.state, params) if model is None else [model]
     with progress("networks tried", len(names), "networks") as advance:
@@ -107,7 +107,7 @@ def _convert(
 ) -> None:
     from sdabench import __version__
     from sdabench.hashing import sha256_of_file
-    from sdabench.weights.convert import FORM_SUFFIXES, converted, under_our_keys, write_weights
+    from sdabench.weights.convert import FORM_SUFFIXES, convert, to_sdabench_keys, write_weights
     from sdabench.weights.identify import num_classes_of
     from sdabench.weights.keys import unwrap_keys
     from sdabench.weights.read import read_checkpoint, state_dict_of
@@ -123,8 +123,8 @@ def _convert(
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is the very file that is read; name another --output")
     state = state_dict_of(read_checkpoint(path), str(source), wrapper)
-    tensors = under_our_keys(state, model, str(source))
-    written = converted(tensors, model, form)
+    tensors = to_sdabench_keys(state, model, str(source))
+    written = convert(tensors, model, form)
     digest = sha256_of_file(path)
     notes = {"model": model, "source": str(source), "source_sha256": digest, "sdabench": __version__}
     write_weights(output, written, notes)

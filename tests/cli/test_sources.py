@@ -19,7 +19,7 @@ from sdabench.evidence.records import Record, read_lines
 from sdabench.hashing import sha256_of_file
 from sdabench.weights.fetch.cache import weights_dir
 from sdabench.weights.local import LocalWeights
-from tests.serving import serving
+from tests.helpers.serving import serving
 from tests.support import sdabench, stopped
 
 FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
