@@ -1,12 +1,12 @@
 """``sdabench data``."""
 
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from sdabench.cli.help import Command, Group, option
 from sdabench.cli.options import Seed, progress
-from sdabench.tools.verify.command import command as verify
 
 EPILOG = """\b
 Examples:
@@ -27,7 +27,7 @@ def command() -> None:
     """Generate and verify datasets."""
 
 
-command.add_command(verify)
+command.add_command(import_module("sdabench.tools.verify.command").command)  # tools are loaded by name
 
 
 @command.command("synth", cls=Command, epilog=SYNTH_EPILOG)

@@ -1,9 +1,7 @@
 """Options and output shared by the commands."""
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,12 +10,13 @@ from click.shell_completion import CompletionItem
 
 from sdabench.cli.help import option
 from sdabench.errors import UsageError
-from sdabench.processes import is_main_process
+from sdabench.progress import Advance as Advance
+from sdabench.progress import progress as progress
 from sdabench.registry import SUITE_NAMES, SUITES
+from sdabench.report.sheet import Sheet
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
-    from sdabench.report.table import Sheet
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,7 +58,8 @@ def records_option(text: str, group: str = "Options") -> Callable[[F], F]:
 
 def read_records(folders: Iterable[Path]) -> "list[Record]":
     """Read the records of runs, each named by its folder or by its records.jsonl."""
-    from sdabench.records.record import Record, read_lines
+    from sdabench.records.json_lines import read_lines
+    from sdabench.records.record import Record
 
     records = []
     for folder in folders:
@@ -81,7 +81,7 @@ class TableName(click.Choice[str]):
         super().__init__([*(table for tables in SUITES.values() for table in tables), "all"])
 
 
-def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
+def show(*sheets: Sheet, form: str, standalone: bool = False) -> None:
     """Print sheets in one of ``SHEET_FORMATS``; with ``standalone``, LaTeX is a complete document."""
     from sdabench.report import latex, render
 
@@ -103,63 +103,3 @@ def echo_records(records: "Sequence[Record]") -> None:
     """Print the records of a network as JSON: one object, or a list if there are several tasks."""
     each = [record.as_json() for record in records]
     echo_json(each[0] if len(each) == 1 else each)
-
-
-class Advance:
-    """Advances a progress bar by some steps; ``note`` is shown beside it. This one has no bar."""
-
-    def __call__(self, steps: int, note: str = "") -> None: ...
-
-    def say(self, line: str) -> None:
-        """Print a line to stderr, above the bar."""
-        click.echo(line, err=True)
-
-
-@contextmanager
-def progress(description: str, total: int | None, unit: str = "") -> Iterator[Advance]:
-    """Show a progress bar on stderr if that is a terminal; yields the function that advances it.
-
-    Args:
-        unit: of the steps, if they are many and alike: the bar then shows rate and remaining time, otherwise
-            elapsed time. ``bytes`` are shown as megabytes, and their ``total`` may be unknown.
-    """
-    if not sys.stderr.isatty() or not is_main_process():
-        yield Advance()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
-
-    of_bytes = unit == "bytes"
-    rate = TransferSpeedColumn() if of_bytes else Rate()
-    times = (rate, TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
-    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), count, *times)
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-
-        class Moving(Advance):
-            def __call__(self, steps: int, note: str = "") -> None:
-                text = f"{description}  {note}" if note else description
-                bar.update(task, advance=steps, description=text)
-
-            def say(self, line: str) -> None:
-                bar.console.print(Text(line))
-
-        yield Moving()

@@ -99,7 +99,7 @@ def command(
         classes = [vars(one) for one in scored.classes]
         echo_json({"record": record, "classes": classes} if per_class else record)
         return
-    from sdabench.report.coco import class_sheet, score_sheet
+    from sdabench.report.coco_scores import class_sheet, score_sheet
 
     show(
         score_sheet([scored], f"{results.name}, {scored.images:,} images", {iou_type: errors}),
@@ -111,11 +111,11 @@ def command(
 
 def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
     """Score every record of a run that has stored predictions."""
-    from sdabench.records.stored import rescored, stored_in
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.records.stored import read_stored, rescore
+    from sdabench.report.summary import describe_metrics
 
-    every = stored_in(folder)
-    scored = [(one, rescored(one, annotations)) for one in every if one.has_predictions]
+    every = read_stored(folder)
+    scored = [(one, rescore(one, annotations)) for one in every if one.has_predictions]
     if not scored:
         raise UsageError(f"no stored predictions in {folder}; name the --output folder of a run")
     for one in every:
@@ -131,7 +131,7 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
 def _rescore_classes(path: Path, as_json: bool) -> None:
     from sdabench.files import read_unpacked
     from sdabench.records.class_predictions import ClassPredictions
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.report.summary import describe_metrics
 
     if read_unpacked(path, "predictions")[:1] in (b"[", b"{"):
         raise UsageError(f"{path} is a COCO results file; name its ground truth with --annotations FILE")
@@ -156,7 +156,8 @@ def _record(
     from sdabench import __version__
     from sdabench.data.coco import describe_annotations
     from sdabench.hashing import sha256_of_file
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     return Record(
         model=results.stem,
@@ -179,7 +180,8 @@ def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
     from sdabench import __version__
     from sdabench.data.description import DatasetInfo
     from sdabench.hashing import sha256_of_file, sha256_of_lines
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     if not predictions.paths:
         raise NothingMeasuredError(f"nothing was measured: no image in {path}")

@@ -1,7 +1,7 @@
 """``sdabench table``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,7 @@ from sdabench.registry import Table, load_registry
 
 if TYPE_CHECKING:
     from sdabench.complexity import Count
-    from sdabench.report.comparison import Mark
+    from sdabench.report.tables import Mark
 
 FORMATS = (*SHEET_FORMATS, "csv", "json")
 EPILOG = """\b
@@ -35,13 +35,6 @@ Examples:
 """
 
 
-class MarkOption(click.Choice[str]):
-    """What to highlight; converts ``paper`` to the name of ``Mark``, which is accepted too."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return "readme" if value in ("paper", "readme") else super().convert(value, param, ctx)
-
-
 @click.command("table", cls=Command, epilog=EPILOG)
 @click.argument("table", metavar="TABLE", type=TableName())
 @option(
@@ -50,7 +43,7 @@ class MarkOption(click.Choice[str]):
 )  # fmt: skip
 @option("--standalone", is_flag=True, help="Print a complete LaTeX document with one page per table")
 @option(
-    "--mark", type=MarkOption(["paper", "best", "none"]), default="paper", show_default=True,
+    "--mark", type=click.Choice(["paper", "best", "none"]), default="paper", show_default=True,
     help="Highlight what is bold in the paper, or the best (bold) and second best (underlined) printed "
     "value of each group, or nothing",
 )  # fmt: skip
@@ -73,11 +66,11 @@ def command(
     Parameters and FLOPs come from the stored counts; networks without stored counts are counted now.
     Accuracies and APs come from records of trained weights on the complete real dataset.
     """
-    from sdabench.claims.comparison import compare
+    from sdabench.claims.tables import compare_table
 
     if standalone and form != "latex":
         raise UsageError(f"--standalone needs --format latex, not {form}")
-    if mark != "readme" and form in ("csv", "json"):
+    if mark != "paper" and form in ("csv", "json"):
         raise UsageError(
             f"--mark {mark} needs --format {', '.join(SHEET_FORMATS[:-1])} or {SHEET_FORMATS[-1]}; {form} "
             "always tells what is bold in the paper"
@@ -85,19 +78,16 @@ def command(
     wanted = _tables(table, others)
     counts = _counts([row.model for each in wanted for row in each.rows], recount)
     records = read_records(folders)
-    compared = [(each, compare(each, counts, records)) for each in wanted]
+    compared = [compare_table(each, counts, records) for each in wanted]
     if form == "json":
-        each_table = [
-            {"table": each.name, "rows": [row.as_json() for row in rows]} for each, rows in compared
-        ]
-        echo_json(each_table if table == "all" else each_table[0])
+        echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
         return
-    from sdabench.report.comparison import comparison_csv, comparison_sheet, comparisons_csv
+    from sdabench.report.tables import table_sheet, tables_csv
 
     if form == "csv":
-        click.echo(comparisons_csv(compared) if table == "all" else comparison_csv(*compared[0]), nl=False)
+        click.echo(tables_csv(compared), nl=False)
         return
-    sheets = [comparison_sheet(each, rows, mark=mark) for each, rows in compared]
+    sheets = [table_sheet(each, mark=mark) for each in compared]
     show(*sheets, form=form, standalone=standalone)
 
 
