@@ -34,7 +34,7 @@ from sdabench.records.environment import environment, git_revision
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
 from sdabench.report.render import print_terminal
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.tools.bench.timing import (
     STEPS,
     Mode,

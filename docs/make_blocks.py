@@ -20,10 +20,12 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from sdabench.claims.comparison import audit
+from sdabench.claims.accuracy import run_verdicts
+from sdabench.claims.audit import audit
 from sdabench.cli import cli
 from sdabench.records.counts import stored_counts
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.audit import print_audit
@@ -51,17 +53,15 @@ def of_records(argument: str) -> str:
     path, *models = argument.split()
     records = list(read_lines(TOP / path, Record))
     registry = load_registry()
-    names = models or registry.suite("classification")
-    grouped = {name: [record for record in records if record.model == name] for name in names}
-    sheet, _ = accuracy_sheet(registry.suite_tables("classification"), names, grouped)
-    return to_markdown(sheet)
+    tables, names = registry.suite_tables("classification"), models or registry.suite("classification")
+    by_model = {name: [record for record in records if record.model == name] for name in names}
+    return to_markdown(accuracy_sheet(tables[0], run_verdicts(tables, names, by_model)))
 
 
 def of_audit(part: str) -> str:
     assert part == "summary"
-    tables = load_registry().tables
     with redirect_stdout(io.StringIO()) as text:
-        print_audit(tables, audit(tables, stored_counts()))
+        print_audit(audit(load_registry().tables, stored_counts()))
     return fenced(text.getvalue().strip().rpartition("\n\n")[2])
 
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -17,10 +16,11 @@ import yaml
 
 from sdabench import __version__
 from sdabench.cli import cli
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from sdabench.registry import load_registry
+from tests.helpers.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[1]
 DOCUMENTS = {
     str(path.relative_to(CHECKOUT)): path.read_text()
     for path in (

@@ -9,7 +9,7 @@ import pytest
 
 from sdabench.cli import COMMANDS
 from sdabench.offline import OFFLINE, is_here
-from tests.support import sdabench
+from tests.helpers.program import sdabench
 
 FORBIDDEN = "--offline forbids the network"
 # Notes what gets past the refusal: a hook is asked only if those before it let the event pass.

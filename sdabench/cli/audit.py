@@ -28,7 +28,7 @@ def command(recount: bool, as_json: bool) -> None:
     and the versions of what counts are the same since. A claim holds as the table means it, holds under
     another convention, differs for a reason that is shown with its evidence, or differs.
     """
-    from sdabench.claims.comparison import audit
+    from sdabench.claims.audit import audit
     from sdabench.records.counts import fresh_counts
 
     registry = load_registry()
@@ -41,6 +41,6 @@ def command(recount: bool, as_json: bool) -> None:
     else:
         from sdabench.report.audit import print_audit
 
-        print_audit(registry.tables, result)
-    if any(verdict.name == "differs" for verdict in result.verdicts):
+        print_audit(result)
+    if any(verdict.outside_tolerance for verdict in result.verdicts):
         raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -19,7 +19,7 @@ from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
-    from sdabench.claims.paired import Comparison
+    from sdabench.claims.paired import PairedComparison
     from sdabench.records.stored import StoredRecord
 
 EPILOG = """\b
@@ -109,11 +109,11 @@ def command(
         each = [comparison.as_json() for comparison in comparisons]
         echo_json(each[0] if len(each) == 1 else each)
         return
-    from sdabench.report.differences import changed_sheet, comparison_of_two
+    from sdabench.report.paired import changed_sheet, metrics_sheet
 
     sheets = []
     for comparison in comparisons:
-        sheets.append(comparison_of_two(comparison))
+        sheets.append(metrics_sheet(comparison))
         if comparison.changed and images:
             sheets.append(changed_sheet(comparison, images))
     show(*sheets, form=form)
@@ -121,7 +121,7 @@ def command(
 
 def _records_of(text: str) -> "dict[str, StoredRecord]":
     """The last record of one network for each of its tasks, of FOLDER or FOLDER:NETWORK."""
-    from sdabench.records.stored import stored_in
+    from sdabench.records.stored import read_stored
 
     place, colon, model = text.rpartition(":")
     if not colon or Path(text).exists():
@@ -129,7 +129,7 @@ def _records_of(text: str) -> "dict[str, StoredRecord]":
     path = Path(place)
     if not path.exists():
         raise UsageError(f"no run at {path}; name its --output folder, or its records.jsonl")
-    stored = stored_in(path)
+    stored = read_stored(path)
     names = list(dict.fromkeys(one.record.model for one in stored))
     if model and model not in names:
         raise UsageError(f"no record of '{model}' in {path}; it has {', '.join(names)}")
@@ -139,8 +139,8 @@ def _records_of(text: str) -> "dict[str, StoredRecord]":
 
 
 def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:
-    from sdabench.claims.implied import implied_claims, judge_claims
-    from sdabench.records.stored import shipped, stored_in
+    from sdabench.claims.implied import implied_claims, judge_implied
+    from sdabench.records.stored import read_stored, shipped_records
 
     registry = load_registry()
     implied = implied_claims(registry)
@@ -148,20 +148,20 @@ def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_
         names = list(dict.fromkeys(claim.model for claim in implied))
         chosen = registry.select(patterns, among=names, where="the networks with a claim")
         implied = [claim for claim in implied if claim.model in chosen]
-    records = [*shipped(), *(one for folder in folders for one in stored_in(folder))]
+    records = [*shipped_records(), *(one for folder in folders for one in read_stored(folder))]
     with progress("claims", len(implied), "claims") as advance:
-        judged = judge_claims(implied, records, advance)
+        judged = judge_implied(implied, records, advance)
     if as_json:
         echo_json([one.as_json() for one in judged])
     else:
-        from sdabench.report.differences import claims_sheet
+        from sdabench.report.implied import implied_sheet
 
-        show(claims_sheet(judged), form=form)
-    if any(one.verdict is not None and one.verdict.name == "worse" for one in judged):
+        show(implied_sheet(judged), form=form)
+    if any(one.verdict is not None and one.verdict.outside_tolerance for one in judged):
         raise click.exceptions.Exit(ExitCode.REGRESSION)
 
 
-def _write_changed(path: Path, comparisons: "list[Comparison]") -> None:
+def _write_changed(path: Path, comparisons: "list[PairedComparison]") -> None:
     import io
 
     from sdabench.files import writing

@@ -1,21 +1,22 @@
 """``sdabench eval``."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from sdabench.cli.machine import MACHINE, done_together
-from sdabench.cli.options import ModelName, echo_records, json_option, progress, show
+from sdabench.cli.groups import grouped
+from sdabench.cli.machine import MACHINE, MachineOptions, execute_job
+from sdabench.cli.options import ModelName, echo_records, json_option, show
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
-from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
-from sdabench.data.coco import CocoSplit
+from sdabench.cli.work import PROTOCOL, DataOption, ProtocolOptions, folder_option, located
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.scoring import IOU_TYPES
-from sdabench.training.jobs import EvaluationJob
+from sdabench.training.job import DetectionJob, evaluation_job
 from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ https://HOST/FILE#sha256=DIGEST.
 @click.command("eval", epilog=EPILOG)
 @click.argument("name", type=ModelName())
 @click.option("--data", type=DataOption(), help="The dataset; for a training of ours its own by default.")
-@with_options(PROTOCOL, MACHINE)
+@grouped(ProtocolOptions, "protocol", PROTOCOL)
+@grouped(MachineOptions, "options", MACHINE)
 @click.option("--weights", "said", type=WeightsOption(), help=SOURCE_HELP)
 @click.option("--per-class", is_flag=True, help="A detector's AP of each category too.")
 @folder_option(Path("runs/eval"), "runs/eval")
@@ -51,12 +53,12 @@ https://HOST/FILE#sha256=DIGEST.
 def command(
     name: str,
     data: DataSource | None,
+    protocol: ProtocolOptions,
+    options: MachineOptions,
     said: WeightsSource | None,
     output: Path,
-    resolution: int | None,
     per_class: bool,
     as_json: bool,
-    **options: Any,
 ) -> None:
     """Evaluate one network on validation images of ImageNet or COCO, or a training of ours on its own.
 
@@ -69,56 +71,57 @@ def command(
         raise UsageError("--per-class is for detectors, and not for --json; 'sdabench rescore' has both")
     found = None if said is None else fetched(said, name)
     weights, run = (found.weights, found.run) if found else (None, None)
-    own = run if data is None else None  # a training of ours is evaluated on what it was made for
+    own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
         if own is None:
             raise UsageError(
-                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; a training of ours has its "
-                "own"
+                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; only a training run has a "
+                "dataset of its own"
             )
         data = DataSource.parse(own.data)
     source = located(data, task)
-    split = source.read("val", task).subset(own.recipe.val_images if own else None)
-    resolution = resolution or (run.recipe.resolution if run else None)
-    job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
-    tell_difference(weights, job.preprocessing)
-
-    from sdabench.records.record import RECORDS
-    from sdabench.training.evaluation import evaluate
-
-    def work() -> "list[Record]":
-        if found is not None:
-            found.check()
-        with progress(name, len(split.items), "images") as advance:
-            return evaluate(job, output, advance, **(run.provenance if run else {}))
-
-    records = done_together(job, output, work)
+    split = source.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
+    if run is not None and protocol.resolution is None:
+        protocol = replace(protocol, resolution=run.spec.resolution)
+    job = evaluation_job(
+        name,
+        source,
+        split,
+        weights,
+        machine=options.machine(len(split.items), batch_size=protocol.batch_size),
+        protocol=protocol.protocol(task),
+        seed=protocol.seed,
+        training=run.training if run else None,
+        **(run.provenance if run else {}),
+    )
+    tell_difference(weights, job.spec.protocol.preprocessing)
+    records = execute_job(job, output, lambda: found and found.check())
     if not records:
         return
     if as_json:
         echo_records(records)
         return
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.records.store import RECORDS
+    from sdabench.report.summary import describe_metrics
 
     for record in records:
         click.echo(describe_metrics(record))
     if weights and weights.published and weights.published.accuracy:
-        click.echo(f"{weights.published.accuracy}, which is not our measurement.")
+        click.echo(f"{weights.published.accuracy}, which this run has not measured.")
     if not records[0].weights.trained:
-        click.echo("Random weights: this is chance, and says nothing of the network.")
+        click.echo("Random weights: this accuracy is chance, and says nothing about the network.")
     if per_class:
-        from sdabench.report.coco import class_sheet
+        from sdabench.report.coco_scores import class_sheet
 
         for each in _scores(job, output, records):
             show(class_sheet(each), form="terminal")
     click.echo(f"Record: {output / RECORDS}")
 
 
-def _scores(job: EvaluationJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
+def _scores(job: DetectionJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
     """The predictions scored again, category by category, for each task of a detector."""
     from sdabench.scoring.coco import read_results, score
 
-    assert isinstance(job.split, CocoSplit)
     ids = [item.id for item in job.split.items]
     for record in records:
         assert record.predictions is not None

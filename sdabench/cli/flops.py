@@ -116,7 +116,7 @@ def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
 
 def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
     from sdabench.report.render import print_terminal
-    from sdabench.report.table import Cell, Heading, Sheet
+    from sdabench.report.sheet import Cell, Heading, Sheet
 
     columns: list[Counter] = ["params", "trainable", "per_call", "macs"]
     columns += ["fvcore"] if any(item.fvcore is not None for item in counts) else []
@@ -176,7 +176,7 @@ def _tree(name: str, modules: dict[str, tuple[int, int]], depth: int) -> Any:
 
 def _save(path: Path, counts: list[Count]) -> None:
     """Replaces the counts of these networks in the file and keeps the others, in the registry's order."""
-    from sdabench.records.record import read_lines, write_lines
+    from sdabench.records.json_lines import read_lines, write_lines
 
     merged = {item.model: item for item in [*read_lines(path, Count), *counts]}
     write_lines(path, [merged[name] for name in load_registry().models if name in merged])

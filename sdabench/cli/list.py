@@ -6,7 +6,7 @@ import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, suite_option
 from sdabench.registry.catalogue import load_catalogue
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
 
 EPILOG = """\b
 Examples:

@@ -1,23 +1,22 @@
 """The options that say where and how to compute, which ``eval``, ``train`` and ``run`` share."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.errors import ExitCode, UsageError
+from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
-from sdabench.runs.torchrun import run_processes
+from sdabench.resources import cores
 from sdabench.scoring import EVALUATORS, USUAL_EVALUATOR, Evaluator
-from sdabench.training.jobs import Job, Machine, cores
-from sdabench.training.signals import stop_requests
+from sdabench.training.job import AnyJob, Machine
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
@@ -50,43 +49,43 @@ MACHINE = (
     ),
     offline_option,
 )  # fmt: skip
-FIELDS = ("device", "workers", "evaluator", "nproc", "deterministic", "checkpoint_minutes")
 
 
-def machine_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Takes out of them those that :func:`machine_from` wants."""
-    return {key: options.pop(key) for key in FIELDS}
+@dataclass(frozen=True)
+class MachineOptions:
+    """The values of ``MACHINE``."""
 
+    device: str | None
+    workers: int | None
+    evaluator: Evaluator
+    nproc: int
+    deterministic: bool
+    checkpoint_minutes: float
 
-def machine_from(
-    images: int,
-    at_once: int = 1,
-    cpus: int | None = None,
-    *,
-    device: str | None,
-    workers: int | None,
-    evaluator: Evaluator,
-    nproc: int,
-    deterministic: bool,
-    checkpoint_minutes: float,
-) -> Machine:
-    """Where to compute; by default loader processes only where there are images enough to keep them busy.
+    def machine(
+        self, images: int, at_once: int = 1, cpus: int | None = None, batch_size: int | None = None
+    ) -> Machine:
+        """The machine of a job; by default with DataLoader workers only where images keep them busy.
 
-    Args:
-        at_once: how many networks share the cores.
-        cpus: of each process, if it is to run elsewhere: then ``device`` is not looked for here.
-    """
-    if evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
-        raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
-    default = min(8, cpus or cores(shared_by=at_once * nproc)) if images > 1000 else 0
-    return Machine(
-        device=choose_device(device, nproc) if cpus is None or device is None else device,
-        workers=default if workers is None else workers,
-        evaluator=evaluator,
-        processes=nproc,
-        deterministic=deterministic,
-        checkpoint_seconds=60 * checkpoint_minutes,
-    )
+        Args:
+            images: that the job processes.
+            at_once: number of networks that share the cores.
+            cpus: of each process, if the job is to run elsewhere: then the device is not looked for here.
+            batch_size: images that are evaluated at a time.
+        """
+        if self.evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
+            raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
+        default = min(8, cpus or cores(shared_by=at_once * self.nproc)) if images > 1000 else 0
+        here = cpus is None or self.device is None
+        return Machine(
+            device=choose_device(self.device, self.nproc) if here else str(self.device),
+            workers=default if self.workers is None else self.workers,
+            world_size=self.nproc,
+            deterministic=self.deterministic,
+            checkpoint_seconds=60 * self.checkpoint_minutes,
+            evaluator=self.evaluator,
+            batch_size=batch_size,
+        )
 
 
 def choose_device(name: str | None, processes: int = 1) -> str:
@@ -141,7 +140,7 @@ def _own_device(name: str, processes: int, there: int) -> str:
 
 
 @contextmanager
-def continued_by_the_same_command(
+def resumed_by_the_same_command(
     output: Path, remaining: Callable[[], str | None] = lambda: None
 ) -> Iterator[None]:
     """Says, when a signal ends the work, what is left of it: also what goes on elsewhere."""
@@ -150,26 +149,22 @@ def continued_by_the_same_command(
     except KeyboardInterrupt:
         elsewhere = remaining()
         then = (
-            f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command continues"
+            f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command resumes"
         )
         raise StoppedBySignalError(f"What is done is in {output}; {then}.") from None
 
 
-def done_together(job: Job, output: Path, work: "Callable[[], list[Record]]") -> "list[Record]":
-    """A job's records, by as many processes as it wants; in all but the first of them there are none.
+def execute_job(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> "list[Record]":
+    """Execute a job in as many processes as it wants. See :func:`sdabench.runs.execution.execute`.
 
     Raises:
-        StoppedBySignalError: with words on how to go on.
-        click.exceptions.Exit: processes of their own have done it; with their exit code.
+        StoppedBySignalError: a signal; the message says how to resume.
+        click.exceptions.Exit: processes of their own have failed and reported why; with their exit code.
     """
-    from sdabench.runs.recording import recorded
-    from sdabench.training.distributed import joined
+    from sdabench.runs.execution import ProcessesFailedError, execute
 
-    with continued_by_the_same_command(output):
-        if job.machine.processes > launched_processes():
-            status = run_processes(sys.argv[1:], job.machine.processes)
-            if status == ExitCode.STOPPED:
-                raise KeyboardInterrupt
-            raise click.exceptions.Exit(status)
-        with stop_requests(), joined(job.machine.device):
-            return recorded(job, output, work)
+    try:
+        with resumed_by_the_same_command(output):
+            return execute(job, output, ready)
+    except ProcessesFailedError as error:
+        raise click.exceptions.Exit(error.exit_code) from None

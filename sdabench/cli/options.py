@@ -1,9 +1,7 @@
 """Options and output that commands share."""
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,9 +9,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdabench.errors import UsageError
-from sdabench.processes import is_main_process
+from sdabench.progress import Advance as Advance
+from sdabench.progress import progress as progress
 from sdabench.registry import SUITE_NAMES, SUITES
-from sdabench.report.table import Sheet
+from sdabench.report.sheet import Sheet
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
@@ -54,7 +53,8 @@ def records_option(words: str) -> Callable[[F], F]:
 
 def read_records(folders: Iterable[Path]) -> "list[Record]":
     """The records in some runs' folders, or in the files themselves."""
-    from sdabench.records.record import Record, read_lines
+    from sdabench.records.json_lines import read_lines
+    from sdabench.records.record import Record
 
     records = []
     for folder in folders:
@@ -98,62 +98,3 @@ def echo_records(records: "Sequence[Record]") -> None:
     """One object, or a list where a network is measured by several tasks."""
     each = [record.as_json() for record in records]
     echo_json(each[0] if len(each) == 1 else each)
-
-
-class Advance:
-    """Moves a bar on by some steps; ``note`` says where the work is. Here there is no bar."""
-
-    def __call__(self, steps: int, note: str = "") -> None: ...
-
-    def say(self, line: str) -> None:
-        """A line on stderr, above the bar."""
-        click.echo(line, err=True)
-
-
-@contextmanager
-def progress(description: str, total: int | None, unit: str = "") -> Iterator[Advance]:
-    """A bar on stderr, if that is a terminal; yields what advances it.
-
-    It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
-    ``bytes`` are shown as megabytes; their ``total`` may be unknown.
-    """
-    if not sys.stderr.isatty() or not is_main_process():
-        yield Advance()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
-
-    of_bytes = unit == "bytes"
-    rate = TransferSpeedColumn() if of_bytes else Rate()
-    times = (rate, TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
-    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), count, *times)
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-
-        class Moving(Advance):
-            def __call__(self, steps: int, note: str = "") -> None:
-                words = f"{description}  {note}" if note else description
-                bar.update(task, advance=steps, description=words)
-
-            def say(self, line: str) -> None:
-                bar.console.print(Text(line))
-
-        yield Moving()

@@ -96,7 +96,7 @@ def command(
         classes = [vars(one) for one in scored.classes]
         echo_json({"record": record, "classes": classes} if per_class else record)
         return
-    from sdabench.report.coco import class_sheet, score_sheet
+    from sdabench.report.coco_scores import class_sheet, score_sheet
 
     show(
         score_sheet([scored], f"{results.name}, {scored.images:,} images", {iou_type: errors}),
@@ -108,11 +108,11 @@ def command(
 
 def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
     """Each record of a run whose predictions were kept."""
-    from sdabench.records.stored import rescored, stored_in
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.records.stored import read_stored, rescore
+    from sdabench.report.summary import describe_metrics
 
-    every = stored_in(folder)
-    scored = [(one, rescored(one, annotations)) for one in every if one.has_predictions]
+    every = read_stored(folder)
+    scored = [(one, rescore(one, annotations)) for one in every if one.has_predictions]
     if not scored:
         raise UsageError(f"no predictions were kept in {folder}")
     for one in every:
@@ -128,7 +128,7 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
 def _rescore_classes(path: Path, as_json: bool) -> None:
     from sdabench.files import read_unpacked
     from sdabench.records.class_predictions import ClassPredictions
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.report.summary import describe_metrics
 
     if read_unpacked(path, "predictions")[:1] in (b"[", b"{"):
         raise UsageError(f"{path} is a detector's results; name what is in the images by --annotations FILE")
@@ -153,7 +153,8 @@ def _record(
     from sdabench import __version__
     from sdabench.data.coco import describe_annotations
     from sdabench.hashing import sha256_of_file
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     return Record(
         model=results.stem,
@@ -176,7 +177,8 @@ def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
     from sdabench import __version__
     from sdabench.data.description import DatasetInfo
     from sdabench.hashing import sha256_of_file, sha256_of_lines
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     if not predictions.paths:
         raise NothingMeasuredError(f"nothing was measured: no image in {path}")

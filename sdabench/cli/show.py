@@ -20,14 +20,14 @@ Examples:
 @json_option
 def command(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """One page on a network: lineage, where depth attention sits, claims and verdicts, records, sources."""
-    from sdabench.claims.profile import profile
+    from sdabench.claims.model_page import model_page
     from sdabench.records.record import stored_records
     from sdabench.registry import load_registry
 
-    page = profile(load_registry(), name, [*stored_records(), *read_records(folders)])
+    page = model_page(load_registry(), name, [*stored_records(), *read_records(folders)])
     if as_json:
         echo_json(page.as_json())
         return
-    from sdabench.report.page import print_page
+    from sdabench.report.model_page import print_page
 
     print_page(page)

@@ -20,7 +20,7 @@ from sdabench.registry import Table, load_registry
 
 if TYPE_CHECKING:
     from sdabench.complexity import Count
-    from sdabench.report.comparison import Mark
+    from sdabench.report.tables import Mark
 
 FORMATS = (*SHEET_FORMATS, "csv", "json")
 EPILOG = """\b
@@ -42,8 +42,8 @@ Examples:
 )
 @click.option(
     "--mark",
-    type=click.Choice(["readme", "best", "none"]),
-    default="readme",
+    type=click.Choice(["paper", "best", "none"]),
+    default="paper",
     show_default=True,
     help="What stands out: what is bold in the README, or the best (bold) and second best (underlined) of "
     "each group, by printed digits: the lowest size and cost, the highest accuracy.",
@@ -67,28 +67,25 @@ def command(
     Sizes and costs come from the counts that are shipped (a test recomputes them); networks that have
     none are counted. Accuracies and AP come from records of trained weights on the whole real dataset.
     """
-    from sdabench.claims.comparison import compare
+    from sdabench.claims.tables import compare_table
 
     if standalone and form != "latex":
         raise UsageError("--standalone is for --format latex")
-    if mark != "readme" and form in ("csv", "json"):
+    if mark != "paper" and form in ("csv", "json"):
         raise UsageError(f"--mark is for {', '.join(SHEET_FORMATS)}; {form} says what is bold in the README")
     wanted = _tables(table, others)
     counts = _counts([row.model for each in wanted for row in each.rows], recount)
     records = read_records(folders)
-    compared = [(each, compare(each, counts, records)) for each in wanted]
+    compared = [compare_table(each, counts, records) for each in wanted]
     if form == "json":
-        each_table = [
-            {"table": each.name, "rows": [row.as_json() for row in rows]} for each, rows in compared
-        ]
-        echo_json(each_table if table == "all" else each_table[0])
+        echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
         return
-    from sdabench.report.comparison import comparison_csv, comparison_sheet, comparisons_csv
+    from sdabench.report.tables import table_sheet, tables_csv
 
     if form == "csv":
-        click.echo(comparisons_csv(compared) if table == "all" else comparison_csv(*compared[0]), nl=False)
+        click.echo(tables_csv(compared), nl=False)
         return
-    sheets = [comparison_sheet(each, rows, mark=mark) for each, rows in compared]
+    sheets = [table_sheet(each, mark=mark) for each in compared]
     show(*sheets, form=form, standalone=standalone)
 
 

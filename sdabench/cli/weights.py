@@ -53,7 +53,7 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
     another shape (exit 4).
     """
     from sdabench.records.counts import stored_counts
-    from sdabench.report.weights import print_account, print_inspection
+    from sdabench.report.checkpoint import print_inspection, print_problems
     from sdabench.weights.identify import candidates, fit
     from sdabench.weights.inspection import inspect
 
@@ -73,7 +73,7 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
     else:
         print_inspection(found, fits)
         if model is not None:
-            print_account(fits[0])
+            print_problems(fits[0])
     if model is not None and fits[0].problems:
         raise click.exceptions.Exit(ExitCode.INTEGRITY)
 

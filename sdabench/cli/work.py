@@ -1,22 +1,18 @@
 """The options that ``eval``, ``train`` and ``run`` share, and what they mean."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from sdabench.cli.machine import machine_from
 from sdabench.cli.options import progress
-from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
-from sdabench.data.split import Split
 from sdabench.errors import UsageError
-from sdabench.registry import load_registry
-from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
+from sdabench.records.spec import Protocol, protocol_at
+from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
-from sdabench.training.jobs import EVALUATION_BATCH, EvaluationJob, preprocessing_at
-from sdabench.weights.local import LocalWeights
 
 F = TypeVar("F", bound=Callable[..., Any])
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
@@ -87,49 +83,59 @@ def with_options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
     return decorate
 
 
-def recipe_from(
-    source: DataSource, task: DataTask, name: str | None, amp: str | None, **changes: Any
-) -> Recipe:
-    """The recipe that is asked for, or the dataset's usual one, with the values that the options change."""
-    source.check(task)
-    recipe = load_recipe(name or USUAL_RECIPE[source.kind], task)
-    return recipe.override(precision=amp and precision_of(amp), **changes)
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """The values of ``PROTOCOL``."""
+
+    batch_size: int | None
+    amp: str | None
+    channels_last: bool | None
+    resolution: int | None
+    seed: int
+
+    @property
+    def precision(self) -> Precision | None:
+        """None where the recipe, or the usual protocol, decides."""
+        return "fp32" if self.amp == "off" else self.amp  # type: ignore[return-value]
+
+    def protocol(self, task: DataTask) -> Protocol:
+        """The protocol of an evaluation of given weights."""
+        return protocol_at(
+            self.resolution,
+            task,
+            precision=self.precision or "fp32",
+            channels_last=bool(self.channels_last),
+        )
 
 
-def precision_of(amp: str | None) -> str:
-    return "fp32" if amp in (None, "off") else str(amp)
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The values of ``TRAINING``."""
 
+    recipe_name: str | None
+    epochs: int | None
+    accumulate: int | None
+    skip_broken: bool
 
-def evaluation_from(
-    model: str,
-    source: DataSource,
-    split: Split,
-    weights: LocalWeights | None,
-    *,
-    seed: int,
-    batch_size: int | None,
-    amp: str | None,
-    channels_last: bool | None,
-    resolution: int | None,
-    at_once: int = 1,
-    cpus: int | None = None,
-    **machine: Any,
-) -> EvaluationJob:
-    """The evaluation that the options of ``PROTOCOL`` ask for."""
-    task = load_registry().model(model).task
-    usual = {"classification": Preprocessing().crop, "detection": Resizing().short}
-    return EvaluationJob(
-        model=model,
-        source=source,
-        split=split,
-        weights=weights,
-        machine=machine_from(len(split.items), at_once, cpus, **machine),
-        batch_size=batch_size or EVALUATION_BATCH[task],
-        precision=precision_of(amp),  # type: ignore[arg-type]
-        channels_last=bool(channels_last),
-        preprocessing=preprocessing_at(resolution or usual[task], task),
-        seed=seed,
-    )
+    def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:
+        """The recipe that is asked for, or the dataset's usual one, with the values of the options."""
+        source.check(task)
+        recipe = load_recipe(self.recipe_name or USUAL_RECIPE[source.kind], task)
+        return recipe.override(
+            precision=protocol.precision,
+            batch_size=protocol.batch_size,
+            channels_last=protocol.channels_last,
+            resolution=protocol.resolution,
+            epochs=self.epochs,
+            accumulate=self.accumulate,
+        )
+
+    def refuse(self) -> None:
+        """Raises UsageError for an option that has no meaning without a training."""
+        given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(f"--{option} is for training; leave it out, or --eval-only")
 
 
 def located(source: DataSource, task: DataTask) -> DataSource:

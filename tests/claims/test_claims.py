@@ -5,13 +5,14 @@ import re
 from functools import partial
 
 import pytest
+from sdabench.claims.comparison import audit
 
 from sdabench import complexity, create_model
-from sdabench.claims.comparison import audit
 from sdabench.claims.verdicts import in_unit, recompute, rounded
 from sdabench.models.skeleton import BLOCKS, ResNet
 from sdabench.registry import load_registry
-from tests.support import FACTS, count
+from tests.helpers.counts import count
+from tests.helpers.paths import FACTS
 
 REGISTRY = load_registry()
 CLAIMS = [

@@ -5,7 +5,7 @@ import pytest
 from sdabench.claims.implied import implied_claims, judge_claims
 from sdabench.records.stored import StoredRecord
 from sdabench.registry import load_registry
-from tests.records.test_records import record
+from tests.helpers.records import record
 
 CLAIMS = implied_claims(load_registry())
 

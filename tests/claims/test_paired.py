@@ -2,35 +2,15 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from sdabench.claims.paired import compare_records
 from sdabench.data.coco import read_coco
 from sdabench.errors import DataError, UsageError
-from sdabench.records.class_predictions import ClassPredictions
-from sdabench.records.record import Training, append_line
+from sdabench.records.json_lines import append_line
+from sdabench.records.record import Training
 from sdabench.records.stored import StoredRecord, stored_in
-from tests.records.test_records import DATASET, record
-
-SEEN = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64, "samples": 10})
-LABELS = np.arange(10)
-
-
-def stored(folder, name, top1, top5=None, metrics=None, **changes):
-    """A record whose kept predictions have these classes first, and these second."""
-    best = np.full((10, 5), 99)
-    best[:, 0], best[:, 1] = top1, top1 if top5 is None else top5
-    kept = ClassPredictions([f"{n}.JPEG" for n in range(10)], LABELS, np.full(10, 0.5, np.float32), best)
-    kept.write(folder / f"{name}.csv.gz")
-    said = record(
-        model=name, samples=10, dataset=SEEN, metrics=metrics or kept.metrics(), predictions=f"{name}.csv.gz"
-    )
-    return StoredRecord(said.model_copy(update=changes), folder)
-
-
-def right_on(*images):
-    return np.where(np.isin(LABELS, images), LABELS, 50)
+from tests.helpers.records import LABELS, TEN_IMAGES, record, right_on, stored
 
 
 def test_differences_and_changed_images_are_those_counted_by_hand(tmp_path):
@@ -65,7 +45,7 @@ def test_equal_predictions_differ_in_nothing(tmp_path):
 @pytest.mark.parametrize("changes", [{"fingerprint_sha256": "0" * 64}, {"fingerprint_sha256": None}])
 def test_other_images_are_refused(tmp_path, changes):
     a = stored(tmp_path, "a", right_on(1))
-    b = stored(tmp_path, "b", right_on(1), dataset=SEEN.model_copy(update=changes))
+    b = stored(tmp_path, "b", right_on(1), dataset=TEN_IMAGES.model_copy(update=changes))
     with pytest.raises(DataError, match="not the same images"):
         compare_records(a, b)
 

@@ -15,19 +15,8 @@ import pytest
 
 from sdabench.paths import registry_dir
 from sdabench.registry import load_registry
-from tests.support import sdabench
-
-CHECKOUT = Path(__file__).parents[2]
-
-
-def failed(result, code, *words):
-    """One line on stderr, the exit code, and nothing on stdout."""
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1, result.stderr
-    for word in words:
-        assert word in errors[0]
+from tests.helpers.paths import CHECKOUT
+from tests.helpers.program import failed, sdabench
 
 
 @pytest.mark.parametrize(

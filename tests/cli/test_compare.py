@@ -5,10 +5,9 @@ import json
 
 import pytest
 
-from sdabench.records.record import append_line
-from tests.claims.test_paired import right_on, stored
-from tests.records.test_records import record
-from tests.support import sdabench
+from sdabench.records.json_lines import append_line
+from tests.helpers.program import sdabench
+from tests.helpers.records import record, right_on, stored
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import pytest
 
 from sdabench import create_model
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
-from sdabench.records.record import Record, read_lines
-from tests.support import make_imagenet, sdabench
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from tests.helpers.datasets import make_imagenet
+from tests.helpers.program import sdabench
 
 RECIPE = """
 title: One step on two small images

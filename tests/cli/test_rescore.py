@@ -9,9 +9,10 @@ import pytest
 
 from sdabench.data.coco import read_coco
 from sdabench.hashing import sha256_of_file
-from sdabench.records.record import Record, append_line
-from tests.claims.test_paired import right_on, stored
-from tests.support import sdabench
+from sdabench.records.json_lines import append_line
+from sdabench.records.record import Record
+from tests.helpers.program import failed, sdabench
+from tests.helpers.records import right_on, stored
 
 BOXES = [
     {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]},
@@ -31,15 +32,6 @@ def rescore(coco, tmp_path):
         return sdabench("rescore", path, "--annotations", annotations, *options)
 
     return call
-
-
-def failed(result, code, *words):
-    assert result.returncode == code, result.stderr
-    assert result.stdout == ""
-    [line] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    for word in words:
-        assert word in line
-    assert "Traceback" not in result.stderr
 
 
 def test_help_has_examples():

@@ -15,8 +15,9 @@ from torch import nn
 
 from sdabench import create_model, load_weights
 from sdabench.hashing import sha256_of_file
-from tests.models.test_parity import FACTS, images, weights_of  # noqa: F401
-from tests.support import sdabench
+from tests.helpers.paths import FACTS
+from tests.helpers.program import sdabench
+from tests.helpers.releases import seeded_weights
 
 
 def module_of(state, kind):
@@ -45,7 +46,7 @@ def authors_file(tmp_path_factory):
     kind = type("ResNet", (nn.Module,), {"__module__": names[-1]})
     sys.modules[names[-1]].ResNet = kind
     path = tmp_path_factory.mktemp("authors") / "model_training_m1"
-    torch.save(nn.DataParallel(module_of(weights_of("sda_resnet86"), kind)), path)
+    torch.save(nn.DataParallel(module_of(seeded_weights("sda_resnet86"), kind)), path)
     for name in names:
         del sys.modules[name]
     return path
@@ -59,7 +60,7 @@ def resnet(tmp_path_factory):
     return path
 
 
-def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_path, images):  # noqa: F811
+def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_path, parity_images):
     output = tmp_path / "ours.safetensors"
     result = sdabench("weights", "import", authors_file, "--model", "sda_resnet86", "-o", output)
     assert result.returncode == 0, result.stderr
@@ -68,7 +69,7 @@ def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_p
     network = load_weights(create_model("sda_resnet86"), output).eval()
     expected = np.load(FACTS / "parity" / "sda_resnet86.npz")["logits"]
     with torch.inference_mode():
-        assert np.abs(network(images).numpy() - expected).max() < 1e-4 * expected.std()
+        assert np.abs(network(parity_images).numpy() - expected).max() < 1e-4 * expected.std()
     with safe_open(output, "pt") as file:
         assert file.metadata()["source_sha256"] == sha256_of_file(authors_file)
 

@@ -1,12 +1,12 @@
 """What a run measured, in words: standard errors beside accuracies."""
 
 import pytest
-
 from sdabench.claims.comparison import compare
+
 from sdabench.data.description import Resizing
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet, describe_metrics
-from tests.records.test_records import record
+from tests.helpers.records import record
 
 REPORTED = 36.4  # README's AP of Faster-RCNN ResNet-50
 

@@ -3,10 +3,11 @@
 from typing import get_args
 
 from sdabench.claims.comparison import audit
+
 from sdabench.registry import load_registry
 from sdabench.registry.schema import Counter, Kind
 from sdabench.report.audit import MEANINGS, print_audit
-from tests.support import count
+from tests.helpers.counts import count
 
 
 def test_every_verdict_on_size_and_cost_has_a_meaning():

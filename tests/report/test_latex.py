@@ -5,14 +5,14 @@ import shutil
 import subprocess
 
 import pytest
-
 from sdabench.claims.comparison import compare
+from sdabench.report.comparison import comparison_sheet
+from sdabench.report.table import Cell, Heading, Sheet
+
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
-from sdabench.report.comparison import comparison_sheet
 from sdabench.report.latex import PACKAGES, latex, to_latex, to_latex_document
-from sdabench.report.table import Cell, Heading, Sheet
-from tests.records.test_records import record
+from tests.helpers.records import record
 
 TABLES = tuple(load_registry().tables)
 

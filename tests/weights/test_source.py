@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torchvision.models import ResNet50_Weights
 
 from sdabench.data.description import Preprocessing
@@ -340,9 +341,8 @@ def test_what_torchvision_does_not_have_for_a_classifier_is_refused(name, words)
 
 def test_load_weights_takes_what_the_command_line_takes(server):
     from sdabench import create_model, load_weights
-    from tests.weights.test_timm import saved
 
     network = create_model("resnet50", num_classes=2)
-    server.files["n.safetensors"] = saved(network.state_dict())
+    server.files["n.safetensors"] = save(network.state_dict())
     again = load_weights(create_model("resnet50", num_classes=2), server.url("n.safetensors"))
     assert torch.equal(again.layer4[2].conv3.weight, network.layer4[2].conv3.weight)

@@ -17,7 +17,7 @@ from sdabench.models.build import create_model
 from sdabench.records.environment import environment
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
-from sdabench.training.memory import MemoryRise, is_out_of_memory
+from sdabench.training.memory import MemoryRise, is_out_of_memory, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
 Mode = Literal["inference", "training"]
@@ -174,18 +174,13 @@ def interleaved(
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(repeats):
         for index, step in enumerate(steps):
-            synchronise(device)
+            synchronize(device)
             begun = time.perf_counter()
             step()
-            synchronise(device)
+            synchronize(device)
             seconds[index].append(time.perf_counter() - begun)
             done(index)
     return [Timing(tuple(each)) for each in seconds]
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def load_once(device: torch.device, modes: Sequence[Mode]) -> None:
@@ -250,7 +245,7 @@ def _warmed_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | No
     for left in reversed(range(conditions.warmup)):
         told = rise.restart() if left == 0 else False
         step()
-        synchronise(rise.device)
+        synchronize(rise.device)
     compiler_counts = conditions.compile and rise.device.type == "cpu"
     return rise.peak() if told and not compiler_counts else None
 

@@ -11,10 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from sdabench.records.record import stored_records
-from sdabench.resources import cpu_limit, memory
+from sdabench.resources import cores, cpu_limit, memory
 from sdabench.tools.doctor.probe import Check, gigabytes
 from sdabench.tools.doctor.versions import in_one_line
-from sdabench.training.jobs import cores
 from sdabench.training.precision import strict_fp32
 
 # Relative to the largest result: float32 is below the first, TF32 and bf16 are between the two.

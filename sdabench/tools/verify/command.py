@@ -15,8 +15,10 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import SplitName
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError, UsageError
+from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
-from sdabench.training.jobs import EvaluationJob, Machine, cores, preprocessing_at
+from sdabench.resources import cores
+from sdabench.training.job import ClassificationJob, Machine, evaluation_job
 from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -113,12 +115,13 @@ def command(
     order, failure = None, None
     if model is not None and network is not None:
         name: SplitName = "val" if "val" in splits else "train"
-        job = EvaluationJob(
-            model=model,
-            source=source,
-            split=_sound(splits[name], files[name]),
-            machine=Machine(choose_device(device), _useful(workers, probe_images * splits[name].classes)),
-            preprocessing=preprocessing_at(resolution, "classification"),
+        useful = _useful(workers, probe_images * splits[name].classes)
+        job = evaluation_job(
+            model,
+            source,
+            _sound(splits[name], files[name]),
+            machine=Machine(device=choose_device(device), workers=useful),
+            protocol=protocol_at(resolution, "classification"),
         )
         try:
             order = _probed(network, job, probe_images)
@@ -157,7 +160,7 @@ def _network(
 
     classes = next(iter(splits.values())).num_classes
     weights = fetched(source, model).check()
-    tell_difference(weights, preprocessing_at(resolution, "classification"))
+    tell_difference(weights, protocol_at(resolution, "classification").preprocessing)
     return load_weights(create_model(model, num_classes=classes), weights.path)
 
 
@@ -203,10 +206,9 @@ def _sound(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
     return replace(split, items=tuple(items))
 
 
-def _probed(network: "nn.Module", job: EvaluationJob, images: int) -> "LabelOrder":
+def _probed(network: "nn.Module", job: ClassificationJob, images: int) -> "LabelOrder":
     from sdabench.tools.verify.label_order import few_of_each_class, probe
 
-    assert isinstance(job.split, ImageSplit)
     total = len(few_of_each_class(job.split, images).items)
     with progress(f"probe by {job.model}", total, "images") as advance:
         return probe(network, job, images, advance)

@@ -8,7 +8,7 @@ from typing import Any
 from sdabench.data.split import Split
 from sdabench.errors import DataError
 from sdabench.tools.verify.file_findings import FileFinding, FileInspection
-from sdabench.training.tasks import load
+from sdabench.training.tasks import load_batches
 
 FILES_AT_ONCE = 4  # few enough for a bar that moves and a stop that is prompt
 
@@ -26,7 +26,7 @@ def inspect_files(
     files: Any = FileInspection(split)  # a Dataset in all but its class, which is torch's
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # who asks for more processes may
-        with closing(load(files, _findings, workers, pin=False, batch_size=FILES_AT_ONCE)) as batches:
+        with closing(load_batches(files, _findings, workers, pin=False, batch_size=FILES_AT_ONCE)) as batches:
             for batch in batches:
                 assert not isinstance(batch, DataError)  # a broken file is a finding
                 findings += batch

@@ -7,8 +7,7 @@ import torch
 
 from sdabench.tools.bench.timing import Timing, interleaved
 from sdabench.training.memory import MemoryRise
-from tests.cli.test_commands import failed
-from tests.support import sdabench
+from tests.helpers.program import failed, sdabench
 
 QUICK = ("--device", "cpu", "--resolution", 32, "--batch-size", 2, "--warmup", 1, "--repeats", 2)
 KEYS = {

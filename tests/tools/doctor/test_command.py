@@ -7,8 +7,8 @@ import pytest
 
 from sdabench.tools.doctor.probe import Check, Diagnosis
 from sdabench.tools.doctor.view import print_diagnosis, summary
-from tests.cli.test_commands import CHECKOUT, failed
-from tests.support import sdabench
+from tests.helpers.paths import CHECKOUT
+from tests.helpers.program import failed, sdabench
 
 
 def without(path, module, code):

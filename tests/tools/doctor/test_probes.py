@@ -5,7 +5,6 @@ import resource
 import tempfile
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +20,8 @@ from sdabench.tools.doctor.numerics import Settings
 from sdabench.tools.doctor.probe import Check
 from sdabench.tools.doctor.versions import Requirement
 from sdabench.training.precision import strict_fp32
+from tests.helpers.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[2]
 GB = 10**9
 H100 = Device("cuda:0", "NVIDIA H100", (9, 0), 80 * GB, 85 * GB, difference=4e-7)
 BUILDS = ["sm_75", "sm_80", "sm_90", "compute_90"]

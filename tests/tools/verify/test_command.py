@@ -20,7 +20,9 @@ from sdabench.data.synthetic import write_dataset
 from sdabench.data.synthetic.classification import ClassificationPlan
 from sdabench.data.synthetic.detection import DetectionPlan
 from sdabench.hashing import sha256_of_file
-from tests.support import make_imagenet, sdabench, stopped
+from tests.helpers.datasets import make_imagenet
+from tests.helpers.processes import stopped
+from tests.helpers.program import sdabench
 
 
 def verify(source, *options):

@@ -18,7 +18,7 @@ from sdabench.hashing import sha256_of_file
 from sdabench.tools.verify.file_findings import FileFinding, inspect_file
 from sdabench.tools.verify.file_loading import inspect_files
 from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, leakage, verify_split
-from tests.support import COCO_SAMPLE, SAMPLE, make_imagenet
+from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet
 
 
 def verified(split, **claims):

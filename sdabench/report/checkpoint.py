@@ -1,4 +1,4 @@
-"""A checkpoint file, in words."""
+"""The inspection of a checkpoint file on a terminal."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,12 @@ from sdabench.weights.keys import in_words
 
 
 def print_inspection(found: Inspection, fits: Sequence[Fit]) -> None:
-    """A line for each thing that one would ask of it."""
+    """Print the file, its contents and the models that it fits."""
     console = Terminal(highlight=False)
     types = ", ".join(f"{count} of {name}" for name, count in found.dtypes.items())
-    classes = f"{', '.join(found.classes)} (not looked up: what they held was read)" if found.classes else ""
+    classes = (
+        f"{', '.join(found.classes)} (not imported, only their contents were read)" if found.classes else ""
+    )
     lines = {
         "file": f"{found.path}, {found.size:,} bytes, {found.container}",
         "sha256": found.sha256,
@@ -28,8 +30,8 @@ def print_inspection(found: Inspection, fits: Sequence[Fit]) -> None:
             console.print(Text.assemble((f"{name:<9}", "bold"), words), soft_wrap=True)
 
 
-def print_account(fit: Fit) -> None:
-    """Every tensor that is not as the network wants it."""
+def print_problems(fit: Fit) -> None:
+    """Print every tensor that is missing, unexpected or different from the model's."""
     console = Terminal(highlight=False)
     for kind, keys in fit.problems.items():
         console.print(Text(f"{kind}:", style="bold"), soft_wrap=True)
@@ -38,13 +40,13 @@ def print_account(fit: Fit) -> None:
 
 
 def _fits(fits: Sequence[Fit]) -> str:
-    """The networks that it fits; if there is none the nearest, and what keeps them apart."""
-    fitting = [f"{one.model} ({_classes(one)})" for one in fits if not one.problems]
+    """List the models that the tensors fit, or the nearest model with its differences."""
+    fitting = [f"{fit.model} ({_classes(fit)})" for fit in fits if not fit.problems]
     if fitting:
         return ", ".join(fitting)
     near = nearest(fits)
-    return f"no network; the nearest is {near.model}: {in_words(near.problems)}" if near else "no network"
+    return f"no model; the nearest is {near.model}: {in_words(near.problems)}" if near else "no model"
 
 
-def _classes(one: Fit) -> str:
-    return "without a classifier" if one.num_classes is None else f"{one.num_classes} classes"
+def _classes(fit: Fit) -> str:
+    return "without a classifier" if fit.num_classes is None else f"{fit.num_classes} classes"

@@ -1,21 +1,23 @@
-"""All that is known of one network: where it comes from, how it is built, what is claimed and measured."""
+"""The page of a model: its lineage, structure, claims and records."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sdabench.claims.comparison import ComparedRow, compare
-from sdabench.claims.verdicts import Verdict
+from sdabench.claims.tables import ClaimVerdict, compare_table
 from sdabench.complexity import Count
 from sdabench.records.counts import fresh_counts, stored_counts
 from sdabench.records.record import Record
-from sdabench.registry import Registry, Table
-from sdabench.registry.schema import Column, Explanation, Model, Paper
+from sdabench.registry import Registry
+from sdabench.registry.schema import Model, Paper
 
 
 @dataclass(frozen=True)
-class StagePlan:
-    """A stage as it is built: the module ``attention`` fuses so many maps through ``hidden`` channels."""
+class Stage:
+    """A stage of the network, and its depth-attention module, if it has one.
+
+    The module named ``attention`` fuses ``fused`` feature maps through ``hidden`` channels.
+    """
 
     stage: int
     blocks: int
@@ -27,39 +29,15 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One number that a README table prints for the network, and what we make of it."""
-
-    table: str
-    label: str
-    column: Column
-    reported: float
-    measured: float | None
-    verdict: Verdict
-    explanation: Explanation | None
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "table": self.table,
-            "label": self.label,
-            "claim": self.column.key,
-            "reported": self.reported,
-            "measured": self.measured,
-            "verdict": str(self.verdict),
-            "because": self.explanation and self.explanation.text,
-        }
-
-
-@dataclass(frozen=True)
-class Profile:
+class ModelPage:
     name: str
     model: Model
     papers: list[Paper]
-    differences: list[str]  # from the authors' own code
-    relatives: dict[str, list[str]]  # by what they are to it
-    stages: list[StagePlan]
-    counts: dict[str, Count]  # its own, and of those it is compared with
-    claims: list[Claim]
+    differences: list[str]  # from the authors' code
+    relatives: dict[str, list[str]]  # names of related models, by their relation to this one
+    stages: list[Stage]
+    counts: dict[str, Count]  # of the model, its baseline and its control
+    claims: list[ClaimVerdict]
     records: list[Record]
 
     @property
@@ -83,11 +61,11 @@ class Profile:
         }
 
 
-def profile(registry: Registry, name: str, records: Sequence[Record]) -> Profile:
-    """What the registry, the stored counts and some records say of a network.
+def model_page(registry: Registry, name: str, records: Sequence[Record]) -> ModelPage:
+    """Collect what the registry, the stored counts and ``records`` hold on a model.
 
     Raises:
-        UsageError: there is no such network.
+        UsageError: there is no such model.
     """
     model = registry.model(name)
     own = [record for record in records if record.model == name]
@@ -97,11 +75,10 @@ def profile(registry: Registry, name: str, records: Sequence[Record]) -> Profile
     claims = [
         claim
         for table in registry.tables.values()
-        for row in compare(table, counts, own)
-        if row.row.model == name
-        for claim in _claims(table, row)
+        for claim in compare_table(table, counts, own).claims
+        if claim.row.model == name
     ]
-    return Profile(
+    return ModelPage(
         name=name,
         model=model,
         papers=registry.papers_of(name),
@@ -114,24 +91,6 @@ def profile(registry: Registry, name: str, records: Sequence[Record]) -> Profile
     )
 
 
-def _claims(table: Table, compared: ComparedRow) -> list[Claim]:
-    row = compared.row
-    return [
-        Claim(
-            table=table.name,
-            label=row.label,
-            column=column,
-            reported=reported,
-            measured=compared.measured[column.key],
-            verdict=verdict,
-            explanation=row.claims.get(column.key),
-        )
-        for column in table.columns
-        if (reported := row.reported[column.key]) is not None
-        and (verdict := compared.verdicts[column.key]) is not None
-    ]
-
-
 def _relatives(registry: Registry, name: str) -> dict[str, list[str]]:
     model, others = registry.model(name), registry.models.items()
     return {
@@ -142,8 +101,8 @@ def _relatives(registry: Registry, name: str) -> dict[str, list[str]]:
     }
 
 
-def _stages(name: str, model: Model) -> list[StagePlan]:
-    """The stages of the network itself, built without memory for its weights."""
+def _stages(name: str, model: Model) -> list[Stage]:
+    """Read the stages from the network, built on the meta device."""
     import torch
 
     from sdabench.models.build import create_trunk
@@ -151,10 +110,10 @@ def _stages(name: str, model: Model) -> list[StagePlan]:
 
     with torch.device("meta"):
         trunk = create_trunk(name)
-    stages: list[StagePlan] = []
+    stages: list[Stage] = []
     for info, depth in zip(trunk.feature_info, model.network.depths, strict=True):
         layer, number = info["module"], len(stages) + 1
-        stage = StagePlan(number, depth, channels=info["num_chs"], stride=info["reduction"])
+        stage = Stage(number, depth, channels=info["num_chs"], stride=info["reduction"])
         for path, module in trunk.get_submodule(layer).named_modules(prefix=layer):
             if isinstance(module, DepthAttention):
                 hidden = module.reduce.out_channels

@@ -1,4 +1,4 @@
-"""A table as it is shown: headers, groups of rows of cells, notes. It knows no file format."""
+"""A sheet: the headings, rows and notes of a display table, independent of the output format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Tone = Literal["", "good", "fair", "bad", "dim"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, which may hold mathematics between dollars (``A$^2$Net``), and how it stands out."""
+    """Text and its emphasis. The text may have mathematics between dollars, as in ``A$^2$Net``."""
 
     text: str = ""
     bold: bool = False
@@ -19,7 +19,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Heading:
-    """``over`` is a second line of headers, shared by neighbouring columns of the same text."""
+    """A column heading. Neighboring columns with the same ``over`` share an upper heading."""
 
     text: str
     over: str = ""
@@ -33,14 +33,14 @@ class Sheet:
     groups: list[list[list[Cell]]]
     notes: list[str] = field(default_factory=list)
 
-    def columns(self, chosen: Sequence[int], title: str = "") -> "Sheet":
-        """The sheet with only some of its columns, without its notes."""
+    def columns(self, chosen: Sequence[int]) -> "Sheet":
+        """The sheet with some of its columns, without title and notes."""
         groups = [[[row[column] for column in chosen] for row in group] for group in self.groups]
-        return Sheet(title, [self.headings[column] for column in chosen], groups)
+        return Sheet("", [self.headings[column] for column in chosen], groups)
 
     @property
     def spans(self) -> list[tuple[str, int]]:
-        """The upper line of headers: each text, and over how many columns it stands."""
+        """The upper headings, each with the number of columns that it spans."""
         spans: list[tuple[str, int]] = []
         for heading in self.headings:
             if spans and heading.over and spans[-1][0] == heading.over:
