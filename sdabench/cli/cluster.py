@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdabench.cli.help import ParamType, option
 from sdabench.cli.machine import choose_device, gpus_of_each
 from sdabench.errors import UsageError
 from sdabench.resources import cores, cpu_limit, memory
@@ -31,10 +32,11 @@ OURS = {
 }
 
 
-class SlurmTime(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class SlurmTime(ParamType):
     """As Slurm reads times: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; gives minutes, rounded up."""
 
-    name = "MINUTES|[D-]HH:MM:SS"
+    name = "time"
+    shape = "MINUTES|[D-]HH:MM:SS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", str(value)):
@@ -51,10 +53,11 @@ class SlurmTime(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return total
 
 
-class SlurmOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class SlurmOption(ParamType):
     """A long option of ``sbatch``, without its dashes."""
 
-    name = "KEY[=VALUE]"
+    name = "option"
+    shape = "KEY[=VALUE]"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -69,27 +72,32 @@ class SlurmOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 CLUSTER = (
-    click.option(
-        "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True,
-        help="Where the networks run; slurm: each is a job, see docs/slurm.md.",
+    option(
+        "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True, group="Machine",
+        help="Run locally or as Slurm jobs",
     ),
-    click.option("--partition", help="Of Slurm.  [default: the cluster's]"),
-    click.option(
-        "--time", "minutes", type=SlurmTime(),
-        help="A Slurm job's limit; one that reaches it is queued again and goes on.  [default: 4:00:00]",
+    option(
+        "--partition", group="Slurm", advanced=True, help="Slurm partition  [default: the cluster's default]"
     ),
-    click.option("--gpus", type=click.IntRange(min=0), help="Of each Slurm job.  [default: 1]"),
-    click.option(
-        "--cpus", type=click.IntRange(min=1),
-        help="Cores of each Slurm job.  [default: 8 for each GPU; without one 1]",
+    option(
+        "--time", "minutes", type=SlurmTime(), group="Slurm", advanced=True,
+        help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: 4:00:00]",
     ),
-    click.option(
-        "--max-timeouts", type=click.IntRange(min=0),
-        help="How often a Slurm job goes on after its limit.  [default: 100]",
+    option(
+        "--gpus", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="GPUs per Slurm job  [default: 1]",
     ),
-    click.option(
-        "--slurm-option", "slurm_options", type=SlurmOption(), multiple=True,
-        help="Any other option of sbatch: account, qos, constraint, mem, …",
+    option(
+        "--cpus", type=click.IntRange(min=1), group="Slurm", advanced=True,
+        help="CPU cores per Slurm job  [default: 8 per GPU; 1 without GPUs]",
+    ),
+    option(
+        "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="Number of times that a Slurm job is requeued at its time limit  [default: 100]",
+    ),
+    option(
+        "--slurm-option", "slurm_options", type=SlurmOption(), multiple=True, group="Slurm", advanced=True,
+        help="Any other sbatch option: account, qos, constraint, mem and so on",
     ),
 )  # fmt: skip
 NAMES = {"minutes": "time", "slurm_options": "slurm-option", "max_timeouts": "max-timeouts"}  # of options

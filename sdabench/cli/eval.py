@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sdabench.cli.groups import grouped
+from sdabench.cli.help import Command, option
 from sdabench.cli.machine import MACHINE, MachineOptions, execute_job
 from sdabench.cli.options import ModelName, echo_records, json_option, show
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
@@ -33,43 +34,52 @@ Examples:
   sdabench eval resnet50 --weights runs/train
 
 \b
-The record goes to OUTPUT/records.jsonl, the prediction for each image to
-OUTPUT/predictions/, a detector's as a compressed COCO results file. Without --weights
-the network is random, and its accuracy is chance. What is fetched is kept in the
-cache, and verified before each use; a URL carries its digest,
-https://HOST/FILE#sha256=DIGEST.
+Output files:
+  OUTPUT/records.jsonl    record of the evaluation
+  OUTPUT/predictions/     predictions of each image; COCO results for detectors
 """
 
 
-@click.command("eval", epilog=EPILOG)
+@click.command("eval", cls=Command, epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@click.option("--data", type=DataOption(), help="The dataset; for a training of ours its own by default.")
+@option(
+    "--data", type=DataOption(), group="Data and weights",
+    help="Dataset  [default for weights of a training run: the dataset of that run]",
+)  # fmt: skip
+@option(
+    "--weights", "source", type=WeightsOption(), group="Data and weights",
+    help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}",
+)  # fmt: skip
 @grouped(ProtocolOptions, "protocol", PROTOCOL)
 @grouped(MachineOptions, "options", MACHINE)
-@click.option("--weights", "said", type=WeightsOption(), help=SOURCE_HELP)
-@click.option("--per-class", is_flag=True, help="A detector's AP of each category too.")
 @folder_option(Path("runs/eval"), "runs/eval")
+@option("--per-class", is_flag=True, group="Output", help="Show a detector's AP of each category too")
 @json_option
 def command(
     name: str,
     data: DataSource | None,
     protocol: ProtocolOptions,
     options: MachineOptions,
-    said: WeightsSource | None,
+    source: WeightsSource | None,
     output: Path,
     per_class: bool,
     as_json: bool,
 ) -> None:
-    """Evaluate one network on validation images of ImageNet or COCO, or a training of ours on its own.
+    """Evaluate one network.
 
-    Detectors: AP of boxes, and of masks, at a short side of 800 and a long one of at most 1333 pixels.
-    Others: top-1 and top-5 by the usual protocol: bilinear resize to 8/7 of the crop (256 for 224), then its
-    centre. A folder with only some of the 1000 classes is evaluated on the right labels.
+    Classification: top-1 and top-5 on ImageNet's validation images, with the standard preprocessing: bilinear
+    resize to 8/7 of the crop size (256 for 224), center crop. A folder with only some of the 1000 classes is
+    evaluated with the correct labels.
+
+    Detection: COCO AP of boxes and masks, with the short side resized to 800 pixels and the long side to at
+    most 1333.
+
+    Downloaded weights are cached, and verified before each use.
     """
     task = load_registry().model(name).task  # an unknown name is an error before anything is read
     if per_class and (as_json or task != "detection"):
         raise UsageError("--per-class is for detectors, and not for --json; 'sdabench rescore' has both")
-    found = None if said is None else fetched(said, name)
+    found = None if source is None else fetched(source, name)
     weights, run = (found.weights, found.run) if found else (None, None)
     own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
@@ -79,13 +89,13 @@ def command(
                 "dataset of its own"
             )
         data = DataSource.parse(own.data)
-    source = located(data, task)
-    split = source.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
+    data = located(data, task)
+    split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
     if run is not None and protocol.resolution is None:
         protocol = replace(protocol, resolution=run.spec.resolution)
     job = evaluation_job(
         name,
-        source,
+        data,
         split,
         weights,
         machine=options.machine(len(split.items), batch_size=protocol.batch_size),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sdabench.cli import StoppedBySignalError
+from sdabench.cli.help import option
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
@@ -21,31 +22,37 @@ from sdabench.training.job import AnyJob, Machine
 if TYPE_CHECKING:
     from sdabench.records.record import Record
 
-offline_option = click.option(
+offline_option = option(
     "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
     callback=lambda context, option, offline: go_offline() if offline else None,
-    help="Never access the network: what tries to is an error.",
+    group="Machine", advanced=True, help="Forbid network access; any attempt is an error",
 )  # fmt: skip
 MACHINE = (
-    click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
-    click.option(
-        "--nproc", type=click.IntRange(min=1), default=1, show_default=True,
+    option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device: cpu, cuda or cuda:N  [default: auto]",
+    ),
+    option(
+        "--nproc", type=click.IntRange(min=1), default=1, show_default=True, group="Machine",
         callback=lambda context, option, count: max(count, launched_processes()),
-        help="Processes that share the work by torchrun: one for each GPU.",
+        help="Processes per network, one per GPU",
     ),
-    click.option(
-        "--workers", type=click.IntRange(min=0), help="Loader processes, of each.  [default: as useful]"
+    option(
+        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
+        help="Number of DataLoader workers per process  [default: auto]",
     ),
-    click.option(
-        "--deterministic", is_flag=True, help="The same bits each time, or an error; slower on a GPU."
+    option(
+        "--deterministic", is_flag=True, group="Machine", advanced=True,
+        help="Use only deterministic algorithms, and fail where there is none; slower on a GPU",
     ),
-    click.option(
+    option(
         "--checkpoint-every", "checkpoint_minutes", type=click.FloatRange(min=0), default=10,
-        show_default=True, metavar="MINUTES", help="What is lost at most when a process is killed.",
+        show_default=True, metavar="MINUTES", group="Machine", advanced=True,
+        help="Minutes between checkpoints",
     ),
-    click.option(
-        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR,
-        show_default=True, help="What computes a detector's AP.",
+    option(
+        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR, show_default=True,
+        group="Machine", advanced=True, help="Implementation of COCO AP; all give the same numbers",
     ),
     offline_option,
 )  # fmt: skip
@@ -89,9 +96,9 @@ class MachineOptions:
 
 
 def choose_device(name: str | None, processes: int = 1) -> str:
-    """The device that is asked for, if it is there; without a wish CUDA where it is, else the CPU.
+    """Check a device that a user names; the default is CUDA if available, otherwise the CPU.
 
-    Of several ``processes`` each has a CUDA device of its own.
+    With several ``processes``, each has a CUDA device of its own.
     """
     import torch
 
@@ -102,10 +109,11 @@ def choose_device(name: str | None, processes: int = 1) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"'{name}' is no device; use cpu, cuda or cuda:N") from None
+        raise UsageError(f"'{name}' is not a device; use cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+            f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA devices; use "
+            "--device cpu"
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
@@ -113,28 +121,28 @@ def choose_device(name: str | None, processes: int = 1) -> str:
 
 
 def gpus_of_each(processes: int = 1) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES has to be for each of as many jobs as the GPUs here are enough for.
+    """Values of CUDA_VISIBLE_DEVICES, one for each job that the GPUs of this machine suffice for.
 
     Args:
-        processes: of a job, each with a GPU of its own.
+        processes: number of processes of a job, each with a GPU of its own.
     """
     import torch
 
-    there = torch.cuda.device_count()
-    said = os.environ.get(VISIBLE_GPUS)
-    names = [str(index) for index in range(there)] if said is None else said.replace(" ", "").split(",")
-    # CUDA stops at one that there is not; of MIG's a process sees only the first, and each may have another.
+    count = torch.cuda.device_count()
+    visible = os.environ.get(VISIBLE_GPUS)
+    names = [str(index) for index in range(count)] if visible is None else visible.replace(" ", "").split(",")
+    # CUDA stops at an unknown name. A process sees one MIG device only, but each process may have another.
     if not any(name.startswith("MIG-") for name in names):
-        names = names[:there]
+        names = names[:count]
     ends = range(processes, len(names) + 1, processes)
     return tuple(",".join(names[end - processes : end]) for end in ends)
 
 
 def _own_device(name: str, processes: int, there: int) -> str:
     if name != "cuda":
-        raise UsageError(f"--nproc {processes} takes a device for each process: --device cuda, not {name}")
+        raise UsageError(f"--nproc {processes} needs a device per process; use --device cuda, not {name}")
     if there < min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))):
-        raise UsageError(f"--nproc {processes} takes a GPU for each process, and torch sees {there}")
+        raise UsageError(f"--nproc {processes} needs a GPU per process, but torch sees {there}")
     own = os.environ.get("LOCAL_RANK")
     return name if own is None else f"cuda:{own}"
 
@@ -143,7 +151,7 @@ def _own_device(name: str, processes: int, there: int) -> str:
 def resumed_by_the_same_command(
     output: Path, remaining: Callable[[], str | None] = lambda: None
 ) -> Iterator[None]:
-    """Says, when a signal ends the work, what is left of it: also what goes on elsewhere."""
+    """Tell where the results are and how to resume, if a signal stops the work."""
     try:
         yield
     except KeyboardInterrupt:
@@ -151,11 +159,11 @@ def resumed_by_the_same_command(
         then = (
             f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command resumes"
         )
-        raise StoppedBySignalError(f"What is done is in {output}; {then}.") from None
+        raise StoppedBySignalError(f"Results so far are in {output}; {then}.") from None
 
 
 def execute_job(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> "list[Record]":
-    """Execute a job in as many processes as it wants. See :func:`sdabench.runs.execution.execute`.
+    """Execute a job in as many processes as its machine says. See :func:`sdabench.runs.execution.execute`.
 
     Raises:
         StoppedBySignalError: a signal; the message says how to resume.

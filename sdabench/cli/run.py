@@ -12,10 +12,11 @@ import click
 from sdabench.claims.accuracy import RowVerdicts, run_verdicts
 from sdabench.cli.cluster import CLUSTER, ClusterOptions, Place, place_from
 from sdabench.cli.groups import grouped
+from sdabench.cli.help import Command, option
 from sdabench.cli.machine import MACHINE, MachineOptions, resumed_by_the_same_command
 from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
-from sdabench.cli.sources import SEVERAL_HELP, tell_difference, weights_of_each
-from sdabench.cli.suite_progress import watched
+from sdabench.cli.sources import tell_difference, weights_of_each
+from sdabench.cli.suite_progress import run_with_progress
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
@@ -41,63 +42,64 @@ FOLDERS = {"segmentation": "detection"}  # of suites whose trainings are another
 EPILOG = """\b
 Examples:
   sdabench run --suite classification
-  sdabench run --suite classification --dry-run
   sdabench run --suite classification --recipe demo --models 'sda_*' --seeds 3
   sdabench run --suite classification --data imagenet=PATH --amp bf16
-  sdabench run --suite detection --data coco=PATH --backbone-weights checkpoints/
-  sdabench run --suite classification --eval-only --data imagenet=PATH \\
+  sdabench run --suite detection --data coco=PATH
+  sdabench run --suite classification --data imagenet=PATH --eval-only \\
       --weights checkpoints/
-  sdabench run --suite classification --models resnet50 --models resnet101 \\
-      --eval-only --data imagenet=PATH \\
-      --weights resnet50=torchvision:ResNet50_Weights.IMAGENET1K_V1 \\
-      --weights resnet101=timm:resnet101.tv_in1k
-  sdabench run --suite classification --data imagenet=PATH --launcher slurm \\
-      --partition gpu --gpus 4
-
-\b
-Each network runs in a process of its own, and has its record in
-OUTPUT/records.jsonl as soon as it is done: stopped, the same command goes on
-where it was. One that fails is a row with its reason, and is tried again.
-What several at a time have to say is in OUTPUT/logs/. Of several GPUs each
-network has one to itself, or as many as --nproc says; more --jobs share them,
-and with --device cuda:1 all have that one. With --launcher slurm each is a
-job of Slurm, which goes on without this command.
+  sdabench run --suite classification --data imagenet=PATH --launcher slurm
 """
 
 
-@click.command("run", epilog=EPILOG)
-@click.option("--suite", type=click.Choice(SUITE_NAMES), required=True)
-@click.option("--models", "patterns", multiple=True, help="Only these of the suite: names or wildcards.")
+@click.command("run", cls=Command, epilog=EPILOG)
+@option("--suite", type=click.Choice(SUITE_NAMES), required=True, group="Networks", help="Suite to run")
+@option(
+    "--models", "patterns", multiple=True, metavar="PATTERN", group="Networks",
+    help="Select networks of the suite: names or wildcards",
+)  # fmt: skip
 @others_option
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with so many seeds."
-)
-@click.option(
+@option(
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, group="Networks",
+    help="Number of seeds per network",
+)  # fmt: skip
+@option(
     "--data", "sources", type=DataOption(), multiple=True, default=["synthetic"], show_default=True,
-    help="The dataset; synthetic is generated, once. The suite 'all' takes one for each task.",
+    group="Data and weights",
+    help="Dataset (for --suite all: one per task); synthetic without PATH is generated once",
+)  # fmt: skip
+@option("--eval-only", is_flag=True, group="Data and weights", help="Evaluate without training")
+@option(
+    "--weights", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
+    help="Weights for --eval-only: a folder of NAME.pth files or training runs, or NAME=SOURCE",
+)  # fmt: skip
+@option(
+    "--backbone-weights", "backbones", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
+    advanced=True,
+    help="Backbone weights of detectors: a folder of NAME.pth, NAME.pt or NAME.safetensors files or training "
+    "runs, or NAME=SOURCE",
 )  # fmt: skip
 @grouped(TrainingOptions, "training", TRAINING)
 @grouped(ProtocolOptions, "protocol", PROTOCOL)
 @grouped(MachineOptions, "machine", MACHINE)
-@click.option(
-    "--jobs",
-    "at_once",
-    type=click.IntRange(min=1),
-    help="Networks at a time.  [default: one a GPU; on the CPU one a core with 3 GiB; all with Slurm]",
-)
-@click.option("--eval-only", is_flag=True, help="Evaluate without training.")
-@click.option(
-    "--weights", multiple=True, metavar="FOLDER|NAME=SOURCE", help="With --eval-only: " + SEVERAL_HELP
-)
-@click.option(
-    "--backbone-weights", "backbones", multiple=True, metavar="FOLDER|NAME=SOURCE",
-    help="Of detectors' backbones, by whose names: " + SEVERAL_HELP,
+@option(
+    "--jobs", "at_once", type=click.IntRange(min=1), group="Machine", advanced=True,
+    help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of memory; all "
+    "with Slurm]",
 )  # fmt: skip
-@folder_option(None, "runs/SUITE; segmentation shares that of detection")
 @grouped(ClusterOptions, "cluster", CLUSTER)
-@click.option("--keep-checkpoints", is_flag=True, help="Keep the weights once the record is written.")
-@click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True)
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and an estimate of time and disk.")
+@folder_option(None, "runs/SUITE; runs/detection for segmentation")
+@option(
+    "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
+    help="Keep the weights after the record is written",
+)  # fmt: skip
+@option(
+    "--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True,
+    group="Output", help="Format of the results table",
+)  # fmt: skip
+@option(
+    "--dry-run", is_flag=True, group="Output",
+    help="Print the plan with time and disk estimates",
+)  # fmt: skip
 @json_option
 def command(
     suite: str,
@@ -119,11 +121,13 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train and evaluate all networks of a suite, and print their table.
+    """Train and evaluate the networks of a suite.
 
-    Without --data they train on a generated default dataset by the recipe smoke: a few steps each, which
-    show whether every network can fit a few images. The networks of segmentation are detectors whose masks
-    are scored too: it reuses the results of the suite detection.
+    By default, each network is trained for a few steps on a small generated dataset, which shows whether it
+    can fit a few images.
+
+    Interrupted runs resume when you rerun the same command: completed networks are skipped, failed ones are
+    retried.
     """
     registry = load_registry()
     tables = registry.suite_tables(suite)
@@ -267,7 +271,7 @@ def _run(suite: "Suite") -> list[Record]:
         click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} have a record already.", err=True)
     try:
         with resumed_by_the_same_command(suite.output, suite.launcher.remaining):
-            return watched(suite, todo)
+            return run_with_progress(suite, todo)
     except DataError:
         if suite.logs(todo):
             raise

@@ -1,4 +1,4 @@
-"""What a suite says while it works: a line for each network, and a bar."""
+"""Progress of a suite on stderr: a line for each network, and a bar."""
 
 import time
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from sdabench.runs.suite import Suite
 
 
-def watched(suite: "Suite", todo: Sequence[AnyJob]) -> list[Record]:
-    """Runs a suite. One network at a time draws a bar of its own; of several the bar is the suite's."""
+def run_with_progress(suite: "Suite", remaining: Sequence[AnyJob]) -> list[Record]:
+    """Run a suite with a progress bar: the network's own, or the suite's if several run at a time."""
     from sdabench.runs.suite import Watcher
 
     places = {id(job): f"[{place}/{len(suite.jobs)}]" for place, job in enumerate(suite.jobs, start=1)}
@@ -23,7 +23,7 @@ def watched(suite: "Suite", todo: Sequence[AnyJob]) -> list[Record]:
     def name(job: AnyJob) -> str:
         return f"{job.model} seed {job.spec.seed}" if several_seeds else job.model
 
-    class Teller(Watcher):
+    class Reporter(Watcher):
         def __init__(self, advance: Advance) -> None:
             self.advance = advance
             self.begun, self.done = time.monotonic(), 0
@@ -32,7 +32,7 @@ def watched(suite: "Suite", todo: Sequence[AnyJob]) -> list[Record]:
         def started(self, job: AnyJob) -> None:
             self.running.append(name(job))
             minutes = (time.monotonic() - self.begun) / 60 / max(self.done, 1)
-            left = ceil(minutes * (len(todo) - self.done))
+            left = ceil(minutes * (len(remaining) - self.done))
             self.advance.say(
                 f"{places[id(job)]} {name(job)}" + (f", about {left} min left" if self.done else "")
             )
@@ -50,13 +50,13 @@ def watched(suite: "Suite", todo: Sequence[AnyJob]) -> list[Record]:
             self.done += 1
             self.running.remove(name(job))
             failure = records[-1].failure
-            if failure is not None and suite.logs(todo):
+            if failure is not None and suite.logs(remaining):
                 self.advance.say(f"{name(job)} failed: {failure.message}")
             elif not suite.launcher.attached:
                 self.advance.say(f"{name(job)} is done")
             self.advance(1, ", ".join(self.running))
 
-    if not suite.logs(todo):
-        return suite.run(Teller(Advance()))
-    with progress("at work:", len(todo)) as advance:
-        return suite.run(Teller(advance))
+    if not suite.logs(remaining):
+        return suite.run(Reporter(Advance()))
+    with progress("running:", len(remaining)) as advance:
+        return suite.run(Reporter(advance))

@@ -5,18 +5,18 @@ from pathlib import Path
 import click
 
 from sdabench.cli.groups import grouped
+from sdabench.cli.help import Command, option
 from sdabench.cli.machine import MACHINE, MachineOptions, execute_job
 from sdabench.cli.options import ModelName, echo_records, json_option
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
 from sdabench.cli.work import (
-    DATA,
     PROTOCOL,
     TRAINING,
     ProtocolOptions,
     TrainingOptions,
+    data_option,
     folder_option,
     located,
-    with_options,
 )
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
@@ -33,24 +33,24 @@ Examples:
   sdabench eval resnet50 --weights runs/train
 
 \b
-The weights, run.json and metrics.jsonl go to OUTPUT/training/NAME-…/, the
-record to OUTPUT/records.jsonl. Stopped by a signal it writes a checkpoint;
-the same command goes on from there.
+Output files:
+  OUTPUT/training/NAME-*/    weights, run.json, metrics.jsonl
+  OUTPUT/records.jsonl       record of the evaluation
 """
 
 
-@click.command("train", epilog=EPILOG)
+@click.command("train", cls=Command, epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@with_options(DATA)
+@data_option
 @grouped(TrainingOptions, "training", TRAINING)
+@option(
+    "--backbone-weights", "backbone_source", type=WeightsOption(), group="Protocol", advanced=True,
+    help=f"Initial weights of a detector's backbone, which the recipe may freeze. {SOURCE_HELP}",
+)  # fmt: skip
 @grouped(ProtocolOptions, "protocol", PROTOCOL)
 @grouped(MachineOptions, "options", MACHINE)
-@click.option(
-    "--backbone-weights", "said", type=WeightsOption(),
-    help="A classifier's, for a detector's backbone, which is then frozen as the recipe says. " + SOURCE_HELP,
-)  # fmt: skip
 @folder_option(Path("runs/train"), "runs/train")
-@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's events too.")
+@option("--tensorboard", is_flag=True, group="Output", advanced=True, help="Write TensorBoard events too")
 @json_option
 def command(
     name: str,
@@ -58,21 +58,21 @@ def command(
     training: TrainingOptions,
     protocol: ProtocolOptions,
     options: MachineOptions,
-    said: WeightsSource | None,
+    backbone_source: WeightsSource | None,
     output: Path,
     tensorboard: bool,
     as_json: bool,
 ) -> None:
-    """Train one network by a recipe, and evaluate it.
+    """Train one network and evaluate it.
 
-    Without --data it trains on the generated default dataset, by the recipe smoke: a few steps, which
-    show whether the network can fit a few images.
+    By default, the network is trained for a few steps on a small generated dataset, which shows whether it
+    can fit a few images. A signal stops the training with a checkpoint; rerun the same command to resume.
     """
     model = load_registry().model(name)  # an unknown name is an error before anything is made
-    if said is not None and model.backbone is None:
-        raise UsageError(f"--backbone-weights is for detectors, and '{name}' is none")
+    if backbone_source is not None and model.backbone is None:
+        raise UsageError(f"--backbone-weights is for detectors, and '{name}' is not one")
     recipe = training.recipe(data, model.task, protocol)
-    backbone = fetched(said, model.backbone) if said and model.backbone else None
+    backbone = fetched(backbone_source, model.backbone) if backbone_source and model.backbone else None
     source = located(data, model.task)
 
     from sdabench.training.job import training_job

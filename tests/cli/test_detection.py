@@ -112,7 +112,7 @@ def test_what_does_not_go_together_is_refused_at_once(workplace, tmp_path):
         ("train", "faster_rcnn_resnet50", "--data", imagenet): "imagenet has no boxes",
         ("train", "resnet50", "--data", coco): "coco's images are of no single class",
         ("train", "resnet50", "--data", shapes): "was made for detection",
-        ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is none",
+        ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is not one",
         ("eval", "resnet50", "--data", imagenet, "--per-class"): "--per-class is for detectors",
         (
             "train",

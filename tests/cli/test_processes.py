@@ -85,7 +85,7 @@ def test_the_exit_code_is_that_of_the_processes(options, textures, tmp_path):
 
 @pytest.mark.parametrize(
     ("extra", "words"),
-    [(["--device", "cuda"], "takes a GPU for each process"), (["--device", "cuda:0"], "say --device cuda|: --device cuda, not")],
+    [(["--device", "cuda"], "needs a GPU per process"), (["--device", "cuda:0"], "use --device cuda, not")],
 )  # fmt: skip
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_more_processes_than_gpus_are_refused(options, tmp_path, extra, words):
