@@ -12,7 +12,7 @@ import click
 import pytest
 
 from sdabench.cli import COMMANDS, cli
-from tests.support import sdabench
+from tests.helpers.program import sdabench
 
 WIDTH = 80
 LONGEST = 64  # lines of a page without --help-all
