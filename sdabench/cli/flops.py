@@ -1,17 +1,18 @@
 """``sdabench flops``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdabench.cli.help import Command, ParamType, option
 from sdabench.cli.options import ModelName, echo_json, json_option, progress, recount_option, suite_option
-from sdabench.complexity import USUAL_INPUT, Count, InputSize
 from sdabench.errors import UsageError
-from sdabench.records.counts import fresh_counts
 from sdabench.registry import load_registry
-from sdabench.registry.schema import Counter
+
+if TYPE_CHECKING:
+    from sdabench.complexity import Count, InputSize
+    from sdabench.registry.schema import Counter
 
 EPILOG = """\b
 Examples:
@@ -42,7 +43,7 @@ class InputResolution(ParamType):
     name = "resolution"
     shape = "SIDE|WIDTHxHEIGHT"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> InputSize:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "InputSize":
         width, _, height = str(value).partition("x")
         if not (width.isdecimal() and (height or width).isdecimal()):
             self.fail(f"'{value}' is not a size; use 320, or 1330x800 (width x height)", param, ctx)
@@ -77,7 +78,7 @@ class InputResolution(ParamType):
 def command(
     patterns: tuple[str, ...],
     suite: str | None,
-    input_size: InputSize | None,
+    input_size: "InputSize | None",
     conventions: tuple[str, ...],
     per_module: bool,
     depth: int,
@@ -96,6 +97,8 @@ def command(
     if per_module:
         _print_trees(names, input_size, depth, as_json)
         return
+    from sdabench.records.counts import fresh_counts
+
     fvcore = True if "fvcore" in conventions else None
     with progress("counting", len(names), "networks") as advance:
         cached = save is None and not recount  # reference counts are always measured anew
@@ -121,7 +124,7 @@ def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
     return registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
 
 
-def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
+def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
     from sdabench.report.render import print_terminal
     from sdabench.report.sheet import Cell, Heading, Sheet
 
@@ -138,7 +141,8 @@ def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
     )
 
 
-def _print_trees(names: list[str], input_size: InputSize | None, depth: int, as_json: bool) -> None:
+def _print_trees(names: list[str], input_size: "InputSize | None", depth: int, as_json: bool) -> None:
+    from sdabench.complexity import USUAL_INPUT
     from sdabench.complexity.counters import count_modules
 
     sizes = {name: input_size or USUAL_INPUT[load_registry().model(name).task] for name in names}
@@ -183,8 +187,9 @@ def _tree(name: str, modules: dict[str, tuple[int, int]], depth: int) -> Any:
     return trees[""]
 
 
-def _save(path: Path, counts: list[Count]) -> None:
+def _save(path: Path, counts: "list[Count]") -> None:
     """Replace the counts of these networks in the file and keep the others, in the registry's order."""
+    from sdabench.complexity import Count
     from sdabench.records.json_lines import read_lines, write_lines
 
     merged = {item.model: item for item in [*read_lines(path, Count), *counts]}

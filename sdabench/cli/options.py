@@ -13,10 +13,10 @@ from sdabench.errors import UsageError
 from sdabench.progress import Advance as Advance
 from sdabench.progress import progress as progress
 from sdabench.registry import SUITE_NAMES, SUITES
-from sdabench.report.sheet import Sheet
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
+    from sdabench.report.sheet import Sheet
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -81,7 +81,7 @@ class TableName(click.Choice[str]):
         super().__init__([*(table for tables in SUITES.values() for table in tables), "all"])
 
 
-def show(*sheets: Sheet, form: str, standalone: bool = False) -> None:
+def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
     """Print sheets in one of ``SHEET_FORMATS``; with ``standalone``, LaTeX is a complete document."""
     from sdabench.report import latex, render
 

@@ -1,7 +1,7 @@
 """``sdabench table``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,6 +35,13 @@ Examples:
 """
 
 
+class MarkOption(click.Choice[str]):
+    """What to highlight; accepts ``readme``, the former name of ``paper``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert("paper" if value == "readme" else value, param, ctx)
+
+
 @click.command("table", cls=Command, epilog=EPILOG)
 @click.argument("table", metavar="TABLE", type=TableName())
 @option(
@@ -43,7 +50,7 @@ Examples:
 )  # fmt: skip
 @option("--standalone", is_flag=True, help="Print a complete LaTeX document with one page per table")
 @option(
-    "--mark", type=click.Choice(["paper", "best", "none"]), default="paper", show_default=True,
+    "--mark", type=MarkOption(["paper", "best", "none"]), default="paper", show_default=True,
     help="Highlight what is bold in the paper, or the best (bold) and second best (underlined) printed "
     "value of each group, or nothing",
 )  # fmt: skip
