@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from sdabench.cli.help import Command
 from sdabench.cli.options import ModelName, echo_json, json_option, read_records, records_option
 
 EPILOG = """\b
@@ -14,12 +15,16 @@ Examples:
 """
 
 
-@click.command("show", epilog=EPILOG)
+@click.command("show", cls=Command, epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@records_option("A run's folder, or its records.jsonl, to show records of besides those that are shipped.")
+@records_option("Show the records of this run too: its folder or its records.jsonl")
 @json_option
 def command(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
-    """One page on a network: lineage, where depth attention sits, claims and verdicts, records, sources."""
+    """Show one page about a network.
+
+    The page shows the network's lineage, the position of its depth attention, the claims of the paper with
+    their verdicts, the records, and the sources.
+    """
     from sdabench.claims.model_page import model_page
     from sdabench.records.record import stored_records
     from sdabench.registry import load_registry

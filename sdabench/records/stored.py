@@ -9,7 +9,9 @@ from sdabench.data.split import SplitName
 from sdabench.errors import DataError, UsageError
 from sdabench.paths import results_dir
 from sdabench.records.class_predictions import ClassPredictions
-from sdabench.records.record import RECORDS, Record, read_lines, stored_records
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record, stored_records
+from sdabench.records.store import RECORDS
 from sdabench.scoring import IOU_TYPES
 from sdabench.scoring.coco import CocoEvaluation, evaluate, read_results
 

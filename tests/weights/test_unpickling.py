@@ -24,12 +24,12 @@ from torch import nn
 
 from sdabench import create_model, load_weights
 from sdabench.errors import ExitCode, SdabenchError, UsageError, WeightsError
+from sdabench.weights import allowed_calls, unpickling
+from sdabench.weights.containers import read_torch_file
 from sdabench.weights.keys import rename_keys
-from sdabench.weights.pickled import allowed, machine
-from sdabench.weights.pickled.archive import read_archive
-from sdabench.weights.pickled.machine import load_pickle
-from sdabench.weights.pickled.shells import Name, Shell, classes_in, is_module
 from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.stubs import Name, Stub, is_module, stubbed_classes
+from sdabench.weights.unpickling import load_pickle
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -147,7 +147,7 @@ def test_what_stands_beside_the_weights_is_read_or_becomes_a_shell(tmp_path):
     assert ours["path"].args == ("/", "data", "imagenet")
     assert str(ours["activation"]) == "torch.nn.functional.relu"
     shells = ["argparse.Namespace", "numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "torch.device"]
-    assert classes_in(ours) == shells
+    assert stubbed_classes(ours) == shells
 
 
 @pytest.fixture
@@ -200,8 +200,8 @@ def test_a_whole_pickled_module_is_read_when_its_class_is_gone(tmp_path, upstrea
     same(state_dict_of(read_checkpoint(wrapped), "it"), state)
     assert "module.alias.weight" in state
     assert "module.basis" not in state
-    assert "models.resnet.resnet_at.ResNet" in classes_in(ours)
-    assert "models.resnet.resnet_at.Config" in classes_in(ours)
+    assert "models.resnet.resnet_at.ResNet" in stubbed_classes(ours)
+    assert "models.resnet.resnet_at.Config" in stubbed_classes(ours)
     sys.modules |= hidden
 
 
@@ -391,7 +391,7 @@ BITING = {
         lambda m: f"cpathlib\nPosixPath\n({word(m)}t\x81cos\nsystem\n({word(f'touch {m}')}tR0",
         "os.system",
     ),
-    "build": (lambda m: pickle.dumps(setter(m), 2), "tests.weights.test_pickled.Setter"),
+    "build": (lambda m: pickle.dumps(setter(m), 2), "tests.weights.test_unpickling.Setter"),
     "a file within": (
         lambda m: text(
             "torch.storage._load_from_bytes", text("_codecs.encode", word(inner(m)), word("latin1"))
@@ -443,8 +443,8 @@ def test_a_name_of_the_standard_library_is_refused_even_if_it_is_never_called(tm
 
 
 def test_every_function_of_the_list_is_ours():
-    own = {"sdabench.weights.pickled.allowed", "sdabench.weights.pickled.tensors"}
-    assert {function.__module__ for function in allowed.CALLS.values()} == own
+    own = {"sdabench.weights.allowed_calls", "sdabench.weights.stored_tensors"}
+    assert {function.__module__ for function in allowed_calls.CALLS.values()} == own
 
 
 @pytest.mark.parametrize(
@@ -461,9 +461,9 @@ def test_every_function_of_the_list_is_ours():
         ("ccopyreg\n_reconstructor\n(cmodels\nNet\nc__builtin__\ndict\n}tR.", "wants builtins.dict"),
         ("\x82\x01.", "instruction EXT1"),
         ("Pkey\n.", "instruction PERSID"),
-        ("VA\nQ.", "none of torch's"),
+        ("VA\nQ.", "not one of torch's"),
         ("(c__main__\nNet\n)\x81V1\nd.", "'of __main__.Net' is str"),
-        ("}](V1\ns.", "too little on its stack"),
+        ("}](V1\ns.", "lacks its operands"),
         ("}]I1\ns.", "key that is list"),
         ("})\x85\x85I1\ns.", "key that is tuple"),
         (f"}}(I{2**16}\ntI1\ns.", "key that is tuple"),
@@ -475,10 +475,10 @@ def test_every_function_of_the_list_is_ours():
         (f"c{'a' * 5000}\nb\n.", "absurd length"),
         ("c_codecs\nencode\n(Va\nVrot13\ntR.", "encodes"),
         ("ctorch\nSize\n(I1\ntR.", "takes items from int"),
-        ("ctorch\nSize\n(I1\nI2\ntR.", "torch.Size arguments that it does not take"),
-        ("R.", "too little on its stack"),
-        ("t.", "cannot be read"),
-        (".", "cannot be read"),
+        ("ctorch\nSize\n(I1\nI2\ntR.", "arguments to torch.Size that it does not take"),
+        ("R.", "lacks its operands"),
+        ("t.", "lacks its operands"),
+        (".", "lacks its operands"),
         ("g1\n.", "cannot be read"),
         ("", "cannot be read"),
     ],
@@ -531,12 +531,12 @@ def test_a_tensor_that_does_not_lie_within_its_storage_is_refused(tmp_path, offs
 @pytest.mark.parametrize(
     ("numel", "kind", "key", "says"),
     [
-        (3, "FloatStorage", "0", "storage '0' of 16 bytes, and says 12"),
-        (2**50, "FloatStorage", "0", "storage of int elements"),
-        (2**40, "FloatStorage", "0", f"of 16 bytes, and says {2**42:,}"),
-        (-4, "FloatStorage", "0", "storage of int elements"),
-        (4, "QInt32Storage", "0", "storage of torch.QInt32Storage, which is not read"),
-        (4, "FloatStorage", "../0", "no storage '../0'"),
+        (3, "FloatStorage", "0", "storage '0' of 16 bytes, where 12"),
+        (2**50, "FloatStorage", "0", "invalid key or number of elements"),
+        (2**40, "FloatStorage", "0", f"of 16 bytes, where {2**42:,}"),
+        (-4, "FloatStorage", "0", "invalid key or number of elements"),
+        (4, "QInt32Storage", "0", "storage of torch.QInt32Storage, which is not supported"),
+        (4, "FloatStorage", "../0", "lacks storage '../0'"),
     ],
 )
 def test_a_storage_that_is_not_what_the_pickle_says_is_refused(tmp_path, numel, kind, key, says):
@@ -548,19 +548,19 @@ def test_a_legacy_storage_larger_than_the_file_is_refused(tmp_path):
     data = storage(2**40).replace("tQ", "NtQ") + "."
     assert f"'0' of {2**42:,} bytes" in refusal(in_legacy(data.encode(), tmp_path / "w.pth"))
     many = "".join(storage(30, key=key).replace("tQ", "NtQ0") for key in range(20)) + "}."
-    assert "and is smaller" in refusal(in_legacy(many.encode(), tmp_path / "w.pth"))
+    assert "more than the file has left" in refusal(in_legacy(many.encode(), tmp_path / "w.pth"))
 
 
 def test_a_legacy_storage_of_two_sizes_is_refused(tmp_path):
     data = "".join(storage(numel).replace("tQ", "NtQ0") for numel in (4, 3)) + "}."
-    assert "'0' of 16 bytes, and says 12" in refusal(in_legacy(data.encode(), tmp_path / "w.pth"))
+    assert "'0' of 16 bytes, where 12" in refusal(in_legacy(data.encode(), tmp_path / "w.pth"))
 
 
 def test_a_legacy_file_of_another_version_is_refused(tmp_path):
     path = in_legacy(b"}.", tmp_path / "w.pth")
     assert read_checkpoint(path) == {}
     path.write_bytes(path.read_bytes().replace(pickle.dumps(1001, 2), pickle.dumps(1002, 2)))
-    assert "no version" in refusal(path)
+    assert "unknown version" in refusal(path)
 
 
 def test_no_room_is_made_for_more_than_the_file_has():
@@ -573,7 +573,7 @@ def test_no_room_is_made_for_more_than_the_file_has():
 
     data = b"\x80\x04\x8e" + struct.pack("<Q", 2**40)
     with pytest.raises(WeightsError, match="cut short"):
-        read_archive(Watched(data), len(data))
+        read_torch_file(Watched(data), len(data))
     assert max(asked) == 512  # to see what kind of file it is
 
 
@@ -594,11 +594,11 @@ def test_legacy_views_of_a_storage_are_read(tmp_path):
     path.write_bytes(whole + pickle.dumps(["0"], 2) + content)
     assert read_checkpoint(path).tolist() == [1.0, 2.0]
     path.write_bytes(whole + pickle.dumps(["0"], 2) + struct.pack("<q", 5) + content[8:])
-    assert "'0' of 20 bytes, and says 16" in refusal(path)
+    assert "'0' of 20 bytes, where 16" in refusal(path)
     path.write_bytes(whole + pickle.dumps(["1"], 2) + content)
     assert "other storages" in refusal(path)
     path.write_bytes(whole.replace(b"I1\nI2\n", b"I3\nI2\n") + pickle.dumps(["0"], 2) + content)
-    assert "does not lie within it" in refusal(path)
+    assert "view beyond its storage" in refusal(path)
 
 
 @CONTAINERS
@@ -638,7 +638,7 @@ def test_other_files_get_a_line_each(tmp_path):
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"w": [1.0]}))
     (tmp_path / "tar.pth").write_bytes(b"sys_info".ljust(257, b"\0") + b"ustar".ljust(500, b"\0"))
     says = {
-        "image.png": "no checkpoint that is known", "text.pth": "no checkpoint", "empty.pth": "no checkpoint",
+        "image.png": "not a known checkpoint format", "text.pth": "not a known checkpoint", "empty.pth": "not a known checkpoint",
         "hollow.pth": "cannot be read", "nested.zip": "unpack it", "script.pt": "TorchScript",
         "plain.pkl": "torch.save did not write", "tar.pth": "tar archive",
     }  # fmt: skip
@@ -675,7 +675,7 @@ def test_a_zip_bomb_is_refused_before_anything_is_unpacked(tmp_path):
             for field in ("CRC", "compress_size", "file_size", "header_offset"):
                 setattr(copy, field, getattr(archive.filelist[0], field))
             archive.filelist.append(copy)
-    assert "larger than itself" in refusal(tmp_path / "overlapping.pth")
+    assert "larger than the archive" in refusal(tmp_path / "overlapping.pth")
 
 
 def test_numbers_in_another_byte_order_are_refused(tmp_path):
@@ -699,7 +699,7 @@ LEVELS = {
 @pytest.mark.parametrize("kind", LEVELS)
 def test_a_million_levels_are_no_recursion(tmp_path, kind):
     checkpoint = read_checkpoint(in_zip(LEVELS[kind] + b".", tmp_path / "w.pth"))
-    assert classes_in(checkpoint) == (["m.Net"] if kind == "shells" else [])
+    assert stubbed_classes(checkpoint) == (["m.Net"] if kind == "shells" else [])
     with pytest.raises(WeightsError, match="no state dict"):
         state_dict_of(checkpoint, "it")
 
@@ -713,7 +713,7 @@ def test_shared_references_are_not_followed_once_for_each_path(tmp_path):
     lists = doubling("]", lambda level: f"0](g{level}\ng{level}\ne") + "."
     path = in_zip(lists.encode(), tmp_path / "lists.pth")
     assert "no state dict but list" in refusal(path)
-    assert classes_in(read_checkpoint(path)) == []
+    assert stubbed_classes(read_checkpoint(path)) == []
     keys = "}" + doubling(")", lambda level: f"0(g{level}\ng{level}\nt") + "I1\ns."
     assert "key that is tuple" in refusal(in_zip(keys.encode(), tmp_path / "keys.pth"))
 
@@ -723,24 +723,29 @@ def test_shared_references_are_not_followed_once_for_each_path(tmp_path):
     modules = doubling(net(""), lambda level: "0" + net(f"Va\ng{level}\nVb\ng{level}\n")) + "."
     path = in_zip(modules.encode("latin-1"), tmp_path / "modules.pth")
     assert is_module(read_checkpoint(path))
-    assert "modules that hold each other" in refusal(path)
+    assert "modules that contain each other" in refusal(path)
     itself = net("Va\ng0\n").replace("\x81", "\x81p0\n") + "."
-    assert "modules that hold each other" in refusal(in_zip(itself.encode("latin-1"), tmp_path / "loop.pth"))
+    assert "modules that contain each other" in refusal(
+        in_zip(itself.encode("latin-1"), tmp_path / "loop.pth")
+    )
 
 
 def module(parameters, modules=None):
     """A pickled module as the reader gives it."""
     state = {"_parameters": parameters, "_buffers": {}, "_modules": modules or {}}
-    return Shell(Name("m", "Net"), state=state)
+    return Stub(Name("m.Net"), state=state)
 
 
 @pytest.mark.parametrize(
     ("whole", "says"),
     [
-        (module({"a.b": torch.ones(1)}, {"a": module({"b": torch.ones(1)})}), "no usable name under 'a.b'"),
-        (module({"k" * 400: None}, {"k" * 400: module({"k" * 400: None})}), "no usable name under"),
-        (module({1: torch.ones(1)}), "no usable name under ''"),
-        (module({"w": Shell(Name("torch.ao", "Packed"))}), "'w' is torch.ao.Packed, not a plain tensor"),
+        (
+            module({"a.b": torch.ones(1)}, {"a": module({"b": torch.ones(1)})}),
+            "an unusable entry name under 'a.b'",
+        ),
+        (module({"k" * 400: None}, {"k" * 400: module({"k" * 400: None})}), "an unusable entry name under"),
+        (module({1: torch.ones(1)}), "an unusable entry name under ''"),
+        (module({"w": Stub(Name("torch.ao.Packed"))}), "'w' is torch.ao.Packed, not a plain tensor"),
         (module({}, {"a": torch.ones(1)}), "'a' is Tensor, not a plain module"),
         ({"w\x1b[31m": torch.ones(1)}, "cannot be shown: 'w?[31m'"),
         ({"module." * 100: torch.ones(1)}, "cannot be shown: 'module.module."),
@@ -755,7 +760,7 @@ def test_what_no_state_dict_can_be_made_of_is_named(whole, says):
 def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
     path = in_zip(b"}p0\nVstate_dict\ng0\nsVmodel\ng0\ns.", tmp_path / "w.pth")
     assert "'state_dict' is dict, not a tensor" in refusal(path)
-    assert classes_in(read_checkpoint(path)) == []
+    assert stubbed_classes(read_checkpoint(path)) == []
 
 
 @pytest.mark.parametrize(
@@ -771,7 +776,7 @@ def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
 def test_what_a_file_may_cost_is_bounded(tmp_path, monkeypatch, data):
     path = in_zip(f"{data}}}.".encode(), tmp_path / "w.pth")
     assert read_checkpoint(path) == {}
-    monkeypatch.setattr(machine, "MOST_STEPS", 1000)
+    monkeypatch.setattr(unpickling, "MAX_STEPS", 1000)
     assert "more than 1,000 steps" in refusal(path)
 
 
@@ -812,7 +817,7 @@ def reads_or_refuses(path):
     line = "read"
     try:
         checkpoint = read_checkpoint(path)
-        classes_in(checkpoint)
+        stubbed_classes(checkpoint)
         for wrapper in (None, "model"):
             state_dict_of(checkpoint, "it", wrapper)
     except (WeightsError, UsageError) as error:
@@ -841,7 +846,10 @@ def test_a_damaged_file_is_read_or_refused(place, file, changes):
 
 def snippets():
     """Instructions with arguments that lead somewhere: names, storages, calls, numbers, the memo."""
-    names = [f"c{module}\n{name}\n" for module, name in [*allowed.CALLS, ("m", "Net"), ("os", "system")]]
+    names = [
+        f"c{module}\n{name}\n"
+        for module, _, name in (each.rpartition(".") for each in [*allowed_calls.CALLS, "m.Net", "os.system"])
+    ]
     words = ["state_dict", "model", "_modules", "_parameters", "_buffers", "latin1", "f8", "<"]
     numbers = [0, 1, -1, 4, 2**31, 2**62, 2**70]
     return (
