@@ -3,7 +3,8 @@
 import pytest
 
 from sdabench.claims.accuracy import run_verdicts
-from sdabench.records.record import Failure, Weights
+from sdabench.records.record import Failure
+from sdabench.records.spec import Weights
 from sdabench.registry import load_registry
 from tests.helpers.records import record
 
