@@ -33,7 +33,7 @@ from sdabench.records.environment import environment, git_revision
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
 from sdabench.report.render import print_terminal
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.tools.bench.timing import (
     STEPS,
     Mode,
@@ -43,9 +43,8 @@ from sdabench.tools.bench.timing import (
     interleave,
     load_libraries,
 )
-from sdabench.training.memory import MemoryRise
+from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
-from sdabench.training.synchronize import synchronize
 
 WARMUP = 3
 

@@ -17,7 +17,7 @@ from sdabench.data.coco import CocoImage, CocoSplit, read_coco
 from sdabench.data.source import DataSource
 from sdabench.registry.recipes import DetectionRecipe
 from sdabench.training.evaluation import evaluate_training
-from sdabench.training.jobs import Machine, TrainingJob
+from sdabench.training.job import Machine, training_job
 from sdabench.training.loop import train
 
 REQUIRED_PCT = 50.0
@@ -66,13 +66,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/overfit"))
     options = parser.parse_args()
     split = first_simple(read_coco(options.coco, options.split), options.images)
-    job = TrainingJob(
-        model=options.model,
-        source=DataSource("coco", options.coco),
-        train=split,
-        split=split,
-        recipe=recipe(len(split.items), options.epochs, options.short_side),
+    job = training_job(
+        options.model,
+        DataSource("coco", options.coco),
+        recipe(len(split.items), options.epochs, options.short_side),
         machine=Machine(device=options.device),
+        splits=(split, split),
     )
     objects = sum(len(item.labels) for item in split.items)
     print(f"{options.model}: {len(split.items)} images, {objects} objects, {options.epochs} epochs")

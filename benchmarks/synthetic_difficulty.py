@@ -19,7 +19,8 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.images import decode
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from sdabench.scoring.intervals import standard_error_pct
 
 SIDES = (16, 32, 64)

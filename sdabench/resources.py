@@ -7,6 +7,12 @@ from pathlib import Path
 ROOT = Path("/")
 
 
+def cores(shared_by: int = 1) -> int:
+    """The cores that this process may use, or the share of each of several processes."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, own // shared_by)
+
+
 def cpu_limit(root: Path = ROOT) -> float | None:
     """Return the number of cores that the control groups allow, possibly a fraction; None without a limit."""
     limits = []

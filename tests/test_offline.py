@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from importlib import import_module
 
+import click
 import pytest
 
-from sdabench.cli import COMMANDS
+from sdabench.cli import cli
 from sdabench.offline import OFFLINE, is_here
 from tests.helpers.program import sdabench
 
@@ -169,10 +169,14 @@ def test_a_suite_hands_it_on(imagenet, tmp_path):
     assert (tmp_path / "told").read_text() == "1"
 
 
-def test_the_commands_that_compute_have_it_and_no_other():
-    commands = {name: import_module(f"sdabench.cli.{name}").command for name in COMMANDS}
+def test_the_commands_that_fetch_have_it():
+    context = click.Context(cli)
+    commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    for group in ("data", "weights"):
+        commands |= {f"{group} {name}": command for name, command in commands[group].commands.items()}
     having = {name for name, command in commands.items() if "--offline" in _options(command)}
-    assert having == {"train", "eval", "run"}
+    weights = {"weights inspect", "weights import", "weights export"}
+    assert having == {"train", "eval", "run", "check", "data verify", *weights}
 
 
 def _options(command):

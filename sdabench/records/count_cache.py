@@ -12,7 +12,7 @@ from sdabench.complexity import Count, InputSize
 from sdabench.errors import OutputError
 from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.paths import cache_dir
-from sdabench.records.record import append_lines
+from sdabench.records.json_lines import append_lines
 from sdabench.registry import load_registry
 
 COUNTING = ("complexity", "models", "registry")  # our packages that a count comes from

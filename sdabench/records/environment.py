@@ -1,4 +1,4 @@
-"""What a number may depend on besides code and data: versions, device, arithmetic settings, revision."""
+"""The environment of a record: versions, device, arithmetic settings and git revision."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and settings, as plain values."""
+    """Collect versions, device and settings as plain values."""
     cuda = device.type == "cuda"
     return {
         "sdabench": sdabench.__version__,
@@ -35,7 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The commit of the checkout that runs, with ``-dirty`` if it was changed; None when installed."""
+    """The commit of this checkout, with ``-dirty`` if files have changed; None for an installed package."""
     checkout = checkout_dir()
     if checkout is None:
         return None

@@ -1,4 +1,4 @@
-"""Stored records with what was said of each image, from which they are scored again. No model is needed."""
+"""Stored records with their predictions, from which metrics are computed again. No model is needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,22 +9,24 @@ from sdabench.data.split import SplitName
 from sdabench.errors import DataError, UsageError
 from sdabench.paths import results_dir
 from sdabench.records.class_predictions import ClassPredictions
-from sdabench.records.record import RECORDS, Record, read_lines, stored_records
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record, stored_records
+from sdabench.records.store import RECORDS
 from sdabench.scoring import IOU_TYPES
 from sdabench.scoring.coco import CocoEvaluation, evaluate, read_results
 
-ROUNDING = 1e-6  # percentage points by which kept predictions may differ from what was said of them
+ROUNDING = 1e-6  # percentage points by which metrics of stored predictions may differ from the record
 
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """A record, and the folder that its predictions lie in."""
+    """A record and the folder that contains its predictions file."""
 
     record: Record
     folder: Path
 
     def same_images(self, other: "StoredRecord") -> bool:
-        """Whether both looked at the same bytes."""
+        """Whether both models were evaluated on the same image bytes."""
         own = self.record.dataset.fingerprint_sha256
         return own is not None and own == other.record.dataset.fingerprint_sha256
 
@@ -34,22 +36,22 @@ class StoredRecord:
 
     @property
     def predictions(self) -> Path:
-        """The file of its predictions.
+        """The predictions file.
 
         Raises:
-            UsageError: none were kept, or they are gone.
+            UsageError: the record has no predictions, or the file is missing.
         """
         name = self.record.predictions
         if name is None or not self.has_predictions:
             where = "" if name is None else f" at {self.folder / name}"
             raise UsageError(
-                f"the predictions of {self.record.model} are not there{where}; evaluate it again"
+                f"no predictions of {self.record.model}{where}; evaluate it again with sdabench eval or run"
             )
         return self.folder / name
 
 
-def stored_in(path: Path) -> list[StoredRecord]:
-    """The good records in a run's folder, or in a file of records.
+def read_stored(path: Path) -> list[StoredRecord]:
+    """Read the records in the folder of a run, or in a file of records, except those of failed jobs.
 
     Raises:
         UsageError: there are none.
@@ -61,38 +63,45 @@ def stored_in(path: Path) -> list[StoredRecord]:
     return [StoredRecord(record, file.parent) for record in records]
 
 
-def shipped() -> list[StoredRecord]:
-    """The committed records; what they said of each image was not."""
+def shipped_records() -> list[StoredRecord]:
+    """The records in ``results/``, whose predictions are not shipped."""
     return [StoredRecord(record, results_dir()) for record in stored_records()]
 
 
-def classified(one: StoredRecord) -> ClassPredictions:
-    """A record's classes of each image, which give what it says.
+def rescore(stored: StoredRecord, annotations: Path | None = None) -> dict[str, float]:
+    """Compute the metrics from the predictions, and check them against the record.
+
+    Args:
+        annotations: see :func:`match_detections`, which also lists the errors.
+    """
+    if stored.record.task == "classification":
+        return class_predictions(stored).metrics()
+    return match_detections(stored, annotations).score().metrics
+
+
+def class_predictions(stored: StoredRecord) -> ClassPredictions:
+    """Read the predictions of a classifier, and check them against the record.
 
     Raises:
-        UsageError: they are gone.
-        DataError: they are not those of the record.
+        UsageError: the predictions are missing.
+        DataError: they do not give the metrics of the record.
     """
-    predictions = ClassPredictions.read(one.predictions)
-    check_scores(one, predictions.metrics())
+    predictions = ClassPredictions.read(stored.predictions)
+    check_metrics(stored, predictions.metrics())
     return predictions
 
 
-def rescored(one: StoredRecord, annotations: Path | None = None) -> dict[str, float]:
-    """The metrics that a record's predictions give, which are those it says. See :func:`matched`."""
-    if one.record.task == "classification":
-        return classified(one).metrics()
-    return matched(one, annotations).score().metrics
+def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEvaluation:
+    """Match the detections of a record with the ground truth, and check their AP against the record.
 
-
-def matched(one: StoredRecord, annotations: Path | None) -> CocoEvaluation:
-    """A record's detections matched with what is annotated, and scored as the record says.
+    Args:
+        annotations: COCO annotations of the evaluated images; by default those of the record's dataset.
 
     Raises:
-        UsageError: its annotations are not where they were; ``annotations`` names them.
-        DataError: they are not those of the record.
+        UsageError: the predictions are missing, or the dataset has been moved.
+        DataError: the dataset has changed, or the detections do not give the metrics of the record.
     """
-    record, file, image_ids = one.record, annotations, None
+    record, file, image_ids = stored.record, annotations, None
     if file is None:
         name = cast(SplitName, record.dataset.split)
         try:
@@ -100,32 +109,36 @@ def matched(one: StoredRecord, annotations: Path | None) -> CocoEvaluation:
         except UsageError as error:
             raise UsageError(f"{error}; or name --annotations FILE") from None
         if split.listing_sha256 != record.dataset.listing_sha256:
-            raise DataError(f"{record.dataset.root} is not what {record.model} was evaluated on any more")
+            raise DataError(
+                f"{record.dataset.root} has changed since {record.model} was evaluated; evaluate it again"
+            )
         file, image_ids = split.annotations_file, [item.id for item in split.items]
-    evaluation = evaluate(file, read_results(one.predictions), IOU_TYPES[record.task], image_ids)
-    check_scores(one, evaluation.score().metrics)
+    evaluation = evaluate(file, read_results(stored.predictions), IOU_TYPES[record.task], image_ids)
+    check_metrics(stored, evaluation.score().metrics)
     return evaluation
 
 
-def scored_together(record: Record) -> list[str]:
-    """The metrics that its predictions give: others are of another epoch's weights, by the paper's quirk."""
+def metrics_of_predictions(record: Record) -> list[str]:
+    """The metrics that the stored predictions give.
+
+    With the paper's quirk of choosing the best epoch for each metric, other metrics are of another epoch.
+    """
     epochs = record.training.best_epochs if record.training else {}
-    return [
-        metric for metric in record.metrics if epochs.get(metric) == epochs.get(next(iter(record.metrics)))
-    ]
+    first = next(iter(record.metrics), "")
+    return [metric for metric in record.metrics if epochs.get(metric) == epochs.get(first)]
 
 
-def check_scores(one: StoredRecord, metrics: dict[str, float]) -> None:
-    """Sees that predictions give what their record says.
+def check_metrics(stored: StoredRecord, metrics: dict[str, float]) -> None:
+    """Check that the predictions give the metrics of their record.
 
     Raises:
         DataError: they do not.
     """
-    for metric in scored_together(one.record):
-        said = one.record.metrics[metric]
-        if abs(metrics.get(metric, float("inf")) - said) > ROUNDING:
-            now = f"{metrics[metric]:.4f}" if metric in metrics else "nothing"
+    for metric in metrics_of_predictions(stored.record):
+        recorded = stored.record.metrics[metric]
+        if abs(metrics.get(metric, float("inf")) - recorded) > ROUNDING:
+            found = f"{metrics[metric]:.4f}" if metric in metrics else "nothing"
             raise DataError(
-                f"{one.predictions} gives {metric} {now}, and the record of {one.record.model} says "
-                f"{said:.4f}: they do not belong together, or the annotations are others"
+                f"{stored.predictions} gives {metric} {found}, but the record of {stored.record.model} has "
+                f"{recorded:.4f}; name the predictions and annotations of that evaluation, or evaluate again"
             )

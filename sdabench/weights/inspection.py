@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sdabench.hashing import sha256_of_file
 from sdabench.weights.identify import BUFFERS
-from sdabench.weights.pickled.shells import Shell, classes_in, kind_of, printable
 from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.stubs import Stub, kind_of, printable, stubbed_classes
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def inspect(path: Path, wrapper: str | None = None) -> Inspection:
         size=path.stat().st_size,
         container=_container(path),
         holds=_holds(checkpoint),
-        classes=classes_in(checkpoint),
+        classes=stubbed_classes(checkpoint),
         state=state,
     )
 
@@ -80,7 +80,7 @@ def _container(path: Path) -> str:
 
 
 def _holds(checkpoint: Any) -> dict[str, str]:
-    if isinstance(checkpoint, Shell):
+    if isinstance(checkpoint, Stub):
         return {"": f"a whole module, {kind_of(checkpoint)}"}
     assert isinstance(checkpoint, Mapping)
     if all(isinstance(value, Tensor) for value in checkpoint.values()):

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sdabench.errors import SdabenchError, UsageError, WeightsError
-from sdabench.weights.pickled.archive import read_archive
-from sdabench.weights.pickled.shells import LONGEST_KEY, is_module, kind_of, module_state, printable
+from sdabench.weights.containers import read_torch_file
+from sdabench.weights.stubs import MAX_KEY_LENGTH, is_module, kind_of, module_state, printable
 
 # What people keep their weights under, beside the epoch and the optimizer.
 WRAPPERS = (
@@ -49,7 +49,7 @@ def read_checkpoint(path: Path) -> Any:
             if path.suffix == ".safetensors":
                 raise WeightsError(_no_safetensors(head))
             file.seek(0)
-            return read_archive(file, size)
+            return read_torch_file(file, size)
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from None
     except PermissionError as error:
@@ -101,7 +101,7 @@ def state_dict_of(checkpoint: Any, where: str, wrapper: str | None = None) -> di
         if not isinstance(key, str) or not isinstance(value, Tensor):
             name = printable(key) if isinstance(key, str) else f"of {kind_of(key)}"
             raise WeightsError(f"{where} holds no state dict: '{name}' is {kind_of(value)}, not a tensor")
-        if not key.isprintable() or len(key) > LONGEST_KEY:
+        if not key.isprintable() or len(key) > MAX_KEY_LENGTH:
             raise WeightsError(f"{where} holds a tensor whose name cannot be shown: '{printable(key)}'")
     return dict(checkpoint)
 

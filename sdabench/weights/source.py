@@ -6,14 +6,15 @@ Whatever is said, all that follows works on a file of this machine, with a sha25
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.fetch.cache import QUIET, Fetching, kept, weights_dir
-from sdabench.weights.fetch.download import Remote, download
+from sdabench.weights.fetch.cache import QUIET, FetchDisplay, ensure_cached, weights_dir
+from sdabench.weights.fetch.download import RemoteFile, download
 from sdabench.weights.local import LocalWeights
 
 FORMS = (
@@ -101,11 +102,11 @@ def expected(source: WeightsSource) -> LocalWeights:
     return expected_file(source.name)
 
 
-def resolve(source: WeightsSource, fetching: Fetching = QUIET) -> LocalWeights:
+def resolve(source: WeightsSource, display: FetchDisplay = QUIET) -> LocalWeights:
     """The file of a source, fetched into the cache if it is not there whole.
 
     Args:
-        fetching: is told how far it is.
+        display: is told how far it is.
 
     Raises:
         UsageError: there is no such file, or the publisher has no such weights, or is not installed.
@@ -119,16 +120,15 @@ def resolve(source: WeightsSource, fetching: Fetching = QUIET) -> LocalWeights:
         return local
     if source.kind == "url":
         assert source.sha256 is not None
-        remote = Remote(source.name, without_credentials(source.name), source.sha256)
-        digest = kept(
-            local.path, source.sha256, lambda: download(remote, local.path, fetching), remote.shown, fetching
-        )
+        remote = RemoteFile(source.name, without_credentials(source.name), source.sha256)
+        fetch = partial(download, remote, local.path, display)
+        digest = ensure_cached(local.path, source.sha256, fetch, remote.public_url, display)
         return replace(local, sha256=digest)
     if source.kind == "torchvision":
         from sdabench.weights.fetch.from_torchvision import fetched_file
     else:
         from sdabench.weights.fetch.from_timm import fetched_file
-    return fetched_file(source.name, fetching)
+    return fetched_file(source.name, display)
 
 
 def without_credentials(url: str) -> str:

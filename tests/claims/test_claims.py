@@ -5,9 +5,9 @@ import re
 from functools import partial
 
 import pytest
+from sdabench.claims.comparison import audit
 
 from sdabench import complexity, create_model
-from sdabench.claims.comparison import audit
 from sdabench.claims.verdicts import in_unit, recompute, rounded
 from sdabench.models.skeleton import BLOCKS, ResNet
 from sdabench.registry import load_registry

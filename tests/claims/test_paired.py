@@ -7,7 +7,8 @@ import pytest
 from sdabench.claims.paired import compare_records
 from sdabench.data.coco import read_coco
 from sdabench.errors import DataError, UsageError
-from sdabench.records.record import Training, append_line
+from sdabench.records.json_lines import append_line
+from sdabench.records.record import Training
 from sdabench.records.stored import StoredRecord, stored_in
 from tests.helpers.records import LABELS, TEN_IMAGES, record, right_on, stored
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sdabench.records.record import append_line
+from sdabench.records.json_lines import append_line
 from tests.helpers.program import sdabench
 from tests.helpers.records import record, right_on, stored
 
@@ -43,7 +43,7 @@ def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
     append_line(runs / "a/records.jsonl", record(model="senet50").as_json())
     result = sdabench("compare", runs / "a", runs / "b")
     assert result.returncode == 2
-    assert f"records of 2 networks; say {runs / 'a'}:resnet50" in result.stderr
+    assert f"records of 2 networks; choose one, e.g. {runs / 'a'}:resnet50" in result.stderr
     assert sdabench("compare", f"{runs / 'a'}:resnet50", runs / "b").returncode == 0
     result = sdabench("compare", f"{runs / 'a'}:resnet86", runs / "b")
     assert "no record of 'resnet86'" in result.stderr
@@ -55,12 +55,12 @@ def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "which two records?"),
-        (["a"], "which two records?"),
+        ([], "name two records"),
+        (["a"], "name two records"),
         (["none", "a"], "no run at"),
         (["a", "b", "--claims"], "--claims takes no records"),
-        (["a", "b", "--models", "resnet50"], "are for --claims"),
-        (["--claims", "--resamples", "20"], "--resamples and --changed are for two records"),
+        (["a", "b", "--models", "resnet50"], "need --claims"),
+        (["--claims", "--resamples", "20"], "--resamples and --changed cannot be used with --claims"),
         (["--claims", "--models", "sda_resnet8"], "did you mean sda_resnet86"),
         (["--claims", "--models", "resnet50"], "not in the networks with a claim"),
     ],

@@ -6,7 +6,8 @@ import pytest
 
 from sdabench import create_model
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from tests.helpers.datasets import make_imagenet
 from tests.helpers.program import sdabench
 
@@ -111,7 +112,7 @@ def test_what_does_not_go_together_is_refused_at_once(workplace, tmp_path):
         ("train", "faster_rcnn_resnet50", "--data", imagenet): "imagenet has no boxes",
         ("train", "resnet50", "--data", coco): "coco's images are of no single class",
         ("train", "resnet50", "--data", shapes): "was made for detection",
-        ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is none",
+        ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is not one",
         ("eval", "resnet50", "--data", imagenet, "--per-class"): "--per-class is for detectors",
         (
             "train",

@@ -33,12 +33,12 @@ def test_two_processes_are_stopped_go_on_and_speak_with_one_voice(options, tmp_p
     output = tmp_path / "out"
     command = ["train", "resnet50", *options, "--output", str(output), "--nproc", "2"]
     said = stopped(in_two_processes(options, output), signal.SIGUSR2)
-    assert said.endswith("the same command continues.\n")
+    assert said.endswith("the same command resumes.\n")
     assert "Warning" not in said
     assert len(list(output.rglob("checkpoints/step-*.json"))) == 1
     result = sdabench(*command, "--json")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("going on after epoch") == 1
+    assert result.stderr.count("resuming after epoch") == 1
     training = json.loads(result.stdout)["training"]
     assert (training["processes"], training["parts"], training["resumed"]) == (2, 2, 1)
     assert training["steps"] == 60
@@ -71,7 +71,7 @@ def test_that_torchrun_was_killed_is_said(options, tmp_path):
     os.kill(int(listing.stdout.split()[0]), signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "torchrun was ended by SIGKILL; the same command continues." in said
+    assert "torchrun was killed by SIGKILL; the same command resumes." in said
 
 
 def test_the_exit_code_is_that_of_the_processes(options, textures, tmp_path):
@@ -85,7 +85,7 @@ def test_the_exit_code_is_that_of_the_processes(options, textures, tmp_path):
 
 @pytest.mark.parametrize(
     ("extra", "words"),
-    [(["--device", "cuda"], "takes a GPU for each process"), (["--device", "cuda:0"], "say --device cuda|: --device cuda, not")],
+    [(["--device", "cuda"], "needs a GPU per process"), (["--device", "cuda:0"], "use --device cuda, not")],
 )  # fmt: skip
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_more_processes_than_gpus_are_refused(options, tmp_path, extra, words):
@@ -115,7 +115,7 @@ def test_torchrun_begins_anew_from_the_last_checkpoint_when_a_process_dies(optio
     os.kill(int(listing.stdout.split()[-1]), signal.SIGKILL)
     _, said = disturbed.communicate()
     assert disturbed.returncode == 0, said
-    assert "going on after epoch" in said
+    assert "resuming after epoch" in said
     first, second = (load_file(next(output.rglob("model.safetensors"))) for output in (whole, killed))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert json_records(killed)[-1]["training"]["resumed"] == 1

@@ -167,7 +167,7 @@ def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number, 
     deadline = time.monotonic() + 120
     while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert stopped(process, number).endswith("the same command continues.\n")
+    assert stopped(process, number).endswith("the same command resumes.\n")
     done = len(json_records(output))
     assert 1 <= done < 3
     result = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--models", "cbam50")

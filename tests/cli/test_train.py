@@ -146,11 +146,11 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     command = [sys.executable, "-m", "sdabench", *map(str, [*what, *options])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(output.rglob("metrics.jsonl")))
-    assert stopped(process, number).endswith("the same command continues.\n")
+    assert stopped(process, number).endswith("the same command resumes.\n")
     assert len(list(output.rglob("checkpoints/step-*.pt"))) == 1
     result = sdabench(*what, *options)
     assert result.returncode == 0, result.stderr
-    assert "going on after epoch" in result.stderr
+    assert "resuming after epoch" in result.stderr
     assert json_records(output)[-1]["training"]["resumed"] == 1
     assert json_records(output)[-1]["training"]["steps"] == 60
 

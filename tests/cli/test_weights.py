@@ -64,7 +64,7 @@ def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_p
     output = tmp_path / "ours.safetensors"
     result = sdabench("weights", "import", authors_file, "--model", "sda_resnet86", "-o", output)
     assert result.returncode == 0, result.stderr
-    assert "all of them those of sda_resnet86" in result.stdout
+    assert "all match sda_resnet86" in result.stdout
     assert f"sha256 {sha256_of_file(output)}" in result.stdout
     network = load_weights(create_model("sda_resnet86"), output).eval()
     expected = np.load(FACTS / "parity" / "sda_resnet86.npz")["logits"]
@@ -123,7 +123,7 @@ def test_weights_go_out_as_others_want_them(resnet, tmp_path):
     again = sdabench(
         "weights", "import", tmp_path / "b.safetensors", "--model", "resnet50", "-o", tmp_path / "c.pth"
     )
-    assert "all of them those of resnet50 without its classifier" in again.stdout
+    assert "all match resnet50 without its classifier" in again.stdout
     detector = create_model("faster_rcnn_resnet50")
     load_weights(detector.backbone.body, tmp_path / "b.safetensors")
     assert torch.equal(detector.backbone.body.conv1.weight, state["conv1.weight"])
@@ -154,8 +154,8 @@ def test_what_is_there_is_not_spoiled(resnet, tmp_path):
     digest = sha256_of_file(resnet)
     os.mkfifo(tmp_path / "pipe.pth")
     for output, words in (
-        (resnet, "is the very file that is read"),
-        (tmp_path / "w.pth.tar", "name the output .safetensors"),
+        (resnet, "is also the input file"),
+        (tmp_path / "w.pth.tar", "the suffix must be .safetensors"),
         (tmp_path / "pipe.pth", "is a device or a pipe"),
     ):
         result = sdabench("weights", "import", resnet, "--model", "resnet50", "-o", output)

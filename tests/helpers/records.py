@@ -8,7 +8,8 @@ import numpy as np
 
 from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.records.class_predictions import ClassPredictions
-from sdabench.records.record import Protocol, Record, Weights
+from sdabench.records.record import Record
+from sdabench.records.spec import Protocol, Weights
 from sdabench.records.stored import StoredRecord
 
 DATASET = DatasetInfo(

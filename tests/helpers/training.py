@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from sdabench.data.source import DataSource
 from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe
-from sdabench.training.jobs import Machine, TrainingJob
+from sdabench.training.job import AnyJob, Machine, training_job
 from sdabench.weights.local import LocalWeights
 
 RECIPE: dict[str, Any] = {
@@ -55,11 +55,11 @@ def job_on(
     seed: int = 0,
     model: str = "resnet50",
     **changes: Any,
-) -> TrainingJob:
+) -> AnyJob:
     """Make the job of training a classifier on generated images."""
     recipe = ClassificationRecipe.model_validate(RECIPE | changes)
     source, machine = DataSource("synthetic", folder), Machine(workers=workers)
-    return TrainingJob.of(model, source, recipe, machine=machine, seed=seed, skip_broken=skip_broken)
+    return training_job(model, source, recipe, machine=machine, seed=seed, skip_broken=skip_broken)
 
 
 def detector_on(
@@ -69,12 +69,12 @@ def detector_on(
     workers: int = 0,
     seed: int = 0,
     **changes: Any,
-) -> TrainingJob:
+) -> AnyJob:
     """Make the job of training a detector on generated images."""
     recipe = DetectionRecipe.model_validate(DETECTION_RECIPE | changes)
     source, machine = DataSource("synthetic", folder), Machine(workers=workers)
     weights = None if backbone is None else LocalWeights.of_file(backbone)
-    return TrainingJob.of(model, source, recipe, machine=machine, seed=seed, backbone=weights)
+    return training_job(model, source, recipe, machine=machine, seed=seed, backbone=weights)
 
 
 class StopsAfter:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from sdabench.data.description import Preprocessing
 from sdabench.errors import SdabenchError
-from sdabench.records.record import Failure, Protocol, Record, Weights, append_line, read_lines
+from sdabench.records.json_lines import append_line, read_lines
+from sdabench.records.record import Failure, Record
+from sdabench.records.spec import Protocol, Weights
 from sdabench.registry.recipes import load_recipe
 from tests.helpers.records import DATASET, record
 
@@ -104,8 +106,8 @@ def test_a_training_of_ours_is_compared_if_it_is_the_papers():
 
 
 def test_a_record_answers_the_same_question_only():
-    question = record().question
-    assert record(metrics={}, batch_size=1).question == question
+    digest = record().spec_digest
+    assert record(metrics={}, batch_size=1).spec_digest == digest
     for change in (
         {"model": "senet50"},
         {"seed": 1},
@@ -116,19 +118,19 @@ def test_a_record_answers_the_same_question_only():
         {"recipe": {"epochs": 1, "title": "a"}},
         {"train_dataset": TRAINING_SET},
     ):
-        assert record(**change).question != question, change
-    assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).question == question
-    told = [record(recipe={"epochs": 1, "title": title, "source": ""}).question for title in "ab"]
+        assert record(**change).spec_digest != digest, change
+    assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).spec_digest == digest
+    told = [record(recipe={"epochs": 1, "title": title, "source": ""}).spec_digest for title in "ab"]
     assert told[0] == told[1]
-    trained = [record(weights=Weights(source="training", sha256=digest)).question for digest in "ab"]
-    assert trained[0] == trained[1] != question
+    trained = [record(weights=Weights(source="training", sha256=sha256)).spec_digest for sha256 in "ab"]
+    assert trained[0] == trained[1] != digest
 
 
 def test_several_processes_write_into_one_file_after_a_line_that_was_cut_short(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"model": "cut')
     code = (
-        "import sys; from pathlib import Path; from sdabench.records.record import append_line, append_lines\n"
+        "import sys; from pathlib import Path; from sdabench.records.json_lines import append_line, append_lines\n"
         "for _ in range(200): append_lines(Path(sys.argv[1])); "
         "append_line(Path(sys.argv[1]), {'number': 7, 'padding': 'x' * 9000})"
     )

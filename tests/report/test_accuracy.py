@@ -1,8 +1,8 @@
 """What a run measured, in words: standard errors beside accuracies."""
 
 import pytest
-
 from sdabench.claims.comparison import compare
+
 from sdabench.data.description import Resizing
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet, describe_metrics

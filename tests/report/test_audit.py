@@ -3,6 +3,7 @@
 from typing import get_args
 
 from sdabench.claims.comparison import audit
+
 from sdabench.registry import load_registry
 from sdabench.registry.schema import Counter, Kind
 from sdabench.report.audit import MEANINGS, print_audit

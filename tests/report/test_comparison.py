@@ -1,12 +1,12 @@
 """What stands out in a README table: the best and the second best of each group."""
 
 import pytest
-
 from sdabench.claims.comparison import compare
-from sdabench.records.counts import stored_counts
-from sdabench.registry import load_registry
 from sdabench.report.comparison import comparison_sheet, ranked
 from sdabench.report.table import Cell
+
+from sdabench.records.counts import stored_counts
+from sdabench.registry import load_registry
 from tests.helpers.records import record
 
 

@@ -5,13 +5,13 @@ import shutil
 import subprocess
 
 import pytest
-
 from sdabench.claims.comparison import compare
+from sdabench.report.comparison import comparison_sheet
+from sdabench.report.table import Cell, Heading, Sheet
+
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
-from sdabench.report.comparison import comparison_sheet
 from sdabench.report.latex import PACKAGES, latex, to_latex, to_latex_document
-from sdabench.report.table import Cell, Heading, Sheet
 from tests.helpers.records import record
 
 TABLES = tuple(load_registry().tables)

@@ -6,14 +6,14 @@ import re
 
 import pytest
 from rich.console import Console
-
 from sdabench.claims.comparison import compare
+from sdabench.report.comparison import comparison_csv, comparison_sheet
+from sdabench.report.table import Cell, Heading, Sheet
+
 from sdabench.data.description import Resizing
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
-from sdabench.report.comparison import comparison_csv, comparison_sheet
 from sdabench.report.render import _rich_table, fitting, plain, print_terminal, to_html, to_markdown
-from sdabench.report.table import Cell, Heading, Sheet
 from tests.helpers.records import record
 
 

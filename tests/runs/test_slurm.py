@@ -115,7 +115,7 @@ def test_without_its_coordinator_a_job_goes_on_and_after_a_preemption_too(textur
     status, said = first.ended()
     [job_id] = job_ids(output)
     assert status == ExitCode.STOPPED
-    assert f"Slurm goes on with {job_id}, which 'scancel {job_id}' stops, and the same command" in said
+    assert f"Slurm job {job_id} still runs (stop with 'scancel {job_id}'), and the same command" in said
 
     second = Background(command, tmp_path / "second")
     [task] = children(job_id)
@@ -125,7 +125,7 @@ def test_without_its_coordinator_a_job_goes_on_and_after_a_preemption_too(textur
     assert f"resnet50 is still Slurm job {job_id}" in said
     assert job_ids(output) == [job_id]
     assert log_of(output, "resnet50").count(f"Job {job_id} on") == 2
-    assert "resnet50: going on after epoch" in log_of(output, "resnet50")
+    assert "resnet50: resuming after epoch" in log_of(output, "resnet50")
     assert [record["failure"] for record in records(output)] == [None]
 
 
@@ -144,11 +144,11 @@ def test_a_job_that_is_killed_fails_and_one_that_is_cancelled_is_no_failure(imag
     status, said = suite.ended()
     assert status == ExitCode.STOPPED, said
     assert "senet50 was stopped: Slurm ended it: CANCELLED" in said
-    assert said.endswith("the same command continues.\n")
+    assert said.endswith("the same command resumes.\n")
     [record] = records(output)
     assert record["model"] == "resnet50"
     assert "was ended by SIGKILL" in record["failure"]["message"]
-    assert f"what it said is in {output / 'logs'}" in record["failure"]["message"]
+    assert f"its output is in {output / 'logs'}" in record["failure"]["message"]
 
 
 class OneState:

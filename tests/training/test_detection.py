@@ -94,9 +94,9 @@ def test_without_weights_of_a_backbone_nothing_is_frozen_and_with_them_it_is(
 
     [record] = evaluate_training(job, folder, tmp_path)
     assert record.backbone.sha256 == sha256_of_file(backbone)
-    assert (record.training.frozen, record.question) == (True, job.questions[0].question)
-    other = job_on(shapes, FASTER, epochs=1).questions[0].question
-    assert other != record.question
+    assert (record.training.frozen, record.spec_digest) == (True, job.spec.spec_digest)
+    other = job_on(shapes, FASTER, epochs=1).spec.spec_digest
+    assert other != record.spec_digest
     thawed = Trainer(job_on(shapes, FASTER, backbone, freeze=False))
     assert not thawed.network.frozen
     assert torch.equal(thawed.network.backbone.body.conv1.weight, before["conv1.weight"])
@@ -126,7 +126,7 @@ def test_a_mask_rcnn_is_measured_twice_in_original_ids_and_pixels(shapes, tmp_pa
     folder = train(job, tmp_path)
     records = evaluate_training(job, folder, tmp_path)
     assert [record.task for record in records] == ["detection", "segmentation"]
-    assert [record.question for record in records] == [record.question for record in job.questions]
+    assert [record.key for record in records] == job.spec.keys
     _, images, categories = original(shapes)
     results = read_results(tmp_path / records[0].predictions)
     assert {entry["category_id"] for entry in results} <= categories == {1, 4, 7}

@@ -16,7 +16,7 @@ from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.evaluation import evaluate_training
-from sdabench.training.jobs import Machine, TrainingJob
+from sdabench.training.job import Machine, training_job
 from sdabench.training.loop import train
 from sdabench.training.run_folder import find_run, read_run
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
@@ -122,7 +122,7 @@ def test_the_order_is_the_seeds_and_goes_on_at_any_step():
 
 def test_augmentation_follows_from_seed_epoch_and_image(textures):
     job = job_on(textures)
-    images = TrainingImages(job.train, job.recipe.augmentation, seed=1)
+    images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
     state = torch.get_rng_state()
     first = images[0, 3].image
     assert torch.equal(first, images[0, 3].image)
@@ -130,7 +130,7 @@ def test_augmentation_follows_from_seed_epoch_and_image(textures):
     for other in (
         images[1, 3],
         images[0, 4],
-        TrainingImages(job.train, job.recipe.augmentation, seed=2)[0, 3],
+        TrainingImages(job.train, job.spec.recipe.augmentation, seed=2)[0, 3],
     ):
         assert not torch.equal(first, other.image)
 
@@ -138,7 +138,7 @@ def test_augmentation_follows_from_seed_epoch_and_image(textures):
 def test_augmentation_is_torchvisions(textures):
     """The same random numbers give the same picture as the transforms that everybody uses, to one level."""
     job = job_on(textures)
-    images = TrainingImages(job.train, job.recipe.augmentation, seed=1)
+    images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
     usual = transforms.Compose(
         [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
@@ -168,7 +168,7 @@ def test_a_training_leaves_weights_a_log_and_a_record(textures, tmp_path):
     assert (record.training.steps, record.training.epochs, record.training.seeds) == (4, 2, [0])
     assert record.training.last_loss == pytest.approx(lines[-1]["loss"])
     assert record.training.fits is True
-    assert record.question == job.questions[0].question
+    assert record.spec_digest == job.spec.spec_digest
     assert record.weights.source == "training"
     assert not record.comparable
     assert list(folder.glob("*.pt")) == []
@@ -355,7 +355,7 @@ def test_real_images_are_trained_on(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).symlink_to(SAMPLE / "val")
     recipe = ClassificationRecipe.model_validate(RECIPE | {"epochs": 1, "batch_size": 50})
-    job = TrainingJob.of("resnet50", DataSource("imagenet", tmp_path), recipe, machine=Machine(workers=2))
+    job = training_job("resnet50", DataSource("imagenet", tmp_path), recipe, machine=Machine(workers=2))
     [record] = evaluate_training(job, train(job, tmp_path), tmp_path)
     assert record.training.steps == 4
     assert record.training.first_loss == pytest.approx(math.log(1000), abs=0.7)
@@ -366,7 +366,7 @@ def test_tensorboard_gets_what_the_log_gets(textures, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = train(job_on(textures, epochs=1), tmp_path, tensorboard=True)
+    folder = train(job_on(textures, epochs=1).on(Machine(tensorboard=True)), tmp_path)
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     [loss] = events.Scalars("loss")

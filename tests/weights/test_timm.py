@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 from sdabench import create_model, load_weights
 from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.registry import load_registry
-from sdabench.weights.fetch.cache import Fetching
+from sdabench.weights.fetch.cache import FetchDisplay
 from sdabench.weights.fetch.from_timm import to_timm
 from sdabench.weights.source import expected, parse, resolve
 
@@ -139,7 +139,7 @@ def test_a_damaged_one_is_fetched_again(timm):
     lines = []
     local = resolve(parse("timm:resnet50.tv_in1k"))
     local.path.write_bytes(b"damaged")
-    again = resolve(parse("timm:resnet50.tv_in1k"), Fetching(say=lines.append))
+    again = resolve(parse("timm:resnet50.tv_in1k"), FetchDisplay(say=lines.append))
     assert again.sha256 == sha256(again.path.read_bytes()).hexdigest() != local.sha256
     assert [again.path] == [path for path in local.path.parent.iterdir() if path.suffix == ".safetensors"]
     assert "is damaged" in lines[0]

@@ -17,9 +17,8 @@ from sdabench.models.build import create_model
 from sdabench.records.environment import environment
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
-from sdabench.training.memory import MemoryRise, is_out_of_memory
+from sdabench.training.memory import MemoryRise, is_out_of_memory, synchronize
 from sdabench.training.precision import autocast, strict_fp32
-from sdabench.training.synchronize import synchronize
 
 Mode = Literal["inference", "training"]
 MODES: tuple[Mode, ...] = ("inference", "training")

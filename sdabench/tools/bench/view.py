@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.tools.bench.timing import Speed
 
 

@@ -11,9 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from sdabench.records.record import stored_records
-from sdabench.resources import cpu_limit, memory
+from sdabench.resources import cores, cpu_limit, memory
 from sdabench.tools.doctor.probe import Probe, gigabytes, in_one_line
-from sdabench.training.jobs import cores
 from sdabench.training.precision import strict_fp32
 
 # Largest difference divided by the largest result. TF32 and bf16 are between the two.

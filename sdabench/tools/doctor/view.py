@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdabench.report.render import STYLES, Terminal
-from sdabench.report.table import Tone
+from sdabench.report.sheet import Tone
 from sdabench.tools.doctor.likely_causes import two_standard_errors_pct
 from sdabench.tools.doctor.probe import Diagnosis, LikelyCause, Probe, State
 

@@ -15,8 +15,10 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import SplitName
 from sdabench.errors import SdabenchError, UsageError
+from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
-from sdabench.training.jobs import EvaluationJob, Machine, cores, preprocessing_at
+from sdabench.resources import cores
+from sdabench.training.job import ClassificationJob, Machine, evaluation_job
 from sdabench.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -102,12 +104,16 @@ def command(
     report = verify_dataset(splits, files, official=complete, fingerprint=fingerprint)
     if model is not None and network is not None:
         name: SplitName = "val" if "val" in splits else "train"
-        job = EvaluationJob(
-            model=model,
-            source=source,
-            split=_decodable(splits[name], files[name]),
-            machine=Machine(choose_device(device), _workers(workers, probe_images * splits[name].classes)),
-            preprocessing=preprocessing_at(resolution, "classification"),
+        machine = Machine(
+            device=choose_device(device),
+            workers=_workers(workers, probe_images * splits[name].classes),
+        )
+        job = evaluation_job(
+            model,
+            source,
+            _decodable(splits[name], files[name]),
+            machine=machine,
+            protocol=protocol_at(resolution, "classification"),
         )
         try:
             report = replace(report, label_order=_label_order(network, job, probe_images))
@@ -140,7 +146,7 @@ def _network(
 
     classes = next(iter(splits.values())).num_classes
     weights = fetched(source, model).check()
-    tell_difference(weights, preprocessing_at(resolution, "classification"))
+    tell_difference(weights, protocol_at(resolution, "classification").preprocessing)
     return load_weights(create_model(model, num_classes=classes), weights.path)
 
 
@@ -165,10 +171,9 @@ def _decodable(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
     return replace(split, items=tuple(items))
 
 
-def _label_order(network: "nn.Module", job: EvaluationJob, images: int) -> "LabelOrder":
+def _label_order(network: "nn.Module", job: ClassificationJob, images: int) -> "LabelOrder":
     from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
 
-    assert isinstance(job.split, ImageSplit)
     total = len(first_of_each_class(job.split, images).items)
     with progress(f"predictions of {job.model}", total, "images") as advance:
         return infer_label_order(network, job, images, advance)

@@ -15,7 +15,7 @@ from sdabench.data.coco import CocoImage
 from sdabench.data.decoding import decode_bytes
 from sdabench.data.split import Split
 from sdabench.errors import DataError
-from sdabench.training.tasks import load
+from sdabench.training.tasks import load_batches
 
 JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
 PNG_END = b"IEND\xaeB`\x82"
@@ -55,7 +55,9 @@ def inspect_files(
         warnings.filterwarnings(
             "ignore", "This DataLoader will create"
         )  # more workers than cores, on request
-        with closing(load(_Files(split), _collate, workers, pin=False, batch_size=BATCH_SIZE)) as batches:
+        with closing(
+            load_batches(_Files(split), _collate, workers, pin=False, batch_size=BATCH_SIZE)
+        ) as batches:
             for batch in batches:
                 assert not isinstance(batch, DataError)  # a broken file is a finding
                 findings += batch

@@ -31,7 +31,7 @@ from scipy.stats import binom
 from torch import nn
 
 from sdabench.data.folders import ImageSplit
-from sdabench.training.jobs import EvaluationJob
+from sdabench.training.job import ClassificationJob
 from sdabench.training.prediction import predict
 from sdabench.training.tasks.classification import Classified
 
@@ -108,7 +108,7 @@ class LabelOrder:
 
 def infer_label_order(
     network: nn.Module,
-    job: EvaluationJob,
+    job: ClassificationJob,
     images_per_class: int = 5,
     advance: Callable[[int], None] = lambda images: None,
 ) -> LabelOrder:
@@ -121,7 +121,6 @@ def infer_label_order(
         DataError: an image cannot be decoded.
         SdabenchError: the network's outputs are not finite.
     """
-    assert isinstance(job.split, ImageSplit)
     split = first_of_each_class(job.split, images_per_class)
     predictions = predict(network, replace(job, split=split), torch.device(job.machine.device), advance)
     assert isinstance(predictions, Classified)

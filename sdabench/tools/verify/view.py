@@ -6,7 +6,7 @@ from rich.text import Text
 
 from sdabench.data.official import Issue, Level, plural
 from sdabench.report.render import STYLES, Terminal, print_terminal
-from sdabench.report.table import Cell, Heading, Sheet, Tone
+from sdabench.report.sheet import Cell, Heading, Sheet, Tone
 from sdabench.tools.verify.dataset_report import DatasetReport
 from sdabench.tools.verify.label_order import LabelOrder, Order
 from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, SplitReport

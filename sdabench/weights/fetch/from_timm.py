@@ -17,7 +17,14 @@ from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.files import writing
 from sdabench.offline import is_offline
 from sdabench.registry import load_registry, unknown
-from sdabench.weights.fetch.cache import ELSEWHERE, Fetching, alone, say_damaged, weights_dir, whole
+from sdabench.weights.fetch.cache import (
+    OTHER_CACHE,
+    FetchDisplay,
+    download_lock,
+    report_damage,
+    verified_digest,
+    weights_dir,
+)
 from sdabench.weights.keys import rename_keys
 from sdabench.weights.local import LocalWeights, Published
 
@@ -37,21 +44,21 @@ def expected_file(name: str) -> LocalWeights:
     return LocalWeights(path, f"timm:{full}", published=_published(full, config))
 
 
-def fetched_file(name: str, fetching: Fetching) -> LocalWeights:
+def fetched_file(name: str, display: FetchDisplay) -> LocalWeights:
     """See :func:`sdabench.weights.source.resolve`."""
     if (found := _in_cache(name)) is not None:
         return found
     local = expected_file(name)
     lock = weights_dir() / f"timm-{local.source.removeprefix('timm:')}"
-    with alone(lock, fetching):
+    with download_lock(lock, display):
         if (found := _in_cache(name)) is not None:
             return found
-        say_damaged(local.path, fetching)
+        report_damage(local.path, display)
         local.path.unlink(missing_ok=True)  # a damaged one
         data = save({key: tensor.contiguous() for key, tensor in _state_dict(local.source).items()})
         digest = hashlib.sha256(data).hexdigest()
         path = lock.with_name(f"{lock.name}-{digest[:DIGITS]}.safetensors")
-        with writing(path, ELSEWHERE) as file:
+        with writing(path, OTHER_CACHE) as file:
             file.write(data)
     return replace(local, path=path, sha256=digest)
 
@@ -95,7 +102,7 @@ def to_timm(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _in_cache(name: str) -> LocalWeights | None:
     local = expected_file(name)
-    found = whole(local.path, local.path.stem.rpartition("-")[2])
+    found = verified_digest(local.path, local.path.stem.rpartition("-")[2])
     return None if found is None else replace(local, sha256=found)
 
 

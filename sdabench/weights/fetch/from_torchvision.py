@@ -10,8 +10,8 @@ import torchvision
 from sdabench.data.description import Preprocessing
 from sdabench.errors import UsageError
 from sdabench.registry import unknown
-from sdabench.weights.fetch.cache import Fetching, kept, weights_dir
-from sdabench.weights.fetch.download import Remote, download
+from sdabench.weights.fetch.cache import FetchDisplay, ensure_cached, weights_dir
+from sdabench.weights.fetch.download import RemoteFile, download
 from sdabench.weights.local import LocalWeights, Published
 
 
@@ -26,12 +26,12 @@ def expected_file(name: str) -> LocalWeights:
     return LocalWeights(path, f"torchvision:{weights}", published=_published(weights))
 
 
-def fetched_file(name: str, fetching: Fetching) -> LocalWeights:
+def fetched_file(name: str, display: FetchDisplay) -> LocalWeights:
     """See :func:`sdabench.weights.source.resolve`; the file's name carries how its digest begins."""
     local, url = expected_file(name), str(_weights(name).url)
     [digest] = re.findall(r"-([0-9a-f]{8,64})\.", local.path.name)
-    remote = Remote(url, url, digest)
-    found = kept(local.path, digest, lambda: download(remote, local.path, fetching), url, fetching)
+    remote = RemoteFile(url, url, digest)
+    found = ensure_cached(local.path, digest, lambda: download(remote, local.path, display), url, display)
     return replace(local, sha256=found)
 
 
