@@ -44,7 +44,7 @@ from sdabench.tools.bench.timing import (
     interleave,
     load_libraries,
 )
-from sdabench.training.memory import MemoryRise
+from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
 WARMUP = 3
