@@ -276,7 +276,10 @@ def test_what_slurm_would_not_take_is_refused(kind, text, words):
     [
         (["--partition", "gpu"], "--partition is for --launcher slurm"),
         (["--slurm-option", "qos=high"], "--slurm-option is for --launcher slurm"),
-        (["--launcher", "slurm", "--gpus", "0", "--device", "cuda"], "--device cuda and --gpus 0 contradict each other"),
+        (
+            ["--launcher", "slurm", "--gpus", "0", "--device", "cuda"],
+            "--device cuda and --gpus 0 contradict each other",
+        ),
         (["--launcher", "slurm", "--device", "cuda:1"], "the device is cpu or cuda"),
     ],
 )
