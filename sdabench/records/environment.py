@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 import sdabench
+from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.processes import NETWORKS_AT_ONCE
-from sdabench.versions import installed_version
 
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
