@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from functools import partial
 from inspect import cleandoc
@@ -166,5 +167,6 @@ def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 def _styled(text: str, **style: Any) -> str:
-    """Style a text unless NO_COLOR is set; click removes the style if stdout is no terminal."""
-    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
+    """Style a text for a terminal, unless NO_COLOR is set."""
+    plain = os.environ.get("NO_COLOR") or sys.stdout is None or not sys.stdout.isatty()
+    return text if plain else click.style(text, **style)

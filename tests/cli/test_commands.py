@@ -187,11 +187,11 @@ def test_the_former_name_of_a_mark_is_accepted():
 def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
     page = " ".join(sdabench("show", "cbam86").stdout.split())
     for words in (
-        "like for like of: sda_cbam86",
+        "control of: sda_cbam86",
         "params 46,320,864, trainable 46,320,864, per_call 50,752,736, macs 6,720,691,562",
         "50.75 46.321 −4.43 match (per_call)",
         "6,720,691,562 rounds to 6.72. Why 6.71 is printed is not known.",
-        "which fits them, in 14 epochs of 64 generated images",
+        "in 14 epochs on 64 generated images of 10 classes; the network fits them",
         "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018",
         "luuuyi/CBAM.PyTorch model/resnet_cbam.py",
     ):

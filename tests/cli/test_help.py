@@ -1,5 +1,6 @@
 """Help pages, for every command and group: short, described, and with no form that the program refuses."""
 
+import io
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ import click
 import pytest
 
 from sdabench.cli import COMMANDS, cli
-from tests.support import sdabench
+from tests.helpers.program import sdabench
 
 WIDTH = 80
 LONGEST = 64  # lines of a page without --help-all
@@ -150,9 +151,16 @@ def test_advanced_options_are_described_with_help_all():
     assert "More options" not in full
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize("path", ["sdabench", "sdabench run", "sdabench weights"])
 def test_a_terminal_gets_styles_unless_no_color_is_set(monkeypatch, path):
     monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b" not in PAGES[path].get_help()  # a file, or the documentation
+    monkeypatch.setattr("sys.stdout", Terminal())
     assert "\x1b[1mExamples\x1b[0m:\n" in PAGES[path].get_help()
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in PAGES[path].get_help()

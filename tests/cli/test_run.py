@@ -33,7 +33,7 @@ def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path)
     assert first.returncode == 0, first.stderr
     assert "[1/1] resnet50" in first.stderr
     assert "75.20" in first.stdout
-    assert "Random weights are no trained weights" in first.stdout
+    assert "Results of random weights are not compared" in first.stdout
     [predictions] = (output / "predictions").iterdir()
     assert len(ClassPredictions.read(predictions).paths) == 6
 
