@@ -138,7 +138,7 @@ def test_the_number_of_workers_changes_nothing(textures, tmp_path, workers):
 
 
 def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkeypatch):
-    job = job_on(textures, **LONG)
+    job = job_on(textures, **LONG).on(Machine(batch_size=1))  # many batches
     whole = train(job, tmp_path / "whole")
     calls = []
 
@@ -149,10 +149,6 @@ def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkey
         return predict(*arguments, **options)
 
     monkeypatch.setattr("sdabench.training.trainer.predict", stops_in_the_third)
-    job_of_many_batches = job_on(textures, **LONG)
-    monkeypatch.setattr(
-        type(job_of_many_batches), "evaluation", one_image_at_a_time(type(job_of_many_batches).evaluation)
-    )
     with pytest.raises(Stopped):
         train(job, tmp_path / "parts")
     log = the_folder(tmp_path / "parts") / "metrics.jsonl"
@@ -160,10 +156,6 @@ def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkey
     append_line(log, log_of(whole)[2])  # as one leaves it that is then killed before its next checkpoint
     assert_as_undisturbed(train(job, tmp_path / "parts"), whole)
     assert len(calls) == 3 + 4
-
-
-def one_image_at_a_time(evaluation):
-    return lambda job, weights: replace(evaluation(job, weights), batch_size=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
