@@ -1,42 +1,42 @@
-"""The errors that a user can cause: one clear line each, and the exit code that goes with it."""
+"""Errors that a user can cause, each with one line of text and an exit code."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process tells the shell."""
+    """Exit codes of the program."""
 
     OK = 0
     ERROR = 1
     USAGE = 2
-    REGRESSION = 3  # outside tolerance: a claim differs
+    REGRESSION = 3  # outside tolerance
     INTEGRITY = 4  # data or weights are not what they claim
     NOTHING_MEASURED = 5
-    STOPPED = 75  # by a signal; the same command continues
+    STOPPED = 75  # by a signal; the same command resumes
 
 
 class SdabenchError(Exception):
-    """An error that a user can cause; its message is one line that names the next step."""
+    """An error that a user can cause; its message is one line and names the next step."""
 
     exit_code = ExitCode.ERROR
 
 
 class UsageError(SdabenchError):
-    """A name or an option that cannot be right."""
+    """An unknown name or an invalid option."""
 
     exit_code = ExitCode.USAGE
 
 
 class RegistryError(SdabenchError):
-    """A file of the registry that cannot be read; the message names file, row and field."""
+    """An invalid file of the registry; the message names file, row and field."""
 
 
 class OutputError(SdabenchError):
-    """A file that cannot be written; the next network would meet the same."""
+    """A file cannot be written, which would fail for every other model too."""
 
 
 class ReportedByRankZeroError(SdabenchError):
-    """An error of a job of several processes, whose first one tells it."""
+    """An error of a distributed job, which rank 0 reports for all ranks."""
 
 
 class DataError(SdabenchError):
@@ -46,12 +46,12 @@ class DataError(SdabenchError):
 
 
 class WeightsError(SdabenchError):
-    """A checkpoint that is damaged, unsafe or made for another network."""
+    """A checkpoint that is damaged, unsafe or made for another model."""
 
     exit_code = ExitCode.INTEGRITY
 
 
 class NothingMeasuredError(SdabenchError):
-    """There was nothing to measure, which is never a pass."""
+    """Nothing was measured, which never counts as a pass."""
 
     exit_code = ExitCode.NOTHING_MEASURED

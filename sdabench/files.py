@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, synced, then renamed."""
+"""Write files atomically, read compressed files, and lock folders."""
 
 import errno
 import fcntl
@@ -14,43 +14,50 @@ from filelock import FileLock, Timeout
 
 from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
 
-GZIP = b"\x1f\x8b"  # how such a file begins
-PATIENCE = 8.0  # seconds; the loader processes of a killed training hold its lock for five more
+GZIP_MAGIC = b"\x1f\x8b"
+PATIENCE = 8.0  # seconds; the data loader workers of a killed training hold its lock for five more
 
 
 @contextmanager
-def writing(path: Path, elsewhere: str = "name another --output") -> Iterator[BinaryIO]:
-    """A file to write to, which becomes ``path`` at the end. Who writes the same file waits for its turn.
+def writing(
+    path: Path, elsewhere: str = "name another --output", *, durable: bool = True
+) -> Iterator[BinaryIO]:
+    """Write a file atomically: a temporary file beside it replaces ``path`` at the end.
+
+    Other writers of the same file wait.
 
     Args:
-        elsewhere: what to do where it cannot be written, in words.
+        elsewhere: next step in the error message if the file cannot be written.
+        durable: sync to disk, so that the file survives a crash of the machine.
 
     Raises:
-        OutputError: it cannot be written; what was at ``path`` is untouched.
+        OutputError: the file cannot be written; ``path`` is unchanged.
     """
-    beside = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # whoever may would replace /dev/null
+        if path.exists() and not (path.is_file() or path.is_dir()):  # root could replace /dev/null
             raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; {elsewhere}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _opened_alone(beside) as file:
+        with _open_exclusive(temporary) as file:
             try:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
-                beside.replace(path)
+                if durable:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
             except BaseException:
                 with suppress(OSError):
-                    beside.unlink(missing_ok=True)
+                    temporary.unlink(missing_ok=True)
                 raise
-        _sync_names(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else elsewhere
         raise OutputError(f"cannot write {path}: {error.strerror}; {hint}") from None
 
 
-def _opened_alone(path: Path) -> BinaryIO:
-    """An empty file of that name, which no other process writes to before this one has closed it."""
+def _open_exclusive(path: Path) -> BinaryIO:
+    """Open an empty file that no other process writes to until it is closed."""
     while True:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
         try:
@@ -64,41 +71,44 @@ def _opened_alone(path: Path) -> BinaryIO:
         except BaseException:
             file.close()
             raise
-        file.close()  # another has renamed it, or taken it away, while this one waited
+        file.close()  # another process renamed or removed it while this one waited
 
 
 @contextmanager
 def compressed(path: Path) -> Iterator[BinaryIO]:
-    """The same for a gzip file: equal contents are equal bytes.
+    """Write a gzip file atomically; equal contents give equal bytes.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with writing(path) as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
         yield cast(BinaryIO, packed)
 
 
 def read_unpacked(path: Path, what: str) -> bytes:
-    """The bytes of a file, without gzip's compression if it has any.
+    """Read a file, decompressed if it is a gzip file.
+
+    Args:
+        what: description of the file for error messages.
 
     Raises:
         UsageError: there is no such file.
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(GZIP) else data
+        return gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
     except FileNotFoundError:
         raise UsageError(f"no {what} file at {path}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _sync_names(folder: Path) -> None:
-    """A renamed file has its new name for good only when its folder is on the disk."""
+def _sync_folder(folder: Path) -> None:
+    """Sync a folder: a renamed file keeps its new name after a crash only if its folder is synced."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems have no such thing
+        with suppress(OSError):  # not supported by some network file systems
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -106,11 +116,14 @@ def _sync_names(folder: Path) -> None:
 
 @contextmanager
 def holding(folder: Path, what: str) -> Iterator[None]:
-    """The folder, for this process alone; it is made if it is not there.
+    """Lock a folder for this process; it is created if needed.
+
+    Args:
+        what: kind of work for the error message.
 
     Raises:
-        SdabenchError: another process holds it.
-        OutputError: it cannot be written.
+        SdabenchError: another process holds the lock.
+        OutputError: the folder cannot be written.
     """
     lock = FileLock(folder / ".lock", timeout=PATIENCE)
     try:

@@ -1,4 +1,4 @@
-"""Python's garbage collection, put off while many objects are made that all stay."""
+"""Suspend Python's garbage collection while many long-lived objects are created."""
 
 import gc
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """A context, or a decorator, in which Python looks for no cycles of garbage.
+    """Suspend the search for reference cycles; a context manager or a decorator.
 
-    Otherwise it goes through all objects again and again as they become more: with a file of 400,000
-    detections that took four fifths of the time of checking them.
+    The search visits all objects again and again as their number grows: it took four fifths of the time
+    of checking a file of 400,000 detections.
     """
     enabled = gc.isenabled()
     gc.disable()

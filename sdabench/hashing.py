@@ -1,7 +1,8 @@
-"""Digests of files and of listings."""
+"""SHA-256 digests of files and of listings."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,3 +16,12 @@ def sha256_of_lines(lines: Iterable[str]) -> str:
     for line in lines:
         digest.update(line.encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
+
+
+def digests_of_files(folder: Path, pattern: str) -> Iterator[str]:
+    """Yield path and digest of each file below a folder; unreadable files have no digest."""
+    for path in sorted(folder.rglob(pattern)):
+        digest = ""
+        with suppress(OSError):
+            digest = sha256_of_file(path)
+        yield f"{path.relative_to(folder)} {digest}"

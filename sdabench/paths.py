@@ -1,11 +1,9 @@
-"""Where the package finds its data, inside an installed wheel or at the top of a checkout; and its cache."""
+"""Locate the registry, the results and the cache, in a checkout or an installed wheel."""
 
 import os
 from pathlib import Path
 
-import platformdirs
-
-COUNTS, OUTPUTS = "counts.jsonl", "outputs.jsonl"  # in the results; what else lies there are records
+COUNTS, OUTPUTS = "counts.jsonl", "outputs.jsonl"  # files of results/ that hold no records
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -15,28 +13,31 @@ def _shipped(name: str) -> Path:
 
 
 def registry_dir() -> Path:
-    """The claims; ``SDABENCH_REGISTRY`` names another folder of the same layout."""
+    """Folder of the paper's claims; ``SDABENCH_REGISTRY`` overrides it."""
     override = os.environ.get("SDABENCH_REGISTRY")
     return Path(override) if override else _shipped("registry")
 
 
 def results_dir() -> Path:
-    """The measurements that are committed and shipped."""
+    """Folder of the committed measurements, which the wheel contains."""
     return _shipped("results")
 
 
 def cache_dir() -> Path:
-    """For generated datasets and fetched weights; ``SDABENCH_CACHE`` names another folder."""
-    override = os.environ.get("SDABENCH_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("sdabench"))
+    """Folder of generated datasets, fetched weights and cached results; ``SDABENCH_CACHE`` overrides it."""
+    if override := os.environ.get("SDABENCH_CACHE"):
+        return Path(override)
+    from platformdirs import user_cache_dir  # slow to import
+
+    return Path(user_cache_dir("sdabench"))
 
 
 def results_are_shipped() -> bool:
-    """Whether they lie in an installed package, where nothing is written."""
+    """Return whether the results are part of an installed package, which is never written to."""
     return (_PACKAGE / "share" / "results").is_dir()
 
 
 def checkout_dir() -> Path | None:
-    """The checkout that this package runs from, or None when it is installed."""
+    """Return the checkout that this package runs from, or None if it is installed."""
     top = _PACKAGE.parent
     return top if (top / ".git").exists() and (top / "registry").is_dir() else None

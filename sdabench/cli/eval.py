@@ -18,7 +18,7 @@ from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.scoring import IOU_TYPES
 from sdabench.training.job import DetectionJob, evaluation_job
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record

@@ -17,11 +17,11 @@ from sdabench.processes import STARTED_BY, is_main_process
 from sdabench.registry import unknown
 from sdabench.weights.fetch.cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
-from sdabench.weights.source import (
+from sdabench.weights.weights_source import (
     SUFFIXES,
     WeightsSource,
-    check_equal,
-    expected,
+    check_timm_network,
+    locate,
     parse,
     resolve,
 )
@@ -81,8 +81,8 @@ def fetched(source: WeightsSource, model: str) -> Fetched:
         folder = find_run(path, model)
         run = read_run(folder)
         return Fetched(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
-    check_equal(source, model)
-    local = expected(source)
+    check_timm_network(source, model)
+    local = locate(source)
     try:
         return Fetched(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)))
     except SdabenchError as error:
@@ -144,8 +144,8 @@ def weights_of_each(
 
 def _of_one(model: str, named: Mapping[str, WeightsSource], folder: Path | None, fetch: bool) -> LocalWeights:
     if model in named:
-        check_equal(named[model], model)
-        local = expected(named[model])
+        check_timm_network(named[model], model)
+        local = locate(named[model])
         here = Path(named[model].name).is_dir() or local.path.is_file()
         return fetched(named[model], model).check() if fetch or here else local
     assert folder is not None

@@ -21,7 +21,7 @@ from sdabench.cli.work import (
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource
 
 EPILOG = """\b
 Examples:

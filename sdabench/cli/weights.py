@@ -11,7 +11,7 @@ from sdabench.cli.options import ModelName, echo_json, json_option, progress
 from sdabench.cli.sources import WeightsOption, fetched, local_file
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.source import SUFFIXES, WeightsSource
+from sdabench.weights.weights_source import SUFFIXES, WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.weights.convert import Form
@@ -79,13 +79,13 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
     """
     from sdabench.records.counts import stored_counts
     from sdabench.report.checkpoint import print_inspection, print_problems
+    from sdabench.weights.checkpoint_summary import summarize
     from sdabench.weights.identify import candidates, fit
-    from sdabench.weights.inspection import inspect
 
     if model is not None:
         load_registry().model(model)  # an unknown name is an error before anything is read
     path = local_file(source) if model is None else fetched(source, model).check().path
-    found = inspect(path, wrapper)
+    found = summarize(path, wrapper)
     params = {name: count.params for name, count in stored_counts().items()}
     names = candidates(found.state, params) if model is None else [model]
     with progress("comparing networks", len(names), "networks") as advance:
@@ -135,7 +135,7 @@ def _convert(
 ) -> None:
     from sdabench import __version__
     from sdabench.hashing import sha256_of_file
-    from sdabench.weights.convert import FORM_SUFFIXES, converted, under_our_keys, write_weights
+    from sdabench.weights.convert import FORM_SUFFIXES, convert, to_sdabench_keys, write_weights
     from sdabench.weights.identify import num_classes_of
     from sdabench.weights.keys import unwrap_keys
     from sdabench.weights.read import read_checkpoint, state_dict_of
@@ -151,8 +151,8 @@ def _convert(
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is also the input file; name another --output")
     state = state_dict_of(read_checkpoint(path), str(source), wrapper)
-    tensors = under_our_keys(state, model, str(source))
-    written = converted(tensors, model, form)
+    tensors = to_sdabench_keys(state, model, str(source))
+    written = convert(tensors, model, form)
     digest = sha256_of_file(path)
     notes = {"model": model, "source": str(source), "source_sha256": digest, "sdabench": __version__}
     write_weights(output, written, notes)

@@ -1,4 +1,4 @@
-"""Counts: those that are stored under ``results/``, and those of today's networks."""
+"""Load the stored counts, and count models now."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,7 +10,7 @@ from sdabench.records.json_lines import read_lines
 
 
 def stored_counts() -> dict[str, Count]:
-    """The committed counts, by network. A test recomputes each of them."""
+    """Load the committed counts by model name. A test recomputes each of them."""
     return {item.model: item for item in read_lines(results_dir() / COUNTS, Count)}
 
 
@@ -22,33 +22,30 @@ def fresh_counts(
     *,
     cached: bool = False,
 ) -> dict[str, Count]:
-    """Counts networks, by name; ``advance`` is called after each. See :func:`sdabench.complexity.count`.
+    """Count models by name; see :func:`sdabench.complexity.count`.
 
     Args:
-        cached: take those from the cache that nothing has changed since, and keep the others there.
+        advance: called with the number of models just counted.
+        cached: use cached counts where nothing has changed since, and cache the others.
     """
     names = list(dict.fromkeys(models))
     cache = CountCache(input_size, fvcore) if cached else None
-    found = {name: cache.get(name) for name in names} if cache else {}
+    found = {name: cache.get(name) if cache else None for name in names}
     counts = {name: item for name, item in found.items() if item is not None}
     advance(len(counts))
     missing = [name for name in names if name not in counts]
-    made: list[Count] = []
-    try:
-        with _one_thread() if missing else nullcontext():
-            for name in missing:
-                made.append(count(name, input_size, fvcore=fvcore))
-                advance(1)
-    finally:
-        if cache is not None:
-            cache.keep(made)
-    counts |= {item.model: item for item in made}
+    with _one_thread() if missing else nullcontext():
+        for name in missing:
+            counts[name] = count(name, input_size, fvcore=fvcore)
+            if cache:
+                cache.put(counts[name])
+            advance(1)
     return {name: counts[name] for name in names}
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """What a count computes is small: threads would take longer to meet than to compute it."""
+    """Use one thread: the tensors of a count are small, and threads would only slow it down."""
     import torch
 
     before = torch.get_num_threads()

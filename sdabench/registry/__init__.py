@@ -1,12 +1,11 @@
-"""The registry: what the paper claims, and which networks its rows stand for.
+"""Load the registry: the tables of the paper, and the models that their rows name.
 
-This is the only code that knows the YAML files. Their schema is imported when they are read, since
-pydantic takes longer than all that :mod:`sdabench.registry.catalogue` has to do.
+pydantic is imported on first use, because ``list`` and most help texts do without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdabench.errors import RegistryError, UsageError
+from sdabench.garbage import without_garbage_collection
 from sdabench.paths import registry_dir
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SUITE_NAMES = (*SUITES, "all")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a README table; ``reported`` has a number or, for a dash, None for every column."""
+    """One row of a table; ``reported`` has a number for every column, or None for a dash."""
 
     group: str
     label: str
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One README table, its rows in README order."""
+    """One table of the paper, rows in the order of the paper."""
 
     name: str
     title: str
@@ -67,35 +67,40 @@ class Table:
 
     @property
     def counted(self) -> tuple[Column, ...]:
-        """The columns of size and cost."""
+        """Columns of parameters and FLOPs."""
         return tuple(column for column in self.columns if column.convention is not None)
 
 
 class Registry:
-    """All tables and models of one registry folder, checked against each other."""
+    """Tables and models of one registry folder, with every reference between them checked.
+
+    Raises:
+        RegistryError: a file is missing or invalid.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from sdabench.registry.files import read_model
-        from sdabench.registry.schema import Paper
+        from sdabench.registry.schema import Family, Paper, TableFile
+        from sdabench.registry.yaml_files import read_model, read_named
 
         try:
             paths = sorted(path for path in (folder / "models").iterdir() if path.suffix == ".yaml")
         except OSError as error:
             raise RegistryError(
-                f"no registry at {folder} ({error.strerror}); SDABENCH_REGISTRY has to name a folder "
-                "of models/, tables/ and paper.yaml"
+                f"no registry at {folder} ({error.strerror}); set SDABENCH_REGISTRY to a folder with "
+                "models/, tables/ and paper.yaml"
             ) from None
         self.folder = folder
-        self.paper = read_model(folder / "paper.yaml", Paper)  # whose claims these are
-        families = [self._family_file(path) for path in paths]
-        files = {file.table: file for file in self._table_files()}
+        self.paper = read_model(folder / "paper.yaml", Paper)  # whose claims are audited
+        families = [read_named(path, Family, "family") for path in paths]
+        tables = [folder / "tables" / f"{name}.yaml" for names in SUITES.values() for name in names]
+        files = {path.stem: read_named(path, TableFile, "table") for path in tables}
         self.families = {family.family: family for family in families}
         self.models: dict[str, Model] = {}
         for family in sorted(families, key=lambda family: family.task):  # detectors after their backbones
             for name in family.models:
                 if name in self.models:
                     other = self.models[name].family
-                    raise RegistryError(f"model '{name}' stands in two families: {other}, {family.family}")
+                    raise RegistryError(f"model '{name}' is in two families: {other}, {family.family}")
                 self.models[name] = self._resolve(family, name)
             if family.task == "classification":
                 self._derive(family)
@@ -103,7 +108,11 @@ class Registry:
         self._check_names()
 
     def model(self, name: str) -> Model:
-        """The model of that name, or an error that suggests the near ones."""
+        """Look up a model.
+
+        Raises:
+            UsageError: no model has this name; the message suggests similar names.
+        """
         if name not in self.models:
             raise UsageError(unknown("model", name, self.models))
         return self.models[name]
@@ -114,7 +123,7 @@ class Registry:
         return self.tables[name]
 
     def suite(self, name: str) -> list[str]:
-        """The models of a suite, each once, in README order."""
+        """List the models of a suite, each once, in the order of the paper."""
         return list(dict.fromkeys(row.model for table in self.suite_tables(name) for row in table.rows))
 
     def suite_tables(self, name: str) -> list[Table]:
@@ -123,19 +132,14 @@ class Registry:
     def select(
         self, patterns: Iterable[str], among: Iterable[str] | None = None, where: str = "this suite"
     ) -> list[str]:
-        """The models that match any of the names or wildcards, in the order of the registry.
-
-        Args:
-            among: the models to choose from; all, if it is not said.
-            where: what they are, for the error.
-        """
+        """List the models that match any of the names or wildcards; see :func:`matching`."""
         return matching(patterns, self.models, among, where)
 
     def tables_of(self, model: str) -> list[str]:
         return [name for name, table in self.tables.items() if any(row.model == model for row in table.rows)]
 
     def papers_of(self, model: str) -> list[Paper]:
-        """What to cite for a network: its family's paper, its backbone's, and that of depth attention."""
+        """List the papers to cite for a model: its family's, its backbone's, and depth attention's."""
         declared = self.model(model)
         papers = [self.families[declared.family].paper]
         if declared.backbone is not None:
@@ -143,16 +147,16 @@ class Registry:
         return [*papers, self.paper] if declared.depth_attention else papers
 
     def select_for(self, task: Task, patterns: Iterable[str]) -> list[str]:
-        """The models of a task that match any of the names or wildcards."""
+        """List the models of a task that match any of the names or wildcards."""
         of_task = [name for name, model in self.models.items() if task in model.tasks]
         return self.select(patterns, among=of_task, where=f"the networks for {task}")
 
     def extended(self, table: Table, models: Iterable[str]) -> Table:
-        """The table with a row for each network that it lacks; a row that claims nothing."""
+        """Add a row without claims for each model that the table lacks."""
         present = {row.model for row in table.rows}
         rows = [
             Row(
-                group="not in this table" if self.tables_of(name) else "not in the README",
+                group="not in this table" if self.tables_of(name) else "not in the paper",
                 label=self.models[name].title,
                 dimension=None,
                 model=name,
@@ -169,31 +173,6 @@ class Registry:
     def layouts(self, model: str) -> list[Layout]:
         return self.families[self.model(model).family].layouts
 
-    def _family_file(self, path: Path) -> Family:
-        from sdabench.registry.files import read_model
-        from sdabench.registry.schema import Family
-
-        family = read_model(path, Family)
-        if family.family != path.stem:
-            raise RegistryError(
-                f"{path}: family: '{family.family}' has to be '{path.stem}', as the file's name"
-            )
-        return family
-
-    def _table_files(self) -> Iterator[TableFile]:
-        from sdabench.registry.files import read_model
-        from sdabench.registry.schema import TableFile
-
-        for names in SUITES.values():
-            for name in names:
-                path = self.folder / "tables" / f"{name}.yaml"
-                file = read_model(path, TableFile)
-                if file.table != name:
-                    raise RegistryError(
-                        f"{path}: table: '{file.table}' has to be '{name}', as the file's name"
-                    )
-                yield file
-
     def _resolve(self, family: Family, name: str) -> Model:
         where = self.folder / "models" / f"{family.family}.yaml"
         self._check_backbone(family.models[name].backbone, f"{where}: models.{name}.backbone")
@@ -209,7 +188,7 @@ class Registry:
             raise RegistryError(f"{where}: {unknown('classification network', name, known)}")
 
     def _derive(self, family: Family) -> None:
-        """``sda_NAME`` for each network of a family, if no entry declares that network or that name."""
+        """Add ``sda_NAME`` for each model of a family, unless an entry declares that network or name."""
         declared = {name: self.models[name] for name in family.models}
         networks = [model.network for model in declared.values()]
         for name, model in declared.items():
@@ -245,14 +224,15 @@ class Registry:
         )
 
     def _claims(self, file: TableFile, row: RowEntry, files: dict[str, TableFile]) -> dict[str, Explanation]:
-        """A row's explanations: its own, or those that another table gives for the same numbers."""
+        """Collect a row's explanations: its own, or those of another table for the same numbers."""
         if row.claims_in is None:
             return row.claims
         other = files.get(row.claims_in)
         if other is not None:
+            own = file.numbers(row)
             for twin in other.rows:
-                ours, theirs = file.numbers(row), other.numbers(twin)
-                if twin.model == row.model and all(ours[key] == theirs[key] for key in twin.claims):
+                numbers = other.numbers(twin)
+                if twin.model == row.model and all(own[key] == numbers[key] for key in twin.claims):
                     return twin.claims
         raise RegistryError(
             f"{self.folder / 'tables' / file.table}.yaml: row '{row.label}': claims_in: "
@@ -260,7 +240,7 @@ class Registry:
         )
 
     def _check_names(self) -> None:
-        """Every model that a file names has to be one."""
+        """Check that every model named in a file exists."""
         for table in self.tables.values():
             for row in table.rows:
                 evidence = [item for claim in row.claims.values() for item in claim.evidence.values()]
@@ -281,7 +261,15 @@ def matching(
     among: Iterable[str] | None = None,
     where: str = "this suite",
 ) -> list[str]:
-    """See :meth:`Registry.select`; ``models`` are all names."""
+    """List the models that match any of the names or wildcards, pattern by pattern, each once.
+
+    Args:
+        among: models to choose from [default: all].
+        where: description of ``among`` for error messages.
+
+    Raises:
+        UsageError: a pattern matches no model.
+    """
     known = list(models)
     names = known if among is None else list(among)
     chosen: dict[str, None] = {}
@@ -296,7 +284,7 @@ def matching(
 
 
 def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabench list' shows all.") -> str:
-    """One line on a name that nobody knows, with the near ones, or where to find all."""
+    """Format the error for an unknown name, with similar names or else ``listing``."""
     near = get_close_matches(name, list(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else listing
     return f"unknown {kind} '{name}'; {hint}"
@@ -304,9 +292,10 @@ def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabenc
 
 @cache
 def _load(folder: Path) -> Registry:
-    return Registry(folder)
+    with without_garbage_collection():  # a sixth of the time; the objects all stay
+        return Registry(folder)
 
 
 def load_registry() -> Registry:
-    """The registry in force, read once."""
+    """Load the registry of this installation, or of ``SDABENCH_REGISTRY``; it is read once."""
     return _load(registry_dir())

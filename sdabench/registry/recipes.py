@@ -1,4 +1,4 @@
-"""Recipes: training hyper-parameters as data, from ``registry/recipes/TASK/*.yaml`` or a user's own file."""
+"""Recipes: training hyper-parameters, from ``registry/recipes/TASK/*.yaml`` or a user's own file."""
 
 from math import cos, floor, pi
 from pathlib import Path
@@ -17,8 +17,8 @@ from pydantic import (
 from sdabench.errors import RegistryError, UsageError
 from sdabench.paths import registry_dir
 from sdabench.registry import unknown
-from sdabench.registry.files import in_words, read_yaml, validated
 from sdabench.registry.schema import DataTask, Strict
+from sdabench.registry.yaml_files import describe_error, read_yaml, validated
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -26,7 +26,7 @@ Crop = Annotated[int, Field(ge=32)]
 
 
 class Optimizer(Strict):
-    """``momentum`` and ``nesterov`` are SGD's. Weight decay is on every parameter, unless said otherwise."""
+    """``momentum`` and ``nesterov`` apply to SGD. Weight decay applies to every parameter by default."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat
@@ -37,9 +37,9 @@ class Optimizer(Strict):
 
 
 class Schedule(Strict):
-    """Of the learning rate: times ``factor`` after each of ``milestones`` (epochs), or half a cosine to 0.
+    """Learning-rate schedule: times ``factor`` after each of ``milestones`` (epochs), or half a cosine to 0.
 
-    It first rises linearly, for ``warmup_epochs`` or ``warmup_steps``, from ``warmup_factor`` of itself.
+    The warm-up is linear, starts at ``warmup_factor`` and lasts ``warmup_epochs`` or ``warmup_steps``.
     """
 
     kind: Literal["step", "cosine"] = "step"
@@ -52,12 +52,12 @@ class Schedule(Strict):
     @model_validator(mode="after")
     def one_warmup(self) -> "Schedule":
         if self.warmup_epochs and self.warmup_steps:
-            raise ValueError("a warm-up is of epochs or of steps, not of both")
+            raise ValueError("set either warmup_epochs or warmup_steps, not both")
         return self
 
 
 class Augmentation(Strict):
-    """RandomResizedCrop to ``crop`` pixels (of that share of the area and that aspect), and a flip."""
+    """RandomResizedCrop to ``crop`` pixels with ranges of ``area`` and ``aspect``; flip probability."""
 
     crop: Crop = 224
     area: tuple[Fraction, Fraction] = (0.08, 1.0)
@@ -66,34 +66,35 @@ class Augmentation(Strict):
 
 
 class Validation(Strict):
-    """The usual protocol after every so many epochs; 0 is at the end alone."""
+    """Epochs between validations; 0 for one validation after the last epoch."""
 
     every_epochs: NonNegativeInt = 1
 
 
 class CropValidation(Validation):
-    """At ``crop`` pixels."""
+    """Validation on center crops of ``crop`` pixels."""
 
     crop: Crop = 224
 
 
 class Quirks(Strict):
-    """What the paper's code does and a reader would not expect; each can change a result."""
+    """Unexpected behavior of the paper's code that can change a result."""
 
-    new_optimizer_each_epoch: bool = False  # the momentum starts from zero in every epoch
-    best_epoch_by_validation: bool = False  # the weights of the best epoch, for top-1 and top-5 apart
-    no_seed: bool = False  # random numbers from the operating system, at each start
-    resume_without_optimizer: bool = False  # a resumed run has the weights alone
+    new_optimizer_each_epoch: bool = False  # momentum restarts from zero in every epoch
+    best_epoch_by_validation: bool = False  # report the best epoch, separately for top-1 and top-5
+    no_seed: bool = False  # draw the seed from the operating system at each start
+    resume_without_optimizer: bool = False  # resume from the weights only
 
 
 class Recipe(Strict):
-    """Everything that decides a training besides the network, the data and the seed, whatever the task.
+    """Hyper-parameters of a training run: everything but the model, the data and the seed.
 
-    ``accumulate`` splits a batch into so many parts, each with batch norms of its own.
-    ``linear_rule`` says for how many images a step the learning rate is: it is scaled to the batch.
-    ``fit_below`` asks whether the network fits its training images: the mean loss of the last epoch has
-    to fall below that share of the loss of chance, ln(number of classes), or of a detector's first step.
-    ``reproduction`` says that its results on the real dataset may stand beside the paper's.
+    Args:
+        reproduction: whether its results on the real dataset may be compared with the paper.
+        accumulate: micro-batches per batch, each with its own batch-norm statistics.
+        linear_rule: batch size that the learning rate is meant for; it is scaled to ``batch_size``.
+        fit_below: the model fits its training images if the mean loss of the last epoch is below this
+            fraction of the loss at chance, ln(number of classes), or of a detector's first step.
     """
 
     name: str
@@ -122,26 +123,26 @@ class Recipe(Strict):
 
     @property
     def base_learning_rate(self) -> float:
-        """The learning rate of this batch, before any schedule."""
+        """Learning rate for this batch size, before the schedule."""
         scale = self.batch_size / self.linear_rule if self.linear_rule else 1
         return self.optimizer.learning_rate * scale
 
     @property
     def resolution(self) -> int:
-        """Pixels of the side that validation sees."""
+        """Side of validation images in pixels."""
         raise NotImplementedError
 
     def resized(self, resolution: int) -> dict[str, Any]:
-        """The fields that change with the resolution."""
+        """Return the fields that depend on the resolution."""
         raise NotImplementedError
 
     def override(self, **changes: Any) -> Self:
-        """With other values, where they are not None; ``resolution`` is that of training and validation.
+        """Replace values that are not None; ``resolution`` applies to training and validation.
 
-        Another length, batch or resolution is no reproduction any more.
+        Changing the length, the batch size or the resolution clears ``reproduction``.
 
         Raises:
-            UsageError: the values do not go together.
+            UsageError: the values are inconsistent.
         """
         own = self.model_dump() | {"resolution": self.resolution}
         changes = {key: value for key, value in changes.items() if value is not None and value != own[key]}
@@ -153,15 +154,15 @@ class Recipe(Strict):
         try:
             return type(self).model_validate(data)
         except ValidationError as error:
-            raise UsageError(in_words(error, data)) from None
+            raise UsageError(describe_error(error, data)) from None
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         schedule, base = self.schedule, self.base_learning_rate
         warmup = schedule.warmup_epochs * steps_per_epoch
         if step < warmup:
             return base * (schedule.warmup_factor + (1 - schedule.warmup_factor) * (step + 1) / warmup)
-        if step < schedule.warmup_steps:  # as mmdetection: the first step has the factor itself
+        if step < schedule.warmup_steps:  # as in mmdetection: the first step uses the factor itself
             rising = schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
         else:
             rising = 1.0
@@ -188,21 +189,25 @@ class ClassificationRecipe(Recipe):
         return {key: getattr(self, key).model_copy(update=crop) for key in ("augmentation", "validation")}
 
     @model_validator(mode="after")
-    def parts_of_a_batch_hold_two_images(self) -> Self:
+    def micro_batches_have_two_images(self) -> Self:
         if self.batch_size < 2 * self.accumulate:
             raise ValueError(
-                f"a batch of {self.batch_size} in {self.accumulate} parts leaves fewer than two images for a "
-                "batch norm; accumulate less, or take a larger batch"
+                f"a batch of {self.batch_size} in {self.accumulate} micro-batches leaves fewer than two "
+                "images for batch norm; reduce accumulate or raise batch_size"
             )
         return self
 
 
 class DetectionRecipe(Recipe):
-    """``short_side`` is that of the images in pixels; ``flip`` the share of mirrored ones.
+    """Hyper-parameters of detectors.
 
-    ``freeze`` keeps stem, first stage and the batch norms' statistics as the weights of the backbone have
-    them; without such weights nothing is frozen. So many anchors and boxes of an image are sampled for its
-    losses, out of so many ``proposals``.
+    Args:
+        short_side: of resized images, in pixels.
+        flip: probability of a horizontal flip.
+        freeze: freeze the stem, the first stage and all batch-norm statistics of the backbone's weights;
+            nothing is frozen without backbone weights.
+        anchor_samples: anchors sampled per image for the loss of the proposal network.
+        box_samples: boxes sampled per image, out of ``proposals``, for the loss of the heads.
     """
 
     short_side: Crop = 800
@@ -220,18 +225,19 @@ class DetectionRecipe(Recipe):
         return {"short_side": resolution}
 
     @model_validator(mode="after")
-    def there_is_no_best_epoch(self) -> Self:
+    def no_best_epoch(self) -> Self:
         if self.quirks.best_epoch_by_validation:
             raise ValueError(
-                "best_epoch_by_validation is for classification; boxes and masks differ in theirs"
+                "best_epoch_by_validation is for classification: the best epochs of boxes and masks differ"
             )
         return self
 
     @model_validator(mode="after")
-    def parts_of_a_batch_hold_an_image(self) -> Self:
+    def micro_batches_have_an_image(self) -> Self:
         if self.batch_size < self.accumulate:
             raise ValueError(
-                f"a batch of {self.batch_size} cannot be computed in {self.accumulate} parts; accumulate less"
+                f"a batch of {self.batch_size} cannot be split into {self.accumulate} micro-batches; "
+                "reduce accumulate or raise batch_size"
             )
         return self
 
@@ -247,18 +253,18 @@ def recipe_names(task: DataTask) -> list[str]:
 
 
 def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
-    """A recipe of the registry, or of a file (whatever ends in .yaml); ``extends`` names one it changes.
+    """Load a recipe of the registry, or a file if the name ends in .yaml; ``extends`` names its base.
 
     Raises:
-        UsageError: there is no such recipe or file.
-        RegistryError: the file says what a recipe cannot; the message names the field.
+        UsageError: no recipe or file has this name.
+        RegistryError: the file is invalid; the message names the field.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else _folder(task) / f"{name}.yaml"
     if not path.is_file():
         if path.suffix and name.endswith(path.suffix):
             raise UsageError(f"no recipe file at {path}")
         known = recipe_names(task)
-        listing = f"for {task} there are {', '.join(known)}, or name a .yaml file"
+        listing = f"choose from {', '.join(known)} for {task}, or pass a .yaml file"
         raise UsageError(unknown("recipe", name, known, listing))
     data = _extended(path, [path], task)
     return validated({"name": path.stem} | data, RECIPES[task], path)
@@ -271,16 +277,17 @@ def _folder(task: DataTask) -> Path:
 def _extended(path: Path, seen: list[Path], task: DataTask) -> dict[str, Any]:
     data = read_yaml(path)
     if not isinstance(data, dict):
-        raise RegistryError(f"{path}: a recipe is a mapping of fields")
+        raise RegistryError(f"{path}: a recipe must be a mapping of fields")
     if (base := data.pop("extends", None)) is None:
         return data
     candidates = [path.parent / f"{base}.yaml", _folder(task) / f"{base}.yaml"]
-    under = next((file for file in candidates if file.is_file() and file not in seen), None)
-    if under is None:
+    extended = next((file for file in candidates if file.is_file() and file not in seen), None)
+    if extended is None:
         raise RegistryError(
-            f"{path}: extends: no recipe '{base}' beside it, and none of {', '.join(recipe_names(task))}"
+            f"{path}: extends: no recipe '{base}' in this folder; put its file there, or choose from "
+            f"{', '.join(recipe_names(task))}"
         )
-    return _merged(_extended(under, [*seen, under], task), data)
+    return _merged(_extended(extended, [*seen, extended], task), data)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

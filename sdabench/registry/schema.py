@@ -1,4 +1,4 @@
-"""What the files under ``registry/`` may say. Pydantic refuses everything else."""
+"""Schema of the files under ``registry/``."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
 Task = Literal["classification", "detection", "segmentation"]
-DataTask = Literal["classification", "detection"]  # what a network is trained for
+DataTask = Literal["classification", "detection"]  # task of a dataset and of training
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool"]
 Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
@@ -19,9 +19,9 @@ class Strict(BaseModel):
 
 
 class Network(Strict):
-    """How a network is built: the arguments of :class:`sdabench.models.skeleton.ResNet`.
+    """Architecture of a classification model: the arguments of :class:`sdabench.models.skeleton.ResNet`.
 
-    ``block``, ``stage``, ``stem`` and ``stem_pool`` name parts registered under ``sdabench/models/``.
+    ``block``, ``stage``, ``stem`` and ``stem_pool`` name components registered under ``sdabench/models/``.
     """
 
     block: str
@@ -34,7 +34,7 @@ class Network(Strict):
     stem_pool: str | None = "max"
     depth_attention: bool | Annotated[list[bool], Field(min_length=4, max_length=4)] = False
     fc_init: Literal["default", "kaiming"] = "default"
-    options: dict[str, Any] = {}  # the block's own
+    options: dict[str, Any] = {}  # keyword arguments of the block
 
     @property
     def fused_stages(self) -> list[bool]:
@@ -43,9 +43,10 @@ class Network(Strict):
 
 
 class Model(Strict):
-    """One named network. That of a detector is its ``backbone``; with ``masks`` it segments too.
+    """One named model. A detector has the network of its ``backbone``; with ``masks`` it also segments.
 
-    ``timm`` names the network of timm that equals it, tensor by tensor.
+    ``baseline`` is the model that the paper compares it with, ``like_for_like`` the same network without
+    depth attention. ``timm`` names timm's model with the same tensors.
     """
 
     family: str
@@ -62,16 +63,16 @@ class Model(Strict):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What it is measured by, each with a record of its own."""
+        """Tasks that it is evaluated on, each with its own record."""
         return (self.task, "segmentation") if self.masks else (self.task,)
 
     @property
     def depth_attention(self) -> bool:
-        """Whether any stage is fused."""
+        """Whether any stage has depth attention."""
         return any(self.network.fused_stages)
 
     def with_depth_attention(self, name: str) -> "Model":
-        """The same network with depth attention on every stage; ``name`` is its own."""
+        """Return this model, called ``name``, with depth attention on every stage."""
         return self.model_copy(
             update={
                 "title": f"SDA-{self.title}",
@@ -80,13 +81,13 @@ class Model(Strict):
                 "like_for_like": name,
                 "timm": None,
                 "sources": [],
-                "note": f"Not in the README: depth attention on {name}. {self.note}".rstrip(),
+                "note": f"Not in the paper: depth attention on {name}. {self.note}".rstrip(),
             }
         )
 
 
 class Layout(Strict):
-    """How the keys of an original release map to ours: regular expressions, applied in order."""
+    """Regular expressions that map the keys of an original release to ours, applied in order."""
 
     source: str
     rename: dict[str, str]
@@ -98,18 +99,18 @@ class Layout(Strict):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
+                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
         return rename
 
 
 class Paper(Strict):
-    """What to cite. Authors as BibTeX writes them, ``Surname, Given and Surname, Given``."""
+    """A paper to cite. Authors in BibTeX's form, ``Surname, Given and Surname, Given``."""
 
     authors: Annotated[str, Field(min_length=1)]
     title: Annotated[str, Field(min_length=1)]
     booktitle: str | None = None
     journal: str | None = None
-    venue: str  # as one says it: CVPR
+    venue: str  # short name, e.g. CVPR
     year: int
     doi: str | None = None
 
@@ -125,7 +126,7 @@ class Paper(Strict):
 
     @property
     def reference(self) -> str:
-        """In one line: who, what, where, when."""
+        """Authors, title, venue and year in one line."""
         first, *others = self._surnames
         who = first if not others else f"{first} and {others[0]}" if len(others) == 1 else f"{first} et al."
         return f"{who}, {self.title}, {self.venue}{'' if ':' in self.venue else f' {self.year}'}"
@@ -141,7 +142,7 @@ class Paper(Strict):
 
 
 class FamilyModel(Strict):
-    """A model as its family's file writes it: what it does not say, the family says."""
+    """A model's entry in the file of its family, which holds the defaults."""
 
     title: str
     network: dict[str, Any] = {}
@@ -154,15 +155,15 @@ class FamilyModel(Strict):
 
 
 class Family(Strict):
-    """One file of ``registry/models``; the models of a family of detectors name a backbone each."""
+    """One file of ``registry/models``; each model of a family of detectors names its backbone."""
 
     family: str
     task: DataTask = "classification"
     paper: Paper
-    network: dict[str, Any] = {}  # what its models share
+    network: dict[str, Any] = {}  # defaults of its models
     masks: bool = False
-    sources: list[str] = []  # of its models that name none
-    differences: list[str] = []  # from the authors' own code, as far as they can change a result
+    sources: list[str] = []  # default of its models
+    differences: list[str] = []  # from the authors' code, where they can change a result
     layouts: list[Layout] = []
     models: dict[str, FamilyModel]
 
@@ -170,13 +171,13 @@ class Family(Strict):
     def detectors_have_backbones(self) -> "Family":
         for name, model in self.models.items():
             if (model.backbone is None) == (self.task == "detection"):
-                raise ValueError(f"models.{name}: a detector, and nothing else, has a backbone")
+                raise ValueError(f"models.{name}: detectors need a backbone, other models must not have one")
             if self.task == "detection" and (self.network or model.network):
-                raise ValueError(f"models.{name}: a detector's network is that of its backbone")
+                raise ValueError(f"models.{name}: a detector has the network of its backbone, not its own")
         return self
 
     def resolve(self, name: str, others: Mapping[str, Model]) -> Model:
-        """The model with its family's defaults filled in; a detector with its backbone, from ``others``."""
+        """Return the model with the defaults of its family; a detector's backbone is one of ``others``."""
         entry = self.models[name]
         fields = entry.model_dump(exclude={"network"}) | {"sources": entry.sources or self.sources}
         if entry.backbone is not None:
@@ -187,7 +188,7 @@ class Family(Strict):
 
 
 class Column(Strict):
-    """A column of numbers: ``convention`` names the counter of a size or cost; accuracies have none."""
+    """A column of numbers. ``convention`` names the counter of parameters or FLOPs; None for accuracies."""
 
     key: str
     header: str
@@ -201,11 +202,15 @@ class Column(Strict):
 
 
 class Evidence(Strict):
-    """A number that an explanation rests on, and how it is obtained.
+    """A number that supports an explanation, and how to obtain it.
 
-    Either ``count`` names a counter, or ``terms`` weighs the operations to add up. ``model`` is the
-    row's own unless said, ``input`` the usual one of its task, and ``without`` names modules that are
-    left out; ``setting`` says in words what no counter here does (an old version of a counting tool).
+    Exactly one of three ways: ``count`` names a counter; ``terms`` are the weights of operations in a sum;
+    ``setting`` describes what no counter here does (an old version of a counting tool).
+
+    Args:
+        model: [default: the model of the row]
+        input: (C, H, W) [default: the standard input size of its task]
+        without: modules that are not counted.
     """
 
     value: int
@@ -221,15 +226,15 @@ class Evidence(Strict):
         if sum(way is not None for way in (self.count, self.terms, self.setting)) != 1:
             raise ValueError("evidence needs exactly one of count, terms and setting")
         if self.setting is not None and (self.input or self.without):
-            raise ValueError("evidence of a setting says its input in words")
+            raise ValueError("evidence with a setting describes input and modules in the setting itself")
         return self
 
 
 class Explanation(Strict):
-    """Why a number is not what the table's own convention gives.
+    """Why a claim differs from our count under the convention of its column.
 
-    Either it holds under another ``convention``, or its difference has a ``kind``. ``because`` may
-    name pieces of ``evidence`` in braces, so that a test recomputes the numbers of the text.
+    Either the claim holds under another ``convention``, or the difference has a ``kind``. ``because`` may
+    refer to ``evidence`` in braces; a test recomputes these numbers.
     """
 
     convention: Counter | None = None
@@ -244,7 +249,7 @@ class Explanation(Strict):
             raise ValueError("an explanation has either a convention or a kind")
         if self.kind is not None and not self.evidence:
             raise ValueError(f"'{self.kind}' needs evidence")
-        assert self.text, "an explanation has words"  # refuses a brace that names no evidence
+        assert self.text, "an explanation needs a text"  # rejects braces without evidence
         return self
 
     @property
@@ -252,11 +257,11 @@ class Explanation(Strict):
         try:
             return self.because.format(**{name: f"{item.value:,}" for name, item in self.evidence.items()})
         except (LookupError, AttributeError, ValueError) as error:
-            raise ValueError(f"'because' names {error} in braces, which is no evidence") from None
+            raise ValueError(f"'because' refers to {error}, which is not in the evidence") from None
 
 
 class RowEntry(Strict):
-    """One row of a README table: ``reported`` follows the table's columns, null is a dash."""
+    """One row of a table: ``reported`` has one number per column, null for a dash."""
 
     label: str
     dimension: str | None = None
@@ -264,7 +269,7 @@ class RowEntry(Strict):
     reported: list[FiniteFloat | None]
     bold: list[str] = []
     claims: dict[str, Explanation] = {}
-    claims_in: str | None = None  # the table that explains this model's numbers
+    claims_in: str | None = None  # the table that explains the same numbers
     note: str = ""
 
 
@@ -274,7 +279,7 @@ class Group(Strict):
 
 
 class TableFile(Strict):
-    """One README table."""
+    """One table of the paper."""
 
     table: str
     title: str
@@ -290,7 +295,7 @@ class TableFile(Strict):
         return [row for group in self.groups for row in group.rows]
 
     def numbers(self, row: RowEntry) -> dict[str, float | None]:
-        """What a row prints, by column."""
+        """Return the numbers of a row by column key."""
         return {column.key: number for column, number in zip(self.columns, row.reported, strict=True)}
 
     @model_validator(mode="after")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from sdabench.report.render import Terminal
+from sdabench.weights.checkpoint_summary import CheckpointSummary
 from sdabench.weights.identify import Fit, nearest
-from sdabench.weights.inspection import Inspection
-from sdabench.weights.keys import in_words
+from sdabench.weights.keys import describe_problems
 
 
-def print_inspection(found: Inspection, fits: Sequence[Fit]) -> None:
+def print_inspection(found: CheckpointSummary, fits: Sequence[Fit]) -> None:
     """Print the file, its contents and the models that it fits."""
     console = Terminal(highlight=False)
     types = ", ".join(f"{count} of {name}" for name, count in found.dtypes.items())
@@ -20,7 +20,7 @@ def print_inspection(found: Inspection, fits: Sequence[Fit]) -> None:
     lines = {
         "file": f"{found.path}, {found.size:,} bytes, {found.container}",
         "sha256": found.sha256,
-        "holds": "; ".join(f"{key}: {words}" if key else words for key, words in found.holds.items()),
+        "holds": "; ".join(f"{key}: {words}" if key else words for key, words in found.entries.items()),
         "classes": classes,
         "tensors": f"{len(found.state)} ({types}), {found.parameters:,} parameters",
         "fits": _fits(fits),
@@ -45,7 +45,9 @@ def _fits(fits: Sequence[Fit]) -> str:
     if fitting:
         return ", ".join(fitting)
     near = nearest(fits)
-    return f"no model; the nearest is {near.model}: {in_words(near.problems)}" if near else "no model"
+    return (
+        f"no model; the nearest is {near.model}: {describe_problems(near.problems)}" if near else "no model"
+    )
 
 
 def _classes(fit: Fit) -> str:

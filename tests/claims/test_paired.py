@@ -9,7 +9,7 @@ from sdabench.data.coco import read_coco
 from sdabench.errors import DataError, UsageError
 from sdabench.records.json_lines import append_line
 from sdabench.records.record import Training
-from sdabench.records.stored import StoredRecord, stored_in
+from sdabench.records.rescoring import StoredRecord, read_stored
 from tests.helpers.records import LABELS, TEN_IMAGES, record, right_on, stored
 
 
@@ -31,7 +31,7 @@ def test_an_image_that_both_get_wrong_otherwise_has_changed_too(tmp_path):
     a, b = stored(tmp_path, "a", right_on()), stored(tmp_path, "b", right_on() + 1)
     comparison = compare_records(a, b)
     assert [(one.only_a, one.only_b) for one in comparison.changed] == [(0, 0)] * 10
-    assert comparison.changed[3].words == "class 3: 50 by A, 51 by B"
+    assert comparison.changed[3].words == "class 3: A predicts 50, B predicts 51"
     assert comparison.differences[0].mcnemar_p == 1
 
 
@@ -52,7 +52,7 @@ def test_other_images_are_refused(tmp_path, changes):
 
 def test_predictions_that_are_not_those_of_the_record_are_refused(tmp_path):
     a = stored(tmp_path, "a", right_on(1), metrics={"top1_pct": 20.0, "top5_pct": 20.0})
-    with pytest.raises(DataError, match="gives top1_pct 10.0000, and the record of a says 20.0000"):
+    with pytest.raises(DataError, match="gives top1_pct 10.0000, but the record of a has 20.0000"):
         compare_records(a, a)
 
 
@@ -69,18 +69,18 @@ def test_a_metric_of_another_epochs_weights_is_left_out(tmp_path):
 def test_predictions_that_are_gone_and_other_tasks_are_one_line(tmp_path):
     a = stored(tmp_path, "a", right_on(1))
     for gone in ({"predictions": None}, {"predictions": "none.csv.gz"}):
-        with pytest.raises(UsageError, match="predictions of a are not there"):
+        with pytest.raises(UsageError, match="no predictions of a"):
             compare_records(a, stored(tmp_path, "a", right_on(1), **gone))
-    with pytest.raises(UsageError, match="one record is of classification, the other of detection"):
+    with pytest.raises(UsageError, match="a record of classification with one of detection"):
         compare_records(a, stored(tmp_path, "a", right_on(1), task="detection"))
 
 
 def test_good_records_alone_are_stored(tmp_path):
     with pytest.raises(UsageError, match="no records in"):
-        stored_in(tmp_path)
+        read_stored(tmp_path)
     append_line(tmp_path / "records.jsonl", record().as_json())
-    assert [one.record.model for one in stored_in(tmp_path)] == ["resnet50"]
-    assert stored_in(tmp_path / "records.jsonl")[0].folder == tmp_path
+    assert [one.record.model for one in read_stored(tmp_path)] == ["resnet50"]
+    assert read_stored(tmp_path / "records.jsonl")[0].folder == tmp_path
 
 
 KITE = {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]}
@@ -112,7 +112,7 @@ def test_detections_are_compared_on_their_images(detected):
     assert ap.interval.estimate == pytest.approx(50)
     [changed] = comparison.changed
     assert (changed.image, changed.only_a, changed.only_b) == ("000000000007.jpg", 0, 1)
-    assert changed.words == "1 objects found by A, 2 by B"
+    assert changed.words == "objects found: 1 by A, 2 by B"
 
 
 def test_paired_resamples_of_equal_detections_do_not_differ(detected):
@@ -137,7 +137,7 @@ def test_annotations_may_lie_elsewhere_and_must_be_the_same(detected, coco, tmp_
     content = json.loads(moved.read_text())
     content["annotations"] = [one for one in content["annotations"] if one["id"] != 2]
     annotations.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="is not what a was evaluated on any more"):
+    with pytest.raises(DataError, match="has changed since a was evaluated"):
         compare_records(a, a, resamples=10)
-    with pytest.raises(DataError, match="they do not belong together"):
+    with pytest.raises(DataError, match="name the predictions and annotations of that evaluation"):
         compare_records(a, a, annotations, resamples=10)

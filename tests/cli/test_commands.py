@@ -187,11 +187,11 @@ def test_the_former_name_of_a_mark_is_accepted():
 def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
     page = " ".join(sdabench("show", "cbam86").stdout.split())
     for words in (
-        "like for like of: sda_cbam86",
+        "control of: sda_cbam86",
         "params 46,320,864, trainable 46,320,864, per_call 50,752,736, macs 6,720,691,562",
         "50.75 46.321 −4.43 match (per_call)",
         "6,720,691,562 rounds to 6.72. Why 6.71 is printed is not known.",
-        "which fits them, in 14 epochs of 64 generated images",
+        "in 14 epochs on 64 generated images of 10 classes; the network fits them",
         "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018",
         "luuuyi/CBAM.PyTorch model/resnet_cbam.py",
     ):
@@ -347,7 +347,7 @@ def test_a_terminal_of_few_characters_gets_what_it_can_show():
 def test_saving_counts_keeps_to_counts_at_224(tmp_path):
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n")
-    failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "no file of records")
+    failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "name a file of records")
     assert notes.read_text() == "# Notes\n"
     failed(sdabench("flops", "resnet50", "--save", tmp_path / "c", "--resolution", 64), 2, "--save")
     path = tmp_path / "counts.jsonl"

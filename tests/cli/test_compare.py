@@ -25,9 +25,9 @@ def test_two_runs_side_by_side(runs):
     assert result.returncode == 0, result.stderr
     words = " ".join(result.stdout.split())
     assert "top-1 40.00 60.00 +20.00" in words
-    assert "1 3 0.62 open" in words
-    assert "4 images on which they differ" in words
-    assert "0.JPEG 1 0 class 0: 0 by A, 50 by B" in words
+    assert "1 3 0.62 not significant" in words
+    assert "images with different predictions: 4" in words
+    assert "0.JPEG 1 0 class 0: A predicts 0, B predicts 50" in words
 
 
 def test_json_and_a_file_of_all_that_changed(runs):
@@ -75,7 +75,7 @@ def test_what_cannot_be_compared_is_one_line(runs, arguments, words):
 def test_claims_say_what_records_say_of_them(runs):
     result = sdabench("compare", "--claims", "--models", "sda_pyconv86")
     assert result.returncode == 0, result.stderr
-    assert "sda_pyconv86 pyconv86 baseline, like for like top-1 +0.64 not measured" in " ".join(
+    assert "sda_pyconv86 vs. pyconv86 (baseline, control) top-1 +0.64 not measured" in " ".join(
         result.stdout.split()
     )
     for name, top1 in (("sda_pyconv86", 78.0), ("pyconv86", 78.5)):

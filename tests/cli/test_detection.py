@@ -89,7 +89,7 @@ def test_a_training_begins_with_the_weights_of_its_backbone_and_is_evaluated_cla
     weights = ["--backbone-weights", tmp_path / "resnet50.safetensors"]
     train = sdabench("train", "faster_rcnn_resnet50", *data, *weights, "--output", output)
     assert train.returncode == 0, train.stderr
-    assert "backbone frozen as the paper's" in train.stdout
+    assert "backbone frozen as in the paper" in train.stdout
     [record] = read_lines(output / "records.jsonl", Record)
     assert record.backbone.source.endswith("resnet50.safetensors")
     assert record.training.frozen
@@ -97,7 +97,7 @@ def test_a_training_begins_with_the_weights_of_its_backbone_and_is_evaluated_cla
         "eval", "faster_rcnn_resnet50", "--weights", output, "--per-class", "--output", tmp_path / "eval"
     )
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "AP of each category, by boxes" in evaluated.stdout
+    assert "AP per category, scored by boxes" in evaluated.stdout
     [again] = read_lines(tmp_path / "eval" / "records.jsonl", Record)
     assert again.metrics == record.metrics
     wrong = sdabench("train", "faster_rcnn_resnet86_g8", *data, *weights, "--output", output)

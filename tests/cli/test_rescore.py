@@ -44,7 +44,7 @@ def test_six_numbers_and_a_line_for_each_category(rescore):
     assert "kite" not in result.stdout
     page = " ".join(rescore(BOXES, "--per-class").stdout.split())
     for words in (
-        "AP of each category, by boxes",
+        "AP per category, scored by boxes",
         "person 1 1 0.00 0.00",
         "cat 0 0 - -",
         "kite 2 1 50.50 50.50",
@@ -168,7 +168,7 @@ def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("resnet50: top-1 30.00 % ± 14.49")
     stored(tmp_path, "resnet50", right_on(1, 2))
-    failed(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "says 30.0000")
+    failed(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "has 30.0000")
     failed(sdabench("rescore", tmp_path, "--per-class"), 2, "--per-class and --evaluator need")
     one.predictions.unlink()
     failed(sdabench("rescore", tmp_path), 2, "no stored predictions in")

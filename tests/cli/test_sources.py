@@ -22,7 +22,7 @@ from sdabench.weights.fetch.cache import weights_dir
 from sdabench.weights.local import LocalWeights
 from tests.helpers.processes import stopped
 from tests.helpers.program import sdabench
-from tests.serving import serving
+from tests.helpers.serving import serving
 
 FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
 

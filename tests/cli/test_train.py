@@ -50,7 +50,7 @@ def test_a_network_is_trained_and_then_evaluated_again(textures, recipe, tmp_pat
     output = tmp_path / "out"
     result = train(textures, recipe, output)
     assert result.returncode == 0, result.stderr
-    assert "which fits them, in 2 epochs of 10 generated images of 2 classes" in result.stdout
+    assert "in 2 epochs on 10 generated images of 2 classes; the network fits them" in result.stdout
     [record] = json_records(output)
     assert record["recipe"]["name"] == "quick"
     assert record["recipe"]["label_smoothing"] == 0.0
@@ -102,7 +102,7 @@ def test_a_network_that_does_not_fit_ends_the_run_with_3(textures, recipe, tmp_p
     assert "does not fit" in result.stdout
     alone = train(textures, recipe, tmp_path / "alone")
     assert alone.returncode == 3
-    assert "which does not fit them" in alone.stdout
+    assert "the network does not fit them" in alone.stdout
 
 
 def test_a_network_that_diverges_is_a_row_with_its_reason(textures, recipe, tmp_path):

@@ -98,7 +98,7 @@ def test_every_tensor_that_does_not_fit_is_listed(resnet, tmp_path):
     assert "1 unexpected (extra); 1 of another shape (fc.bias (8,) for (7,))" in result.stderr
     result = sdabench("weights", "inspect", tmp_path / "w.pth", "--model", "resnet50")
     assert result.returncode == 4
-    assert "no network; the nearest is resnet50" in result.stdout
+    assert "no model; the nearest is resnet50" in result.stdout
     lines = [line.strip() for line in result.stdout.splitlines()]
     assert "layer1.0.downsample.1.num_batches_tracked" in lines
     assert "fc.bias (8,) for (7,)" in lines

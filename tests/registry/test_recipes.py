@@ -92,7 +92,7 @@ def test_names_that_are_no_recipe():
         load_recipe("papr")
     with pytest.raises(
         UsageError,
-        match="unknown recipe 'xyz'; for classification there are demo, imagenet-120e, paper, smoke",
+        match="unknown recipe 'xyz'; choose from demo, imagenet-120e, paper, smoke for classification",
     ):
         load_recipe("xyz")
     with pytest.raises(UsageError, match="no recipe file at nowhere.yaml"):
@@ -105,10 +105,10 @@ def test_names_that_are_no_recipe():
         ("epochs: 0\n", "epochs: Input should be greater than 0"),
         ("learning_rate: 1\n", "learning_rate: Extra inputs are not permitted"),
         ("optimizer: {learning_rate: fast}\n", "optimizer: learning_rate: Input should be a valid number"),
-        ("accumulate: 200\n", "a batch of 256 in 200 parts leaves fewer than two images"),
+        ("accumulate: 200\n", "a batch of 256 in 200 micro-batches leaves fewer than two images"),
         ("validation: {every_epochs: 0}\n", "best_epoch_by_validation needs"),
-        ("extends: nothing\n", "extends: no recipe 'nothing' beside it, and none of demo"),
-        ("- a\n", "a recipe is a mapping"),
+        ("extends: nothing\n", "extends: no recipe 'nothing' in this folder; .* choose from demo"),
+        ("- a\n", "a recipe must be a mapping"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_one_line_that_names_it(tmp_path, text, words):
@@ -121,7 +121,7 @@ def test_a_recipe_with_a_mistake_is_one_line_that_names_it(tmp_path, text, words
 
 
 def test_options_that_do_not_go_together():
-    with pytest.raises(UsageError, match="a batch of 64 in 40 parts"):
+    with pytest.raises(UsageError, match="a batch of 64 in 40 micro-batches"):
         load_recipe("smoke").override(accumulate=40)
 
 
@@ -181,16 +181,16 @@ def test_the_detection_rates_by_hand():
 
 def test_a_recipe_is_of_its_task():
     assert recipe_names("detection") == ["coco-1x", "coco-1x-unscaled", "smoke"]
-    with pytest.raises(UsageError, match="for detection there are coco-1x, coco-1x-unscaled, smoke"):
+    with pytest.raises(UsageError, match="choose from coco-1x, coco-1x-unscaled, smoke for detection"):
         load_recipe("paper", "detection")
     smaller = load_recipe("coco-1x", "detection").override(resolution=320)
     assert (smaller.short_side, smaller.reproduction) == (320, False)
-    with pytest.raises(UsageError, match="a batch of 2 cannot be computed in 3 parts"):
+    with pytest.raises(UsageError, match="a batch of 2 cannot be split into 3 micro-batches"):
         load_recipe("coco-1x", "detection").override(batch_size=2, accumulate=3)
 
 
 def test_a_warm_up_is_of_epochs_or_of_steps(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: coco-1x\nschedule: {warmup_epochs: 1}\n")
-    with pytest.raises(RegistryError, match="a warm-up is of epochs or of steps, not of both"):
+    with pytest.raises(RegistryError, match="set either warmup_epochs or warmup_steps, not both"):
         load_recipe(str(path), "detection")

@@ -174,7 +174,7 @@ def test_what_fitted_is_recorded(imagenet, tmp_path, monkeypatch):
     monkeypatch.setattr(Classification, "build", with_little_memory)
     [record] = evaluate(job_on(imagenet, batch_size=6), tmp_path)
     assert (record.batch_size, record.fitted_batch_size) == (6, 3)
-    assert "only 3 of 6 images at a time fitted into memory" in describe_metrics(record)
+    assert "batch size reduced from 6 to 3 to fit into memory" in describe_metrics(record)
 
 
 def test_other_errors_and_a_single_image_that_does_not_fit_are_errors(imagenet, network):

@@ -19,7 +19,7 @@ from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.resources import cores
 from sdabench.training.job import ClassificationJob, Machine, evaluation_job
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from torch import nn

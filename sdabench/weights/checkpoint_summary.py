@@ -1,4 +1,4 @@
-"""What a checkpoint file is: its container, what it holds beside weights, its tensors."""
+"""Summary of a checkpoint file: its container, its entries, and its tensors."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,25 +16,31 @@ from sdabench.weights.stubs import Stub, kind_of, printable, stubbed_classes
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """``holds`` are the entries at the top, if it is no bare state dict; ``classes`` became shells."""
+class CheckpointSummary:
+    """What a checkpoint file holds.
+
+    Attributes:
+        size: in bytes.
+        entries: description of each top-level entry; empty for a bare state dict.
+        classes: names of the classes that were read as stubs.
+    """
 
     path: Path
     sha256: str
-    size: int  # bytes
+    size: int
     container: str
-    holds: dict[str, str]
+    entries: dict[str, str]
     classes: list[str]
     state: dict[str, Tensor]
 
     @cached_property
     def parameters(self) -> int:
-        """Elements of its tensors without the statistics of batch norms."""
+        """Number of elements of all tensors except batch norm statistics."""
         return sum(tensor.numel() for key, tensor in self.state.items() if not key.endswith(BUFFERS))
 
     @cached_property
     def dtypes(self) -> dict[str, int]:
-        """How many tensors are of each type."""
+        """Number of tensors of each dtype."""
         return dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in self.state.values()))
 
     def as_json(self) -> dict[str, Any]:
@@ -43,7 +49,7 @@ class Inspection:
             "sha256": self.sha256,
             "bytes": self.size,
             "container": self.container,
-            "holds": self.holds,
+            "holds": self.entries,
             "classes": self.classes,
             "tensors": len(self.state),
             "parameters": self.parameters,
@@ -51,21 +57,21 @@ class Inspection:
         }
 
 
-def inspect(path: Path, wrapper: str | None = None) -> Inspection:
-    """Reads a checkpoint without running code from it.
+def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
+    """Read a checkpoint without running code from it, and summarize it.
 
     Raises:
         UsageError: there is no such file, or several keys hold weights.
-        WeightsError: it is damaged, holds no weights, or wants what weights do not need.
+        WeightsError: it is damaged, holds no weights, or refers to what weights do not need.
     """
     checkpoint = read_checkpoint(path)
     state = state_dict_of(checkpoint, str(path), wrapper)
-    return Inspection(
+    return CheckpointSummary(
         path=path,
         sha256=sha256_of_file(path),
         size=path.stat().st_size,
         container=_container(path),
-        holds=_holds(checkpoint),
+        entries=_entries(checkpoint),
         classes=stubbed_classes(checkpoint),
         state=state,
     )
@@ -79,16 +85,16 @@ def _container(path: Path) -> str:
     return "torch.save, zip archive" if head.startswith(b"PK") else "torch.save, as before torch 1.6"
 
 
-def _holds(checkpoint: Any) -> dict[str, str]:
+def _entries(checkpoint: Any) -> dict[str, str]:
     if isinstance(checkpoint, Stub):
-        return {"": f"a whole module, {kind_of(checkpoint)}"}
+        return {"": f"a pickled module, {kind_of(checkpoint)}"}
     assert isinstance(checkpoint, Mapping)
     if all(isinstance(value, Tensor) for value in checkpoint.values()):
         return {}
-    return {printable(str(key)): _words(value) for key, value in checkpoint.items()}
+    return {printable(str(key)): _describe(value) for key, value in checkpoint.items()}
 
 
-def _words(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, Mapping | list | tuple | set):
         return f"{type(value).__name__} of {len(value)}"
     if isinstance(value, str | int | float | bool) or value is None:

@@ -1,4 +1,4 @@
-"""Reading one YAML file of the registry into its schema, with errors that name file, row and field."""
+"""Read YAML files of the registry into their schema, with errors that name file, row and field."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -13,34 +13,48 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML's safe loader, which besides refuses a key that stands twice in one mapping."""
+    """YAML's safe loader, which also refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key has to be a word", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem="a key must be a string", problem_mark=key.start_mark)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"duplicate key '{key.value}'", problem_mark=key.start_mark
+                )
             seen.add(key.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
 
 
 def read_model(path: Path, schema: type[M]) -> M:
-    """The file as an instance of ``schema``.
+    """Read a file as an instance of ``schema``.
 
     Raises:
-        RegistryError: the file is missing, is not YAML, or says what the schema does not allow.
+        RegistryError: the file is missing, is not YAML, or does not match the schema.
     """
     return validated(read_yaml(path), schema, path)
 
 
-def read_yaml(path: Path) -> Any:
-    """What the file says.
+def read_named(path: Path, schema: type[M], field: str) -> M:
+    """Read a file whose ``field`` repeats the file's name.
 
     Raises:
-        RegistryError: the file is missing, or is not YAML.
+        RegistryError: as :func:`read_model`, or the two names differ.
+    """
+    content = read_model(path, schema)
+    if (name := getattr(content, field)) != path.stem:
+        raise RegistryError(f"{path}: {field}: '{name}' must be '{path.stem}', the name of the file")
+    return content
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        RegistryError: the file is missing or is not YAML.
     """
     try:
         return yaml.load(path.read_bytes(), Loader=_Loader)
@@ -51,37 +65,37 @@ def read_yaml(path: Path) -> Any:
 
 
 def validated(data: Any, schema: type[M], path: Path) -> M:
-    """Data from the file at ``path`` as an instance of ``schema``.
+    """Validate data of the file at ``path`` as an instance of ``schema``.
 
     Raises:
-        RegistryError: the schema does not allow them.
+        RegistryError: the data do not match the schema.
     """
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        raise RegistryError(f"{path}: {in_words(error, data)}") from None
+        raise RegistryError(f"{path}: {describe_error(error, data)}") from None
 
 
-def in_words(error: ValidationError, data: Any) -> str:
-    """The first thing that a schema does not allow: its place, and what is wrong there."""
+def describe_error(error: ValidationError, data: Any) -> str:
+    """Describe the first error of a validation: its place in ``data`` and the reason."""
     first = error.errors()[0]
     return f"{_where(first['loc'], data)}{first['msg'].removeprefix('Value error, ')}"
 
 
 def _where(location: tuple[int | str, ...], data: Any) -> str:
-    """The place of an error in a reader's words: the row's label, then the field."""
-    words: list[str] = []
+    """Format the place of an error: the row's label, then the field."""
+    steps: list[str] = []
     for step in location:
         try:
             data = data[step]
         except (KeyError, IndexError, TypeError):
             data = None
         if isinstance(step, str):
-            words.append(step)
+            steps.append(step)
         elif isinstance(data, dict) and "label" in data:
-            words = [f"row '{data['label']}'"]
+            steps = [f"row '{data['label']}'"]
         elif isinstance(data, dict) and "name" in data:
-            words = [f"group '{data['name']}'"]
+            steps = [f"group '{data['name']}'"]
         else:
-            words.append(f"item {step + 1}")
-    return ": ".join(words) + ": " if words else ""
+            steps.append(f"item {step + 1}")
+    return ": ".join(steps) + ": " if steps else ""

@@ -1,4 +1,4 @@
-"""What names weights, and how it becomes a file of this machine; over a real HTTP server."""
+"""Sources of weights are parsed and resolved to local files; over a real HTTP server."""
 
 import os
 import re
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
 from torchvision.models import ResNet50_Weights
 
 from sdabench.data.description import Preprocessing
@@ -20,8 +19,8 @@ from sdabench.errors import OutputError, SdabenchError, UsageError, WeightsError
 from sdabench.offline import OFFLINE
 from sdabench.weights.fetch import download
 from sdabench.weights.fetch.cache import FetchDisplay
-from sdabench.weights.source import WeightsSource, expected, parse, resolve
-from tests.serving import serving
+from sdabench.weights.weights_source import WeightsSource, locate, parse, resolve
+from tests.helpers.serving import serving
 
 BYTES = bytes(range(256)) * 4096  # a megabyte, which is read in several parts
 DIGEST = sha256(BYTES).hexdigest()
@@ -52,7 +51,7 @@ def cached(tmp_path):
         (f"HTTPS://h.org/a b.pth#sha256={'AB' * 32}", "url", "HTTPS://h.org/a%20b.pth"),
     ],
 )
-def test_what_is_said_is_understood(text, kind, name):
+def test_sources_are_parsed(text, kind, name):
     source = parse(text)
     assert (source.kind, source.name) == (kind, name)
     assert source.sha256 == ("ab" * 32 if kind == "url" else None)
@@ -67,22 +66,22 @@ def test_a_file_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no weights are named; say a file"),
-        ("https://h.org/w.pth", "h.org/w.pth#sha256=DIGEST, 64 hexadecimal digits"),
+        ("", "no weights given; use a file"),
+        ("https://h.org/w.pth", "h.org/w.pth#sha256=DIGEST, with the 64 hexadecimal digits"),
         (f"https://h.org/w.pth#sha256={'a' * 63}", "64 hexadecimal digits"),
         (f"https://h.org/w.pth#md5={'a' * 64}", "64 hexadecimal digits"),
-        (f"https:///w.pth#sha256={DIGEST}", "is no URL"),
-        (f"https://h.org:port/w.pth#sha256={DIGEST}", "is no URL"),
-        ("C:\\weights\\w.pth", "is a path of Windows"),
-        ("file:///data/w.pth", "name a file by its path alone, /data/w.pth"),
-        ("s3://bucket/w.pth", "'s3:' cannot be fetched; say a file"),
+        (f"https:///w.pth#sha256={DIGEST}", "is not a URL"),
+        (f"https://h.org:port/w.pth#sha256={DIGEST}", "is not a URL"),
+        ("C:\\weights\\w.pth", "is a Windows path"),
+        ("file:///data/w.pth", "give the path alone, /data/w.pth"),
+        ("s3://bucket/w.pth", "'s3:' cannot be fetched; use a file"),
         ("torch-vision:ResNet50_Weights.DEFAULT", "did you mean torchvision:ResNet50_Weights.DEFAULT?"),
         ("Timm:resnet50", "did you mean timm:resnet50?"),
         ("torchvision:", "names no weights"),
         ("~nobody-has-this-name/w.pth", "~nobody-has-this-name/w.pth: "),
     ],
 )
-def test_what_cannot_be_is_one_line_with_the_next_step(text, words):
+def test_an_invalid_source_is_one_line_with_the_next_step(text, words):
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
@@ -99,7 +98,7 @@ def test_a_missing_file_suggests_what_is_there(tmp_path):
         resolve(parse(str(tmp_path / "gone.pth")))
     with pytest.raises(UsageError, match="is a device or a pipe"):
         resolve(parse(os.devnull))
-    with pytest.raises(UsageError, match="is a folder; name a file"):
+    with pytest.raises(UsageError, match="is a folder; name a weights file"):
         resolve(parse(str(tmp_path)))
     assert resolve(parse(str(tmp_path / "resnet50.pth"))).path == tmp_path / "resnet50.pth"
 
@@ -183,7 +182,7 @@ def test_offline_what_is_in_the_cache_serves_and_else_the_next_step_is_said(serv
     monkeypatch.setenv(OFFLINE, "1")
     with pytest.raises(SdabenchError) as caught:
         resolve(source)
-    path = expected(source).path
+    path = locate(source).path
     assert str(caught.value) == (
         f"{server.address('w.pth')} is not in the cache, at {path}, and --offline forbids the network; fetch it "
         "once without --offline, or download it yourself and pass the file"
@@ -228,7 +227,7 @@ RESOLVE = """
 import sys
 from sdabench.training.signals import handle_signals
 from sdabench.weights.fetch.cache import FetchDisplay
-from sdabench.weights.source import parse, resolve
+from sdabench.weights.weights_source import parse, resolve
 assert "torch" not in sys.modules
 handle_signals()
 try:
@@ -263,17 +262,17 @@ def test_a_signal_in_the_middle_leaves_nothing_that_is_taken_for_whole(server, t
     source = parse(server.url("w.pth", "slow/"))
     process = resolving(str(source))
     assert server.half.wait(60)
-    beside = expected(source).path.with_name(f".{expected(source).path.name}.part")
+    beside = locate(source).path.with_name(f".{locate(source).path.name}.part")
     while not beside.exists():
         time.sleep(0.01)
     os.kill(process.pid, getattr(signal, number))
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == status
-    assert not expected(source).path.exists()
+    assert not locate(source).path.exists()
     assert beside.exists() == (number == "SIGKILL")
     server.go_on.set()
     assert resolve(source).path.read_bytes() == BYTES
-    assert cached(tmp_path) == [expected(source).path.name]
+    assert cached(tmp_path) == [locate(source).path.name]
 
 
 def published_at(monkeypatch, server, name, member=ResNet50_Weights.IMAGENET1K_V1):
@@ -302,16 +301,16 @@ def test_every_weights_of_a_classifier_of_torchvision_has_a_digest_in_its_url():
     from sdabench.weights.fetch.from_torchvision import _names
 
     for name in _names():
-        assert re.search(r"-[0-9a-f]{8,}\.pth$", expected(parse(f"torchvision:{name}")).path.name), name
+        assert re.search(r"-[0-9a-f]{8,}\.pth$", locate(parse(f"torchvision:{name}")).path.name), name
 
 
 def test_what_torchvision_publishes_is_known_without_fetching():
     """76.130 and 92.862 by resize 256, and 80.858 and 95.434 by 232: torchvision's documentation."""
-    first = expected(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
+    first = locate(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
     assert first.preprocessing == Preprocessing()
     assert first.difference(Preprocessing()) is None
     assert first.accuracy.startswith("torchvision publishes 76.130 / 92.862 (top-1 / top-5)")
-    default = expected(parse("torchvision:ResNet50_Weights.DEFAULT"))
+    default = locate(parse("torchvision:ResNet50_Weights.DEFAULT"))
     assert default.source == "torchvision:ResNet50_Weights.IMAGENET1K_V2"
     assert "IMAGENET1K_V2 was published at resize 232; measured here at resize 256: " in (
         default.published.difference(Preprocessing())
@@ -329,8 +328,8 @@ def test_what_torchvision_publishes_is_known_without_fetching():
         ("Resnet50_Weights.IMAGENET1K_V1", "did you mean ResNet50_Weights.IMAGENET1K_V1"),
         ("ResNet50_Weights", "did you mean ResNet50_Weights.IMAGENET1K_V"),
         ("resnet50.V1", "unknown weights of torchvision 'resnet50.V1'"),
-        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "are of none of its plain classifiers"),
-        ("ResNet50_QuantizedWeights.DEFAULT", "are of none of its plain classifiers"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "are not of a plain classifier"),
+        ("ResNet50_QuantizedWeights.DEFAULT", "are not of a plain classifier"),
         ("a.b.c", "unknown weights of torchvision"),
     ],
 )
@@ -341,8 +340,9 @@ def test_what_torchvision_does_not_have_for_a_classifier_is_refused(name, words)
 
 def test_load_weights_takes_what_the_command_line_takes(server):
     from sdabench import create_model, load_weights
+    from tests.helpers.checkpoints import safetensors_bytes
 
     network = create_model("resnet50", num_classes=2)
-    server.files["n.safetensors"] = save(network.state_dict())
+    server.files["n.safetensors"] = safetensors_bytes(network.state_dict())
     again = load_weights(create_model("resnet50", num_classes=2), server.url("n.safetensors"))
     assert torch.equal(again.layer4[2].conv3.weight, network.layer4[2].conv3.weight)

@@ -1,9 +1,9 @@
-"""What the tables imply, and what records say of it; differences worked out from the README's text."""
+"""Claims that the tables imply, and their verdicts; differences are worked out from the paper's tables."""
 
 import pytest
 
-from sdabench.claims.implied import implied_claims, judge_claims
-from sdabench.records.stored import StoredRecord
+from sdabench.claims.implied import implied_claims, judge_implied
+from sdabench.records.rescoring import StoredRecord
 from sdabench.registry import load_registry
 from tests.helpers.records import record
 
@@ -31,7 +31,7 @@ def claim(model, partner, metric, task="classification"):
         ("faster_rcnn_sda_res2net86", "faster_rcnn_res2net101", "ap_pct", "detection", None),  # dashes
     ],
 )
-def test_the_readme_implies_so_many_points(model, partner, metric, task, points):
+def test_the_tables_imply_so_many_points(model, partner, metric, task, points):
     assert claim(model, partner, metric, task).reported == points
 
 
@@ -44,8 +44,8 @@ def test_every_network_with_depth_attention_has_its_partners_and_each_claim_is_m
     }
     assert {one.model for one in CLAIMS} == with_attention
     assert len({(one.table.task, one.model, one.partner, one.column.key) for one in CLAIMS}) == len(CLAIMS)
-    assert claim("sda_pyconv86", "pyconv86", "top1_pct").parts == ("baseline", "like for like")
-    assert claim("sda_resnet86", "resnet86_g8", "top1_pct").parts == ("like for like",)
+    assert claim("sda_pyconv86", "pyconv86", "top1_pct").roles == ("baseline", "like for like")
+    assert claim("sda_resnet86", "resnet86_g8", "top1_pct").roles == ("like for like",)
 
 
 CLAIM = claim("sda_pyconv86", "pyconv86", "top1_pct")  # by 0.64
@@ -56,7 +56,7 @@ def judged(own, partner="pyconv86", samples=50_000, **changes):
         StoredRecord(record(model=name, metrics={"top1_pct": value}, samples=samples, **changes), None)
         for name, value in (("sda_pyconv86", own), (partner, 78.00))
     ]
-    [one] = judge_claims([CLAIM], records)
+    [one] = judge_implied([CLAIM], records)
     return one
 
 

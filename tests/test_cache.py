@@ -1,0 +1,59 @@
+"""Cached entries: what is read is what was written, or nothing."""
+
+import pytest
+
+from sdabench.cache import entry_path, read_entry, write_entry
+
+KEY = ("versions", "settings")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_an_entry_is_found_under_its_key_only(folder):
+    write_entry("counts", KEY, b"content")
+    assert read_entry("counts", KEY) == b"content"
+    assert read_entry("counts", ["versions"]) is None
+    assert read_entry("catalogue", KEY) is None
+    assert [path for path in folder.rglob("*") if path.is_file()] == [entry_path("counts", KEY)]
+
+
+def test_an_entry_can_be_empty_and_is_replaced():
+    write_entry("counts", KEY, b"before")
+    write_entry("counts", KEY, b"")
+    assert read_entry("counts", KEY) == b""
+
+
+@pytest.mark.parametrize("place", [0, 31, 32, -1])
+def test_a_changed_byte_makes_an_entry_missing(place):
+    write_entry("counts", KEY, b"content")
+    path = entry_path("counts", KEY)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+    assert read_entry("counts", KEY) is None
+    write_entry("counts", KEY, b"content")
+    assert read_entry("counts", KEY) == b"content"
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 38])
+def test_a_truncated_entry_is_missing(length):
+    write_entry("counts", KEY, b"content")
+    path = entry_path("counts", KEY)
+    path.write_bytes(path.read_bytes()[:length])
+    assert read_entry("counts", KEY) is None
+
+
+def test_a_cache_that_cannot_be_written_stays_empty(folder):
+    folder.write_text("a file")
+    write_entry("counts", KEY, b"content")
+    assert read_entry("counts", KEY) is None
+
+
+def test_a_folder_in_the_place_of_an_entry_is_a_missing_entry():
+    entry_path("counts", KEY).mkdir(parents=True)
+    write_entry("counts", KEY, b"content")
+    assert read_entry("counts", KEY) is None
