@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sdabench.training.synchronize import synchronize
 from torch import Tensor, nn
 from torch.nn import functional as F
 

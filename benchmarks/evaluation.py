@@ -33,7 +33,6 @@ from typing import Any
 import torch
 from pictures import HEADER, Cost, interleave_costs, line, make_pictures, speedup
 from safetensors.torch import load_file, save_file
-from sdabench.training.synchronize import synchronize
 from timing import interleave, output_option, write_record
 from torch import Tensor, nn
 

@@ -22,7 +22,6 @@ from unittest import mock
 
 import torch
 from pictures import HEADER, interleave_costs, line, make_pictures, speedup
-from sdabench.training.synchronize import synchronize
 from timing import output_option, write_record
 from torchvision import datasets
 from torchvision import transforms as T
