@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sdabench.cli.options import ModelName, echo_json, json_option, progress, recount_option, suite_option
-from sdabench.complexity import USUAL_INPUT, Count, InputSize
+from sdabench.complexity import DEFAULT_INPUT, Count, InputSize
 from sdabench.errors import UsageError
 from sdabench.records.counts import fresh_counts
 from sdabench.registry import load_registry
@@ -132,7 +132,7 @@ def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
 def _print_trees(names: list[str], input_size: InputSize | None, depth: int, as_json: bool) -> None:
     from sdabench.complexity.counters import count_modules
 
-    sizes = {name: input_size or USUAL_INPUT[load_registry().model(name).task] for name in names}
+    sizes = {name: input_size or DEFAULT_INPUT[load_registry().model(name).task] for name in names}
     trees = {name: count_modules(name, size) for name, size in sizes.items()}
     if as_json:
         echo_json(
