@@ -1,13 +1,13 @@
-"""How much sooner the vectorised evaluator has COCO's six numbers than pycocotools, which are the same.
+"""Compare the speed of the vectorised evaluator with pycocotools; both give the same six COCO metrics.
 
     python benchmarks/coco_scoring.py [--images N] [--rounds N] [--iou-type segm] [--program] [--output FILE]
 
-Both get the same files, made up in the size of val2017: 5,000 images, 80 categories, 36,000 objects and 80
-detections an image. They take turns, each in a process of its own, on one core, whose seconds are counted,
-not those of the clock: other work on the machine alters them less. ``scoring`` begins with what was read;
-``with reading`` adds that, which with us checks each entry. The floor is 10 times (median, scoring), each
-number that of pycocotools to the bit; below it the exit code is 1. --program adds the whole ``sdabench
-rescore`` by either, by the clock: start, JSON, scoring, and the bootstrap of 1,000.
+Both read the same generated files of the size of val2017: 5,000 images, 80 categories, 36,000 objects and 80
+detections per image. They are interleaved, each in its own process. CPU time is measured on one core, because
+other load affects it less than wall-clock time. ``scoring`` starts with the parsed files; ``with reading``
+includes the parsing, in which sdabench validates each entry. The exit code is 1 if scoring is less than 10
+times as fast (median) or a metric is not bit-identical. --program adds the wall-clock time of ``sdabench
+rescore`` with each evaluator: start, JSON, scoring, and 1,000 bootstrap samples.
 """
 
 import argparse
@@ -38,16 +38,16 @@ from sdabench.scoring.coco import METRICS, evaluate, read_results
 
 FLOOR = 10.0
 KINDS: tuple[Evaluator, ...] = ("pycocotools", "vectorised")
-CATEGORIES, OBJECTS, DETECTIONS = 80, 7.2, 80  # of the last two so many an image
+CATEGORIES, OBJECTS, DETECTIONS = 80, 7.2, 80  # the last two per image
 HEIGHT, WIDTH = 480, 640
 Entry = dict[str, Any]
 
 
-def make_up(images: int, masks: bool) -> tuple[Entry, list[Entry]]:
-    """Annotations and results. A third of the objects are of one category, as in COCO; sizes are as its.
+def generate(images: int, masks: bool) -> tuple[Entry, list[Entry]]:
+    """Generate annotations and results; a third of the objects has one category, and sizes are like COCO's.
 
-    Objects are found up to four times, shifted by some percent; all else is wrong, one half of it in the
-    categories that the image has.
+    Each object has up to four detections, shifted by a few percent. All other detections are wrong, half of
+    them in categories of the image.
     """
     rng = np.random.default_rng(0)
     chances = 1 / np.arange(3, CATEGORIES + 3)
@@ -105,8 +105,8 @@ def make_up(images: int, masks: bool) -> tuple[Entry, list[Entry]]:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Seconds of a core for each part, and the numbers."""
+class Measurement:
+    """CPU seconds of reading and of scoring, and the metrics."""
 
     reading: float
     scoring: float
@@ -117,10 +117,10 @@ class Turn:
         return self.reading + self.scoring
 
 
-def pycocotools_turn(truth: Path, found: Path, iou_type: IouType) -> Turn:
+def measure_pycocotools(truth: Path, found: Path, iou_type: IouType) -> Measurement:
     started = time.process_time()
     content, results = json.loads(truth.read_text()), json.loads(found.read_text())
-    read = time.process_time()
+    parsed = time.process_time()
     with redirect_stdout(StringIO()):
         objects = COCO()
         objects.dataset = content
@@ -130,20 +130,20 @@ def pycocotools_turn(truth: Path, found: Path, iou_type: IouType) -> Turn:
         matched.accumulate()
         matched.summarize()
     metrics = [100 * float(value) for value in matched.stats[: len(METRICS)]]
-    return Turn(read - started, time.process_time() - read, metrics)
+    return Measurement(parsed - started, time.process_time() - parsed, metrics)
 
 
-def vectorised_turn(truth: Path, found: Path, iou_type: IouType) -> Turn:
+def measure_vectorised(truth: Path, found: Path, iou_type: IouType) -> Measurement:
     started = time.process_time()
     file, results = read_annotations(truth), read_results(found)
-    read = time.process_time()
+    parsed = time.process_time()
     metrics = evaluate(file, results, iou_type, None, "vectorised").score().metrics
-    return Turn(read - started, time.process_time() - read, [metrics[name] for name in METRICS])
+    return Measurement(parsed - started, time.process_time() - parsed, [metrics[name] for name in METRICS])
 
 
-def in_its_own_process(turn: Callable[..., Turn], *arguments: Any) -> Turn:
+def in_own_process(measure: Callable[..., Measurement], *arguments: Any) -> Measurement:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(turn, *arguments).result()
+        return process.submit(measure, *arguments).result()
 
 
 def main() -> None:
@@ -151,44 +151,43 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iou-type", choices=["bbox", "segm"], default="bbox")
-    parser.add_argument("--program", action="store_true", help="the whole 'sdabench rescore' too")
+    parser.add_argument("--program", action="store_true", help="also time 'sdabench rescore'")
     output_option(parser)
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         truth, found = Path(folder) / "annotations.json", Path(folder) / "results.json"
-        made = make_up(options.images, options.iou_type == "segm")
-        for path, content in zip((truth, found), made, strict=True):
+        generated = generate(options.images, options.iou_type == "segm")
+        for path, content in zip((truth, found), generated, strict=True):
             path.write_text(json.dumps(content))
-        objects, detections = len(made[0]["annotations"]), len(made[1])
-        del made, content
-        turns = [
+        objects, detections = len(generated[0]["annotations"]), len(generated[1])
+        del generated, content
+        rounds = [
             [
-                in_its_own_process(turn, truth, found, options.iou_type)
-                for turn in (pycocotools_turn, vectorised_turn)
+                in_own_process(measure, truth, found, options.iou_type)
+                for measure in (measure_pycocotools, measure_vectorised)
             ]
             for _ in range(options.rounds)
         ]
         worst = max(
             abs(one - other)
-            for theirs, ours in turns
-            for one, other in zip(theirs.metrics, ours.metrics, strict=True)
+            for peer, own in rounds
+            for one, other in zip(peer.metrics, own.metrics, strict=True)
         )
-        theirs, ours = zip(*turns, strict=True)
         seconds = {
-            "scoring": ([turn.scoring for turn in theirs], [turn.scoring for turn in ours]),
-            "with reading": ([turn.seconds for turn in theirs], [turn.seconds for turn in ours]),
+            "scoring": tuple([each.scoring for each in kind] for kind in zip(*rounds, strict=True)),
+            "with reading": tuple([each.seconds for each in kind] for kind in zip(*rounds, strict=True)),
         }
         if options.program:
-            seconds["the whole of sdabench rescore"] = ([], [])
+            seconds["sdabench rescore"] = ([], [])
             command = [sys.executable, "-m", "sdabench", "rescore", found, "--annotations", truth, "--json"]
             command += ["--iou-type", options.iou_type, "--evaluator"]
             for _ in range(options.rounds):
-                for times, kind in zip(seconds["the whole of sdabench rescore"], KINDS, strict=True):
+                for times, kind in zip(seconds["sdabench rescore"], KINDS, strict=True):
                     started = time.perf_counter()
                     subprocess.run([*map(str, command), kind], check=True, capture_output=True)
                     times.append(time.perf_counter() - started)
-    print(f"{detections:,} detections, {options.iou_type}; largest difference {worst:.1e} points")
-    print(f"{'':32}", *(f"{name:>12}" for name in KINDS), f"{'ratio':>8}  least to most", sep="")
+    print(f"{detections:,} detections, {options.iou_type}; largest difference of a metric {worst:.1e} points")
+    print(f"{'':32}", *(f"{name:>12}" for name in KINDS), f"{'ratio':>8}  lowest to highest", sep="")
     ratios = {name: [one / other for one, other in zip(*pair, strict=True)] for name, pair in seconds.items()}
     for name, pair in seconds.items():
         print(f"{name:32}", *(f"{median(times):>10.2f} s" for times in pair), end="", sep="")
@@ -201,7 +200,7 @@ def main() -> None:
         objects=objects,
         detections=detections,
         largest_difference_pct=worst,
-        metrics=dict(zip(METRICS, turns[-1][1].metrics, strict=True)),
+        metrics=dict(zip(METRICS, rounds[-1][1].metrics, strict=True)),
         seconds={name: dict(zip(KINDS, pair, strict=True)) for name, pair in seconds.items()},
     )
     sys.exit(worst > 0 or median(ratios["scoring"]) < FLOOR)

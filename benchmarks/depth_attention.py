@@ -1,19 +1,18 @@
-"""How fast depth attention is beside its plain formulation, whole networks and the stage alone, in one run.
+"""Compare the speed of depth attention with a plain implementation: whole networks, and single stages.
 
     python benchmarks/depth_attention.py [--device cuda] [--models NAME …] [--batch-size N]
         [--resolution PIXELS] [--repeats N] [--modes NAME …] [--variants NAME …] [--output FILE.json]
 
-The peer clones every block's output, grows a stacked tensor by concatenation, sums it, pools, and after
-the softmax multiplies, sums and applies the ReLU; that it computes the same numbers and gradients is asserted
-first. The bound is the same network without depth attention, under the same conditions: what no depth
-attention can undercut. All take turns, step by step; a ratio is the median over the rounds of that in each,
-and its spread their interquartile range. On CUDA there are more variants: bf16, and with channels-last and
-torch.compile.
+The peer clones the output of every block, stacks the clones by repeated concatenation, sums and pools them,
+and after the softmax multiplies, sums and applies the ReLU. Its outputs and gradients are asserted to be the
+same. The bound is the same network without depth attention under the same conditions: no implementation can
+be faster. All steps are interleaved; a ratio is the median over the rounds, its spread their interquartile
+range. On CUDA there are more variants: bf16, channels_last and torch.compile.
 
-The stage alone takes the n maps of a fused stage as given. The bytes that it has to move once are, in maps:
-forward n read and 1 written; backward the gradient and the output read (where the ReLU let it through), n
-maps read (for the weights' gradients) and n gradients written: 3n + 3. What moving them would take
-follows from the time of a copy of the n maps, in the same turns.
+A single stage is given the n feature maps of a fused stage. It has to move at least these bytes, counted in
+maps: forward, read n and write 1; backward, read the gradient and the output (for the ReLU), read n maps (for
+the gradients of the weights) and write n gradients. In total 3n + 3. The time that this takes is estimated
+from the time of copying the n maps, which is interleaved with the other steps.
 """
 
 import argparse
@@ -34,18 +33,17 @@ from sdabench.records.environment import environment, git_revision
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
 from sdabench.report.render import print_terminal
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.tools.bench.timing import (
     STEPS,
     Mode,
     Step,
     Timing,
-    compiling_many,
-    interleaved,
-    load_once,
-    synchronise,
+    high_recompile_limit,
+    interleave,
+    load_libraries,
 )
-from sdabench.training.memory import MemoryRise
+from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
 WARMUP = 3
@@ -77,8 +75,7 @@ VARIANTS = {
         Variant("bf16-channels-last-compile", "bf16", channels_last=True, compile=True),
     )
 }
-# Of CUDA: how many times the images a second of the peer in the precision named, and at most what part of
-# its peak memory. Of the CPU: times the peer.
+# Speed relative to the peer in the named precision, and largest peak memory relative to the peer.
 GOALS: dict[tuple[str, Mode, str], tuple[float, str, float | None]] = {
     ("cuda", "training", "fp32"): (1.5, "fp32", 0.6),
     ("cuda", "training", "bf16"): (1.5, "bf16", 0.6),
@@ -86,11 +83,11 @@ GOALS: dict[tuple[str, Mode, str], tuple[float, str, float | None]] = {
     ("cpu", "inference", "fp32"): (1.5, "fp32", None),
     ("cpu", "inference", "fp32-channels-last"): (1.5, "fp32", None),
 }
-STAGE_GOAL = 0.7  # of what moving the bytes once would take, on CUDA
+STAGE_GOAL = 0.7  # share of the memory bandwidth, on CUDA
 
 
 class PeerAttention(nn.Module):
-    """What the peer does with a stage's maps."""
+    """The plain implementation of fusing the maps of a stage."""
 
     def __init__(self, attention: DepthAttention) -> None:
         super().__init__()
@@ -99,13 +96,13 @@ class PeerAttention(nn.Module):
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
         stacked = outputs[0].clone().unsqueeze(0)
         for output in outputs[1:]:
-            stacked = self.grown(stacked, output)
-        return self.fused(stacked)
+            stacked = self.append(stacked, output)
+        return self.fuse(stacked)
 
-    def grown(self, stacked: Tensor, output: Tensor) -> Tensor:
+    def append(self, stacked: Tensor, output: Tensor) -> Tensor:
         return torch.cat([stacked, output.clone().unsqueeze(0)])
 
-    def fused(self, stacked: Tensor) -> Tensor:
+    def fuse(self, stacked: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(stacked.sum(dim=0), 1)
         attention = self.attention
         hidden = F.relu(attention.bn(attention.reduce(pooled)))
@@ -114,7 +111,7 @@ class PeerAttention(nn.Module):
 
 
 class PeerStage(nn.Module):
-    """A fused stage's blocks and attention, in the plain formulation."""
+    """The blocks and the attention of a fused stage, in the plain implementation."""
 
     def __init__(self, stage: DepthAttentionStage) -> None:
         super().__init__()
@@ -129,14 +126,14 @@ class PeerStage(nn.Module):
             if stacked is None:
                 stacked = output.clone().unsqueeze(0)
             else:
-                stacked = self.attention.grown(stacked, output)
+                stacked = self.attention.append(stacked, output)
             x = F.relu(output)
         assert stacked is not None
-        return self.attention.fused(stacked)
+        return self.attention.fuse(stacked)
 
 
-class OurAttention(nn.Module):
-    """What :class:`DepthAttentionStage` does with a stage's maps as they come."""
+class StageAttention(nn.Module):
+    """The implementation of :class:`DepthAttentionStage`, given the maps of a stage."""
 
     def __init__(self, attention: DepthAttention) -> None:
         super().__init__()
@@ -162,25 +159,25 @@ def fused_stages(network: nn.Module) -> list[DepthAttentionStage]:
 
 
 def assert_same(name: str) -> None:
-    """Logits and the gradients of all parameters, in training mode and float64."""
+    """Assert equal logits and equal gradients of all parameters, in training mode and float64."""
     torch.manual_seed(0)
-    ours = create_model(name).double().train()
-    peer = peer_of(ours)
+    own = create_model(name).double().train()
+    peer = peer_of(own)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    logits = [network(images) for network in (ours, peer)]
+    logits = [network(images) for network in (own, peer)]
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-8, atol=1e-8)
     for each in logits:
         each.logsumexp(dim=1).sum().backward()
-    gradients = [[p.grad for p in network.parameters()] for network in (ours, peer)]
+    gradients = [[p.grad for p in network.parameters()] for network in (own, peer)]
     assert len(gradients[0]) == len(gradients[1])
-    for mine, its in zip(*gradients, strict=True):
-        assert mine is not None
-        scale = float(its.abs().max()) + 1e-12
-        torch.testing.assert_close(mine / scale, its / scale, rtol=1e-6, atol=1e-6)
+    for actual, expected in zip(*gradients, strict=True):
+        assert actual is not None
+        scale = float(expected.abs().max()) + 1e-12
+        torch.testing.assert_close(actual / scale, expected / scale, rtol=1e-6, atol=1e-6)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     timing: Timing
     peak_memory: int | None
 
@@ -193,32 +190,32 @@ class Measured:
         }
 
 
-def measured(
+def measure(
     subjects: dict[tuple[str, str], Callable[[], tuple[Step, bool]]], repeats: int, device: torch.device
-) -> dict[tuple[str, str], Measured]:
-    """Builds and warms up each, then times all in turns; a subject says whether its memory can be told."""
+) -> dict[tuple[str, str], Measurement]:
+    """Build and warm up each step, then time all interleaved. A subject returns whether its memory counts."""
     steps, memory = [], []
     for build in subjects.values():
         rise = MemoryRise(device)
-        step, tells = build()
+        step, memory_counts = build()
         for _ in range(WARMUP - 1):
             step()
-        synchronise(device)
-        told = rise.restart()
+        synchronize(device)
+        measurable = rise.restart()
         step()
-        synchronise(device)
-        memory.append(rise.peak() if told and tells else None)
+        synchronize(device)
+        memory.append(rise.peak() if measurable and memory_counts else None)
         steps.append(step)
-    timings = interleaved(steps, repeats, device)
+    timings = interleave(steps, repeats, device)
     return {
-        key: Measured(*each) for key, each in zip(subjects, zip(timings, memory, strict=True), strict=True)
+        key: Measurement(*each) for key, each in zip(subjects, zip(timings, memory, strict=True), strict=True)
     }
 
 
 def whole_network(
     name: str, mode: Mode, variants: Sequence[Variant], options: argparse.Namespace
-) -> dict[tuple[str, str], Measured]:
-    """Under (who, variant): the peer in each precision, ours and the bound in each variant."""
+) -> dict[tuple[str, str], Measurement]:
+    """Time the peer in each precision, and sdabench and the bound in each variant; by (name, variant)."""
     device = torch.device(options.device)
     side = options.resolution
     images = torch.randn(options.batch_size, 3, side, side)
@@ -235,15 +232,15 @@ def whole_network(
         variant.precision: Variant(variant.precision, variant.precision) for variant in [PLAIN, *variants]
     }
     wanted = [("peer", variant) for variant in peers.values()]
-    wanted += [(who, variant) for variant in variants for who in ("ours", "bound")]
+    wanted += [(who, variant) for variant in variants for who in ("sdabench", "bound")]
     subjects = {(who, one.name): (lambda who=who, one=one: build(who, one)) for who, one in wanted}
-    return measured(subjects, options.repeats, device)
+    return measure(subjects, options.repeats, device)
 
 
 def stage_alone(
     name: str, mode: Mode, variants: Sequence[Variant], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """For each fused stage the shape, and the seconds of peer, ours and a copy of its maps."""
+    """Time peer, sdabench and a copy of the maps for each fused stage; return them with its shape."""
     device = torch.device(options.device)
     network = create_model(name)
     side, found = options.resolution, []
@@ -264,7 +261,7 @@ def stage_alone(
                 source = torch.stack(outputs).detach()
                 target = torch.empty_like(source)
                 return lambda: target.copy_(source), True
-            kind = PeerAttention if who == "peer" else OurAttention
+            kind = PeerAttention if who == "peer" else StageAttention
             module = variant.place(kind(copy.deepcopy(stage.attention)), device).train(mode == "training")
             called, gradient = variant.compiled(module), torch.randn_like(outputs[0])
 
@@ -281,25 +278,25 @@ def stage_alone(
 
             return step, not (variant.compile and device.type == "cpu")
 
-        wanted = [("peer", PLAIN), *((who, one) for one in variants for who in ("ours", "copy"))]
+        wanted = [("peer", PLAIN), *((who, one) for one in variants for who in ("sdabench", "copy"))]
         subjects = {(who, one.name): (lambda who=who, one=one, b=build: b(who, one)) for who, one in wanted}
-        results = measured(subjects, options.repeats, device)
+        results = measure(subjects, options.repeats, device)
         found.append({"depth": depth, "shape": shape, "results": results})
     return found
 
 
-def moved(mode: Mode, depth: int, shape: Sequence[int], variant: Variant) -> int:
-    """The bytes that the stage alone has to move once."""
+def least_bytes(mode: Mode, depth: int, shape: Sequence[int], variant: Variant) -> int:
+    """Return the bytes that a stage has to move at least."""
     maps = depth + 1 if mode == "inference" else 3 * depth + 3
     return maps * torch.Size(shape).numel() * (2 if variant.precision == "bf16" else 4)
 
 
 def network_rows(
-    name: str, mode: Mode, found: dict[tuple[str, str], Measured], kind: str
+    name: str, mode: Mode, found: dict[tuple[str, str], Measurement], kind: str
 ) -> list[dict[str, Any]]:
     rows = []
-    for (who, variant), ours in found.items():
-        if who != "ours":
+    for (who, variant), own in found.items():
+        if who != "sdabench":
             continue
         precision = VARIANTS[variant].precision
         goal, beside, memory_goal = GOALS.get((kind, mode, variant), (None, precision, None))
@@ -310,32 +307,35 @@ def network_rows(
                 "mode": mode,
                 "variant": variant,
                 "peer": beside,
-                "speed_ratio": peer.timing.beside(ours.timing).median,
-                "bound_speed_ratio": peer.timing.beside(bound.timing).median,
+                "speed_ratio": peer.timing.ratio_to(own.timing).median,
+                "bound_speed_ratio": peer.timing.ratio_to(bound.timing).median,
                 "speed_goal": goal,
-                "memory_ratio": _over(ours.peak_memory, peer.peak_memory),
+                "memory_ratio": _over(own.peak_memory, peer.peak_memory),
                 "bound_memory_ratio": _over(bound.peak_memory, peer.peak_memory),
                 "memory_goal": memory_goal,
-                "spread_pct": peer.timing.beside(ours.timing).spread_pct,
+                "spread_pct": peer.timing.ratio_to(own.timing).spread_pct,
             }
         )
     return rows
 
 
 def stage_rows(name: str, mode: Mode, stages: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """One for each variant: seconds summed over the stages."""
+    """Make a row for each variant, with the seconds summed over the stages."""
     rows = []
-    for variant in [key[1] for key in stages[0]["results"] if key[0] == "ours"]:
-        ours = sum(stage["results"]["ours", variant].timing.median for stage in stages)
+    for variant in [key[1] for key in stages[0]["results"] if key[0] == "sdabench"]:
+        own = sum(stage["results"]["sdabench", variant].timing.median for stage in stages)
         peer = sum(stage["results"]["peer", "fp32"].timing.median for stage in stages)
-        numbers = [moved(mode, stage["depth"], stage["shape"], VARIANTS[variant]) for stage in stages]
+        numbers = [least_bytes(mode, stage["depth"], stage["shape"], VARIANTS[variant]) for stage in stages]
         once = 0.0
         for stage, count in zip(stages, numbers, strict=True):
             size = torch.Size(stage["shape"]).numel() * (2 if VARIANTS[variant].precision == "bf16" else 4)
             copied = 2 * stage["depth"] * size
             once += count / copied * stage["results"]["copy", variant].timing.median
         memory = [
-            _over(stage["results"]["ours", variant].peak_memory, stage["results"]["peer", "fp32"].peak_memory)
+            _over(
+                stage["results"]["sdabench", variant].peak_memory,
+                stage["results"]["peer", "fp32"].peak_memory,
+            )
             for stage in stages
         ]
         rows.append(
@@ -344,16 +344,16 @@ def stage_rows(name: str, mode: Mode, stages: list[dict[str, Any]], kind: str) -
                 "mode": mode,
                 "variant": variant,
                 "bytes": sum(numbers),
-                "seconds": ours,
+                "seconds": own,
                 "seconds_of_moving_once": once,
-                "speed_ratio": peer / ours,
-                "of_moving_once": once / ours,
+                "speed_ratio": peer / own,
+                "of_moving_once": once / own,
                 "goal": STAGE_GOAL if kind == "cuda" and mode == "training" else None,
                 "memory_ratios": memory,
                 "spread_pct": max(
                     stage["results"][who, variant].timing.spread_pct
                     for stage in stages
-                    for who in ("ours", "copy")
+                    for who in ("sdabench", "copy")
                 ),
             }
         )
@@ -367,7 +367,7 @@ def _over(one: int | None, other: int | None) -> float | None:
 def _ratio(
     value: float | None, goal: float | None = None, bound: float | None = None, at_most: bool = False
 ) -> Cell:
-    """With its goal, and whether even the bound misses that."""
+    """Format a ratio with its goal, and say if even the bound misses it."""
     if value is None:
         return Cell("-")
     if goal is None:
@@ -377,13 +377,13 @@ def _ratio(
         return reached <= goal if at_most else reached >= goal
 
     words = f"{'at most' if at_most else 'goal'} {goal:g}"
-    words += ", which the bound misses" if bound is not None and not met(bound) else ""
+    words += ", missed by the bound too" if bound is not None and not met(bound) else ""
     return Cell(f"{value:.2f} ({words})", tone="good" if met(value) else "bad")
 
 
 def print_rows(networks: list[dict[str, Any]], stages: list[dict[str, Any]], where: str) -> None:
     names = ["model", "step", "variant", "peer"]
-    names += ["speed, of the peer's", "bound of it", "memory, of the peer's", "bound of it", "spread (%)"]
+    names += ["speed / peer", "bound", "memory / peer", "bound", "spread (%)"]
     cells = [
         [
             Cell(row["model"]), Cell(row["mode"]), Cell(row["variant"]), Cell(row["peer"]),
@@ -395,7 +395,7 @@ def print_rows(networks: list[dict[str, Any]], stages: list[dict[str, Any]], whe
         ]
         for row in networks
     ]  # fmt: skip
-    note = "The bound is the same network without depth attention, beside the same peer."
+    note = "The bound is the same network without depth attention, relative to the same peer."
     headings = [Heading(name, numeric=index > 3) for index, name in enumerate(names)]
     print_terminal(Sheet(f"Whole networks, {where}", headings, [cells], [note]))
     names = [
@@ -404,9 +404,9 @@ def print_rows(networks: list[dict[str, Any]], stages: list[dict[str, Any]], whe
         "variant",
         "bytes (MB)",
         "ms",
-        "moving once (ms)",
-        "part reached",
-        "speed, of the peer's",
+        "least (ms)",
+        "share",
+        "speed / peer",
     ]
     cells = [
         [
@@ -417,8 +417,9 @@ def print_rows(networks: list[dict[str, Any]], stages: list[dict[str, Any]], whe
         ]
         for row in stages
     ]  # fmt: skip
+    note = "Least is the time of moving the bytes once, share is least / ms. The peer is in float32."
     headings = [Heading(name, numeric=index > 2) for index, name in enumerate([*names, "spread (%)"])]
-    print_terminal(Sheet(f"The stages alone, {where}", headings, [cells], ["The peer here is in float32."]))
+    print_terminal(Sheet(f"Single stages, {where}", headings, [cells], [note]))
 
 
 def main() -> None:
@@ -440,10 +441,10 @@ def main() -> None:
         VARIANTS[name] for name in options.variants or (VARIANTS if cuda else ["fp32", "fp32-channels-last"])
     ]
     networks, stages, details = [], [], []
-    with strict_fp32(device), compiling_many():
+    with strict_fp32(device), high_recompile_limit():
         torch.backends.cudnn.benchmark = cuda
         settings = environment(device)
-        load_once(device, options.modes)
+        load_libraries(device, options.modes)
         for name in options.models:
             assert_same(name)
             for mode in options.modes:

@@ -1,4 +1,4 @@
-"""What the benchmarks of loaders share: pictures of ImageNet's kind, and the time of all cores."""
+"""Generated images that resemble ImageNet's, and interleaved timing of functions that read them."""
 
 import gc
 import resource
@@ -14,11 +14,11 @@ from PIL import Image
 
 from sdabench.data.imagenet import class_indices
 
-SIZES = ((500, 375), (500, 333), (375, 500), (500, 375))  # (width, height): the most frequent of ImageNet
+SIZES = ((500, 375), (500, 333), (375, 500), (500, 375))  # (width, height), the most frequent in ImageNet
 
 
 def make_pictures(folder: Path, images: int, classes: int = 50) -> None:
-    """JPEG files in ``val/<wnid>/`` with the spectrum of natural images: about 100 KB each, as ImageNet's."""
+    """Write JPEG files of about 100 KB to ``val/<wnid>/`` with the power spectrum of natural images."""
     wnids = list(class_indices())[:: 1000 // classes]
     for number in range(images):
         random = np.random.default_rng(number)
@@ -27,56 +27,56 @@ def make_pictures(folder: Path, images: int, classes: int = 50) -> None:
         shape = (3, height, width // 2 + 1)
         spectrum = random.normal(size=shape) + 1j * random.normal(size=shape)
         waves = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / height) ** 1.1, s=(height, width))
-        waves[1:] = 0.7 * waves[:1] + 0.3 * waves[1:]  # colours go together
-        levels = (
+        waves[1:] = 0.7 * waves[:1] + 0.3 * waves[1:]  # colors are correlated
+        pixels = (
             128 + 52 * (waves - waves.mean()) / waves.std() + random.normal(scale=5, size=waves.shape[1:])
         )
         path = folder / "val" / wnids[number % classes] / f"{number:06}.JPEG"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(levels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(path, quality=90)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(path, quality=90)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one pass over the images: milliseconds an image, by the clock and of all cores."""
+    """Milliseconds per image in one pass over the images: wall-clock and CPU time."""
 
     clock: float
-    cores: float
+    cpu: float
 
 
-def cost_of(work: Callable[[], object], images: int) -> Cost:
-    """The time of loader processes counts once they have ended."""
+def measure_cost(work: Callable[[], object], images: int) -> Cost:
+    """Time one pass. The CPU time of DataLoader workers is included, as they have ended."""
     gc.collect()
-    clock, cores = time.perf_counter(), _cores()
+    clock, cpu = time.perf_counter(), _cpu_seconds()
     work()
-    return Cost(1000 * (time.perf_counter() - clock) / images, 1000 * (_cores() - cores) / images)
+    return Cost(1000 * (time.perf_counter() - clock) / images, 1000 * (_cpu_seconds() - cpu) / images)
 
 
-def costs_in_turns(
+def interleave_costs(
     works: Mapping[str, Callable[[], object]], images: int, rounds: int
 ) -> dict[str, list[Cost]]:
-    """Each once a round, so that what else the machine does falls on all alike; a first round warms up."""
+    """Time passes in rounds of one of each, after a warm-up round; other load affects all of them alike."""
     found: dict[str, list[Cost]] = {name: [] for name in works}
-    for turn in range(rounds + 1):
+    for round_number in range(rounds + 1):
         for name, work in works.items():
-            cost = cost_of(work, images)
-            if turn:
+            cost = measure_cost(work, images)
+            if round_number:
                 found[name].append(cost)
     return found
 
 
-def beside(peers: list[Cost], ours: list[Cost]) -> dict[str, Any]:
-    """How many times as quick: the median over the rounds of the ratio in each, and their range."""
-    told: dict[str, Any] = {}
-    for kind in ("cores", "clock"):
-        ratios = [getattr(p, kind) / getattr(o, kind) for p, o in zip(peers, ours, strict=True)]
-        told[kind] = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-        told[f"{kind}_ms"] = median(getattr(o, kind) for o in ours)
-    return told
+def speedup(peers: list[Cost], costs: list[Cost]) -> dict[str, Any]:
+    """Return median and range over the rounds of peer time / own time, and the median own time."""
+    row: dict[str, Any] = {}
+    for key, kind in (("cores", "cpu"), ("clock", "clock")):
+        ratios = [getattr(p, kind) / getattr(c, kind) for p, c in zip(peers, costs, strict=True)]
+        row[key] = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+        row[f"{key}_ms"] = median(getattr(cost, kind) for cost in costs)
+    return row
 
 
 def line(name: str, row: Mapping[str, Any]) -> str:
-    """One line of a table, under :data:`HEADER`."""
+    """Format a row of the table under :data:`HEADER`."""
     cells = [f"{name:34}"]
     for kind in ("cores", "clock"):
         ratio, each = row[kind], row[f"{kind}_ms"]
@@ -86,10 +86,10 @@ def line(name: str, row: Mapping[str, Any]) -> str:
 
 
 HEADER = f"{'':34} " + " ".join(
-    f"{name:>9} {'images/s':>9} {'times':>6} {'':14}" for name in ("cores, ms", "clock, ms")
+    f"{name:>9} {'images/s':>9} {'ratio':>6} {'':14}" for name in ("CPU ms", "clock ms")
 )
 
 
-def _cores() -> float:
+def _cpu_seconds() -> float:
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

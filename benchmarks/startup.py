@@ -1,10 +1,10 @@
-"""How long the program takes to answer, beyond the start of an empty Python on the same machine.
+"""Time the start of the program beyond that of an empty Python.
 
     python benchmarks/startup.py [--rounds N] [--output FILE]
 
-The commands take turns with the empty Python, each in a process of its own. Each is called once before, so
-that Python's own caches, and ours, are there. ``without cache`` is the same with an empty cache directory,
-as on the first call ever. At most a quarter of a second beyond an empty Python is asked for.
+The commands are interleaved with the empty Python, each in its own process. One call of each comes first, to
+fill the caches of Python and of sdabench. ``without cache`` has no cache folder, as on the first call ever.
+The limit is 250 ms beyond an empty Python.
 """
 
 import argparse
@@ -12,11 +12,11 @@ import os
 import sys
 from tempfile import TemporaryDirectory
 
-from timing import in_turns, output_option, write_record
+from timing import interleave, output_option, write_record
 
 PROGRAM = (sys.executable, "-m", "sdabench")
 EMPTY = "empty Python"
-ASKED_MS = 250
+LIMIT_MS = 250
 COMPLETION = {"_SDABENCH_COMPLETE": "bash_complete", "COMP_WORDS": "sdabench show sda_", "COMP_CWORD": "2"}
 
 
@@ -27,8 +27,8 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         own = os.environ | {"SDABENCH_CACHE": folder}
-        bare = os.environ | {"SDABENCH_CACHE": os.devnull}  # where nothing can be kept
-        times = in_turns(
+        bare = os.environ | {"SDABENCH_CACHE": os.devnull}  # nothing can be stored there
+        times = interleave(
             {
                 EMPTY: ((sys.executable, "-c", "pass"), own),
                 "--help": ((*PROGRAM, "--help"), own),
@@ -41,17 +41,17 @@ def main() -> None:
             options.rounds,
         )
     empty = times[EMPTY].median
-    print(f"{'':28}{'median ms':>10}{'fastest':>9}{'slowest':>9}{'beyond':>8}{'ratio':>7}{'of cores':>10}")
+    print(f"{'':28}{'median ms':>10}{'fastest':>9}{'slowest':>9}{'beyond':>8}{'ratio':>7}{'CPU':>10}")
     for name, each in times.items():
         beyond = each.median - empty
-        late = "  more than asked" if beyond > ASKED_MS else ""
+        late = "  above the limit" if beyond > LIMIT_MS else ""
         print(
             f"{name:28}{each.median:10.0f}{each.fastest:9.0f}{each.slowest:9.0f}{beyond:8.0f}"
             f"{each.median / empty:7.1f}"
-            f"{each.median_of_cores:10.0f}{late}"
+            f"{each.median_cpu:10.0f}{late}"
         )
     milliseconds = {name: each.as_json() for name, each in times.items()}
-    write_record(options.output, "startup", asked_ms=ASKED_MS, milliseconds=milliseconds)
+    write_record(options.output, "startup", asked_ms=LIMIT_MS, milliseconds=milliseconds)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long a small suite takes: one network at a time or several, and with decoded images shared or not.
+"""Time a small suite: one model at a time or several, and with decoded images shared or not.
 
     python benchmarks/suite.py [--models NAME …] [--epochs N] [--jobs N] [--rounds N] [--device cuda]
         [--output FILE]
 
-Each suite trains and evaluates the networks by the recipe smoke, on 64 and 200 images of the generated
-dataset. The kinds take turns. Without sharing every process decodes every image whenever it wants it.
+Each suite trains and evaluates the models with the recipe smoke, on 64 and 200 images of the generated
+dataset. The variants are interleaved. Without sharing, every process decodes each image whenever it reads it.
 """
 
 import argparse
@@ -18,25 +18,25 @@ from timing import Command, Spread, milliseconds, output_option, write_record
 from sdabench.data.synthetic import default_dataset
 
 MODELS = ("resnet50", "senet50", "gcnet50", "pyconv50")
-RECIPE = "extends: smoke\ntitle: The recipe smoke, whatever it fits\nepochs: {epochs}\nfit_below: 1000.0\n"
+RECIPE = "extends: smoke\ntitle: Smoke without its loss limit\nepochs: {epochs}\nfit_below: 1000.0\n"
 
 
-def kinds(folder: Path, options: argparse.Namespace) -> dict[str, Command]:
-    """The suites, without the folder for what they leave."""
+def variants(folder: Path, options: argparse.Namespace) -> dict[str, Command]:
+    """Return the commands of the suites, without --output."""
     recipe, sharing, decoding = folder / "recipe.yaml", folder / "sharing", folder / "decoding"
     recipe.write_text(RECIPE.format(epochs=options.epochs))
     for cache in (sharing, decoding):
         cache.mkdir()
-    (decoding / "decoded").write_text("where decoded images would lie, so that none can be kept\n")
+    (decoding / "decoded").write_text("instead of a folder, so that no decoded images are stored\n")
     chosen = [word for name in options.models for word in ("--models", name)]
     data = f"synthetic={default_dataset()}"
     command = [sys.executable, "-m", "sdabench", "run", "--suite", "classification", *chosen]
     command += ["--recipe", str(recipe), "--data", data, "--device", options.device]
     own = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     return {
-        f"{jobs} at a time, {what}": ([*command, "--jobs", str(jobs)], own | {"SDABENCH_CACHE": str(cache)})
+        f"{jobs} at a time, {kind}": ([*command, "--jobs", str(jobs)], own | {"SDABENCH_CACHE": str(cache)})
         for jobs in dict.fromkeys([1, options.jobs])
-        for what, cache in (("shared", sharing), ("decoding", decoding))
+        for kind, cache in (("shared", sharing), ("decoding", decoding))
     }
 
 
@@ -51,20 +51,20 @@ def main() -> None:
     options = parser.parse_args()
     measured: dict[str, list[tuple[float, float]]] = {}
     with TemporaryDirectory() as name:
-        commands = kinds(Path(name), options)
-        for turn in range(1 + options.rounds):  # the first is to warm up
-            order = list(commands.items())[:: -1 if turn % 2 else 1]  # none is always the first
+        commands = variants(Path(name), options)
+        for round_number in range(1 + options.rounds):  # the first is for warm-up
+            order = list(commands.items())[:: -1 if round_number % 2 else 1]  # no variant is always first
             for kind, (command, environment) in order:
-                output = Path(name) / f"{kind} {turn}"
+                output = Path(name) / f"{kind} {round_number}"
                 took = milliseconds(([*command, "--output", str(output)], environment))
-                measured[kind] = [*measured.get(kind, []), *([took] if turn else [])]
+                measured[kind] = [*measured.get(kind, []), *([took] if round_number else [])]
     times = {kind: Spread(*map(list, zip(*each, strict=True))) for kind, each in measured.items()}
     times = {kind: times[kind] for kind in commands}
     first = next(iter(times.values()))
-    print(f"{'':24}{'median s':>9}{'fastest':>9}{'slowest':>9}{'of cores':>10}{'to the first':>14}")
+    print(f"{'':24}{'median s':>9}{'fastest':>9}{'slowest':>9}{'CPU':>10}{'to the first':>14}")
     for kind, each in times.items():
         seconds = "".join(f"{value / 1000:9.2f}" for value in (each.median, each.fastest, each.slowest))
-        print(f"{kind:24}{seconds}{each.median_of_cores / 1000:10.2f}{each.median / first.median:14.2f}")
+        print(f"{kind:24}{seconds}{each.median_cpu / 1000:10.2f}{each.median / first.median:14.2f}")
     write_record(
         options.output,
         "suite",

@@ -1,10 +1,10 @@
-"""How hard the generated default dataset is: linear classifiers on its pixels, beside trained networks.
+"""Measure the difficulty of the generated default dataset: linear classifiers compared with trained networks.
 
     python benchmarks/synthetic_difficulty.py [RECORDS.jsonl …]
 
-A linear classifier is trained to convergence for several sizes of image and weights of decay; the best
-on the validation images counts, which favours it. Networks come from the records of a run or a training
-on the same validation images, such as ``sdabench train resnet50 --recipe demo``.
+A linear classifier on pixels is trained to convergence for several image sizes and weight decays. The best
+one on the validation images is reported, which favors it. The networks are those of the records with the same
+validation images, such as the records of ``sdabench train resnet50 --recipe demo``.
 """
 
 import sys
@@ -19,7 +19,8 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.images import decode
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from sdabench.scoring.intervals import standard_error_pct
 
 SIDES = (16, 32, 64)
@@ -27,7 +28,7 @@ DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def pixels(split: ImageSplit) -> Tensor:
-    """All images, (N, 3, 64, 64), from -0.5 to 0.5."""
+    """Decode all images to (N, 3, 64, 64), in the range -0.5 to 0.5."""
     images = []
     for item in split.items:
         decoded = decode(split.root / item.path)
@@ -38,7 +39,7 @@ def pixels(split: ImageSplit) -> Tensor:
 
 
 def accuracy_pct(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], decay: float) -> float:
-    """Of multinomial logistic regression with that much L2, on ``val``."""
+    """Return the accuracy on ``val`` of multinomial logistic regression with weight decay."""
     weight = torch.zeros(train[0].shape[1], int(train[1].max()) + 1, requires_grad=True)
     bias = torch.zeros(weight.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")

@@ -1,4 +1,4 @@
-"""What the benchmarks of commands share: times of processes that take turns, and the machine."""
+"""Interleaved timing of commands, and the record of a benchmark."""
 
 import argparse
 import json
@@ -21,21 +21,18 @@ Command = tuple[Sequence[str], Mapping[str, str]]  # arguments, environment
 
 @dataclass(frozen=True)
 class Spread:
-    """Times of one command in milliseconds: by the clock, and of all cores.
-
-    The clock's grow with what else the machine does; those of the cores hardly.
-    """
+    """Wall-clock and CPU times of one command, in milliseconds. Other load hardly affects the CPU times."""
 
     times: list[float]
-    cores: list[float]
+    cpu: list[float]
 
     @property
     def median(self) -> float:
         return statistics.median(self.times)
 
     @property
-    def median_of_cores(self) -> float:
-        return statistics.median(self.cores)
+    def median_cpu(self) -> float:
+        return statistics.median(self.cpu)
 
     @property
     def fastest(self) -> float:
@@ -47,25 +44,25 @@ class Spread:
 
     def as_json(self) -> dict[str, Any]:
         clock = {"median": self.median, "fastest": self.fastest, "slowest": self.slowest, "all": self.times}
-        return clock | {"cores": {"median": self.median_of_cores, "all": self.cores}}
+        return clock | {"cores": {"median": self.median_cpu, "all": self.cpu}}
 
 
 def milliseconds(command: Command) -> tuple[float, float]:
-    """By the clock, and of all cores; those of the processes that it starts too."""
+    """Run a command; return its wall-clock time and its CPU time, including its child processes."""
     arguments, environment = command
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run(
         arguments, env=environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
-    passed = time.perf_counter() - begun
+    elapsed = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return 1000 * passed, 1000 * worked
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return 1000 * elapsed, 1000 * cpu
 
 
-def in_turns(commands: Mapping[str, Command], rounds: int, warm_up: bool = True) -> dict[str, Spread]:
-    """Each command once a round, in turns, so that what else the machine does falls on all alike."""
+def interleave(commands: Mapping[str, Command], rounds: int, warm_up: bool = True) -> dict[str, Spread]:
+    """Time commands in rounds of one run of each, so that other load affects all of them alike."""
     if warm_up:
         for command in commands.values():
             milliseconds(command)
@@ -77,7 +74,7 @@ def in_turns(commands: Mapping[str, Command], rounds: int, warm_up: bool = True)
 
 
 def write_record(path: Path | None, benchmark: str, **content: Any) -> None:
-    """What was measured, and on which machine, as JSON; nothing without a path."""
+    """Write the measurements and the machine as JSON, if there is a path."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         record = {"benchmark": benchmark, "revision": git_revision(), "machine": machine()} | content
@@ -86,11 +83,11 @@ def write_record(path: Path | None, benchmark: str, **content: Any) -> None:
 
 
 def output_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, help="The record, as JSON.")
+    parser.add_argument("--output", type=Path, help="Write the record to this file, as JSON.")
 
 
 def machine() -> dict[str, Any]:
-    """What the times depend on besides the program."""
+    """Describe the machine and the installed packages."""
     packages = (
         "sdabench",
         "torch",

@@ -1,16 +1,16 @@
-"""How quick the loader of training images is beside torchvision's usual one, in one run.
+"""Compare the speed of the training data loader with torchvision's, in one run.
 
     python benchmarks/training_input.py [--data FOLDER] [--images N] [--workers N] [--batch-size N]
         [--crop PIXELS] [--rounds N] [--device cuda] [--output FILE.json]
 
-The peer is what torchvision's reference training does: ImageFolder, RandomResizedCrop, flip, ToTensor,
-Normalize, and torch's loader. Ours gives the same windows for the same random numbers, which is asserted
-first, and leaves normalisation and memory format to the device. Both deliver batches; with ``--device cuda``
-on the device, ours normalised there. The score is images a second of a core: all CPU time, of the loader's
-processes too.
+The peer is torchvision's reference training: ImageFolder, RandomResizedCrop, flip, ToTensor, Normalize, and
+torch's DataLoader. sdabench's loader takes the same crops for the same random numbers, which is asserted
+first, and leaves normalization and memory format to the device. Both deliver batches, with ``--device cuda``
+on the device, where sdabench normalizes them. The score is images per second of CPU time, including that of
+DataLoader workers.
 
-FOLDER has ``val/<wnid>/`` or ``<wnid>/`` with images; without one such are made. ``with Pillow's decoder`` is
-ours where torchvision has none.
+FOLDER has ``val/<wnid>/`` or ``<wnid>/`` with images; without it, images are generated. ``Pillow's decoder``
+is sdabench's loader if torchvision's JPEG decoder is not available.
 """
 
 import argparse
@@ -21,39 +21,39 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from pictures import HEADER, beside, costs_in_turns, line, make_pictures
+from pictures import HEADER, interleave_costs, line, make_pictures, speedup
 from timing import output_option, write_record
 from torchvision import datasets
 from torchvision import transforms as T
 
-from sdabench.data import images as our_images
+from sdabench.data import images as data_images
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.images import Batch, TrainingImages, TrainingOrder, decode, seeded
 from sdabench.errors import DataError
 from sdabench.models.inputs import MEAN, STD
 from sdabench.registry.recipes import Augmentation
-from sdabench.tools.bench.timing import synchronise
-from sdabench.training.tasks import load
+from sdabench.training.memory import synchronize
+from sdabench.training.tasks import load_batches
 
 GOAL = 1.4
 
 
-def assert_same_windows(split: ImageSplit, augmentation: Augmentation) -> None:
-    """The same random numbers give the same picture, to one level."""
+def assert_same_crops(split: ImageSplit, augmentation: Augmentation) -> None:
+    """Assert that the same random numbers give the same image, to within one pixel value."""
     usual = T.Compose([T.RandomResizedCrop(augmentation.crop), T.RandomHorizontalFlip(), T.PILToTensor()])
-    ours = TrainingImages(split, augmentation, seed=0)
+    images = TrainingImages(split, augmentation, seed=0)
     for index in range(min(50, len(split.items))):
         decoded = decode(split.root / split.items[index].path)
         assert not isinstance(decoded, DataError)
         with seeded(0, 0, index):
             expected = usual(decoded[0])
-        sample = ours[0, index]
+        sample = images[0, index]
         assert not isinstance(sample, DataError)
         assert (sample.image.int() - expected.int()).abs().max() <= 1
 
 
-def torchvisions(root: Path, options: argparse.Namespace) -> None:
+def run_torchvision(root: Path, options: argparse.Namespace) -> None:
     steps = [
         T.RandomResizedCrop(options.crop),
         T.RandomHorizontalFlip(),
@@ -69,29 +69,29 @@ def torchvisions(root: Path, options: argparse.Namespace) -> None:
     )
     for images, labels in loader:
         images.to(options.device, non_blocking=True), labels.to(options.device, non_blocking=True)
-    synchronise(torch.device(options.device))
+    synchronize(torch.device(options.device))
 
 
-def ours(split: ImageSplit, augmentation: Augmentation, options: argparse.Namespace) -> None:
+def run_sdabench(split: ImageSplit, augmentation: Augmentation, options: argparse.Namespace) -> None:
     order = TrainingOrder(len(split.items), options.batch_size, epochs=1, seed=0, smallest=1)
     images, pin = TrainingImages(split, augmentation, seed=0), options.device != "cpu"
-    with closing(load(images, Batch.of, options.workers, pin, batch_sampler=order)) as batches:
+    with closing(load_batches(images, Batch.of, options.workers, pin, batch_sampler=order)) as batches:
         for batch in batches:
             assert isinstance(batch, Batch)
             if pin:
                 batch.to(torch.device(options.device), torch.contiguous_format)
-    synchronise(torch.device(options.device))
+    synchronize(torch.device(options.device))
 
 
-def without_torchvisions_decoder(work: Callable[[], None]) -> None:
-    with mock.patch.object(our_images, "decode_jpeg", return_value=None):
+def with_pillow(work: Callable[[], None]) -> None:
+    with mock.patch.object(data_images, "decode_jpeg", return_value=None):
         work()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="Images in folders for classes, named as ImageNet's.")
-    parser.add_argument("--images", type=int, default=1000, help="So many are made without --data.")
+    parser.add_argument("--data", type=Path, help="ImageNet-style folders.")
+    parser.add_argument("--images", type=int, default=1000, help="Number of generated images without --data.")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--crop", type=int, default=224)
@@ -105,19 +105,19 @@ def main() -> None:
             make_pictures(Path(made), options.images)
         split = read_imagenet(options.data or Path(made))
         augmentation = Augmentation(crop=options.crop)
-        assert_same_windows(split, augmentation)
-        ours_once = lambda: ours(split, augmentation, options)  # noqa: E731
+        assert_same_crops(split, augmentation)
+        sdabench_pass = lambda: run_sdabench(split, augmentation, options)  # noqa: E731
         works = {
-            "torchvision's": lambda: torchvisions(split.root, options),
-            "ours": ours_once,
-            "ours, with Pillow's decoder": lambda: without_torchvisions_decoder(ours_once),
+            "torchvision": lambda: run_torchvision(split.root, options),
+            "sdabench": sdabench_pass,
+            "sdabench, Pillow's decoder": lambda: with_pillow(sdabench_pass),
         }
-        found = costs_in_turns(works, len(split.items), options.rounds)
-    rows = {name: beside(found["torchvision's"], costs) for name, costs in found.items()}
+        found = interleave_costs(works, len(split.items), options.rounds)
+    rows = {name: speedup(found["torchvision"], costs) for name, costs in found.items()}
     print(f"{len(split.items)} images, crop {options.crop}, {options.workers} workers, to {options.device}")
     print(HEADER, *(line(name, row) for name, row in rows.items()), sep="\n")
-    reached = rows["ours"]["cores"]["median"]
-    print(f"ours: {reached:.2f} times as many images a second of a core (goal {GOAL})")
+    reached = rows["sdabench"]["cores"]["median"]
+    print(f"sdabench: {reached:.2f} times as many images per second of CPU time (goal {GOAL})")
     settings = {key: value for key, value in vars(options).items() if key not in ("output", "data")}
     settings |= {"images": len(split.items), "generated": options.data is None, "rows": rows}
     write_record(options.output, "training_input", goal=GOAL, **settings)

@@ -1,4 +1,4 @@
-"""Cores and memory that the system, or a container around this process, leaves to it. Free of torch."""
+"""CPU and memory limits of the machine and of the container that this process runs in. Without torch."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,18 @@ from pathlib import Path
 ROOT = Path("/")
 
 
+def cores(shared_by: int = 1) -> int:
+    """The cores that this process may use, or the share of each of several processes."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, own // shared_by)
+
+
 def cpu_limit(root: Path = ROOT) -> float | None:
-    """How many cores the control groups allow, which may be a fraction; None where they set no limit."""
+    """Return the number of cores that the control groups allow, possibly a fraction; None without a limit."""
     limits = []
     for group in control_groups("cpu", root):
         quota, period = [*_words(group / "cpu.max"), "", ""][:2]  # version 2: "max 100000"
-        quota = quota or "".join(_words(group / "cpu.cfs_quota_us"))  # version 1: -1 for none
+        quota = quota or "".join(_words(group / "cpu.cfs_quota_us"))  # version 1: -1 for no limit
         period = period or "".join(_words(group / "cpu.cfs_period_us"))
         if quota.isdigit() and period.isdigit():
             limits.append(int(quota) / int(period))
@@ -20,20 +26,20 @@ def cpu_limit(root: Path = ROOT) -> float | None:
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """How many bytes the control groups allow; None where they set no limit."""
+    """Return the bytes of memory that the control groups allow; None without a limit."""
     names = ("memory.max", "memory.limit_in_bytes")
     texts = ["".join(_words(group / name)) for group in control_groups("memory", root) for name in names]
     return min((int(text) for text in texts if text.isdigit()), default=None)
 
 
 def control_groups(controller: str, root: Path = ROOT) -> Iterator[Path]:
-    """The folders of this process's control group and of those around it, in versions 1 and 2."""
-    mounted = root / "sys/fs/cgroup"
+    """Yield the folders of this process's control group and of its parents, in cgroup version 1 and 2."""
+    mount = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        top = mounted / controller if controllers else mounted
+        top = mount / controller if controllers else mount
         group = top / path.strip("/")
         while group != top:
             yield group
@@ -42,9 +48,9 @@ def control_groups(controller: str, root: Path = ROOT) -> Iterator[Path]:
 
 
 def memory(root: Path = ROOT) -> tuple[int, int | None]:
-    """All memory of the machine or container, and what of the machine's is available, in bytes.
+    """Return the total and the available memory of the machine or container, in bytes.
 
-    The second is None where the system does not say.
+    The available memory is None on a system that does not report it.
     """
     lines = dict(line.split(":", 1) for line in _lines(root / "proc/meminfo"))
     available = int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None

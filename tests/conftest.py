@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
-from tests.support import make_coco, make_imagenet
+from sdabench.data.synthetic.detection import DetectionPlan, write_detection
+from sdabench.registry import load_registry
+from tests.helpers.datasets import make_coco, make_imagenet
 
 
 @pytest.fixture
@@ -24,3 +27,31 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "textures"
     write_classification(folder, ClassificationPlan(2, 5, 2, 32))
     return folder
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated detection dataset: six training and three validation images, one of each without objects."""
+    folder = tmp_path_factory.mktemp("detection") / "shapes"
+    write_detection(folder, DetectionPlan(categories=3, train=6, val=3, image_size=128))
+    return folder
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Register a network of 40,000 parameters, for tests that train hundreds of times."""
+    models = load_registry().models
+    network = models["resnet50"].network
+    assert network is not None
+    small = network.model_copy(update={"depths": [1, 1, 1, 1], "widths": [8, 8, 16, 16]})
+    monkeypatch.setitem(models, "tiny", models["resnet50"].model_copy(update={"network": small}))
+    return "tiny"
+
+
+@pytest.fixture(scope="session")
+def parity_images() -> torch.Tensor:
+    """The two images for which the outputs of the original code were computed."""
+    generator = torch.Generator().manual_seed(8)
+    low = torch.randn(2, 3, 14, 14, generator=generator)
+    noise = torch.randn(2, 3, 224, 224, generator=generator)
+    return 2 * low.repeat_interleave(16, dim=2).repeat_interleave(16, dim=3) + 0.6 * noise

@@ -1,43 +1,109 @@
 """What the documents say is what the program does."""
 
+import html
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
+import click
 import pytest
 import yaml
 
 from sdabench import __version__
-from sdabench.records.record import Record, read_lines
+from sdabench.cli import cli
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
 from sdabench.registry import load_registry
-from sdabench.report.accuracy import accuracy_sheet
-from sdabench.report.render import to_markdown
-from tests.support import sdabench
+from tests.helpers.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[1]
-README = (CHECKOUT / "README.md").read_text()
+DOCUMENTS = {
+    str(path.relative_to(CHECKOUT)): path.read_text()
+    for path in (
+        CHECKOUT / "README.md",
+        CHECKOUT / "CONTRIBUTING.md",
+        *sorted((CHECKOUT / "docs").glob("*.md")),
+    )
+}
+BLOCKS = runpy.run_path(str(CHECKOUT / "docs/make_blocks.py"))
 
 
-def test_the_readmes_table_is_printed_by_the_tool():
-    found = re.search(r"<!-- table: sdabench (.*?) -->\n(.*?)<!-- end -->", README, re.DOTALL)
-    assert found[2].strip() == sdabench(*found[1].split()).stdout.strip()
+@pytest.mark.parametrize(
+    "document", [name for name, text in DOCUMENTS.items() if BLOCKS["BLOCK"].search(text)]
+)
+def test_blocks_of_output_are_what_the_program_prints(document):
+    """``python docs/make_blocks.py`` rewrites them."""
+    assert BLOCKS["rewritten"](DOCUMENTS[document]) == DOCUMENTS[document]
 
 
-def test_the_readmes_other_table_is_of_the_stored_records():
-    found = re.search(r"<!-- records: (.*?) -->\n(.*?)<!-- end -->", README, re.DOTALL)
-    records = list(read_lines(CHECKOUT / found[1], Record))
-    registry = load_registry()
-    names = registry.suite("classification")
-    tables = registry.suite_tables("classification")
-    of_model = {name: [record for record in records if record.model == name] for name in names}
-    sheet, _ = accuracy_sheet(tables, names, of_model)
-    assert found[2].strip() == to_markdown(sheet).strip()
+def test_every_kind_of_block_is_in_use():
+    assert {block[2] for text in DOCUMENTS.values() for block in BLOCKS["BLOCK"].finditer(text)} == set(
+        BLOCKS["KINDS"]
+    )
+
+
+def test_the_picture_shows_the_summary_of_the_audit():
+    """``python docs/make_images.py`` draws it."""
+    drawn = re.findall("<text[^>]*>(.*?)</text>", (CHECKOUT / "docs/images/audit.svg").read_text())
+    printed = re.search(
+        "<!-- audit: summary -->\n\n```text\n(.*?)```", DOCUMENTS["docs/results.md"], re.DOTALL
+    )
+    words = " ".join(html.unescape(text) for text in drawn).split()
+    assert words == ["sdabench", "audit", *printed[1].split()]
+
+
+def commands(text: str) -> Iterator[str]:
+    """The command lines in a document's code, in blocks and between backquotes."""
+    blocks = re.findall(r"^```(?:sh|text)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for line in lines + re.findall("`([^`\n]+)`", prose):
+        for part in re.split(r"&&|\||>", line.partition(" # ")[0].replace("…", "")):
+            if (found := re.search(r"(?:^|/|-m )(sdabench( .+))", part.strip())) is not None:
+                yield found[1].strip()
+
+
+COMMANDS = sorted({(name, command) for name, text in DOCUMENTS.items() for command in commands(text)})
+
+
+def test_commands_are_found_in_the_documents():
+    assert {name for name, _ in COMMANDS} >= {
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/guide.md",
+        "docs/slurm.md",
+    }
+    assert {command.split()[1] for _, command in COMMANDS} >= set(cli.list_commands(click.Context(cli)))
+
+
+@pytest.mark.parametrize(("document", "line"), COMMANDS)
+def test_a_command_in_a_document_has_these_options(document, line):
+    _, *arguments = shlex.split(line)
+    command: click.Command = cli
+    context = click.Context(cli, **cli.context_settings)
+    while (
+        isinstance(command, click.Group) and not arguments[0].isupper() and not arguments[0].startswith("-")
+    ):
+        found = command.get_command(context, arguments.pop(0))
+        assert found is not None, line
+        command, context = found, click.Context(found, parent=context)
+    values, _, _ = command.make_parser(context).parse_args(arguments)
+    for parameter in command.params:
+        if isinstance(parameter.type, click.Choice) and parameter.name in values:
+            given = values[parameter.name]
+            for value in given if isinstance(given, list | tuple) else [given]:
+                if isinstance(value, str) and not value.isupper():
+                    parameter.type.convert(value, parameter, context)
+
+
+def test_the_stored_records_of_the_classifiers_are_of_the_recipe_smoke():
+    records = list(read_lines(CHECKOUT / "results/smoke.jsonl", Record))
     assert {record.recipe["name"] for record in records} == {"smoke"}
-    assert {record.model for record in records} == set(names)
+    assert {record.model for record in records} == set(load_registry().suite("classification"))
 
 
 def test_the_stored_records_of_the_detectors_are_of_every_row_and_their_losses_fall():
@@ -51,16 +117,17 @@ def test_the_stored_records_of_the_detectors_are_of_every_row_and_their_losses_f
 
 
 def test_ci_runs_the_readmes_test_command():
-    command = next(line for line in README.splitlines() if line.endswith(".venv/bin/tox"))
+    command = next(line for line in DOCUMENTS["README.md"].splitlines() if line.endswith(".venv/bin/tox"))
     assert command in (CHECKOUT / ".ci/run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_files_that_a_document_names_are_there(document):
-    text = (CHECKOUT / document).read_text()
-    named = re.findall(r"\]\((?!http)([^)]+)\)|`(\w+/[\w/]+\.(?:py|jsonl))`", text)
-    assert named
-    assert [name for name in (link or path for link, path in named) if not (CHECKOUT / name).exists()] == []
+    """Links are relative to the document, paths in code to the checkout."""
+    links = re.findall(r"\]\((?!http|#)([^)#]+)", DOCUMENTS[document])
+    paths = re.findall(r"`((?:[a-z_]+/)+[\w.-]+\.(?:jsonl|py|sh|svg|yaml|yml))`", DOCUMENTS[document])
+    named = [(CHECKOUT / document).parent / link for link in links] + [CHECKOUT / path for path in paths]
+    assert [path for path in named if not path.exists()] == []
 
 
 def test_the_worked_example_of_a_new_block_works(tmp_path):

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from importlib import import_module
 
+import click
 import pytest
 
-from sdabench.cli import COMMANDS
-from sdabench.offline import OFFLINE, is_here
-from tests.support import sdabench
+from sdabench.cli import cli
+from sdabench.offline import OFFLINE, is_local_host
+from tests.helpers.program import sdabench
 
 FORBIDDEN = "--offline forbids the network"
 # Notes what gets past the refusal: a hook is asked only if those before it let the event pass.
@@ -61,7 +61,7 @@ def test_another_machine_is_refused_before_anything_is_sent(attempt, wanted):
     code = f"{WATCH}\ntry:\n    {attempt}\nexcept SdabenchError as error:\n    print(error, went_on)\n"
     result = python(code)
     assert result.stderr == ""
-    assert result.stdout.startswith("something wanted to ")
+    assert result.stdout.startswith("tried to ")
     assert result.stdout.endswith(" []\n")
     assert wanted in result.stdout
     assert FORBIDDEN in result.stdout
@@ -104,12 +104,14 @@ print("reached")
 def test_whose_an_address_is(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "node1.cluster")
     here = ["", None, "localhost", "node1", "Node1.cluster", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0"]
-    assert all(is_here(host) for host in [*here, "::ffff:127.0.0.1"])
+    assert all(is_local_host(host) for host in [*here, "::ffff:127.0.0.1"])
     there = ["node2.cluster", "node1.example.com", "192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"]
-    assert not any(is_here(host) for host in [*there, "224.0.0.1", "255.255.255.255", "localhost.example"])
+    assert not any(
+        is_local_host(host) for host in [*there, "224.0.0.1", "255.255.255.255", "localhost.example"]
+    )
 
 
-def test_an_own_address_that_is_not_loopback_is_here(monkeypatch):
+def test_an_own_address_that_is_not_loopback_is_local_host(monkeypatch):
     """Only an own address can be bound; which those are, is the system's to say."""
     bound = []
 
@@ -123,7 +125,7 @@ def test_an_own_address_that_is_not_loopback_is_here(monkeypatch):
             bound.append(address)
 
     monkeypatch.setattr("socket.socket", Socket)
-    assert is_here("192.0.2.1")
+    assert is_local_host("192.0.2.1")
     assert bound == [("192.0.2.1", 0)]
 
 
@@ -138,7 +140,7 @@ def test_the_option_and_the_variable_alone_forbid_it(imagenet, tmp_path, option,
     result = python(EVALUATION, *arguments, **{OFFLINE: variable})
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert line.startswith("Error: something wanted to look up 192.0.2.1")
+    assert line.startswith("Error: tried to look up 192.0.2.1")
     assert FORBIDDEN in line
 
 
@@ -169,10 +171,14 @@ def test_a_suite_hands_it_on(imagenet, tmp_path):
     assert (tmp_path / "told").read_text() == "1"
 
 
-def test_the_commands_that_compute_have_it_and_no_other():
-    commands = {name: import_module(f"sdabench.cli.{name}").command for name in COMMANDS}
+def test_the_commands_that_fetch_have_it():
+    context = click.Context(cli)
+    commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
+    for group in ("data", "weights"):
+        commands |= {f"{group} {name}": command for name, command in commands[group].commands.items()}
     having = {name for name, command in commands.items() if "--offline" in _options(command)}
-    assert having == {"train", "eval", "run"}
+    weights = {"weights inspect", "weights import", "weights export"}
+    assert having == {"train", "eval", "run", "check", "data verify", *weights}
 
 
 def _options(command):

@@ -1,4 +1,4 @@
-"""Two records on the same images: by how much they differ, how sure that is, and which images changed."""
+"""The paired comparison of two records on the same images, from their stored predictions."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -8,19 +8,26 @@ from typing import Any
 from sdabench.data.description import DatasetInfo
 from sdabench.errors import DataError, UsageError
 from sdabench.records.record import Record
-from sdabench.records.stored import StoredRecord, classified, matched, scored_together
+from sdabench.records.rescoring import (
+    StoredRecord,
+    class_predictions,
+    match_detections,
+    metrics_of_predictions,
+)
 from sdabench.scoring.bootstrap import RESAMPLES, CocoSamples, bootstrap
 from sdabench.scoring.coco import METRICS, CocoEvaluation
 from sdabench.scoring.intervals import Interval, mcnemar, paired_difference, percentile_interval
 
-HITS = {"top1_pct": 1, "top5_pct": 5}  # among how many of the best classes the right one has to be
+TOP_K = {"top1_pct": 1, "top5_pct": 5}
 
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """B minus A, in percentage points. For accuracies: on how many images only one of them is right.
+    """B minus A in percentage points, with a 95 % confidence interval.
 
-    ``interval`` is of 95 %, and None of a single image, or where too few resamples had an object to find.
+    ``interval`` is None for a single image, or where fewer than half of the resamples have an object.
+    ``only_a`` and ``only_b`` are numbers of images on which only A or only B is correct; they and
+    McNemar's p-value are given for accuracies alone.
     """
 
     metric: str
@@ -34,7 +41,10 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """An image on which they differ: how many things only A and only B got right, and what they said."""
+    """An image on which the predictions differ.
+
+    ``only_a`` and ``only_b`` count what only A or only B got right: the image, or objects in it.
+    """
 
     image: str
     only_a: int
@@ -43,7 +53,7 @@ class ChangedImage:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     a: Record
     b: Record
     differences: list[MetricDifference]
@@ -54,8 +64,8 @@ class Comparison:
         return {
             "a": self.a.as_json(),
             "b": self.b.as_json(),
-            "differences": [asdict(one) for one in self.differences],
-            "changed": [asdict(one) for one in self.changed],
+            "differences": [asdict(difference) for difference in self.differences],
+            "changed": [asdict(image) for image in self.changed],
             "resamples": self.resamples,
         }
 
@@ -66,63 +76,66 @@ def compare_records(
     annotations: Path | None = None,
     resamples: int = RESAMPLES,
     advance: Callable[[int], None] = lambda resamples: None,
-) -> Comparison:
-    """By their kept predictions, which are scored again first. No model is needed.
+) -> PairedComparison:
+    """Compare two records by their predictions, which are scored again first. No model is needed.
 
     Args:
-        annotations: of a detector's images, all of which were evaluated; by default those of the dataset
-            at its place.
+        annotations: COCO annotations of the images of a detector, all of which were evaluated. The default
+            is the dataset that the record names.
         advance: called with the number of resamples just done, of twice ``resamples``.
 
     Raises:
-        UsageError: they are of two tasks, or predictions are missing.
-        DataError: they are not of the same images, or predictions are not those of their record.
+        UsageError: the tasks differ, or predictions are missing.
+        DataError: the images differ, or predictions do not give the metrics of their record.
     """
     if a.record.task != b.record.task:
-        raise UsageError(f"one record is of {a.record.task}, the other of {b.record.task}")
+        raise UsageError(
+            f"cannot compare a record of {a.record.task} with one of {b.record.task}; name two of one task"
+        )
     if not a.same_images(b):
-        ours, theirs = a.record.dataset, b.record.dataset
         raise DataError(
-            f"not the same images: {ours.samples:,} in {ours.root} (fingerprint {_short(ours)}), and "
-            f"{theirs.samples:,} in {theirs.root} ({_short(theirs)}); evaluate both on one dataset"
+            f"not the same images: {_images(a.record.dataset)} and {_images(b.record.dataset)}; "
+            "evaluate both models on one dataset"
         )
     if a.record.task == "classification":
         return _compare_classes(a, b)
     return _compare_detections(a, b, annotations, resamples, advance)
 
 
-def _short(dataset: DatasetInfo) -> str:
-    return (dataset.fingerprint_sha256 or "unknown")[:8]
+def _images(dataset: DatasetInfo) -> str:
+    fingerprint = (dataset.fingerprint_sha256 or "unknown")[:8]
+    return f"{dataset.samples:,} in {dataset.root} (fingerprint {fingerprint})"
 
 
-def _compare_classes(a: StoredRecord, b: StoredRecord) -> Comparison:
-    ours, theirs = classified(a), classified(b)
-    if ours.paths != theirs.paths or (ours.labels != theirs.labels).any():
-        raise DataError(f"{a.predictions} and {b.predictions} list other images or labels")
+def _compare_classes(a: StoredRecord, b: StoredRecord) -> PairedComparison:
+    from_a, from_b = class_predictions(a), class_predictions(b)
+    if from_a.paths != from_b.paths or (from_a.labels != from_b.labels).any():
+        raise DataError(f"{a.predictions} and {b.predictions} list different images or labels")
     differences = []
-    both = set(scored_together(a.record)) & set(scored_together(b.record))
-    for metric, best in HITS.items():
+    both = set(metrics_of_predictions(a.record)) & set(metrics_of_predictions(b.record))
+    for metric, k in TOP_K.items():
         if metric not in both:
             continue
-        hits_a, hits_b = ours.hits(best), theirs.hits(best)
-        only_a, only_b = int((hits_a & ~hits_b).sum()), int((hits_b & ~hits_a).sum())
+        correct_a, correct_b = from_a.hits(k), from_b.hits(k)
+        only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
         differences.append(
             MetricDifference(
                 metric=metric,
                 a_pct=a.record.metrics[metric],
                 b_pct=b.record.metrics[metric],
-                interval=paired_difference(only_b, only_a, len(ours.paths)),
+                interval=paired_difference(only_b, only_a, len(from_a.paths)),
                 only_a=only_a,
                 only_b=only_b,
                 mcnemar_p=mcnemar(only_a, only_b),
             )
         )
     changed = []
-    for index in (ours.top5[:, 0] != theirs.top5[:, 0]).nonzero()[0].tolist():
-        label, was, now = int(ours.labels[index]), int(ours.top5[index, 0]), int(theirs.top5[index, 0])
-        words = f"class {label}: {was} by A, {now} by B"
-        changed.append(ChangedImage(ours.paths[index], int(was == label), int(now == label), words))
-    return Comparison(a.record, b.record, differences, changed)
+    for index in (from_a.top5[:, 0] != from_b.top5[:, 0]).nonzero()[0].tolist():
+        label = int(from_a.labels[index])
+        by_a, by_b = int(from_a.top5[index, 0]), int(from_b.top5[index, 0])
+        words = f"class {label}: A predicts {by_a}, B predicts {by_b}"
+        changed.append(ChangedImage(from_a.paths[index], int(by_a == label), int(by_b == label), words))
+    return PairedComparison(a.record, b.record, differences, changed)
 
 
 def _compare_detections(
@@ -131,9 +144,9 @@ def _compare_detections(
     annotations: Path | None,
     resamples: int,
     advance: Callable[[int], None],
-) -> Comparison:
-    ours, theirs = matched(a, annotations), matched(b, annotations)
-    samples_a, samples_b = CocoSamples.of(ours), CocoSamples.of(theirs)
+) -> PairedComparison:
+    from_a, from_b = match_detections(a, annotations), match_detections(b, annotations)
+    samples_a, samples_b = CocoSamples.of(from_a), CocoSamples.of(from_b)
     values_a = bootstrap(samples_a, resamples, advance=advance)
     values_b = bootstrap(samples_b, resamples, advance=advance)
     differences = []
@@ -141,16 +154,17 @@ def _compare_detections(
         if metric in a.record.metrics and metric in b.record.metrics:
             a_pct, b_pct = a.record.metrics[metric], b.record.metrics[metric]
             resampled = values_b.of(metric) - values_a.of(metric)
-            several = len(samples_a.image_ids) > 1  # all resamples of one image are the same
+            several = len(samples_a.image_ids) > 1  # all resamples of one image are equal
             interval = percentile_interval(resampled, b_pct - a_pct) if several else None
             differences.append(MetricDifference(metric, a_pct, b_pct, interval))
-    return Comparison(a.record, b.record, differences, list(_changed(ours, samples_a, samples_b)), resamples)
+    changed = list(_changed_images(from_a, samples_a, samples_b))
+    return PairedComparison(a.record, b.record, differences, changed, resamples)
 
 
-def _changed(evaluation: CocoEvaluation, a: CocoSamples, b: CocoSamples) -> Iterator[ChangedImage]:
+def _changed_images(evaluation: CocoEvaluation, a: CocoSamples, b: CocoSamples) -> Iterator[ChangedImage]:
     names = {image["id"]: image["file_name"] for image in evaluation.file.images}
     for image in a.image_ids:
-        only_a, only_b = a.found[image] - b.found[image], b.found[image] - a.found[image]
-        if only_a or only_b:
-            words = f"{len(a.found[image])} objects found by A, {len(b.found[image])} by B"
-            yield ChangedImage(names[image], len(only_a), len(only_b), words)
+        by_a, by_b = a.found[image], b.found[image]
+        if by_a != by_b:
+            words = f"objects found: {len(by_a)} by A, {len(by_b)} by B"
+            yield ChangedImage(names[image], len(by_a - by_b), len(by_b - by_a), words)

@@ -1,4 +1,4 @@
-"""What comparing one claim with one measurement says."""
+"""The verdict on one number of the paper, given one measurement."""
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -14,7 +14,7 @@ Name = Literal["match", "explained", "differs", "within", "better", "worse", "no
 
 @dataclass(frozen=True)
 class Verdict:
-    """Its words, as ``match (per_call)``: ``detail`` is a convention, or the kind of an explanation."""
+    """A verdict such as ``match (per_call)``; ``detail`` is a convention or the kind of an explanation."""
 
     name: Name
     detail: str | None = None
@@ -22,27 +22,34 @@ class Verdict:
     def __str__(self) -> str:
         return f"{self.name} ({self.detail})" if self.detail else self.name
 
+    @property
+    def outside_tolerance(self) -> bool:
+        """Whether a command that meets it exits with code 3."""
+        return self.name in ("differs", "worse")
+
 
 NOT_MEASURED = Verdict("not measured")
 _UNITS = {"M": 1e6, "G": 1e9, "%": 1.0}
 
 
 def rounded(value: float, decimals: int) -> float:
-    """The number as a table prints it: halves away from zero, as authors round."""
+    """Round halves away from zero, as authors do."""
     return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
 def in_unit(value: int, column: Column) -> float:
-    """An exact count in the column's unit: 25557032 in M is 25.557032."""
+    """Convert an exact count to the column's unit: 25557032 in M is 25.557032."""
     return value / _UNITS[column.unit]
 
 
-def judge_count(reported: float, column: Column, count: Count | None, claim: Explanation | None) -> Verdict:
+def judge_count(
+    reported: float, column: Column, count: Count | None, explanation: Explanation | None
+) -> Verdict:
     """The verdict on a size or a cost.
 
-    An explanation counts only while its evidence on this network still recomputes to the integer;
-    Two kinds stand although the number is that of the row's network: ``mislabelled``, where the label
-    names another one, and ``fitted``, where the network was chosen for its number.
+    An explanation holds only while its evidence on this model recomputes to the stated integer. Two kinds
+    hold although the model's count equals the printed number: ``mislabelled``, where the label names
+    another model, and ``fitted``, where the model was chosen to give the number.
     """
     if count is None:
         return NOT_MEASURED
@@ -53,29 +60,29 @@ def judge_count(reported: float, column: Column, count: Count | None, claim: Exp
         return rounded(in_unit(count.value(counter), column), column.decimals) == reported
 
     explained = None
-    if claim is not None and claim.kind is not None and explains(claim, reported, column, count):
-        explained = Verdict("explained", claim.kind)
-        if claim.kind in ("mislabelled", "fitted"):
+    if explanation is not None and explanation.kind and explains(explanation, reported, column, count):
+        explained = Verdict("explained", explanation.kind)
+        if explanation.kind in ("mislabelled", "fitted"):
             return explained
     if equal(column.convention):
         return Verdict("match")
-    if claim is not None and claim.convention is not None and equal(claim.convention):
-        return Verdict("match", claim.convention)
+    if explanation is not None and explanation.convention is not None and equal(explanation.convention):
+        return Verdict("match", explanation.convention)
     return explained or Verdict("differs")
 
 
-def explains(claim: Explanation, reported: float, column: Column, count: Count) -> bool:
-    """Whether an explanation of a difference is one of this printed number, and its evidence holds today.
+def explains(explanation: Explanation, reported: float, column: Column, count: Count) -> bool:
+    """Whether an explanation applies to this printed number and its evidence still holds.
 
-    One piece of evidence has to round to the number (for ``last digit``, to its neighbour); only where
-    no convention reproduces it, none can.
+    One piece of evidence has to round to the printed number, or to its neighbor for ``last digit``. For
+    ``not reproduced`` none may round to it.
     """
-    if not all(holds(item, count) for item in claim.evidence.values()):
+    if not all(holds(item, count) for item in explanation.evidence.values()):
         return False
-    values = [rounded(in_unit(item.value, column), column.decimals) for item in claim.evidence.values()]
-    if claim.kind == "not reproduced":
+    values = [rounded(in_unit(item.value, column), column.decimals) for item in explanation.evidence.values()]
+    if explanation.kind == "not reproduced":
         return reported not in values
-    if claim.kind == "last digit":
+    if explanation.kind == "last digit":
         return any(
             rounded(abs(value - reported), column.decimals) == 10**-column.decimals for value in values
         )
@@ -83,14 +90,17 @@ def explains(claim: Explanation, reported: float, column: Column, count: Count) 
 
 
 def holds(evidence: Evidence, count: Count) -> bool:
-    """Whether evidence on the row's own network still is what we count; other evidence is for the tests."""
+    """Whether evidence on the row's own model equals today's count.
+
+    Evidence on other models, inputs and settings is recomputed by the tests alone.
+    """
     if evidence.model or evidence.input or evidence.without or evidence.setting:
         return True
     return recompute(evidence, count) == evidence.value
 
 
 def recompute(evidence: Evidence, count: Count) -> int:
-    """The number that a piece of evidence states, from a fresh count."""
+    """Recompute the number that a piece of evidence states from a count."""
     if evidence.terms is not None:
         return combine(count.operations, evidence.terms)
     assert evidence.count is not None
@@ -100,10 +110,10 @@ def recompute(evidence: Evidence, count: Count) -> int:
 def judge_accuracy(
     reported: float, decimals: int, measured_pct: float | None, samples: int, standard_error: float | None
 ) -> Verdict:
-    """The verdict on an accuracy in percent: within the rounding plus two standard errors, or not.
+    """The verdict on an accuracy or AP: ``within`` allows the rounding plus two standard errors.
 
     Args:
-        standard_error: in percentage points; where none is known, within is equal at the printed decimals.
+        standard_error: in percentage points. Without it, ``within`` means equal at the printed decimals.
     """
     if measured_pct is None or isnan(measured_pct) or samples == 0:
         return NOT_MEASURED

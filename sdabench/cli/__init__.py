@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported only when it is called."""
+"""The command line: one file per command, imported only when that command is called."""
 
 import os
 import sys
@@ -9,33 +9,45 @@ from typing import IO, Any, NoReturn
 import click
 
 from sdabench import __version__
+from sdabench.cli.help import Formatter, Group
 from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
 from sdabench.processes import STARTED_BY, is_main_process, launched_processes
 from sdabench.training.signals import handle_signals, ignore_signals, was_interrupted
 
-COMMANDS = {
-    "list": "The networks, and the tables they stand in.",
-    "show": "One page on a network.",
-    "flops": "Count parameters and FLOPs.",
-    "audit": "Hold every size and cost that the README claims against a count.",
-    "table": "A README table beside our measurements.",
-    "train": "Train one network by a recipe, and evaluate it.",
-    "eval": "Evaluate one network.",
-    "run": "Train and evaluate a suite, and print its table.",
-    "rescore": "COCO's AP of a results file, whoever made it.",
-    "compare": "Two records on the same images, or what the tables imply.",
-    "check": "The regression gate: is everything computed as it was?",
-    "weights": "Read, identify and convert anybody's checkpoints.",
-    "data": "Generate datasets, and verify them.",
-    "doctor": "Is this machine fit to measure?",
-    "bench": "Time networks side by side: throughput, latency, memory.",
-    "cite": "BibTeX of a network's papers.",
+SECTIONS = {
+    "Compare with the paper": {
+        "audit": "Check every parameter and FLOP count of the paper",
+        "table": "Print a table of the paper beside our measurements",
+        "compare": "Compare two runs, or test what the tables of the paper imply",
+    },
+    "Measure": {
+        "run": "Train and evaluate the networks of a suite",
+        "train": "Train one network and evaluate it",
+        "eval": "Evaluate one network",
+        "rescore": "Score a results file or stored predictions, without a model",
+        "flops": "Count parameters and FLOPs",
+        "bench": "Time networks side by side: throughput, latency, memory",
+    },
+    "Networks": {
+        "list": "List the networks and the tables that contain them",
+        "show": "Show one page about a network",
+        "cite": "Print the BibTeX entries of the papers behind networks",
+    },
+    "Data and weights": {
+        "data": "Generate and verify datasets",
+        "weights": "Inspect and convert third-party checkpoints",
+    },
+    "Machine and regression gate": {
+        "doctor": "Check whether this machine is fit to measure",
+        "check": "Compare counts, outputs and predictions with golden files",
+    },
 }
+COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
 TOOLS = ("bench", "check", "doctor")  # commands with a folder of their own
 
 
 class StoppedBySignalError(click.ClickException):
-    """A command that a signal has ended; of several processes the first one says so, or who started them."""
+    """A signal stopped the command. Only the main process reports it, or the program that started it."""
 
     exit_code = ExitCode.STOPPED
 
@@ -47,11 +59,11 @@ class StoppedBySignalError(click.ClickException):
             click.echo(f"Stopped by a signal. {self.message}".rstrip(), err=True)
 
 
-class _LazyGroup(click.Group):
-    """Knows its commands by name, so that --help and a wrong name import none of them."""
+class _LazyGroup(Group):
+    """Imports a command only when it is called, not for --help or a wrong name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]  # ``list`` is a module here, once that command was imported
+        return [*COMMANDS]  # not list(COMMANDS): ``list`` names a module here once that command is imported
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
@@ -62,28 +74,34 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([*COMMANDS.items()])
+        assert isinstance(formatter, Formatter)
+        formatter.write_sections({heading: [*commands.items()] for heading, commands in SECTIONS.items()})
 
 
 EPILOG = """\b
 Examples:
-  sdabench run --suite classification     train, evaluate and table all networks
-  sdabench run --suite detection          the same for the detectors
   sdabench audit                          which numbers of the paper hold?
-  sdabench flops 'sda_*'                  parameters and FLOPs
-  sdabench table classification-attention --format latex
+  sdabench run --suite classification     train and evaluate all networks
+  sdabench run --suite detection          the same for the detectors
   sdabench run --suite classification --data imagenet=PATH
-  sdabench compare --claims               what do the tables imply?
-  sdabench check                          is everything computed as it was?
+  sdabench table classification-attention --format latex
+  sdabench flops 'sda_*'                  parameters and FLOPs
+  sdabench compare --claims               what do the tables of the paper imply?
+  sdabench check                          does every result still reproduce?
 
 \b
-Exit codes: 0 ok, 1 error, 2 usage, 3 outside tolerance, 4 data or weights
-are not what they claim, 5 nothing was measured, 75 stopped by a signal (a run
-continues by the same command).
+Exit codes:
+  0   success
+  1   error
+  2   wrong usage
+  3   a result is outside its tolerance
+  4   data or weights are not what they claim to be
+  5   nothing was measured
+  75  stopped by a signal; rerun the same command to resume
 
-Shell completion: eval "$(_SDABENCH_COMPLETE=bash_source sdabench)", or
-zsh_source, or fish_source.
+\b
+Shell completion (or zsh_source, fish_source):
+  eval "$(_SDABENCH_COMPLETE=bash_source sdabench)"
 """
 
 
@@ -92,22 +110,23 @@ zsh_source, or fish_source.
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
 )
-@click.version_option(__version__, prog_name="sdabench")
+@click.version_option(__version__, prog_name="sdabench", help="Show the version and exit")
 def cli() -> None:
-    """Does the table of the SDA-xNet paper hold?
+    """Reproduce and check the results of the SDA-xNet paper.
 
-    Counts, evaluates and compares the networks of the README's four tables with its numbers.
+    sdabench counts, trains and evaluates the networks of the paper's four tables, and compares what it
+    measures with the numbers that the paper prints. 'sdabench COMMAND -h' describes a command.
     """
 
 
 def main() -> NoReturn:
-    """Runs the command line; every error that a user can cause is one line and an exit code."""
+    """Run the command line. Every error that a user can cause is one line and an exit code."""
     handle_signals()
-    if launched_processes() > 1:  # torch would advise each of them to leave out what is there for a reason
+    if launched_processes() > 1:  # else torch prints the same warnings from every rank
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Δ is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal that cannot show Δ must not end the run
     try:
         status = cli.main(prog_name="sdabench", standalone_mode=False)
         if sys.stdout is not None:
@@ -125,7 +144,7 @@ def main() -> NoReturn:
         stopped = StoppedBySignalError()
         stopped.show()
         status = stopped.exit_code
-    except (BrokenPipeError, SystemExit):  # the reader of a pipe has left, which click makes an exit
+    except (BrokenPipeError, SystemExit):  # the reader closed the pipe; click turns that into an exit
         _abandon_stdout()
         status = ExitCode.OK
     except OSError as error:
@@ -135,7 +154,7 @@ def main() -> NoReturn:
     except Exception:
         if not was_interrupted():
             raise
-        status = ExitCode.STOPPED  # a signal that a library turned into an error of its own
+        status = ExitCode.STOPPED  # a library turned the signal into an error of its own
     ignore_signals()
     sys.exit(int(status or 0))
 
@@ -145,5 +164,5 @@ def _which_process() -> str:
 
 
 def _abandon_stdout() -> None:
-    """Lets the interpreter end without a second try to write what cannot be written."""
+    """Keep the interpreter from trying once more, at exit, to write what cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

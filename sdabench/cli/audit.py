@@ -2,6 +2,7 @@
 
 import click
 
+from sdabench.cli.help import Command
 from sdabench.cli.options import echo_json, json_option, progress, recount_option
 from sdabench.errors import ExitCode
 from sdabench.registry import load_registry
@@ -13,22 +14,25 @@ Examples:
   sdabench audit --recount
 
 \b
-Exit codes: 0 every claim matches or is explained, 3 one differs without an
-explanation.
+Exit codes:
+  0   every claim matches or is explained
+  3   a claim differs without an explanation
 """
 
 
-@click.command("audit", epilog=EPILOG)
+@click.command("audit", cls=Command, epilog=EPILOG)
 @recount_option
 @json_option
 def command(recount: bool, as_json: bool) -> None:
-    """Hold every size and cost that the README claims against a count.
+    """Check every parameter and FLOP count of the paper.
 
-    Every network of the tables is counted, unless it was by an earlier command, and its entry, the code
-    and the versions of what counts are the same since. A claim holds as the table means it, holds under
-    another convention, differs for a reason that is shown with its evidence, or differs.
+    Counts every network of the paper's tables. Cached counts are used as long as the network's entry, the
+    code and the versions of the counters are unchanged.
+
+    Verdicts: a claim matches, matches under another convention, is explained (the reason is shown with its
+    evidence), or differs.
     """
-    from sdabench.claims.comparison import audit
+    from sdabench.claims.audit import audit
     from sdabench.records.counts import fresh_counts
 
     registry = load_registry()
@@ -41,6 +45,6 @@ def command(recount: bool, as_json: bool) -> None:
     else:
         from sdabench.report.audit import print_audit
 
-        print_audit(registry.tables, result)
-    if any(verdict.name == "differs" for verdict in result.verdicts):
+        print_audit(result)
+    if any(verdict.outside_tolerance for verdict in result.verdicts):
         raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -2,6 +2,7 @@
 
 import click
 
+from sdabench.cli.help import Command
 from sdabench.cli.options import ModelName
 from sdabench.registry import load_registry
 
@@ -13,12 +14,12 @@ Examples:
 """
 
 
-@click.command("cite", epilog=EPILOG)
+@click.command("cite", cls=Command, epilog=EPILOG)
 @click.argument("patterns", nargs=-1, type=ModelName())
 def command(patterns: tuple[str, ...]) -> None:
-    """BibTeX of the papers behind networks, each once.
+    """Print the BibTeX entries of the papers behind networks.
 
-    PATTERNS are names or wildcards; without any it is the paper whose claims are checked here.
+    PATTERNS are names or wildcards. Without any, the entry of the SDA-xNet paper is printed.
     """
     registry = load_registry()
     names = registry.select(patterns)

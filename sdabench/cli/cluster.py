@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdabench.cli.help import ParamType, option
 from sdabench.cli.machine import choose_device, gpus_of_each
 from sdabench.errors import UsageError
-from sdabench.resources import cpu_limit, memory
-from sdabench.training.jobs import cores
+from sdabench.resources import cores, cpu_limit, memory
 
 if TYPE_CHECKING:
     from sdabench.runs.launchers import Launcher
@@ -32,10 +32,11 @@ OURS = {
 }
 
 
-class SlurmTime(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class SlurmTime(ParamType):
     """As Slurm reads times: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; gives minutes, rounded up."""
 
-    name = "MINUTES|[D-]HH:MM:SS"
+    name = "time"
+    shape = "MINUTES|[D-]HH:MM:SS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", str(value)):
@@ -52,10 +53,11 @@ class SlurmTime(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return total
 
 
-class SlurmOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class SlurmOption(ParamType):
     """A long option of ``sbatch``, without its dashes."""
 
-    name = "KEY[=VALUE]"
+    name = "option"
+    shape = "KEY[=VALUE]"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -70,99 +72,117 @@ class SlurmOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 CLUSTER = (
-    click.option(
-        "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True,
-        help="Where the networks run; slurm: each is a job, see docs/slurm.md.",
+    option(
+        "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True, group="Machine",
+        help="Run locally or as Slurm jobs",
     ),
-    click.option("--partition", help="Of Slurm.  [default: the cluster's]"),
-    click.option(
-        "--time", "minutes", type=SlurmTime(),
-        help="A Slurm job's limit; one that reaches it is queued again and goes on.  [default: 4:00:00]",
+    option(
+        "--partition", group="Slurm", advanced=True, help="Slurm partition  [default: the cluster's default]"
     ),
-    click.option("--gpus", type=click.IntRange(min=0), help="Of each Slurm job.  [default: 1]"),
-    click.option(
-        "--cpus", type=click.IntRange(min=1),
-        help="Cores of each Slurm job.  [default: 8 for each GPU; without one 1]",
+    option(
+        "--time", "minutes", type=SlurmTime(), group="Slurm", advanced=True,
+        help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: 4:00:00]",
     ),
-    click.option(
-        "--max-timeouts", type=click.IntRange(min=0),
-        help="How often a Slurm job goes on after its limit.  [default: 100]",
+    option(
+        "--gpus", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="GPUs per Slurm job  [default: 1]",
     ),
-    click.option(
-        "--slurm-option", "slurm_options", type=SlurmOption(), multiple=True,
-        help="Any other option of sbatch: account, qos, constraint, mem, …",
+    option(
+        "--cpus", type=click.IntRange(min=1), group="Slurm", advanced=True,
+        help="CPU cores per Slurm job  [default: 8 per GPU; 1 without GPUs]",
+    ),
+    option(
+        "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="Number of times that a Slurm job is requeued at its time limit  [default: 100]",
+    ),
+    option(
+        "--slurm-option", "slurm_options", type=SlurmOption(), multiple=True, group="Slurm", advanced=True,
+        help="Any other sbatch option: account, qos, constraint, mem and so on",
     ),
 )  # fmt: skip
-OPTIONS = ("partition", "minutes", "gpus", "cpus", "max_timeouts", "slurm_options")  # for Slurm alone
+NAMES = {"minutes": "time", "slurm_options": "slurm-option", "max_timeouts": "max-timeouts"}  # of options
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """The values of ``CLUSTER``; all but the first are for Slurm."""
+
+    launcher: str
+    partition: str | None = None
+    minutes: int | None = None
+    gpus: int | None = None
+    cpus: int | None = None
+    max_timeouts: int | None = None
+    slurm_options: tuple[tuple[str, str | bool], ...] = ()
+
+    def refuse(self) -> None:
+        """Raises UsageError for an option that is for Slurm."""
+        for name, value in vars(self).items():
+            if name != "launcher" and value not in (None, ()):
+                option = NAMES.get(name, name)
+                raise UsageError(f"--{option} is for --launcher slurm; add that, or leave out --{option}")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a suite's jobs run, and what each finds there."""
+    """Where a suite's jobs run, and the resources of each."""
 
     launcher: "Launcher"
     device: str
     at_once: int | None  # None: all
-    sharing: int  # how many share the cores of a machine
+    sharing: int  # number of jobs that share the cores of a machine
     nproc: int  # processes of each job
-    cpus: int | None  # of each process, where that is not this machine's to say
+    cpus: int | None = None  # of each process, on another machine
 
 
-def place_from(output: Path, at_once: int | None, options: dict[str, Any]) -> Place:
-    """What ``--launcher`` and the options of ``CLUSTER`` mean; takes these out of ``options``.
+def place_from(
+    output: Path, at_once: int | None, device: str | None, nproc: int, cluster: ClusterOptions
+) -> Place:
+    """Where the jobs of a suite run, by the options.
 
     Raises:
-        UsageError: they do not go together, or there is no Slurm here.
+        UsageError: the options do not go together, or there is no Slurm here.
     """
-    launcher = options.pop("launcher")
-    given = {name: options.pop(name) for name in OPTIONS}
-    if launcher == "slurm":
-        return _on_slurm(output, options["device"], at_once, options["nproc"], **given)
-    for name, value in given.items():
-        if value not in (None, ()):
-            option = {"minutes": "time", "slurm_options": "slurm-option"}.get(name, name).replace("_", "-")
-            raise UsageError(f"--{option} is for --launcher slurm; leave it out, or say that")
+    if cluster.launcher == "slurm":
+        return _on_slurm(output, at_once, device, nproc, cluster)
+    cluster.refuse()
     from sdabench.runs.launchers import Local
 
-    nproc = options["nproc"]
-    device = choose_device(options["device"], nproc)
+    device = choose_device(device, nproc)
     gpus = gpus_of_each(nproc) if device == "cuda" else ()  # a cuda:N is the one for all
     at_once = at_once or (networks_at_once(nproc) if device == "cpu" else max(1, len(gpus)))
-    launcher = Local(gpus if len(gpus) > 1 else ())
-    return Place(launcher, device, at_once, sharing=at_once, nproc=nproc, cpus=None)
+    return Place(Local(gpus if len(gpus) > 1 else ()), device, at_once, sharing=at_once, nproc=nproc)
 
 
 def networks_at_once(processes: int = 1) -> int:
-    """How many networks of so many processes each the cores and the memory of this machine are enough for."""
+    """The number of networks, of so many processes each, that fit the cores and the memory here."""
     allowed = min(cores(), ceil(cpu_limit() or cores()))
     return max(1, min(allowed, memory()[0] // BYTES_OF_EACH) // processes)
 
 
 def _on_slurm(
-    output: Path,
-    device: str | None,
-    at_once: int | None,
-    nproc: int,
-    gpus: int | None,
-    cpus: int | None,
-    slurm_options: tuple[tuple[str, str | bool], ...],
-    **given: Any,
+    output: Path, at_once: int | None, device: str | None, nproc: int, cluster: ClusterOptions
 ) -> Place:
-    """The device is not looked for here: what the nodes have is asked of Slurm."""
+    """The device is not looked for here: Slurm knows what the nodes have."""
     if device not in (None, "cpu", "cuda"):
         raise UsageError(f"with --launcher slurm the device is cpu or cuda, not {device}")
-    if gpus is None:
-        gpus = 0 if device == "cpu" else 1
+    gpus = cluster.gpus if cluster.gpus is not None else int(device != "cpu")
     if device is not None and (device == "cuda") != (gpus > 0):
-        raise UsageError(f"--device {device} and --gpus {gpus} do not go together; one of them is enough")
+        raise UsageError(f"--device {device} and --gpus {gpus} contradict each other; one of them is enough")
     if gpus and nproc not in (1, gpus):
-        raise UsageError(f"--gpus {gpus} gives each of as many processes one; leave out --nproc {nproc}")
+        raise UsageError(f"--gpus {gpus} starts a process for each GPU; leave out --nproc {nproc}")
     nproc = gpus or nproc
-    cpus = cpus or (8 * gpus or nproc)
+    cpus = cluster.cpus or (8 * gpus or nproc)
 
     from sdabench.runs.slurm import Resources, Slurm
 
-    said = {name: value for name, value in given.items() if value is not None}
-    resources = Resources(gpus=gpus, cpus=cpus, processes=nproc, options=dict(slurm_options), **said)
+    given = {name: getattr(cluster, name) for name in ("partition", "minutes", "max_timeouts")}
+    resources = Resources(
+        gpus=gpus,
+        cpus=cpus,
+        processes=nproc,
+        options=dict(cluster.slurm_options),
+        **{name: value for name, value in given.items() if value is not None},
+    )
     launcher = Slurm(output, resources, os.environ.get(CLUSTER_OF_TESTS, "slurm"))
     return Place(launcher, "cuda" if gpus else "cpu", at_once, 1, nproc, max(1, cpus // nproc))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdabench.cli.help import Command, option
 from sdabench.cli.options import (
     SHEET_FORMATS,
     ModelName,
@@ -19,44 +20,55 @@ from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
-    from sdabench.claims.paired import Comparison
-    from sdabench.records.stored import StoredRecord
+    from sdabench.claims.paired import PairedComparison
+    from sdabench.records.rescoring import StoredRecord
 
 EPILOG = """\b
 Examples:
   sdabench compare runs/baseline runs/changed
   sdabench compare runs/classification:resnet50 runs/classification:sda_resnet86
-  sdabench compare runs/a:mask_rcnn_resnet50 runs/b --annotations instances_val2017.json
+  sdabench compare runs/a:mask_rcnn_resnet50 runs/b --annotations FILE
   sdabench compare runs/a runs/b --changed changed.csv
   sdabench compare --claims
   sdabench compare --claims --records runs/imagenet --models 'sda_res*'
 
 \b
-A record is a run's --output folder, or its records.jsonl; behind a colon the
-network, where there are several. Their last record counts. With --claims the
-exit code is 3 if a difference is worse than the README's.
+Exit codes with --claims:
+  0   no measured difference is worse than the paper's
+  3   a measured difference is worse than the paper's
 """
+RECORDS, CLAIMS = "Two records", "Claims of the paper"
 
 
-@click.command("compare", epilog=EPILOG)
+@click.command("compare", cls=Command, epilog=EPILOG)
 @click.argument("a", required=False)
 @click.argument("b", required=False)
-@click.option("--claims", is_flag=True, help="What the tables imply: each SDA network against its partners.")
-@click.option("--models", "patterns", multiple=True, type=ModelName(), help="Claims of these networks alone.")
-@records_option("With --claims: a run's folder, or its records.jsonl, besides the records that are shipped.")
-@click.option(
-    "--annotations",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Of detectors' images, if the dataset is not where it was.",
-)
-@click.option("--resamples", type=click.IntRange(min=10), help="Of the images, for the interval of an AP.")
-@click.option(
-    "--images", type=click.IntRange(min=0), default=10, show_default=True, help="Changed ones to show."
-)
-@click.option(
-    "--changed", type=click.Path(dir_okay=False, path_type=Path), help="Write all that changed to a CSV file."
-)
-@click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True)
+@option(
+    "--annotations", type=click.Path(exists=True, dir_okay=False, path_type=Path), group=RECORDS,
+    help="COCO annotations file, if the dataset has moved since the evaluation",
+)  # fmt: skip
+@option(
+    "--resamples", type=click.IntRange(min=10), group=RECORDS,
+    help="Number of bootstrap resamples for the confidence interval of AP",
+)  # fmt: skip
+@option(
+    "--images", type=click.IntRange(min=0), default=10, show_default=True, group=RECORDS,
+    help="Number of changed images to list",
+)  # fmt: skip
+@option(
+    "--changed", type=click.Path(dir_okay=False, path_type=Path), group=RECORDS,
+    help="Write all changed images to a CSV file",
+)  # fmt: skip
+@option("--claims", is_flag=True, group=CLAIMS, help="Test what the tables of the paper imply")
+@option(
+    "--models", "patterns", multiple=True, type=ModelName(), group=CLAIMS,
+    help="Test only the claims about these networks: names or wildcards",
+)  # fmt: skip
+@records_option("Use the records of this run too: its folder or its records.jsonl", group=CLAIMS)
+@option(
+    "--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True,
+    group="Output", help="Output format",
+)  # fmt: skip
 @json_option
 def command(
     a: str | None,
@@ -71,24 +83,27 @@ def command(
     form: str,
     as_json: bool,
 ) -> None:
-    """Compare two records on the same images: by how much they differ, how sure that is, and where.
+    """Compare two runs, or test what the tables of the paper imply.
 
-    A and B were evaluated before; what they said of each image was kept, and no model is needed. Top-1 and
-    top-5 get McNemar's test, AP a paired bootstrap over the images. --claims asks instead what the README's
-    tables imply: is each network with depth attention better than its baseline, and than the same network
-    without depth attention, by so much?
+    A and B name records of earlier evaluations, as FOLDER or FOLDER:NETWORK, where FOLDER is the --output
+    folder of a run or its records.jsonl. If a network has several records, the last one is used. Stored
+    predictions are compared image by image, without a model. Top-1 and top-5 get McNemar's test, AP gets a
+    paired bootstrap over the images.
+
+    With --claims, each network with depth attention is compared with its baseline and with the same network
+    without depth attention: is it better by as much as the paper says?
     """
     if claims:
         if a is not None:
-            raise UsageError("--claims takes no records A and B; name a run by --records")
+            raise UsageError("--claims takes no records A and B; add the records of a run with --records")
         if (annotations, resamples, changed) != (None, None, None):
-            raise UsageError("--annotations, --resamples and --changed are for two records; leave them out")
+            raise UsageError("--annotations, --resamples and --changed cannot be used with --claims")
         _claims(patterns, folders, form, as_json)
         return
     if a is None or b is None:
-        raise UsageError("which two records? name two runs' folders, or --claims; see 'sdabench compare -h'")
+        raise UsageError("name two records to compare, or use --claims; see 'sdabench compare -h'")
     if patterns or folders:
-        raise UsageError("--models and --records are for --claims; name a network as FOLDER:NETWORK")
+        raise UsageError("--models and --records need --claims; name one network of a run as FOLDER:NETWORK")
     from sdabench.claims.paired import compare_records
     from sdabench.scoring.bootstrap import RESAMPLES
 
@@ -109,38 +124,38 @@ def command(
         each = [comparison.as_json() for comparison in comparisons]
         echo_json(each[0] if len(each) == 1 else each)
         return
-    from sdabench.report.differences import changed_sheet, comparison_of_two
+    from sdabench.report.paired import changed_sheet, metrics_sheet
 
     sheets = []
     for comparison in comparisons:
-        sheets.append(comparison_of_two(comparison))
+        sheets.append(metrics_sheet(comparison))
         if comparison.changed and images:
             sheets.append(changed_sheet(comparison, images))
     show(*sheets, form=form)
 
 
 def _records_of(text: str) -> "dict[str, StoredRecord]":
-    """The last record of one network for each of its tasks, of FOLDER or FOLDER:NETWORK."""
-    from sdabench.records.stored import stored_in
+    """Read the last record of one network for each of its tasks; ``text`` is FOLDER or FOLDER:NETWORK."""
+    from sdabench.records.rescoring import read_stored
 
     place, colon, model = text.rpartition(":")
     if not colon or Path(text).exists():
         place, model = text, ""
     path = Path(place)
     if not path.exists():
-        raise UsageError(f"no run at {path}; name its --output folder, or its records.jsonl")
-    stored = stored_in(path)
+        raise UsageError(f"no run at {path}; name the --output folder of a run or its records.jsonl")
+    stored = read_stored(path)
     names = list(dict.fromkeys(one.record.model for one in stored))
     if model and model not in names:
-        raise UsageError(f"no record of '{model}' in {path}; it has {', '.join(names)}")
+        raise UsageError(f"no record of '{model}' in {path}; it has records of {', '.join(names)}")
     if not model and len(names) > 1:
-        raise UsageError(f"{path} has records of {len(names)} networks; say {path}:{names[0]}, for instance")
+        raise UsageError(f"{path} has records of {len(names)} networks; choose one, e.g. {path}:{names[0]}")
     return {one.record.task: one for one in stored if one.record.model == (model or names[0])}
 
 
 def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:
-    from sdabench.claims.implied import implied_claims, judge_claims
-    from sdabench.records.stored import shipped, stored_in
+    from sdabench.claims.implied import implied_claims, judge_implied
+    from sdabench.records.rescoring import read_stored, shipped_records
 
     registry = load_registry()
     implied = implied_claims(registry)
@@ -148,20 +163,20 @@ def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_
         names = list(dict.fromkeys(claim.model for claim in implied))
         chosen = registry.select(patterns, among=names, where="the networks with a claim")
         implied = [claim for claim in implied if claim.model in chosen]
-    records = [*shipped(), *(one for folder in folders for one in stored_in(folder))]
+    records = [*shipped_records(), *(one for folder in folders for one in read_stored(folder))]
     with progress("claims", len(implied), "claims") as advance:
-        judged = judge_claims(implied, records, advance)
+        judged = judge_implied(implied, records, advance)
     if as_json:
         echo_json([one.as_json() for one in judged])
     else:
-        from sdabench.report.differences import claims_sheet
+        from sdabench.report.implied import implied_sheet
 
-        show(claims_sheet(judged), form=form)
-    if any(one.verdict is not None and one.verdict.name == "worse" for one in judged):
+        show(implied_sheet(judged), form=form)
+    if any(one.verdict is not None and one.verdict.outside_tolerance for one in judged):
         raise click.exceptions.Exit(ExitCode.REGRESSION)
 
 
-def _write_changed(path: Path, comparisons: "list[Comparison]") -> None:
+def _write_changed(path: Path, comparisons: "list[PairedComparison]") -> None:
     import io
 
     from sdabench.files import writing

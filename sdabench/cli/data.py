@@ -1,13 +1,19 @@
-"""``sdabench data``: commands about datasets."""
+"""``sdabench data``."""
 
+from importlib import import_module
 from pathlib import Path
 
 import click
 
-from sdabench.cli.options import progress
-from sdabench.tools.verify.command import command as verify
+from sdabench.cli.help import Command, Group, option
+from sdabench.cli.options import Seed, progress
 
 EPILOG = """\b
+Examples:
+  sdabench data synth --out textures
+  sdabench data verify imagenet=PATH --split val --complete
+"""
+SYNTH_EPILOG = """\b
 Examples:
   sdabench data synth --out textures
   sdabench data synth --out textures20 --classes 20 --train 500 --size 256
@@ -16,44 +22,45 @@ Examples:
 """
 
 
-@click.group("data")
+@click.group("data", cls=Group, epilog=EPILOG)
 def command() -> None:
-    """Generate datasets, and verify them."""
+    """Generate and verify datasets."""
 
 
-command.add_command(verify)
+command.add_command(import_module("sdabench.tools.verify.command").command)  # tools are loaded by name
 
 
-@command.command("synth", epilog=EPILOG)
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="A new folder.")
-@click.option("--task", type=click.Choice(["classification", "detection"]), default="classification")
-@click.option("--classes", type=click.IntRange(2, 20), default=10, show_default=True)
-@click.option(
-    "--train",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    help="Images for training, of each class; for detection in all.",
-)
-@click.option(
-    "--val",
-    type=click.IntRange(min=1),
-    default=50,
-    show_default=True,
-    help="Images for validation, likewise.",
-)
-@click.option(
-    "--size",
-    type=click.IntRange(32, 4096),
-    help="Pixels of a side, give or take an eighth.  [default: 160; for detection 480]",
-)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+@command.command("synth", cls=Command, epilog=SYNTH_EPILOG)
+@option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+    help="New folder for the dataset",
+)  # fmt: skip
+@option(
+    "--task", type=click.Choice(["classification", "detection"]), default="classification",
+    show_default=True, help="Task of the dataset",
+)  # fmt: skip
+@option("--classes", type=click.IntRange(2, 20), default=10, show_default=True, help="Number of classes")
+@option(
+    "--train", type=click.IntRange(min=1), default=200, show_default=True,
+    help="Number of training images: per class, or in total for detection",
+)  # fmt: skip
+@option(
+    "--val", type=click.IntRange(min=1), default=50, show_default=True,
+    help="Number of validation images: per class, or in total for detection",
+)  # fmt: skip
+@option(
+    "--size", type=click.IntRange(32, 4096),
+    help="Mean side length of the images in pixels; sides vary by an eighth  [default: 160; 480 for "
+    "detection]",
+)  # fmt: skip
+@option("--seed", type=Seed(), default=0, show_default=True, help="Random seed of the images")
 def synth(out: Path, task: str, classes: int, train: int, val: int, size: int | None, seed: int) -> None:
-    """Generate images of textured objects of many sizes, from a seed.
+    """Generate images of textured objects of many sizes.
 
-    For classification in ImageNet's layout, with each object's place and size in objects.csv. For
-    detection in COCO's layout and JSON: polygons, crowds as RLE, small to large objects, images without
-    any, grey ones, and category ids with gaps.
+    Images are real JPEG files and depend only on the seed. For classification, they have ImageNet's layout,
+    with the position and size of each object in objects.csv. For detection, they have COCO's layout and JSON
+    format: polygons, crowds as RLE, small to large objects, images without objects, grayscale images, and
+    category ids with gaps.
     """
     from sdabench.data.synthetic import write_dataset
     from sdabench.data.synthetic.classification import ClassificationPlan
@@ -69,5 +76,5 @@ def synth(out: Path, task: str, classes: int, train: int, val: int, size: int | 
         with progress(f"{task} images", plan.total, "images") as advance:
             write_dataset(out, plan, advance)
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}; name another --out") from None
+        raise OutputError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     click.echo(f"{plan.total:,} images in {out}; use them with --data synthetic={out}")

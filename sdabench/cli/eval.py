@@ -1,22 +1,24 @@
 """``sdabench eval``."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from sdabench.cli.machine import MACHINE, done_together
-from sdabench.cli.options import ModelName, echo_records, json_option, progress, show
+from sdabench.cli.groups import grouped
+from sdabench.cli.help import Command, option
+from sdabench.cli.machine import MACHINE, MachineOptions, execute_job
+from sdabench.cli.options import ModelName, echo_records, json_option, show
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
-from sdabench.cli.work import PROTOCOL, DataOption, evaluation_from, folder_option, located, with_options
-from sdabench.data.coco import CocoSplit
+from sdabench.cli.work import PROTOCOL, DataOption, ProtocolOptions, folder_option, located
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.scoring import IOU_TYPES
-from sdabench.training.jobs import EvaluationJob
-from sdabench.weights.source import WeightsSource
+from sdabench.training.job import DetectionJob, evaluation_job
+from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
@@ -32,93 +34,104 @@ Examples:
   sdabench eval resnet50 --weights runs/train
 
 \b
-The record goes to OUTPUT/records.jsonl, the prediction for each image to
-OUTPUT/predictions/, a detector's as a compressed COCO results file. Without --weights
-the network is random, and its accuracy is chance. What is fetched is kept in the
-cache, and verified before each use; a URL carries its digest,
-https://HOST/FILE#sha256=DIGEST.
+Output files:
+  OUTPUT/records.jsonl    record of the evaluation
+  OUTPUT/predictions/     predictions of each image; COCO results for detectors
 """
 
 
-@click.command("eval", epilog=EPILOG)
+@click.command("eval", cls=Command, epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@click.option("--data", type=DataOption(), help="The dataset; for a training of ours its own by default.")
-@with_options(PROTOCOL, MACHINE)
-@click.option("--weights", "said", type=WeightsOption(), help=SOURCE_HELP)
-@click.option("--per-class", is_flag=True, help="A detector's AP of each category too.")
+@option(
+    "--data", type=DataOption(), group="Data and weights",
+    help="Dataset  [default for weights of a training run: the dataset of that run]",
+)  # fmt: skip
+@option(
+    "--weights", "source", type=WeightsOption(), group="Data and weights",
+    help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}",
+)  # fmt: skip
+@grouped(ProtocolOptions, "protocol", PROTOCOL)
+@grouped(MachineOptions, "options", MACHINE)
 @folder_option(Path("runs/eval"), "runs/eval")
+@option("--per-class", is_flag=True, group="Output", help="Show a detector's AP of each category too")
 @json_option
 def command(
     name: str,
     data: DataSource | None,
-    said: WeightsSource | None,
+    protocol: ProtocolOptions,
+    options: MachineOptions,
+    source: WeightsSource | None,
     output: Path,
-    resolution: int | None,
     per_class: bool,
     as_json: bool,
-    **options: Any,
 ) -> None:
-    """Evaluate one network on validation images of ImageNet or COCO, or a training of ours on its own.
+    """Evaluate one network.
 
-    Detectors: AP of boxes, and of masks, at a short side of 800 and a long one of at most 1333 pixels.
-    Others: top-1 and top-5 by the usual protocol: bilinear resize to 8/7 of the crop (256 for 224), then its
-    centre. A folder with only some of the 1000 classes is evaluated on the right labels.
+    Classification: top-1 and top-5 on ImageNet's validation images, with the standard preprocessing: bilinear
+    resize to 8/7 of the crop size (256 for 224), center crop. A folder with only some of the 1000 classes is
+    evaluated with the correct labels.
+
+    Detection: COCO AP of boxes and masks, with the short side resized to 800 pixels and the long side to at
+    most 1333.
+
+    Downloaded weights are cached, and verified before each use.
     """
     task = load_registry().model(name).task  # an unknown name is an error before anything is read
     if per_class and (as_json or task != "detection"):
         raise UsageError("--per-class is for detectors, and not for --json; 'sdabench rescore' has both")
-    found = None if said is None else fetched(said, name)
+    found = None if source is None else fetched(source, name)
     weights, run = (found.weights, found.run) if found else (None, None)
-    own = run if data is None else None  # a training of ours is evaluated on what it was made for
+    own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
         if own is None:
             raise UsageError(
-                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; a training of ours has its "
-                "own"
+                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; only a training run has a "
+                "dataset of its own"
             )
         data = DataSource.parse(own.data)
-    source = located(data, task)
-    split = source.read("val", task).subset(own.recipe.val_images if own else None)
-    resolution = resolution or (run.recipe.resolution if run else None)
-    job = evaluation_from(name, source, split, weights, resolution=resolution, **options)
-    tell_difference(weights, job.preprocessing)
-
-    from sdabench.records.record import RECORDS
-    from sdabench.training.evaluation import evaluate
-
-    def work() -> "list[Record]":
-        if found is not None:
-            found.check()
-        with progress(name, len(split.items), "images") as advance:
-            return evaluate(job, output, advance, **(run.provenance if run else {}))
-
-    records = done_together(job, output, work)
+    data = located(data, task)
+    split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
+    if run is not None and protocol.resolution is None:
+        protocol = replace(protocol, resolution=run.spec.resolution)
+    job = evaluation_job(
+        name,
+        data,
+        split,
+        weights,
+        machine=options.machine(len(split.items), batch_size=protocol.batch_size),
+        protocol=protocol.protocol(task),
+        seed=protocol.seed,
+        training=run.training if run else None,
+        **(run.provenance if run else {}),
+    )
+    tell_difference(weights, job.spec.protocol.preprocessing)
+    records = execute_job(job, output, lambda: found and found.check())
     if not records:
         return
     if as_json:
         echo_records(records)
         return
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.records.store import RECORDS
+    from sdabench.report.summary import describe_metrics
 
     for record in records:
         click.echo(describe_metrics(record))
     if weights and weights.published and weights.published.accuracy:
-        click.echo(f"{weights.published.accuracy}, which is not our measurement.")
+        click.echo(f"{weights.published.accuracy}, which this run has not measured.")
     if not records[0].weights.trained:
-        click.echo("Random weights: this is chance, and says nothing of the network.")
+        click.echo("Random weights: this accuracy is chance, and says nothing about the network.")
     if per_class:
-        from sdabench.report.coco import class_sheet
+        from sdabench.report.coco_scores import class_sheet
 
         for each in _scores(job, output, records):
             show(class_sheet(each), form="terminal")
     click.echo(f"Record: {output / RECORDS}")
 
 
-def _scores(job: EvaluationJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
+def _scores(job: DetectionJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
     """The predictions scored again, category by category, for each task of a detector."""
     from sdabench.scoring.coco import read_results, score
 
-    assert isinstance(job.split, CocoSplit)
     ids = [item.id for item in job.split.items]
     for record in records:
         assert record.predictions is not None

@@ -1,16 +1,18 @@
 """``sdabench flops``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdabench.cli.help import Command, ParamType, option
 from sdabench.cli.options import ModelName, echo_json, json_option, progress, recount_option, suite_option
-from sdabench.complexity import DEFAULT_INPUT, Count, InputSize
 from sdabench.errors import UsageError
-from sdabench.records.counts import fresh_counts
 from sdabench.registry import load_registry
-from sdabench.registry.schema import Counter
+
+if TYPE_CHECKING:
+    from sdabench.complexity import Count, InputSize
+    from sdabench.registry.schema import Counter
 
 EPILOG = """\b
 Examples:
@@ -19,48 +21,64 @@ Examples:
   sdabench flops --suite classification --json
   sdabench flops mask_rcnn_senet101 --resolution 1330x798
   sdabench flops epsanet50 --per-module --depth 2
+
+\b
+Columns:
+  params      parameters, each counted once
+  trainable   parameters that training changes
+  per call    parameters, counted again at each call of their module, as the
+              counter of the paper does
+  macs        convolutions and linear layers, as in the paper's own rows
+  fvcore      default total of fvcore; for detectors only with
+              --convention fvcore, which takes seconds
+  total       macs with batch normalization, ReLU and pooling
+  mmcv        get_flops of mmdetection; for classification networks only with
+              --convention mmcv
 """
 
 
-class InputSide(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """An input's size in pixels, as (C, H, W)."""
+class InputResolution(ParamType):
+    """Input size in pixels; converts to (C, H, W)."""
 
-    name = "SIDE|WIDTHxHEIGHT"
+    name = "resolution"
+    shape = "SIDE|WIDTHxHEIGHT"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> InputSize:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "InputSize":
         width, _, height = str(value).partition("x")
         if not (width.isdecimal() and (height or width).isdecimal()):
-            self.fail(f"'{value}' is no size; say 320, or 1330x800 for width and height", param, ctx)
+            self.fail(f"'{value}' is not a size; use 320, or 1330x800 (width x height)", param, ctx)
         sides = int(width), int(height or width)
         if not all(32 <= side <= 16384 for side in sides):
-            self.fail(f"'{value}': a side has 32 to 16384 pixels", param, ctx)
+            self.fail(f"'{value}': each side must be between 32 and 16384 pixels", param, ctx)
         return 3, sides[1], sides[0]
 
 
-@click.command("flops", epilog=EPILOG)
+@click.command("flops", cls=Command, epilog=EPILOG)
 @click.argument("patterns", nargs=-1, type=ModelName())
 @suite_option
-@click.option(
-    "--resolution", "input_size", type=InputSide(),
-    help="Pixels of the input.  [default: 224, and 1280x800 for detectors]",
+@option(
+    "--resolution", "input_size", type=InputResolution(),
+    help="Input size in pixels  [default: 224; 1280x800 for detectors]",
 )  # fmt: skip
-@click.option(
+@option(
     "--convention", "conventions", multiple=True, type=click.Choice(["mmcv", "fvcore"]),
-    help="Show this convention where it is not shown already.",
+    help="Show this convention for all networks",
 )  # fmt: skip
-@click.option("--per-module", is_flag=True, help="Each network as a tree of its modules.")
-@click.option("--depth", type=click.IntRange(min=1), default=3, show_default=True, help="Levels of the tree.")
-@click.option(
-    "--save",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the counts to a file, as in results/.",
-)
+@option("--per-module", is_flag=True, help="Show each network as a tree of its modules")
+@option(
+    "--depth", type=click.IntRange(min=1), default=3, show_default=True,
+    help="Number of levels that --per-module shows",
+)  # fmt: skip
+@option(
+    "--save", type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the counts to a file in the format of results/counts.jsonl",
+)  # fmt: skip
 @recount_option
 @json_option
 def command(
     patterns: tuple[str, ...],
     suite: str | None,
-    input_size: InputSize | None,
+    input_size: "InputSize | None",
     conventions: tuple[str, ...],
     per_module: bool,
     depth: int,
@@ -68,30 +86,22 @@ def command(
     recount: bool,
     as_json: bool,
 ) -> None:
-    """Count parameters and FLOPs, as exact integers.
+    """Count parameters and FLOPs.
 
-    PATTERNS are names or wildcards. Nothing is downloaded, and no GPU is used. One multiply-add counts
-    one; the README's own rows are "macs".
-
-    \b
-    params    parameters, each once
-    trainable those that training would change
-    per call  added at each call of their module, as the authors' counter does
-    macs      convolutions and linear layers
-    fvcore    fvcore's default total (of detectors with --convention fvcore,
-              which takes seconds)
-    total     with batch norms, ReLUs and pooling
-    mmcv      mmdetection's get_flops (of others with --convention mmcv)
-    """  # noqa: D301
+    PATTERNS are names or wildcards. Counts are exact integers, and one multiply-add counts as one operation.
+    Counting downloads nothing and uses no GPU.
+    """
     if save is not None and (per_module or input_size is not None or conventions):
-        raise UsageError("--save keeps the usual counts; leave out all but names, or --suite")
+        raise UsageError("--save stores the default counts; combine it only with names or --suite")
     names = _choose(patterns, suite)
     if per_module:
         _print_trees(names, input_size, depth, as_json)
         return
+    from sdabench.records.counts import fresh_counts
+
     fvcore = True if "fvcore" in conventions else None
     with progress("counting", len(names), "networks") as advance:
-        cached = save is None and not recount  # what is kept as the truth has been measured
+        cached = save is None and not recount  # reference counts are always measured anew
         counts = list(fresh_counts(names, advance, input_size, fvcore, cached=cached).values())
     if save is not None:
         _save(save, counts)
@@ -109,14 +119,14 @@ def _is_detector(name: str) -> bool:
 
 def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
     if not patterns and suite is None:
-        raise UsageError("which network? name some, or a --suite; 'sdabench list' shows all")
+        raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
     registry = load_registry()
     return registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
 
 
-def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
+def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
     from sdabench.report.render import print_terminal
-    from sdabench.report.table import Cell, Heading, Sheet
+    from sdabench.report.sheet import Cell, Heading, Sheet
 
     columns: list[Counter] = ["params", "trainable", "per_call", "macs"]
     columns += ["fvcore"] if any(item.fvcore is not None for item in counts) else []
@@ -125,11 +135,14 @@ def _print_table(counts: list[Count], mmcv: dict[str, bool]) -> None:
     rows = [[Cell(item.model), *(Cell(f"{item.value(name):,}") for name in columns)] for item in counts]
     size = "x".join(str(side) for side in counts[0].input[:0:-1])
     print_terminal(
-        Sheet(f"Parameters and FLOPs at {size}", headings, [rows], ["One multiply-add counts one."])
+        Sheet(
+            f"Parameters and FLOPs at {size}", headings, [rows], ["One multiply-add counts as one operation."]
+        )
     )
 
 
-def _print_trees(names: list[str], input_size: InputSize | None, depth: int, as_json: bool) -> None:
+def _print_trees(names: list[str], input_size: "InputSize | None", depth: int, as_json: bool) -> None:
+    from sdabench.complexity import DEFAULT_INPUT
     from sdabench.complexity.counters import count_modules
 
     sizes = {name: input_size or DEFAULT_INPUT[load_registry().model(name).task] for name in names}
@@ -174,9 +187,10 @@ def _tree(name: str, modules: dict[str, tuple[int, int]], depth: int) -> Any:
     return trees[""]
 
 
-def _save(path: Path, counts: list[Count]) -> None:
-    """Replaces the counts of these networks in the file and keeps the others, in the registry's order."""
-    from sdabench.records.record import read_lines, write_lines
+def _save(path: Path, counts: "list[Count]") -> None:
+    """Replace the counts of these networks in the file and keep the others, in the registry's order."""
+    from sdabench.complexity import Count
+    from sdabench.records.json_lines import read_lines, write_lines
 
     merged = {item.model: item for item in [*read_lines(path, Count), *counts]}
     write_lines(path, [merged[name] for name in load_registry().models if name in merged])

@@ -4,9 +4,10 @@ from dataclasses import asdict
 
 import click
 
+from sdabench.cli.help import Command
 from sdabench.cli.options import ModelName, echo_json, json_option, suite_option
 from sdabench.registry.catalogue import load_catalogue
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
 
 EPILOG = """\b
 Examples:
@@ -16,15 +17,15 @@ Examples:
 """
 
 
-@click.command("list", epilog=EPILOG)
+@click.command("list", cls=Command, epilog=EPILOG)
 @click.argument("patterns", nargs=-1, type=ModelName())
 @suite_option
 @json_option
 def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None:
-    """The networks of the registry, and the tables they stand in.
+    """List the networks and the tables that contain them.
 
-    PATTERNS are names or wildcards. Each network for classification is there with depth attention too,
-    as sda_NAME; which of them the paper has, the last column says.
+    PATTERNS are names or wildcards. Every classification network also exists with depth attention, as
+    sda_NAME. The last column shows which networks are in the paper.
     """
     models = load_catalogue().select(list(patterns) or ["*"], suite)
     if as_json:
@@ -32,9 +33,7 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
         return
     from sdabench.report.render import print_terminal
 
-    headings = [
-        Heading(text) for text in ("model", "what it is", "baseline", "like for like", "in the README")
-    ]
+    headings = [Heading(text) for text in ("model", "description", "baseline", "control", "in the paper")]
     rows = [
         [
             Cell(model.model, bold=model.depth_attention),
@@ -45,6 +44,9 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
         ]
         for model in models
     ]
-    ours = sum(not model.tables for model in models)
-    notes = [f"{len(models)} networks, {ours} of them not in the README. Bold: with depth attention."]
+    extra = sum(not model.tables for model in models)
+    notes = [
+        f"{len(models)} networks, {extra} of them not in the paper. Bold: with depth attention. "
+        "Control: the same network without depth attention."
+    ]
     print_terminal(Sheet("Networks", headings, [rows], notes))

@@ -1,98 +1,104 @@
 """The options that say where and how to compute, which ``eval``, ``train`` and ``run`` share."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.errors import ExitCode, UsageError
+from sdabench.cli.help import option
+from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
-from sdabench.runs.torchrun import run_processes
+from sdabench.resources import cores
 from sdabench.scoring import EVALUATORS, USUAL_EVALUATOR, Evaluator
-from sdabench.training.jobs import Job, Machine, cores
-from sdabench.training.signals import stop_requests
+from sdabench.training.job import AnyJob, Machine
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
 
-offline_option = click.option(
+offline_option = option(
     "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
     callback=lambda context, option, offline: go_offline() if offline else None,
-    help="Never access the network: what tries to is an error.",
+    group="Machine", advanced=True, help="Forbid network access; any attempt is an error",
 )  # fmt: skip
 MACHINE = (
-    click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
-    click.option(
-        "--nproc", type=click.IntRange(min=1), default=1, show_default=True,
+    option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device: cpu, cuda or cuda:N  [default: auto]",
+    ),
+    option(
+        "--nproc", type=click.IntRange(min=1), default=1, show_default=True, group="Machine",
         callback=lambda context, option, count: max(count, launched_processes()),
-        help="Processes that share the work by torchrun: one for each GPU.",
+        help="Processes per network, one per GPU",
     ),
-    click.option(
-        "--workers", type=click.IntRange(min=0), help="Loader processes, of each.  [default: as useful]"
+    option(
+        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
+        help="Number of DataLoader workers per process  [default: auto]",
     ),
-    click.option(
-        "--deterministic", is_flag=True, help="The same bits each time, or an error; slower on a GPU."
+    option(
+        "--deterministic", is_flag=True, group="Machine", advanced=True,
+        help="Use only deterministic algorithms, and fail where there is none; slower on a GPU",
     ),
-    click.option(
+    option(
         "--checkpoint-every", "checkpoint_minutes", type=click.FloatRange(min=0), default=10,
-        show_default=True, metavar="MINUTES", help="What is lost at most when a process is killed.",
+        show_default=True, metavar="MINUTES", group="Machine", advanced=True,
+        help="Minutes between checkpoints",
     ),
-    click.option(
-        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR,
-        show_default=True, help="What computes a detector's AP.",
+    option(
+        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR, show_default=True,
+        group="Machine", advanced=True, help="Implementation of COCO AP; all give the same numbers",
     ),
     offline_option,
 )  # fmt: skip
-FIELDS = ("device", "workers", "evaluator", "nproc", "deterministic", "checkpoint_minutes")
 
 
-def machine_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Takes out of them those that :func:`machine_from` wants."""
-    return {key: options.pop(key) for key in FIELDS}
+@dataclass(frozen=True)
+class MachineOptions:
+    """The values of ``MACHINE``."""
 
+    device: str | None
+    workers: int | None
+    evaluator: Evaluator
+    nproc: int
+    deterministic: bool
+    checkpoint_minutes: float
 
-def machine_from(
-    images: int,
-    at_once: int = 1,
-    cpus: int | None = None,
-    *,
-    device: str | None,
-    workers: int | None,
-    evaluator: Evaluator,
-    nproc: int,
-    deterministic: bool,
-    checkpoint_minutes: float,
-) -> Machine:
-    """Where to compute; by default loader processes only where there are images enough to keep them busy.
+    def machine(
+        self, images: int, at_once: int = 1, cpus: int | None = None, batch_size: int | None = None
+    ) -> Machine:
+        """The machine of a job; by default with DataLoader workers only where images keep them busy.
 
-    Args:
-        at_once: how many networks share the cores.
-        cpus: of each process, if it is to run elsewhere: then ``device`` is not looked for here.
-    """
-    if evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
-        raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
-    default = min(8, cpus or cores(shared_by=at_once * nproc)) if images > 1000 else 0
-    return Machine(
-        device=choose_device(device, nproc) if cpus is None or device is None else device,
-        workers=default if workers is None else workers,
-        evaluator=evaluator,
-        processes=nproc,
-        deterministic=deterministic,
-        checkpoint_seconds=60 * checkpoint_minutes,
-    )
+        Args:
+            images: that the job processes.
+            at_once: number of networks that share the cores.
+            cpus: of each process, if the job is to run elsewhere: then the device is not looked for here.
+            batch_size: images that are evaluated at a time.
+        """
+        if self.evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
+            raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
+        default = min(8, cpus or cores(shared_by=at_once * self.nproc)) if images > 1000 else 0
+        here = cpus is None or self.device is None
+        return Machine(
+            device=choose_device(self.device, self.nproc) if here else str(self.device),
+            workers=default if self.workers is None else self.workers,
+            world_size=self.nproc,
+            deterministic=self.deterministic,
+            checkpoint_seconds=60 * self.checkpoint_minutes,
+            evaluator=self.evaluator,
+            batch_size=batch_size,
+        )
 
 
 def choose_device(name: str | None, processes: int = 1) -> str:
-    """The device that is asked for, if it is there; without a wish CUDA where it is, else the CPU.
+    """Check a device that a user names; the default is CUDA if available, otherwise the CPU.
 
-    Of several ``processes`` each has a CUDA device of its own.
+    With several ``processes``, each has a CUDA device of its own.
     """
     import torch
 
@@ -103,10 +109,11 @@ def choose_device(name: str | None, processes: int = 1) -> str:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"'{name}' is no device; use cpu, cuda or cuda:N") from None
+        raise UsageError(f"'{name}' is not a device; use cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"no device '{name}' here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+            f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA devices; use "
+            "--device cpu"
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
@@ -114,62 +121,58 @@ def choose_device(name: str | None, processes: int = 1) -> str:
 
 
 def gpus_of_each(processes: int = 1) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES has to be for each of as many jobs as the GPUs here are enough for.
+    """Values of CUDA_VISIBLE_DEVICES, one for each job that the GPUs of this machine suffice for.
 
     Args:
-        processes: of a job, each with a GPU of its own.
+        processes: number of processes of a job, each with a GPU of its own.
     """
     import torch
 
-    there = torch.cuda.device_count()
-    said = os.environ.get(VISIBLE_GPUS)
-    names = [str(index) for index in range(there)] if said is None else said.replace(" ", "").split(",")
-    # CUDA stops at one that there is not; of MIG's a process sees only the first, and each may have another.
+    count = torch.cuda.device_count()
+    visible = os.environ.get(VISIBLE_GPUS)
+    names = [str(index) for index in range(count)] if visible is None else visible.replace(" ", "").split(",")
+    # CUDA stops at an unknown name. A process sees one MIG device only, but each process may have another.
     if not any(name.startswith("MIG-") for name in names):
-        names = names[:there]
+        names = names[:count]
     ends = range(processes, len(names) + 1, processes)
     return tuple(",".join(names[end - processes : end]) for end in ends)
 
 
 def _own_device(name: str, processes: int, there: int) -> str:
     if name != "cuda":
-        raise UsageError(f"--nproc {processes} takes a device for each process: --device cuda, not {name}")
+        raise UsageError(f"--nproc {processes} needs a device per process; use --device cuda, not {name}")
     if there < min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))):
-        raise UsageError(f"--nproc {processes} takes a GPU for each process, and torch sees {there}")
+        raise UsageError(f"--nproc {processes} needs a GPU per process, but torch sees {there}")
     own = os.environ.get("LOCAL_RANK")
     return name if own is None else f"cuda:{own}"
 
 
 @contextmanager
-def continued_by_the_same_command(
+def resumed_by_the_same_command(
     output: Path, remaining: Callable[[], str | None] = lambda: None
 ) -> Iterator[None]:
-    """Says, when a signal ends the work, what is left of it: also what goes on elsewhere."""
+    """Tell where the results are and how to resume, if a signal stops the work."""
     try:
         yield
     except KeyboardInterrupt:
         elsewhere = remaining()
         then = (
-            f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command continues"
+            f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command resumes"
         )
-        raise StoppedBySignalError(f"What is done is in {output}; {then}.") from None
+        raise StoppedBySignalError(f"Results so far are in {output}; {then}.") from None
 
 
-def done_together(job: Job, output: Path, work: "Callable[[], list[Record]]") -> "list[Record]":
-    """A job's records, by as many processes as it wants; in all but the first of them there are none.
+def execute_job(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> "list[Record]":
+    """Execute a job in as many processes as its machine says. See :func:`sdabench.runs.execution.execute`.
 
     Raises:
-        StoppedBySignalError: with words on how to go on.
-        click.exceptions.Exit: processes of their own have done it; with their exit code.
+        StoppedBySignalError: a signal; the message says how to resume.
+        click.exceptions.Exit: processes of their own have failed and reported why; with their exit code.
     """
-    from sdabench.runs.recording import recorded
-    from sdabench.training.distributed import joined
+    from sdabench.runs.execution import ProcessesFailedError, execute
 
-    with continued_by_the_same_command(output):
-        if job.machine.processes > launched_processes():
-            status = run_processes(sys.argv[1:], job.machine.processes)
-            if status == ExitCode.STOPPED:
-                raise KeyboardInterrupt
-            raise click.exceptions.Exit(status)
-        with stop_requests(), joined(job.machine.device):
-            return recorded(job, output, work)
+    try:
+        with resumed_by_the_same_command(output):
+            return execute(job, output, ready)
+    except ProcessesFailedError as error:
+        raise click.exceptions.Exit(error.exit_code) from None

@@ -1,36 +1,43 @@
-"""Options and output that commands share."""
+"""Options and output shared by the commands."""
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from sdabench.cli.help import option
 from sdabench.errors import UsageError
-from sdabench.processes import is_main_process
+from sdabench.progress import Advance as Advance
+from sdabench.progress import progress as progress
 from sdabench.registry import SUITE_NAMES, SUITES
-from sdabench.report.table import Sheet
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
+    from sdabench.report.sheet import Sheet
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
 
-suite_option = click.option("--suite", type=click.Choice(SUITE_NAMES), help="All networks of a suite.")
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, and nothing else.")
-recount_option = click.option(
-    "--recount", is_flag=True, help="Count all, also where nothing has changed since an earlier count."
+suite_option = option(
+    "--suite", type=click.Choice(SUITE_NAMES), group="Networks", help="Select all networks of a suite"
 )
+json_option = option("--json", "as_json", is_flag=True, group="Output", help="Print only JSON to stdout")
+recount_option = option("--recount", is_flag=True, help="Count again instead of using cached counts")
+
+
+class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A random seed. Unlike IntRange it leaves its range out of the help."""
+
+    name = "seed"
+    convert = click.IntRange(0, 2**63 - 1).convert
 
 
 class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A model's name or a wildcard; checked by the registry, completed by the shell."""
+    """Name or wildcard of a model; the shell completes it, and the registry validates it."""
 
     name = "model"
 
@@ -42,32 +49,30 @@ class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return [CompletionItem(name) for name in load_catalogue().networks if name.startswith(incomplete)]
 
 
-def records_option(words: str) -> Callable[[F], F]:
-    return click.option(
-        "--records",
-        "folders",
-        multiple=True,
-        type=click.Path(exists=True, path_type=Path),
-        help=words,
-    )
+def records_option(text: str, group: str = "Options") -> Callable[[F], F]:
+    return option(
+        "--records", "folders", multiple=True, type=click.Path(exists=True, path_type=Path), group=group,
+        help=text,
+    )  # fmt: skip
 
 
 def read_records(folders: Iterable[Path]) -> "list[Record]":
-    """The records in some runs' folders, or in the files themselves."""
-    from sdabench.records.record import Record, read_lines
+    """Read the records of runs, each named by its folder or by its records.jsonl."""
+    from sdabench.records.json_lines import read_lines
+    from sdabench.records.record import Record
 
     records = []
     for folder in folders:
         path = folder / "records.jsonl" if folder.is_dir() else folder
         if not path.is_file():
-            raise UsageError(f"no records in {folder}; --records names the --output folder of a run")
+            raise UsageError(f"no records in {folder}; --records takes the --output folder of a run")
         records += list(read_lines(path, Record))
     return records
 
 
-others_option = click.option(
-    "--with", "others", multiple=True, type=ModelName(),
-    help="Networks that the README lacks, as rows of their own: names or wildcards.",
+others_option = option(
+    "--with", "others", multiple=True, type=ModelName(), group="Networks",
+    help="Add networks that are not in the paper",
 )  # fmt: skip
 
 
@@ -76,8 +81,8 @@ class TableName(click.Choice[str]):
         super().__init__([*(table for tables in SUITES.values() for table in tables), "all"])
 
 
-def show(*sheets: Sheet, form: str, standalone: bool = False) -> None:
-    """Prints sheets, in one of ``SHEET_FORMATS``; ``standalone`` LaTeX is a document of its own."""
+def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
+    """Print sheets in one of ``SHEET_FORMATS``; with ``standalone``, LaTeX is a complete document."""
     from sdabench.report import latex, render
 
     if form == "terminal":
@@ -95,65 +100,6 @@ def echo_json(data: Any) -> None:
 
 
 def echo_records(records: "Sequence[Record]") -> None:
-    """One object, or a list where a network is measured by several tasks."""
+    """Print the records of a network as JSON: one object, or a list if there are several tasks."""
     each = [record.as_json() for record in records]
     echo_json(each[0] if len(each) == 1 else each)
-
-
-class Advance:
-    """Moves a bar on by some steps; ``note`` says where the work is. Here there is no bar."""
-
-    def __call__(self, steps: int, note: str = "") -> None: ...
-
-    def say(self, line: str) -> None:
-        """A line on stderr, above the bar."""
-        click.echo(line, err=True)
-
-
-@contextmanager
-def progress(description: str, total: int | None, unit: str = "") -> Iterator[Advance]:
-    """A bar on stderr, if that is a terminal; yields what advances it.
-
-    It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
-    ``bytes`` are shown as megabytes; their ``total`` may be unknown.
-    """
-    if not sys.stderr.isatty() or not is_main_process():
-        yield Advance()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
-
-    of_bytes = unit == "bytes"
-    rate = TransferSpeedColumn() if of_bytes else Rate()
-    times = (rate, TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
-    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), count, *times)
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-
-        class Moving(Advance):
-            def __call__(self, steps: int, note: str = "") -> None:
-                words = f"{description}  {note}" if note else description
-                bar.update(task, advance=steps, description=words)
-
-            def say(self, line: str) -> None:
-                bar.console.print(Text(line))
-
-        yield Moving()

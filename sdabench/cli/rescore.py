@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdabench.cli.help import Command, option
 from sdabench.cli.options import echo_json, echo_records, json_option, show
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.scoring import EVALUATORS, IOU_TYPES, PACKAGES, USUAL_EVALUATOR, Evaluator, IouType
@@ -18,43 +19,44 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  sdabench rescore results.bbox.json --annotations coco/annotations/instances_val2017.json
-  sdabench rescore results.segm.json --annotations instances_val2017.json --iou-type segm
-  sdabench rescore results.bbox.json --annotations instances_val2017.json --per-class
-  sdabench rescore results.bbox.json --annotations instances_val2017.json --json
+  sdabench rescore results.bbox.json --annotations instances_val2017.json
+  sdabench rescore results.segm.json --annotations instances_val2017.json \\
+      --iou-type segm
+  sdabench rescore results.bbox.json --annotations instances_val2017.json \\
+      --per-class --json
   sdabench rescore runs/eval/predictions/resnet50-0123456789ab.csv.gz
   sdabench rescore runs/classification
 
 \b
-A results file is a JSON list of detections: image_id, category_id (the
-original one), score, and bbox (x, y, width, height) or segmentation. A
-run's folder is scored again as a whole, by the predictions that were kept,
-which have to give what its records say (else exit 4).
-With --per-class --json there is one object of record and classes.
+RESULTS is one of:
+  FILE.json     COCO results, with --annotations: a JSON list of detections
+                with image_id, category_id (original), score, and bbox
+                (x, y, width, height) or segmentation
+  FILE.csv.gz   stored predictions of a classifier
+  FOLDER        the --output folder of a run; scores must equal its records
+                (exit code 4 otherwise)
 """
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
 
 
-@click.command("rescore", epilog=EPILOG)
+@click.command("rescore", cls=Command, epilog=EPILOG)
 @click.argument("results", type=click.Path(exists=True, path_type=Path))
-@click.option("--annotations", type=FILE, help="What is in the images of a results file: COCO's JSON.")
-@click.option(
-    "--iou-type",
-    type=click.Choice(["bbox", "segm"]),
-    default="bbox",
-    show_default=True,
-    help="By boxes or by masks.",
-)
-@click.option("--per-class", is_flag=True, help="AP of each category too.")
-@click.option(
-    "--evaluator",
-    type=click.Choice(EVALUATORS),
-    default=USUAL_EVALUATOR,
-    show_default=True,
-    help="The same numbers from each; pycocotools is the authority, faster-coco-eval is in sdabench[fast].",
-)
+@option("--annotations", type=FILE, help="COCO annotations file with the ground truth")
+@option(
+    "--iou-type", type=click.Choice(["bbox", "segm"]), default="bbox", show_default=True,
+    help="Score boxes or masks",
+)  # fmt: skip
+@option(
+    "--per-class", is_flag=True,
+    help="Show the AP of each category too; with --json, the output is {record, classes}",
+)  # fmt: skip
+@option(
+    "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR, show_default=True,
+    help="Implementation of COCO AP; pycocotools is the reference, faster-coco-eval needs sdabench[fast], "
+    "and all give the same numbers",
+)  # fmt: skip
 @json_option
 def command(
     results: Path,
@@ -64,10 +66,11 @@ def command(
     evaluator: Evaluator,
     as_json: bool,
 ) -> None:
-    """COCO's AP of a results file, whoever made it, or top-1 and top-5 of kept predictions: without a model.
+    """Score a results file or stored predictions, without a model.
 
-    AP is at IoU 0.50:0.95 and 100 detections an image, in percent. Masks are small, medium or large by their
-    own area, also where a box stands beside them. Standard errors are those of a bootstrap over the images.
+    Prints COCO AP (IoU 0.50:0.95, 100 detections per image) or top-1 and top-5 accuracy, in percent and with
+    standard errors; those of AP come from a bootstrap over the images. A mask is small, medium or large by
+    its own area, even if a box is given with it.
     """
     if (results.is_dir() or annotations is None) and (iou_type, per_class, evaluator) != (
         "bbox",
@@ -75,7 +78,7 @@ def command(
         USUAL_EVALUATOR,
     ):
         raise UsageError(
-            "--iou-type, --per-class and --evaluator go with a results file and --annotations FILE"
+            "--iou-type, --per-class and --evaluator need a COCO results file and --annotations FILE"
         )
     if results.is_dir():
         _rescore_run(results, annotations, as_json)
@@ -96,7 +99,7 @@ def command(
         classes = [vars(one) for one in scored.classes]
         echo_json({"record": record, "classes": classes} if per_class else record)
         return
-    from sdabench.report.coco import class_sheet, score_sheet
+    from sdabench.report.coco_scores import class_sheet, score_sheet
 
     show(
         score_sheet([scored], f"{results.name}, {scored.images:,} images", {iou_type: errors}),
@@ -107,31 +110,31 @@ def command(
 
 
 def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
-    """Each record of a run whose predictions were kept."""
-    from sdabench.records.stored import rescored, stored_in
-    from sdabench.report.accuracy import describe_metrics
+    """Score every record of a run that has stored predictions."""
+    from sdabench.records.rescoring import read_stored, rescore
+    from sdabench.report.summary import describe_metrics
 
-    every = stored_in(folder)
-    scored = [(one, rescored(one, annotations)) for one in every if one.has_predictions]
+    every = read_stored(folder)
+    scored = [(one, rescore(one, annotations)) for one in every if one.has_predictions]
     if not scored:
-        raise UsageError(f"no predictions were kept in {folder}")
+        raise UsageError(f"no stored predictions in {folder}; name the --output folder of a run")
     for one in every:
         if not one.has_predictions:
-            click.echo(f"{one.record.model}: not scored again, its predictions are not there", err=True)
+            click.echo(f"{one.record.model}: skipped, its predictions file is missing", err=True)
     if as_json:
         echo_records([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
         return
     for one, _ in scored:
-        click.echo(f"{describe_metrics(one.record)}: as recorded")
+        click.echo(f"{describe_metrics(one.record)}: same as recorded")
 
 
 def _rescore_classes(path: Path, as_json: bool) -> None:
     from sdabench.files import read_unpacked
     from sdabench.records.class_predictions import ClassPredictions
-    from sdabench.report.accuracy import describe_metrics
+    from sdabench.report.summary import describe_metrics
 
     if read_unpacked(path, "predictions")[:1] in (b"[", b"{"):
-        raise UsageError(f"{path} is a detector's results; name what is in the images by --annotations FILE")
+        raise UsageError(f"{path} is a COCO results file; name its ground truth with --annotations FILE")
     predictions = ClassPredictions.read(path)
     record = _record_of_classes(path, predictions)
     if as_json:
@@ -153,7 +156,8 @@ def _record(
     from sdabench import __version__
     from sdabench.data.coco import describe_annotations
     from sdabench.hashing import sha256_of_file
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     return Record(
         model=results.stem,
@@ -176,7 +180,8 @@ def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
     from sdabench import __version__
     from sdabench.data.description import DatasetInfo
     from sdabench.hashing import sha256_of_file, sha256_of_lines
-    from sdabench.records.record import Record, Weights
+    from sdabench.records.record import Record
+    from sdabench.records.spec import Weights
 
     if not predictions.paths:
         raise NothingMeasuredError(f"nothing was measured: no image in {path}")

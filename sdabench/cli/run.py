@@ -1,40 +1,38 @@
 """``sdabench run``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from sdabench.cli.cluster import CLUSTER, place_from
-from sdabench.cli.machine import (
-    MACHINE,
-    continued_by_the_same_command,
-    machine_from,
-    machine_options,
-)
+from sdabench.claims.accuracy import RowVerdicts, run_verdicts
+from sdabench.cli.cluster import CLUSTER, ClusterOptions, Place, place_from
+from sdabench.cli.groups import grouped
+from sdabench.cli.help import Command, option
+from sdabench.cli.machine import MACHINE, MachineOptions, resumed_by_the_same_command
 from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
-from sdabench.cli.sources import SEVERAL_HELP, tell_difference, weights_of_each
-from sdabench.cli.suite_progress import watched
+from sdabench.cli.sources import tell_difference, weights_of_each
+from sdabench.cli.suite_progress import run_with_progress
 from sdabench.cli.work import (
     PROTOCOL,
     TRAINING,
     DataOption,
-    evaluation_from,
+    ProtocolOptions,
+    TrainingOptions,
     folder_option,
     located,
-    recipe_from,
-    with_options,
 )
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
+from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
-from sdabench.report.table import Sheet
-from sdabench.training.jobs import Job, TrainingJob
+from sdabench.training.job import AnyJob, evaluation_job, training_job
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
@@ -44,79 +42,92 @@ FOLDERS = {"segmentation": "detection"}  # of suites whose trainings are another
 EPILOG = """\b
 Examples:
   sdabench run --suite classification
-  sdabench run --suite classification --dry-run
   sdabench run --suite classification --recipe demo --models 'sda_*' --seeds 3
   sdabench run --suite classification --data imagenet=PATH --amp bf16
-  sdabench run --suite detection --data coco=PATH --backbone-weights checkpoints/
-  sdabench run --suite classification --eval-only --data imagenet=PATH \\
+  sdabench run --suite detection --data coco=PATH
+  sdabench run --suite classification --data imagenet=PATH --eval-only \\
       --weights checkpoints/
-  sdabench run --suite classification --models resnet50 --models resnet101 \\
-      --eval-only --data imagenet=PATH \\
-      --weights resnet50=torchvision:ResNet50_Weights.IMAGENET1K_V1 \\
-      --weights resnet101=timm:resnet101.tv_in1k
-  sdabench run --suite classification --data imagenet=PATH --launcher slurm \\
-      --partition gpu --gpus 4
-
-\b
-Each network runs in a process of its own, and has its record in
-OUTPUT/records.jsonl as soon as it is done: stopped, the same command goes on
-where it was. One that fails is a row with its reason, and is tried again.
-What several at a time have to say is in OUTPUT/logs/. Of several GPUs each
-network has one to itself, or as many as --nproc says; more --jobs share them,
-and with --device cuda:1 all have that one. With --launcher slurm each is a
-job of Slurm, which goes on without this command.
+  sdabench run --suite classification --data imagenet=PATH --launcher slurm
 """
 
 
-@click.command("run", epilog=EPILOG)
-@click.option("--suite", type=click.Choice(SUITE_NAMES), required=True)
-@click.option("--models", "patterns", multiple=True, help="Only these of the suite: names or wildcards.")
+@click.command("run", cls=Command, epilog=EPILOG)
+@option("--suite", type=click.Choice(SUITE_NAMES), required=True, group="Networks", help="Suite to run")
+@option(
+    "--models", "patterns", multiple=True, metavar="PATTERN", group="Networks",
+    help="Select networks of the suite: names or wildcards",
+)  # fmt: skip
 @others_option
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with so many seeds."
-)
-@click.option(
+@option(
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, group="Networks",
+    help="Number of seeds per network",
+)  # fmt: skip
+@option(
     "--data", "sources", type=DataOption(), multiple=True, default=["synthetic"], show_default=True,
-    help="The dataset; synthetic is generated, once. The suite 'all' takes one for each task.",
+    group="Data and weights",
+    help="Dataset (for --suite all: one per task); synthetic without PATH is generated once",
 )  # fmt: skip
-@with_options(TRAINING, PROTOCOL, MACHINE)
-@click.option(
-    "--jobs",
-    "at_once",
-    type=click.IntRange(min=1),
-    help="Networks at a time.  [default: one a GPU; on the CPU one a core with 3 GiB; all with Slurm]",
-)
-@click.option("--eval-only", is_flag=True, help="Evaluate without training.")
-@click.option(
-    "--weights", multiple=True, metavar="FOLDER|NAME=SOURCE", help="With --eval-only: " + SEVERAL_HELP
-)
-@click.option(
-    "--backbone-weights", "backbones", multiple=True, metavar="FOLDER|NAME=SOURCE",
-    help="Of detectors' backbones, by whose names: " + SEVERAL_HELP,
+@option("--eval-only", is_flag=True, group="Data and weights", help="Evaluate without training")
+@option(
+    "--weights", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
+    help="Weights for --eval-only: a folder of NAME.pth files or training runs, or NAME=SOURCE",
 )  # fmt: skip
-@folder_option(None, "runs/SUITE; segmentation shares that of detection")
-@with_options(CLUSTER)
-@click.option("--keep-checkpoints", is_flag=True, help="Keep the weights once the record is written.")
-@click.option("--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True)
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and an estimate of time and disk.")
+@option(
+    "--backbone-weights", "backbones", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
+    advanced=True,
+    help="Backbone weights of detectors: a folder of NAME.pth, NAME.pt or NAME.safetensors files or training "
+    "runs, or NAME=SOURCE",
+)  # fmt: skip
+@grouped(TrainingOptions, "training", TRAINING)
+@grouped(ProtocolOptions, "protocol", PROTOCOL)
+@grouped(MachineOptions, "machine", MACHINE)
+@option(
+    "--jobs", "at_once", type=click.IntRange(min=1), group="Machine", advanced=True,
+    help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of memory; all "
+    "with Slurm]",
+)  # fmt: skip
+@grouped(ClusterOptions, "cluster", CLUSTER)
+@folder_option(None, "runs/SUITE; runs/detection for segmentation")
+@option(
+    "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
+    help="Keep the weights after the record is written",
+)  # fmt: skip
+@option(
+    "--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True,
+    group="Output", help="Format of the results table",
+)  # fmt: skip
+@option(
+    "--dry-run", is_flag=True, group="Output",
+    help="Print the plan with time and disk estimates",
+)  # fmt: skip
 @json_option
 def command(
     suite: str,
     patterns: tuple[str, ...],
     others: tuple[str, ...],
-    output: Path | None,
-    keep_checkpoints: bool,
+    seeds: int,
+    sources: tuple[DataSource, ...],
+    training: TrainingOptions,
+    protocol: ProtocolOptions,
+    machine: MachineOptions,
     at_once: int | None,
+    eval_only: bool,
+    weights: tuple[str, ...],
+    backbones: tuple[str, ...],
+    output: Path | None,
+    cluster: ClusterOptions,
+    keep_checkpoints: bool,
     form: str,
     dry_run: bool,
     as_json: bool,
-    **options: Any,
 ) -> None:
-    """Train and evaluate all networks of a suite, and print their table.
+    """Train and evaluate the networks of a suite.
 
-    Without --data they train on a generated default dataset, by the recipe smoke: a few steps each,
-    which show whether every network can fit a few images. The networks of segmentation are detectors
-    whose masks are scored too: what the suite detection has done of them is not done again.
+    By default, each network is trained for a few steps on a small generated dataset, which shows whether it
+    can fit a few images.
+
+    Interrupted runs resume when you rerun the same command: completed networks are skipped, failed ones are
+    retried.
     """
     registry = load_registry()
     tables = registry.suite_tables(suite)
@@ -126,20 +137,36 @@ def command(
     where = f"the suite '{suite}', to which --with adds"
     chosen = registry.select(patterns or ["*"], among=registry.suite(suite), where=where)
     names = list(dict.fromkeys([*chosen, *extra]))
-    tasks_of_networks = {registry.model(name).task for name in names}
-    if len(options["sources"]) > len(tasks_of_networks):
+    of_task = {
+        task: [name for name in names if registry.model(name).task == task] for task in get_args(DataTask)
+    }
+    if len(sources) > sum(map(bool, of_task.values())):
         raise UsageError("--data is said once for each task, and there is no more than one in this suite")
-    if options["backbones"] and "detection" not in tasks_of_networks:
+    if backbones and not of_task["detection"]:
         raise UsageError("--backbone-weights is for detectors, and there is none among these networks")
-    options |= _weights(names, options["eval_only"], options["weights"], options["backbones"], not dry_run)
+    if weights and not eval_only:
+        raise UsageError("--weights is for --eval-only; a training starts from random weights")
+    if backbones and eval_only:
+        raise UsageError("--backbone-weights is for training; leave it out, or --eval-only")
+    if eval_only:
+        training.refuse()
     output = output or Path("runs") / FOLDERS.get(suite, suite)
-    place = place_from(output, at_once, options)
-    options |= {"device": place.device, "cpus": place.cpus, "nproc": place.nproc}
-    jobs: list[Job] = []
-    for task in get_args(DataTask):
-        of_task = [name for name in names if registry.model(name).task == task]
-        if of_task:
-            jobs += _jobs(of_task, task, at_once=place.sharing, **options)
+    of_backbones = filter(None, (registry.model(name).backbone for name in names))
+    given = weights_of_each(names, weights, "--weights", not dry_run)
+    given |= weights_of_each(of_backbones, backbones, "--backbone-weights", not dry_run)
+    place = place_from(output, at_once, machine.device, machine.nproc, cluster)
+    machine = replace(machine, device=place.device, nproc=place.nproc)
+    jobs: list[AnyJob] = []
+    for task, models in of_task.items():
+        if models:
+            source = _source_for(task, sources)
+            recipe = None if eval_only else training.recipe(source, task, protocol)
+            source, all_seeds = located(source, task), range(protocol.seed, protocol.seed + seeds)
+            if recipe is None:
+                jobs += _evaluations(models, source, task, all_seeds, protocol, machine, place, given)
+            else:
+                skip_broken = training.skip_broken
+                jobs += _trainings(models, source, recipe, all_seeds, skip_broken, machine, place, given)
 
     from sdabench.runs.suite import Suite
 
@@ -154,35 +181,65 @@ def command(
     records = _run(job)
     if as_json:
         echo_json([record.as_json() for record in records])
-    verdicts = []
-    for sheet, its_verdicts in _sheets(tables, names, extra, records):
-        verdicts += its_verdicts
+    verdicts: list[RowVerdicts] = []
+    for table, rows in _verdicts(tables, names, extra, records):
+        verdicts += rows
         if not as_json:
-            show(sheet, form=form)
+            from sdabench.report.accuracy import accuracy_sheet
+
+            show(accuracy_sheet(table, rows), form=form)
     _conclude(records, verdicts)
 
 
-def _weights(
-    models: Sequence[str], eval_only: bool, weights: Sequence[str], backbones: Sequence[str], fetch: bool
-) -> dict[str, dict[str, LocalWeights]]:
-    """Those of the networks, and of their backbones, by the name of each."""
-    if weights and not eval_only:
-        raise UsageError("--weights is for --eval-only; a training starts from random weights")
-    if backbones and eval_only:
-        raise UsageError("--backbone-weights is for training; leave it out, or --eval-only")
-    begun = [load_registry().model(model).backbone for model in models]
-    return {
-        "weights": weights_of_each(models, weights, "--weights", fetch),
-        "backbones": weights_of_each(filter(None, begun), backbones, "--backbone-weights", fetch),
-    }
+def _trainings(
+    models: Sequence[str],
+    source: DataSource,
+    recipe: Recipe,
+    seeds: Iterable[int],
+    skip_broken: bool,
+    machine: MachineOptions,
+    place: Place,
+    backbones: Mapping[str, LocalWeights],
+) -> list[AnyJob]:
+    """The trainings of the networks of one task, which share the splits of the dataset."""
+    example = training_job(models[0], source, recipe, skip_broken=skip_broken)
+    example = example.on(machine.machine(example.images, place.sharing, place.cpus))
+    registry = load_registry()
+    backbone_of = {model: backbones.get(registry.model(model).backbone or "") for model in models}
+    jobs = [example.for_model(model, seed, backbone_of[model]) for model in models for seed in seeds]
+    for job in {job.spec.tasks: job for job in jobs}.values():
+        job.check()
+    return jobs
 
 
-def _sheets(
+def _evaluations(
+    models: Sequence[str],
+    source: DataSource,
+    task: DataTask,
+    seeds: Iterable[int],
+    options: ProtocolOptions,
+    machine: MachineOptions,
+    place: Place,
+    weights: Mapping[str, LocalWeights],
+) -> list[AnyJob]:
+    """The evaluations of the networks of one task, on the same images."""
+    split, protocol = source.read("val", task), options.protocol(task)
+    its_machine = machine.machine(len(split.items), place.sharing, place.cpus, options.batch_size)
+    for one in {weights[model] for model in models if model in weights}:
+        tell_difference(one, protocol.preprocessing)
+    return [
+        evaluation_job(
+            model, source, split, weights.get(model), machine=its_machine, protocol=protocol, seed=seed
+        )
+        for model in models
+        for seed in seeds
+    ]
+
+
+def _verdicts(
     tables: Sequence[Table], names: Sequence[str], extra: Sequence[str], records: Sequence[Record]
-) -> Iterator[tuple[Sheet, list[str]]]:
-    """One for each task: the README's tables of it, with the networks that it lacks, and the verdicts."""
-    from sdabench.report.accuracy import accuracy_sheet
-
+) -> Iterator[tuple[Table, list[RowVerdicts]]]:
+    """The verdicts on each task, with a table that has its columns; networks of --with have rows too."""
     registry = load_registry()
     for task, of_task in groupby(tables, key=attrgetter("task")):
         *others, last = of_task
@@ -191,68 +248,8 @@ def _sheets(
             name: [record for record in records if (record.model, record.task) == (name, task)]
             for name in names
         }
-        yield accuracy_sheet([*others, registry.extended(last, added)], names, of_model)
-
-
-def _jobs(
-    models: Sequence[str],
-    task: DataTask,
-    at_once: int,
-    sources: Sequence[DataSource],
-    recipe_name: str | None,
-    epochs: int | None,
-    accumulate: int | None,
-    skip_broken: bool,
-    seed: int,
-    seeds: int,
-    cpus: int | None,
-    eval_only: bool,
-    weights: Mapping[str, LocalWeights],
-    backbones: Mapping[str, LocalWeights],
-    **protocol: Any,
-) -> list[Job]:
-    machine = machine_options(protocol)
-    given = {"recipe": recipe_name, "epochs": epochs, "accumulate": accumulate}
-    for option, value in given.items():
-        if eval_only and value is not None:
-            raise UsageError(f"--{option} is for training; leave it out, or --eval-only")
-    source, recipe = _source_for(task, sources), None
-    if not eval_only:
-        recipe = recipe_from(source, task, recipe_name, epochs=epochs, accumulate=accumulate, **protocol)
-    source = located(source, task)
-    all_seeds = range(seed, seed + seeds)
-    if recipe is not None:
-        example = TrainingJob.of(models[0], source, recipe, skip_broken=skip_broken)
-        example = example.on(machine_from(example.images, at_once, cpus, **machine))
-        registry = load_registry()
-        begun = {model: registry.model(model).backbone for model in models}
-        jobs = [
-            example.of_network(model, seed, backbones.get(begun[model] or ""))
-            for model in models
-            for seed in all_seeds
-        ]
-        for job in {registry.model(job.model).tasks: job for job in jobs}.values():
-            job.check()
-        return list(jobs)
-    split = source.read("val", task)
-    evaluations = [
-        evaluation_from(
-            model,
-            source,
-            split,
-            weights.get(model),
-            seed=each,
-            at_once=at_once,
-            cpus=cpus,
-            **machine,
-            **protocol,
-        )
-        for model in models
-        for each in all_seeds
-    ]
-    for one in {one.weights: one for one in evaluations}.values():
-        tell_difference(one.weights, one.preprocessing)
-    return list(evaluations)
+        extended = [*others, registry.extended(last, added)]
+        yield extended[0], run_verdicts(extended, names, of_model)
 
 
 def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
@@ -269,19 +266,19 @@ def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
 def _run(suite: "Suite") -> list[Record]:
     """Does what is left of a suite, and says on stderr how far it is."""
     earlier = suite.done()
-    todo = suite.left(earlier)
+    todo = suite.remaining(earlier)
     if len(todo) < len(suite.jobs):
         click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} have a record already.", err=True)
     try:
-        with continued_by_the_same_command(suite.output, suite.launcher.remaining):
-            return watched(suite, todo)
+        with resumed_by_the_same_command(suite.output, suite.launcher.remaining):
+            return run_with_progress(suite, todo)
     except DataError:
         if suite.logs(todo):
             raise
-        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # the network's own process has said it
+        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # its own process has reported it
 
 
-def _conclude(records: Sequence[Record], verdicts: Sequence[str]) -> None:
+def _conclude(records: Sequence[Record], verdicts: Sequence[RowVerdicts]) -> None:
     """The exit code: a failure before a network that does not fit, that before a worse accuracy."""
     failures = [record for record in records if record.failure]
     if len(failures) == len(records):
@@ -289,5 +286,5 @@ def _conclude(records: Sequence[Record], verdicts: Sequence[str]) -> None:
     if failures:
         raise click.exceptions.Exit(ExitCode.ERROR)
     unfit = [record for record in records if record.training is not None and record.training.fits is False]
-    if unfit or "worse" in verdicts:
+    if unfit or any(row.outside_tolerance for row in verdicts):
         raise click.exceptions.Exit(ExitCode.REGRESSION)

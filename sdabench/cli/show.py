@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from sdabench.cli.help import Command
 from sdabench.cli.options import ModelName, echo_json, json_option, read_records, records_option
 
 EPILOG = """\b
@@ -14,20 +15,24 @@ Examples:
 """
 
 
-@click.command("show", epilog=EPILOG)
+@click.command("show", cls=Command, epilog=EPILOG)
 @click.argument("name", type=ModelName())
-@records_option("A run's folder, or its records.jsonl, to show records of besides those that are shipped.")
+@records_option("Show the records of this run too: its folder or its records.jsonl")
 @json_option
 def command(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
-    """One page on a network: lineage, where depth attention sits, claims and verdicts, records, sources."""
-    from sdabench.claims.profile import profile
+    """Show one page about a network.
+
+    The page shows the network's lineage, the position of its depth attention, the claims of the paper with
+    their verdicts, the records, and the sources.
+    """
+    from sdabench.claims.model_page import model_page
     from sdabench.records.record import stored_records
     from sdabench.registry import load_registry
 
-    page = profile(load_registry(), name, [*stored_records(), *read_records(folders)])
+    page = model_page(load_registry(), name, [*stored_records(), *read_records(folders)])
     if as_json:
         echo_json(page.as_json())
         return
-    from sdabench.report.page import print_page
+    from sdabench.report.model_page import print_page
 
     print_page(page)

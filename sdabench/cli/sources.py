@@ -1,4 +1,4 @@
-"""``--weights`` and ``--backbone-weights``: what they take, and how it becomes a file of this machine."""
+"""``--weights`` and ``--backbone-weights``: from the words of a user to files of this machine."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
 from sdabench.registry import unknown
-from sdabench.weights.fetch.cache import Fetching
+from sdabench.weights.fetch.cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
-from sdabench.weights.source import (
+from sdabench.weights.weights_source import (
     SUFFIXES,
     WeightsSource,
-    check_equal,
-    expected,
+    check_timm_network,
+    locate,
     parse,
     resolve,
 )
@@ -29,12 +29,13 @@ from sdabench.weights.source import (
 if TYPE_CHECKING:
     from sdabench.training.run_folder import TrainingRun
 
-SOURCE_HELP = "A file, the folder of a training, torchvision:NAME, timm:NAME or URL#sha256=DIGEST."
-SEVERAL_HELP = "a folder of NAME.safetensors, .pth or .pt, or of trainings; or NAME=SOURCE, several times."
+SOURCE_HELP = (
+    "SOURCE is a file, the folder of a training run, torchvision:NAME, timm:NAME or URL#sha256=DIGEST"
+)
 
 
 class WeightsOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Where weights come from; a file's name is completed by the shell."""
+    """A source of weights; the shell completes file names."""
 
     name = "SOURCE"
 
@@ -54,17 +55,17 @@ class WeightsOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 @dataclass(frozen=True)
 class Fetched:
-    """Weights, or why there are none: the error is then that of the work, so that a record tells it."""
+    """Weights, or the error of fetching them, which the job raises so that its record has it."""
 
     weights: LocalWeights
     run: "TrainingRun | None" = None
     error: SdabenchError | None = None
 
     def check(self) -> LocalWeights:
-        """The weights.
+        """Return the weights.
 
         Raises:
-            SdabenchError: there are none.
+            SdabenchError: they could not be fetched.
         """
         if self.error is not None:
             raise self.error
@@ -72,7 +73,7 @@ class Fetched:
 
 
 def fetched(source: WeightsSource, model: str) -> Fetched:
-    """The file of a source; if that is the folder of a training of ours of ``model``, also what that was."""
+    """Fetch the file of a source; for the folder of a training run of ``model``, return that run too."""
     path = Path(source.name)
     if source.kind == "file" and path.is_dir():
         from sdabench.training.run_folder import find_run, read_run
@@ -80,25 +81,25 @@ def fetched(source: WeightsSource, model: str) -> Fetched:
         folder = find_run(path, model)
         run = read_run(folder)
         return Fetched(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
-    check_equal(source, model)
-    local = expected(source)
+    check_timm_network(source, model)
+    local = locate(source)
     try:
-        return Fetched(resolve(source, Fetching(partial(progress, unit="bytes"), _say)))
+        return Fetched(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)))
     except SdabenchError as error:
         return Fetched(local, error=error)
 
 
 def local_file(source: WeightsSource) -> Path:
-    """The file of a source, whatever network it is of; fetched with a bar.
+    """Fetch the file of a source, of any network, with a progress bar.
 
     Raises:
-        SdabenchError: there is none, or it cannot be fetched.
+        SdabenchError: it does not exist, or cannot be fetched.
     """
-    return resolve(source, Fetching(partial(progress, unit="bytes"), _say)).path
+    return resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)).path
 
 
 def tell_difference(weights: LocalWeights | None, own: Preprocessing | Resizing) -> None:
-    """Says on stderr if the weights' publisher has measured them otherwise than we are about to."""
+    """Tell on stderr if the publisher of the weights measured them with another protocol."""
     published = weights and weights.published
     if published and isinstance(own, Preprocessing) and STARTED_BY not in os.environ:
         difference = published.difference(own)
@@ -107,42 +108,44 @@ def tell_difference(weights: LocalWeights | None, own: Preprocessing | Resizing)
 
 
 def weights_of_each(
-    models: Iterable[str], said: Sequence[str], option: str, fetch: bool = True
+    models: Iterable[str], values: Sequence[str], option: str, fetch: bool = True
 ) -> dict[str, LocalWeights]:
-    """The weights of each network, from what is said of several.
+    """The weights of each network, from the values of an option.
 
     Args:
-        said: a folder, ``NAME=SOURCE``, or both; the latter goes first. In the folder a file may be absent,
-            which is then the network's own failure.
-        fetch: False to leave what is not here where it is, for a plan.
+        values: a folder, ``NAME=SOURCE``, or both; the latter takes precedence. A file that is missing in
+            the folder is an error of its own network only.
+        fetch: False to download nothing, for a plan.
 
     Raises:
-        UsageError: a name is none of these networks, or a network has no weights although others have.
-        SdabenchError: what is named cannot be fetched.
+        UsageError: a name is not one of these networks, or a network has no weights although others have.
+        SdabenchError: a source cannot be fetched.
     """
     models = list(dict.fromkeys(models))
-    folders = [Path(text).expanduser() for text in said if Path(text).expanduser().is_dir()]
-    named = dict(_named(text, option) for text in said if not Path(text).expanduser().is_dir())
+    folders = [Path(text).expanduser() for text in values if Path(text).expanduser().is_dir()]
+    named = dict(_named(text, option) for text in values if not Path(text).expanduser().is_dir())
     if len(folders) > 1:
         raise UsageError(f"{option} takes one folder, and NAME=SOURCE several times")
     for name in named:
         if name not in models:
             listing = f"{option} is for {', '.join(models[:5])}{', …' * (len(models) > 5)}"
             raise UsageError(unknown(f"network in {option}", name, models, listing))
-    without = [model for model in models if model not in named] if said and not folders else []
+    without = [model for model in models if model not in named] if values and not folders else []
     if without:
         others = f" and {len(without) - 1} more" if len(without) > 1 else ""
         raise UsageError(
-            f"{option} names no weights for '{without[0]}'{others}; say {option} {without[0]}=SOURCE, or "
+            f"{option} names no weights for '{without[0]}'{others}; add {option} {without[0]}=SOURCE, or "
             "choose networks by --models"
         )
-    return {model: _of_one(model, named, folders[0] if folders else None, fetch) for model in models if said}
+    return {
+        model: _of_one(model, named, folders[0] if folders else None, fetch) for model in models if values
+    }
 
 
 def _of_one(model: str, named: Mapping[str, WeightsSource], folder: Path | None, fetch: bool) -> LocalWeights:
     if model in named:
-        check_equal(named[model], model)
-        local = expected(named[model])
+        check_timm_network(named[model], model)
+        local = locate(named[model])
         here = Path(named[model].name).is_dir() or local.path.is_file()
         return fetched(named[model], model).check() if fetch or here else local
     assert folder is not None
@@ -162,7 +165,7 @@ def _has_training(folder: Path, model: str) -> bool:
 def _named(text: str, option: str) -> tuple[str, WeightsSource]:
     name, equals, source = text.partition("=")
     if not equals or not name.isidentifier():
-        raise UsageError(f"{option} {text} is no folder; for the weights of one network say NAME={text}")
+        raise UsageError(f"{option} {text} is not a folder; for the weights of one network use NAME={text}")
     return name, parse(source)
 
 

@@ -1,4 +1,4 @@
-"""What a suite says while it works: a line for each network, and a bar."""
+"""Progress of a suite on stderr: a line for each network, and a bar."""
 
 import time
 from collections.abc import Sequence
@@ -7,56 +7,56 @@ from typing import TYPE_CHECKING
 
 from sdabench.cli.options import Advance, progress
 from sdabench.records.record import Record
-from sdabench.training.jobs import Job
+from sdabench.training.job import AnyJob
 
 if TYPE_CHECKING:
     from sdabench.runs.suite import Suite
 
 
-def watched(suite: "Suite", todo: Sequence[Job]) -> list[Record]:
-    """Runs a suite. One network at a time draws a bar of its own; of several the bar is the suite's."""
+def run_with_progress(suite: "Suite", remaining: Sequence[AnyJob]) -> list[Record]:
+    """Run a suite with a progress bar: the network's own, or the suite's if several run at a time."""
     from sdabench.runs.suite import Watcher
 
     places = {id(job): f"[{place}/{len(suite.jobs)}]" for place, job in enumerate(suite.jobs, start=1)}
-    several_seeds = len({job.seed for job in suite.jobs}) > 1
+    several_seeds = len({job.spec.seed for job in suite.jobs}) > 1
 
-    def name(job: Job) -> str:
-        return f"{job.model} seed {job.seed}" if several_seeds else job.model
+    def name(job: AnyJob) -> str:
+        return f"{job.model} seed {job.spec.seed}" if several_seeds else job.model
 
-    class Teller(Watcher):
+    class Reporter(Watcher):
         def __init__(self, advance: Advance) -> None:
             self.advance = advance
-            self.started, self.finished = time.monotonic(), 0
+            self.begun, self.done = time.monotonic(), 0
             self.running: list[str] = []
 
-        def begins(self, job: Job) -> None:
+        def started(self, job: AnyJob) -> None:
             self.running.append(name(job))
-            minutes = (time.monotonic() - self.started) / 60 / max(self.finished, 1)
-            left = ceil(minutes * (len(todo) - self.finished))
+            minutes = (time.monotonic() - self.begun) / 60 / max(self.done, 1)
+            left = ceil(minutes * (len(remaining) - self.done))
             self.advance.say(
-                f"{places[id(job)]} {name(job)}" + (f", about {left} min left" if self.finished else "")
+                f"{places[id(job)]} {name(job)}" + (f", about {left} min left" if self.done else "")
             )
             self.advance(0, ", ".join(self.running))
 
-        def is_at(self, job: Job, place: str) -> None:
+        def placed(self, job: AnyJob, place: str) -> None:
             self.advance.say(f"{name(job)} is {place}")
 
-        def stops(self, job: Job, cause: str) -> None:
+        def stopped(self, job: AnyJob, cause: str) -> None:
             self.running.remove(name(job))
             self.advance.say(f"{name(job)} was stopped: {cause}")
             self.advance(0, ", ".join(self.running))
 
-        def ends(self, job: Job, records: Sequence[Record]) -> None:
-            self.finished += 1
+        def finished(self, job: AnyJob, records: Sequence[Record]) -> None:
+            self.done += 1
             self.running.remove(name(job))
             failure = records[-1].failure
-            if failure is not None and suite.logs(todo):
+            if failure is not None and suite.logs(remaining):
                 self.advance.say(f"{name(job)} failed: {failure.message}")
             elif not suite.launcher.attached:
                 self.advance.say(f"{name(job)} is done")
             self.advance(1, ", ".join(self.running))
 
-    if not suite.logs(todo):
-        return suite.run(Teller(Advance()))
-    with progress("at work:", len(todo)) as advance:
-        return suite.run(Teller(advance))
+    if not suite.logs(remaining):
+        return suite.run(Reporter(Advance()))
+    with progress("running:", len(remaining)) as advance:
+        return suite.run(Reporter(advance))

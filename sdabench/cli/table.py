@@ -1,10 +1,11 @@
 """``sdabench table``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdabench.cli.help import Command, option
 from sdabench.cli.options import (
     SHEET_FORMATS,
     TableName,
@@ -20,7 +21,7 @@ from sdabench.registry import Table, load_registry
 
 if TYPE_CHECKING:
     from sdabench.complexity import Count
-    from sdabench.report.comparison import Mark
+    from sdabench.report.tables import Mark
 
 FORMATS = (*SHEET_FORMATS, "csv", "json")
 EPILOG = """\b
@@ -34,25 +35,28 @@ Examples:
 """
 
 
-@click.command("table", epilog=EPILOG)
-@click.argument("table", type=TableName())
-@click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True)
-@click.option(
-    "--standalone", is_flag=True, help="LaTeX as a document of its own, with a page for each table."
-)
-@click.option(
-    "--mark",
-    type=click.Choice(["readme", "best", "none"]),
-    default="readme",
-    show_default=True,
-    help="What stands out: what is bold in the README, or the best (bold) and second best (underlined) of "
-    "each group, by printed digits: the lowest size and cost, the highest accuracy.",
-)
-@records_option("A run's folder, or its records.jsonl, to take accuracies from.")
+class MarkOption(click.Choice[str]):
+    """What to highlight; accepts ``readme``, the former name of ``paper``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert("paper" if value == "readme" else value, param, ctx)
+
+
+@click.command("table", cls=Command, epilog=EPILOG)
+@click.argument("table", metavar="TABLE", type=TableName())
+@option(
+    "--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True,
+    help="Output format",
+)  # fmt: skip
+@option("--standalone", is_flag=True, help="Print a complete LaTeX document with one page per table")
+@option(
+    "--mark", type=MarkOption(["paper", "best", "none"]), default="paper", show_default=True,
+    help="Highlight what is bold in the paper, or the best (bold) and second best (underlined) printed "
+    "value of each group, or nothing",
+)  # fmt: skip
+@records_option("Take accuracies from this run: its folder or its records.jsonl")
 @others_option
-@click.option(
-    "--recount", is_flag=True, help="Count every network again instead of reading the stored counts."
-)
+@option("--recount", is_flag=True, help="Count every network again instead of using the stored counts")
 def command(
     table: str,
     form: str,
@@ -62,38 +66,40 @@ def command(
     others: tuple[str, ...],
     recount: bool,
 ) -> None:
-    """A README table, or all, beside our measurements: differences and verdicts.
+    """Print a table of the paper beside our measurements.
 
-    Sizes and costs come from the counts that are shipped (a test recomputes them); networks that have
-    none are counted. Accuracies and AP come from records of trained weights on the whole real dataset.
+    TABLE is classification-multiscale, classification-attention, detection, segmentation or all.
+
+    Parameters and FLOPs come from the stored counts; networks without stored counts are counted now.
+    Accuracies and APs come from records of trained weights on the complete real dataset.
     """
-    from sdabench.claims.comparison import compare
+    from sdabench.claims.tables import compare_table
 
     if standalone and form != "latex":
-        raise UsageError("--standalone is for --format latex")
-    if mark != "readme" and form in ("csv", "json"):
-        raise UsageError(f"--mark is for {', '.join(SHEET_FORMATS)}; {form} says what is bold in the README")
+        raise UsageError(f"--standalone needs --format latex, not {form}")
+    if mark != "paper" and form in ("csv", "json"):
+        raise UsageError(
+            f"--mark {mark} needs --format {', '.join(SHEET_FORMATS[:-1])} or {SHEET_FORMATS[-1]}; {form} "
+            "always tells what is bold in the paper"
+        )
     wanted = _tables(table, others)
     counts = _counts([row.model for each in wanted for row in each.rows], recount)
     records = read_records(folders)
-    compared = [(each, compare(each, counts, records)) for each in wanted]
+    compared = [compare_table(each, counts, records) for each in wanted]
     if form == "json":
-        each_table = [
-            {"table": each.name, "rows": [row.as_json() for row in rows]} for each, rows in compared
-        ]
-        echo_json(each_table if table == "all" else each_table[0])
+        echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
         return
-    from sdabench.report.comparison import comparison_csv, comparison_sheet, comparisons_csv
+    from sdabench.report.tables import table_sheet, tables_csv
 
     if form == "csv":
-        click.echo(comparisons_csv(compared) if table == "all" else comparison_csv(*compared[0]), nl=False)
+        click.echo(tables_csv(compared), nl=False)
         return
-    sheets = [comparison_sheet(each, rows, mark=mark) for each, rows in compared]
+    sheets = [table_sheet(each, mark=mark) for each in compared]
     show(*sheets, form=form, standalone=standalone)
 
 
 def _tables(name: str, others: tuple[str, ...]) -> list[Table]:
-    """One table, or all; with rows for other networks, of all tables in those of their own task."""
+    """Return one table, or all of them, with rows for other networks in every table of their task."""
     registry = load_registry()
     if name != "all":
         table = registry.table(name)

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdabench.cli.help import Command, Group, option
+from sdabench.cli.machine import offline_option
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
 from sdabench.cli.sources import WeightsOption, fetched, local_file
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.source import SUFFIXES, WeightsSource
+from sdabench.weights.weights_source import SUFFIXES, WeightsSource
 
 if TYPE_CHECKING:
     from sdabench.weights.convert import Form
@@ -21,49 +23,72 @@ Examples:
   sdabench weights import model_training_m1 --model sda_resnet86
   sdabench weights import timm:seresnet50 --model senet50 -o senet50.safetensors
   sdabench weights export resnet50.safetensors --model resnet50 --to timm
+"""
+INSPECT_EPILOG = """\b
+Examples:
+  sdabench weights inspect model_training_m1
+  sdabench weights inspect checkpoint.pth --model sda_resnet86
+  sdabench weights inspect checkpoint.pth --wrapper ema --json
+"""
+IMPORT_EPILOG = """\b
+Examples:
+  sdabench weights import model_training_m1 --model sda_resnet86
+  sdabench weights import timm:seresnet50 --model senet50 -o senet50.safetensors
+"""
+EXPORT_EPILOG = """\b
+Examples:
+  sdabench weights export resnet50.safetensors --model resnet50 --to timm
+  sdabench weights export runs/train --model resnet50 --to backbone -o body.pth
 
 \b
-No code of a file is ever run: classes that it names become shells that only
-hold what was saved, and a file that wants anything called is refused (exit 4).
+Layouts for --to:
+  safetensors   sdabench's keys, as safetensors
+  state-dict    sdabench's keys, as torch.save writes a state dict
+  timm          timm's keys
+  backbone      sdabench's keys without the classifier, for a detector
 """
 SOURCE = click.argument("source", metavar="SOURCE", type=WeightsOption())
-NAMED = "The name says what is written: .safetensors, or .pth or .pt as by torch.save."
 OUTPUT = click.Path(dir_okay=False, path_type=Path)
-WRAPPER = click.option("--wrapper", help="The key that holds the weights, if several do: ema, for instance.")
+OUTPUT_HELP = "Output file: .safetensors, or .pth or .pt for torch.save"
+WRAPPER = option("--wrapper", metavar="KEY", help="Key of the weights inside the checkpoint, e.g. ema")
 
 
-@click.group("weights", epilog=EPILOG)
+@click.group("weights", cls=Group, epilog=EPILOG)
 def command() -> None:
-    """Read, identify and convert checkpoints, anybody's, without running code from them.
+    """Inspect and convert third-party checkpoints.
 
-    SOURCE is a file, torchvision:NAME, timm:NAME, URL#sha256=DIGEST, or where --model is said the folder of a
-    training.
+    SOURCE is a file, torchvision:NAME, timm:NAME, URL#sha256=DIGEST, or, with --model, the folder of a
+    training run.
+
+    No code of a checkpoint is executed. Classes that it names are replaced by stubs that only hold their
+    saved state; a file that calls any other function is refused (exit code 4).
     """
 
 
-@command.command("inspect", short_help="What a file holds, and which network it fits.")
+@command.command("inspect", cls=Command, epilog=INSPECT_EPILOG)
 @SOURCE
-@click.option("--model", type=ModelName(), help="The account of every tensor beside this network's.")
+@option("--model", type=ModelName(), help="Compare every tensor with this network")
 @WRAPPER
+@offline_option
 @json_option
 def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_json: bool) -> None:
-    """What a file holds, its sha256, and which network of the registry it fits.
+    """Show what a checkpoint contains and which network it fits.
 
-    With --model it says whether that one fits, and lists every tensor that is missing, unexpected or of
-    another shape (exit 4).
+    With --model, show whether it fits that network, and list every tensor that is missing, unexpected or of
+    another shape (exit code 4).
     """
     from sdabench.records.counts import stored_counts
-    from sdabench.report.weights import print_account, print_inspection
+    from sdabench.report.checkpoint import print_inspection, print_problems
+    from sdabench.weights.checkpoint_summary import summarize
     from sdabench.weights.identify import candidates, fit
-    from sdabench.weights.inspection import inspect
 
     if model is not None:
         load_registry().model(model)  # an unknown name is an error before anything is read
     path = local_file(source) if model is None else fetched(source, model).check().path
-    found = inspect(path, wrapper)
+    found = summarize(path, wrapper)
     params = {name: count.params for name, count in stored_counts().items()}
     names = candidates(found.state, params) if model is None else [model]
-    with progress("networks tried", len(names), "networks") as advance:
+    with progress("comparing networks", len(names), "networks") as advance:
         fits = []
         for name in names:
             fits.append(fit(found.state, name))
@@ -73,32 +98,35 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
     else:
         print_inspection(found, fits)
         if model is not None:
-            print_account(fits[0])
+            print_problems(fits[0])
     if model is not None and fits[0].problems:
         raise click.exceptions.Exit(ExitCode.INTEGRITY)
 
 
-@command.command("import", short_help="Anybody's checkpoint as safetensors under our keys.")
+@command.command("import", cls=Command, epilog=IMPORT_EPILOG)
 @SOURCE
-@click.option("--model", type=ModelName(), required=True, help="The network that it is of.")
-@click.option("-o", "--output", type=OUTPUT, help=f"[default: MODEL.safetensors] {NAMED}")
+@option("--model", type=ModelName(), required=True, help="Network of the weights")
+@option("-o", "--output", type=OUTPUT, help=f"{OUTPUT_HELP}  [default: MODEL.safetensors]")
 @WRAPPER
+@offline_option
 def import_(source: WeightsSource, model: str, output: Path | None, wrapper: str | None) -> None:
-    """Anybody's checkpoint of a network as safetensors under our keys, with every tensor accounted for."""
+    """Convert a third-party checkpoint to sdabench's key layout.
+
+    Every tensor must belong to the network, and every tensor of the network must be present; otherwise the
+    command lists the differences and writes nothing (exit code 4).
+    """
     _convert(source, model, "safetensors", output, wrapper)
 
 
-@command.command("export", short_help="Weights of a network for others.")
+@command.command("export", cls=Command, epilog=EXPORT_EPILOG)
 @SOURCE
-@click.option("--model", type=ModelName(), required=True, help="The network that they are of.")
-@click.option(
-    "--to", "form", type=click.Choice(FORMS), required=True,
-    help="Our keys as safetensors or as a plain state dict, timm's keys, or a detector's backbone: no head.",
-)  # fmt: skip
-@click.option("-o", "--output", type=OUTPUT, help=f"[default: MODEL-FORM, .safetensors or .pth] {NAMED}")
+@option("--model", type=ModelName(), required=True, help="Network of the weights")
+@option("--to", "form", type=click.Choice(FORMS), required=True, help="Key layout of the output")
+@option("-o", "--output", type=OUTPUT, help=f"{OUTPUT_HELP}  [default: MODEL-LAYOUT.safetensors or .pth]")
 @WRAPPER
+@offline_option
 def export(source: WeightsSource, model: str, form: "Form", output: Path | None, wrapper: str | None) -> None:
-    """Weights of a network for others."""
+    """Convert weights to another key layout."""
     _convert(source, model, form, output, wrapper)
 
 
@@ -107,7 +135,7 @@ def _convert(
 ) -> None:
     from sdabench import __version__
     from sdabench.hashing import sha256_of_file
-    from sdabench.weights.convert import FORM_SUFFIXES, converted, under_our_keys, write_weights
+    from sdabench.weights.convert import FORM_SUFFIXES, convert, to_sdabench_keys, write_weights
     from sdabench.weights.identify import num_classes_of
     from sdabench.weights.keys import unwrap_keys
     from sdabench.weights.read import read_checkpoint, state_dict_of
@@ -117,19 +145,19 @@ def _convert(
     output = output or Path(f"{name}{FORM_SUFFIXES.get(form, '.safetensors')}")
     if output.suffix not in SUFFIXES:
         raise UsageError(
-            f"name the output .safetensors, or .pth or .pt as torch.save writes it, not {output}"
+            f"cannot write {output}: the suffix must be .safetensors, or .pth or .pt for torch.save"
         )
     path = fetched(source, model).check().path
     if output.exists() and output.samefile(path):
-        raise UsageError(f"{output} is the very file that is read; name another --output")
+        raise UsageError(f"{output} is also the input file; name another --output")
     state = state_dict_of(read_checkpoint(path), str(source), wrapper)
-    tensors = under_our_keys(state, model, str(source))
-    written = converted(tensors, model, form)
+    tensors = to_sdabench_keys(state, model, str(source))
+    written = convert(tensors, model, form)
     digest = sha256_of_file(path)
     notes = {"model": model, "source": str(source), "source_sha256": digest, "sdabench": __version__}
     write_weights(output, written, notes)
-    theirs = f"{model} without its classifier" if num_classes_of(tensors) is None else model
+    network = f"{model} without its classifier" if num_classes_of(tensors) is None else model
     left = len(tensors) - len(written)
-    head = f", without the {left} of its head" if left else ""
-    click.echo(f"{source}: {len(unwrap_keys(state))} tensors, all of them those of {theirs}; sha256 {digest}")
+    head = f" (without the {left} of the classifier)" if left else ""
+    click.echo(f"{source}: {len(unwrap_keys(state))} tensors, all match {network}; sha256 {digest}")
     click.echo(f"{output}: {len(written)} tensors{head}; sha256 {sha256_of_file(output)}")

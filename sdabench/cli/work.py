@@ -1,31 +1,29 @@
 """The options that ``eval``, ``train`` and ``run`` share, and what they mean."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from sdabench.cli.machine import machine_from
-from sdabench.cli.options import progress
-from sdabench.data.description import Preprocessing, Resizing
+from sdabench.cli.help import ParamType, option
+from sdabench.cli.options import Seed, progress
 from sdabench.data.source import DataSource
-from sdabench.data.split import Split
 from sdabench.errors import UsageError
-from sdabench.registry import load_registry
-from sdabench.registry.recipes import RECIPES, Recipe, load_recipe, recipe_names
+from sdabench.records.spec import Protocol, protocol_at
+from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
-from sdabench.training.jobs import EVALUATION_BATCH, EvaluationJob, preprocessing_at
-from sdabench.weights.local import LocalWeights
 
 F = TypeVar("F", bound=Callable[..., Any])
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
 
 
-class DataOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Which dataset, and where it lies."""
+class DataOption(ParamType):
+    """A dataset: its kind and its folder."""
 
-    name = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
+    name = "dataset"
+    shape = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DataSource:
         if isinstance(value, DataSource):
@@ -36,10 +34,11 @@ class DataOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             self.fail(str(error), param, ctx)
 
 
-class RecipeOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+class RecipeOption(ParamType):
     """A recipe's name or file; completed by the shell."""
 
-    name = "NAME|FILE"
+    name = "recipe"
+    shape = "NAME|FILE"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -49,87 +48,101 @@ class RecipeOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 PROTOCOL = (
-    click.option("--batch-size", type=click.IntRange(min=1), help="Images at a time."),
-    click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), help="Mixed precision."),
-    click.option("--channels-last/--no-channels-last", default=None, help="Memory format of maps."),
-    click.option(
-        "--resolution", type=click.IntRange(min=32),
-        help="Side of the crop, or for detectors the short side, in pixels.",
+    option("--batch-size", type=click.IntRange(min=1), group="Protocol", help="Images per batch"),
+    option(
+        "--amp", type=click.Choice(["off", "bf16", "fp16"]), group="Protocol",
+        help="Data type of automatic mixed precision",
     ),
-    click.option(
-        "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
-        help="Decides weights, order and augmentation.",
+    option(
+        "--channels-last/--no-channels-last", default=None, group="Protocol", advanced=True,
+        help="Use the channels_last memory format",
+    ),
+    option(
+        "--resolution", type=click.IntRange(min=32), group="Protocol", advanced=True,
+        help="Crop size in pixels, or the short side for detectors",
+    ),
+    option(
+        "--seed", type=Seed(), default=0, show_default=True, group="Protocol",
+        help="Random seed of initial weights, data order and augmentation",
     ),
 )  # fmt: skip
-DATA = (
-    click.option(
-        "--data", type=DataOption(), default="synthetic", show_default=True,
-        help="The dataset; synthetic is generated, once.",
-    ),
+data_option = option(
+    "--data", type=DataOption(), default="synthetic", show_default=True, group="Data",
+    help="Dataset; synthetic without PATH is generated once",
 )  # fmt: skip
 TRAINING = (
-    click.option(
-        "--recipe", "recipe_name", type=RecipeOption(),
-        help="Hyper-parameters.  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]",
+    option(
+        "--recipe", "recipe_name", type=RecipeOption(), group="Protocol",
+        help="Training recipe  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]",
     ),
-    click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's."),
-    click.option("--accumulate", type=click.IntRange(min=1), help="Parts that a batch is computed in."),
-    click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded."),
+    option(
+        "--epochs", type=click.IntRange(min=1), group="Protocol",
+        help="Override the recipe's number of epochs",
+    ),
+    option(
+        "--accumulate", type=click.IntRange(min=1), group="Protocol", advanced=True,
+        help="Gradient accumulation steps",
+    ),
+    option(
+        "--skip-broken", is_flag=True, group="Protocol", advanced=True,
+        help="Skip images that cannot be decoded",
+    ),
 )  # fmt: skip
 
 
-def with_options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
-    def decorate(command: F) -> F:
-        for option in reversed([option for group in groups for option in group]):
-            command = option(command)
-        return command
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """The values of ``PROTOCOL``."""
 
-    return decorate
+    batch_size: int | None
+    amp: str | None
+    channels_last: bool | None
+    resolution: int | None
+    seed: int
+
+    @property
+    def precision(self) -> Precision | None:
+        """None where the recipe, or the usual protocol, decides."""
+        return "fp32" if self.amp == "off" else self.amp  # type: ignore[return-value]
+
+    def protocol(self, task: DataTask) -> Protocol:
+        """The protocol of an evaluation of given weights."""
+        return protocol_at(
+            self.resolution,
+            task,
+            precision=self.precision or "fp32",
+            channels_last=bool(self.channels_last),
+        )
 
 
-def recipe_from(
-    source: DataSource, task: DataTask, name: str | None, amp: str | None, **changes: Any
-) -> Recipe:
-    """The recipe that is asked for, or the dataset's usual one, with the values that the options change."""
-    source.check(task)
-    recipe = load_recipe(name or USUAL_RECIPE[source.kind], task)
-    return recipe.override(precision=amp and precision_of(amp), **changes)
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The values of ``TRAINING``."""
 
+    recipe_name: str | None
+    epochs: int | None
+    accumulate: int | None
+    skip_broken: bool
 
-def precision_of(amp: str | None) -> str:
-    return "fp32" if amp in (None, "off") else str(amp)
+    def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:
+        """The recipe that is asked for, or the dataset's usual one, with the values of the options."""
+        source.check(task)
+        recipe = load_recipe(self.recipe_name or USUAL_RECIPE[source.kind], task)
+        return recipe.override(
+            precision=protocol.precision,
+            batch_size=protocol.batch_size,
+            channels_last=protocol.channels_last,
+            resolution=protocol.resolution,
+            epochs=self.epochs,
+            accumulate=self.accumulate,
+        )
 
-
-def evaluation_from(
-    model: str,
-    source: DataSource,
-    split: Split,
-    weights: LocalWeights | None,
-    *,
-    seed: int,
-    batch_size: int | None,
-    amp: str | None,
-    channels_last: bool | None,
-    resolution: int | None,
-    at_once: int = 1,
-    cpus: int | None = None,
-    **machine: Any,
-) -> EvaluationJob:
-    """The evaluation that the options of ``PROTOCOL`` ask for."""
-    task = load_registry().model(model).task
-    usual = {"classification": Preprocessing().crop, "detection": Resizing().short}
-    return EvaluationJob(
-        model=model,
-        source=source,
-        split=split,
-        weights=weights,
-        machine=machine_from(len(split.items), at_once, cpus, **machine),
-        batch_size=batch_size or EVALUATION_BATCH[task],
-        precision=precision_of(amp),  # type: ignore[arg-type]
-        channels_last=bool(channels_last),
-        preprocessing=preprocessing_at(resolution or usual[task], task),
-        seed=seed,
-    )
+    def refuse(self) -> None:
+        """Raises UsageError for an option that has no meaning without a training."""
+        given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
+        for name, value in given.items():
+            if value is not None:
+                raise UsageError(f"--{name} is for training; leave it out, or --eval-only")
 
 
 def located(source: DataSource, task: DataTask) -> DataSource:
@@ -146,9 +159,10 @@ def located(source: DataSource, task: DataTask) -> DataSource:
 
 
 def folder_option(default: Path | None, shown: str) -> Callable[[F], F]:
-    return click.option(
+    return option(
         "--output",
         type=click.Path(file_okay=False, path_type=Path),
         default=default,
-        help=f"Folder for records, predictions and trainings.  [default: {shown}]",
+        group="Output",
+        help=f"Folder for all output files  [default: {shown}]",
     )

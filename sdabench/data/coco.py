@@ -5,7 +5,7 @@ Free of torch: the images themselves are read where they are needed.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -150,20 +150,25 @@ class CocoSplit:
 
     @cached_property
     def listing_sha256(self) -> str:
-        return self._digest()
+        return sha256_of_lines(self.listing_lines())
+
+    def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
+        """The annotation file with its digest, then the images; ``digests`` are those of their bytes."""
+        yield f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
+        yield from file_lines(self.items, digests)
 
     @cached_property
     def classes(self) -> int:
         """How many categories have an annotation here."""
         return len({label for item in self.items for label in item.labels})
 
+    def with_claims(self, complete: bool, fingerprint_sha256: str | None) -> "CocoSplit":
+        """See :meth:`sdabench.data.split.Split.with_claims`."""
+        return replace(self, complete=complete, fingerprint_sha256=fingerprint_sha256)
+
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
         """For a record; ``digests`` are the sha256 of the image files, in order."""
-        return dataset_info(self, None if digests is None else self._digest(digests))
-
-    def _digest(self, digests: Sequence[str] | None = None) -> str:
-        annotations = f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
-        return sha256_of_lines([annotations, *file_lines(self.items, digests)])
+        return dataset_info(self, None if digests is None else sha256_of_lines(self.listing_lines(digests)))
 
 
 def has_mask(segmentation: Any) -> bool:
@@ -173,8 +178,12 @@ def has_mask(segmentation: Any) -> bool:
     )
 
 
-def read_coco(path: Path, split: SplitName) -> CocoSplit:
+def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> CocoSplit:
     """The images that ``path/annotations/instances_<split>2017.json`` lists, in ``path/<split>2017``.
+
+    Args:
+        sizes: the images' sizes in bytes by path, where they are known; then only these are taken, and
+            no file is looked for.
 
     Raises:
         UsageError: there is no such folder, or no such file.
@@ -194,7 +203,7 @@ def read_coco(path: Path, split: SplitName) -> CocoSplit:
         dataset="coco",
         split=split,
         root=path.resolve(),
-        items=_images(path.resolve(), f"{split}2017", file, categories),
+        items=_images(path.resolve(), f"{split}2017", file, categories, sizes),
         categories=categories,
         annotations_file=path.resolve() / "annotations" / annotations_file.name,
         annotations_sha256=file.sha256,
@@ -203,7 +212,11 @@ def read_coco(path: Path, split: SplitName) -> CocoSplit:
 
 
 def _images(
-    root: Path, folder: str, file: AnnotationFile, categories: Sequence[Category]
+    root: Path,
+    folder: str,
+    file: AnnotationFile,
+    categories: Sequence[Category],
+    sizes: Mapping[str, int] | None,
 ) -> tuple[CocoImage, ...]:
     labels = {category.id: label for label, category in enumerate(categories)}
     of_image: dict[int, list[Entry]] = defaultdict(list)
@@ -213,11 +226,13 @@ def _images(
     for entry in sorted(file.images, key=lambda entry: entry["id"]):
         its = of_image[entry["id"]]
         path = f"{folder}/{entry['file_name']}"
+        if sizes is not None and path not in sizes:
+            continue
         images.append(
             CocoImage(
                 id=entry["id"],
                 path=path,
-                size=_size(root / path, file.path),
+                size=_size(root / path, file.path) if sizes is None else sizes[path],
                 height=entry["height"],
                 width=entry["width"],
                 labels=tuple(labels[one["category_id"]] for one in its),

@@ -5,13 +5,13 @@ from pydantic import BaseModel, ConfigDict
 from sdabench.models.inputs import MEAN, STD, Triple
 
 
-class Part(BaseModel):
-    """A frozen piece of a record."""
+class FrozenModel(BaseModel):
+    """Base class of what specs and records consist of."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DatasetInfo(Part):
+class DatasetInfo(FrozenModel):
     """``listing_sha256`` covers relative paths and sizes, ``fingerprint_sha256`` the bytes too.
 
     ``complete`` means the real dataset, whole, which alone is compared with the README.
@@ -27,7 +27,7 @@ class DatasetInfo(Part):
     fingerprint_sha256: str | None = None
 
 
-class Preprocessing(Part):
+class Preprocessing(FrozenModel):
     """From an image file to an input: short side to ``resize``, centre ``crop``, normalisation."""
 
     resize: int = 256
@@ -37,13 +37,18 @@ class Preprocessing(Part):
     std: Triple = STD
     decoder: str = "PIL"
 
+    @property
+    def resolution(self) -> int:
+        """Side of the crop in pixels."""
+        return self.crop
+
     @classmethod
     def at(cls, resolution: int) -> "Preprocessing":
         """The usual protocol at another crop: the short side stays 8/7 of it."""
         return cls(resize=round(resolution * 8 / 7), crop=resolution)
 
 
-class Resizing(Part):
+class Resizing(FrozenModel):
     """For detectors: short side to ``short``, but the long one at most ``long``; then normalisation.
 
     Up to so many ``detections`` an image are kept.
@@ -56,6 +61,11 @@ class Resizing(Part):
     std: Triple = STD
     decoder: str = "PIL"
     detections: int = 100
+
+    @property
+    def resolution(self) -> int:
+        """Short side of the images in pixels."""
+        return self.short
 
     @classmethod
     def at(cls, short: int) -> "Resizing":

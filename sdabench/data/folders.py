@@ -57,12 +57,19 @@ class ImageSplit:
 
     @cached_property
     def listing_sha256(self) -> str:
-        return sha256_of_lines(file_lines(self.items))
+        return sha256_of_lines(self.listing_lines())
+
+    def listing_lines(self) -> Iterator[str]:
+        return file_lines(self.items)
 
     @cached_property
     def classes(self) -> int:
         """How many classes have an image here."""
         return len({item.label for item in self.items})
+
+    def with_claims(self, complete: bool, fingerprint_sha256: str | None) -> "ImageSplit":
+        """See :meth:`sdabench.data.split.Split.with_claims`."""
+        return replace(self, complete=complete, fingerprint_sha256=fingerprint_sha256)
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
         """For a record; ``digests`` are the sha256 of the files, in order."""
@@ -70,16 +77,21 @@ class ImageSplit:
         return dataset_info(self, fingerprint)
 
 
-def list_images(root: Path, labels: Mapping[str, int], a_class: str) -> tuple[Item, ...]:
+def list_images(
+    root: Path, labels: Mapping[str, int], a_class: str, sizes: Mapping[str, int] | None = None
+) -> tuple[Item, ...]:
     """The images of ``root/<class>/``, in the order of their paths.
 
     Args:
         labels: the class index of each folder name that may occur.
         a_class: what such a name is, for error messages.
+        sizes: the sizes in bytes by path, where they are known; then no folder is read.
 
     Raises:
         DataError: it is empty, or holds what is neither a class's folder nor an image.
     """
+    if sizes is not None:
+        return tuple(_listed_item(root, path, size, labels, a_class) for path, size in sizes.items())
     try:
         items = tuple(
             item for folder in _visible(root) for item in _class_items(folder, root, labels, a_class)
@@ -89,6 +101,13 @@ def list_images(root: Path, labels: Mapping[str, int], a_class: str) -> tuple[It
     if not items:
         raise DataError(f"{root} holds no images; it should hold <class>/*.JPEG, where <class> is {a_class}")
     return items
+
+
+def _listed_item(root: Path, path: str, size: int, labels: Mapping[str, int], a_class: str) -> Item:
+    name = path.partition("/")[0]
+    if name not in labels:
+        raise DataError(f"class folder {root / name} is not {a_class}")
+    return Item(path, size, labels[name])
 
 
 def _class_items(

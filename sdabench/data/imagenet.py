@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,8 +24,11 @@ def class_indices() -> dict[str, int]:
     return {line.split("\t")[0]: index for index, line in enumerate(text.splitlines())}
 
 
-def read_imagenet(path: Path, split: SplitName = "val") -> ImageSplit:
+def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int] | None = None) -> ImageSplit:
     """The images of ``path/train`` or ``path/val``; validation images may also lie at ``path`` itself.
+
+    Args:
+        sizes: see :func:`sdabench.data.folders.list_images`.
 
     Raises:
         UsageError: there is no such folder.
@@ -38,7 +41,7 @@ def read_imagenet(path: Path, split: SplitName = "val") -> ImageSplit:
         raise UsageError(
             f"no dataset folder at {root}; --data imagenet=PATH names the folder of {split}/<wnid>/*.JPEG"
         )
-    items = list_images(root, class_indices(), A_WNID)
+    items = list_images(root, class_indices(), A_WNID, sizes)
     complete = is_validation_set(items) if split == "val" else is_training_set(items)
     return ImageSplit("imagenet", split, root.resolve(), items, len(class_indices()), complete)
 

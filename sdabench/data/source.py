@@ -1,6 +1,6 @@
 """Which dataset a command reads: ``imagenet=PATH``, ``coco=PATH``, ``synthetic=PATH``, or ``synthetic``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args, overload
@@ -42,6 +42,10 @@ class DataSource:
             return cls(kind, Path(path).expanduser() if path else None)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise UsageError(f"{text}: {error}") from None
+
+    def absolute(self) -> "DataSource":
+        """The same source for a process in another directory."""
+        return self if self.path is None else DataSource(self.kind, self.path.absolute())
 
     def check(self, task: DataTask) -> None:
         """Refuses a task that this kind of dataset is not for.
@@ -97,16 +101,28 @@ class DataSource:
         return DataSource(self.kind, default_dataset(advance, task))
 
     @overload
-    def read(self, split: SplitName, task: Literal["classification"] = "classification") -> "ImageSplit": ...
+    def read(
+        self,
+        split: SplitName,
+        task: Literal["classification"] = "classification",
+        sizes: Mapping[str, int] | None = None,
+    ) -> "ImageSplit": ...
 
     @overload
-    def read(self, split: SplitName, task: Literal["detection"]) -> "CocoSplit": ...
+    def read(
+        self, split: SplitName, task: Literal["detection"], sizes: Mapping[str, int] | None = None
+    ) -> "CocoSplit": ...
 
     @overload
-    def read(self, split: SplitName, task: DataTask) -> Split: ...
+    def read(self, split: SplitName, task: DataTask, sizes: Mapping[str, int] | None = None) -> Split: ...
 
-    def read(self, split: SplitName, task: DataTask = "classification") -> Split:
-        """The listing of a split: an ImageSplit for classification, a CocoSplit for detection.
+    def read(
+        self, split: SplitName, task: DataTask = "classification", sizes: Mapping[str, int] | None = None
+    ) -> Split:
+        """List a split: an ImageSplit for classification, a CocoSplit for detection.
+
+        Args:
+            sizes: the sizes in bytes of its files by path, where they are known; then none is looked for.
 
         Raises:
             UsageError: there is no such folder, or it is for another task.
@@ -118,15 +134,15 @@ class DataSource:
         if self.kind == "imagenet":
             from sdabench.data.imagenet import read_imagenet
 
-            return read_imagenet(located.path, split)
+            return read_imagenet(located.path, split, sizes)
         if self.kind == "coco":
             from sdabench.data.coco import read_coco
 
-            return read_coco(located.path, split)
+            return read_coco(located.path, split, sizes)
         if task == "detection":
             from sdabench.data.synthetic.detection import read_detection
 
-            return read_detection(located.path, split)
+            return read_detection(located.path, split, sizes)
         from sdabench.data.synthetic.classification import read_classification
 
-        return read_classification(located.path, split)
+        return read_classification(located.path, split, sizes)

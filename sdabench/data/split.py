@@ -49,12 +49,18 @@ class Split(Protocol):
     @property
     def listing_sha256(self) -> str: ...
 
+    def listing_lines(self) -> Iterator[str]:
+        """The lines that ``listing_sha256`` is the digest of: a path and its size each."""
+
     @property
     def classes(self) -> int:
         """How many classes occur here."""
 
     def subset(self, images: int | None) -> Self:
         """Only so many images; all of them for None."""
+
+    def with_claims(self, complete: bool, fingerprint_sha256: str | None) -> Self:
+        """The same images, known to be complete or not, and to have that fingerprint."""
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
         """For a record; ``digests`` are the sha256 of the image files, in order."""

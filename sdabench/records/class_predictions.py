@@ -1,4 +1,4 @@
-"""What a network said of each image: one compressed file for each run, from which all can be scored anew."""
+"""The predictions of a classifier for each image, in one compressed CSV file per run."""
 
 import csv
 import io
@@ -18,9 +18,9 @@ HEADER = ["path", "label", "label_probability", *(f"top{rank}" for rank in range
 
 @dataclass(frozen=True)
 class ClassPredictions:
-    """For each image of a listing: the five best classes, and the probability of the right one.
+    """The top five classes of each image, and the probability of its label.
 
-    Where there are fewer than five classes, the rest is -1.
+    With fewer than five classes, the remaining entries of ``top5`` are -1.
     """
 
     paths: list[str]
@@ -31,16 +31,16 @@ class ClassPredictions:
     def metrics(self) -> dict[str, float]:
         return TopK().update(self.top5, self.labels).compute()
 
-    def hits(self, best: int) -> NDArray[np.bool_]:
-        """(N,) whether the right class is among so many of the best ones."""
-        right: NDArray[np.bool_] = (self.top5[:, :best] == self.labels[:, None]).any(axis=1)
-        return right
+    def hits(self, k: int) -> NDArray[np.bool_]:
+        """Whether the label of each image is among its top k classes, (N,)."""
+        hits: NDArray[np.bool_] = (self.top5[:, :k] == self.labels[:, None]).any(axis=1)
+        return hits
 
     def write(self, path: Path) -> None:
-        """One line an image: path, label, its probability, and the five best classes.
+        """Write one line for each image: path, label, its probability, and the top five classes.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         with compressed(path) as file:
             text = io.TextIOWrapper(file, newline="", errors="surrogateescape")
@@ -53,18 +53,23 @@ class ClassPredictions:
 
     @classmethod
     def read(cls, path: Path) -> "ClassPredictions":
-        """What :meth:`write` has written, compressed or not.
+        """Read a file that :meth:`write` has written, compressed or not.
 
         Raises:
             UsageError: there is no such file.
-            DataError: it is no such file; the message names the line.
+            DataError: the file has another format; the message names the line.
         """
         rows = _rows(path)
         if rows[:1] != [HEADER]:
-            raise DataError(f"{path} holds no predictions of classes; its first line is not theirs")
+            header = ",".join(HEADER)
+            raise DataError(
+                f"{path} is not a predictions file of a classifier; its first line is not {header}"
+            )
         for number, row in enumerate(rows[1:], start=2):
             if not _is_prediction(row):
-                raise DataError(f"{path}, line {number}: no path, label, probability and five classes")
+                raise DataError(
+                    f"{path}, line {number}: expected a path, a label, a probability and five classes"
+                )
         columns: list[Any] = list(zip(*rows[1:], strict=True)) or [()] * len(HEADER)
         return cls(
             paths=list(columns[0]),
@@ -79,7 +84,7 @@ def _rows(path: Path) -> list[list[str]]:
     try:
         return list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
-        raise DataError(f"{path} holds no predictions of classes: {error}") from None
+        raise DataError(f"{path} is not a predictions file of a classifier: {error}") from None
 
 
 def _is_prediction(row: list[str]) -> bool:

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from sdabench.complexity import Count, InputSize, count
 from sdabench.paths import COUNTS, results_dir
 from sdabench.records.count_cache import CountCache
-from sdabench.records.record import read_lines
+from sdabench.records.json_lines import read_lines
 
 
 def stored_counts() -> dict[str, Count]:

@@ -1,14 +1,14 @@
-"""What a number may depend on besides code and data: versions, device, arithmetic settings, revision."""
+"""The environment of a record: versions, device, arithmetic settings and git revision."""
 
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 import sdabench
+from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.processes import NETWORKS_AT_ONCE
 
@@ -16,13 +16,13 @@ PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and settings, as plain values."""
+    """Collect versions, device and settings as plain values."""
     cuda = device.type == "cuda"
     return {
         "sdabench": sdabench.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "threads": torch.get_num_threads(),
         "networks_at_once": int(os.environ.get(NETWORKS_AT_ONCE, "1")),
@@ -35,7 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The commit of the checkout that runs, with ``-dirty`` if it was changed; None when installed."""
+    """The commit of this checkout, with ``-dirty`` if files have changed; None for an installed package."""
     checkout = checkout_dir()
     if checkout is None:
         return None
@@ -45,10 +45,3 @@ def git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

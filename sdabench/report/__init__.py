@@ -1,1 +1,1 @@
-"""One model of a table, and its renderings."""
+"""Display tables and text reports for the terminal, Markdown, LaTeX, HTML and CSV."""

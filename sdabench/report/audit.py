@@ -1,99 +1,82 @@
-"""The audit as a reader meets it: what holds, what holds otherwise, what does not, and why."""
-
-from collections.abc import Iterator, Mapping
+"""The audit on a terminal: the tables, a reason for each number that does not simply match, and a summary."""
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from sdabench.claims.comparison import Audit, ComparedRow
-from sdabench.claims.verdicts import NOT_MEASURED, Verdict
-from sdabench.registry import Table
-from sdabench.registry.schema import Column, Explanation
-from sdabench.report.comparison import TONES, comparison_sheet, number, verdict_cell
+from sdabench.claims.audit import Audit
+from sdabench.claims.tables import ClaimVerdict, with_reasons
+from sdabench.claims.verdicts import NOT_MEASURED
+from sdabench.report.cells import TONES, number, verdict_cell
 from sdabench.report.render import STYLES, Terminal, plain, print_terminal
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.tables import table_sheet
 
 MEANINGS = {
-    "match": "equal at the README's decimals, counted as the table counts",
+    "match": "equal at the printed decimals, under the table's convention",
     "match (params)": "equal only if frozen parameters are counted too",
-    "match (trainable)": "equal only if frozen parameters are left out",
+    "match (trainable)": "equal only if frozen parameters are not counted",
     "match (per_call)": "equal only if shared modules are counted at each call",
-    "match (macs)": "equal only as convolutions and linear layers",
-    "match (fvcore)": "equal only as a total with batch norms (fvcore's)",
-    "match (total)": "equal only as a total with batch norms, ReLUs and pooling",
-    "match (mmcv)": "equal only as mmdetection's get_flops counts",
+    "match (macs)": "equal only if convolutions and linear layers alone are counted",
+    "match (fvcore)": "equal only if batch norms are counted too, as fvcore does",
+    "match (total)": "equal only if batch norms, ReLUs and pooling are counted too",
+    "match (mmcv)": "equal only under the convention of mmdetection's get_flops",
     "explained (mislabelled)": "the number of another network than the label names",
-    "explained (copied)": "taken over from another paper, which counts otherwise",
+    "explained (copied)": "copied from another paper, which counts differently",
     "explained (other input size)": "counted at another input size than the table's",
     "explained (last digit)": "off by one in the last printed digit",
-    "explained (fitted)": "reproduced by a setting that was searched for",
-    "explained (not reproduced)": "no convention gives it; the nearest is stated",
-    "differs": "differs, and nobody has looked yet",
+    "explained (fitted)": "reproduced by a setting that was found by searching",
+    "explained (not reproduced)": "no convention gives this number; the nearest is stated",
+    "differs": "differs without an explanation that holds",
     "not measured": "the network was not counted",
 }
 
 
-def print_audit(tables: Mapping[str, Table], result: Audit) -> None:
-    """Verdict counts, the tables, and a reason with evidence for each number that does not simply match."""
+def print_audit(audit: Audit) -> None:
+    """Print the tables, the reasons and the number of claims with each verdict."""
     console = Terminal()
-    if not console.is_terminal:
-        console.width = 110
-    for name, rows in result.tables.items():
-        print_terminal(comparison_sheet(tables[name], rows, brief=True))
+    for compared in audit.tables.values():
+        print_terminal(table_sheet(compared, brief=True))
         console.print()
-    _print_reasons(console, tables, result)
-    headings = [Heading("claims", numeric=True), Heading("verdict"), Heading("which means")]
-    verdicts = {str(verdict): verdict for verdict in result.verdicts}
+    _print_reasons(console, audit)
+    headings = [Heading("verdict"), Heading("claims", numeric=True), Heading("meaning")]
+    verdicts = {str(verdict): verdict for verdict in audit.verdicts}
     lines = [
-        [Cell(str(claims)), verdict_cell(verdicts[words]), Cell(MEANINGS[words])]
-        for words, claims in result.by_verdict.items()
+        [verdict_cell(verdicts[words]), Cell(str(claims)), Cell(MEANINGS[words])]
+        for words, claims in audit.by_verdict.items()
     ]
-    title = f"{len(result.verdicts)} claims about size and cost in the README"
+    title = f"The paper's {len(audit.verdicts)} claims about parameters and FLOPs"
     print_terminal(Sheet(title, headings, [lines]))
-    console.print(Text(_conclusion(result)))
+    console.print(Text(_conclusion(audit)))
 
 
-def _print_reasons(console: Console, tables: Mapping[str, Table], result: Audit) -> None:
-    console.print(Text("Why a number is not what its table counts", style="bold"))
-    for verdict, column, row in _reasons(tables, result):
-        console.print(
-            Text.assemble(
-                (plain(row.row.label), "bold"),
-                f"  {column.header} {number(row.row.reported[column.key], column.decimals)}  ",
-                (str(verdict), STYLES[TONES[verdict.name]]),
-            )
+def _print_reasons(console: Console, audit: Audit) -> None:
+    console.print(Text("Numbers that do not simply match", style="bold"))
+    for claim in with_reasons(audit.claims):
+        heading = Text.assemble(
+            (plain(claim.row.label), "bold"),
+            f"  {claim.column.header} {number(claim.reported, claim.column.decimals)}  ",
+            (str(claim.verdict), STYLES[TONES[claim.verdict.name]]),
         )
-        console.print(Padding(Text(_reason(verdict, row.row.claims.get(column.key))), (0, 0, 0, 4)))
+        console.print(heading)
+        console.print(Padding(Text(reason(claim)), (0, 0, 0, 4)))
     console.print()
 
 
-def _reason(verdict: Verdict, claim: Explanation | None) -> str:
-    if claim is None:
-        return "No explanation in the registry yet: a finding."
-    reason = f"{claim.text} [{claim.source}]" if claim.source else claim.text
-    return f"This explanation does not hold today: {reason}" if verdict.name == "differs" else reason
+def reason(claim: ClaimVerdict) -> str:
+    """The explanation of a claim that does not simply match, with its source."""
+    if claim.explanation is None:
+        return "The registry has no explanation for this number."
+    text, source = claim.explanation.text, claim.explanation.source
+    text = f"{text} [{source}]" if source else text
+    return f"The explanation no longer holds: {text}" if claim.verdict.name == "differs" else text
 
 
-def _reasons(tables: Mapping[str, Table], result: Audit) -> Iterator[tuple[Verdict, Column, ComparedRow]]:
-    """The claims that do not simply match, each once although its row may stand in two tables."""
-    seen = set()
-    for name, rows in result.tables.items():
-        for row in rows:
-            for column in tables[name].counted:
-                verdict = row.verdicts[column.key]
-                if verdict in (None, Verdict("match"), NOT_MEASURED):
-                    continue
-                if (row.row.model, column.key) not in seen:
-                    seen.add((row.row.model, column.key))
-                    yield verdict, column, row
-
-
-def _conclusion(result: Audit) -> str:
-    names = [verdict.name for verdict in result.verdicts if verdict != NOT_MEASURED]
-    as_printed = sum(str(verdict) == "match" for verdict in result.verdicts)
-    otherwise = names.count("match") - as_printed
+def _conclusion(audit: Audit) -> str:
+    names = [verdict.name for verdict in audit.verdicts if verdict != NOT_MEASURED]
+    own_convention = sum(str(verdict) == "match" for verdict in audit.verdicts)
+    other_convention = names.count("match") - own_convention
     return (
-        f"Of {len(names)} claims, {as_printed} hold as their table counts, {otherwise} hold under "
-        f"another convention, {names.count('explained')} are explained, {names.count('differs')} differ."
+        f"Of {len(names)} claims, {own_convention} match under the table's convention and {other_convention} "
+        f"under another, {names.count('explained')} are explained, and {names.count('differs')} differ."
     )

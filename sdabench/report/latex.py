@@ -1,21 +1,21 @@
-r"""A sheet as LaTeX: a tabular whose numbers are aligned, or a document that compiles as it stands.
+r"""Renderer of sheets for LaTeX: tabulars with aligned numbers, or a complete document.
 
-Bold digits are as wide as others only in the series ``b``, so that bold is that here. siunitx aligns
-only what it reads as a number, and an underlined one it does not: the line is drawn after the number,
-backwards. Both hold for its versions 2 and 3.
+Bold digits have the width of other digits only in the font series ``b``, which is therefore used for bold.
+siunitx does not align an underlined number, so the line is drawn backwards after the number. Both hold
+for siunitx 2 and 3.
 """
 
 import re
 from collections.abc import Sequence
 from unicodedata import normalize
 
-from sdabench.report.render import fitting, plain
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.render import plain, split_columns
+from sdabench.report.sheet import Cell, Heading, Sheet
 
 PACKAGES = r"\usepackage{booktabs, multirow, siunitx}"
-WIDEST = 285  # characters; a sheet beyond it becomes several below each other on their page
+WIDEST = 285  # characters; a wider sheet is split into several tabulars on one page
 LINES = r">{\raggedright\arraybackslash}p{24em}"
-LONGEST = 48  # characters of a text; a column with a longer one breaks it into lines
+LONGEST = 48  # characters; longer texts are wrapped
 SETTINGS = r"""
 \renewcommand{\bfdefault}{b}
 \sisetup{mode = text, detect-weight, retain-explicit-plus, group-minimum-digits = 20,
@@ -24,7 +24,7 @@ SETTINGS = r"""
 \protected\def\underlined#1{\llap{\underline{\phantom{#1}}}}
 """.strip()
 PAGE = r"""
-% Each table has a page of its own size, which \includegraphics[page = 2]{...} takes as it is.
+% Each page has the size of its table, for \includegraphics[page = 2]{...}.
 \ifdefined\pdfpagewidth\else \let\pdfpagewidth\pagewidth \let\pdfpageheight\pageheight \fi % LuaLaTeX
 \hoffset = \dimexpr 8mm - 1in \relax
 \voffset = \hoffset
@@ -49,7 +49,7 @@ _SPECIAL = {
     "|": "$|$",
     "<": "$<$",
     ">": "$>$",
-    "[": "{[}",  # which after the end of a row would begin its option, as an asterisk would
+    "[": "{[}",  # after the end of a row, it would start an optional argument, as an asterisk would
     "*": "{*}",
     "Δ": r"$\Delta$",
     "−": "$-$",
@@ -66,9 +66,9 @@ _SPECIAL = {
 
 
 def latex(text: str) -> str:
-    """Text with everything that LaTeX would read escaped, except mathematics between dollars (no blanks).
+    """Escape text, except mathematics between dollars that has no blanks.
 
-    What the usual fonts lack becomes the nearest of ASCII, or a question mark.
+    A character that the usual fonts do not have becomes the nearest ASCII text, or a question mark.
     """
     pieces = _MATH.split(" ".join(text.split()))
     return "".join(piece if _MATH.fullmatch(piece) else _escaped(piece) for piece in pieces)
@@ -76,7 +76,7 @@ def latex(text: str) -> str:
 
 def _escaped(text: str) -> str:
     escaped = "".join(_SPECIAL.get(character) or _ascii(character) for character in text)
-    return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would become a dash
+    return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would be a dash
 
 
 def _ascii(character: str) -> str:
@@ -85,12 +85,12 @@ def _ascii(character: str) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Escaped text, which may go on in the next line after any part of a path or a name."""
+    """Escape text, and allow a line break after each part of a path or a name."""
     return re.sub(r"(/|\\_)", r"\1\\allowbreak{}", latex(text))
 
 
 def to_latex(*sheets: Sheet) -> str:
-    """A tabular for each sheet, complete as it stands in a document that loads ``PACKAGES``."""
+    """Render a tabular for each sheet, for a document that loads ``PACKAGES``."""
     fragments = []
     for sheet in sheets:
         comments = [f"% {' '.join(plain(line).split())}" for line in (sheet.title, *sheet.notes)]
@@ -100,7 +100,7 @@ def to_latex(*sheets: Sheet) -> str:
 
 
 def to_latex_document(*sheets: Sheet) -> str:
-    """A document with a page for each sheet: its title, the table and its notes."""
+    """Render a complete document with one page for each sheet: title, table and notes."""
     lines = [r"\documentclass{article}", PACKAGES, SETTINGS, PAGE, r"\begin{document}"]
     for sheet in sheets:
         tabulars = map(_tabular, _parts(sheet))
@@ -115,10 +115,10 @@ def to_latex_document(*sheets: Sheet) -> str:
 
 
 def _parts(sheet: Sheet) -> list[Sheet]:
-    """The sheet in as few parts as ``WIDEST`` allows, of about the same width."""
-    parts = fitting(sheet, WIDEST, LONGEST)
+    """Split a sheet into as few parts as ``WIDEST`` allows, of about the same width."""
+    parts = split_columns(sheet, WIDEST, LONGEST)
     for width in range(WIDEST, 0, -5):
-        narrower = fitting(sheet, width, LONGEST)
+        narrower = split_columns(sheet, width, LONGEST)
         if len(narrower) > len(parts):
             break
         parts = narrower
@@ -139,7 +139,10 @@ def _tabular(sheet: Sheet) -> str:
 
 
 def _column_type(heading: Heading, texts: Sequence[str]) -> str:
-    """Numbers at their decimal points, texts to the left; what is meant for numbers and has none, else."""
+    """Choose the column type: numbers are aligned at the decimal point, texts to the left.
+
+    A numeric column without numbers is centered if it has dashes alone, else aligned to the right.
+    """
     if not heading.numeric:
         longest = max((len(plain(text)) for text in texts), default=0)
         return LINES if longest > LONGEST else "l"
@@ -148,19 +151,19 @@ def _column_type(heading: Heading, texts: Sequence[str]) -> str:
         return "c" if set(texts) <= {"", "-"} else "r"
     signs, wholes, decimals = zip(*(match.groups(default="") for match in numbers), strict=True)
     shape = f"{max(map(len, wholes))}.{max(map(len, decimals))}"
-    # A minus in text would be of another font, which a small TeX Live only has as a bitmap.
+    # A minus in text mode has another font, which a small TeX Live has only as a bitmap.
     return f"S[table-format=+{shape}, mode=math]" if any(signs) else f"S[table-format={shape}]"
 
 
 def _header(sheet: Sheet) -> list[str]:
-    """One line, or two: what shares no header with its neighbours stands in the middle of both."""
+    """Render one or two lines of headings. A heading without an upper heading spans both lines."""
     texts = [f"{{{latex(heading.text)}}}" if heading.text else "" for heading in sheet.headings]
     if not any(heading.over for heading in sheet.headings):
         return [" & ".join(texts) + r" \\"]
     uppers, rules, column = [], [], 0
     for over, width in sheet.spans:
         if over:
-            last = column + width == len(texts)  # which reaches the edge of the table
+            last = column + width == len(texts)  # at the edge of the table
             place, trim = ("c@{}", "l") if last else ("c", "lr")
             uppers.append(rf"\multicolumn{{{width}}}{{{place}}}{{{latex(over)}}}")
             rules.append(rf"\cmidrule({trim}){{{column + 1}-{column + width}}}")

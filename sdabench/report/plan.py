@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sdabench.data.description import DatasetInfo
-from sdabench.report.accuracy import describe_dataset
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.summary import describe_dataset
 from sdabench.runs.estimate import Plan
 
 

@@ -1,7 +1,8 @@
-"""A sheet as terminal text, Markdown and HTML."""
+"""Renderers of sheets for the terminal, Markdown and HTML."""
 
 import re
 from itertools import pairwise
+from typing import Any
 
 from rich.box import HORIZONTALS
 from rich.cells import cell_len
@@ -9,16 +10,16 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sdabench.report.table import Cell, Sheet, Tone
+from sdabench.report.sheet import Cell, Sheet, Tone
 
 STYLES: dict[Tone, str] = {"": "", "good": "green", "fair": "yellow", "bad": "bold red", "dim": "dim"}
-UNBOUNDED = 1000  # columns; wider than any table
+UNBOUNDED = 1000  # characters, wider than any sheet
 _MATH = re.compile(r"\$([^$]*)\$")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def plain(text: str) -> str:
-    """Text without LaTeX: ``A$^2$Net`` is A²Net, ``AP$_{50}$`` is AP50."""
+    """Convert LaTeX to plain text: ``A$^2$Net`` to A²Net, ``AP$_{50}$`` to AP50."""
 
     def spell(match: re.Match[str]) -> str:
         inner = re.sub(r"\^\{?(\d+)\}?", lambda power: power[1].translate(_SUPERSCRIPTS), match[1])
@@ -28,27 +29,39 @@ def plain(text: str) -> str:
 
 
 class Terminal(Console):
-    """A rich console that leaves a broken pipe to :func:`sdabench.cli.main`."""
+    """A rich console whose text has 110 columns in a file or a pipe.
+
+    A broken pipe is an exception, which :func:`sdabench.cli.main` handles.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.is_terminal:
+            self.width = 110
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def print_terminal(sheet: Sheet) -> None:
-    """Prints to the terminal, in its width; into a file or a pipe as wide as the table is."""
+    """Print a sheet. A terminal gets parts that fit its width, a file or a pipe the whole width."""
     console = Terminal()
     width = console.width if console.is_terminal else UNBOUNDED
     console.width = max(width, 20)
-    for part in fitting(sheet, width):
+    if sheet.title:
+        console.print(Text(plain(sheet.title), style="bold"))
+    for part in split_columns(sheet, width, longest=2 * width // 5):
         console.print(_rich_table(part))
     for note in sheet.notes:
         console.print(Text(plain(note), style="dim"))
 
 
-def fitting(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sheet]:
-    """The sheet, or where it is too wide several below each other, which repeat its first column.
+def split_columns(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sheet]:
+    """Split a sheet that is too wide into several, which repeat its first column.
 
-    No column is taken as wider than ``longest``.
+    Args:
+        width: number of characters available.
+        longest: upper bound of the width of a column; longer texts are wrapped.
     """
     widths = [min(_width(sheet, column), longest) + 3 for column in range(len(sheet.headings))]
     if sum(widths) - 1 <= width:
@@ -65,21 +78,20 @@ def fitting(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sheet]:
         if len(parts[-1]) > 1 and sum(widths[column] for column in parts[-1] + block) - 1 > width:
             parts.append([0])
         parts[-1] += block
-    return [sheet.columns(part, title=sheet.title if index == 0 else "") for index, part in enumerate(parts)]
+    return [sheet.columns(part) for part in parts]
 
 
 def _width(sheet: Sheet, column: int) -> int:
-    """How many characters a terminal has to have for a column, beside three between two of them."""
+    """The number of characters of a column in a terminal, without the three between two columns."""
     heading = sheet.headings[column]
-    texts = [heading.text, heading.over, *(row[column].text for group in sheet.groups for row in group)]
+    texts = [heading.text, *(row[column].text for group in sheet.groups for row in group)]
+    if column == 0 or sheet.headings[column - 1].over != heading.over:
+        texts.append(heading.over)  # which is shown above the first of its columns alone
     return max(cell_len(line) for text in texts for line in plain(text).split("\n"))
 
 
 def _rich_table(sheet: Sheet) -> RichTable:
-    table = RichTable(
-        title=plain(sheet.title) or None, title_justify="left", title_style="bold", header_style="bold",
-        box=HORIZONTALS, pad_edge=False,
-    )  # fmt: skip
+    table = RichTable(header_style="bold", box=HORIZONTALS, pad_edge=False)
     above = ["", *(heading.over for heading in sheet.headings)]
     upper_line = any(above)
     for heading, (left, own) in zip(sheet.headings, pairwise(above), strict=True):
@@ -103,7 +115,7 @@ def _rich(cell: Cell) -> Text:
 
 
 def to_markdown(*sheets: Sheet) -> str:
-    """GitHub tables; groups are set apart by an empty row, since Markdown has no rule for it."""
+    """Render GitHub tables. An empty row separates groups, since Markdown has no rule inside a table."""
     return "\n\n".join(map(_markdown_table, sheets))
 
 
@@ -126,13 +138,13 @@ def _markdown_table(sheet: Sheet) -> str:
 
 
 def _markdown(cell: Cell) -> str:
-    text = re.sub(r"([\\`*_|<>])", r"\\\1", plain(cell.text))
+    text = re.sub(r"([\\`*_|<>])", r"\\\1", plain(" ".join(cell.text.split())))
     text = f"**{text}**" if cell.bold and text else text
-    return f"<ins>{text}</ins>" if cell.underline and text else text  # GitHub takes no <u>
+    return f"<ins>{text}</ins>" if cell.underline and text else text  # GitHub does not render <u>
 
 
 def to_html(*sheets: Sheet) -> str:
-    """One page, which needs no other file."""
+    """Render one self-contained page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""What a suite will take, from a short measurement on this machine."""
+"""Estimate of the time and disk space of a suite, from a short measurement on this machine."""
 
 import subprocess
 import time
@@ -13,13 +13,16 @@ from sdabench.complexity import count as fresh_count
 from sdabench.errors import DataError
 from sdabench.processes import PYTHON
 from sdabench.records.counts import stored_counts
+from sdabench.records.spec import RunSpec
+from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
+from sdabench.resources import cores
 from sdabench.runs.launchers import own_environment
 from sdabench.runs.suite import Suite
-from sdabench.tools.bench.timing import synchronise
 from sdabench.training.checkpoints import KEPT
 from sdabench.training.evaluation import prepare_network
-from sdabench.training.jobs import Job, TrainingJob, cores
+from sdabench.training.job import AnyJob
+from sdabench.training.memory import synchronize
 from sdabench.training.prediction import predict
 from sdabench.training.trainer import Trainer, load_training_batches
 
@@ -31,13 +34,13 @@ class PlannedJob:
     model: str
     seed: int
     done: bool
-    seconds: float  # to come; 0 where it is done
+    seconds: float  # remaining; 0 if it is done
     disk_bytes: int  # while it runs
 
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """What the networks of a task have in common; ``recipe`` is None for an evaluation."""
+    """What the jobs of a task share; ``recipe`` is None for an evaluation."""
 
     task: str
     probe: str  # the network that was measured
@@ -48,26 +51,26 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class Plan:
-    """With one recipe and dataset for each task."""
+    """The jobs of a suite, with one recipe and dataset for each task."""
 
     jobs: list[PlannedJob]
     parts: list[PlannedPart]
     device: str
-    measured_on: str  # the device of this machine that the times are of
+    measured_on: str  # the device of this machine that was timed
     output: str
     keep_checkpoints: bool
     at_once: int
-    lanes: int  # how many of them have a device that no other has
+    lanes: int  # how many of them have a device of their own
 
     @property
     def seconds(self) -> float:
-        """Of all that is to do, shared out; not less than the longest job alone."""
+        """Seconds for all remaining jobs; at least those of the longest one."""
         each = [job.seconds for job in self.jobs]
         return max(sum(each) / self.lanes, *each)
 
     @property
     def disk_bytes(self) -> int:
-        """At most at one time: of all trainings if their checkpoints are kept, else of the largest."""
+        """Peak disk usage: of all trainings if checkpoints are kept, else of those at one time."""
         left = sorted((job.disk_bytes for job in self.jobs if not job.done), reverse=True)
         return sum(left if self.keep_checkpoints else left[: self.at_once])
 
@@ -77,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Rates:
-    """Seconds of the probe for one image, and of any network's process before it computes."""
+    """Seconds of the probe for one image, and of a process before its first step."""
 
     train: float
     evaluate: float
@@ -85,10 +88,10 @@ class _Rates:
 
 
 def estimate(suite: Suite) -> Plan:
-    """The plan of a suite; the times are those of one network of each task here, scaled by multiply-adds."""
-    left, first = suite.left(suite.done()), suite.jobs[0]
+    """Plan a suite; times are those of one network of each task, scaled by multiply-adds."""
+    left, first = suite.remaining(suite.done()), suite.jobs[0]
     at_once = suite.lanes(left)
-    of_task = {job.task: job for job in reversed(left)}
+    of_task = {job.spec.task: job for job in reversed(left)}
     device = _device_here(first.machine.device)
     threads = suite.launcher.cores(at_once) if at_once > 1 else None
     measured = {task: _measure(job, device, threads) for task, job in of_task.items()}
@@ -96,17 +99,18 @@ def estimate(suite: Suite) -> Plan:
     planned = []
     for job in suite.jobs:
         count, is_done = counts.get(job.model) or fresh_count(job.model), job not in left
-        share = count.macs / counts[PROBES[job.task]].macs
-        rate, disk = measured.get(job.task, _Rates(0, 0, 0)), 0
+        recipe = job.spec.recipe
+        share = count.macs / counts[PROBES[job.spec.task]].macs
+        rate, disk = measured.get(job.spec.task, _Rates(0, 0, 0)), 0
         seconds = rate.start + share * rate.evaluate * len(job.split.items)
-        if isinstance(job, TrainingJob):
+        if job.spec.trains:
             seconds += share * rate.train * job.images
-            moments = 2 if job.recipe.optimizer.name == "adamw" else 1
-            best = 2 * job.recipe.quirks.best_epoch_by_validation
+            moments = 2 if recipe.optimizer.name == "adamw" else 1
+            best = 2 * recipe.quirks.best_epoch_by_validation
             checkpoints = (KEPT + 1) * (1 + moments)  # one is written before the oldest is deleted
             disk = 4 * count.params * (1 + checkpoints + best)
-        planned.append(PlannedJob(job.model, job.seed, is_done, 0.0 if is_done else seconds, disk))
-    parts = {job.task: _part(job) for job in reversed(suite.jobs)}
+        planned.append(PlannedJob(job.model, job.spec.seed, is_done, 0.0 if is_done else seconds, disk))
+    parts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}
     return Plan(
         jobs=planned,
         parts=list(reversed(parts.values())),
@@ -119,49 +123,49 @@ def estimate(suite: Suite) -> Plan:
     )
 
 
-def _part(job: Job) -> PlannedPart:
-    question = job.questions[0]
+def _part(job: AnyJob) -> PlannedPart:
+    spec: RunSpec = job.spec
     return PlannedPart(
-        task=job.task,
-        probe=PROBES[job.task],
-        recipe=question.recipe,
-        dataset=question.dataset.model_dump(mode="json"),
-        train_dataset=question.train_dataset.model_dump(mode="json") if question.train_dataset else None,
+        task=spec.task,
+        probe=PROBES[spec.task],
+        recipe=spec.recipe.model_dump(mode="json") if spec.recipe else None,
+        dataset=spec.dataset.model_dump(mode="json"),
+        train_dataset=spec.train_dataset.model_dump(mode="json") if spec.train_dataset else None,
     )
 
 
 def _device_here(name: str) -> str:
-    """The device, or the CPU where only the nodes of a cluster have it."""
+    """The device, or the CPU if only the nodes of a cluster have that device."""
     return name if torch.device(name).type == "cpu" or torch.cuda.is_available() else "cpu"
 
 
-def _measure(job: Job, device_name: str, threads: int | None) -> _Rates:
+def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
     """A few steps and a few evaluated images of a small network, on the job's own data."""
     if threads is not None:
         torch.set_num_threads(min(threads, cores()))
     started = time.perf_counter()
     subprocess.run([*PYTHON, "-c", "import sdabench.training.loop"], check=False, env=own_environment())
     start = time.perf_counter() - started
-    device, machine = torch.device(device_name), replace(job.machine, device=device_name)
-    evaluation = replace(job.evaluation(None), machine=machine)
-    few = evaluation.split.subset(min(evaluation.batch_size, 64))
-    evaluation = replace(evaluation, model=PROBES[job.task], split=few)
+    device = torch.device(device_name)
+    machine = job.machine.model_copy(update={"device": device_name, "batch_size": job.batch_size})
+    probe: AnyJob = job.for_model(PROBES[job.spec.task], job.spec.seed).on(machine)
+    probe = replace(probe, weights=None, split=job.split.subset(min(job.batch_size, 64)))
 
     def seconds(work: Callable[[], object], images: int) -> float:
         times = []
         for _ in range(3):
             begun = time.perf_counter()
             work()
-            synchronise(device)
+            synchronize(device)
             times.append(time.perf_counter() - begun)
         return min(times) / images
 
     train = 0.0
-    if isinstance(job, TrainingJob):
-        part = max(2, job.batch_size)  # the probe has no backbone's weights, and trains its batch norms
-        recipe = job.recipe.override(batch_size=part, accumulate=1)
-        probe = job.on(machine).of_network(PROBES[job.task], job.seed)
-        trainer = Trainer(replace(probe, recipe=recipe))
+    if job.spec.trains:
+        recipe: Recipe = job.spec.recipe
+        # The probe has no backbone weights, so that its batch norms are trained.
+        recipe = recipe.override(batch_size=max(2, recipe.batch_size // recipe.accumulate), accumulate=1)
+        trainer = Trainer(replace(probe, spec=probe.spec.with_values(recipe=recipe)))
         with closing(load_training_batches(trainer)) as batches:
             batch = next(batches)
         if isinstance(batch, DataError):
@@ -169,5 +173,5 @@ def _measure(job: Job, device_name: str, threads: int | None) -> _Rates:
         train = seconds(lambda: trainer.take_step(batch), len(batch))
         network = trainer.network
     else:
-        network, _ = prepare_network(evaluation)
-    return _Rates(train, seconds(lambda: predict(network, evaluation, device), len(few.items)), start)
+        network, _ = prepare_network(probe)
+    return _Rates(train, seconds(lambda: predict(network, probe, device), len(probe.split.items)), start)

@@ -1,4 +1,4 @@
-"""How the processes of a suite are started, and where: on this machine, or by a scheduler elsewhere."""
+"""Launchers start the jobs of a suite, on this machine or through a scheduler."""
 
 import os
 import signal
@@ -13,49 +13,50 @@ from typing import IO, Protocol
 
 from sdabench.errors import OutputError
 from sdabench.processes import NETWORKS_AT_ONCE, PYTHON, STARTED_BY, VISIBLE_GPUS, python_path
-from sdabench.training.jobs import Job, cores
+from sdabench.resources import cores
+from sdabench.training.job import AnyJob
 
 
 class Process(Protocol):
-    """A job that was started."""
+    """The process of a started job."""
 
     @property
     def place(self) -> str | None:
-        """Where it is, in words, if that is not clear."""
+        """Where it runs, in words, if there is a choice."""
         ...
 
     def poll(self) -> int | None:
-        """Its exit code, that of a signal negative; None while it is at work."""
+        """Its exit code, negative for a signal; None while it runs."""
         ...
 
     def cause(self) -> str:
-        """Why it ended, should it have left no record."""
+        """The reason for its end, if it has left no record."""
         ...
 
 
 class Launcher(Protocol):
-    """What starts the jobs of a suite.
+    """Starts the jobs of a suite.
 
-    Its processes are ``attached`` if they are children of this one: they end with it, one alone may write
-    to its terminal, and one that is stopped stops the suite.
+    Its processes are ``attached`` if they are children of this one: they end with it, a single one may
+    write to its terminal, and stopping one stops the suite.
     """
 
     @property
     def attached(self) -> bool: ...
     def cores(self, at_once: int) -> int:
-        """Those of each of so many jobs."""
+        """Cores of each of so many jobs."""
         ...
 
     def lanes(self, at_once: int, device: str) -> int:
-        """How many of so many jobs do not share their device with another."""
+        """How many of so many jobs have a device of their own."""
         ...
 
-    def start(self, job: Job, output: Path, log: Path | None, at_once: int) -> Process:
-        """Starts ``sdabench`` with the job's command.
+    def start(self, job: AnyJob, output: Path, log: Path | None, at_once: int) -> Process:
+        """Start a process that executes the job; see :mod:`sdabench.runs.worker`.
 
         Args:
-            log: takes what it has to say, which else goes to this terminal.
-            at_once: how many are at work at a time.
+            log: gets its output, which otherwise goes to this terminal.
+            at_once: how many jobs run at a time.
 
         Raises:
             SdabenchError: it cannot be started.
@@ -63,19 +64,19 @@ class Launcher(Protocol):
         ...
 
     def pause(self, processes: Sequence[Process]) -> None:
-        """Waits until one of these may have ended."""
+        """Wait until one of these may have ended."""
         ...
 
     def stop(self, processes: Sequence[Process]) -> None:
-        """Has them save what they did, and end."""
+        """Let them save their state and end."""
         ...
 
     def leave(self, processes: Sequence[Process]) -> None:
-        """The suite is about to end before them."""
+        """Called when the suite ends before them."""
         ...
 
     def remaining(self) -> str | None:
-        """What is still at work when this process ends, and how to stop it."""
+        """What still runs when this process ends, and how to stop it, in words."""
         ...
 
 
@@ -95,17 +96,17 @@ class _Child:
         return self.process.poll()
 
     def cause(self) -> str:
-        hint = f" (--jobs 1 may help; what it said is in {self.log})" if self.log is not None else ""
+        hint = f" (--jobs 1 may help; its output is in {self.log})" if self.log is not None else ""
         return cause_of(self.process.returncode) + hint
 
 
 @dataclass(frozen=True)
 class Local:
-    """Child processes, which share the cores of this machine.
+    """Starts child processes, which share the cores of this machine.
 
     Args:
-        gpus: what CUDA_VISIBLE_DEVICES is to be for one job, for another, and so on. A job gets one that no
-            other has, or, where there are more jobs, the one that the fewest have. None: all see the same.
+        gpus: values of CUDA_VISIBLE_DEVICES, one for each job. With more jobs than values, a job gets the
+            value that the fewest others have. Without any, all jobs see the same devices.
     """
 
     gpus: tuple[str, ...] = ()
@@ -118,14 +119,14 @@ class Local:
     def lanes(self, at_once: int, device: str) -> int:
         return at_once if device == "cpu" else min(at_once, max(1, len(self.gpus)))
 
-    def start(self, job: Job, output: Path, log: Path | None, at_once: int) -> _Child:
-        gpus = self._idlest()
-        environment = own_environment(at_once, job.machine.processes)
+    def start(self, job: AnyJob, output: Path, log: Path | None, at_once: int) -> _Child:
+        gpus = self._least_used()
+        environment = own_environment(at_once, job.machine.world_size)
         if gpus is not None:
             environment[VISIBLE_GPUS] = gpus
         with _opened(log) as stderr:
             process = subprocess.Popen(
-                [*PYTHON, "-m", "sdabench", *job.command(output)],
+                worker_command(job.save(output)),
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 env=environment,
@@ -135,7 +136,7 @@ class Local:
         self._children.append(child)
         return child
 
-    def _idlest(self) -> str | None:
+    def _least_used(self) -> str | None:
         taken = Counter(child.gpus for child in self._children if child.poll() is None)
         return min(self.gpus, key=lambda gpus: taken[gpus], default=None)
 
@@ -149,12 +150,12 @@ class Local:
         children = [each.process for each in processes if isinstance(each, _Child)]
         try:
             for child in children:
-                child.terminate()  # it may finish its step and save
+                child.terminate()  # it finishes its step and saves
             for child in children:
                 child.wait()
         finally:
             for child in children:
-                child.kill()  # a second signal does not wait
+                child.kill()  # after a second signal
 
     def leave(self, processes: Sequence[Process]) -> None:
         self.stop(processes)
@@ -163,11 +164,16 @@ class Local:
         return None
 
 
+def worker_command(spec_file: Path) -> list[str]:
+    """The command that executes a job in a process of its own."""
+    return [*PYTHON, "-m", "sdabench.runs.worker", str(spec_file)]
+
+
 def own_environment(at_once: int = 1, processes: int = 1) -> dict[str, str]:
-    """The environment for a network's process: this very package, and its share of the cores.
+    """The environment of a job's process: the path of this package, and its share of the cores.
 
     Args:
-        processes: that it will start, to share them further.
+        processes: number of processes that it will start itself.
     """
     shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(cores(shared_by=at_once * processes))}
     suite = {STARTED_BY: str(os.getpid()), NETWORKS_AT_ONCE: str(at_once)}
@@ -175,12 +181,12 @@ def own_environment(at_once: int = 1, processes: int = 1) -> dict[str, str]:
 
 
 def cause_of(status: int) -> str:
-    """Why a process ended without a record."""
+    """The reason that a process has ended without a record, by its exit code."""
     if status >= 0:
         return f"the process ended with exit code {status} before it could write a record"
     name = signal.Signals(-status).name
     hint = (
-        ", most often for want of memory: try a smaller --batch-size, or --accumulate"
+        ", most often because memory was exhausted: try a smaller --batch-size, or --accumulate"
         if name == "SIGKILL"
         else ""
     )

@@ -1,7 +1,7 @@
-"""One job in several processes on this machine, by torchrun. Free of torch, but for the process of torchrun.
+"""One job in several processes on this machine, by torchrun. Only torchrun's own process imports torch.
 
-This process starts one of torchrun, which starts those that work. torchrun gives them half a minute to
-end; a step and a checkpoint may take longer, so that they are asked to stop by a file instead.
+This process starts one of torchrun, which starts the ranks. torchrun gives them half a minute to end. A
+step and a checkpoint may take longer, so the ranks are asked to stop by a file instead.
 """
 
 import os
@@ -12,37 +12,48 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from sdabench.errors import ExitCode
 from sdabench.processes import PYTHON, STARTED_BY, STOP_FILE, python_path
-from sdabench.training.jobs import cores
+from sdabench.resources import cores
 from sdabench.training.signals import ignore_signals, stop_requests
 
-MOMENT = 0.1  # seconds between two looks at a process
+WORKER = "sdabench.runs.worker"
+POLL_SECONDS = 0.1
 
 
-def run_processes(arguments: Sequence[str], processes: int) -> int:
-    """Runs ``sdabench`` with some arguments in so many processes, and waits.
+def run_processes(spec_file: Path, world_size: int) -> int:
+    """Execute a job in several processes, and wait for them.
+
+    Args:
+        spec_file: see :meth:`sdabench.training.job.Job.save`.
 
     Returns:
-        The exit code of the first that ended with another than 0.
+        The first exit code that is not 0, or 0.
 
     Raises:
-        KeyboardInterrupt: a second signal, at which they were all ended.
+        KeyboardInterrupt: a second signal; all processes were terminated.
     """
     with stop_requests() as stop_asked, tempfile.TemporaryDirectory() as folder:
         stop_file = Path(folder) / "stop"
-        options = ["--standalone", f"--nproc-per-node={processes}", f"--log-dir={folder}"]
+        options = ["--standalone", f"--nproc-per-node={world_size}", f"--log-dir={folder}"]
         options += ["--no-python", "--", *PYTHON]
-        command = [*PYTHON, "-m", "sdabench.runs.torchrun", *options, "-m", "sdabench", *arguments]
-        share = {"OMP_NUM_THREADS": str(cores(shared_by=processes))}
+        command = [
+            *PYTHON,
+            "-m",
+            "sdabench.runs.torchrun",
+            *options,
+            "-m",
+            WORKER,
+            str(spec_file),
+        ]
+        share = {"OMP_NUM_THREADS": str(cores(shared_by=world_size))}
         here = {STARTED_BY: str(os.getpid()), STOP_FILE: str(stop_file), "PYTHONPATH": python_path()}
         torchrun = subprocess.Popen(command, env=share | os.environ | here, process_group=0)
         try:
             while torchrun.poll() is None:
-                time.sleep(MOMENT)
+                time.sleep(POLL_SECONDS)
                 if stop_asked() and not stop_file.exists():
                     stop_file.touch()
         except BaseException:
@@ -50,45 +61,45 @@ def run_processes(arguments: Sequence[str], processes: int) -> int:
             torchrun.wait()
             raise
         if torchrun.returncode < 0:
-            _say_ended("torchrun", -torchrun.returncode)
+            _report_signal("torchrun", -torchrun.returncode)
             return ExitCode.ERROR
         return torchrun.returncode
 
 
 def main() -> None:
-    """The process of torchrun: ends with the exit code of the first process that failed."""
+    """The process of torchrun; its exit code is that of the first rank that failed."""
     import logging
 
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    ignore_signals()  # the file is what asks to stop; torchrun itself listens to SIGTERM once it runs
+    ignore_signals()  # the file asks to stop; torchrun itself handles SIGTERM once it runs
     parent = int(os.environ[STARTED_BY])
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     os.environ[STARTED_BY] = str(os.getpid())
-    logging.disable(logging.ERROR)  # its processes say themselves what was wrong
+    logging.disable(logging.ERROR)  # the ranks report their errors themselves
     try:
         run(parse_args(sys.argv[1:]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            _say_ended(f"Process {rank + 1}", -failure.exitcode)
+            _report_signal(f"Process {rank + 1}", -failure.exitcode)
             sys.exit(ExitCode.ERROR)
         sys.exit(failure.exitcode)
     except SignalException:  # a second signal
         sys.exit(ExitCode.STOPPED)
 
 
-def _say_ended(who: str, number: int) -> None:
-    sys.stderr.write(f"{who} was ended by {signal.Signals(number).name}; the same command continues.\n")
+def _report_signal(who: str, number: int) -> None:
+    sys.stderr.write(f"{who} was killed by {signal.Signals(number).name}; the same command resumes.\n")
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process with the one that started it; those that work see that, and stop."""
+def _end_with_parent(parent: int) -> None:
+    """End this process with its parent; the ranks notice that and stop."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)  # which it has left behind
+    shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)  # the parent has left it behind
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The running statistics of batch norms, where a batch is computed in parts."""
+"""Running statistics of batch norms under gradient accumulation."""
 
 import torch
 from torch import nn
@@ -7,11 +7,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sdabench.training.distributed import World
 
 
-class PartStatistics:
-    """One update a step, by the mean over the parts, whatever the processes that compute them.
+class MicroBatchStatistics:
+    """Updates running statistics once a step, by the mean over all micro-batches of all ranks.
 
-    Each part starts from the statistics of the step before. Otherwise two parts, one after the other, would
-    move the statistics twice, and in two processes each would have statistics of its own.
+    Each micro-batch starts from the statistics of the previous step. Otherwise two micro-batches would move
+    the statistics twice, and two ranks would have different statistics.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -23,14 +23,14 @@ class PartStatistics:
         self.means = [torch.zeros_like(buffer) for buffer in self.running]
 
     def add(self, share: float) -> None:
-        """After a part, which was that share of the batch."""
+        """Add the statistics of a micro-batch, with its share of the batch."""
         for mean, buffer in zip(self.means, self.running, strict=True):
             mean += share * buffer
         for buffer, before in zip((*self.running, *self.counts), self.before, strict=True):
             buffer.copy_(before)
 
     def conclude(self, world: World) -> None:
-        """After all parts of this process."""
+        """Set the statistics, after all micro-batches of this rank."""
         for count in self.counts:
             count += 1
         if self.running:

@@ -1,4 +1,4 @@
-"""The checkpoints of a training: a file each, with a manifest that says what it has to contain."""
+"""Checkpoints of a training run: one file each, with a manifest that its content is checked against."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ KEPT = 2
 
 
 class Manifest(BaseModel):
-    """What a checkpoint's file has to contain. It is written last: without it the file counts for nothing."""
+    """Size and digest of a checkpoint's file. It is written last: a file without a manifest is ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Those in the folder of a training: the newest two, so that there is one if the newest is damaged."""
+    """The checkpoints of a training run: the newest two, so that one remains if the newest is damaged."""
 
     training: Path
 
@@ -41,35 +41,37 @@ class Checkpoints:
         return self.training / FOLDER
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Plain values and tensors, to the disk; older ones than the last two are deleted.
+        """Write plain values and tensors to the disk; delete all but the last two checkpoints.
 
-        One of the same step that is whole stays, which a training that has just been resumed would save
-        again: between its file and its manifest there would be none.
+        A valid checkpoint of the same step is not written again. A training that has just been resumed
+        would do so, and a crash between file and manifest would leave none.
 
         Raises:
             OutputError: it cannot be written; those before are untouched.
         """
         path = self.folder / f"step-{step:09d}.pt"
-        if not _is_whole(path):
+        if not _is_valid(path):
             _write(path, step, state)
         passed_over = [later for later in self._files() if later.name > path.name]
         for old in (*passed_over, *self._files()[len(passed_over) + KEPT :]):
             _delete(old)
         self._delete_parts()
 
-    def newest(self, say: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
-        """The state of the newest checkpoint that is whole; None if there never was one.
+    def newest(self, log: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
+        """Read the state of the newest valid checkpoint; None if none was ever completed.
 
         Args:
-            say: called with a line for each that is not.
+            log: called with a line for each damaged checkpoint.
 
         Raises:
-            SdabenchError: there are some, and none of them is whole.
+            SdabenchError: all of them are damaged.
         """
         files = self._files()
         if not any(path.with_suffix(".json").exists() for path in files):
             if files:
-                say(f"{files[0]} was not yet whole when its process was ended, and there is none before")
+                log(
+                    f"{files[0]} is incomplete, as its process was killed, and there is no earlier checkpoint"
+                )
             return None
         damaged = 0
         for path in files:
@@ -77,21 +79,21 @@ class Checkpoints:
                 state = _read(path)
             except Exception as error:  # a damaged file fails in ways that no list of errors covers
                 reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
-                say(f"{path} is damaged ({reason}), and is passed over")
+                log(f"{path} is damaged ({reason}) and is skipped")
                 damaged += 1
             else:
                 if damaged:
-                    say(f"going on from {path.name}, the one before")
+                    log(f"resuming from {path.name}, the checkpoint before it")
                 return state
         if damaged:
             raise SdabenchError(
-                f"no checkpoint in {self.folder} is whole; restore one, or delete {self.training} to train "
-                "from the start"
+                f"every checkpoint in {self.folder} is damaged; restore one, or delete {self.training} to "
+                "train from the start"
             )
         return None
 
     def delete(self) -> None:
-        """All of them, once the training is over."""
+        """Delete all checkpoints, once the training has ended."""
         for path in self._files():
             _delete(path)
         self._delete_parts()
@@ -99,7 +101,7 @@ class Checkpoints:
             self.folder.rmdir()
 
     def _delete_parts(self) -> None:
-        """What a process that was killed had begun to write."""
+        """Delete the partial files of a process that was killed."""
         for path in self.folder.glob(".step-*.part"):
             path.unlink(missing_ok=True)
 
@@ -107,7 +109,7 @@ class Checkpoints:
         return bool(self._files())
 
     def _files(self) -> list[Path]:
-        """The newest first; also those that were cut short before their manifest was written."""
+        """The newest first, with or without a manifest."""
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
 
 
@@ -122,7 +124,7 @@ def _write(path: Path, step: int, state: dict[str, Any]) -> None:
         file.write(manifest.model_dump_json().encode())
 
 
-def _is_whole(path: Path) -> bool:
+def _is_valid(path: Path) -> bool:
     try:
         _read(path)
     except Exception:  # see Checkpoints.newest
@@ -131,14 +133,14 @@ def _is_whole(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint's file.
+    """Read the state in a checkpoint's file.
 
     Raises:
-        OSError, ValueError: it is not what its manifest says.
+        OSError, ValueError: it cannot be read, or differs from its manifest.
     """
     manifest_file = path.with_suffix(".json")
     if not manifest_file.exists():
-        raise ValueError("it has no manifest: the process was ended while it wrote this")
+        raise ValueError("it has no manifest, as the process was killed while writing")
     try:
         manifest = Manifest.model_validate_json(manifest_file.read_bytes())
     except ValidationError:
@@ -147,11 +149,11 @@ def _read(path: Path) -> dict[str, Any]:
     if len(data) != manifest.bytes:
         raise ValueError(f"{len(data):,} bytes, and its manifest says {manifest.bytes:,}")
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
-        raise ValueError("its sha256 is not that of its manifest")
+        raise ValueError("its sha256 differs from its manifest's")
     state: dict[str, Any] = load_plain(io.BytesIO(data))
     return state
 
 
 def _delete(path: Path) -> None:
-    path.with_suffix(".json").unlink(missing_ok=True)  # first: a file without it counts for nothing
+    path.with_suffix(".json").unlink(missing_ok=True)  # first: a file without it is ignored
     path.unlink(missing_ok=True)

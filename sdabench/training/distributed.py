@@ -1,6 +1,6 @@
-"""Several processes of one job, as torchrun starts them: what they tell each other.
+"""The process group of a job that torchrun has started, and its collectives on Python values.
 
-All of it is small Python values on the CPU (gloo, beside NCCL); gradients are DistributedDataParallel's.
+These are small and travel on the CPU (gloo, beside NCCL); gradients are DistributedDataParallel's.
 """
 
 import os
@@ -19,24 +19,24 @@ from sdabench.errors import ReportedByRankZeroError, SdabenchError
 from sdabench.processes import launched_processes
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=12)  # one that has died is noticed at once; one that scores COCO is waited for
-# In the words of gloo and of NCCL, whose errors have no class in common.
+PATIENCE = timedelta(hours=12)  # a dead peer is noticed at once; scoring COCO on rank 0 takes long
+# Messages of gloo and NCCL for a lost peer; their errors share no class.
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
 @dataclass(frozen=True)
 class World:
-    """A process among those of its job. Every method is called by all of them, in the same order."""
+    """Rank and world size. Every rank calls the same methods in the same order."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def all_gather(self, value: T) -> list[T]:
-        """The value of every process, in the order of their ranks."""
+        """Gather the value of every rank, in the order of ranks."""
         values: list[Any] = [value] * self.size
         if self.size > 1:
             with peers_alive(self):
@@ -44,25 +44,25 @@ class World:
         return values
 
     def gather(self, value: T) -> list[T] | None:
-        """The same, for the first process alone; None for the others."""
-        values: list[Any] | None = [value] * self.size if self.first else None
+        """Gather the value of every rank on rank 0; None on the others."""
+        values: list[Any] | None = [value] * self.size if self.is_main else None
         if self.size > 1:
             with peers_alive(self):
                 dist.gather_object(value, values)
         return values
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """What the first process, and it alone, gets from some work.
+        """Do some work on rank 0 alone, and return its result on every rank.
 
         Raises:
-            SdabenchError: the work's own, in the first process.
-            ReportedByRankZeroError: the same in the others.
+            SdabenchError: the work's own error, on rank 0.
+            ReportedByRankZeroError: the same error on the other ranks.
         """
         if self.size == 1:
             return work()
         outcome: list[Any] = [None, None]
         error: SdabenchError | None = None
-        if self.first:
+        if self.is_main:
             try:
                 outcome[0] = work()
             except SdabenchError as caught:
@@ -72,26 +72,26 @@ class World:
         if error is not None:
             raise error
         if outcome[1] is not None:
-            raise _told_by_first(outcome[1])
+            raise _reported_by_rank_zero(outcome[1])
         result: T = outcome[0]
         return result
 
     def raise_any(self, errors: Sequence[SdabenchError | None]) -> None:
-        """Raises, in all processes, what any of them has met.
+        """Raise an error on every rank if any rank has one.
 
         Args:
-            errors: everyone's.
+            errors: of all ranks.
 
         Raises:
-            SdabenchError: that of the lowest rank, in the first process.
-            ReportedByRankZeroError: the same in the others.
+            SdabenchError: the error of the lowest rank, on rank 0.
+            ReportedByRankZeroError: the same error on the other ranks.
         """
-        met = [error for error in errors if error is not None]
-        if met:
-            raise met[0] if self.first else _told_by_first(met[0].exit_code)
+        found = [error for error in errors if error is not None]
+        if found:
+            raise found[0] if self.is_main else _reported_by_rank_zero(found[0].exit_code)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, the same bits in each; the tensor itself is changed."""
+        """All-reduce a tensor in place; every rank gets the same bits."""
         if self.size > 1:
             with peers_alive(self):
                 dist.all_reduce(tensor)
@@ -99,7 +99,7 @@ class World:
 
 
 def world() -> World:
-    """Of the process group that there is, if there is one."""
+    """The world of the default process group; without one, a world of one."""
     if not dist.is_available() or not dist.is_initialized():
         return World()
     return World(dist.get_rank(), dist.get_world_size())
@@ -107,13 +107,13 @@ def world() -> World:
 
 @contextmanager
 def joined(device: str) -> Iterator[World]:
-    """The processes that torchrun has started with this one; alone it is a world of one.
+    """Join the process group that torchrun has started; without torchrun it is a world of one.
 
     Args:
-        device: that this process computes on.
+        device: of this rank.
 
     Raises:
-        SdabenchError: they do not find each other.
+        SdabenchError: the ranks do not find each other.
     """
     if launched_processes() == 1:
         yield world()
@@ -128,7 +128,7 @@ def joined(device: str) -> Iterator[World]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except RuntimeError as error:
         words = " ".join(str(error).split())[:150]
-        raise SdabenchError(f"the processes of this job have not found each other: {words}") from error
+        raise SdabenchError(f"the processes of this job cannot connect to each other: {words}") from error
     try:
         yield world()
     finally:
@@ -136,9 +136,9 @@ def joined(device: str) -> Iterator[World]:
 
 
 def _attempt() -> str:
-    """What tells these processes from those before an elastic restart, whose addresses torchrun keeps.
+    """A prefix that separates these processes from those before an elastic restart.
 
-    Only on one machine do all of them know of the same number of restarts.
+    torchrun keeps their address. Only on a single machine do all ranks know the same number of restarts.
     """
     alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
     return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 'any'}"
@@ -146,10 +146,10 @@ def _attempt() -> str:
 
 @contextmanager
 def peers_alive(here: World) -> Iterator[None]:
-    """Says in words that another process is gone, which what all do together finds out.
+    """Turn the error of a collective whose peer is gone into one line.
 
     Raises:
-        SdabenchError: it is.
+        SdabenchError: another process has ended.
     """
     try:
         yield
@@ -158,11 +158,11 @@ def peers_alive(here: World) -> Iterator[None]:
             raise
         raise SdabenchError(
             f"another of the {here.size} processes has ended, so that process {here.rank + 1} cannot go on; "
-            "see above why, and the same command continues from the last checkpoint"
+            "see its error above; the same command resumes from the last checkpoint"
         ) from error
 
 
-def _told_by_first(exit_code: int) -> ReportedByRankZeroError:
-    error = ReportedByRankZeroError("see the first process")
+def _reported_by_rank_zero(exit_code: int) -> ReportedByRankZeroError:
+    error = ReportedByRankZeroError("rank 0 reports it")
     error.exit_code = exit_code  # type: ignore[assignment]
     return error

@@ -1,4 +1,4 @@
-"""Training of one network, from image files to weights."""
+"""The training loop of one network, from image files to weights."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -15,11 +15,11 @@ from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
 from sdabench.training.checkpoints import KEPT, Checkpoints
 from sdabench.training.distributed import peers_alive, world
-from sdabench.training.jobs import TrainingJob
+from sdabench.training.job import AnyJob
 from sdabench.training.precision import strict_fp32
-from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, begun, is_finished
+from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, is_finished, started_run
 from sdabench.training.signals import Stopped, stop_requests
-from sdabench.training.tasks import AnyBatch
+from sdabench.training.tasks import AnyBatch, task_of
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
 
 LOG_STEPS = 100
@@ -29,20 +29,19 @@ Log = Callable[[str], None]
 
 
 def train(
-    job: TrainingJob,
+    job: AnyJob,
     output: Path,
     advance: Advance = lambda images, note: None,
     log: Log = lambda line: None,
-    tensorboard: bool = False,
 ) -> Path:
-    """Trains a network, or goes on with its training, or finds it done.
+    """Train a network, resume its training, or find it done.
 
-    In a job of several processes all of them call it; the first one writes and speaks.
+    In a job of several processes all of them call it; only the main process writes and prints.
 
     Args:
-        output: the training gets a folder of its own under it.
-        advance: called with a number of images just done, and a few words on where the training is.
-        log: called with a line at the end of an epoch, and for what else should be known.
+        output: gets a folder for this training run.
+        advance: called with a number of images just done, and a short note on the progress.
+        log: called with a line at the end of an epoch, and with warnings.
 
     Returns:
         The folder with the weights and ``run.json``.
@@ -51,11 +50,12 @@ def train(
         KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
         DivergedError: the loss is not finite; the message names the last good checkpoint.
         DataError: an image cannot be decoded.
-        SdabenchError: another process trains here, what was begun here was another training, or a file
+        SdabenchError: another process trains in this folder, the folder holds another training, or a file
             cannot be read or written.
-        UsageError: it is to be deterministic, and cannot be.
+        UsageError: the training cannot be deterministic.
     """
-    folder, device, here = output / TRAININGS / job.name, torch.device(job.machine.device), world()
+    folder: Path = output / TRAININGS / job.spec.name
+    device, here = torch.device(job.machine.device), world()
     if job.machine.deterministic:
         _check_that_it_can_repeat(job, device)
     with (
@@ -64,26 +64,20 @@ def train(
         strict_fp32(device, job.machine.deterministic),
     ):
         run = TrainingRun(
-            model=job.model,
-            seed=job.seed,
-            data=str(job.source),
-            recipe=job.recipe,
-            train_dataset=job.train.describe(),
-            dataset=job.split.describe(),
-            backbone=job.provenance["backbone"],
-            processes=here.size,
+            spec=job.spec,
+            world_size=here.size,
             deterministic=job.machine.deterministic,
             environment=environment(device),
         )
-        there = here.on_rank_zero(lambda: begun(folder, run))
+        there = here.on_rank_zero(lambda: started_run(folder, run))
         if there is not None and here.on_rank_zero(lambda: is_finished(folder)):
-            here.on_rank_zero(lambda: _tidy(folder, there))  # it may have been killed before it did
+            here.on_rank_zero(lambda: _tidy(folder, there))  # it may have been killed before that
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
-            _go_on_as_begun(there.environment, device, log if here.first else lambda line: None)
+            _restore_conditions(there.environment, device, log if here.is_main else lambda line: None)
         here.on_rank_zero(lambda: run.save(folder))
-        training = _Training(Trainer(job), folder, MetricsLog(folder, tensorboard), advance, log)
+        training = _Training(Trainer(job), folder, MetricsLog(folder, job.machine.tensorboard), advance, log)
         training.restore()
         training.take_steps(stop_asked)
         here.on_rank_zero(lambda: training.conclude(run))
@@ -94,7 +88,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Ready:
-    """What a process has for the next step."""
+    """What one rank reports before a step."""
 
     images: int
     skipped: int
@@ -106,43 +100,43 @@ class _Ready:
     def with_batch(cls, batch: AnyBatch | DataError, trainer: Trainer, stop: bool, save: bool) -> "_Ready":
         if isinstance(batch, DataError):
             return cls(0, 0, batch, stop, save)
-        return cls(len(batch), len(batch.skipped), trainer.unfit(batch), stop, save)
+        return cls(len(batch), len(batch.skipped), trainer.too_small(batch), stop, save)
 
 
 class _Training:
-    """A training in its folder. Every process has one; only the first of them writes and speaks."""
+    """A training in its folder. Every rank has one; only the main process writes and prints."""
 
     def __init__(
         self, trainer: Trainer, folder: Path, metrics: MetricsLog, advance: Advance, log: Log
     ) -> None:
         self.trainer, self.folder, self.metrics = trainer, folder, metrics
         self.here = trainer.world
-        self.advance: Advance = advance if self.here.first else lambda images, note: None
-        self.log: Log = log if self.here.first else lambda line: None
+        self.advance: Advance = advance if self.here.is_main else lambda images, note: None
+        self.log: Log = log if self.here.is_main else lambda line: None
         self.checkpoints = Checkpoints(folder)
         self.best_of_checkpoints: list[set[str]] = []
         self.saved = self.logged = time.monotonic()
 
     def restore(self) -> None:
-        """Goes on from the newest checkpoint that is whole, if there is one."""
+        """Resume from the newest valid checkpoint, if there is one."""
         trainer, progress = self.trainer, self.trainer.progress
         state = self.here.on_rank_zero(lambda: self.checkpoints.newest(self.log))
         if state is not None:
             trainer.restore(state)
             progress = trainer.progress
-            self.log(f"{trainer.job.model}: going on after epoch {trainer.epoch}, step {progress.step}")
+            self.log(f"{trainer.job.model}: resuming after epoch {trainer.epoch}, step {progress.step}")
         last_line = progress.step - (progress.concluded < trainer.epoch)
         self.here.on_rank_zero(lambda: self.metrics.forget_after(last_line))
 
     def take_steps(self, stop_asked: Callable[[], bool]) -> None:
-        """All steps that are left, with what happens between them.
+        """Take all remaining steps; validate, log and save between them.
 
         Raises:
             Stopped: a signal asked for it; a checkpoint was written.
         """
         trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
-        self._conclude_epoch()  # the training may have been stopped within
+        self._conclude_epoch()  # the training may have been stopped during validation
         with closing(load_training_batches(trainer)) as batches:
             self._take(batches, stop_asked)
 
@@ -161,7 +155,7 @@ class _Training:
                 raise Stopped
             assert not isinstance(batch, DataError)
             images = sum(each.images for each in of_all)
-            with self._naming_the_last_checkpoint(), peers_alive(self.here):
+            with self._naming_last_checkpoint(), peers_alive(self.here):
                 trainer.take_step(batch, images, sum(each.skipped for each in of_all))
             progress.seconds += time.monotonic() - started
             loss = trainer.mean_losses["loss"]
@@ -174,9 +168,9 @@ class _Training:
             started = time.monotonic()
 
     def conclude(self, run: TrainingRun) -> None:
-        """Writes the weights, and how it went; the checkpoints have served."""
+        """Write the weights and the result; delete the checkpoints."""
         trainer = self.trainer
-        with self._naming_the_last_checkpoint():
+        with self._naming_last_checkpoint():
             trainer.save_weights(self.folder / WEIGHTS)
         best = trainer.progress.best_epochs
         weights = {
@@ -187,7 +181,7 @@ class _Training:
         _tidy(self.folder, run)
 
     def _conclude_epoch(self) -> None:
-        """Validates and logs an epoch that has just ended, if one has."""
+        """Validate and log an epoch, if one has just ended."""
         trainer, progress = self.trainer, self.trainer.progress
         if progress.concluded == trainer.epoch:
             return
@@ -208,12 +202,12 @@ class _Training:
         line |= trainer.mean_losses
         line |= {"learning_rate": trainer.optimizer.param_groups[0]["lr"]}
         line |= {"images_per_second": progress.images / progress.seconds} | metrics
-        if self.here.first:
+        if self.here.is_main:
             self.metrics.write(line)
         return line
 
     def _validate(self) -> dict[str, float]:
-        """The metrics, if it is time for them; the weights of a best epoch are kept if they are wanted."""
+        """The metrics, if this epoch is validated; saves the weights of a best epoch if the recipe asks."""
         trainer, progress, epoch = self.trainer, self.trainer.progress, self.trainer.epoch
         every = trainer.recipe.validation.every_epochs
         if not every or (epoch % every and epoch != trainer.recipe.epochs):
@@ -227,7 +221,7 @@ class _Training:
         return metrics
 
     def _is_time_to_save(self) -> bool:
-        """At the end of an epoch it is so sooner, because nothing of an epoch is lost then."""
+        """Checkpoints are more frequent at the end of an epoch, where resuming repeats nothing of it."""
         ended = self.trainer.progress.step % self.trainer.order.steps_per_epoch == 0
         since, pause = time.monotonic() - self.saved, self.trainer.job.machine.checkpoint_seconds
         return self.trainer.progress.step > 0 and since >= pause / (10 if ended else 1)
@@ -236,7 +230,7 @@ class _Training:
         progress = self.trainer.progress
 
         def save() -> None:
-            with self._naming_the_last_checkpoint():
+            with self._naming_last_checkpoint():
                 self.checkpoints.save(progress.step, self.trainer.state())
             current = {best_weights(*item) for item in progress.best_epochs.items()}
             self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEPT:]
@@ -247,7 +241,7 @@ class _Training:
         self.saved = time.monotonic()
 
     @contextmanager
-    def _naming_the_last_checkpoint(self) -> Iterator[None]:
+    def _naming_last_checkpoint(self) -> Iterator[None]:
         try:
             yield
         except DivergedError as error:
@@ -257,27 +251,29 @@ class _Training:
 
 
 def _tidy(folder: Path, done: TrainingRun) -> None:
-    """After a training: its checkpoints have served, and former best weights."""
+    """Delete the checkpoints and the weights of former best epochs, after a training."""
     _keep_best(folder, set(done.weights.values()))
     Checkpoints(folder).delete()
 
 
 def _keep_best(folder: Path, names: Collection[str]) -> None:
-    """Deletes the weights of former best epochs, which no checkpoint and no result refers to."""
+    """Delete the weights of former best epochs that no checkpoint and no result refers to."""
     for path in folder.glob("best-*.safetensors"):
         if path.name not in names:
             path.unlink()
 
 
-def _check_that_it_can_repeat(job: TrainingJob, device: torch.device) -> None:
-    if job.recipe.quirks.no_seed:
+def _check_that_it_can_repeat(job: AnyJob, device: torch.device) -> None:
+    recipe = job.spec.recipe
+    if recipe.quirks.no_seed:
         raise UsageError(
-            f"the recipe '{job.recipe.name}' draws a seed at each start (quirks.no_seed), which is not "
-            "--deterministic; take another, as imagenet-120e, or leave that out"
+            f"the recipe '{recipe.name}' draws a seed at each start (quirks.no_seed), so it cannot be "
+            "--deterministic; use another recipe, such as imagenet-120e, or leave out --deterministic"
         )
-    if job.task == "detection" and device.type == "cuda":
+    if device.type == "cuda" and not task_of(job.spec.task).deterministic_on_cuda:
         raise UsageError(
-            "on CUDA no detector's training is --deterministic, as RoIAlign's backward is not; leave it out"
+            "RoIAlign has no deterministic backward pass on CUDA, so no detector can be trained with "
+            "--deterministic there; leave it out"
         )
 
 
@@ -288,8 +284,8 @@ def _held_by_first(folder: Path) -> Iterator[None]:
         yield
 
 
-def _go_on_as_begun(there: dict[str, Any], device: torch.device, log: Log) -> None:
-    """With as many threads, which decide the last bits on a CPU; what else differs from the begin is said."""
+def _restore_conditions(there: dict[str, Any], device: torch.device, log: Log) -> None:
+    """Set the number of threads, which decides the last bits on a CPU; log what else has changed."""
     if device.type == "cpu" and there.get("threads"):
         torch.set_num_threads(there["threads"])
     here = environment(device)
@@ -297,7 +293,7 @@ def _go_on_as_begun(there: dict[str, Any], device: torch.device, log: Log) -> No
     settings = {key: (there.get(key), here[key]) for key in ("device", "cuda", "cudnn")}
     changed = [f"{key} {old}, now {new}" for key, (old, new) in (versions | settings).items() if old != new]
     if changed:
-        log(f"this training was begun with {'; '.join(changed)}: its last digits will not be the same")
+        log(f"this training was started with {'; '.join(changed)}: its last digits will differ")
 
 
 def _epoch_line(model: str, recipe: Recipe, line: dict[str, float]) -> str:
@@ -309,5 +305,5 @@ def _epoch_line(model: str, recipe: Recipe, line: dict[str, float]) -> str:
 
 
 def best_weights(metric: str, epoch: int) -> str:
-    """The file of the best weights so far; an earlier one stays until no checkpoint refers to it."""
+    """The file name of the best weights so far; an earlier file stays until no checkpoint refers to it."""
     return f"best-{metric}-epoch{epoch}.safetensors"

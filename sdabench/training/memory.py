@@ -1,4 +1,4 @@
-"""Memory: when there is too little of it, and how much was used."""
+"""Memory: out-of-memory errors, peak memory, and synchronization with a device."""
 
 import ctypes
 import gc
@@ -12,14 +12,19 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of whatever class, says that there was too little memory."""
+    """Whether an error, of whatever class, means that memory was exhausted."""
     words = str(error)
     return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
 
 
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
 def measuring_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Yields a function that tells the peak memory in bytes: the device's, or on CPU the process's."""
+    """Yield a function that returns the peak memory in bytes: the device's, or on the CPU the process's."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device)
@@ -29,10 +34,10 @@ def measuring_memory(device: torch.device) -> Iterator[Callable[[], int]]:
 
 
 class MemoryRise:
-    """By how many bytes the peak of memory rises above what was in use when this was created.
+    """The rise of the peak memory, in bytes, above the memory in use when this was created.
 
-    On CUDA it is the memory of tensors on the device; on the CPU the resident memory of this process, with
-    the workspace of its kernels and what its allocator keeps, which only Linux can tell.
+    On CUDA it is the memory of tensors on the device. On the CPU it is the resident memory of this process,
+    including kernel workspaces and the allocator's reserve, which only Linux reports.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,7 +51,7 @@ class MemoryRise:
             self.before = _resident("VmRSS") or 0
 
     def restart(self) -> bool:
-        """Forgets the peak so far; False where the system cannot."""
+        """Reset the peak; False where the system cannot."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return True
@@ -57,7 +62,7 @@ class MemoryRise:
         return True
 
     def peak(self) -> int | None:
-        """Since the last restart; None where the system does not tell."""
+        """The rise since the last restart; None where the system does not report it."""
         if self.device.type == "cuda":
             return max(0, torch.cuda.max_memory_allocated(self.device) - self.before)
         highest = _resident("VmHWM")
@@ -65,7 +70,7 @@ class MemoryRise:
 
 
 def _resident(field: str) -> int | None:
-    """Bytes, from Linux's page on this process."""
+    """A field of ``/proc/self/status`` in bytes."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -74,6 +79,6 @@ def _resident(field: str) -> int | None:
 
 
 def _return_freed_memory() -> None:
-    """To the system, as far as the C library can: what is kept of other networks would be used again."""
+    """Return freed memory to the system; otherwise the memory of earlier networks would be reused unseen."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What an evaluation has done so far: kept when it is stopped, taken up by the next one."""
+"""Predictions of an interrupted evaluation, stored so that it can be resumed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ from sdabench.files import writing
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a network says of one image of the listing, and the sha256 of that image's file."""
+class Prediction:
+    """A network's output for one image of the listing, and the sha256 of that image's file."""
 
     index: int
     sha256: str
@@ -20,30 +20,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class PartialEvaluation:
-    """The answers of an evaluation that was stopped, in a file.
+    """The predictions so far, in a file.
 
-    They count under the same conditions alone: in another batch, on another device or by another version
-    the last bits of an image's output differ.
+    They are used only under the same conditions: with another batch size, device or version, the last bits
+    of an output differ.
     """
 
     path: Path
     conditions: dict[str, Any]
 
-    def read(self) -> list[Answer]:
-        """None if there is no file, or one of other conditions, or a damaged one."""
+    def read(self) -> list[Prediction]:
+        """Empty if there is no file, if it is damaged, or if its conditions differ."""
         try:
             data = from_json(self.path.read_bytes())
             if data["conditions"] == self.conditions:
-                return [Answer(*values) for values in data["answers"]]
+                return [Prediction(*values) for values in data["predictions"]]
         except (OSError, ValueError, TypeError, KeyError):
             pass
         return []
 
-    def write(self, answers: list[Answer]) -> None:
+    def write(self, predictions: list[Prediction]) -> None:
         """Raises OutputError if it cannot."""
-        rows = [(answer.index, answer.sha256, answer.output) for answer in answers]
+        rows = [(prediction.index, prediction.sha256, prediction.output) for prediction in predictions]
         with writing(self.path) as file:
-            file.write(to_json({"conditions": self.conditions, "answers": rows}))
+            file.write(to_json({"conditions": self.conditions, "predictions": rows}))
 
     def delete(self) -> None:
         self.path.unlink(missing_ok=True)

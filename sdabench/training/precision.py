@@ -1,4 +1,4 @@
-"""Precision of what is computed, and whether it repeats."""
+"""Numerical precision and determinism of computations."""
 
 import os
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextmanager
 def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[None]:
-    """float32 means float32: no TF32, which cuDNN uses for convolutions by default, and cuBLAS if told to.
+    """Compute float32 without TF32, which cuDNN uses for convolutions by default, and cuBLAS on request.
 
     Args:
-        deterministic: the same bits at every repetition, on the same machine with the same versions. An
-            operation that cannot is an error.
+        deterministic: give the same bits at every repetition, on the same machine with the same versions.
+            An operation without a deterministic implementation raises an error.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = torch.are_deterministic_algorithms_enabled()
@@ -23,7 +23,7 @@ def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[N
     if device.type == "cuda":
         cudnn.allow_tf32 = matmul.allow_tf32 = False
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
     try:

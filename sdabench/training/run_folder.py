@@ -1,4 +1,4 @@
-"""The folder of one training: ``run.json``, ``metrics.jsonl``, checkpoints, and at the end the weights."""
+"""The folder of a training run: ``run.json``, ``metrics.jsonl``, checkpoints, and finally the weights."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,73 +7,67 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
-from sdabench.data.description import DatasetInfo
+from sdabench.data.description import DatasetInfo, FrozenModel
 from sdabench.errors import OutputError, SdabenchError, UsageError
 from sdabench.files import writing
-from sdabench.records.record import Training, Weights, append_line
-from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe
+from sdabench.records.json_lines import append_line
+from sdabench.records.record import Training
+from sdabench.records.spec import AnySpec
 from sdabench.training.checkpoints import Checkpoints
 
 TRAININGS = "training"  # the folder of all trainings in an output folder
 WEIGHTS = "model.safetensors"
 
 
-class TrainingRun(BaseModel):
+class TrainingRun(FrozenModel):
     """``run.json``: what is trained; in the end also how it went, and which weights give which metric.
 
-    ``environment`` is that of its begin, on which the last bits depend.
+    ``environment`` is that of its start, on which the last bits depend.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    seed: int
-    data: str
-    recipe: ClassificationRecipe | DetectionRecipe
-    train_dataset: DatasetInfo
-    dataset: DatasetInfo | None = None
-    backbone: Weights | None = None
-    processes: int = 1
+    spec: AnySpec
+    world_size: int = 1
     deterministic: bool = False
-    environment: dict[str, Any] = {}
+    environment: dict[str, Any] = Field(default={})
     training: Training | None = None
-    weights: dict[str, str] = {}
+    weights: dict[str, str] = Field(default={})
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a record of these weights says of them."""
+        """What the spec of an evaluation of these weights has of their training."""
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "train_dataset": self.train_dataset,
-            "backbone": self.backbone,
-            "training": self.training,
+            "recipe": self.spec.recipe,
+            "train_dataset": self.spec.train_dataset,
+            "backbone": self.spec.backbone,
         }
 
     def save(self, folder: Path) -> None:
         with writing(folder / "run.json") as file:
-            file.write(self.model_dump_json(indent=1).encode() + b"\n")
+            file.write(self.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
 
     def differences(self, other: "TrainingRun") -> list[str]:
-        """What decides the weights and is not the same in another, in words."""
-        own, its = self._decisive(), other._decisive()
+        """The values that decide the weights and differ from those of another training, in words."""
+        there, here = self._decisive(), other._decisive()
         return [
-            f"{key} {own.get(key)} there, {its.get(key)} here"
-            for key in own | its
-            if own.get(key) != its.get(key)
+            f"{key} {there.get(key)} there, {here.get(key)} here"
+            for key in there | here
+            if there.get(key) != here.get(key)
         ]
 
     def _decisive(self) -> dict[str, Any]:
-        recipe = self.recipe.model_dump(mode="json", exclude={"title", "source"})
+        spec = self.spec
+        assert spec.recipe is not None
+        recipe = spec.recipe.model_dump(mode="json", exclude={"title", "source"})
         return {
-            "model": self.model,
-            "seed": self.seed,
-            "processes": self.processes,
+            "model": spec.model,
+            "seed": spec.seed,
+            "processes": self.world_size,
             "--deterministic": self.deterministic,
-            "training images": _in_words(self.train_dataset),
-            "validation images": self.dataset and _in_words(self.dataset),
-            "backbone weights": self.backbone and self.backbone.sha256,
+            "training images": spec.train_dataset and _in_words(spec.train_dataset),
+            "validation images": _in_words(spec.dataset),
+            "backbone weights": spec.backbone and spec.backbone.sha256,
         } | dict(_flat(recipe))
 
 
@@ -89,36 +83,36 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def begun(folder: Path, run: TrainingRun) -> TrainingRun | None:
-    """What was begun in the folder of a training, which is to go on.
+def started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
+    """The training that was started in a folder and is to be continued, if there is one.
 
     Raises:
-        SdabenchError: that was another training, or one that has not ended lies beside it: it would be
-            given up without a word.
+        SdabenchError: another training was started there, or one that has not ended lies beside it, which
+            would be given up silently.
     """
     if (folder / "run.json").exists():
         there = read_run(folder)
         if different := there.differences(run):
             raise SdabenchError(
-                f"{folder} holds another training: {'; '.join(different)}. Continue it as it was begun, or "
-                "name another --output"
+                f"{folder} holds another training: {'; '.join(different)}. Continue it with its own options, "
+                "or name another --output"
             )
         return there
-    for other in sorted(folder.parent.glob(f"{run.model}-*")):
+    for other in sorted(folder.parent.glob(f"{run.spec.model}-*")):
         if not (other / "run.json").is_file() or not Checkpoints(other):
             continue
         there = read_run(other)
-        if there.training is None and there.seed == run.seed:
+        if there.training is None and there.spec.seed == run.spec.seed:
             raise SdabenchError(
-                f"{other} holds a training of {run.model} that has not ended, with "
-                f"{'; '.join(there.differences(run))}. Continue it as it was begun, delete it, or name "
+                f"{other} holds an unfinished training of {run.spec.model} with "
+                f"{'; '.join(there.differences(run))}. Continue it with its own options, delete it, or name "
                 "another --output"
             )
     return None
 
 
 def read_run(folder: Path) -> TrainingRun:
-    """The training in a folder.
+    """Read the training run in a folder.
 
     Raises:
         SdabenchError: there is none.
@@ -126,15 +120,15 @@ def read_run(folder: Path) -> TrainingRun:
     try:
         return TrainingRun.model_validate_json((folder / "run.json").read_bytes())
     except OSError as error:
-        raise UsageError(f"{folder} is no folder of a training: run.json: {error.strerror}") from None
+        raise UsageError(f"{folder} is not a training run: run.json: {error.strerror}") from None
     except ValidationError:
         raise SdabenchError(
-            f"{folder / 'run.json'} is damaged, or of another version; delete the folder to train anew"
+            f"{folder / 'run.json'} is damaged, or another version wrote it; delete the folder to train again"
         ) from None
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the training in a folder is over, with all its weights."""
+    """Whether the training in a folder has ended and its weights are there."""
     if not (folder / "run.json").exists():
         return False
     run = read_run(folder)
@@ -142,23 +136,23 @@ def is_finished(folder: Path) -> bool:
 
 
 def find_run(path: Path, model: str) -> Path:
-    """The folder of the finished training of a network: ``path``, or the only one in that output folder.
+    """Find the finished training run of a network: ``path``, or the only one in that output folder.
 
     Raises:
         UsageError: there is none, or there are several.
     """
     folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob(f"{model}-*"))
     runs = {folder: read_run(folder) for folder in folders if (folder / "run.json").is_file()}
-    good = [folder for folder, run in runs.items() if run.model == model]
+    good = [folder for folder, run in runs.items() if run.spec.model == model]
     if not good:
-        there = ", ".join(sorted({run.model for run in runs.values()})) or "nothing"
+        there = ", ".join(sorted({run.spec.model for run in runs.values()})) or "nothing"
         raise UsageError(f"no training of '{model}' in {path}, which holds {there}")
     if len(good) > 1:
         raise UsageError(
             f"{path} holds several trainings of '{model}'; name one: {', '.join(map(str, good))}"
         )
     if runs[good[0]].training is None:
-        raise UsageError(f"the training in {good[0]} is not finished; 'sdabench train {model}' continues it")
+        raise UsageError(f"the training in {good[0]} is not finished; 'sdabench train {model}' resumes it")
     if not is_finished(good[0]):
         raise UsageError(
             f"the weights of the training in {good[0]} were deleted; --keep-checkpoints keeps them in a suite"
@@ -167,7 +161,7 @@ def find_run(path: Path, model: str) -> Path:
 
 
 def delete_weights(folder: Path) -> None:
-    """All weights and checkpoints in the folder of a training."""
+    """Delete all weights and checkpoints of a training run."""
     for path in folder.glob("*.safetensors"):
         path.unlink()
     Checkpoints(folder).delete()
@@ -175,7 +169,7 @@ def delete_weights(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class MetricsLog:
-    """``metrics.jsonl``, one line for each thing logged, and TensorBoard's events if they are wanted."""
+    """``metrics.jsonl``, one line for each logged step, and TensorBoard events on request."""
 
     folder: Path
     tensorboard: bool = False
@@ -186,10 +180,10 @@ class MetricsLog:
 
     @cached_property
     def writer(self) -> Any:
-        """TensorBoard's, or None.
+        """TensorBoard's writer, or None.
 
         Raises:
-            UsageError: it is wanted, and not installed.
+            UsageError: TensorBoard is not installed.
         """
         if not self.tensorboard:
             return None
@@ -207,21 +201,21 @@ class MetricsLog:
             self.writer.flush()
 
     def forget_after(self, step: int) -> None:
-        """Drops the lines of steps that a resumed training does again."""
+        """Drop the lines of steps that a resumed training repeats."""
         kept = [line for line in self._lines() if line["step"] <= step]
         with writing(self.path) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
 
     def _lines(self) -> Sequence[dict[str, Any]]:
-        def whole(lines: list[str]) -> Iterator[dict[str, Any]]:
+        def complete(lines: list[str]) -> Iterator[dict[str, Any]]:
             for line in lines:
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError:
-                    return  # the process was killed while it wrote this
+                    return  # the process was killed while writing this line
 
         try:
-            return list(whole(self.path.read_text().splitlines()))
+            return list(complete(self.path.read_text().splitlines()))
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Stopping at the end of a step instead of in the middle of one, when a signal asks for it."""
+"""Signals: a request to stop is met between two steps, where everything can be saved."""
 
 import os
 import signal
@@ -10,50 +10,50 @@ from types import FrameType
 
 from sdabench.processes import STARTED_BY, STOP_FILE
 
-# A terminal's, a scheduler's, and what Slurm sends ahead of the end: a time limit, or a preemption.
+# From a terminal, from a scheduler, and from Slurm ahead of a time limit or a preemption.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-# A scheduler signals all processes of a job, and their parents pass it on: within so many seconds it is
-# one request. A later one is a second.
+# A scheduler signals all processes of a job, and their parents pass it on: signals within so many seconds
+# are one request. A later signal is a second request.
 ONE_REQUEST = 1.0
 
-_asked: float | None = None  # when a signal first asked
-_deferring = False  # whether somebody looks at that
+_asked: float | None = None  # time of the first signal
+_deferring = False  # inside stop_requests
 
 
 def handle_signals() -> None:
-    """From now on a signal is a KeyboardInterrupt, or within :func:`stop_requests` a request.
+    """Turn signals into KeyboardInterrupt, or within :func:`stop_requests` into requests.
 
-    In the main thread alone; elsewhere signals are whose they were.
+    Call it in the main thread.
     """
     for number in SIGNALS:
         signal.signal(number, _on_signal)
 
 
 def ignore_signals(worker: int = 0) -> None:
-    """For a loader's process, which a signal to the whole group must not end before the training.
+    """Ignore signals, in a DataLoader worker or in a process that is about to end.
 
-    And for a process that is about to end anyway.
+    A signal to the process group must not end a worker before its training.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 class Stopped(KeyboardInterrupt):
-    """A request to stop was met at a good moment: what was to be kept is on the disk."""
+    """The work stopped on request, after it was saved."""
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether to stop: a signal asked for it, or who started this is gone.
+    """Yield a function that tells whether to stop: after a signal, or when the parent process is gone.
 
-    A second signal stops at once.
+    A second signal raises KeyboardInterrupt at once.
     """
     global _asked, _deferring
-    if _deferring:  # an outer caller looks too
+    if _deferring:  # an outer context is active
         yield stop_is_asked
         return
     before: Mapping[int, object] = {}
-    with suppress(ValueError):  # not the main thread: signals are not ours
+    with suppress(ValueError):  # signal handlers belong to the main thread
         before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     _deferring = True
     try:
@@ -61,7 +61,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     finally:
         _deferring = False
         if any(handler is not _on_signal for handler in before.values()):
-            _asked = None  # the handlers, and what comes of a request, are the caller's
+            _asked = None  # the caller had other handlers
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -71,7 +71,7 @@ def stop_is_asked() -> bool:
 
 
 def was_interrupted() -> bool:
-    """Whether a signal came, even if some library has swallowed what it raised."""
+    """Whether a signal has arrived, even if a library has swallowed the KeyboardInterrupt."""
     return _asked is not None
 
 
@@ -85,7 +85,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _asked_by_file() -> float | None:
-    """Since when the file is there that asks to stop."""
+    """Modification time of the file that asks to stop, if it exists."""
     stop_file = os.environ.get(STOP_FILE)
     try:
         return None if stop_file is None else Path(stop_file).stat().st_mtime

@@ -1,4 +1,4 @@
-"""What a training step does: a network, its optimizer, and all that a checkpoint keeps."""
+"""The trainer: a network, its optimizer, one training step, and the state that a checkpoint stores."""
 
 import math
 import secrets
@@ -18,21 +18,21 @@ from sdabench.data.images import OwnShare, TrainingOrder, number_of
 from sdabench.errors import DataError, SdabenchError
 from sdabench.files import writing
 from sdabench.records.record import Training
-from sdabench.registry.recipes import Optimizer
-from sdabench.training.batch_norm import PartStatistics
+from sdabench.registry.recipes import Optimizer, Recipe
+from sdabench.training.batch_norm import MicroBatchStatistics
 from sdabench.training.distributed import world
-from sdabench.training.jobs import TrainingJob
+from sdabench.training.job import AnyJob
 from sdabench.training.prediction import predict
-from sdabench.training.tasks import AnyBatch, engine_of, load
+from sdabench.training.tasks import AnyBatch, load_batches, task_of
 
 
 class DivergedError(SdabenchError):
-    """The loss, or the weights, are not finite any more."""
+    """The loss or the weights are not finite."""
 
 
 @dataclass
 class Progress:
-    """What a training has done so far, in plain values that a checkpoint keeps."""
+    """The progress of a training, in plain values that a checkpoint stores."""
 
     step: int = 0
     concluded: int = 0  # epochs that were validated and logged
@@ -50,23 +50,25 @@ class Progress:
 
 
 class Trainer:
-    """A network, its optimizer and its progress: all that a step changes, and a checkpoint holds.
+    """A network, its optimizer and its progress: everything that a step changes and a checkpoint stores.
 
-    A batch is computed in ``parts``, each with batch norms of its own, by as many processes as there are. A
-    step is the same whoever computes which part, but for the order in which floats are added.
+    A batch is computed as ``micro_batches``, each with batch-norm statistics of its own, which the processes
+    share out. A step is the same whichever process computes which micro-batch, except for the order in which
+    floats are added.
     """
 
-    def __init__(self, job: TrainingJob) -> None:
-        self.job, self.recipe = job, job.recipe
+    def __init__(self, job: AnyJob) -> None:
+        self.job = job
+        self.recipe: Recipe = job.spec.recipe
         self.world = world()
-        self.own_parts = math.ceil(job.recipe.accumulate / self.world.size)
-        self.parts = self.own_parts * self.world.size
-        self.task = engine_of(job.task)
+        self.own_micro_batches = math.ceil(self.recipe.accumulate / self.world.size)
+        self.micro_batches = self.own_micro_batches * self.world.size
+        self.task = task_of(job.spec.task)
         self.device = torch.device(job.machine.device)
-        self.layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
+        self.layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.progress = Progress()
-        no_seed = job.recipe.quirks.no_seed
-        seed = self.world.on_rank_zero(lambda: secrets.randbits(32)) if no_seed else job.seed
+        no_seed = self.recipe.quirks.no_seed
+        seed = self.world.on_rank_zero(lambda: secrets.randbits(32)) if no_seed else job.spec.seed
         self.progress.seeds.append(seed)
         torch.manual_seed(seed)
         network = self.task.build_for_training(job)
@@ -77,23 +79,23 @@ class Trainer:
         self.order = self._order()
 
     def _replica(self) -> nn.Module:
-        """The network as this process trains it: its gradients are the sums over all processes."""
+        """The network as this rank trains it; its gradients are summed over all ranks."""
         if self.world.size == 1:
             return self.network
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of another name to come
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of a renamed argument
             replica: nn.Module = DistributedDataParallel(
                 self.network,
-                broadcast_buffers=False,  # their mean is kept, see PartStatistics
-                # Otherwise the order in which gradients are added changes after the first step, and a
-                # resumed training, which has its first step later, would differ in the last bits.
+                broadcast_buffers=False,  # see MicroBatchStatistics
+                # Otherwise the order in which gradients are added changes after the first step, so that a
+                # resumed training, whose first step comes later, would differ in the last bits.
                 find_unused_parameters=True,
             )
         return replica
 
     @property
-    def smallest_part(self) -> int:
-        """Images of a part: enough for its batch norms, if they train."""
-        return 1 if self.task.is_frozen(self.network) else self.task.smallest
+    def smallest_micro_batch(self) -> int:
+        """The number of images that its batch norms need, if they are trained."""
+        return 1 if self.task.is_frozen(self.network) else self.task.smallest_batch
 
     def _order(self) -> TrainingOrder:
         order = TrainingOrder(
@@ -101,40 +103,40 @@ class Trainer:
             batch_size=self.recipe.batch_size,
             epochs=self.recipe.epochs,
             seed=self.progress.seeds[-1],
-            smallest=self.smallest_part * self.parts,
+            smallest=self.smallest_micro_batch * self.micro_batches,
             first_step=self.progress.step,
         )
         if not order.steps_per_epoch or self.recipe.batch_size < order.smallest:
             raise DataError(
                 f"{self.job.train.root} holds {order.images} images, and a batch {self.recipe.batch_size}: "
-                f"batch norms want {order.smallest} or more"
+                f"batch norms need {order.smallest} or more"
             )
         return order
 
     @property
     def epoch(self) -> int:
-        """How many epochs are whole."""
+        """The number of completed epochs."""
         return self.progress.step // self.order.steps_per_epoch
 
     @property
     def learning_rate(self) -> float:
         return self.recipe.learning_rate(self.progress.step, self.order.steps_per_epoch)
 
-    def unfit(self, batch: AnyBatch) -> DataError | None:
-        """What keeps a batch from being trained on: too few of its images can be read."""
-        if len(batch) >= self.smallest_part * self.own_parts:
+    def too_small(self, batch: AnyBatch) -> DataError | None:
+        """The error of a batch of which too few images can be read to train on it."""
+        if len(batch) >= self.smallest_micro_batch * self.own_micro_batches:
             return None
         return DataError(f"only {len(batch)} images of a batch are readable: {batch.skipped[0]}")
 
     def take_step(self, batch: AnyBatch, images: int | None = None, skipped: int | None = None) -> None:
-        """One step of the optimizer on a batch, in as many parts as there are to be.
+        """Take one step of the optimizer on a batch, with gradient accumulation over its micro-batches.
 
-        Random numbers of a part follow from the step and its place in it, so that a resumed training draws
-        the same, and so do several processes.
+        The random numbers of a micro-batch follow from the step and its place in it, so that a resumed
+        training, or one of several processes, draws the same.
 
         Args:
-            batch: this process's share of it.
-            images: of the whole batch, which all processes have together; ``skipped`` likewise.
+            batch: the share of this rank.
+            images: number of images of the whole batch, over all ranks; ``skipped`` likewise.
 
         Raises:
             DivergedError: the loss is not finite; the weights are still those of the step before.
@@ -148,21 +150,20 @@ class Trainer:
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        statistics = PartStatistics(self.network) if self.parts > 1 else None
-        for place, part in enumerate(batch.parts(self.own_parts), start=1):
-            torch.manual_seed(
-                number_of(progress.seeds[-1], progress.step, self.world.rank * self.own_parts + place)
-            )
-            share = len(part) / images
-            with self._gradients_meet_if(place == self.own_parts):
-                losses = self.task.losses(self.replica, part.to(self.device, self.layout), self.job)
-                whole = sum(losses.values(), start=torch.zeros((), device=self.device)) * share
-                # The replica takes the mean over the processes, and the sum is meant.
-                self.scaler.scale(whole * self.world.size).backward()  # type: ignore[no-untyped-call]
+        statistics = MicroBatchStatistics(self.network) if self.micro_batches > 1 else None
+        own = self.own_micro_batches
+        for place, micro_batch in enumerate(batch.parts(own), start=1):
+            torch.manual_seed(number_of(progress.seeds[-1], progress.step, self.world.rank * own + place))
+            share = len(micro_batch) / images
+            with self._gradient_sync(last=place == own):
+                losses = self.task.losses(self.replica, micro_batch.to(self.device, self.layout), self.job)
+                loss = sum(losses.values(), start=torch.zeros((), device=self.device)) * share
+                # DistributedDataParallel takes the mean over the processes; the sum is needed.
+                self.scaler.scale(loss * self.world.size).backward()  # type: ignore[no-untyped-call]
             if statistics is not None:
                 statistics.add(share)
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0) + loss.detach() * share
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() * share
         if statistics is not None:
             statistics.conclude(self.world)
         of_all = self.world.sum(torch.stack(list(sums.values())))
@@ -181,29 +182,29 @@ class Trainer:
         for name, value in values.items():
             progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * images
 
-    def _gradients_meet_if(self, last: bool) -> Any:
-        """Gradients of all processes are added with those of the last part, which holds all parts' sums."""
+    def _gradient_sync(self, last: bool) -> Any:
+        """Gradients of all processes are added in the last micro-batch, when they are sums over all."""
         if last or not isinstance(self.replica, DistributedDataParallel):
             return nullcontext()
         return self.replica.no_sync()
 
     @property
     def mean_losses(self) -> dict[str, float]:
-        """Over the images of this epoch so far: the whole, and where there are several its parts."""
+        """Means over the images of this epoch so far: of the loss, and of its terms if it has several."""
         progress = self.progress
         means = {name: value / progress.epoch_images for name, value in progress.epoch_losses.items()}
         return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
 
     def end_epoch(self) -> None:
-        """Keeps the mean loss of the epoch that has just ended; the sums start again."""
+        """Store the mean loss of the epoch that has just ended, and reset the sums."""
         progress = self.progress
         progress.last_loss = self.mean_losses["loss"]
         progress.concluded += 1
         progress.epoch_losses, progress.epoch_images = {}, 0
 
     def validate(self) -> dict[str, float]:
-        """The metrics on the evaluated images, in percent; those of masks as ``segmentation_…``."""
-        predictions = predict(self.network, self.job.evaluation(None), self.device)
+        """Metrics on the validation images, in percent; those of masks are called ``segmentation_…``."""
+        predictions = predict(self.network, self.job, self.device)
 
         def metrics_of_all() -> dict[str, float]:
             assert predictions is not None
@@ -215,10 +216,10 @@ class Trainer:
         return self.world.on_rank_zero(metrics_of_all)
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`restore` takes: tensors and plain values.
+        """The state that :meth:`restore` takes: tensors and plain values.
 
         Raises:
-            DivergedError: the weights are not finite, so that it would be of no use.
+            DivergedError: the weights are not finite.
         """
         self._check_weights()
         return {
@@ -229,7 +230,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Resume from a state."""
         new_seed = self.progress.seeds
         self.network.load_state_dict(state["network"])
         self.progress = Progress(**state["progress"])
@@ -242,7 +243,7 @@ class Trainer:
         self.order = self._order()
 
     def save_weights(self, path: Path) -> None:
-        """The weights alone, for :func:`sdabench.load_weights`."""
+        """Write the weights alone, for :func:`sdabench.load_weights`."""
         self._check_weights()
         with writing(path) as file:
             file.write(save({key: value.contiguous() for key, value in self.network.state_dict().items()}))
@@ -260,7 +261,7 @@ class Trainer:
         )
 
     def result(self) -> Training:
-        """How the training went, once it is over."""
+        """The result of the training, once it has ended."""
         progress, recipe = self.progress, self.recipe
         limit = self.task.fit_limit(self.job, progress.first_loss)
         return Training(
@@ -273,8 +274,8 @@ class Trainer:
             images_per_second=round(progress.images / max(progress.seconds, 1e-9), 2),
             skipped_images=progress.skipped,
             resumed=progress.resumed,
-            processes=self.world.size,
-            parts=self.parts,
+            world_size=self.world.size,
+            micro_batches=self.micro_batches,
             seeds=progress.seeds,
             learning_rate=recipe.base_learning_rate,
             frozen=self.task.is_frozen(self.network),
@@ -283,7 +284,7 @@ class Trainer:
 
 
 def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """Of all parameters; those of norms and biases decay only if the recipe says so."""
+    """Build the optimizer; norms and biases have weight decay only if the recipe says so."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
@@ -304,9 +305,9 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Opti
 
 
 def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError]:
-    """Of all batches that are left the share of this process, or the error that it met in one."""
+    """The share of this process in the remaining batches, or the error of one that cannot be read."""
     job, task = trainer.job, trainer.task
     images = task.training_images(job, trainer.progress.seeds[-1])
     pin, workers = trainer.device.type == "cuda", job.machine.workers
-    order = OwnShare(trainer.order, trainer.parts, trainer.own_parts, trainer.world.rank)
-    return load(images, task.batch_of, workers, pin, job.skip_broken, batch_sampler=order)
+    order = OwnShare(trainer.order, trainer.micro_batches, trainer.own_micro_batches, trainer.world.rank)
+    return load_batches(images, task.batch_of, workers, pin, job.skip_broken, batch_sampler=order)

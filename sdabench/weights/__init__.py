@@ -1,4 +1,4 @@
-"""Other people's checkpoints: fetched, read safely, renamed to our keys, and every tensor accounted for."""
+"""Third-party checkpoints: fetch them, read them safely, rename their keys, and account for every tensor."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["load_weights"]
 
 
 def __getattr__(name: str) -> Any:
-    """Torch is imported on first use: where weights come from is known without it."""
+    """Import torch on first use only; sources of weights are parsed without it."""
     if name != "load_weights":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sdabench.weights.load import load_weights

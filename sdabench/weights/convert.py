@@ -1,4 +1,4 @@
-"""Weights of a network for others: under our keys, under timm's, or as a detector's backbone."""
+"""Convert weights to another key layout: sdabench's, timm's, or a detector's backbone."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,14 @@ from sdabench.files import writing
 from sdabench.models.skeleton import HEAD
 from sdabench.registry import load_registry
 from sdabench.weights.identify import network_for, num_classes_of
-from sdabench.weights.keys import in_words, match_tensors, rename_keys
+from sdabench.weights.keys import describe_problems, match_tensors, rename_keys
 
 Form = Literal["safetensors", "state-dict", "timm", "backbone"]
 FORM_SUFFIXES: dict[Form, str] = {"state-dict": ".pth", "timm": ".pth"}  # others: .safetensors
 
 
-def under_our_keys(state: Mapping[str, Tensor], model: str, where: str) -> dict[str, Tensor]:
-    """Exactly the tensors of a network, whatever layout they came in.
+def to_sdabench_keys(state: Mapping[str, Tensor], model: str, origin: str) -> dict[str, Tensor]:
+    """Convert a state dict of any known layout to exactly the tensors of a network.
 
     Raises:
         WeightsError: a tensor is missing, unexpected or of another shape.
@@ -30,17 +30,17 @@ def under_our_keys(state: Mapping[str, Tensor], model: str, where: str) -> dict[
     tensors, problems = match_tensors(network, renamed)
     if problems:
         raise WeightsError(
-            f"{where} does not fit '{model}': {in_words(problems)}; "
-            f"'sdabench weights inspect --model {model}' lists all"
+            f"{origin} does not fit '{model}': {describe_problems(problems)}; "
+            f"'sdabench weights inspect --model {model}' lists every key"
         )
     return tensors
 
 
-def converted(tensors: Mapping[str, Tensor], model: str, form: Form) -> dict[str, Tensor]:
-    """Tensors under our keys, for others.
+def convert(tensors: Mapping[str, Tensor], model: str, form: Form) -> dict[str, Tensor]:
+    """Convert tensors with sdabench's keys to another form.
 
     Raises:
-        UsageError: timm has no such network, or a detector has no such form.
+        UsageError: timm has no equal network, or the model is a detector, which has no backbone form.
     """
     if form == "timm":
         from sdabench.weights.fetch.from_timm import to_timm
@@ -48,20 +48,20 @@ def converted(tensors: Mapping[str, Tensor], model: str, form: Form) -> dict[str
         return to_timm(model, tensors)
     if form == "backbone":
         if load_registry().model(model).backbone is not None:
-            raise UsageError(f"'{model}' is a detector; export the weights of a network for classification")
+            raise UsageError(f"'{model}' is a detector; export the weights of a classification network")
         return {key: tensor for key, tensor in tensors.items() if not key.startswith(HEAD)}
     return dict(tensors)
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
-    """A file of safetensors, with ``notes``, or of ``torch.save`` where its name ends in .pth or .pt.
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with metadata, or, for a name ending in .pth or .pt, a file of torch.save.
 
     Raises:
         OutputError: it cannot be written.
     """
-    own = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}  # none shares its memory
+    unshared = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
     with writing(path) as file:
         if path.suffix in (".pth", ".pt"):
-            torch.save(own, file)
+            torch.save(unshared, file)
         else:
-            file.write(save(own, metadata=dict(notes)))
+            file.write(save(unshared, metadata=dict(metadata)))

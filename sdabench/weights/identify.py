@@ -1,4 +1,4 @@
-"""Which network of the registry a state dict is of."""
+"""Identify the network of the registry that a state dict belongs to."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,13 +13,13 @@ from sdabench.weights.keys import Problems, match_tensors, rename_keys, unwrap_k
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 CLASSIFIER, BOX_CLASSIFIER = "fc.weight", "roi_heads.box_predictor.cls_score.weight"
-CANDIDATES = 12  # networks of about the same size that are looked at
-FEATURES = 2048  # that a classifier sees, where none tells
+CANDIDATES = 12  # networks of the nearest size that are compared
+DEFAULT_FEATURES = 2048  # input features assumed for a missing classifier
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A network beside a state dict: what keeps them apart, if anything."""
+    """How a state dict fits a network: the problems, none of which means that it does."""
 
     model: str
     num_classes: int | None  # None without a classifier
@@ -30,7 +30,7 @@ class Fit:
 
 
 def fit(state: Mapping[str, Tensor], model: str) -> Fit:
-    """The account of every tensor, without weights of the network's own: it is built on the meta device."""
+    """Compare a state dict with a network, which is built on the meta device, without memory for weights."""
     try:
         renamed = rename_keys(state, model)
         classes = num_classes_of(renamed)
@@ -43,33 +43,33 @@ def fit(state: Mapping[str, Tensor], model: str) -> Fit:
 
 
 def num_classes_of(renamed: Mapping[str, Tensor]) -> int | None:
-    """How many classes weights under our keys tell apart; None without a classifier."""
+    """The number of classes of a state dict with sdabench's keys; None without a classifier."""
     if BOX_CLASSIFIER in renamed:
         return len(renamed[BOX_CLASSIFIER]) - 1  # the first is the background
     return len(renamed[CLASSIFIER]) if CLASSIFIER in renamed and renamed[CLASSIFIER].ndim else None
 
 
 def network_for(model: str, num_classes: int | None) -> nn.Module:
-    """The network with a classifier of that size; one for classification without any is its trunk."""
+    """Build a network with a classifier of that many classes, or its trunk if the number is None."""
     if num_classes is None:
         return create_model(model, features_only=True)
     return create_model(model, num_classes=num_classes)
 
 
 def candidates(state: Mapping[str, Tensor], params: Mapping[str, int]) -> list[str]:
-    """The networks of the nearest size, the nearest first.
+    """The networks closest in size to a state dict, the closest first.
 
     Args:
-        params: of each network, for classification with 1000 classes.
+        params: number of parameters of each network, for 1000 classes.
     """
     own = unwrap_keys(state)
     size = sum(tensor.numel() for key, tensor in own.items() if not key.endswith(BUFFERS))
     if not any(key.startswith("rpn.") for key in own):
-        classes, features = own[CLASSIFIER].shape[:2] if CLASSIFIER in own else (0, FEATURES)
+        classes, features = own[CLASSIFIER].shape[:2] if CLASSIFIER in own else (0, DEFAULT_FEATURES)
         size += (1000 - classes) * (features + 1)
     return sorted(params, key=lambda name: abs(params[name] - size))[:CANDIDATES]
 
 
 def nearest(fits: Iterable[Fit]) -> Fit | None:
-    """The one with the fewest tensors that are missing, unexpected or otherwise wrong."""
+    """The fit with the fewest affected tensors."""
     return min(fits, key=lambda one: sum(max(1, len(keys)) for keys in one.problems.values()), default=None)

@@ -1,4 +1,4 @@
-"""A checkpoint into a network, with every tensor accounted for."""
+"""Load a checkpoint into a network, with every tensor accounted for."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +8,9 @@ from torch import nn
 
 from sdabench.errors import WeightsError
 from sdabench.models.skeleton import HEAD, Trunk
-from sdabench.weights.keys import in_words, match_tensors, rename_keys
+from sdabench.weights.keys import describe_problems, match_tensors, rename_keys
 from sdabench.weights.read import read_checkpoint, state_dict_of
-from sdabench.weights.source import check_equal, parse, resolve
+from sdabench.weights.weights_source import check_timm_network, parse, resolve
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -20,10 +20,10 @@ def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
 
     Args:
         model: from :func:`sdabench.create_model`.
-        source: a file (of ``torch.save`` or safetensors; no code of it is run), what else ``--weights`` takes
-            (``torchvision:…``, ``timm:…``, ``https://…#sha256=…``) or a state dict, with our keys or with
-            those of an original release of that network. Constants of the architecture may be absent. A
-            ``features_only`` network takes a whole classifier's weights and leaves its head.
+        source: a file (torch.save or safetensors; no code of it is run), any other source that ``--weights``
+            takes (``torchvision:…``, ``timm:…``, ``https://…#sha256=…``), or a state dict. Keys are those of
+            sdabench or of the network's original release. Constants of the architecture may be absent. A
+            ``features_only`` network takes the weights of a classifier without its head.
 
     Returns:
         The model.
@@ -31,22 +31,22 @@ def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
     Raises:
         WeightsError: the file is damaged or unsafe, or its tensors are not exactly those of this
             network; the message lists what is missing, unexpected, or of another shape or value.
-        SdabenchError: see :func:`sdabench.weights.source.resolve`.
+        SdabenchError: see :func:`sdabench.weights.weights_source.resolve`.
     """
-    where = "the state dict" if isinstance(source, Mapping) else str(source)
+    origin = "the state dict" if isinstance(source, Mapping) else str(source)
     name = getattr(model, "model_name", None)
     if isinstance(source, str):
-        said = parse(source)
+        weights_source = parse(source)
         if name:
-            check_equal(said, name)
-        source = resolve(said).path
+            check_timm_network(weights_source, name)
+        source = resolve(weights_source).path
     checkpoint = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
-    given = rename_keys(state_dict_of(checkpoint, where), name)
+    state = rename_keys(state_dict_of(checkpoint, origin), name)
     if isinstance(model, Trunk) and not hasattr(model, "fc"):
-        given = {key: tensor for key, tensor in given.items() if not key.startswith(HEAD)}
-    tensors, problems = match_tensors(model, given)
+        state = {key: tensor for key, tensor in state.items() if not key.startswith(HEAD)}
+    tensors, problems = match_tensors(model, state)
     if problems:
         network = f"'{name}'" if name else "this network"
-        raise WeightsError(f"{where} does not fit {network}: {in_words(problems)}")
+        raise WeightsError(f"{origin} does not fit {network}: {describe_problems(problems)}")
     model.load_state_dict(tensors)
     return model

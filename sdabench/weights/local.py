@@ -1,4 +1,4 @@
-"""Weights in a file of this machine, and what their publisher says of them. Free of torch."""
+"""Weights in a local file, and what their publisher states about them. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from sdabench.data.description import Preprocessing
 
 @dataclass(frozen=True)
 class Published:
-    """What the publisher of weights says of them; accuracies in percent of ImageNet's validation images."""
+    """What the publisher of weights states about them; ImageNet validation accuracy in percent."""
 
     publisher: str
     name: str
@@ -23,29 +23,27 @@ class Published:
         numbers = f"{self.top1_pct:.3f} / {self.top5_pct:.3f}"
         return f"{self.publisher} publishes {numbers} (top-1 / top-5) for {self.name}"
 
-    def difference(self, own: Preprocessing) -> str | None:
-        """How images became inputs otherwise than in our measurement, so that another accuracy is due."""
+    def difference(self, measured: Preprocessing) -> str | None:
+        """Describe how the published preprocessing differs from the measured one; None if it does not."""
         fields = ("resize", "crop", "interpolation", "mean", "std")
-        theirs, ours = self.preprocessing, own
-        other = [field for field in fields if getattr(theirs, field) != getattr(ours, field)]
+        published = self.preprocessing
+        other = [field for field in fields if getattr(published, field) != getattr(measured, field)]
         if not other:
             return None
         there, here = (
-            ", ".join(f"{field} {_in_words(getattr(each, field))}" for field in other)
-            for each in (theirs, ours)
+            ", ".join(f"{field} {_format(getattr(each, field))}" for field in other)
+            for each in (published, measured)
         )
-        return (
-            f"{self.name} was published at {there}; measured here at {here}: another accuracy is to be "
-            "expected"
-        )
+        return f"{self.name} was published at {there}; measured here at {here}: expect another accuracy"
 
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """A file of this machine, or where it would be.
+    """A local file of weights, or the path that it will be downloaded to.
 
-    ``source`` is what a record says of it, and what ``--weights`` takes again; ``sha256`` is None where
-    nothing has read it yet.
+    Attributes:
+        source: the source as a record stores it; ``--weights`` takes it again.
+        sha256: None until the file has been read.
     """
 
     path: Path
@@ -58,5 +56,5 @@ class LocalWeights:
         return cls(path, str(path.resolve()))
 
 
-def _in_words(value: object) -> str:
+def _format(value: object) -> str:
     return f"({', '.join(map(str, value))})" if isinstance(value, tuple) else str(value)

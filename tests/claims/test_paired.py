@@ -2,35 +2,15 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from sdabench.claims.paired import compare_records
 from sdabench.data.coco import read_coco
 from sdabench.errors import DataError, UsageError
-from sdabench.records.class_predictions import ClassPredictions
-from sdabench.records.record import Training, append_line
-from sdabench.records.stored import StoredRecord, stored_in
-from tests.records.test_records import DATASET, record
-
-SEEN = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64, "samples": 10})
-LABELS = np.arange(10)
-
-
-def stored(folder, name, top1, top5=None, metrics=None, **changes):
-    """A record whose kept predictions have these classes first, and these second."""
-    best = np.full((10, 5), 99)
-    best[:, 0], best[:, 1] = top1, top1 if top5 is None else top5
-    kept = ClassPredictions([f"{n}.JPEG" for n in range(10)], LABELS, np.full(10, 0.5, np.float32), best)
-    kept.write(folder / f"{name}.csv.gz")
-    said = record(
-        model=name, samples=10, dataset=SEEN, metrics=metrics or kept.metrics(), predictions=f"{name}.csv.gz"
-    )
-    return StoredRecord(said.model_copy(update=changes), folder)
-
-
-def right_on(*images):
-    return np.where(np.isin(LABELS, images), LABELS, 50)
+from sdabench.records.json_lines import append_line
+from sdabench.records.record import Training
+from sdabench.records.rescoring import StoredRecord, read_stored
+from tests.helpers.records import LABELS, TEN_IMAGES, record, right_on, stored
 
 
 def test_differences_and_changed_images_are_those_counted_by_hand(tmp_path):
@@ -51,7 +31,7 @@ def test_an_image_that_both_get_wrong_otherwise_has_changed_too(tmp_path):
     a, b = stored(tmp_path, "a", right_on()), stored(tmp_path, "b", right_on() + 1)
     comparison = compare_records(a, b)
     assert [(one.only_a, one.only_b) for one in comparison.changed] == [(0, 0)] * 10
-    assert comparison.changed[3].words == "class 3: 50 by A, 51 by B"
+    assert comparison.changed[3].words == "class 3: A predicts 50, B predicts 51"
     assert comparison.differences[0].mcnemar_p == 1
 
 
@@ -65,14 +45,14 @@ def test_equal_predictions_differ_in_nothing(tmp_path):
 @pytest.mark.parametrize("changes", [{"fingerprint_sha256": "0" * 64}, {"fingerprint_sha256": None}])
 def test_other_images_are_refused(tmp_path, changes):
     a = stored(tmp_path, "a", right_on(1))
-    b = stored(tmp_path, "b", right_on(1), dataset=SEEN.model_copy(update=changes))
+    b = stored(tmp_path, "b", right_on(1), dataset=TEN_IMAGES.model_copy(update=changes))
     with pytest.raises(DataError, match="not the same images"):
         compare_records(a, b)
 
 
 def test_predictions_that_are_not_those_of_the_record_are_refused(tmp_path):
     a = stored(tmp_path, "a", right_on(1), metrics={"top1_pct": 20.0, "top5_pct": 20.0})
-    with pytest.raises(DataError, match="gives top1_pct 10.0000, and the record of a says 20.0000"):
+    with pytest.raises(DataError, match="gives top1_pct 10.0000, but the record of a has 20.0000"):
         compare_records(a, a)
 
 
@@ -89,18 +69,18 @@ def test_a_metric_of_another_epochs_weights_is_left_out(tmp_path):
 def test_predictions_that_are_gone_and_other_tasks_are_one_line(tmp_path):
     a = stored(tmp_path, "a", right_on(1))
     for gone in ({"predictions": None}, {"predictions": "none.csv.gz"}):
-        with pytest.raises(UsageError, match="predictions of a are not there"):
+        with pytest.raises(UsageError, match="no predictions of a"):
             compare_records(a, stored(tmp_path, "a", right_on(1), **gone))
-    with pytest.raises(UsageError, match="one record is of classification, the other of detection"):
+    with pytest.raises(UsageError, match="a record of classification with one of detection"):
         compare_records(a, stored(tmp_path, "a", right_on(1), task="detection"))
 
 
 def test_good_records_alone_are_stored(tmp_path):
     with pytest.raises(UsageError, match="no records in"):
-        stored_in(tmp_path)
+        read_stored(tmp_path)
     append_line(tmp_path / "records.jsonl", record().as_json())
-    assert [one.record.model for one in stored_in(tmp_path)] == ["resnet50"]
-    assert stored_in(tmp_path / "records.jsonl")[0].folder == tmp_path
+    assert [one.record.model for one in read_stored(tmp_path)] == ["resnet50"]
+    assert read_stored(tmp_path / "records.jsonl")[0].folder == tmp_path
 
 
 KITE = {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]}
@@ -132,7 +112,7 @@ def test_detections_are_compared_on_their_images(detected):
     assert ap.interval.estimate == pytest.approx(50)
     [changed] = comparison.changed
     assert (changed.image, changed.only_a, changed.only_b) == ("000000000007.jpg", 0, 1)
-    assert changed.words == "1 objects found by A, 2 by B"
+    assert changed.words == "objects found: 1 by A, 2 by B"
 
 
 def test_paired_resamples_of_equal_detections_do_not_differ(detected):
@@ -157,7 +137,7 @@ def test_annotations_may_lie_elsewhere_and_must_be_the_same(detected, coco, tmp_
     content = json.loads(moved.read_text())
     content["annotations"] = [one for one in content["annotations"] if one["id"] != 2]
     annotations.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="is not what a was evaluated on any more"):
+    with pytest.raises(DataError, match="has changed since a was evaluated"):
         compare_records(a, a, resamples=10)
-    with pytest.raises(DataError, match="they do not belong together"):
+    with pytest.raises(DataError, match="name the predictions and annotations of that evaluation"):
         compare_records(a, a, annotations, resamples=10)

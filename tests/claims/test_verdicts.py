@@ -1,4 +1,4 @@
-"""Verdicts, worked out by hand."""
+"""Verdicts on single claims, worked out by hand."""
 
 from sdabench.claims.verdicts import judge_accuracy, judge_count, rounded
 from sdabench.complexity import Count
@@ -15,7 +15,7 @@ def counted(params=25_557_032, per_call=30_000_000, macs=4_089_184_256, fvcore=4
     )  # fmt: skip
 
 
-def claim(**fields):
+def explanation(**fields):
     return Explanation.model_validate({"because": "so"} | fields)
 
 
@@ -35,15 +35,15 @@ def test_halves_round_away_from_zero_and_decimal_digits_are_exact():
 
 def test_another_convention_counts_only_where_the_registry_declares_it():
     assert str(judge_count(4.11, FLOPS, counted(), None)) == "differs"
-    assert str(judge_count(4.11, FLOPS, counted(), claim(convention="fvcore"))) == "match (fvcore)"
-    assert str(judge_count(4.09, FLOPS, counted(), claim(convention="fvcore"))) == "match"
-    assert str(judge_count(30.0, PARAMS, counted(), claim(convention="per_call"))) == "match (per_call)"
-    assert str(judge_count(30.1, PARAMS, counted(), claim(convention="per_call"))) == "differs"
+    assert str(judge_count(4.11, FLOPS, counted(), explanation(convention="fvcore"))) == "match (fvcore)"
+    assert str(judge_count(4.09, FLOPS, counted(), explanation(convention="fvcore"))) == "match"
+    assert str(judge_count(30.0, PARAMS, counted(), explanation(convention="per_call"))) == "match (per_call)"
+    assert str(judge_count(30.1, PARAMS, counted(), explanation(convention="per_call"))) == "differs"
 
 
 def test_an_explanation_stands_only_on_evidence_that_recomputes():
-    good = claim(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_256}})
-    stale = claim(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_257}})
+    good = explanation(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_256}})
+    stale = explanation(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_257}})
     assert str(judge_count(4.08, FLOPS, counted(), good)) == "explained (last digit)"
     assert str(judge_count(4.08, FLOPS, counted(), stale)) == "differs"
     assert str(judge_count(4.09, FLOPS, counted(), good)) == "match"
@@ -52,19 +52,20 @@ def test_an_explanation_stands_only_on_evidence_that_recomputes():
 def test_terms_are_evidence_too_and_have_to_give_the_printed_number():
     terms = {"sum": {"terms": {"conv": 1, "batch_norm": 10_000_000}, "value": 4_099_184_256}}
     assert (
-        str(judge_count(4.10, FLOPS, counted(), claim(kind="copied", evidence=terms))) == "explained (copied)"
+        str(judge_count(4.10, FLOPS, counted(), explanation(kind="copied", evidence=terms)))
+        == "explained (copied)"
     )
-    assert str(judge_count(9.99, FLOPS, counted(), claim(kind="copied", evidence=terms))) == "differs"
-    last = claim(kind="last digit", evidence=terms)
+    assert str(judge_count(9.99, FLOPS, counted(), explanation(kind="copied", evidence=terms))) == "differs"
+    last = explanation(kind="last digit", evidence=terms)
     assert str(judge_count(4.11, FLOPS, counted(), last)) == "explained (last digit)"
     assert str(judge_count(4.12, FLOPS, counted(), last)) == "differs"
-    none = claim(kind="not reproduced", evidence=terms)
+    none = explanation(kind="not reproduced", evidence=terms)
     assert str(judge_count(4.12, FLOPS, counted(), none)) == "explained (not reproduced)"
     assert str(judge_count(4.10, FLOPS, counted(), none)) == "differs"
 
 
 def test_a_mislabelled_number_is_no_match_although_it_is_equal():
-    mislabelled = claim(kind="mislabelled", evidence={"own": {"count": "params", "value": 25_557_032}})
+    mislabelled = explanation(kind="mislabelled", evidence={"own": {"count": "params", "value": 25_557_032}})
     assert str(judge_count(25.56, PARAMS, counted(), mislabelled)) == "explained (mislabelled)"
 
 

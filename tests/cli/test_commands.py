@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -15,44 +14,8 @@ import pytest
 
 from sdabench.paths import registry_dir
 from sdabench.registry import load_registry
-from tests.support import sdabench
-
-CHECKOUT = Path(__file__).parents[2]
-
-
-def failed(result, code, *words):
-    """One line on stderr, the exit code, and nothing on stdout."""
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1, result.stderr
-    for word in words:
-        assert word in errors[0]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["-h"],
-        ["data", "synth", "-h"],
-        *(
-            [name, "-h"]
-            for name in ("list", "show", "flops", "audit", "table", "train", "eval", "run", "bench", "cite")
-        ),
-    ],
-)
-def test_help_has_examples(arguments):
-    result = sdabench(*arguments)
-    assert result.returncode == 0
-    assert "Examples:" in result.stdout
-
-
-@pytest.mark.parametrize("name", ["check", "flops"])
-def test_help_with_a_list_keeps_its_lines(name):
-    said = sdabench(name, "-h").stdout
-    assert "\\b" not in said
-    assert re.search(r"\n  (counts|params) {4,}\w.*\n", said)
+from tests.helpers.paths import CHECKOUT
+from tests.helpers.program import failed, sdabench
 
 
 def test_every_front_door_is_the_same_program():
@@ -205,18 +168,30 @@ def test_latex_is_a_fragment_or_a_document():
     assert document.startswith("\\documentclass{article}\n")
     assert document.endswith("\\end{document}\n")
     assert "{\\underlined{78.29}}" in document
-    failed(sdabench("table", "all", "--standalone"), 2, "--standalone is for --format latex")
-    failed(sdabench("table", "all", "--mark", "best", "--format", "csv"), 2, "--mark is for terminal")
+    failed(sdabench("table", "all", "--standalone"), 2, "--standalone needs --format latex")
+    failed(
+        sdabench("table", "all", "--mark", "best", "--format", "csv"),
+        2,
+        "--mark best needs --format terminal",
+    )
+
+
+def test_the_former_name_of_a_mark_is_accepted():
+    shown = [
+        sdabench("table", "classification-attention", "--format", "latex", "--mark", mark).stdout
+        for mark in ("paper", "readme", "none")
+    ]
+    assert shown[0] == shown[1] != shown[2]
 
 
 def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
     page = " ".join(sdabench("show", "cbam86").stdout.split())
     for words in (
-        "like for like of: sda_cbam86",
+        "control of: sda_cbam86",
         "params 46,320,864, trainable 46,320,864, per_call 50,752,736, macs 6,720,691,562",
         "50.75 46.321 −4.43 match (per_call)",
         "6,720,691,562 rounds to 6.72. It is not known why 6.71 is printed.",
-        "which fits them, in 14 epochs of 64 generated images",
+        "in 14 epochs on 64 generated images of 10 classes; the network fits them",
         "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018",
         "luuuyi/CBAM.PyTorch model/resnet_cbam.py",
     ):
@@ -266,8 +241,10 @@ def test_errors_of_use():
     failed(sdabench("show", "resnet05"), 2, "did you mean resnet50")
     failed(sdabench("cite", "nothing*"), 2, "unknown model 'nothing*'")
     failed(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
-    failed(sdabench("flops"), 2, "which network?")
-    failed(sdabench("flops", "resnet50", "--resolution", "big"), 2, "'big' is no size; say 320, or 1330x800")
+    failed(sdabench("flops"), 2, "no network selected", "--suite")
+    failed(
+        sdabench("flops", "resnet50", "--resolution", "big"), 2, "'big' is not a size; use 320, or 1330x800"
+    )
     failed(sdabench("flops", "resnet50", "--suite", "detection"), 2, "'resnet50' is not in this suite")
     failed(sdabench("tabel"), 2, "No such command 'tabel'")
     failed(sdabench("table", "detections"), 2, "detections")
@@ -370,7 +347,7 @@ def test_a_terminal_of_few_characters_gets_what_it_can_show():
 def test_saving_counts_keeps_to_counts_at_224(tmp_path):
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n")
-    failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "no file of records")
+    failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "name a file of records")
     assert notes.read_text() == "# Notes\n"
     failed(sdabench("flops", "resnet50", "--save", tmp_path / "c", "--resolution", 64), 2, "--save")
     path = tmp_path / "counts.jsonl"

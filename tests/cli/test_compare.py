@@ -5,10 +5,9 @@ import json
 
 import pytest
 
-from sdabench.records.record import append_line
-from tests.claims.test_paired import right_on, stored
-from tests.records.test_records import record
-from tests.support import sdabench
+from sdabench.records.json_lines import append_line
+from tests.helpers.program import sdabench
+from tests.helpers.records import record, right_on, stored
 
 
 @pytest.fixture
@@ -26,9 +25,9 @@ def test_two_runs_side_by_side(runs):
     assert result.returncode == 0, result.stderr
     words = " ".join(result.stdout.split())
     assert "top-1 40.00 60.00 +20.00" in words
-    assert "1 3 0.62 open" in words
-    assert "4 images on which they differ" in words
-    assert "0.JPEG 1 0 class 0: 0 by A, 50 by B" in words
+    assert "1 3 0.62 not significant" in words
+    assert "images with different predictions: 4" in words
+    assert "0.JPEG 1 0 class 0: A predicts 0, B predicts 50" in words
 
 
 def test_json_and_a_file_of_all_that_changed(runs):
@@ -44,7 +43,7 @@ def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
     append_line(runs / "a/records.jsonl", record(model="senet50").as_json())
     result = sdabench("compare", runs / "a", runs / "b")
     assert result.returncode == 2
-    assert f"records of 2 networks; say {runs / 'a'}:resnet50" in result.stderr
+    assert f"records of 2 networks; choose one, e.g. {runs / 'a'}:resnet50" in result.stderr
     assert sdabench("compare", f"{runs / 'a'}:resnet50", runs / "b").returncode == 0
     result = sdabench("compare", f"{runs / 'a'}:resnet86", runs / "b")
     assert "no record of 'resnet86'" in result.stderr
@@ -56,12 +55,12 @@ def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "which two records?"),
-        (["a"], "which two records?"),
+        ([], "name two records"),
+        (["a"], "name two records"),
         (["none", "a"], "no run at"),
         (["a", "b", "--claims"], "--claims takes no records"),
-        (["a", "b", "--models", "resnet50"], "are for --claims"),
-        (["--claims", "--resamples", "20"], "--resamples and --changed are for two records"),
+        (["a", "b", "--models", "resnet50"], "need --claims"),
+        (["--claims", "--resamples", "20"], "--resamples and --changed cannot be used with --claims"),
         (["--claims", "--models", "sda_resnet8"], "did you mean sda_resnet86"),
         (["--claims", "--models", "resnet50"], "not in the networks with a claim"),
     ],
@@ -76,7 +75,7 @@ def test_what_cannot_be_compared_is_one_line(runs, arguments, words):
 def test_claims_say_what_records_say_of_them(runs):
     result = sdabench("compare", "--claims", "--models", "sda_pyconv86")
     assert result.returncode == 0, result.stderr
-    assert "sda_pyconv86 pyconv86 baseline, like for like top-1 +0.64 not measured" in " ".join(
+    assert "sda_pyconv86 vs. pyconv86 (baseline, control) top-1 +0.64 not measured" in " ".join(
         result.stdout.split()
     )
     for name, top1 in (("sda_pyconv86", 78.0), ("pyconv86", 78.5)):

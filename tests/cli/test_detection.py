@@ -6,8 +6,10 @@ import pytest
 
 from sdabench import create_model
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
-from sdabench.records.record import Record, read_lines
-from tests.support import make_imagenet, sdabench
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from tests.helpers.datasets import make_imagenet
+from tests.helpers.program import sdabench
 
 RECIPE = """
 title: One step on two small images
@@ -87,7 +89,7 @@ def test_a_training_begins_with_the_weights_of_its_backbone_and_is_evaluated_cla
     weights = ["--backbone-weights", tmp_path / "resnet50.safetensors"]
     train = sdabench("train", "faster_rcnn_resnet50", *data, *weights, "--output", output)
     assert train.returncode == 0, train.stderr
-    assert "backbone frozen as the paper's" in train.stdout
+    assert "backbone frozen as in the paper" in train.stdout
     [record] = read_lines(output / "records.jsonl", Record)
     assert record.backbone.source.endswith("resnet50.safetensors")
     assert record.training.frozen
@@ -95,7 +97,7 @@ def test_a_training_begins_with_the_weights_of_its_backbone_and_is_evaluated_cla
         "eval", "faster_rcnn_resnet50", "--weights", output, "--per-class", "--output", tmp_path / "eval"
     )
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "AP of each category, by boxes" in evaluated.stdout
+    assert "AP per category, scored by boxes" in evaluated.stdout
     [again] = read_lines(tmp_path / "eval" / "records.jsonl", Record)
     assert again.metrics == record.metrics
     wrong = sdabench("train", "faster_rcnn_resnet86_g8", *data, *weights, "--output", output)
@@ -110,7 +112,7 @@ def test_what_does_not_go_together_is_refused_at_once(workplace, tmp_path):
         ("train", "faster_rcnn_resnet50", "--data", imagenet): "imagenet has no boxes",
         ("train", "resnet50", "--data", coco): "coco's images are of no single class",
         ("train", "resnet50", "--data", shapes): "was made for detection",
-        ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is none",
+        ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is not one",
         ("eval", "resnet50", "--data", imagenet, "--per-class"): "--per-class is for detectors",
         (
             "train",

@@ -11,16 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cli.test_train import RECIPE, records, wait_for
-from tests.support import sdabench, stopped
-from tests.training.test_train import broken
+from tests.helpers.processes import stopped, wait_for
+from tests.helpers.program import sdabench
+from tests.helpers.records import json_records
+from tests.helpers.training import RECIPE_FILE, broken
 
 
 @pytest.fixture
 def options(textures, tmp_path):
     """Of a training of thirty epochs with two steps each."""
     recipe = tmp_path / "quick.yaml"
-    recipe.write_text(RECIPE.replace("epochs: 2", "epochs: 30").replace("fit_below: 100.0", ""))
+    recipe.write_text(RECIPE_FILE.replace("epochs: 2", "epochs: 30").replace("fit_below: 100.0", ""))
     return ["--data", f"synthetic={textures}", "--recipe", str(recipe), "--workers", "1"]
 
 
@@ -32,16 +33,16 @@ def test_two_processes_are_stopped_go_on_and_speak_with_one_voice(options, tmp_p
     output = tmp_path / "out"
     command = ["train", "resnet50", *options, "--output", str(output), "--nproc", "2"]
     said = stopped(in_two_processes(options, output), signal.SIGUSR2)
-    assert said.endswith("the same command continues.\n")
+    assert said.endswith("the same command resumes.\n")
     assert "Warning" not in said
     assert len(list(output.rglob("checkpoints/step-*.json"))) == 1
     result = sdabench(*command, "--json")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("going on after epoch") == 1
+    assert result.stderr.count("resuming after epoch") == 1
     training = json.loads(result.stdout)["training"]
     assert (training["processes"], training["parts"], training["resumed"]) == (2, 2, 1)
     assert training["steps"] == 60
-    assert len(records(output)) == 1
+    assert len(json_records(output)) == 1
 
 
 def in_two_processes(options, output):
@@ -70,7 +71,7 @@ def test_that_torchrun_was_killed_is_said(options, tmp_path):
     os.kill(int(listing.stdout.split()[0]), signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "torchrun was ended by SIGKILL; the same command continues." in said
+    assert "torchrun was killed by SIGKILL; the same command resumes." in said
 
 
 def test_the_exit_code_is_that_of_the_processes(options, textures, tmp_path):
@@ -84,7 +85,7 @@ def test_the_exit_code_is_that_of_the_processes(options, textures, tmp_path):
 
 @pytest.mark.parametrize(
     ("extra", "words"),
-    [(["--device", "cuda"], "takes a GPU for each process"), (["--device", "cuda:0"], "say --device cuda|: --device cuda, not")],
+    [(["--device", "cuda"], "needs a GPU per process"), (["--device", "cuda:0"], "use --device cuda, not")],
 )  # fmt: skip
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_more_processes_than_gpus_are_refused(options, tmp_path, extra, words):
@@ -114,7 +115,7 @@ def test_torchrun_begins_anew_from_the_last_checkpoint_when_a_process_dies(optio
     os.kill(int(listing.stdout.split()[-1]), signal.SIGKILL)
     _, said = disturbed.communicate()
     assert disturbed.returncode == 0, said
-    assert "going on after epoch" in said
+    assert "resuming after epoch" in said
     first, second = (load_file(next(output.rglob("model.safetensors"))) for output in (whole, killed))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert records(killed)[-1]["training"]["resumed"] == 1
+    assert json_records(killed)[-1]["training"]["resumed"] == 1

@@ -9,9 +9,10 @@ import pytest
 
 from sdabench.data.coco import read_coco
 from sdabench.hashing import sha256_of_file
-from sdabench.records.record import Record, append_line
-from tests.claims.test_paired import right_on, stored
-from tests.support import sdabench
+from sdabench.records.json_lines import append_line
+from sdabench.records.record import Record
+from tests.helpers.program import failed, sdabench
+from tests.helpers.records import right_on, stored
 
 BOXES = [
     {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]},
@@ -33,22 +34,6 @@ def rescore(coco, tmp_path):
     return call
 
 
-def failed(result, code, *words):
-    assert result.returncode == code, result.stderr
-    assert result.stdout == ""
-    [line] = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    for word in words:
-        assert word in line
-    assert "Traceback" not in result.stderr
-
-
-def test_help_has_examples():
-    result = sdabench("rescore", "-h")
-    assert result.returncode == 0
-    assert "Examples:" in result.stdout
-    assert "rescore" in sdabench("--help").stdout
-
-
 def test_six_numbers_and_a_line_for_each_category(rescore):
     result = rescore(BOXES)
     assert result.returncode == 0
@@ -59,7 +44,7 @@ def test_six_numbers_and_a_line_for_each_category(rescore):
     assert "kite" not in result.stdout
     page = " ".join(rescore(BOXES, "--per-class").stdout.split())
     for words in (
-        "AP of each category, by boxes",
+        "AP per category, scored by boxes",
         "person 1 1 0.00 0.00",
         "cat 0 0 - -",
         "kite 2 1 50.50 50.50",
@@ -183,10 +168,10 @@ def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("resnet50: top-1 30.00 % ± 14.49")
     stored(tmp_path, "resnet50", right_on(1, 2))
-    failed(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "says 30.0000")
-    failed(sdabench("rescore", tmp_path, "--per-class"), 2, "--per-class and --evaluator go with")
+    failed(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "has 30.0000")
+    failed(sdabench("rescore", tmp_path, "--per-class"), 2, "--per-class and --evaluator need")
     one.predictions.unlink()
-    failed(sdabench("rescore", tmp_path), 2, "no predictions were kept")
+    failed(sdabench("rescore", tmp_path), 2, "no stored predictions in")
 
 
 def test_a_record_without_predictions_is_not_passed_over_in_silence(tmp_path):
@@ -196,11 +181,11 @@ def test_a_record_without_predictions_is_not_passed_over_in_silence(tmp_path):
     one.predictions.unlink()
     result = sdabench("rescore", tmp_path)
     assert result.returncode == 0
-    assert result.stderr == "senet50: not scored again, its predictions are not there\n"
+    assert result.stderr == "senet50: skipped, its predictions file is missing\n"
 
 
 def test_results_of_a_detector_need_annotations_and_no_image_is_nothing(tmp_path):
     (tmp_path / "r.json").write_text("[]")
-    failed(sdabench("rescore", tmp_path / "r.json"), 2, "by --annotations FILE")
+    failed(sdabench("rescore", tmp_path / "r.json"), 2, "with --annotations FILE")
     (tmp_path / "p.csv").write_text("path,label,label_probability,top1,top2,top3,top4,top5\n")
     failed(sdabench("rescore", tmp_path / "p.csv"), 5, "no image in")

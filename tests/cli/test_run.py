@@ -13,7 +13,9 @@ from filelock import FileLock
 
 from sdabench import create_model
 from sdabench.records.class_predictions import ClassPredictions
-from tests.support import sdabench, stopped
+from tests.helpers.processes import stopped
+from tests.helpers.program import sdabench
+from tests.helpers.records import json_records
 
 FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
 
@@ -25,17 +27,13 @@ def run(imagenet, output, *options):
     )  # fmt: skip
 
 
-def records(output):
-    return [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
-
-
 def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path):
     output = tmp_path / "out"
     first = run(imagenet, output, "--models", "resnet50")
     assert first.returncode == 0, first.stderr
     assert "[1/1] resnet50" in first.stderr
     assert "75.20" in first.stdout
-    assert "Random weights are no trained weights" in first.stdout
+    assert "Results of random weights are not compared" in first.stdout
     [predictions] = (output / "predictions").iterdir()
     assert len(ClassPredictions.read(predictions).paths) == 6
 
@@ -43,15 +41,15 @@ def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path)
     assert second.returncode == 0
     assert "1 of 2 have a record already." in second.stderr
     assert "resnet50" not in second.stderr
-    assert [record["model"] for record in records(output)] == ["resnet50", "senet50"]
+    assert [record["model"] for record in json_records(output)] == ["resnet50", "senet50"]
     assert [record["model"] for record in json.loads(second.stdout)] == ["resnet50", "senet50"]
 
     again = run(imagenet, output, "--models", "resnet50", "--seed", 1)
     assert "already" not in again.stderr
-    assert len(records(output)) == 3
+    assert len(json_records(output)) == 3
     assert "1 of 1 have a record already." in run(imagenet, output, "--models", "resnet50").stderr
-    assert len({record["predictions"] for record in records(output)}) == 3
-    assert all((output / record["predictions"]).is_file() for record in records(output))
+    assert len({record["predictions"] for record in json_records(output)}) == 3
+    assert all((output / record["predictions"]).is_file() for record in json_records(output))
 
 
 def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
@@ -63,7 +61,7 @@ def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
     options = ["--models", "resnet50", "--models", "senet50", "--weights", weights, "--jobs", 1]
     first = run(imagenet, output, *options)
     assert first.returncode == 1
-    failures = {record["model"]: record["failure"] for record in records(output)}
+    failures = {record["model"]: record["failure"] for record in json_records(output)}
     assert failures["resnet50"] is None
     assert failures["senet50"]["kind"] == "WeightsError"
     assert "does not fit 'senet50'" in " ".join(first.stdout.split())
@@ -71,7 +69,7 @@ def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
     torch.save(create_model("senet50").state_dict(), weights / "senet50.pth")
     second = run(imagenet, output, *options)
     assert second.returncode == 0
-    assert [record["model"] for record in records(output)] == ["resnet50", "senet50", "senet50"]
+    assert [record["model"] for record in json_records(output)] == ["resnet50", "senet50", "senet50"]
 
 
 def test_a_network_whose_process_is_killed_is_a_row(imagenet, tmp_path, monkeypatch):
@@ -80,12 +78,12 @@ def test_a_network_whose_process_is_killed_is_a_row(imagenet, tmp_path, monkeypa
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
-        "if 'eval' in sys.argv and 'senet50' in sys.argv: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if '/specs/senet50-' in sys.argv[-1]: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--models", "senet50")
     assert result.returncode == 1
-    crash = next(record for record in records(tmp_path / "out") if record["model"] == "senet50")
+    crash = next(record for record in json_records(tmp_path / "out") if record["model"] == "senet50")
     assert crash["failure"]["kind"] == "crash"
     assert "SIGKILL" in crash["failure"]["message"]
     assert "smaller --batch-size" in crash["failure"]["message"]
@@ -114,7 +112,7 @@ def test_two_at_a_time_have_a_record_each_and_say_what_they_have_to_say_in_logs(
         [log] = (output / "logs").glob(f"{name}-*.log")
         assert "no weights file" in log.read_text()
     assert run(imagenet, output, *options).returncode == 0
-    assert sorted(record["model"] for record in records(output)) == ["resnet50"] * 2 + ["senet50"] * 2
+    assert sorted(record["model"] for record in json_records(output)) == ["resnet50"] * 2 + ["senet50"] * 2
 
 
 def test_a_network_that_the_readme_lacks_is_a_row_and_what_cannot_be_one_is_refused_at_once(
@@ -169,8 +167,8 @@ def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number, 
     deadline = time.monotonic() + 120
     while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert stopped(process, number).endswith("the same command continues.\n")
-    done = len(records(output))
+    assert stopped(process, number).endswith("the same command resumes.\n")
+    done = len(json_records(output))
     assert 1 <= done < 3
     result = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--models", "cbam50")
     assert result.returncode == 0

@@ -15,12 +15,14 @@ from torchvision.models import ResNet50_Weights
 from sdabench import create_model
 from sdabench.data.source import DataSource
 from sdabench.hashing import sha256_of_file
-from sdabench.records.record import Record, read_lines
-from sdabench.training.jobs import EvaluationJob
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from sdabench.training.job import evaluation_job, read_job_file
 from sdabench.weights.fetch.cache import weights_dir
 from sdabench.weights.local import LocalWeights
-from tests.serving import serving
-from tests.support import sdabench, stopped
+from tests.helpers.processes import stopped
+from tests.helpers.program import sdabench
+from tests.helpers.serving import serving
 
 FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
 
@@ -171,7 +173,7 @@ def test_what_a_suite_is_told_of_weights_has_to_name_its_networks(imagenet, weig
     named = f"resnet50={weights}"
     assert "no weights for 'senet50'; say --weights senet50=SOURCE" in refused(*two, "--weights", named)
     assert "did you mean resnet50?" in refused(*one, "--weights", named.replace("resnet50=", "resnet05="))
-    assert "is no folder; for the weights of one network say NAME=" in refused(*one, "--weights", weights)
+    assert "is not a folder; for the weights of one network use NAME=" in refused(*one, "--weights", weights)
     assert "takes one folder" in refused(*one, *["--weights", tmp_path, "--weights", weights.parent])
     assert "no weights file at" in refused(*one, "--weights", f"resnet50={tmp_path}/no.pth")
     assert "#sha256=DIGEST" in refused(*one, "--weights", "resnet50=https://h.org/w.pth")
@@ -189,14 +191,15 @@ def test_a_name_goes_before_the_folder(imagenet, weights, tmp_path):
     assert sources == {"resnet50": str(weights), "senet50": str(tmp_path / "folder/senet50.safetensors")}
 
 
-def test_the_command_of_a_job_says_where_its_weights_are_from(imagenet, weights, tmp_path):
+def test_a_saved_job_says_where_its_weights_are_from_and_where_they_are(imagenet, weights, tmp_path):
     source = DataSource("imagenet", imagenet)
     for said in ("torchvision:ResNet50_Weights.IMAGENET1K_V1", str(weights)):
         local = LocalWeights(weights, said, "0" * 64)
-        job = EvaluationJob("resnet50", source, source.read("val"), local)
-        command = job.command(tmp_path)
-        assert command[command.index("--weights") + 1] == said
-        assert job.questions[0].weights.source == said
+        job = evaluation_job("resnet50", source, source.read("val"), local)
+        loaded = read_job_file(job.save(tmp_path)).job()
+        assert loaded.spec == job.spec
+        assert loaded.weights == weights
+        assert loaded.spec.weights.source == said
 
 
 def test_a_training_is_a_source_for_a_suite_and_a_backbone(imagenet, textures, weights, tmp_path):

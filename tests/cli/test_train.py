@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from filelock import FileLock
@@ -13,23 +12,16 @@ from filelock import FileLock
 from sdabench.cli.work import recipe_from
 from sdabench.data.source import DataSource
 from sdabench.registry.recipes import load_recipe
-from tests.support import sdabench, stopped
-
-RECIPE = """\
-title: a quick one
-epochs: 2
-batch_size: 5
-optimizer: {learning_rate: 0.001}
-augmentation: {crop: 32}
-validation: {crop: 32, every_epochs: 0}
-fit_below: 100.0
-"""
+from tests.helpers.processes import stopped, wait_for
+from tests.helpers.program import sdabench
+from tests.helpers.records import json_records
+from tests.helpers.training import RECIPE_FILE
 
 
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "quick.yaml"
-    path.write_text(RECIPE)
+    path.write_text(RECIPE_FILE)
     return path
 
 
@@ -54,22 +46,12 @@ def run(textures, recipe, output, *options):
     )  # fmt: skip
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 120
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def records(output):
-    return [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
-
-
 def test_a_network_is_trained_and_then_evaluated_again(textures, recipe, tmp_path):
     output = tmp_path / "out"
     result = train(textures, recipe, output)
     assert result.returncode == 0, result.stderr
-    assert "which fits them, in 2 epochs of 10 generated images of 2 classes" in result.stdout
-    [record] = records(output)
+    assert "in 2 epochs on 10 generated images of 2 classes; the network fits them" in result.stdout
+    [record] = json_records(output)
     assert record["recipe"]["name"] == "quick"
     assert record["recipe"]["label_smoothing"] == 0.0
 
@@ -101,33 +83,33 @@ def test_a_suite_trains_tables_continues_and_keeps_no_checkpoints(textures, reci
     assert len(list(output.rglob("model.safetensors"))) == 1
 
     third = run(textures, recipe, output, *options, "--seeds", 2)
-    values = [record["metrics"]["top1_pct"] for record in records(output)]
+    values = [record["metrics"]["top1_pct"] for record in json_records(output)]
     deviation = abs(values[0] - values[1]) / 2**0.5
     assert "± std" in third.stdout
     assert f"{sum(values) / 2:.2f}" in third.stdout
     assert f"{deviation:.2f}" in third.stdout
-    assert len(records(output)) == 2
+    assert len(json_records(output)) == 2
 
     other = run(textures, recipe, output, *options, "--epochs", 1)
     assert "already" not in other.stderr
-    assert len(records(output)) == 3
+    assert len(json_records(output)) == 3
 
 
 def test_a_network_that_does_not_fit_ends_the_run_with_3(textures, recipe, tmp_path):
-    recipe.write_text(RECIPE.replace("fit_below: 100.0", "fit_below: 0.001"))
+    recipe.write_text(RECIPE_FILE.replace("fit_below: 100.0", "fit_below: 0.001"))
     result = run(textures, recipe, tmp_path / "out", "--models", "resnet50")
     assert result.returncode == 3
     assert "does not fit" in result.stdout
     alone = train(textures, recipe, tmp_path / "alone")
     assert alone.returncode == 3
-    assert "which does not fit them" in alone.stdout
+    assert "the network does not fit them" in alone.stdout
 
 
 def test_a_network_that_diverges_is_a_row_with_its_reason(textures, recipe, tmp_path):
-    recipe.write_text(RECIPE.replace("0.001", "1.0e+18").replace("epochs: 2", "epochs: 20"))
+    recipe.write_text(RECIPE_FILE.replace("0.001", "1.0e+18").replace("epochs: 2", "epochs: 20"))
     result = run(textures, recipe, tmp_path / "out", "--models", "resnet50")
     assert result.returncode == 5
-    [record] = records(tmp_path / "out")
+    [record] = json_records(tmp_path / "out")
     assert record["failure"]["kind"] == "DivergedError"
     assert "learning rate 1e+18" in " ".join(result.stdout.split())
 
@@ -153,7 +135,7 @@ def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
 def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     textures, recipe, tmp_path, door, number
 ):
-    recipe.write_text(RECIPE.replace("epochs: 2", "epochs: 30"))
+    recipe.write_text(RECIPE_FILE.replace("epochs: 2", "epochs: 30"))
     output = tmp_path / "out"
     what = (
         ["train", "resnet50"]
@@ -164,17 +146,17 @@ def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
     command = [sys.executable, "-m", "sdabench", *map(str, [*what, *options])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(output.rglob("metrics.jsonl")))
-    assert stopped(process, number).endswith("the same command continues.\n")
+    assert stopped(process, number).endswith("the same command resumes.\n")
     assert len(list(output.rglob("checkpoints/step-*.pt"))) == 1
     result = sdabench(*what, *options)
     assert result.returncode == 0, result.stderr
-    assert "going on after epoch" in result.stderr
-    assert records(output)[-1]["training"]["resumed"] == 1
-    assert records(output)[-1]["training"]["steps"] == 60
+    assert "resuming after epoch" in result.stderr
+    assert json_records(output)[-1]["training"]["resumed"] == 1
+    assert json_records(output)[-1]["training"]["steps"] == 60
 
 
 def test_a_killed_suite_leaves_a_checkpoint_and_continues(textures, recipe, tmp_path):
-    recipe.write_text(RECIPE.replace("epochs: 2", "epochs: 30"))
+    recipe.write_text(RECIPE_FILE.replace("epochs: 2", "epochs: 30"))
     output = tmp_path / "out"
     options = ["--suite", "classification", "--models", "resnet50", "--data", f"synthetic={textures}"]
     options += ["--recipe", recipe, "--output", output]
@@ -188,7 +170,7 @@ def test_a_killed_suite_leaves_a_checkpoint_and_continues(textures, recipe, tmp_
         pass  # the network's process has ended
     result = sdabench("run", *options)
     assert result.returncode == 0, result.stderr
-    assert records(output)[-1]["training"]["resumed"] == 1
+    assert json_records(output)[-1]["training"]["resumed"] == 1
 
 
 def test_a_full_disk_ends_a_suite_in_one_line(textures, recipe, tmp_path):

@@ -15,8 +15,9 @@ from torch import nn
 
 from sdabench import create_model, load_weights
 from sdabench.hashing import sha256_of_file
-from tests.models.test_parity import FACTS, images, weights_of  # noqa: F401
-from tests.support import sdabench
+from tests.helpers.paths import FACTS
+from tests.helpers.program import sdabench
+from tests.helpers.releases import seeded_weights
 
 
 def module_of(state, kind):
@@ -45,7 +46,7 @@ def authors_file(tmp_path_factory):
     kind = type("ResNet", (nn.Module,), {"__module__": names[-1]})
     sys.modules[names[-1]].ResNet = kind
     path = tmp_path_factory.mktemp("authors") / "model_training_m1"
-    torch.save(nn.DataParallel(module_of(weights_of("sda_resnet86"), kind)), path)
+    torch.save(nn.DataParallel(module_of(seeded_weights("sda_resnet86"), kind)), path)
     for name in names:
         del sys.modules[name]
     return path
@@ -59,16 +60,16 @@ def resnet(tmp_path_factory):
     return path
 
 
-def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_path, images):  # noqa: F811
+def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_path, parity_images):
     output = tmp_path / "ours.safetensors"
     result = sdabench("weights", "import", authors_file, "--model", "sda_resnet86", "-o", output)
     assert result.returncode == 0, result.stderr
-    assert "all of them those of sda_resnet86" in result.stdout
+    assert "all match sda_resnet86" in result.stdout
     assert f"sha256 {sha256_of_file(output)}" in result.stdout
     network = load_weights(create_model("sda_resnet86"), output).eval()
     expected = np.load(FACTS / "parity" / "sda_resnet86.npz")["logits"]
     with torch.inference_mode():
-        assert np.abs(network(images).numpy() - expected).max() < 1e-4 * expected.std()
+        assert np.abs(network(parity_images).numpy() - expected).max() < 1e-4 * expected.std()
     with safe_open(output, "pt") as file:
         assert file.metadata()["source_sha256"] == sha256_of_file(authors_file)
 
@@ -97,7 +98,7 @@ def test_every_tensor_that_does_not_fit_is_listed(resnet, tmp_path):
     assert "1 unexpected (extra); 1 of another shape (fc.bias (8,) for (7,))" in result.stderr
     result = sdabench("weights", "inspect", tmp_path / "w.pth", "--model", "resnet50")
     assert result.returncode == 4
-    assert "no network; the nearest is resnet50" in result.stdout
+    assert "no model; the nearest is resnet50" in result.stdout
     lines = [line.strip() for line in result.stdout.splitlines()]
     assert "layer1.0.downsample.1.num_batches_tracked" in lines
     assert "fc.bias (8,) for (7,)" in lines
@@ -122,7 +123,7 @@ def test_weights_go_out_as_others_want_them(resnet, tmp_path):
     again = sdabench(
         "weights", "import", tmp_path / "b.safetensors", "--model", "resnet50", "-o", tmp_path / "c.pth"
     )
-    assert "all of them those of resnet50 without its classifier" in again.stdout
+    assert "all match resnet50 without its classifier" in again.stdout
     detector = create_model("faster_rcnn_resnet50")
     load_weights(detector.backbone.body, tmp_path / "b.safetensors")
     assert torch.equal(detector.backbone.body.conv1.weight, state["conv1.weight"])
@@ -153,8 +154,8 @@ def test_what_is_there_is_not_spoiled(resnet, tmp_path):
     digest = sha256_of_file(resnet)
     os.mkfifo(tmp_path / "pipe.pth")
     for output, words in (
-        (resnet, "is the very file that is read"),
-        (tmp_path / "w.pth.tar", "name the output .safetensors"),
+        (resnet, "is also the input file"),
+        (tmp_path / "w.pth.tar", "the suffix must be .safetensors"),
         (tmp_path / "pipe.pth", "is a device or a pipe"),
     ):
         result = sdabench("weights", "import", resnet, "--model", "resnet50", "-o", output)

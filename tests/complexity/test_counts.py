@@ -13,7 +13,8 @@ from sdabench.complexity.counters import FlopCountAnalysis, _Dense, count_module
 from sdabench.errors import UsageError
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
-from tests.support import DETECTORS, FACTS, NETWORKS, count
+from tests.helpers.counts import DETECTORS, NETWORKS, count
+from tests.helpers.paths import FACTS
 
 ROWS = {
     row.label.replace("$^2$", "2"): row.model

@@ -14,7 +14,7 @@ from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.errors import DataError, UsageError
 from sdabench.hashing import sha256_of_file, sha256_of_lines
-from tests.support import COCO_SAMPLE
+from tests.helpers.datasets import COCO_SAMPLE
 
 FILE = "annotations/instances_val2017.json"
 

@@ -24,7 +24,7 @@ from sdabench.data.images import collated
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
 from sdabench.models.inputs import resized_shape
-from tests.support import COCO_SAMPLE
+from tests.helpers.datasets import COCO_SAMPLE
 
 collate = partial(collated, DetectionBatch.of, False)
 WIDTH, HEIGHT = 60, 50

@@ -12,7 +12,7 @@ from sdabench.data.folders import Item
 from sdabench.data.imagenet import class_indices, is_training_set, is_validation_set, read_imagenet
 from sdabench.data.images import Batch, EvaluationImages, collated
 from sdabench.errors import DataError, UsageError
-from tests.support import SAMPLE
+from tests.helpers.datasets import SAMPLE
 
 
 def test_the_thousand_classes_are_in_their_standard_order():

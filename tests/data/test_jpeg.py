@@ -13,7 +13,7 @@ from sdabench.data.images import decode, decode_levels
 from sdabench.data.jpeg import decode_jpeg
 from sdabench.data.views import levels_of
 from sdabench.errors import DataError
-from tests.support import SAMPLE
+from tests.helpers.datasets import SAMPLE
 
 REASON = "torchvision has no decoder here"
 

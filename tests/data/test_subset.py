@@ -8,7 +8,6 @@ import pytest
 from sdabench.data.source import DataSource
 from sdabench.data.subset import image_ids, read_ids, stratified, with_ids, write_ids
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
-from tests.training.conftest import shapes  # noqa: F401
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_a_drawn_subset_follows_from_the_seed_and_is_not_the_whole(split):
     assert stratified(split, 4, 0).fingerprint_sha256 is None
 
 
-def test_of_coco_images_are_numbers_and_those_without_an_object_come_last(shapes):  # noqa: F811
+def test_of_coco_images_are_numbers_and_those_without_an_object_come_last(shapes):
     split = DataSource("synthetic", shapes).read("train", "detection")
     empty = {str(item.id) for item in split.items if not item.labels}
     assert len(empty) == 1

@@ -20,7 +20,7 @@ from sdabench.models.detection.heads import PyramidAlign
 from sdabench.models.detection.masks import mask_targets, paste
 from sdabench.models.detection.proposals import BACKGROUND, IGNORED, Anchors, match
 from sdabench.models.inputs import resized_shape
-from tests.support import DETECTORS
+from tests.helpers.counts import DETECTORS
 
 STRIDES = [4, 8, 16, 32, 64]
 

@@ -6,7 +6,7 @@ import torch
 from sdabench import create_model, list_models, load_weights
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from tests.support import NETWORKS
+from tests.helpers.counts import NETWORKS
 
 SIDES_OF_LAST_MAP = {"gsop": (14, 14)}
 

@@ -48,7 +48,7 @@ def test_equal_predictions_are_equal_bytes_and_no_line_need_be_packed(path, tmp_
         ("a,0,0.5,0,1,2,3,-2", "line 2"),
         ("a,-1,0.5,0,1,-1,-1,-1", "line 2"),  # -1 is no class, of which an image could be
         (f"a,0,0.5,0,1,2,3,{10**25}", "line 2"),
-        ("a" * 140_000 + ",0,0.5,0,1,2,3,4", "holds no predictions of classes"),
+        ("a" * 140_000 + ",0,0.5,0,1,2,3,4", "is not a predictions file of a classifier"),
     ],
 )
 def test_a_line_that_is_no_prediction_is_named(tmp_path, line, words):
@@ -60,7 +60,7 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, line, words):
 
 def test_another_file_a_damaged_one_and_none_are_one_line(path, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n")
-    with pytest.raises(DataError, match="holds no predictions of classes"):
+    with pytest.raises(DataError, match="is not a predictions file of a classifier"):
         ClassPredictions.read(tmp_path / "other.csv")
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="cannot read"):

@@ -8,39 +8,16 @@ import sys
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from sdabench.data.description import DatasetInfo, Preprocessing
+from sdabench.data.description import Preprocessing
 from sdabench.errors import SdabenchError
-from sdabench.records.record import Failure, Protocol, Record, Weights, append_line, read_lines
+from sdabench.records.json_lines import append_line, read_lines
+from sdabench.records.record import Failure, Record
+from sdabench.records.spec import Protocol, Weights
 from sdabench.registry.recipes import load_recipe
-
-DATASET = DatasetInfo(
-    name="imagenet",
-    split="val",
-    root="/d",
-    classes=1000,
-    samples=50_000,
-    complete=True,
-    listing_sha256="a" * 64,
-)
-
+from tests.helpers.records import DATASET, record
 
 SMALLER = Protocol(preprocessing=Preprocessing.at(160))
 TRAINING_SET = DATASET.model_copy(update={"split": "train", "listing_sha256": "e" * 64})
-
-
-def record(**changes):
-    made = Record(
-        model="resnet50",
-        task="classification",
-        metrics={"top1_pct": 75.3, "top5_pct": 92.5},
-        samples=50_000,
-        dataset=DATASET,
-        protocol=Protocol(preprocessing=Preprocessing()),
-        weights=Weights(source="w.pth", sha256="b" * 64),
-        seed=0,
-        batch_size=64,
-    )
-    return made.model_copy(update=changes)
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
@@ -71,7 +48,7 @@ def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
 @pytest.mark.parametrize("content", [b"# Notes\n", b"\xff\xfe\x00", b"1,2,3\n", b"7\n"])
 def test_a_file_of_something_else_is_an_error(tmp_path, content):
     (tmp_path / "notes").write_bytes(content)
-    with pytest.raises(SdabenchError, match="no file of records|another version"):
+    with pytest.raises(SdabenchError, match="name a file of records|another version"):
         list(read_lines(tmp_path / "notes", Record))
 
 
@@ -129,8 +106,8 @@ def test_a_training_of_ours_is_compared_if_it_is_the_papers():
 
 
 def test_a_record_answers_the_same_question_only():
-    question = record().question
-    assert record(metrics={}, batch_size=1).question == question
+    digest = record().spec_digest
+    assert record(metrics={}, batch_size=1).spec_digest == digest
     for change in (
         {"model": "senet50"},
         {"seed": 1},
@@ -141,19 +118,19 @@ def test_a_record_answers_the_same_question_only():
         {"recipe": {"epochs": 1, "title": "a"}},
         {"train_dataset": TRAINING_SET},
     ):
-        assert record(**change).question != question, change
-    assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).question == question
-    told = [record(recipe={"epochs": 1, "title": title, "source": ""}).question for title in "ab"]
+        assert record(**change).spec_digest != digest, change
+    assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).spec_digest == digest
+    told = [record(recipe={"epochs": 1, "title": title, "source": ""}).spec_digest for title in "ab"]
     assert told[0] == told[1]
-    trained = [record(weights=Weights(source="training", sha256=digest)).question for digest in "ab"]
-    assert trained[0] == trained[1] != question
+    trained = [record(weights=Weights(source="training", sha256=sha256)).spec_digest for sha256 in "ab"]
+    assert trained[0] == trained[1] != digest
 
 
 def test_several_processes_write_into_one_file_after_a_line_that_was_cut_short(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"model": "cut')
     code = (
-        "import sys; from pathlib import Path; from sdabench.records.record import append_line, append_lines\n"
+        "import sys; from pathlib import Path; from sdabench.records.json_lines import append_line, append_lines\n"
         "for _ in range(200): append_lines(Path(sys.argv[1])); "
         "append_line(Path(sys.argv[1]), {'number': 7, 'padding': 'x' * 9000})"
     )

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sdabench.registry import load_registry
-from tests.support import FACTS
+from tests.helpers.paths import FACTS
 
 TABLES = ("classification-multiscale", "classification-attention", "detection", "segmentation")
 

@@ -1,18 +1,20 @@
-"""What a run measured, in words: standard errors beside accuracies."""
+"""The table of a run, and the summaries of its records: standard errors beside accuracies."""
 
 import pytest
 
-from sdabench.claims.comparison import compare
+from sdabench.claims.accuracy import run_verdicts
+from sdabench.claims.tables import compare_table
 from sdabench.data.description import Resizing
 from sdabench.registry import load_registry
-from sdabench.report.accuracy import accuracy_sheet, describe_metrics
-from tests.records.test_records import record
+from sdabench.report.accuracy import accuracy_sheet
+from sdabench.report.summary import describe_metrics
+from tests.helpers.records import record
 
-REPORTED = 36.4  # README's AP of Faster-RCNN ResNet-50
+REPORTED = 36.4  # the paper's AP of Faster-RCNN ResNet-50
 
 
 @pytest.mark.parametrize(("error", "words"), [(0.35, "within"), (0.32, "better"), (None, "better")])
-def test_a_detectors_standard_error_decides_its_verdict_and_stands_beside_its_ap(error, words):
+def test_a_detectors_standard_error_decides_its_verdict_and_is_shown_beside_its_ap(error, words):
     """An AP that is 0.7 away is within the rounding, 0.05, and two standard errors of 0.35, not of 0.32."""
     table = load_registry().table("detection")
     detector = record(
@@ -22,25 +24,28 @@ def test_a_detectors_standard_error_decides_its_verdict_and_stands_beside_its_ap
         metrics={"ap_pct": 37.1},
         standard_errors={} if error is None else {"ap_pct": error},
     )
-    row = next(each for each in compare(table, {}, [detector]) if each.row.model == detector.model)
+    compared = compare_table(table, {}, [detector])
+    row = next(each for each in compared.rows if each.row.model == detector.model)
     assert row.row.reported["ap_pct"] == REPORTED
     assert str(row.verdicts["ap_pct"]) == words
-    sheet, verdicts = accuracy_sheet([table], [detector.model], {detector.model: [detector]})
-    assert verdicts[0] == words
+    rows = run_verdicts([table], [detector.model], {detector.model: [detector]})
+    assert [str(verdict) for verdict in rows[0].by_metric["ap_pct"]] == [words]
+    sheet = accuracy_sheet(table, rows)
     texts = [heading.text for heading in sheet.headings]
+    assert sheet.groups[0][0][texts.index("verdict")].text == words
     notes = " ".join(sheet.notes)
     if error is None:
         assert "± s.e." not in texts
-        assert "is not known here" in notes
-        assert "AP 37.10 %, on" in describe_metrics(detector)
+        assert "Without a standard error" in notes
+        assert "box AP 37.10 %, on" in describe_metrics(detector)
     else:
         assert sheet.groups[0][0][texts.index("± s.e.")].text == f"{error}"
         assert "bootstrap over the images" in notes
-        assert "is not known here" not in notes
-        assert f"AP 37.10 % ± {error}, on" in describe_metrics(detector)
+        assert "Without a standard error" not in notes
+        assert f"box AP 37.10 % ± {error}, on" in describe_metrics(detector)
 
 
-def test_top_ones_error_is_binomial_and_none_stands_where_it_says_nothing():
+def test_the_standard_error_of_top_1_is_binomial_and_is_left_out_where_it_has_no_meaning():
     # 75.3 % of 50,000: sqrt(0.753 * 0.247 / 50000) = 0.001929
     assert "top-1 75.30 % ± 0.19, top-5 100.00 %, on" in describe_metrics(
         record(metrics={"top1_pct": 75.3, "top5_pct": 100.0})

@@ -1,12 +1,12 @@
-"""The audit's words."""
+"""The audit on a terminal."""
 
 from typing import get_args
 
-from sdabench.claims.comparison import audit
+from sdabench.claims.audit import audit
 from sdabench.registry import load_registry
 from sdabench.registry.schema import Counter, Kind
 from sdabench.report.audit import MEANINGS, print_audit
-from tests.support import count
+from tests.helpers.counts import count
 
 
 def test_every_verdict_on_size_and_cost_has_a_meaning():
@@ -18,11 +18,11 @@ def test_every_verdict_on_size_and_cost_has_a_meaning():
 def test_each_number_that_does_not_match_has_its_reason_with_exact_integers(capsys):
     registry = load_registry()
     names = ("resnet50", "cbam50", "sda_resnet86", "pyconvhg101")
-    print_audit(registry.tables, audit(registry.tables, {name: count(name) for name in names}))
+    print_audit(audit(registry.tables, {name: count(name) for name in names}))
     shown = " ".join(capsys.readouterr().out.split())
     assert "CBAM Params 30.62 match (per_call)" in shown
     assert "30,620,616 instead of 28,089,624" in shown
     assert shown.count("ResNet-50 FLOPs 4.12 match (total)") == 1  # its row stands in two tables
     assert "SDA-ResNet-86 (ours) Params" not in shown
     assert "PyConv-101 Params 44.63 explained (mislabelled)" in shown
-    assert "Of 12 claims, 7 hold" in shown
+    assert "Of 12 claims, 7 match under the table's convention" in shown

@@ -6,13 +6,13 @@ import subprocess
 
 import pytest
 
-from sdabench.claims.comparison import compare
+from sdabench.claims.tables import compare_table
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
-from sdabench.report.comparison import comparison_sheet
 from sdabench.report.latex import PACKAGES, latex, to_latex, to_latex_document
-from sdabench.report.table import Cell, Heading, Sheet
-from tests.records.test_records import record
+from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.tables import table_sheet
+from tests.helpers.records import record
 
 TABLES = tuple(load_registry().tables)
 
@@ -43,9 +43,9 @@ def compiled(text, folder):
     return log
 
 
-def sheet_of(name, mark="readme", records=()):
+def sheet_of(name, mark="paper", records=()):
     table = load_registry().table(name)
-    return comparison_sheet(table, compare(table, stored_counts(), records), mark=mark)
+    return table_sheet(compare_table(table, stored_counts(), records), mark=mark)
 
 
 def column(*texts, **options):
@@ -122,7 +122,7 @@ def test_a_fragment_says_what_it_needs():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_rule_between_groups_and_bold_where_the_readme_has_it(name):
+def test_a_rule_between_groups_and_bold_where_the_paper_has_it(name):
     table, text = load_registry().table(name), to_latex(sheet_of(name))
     assert text.count(r"\midrule") == len({row.group for row in table.rows})
     assert text.count(r"\strong ") == sum(len(row.bold) for row in table.rows)
@@ -146,7 +146,7 @@ def test_fragments_compile_in_a_paper_that_loads_the_packages(tmp_path):
 
 
 @needs_latex
-@pytest.mark.parametrize("mark", ["readme", "best"])
+@pytest.mark.parametrize("mark", ["paper", "best"])
 def test_all_tables_are_a_document_with_a_page_for_each(mark, tmp_path):
     sheets = [sheet_of(name, mark) for name in TABLES]
     log = compiled(to_latex_document(*sheets, NASTY), tmp_path)

@@ -6,19 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdabench.cli.cluster import BYTES_OF_EACH, networks_at_once, place_from
+from sdabench.cli.cluster import BYTES_OF_EACH, ClusterOptions, networks_at_once, place_from
 from sdabench.cli.machine import gpus_of_each
 from sdabench.data.source import DataSource
 from sdabench.report.plan import plan_sheet
 from sdabench.runs.estimate import Plan, PlannedJob
 from sdabench.runs.launchers import Local, own_environment
 from sdabench.runs.suite import Suite, Watcher
-from sdabench.training.jobs import EvaluationJob, Machine
+from sdabench.training.job import Machine, evaluation_job
 
 SITE = """\
 import os, pathlib, sys, time
-*_, command, path = sys.orig_argv
-if command == "wait":
+*_, module, path = sys.orig_argv
+if module == "sdabench.runs.worker":
     pathlib.Path(path).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "unset"))
     while pathlib.Path(path).exists():
         time.sleep(0.01)
@@ -38,7 +38,7 @@ def children(tmp_path, monkeypatch):
 
     def start(launcher, name):
         path = tmp_path / name
-        job = SimpleNamespace(command=lambda output: ["wait", str(path)], machine=Machine())
+        job = SimpleNamespace(save=lambda output: path, machine=Machine())
         process = launcher.start(job, tmp_path, None, 1)
         started.append((path, process))
         deadline = time.monotonic() + 60
@@ -122,9 +122,7 @@ def test_a_suite_takes_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    options = {"partition": None, "minutes": None, "gpus": None, "cpus": None}
-    options |= {"max_timeouts": None, "slurm_options": ()}
-    place = place_from(tmp_path, jobs, options | {"launcher": "local", "device": device, "nproc": nproc})
+    place = place_from(tmp_path, jobs, device, nproc, ClusterOptions("local"))
     assert place.device == (device or "cuda")
     assert (place.at_once, place.sharing) == (at_once, at_once)
     assert place.launcher == Local(gpus)
@@ -168,12 +166,13 @@ def test_a_suite_says_on_which_gpu_each_network_is(imagenet, tmp_path):
     """On the CPU, where the variable changes nothing."""
     source = DataSource("imagenet", imagenet)
     jobs = [
-        EvaluationJob(model, source, source.read("val"), batch_size=6) for model in ("resnet50", "senet50")
+        evaluation_job(model, source, source.read("val"), machine=Machine(batch_size=6))
+        for model in ("resnet50", "senet50")
     ]
     said = []
 
     class Teller(Watcher):
-        def is_at(self, job, place):
+        def placed(self, job, place):
             said.append((job.model, place))
 
     records = Suite(jobs, tmp_path / "out", at_once=2, launcher=Local(("0", "1"))).run(Teller())

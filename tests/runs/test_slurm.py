@@ -15,7 +15,7 @@ from sdabench.cli.cluster import SlurmOption, SlurmTime
 from sdabench.errors import ExitCode, SdabenchError, UsageError
 from sdabench.runs.slurm import Resources, Slurm, SlurmProcess
 from sdabench.runs.slurm.queue import SlurmQueue
-from tests.support import sdabench
+from tests.helpers.program import sdabench
 
 pytest.importorskip("submitit")
 
@@ -115,7 +115,7 @@ def test_without_its_coordinator_a_job_goes_on_and_after_a_preemption_too(textur
     status, said = first.ended()
     [job_id] = job_ids(output)
     assert status == ExitCode.STOPPED
-    assert f"Slurm goes on with {job_id}, which 'scancel {job_id}' stops, and the same command" in said
+    assert f"Slurm job {job_id} still runs (stop with 'scancel {job_id}'), and the same command" in said
 
     second = Background(command, tmp_path / "second")
     [task] = children(job_id)
@@ -125,7 +125,7 @@ def test_without_its_coordinator_a_job_goes_on_and_after_a_preemption_too(textur
     assert f"resnet50 is still Slurm job {job_id}" in said
     assert job_ids(output) == [job_id]
     assert log_of(output, "resnet50").count(f"Job {job_id} on") == 2
-    assert "resnet50: going on after epoch" in log_of(output, "resnet50")
+    assert "resnet50: resuming after epoch" in log_of(output, "resnet50")
     assert [record["failure"] for record in records(output)] == [None]
 
 
@@ -134,8 +134,8 @@ def test_a_job_that_is_killed_fails_and_one_that_is_cancelled_is_no_failure(imag
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import os, signal, sys, time\n"
-        "if 'eval' in sys.argv and 'resnet50' in sys.argv: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "if 'eval' in sys.argv and 'senet50' in sys.argv: time.sleep(30)\n"
+        "if '/specs/resnet50-' in sys.argv[-1]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if '/specs/senet50-' in sys.argv[-1]: time.sleep(30)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     suite = Background(evaluations(imagenet, output, "resnet50", "senet50"), tmp_path / "suite")
@@ -144,11 +144,11 @@ def test_a_job_that_is_killed_fails_and_one_that_is_cancelled_is_no_failure(imag
     status, said = suite.ended()
     assert status == ExitCode.STOPPED, said
     assert "senet50 was stopped: Slurm ended it: CANCELLED" in said
-    assert said.endswith("the same command continues.\n")
+    assert said.endswith("the same command resumes.\n")
     [record] = records(output)
     assert record["model"] == "resnet50"
     assert "was ended by SIGKILL" in record["failure"]["message"]
-    assert f"what it said is in {output / 'logs'}" in record["failure"]["message"]
+    assert f"its output is in {output / 'logs'}" in record["failure"]["message"]
 
 
 class OneState:
@@ -276,7 +276,10 @@ def test_what_slurm_would_not_take_is_refused(kind, text, words):
     [
         (["--partition", "gpu"], "--partition is for --launcher slurm"),
         (["--slurm-option", "qos=high"], "--slurm-option is for --launcher slurm"),
-        (["--launcher", "slurm", "--gpus", "0", "--device", "cuda"], "--device cuda and --gpus 0 do not go"),
+        (
+            ["--launcher", "slurm", "--gpus", "0", "--device", "cuda"],
+            "--device cuda and --gpus 0 contradict each other",
+        ),
         (["--launcher", "slurm", "--device", "cuda:1"], "the device is cpu or cuda"),
     ],
 )

@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from sdabench.scoring.bootstrap import CocoSamples, Resampled, bootstrap, draws, standard_errors
 from sdabench.scoring.coco import METRICS, evaluate
-from tests.scoring.test_coco import (  # noqa: F401
+from tests.helpers.coco_cases import (
     CASES,
     EACH_EVALUATOR,
     HALF,
@@ -24,11 +24,9 @@ from tests.scoring.test_coco import (  # noqa: F401
     detections,
     direct,
     found,
-    generated,
     polygon,
-    write,
 )
-from tests.support import make_coco
+from tests.helpers.datasets import make_coco
 
 
 def of_one_order(results, iou_type):
@@ -65,7 +63,7 @@ def multiplied(path, results, weights, to):
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize(("case", "seed"), CASES)
 def test_an_image_of_weight_w_counts_as_pycocotools_counts_w_images(
-    generated, tmp_path, case, seed, iou_type  # noqa: F811
+    generated, tmp_path, case, seed, iou_type
 ):  # fmt: skip
     path = annotations_of(case, generated)
     results = of_one_order(detections(path, seed), iou_type)
@@ -86,7 +84,7 @@ def test_an_image_of_weight_w_counts_as_pycocotools_counts_w_images(
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
-def test_each_image_once_is_the_score_whichever_evaluator_gave_that(generated, iou_type, evaluator):  # noqa: F811
+def test_each_image_once_is_the_score_whichever_evaluator_gave_that(generated, iou_type, evaluator):
     evaluation = evaluate(generated, detections(generated, 5), iou_type, evaluator=evaluator)
     score, samples = evaluation.score(), CocoSamples.of(evaluation)
     measured = {name: value for name, value in samples.metrics().items() if not np.isnan(value)}
@@ -121,7 +119,7 @@ def test_all_256_resamples_of_four_images_worked_out_by_hand(tmp_path):
     assert errors["ap_m_pct"] is None
 
 
-def test_the_standard_error_is_that_of_the_number_of_objects_found(write):  # noqa: F811
+def test_the_standard_error_is_that_of_the_number_of_objects_found(write):
     """One object in each of two images, one of them found: none, half or all of them, as of two coins."""
     samples = CocoSamples.of(evaluate(write(an_object(1), an_object(2)), [found(0.9)], "bbox"))
     values = bootstrap(samples, 5000, seed=3).of("ap_pct")
@@ -133,7 +131,7 @@ def test_the_standard_error_is_that_of_the_number_of_objects_found(write):  # no
     assert np.mean(values == 0) == pytest.approx(0.25, abs=0.02)
 
 
-def test_recall_is_compared_with_the_points_as_pycocotools_does(write):  # noqa: F811
+def test_recall_is_compared_with_the_points_as_pycocotools_does(write):
     """Some recalls, as 41 of 100, are less than their point by the last bit, and do not reach it."""
     samples = CocoSamples.of(evaluate(write(an_object(1), an_object(2)), [found(0.9)], "bbox"))
     points = np.linspace(0, 1, 101)
@@ -144,7 +142,7 @@ def test_recall_is_compared_with_the_points_as_pycocotools_does(write):  # noqa:
         np.testing.assert_allclose(values[:, 0], 100 * np.array(reached) / 101, rtol=1e-12)
 
 
-def test_resamples_follow_from_the_seed_and_the_number_of_images(generated, monkeypatch):  # noqa: F811
+def test_resamples_follow_from_the_seed_and_the_number_of_images(generated, monkeypatch):
     ones, others = (
         CocoSamples.of(evaluate(generated, detections(generated, seed), "bbox")) for seed in (1, 2)
     )
@@ -169,7 +167,7 @@ def test_what_fewer_than_half_of_the_resamples_have_has_no_standard_error():
     assert [errors[name] for name in METRICS[1:]] == [None, 0, None, None, None]
 
 
-def test_a_single_image_has_no_standard_error(write):  # noqa: F811
+def test_a_single_image_has_no_standard_error(write):
     path = write(an_object(1), an_object(2))
     assert standard_errors(evaluate(path, [found(0.9)], "bbox", image_ids=[1])) == {}
     assert set(standard_errors(evaluate(path, [found(0.9)], "bbox"))) == set(METRICS) - {
@@ -179,7 +177,7 @@ def test_a_single_image_has_no_standard_error(write):  # noqa: F811
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):  # noqa: F811
+def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):
     """By their own ids; an IoU of 0.5 is enough, and a box that was used up finds no second object."""
     path = write(
         an_object(1) | {"id": 77},
@@ -201,7 +199,7 @@ def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):  # noq
     assert CocoSamples.of(evaluate(path, [], iou_type)).found == {1: set(), 2: set()}
 
 
-def test_only_the_chosen_images_are_drawn(write):  # noqa: F811
+def test_only_the_chosen_images_are_drawn(write):
     path = write(an_object(1), an_object(2))
     samples = CocoSamples.of(evaluate(path, [found(0.9), found(0.95, image_id=2)], "bbox", image_ids=[2]))
     assert samples.image_ids == [2]

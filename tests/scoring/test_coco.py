@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import importlib.util
 import io
 import json
 import subprocess
@@ -14,65 +13,30 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sdabench.data.annotations import read_annotations
-from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.scoring.coco import METRICS, ClassScore, read_results, score
-from tests.support import COCO_SAMPLE
-
-FASTER = importlib.util.find_spec("faster_coco_eval") is not None
-needs_faster = pytest.mark.skipif(not FASTER, reason="faster-coco-eval is not installed")
-needs_sample = pytest.mark.skipif(not COCO_SAMPLE.is_dir(), reason="the real sample is not here")
-EACH_EVALUATOR = ["pycocotools", "vectorised", pytest.param("faster-coco-eval", marks=needs_faster)]
-HALF = 100 * 51 / 101  # a recall of one half reaches the points 0.00 to 0.50: 51 of 101
-
-SIZE = 200  # pixels, of each side of the images made by hand
-
-
-def polygon(x, y, width, height):
-    return [x, y, x + width, y, x + width, y + height, x, y + height]
+from tests.helpers.coco_cases import (
+    CASES,
+    EACH_EVALUATOR,
+    HALF,
+    SIZE,
+    an_object,
+    annotations_of,
+    detections,
+    direct,
+    found,
+    needs_faster,
+    polygon,
+)
 
 
 def thin_l(x, y):
-    """The outline of an L of 100 x 100 pixels, 5 wide: 975 pixels in a box of 10,000."""
+    """Return the outline of an L of 100 x 100 pixels, 5 wide: 975 pixels in a box of 10,000."""
     return [x, y, x + 5, y, x + 5, y + 95, x + 100, y + 95, x + 100, y + 100, x, y + 100]
 
 
-def an_object(image_id=1, category_id=3, box=(0, 0, 100, 100), outline=None, iscrowd=0, area=None):
-    outline = outline or polygon(*box)
-    [rle] = coco_mask.frPyObjects([outline], SIZE, SIZE)
-    mask = {"size": [SIZE, SIZE], "counts": rle["counts"].decode()} if iscrowd else [outline]
-    area = float(coco_mask.area(rle)) if area is None else area
-    return {
-        "image_id": image_id, "category_id": category_id, "bbox": list(box), "segmentation": mask,
-        "area": area, "iscrowd": iscrowd,
-    }  # fmt: skip
-
-
-def found(confidence, image_id=1, category_id=3, box=(0, 0, 100, 100), **more):
-    return {
-        "image_id": image_id, "category_id": category_id, "score": confidence, "bbox": list(box),
-    } | more  # fmt: skip
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Writes an annotations file of some objects, with images 1 and 2 and categories 3 and 8."""
-
-    def written(*objects):
-        path = tmp_path / "instances_val2017.json"
-        content = {
-            "images": [
-                {"id": number, "file_name": f"{number}.jpg", "height": SIZE, "width": SIZE}
-                for number in (1, 2)
-            ],
-            "categories": [{"id": 8, "name": "dog"}, {"id": 3, "name": "cat"}],
-            "annotations": [{"id": number, **one} for number, one in enumerate(objects, start=1)],
-        }
-        path.write_text(json.dumps(content))
-        return path
-
-    return written
+def rle(result):
+    return coco_mask.merge(coco_mask.frPyObjects(result["segmentation"], SIZE, SIZE))
 
 
 def test_one_object_of_two_is_51_of_101_points(write):
@@ -150,10 +114,6 @@ def test_masks_go_by_their_own_area_also_where_a_box_stands_beside(write):
     assert theirs[3] == pytest.approx(1.0)  # by the box's area that L is large, and not counted
     boxless = [{key: one[key] for key in one if key != "bbox"} for one in results]
     assert score(path, boxless, "segm").metrics == metrics
-
-
-def rle(result):
-    return coco_mask.merge(coco_mask.frPyObjects(result["segmentation"], SIZE, SIZE))
 
 
 def test_masks_are_polygons_or_lengths_of_runs_or_compressed_ones(write):
@@ -306,76 +266,8 @@ def test_without_the_fast_evaluator_the_error_names_the_extra(write, monkeypatch
 
 
 def test_scoring_does_not_import_torch():
-    code = "import sys, sdabench.scoring.coco, sdabench.report.coco; sys.exit('torch' in sys.modules)"
+    code = "import sys, sdabench.scoring.coco, sdabench.report.coco_scores; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def direct(coco_class, evaluator_class, path, results, iou_type):
-    """The twelve numbers by an evaluator's own interface."""
-    truth = coco_class(str(path))
-    evaluation = evaluator_class(truth, truth.loadRes(copy.deepcopy(results)), iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return np.array(evaluation.stats)[:12]
-
-
-def detections(path, seed):
-    """Of a seed: most objects, shifted, some twice; mistakes everywhere; one image with more than 100."""
-    rng = np.random.default_rng(seed)
-    truth = read_annotations(path)
-    images = {image["id"]: image for image in truth.images}
-    categories = [category["id"] for category in truth.categories]
-    results = []
-
-    def add(image_id, category_id, box, outlines=None):
-        image = images[image_id]
-        dx, dy, *growth = rng.normal(0, 0.06, 4) * [box[2], box[3], box[2], box[3]]
-        width, height = np.maximum(np.array(box[2:]) + growth, 1).round(2).tolist()
-        x, y = np.maximum([box[0] + dx, box[1] + dy], 0).round(2).tolist()
-        shift = np.array([dx, dy])
-        moved = [(np.reshape(one, (-1, 2)) + shift).flatten().tolist() for one in outlines or [polygon(*box)]]
-        mask = coco_mask.merge(coco_mask.frPyObjects(moved, image["height"], image["width"]))
-        results.append(
-            {
-                "image_id": image_id,
-                "category_id": int(category_id),
-                "score": round(float(rng.random()), 2),  # some are equal
-                "bbox": [x, y, width, height],
-                "segmentation": mask | {"counts": mask["counts"].decode()},
-            }
-        )
-
-    for annotation in truth.annotations:
-        for _ in range(rng.integers(0, 3)):
-            wrong = rng.random() < 0.1
-            category = rng.choice(categories) if wrong else annotation["category_id"]
-            outlines = None if annotation["iscrowd"] else annotation["segmentation"]
-            add(annotation["image_id"], category, annotation["bbox"], outlines)
-    for _ in range(5 * len(images)):
-        box = [*rng.uniform(0, 100, 2), *rng.uniform(5, 100, 2)]
-        add(int(rng.choice(list(images))), rng.choice(categories), box)
-    crowded = int(rng.choice(list(images)))
-    for _ in range(130):
-        add(crowded, categories[0], [*rng.uniform(0, 100, 2), *rng.uniform(5, 50, 2)])
-    return [results[place] for place in rng.permutation(len(results))]
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "shapes"
-    write_detection(folder, DetectionPlan(categories=4, train=1, val=24, image_size=160))
-    return folder / "annotations" / "instances_val2017.json"
-
-
-CASES = [("generated", seed) for seed in range(4)] + [
-    pytest.param("train", 10, marks=needs_sample),
-    pytest.param("val", 11, marks=needs_sample),
-]
-
-
-def annotations_of(case, generated):
-    return generated if case == "generated" else COCO_SAMPLE / f"annotations/instances_{case}2017.json"
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])

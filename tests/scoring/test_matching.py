@@ -12,7 +12,7 @@ from sdabench.data.annotations import AnnotationFile
 from sdabench.errors import NothingMeasuredError
 from sdabench.scoring.bootstrap import CocoSamples
 from sdabench.scoring.coco import evaluate
-from tests.scoring.test_coco import CASES, annotations_of, detections, generated, polygon  # noqa: F401
+from tests.helpers.coco_cases import CASES, annotations_of, detections, polygon
 
 SIZE = 128
 CORNERS = (0, 8, 16)
@@ -91,7 +91,7 @@ def test_the_numbers_are_those_of_pycocotools_whatever_there_is(dataset, iou_typ
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize(("case", "seed"), CASES)
-def test_the_numbers_are_those_of_pycocotools(generated, case, seed, iou_type):  # noqa: F811
+def test_the_numbers_are_those_of_pycocotools(generated, case, seed, iou_type):
     from sdabench.data.annotations import read_annotations
 
     file = read_annotations(annotations_of(case, generated))

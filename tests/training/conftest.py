@@ -5,27 +5,12 @@ import torch
 from safetensors.torch import save_file
 
 from sdabench import create_model
-from sdabench.data.synthetic.detection import DetectionPlan, write_detection
-from sdabench.registry import load_registry
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A network of 40,000 parameters, for what has to be done hundreds of times."""
-    models = load_registry().models
-    network = models["resnet50"].network
-    assert network is not None
-    small = network.model_copy(update={"depths": [1, 1, 1, 1], "widths": [8, 8, 16, 16]})
-    monkeypatch.setitem(models, "tiny", models["resnet50"].model_copy(update={"network": small}))
-    return "tiny"
-
-
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images to train with, one of which has no annotation at all, and three others, one likewise."""
-    folder = tmp_path_factory.mktemp("detection") / "shapes"
-    write_detection(folder, DetectionPlan(categories=3, train=6, val=3, image_size=128))
-    return folder
+def tiny(tiny: str) -> str:
+    """Register the tiny network for every test in this folder."""
+    return tiny
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from sdabench.errors import OutputError, SdabenchError
 from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.training.test_train import job_on
+from tests.helpers.training import job_on
 
 
 def state(number):
@@ -92,7 +92,7 @@ def test_a_damaged_newest_is_passed_over_with_a_line(checkpoints, damage, tmp_pa
     first, second = said
     assert "step-000000003.pt is damaged" in first
     assert pytest.importorskip("re").search(words, first)
-    assert second == "going on from step-000000002.pt, the one before"
+    assert second == "resuming from step-000000002.pt, the checkpoint before it"
     assert all("\n" not in line for line in said)
     assert not (tmp_path / "bitten").exists()
 
@@ -111,7 +111,7 @@ def test_one_of_the_same_step_stays_if_it_is_whole(checkpoints):
 def test_if_none_is_whole_nothing_is_begun_anew_without_a_word(checkpoints):
     for path in checkpoints.folder.glob("*.pt"):
         path.write_bytes(b"half")
-    with pytest.raises(SdabenchError, match="no checkpoint in .* is whole; restore one, or delete"):
+    with pytest.raises(SdabenchError, match="every checkpoint in .* is damaged; restore one, or delete"):
         checkpoints.newest()
 
 

@@ -1,43 +1,25 @@
 """Detectors are trained, stopped, resumed and evaluated on real files; their results are COCO's."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
 from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save_file
 
-from sdabench.data.source import DataSource
 from sdabench.errors import SdabenchError
 from sdabench.hashing import sha256_of_file
-from sdabench.registry.recipes import DetectionRecipe
 from sdabench.scoring.bootstrap import standard_errors
 from sdabench.scoring.coco import evaluate as evaluate_results
 from sdabench.scoring.coco import read_results
 from sdabench.training.evaluation import evaluate, evaluate_training, prepare_network
-from sdabench.training.jobs import Machine, TrainingJob
 from sdabench.training.loop import train
 from sdabench.training.prediction import predict
 from sdabench.training.run_folder import read_run
 from sdabench.training.tasks.detection import Detection
 from sdabench.training.trainer import Trainer, load_training_batches
-from sdabench.weights.local import LocalWeights
-
-RECIPE = {
-    "name": "test",
-    "title": "two steps an epoch",
-    "epochs": 2,
-    "batch_size": 2,
-    "optimizer": {"name": "sgd", "learning_rate": 0.002},
-    "short_side": 64,
-    "anchor_samples": 64,
-    "box_samples": 32,
-    "proposals": 50,
-    "validation": {"every_epochs": 0},
-}
-FASTER, MASK = "faster_rcnn_resnet50", "mask_rcnn_resnet50"
+from tests.helpers.training import FASTER, MASK, StopsAfter, log_of, same, weights_of
+from tests.helpers.training import detector_on as job_on
 
 
 @pytest.fixture(scope="module")
@@ -53,37 +35,6 @@ def loose(shapes, tmp_path_factory):
         fit_below=100.0,
     )
     return train(job, tmp_path_factory.mktemp("loose"))
-
-
-def job_on(folder, model=MASK, backbone=None, workers=0, seed=0, **changes):
-    recipe = DetectionRecipe.model_validate(RECIPE | changes)
-    source, machine = DataSource("synthetic", folder), Machine(workers=workers)
-    weights = None if backbone is None else LocalWeights.of_file(backbone)
-    return TrainingJob.of(model, source, recipe, machine=machine, seed=seed, backbone=weights)
-
-
-def weights_of(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-class StopsAfter:
-    """Asks the training to stop once so many images are done, as a real signal does."""
-
-    def __init__(self, images):
-        self.left = images
-
-    def __call__(self, images, note=""):
-        self.left -= images
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize(("model", "frozen", "train_images"), [(FASTER, False, 4), (MASK, True, 2)])
@@ -143,9 +94,9 @@ def test_without_weights_of_a_backbone_nothing_is_frozen_and_with_them_it_is(
 
     [record] = evaluate_training(job, folder, tmp_path)
     assert record.backbone.sha256 == sha256_of_file(backbone)
-    assert (record.training.frozen, record.question) == (True, job.questions[0].question)
-    other = job_on(shapes, FASTER, epochs=1).questions[0].question
-    assert other != record.question
+    assert (record.training.frozen, record.spec_digest) == (True, job.spec.spec_digest)
+    other = job_on(shapes, FASTER, epochs=1).spec.spec_digest
+    assert other != record.spec_digest
     thawed = Trainer(job_on(shapes, FASTER, backbone, freeze=False))
     assert not thawed.network.frozen
     assert torch.equal(thawed.network.backbone.body.conv1.weight, before["conv1.weight"])
@@ -175,7 +126,7 @@ def test_a_mask_rcnn_is_measured_twice_in_original_ids_and_pixels(shapes, tmp_pa
     folder = train(job, tmp_path)
     records = evaluate_training(job, folder, tmp_path)
     assert [record.task for record in records] == ["detection", "segmentation"]
-    assert [record.question for record in records] == [record.question for record in job.questions]
+    assert [record.key for record in records] == job.spec.keys
     _, images, categories = original(shapes)
     results = read_results(tmp_path / records[0].predictions)
     assert {entry["category_id"] for entry in results} <= categories == {1, 4, 7}

@@ -13,14 +13,13 @@ import torch
 from sdabench.data.images import OwnShare, TrainingOrder
 from sdabench.training.distributed import world
 from sdabench.training.evaluation import evaluate, evaluate_training
-from sdabench.training.jobs import Machine
+from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import batches_without
 from sdabench.training.run_folder import read_run
-from tests.support import ended, forked
-from tests.training.test_detection import job_on as detector_on
-from tests.training.test_train import StopsAfter, broken, log_of, same, weights_of
-from tests.training.test_train import job_on as job_on_any
+from tests.helpers.processes import ended, forked
+from tests.helpers.training import StopsAfter, broken, detector_on, log_of, same, weights_of
+from tests.helpers.training import job_on as job_on_any
 
 job_on = partial(job_on_any, model="tiny")
 
@@ -43,8 +42,8 @@ def test_two_processes_train_as_one_that_computes_a_batch_in_two_parts(textures,
     lines = [[{key: line[key] for key in kept} for line in log_of(folder)] for folder in (alone, both)]
     assert lines[0] == lines[1]
     one, two = read_run(alone), read_run(both)
-    assert (one.training.processes, one.training.parts) == (1, 2)
-    assert (two.training.processes, two.training.parts) == (2, 2)
+    assert (one.training.world_size, one.training.micro_batches) == (1, 2)
+    assert (two.training.world_size, two.training.micro_batches) == (2, 2)
     assert one.training.first_loss == two.training.first_loss
 
 
@@ -68,7 +67,7 @@ def test_a_batch_keeps_its_size_and_has_a_part_for_each_process_or_more(
     """With fewer processes each computes more of the parts that the recipe wants."""
     job = job_on(textures, batch_size=10, accumulate=accumulate, epochs=1)
     run = read_run(trained(job, tmp_path, processes))
-    assert (run.training.parts, run.training.processes, run.training.steps) == (parts, processes, 1)
+    assert (run.training.micro_batches, run.training.world_size, run.training.steps) == (parts, processes, 1)
     assert run.recipe.batch_size == 10
 
 

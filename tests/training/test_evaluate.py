@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from sdabench import create_model
-from sdabench.data.description import Preprocessing
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError, SdabenchError
+from sdabench.records.spec import protocol_at
 from sdabench.report.accuracy import describe_metrics
 from sdabench.training.evaluation import evaluate
-from sdabench.training.jobs import EvaluationJob, Machine
+from sdabench.training.job import Machine, evaluation_job
 from sdabench.training.prediction import FittingBatch, predict
 from sdabench.training.tasks import classification
 from sdabench.training.tasks.classification import Classification
@@ -25,11 +26,13 @@ from sdabench.weights.local import LocalWeights
 CPU = torch.device("cpu")
 
 
-def job_on(imagenet, model="resnet50", workers=0, **options):
-    options = {"batch_size": 4, "preprocessing": Preprocessing.at(64)} | options
-    machine = Machine(workers=workers)
-    source = DataSource("imagenet", imagenet)
-    return EvaluationJob(model, source, read_imagenet(imagenet), machine=machine, **options)
+def job_on(
+    imagenet, model="resnet50", workers=0, batch_size=4, resolution=64, weights=None, seed=0, **protocol
+):
+    machine = Machine(workers=workers, batch_size=batch_size)
+    source, protocol = DataSource("imagenet", imagenet), protocol_at(resolution, "classification", **protocol)
+    split = read_imagenet(imagenet)
+    return evaluation_job(model, source, split, weights, machine=machine, protocol=protocol, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +101,14 @@ def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path)
 
 def test_a_place_for_predictions_that_cannot_be_is_an_error_before_the_work(imagenet, tmp_path):
     (tmp_path / "predictions").write_text("")
+    job = job_on(imagenet)
     with pytest.raises(SdabenchError, match="cannot write .*predictions"):
-        evaluate(job_on(imagenet, model="no_such_network"), tmp_path)
+        evaluate(replace(job, spec=job.spec.with_values(model="no_such_network")), tmp_path)
 
 
 def test_random_weights_follow_from_the_seed(imagenet, tmp_path):
     digests = [
-        evaluate(job_on(imagenet, preprocessing=Preprocessing.at(32), seed=seed), tmp_path)[0].weights.sha256
-        for seed in (0, 0, 1)
+        evaluate(job_on(imagenet, resolution=32, seed=seed), tmp_path)[0].weights.sha256 for seed in (0, 0, 1)
     ]
     assert digests[0] == digests[1] != digests[2]
 
@@ -171,7 +174,7 @@ def test_what_fitted_is_recorded(imagenet, tmp_path, monkeypatch):
     monkeypatch.setattr(Classification, "build", with_little_memory)
     [record] = evaluate(job_on(imagenet, batch_size=6), tmp_path)
     assert (record.batch_size, record.fitted_batch_size) == (6, 3)
-    assert "only 3 of 6 images at a time fitted into memory" in describe_metrics(record)
+    assert "batch size reduced from 6 to 3 to fit into memory" in describe_metrics(record)
 
 
 def test_other_errors_and_a_single_image_that_does_not_fit_are_errors(imagenet, network):

@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from sdabench.errors import SdabenchError, UsageError
-from sdabench.records.record import Weights, append_line
+from sdabench.records.json_lines import append_line
+from sdabench.records.spec import Weights
 from sdabench.training.evaluation import evaluate, evaluate_training
-from sdabench.training.jobs import Machine
+from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import predict
 from sdabench.training.run_folder import read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.support import ended, forked
-from tests.training.test_detection import job_on as detector_on
-from tests.training.test_train import StopsAfter, log_of, same, weights_of
-from tests.training.test_train import job_on as job_on_any
+from tests.helpers.processes import ended, forked
+from tests.helpers.training import StopsAfter, detector_on, log_of, same, weights_of
+from tests.helpers.training import job_on as job_on_any
 
 job_on = partial(job_on_any, model="tiny")
 
@@ -217,7 +217,7 @@ def test_a_damaged_newest_checkpoint_costs_a_few_steps_and_nothing_else(textures
     assert_as_undisturbed(train(job, tmp_path / "parts", log=said.append), whole)
     assert f"{newest} is damaged" in said[0]
     assert older.name in said[1]
-    assert "going on after epoch 3, step 6" in said[2]
+    assert "resuming after epoch 3, step 6" in said[2]
 
 
 def test_another_recipe_dataset_or_setting_is_refused_with_the_difference(textures, tmp_path):
@@ -228,7 +228,7 @@ def test_another_recipe_dataset_or_setting_is_refused_with_the_difference(textur
         (job_on(textures, batch_size=4), "batch_size 5 there, 4 here"),
         (job_on(textures, optimizer={"learning_rate": 0.1}), "optimizer.learning_rate 0.05 there, 0.1 here"),
         (
-            replace(job, split=job.split.subset(2)),
+            replace(job, spec=job.spec.with_values(dataset=job.split.subset(2).describe())),
             r"validation images synthetic \(4 files.* there, .*\(2 files",
         ),
         (job_on(textures, train_images=8), r"training images synthetic \(10 files.* there, .*\(8 files"),
@@ -237,9 +237,9 @@ def test_another_recipe_dataset_or_setting_is_refused_with_the_difference(textur
         with pytest.raises(SdabenchError, match=words) as caught:
             train(other, tmp_path)
         assert "\n" not in str(caught.value)
-        assert "Continue it as it was begun" in str(caught.value)
+        assert "Continue it with its own options" in str(caught.value)
     train(job_on(textures, seed=1), tmp_path)  # of another seed is another training, and so is it
-    train(job.of_network("senet50", 0), tmp_path)  # of another network
+    train(job.for_model("senet50", 0), tmp_path)  # of another network
     assert read_run(train(job, tmp_path)).training.resumed == 1
 
 
@@ -253,7 +253,7 @@ def test_the_folder_of_another_network_is_refused_too(textures, tmp_path):
     job = job_on(textures)
     with pytest.raises(Stopped):
         train(job, tmp_path, StopsAfter(10))
-    other = job.of_network("senet50", 0)
+    other = job.for_model("senet50", 0)
     the_folder(tmp_path).rename(tmp_path / "training" / other.name)
     with pytest.raises(SdabenchError, match="model tiny there, senet50 here"):
         train(other, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from sdabench.training import signals
 from sdabench.training.signals import SIGNALS, handle_signals, stop_requests
-from tests.support import ended, forked
+from tests.helpers.processes import ended, forked
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,12 @@
 """Training on real JPEG files: steps worked out by hand, and what may happen in between."""
 
-import json
 import math
-import os
-import shutil
-import signal
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
 from torchvision import transforms
 
 from sdabench import create_model
@@ -21,50 +16,16 @@ from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.evaluation import evaluate_training
-from sdabench.training.jobs import Machine, TrainingJob
+from sdabench.training.job import Machine, training_job
 from sdabench.training.loop import train
 from sdabench.training.run_folder import find_run, read_run
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
-from tests.support import SAMPLE
-
-RECIPE = {
-    "name": "test",
-    "title": "two steps an epoch",
-    "epochs": 2,
-    "batch_size": 5,
-    "optimizer": {"learning_rate": 0.05},
-    "augmentation": {"crop": 32},
-    "validation": {"crop": 32, "every_epochs": 0},
-}
-
-
-def job_on(folder, workers=0, skip_broken=False, seed=0, model="resnet50", **changes):
-    recipe = ClassificationRecipe.model_validate(RECIPE | changes)
-    machine = Machine(workers=workers)
-    return TrainingJob.of(
-        model,
-        DataSource("synthetic", folder),
-        recipe,
-        machine=machine,
-        seed=seed,
-        skip_broken=skip_broken,
-    )
-
-
-def weights_of(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+from tests.helpers.datasets import SAMPLE
+from tests.helpers.training import RECIPE, StopsAfter, broken, job_on, log_of, same, weights_of
 
 
 def inputs_of(batch):
     return batch.to(torch.device("cpu"), torch.contiguous_format).images
-
-
-def same(first, second):
-    return all(torch.equal(first[key], second[key]) for key in first)
 
 
 def sgd_by_hand(network, batches, rate, momentum, decay, smoothing, parts=1, reset_after=None):
@@ -161,7 +122,7 @@ def test_the_order_is_the_seeds_and_goes_on_at_any_step():
 
 def test_augmentation_follows_from_seed_epoch_and_image(textures):
     job = job_on(textures)
-    images = TrainingImages(job.train, job.recipe.augmentation, seed=1)
+    images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
     state = torch.get_rng_state()
     first = images[0, 3].image
     assert torch.equal(first, images[0, 3].image)
@@ -169,7 +130,7 @@ def test_augmentation_follows_from_seed_epoch_and_image(textures):
     for other in (
         images[1, 3],
         images[0, 4],
-        TrainingImages(job.train, job.recipe.augmentation, seed=2)[0, 3],
+        TrainingImages(job.train, job.spec.recipe.augmentation, seed=2)[0, 3],
     ):
         assert not torch.equal(first, other.image)
 
@@ -177,7 +138,7 @@ def test_augmentation_follows_from_seed_epoch_and_image(textures):
 def test_augmentation_is_torchvisions(textures):
     """The same random numbers give the same picture as the transforms that everybody uses, to one level."""
     job = job_on(textures)
-    images = TrainingImages(job.train, job.recipe.augmentation, seed=1)
+    images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
     usual = transforms.Compose(
         [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
@@ -207,7 +168,7 @@ def test_a_training_leaves_weights_a_log_and_a_record(textures, tmp_path):
     assert (record.training.steps, record.training.epochs, record.training.seeds) == (4, 2, [0])
     assert record.training.last_loss == pytest.approx(lines[-1]["loss"])
     assert record.training.fits is True
-    assert record.question == job.questions[0].question
+    assert record.spec_digest == job.spec.spec_digest
     assert record.weights.source == "training"
     assert not record.comparable
     assert list(folder.glob("*.pt")) == []
@@ -226,18 +187,6 @@ def test_two_trainings_of_one_seed_are_the_same_and_of_another_not(textures, tmp
     first, again, other = map(weights_of, folders)
     assert same(first, again)
     assert not same(first, other)
-
-
-class StopsAfter:
-    """Asks the training to stop once so many images are done, as a real signal does."""
-
-    def __init__(self, images):
-        self.left = images
-
-    def __call__(self, steps, note=""):
-        self.left -= steps
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}])
@@ -362,13 +311,6 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(textures,
         trainer.state()
 
 
-def broken(textures, tmp_path):
-    folder = shutil.copytree(textures, tmp_path / "data")
-    path = sorted((folder / "train").rglob("*.JPEG"))[3]
-    path.write_bytes(path.read_bytes()[:300].ljust(path.stat().st_size, b"\0"))
-    return folder, path
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_image_stops_training_or_is_skipped_and_counted(textures, tmp_path, workers):
     folder, path = broken(textures, tmp_path)
@@ -413,7 +355,7 @@ def test_real_images_are_trained_on(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).symlink_to(SAMPLE / "val")
     recipe = ClassificationRecipe.model_validate(RECIPE | {"epochs": 1, "batch_size": 50})
-    job = TrainingJob.of("resnet50", DataSource("imagenet", tmp_path), recipe, machine=Machine(workers=2))
+    job = training_job("resnet50", DataSource("imagenet", tmp_path), recipe, machine=Machine(workers=2))
     [record] = evaluate_training(job, train(job, tmp_path), tmp_path)
     assert record.training.steps == 4
     assert record.training.first_loss == pytest.approx(math.log(1000), abs=0.7)
@@ -424,7 +366,7 @@ def test_tensorboard_gets_what_the_log_gets(textures, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = train(job_on(textures, epochs=1), tmp_path, tensorboard=True)
+    folder = train(job_on(textures, epochs=1).on(Machine(tensorboard=True)), tmp_path)
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     [loss] = events.Scalars("loss")

@@ -43,7 +43,7 @@ def test_a_trunk_takes_a_classifiers_weights_without_its_head(state):
 
 
 def test_two_tensors_for_one_place_are_refused(state):
-    with pytest.raises(WeightsError, match="two tensors .* stand for 'layer1.0.conv1.weight'"):
+    with pytest.raises(WeightsError, match="two tensors .* are renamed to 'layer1.0.conv1.weight'"):
         load_weights(on_meta("resnet50"), state | {"stage1.layers.0.conv1.weight": state["conv1.weight"]})
 
 

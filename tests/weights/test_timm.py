@@ -1,18 +1,18 @@
-"""timm's networks and weights: equal networks, both directions, and the state dict as a file of ours."""
+"""timm's networks and weights: equal networks, both directions, and the state dict as a cached file."""
 
 import sys
 from hashlib import sha256
 
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from sdabench import create_model, load_weights
 from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.registry import load_registry
-from sdabench.weights.fetch.cache import Fetching
+from sdabench.weights.fetch.cache import FetchDisplay
 from sdabench.weights.fetch.from_timm import to_timm
-from sdabench.weights.source import expected, parse, resolve
+from sdabench.weights.weights_source import locate, parse, resolve
 
 EQUAL = {
     "resnet50": "resnet50",
@@ -22,10 +22,6 @@ EQUAL = {
     "res2net50": "res2net50_26w_4s",
     "res2net101": "res2net101_26w_4s",
 }  # fmt: skip
-
-
-def saved(state):
-    return save({key: tensor.contiguous() for key, tensor in state.items()})
 
 
 def stirred(network):
@@ -46,15 +42,15 @@ def test_the_registry_names_exactly_these():
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_timms_network_becomes_ours_and_back_with_equal_logits(name):
+def test_timms_network_converts_both_ways_with_equal_logits(name):
     timm = pytest.importorskip("timm")
     theirs = stirred(timm.create_model(EQUAL[name], pretrained=False, num_classes=7)).double()
     ours = load_weights(create_model(name, num_classes=7).double(), theirs.state_dict()).eval()
     images = torch.randn(2, 3, 97, 97, generator=torch.Generator().manual_seed(5)).double()
     with torch.no_grad():
-        expected_logits, logits = theirs(images), ours(images)
-    assert expected_logits.std() > 1e-3
-    torch.testing.assert_close(logits, expected_logits, rtol=1e-9, atol=1e-9)
+        timm_logits, logits = theirs(images), ours(images)
+    assert timm_logits.std() > 1e-3
+    torch.testing.assert_close(logits, timm_logits, rtol=1e-9, atol=1e-9)
 
     back = to_timm(name, ours.state_dict())
     state = theirs.state_dict()
@@ -64,7 +60,9 @@ def test_timms_network_becomes_ours_and_back_with_equal_logits(name):
 
 def test_a_network_that_timm_does_not_have_is_refused():
     pytest.importorskip("timm")
-    with pytest.raises(UsageError, match=r"no network that equals 'sda_resnet86'; it has those of .*senet50"):
+    with pytest.raises(
+        UsageError, match=r"no network that equals 'sda_resnet86'; it has equals of .*senet50"
+    ):
         to_timm("sda_resnet86", {})
     state = create_model("resnet50").state_dict()
     del state["layer4.2.bn3.bias"]
@@ -80,9 +78,9 @@ def test_a_network_that_timm_does_not_have_is_refused():
         (
             "res2net50_v1b",
             "res2net50d.in1k",
-            "timm's 'res2net50d' does not equal 'res2net50_v1b'; none of timm's is",
+            "timm's 'res2net50d' does not equal 'res2net50_v1b'; timm has no equal network",
         ),
-        ("senet50", "resnet50", "timm's 'resnet50' does not equal 'senet50'; timm:seresnet50 is"),
+        ("senet50", "resnet50", "timm's 'resnet50' does not equal 'senet50'; use timm:seresnet50"),
     ],
 )
 def test_weights_of_a_network_that_does_not_equal_ours_are_refused_though_they_may_fit(name, said, words):
@@ -93,7 +91,7 @@ def test_weights_of_a_network_that_does_not_equal_ours_are_refused_though_they_m
         load_weights(network, f"timm:{said}")
 
 
-def test_without_timm_the_command_to_install_it_is_said(monkeypatch):
+def test_without_timm_the_error_tells_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r"timm is not installed; pip install 'sdabench\[timm\]'"):
         resolve(parse("timm:resnet50"))
@@ -130,7 +128,7 @@ def test_timms_weights_are_a_file_in_the_cache_that_fits(timm, tmp_path):
     assert (
         resolve(parse(local.source))
         == local
-        == expected(parse(local.source)).__class__(local.path, local.source, digest, local.published)
+        == locate(parse(local.source)).__class__(local.path, local.source, digest, local.published)
     )
     assert timm.fetched == ["seresnet50.ra2_in1k"]
 
@@ -139,7 +137,7 @@ def test_a_damaged_one_is_fetched_again(timm):
     lines = []
     local = resolve(parse("timm:resnet50.tv_in1k"))
     local.path.write_bytes(b"damaged")
-    again = resolve(parse("timm:resnet50.tv_in1k"), Fetching(say=lines.append))
+    again = resolve(parse("timm:resnet50.tv_in1k"), FetchDisplay(say=lines.append))
     assert again.sha256 == sha256(again.path.read_bytes()).hexdigest() != local.sha256
     assert [again.path] == [path for path in local.path.parent.iterdir() if path.suffix == ".safetensors"]
     assert "is damaged" in lines[0]
@@ -148,17 +146,17 @@ def test_a_damaged_one_is_fetched_again(timm):
 
 def test_a_name_without_a_tag_becomes_that_of_its_default(timm):
     tag = timm.models.get_pretrained_cfg("resnet50").tag
-    assert expected(parse("timm:resnet50")).source == f"timm:resnet50.{tag}"
+    assert locate(parse("timm:resnet50")).source == f"timm:resnet50.{tag}"
 
 
 def test_how_timm_has_published_them_is_known():
     """256 / 224 and bilinear are those of torchvision, from whom these are."""
     pytest.importorskip("timm")
-    theirs = expected(parse("timm:resnet50.tv_in1k")).published
-    ours = expected(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
+    theirs = locate(parse("timm:resnet50.tv_in1k")).published
+    ours = locate(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
     assert theirs.difference(ours.preprocessing) is None
     assert theirs.accuracy is None
-    bicubic = expected(parse("timm:resnet50.a1_in1k")).published
+    bicubic = locate(parse("timm:resnet50.a1_in1k")).published
     assert "interpolation bicubic" in bicubic.difference(ours.preprocessing)
 
 

@@ -5,7 +5,7 @@ Beside the images lie ``objects.csv`` (where each image's object is, and how lar
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import degrees
 from pathlib import Path
@@ -153,24 +153,29 @@ def write_classification(
         manifest.save(part)
 
 
-def read_classification(folder: Path, split: SplitName) -> ImageSplit:
+def read_classification(folder: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> ImageSplit:
     """The images of a split of a generated dataset.
+
+    Args:
+        sizes: see :func:`sdabench.data.folders.list_images`.
 
     Raises:
         UsageError: there is no such folder, or it was made for another task.
         DataError: it is no generated dataset, or not what it was when it was made.
     """
     manifest = read_manifest(folder, "classification")
-    listing = _list(folder, split, manifest.classes)
+    listing = _list(folder, split, manifest.classes, sizes)
     made = manifest.splits[split]
-    if listing.listing_sha256 != made.listing_sha256:
+    if sizes is None and listing.listing_sha256 != made.listing_sha256:
         raise DataError(
             f"the images in {folder / split} are not those that were made; delete {folder} and make it anew"
         )
     return replace(listing, fingerprint_sha256=made.fingerprint_sha256)
 
 
-def _list(folder: Path, split: SplitName, classes: list[str]) -> ImageSplit:
+def _list(
+    folder: Path, split: SplitName, classes: list[str], sizes: Mapping[str, int] | None = None
+) -> ImageSplit:
     labels = {name: index for index, name in enumerate(classes)}
-    items = list_images(folder / split, labels, f"one of the {len(classes)} classes of {MANIFEST}")
+    items = list_images(folder / split, labels, f"one of the {len(classes)} classes of {MANIFEST}", sizes)
     return ImageSplit("synthetic", split, (folder / split).resolve(), items, len(classes))

@@ -1,13 +1,13 @@
-"""The files by which a Slurm job says what has become of it."""
+"""The files that a Slurm job leaves about its end."""
 
 from pathlib import Path
 
 
 def result_of(job_id: str, folder: Path) -> Path:
-    """Where submitit leaves a pickle about a job that it could see to its end; nobody here opens it."""
+    """Submitit's pickle about a job that it has seen end; it is never opened here."""
     return folder / f"{job_id}_0_result.pkl"
 
 
 def status_file(job_id: str, folder: Path) -> Path:
-    """Where a job leaves the exit code of its command, once it is not to be queued again."""
+    """The file with the exit code of a job's command, written once it will not be requeued."""
     return folder / f"{job_id}_status"

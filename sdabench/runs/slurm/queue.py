@@ -1,4 +1,4 @@
-"""What has become of a job: asked of Slurm for all jobs of the user at once, and not too often."""
+"""The states of Slurm jobs, queried for all jobs of the user at once, and not too often."""
 
 import os
 import shutil
@@ -18,23 +18,23 @@ ENDED = FINAL | {UNKNOWN}
 
 
 class Queue(Protocol):
-    """``settle`` is how long a state that is an end must last until it is one, in seconds.
+    """``settle`` is the number of seconds that a final state must last until it counts.
 
-    A job that is queued again passes through such a state, and a shared file system is late with its files.
+    A requeued job passes through such a state, and a shared file system shows its files late.
     """
 
     @property
     def settle(self) -> float: ...
     def state(self, job_id: str) -> str:
-        """Slurm's word for the job's state, or ``UNKNOWN``."""
+        """The job's state as Slurm names it, or ``UNKNOWN``."""
         ...
 
 
 @dataclass
 class SlurmQueue:
-    """By ``squeue``, and for what that has forgotten by ``sacct``, where Slurm keeps accounts."""
+    """Queries ``squeue``, and ``sacct`` for older jobs, where Slurm keeps accounts."""
 
-    every: float = 10.0  # seconds between two questions
+    every: float = 10.0  # seconds between two queries
     settle: float = 15.0
     _states: dict[str, str] = field(default_factory=dict)
     _asked: float | None = None
@@ -43,7 +43,7 @@ class SlurmQueue:
         """The state, at most ``every`` seconds old.
 
         Raises:
-            SdabenchError: Slurm has not answered, not even once.
+            SdabenchError: Slurm has never answered.
         """
         fresh = self._asked is not None and time.monotonic() - self._asked < self.every
         if not fresh or job_id not in self._states:
@@ -58,8 +58,8 @@ class SlurmQueue:
         if answer.returncode == 0:
             self._states = dict(line.split(maxsplit=1) for line in answer.stdout.splitlines())
         elif self._asked is None:
-            said = " ".join(answer.stderr.split())
-            raise SdabenchError(f"Slurm does not answer: {said}; try the same command again")
+            message = " ".join(answer.stderr.split())
+            raise SdabenchError(f"Slurm does not answer: {message}; try the same command again")
         self._asked = time.monotonic()
 
 
@@ -74,14 +74,14 @@ def _accounted(job_id: str) -> str:
 
 @dataclass(frozen=True)
 class LocalQueue:
-    """The same of processes here, as submitit's local executor starts them: what is gone was cancelled."""
+    """The states of the processes of submitit's local executor; a missing one was cancelled."""
 
     settle: float = 0.0
 
     def state(self, job_id: str) -> str:
         number = int(job_id)
         try:
-            if os.waitpid(number, os.WNOHANG)[0]:  # a child that has ended is there until it is waited for
+            if os.waitpid(number, os.WNOHANG)[0]:  # an ended child exists until it is waited for
                 return "CANCELLED"
         except ChildProcessError:
             pass

@@ -1,4 +1,4 @@
-"""What Slurm runs: a job's command as a child process, which is queued again when its time here is over."""
+"""The step that Slurm runs: a worker as a child process, which is requeued when its time is over."""
 
 import os
 import shlex
@@ -18,19 +18,19 @@ from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
 from sdabench.runs.slurm.job_files import status_file
 from sdabench.runs.slurm.queue import queue_of
 
-# It has saved what it did, or a signal came before it could do anything.
+# It has saved its state, or a signal came before it had any.
 STOPPED = (ExitCode.STOPPED, -signal.SIGTERM, -signal.SIGUSR2)
 
 
 @dataclass
 class Step:
-    """Called by submitit in the job; gives the exit code of the command, that of a signal negative.
+    """Called by submitit in the job; returns the exit code of the command, negative for a signal.
 
     Args:
         directory: where the command runs.
         folder: gets the file with the exit code.
-        threads: of each process, unless OMP_NUM_THREADS says otherwise.
-        status: set in a job that was queued again although the command had just ended.
+        threads: per process, unless OMP_NUM_THREADS is set.
+        status: set in a job that was requeued although the command had just ended.
     """
 
     command: list[str]
@@ -65,11 +65,11 @@ class Step:
         self._process_id = child.pid
         status = _status_of(child.pid)
         if status in STOPPED:
-            _queue_again()
+            _requeue()
         return status
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit when Slurm gives notice: stops the command; what it gives is queued again."""
+        """Called by submitit when Slurm gives notice: stop the command, and return the step to requeue."""
         status = None
         if self._process_id is not None:
             os.kill(self._process_id, signal.SIGUSR2)
@@ -78,21 +78,21 @@ class Step:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    own = {"OMP_NUM_THREADS": str(threads)}  # not each site binds a job to its cores
+    own = {"OMP_NUM_THREADS": str(threads)}  # not every site binds a job to its cores
     return own | os.environ | {STARTED_BY: str(os.getpid()), NETWORKS_AT_ONCE: "1"}
 
 
 def _status_of(process_id: int) -> int:
-    """Waits for a child, and leaves it to be waited for again: by a signal's handler in the midst of this."""
+    """Wait for a child, and leave it waitable for a signal handler that interrupts this."""
     ended = os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
-def _queue_again() -> NoReturn:
-    """For a command that a signal has stopped, without any notice to submitit.
+def _requeue() -> NoReturn:
+    """Requeue after a signal that stopped the command without a notice to submitit.
 
-    If Slurm is about to end the job it knows itself whether to queue it again: not after ``scancel``.
+    If Slurm is ending the job, it knows itself whether to requeue it: not after ``scancel``.
     """
     here = JobEnvironment()
     if queue_of(here.cluster).state(here.job_id) == "RUNNING":

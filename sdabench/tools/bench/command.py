@@ -26,25 +26,25 @@ Examples:
 @click.argument("patterns", nargs=-1, type=ModelName())
 @click.option(
     "--mode", type=click.Choice(["inference", "training", "both"]), default="both", show_default=True,
-    help="Which step.",
+    help="Steps to time.",
 )  # fmt: skip
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images at a time.  [default: 64 on CUDA, 4 on the CPU]"
+    "--batch-size", type=click.IntRange(min=1), help="Images per batch.  [default: 64 on CUDA, 4 on CPU]"
 )
 @click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), default="off", help="Mixed precision.")
-@click.option("--channels-last", is_flag=True, help="Memory format of maps.")
-@click.option("--compile", "compiled", is_flag=True, help="By torch.compile, before the clock runs.")
+@click.option("--channels-last", is_flag=True, help="Use the channels_last memory format.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile with torch.compile (not timed).")
 @click.option(
     "--resolution", type=click.IntRange(32, 16384), default=224, show_default=True,
     help="Side of the images, in pixels.",
 )  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Timed steps.")
 @click.option(
-    "--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Steps that count."
+    "--warmup", type=click.IntRange(min=1), default=3, show_default=True, help="Warm-up steps (not timed)."
 )
-@click.option("--warmup", type=click.IntRange(min=1), default=3, show_default=True, help="Steps before them.")
-@click.option("--tf32", is_flag=True, help="Let float32 be TF32 on CUDA, which is less exact.")
-@click.option("--cudnn-benchmark", is_flag=True, help="Let cuDNN try which algorithm is the fastest.")
-@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
+@click.option("--tf32", is_flag=True, help="Allow TF32 on CUDA, which is less accurate than float32.")
+@click.option("--cudnn-benchmark", is_flag=True, help="Let cuDNN select algorithms by timing them.")
+@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda if available]")
 @json_option
 def command(
     patterns: tuple[str, ...],
@@ -61,16 +61,15 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Time networks side by side: images a second, latency, peak memory.
+    """Time models side by side: images per second, latency and peak memory.
 
-    PATTERNS are names or wildcards of networks for classification. Weights and images are random. The
-    networks take turns, step by step, so that their numbers can be compared; those of other runs cannot,
-    if the machine was not as idle.
+    PATTERNS are names or wildcards of classification models. Weights and images are random. The steps of
+    the models are interleaved, so that other load affects all of them alike: compare numbers of the same run.
     """
-    names = _chosen(patterns)
+    names = _select(patterns)
     device = choose_device(device)
     from sdabench.report.render import print_terminal
-    from sdabench.tools.bench.timing import MODES, Conditions, measure_speed, steps_in_all
+    from sdabench.tools.bench.timing import MODES, Conditions, measure_speed, total_steps
     from sdabench.tools.bench.view import speed_sheet
 
     modes: Sequence[Mode] = [each for each in MODES if mode in (each, "both")]
@@ -86,7 +85,7 @@ def command(
         warmup=warmup,
         repeats=repeats,
     )
-    with progress("timing", steps_in_all(names, modes, conditions), "steps") as advance:
+    with progress("timing", total_steps(names, modes, conditions), "steps") as advance:
         speeds = measure_speed(names, modes, conditions, advance)
     if as_json:
         echo_json([speed.as_json() for speed in speeds])
@@ -94,10 +93,10 @@ def command(
         print_terminal(speed_sheet(speeds))
 
 
-def _chosen(patterns: Sequence[str]) -> list[str]:
-    """A detector is refused by name, in words of its own; a wildcard passes it by."""
+def _select(patterns: Sequence[str]) -> list[str]:
+    """Select classification models: a detector that is named is an error, a wildcard skips detectors."""
     if not patterns:
-        raise UsageError("which network? name some; 'sdabench list' shows all")
+        raise UsageError("name one or more models; 'sdabench list' shows all")
     registry = load_registry()
     for pattern in patterns:
         if pattern in registry.models:

@@ -1,4 +1,4 @@
-"""How fast networks are beside each other, and how much memory a step takes."""
+"""Timing inference and training steps of several networks, and measuring their peak memory."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ from sdabench.models.build import create_model
 from sdabench.records.environment import environment
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
-from sdabench.training.memory import MemoryRise, is_out_of_memory
+from sdabench.training.memory import MemoryRise, is_out_of_memory, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
 Mode = Literal["inference", "training"]
@@ -27,14 +27,14 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which a network is timed.
+    """The conditions of a timing.
 
     Args:
-        resolution: of the square input, in pixels.
-        warmup: steps ahead of those that count, at least one.
-        repeats: steps that count, each timed on its own.
-        tf32: whether float32 products and convolutions may be TF32, on CUDA.
-        cudnn_benchmark: whether cuDNN may try which of its algorithms is the fastest.
+        resolution: side of the square input, in pixels.
+        warmup: steps that are not timed, at least one.
+        repeats: timed steps.
+        tf32: allow TF32 for float32 matrix products and convolutions on CUDA.
+        cudnn_benchmark: let cuDNN select the fastest algorithms by timing them.
     """
 
     device: str = "cpu"
@@ -51,7 +51,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each repeat of a step, or of two a quotient."""
+    """The seconds of each repeat of a step, or the ratios of two steps."""
 
     seconds: tuple[float, ...]
 
@@ -65,23 +65,23 @@ class Timing:
 
     @property
     def spread_pct(self) -> float:
-        """The interquartile range, in percent of the median."""
+        """Interquartile range in percent of the median."""
         return 100 * (self._percentile(75) - self._percentile(25)) / self.median
 
-    def beside(self, other: "Timing") -> "Timing":
-        """How many times as long as the other: the quotient of each of their common rounds."""
+    def ratio_to(self, other: "Timing") -> "Timing":
+        """Divide by the times of another step, round by round."""
         return Timing(tuple(one / two for one, two in zip(self.seconds, other.seconds, strict=True)))
 
-    def _percentile(self, share: int) -> float:
-        """Between the two nearest values, as NumPy's."""
+    def _percentile(self, percent: int) -> float:
+        """Interpolate linearly between the two nearest values, as NumPy does."""
         if len(self.seconds) == 1:
             return self.seconds[0]
-        return statistics.quantiles(self.seconds, n=100, method="inclusive")[share - 1]
+        return statistics.quantiles(self.seconds, n=100, method="inclusive")[percent - 1]
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured of a network; ``peak_memory`` in bytes, above what was in use without it."""
+    """The measured speed of a network; ``peak_memory`` in bytes, above the memory in use without it."""
 
     model: str
     mode: Mode
@@ -95,7 +95,7 @@ class Speed:
         return self.conditions.batch_size / self.timing.median
 
     def as_json(self) -> dict[str, Any]:
-        """The object that ``sdabench bench --json`` prints."""
+        """Return the object that ``sdabench bench --json`` prints."""
         return {
             "model": self.model,
             "mode": self.mode,
@@ -114,82 +114,77 @@ def measure_speed(
     conditions: Conditions = Conditions(),
     advance: Callable[[int, str], None] = lambda steps, note: None,
 ) -> list[Speed]:
-    """Times networks in turns: a step of each, then the next of each, so that a busy moment meets all.
+    """Time networks with interleaved steps: one step of each, so that other load affects all of them alike.
 
-    A training step is forward, cross-entropy, backward and SGD with momentum. A step's latency is from
-    one synchronisation with the device to the next. Weights and images are random.
+    A training step is forward, cross-entropy, backward and SGD with momentum. The latency of a step is the
+    time between two synchronizations with the device. Weights and images are random.
 
     Args:
-        advance: called with the number of steps just done, and where; :func:`steps_in_all` tells how many.
+        advance: called with the number of steps just done, of :func:`total_steps`, and a note.
 
     Raises:
-        UsageError: no such network, a detector, or a batch too small to train on.
-        SdabenchError: there is too little memory, or a network cannot be compiled.
+        UsageError: a name is unknown or a detector's, or the batch is too small for training.
+        SdabenchError: out of memory, or a network cannot be compiled.
     """
     refuse_detectors(names)
     if "training" in modes and conditions.batch_size < 2:
-        raise UsageError("training wants a batch of 2 or more: the batch norms do; or --mode inference")
+        raise UsageError("training needs a batch of 2 or more for batch norm; or use --mode inference")
     device = torch.device(conditions.device)
-    with _settled(conditions, device):
-        load_once(device, modes)
+    with _applied(conditions, device):
+        load_libraries(device, modes)
         settings = environment(device)
         subjects: list[tuple[str, Mode, Step, int | None]] = []
         for name in names:
-            with _refusing(name, conditions):
+            with _clear_errors(name, conditions):
                 rise = MemoryRise(device)
-                steps = _steps(create_model(name), modes, conditions)
+                steps = _make_steps(create_model(name), modes, conditions)
                 for mode, step in steps.items():
-                    memory = _warmed_up(step, rise, conditions)
+                    memory = _warm_up(step, rise, conditions)
                     subjects.append((name, mode, step, memory))
                     advance(conditions.warmup, f"{name}, warm-up")
-        timed = [partial(_refused, step, name, conditions) for name, _, step, _ in subjects]
-        timings = interleaved(timed, conditions.repeats, device, lambda index: advance(1, subjects[index][0]))
+        timed = [partial(_with_clear_errors, step, name, conditions) for name, _, step, _ in subjects]
+        timings = interleave(timed, conditions.repeats, device, lambda index: advance(1, subjects[index][0]))
     return [
         Speed(name, mode, conditions, timing, memory, settings)
         for (name, mode, _, memory), timing in zip(subjects, timings, strict=True)
     ]
 
 
-def steps_in_all(names: Sequence[str], modes: Sequence[Mode], conditions: Conditions) -> int:
+def total_steps(names: Sequence[str], modes: Sequence[Mode], conditions: Conditions) -> int:
     return len(names) * len(modes) * (conditions.warmup + conditions.repeats)
 
 
 def refuse_detectors(names: Sequence[str]) -> None:
-    """A detector's time depends on what it finds, and with random weights that is nothing in particular."""
+    """Raise a UsageError for a detector: its time depends on its detections, and weights are random."""
     for name in names:
         if (backbone := load_registry().model(name).backbone) is not None:
             raise UsageError(
-                f"'{name}' is a detector, whose time depends on what its weights find; "
-                f"time its network: sdabench bench {backbone}"
+                f"'{name}' is a detector: its time depends on its detections, and bench uses random weights; "
+                f"time its backbone: sdabench bench {backbone}"
             )
 
 
-def interleaved(
+def interleave(
     steps: Sequence[Step],
     repeats: int,
     device: torch.device,
     done: Callable[[int], None] = lambda index: None,
 ) -> list[Timing]:
-    """The seconds of each step, in rounds of one of each; the device is idle before and after each."""
+    """Time steps in rounds of one of each. The device is idle before and after each step."""
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(repeats):
         for index, step in enumerate(steps):
-            synchronise(device)
-            begun = time.perf_counter()
+            synchronize(device)
+            start = time.perf_counter()
             step()
-            synchronise(device)
-            seconds[index].append(time.perf_counter() - begun)
+            synchronize(device)
+            seconds[index].append(time.perf_counter() - start)
             done(index)
     return [Timing(tuple(each)) for each in seconds]
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def load_once(device: torch.device, modes: Sequence[Mode]) -> None:
-    """Lets a process load what it loads at its first steps, which is no network's memory."""
+def load_libraries(device: torch.device, modes: Sequence[Mode]) -> None:
+    """Run a small network, so that what the process loads once does not count as a network's memory."""
     layers = (nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = nn.Sequential(*layers, nn.Linear(64, 10)).to(device)
     for mode in modes:
@@ -206,7 +201,7 @@ def inference_step(network: nn.Module, images: Tensor, precision: Precision) -> 
 
 
 def training_step(network: nn.Module, images: Tensor, precision: Precision) -> Step:
-    """Forward, cross-entropy, backward and SGD with momentum, so small that the weights stay finite."""
+    """Make a step of SGD with momentum; the learning rate is so small that the weights stay finite."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
     scaler = torch.amp.GradScaler(images.device.type, enabled=precision == "fp16")
     labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
@@ -229,8 +224,8 @@ STEPS: dict[Mode, Callable[[nn.Module, Tensor, Precision], Step]] = {
 }
 
 
-def _steps(network: nn.Module, modes: Sequence[Mode], conditions: Conditions) -> dict[Mode, Step]:
-    """Inference first: its memory is without gradients."""
+def _make_steps(network: nn.Module, modes: Sequence[Mode], conditions: Conditions) -> dict[Mode, Step]:
+    """Make the steps of a network, inference first: its memory has no gradients."""
     device = torch.device(conditions.device)
     layout = torch.channels_last if conditions.channels_last else torch.contiguous_format
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -240,62 +235,60 @@ def _steps(network: nn.Module, modes: Sequence[Mode], conditions: Conditions) ->
     return {mode: STEPS[mode](called, images, conditions.precision) for mode in MODES if mode in modes}
 
 
-def _warmed_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | None:
-    """The peak of memory in the last step of the warm-up; None if it cannot be told.
+def _warm_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | None:
+    """Run the warm-up steps; return the peak memory of the last one, or None if it cannot be measured.
 
-    Earlier ones may take more: an algorithm is chosen, or a compiler runs, whose own memory, on the CPU,
-    would count too.
+    Earlier steps may need more, as algorithms are selected and code is compiled. On the CPU, the memory of
+    the compiler would count too.
     """
-    told = False
+    measurable = False
     for left in reversed(range(conditions.warmup)):
-        told = rise.restart() if left == 0 else False
+        measurable = rise.restart() if left == 0 else False
         step()
-        synchronise(rise.device)
-    compiler_counts = conditions.compile and rise.device.type == "cpu"
-    return rise.peak() if told and not compiler_counts else None
+        synchronize(rise.device)
+    with_compiler = conditions.compile and rise.device.type == "cpu"
+    return rise.peak() if measurable and not with_compiler else None
 
 
 @contextmanager
-def _settled(conditions: Conditions, device: torch.device) -> Iterator[None]:
+def _applied(conditions: Conditions, device: torch.device) -> Iterator[None]:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     with strict_fp32(device):
         if device.type == "cuda":
             cudnn.allow_tf32 = matmul.allow_tf32 = conditions.tf32
             cudnn.benchmark = conditions.cudnn_benchmark
         torch.manual_seed(0)
-        with compiling_many() if conditions.compile else nullcontext():
+        with high_recompile_limit() if conditions.compile else nullcontext():
             yield
 
 
 @contextmanager
-def compiling_many() -> Iterator[None]:
-    """Lets torch.compile keep what it made of each of many networks; beyond a limit it would not compile."""
+def high_recompile_limit() -> Iterator[None]:
+    """Let torch.compile compile many networks; beyond its limit it falls back to eager mode."""
     config = torch._dynamo.config
-    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # its older name
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # torch 2.6
     with config.patch({limit: 256}):
         yield
 
 
-def _refused(step: Step, name: str, conditions: Conditions) -> None:
-    with _refusing(name, conditions):
+def _with_clear_errors(step: Step, name: str, conditions: Conditions) -> None:
+    with _clear_errors(name, conditions):
         step()
 
 
 @contextmanager
-def _refusing(name: str, conditions: Conditions) -> Iterator[None]:
-    """Turns what a network meets for want of memory, or of a compiler, into a line."""
+def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
+    """Turn a lack of memory and an error of the compiler into an error of one line."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            what = f"{conditions.batch_size} images of {conditions.resolution} pixels"
+            images = f"{conditions.batch_size} images of {conditions.resolution} pixels"
             raise SdabenchError(
-                f"{name}: out of memory for {what} on {conditions.device}; try a smaller --batch-size or "
-                "--resolution, or fewer networks at a time"
+                f"{name}: out of memory for {images} on {conditions.device}; try a smaller --batch-size or "
+                "--resolution, or fewer models at a time"
             ) from error
         if not conditions.compile:
             raise
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        raise SdabenchError(
-            f"{name} cannot be compiled here; leave out --compile ({words[0][:150]})"
-        ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        raise SdabenchError(f"{name} cannot be compiled: {reason}; leave out --compile") from error

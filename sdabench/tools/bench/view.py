@@ -1,21 +1,21 @@
-"""Speed and memory of networks, as a table."""
+"""The table of speed and memory."""
 
 from collections.abc import Sequence
 
-from sdabench.report.table import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.tools.bench.timing import Speed
 
 
 def speed_sheet(speeds: Sequence[Speed]) -> Sheet:
-    """A row for each network, a group for each mode; all under the same conditions."""
+    """Make a table with a row for each network and a group for each mode, all under the same conditions."""
     headings = [
         Heading("model"),
         Heading("step"),
         Heading("images/s", numeric=True),
-        Heading("latency median (ms)", numeric=True),
-        Heading("latency p95 (ms)", numeric=True),
+        Heading("latency (ms)", numeric=True),
+        Heading("p95 (ms)", numeric=True),
         Heading("spread (%)", numeric=True),
-        Heading("peak memory (MB)", numeric=True),
+        Heading("memory (MB)", numeric=True),
     ]
     modes = dict.fromkeys(speed.mode for speed in speeds)
     groups = [[_row(speed) for speed in speeds if speed.mode == mode] for mode in modes]
@@ -25,11 +25,11 @@ def speed_sheet(speeds: Sequence[Speed]) -> Sheet:
     title = f"{conditions.batch_size} images of {side}x{side} on {settings['device']}, {conditions.precision}"
     title += ", channels last" if conditions.channels_last else ""
     title += ", compiled" if conditions.compile else ""
-    memory = "tensors on the device" if settings["cuda"] else "the process's resident memory"
+    memory = "memory of tensors on the device" if settings["cuda"] else "resident memory of the process"
     notes = [
-        f"{conditions.repeats} repeats after {conditions.warmup} steps of warm-up, the networks in turns. "
-        "Spread is the interquartile range over the median.",
-        f"Peak memory is {memory} in a step, above that without the network.",
+        f"Latency is the median of {conditions.repeats} steps after {conditions.warmup} warm-up steps; "
+        "models are interleaved. Spread is the interquartile range divided by the median.",
+        f"Memory is the peak {memory} in a step, minus that without the model.",
         _settings(first),
     ]
     return Sheet(title, headings, groups, notes)
@@ -49,9 +49,10 @@ def _row(speed: Speed) -> list[Cell]:
 
 def _settings(speed: Speed) -> str:
     settings = speed.environment
-    words = f"PyTorch {settings['packages']['torch']}, {settings['threads']} threads"
+    threads = f"{settings['threads']} thread{'s' * (settings['threads'] != 1)}"
+    words = f"PyTorch {settings['packages']['torch']}, {threads}"
     if not settings["cuda"]:
         return f"{words}."
     tf32 = "TF32" if settings["tf32_convolutions"] else "no TF32"
-    chosen = "chosen by trial" if speed.conditions.cudnn_benchmark else "by its heuristics"
+    chosen = "selected by timing" if speed.conditions.cudnn_benchmark else "selected by heuristics"
     return f"{words}, CUDA {settings['cuda']}, cuDNN {settings['cudnn']} ({chosen}), {tf32}."

@@ -36,7 +36,7 @@ from sdabench.tools.check.evaluations import (
     job_of_weights,
     seeded_jobs,
 )
-from sdabench.weights.source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource
 
 EPILOG = """\b
 Examples:

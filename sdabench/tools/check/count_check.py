@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdabench.complexity import Count, count
 from sdabench.paths import COUNTS
-from sdabench.records.record import read_lines
+from sdabench.records.json_lines import read_lines
 from sdabench.tools.check import Problem
 from sdabench.tools.check.golden_files import in_order, write_baselines
 

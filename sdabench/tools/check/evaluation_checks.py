@@ -17,17 +17,19 @@ from sdabench.data.subset import image_ids, write_ids
 from sdabench.models.skeleton import ResNet
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.environment import environment
-from sdabench.records.record import RANDOM, Record, Weights, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from sdabench.records.spec import RANDOM, Weights
 from sdabench.scoring.coco import read_results
 from sdabench.tools.check import Problem
 from sdabench.tools.check.evaluations import RECORDS, SUBSET, JobOf
 from sdabench.tools.check.golden_files import in_order, write_baselines
 from sdabench.tools.check.seeded_inputs import seeded_network
 from sdabench.training.evaluation import prepare_network
-from sdabench.training.jobs import EvaluationJob
+from sdabench.training.job import AnyJob, ClassificationJob
 from sdabench.training.precision import strict_fp32
 from sdabench.training.prediction import predict
-from sdabench.training.tasks import Predictions, engine_of, load
+from sdabench.training.tasks import Predictions, load_batches, task_of
 
 CONDITIONS = ("sdabench", "python", "packages", "device", "threads")  # that a number may depend on
 SPREAD = 2.0  # standard deviation of the logits of seeded weights over the images
@@ -107,7 +109,7 @@ class Evaluations:
             write_ids(self.folder / SUBSET, image_ids(self.job_of(name).split))
 
     def _evaluate(self, name: str) -> Evaluated:
-        job = self.job_of(name)
+        job: AnyJob = self.job_of(name)
         device = torch.device(job.machine.device)
         with strict_fp32(device, job.machine.deterministic):
             network, weights = prepare_network(job) if job.weights else (seeded(job), Weights(source=RANDOM))
@@ -118,30 +120,34 @@ class Evaluations:
         dataset = job.split.describe(predictions.sha256).model_copy(update={"root": str(root)})
         metrics = predictions.metrics()
         records = [
-            job.record(
+            Record.of(
+                job.spec,
                 task,
-                weights,
+                weights=weights,
+                batch_size=job.batch_size,
                 dataset=dataset,
                 metrics=metrics[task],
                 samples=len(job.split.items),
                 environment=conditions,
             )
-            for task in job.tasks
+            for task in job.spec.tasks
         ]
         return Evaluated(tuple(records), fresh=predictions)
 
 
 @torch.inference_mode()
-def seeded(job: EvaluationJob) -> nn.Module:
+def seeded(job: ClassificationJob) -> nn.Module:
     """A classifier with seeded weights whose predictions are spread over the classes.
 
     Seeded weights alone would give nearly all images the same class. The classifier's bias and scale are
     therefore set by the mean and the spread of the logits over all images.
     """
-    network = seeded_network(job.model, job.seed, num_classes=job.split.num_classes)
+    network = seeded_network(job.model, job.spec.seed, num_classes=job.split.num_classes)
     assert isinstance(network, ResNet)
-    engine = engine_of(job.task)
-    batches: Any = load(engine.evaluation_images(job), engine.batch_of, 0, False, batch_size=job.batch_size)
+    task = task_of(job.spec.task)
+    batches: Any = load_batches(
+        task.evaluation_images(job), task.batch_of, 0, False, batch_size=job.batch_size
+    )
     inputs = (batch.to(torch.device("cpu"), torch.contiguous_format).images for batch in batches)
     logits: Tensor = torch.cat([network(images) for images in inputs])
     centred = logits - logits.mean(dim=0)

@@ -4,18 +4,19 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.data.subset import image_ids, read_ids, stratified, with_ids
 from sdabench.errors import NothingMeasuredError, UsageError
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.registry.schema import DataTask
-from sdabench.training.jobs import EVALUATION_BATCH, EvaluationJob, Machine, preprocessing_at
+from sdabench.training.job import AnyJob, Machine, evaluation_job
 from sdabench.weights.local import LocalWeights
 
-JobOf = Callable[[str], EvaluationJob]  # of a network's name
+JobOf = Callable[[str], AnyJob]  # of a network's name
 
 RECORDS, SUBSET = "predictions/records.jsonl", "predictions/subset.txt"  # in a folder of baselines
 # What the committed baselines are of.
@@ -35,9 +36,9 @@ def seeded_jobs(source: Callable[[], DataSource], folder: Path, device: Callable
         return stratified(every, IMAGES, seed=0)
 
     @cache
-    def job(name: str) -> EvaluationJob:
-        preprocessing = preprocessing_at(RESOLUTION, "classification")
-        return EvaluationJob(name, source(), split(), machine=Machine(device()), preprocessing=preprocessing)
+    def job(name: str) -> AnyJob:
+        protocol, machine = protocol_at(RESOLUTION, "classification"), Machine(device=device())
+        return evaluation_job(name, source(), split(), machine=machine, protocol=protocol)
 
     return job
 
@@ -52,7 +53,7 @@ def job_of_weights(
     seed: int,
     resolution: int | None,
     device: str,
-) -> EvaluationJob:
+) -> AnyJob:
     """The evaluation of a checkpoint; what is not said is as in the baseline, if there is one.
 
     Args:
@@ -64,18 +65,17 @@ def job_of_weights(
         DataError: it has one that the dataset lacks.
     """
     task: DataTask = load_registry().model(model).task
-    return EvaluationJob(
-        model=model,
-        source=source,
-        split=_subset(source.read("val", task), folder, subset, seed),
-        weights=weights,
-        machine=Machine(device),
-        batch_size=EVALUATION_BATCH[task],
-        preprocessing=preprocessing_at(resolution or _resolution(model, folder, task), task),
+    return evaluation_job(
+        model,
+        source,
+        _subset(source.read("val", task), folder, subset, seed),
+        weights,
+        machine=Machine(device=device),
+        protocol=protocol_at(resolution or _resolution(model, folder), task),
     )
 
 
-def check_update(job: EvaluationJob, folder: Path) -> None:
+def check_update(job: AnyJob, folder: Path) -> None:
     """One folder has one subset, which the baselines of all its networks are of.
 
     Raises:
@@ -102,10 +102,9 @@ def _subset(split: Split, folder: Path, subset: str | None, seed: int) -> Split:
     return stratified(split, images, seed)
 
 
-def _resolution(model: str, folder: Path, task: DataTask) -> int:
-    """Pixels of the baseline's crop, or of a detector's short side; the usual ones without a baseline."""
+def _resolution(model: str, folder: Path) -> int | None:
+    """The resolution of the stored evaluation; None, for the usual one, if there is none."""
     for record in read_lines(folder / RECORDS, Record):
         if record.model == model and record.protocol is not None:
-            own = record.protocol.preprocessing
-            return own.crop if isinstance(own, Preprocessing) else own.short
-    return Preprocessing().crop if task == "classification" else Resizing().short
+            return record.protocol.preprocessing.resolution
+    return None

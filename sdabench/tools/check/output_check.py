@@ -16,7 +16,7 @@ from sdabench.data.views import Normalisation, centre, levels_of
 from sdabench.models.detection.detector import Detector
 from sdabench.models.inputs import resized_shape
 from sdabench.paths import OUTPUTS
-from sdabench.records.record import read_lines
+from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
 from sdabench.tools.check import Problem
 from sdabench.tools.check.golden_files import in_order, write_baselines

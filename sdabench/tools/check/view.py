@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from rich.text import Text
 
 from sdabench.report.render import STYLES, Terminal, print_terminal, to_markdown
-from sdabench.report.table import Cell, Heading, Sheet, Tone
+from sdabench.report.sheet import Cell, Heading, Sheet, Tone
 from sdabench.tools.check import Finding, Status
 
 Findings = Mapping[str, Sequence[Finding]]  # by check

@@ -9,23 +9,23 @@ EPILOG = """\b
 Examples:
   sdabench doctor
   sdabench doctor --json
-  sdabench doctor > machine.txt           to send with a question
+  sdabench doctor > machine.txt           attach this to a bug report
 
 \b
-The states: ok; note, which is worth knowing; warning, which can change a number
-or end a run; problem, which has to be mended first and makes the exit code 1.
+States: ok; note (worth knowing); warning (can change a number or stop a run);
+problem (fix it before you measure). Any problem makes the exit code 1.
 """
 
 
 @click.command("doctor", epilog=EPILOG)
 @json_option
 def command(as_json: bool) -> None:
-    """Is this machine fit to measure, and what of it would explain a wrong accuracy?
+    """Diagnose this machine: can it reproduce the paper's numbers?
 
-    Looks at versions, devices, arithmetic, image decoding and storage, with a small computation, a small JPEG
-    file and a temporary file for each folder. It changes nothing, and needs no network.
+    Probes versions, devices, arithmetic, image decoding and storage, and lists likely causes of a wrong
+    accuracy. Nothing is changed, and no network access is needed.
     """
-    from sdabench.tools.doctor import diagnose
+    from sdabench.tools.doctor.diagnosis import diagnose
 
     diagnosis = diagnose()
     if as_json:

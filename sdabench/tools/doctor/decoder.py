@@ -1,7 +1,7 @@
-"""Whether an image file becomes the pixels that it becomes elsewhere. Free of torch.
+"""Probes of image decoding and resizing: a test image has to give the expected pixels.
 
-The expected digests are those on which Pillow 10.0, 11.0, 12.0 and 13.0, with libjpeg-turbo 2.1.5 to 3.2.0,
-agree. Pillow-SIMD 12.1.1 decodes the same, and resizes otherwise.
+Pillow 10.0, 11.0, 12.0 and 13.0, with libjpeg-turbo 2.1.5 to 3.2.0, agree on the expected digests.
+Pillow-SIMD 12.1.1 decodes to the same pixels, but resizes differently.
 """
 
 import base64
@@ -10,10 +10,10 @@ from hashlib import sha256
 
 from PIL import Image, features
 
-from sdabench.tools.doctor.probe import Check
-from sdabench.tools.doctor.versions import imported
+from sdabench.tools.doctor.packages import imported_version
+from sdabench.tools.doctor.probe import Probe
 
-# 37 x 29 pixels of three turned gradients, with 4:2:0 chroma, so that a decoder's upsampling shows too.
+# 37 x 29 pixels of three rotated gradients, with 4:2:0 chroma: it also tests the decoder's upsampling.
 JPEG = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdB"
     "RkxOUlNSMj5aYVpQYEpRUk//2wBDAQ4ODhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09P"
@@ -26,54 +26,49 @@ JPEG = base64.b64decode(
 )
 JPEG_PIXELS = "71b4c01b921712b369f2e36984fbc51808545280b9a39a5ecde1f2ffa5827c09"
 RESIZED_PIXELS = "118051c132fa83ec3c0e68d22d561665d17edf57c64719380589eb397ed92eab"
-FEW_FLIP = "Single images can flip, and top-1 moves, usually by less than 0.1."
+FEW_FLIP = "Single predictions can flip: top-1 changes, usually by less than 0.1 points."
 
 
-def checks() -> list[Check]:
-    return [of_decoder(digest_of_decoded()), of_resizing(digest_of_resized())]
+def probes() -> list[Probe]:
+    return [probe_decoder(decoded_digest()), probe_resizing(resized_digest())]
 
 
-def digest_of_decoded() -> str:
-    """The sha256 of the RGB pixels that this decoder makes of :data:`JPEG`; an error's words if it cannot."""
+def decoded_digest() -> str:
+    """Return the sha256 of the RGB pixels that Pillow decodes from :data:`JPEG`, or the error message."""
     try:
         return sha256(Image.open(io.BytesIO(JPEG)).convert("RGB").tobytes()).hexdigest()
-    except OSError as error:  # a Pillow without any JPEG decoder
+    except OSError as error:  # Pillow was built without a JPEG decoder
         return str(error)
 
 
-def digest_of_resized() -> str:
-    """The sha256 of an image of 61 x 43 pixels, made smaller as the evaluation does it."""
+def resized_digest() -> str:
+    """Return the sha256 of a test image of 61 x 43 pixels after a resize as in evaluation."""
     pixels = bytes(index * index * 7 % 251 for index in range(61 * 43 * 3))
     image = Image.frombytes("RGB", (61, 43), pixels)
     return sha256(image.resize((23, 17), Image.Resampling.BILINEAR).tobytes()).hexdigest()
 
 
-def of_decoder(digest: str) -> Check:
+def probe_decoder(digest: str) -> Probe:
     turbo = features.version("libjpeg_turbo")
     name = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}, not libjpeg-turbo"
     if digest == JPEG_PIXELS:
-        return Check("JPEG decoder", "ok", f"{name}, its pixels are as expected")
+        return Probe("JPEG decoder", "ok", f"{name}, pixels of a test image as expected")
     if not features.check("jpg"):
-        return Check(
-            "JPEG decoder",
-            "problem",
-            "none",
-            "No image of ImageNet or COCO can be read.",
-            "pip install Pillow",
-        )
-    return Check(
-        "JPEG decoder", "warning", f"{name}, which makes other pixels of a small image than libjpeg-turbo",
-        FEW_FLIP, "Install Pillow as a wheel: pip install --force-reinstall Pillow",
-        moves_accuracy=True,
+        consequence = "Images of ImageNet and COCO cannot be read."
+        return Probe("JPEG decoder", "problem", "none", consequence, "pip install Pillow")
+    return Probe(
+        "JPEG decoder", "warning", f"{name}, pixels of a test image differ from libjpeg-turbo's",
+        FEW_FLIP, "Install the Pillow wheel: pip install --force-reinstall Pillow",
+        affects_accuracy=True,
     )  # fmt: skip
 
 
-def of_resizing(digest: str) -> Check:
-    name = f"Pillow {imported('Pillow')}"
+def probe_resizing(digest: str) -> Probe:
     if digest == RESIZED_PIXELS:
-        return Check("resizing", "ok", "bilinear with antialiasing, its pixels are as expected")
-    return Check(
-        "resizing", "warning", f"{name}, which makes other pixels of a small image than Pillow does",
+        return Probe("resizing", "ok", "bilinear with antialiasing, pixels of a test image as expected")
+    return Probe(
+        "resizing", "warning",
+        f"Pillow {imported_version('Pillow')}, pixels of a test image differ from Pillow's",
         FEW_FLIP, "pip uninstall Pillow-SIMD, then pip install --force-reinstall Pillow",
-        moves_accuracy=True,
+        affects_accuracy=True,
     )  # fmt: skip

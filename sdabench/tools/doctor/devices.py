@@ -1,4 +1,4 @@
-"""What there is to compute with, and whether it computes."""
+"""Probes of the CPU, the memory and the CUDA devices, which have to compute correct results."""
 
 import math
 import os
@@ -11,25 +11,23 @@ import torch
 from torch.nn import functional as F
 
 from sdabench.records.record import stored_records
-from sdabench.resources import cpu_limit, memory
-from sdabench.tools.doctor.probe import Check, gigabytes
-from sdabench.tools.doctor.versions import in_one_line
-from sdabench.training.jobs import cores
+from sdabench.resources import cores, cpu_limit, memory
+from sdabench.tools.doctor.probe import Probe, gigabytes, in_one_line
 from sdabench.training.precision import strict_fp32
 
-# Relative to the largest result: float32 is below the first, TF32 and bf16 are between the two.
+# Largest difference divided by the largest result. TF32 and bf16 are between the two.
 FLOAT32_TOLERANCE, WRONG = 5e-5, 0.05
-NATIVE_BF16 = (8, 0)  # the compute capability from which a device has it, and TF32
+NATIVE_BF16 = (8, 0)  # lowest compute capability with bf16 and TF32 in hardware
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
 class Device:
-    """A CUDA device: what it says of itself, and the result of a small computation.
+    """A CUDA device and the result of a small test computation.
 
     Args:
-        difference: its results from the CPU's, relative to the largest; None where it has none.
-        error: why it has none.
+        difference: largest difference from the CPU, relative to the largest result; None if it failed.
+        error: why it failed.
     """
 
     name: str
@@ -41,49 +39,52 @@ class Device:
     error: str = ""
 
 
-def checks() -> list[Check]:
-    found = [of_cpu(cores(), os.cpu_count() or 1, cpu_limit(), torch.get_num_threads())]
-    found.append(of_memory(*memory(), needed=largest_peak()))
+def probes() -> list[Probe]:
+    found = [probe_cpu(cores(), os.cpu_count() or 1, cpu_limit(), torch.get_num_threads())]
+    found.append(probe_memory(*memory(), needed=largest_peak()))
     if not torch.cuda.is_available():
-        return [*found, without_cuda(torch.version.cuda, driver_version(), _why_no_cuda)]
+        return [*found, probe_without_cuda(torch.version.cuda, driver_version(), cuda_error)]
     architectures = torch.cuda.get_arch_list()
-    found.append(Check("CUDA", "ok", _cuda_versions()))
+    found.append(Probe("CUDA", "ok", _cuda_versions()))
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return found + [of_device(look_at(torch.device(name)), architectures) for name in names]
+    return found + [probe_device(examine(torch.device(name)), architectures) for name in names]
 
 
-def of_cpu(usable: int, all_cores: int, limit: float | None, threads: int) -> Check:
-    """Of the cores that this process may use, of the machine's, and the container's limit on them."""
-    value = f"{usable} of {all_cores} cores, torch computes with {threads} thread{'s' * (threads > 1)}"
+def probe_cpu(usable: int, all_cores: int, limit: float | None, threads: int) -> Probe:
+    """Probe the CPU: cores that this process may use, cores of the machine, and the container's limit."""
+    value = f"{usable} of {all_cores} cores, {threads} torch thread{'s' * (threads > 1)}"
     if limit is None or limit >= usable:
-        return Check("CPU", "ok", value)
+        return Probe("CPU", "ok", value)
     most = max(1, int(limit))
-    return Check(
-        "CPU", "note", f"{value}, the container allows {limit:g}",
-        "Threads and loader processes are planned for the cores, and wait for each other, which is slow.",
-        f"OMP_NUM_THREADS={most}, --workers {most}, and --jobs 1 for a suite.",
+    return Probe(
+        "CPU", "note", f"{value}, but the container allows {limit:g}",
+        "Threads and DataLoader workers compete for the cores, which is slow.",
+        f"Set OMP_NUM_THREADS={most} and --workers {most}, and --jobs 1 for a suite.",
     )  # fmt: skip
 
 
-def of_memory(total: int, available: int | None, needed: int) -> Check:
-    """Of the memory, beside what the largest network of the stored records took; all in bytes."""
+def probe_memory(total: int, available: int | None, needed: int) -> Probe:
+    """Compare the memory with the peak of the largest network in the stored records; all in bytes."""
     value = gigabytes(total) + ("" if available is None else f", {gigabytes(available)} available")
     if (total if available is None else available) >= needed:
-        return Check("memory", "ok", value)
-    return Check(
+        return Probe("memory", "ok", value)
+    return Probe(
         "memory", "warning", value,
-        f"A network of the stored smoke runs took {gigabytes(needed)}; what takes too much is killed.",
+        f"A smoke run took up to {gigabytes(needed)}. The system kills processes that run out of memory.",
         "Close other programs, or use --jobs 1 and a smaller --batch-size.",
     )  # fmt: skip
 
 
 def largest_peak() -> int:
-    """The most memory in bytes that a stored record tells of."""
+    """Return the largest peak memory in the stored records, in bytes."""
     return max((record.peak_memory_bytes or 0 for record in stored_records()), default=0)
 
 
 def driver_version(path: Path = DRIVER) -> str | None:
-    """The version of the NVIDIA driver that the kernel has loaded, or None."""
+    """Return the version of the loaded NVIDIA driver, or None.
+
+    torch.utils.collect_env runs nvidia-smi for it: without a timeout, and not every container has it.
+    """
     try:
         match = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", path.read_text(encoding="utf-8"))
     except OSError:
@@ -91,25 +92,25 @@ def driver_version(path: Path = DRIVER) -> str | None:
     return match[1] if match else None
 
 
-def without_cuda(built_for: str | None, driver: str | None, why: Callable[[], str]) -> Check:
-    """Of a machine where torch finds no CUDA device.
+def probe_without_cuda(built_for: str | None, driver: str | None, why: Callable[[], str]) -> Probe:
+    """Probe a machine on which torch finds no CUDA device.
 
     Args:
-        built_for: the CUDA version of torch's build, None for one that knows only the CPU.
-        why: tells what torch says when it is asked to begin; called only if there is a driver.
+        built_for: CUDA version of the torch build, None for a CPU build.
+        why: returns torch's error when CUDA is initialized; called only if there is a driver.
     """
     if driver is None:
-        return Check("CUDA", "note", "no device, so the CPU computes", "It is slow, and no less right.")
-    value = f"an NVIDIA driver {driver} is there, but torch cannot use it"
+        return Probe("CUDA", "note", "no device, the CPU is used", "It is slower, and as accurate.")
+    value = f"NVIDIA driver {driver}, but torch cannot use it"
     if built_for is None:
-        reason, step = "This torch is built for the CPU alone.", "Install the CUDA build of torch."
+        reason, step = "This torch is a CPU build.", "Install a CUDA build of torch."
     else:
-        reason = f"torch is built for CUDA {built_for}, and says: {why()}"
-        step = "Update the driver, or look at CUDA_VISIBLE_DEVICES and at the container's --gpus."
-    return Check("CUDA", "warning", value, f"The CPU computes, which is slow. {reason}", step)
+        reason = f"torch was built for CUDA {built_for} and reports: {why()}."
+        step = "Update the driver, or check CUDA_VISIBLE_DEVICES and the container's --gpus."
+    return Probe("CUDA", "warning", value, f"The CPU is used, which is slow. {reason}", step)
 
 
-def _why_no_cuda() -> str:
+def cuda_error() -> str:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
@@ -123,22 +124,22 @@ def _cuda_versions() -> str:
     return f"{torch.version.cuda}, cuDNN {cudnn}" + (f", driver {driver}" if driver else "")
 
 
-def look_at(device: torch.device) -> Device:
-    """A CUDA device, and what it makes of a small computation."""
+def examine(device: torch.device) -> Device:
+    """Run a small test computation on a CUDA device."""
     title, capability, free, total = str(device), (0, 0), 0, 0
     try:
         title, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
         free, total = torch.cuda.mem_get_info(device)
         return Device(str(device), title, capability, free, total, difference_from_cpu(device))
-    except Exception as error:  # a broken device fails in ways that no list of errors covers
+    except Exception as error:  # a broken device raises anything
         return Device(str(device), title, capability, free, total, error=in_one_line(error))
 
 
 def difference_from_cpu(device: torch.device) -> float:
-    """The largest difference of a device's float32 results from float64 on the CPU.
+    """Return the largest difference of a device's float32 results from float64 on the CPU.
 
-    Of a matrix product and of a convolution, as sdabench computes them, each relative to its largest
-    element. NaN if there is any among the device's.
+    Computes a matrix product and a convolution with sdabench's settings. Each difference is relative to the
+    largest element. NaN if the device's results contain any.
     """
     from torchvision.ops import nms
 
@@ -148,24 +149,24 @@ def difference_from_cpu(device: torch.device) -> float:
     kernels = torch.randn(32, 32, 3, 3, generator=generator)
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0]])
     with torch.inference_mode(), strict_fp32(device):
-        nms(boxes.to(device), boxes[:, 3].to(device), 0.5)  # torchvision may be built for the CPU alone
-        ours = [a.to(device) @ b.to(device), F.conv2d(images.to(device), kernels.to(device))]
+        nms(boxes.to(device), boxes[:, 3].to(device), 0.5)  # fails if torchvision is a CPU build
+        results = [a.to(device) @ b.to(device), F.conv2d(images.to(device), kernels.to(device))]
         exact = [a.double() @ b.double(), F.conv2d(images.double(), kernels.double())]
         differences = [
-            ((result.cpu().double() - right).abs().max() / right.abs().max()).item()
-            for result, right in zip(ours, exact, strict=True)
+            ((result.cpu().double() - expected).abs().max() / expected.abs().max()).item()
+            for result, expected in zip(results, exact, strict=True)
         ]
     return math.nan if any(map(math.isnan, differences)) else max(differences)
 
 
 def is_built_for(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
-    """Whether torch has code for a device: of its generation and not newer, or PTX that is not newer.
+    """Whether a torch build has code for a compute capability.
 
-    Where an architecture is none of NVIDIA's, nothing speaks against it.
-
+    It needs binary code of the same major version that is not newer, or PTX that is not newer.
+    Architectures that are not NVIDIA's are accepted.
 
     Args:
-        architectures: as torch lists them: ``sm_90``, ``sm_90a`` (for exactly that), ``compute_90`` (PTX).
+        architectures: as torch lists them: ``sm_90``, ``sm_90a`` (exactly 9.0), ``compute_90`` (PTX).
     """
     for architecture in architectures:
         match = re.fullmatch(r"(sm|compute)_(\d+)([a-z]?)", architecture)
@@ -182,43 +183,43 @@ def is_built_for(capability: tuple[int, int], architectures: Sequence[str]) -> b
     return False
 
 
-def of_device(device: Device, architectures: Sequence[str]) -> Check:
+def probe_device(device: Device, architectures: Sequence[str]) -> Probe:
     if not device.total_bytes:
-        return _fails(device, device.title)
+        return _failing(device, device.title)
     bf16 = "bf16 in hardware" if device.capability >= NATIVE_BF16 else "no bf16 in hardware"
     value = (
         f"{device.title}, {gigabytes(device.free_bytes)} of {gigabytes(device.total_bytes)} free, "
         f"compute capability {'.'.join(map(str, device.capability))}, {bf16}"
     )
     if not is_built_for(device.capability, architectures):
-        return Check(
-            device.name, "problem", value, f"This torch has code only for {', '.join(architectures)}.",
+        return Probe(
+            device.name, "problem", value, f"This torch was built only for {', '.join(architectures)}.",
             "Install a build of torch for this device, or use --device cpu.",
         )  # fmt: skip
     if device.difference is None:
-        return _fails(device, value)
-    if not device.difference < WRONG:  # which NaN is not
-        return Check(
+        return _failing(device, value)
+    value += f", relative error {device.difference:.0e}"
+    if not device.difference < WRONG:  # also true for NaN
+        return Probe(
             device.name, "problem", value,
-            f"Its results are wrong: they differ from the CPU's by {device.difference:.0e} of the largest.",
-            "Do not measure on it; test its memory, and another driver.", moves_accuracy=True,
+            f"Its results are wrong: float32 stays below {FLOAT32_TOLERANCE:g}.",
+            "Do not measure on it. Test its memory, and try another driver.", affects_accuracy=True,
         )  # fmt: skip
-    value += f", within {device.difference:.0e} of the CPU"
     if device.difference > FLOAT32_TOLERANCE:
-        return Check(
+        return Probe(
             device.name, "warning", value,
-            "That is less than float32 gives, as of TF32 or bf16: top-1 moves, usually by less than 0.1.",
-            "Look at the line 'variables' below.", moves_accuracy=True,
+            "It is less accurate than float32, like TF32 or bf16: top-1 changes, usually by less than "
+            "0.1 points.",
+            "See the line 'variables' below.", affects_accuracy=True,
         )  # fmt: skip
     if device.free_bytes < device.total_bytes / 2:
-        return Check(
-            device.name, "note", value, "Something else uses it: memory may run out, and times mean little."
-        )
-    return Check(device.name, "ok", value)
+        consequence = "Another process uses it: memory may run out, and times are unreliable."
+        return Probe(device.name, "note", value, consequence)
+    return Probe(device.name, "ok", value)
 
 
-def _fails(device: Device, value: str) -> Check:
-    return Check(
-        device.name, "problem", value, f"A small computation on it fails: {device.error}",
-        "Look at the driver and at what else uses it, or use --device cpu.",
+def _failing(device: Device, value: str) -> Probe:
+    return Probe(
+        device.name, "problem", value, f"A small test computation fails: {device.error}",
+        "Check the driver and what else uses the device, or use --device cpu.",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The settings of torch, and the variables of the environment, that decide how numbers are rounded."""
+"""Probes of the torch settings and environment variables that determine how numbers are rounded."""
 
 import os
 from collections.abc import Mapping
@@ -6,22 +6,23 @@ from dataclasses import dataclass
 
 import torch
 
-from sdabench.tools.doctor.probe import Check
+from sdabench.tools.doctor.probe import Probe
 
 PREFIXES = ("MKL_", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
 NAMES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "OMP_NUM_THREADS")
-# The value with which a variable leaves float32 alone; another may make it less. What
-# TORCH_ALLOW_TF32_CUBLAS_OVERRIDE does, torch tells itself: see of_matmul.
-HARMLESS = {
+# The values that keep full float32 precision; others may lower it. TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is not
+# here because its effect shows in torch's own settings: see probe_matmul.
+FULL_PRECISION = {
     "NVIDIA_TF32_OVERRIDE": "0",
     "ONEDNN_DEFAULT_FPMATH_MODE": "strict",
     "DNNL_DEFAULT_FPMATH_MODE": "strict",
 }
+SMALL_EFFECT = "usually by less than 0.1 points"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """As this process has them before sdabench measures; ``cuda``: whether there is a device."""
+    """Settings of this process before sdabench measures; ``cuda``: whether there is a CUDA device."""
 
     cuda: bool
     tf32_matmul: bool
@@ -46,37 +47,42 @@ class Settings:
         )
 
 
-def checks() -> list[Check]:
+def probes() -> list[Probe]:
     settings = Settings.of_process()
-    return [of_matmul(settings), of_convolutions(settings), of_repetition(settings), of_variables(settings)]
+    return [
+        probe_matmul(settings),
+        probe_convolutions(settings),
+        probe_determinism(settings),
+        probe_variables(settings),
+    ]
 
 
-def of_matmul(settings: Settings) -> Check:
+def probe_matmul(settings: Settings) -> Probe:
     tf32 = "on" if settings.tf32_matmul else "off"
     value = f"float32 with {settings.matmul_precision} precision, TF32 {tf32}"
     if settings.matmul_precision == "highest" and not settings.tf32_matmul:
-        return Check("matrix products", "ok", value)
-    return Check(
+        return Probe("matrix products", "ok", value)
+    return Probe(
         "matrix products", "warning", value,
-        "sdabench switches it off while it measures; other code's top-1 moves, usually by less than 0.1.",
-        "Unset TORCH_ALLOW_TF32_CUBLAS_OVERRIDE.", moves_accuracy=True,
+        f"sdabench turns TF32 off while it measures. In other programs top-1 changes, {SMALL_EFFECT}.",
+        "Unset TORCH_ALLOW_TF32_CUBLAS_OVERRIDE.", affects_accuracy=True,
     )  # fmt: skip
 
 
-def of_convolutions(settings: Settings) -> Check:
+def probe_convolutions(settings: Settings) -> Probe:
     if not settings.tf32_convolutions:
-        return Check("convolutions", "ok", "float32, TF32 off")
+        return Probe("convolutions", "ok", "float32, TF32 off")
     if not settings.cuda:
-        return Check("convolutions", "ok", "float32; TF32, torch's default, is for CUDA alone")
-    return Check(
-        "convolutions", "note", "TF32 on, torch's default; sdabench switches it off while it measures",
-        "Other code leaves it on, and its top-1 then differs from ours, usually by less than 0.1.",
-        "Compare the field tf32_convolutions of two records.", moves_accuracy=True,
+        return Probe("convolutions", "ok", "float32 (torch uses TF32 by default only on CUDA)")
+    return Probe(
+        "convolutions", "note", "TF32 on, torch's default; sdabench turns it off while it measures",
+        f"Other programs leave it on, so that their top-1 differs, {SMALL_EFFECT}.",
+        "Compare the field tf32_convolutions of two records.", affects_accuracy=True,
     )  # fmt: skip
 
 
-def of_repetition(settings: Settings) -> Check:
-    """Whether the same computation twice gives the same bits."""
+def probe_determinism(settings: Settings) -> Probe:
+    """Probe whether repeating a computation gives bit-identical results."""
     switches = {
         "cuDNN benchmark": settings.cudnn_benchmark,
         "cuDNN deterministic": settings.cudnn_deterministic,
@@ -86,35 +92,33 @@ def of_repetition(settings: Settings) -> Check:
     workspace = settings.environment.get("CUBLAS_WORKSPACE_CONFIG")
     value += f", CUBLAS_WORKSPACE_CONFIG {workspace}" if workspace else ""
     if not settings.cuda or (settings.deterministic_algorithms and workspace):
-        return Check("repetition", "ok", value)
-    return Check(
-        "repetition", "note", value,
-        "On a GPU two trainings by the same seed end apart; by how much, --seeds shows.",
+        return Probe("determinism", "ok", value)
+    return Probe(
+        "determinism", "note", value, "On a GPU, two trainings with the same seed give different weights.",
+        "Train with --deterministic, or with several --seeds to measure the spread.",
     )  # fmt: skip
 
 
-def of_variables(settings: Settings) -> Check:
-    """Of the environment's variables that change numbers, or how fast they come."""
+def probe_variables(settings: Settings) -> Probe:
+    """Probe the environment variables that affect results or speed."""
     found = {
         name: value
         for name, value in sorted(settings.environment.items())
         if value and (name in NAMES or name.startswith(PREFIXES))
     }
     if not found:
-        return Check("variables", "ok", "none is set that changes numbers")
+        return Probe("variables", "ok", "no environment variable is set that affects results")
     value = ", ".join(f"{name}={value}" for name, value in found.items())
-    lowering = [name for name in found if name in HARMLESS and found[name].lower() != HARMLESS[name]]
+    lowering = [
+        name for name in found if name in FULL_PRECISION and found[name].lower() != FULL_PRECISION[name]
+    ]
     if lowering:
-        return Check(
+        return Probe(
             "variables", "warning", value,
-            f"{' and '.join(lowering)} may round float32 more: top-1 moves, usually by less than 0.1.",
-            f"unset {' '.join(lowering)}", moves_accuracy=True,
+            f"{' and '.join(lowering)} can lower the precision of float32: top-1 changes, {SMALL_EFFECT}.",
+            f"unset {' '.join(lowering)}", affects_accuracy=True,
         )  # fmt: skip
     if set(found) <= {"OMP_NUM_THREADS"}:
-        return Check("variables", "ok", value)
-    return Check(
-        "variables",
-        "note",
-        value,
-        "They choose kernels, threads or memory: speed, and the last bits of a sum.",
-    )
+        return Probe("variables", "ok", value)
+    consequence = "They select kernels, threads or memory allocation: speed, and the last bits of sums."
+    return Probe("variables", "note", value, consequence)

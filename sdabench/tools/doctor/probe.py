@@ -1,19 +1,19 @@
-"""What a diagnosis consists of: plain values, without any way to print them."""
+"""Probes, likely causes, and the diagnosis that they make up: plain values, without output."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-State = Literal["ok", "note", "warning", "problem"]  # from harmless to what has to be mended first
+State = Literal["ok", "note", "warning", "problem"]  # by increasing severity
 GIGABYTE = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
+class Probe:
+    """The finding about one property of the machine.
 
     Args:
-        consequence: what follows for accuracy, speed or at all; empty where nothing does.
-        moves_accuracy: whether it can explain an accuracy that is not the expected one.
+        consequence: effect on accuracy or speed; empty if there is none.
+        affects_accuracy: whether it can explain an unexpected accuracy.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Check:
     value: str
     consequence: str = ""
     next_step: str = ""
-    moves_accuracy: bool = False
+    affects_accuracy: bool = False
 
     def as_json(self) -> dict[str, Any]:
         fields = ("name", "state", "value", "consequence", "next_step")
@@ -29,8 +29,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why an accuracy may be another than expected; ``effect`` says how far, where that is known."""
+class LikelyCause:
+    """A possible cause of an unexpected accuracy, and the size of its effect."""
 
     cause: str
     effect: str
@@ -39,31 +39,35 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Checks by the title of their section, and explanations, the one that moves top-1 most first."""
+    """Probes by section title, and likely causes by decreasing effect."""
 
-    sections: dict[str, list[Check]]
-    explanations: list[Explanation]
+    sections: dict[str, list[Probe]]
+    likely_causes: list[LikelyCause]
 
     @property
-    def checks(self) -> list[Check]:
-        return [check for checks in self.sections.values() for check in checks]
+    def probes(self) -> list[Probe]:
+        return [probe for probes in self.sections.values() for probe in probes]
 
     def count(self, state: State) -> int:
-        return sum(check.state == state for check in self.checks)
+        return sum(probe.state == state for probe in self.probes)
 
     @property
     def fit(self) -> bool:
-        """Whether nothing has to be mended first."""
+        """Whether the machine has no problem."""
         return self.count("problem") == 0
 
     def as_json(self) -> dict[str, Any]:
         return {
             "fit": self.fit,
-            "checks": [check.as_json() for check in self.checks],
-            "explanations": [asdict(explanation) for explanation in self.explanations],
+            "checks": [probe.as_json() for probe in self.probes],
+            "explanations": [asdict(cause) for cause in self.likely_causes],
         }
 
 
 def gigabytes(size: int) -> str:
-    """A size in bytes, in units of 10⁹ bytes."""
+    """Format a size in bytes as gigabytes (10⁹ bytes)."""
     return f"{size / GIGABYTE:,.1f} GB"
+
+
+def in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -14,19 +14,19 @@ from sdabench.cli.work import DataOption, located
 from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import SplitName
-from sdabench.errors import DataError, NothingMeasuredError, SdabenchError, UsageError
+from sdabench.errors import SdabenchError, UsageError
+from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
-from sdabench.training.jobs import EvaluationJob, Machine, cores, preprocessing_at
-from sdabench.weights.source import WeightsSource
+from sdabench.resources import cores
+from sdabench.training.job import ClassificationJob, Machine, evaluation_job
+from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sdabench.data.official import Issue
     from sdabench.data.split import Split
-    from sdabench.tools.verify.file_findings import FileFinding
+    from sdabench.tools.verify.file_inspection import FileFinding
     from sdabench.tools.verify.label_order import LabelOrder
-    from sdabench.tools.verify.split_report import SplitReport
 
 EPILOG = """\b
 Examples:
@@ -37,42 +37,33 @@ Examples:
   sdabench data verify imagenet=PATH --split val --probe resnet50 --weights FILE
 
 \b
-Exit codes: 0 sound, though it may be a part only; 4 the data are not what they
-claim (broken files, another fingerprint, --complete and not whole, labels in
-another order); 5 the probe's predictions do not follow the classes.
+Exit codes: 0 sound, complete or not; 4 the data are not what they claim to be
+(broken files, another fingerprint, --complete but incomplete, labels in another
+order); 5 the predictions of --probe do not depend on the classes.
 """
-FEW_IMAGES = 200  # which one process has decoded before others are there
+FEW_IMAGES = 200  # decoded by this process before DataLoader workers have started
 
 
 @click.command("verify", epilog=EPILOG)
 @click.argument("source", metavar="DATASET", type=DataOption())
 @click.option(
-    "--split",
-    "names",
-    type=click.Choice(["train", "val"]),
-    multiple=True,
-    help="May be given twice.  [default: every one that is there]",
-)
-@click.option("--complete", is_flag=True, help="Claims that each is the whole official split.")
-@click.option("--fingerprint", metavar="SHA256", help="Claims that a split has this fingerprint.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode.  [default: all cores]")
-@click.option("--probe", "model", type=ModelName(), help="Asks this network for the order of the labels.")
-@click.option("--weights", type=WeightsOption(), help="Of that network. " + SOURCE_HELP)
+    "--split", "names", type=click.Choice(["train", "val"]), multiple=True,
+    help="Split to verify; may be repeated.  [default: all that exist]",
+)  # fmt: skip
+@click.option("--complete", is_flag=True, help="Require the complete official splits.")
+@click.option("--fingerprint", metavar="SHA256", help="Require this fingerprint of a split.")
+@click.option("--workers", type=click.IntRange(min=0), help="DataLoader workers.  [default: all cores]")
+@click.option("--probe", "model", type=ModelName(), help="Test the order of the labels with this model.")
+@click.option("--weights", type=WeightsOption(), help=f"Weights of that model. {SOURCE_HELP}")
 @click.option(
-    "--probe-images",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Images of each class that it looks at.",
-)
+    "--probe-images", type=click.IntRange(min=1), default=5, show_default=True,
+    help="Images of each class that the model predicts.",
+)  # fmt: skip
 @click.option(
-    "--resolution",
-    type=click.IntRange(min=32),
-    default=224,
-    show_default=True,
-    help="Side of its crop, in pixels.",
-)
-@click.option("--device", help="Where it computes: cpu, cuda or cuda:N.  [default: cuda where there is one]")
+    "--resolution", type=click.IntRange(min=32), default=224, show_default=True,
+    help="Side of the model's input, in pixels.",
+)  # fmt: skip
+@click.option("--device", help="Device of the model: cpu, cuda or cuda:N.  [default: cuda if available]")
 @offline_option
 @json_option
 def command(
@@ -88,66 +79,64 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """See whether a dataset is what it claims to be.
+    """Verify a dataset: counts, names, broken, duplicate and leaked files.
 
-    DATASET is imagenet=PATH, coco=PATH, synthetic=PATH or synthetic. Every file is decoded; what is broken,
-    doubled, both in training and validation, or not as in the official dataset is named, and the
-    fingerprint printed that records have too.
+    DATASET is imagenet=PATH, coco=PATH, synthetic=PATH or synthetic. Every file is decoded. The report
+    includes the fingerprint that records store.
 
-    Which class an image belongs to, no file says. --probe asks a network that was trained on such classes
-    whether the labels are in the order of its weights.
+    Class folders in another order than the classes of the weights give every image a wrong label. --probe
+    detects this from the predictions of a trained model.
     """
     task = source.own_task()
     if (model is None) != (weights is None):
-        raise UsageError("--probe and --weights go together: a network, and the file of its weights")
+        raise UsageError("--probe and --weights go together: a model and its weights")
     if model is not None and "detection" in (task, load_registry().model(model).task):
-        raise UsageError("--probe is about classes: it takes a network and a dataset for classification")
+        raise UsageError("--probe needs a model and a dataset for classification")
     source = located(source, task)
     names = tuple(dict.fromkeys(names)) or source.splits()
-    claimed = _digest(fingerprint, names)
+    fingerprint = _checked(fingerprint, names)
     splits = {name: source.read(name, task) for name in names}
     network = None if model is None or weights is None else _network(model, weights, splits, resolution)
 
-    files = _inspected(splits, workers)
-    reports, leaks = _reports(splits, files, complete, claimed)
-    order, failure = None, None
+    from sdabench.tools.verify.dataset_report import verify_dataset
+
+    files = {name: _inspect(name, split, workers) for name, split in splits.items()}
+    report = verify_dataset(splits, files, official=complete, fingerprint=fingerprint)
     if model is not None and network is not None:
         name: SplitName = "val" if "val" in splits else "train"
-        job = EvaluationJob(
-            model=model,
-            source=source,
-            split=_sound(splits[name], files[name]),
-            machine=Machine(choose_device(device), _useful(workers, probe_images * splits[name].classes)),
-            preprocessing=preprocessing_at(resolution, "classification"),
+        machine = Machine(
+            device=choose_device(device),
+            workers=_workers(workers, probe_images * splits[name].classes),
+        )
+        job = evaluation_job(
+            model,
+            source,
+            _decodable(splits[name], files[name]),
+            machine=machine,
+            protocol=protocol_at(resolution, "classification"),
         )
         try:
-            order = _probed(network, job, probe_images)
-        except SdabenchError as error:  # what was found before it is shown all the same
-            failure = error
-    verdict = _verdict(reports, order, failure)
+            report = replace(report, label_order=_label_order(network, job, probe_images))
+        except SdabenchError as error:  # the rest of the report is still shown
+            report = replace(report, failure=error)
     if as_json:
-        echo_json(
-            {
-                "sound": verdict is None,
-                "splits": [report.as_json() for report in reports],
-                "remarks": [leak.as_json() for leak in leaks],
-                "probe": order and order.as_json(),
-            }
-        )
+        echo_json(report.as_json())
     else:
-        _show(reports, leaks, order)
-    if verdict is not None:
-        raise verdict
+        from sdabench.tools.verify.view import print_report
+
+        print_report(report)
+    if report.error is not None:
+        raise report.error
 
 
-def _digest(text: str | None, names: Sequence[SplitName]) -> str | None:
-    if text is None:
+def _checked(fingerprint: str | None, names: Sequence[SplitName]) -> str | None:
+    if fingerprint is None:
         return None
-    if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise UsageError(f"--fingerprint {text} is no sha256, which has 64 hexadecimal digits")
+    if not re.fullmatch("[0-9a-fA-F]{64}", fingerprint):
+        raise UsageError(f"--fingerprint {fingerprint} is not a sha256, which has 64 hexadecimal digits")
     if len(names) > 1:
-        raise UsageError("--fingerprint is of one split; say which, with --split train or --split val")
-    return text.lower()
+        raise UsageError("--fingerprint applies to one split; add --split train or --split val")
+    return fingerprint.lower()
 
 
 def _network(
@@ -157,81 +146,34 @@ def _network(
 
     classes = next(iter(splits.values())).num_classes
     weights = fetched(source, model).check()
-    tell_difference(weights, preprocessing_at(resolution, "classification"))
+    tell_difference(weights, protocol_at(resolution, "classification").preprocessing)
     return load_weights(create_model(model, num_classes=classes), weights.path)
 
 
-def _useful(workers: int | None, images: int) -> int:
-    """How many processes; by default all cores, where there are images enough to keep them busy."""
+def _workers(workers: int | None, images: int) -> int:
+    """Return the number of DataLoader workers, by default all cores if there are many images."""
     if workers is not None:
         return workers
     return cores() if images > FEW_IMAGES else 0
 
 
-def _inspected(splits: "dict[SplitName, Split]", workers: int | None) -> "dict[SplitName, list[FileFinding]]":
-    from sdabench.tools.verify.file_loading import inspect_files
+def _inspect(name: SplitName, split: "Split", workers: int | None) -> "list[FileFinding]":
+    from sdabench.tools.verify.file_inspection import inspect_files
 
-    files = {}
-    for name, split in splits.items():
-        with progress(f"{split.dataset} {name}", len(split.items), "images") as advance:
-            files[name] = inspect_files(split, _useful(workers, len(split.items)), advance)
-    return files
+    with progress(f"{split.dataset} {name}", len(split.items), "images") as advance:
+        return inspect_files(split, _workers(workers, len(split.items)), advance)
 
 
-def _reports(
-    splits: "dict[SplitName, Split]",
-    files: "dict[SplitName, list[FileFinding]]",
-    complete: bool,
-    fingerprint: str | None,
-) -> "tuple[list[SplitReport], list[Issue]]":
-    from sdabench.tools.verify.split_report import leakage, verify_split
-
-    reports = [
-        verify_split(split, files[name], official=complete, fingerprint=fingerprint)
-        for name, split in splits.items()
-    ]
-    if len(splits) < 2:
-        return reports, []
-    leak = leakage(splits["train"], files["train"], splits["val"], files["val"])
-    return reports, [leak] if leak else []
-
-
-def _sound(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
-    """The split without its broken files."""
+def _decodable(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
+    """Return the split without its broken files."""
     assert isinstance(split, ImageSplit)
     items = (item for item, file in zip(split.items, files, strict=True) if file.broken is None)
     return replace(split, items=tuple(items))
 
 
-def _probed(network: "nn.Module", job: EvaluationJob, images: int) -> "LabelOrder":
-    from sdabench.tools.verify.label_order import few_of_each_class, probe
+def _label_order(network: "nn.Module", job: ClassificationJob, images: int) -> "LabelOrder":
+    from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
 
-    assert isinstance(job.split, ImageSplit)
-    total = len(few_of_each_class(job.split, images).items)
-    with progress(f"probe by {job.model}", total, "images") as advance:
-        return probe(network, job, images, advance)
-
-
-def _verdict(
-    reports: "Sequence[SplitReport]", order: "LabelOrder | None", failure: SdabenchError | None
-) -> SdabenchError | None:
-    """The error that the command ends with, after everything was shown."""
-    errors = [f"{report.dataset.split}: {error.words}" for report in reports for error in report.errors]
-    if order is not None and order.order == "other":
-        errors.append(order.words)
-    if errors:
-        rest = f" (the first of {len(errors)} errors)" if len(errors) > 1 else ""
-        return DataError(errors[0] + rest + (f"; the probe failed: {failure}" if failure else ""))
-    if order is not None and order.order == "unknown":
-        return NothingMeasuredError(order.words)
-    return failure
-
-
-def _show(reports: "Sequence[SplitReport]", leaks: "Sequence[Issue]", order: "LabelOrder | None") -> None:
-    from sdabench.tools.verify.view import print_order, print_remarks, print_split
-
-    for report in reports:
-        print_split(report)
-    print_remarks(leaks)
-    if order is not None:
-        print_order(order)
+    total = len(first_of_each_class(job.split, images).items)
+    with progress(f"predictions of {job.model}", total, "images") as advance:
+        return infer_label_order(network, job, images, advance)

@@ -1,21 +1,21 @@
-"""Are the labels of a dataset in the order that a network's weights were trained with?
+"""Testing whether the labels of a dataset are in the order of the classes that a network was trained with.
 
-Folders in another order (sorted otherwise, numbered from one, renamed) give every image a wrong label, and
-an accuracy of chance that looks like a bad network. A network that was trained well can tell: it takes each
-folder's images for one class, only not for the folder's own.
+If the class folders are in another order (sorted differently, numbered from one, renamed), every image has a
+wrong label, and the accuracy is near chance, as if the network were bad. The predictions of a trained network
+show the difference: the images of a folder are predicted as one class, but not as the folder's own.
 
-The order that suits the predictions best is an assignment of one predicted class to each folder, which agrees
-with as many images as possible. It would fit noise as well. Therefore it is fitted on every other image of
-each folder, and both orders are judged by the rest:
+The order that fits the predictions best assigns one predicted class to each folder so that it agrees with as
+many images as possible. As it would also fit noise, it is fitted on every other image of each folder, and
+both orders are tested on the held-out images:
 
-- chance is the agreement of predictions that do not depend on the folder, but are as frequent as these;
-- an order holds where it agrees with more images than chance would, by a binomial test;
-- another order holds if it also agrees with more of them than the labels' own, by a sign test of the images
-  on which the two differ, and by at least ``LEAST_GAIN`` of all, as a few classes that the network mixes up
-  are no other order; and with at least ``LEAST_AGREEMENT``, as random weights too may take a class of
-  similar images for one and the same.
+- chance agreement is that of predictions that are independent of the folder and have the same frequencies;
+- an order is accepted if it agrees with more images than chance, by a binomial test;
+- another order than the labels' own must also agree with more images than the own one, by a sign test on the
+  images on which the two differ, and by at least ``LEAST_GAIN`` of all held-out images, because a few classes
+  that the network confuses are no other order; and it must agree with at least ``LEAST_AGREEMENT`` of them,
+  because random weights, too, may predict one class for all images of a folder.
 
-The labels' own order is fitted to nothing, and is held against chance on all images: one a class will do.
+The labels' own order is not fitted, so that it is tested on all images: one image per class is enough.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ from scipy.stats import binom
 from torch import nn
 
 from sdabench.data.folders import ImageSplit
-from sdabench.training.jobs import EvaluationJob
+from sdabench.training.job import ClassificationJob
 from sdabench.training.prediction import predict
 from sdabench.training.tasks.classification import Classified
 
@@ -39,14 +39,14 @@ Order = Literal["right", "other", "unknown"]
 Labels = NDArray[np.int64]
 
 SIGNIFICANCE = 0.0001
-LEAST_GAIN = 0.05  # of the images that judge
-LEAST_AGREEMENT = 0.5  # likewise
+LEAST_GAIN = 0.05  # share of the held-out images
+LEAST_AGREEMENT = 0.5  # share of the held-out images
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class TakenFor:
-    """A class of ``label`` of which more than half the images are predicted as another one."""
+    """A class of which more than half of the images are predicted as one other class."""
 
     folder: str
     label: int
@@ -61,16 +61,16 @@ class TakenFor:
 
 @dataclass(frozen=True)
 class LabelOrder:
-    """What a network's predictions say of the labels' order; percentages are of images.
+    """The order of the labels according to a network's predictions; percentages are of images.
 
     Attributes:
-        own_pct: predicted as their own label, of all images; ``chance_pct`` of them by chance.
-        held_out: how many images judge the fitted order.
-        held_out_own_pct: predicted as their own label, of those; None where there are none.
-        held_out_fitted_pct: predicted as the fitted order says, of those, likewise.
-        commonest_is_own: classes whose commonest prediction is their own label.
-        shift: what has to be added to nearly every label, if that is the other order.
-        taken_for: the classes that are predicted as another one, which the fitted order gives them.
+        own_pct: images predicted as their own label; ``chance_pct``: expected by chance.
+        held_out: number of images that the fitted order is tested on.
+        held_out_own_pct: held-out images predicted as their own label; None if there are none.
+        held_out_fitted_pct: held-out images predicted as the fitted order says; None if there are none.
+        commonest_is_own: classes whose most frequent prediction is their own label.
+        shift: the number that nearly every label is too small by, if that is the other order.
+        taken_for: classes that are predicted as another one, in agreement with the fitted order.
     """
 
     order: Order
@@ -87,30 +87,32 @@ class LabelOrder:
 
     @property
     def words(self) -> str:
-        own = f"{self.own_pct:.1f}% of {self.images:,} images are predicted as their own label"
-        by_chance = f"{self.chance_pct:.1f}% would be by chance"
+        correct = (
+            f"{self.own_pct:.1f}% of {self.images:,} images are predicted as their own label, "
+            f"{self.chance_pct:.1f}% are expected by chance"
+        )
         if self.order == "right":
-            return f"the labels are in the order of the weights: {own}, {by_chance}"
+            return f"the labels are in the order of the weights: {correct}"
         if self.order == "other":
             how = "are in another order" if self.shift is None else f"seem shifted by {-self.shift}"
             examples = ", ".join(map(str, self.taken_for[:EXAMPLES]))
-            return f"the labels {how}: {examples}; sort the folders as the weights' classes are"
+            return f"the labels {how}: {examples}; sort the folders like the classes of the weights"
         return (
-            f"the predictions do not follow the classes: {own}, {by_chance}; the weights are random or "
-            "damaged or want another --resolution, or there are too few images (--probe-images)"
+            f"the predictions do not depend on the classes: {correct}; the weights are random or damaged, "
+            "they need another --resolution, or there are too few images (--probe-images)"
         )
 
     def as_json(self) -> dict[str, Any]:
         return {"words": self.words} | asdict(self)
 
 
-def probe(
+def infer_label_order(
     network: nn.Module,
-    job: EvaluationJob,
+    job: ClassificationJob,
     images_per_class: int = 5,
     advance: Callable[[int], None] = lambda images: None,
 ) -> LabelOrder:
-    """Runs a network for classification on a few images of each class of a job's split.
+    """Run a classification network on the first images of each class of a job's split.
 
     Args:
         advance: called with the number of images just done.
@@ -119,8 +121,7 @@ def probe(
         DataError: an image cannot be decoded.
         SdabenchError: the network's outputs are not finite.
     """
-    assert isinstance(job.split, ImageSplit)
-    split = few_of_each_class(job.split, images_per_class)
+    split = first_of_each_class(job.split, images_per_class)
     predictions = predict(network, replace(job, split=split), torch.device(job.machine.device), advance)
     assert isinstance(predictions, Classified)
     labels = np.array([item.label for item in split.items])
@@ -129,8 +130,8 @@ def probe(
     return label_order(labels, predicted, [folders.get(n, "") for n in range(split.num_classes)])
 
 
-def few_of_each_class(split: ImageSplit, images: int) -> ImageSplit:
-    """The first so many images of each class."""
+def first_of_each_class(split: ImageSplit, images: int) -> ImageSplit:
+    """Keep the first ``images`` images of each class."""
     seen: Counter[int] = Counter()
     items = []
     for item in split.items:
@@ -141,26 +142,26 @@ def few_of_each_class(split: ImageSplit, images: int) -> ImageSplit:
 
 
 def label_order(labels: Labels, predicted: Labels, folders: Sequence[str]) -> LabelOrder:
-    """What predictions say of the labels' order; see the head of this file.
+    """Compare the order of the labels with the predictions; see the module's docstring.
 
     Args:
-        labels: (N,) the classes by their folders; images of a class in any order.
-        predicted: (N,) the class that each image is taken for.
-        folders: names by class index, one for every class there can be.
+        labels: (N,) class indices by folder, in any order.
+        predicted: (N,) predicted class indices.
+        folders: names by class index, one for each class of the network.
     """
     held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         held_out[np.flatnonzero(labels == label)[1::2]] = True
     fitted = fitted_order(labels[~held_out], predicted[~held_out], len(folders))
     own = np.arange(len(folders))
-    judged, judged_predicted = labels[held_out], predicted[held_out]
-    agrees_own, agrees_fitted = own[judged] == judged_predicted, fitted[judged] == judged_predicted
+    held_labels, held_predicted = labels[held_out], predicted[held_out]
+    agrees_own, agrees_fitted = own[held_labels] == held_predicted, fitted[held_labels] == held_predicted
 
     better, worse = int((agrees_fitted & ~agrees_own).sum()), int((agrees_own & ~agrees_fitted).sum())
     is_other = (
-        is_above_chance(judged, judged_predicted, fitted)
+        is_above_chance(held_labels, held_predicted, fitted)
         and is_significant(better, better + worse, 0.5)
-        and better - worse >= LEAST_GAIN * len(judged)
+        and better - worse >= LEAST_GAIN * len(held_labels)
         and agrees_fitted.mean() >= LEAST_AGREEMENT
     )
     order: Order = "other" if is_other else "unknown"
@@ -174,9 +175,9 @@ def label_order(labels: Labels, predicted: Labels, folders: Sequence[str]) -> La
         classes=len(np.unique(labels)),
         own_pct=100 * float((labels == predicted).mean()),
         chance_pct=100 * chance_agreement(labels, predicted, own),
-        held_out=len(judged),
-        held_out_own_pct=100 * float(agrees_own.mean()) if len(judged) else None,
-        held_out_fitted_pct=100 * float(agrees_fitted.mean()) if len(judged) else None,
+        held_out=len(held_labels),
+        held_out_own_pct=100 * float(agrees_own.mean()) if len(held_labels) else None,
+        held_out_fitted_pct=100 * float(agrees_fitted.mean()) if len(held_labels) else None,
         commonest_is_own=sum(
             _commonest(predicted[labels == label]) == label for label in np.unique(labels).tolist()
         ),
@@ -186,19 +187,19 @@ def label_order(labels: Labels, predicted: Labels, folders: Sequence[str]) -> La
 
 
 def fitted_order(labels: Labels, predicted: Labels, classes: int) -> Labels:
-    """(classes,) The class that each is taken for, one to one, so that most images agree.
+    """Assign a predicted class to each class, one to one, so that most images agree. Shape (classes,).
 
-    Where it makes no difference, a class stays what it is.
+    Ties are resolved in favor of the class itself.
     """
     counts = np.zeros((classes, classes))
     np.add.at(counts, (labels, predicted), 1)
-    counts += np.eye(classes) / (2 * classes)  # less than one image, also in sum
+    counts += np.eye(classes) / (2 * classes)  # for ties: less than one image in total
     assigned: Labels = linear_sum_assignment(counts, maximize=True)[1]
     return assigned
 
 
 def chance_agreement(labels: Labels, predicted: Labels, order: Labels) -> float:
-    """The share of images expected to agree with an order if predictions did not depend on the label."""
+    """Return the share of images that agree with an order if predictions are independent of labels."""
     if not len(labels):
         return 0.0
     label_share = np.bincount(labels, minlength=len(order)) / len(labels)
@@ -207,13 +208,13 @@ def chance_agreement(labels: Labels, predicted: Labels, order: Labels) -> float:
 
 
 def is_above_chance(labels: Labels, predicted: Labels, order: Labels) -> bool:
-    """Whether more images agree with an order than predictions that do not depend on the label would."""
+    """Whether more images agree with an order than expected by chance."""
     agreeing = int((order[labels] == predicted).sum())
     return is_significant(agreeing, len(labels), chance_agreement(labels, predicted, order))
 
 
 def is_significant(successes: int, trials: int, chance: float) -> bool:
-    """Whether so many successes or more are as rare as ``SIGNIFICANCE`` where each is by chance."""
+    """Whether a one-sided binomial test rejects ``chance`` as the probability of a success."""
     return bool(binom.sf(successes - 1, trials, min(1.0, chance)) < SIGNIFICANCE)
 
 
@@ -230,7 +231,7 @@ def _taken_for(
 
 
 def _shift(taken_for: Sequence[TakenFor]) -> int | None:
-    """The one difference of nine in ten of the classes that are taken for another."""
+    """Return the difference between predicted class and label that 90 % of the classes share, or None."""
     differences = Counter(one.predicted - one.label for one in taken_for)
     if not differences:
         return None
@@ -239,5 +240,5 @@ def _shift(taken_for: Sequence[TakenFor]) -> int | None:
 
 
 def _commonest(predicted: Labels) -> int:
-    """The most frequent one; of equally frequent ones the first in order."""
+    """Return the most frequent class; of several the lowest."""
     return int(np.bincount(predicted).argmax())

@@ -1,10 +1,8 @@
-"""Whether a dataset is what it claims to be: counts, names, broken and doubled files, and a fingerprint.
+"""Reports on one split: counts, names, broken and duplicate files, fingerprint.
 
-Free of torch. :func:`sdabench.tools.verify.file_loading.inspect_files` reads the files::
-
-    split = read_imagenet(path, "val")
-    report = verify_split(split, inspect_files(split, workers=8))
-    print(report.dataset.fingerprint_sha256, report.errors)
+split = read_imagenet(path, "val")
+report = verify_split(split, inspect_files(split, workers=8))
+print(report.dataset.fingerprint_sha256, report.errors)
 """
 
 from collections import Counter, defaultdict
@@ -19,14 +17,14 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import class_indices
 from sdabench.data.official import AffectedFile, Issue, deviations, plural
 from sdabench.data.split import Split
-from sdabench.tools.verify.file_findings import FileFinding
+from sdabench.tools.verify.file_inspection import FileFinding
 
-FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}  # what a name's ending says of the content
+FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}  # by file name extension
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Of the classes that are there, the ``fewest`` and ``most`` images; ``missing`` are ImageNet's wnids."""
+    """Images per class: ``fewest`` and ``most`` of the ``classes`` that have any; ``missing``: wnids."""
 
     classes: int
     of: int
@@ -37,7 +35,7 @@ class ClassCounts:
 
 @dataclass(frozen=True)
 class AnnotationCounts:
-    """``crowds`` are among the annotations, ``used`` categories have at least one."""
+    """Annotations of a COCO split. They include ``crowds``; ``used`` categories have at least one."""
 
     annotations: int
     crowds: int
@@ -48,20 +46,20 @@ class AnnotationCounts:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split: what there is, and what was noticed. ``modes`` counts Pillow's modes of good files.
+    """Counts and issues of one split. ``modes`` counts the Pillow modes of the files that decode.
 
-    The fingerprint is missing where a file could not be read.
+    The dataset has no fingerprint if a file cannot be read.
     """
 
     dataset: DatasetInfo
     counts: ClassCounts | AnnotationCounts
     broken: int
     modes: Mapping[str, int]
-    remarks: tuple[Issue, ...]
+    issues: tuple[Issue, ...]
 
     @property
     def errors(self) -> tuple[Issue, ...]:
-        return tuple(remark for remark in self.remarks if remark.level == "error")
+        return tuple(issue for issue in self.issues if issue.level == "error")
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -69,7 +67,7 @@ class SplitReport:
             "counts": asdict(self.counts),
             "broken": self.broken,
             "modes": dict(self.modes),
-            "remarks": [remark.as_json() for remark in self.remarks],
+            "remarks": [issue.as_json() for issue in self.issues],
         }
 
 
@@ -80,18 +78,18 @@ def verify_split(
     official: bool = False,
     fingerprint: str | None = None,
 ) -> SplitReport:
-    """Puts together what the listing and the findings of its files say.
+    """Report on a split, given the findings of its files.
 
     Args:
         files: in the order of the listing.
-        official: claims that this is the whole official split; all else is an error then.
-        fingerprint: the sha256 that is claimed, in lower case.
+        official: expect the complete official split; a deviation is an error.
+        fingerprint: expected sha256, in lower case.
     """
     digests = [file.sha256 for file in files if file.sha256 is not None]
     info = split.describe(digests if len(digests) == len(split.items) else None)
-    remarks = (
-        *_about_bytes(split, files),
-        *_about_fingerprint(split, info, fingerprint),
+    issues = (
+        *_file_issues(split, files),
+        *_fingerprint_issues(split, info, fingerprint),
         *deviations(split, "error" if official else "note"),
     )
     return SplitReport(
@@ -99,7 +97,7 @@ def verify_split(
         counts=count_annotations(split) if isinstance(split, CocoSplit) else count_classes(split),
         broken=sum(file.broken is not None for file in files),
         modes=dict(Counter(file.mode for file in files if file.broken is None).most_common()),
-        remarks=remarks,
+        issues=issues,
     )
 
 
@@ -121,65 +119,58 @@ def count_annotations(split: CocoSplit) -> AnnotationCounts:
     )
 
 
-def leakage(
+def find_leakage(
     train: Split, train_files: Sequence[FileFinding], val: Split, val_files: Sequence[FileFinding]
 ) -> Issue | None:
-    """Validation images whose very bytes are among the training images."""
+    """Find validation images that are byte for byte in the training split too."""
     known = {file.sha256: item.path for item, file in zip(train.items, train_files, strict=True)}
     about = tuple(
-        AffectedFile(item.path, f"has the bytes of the training image {known[file.sha256]}")
+        AffectedFile(item.path, f"is identical to the training image {known[file.sha256]}")
         for item, file in zip(val.items, val_files, strict=True)
         if file.sha256 is not None and file.sha256 in known
     )
     if not about:
         return None
-    words = f"{_files(about)} for validation {_are(about)} among the training images too: leakage"
-    return Issue("warning", "leakage", words, about)
+    also = "is also a training image" if len(about) == 1 else "are also training images"
+    return Issue("warning", "leakage", f"{plural(len(about), 'validation image')} {also} (leakage)", about)
 
 
-def _about_bytes(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
-    """What is broken, doubled, cut at its very end, or of another format than its name says."""
+def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
+    """Find files that are broken, truncated, duplicates, or in another format than their names say."""
     pairs = [(item.path, file) for item, file in zip(split.items, files, strict=True)]
     if broken := tuple(AffectedFile(path, file.broken) for path, file in pairs if file.broken):
-        words = f"{_files(broken)} {_are(broken)} broken: restore from the original archive"
+        words = f"{plural(len(broken), 'broken file')}: restore from the original archive"
         yield Issue("error", "broken", words, broken)
-    if cut := tuple(AffectedFile(path, "lacks its end") for path, file in pairs if not file.ended):
-        words = f"{_files(cut)} without an end: decoded, but the last bytes are missing"
+    if cut := tuple(AffectedFile(path, "has no end marker") for path, file in pairs if not file.has_end):
+        words = f"{plural(len(cut), 'file')} without an end marker: decoded, but the last bytes are missing"
         yield Issue("warning", "no end", words, cut)
     groups: dict[str, list[str]] = defaultdict(list)
     for path, file in pairs:
         if file.sha256 is not None:
             groups[file.sha256].append(path)
-    doubled = tuple(
-        AffectedFile(path, f"has the bytes of {first}")
+    duplicates = tuple(
+        AffectedFile(path, f"is identical to {first}")
         for first, *others in groups.values()
         for path in others
     )
-    if doubled:
-        words = f"{_files(doubled)} {_are(doubled)} there already, under another name"
-        yield Issue("warning", "doubled", words, doubled)
+    if duplicates:
+        words = f"{plural(len(duplicates), 'duplicate file')}: the same bytes have another name too"
+        yield Issue("warning", "doubled", words, duplicates)
     other = tuple(
         AffectedFile(path, f"is {file.format}")
         for path, file in pairs
         if file.broken is None and FORMATS.get(PurePath(path).suffix.lower()) != file.format
     )
     if other:
-        words = f"{_files(other)} of another format than the name says; decoded as what they are"
+        words = f"{plural(len(other), 'file')} in another format than the name says: decoded all the same"
         yield Issue("note", "other format", words, other)
 
 
-def _about_fingerprint(split: Split, info: DatasetInfo, claimed: str | None) -> Iterator[Issue]:
-    made, found = split.fingerprint_sha256, info.fingerprint_sha256
-    if made not in (None, found):
-        yield Issue("error", "fingerprint", "the images are not those that were made; make them anew")
-    if claimed not in (None, found):
-        having = "there is none, as a file cannot be read" if found is None else f"it is {found}"
-        yield Issue("error", "fingerprint", f"the fingerprint is not the one that is claimed: {having}")
-
-
-def _files(about: Sequence[AffectedFile]) -> str:
-    return plural(len(about), "file")
-
-
-def _are(about: Sequence[AffectedFile]) -> str:
-    return "is" if len(about) == 1 else "are"
+def _fingerprint_issues(split: Split, info: DatasetInfo, expected: str | None) -> Iterator[Issue]:
+    generated, found = split.fingerprint_sha256, info.fingerprint_sha256
+    if generated not in (None, found):
+        words = "the images are not those that were generated: generate the dataset again"
+        yield Issue("error", "fingerprint", words)
+    if expected not in (None, found):
+        actual = "there is none, because a file cannot be read" if found is None else f"it is {found}"
+        yield Issue("error", "fingerprint", f"the fingerprint is not the expected one: {actual}")

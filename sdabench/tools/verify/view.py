@@ -1,33 +1,34 @@
-"""A verified dataset as a reader meets it: what there is, what was noticed, and what that means."""
+"""Printing the report on a dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rich.text import Text
 
 from sdabench.data.official import Issue, Level, plural
 from sdabench.report.render import STYLES, Terminal, print_terminal
-from sdabench.report.table import Cell, Heading, Sheet, Tone
+from sdabench.report.sheet import Cell, Heading, Sheet, Tone
+from sdabench.tools.verify.dataset_report import DatasetReport
 from sdabench.tools.verify.label_order import LabelOrder, Order
 from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, SplitReport
 
-SHOWN: dict[Level, int] = {"error": 20, "warning": 5, "note": 3}  # files of a remark
+SHOWN: dict[Level, int] = {"error": 20, "warning": 5, "note": 3}  # files of an issue
 WORDS: dict[Level, tuple[str, Tone]] = {
     "error": ("Error", "bad"),
     "warning": ("Warning", "fair"),
     "note": ("Note", "dim"),
 }
-ORDERS: dict[Order, tuple[str, Tone]] = {
-    "right": ("Labels", "good"),
-    "other": ("Labels", "bad"),
-    "unknown": ("Labels", "fair"),
-}
+ORDER_TONES: dict[Order, Tone] = {"right": "good", "other": "bad", "unknown": "fair"}
 NAMES_SHOWN = 3
 
 
-def print_split(report: SplitReport) -> None:
-    """The sheet of a split, and its remarks below it."""
-    print_terminal(split_sheet(report))
-    print_remarks(report.remarks)
+def print_report(report: DatasetReport) -> None:
+    for split in report.splits:
+        print_terminal(split_sheet(split))
+        _print_issues(split.issues)
+    if report.leakage:
+        _print_issues([report.leakage])
+    if report.label_order:
+        _print_label_order(report.label_order)
 
 
 def split_sheet(report: SplitReport) -> Sheet:
@@ -37,75 +38,75 @@ def split_sheet(report: SplitReport) -> Sheet:
     modes = ", ".join(f"{mode} {count:,}" for mode, count in report.modes.items())
     rows = [
         [Cell("images"), Cell(broken, tone="bad") if report.broken else Cell(good, tone="good")],
-        *([Cell(name), Cell(words)] for name, words in _counted(report.counts)),
+        *([Cell(name), Cell(words)] for name, words in _count_rows(report.counts)),
         [Cell("modes"), Cell(modes or "none")],
-        [Cell("official"), Cell(consequence(report), tone="good" if _is_official(report) else "fair")],
+        [Cell("official"), Cell(comparability(report), tone="good" if _is_official(report) else "fair")],
         [Cell("listing sha256"), Cell(info.listing_sha256)],
         [Cell("fingerprint"), Cell(info.fingerprint_sha256 or "none: a file cannot be read")],
     ]
     return Sheet("", [Heading(f"{info.name} {info.split}"), Heading(info.root)], [rows])
 
 
-def consequence(report: SplitReport) -> str:
-    """What a reader may conclude of a number that is measured with this split."""
-    number = "an accuracy on it" if isinstance(report.counts, ClassCounts) else "an AP on it"
+def comparability(report: SplitReport) -> str:
+    """State whether results on this split can be compared with the paper's."""
+    number = "an accuracy" if isinstance(report.counts, ClassCounts) else "an AP"
     if report.dataset.split == "train":
-        number = "what is trained on it"
+        number = "a model trained on it"
     if _is_official(report):
-        return f"yes, the whole split: {number} may stand beside the paper's"
-    return f"no: {number} may not stand beside the paper's"
+        return f"yes, complete: {number} can be compared with the paper's"
+    return f"no: {number} cannot be compared with the paper's"
 
 
-def print_remarks(remarks: Sequence[Issue]) -> None:
-    """Each with the first files that it is about, one a line; none of them is wrapped."""
+def _print_issues(issues: Iterable[Issue]) -> None:
+    """Print each issue and its first files, one to a line, without wrapping."""
     console = Terminal()
-    for remark in remarks:
-        word, tone = WORDS[remark.level]
-        console.print(Text.assemble((word, STYLES[tone]), f": {remark.words}"), soft_wrap=True)
-        shown = SHOWN[remark.level]
-        for one in remark.about[:shown]:
-            console.print(Text(f"  {one.path} {one.what}"), soft_wrap=True)
-        if len(remark.about) > shown:
-            rest = f"  and {len(remark.about) - shown:,} more; --json names all"
+    for issue in issues:
+        word, tone = WORDS[issue.level]
+        console.print(Text.assemble((word, STYLES[tone]), f": {issue.words}"), soft_wrap=True)
+        shown = SHOWN[issue.level]
+        for file in issue.about[:shown]:
+            console.print(Text(f"  {file.path} {file.what}"), soft_wrap=True)
+        if len(issue.about) > shown:
+            rest = f"  and {len(issue.about) - shown:,} more; --json lists all"
             console.print(Text(rest, style=STYLES["dim"]), soft_wrap=True)
 
 
-def print_order(order: LabelOrder) -> None:
-    """What the probe says, and where the order is right, which classes are taken for another."""
+def _print_label_order(order: LabelOrder) -> None:
+    """Print the result; if the order is right, also the classes that are predicted as another one."""
     console = Terminal()
-    word, tone = ORDERS[order.order]
-    console.print(Text.assemble((word, STYLES[tone]), f": {order.words}"), soft_wrap=True)
+    word = ("Label order", STYLES[ORDER_TONES[order.order]])
+    console.print(Text.assemble(word, f": {order.words}"), soft_wrap=True)
     if order.held_out_own_pct is not None:
-        judged = (
-            f"  {order.commonest_is_own:,} of {order.classes:,} classes are mostly predicted as themselves; "
-            f"of {order.held_out:,} held-out images {order.held_out_own_pct:.1f}% agree with the labels' "
-            f"order, {order.held_out_fitted_pct:.1f}% with the one that suits the others best"
+        details = (
+            f"  In {order.commonest_is_own:,} of {order.classes:,} classes the most frequent prediction is "
+            f"the label. Of {order.held_out:,} held-out images, {order.held_out_own_pct:.1f}% agree with the "
+            f"labels, {order.held_out_fitted_pct:.1f}% with the order fitted to the other images."
         )
-        console.print(Text(judged, style=STYLES["dim"]), soft_wrap=True)
+        console.print(Text(details, style=STYLES["dim"]), soft_wrap=True)
     for one in order.taken_for[: SHOWN["warning"]] if order.order == "right" else ():
         console.print(Text(f"  but {one}"), soft_wrap=True)
 
 
 def _is_official(report: SplitReport) -> bool:
-    kinds = {remark.kind for remark in report.remarks}
+    kinds = {issue.kind for issue in report.issues}
     return report.dataset.complete and not report.broken and "not official" not in kinds
 
 
-def _counted(counts: ClassCounts | AnnotationCounts) -> list[tuple[str, str]]:
+def _count_rows(counts: ClassCounts | AnnotationCounts) -> list[tuple[str, str]]:
     if isinstance(counts, AnnotationCounts):
-        annotations = f"{counts.annotations:,}, of which crowds {counts.crowds:,}"
-        categories = f"{counts.used:,} of {counts.categories:,} have an annotation"
-        return [
-            ("annotations", f"{annotations}; images without any {counts.images_without:,}"),
-            ("categories", categories),
-        ]
+        without = plural(counts.images_without, "image")
+        annotations = (
+            f"{counts.annotations:,}, {counts.crowds:,} of them crowds; {without} without annotations"
+        )
+        categories = f"{counts.used:,} of {counts.categories:,} have annotations"
+        return [("annotations", annotations), ("categories", categories)]
     if counts.fewest == counts.most:
         each = f"{plural(counts.most, 'image')} each"
     else:
         each = f"{counts.fewest:,} to {counts.most:,} images each"
-    lines = [("classes", f"{counts.classes:,} of {counts.of:,}, {each}")]
+    rows = [("classes", f"{counts.classes:,} of {counts.of:,}, {each}")]
     if counts.missing:
         rest = len(counts.missing) - NAMES_SHOWN
         named = ", ".join(counts.missing[:NAMES_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
-        lines.append(("missing", named))
-    return lines
+        rows.append(("missing classes", named))
+    return rows

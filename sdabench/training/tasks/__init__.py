@@ -1,9 +1,10 @@
-"""What training and evaluation have to know of a task: one module each, behind one protocol."""
+"""Tasks: what training and evaluation have to know of classification and of detection."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 from sdabench.data.images import collated
 from sdabench.errors import DataError, SdabenchError
 from sdabench.registry.schema import DataTask, Task
-from sdabench.training.jobs import EvaluationJob, TrainingJob
+from sdabench.training.job import AnyJob
 from sdabench.training.signals import ignore_signals
-
-B = TypeVar("B")
 
 
 class AnyBatch(Protocol):
-    """Images and what is wanted of them; ``skipped`` are the errors of images that were left out."""
+    """Images and their targets; ``skipped`` are the errors of images that were left out."""
 
     @property
     def indices(self) -> list[int]: ...
@@ -40,19 +39,19 @@ class Measured(NamedTuple):
 
 
 class Predictions(Protocol):
-    """What a network says of each image of a listing."""
+    """A network's outputs for each image of a split."""
 
     @property
     def sha256(self) -> list[str]:
-        """Of the images' files, in order."""
+        """The digests of the images' files, in order."""
         ...
 
     def metrics(self) -> dict[Task, dict[str, float]]:
-        """In percent, for each task of the network."""
+        """The metrics in percent, for each task of the network."""
         ...
 
     def measured(self) -> dict[Task, Measured]:
-        """The metrics again, and how sure they are, which takes longer."""
+        """The metrics with their standard errors, which take longer."""
         ...
 
     def write(self, stem: Path) -> Path:
@@ -60,62 +59,73 @@ class Predictions(Protocol):
         ...
 
 
-class TaskEngine(Protocol):
-    """How networks of a task are made, trained and evaluated."""
+J = TypeVar("J", bound=AnyJob)
+B = TypeVar("B", bound=AnyBatch)
+P = TypeVar("P", bound=Predictions)
+T = TypeVar("T")
 
-    @property
-    def metrics(self) -> Sequence[str]:
-        """Their names; the first is the main one."""
-        ...
 
-    @property
-    def smallest(self) -> int:
-        """Images of a batch that batch norms can be trained with."""
-        ...
+class TrainingTask(ABC, Generic[J, B, P]):
+    """How networks are built, trained and evaluated by a task, over its jobs, batches and predictions.
 
-    def build(self, job: EvaluationJob) -> nn.Module:
-        """The network, freshly initialised."""
-        ...
+    ``metrics`` are names, the main one first. ``smallest_batch`` is the number of images that batch norms
+    need to be trained. ``environment`` names the fields of the machine that belong in a record.
+    """
 
-    def build_for_training(self, job: TrainingJob) -> nn.Module: ...
+    metrics: ClassVar[Sequence[str]]
+    smallest_batch: ClassVar[int] = 2
+    deterministic_on_cuda: ClassVar[bool] = True
+    environment: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def build(self, job: J) -> nn.Module:
+        """The network, freshly initialized."""
+
+    @abstractmethod
+    def build_for_training(self, job: J) -> nn.Module: ...
 
     def is_frozen(self, network: nn.Module) -> bool | None:
-        """Whether parts of it are kept as they were; None where nothing could be."""
-        ...
+        """Whether a part of it is not trained; None where the task freezes nothing."""
+        return None
 
-    def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
+    @abstractmethod
+    def training_images(self, job: J, seed: int) -> Dataset[Any]:
         """Takes (epoch, index)."""
-        ...
 
-    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> AnyBatch:
-        """Of samples, besides which those errors were skipped."""
-        ...
+    @abstractmethod
+    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> B:
+        """A batch of samples; ``skipped`` are the errors of samples that were left out."""
 
-    def losses(self, network: nn.Module, part: Any, job: TrainingJob) -> dict[str, Tensor]:
-        """The parts of the loss by name, means over the images of a part of a batch, in float32."""
-        ...
+    @abstractmethod
+    def losses(self, network: nn.Module, micro_batch: B, job: J) -> dict[str, Tensor]:
+        """The terms of the loss by name, means over the images of a micro-batch, in float32."""
 
-    def fit_limit(self, job: TrainingJob, first_loss: float) -> float | None:
+    @abstractmethod
+    def fit_limit(self, job: J, first_loss: float) -> float | None:
         """The loss below which a network fits its training images, if the recipe asks for it."""
-        ...
 
-    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]: ...
+    @abstractmethod
+    def evaluation_images(self, job: J) -> Dataset[Any]: ...
 
-    def outputs(self, network: nn.Module, batch: Any, job: EvaluationJob) -> list[Any]:
-        """What the network says of each image of a batch, as plain values and tensors on the CPU.
+    @abstractmethod
+    def outputs(self, network: nn.Module, batch: B, job: J) -> list[Any]:
+        """The network's output for each image of a batch, as plain values and tensors on the CPU.
 
         Raises:
-            SdabenchError: it is not finite.
+            SdabenchError: an output is not finite.
         """
-        ...
 
-    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> Predictions:
-        """Of the outputs for all images, in their order, and the digests of their files."""
-        ...
+    @abstractmethod
+    def predictions(self, job: J, outputs: list[Any], sha256: list[str]) -> P:
+        """The predictions that the outputs for all images make, in their order, with the files' digests."""
 
 
-def engine_of(task: DataTask) -> TaskEngine:
-    if task == "detection":
+AnyTask = TrainingTask[Any, Any, Any]
+
+
+def task_of(name: DataTask) -> AnyTask:
+    """The task of that name."""
+    if name == "detection":
         from sdabench.training.tasks.detection import Detection
 
         return Detection()
@@ -124,17 +134,17 @@ def engine_of(task: DataTask) -> TaskEngine:
     return Classification()
 
 
-def load(
+def load_batches(
     images: Dataset[Any],
-    batch_of: Callable[[list[Any], list[str]], B],
+    batch_of: Callable[[list[Any], list[str]], T],
     workers: int,
     pin: bool,
     skip_broken: bool = False,
     **order: Any,
-) -> Generator[B | DataError]:
-    """The batches of a dataset; in place of one with a broken file that is not skipped its error.
+) -> Generator[T | DataError]:
+    """The batches of a dataset; in place of one with a broken file that is not skipped, its error.
 
-    To be closed: the loader's processes, which no signal ends, are ended by it.
+    Close the generator: that ends the DataLoader workers, which ignore signals.
     """
     loader: DataLoader[Any] = DataLoader(
         images,
@@ -152,6 +162,6 @@ def load(
             batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def not_finite(job: EvaluationJob, path: str) -> SdabenchError:
-    hint = "its weights are of no use" if job.precision == "fp32" else "try --amp off"
+def not_finite(job: AnyJob, path: str) -> SdabenchError:
+    hint = "the weights are unusable" if job.spec.protocol.precision == "fp32" else "try --amp off"
     return SdabenchError(f"the network's output for {path} is not finite; {hint}")

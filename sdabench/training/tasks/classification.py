@@ -4,24 +4,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from sdabench.data.description import Preprocessing
-from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.models.build import create_model
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.registry.schema import Task
-from sdabench.training.jobs import EvaluationJob, TrainingJob
+from sdabench.training.job import ClassificationJob
 from sdabench.training.precision import autocast
-from sdabench.training.tasks import Measured, not_finite
+from sdabench.training.tasks import Measured, TrainingTask, not_finite
 
 PIXELS_AT_ONCE = 4 * 224 * 224  # a CPU's
 
@@ -45,47 +42,45 @@ class Classified:
         return path
 
 
-class Classification:
-    """See :class:`sdabench.training.tasks.TaskEngine`."""
+class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
+    """See :class:`sdabench.training.tasks.TrainingTask`."""
 
     metrics = ("top1_pct", "top5_pct")
-    smallest = 2
 
-    def build(self, job: EvaluationJob) -> nn.Module:
+    def build(self, job: ClassificationJob) -> nn.Module:
         return create_model(job.model, num_classes=job.split.num_classes)
 
-    def build_for_training(self, job: TrainingJob) -> nn.Module:
+    def build_for_training(self, job: ClassificationJob) -> nn.Module:
         return create_model(job.model, num_classes=job.train.num_classes)
 
-    def is_frozen(self, network: nn.Module) -> None:
-        return None
-
-    def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
-        return TrainingImages(cast(ImageSplit, job.train), _recipe(job).augmentation, seed)
+    def training_images(self, job: ClassificationJob, seed: int) -> TrainingImages:
+        return TrainingImages(job.train, recipe_of(job).augmentation, seed)
 
     def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> Batch:
         return Batch.of(samples, skipped)
 
-    def losses(self, network: nn.Module, part: Batch, job: TrainingJob) -> dict[str, Tensor]:
-        recipe = _recipe(job)
-        with autocast(part.images.device, recipe.precision):
-            logits = network(part.images)
-        smoothing = recipe.label_smoothing
-        summed = F.cross_entropy(logits.float(), part.labels, reduction="sum", label_smoothing=smoothing)
-        return {"loss": summed / len(part)}
+    def losses(self, network: nn.Module, micro_batch: Batch, job: ClassificationJob) -> dict[str, Tensor]:
+        recipe = recipe_of(job)
+        with autocast(micro_batch.images.device, recipe.precision):
+            logits = network(micro_batch.images)
+        loss = F.cross_entropy(
+            logits.float(), micro_batch.labels, reduction="sum", label_smoothing=recipe.label_smoothing
+        )
+        return {"loss": loss / len(micro_batch)}
 
-    def fit_limit(self, job: TrainingJob, first_loss: float) -> float | None:
+    def fit_limit(self, job: ClassificationJob, first_loss: float) -> float | None:
         """A share of the loss of chance."""
-        share = job.recipe.fit_below
+        share = recipe_of(job).fit_below
         return None if share is None else share * math.log(job.train.classes)
 
-    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]:
-        assert isinstance(job.preprocessing, Preprocessing)
-        return EvaluationImages(cast(ImageSplit, job.split), job.preprocessing)
+    def evaluation_images(self, job: ClassificationJob) -> EvaluationImages:
+        return EvaluationImages(job.split, job.spec.protocol.preprocessing)
 
-    def outputs(self, network: nn.Module, batch: Batch, job: EvaluationJob) -> list[tuple[list[int], float]]:
+    def outputs(
+        self, network: nn.Module, batch: Batch, job: ClassificationJob
+    ) -> list[tuple[list[int], float]]:
         """The five best classes, and the probability of the right one."""
-        with autocast(batch.images.device, job.precision):
+        with autocast(batch.images.device, job.spec.protocol.precision):
             parts = torch.split(batch.images, images_at_once(batch.images))
             logits = torch.cat([network(part) for part in parts]).float()
         if not logits.isfinite().all():
@@ -95,8 +90,8 @@ class Classification:
         probability = logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
         return list(zip(best.tolist(), probability.tolist(), strict=True))
 
-    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> Classified:
-        items = cast(ImageSplit, job.split).items
+    def predictions(self, job: ClassificationJob, outputs: list[Any], sha256: list[str]) -> Classified:
+        items = job.split.items
         best = np.array([classes for classes, _ in outputs])
         classes = ClassPredictions(
             paths=[item.path for item in items],
@@ -119,6 +114,6 @@ def images_at_once(images: Tensor) -> int:
     return max(1, PIXELS_AT_ONCE // (height * width))
 
 
-def _recipe(job: TrainingJob) -> ClassificationRecipe:
-    assert isinstance(job.recipe, ClassificationRecipe)
-    return job.recipe
+def recipe_of(job: ClassificationJob) -> ClassificationRecipe:
+    assert job.spec.recipe is not None, "this job is no training"
+    return job.spec.recipe

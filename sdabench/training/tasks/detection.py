@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pydantic_core import to_json
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from sdabench.data.annotations import read_annotations
 from sdabench.data.coco import CocoSplit
@@ -17,7 +16,6 @@ from sdabench.data.coco_images import (
     DetectionImages,
     DetectionTrainingImages,
 )
-from sdabench.data.description import Resizing
 from sdabench.files import compressed
 from sdabench.models.build import create_model
 from sdabench.models.detection.detector import Detector
@@ -27,9 +25,9 @@ from sdabench.registry.schema import Task
 from sdabench.scoring import IOU_TYPES, USUAL_EVALUATOR, Evaluator
 from sdabench.scoring.bootstrap import standard_errors
 from sdabench.scoring.coco import METRICS, CocoEvaluation, evaluate
-from sdabench.training.jobs import EvaluationJob, TrainingJob
+from sdabench.training.job import DetectionJob
 from sdabench.training.precision import autocast
-from sdabench.training.tasks import Measured, not_finite
+from sdabench.training.tasks import Measured, TrainingTask, not_finite
 from sdabench.weights import load_weights
 
 
@@ -67,70 +65,62 @@ class DetectionPredictions:
         return path
 
 
-class Detection:
-    """See :class:`sdabench.training.tasks.TaskEngine`."""
+class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]):
+    """See :class:`sdabench.training.tasks.TrainingTask`."""
 
     metrics = METRICS
-    smallest = 2
+    deterministic_on_cuda = False  # RoIAlign's backward pass is not
+    environment = ("evaluator",)
 
-    def build(self, job: EvaluationJob) -> Detector:
-        sizes = _resizing(job)
-        network = create_model(
-            job.model, num_classes=job.split.num_classes, min_size=sizes.short, max_size=sizes.long
-        )
-        assert isinstance(network, Detector)
-        return network
+    def build(self, job: DetectionJob) -> Detector:
+        return _detector(job, job.split)
 
-    def build_for_training(self, job: TrainingJob) -> Detector:
+    def build_for_training(self, job: DetectionJob) -> Detector:
         """With the weights of its backbone if there are any, and only then frozen."""
-        recipe, sizes = _recipe(job), _resizing(job.evaluation(None))
-        network = create_model(
-            job.model,
-            num_classes=job.train.num_classes,
-            min_size=sizes.short,
-            max_size=sizes.long,
+        recipe = recipe_of(job)
+        network = _detector(
+            job,
+            job.train,
             rpn_batch_size_per_image=recipe.anchor_samples,
             box_batch_size_per_image=recipe.box_samples,
             rpn_post_nms_top_n_train=recipe.proposals,
         )
-        assert isinstance(network, Detector)
         if job.backbone is not None:
-            load_weights(network.backbone.body, job.backbone.path)
+            load_weights(network.backbone.body, job.backbone)
         return network.freeze(recipe.freeze and job.backbone is not None)
 
     def is_frozen(self, network: nn.Module) -> bool:
-        return cast(Detector, network).frozen
+        assert isinstance(network, Detector)
+        return network.frozen
 
-    def training_images(self, job: TrainingJob, seed: int) -> Dataset[Any]:
-        evaluation, flip = job.evaluation(None), _recipe(job).flip
-        masks = "segmentation" in evaluation.tasks
-        return DetectionTrainingImages(cast(CocoSplit, job.train), _resizing(evaluation), flip, seed, masks)
+    def training_images(self, job: DetectionJob, seed: int) -> DetectionTrainingImages:
+        masks, resizing = "segmentation" in job.spec.tasks, job.spec.protocol.preprocessing
+        return DetectionTrainingImages(job.train, resizing, recipe_of(job).flip, seed, masks)
 
     def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> DetectionBatch:
         return DetectionBatch.of(samples, skipped)
 
-    def losses(self, network: nn.Module, part: DetectionBatch, job: TrainingJob) -> dict[str, Tensor]:
-        with autocast(part.images[0].device, job.recipe.precision):
-            losses: dict[str, Tensor] = network(part.images, part.targets)
+    def losses(self, network: nn.Module, micro_batch: DetectionBatch, job: DetectionJob) -> dict[str, Tensor]:
+        with autocast(micro_batch.images[0].device, recipe_of(job).precision):
+            losses: dict[str, Tensor] = network(micro_batch.images, micro_batch.targets)
         return {name: loss.float() for name, loss in losses.items()}
 
-    def fit_limit(self, job: TrainingJob, first_loss: float) -> float | None:
+    def fit_limit(self, job: DetectionJob, first_loss: float) -> float | None:
         """A share of the loss of the first step."""
-        share = job.recipe.fit_below
+        share = recipe_of(job).fit_below
         return None if share is None else share * first_loss
 
-    def evaluation_images(self, job: EvaluationJob) -> Dataset[Any]:
-        split = cast(CocoSplit, job.split)
-        split.check(masks="segmentation" in job.tasks)
-        return DetectionImages(split, _resizing(job))
+    def evaluation_images(self, job: DetectionJob) -> DetectionImages:
+        job.split.check(masks="segmentation" in job.spec.tasks)
+        return DetectionImages(job.split, job.spec.protocol.preprocessing)
 
     def outputs(
-        self, network: nn.Module, batch: DetectionBatch, job: EvaluationJob
+        self, network: nn.Module, batch: DetectionBatch, job: DetectionJob
     ) -> list[list[dict[str, Any]]]:
         """An image's entries of a COCO results file."""
-        split = cast(CocoSplit, job.split)
+        split = job.split
         try:
-            with autocast(batch.images[0].device, job.precision):
+            with autocast(batch.images[0].device, job.spec.protocol.precision):
                 detections = network(batch.images)
         except FloatingPointError:
             raise not_finite(job, split.items[batch.indices[0]].path) from None
@@ -139,11 +129,9 @@ class Detection:
             for index, image, found in zip(batch.indices, batch.images, detections, strict=True)
         ]
 
-    def predictions(self, job: EvaluationJob, outputs: list[Any], sha256: list[str]) -> DetectionPredictions:
+    def predictions(self, job: DetectionJob, outputs: list[Any], sha256: list[str]) -> DetectionPredictions:
         results = [entry for of_image in outputs for entry in of_image]
-        return DetectionPredictions(
-            cast(CocoSplit, job.split), job.tasks, results, sha256, job.machine.evaluator
-        )
+        return DetectionPredictions(job.split, job.spec.tasks, results, sha256, job.machine.evaluator)
 
 
 def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tensor]) -> list[dict[str, Any]]:
@@ -170,11 +158,15 @@ def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tenso
     return entries
 
 
-def _recipe(job: TrainingJob) -> DetectionRecipe:
-    assert isinstance(job.recipe, DetectionRecipe)
-    return job.recipe
+def _detector(job: DetectionJob, split: CocoSplit, **options: Any) -> Detector:
+    sizes = job.spec.protocol.preprocessing
+    network = create_model(
+        job.model, num_classes=split.num_classes, min_size=sizes.short, max_size=sizes.long, **options
+    )
+    assert isinstance(network, Detector)
+    return network
 
 
-def _resizing(job: EvaluationJob) -> Resizing:
-    assert isinstance(job.preprocessing, Resizing)
-    return job.preprocessing
+def recipe_of(job: DetectionJob) -> DetectionRecipe:
+    assert job.spec.recipe is not None, "this job is no training"
+    return job.spec.recipe

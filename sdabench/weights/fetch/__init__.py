@@ -1,1 +1,1 @@
-"""Weights that others publish, as files of this machine."""
+"""Download published weights into the cache."""

@@ -1,4 +1,4 @@
-"""Weights that were fetched once: whole or not there, and verified before each use. Free of torch."""
+"""Cached downloads: complete or absent, and verified before each use. Imports no torch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ from sdabench.hashing import sha256_of_file
 from sdabench.offline import is_offline
 from sdabench.paths import cache_dir
 
-ELSEWHERE = "set SDABENCH_CACHE to another folder"
+OTHER_CACHE = "set SDABENCH_CACHE to another folder"
 
 
 def _no_bar(name: str, total: int | None) -> AbstractContextManager[Callable[[int], object]]:
@@ -20,39 +20,43 @@ def _no_bar(name: str, total: int | None) -> AbstractContextManager[Callable[[in
 
 
 @dataclass(frozen=True)
-class Fetching:
-    """How a user sees it.
+class FetchDisplay:
+    """How a download is shown.
 
-    ``bar`` takes a name and the bytes in all, if they are known, and gives what is called with each number
-    of bytes that came; ``say`` takes a line.
+    Attributes:
+        bar: takes a file name and the total bytes (None if unknown); gives a function to call with the number
+            of bytes of each chunk.
+        say: prints a line.
     """
 
     bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]] = _no_bar
     say: Callable[[str], object] = lambda line: None
 
 
-QUIET = Fetching()
+QUIET = FetchDisplay()
 
 
 def weights_dir() -> Path:
     return cache_dir() / "weights"
 
 
-def kept(path: Path, digest: str, fetch: Callable[[], str], origin: str, fetching: Fetching) -> str:
-    """The sha256 of a file in the cache, which is fetched if it is not there whole.
+def ensure_cached(
+    path: Path, digest: str, fetch: Callable[[], str], origin: str, display: FetchDisplay
+) -> str:
+    """Fetch a file unless it is in the cache with the expected digest; return its sha256.
 
-    Of several processes one fetches it, while the others wait.
+    One process fetches it, and the others wait.
 
     Args:
-        digest: how its sha256 begins.
+        digest: the start of its sha256.
         fetch: puts the file there, and returns its sha256.
-        origin: in words, for errors.
+        origin: where it comes from, for error messages.
 
     Raises:
-        SdabenchError: it is not there, and must not be fetched; or whatever ``fetch`` raises.
+        SdabenchError: it is not cached and the network is forbidden; or whatever ``fetch`` raises.
         OutputError: the cache cannot be written.
     """
-    if (found := whole(path, digest)) is not None:
+    if (found := verified_digest(path, digest)) is not None:
         return found
     if is_offline():
         state = "damaged" if path.exists() else "not"
@@ -60,32 +64,32 @@ def kept(path: Path, digest: str, fetch: Callable[[], str], origin: str, fetchin
             f"{origin} is {state} in the cache, at {path}, and --offline forbids the network; fetch it once "
             "without --offline, or download it yourself and pass the file"
         )
-    with alone(path, fetching):
-        if (found := whole(path, digest)) is not None:
+    with download_lock(path, display):
+        if (found := verified_digest(path, digest)) is not None:
             return found
-        say_damaged(path, fetching)
+        report_damage(path, display)
         return fetch()
 
 
-def whole(path: Path, digest: str) -> str | None:
-    """The sha256 of a file, if it begins with ``digest``; None if it is damaged, or not there."""
+def verified_digest(path: Path, digest: str) -> str | None:
+    """The sha256 of a file if it starts with ``digest``; None if it does not, or there is no file."""
     try:
         found = sha256_of_file(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}; {ELSEWHERE}") from None
+        raise OutputError(f"cannot read {path}: {error.strerror}; {OTHER_CACHE}") from None
     return found if found.startswith(digest) else None
 
 
-def say_damaged(path: Path, fetching: Fetching) -> None:
+def report_damage(path: Path, display: FetchDisplay) -> None:
     if path.exists():
-        fetching.say(f"{path} is damaged: its sha256 is not what it was. It is fetched again.")
+        display.say(f"{path} is damaged: its sha256 has changed. It is fetched again.")
 
 
 @contextmanager
-def alone(path: Path, fetching: Fetching) -> Iterator[None]:
-    """While other processes that want the same file wait.
+def download_lock(path: Path, display: FetchDisplay) -> Iterator[None]:
+    """Hold the lock of a file in the cache, while other processes that want the file wait.
 
     Raises:
         OutputError: the cache cannot be written.
@@ -96,10 +100,10 @@ def alone(path: Path, fetching: Fetching) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            fetching.say(f"Another process is fetching {path.name}; this one waits for it.")
+            display.say(f"Another process is fetching {path.name}; this one waits for it.")
             lock.acquire()
     except OSError as error:
-        raise OutputError(f"cannot write {path.parent}: {error.strerror}; {ELSEWHERE}") from None
+        raise OutputError(f"cannot write {path.parent}: {error.strerror}; {OTHER_CACHE}") from None
     try:
         yield
     finally:

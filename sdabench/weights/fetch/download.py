@@ -1,45 +1,40 @@
-"""One file by HTTP: into the cache if its digest is right, or not at all. Free of torch."""
+"""Download one file by HTTP with pooch, and keep it only if its digest is the expected one. Imports no torch.
+
+pooch.retrieve is not used: it compares whole digests (torchvision publishes the first digits), and leaves its
+temporary file behind when the process is killed.
+"""
 
 import hashlib
-from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-)
 
 from sdabench import __version__
 from sdabench.errors import SdabenchError, WeightsError
 from sdabench.files import writing
-from sdabench.weights.fetch.cache import ELSEWHERE, Fetching
+from sdabench.weights.fetch.cache import OTHER_CACHE, FetchDisplay
 
-SILENCE = 30.0  # seconds without a byte until a server is given up
-CHUNK = 1 << 18  # bytes
+if TYPE_CHECKING:
+    from requests import Response
+
+TIMEOUT = 30.0  # seconds without a byte
+CHUNK_SIZE = 1 << 18  # bytes
+HEADERS = {"User-Agent": f"sdabench/{__version__}", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A URL, how it is shown to people, and how the sha256 of what it gives begins."""
+class RemoteFile:
+    """A URL, the same without credentials for people to see, and the start of the file's sha256."""
 
     url: str
-    shown: str
+    public_url: str
     digest: str
 
 
-def download(remote: Remote, path: Path, fetching: Fetching) -> str:
-    """Fetches a file; until it is whole there is nothing at ``path``, or what was there.
+def download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
+    """Download a file. Until it is complete and verified, ``path`` stays as it was.
 
     Returns:
         Its sha256.
@@ -49,91 +44,95 @@ def download(remote: Remote, path: Path, fetching: Fetching) -> str:
         SdabenchError: it cannot be fetched.
         OutputError: the file cannot be written.
     """
-    digest = hashlib.sha256()
-    with _opened(remote) as response, writing(path, ELSEWHERE) as file:
-        total = response.length
-        with fetching.bar(path.name, total) as advance:
-            for chunk in _chunks(response, total, remote):
-                digest.update(chunk)
-                file.write(chunk)
-                advance(len(chunk))
-        found = digest.hexdigest()
+    import requests  # imported here, as is pooch: `sdabench --help` does without both
+    from pooch import HTTPDownloader
+
+    parts = urlsplit(remote.url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    with writing(path, OTHER_CACHE) as file, ExitStack() as stack:
+        transfer = _Transfer(file, path.name, display, stack)
+        fetch = HTTPDownloader(
+            progressbar=transfer,
+            chunk_size=CHUNK_SIZE,
+            timeout=TIMEOUT,
+            headers=HEADERS,
+            auth=(unquote(user).encode(), unquote(password).encode()) if credentials else None,
+            hooks={"response": transfer.on_response},
+        )
+        try:
+            fetch(urlunsplit(parts._replace(netloc=host)), transfer, None)
+        except (requests.RequestException, ValueError) as error:
+            raise _cannot_fetch(remote, transfer, error) from None
+        if transfer.received < transfer.total:
+            raise _cannot_fetch(remote, transfer)
+        found = transfer.digest.hexdigest()
         if not found.startswith(remote.digest):
-            page = " (it sent a web page)" if "html" in response.headers.get("Content-Type", "") else ""
+            page = " (the server sent a web page)" if transfer.is_web_page else ""
             raise WeightsError(
-                f"{remote.shown} is not what was asked for{page}: its sha256 is {found}, and has to "
-                f"{'be' if len(remote.digest) == 64 else 'begin with'} {remote.digest}; nothing was kept"
+                f"{remote.public_url} is not the expected file{page}: its sha256 is {found}, and should "
+                f"{'be' if len(remote.digest) == 64 else 'start with'} {remote.digest}; it was not kept"
             )
     return found
 
 
-@contextmanager
-def _opened(remote: Remote) -> Iterator[HTTPResponse]:
-    parts = urlsplit(remote.url)
-    user, _, host = parts.netloc.rpartition("@")
-    bare = urlunsplit(parts._replace(netloc=host))
-    request = Request(bare, headers={"User-Agent": f"sdabench/{__version__}"})
-    if user:  # not passed on to where a redirect leads
-        secret = b64encode(unquote(user if ":" in user else f"{user}:").encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {secret}")
-    with _in_one_line(remote):
-        response = _opener().open(request, timeout=SILENCE)
-    with response:
-        yield response
+class _Transfer:
+    """What pooch writes to, and its progress bar: pooch counts chunks, and this the bytes."""
+
+    total = 0  # bytes; set by pooch, and 0 where the server does not tell
+    received = 0
+    is_web_page = False
+
+    def __init__(self, file: BinaryIO, name: str, display: FetchDisplay, stack: ExitStack) -> None:
+        self.file, self.name, self.display, self.stack = file, name, display, stack
+        self.digest = hashlib.sha256()
+        self.advance: Any = None
+
+    def on_response(self, response: "Response", **_: Any) -> None:
+        response.request.headers.pop("Authorization", None)  # a redirect's target does not get it
+        self.is_web_page = "html" in response.headers.get("Content-Type", "")
+        self.stack.callback(response.close)
+
+    def write(self, chunk: bytes) -> None:
+        if self.advance is None:
+            self.advance = self.stack.enter_context(self.display.bar(self.name, self.total or None))
+        self.file.write(chunk)
+        self.digest.update(chunk)
+        self.received += len(chunk)
+        self.advance(len(chunk))
+
+    def flush(self) -> None: ...
+
+    def update(self, count: int) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
-def _opener() -> OpenerDirector:
-    """For http and https alone: no redirect leads to a file of this machine."""
-    opener = OpenerDirector()
-    for handler in (
-        ProxyHandler,
-        HTTPHandler,
-        HTTPSHandler,
-        HTTPDefaultErrorHandler,
-        HTTPRedirectHandler,
-        HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener
+def _cannot_fetch(remote: RemoteFile, transfer: _Transfer, error: Exception | None = None) -> SdabenchError:
+    """One line for an error of requests, whose own text may repeat a URL with its credentials."""
+    from requests.exceptions import InvalidSchema, TooManyRedirects
 
-
-def _chunks(response: HTTPResponse, total: int | None, remote: Remote) -> Iterator[bytes]:
-    came = 0
-    while True:
-        with _in_one_line(remote):
-            chunk = response.read1(CHUNK)
-        if not chunk:
-            break
-        came += len(chunk)
-        yield chunk
-    if total is not None and came < total:
-        raise _unreachable(remote, f"the connection broke off after {came:,} of {total:,} bytes")
-
-
-@contextmanager
-def _in_one_line(remote: Remote) -> Iterator[None]:
-    try:
-        yield
-    except HTTPError as error:
-        error.close()
-        reason = " ".join(f"HTTP {error.code} {error.reason}".split())  # of a circle of redirects, in lines
-        if error.code in (401, 403):
-            raise SdabenchError(
-                f"cannot fetch {remote.shown}: {reason}; if it takes a password, say "
-                "https://USER:PASSWORD@HOST, or download it yourself and pass the file"
-            ) from None
-        raise _unreachable(remote, reason) from None
-    except TimeoutError:
-        raise _unreachable(remote, f"no answer for {SILENCE:g} seconds") from None
-    except (OSError, HTTPException, ValueError) as error:
-        cause: object = error.reason if isinstance(error, URLError) else error
-        if isinstance(cause, TimeoutError):
-            raise _unreachable(remote, f"no answer for {SILENCE:g} seconds") from None
-        words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        raise _unreachable(remote, " ".join(words.split())) from None
-
-
-def _unreachable(remote: Remote, reason: str) -> SdabenchError:
-    return SdabenchError(
-        f"cannot fetch {remote.shown}: {reason}; try again, or download it yourself and pass the file"
-    )
+    cause: BaseException | None = error
+    while cause is not None and (cause.__cause__ or cause.__context__):
+        cause = cause.__cause__ or cause.__context__
+    step = "try again, or download it yourself and pass the file"
+    response = getattr(error, "response", None)
+    if response is not None and response.status_code >= 400:
+        reason = f"HTTP {response.status_code} {response.reason}"
+        if response.status_code in (401, 403):
+            step = "if it needs a password, use https://USER:PASSWORD@HOST, or pass a downloaded file"
+    elif isinstance(error, TooManyRedirects):
+        reason = "it redirects in a circle"
+    elif isinstance(error, InvalidSchema):
+        reason = "it redirects to a URL that is not http or https"
+    elif isinstance(cause, TimeoutError):
+        reason = f"no answer for {TIMEOUT:g} seconds"
+    elif transfer.received:
+        reason = f"the connection broke off after {transfer.received:,} of {transfer.total:,} bytes"
+    elif cause is error:
+        reason = type(error).__name__
+    else:
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return SdabenchError(f"cannot fetch {remote.public_url}: {' '.join(reason.split())}; {step}")

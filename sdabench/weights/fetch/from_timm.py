@@ -1,4 +1,4 @@
-"""timm's pretrained weights as files of ours, and our weights under timm's keys. timm is an extra."""
+"""timm's pretrained weights as cached files, and weights with timm's keys. timm is optional."""
 
 import hashlib
 import math
@@ -17,51 +17,58 @@ from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.files import writing
 from sdabench.offline import is_offline
 from sdabench.registry import load_registry, unknown
-from sdabench.weights.fetch.cache import ELSEWHERE, Fetching, alone, say_damaged, weights_dir, whole
+from sdabench.weights.fetch.cache import (
+    OTHER_CACHE,
+    FetchDisplay,
+    download_lock,
+    report_damage,
+    verified_digest,
+    weights_dir,
+)
 from sdabench.weights.keys import rename_keys
 from sdabench.weights.local import LocalWeights, Published
 
-DIGITS = 16  # of its sha256, which the file's name carries: timm publishes none of a state dict
+DIGEST_DIGITS = 16  # of the sha256 in the file's name: timm publishes no digests of state dicts
 
 
-def expected_file(name: str) -> LocalWeights:
-    """Where the file is, or would be: then its name has no digest yet.
+def locate_file(name: str) -> LocalWeights:
+    """The path of the file in the cache; without a digest in its name if it is not there yet.
 
     Raises:
         UsageError: timm is not installed, or has no such weights.
     """
     config = _config(name)
     full = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
-    there = sorted(weights_dir().glob(f"timm-{full}-{'[0-9a-f]' * DIGITS}.safetensors"))
+    there = sorted(weights_dir().glob(f"timm-{full}-{'[0-9a-f]' * DIGEST_DIGITS}.safetensors"))
     path = there[0] if there else weights_dir() / f"timm-{full}.safetensors"
     return LocalWeights(path, f"timm:{full}", published=_published(full, config))
 
 
-def fetched_file(name: str, fetching: Fetching) -> LocalWeights:
-    """See :func:`sdabench.weights.source.resolve`."""
-    if (found := _in_cache(name)) is not None:
+def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
+    """Download the weights unless they are cached, and store them as safetensors."""
+    if (found := _cached_file(name)) is not None:
         return found
-    local = expected_file(name)
+    local = locate_file(name)
     lock = weights_dir() / f"timm-{local.source.removeprefix('timm:')}"
-    with alone(lock, fetching):
-        if (found := _in_cache(name)) is not None:
+    with download_lock(lock, display):
+        if (found := _cached_file(name)) is not None:
             return found
-        say_damaged(local.path, fetching)
-        local.path.unlink(missing_ok=True)  # a damaged one
+        report_damage(local.path, display)
+        local.path.unlink(missing_ok=True)
         data = save({key: tensor.contiguous() for key, tensor in _state_dict(local.source).items()})
         digest = hashlib.sha256(data).hexdigest()
-        path = lock.with_name(f"{lock.name}-{digest[:DIGITS]}.safetensors")
-        with writing(path, ELSEWHERE) as file:
+        path = lock.with_name(f"{lock.name}-{digest[:DIGEST_DIGITS]}.safetensors")
+        with writing(path, OTHER_CACHE) as file:
             file.write(data)
     return replace(local, path=path, sha256=digest)
 
 
 def to_timm(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A network's tensors under the keys, and in the shapes, of the equal network of timm.
+    """Convert a state dict to the keys and shapes of the equal network of timm.
 
     Args:
-        model: a name of the registry.
-        state: its state dict, with our keys.
+        model: name in the registry.
+        state: state dict with sdabench's keys.
 
     Raises:
         UsageError: timm is not installed, or has no such network.
@@ -71,7 +78,7 @@ def to_timm(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     equal = registry.model(model).timm
     if equal is None:
         known = ", ".join(name for name, entry in registry.models.items() if entry.timm)
-        raise UsageError(f"timm has no network that equals '{model}'; it has those of {known}")
+        raise UsageError(f"timm has no network that equals '{model}'; it has equals of {known}")
     timm = _timm()
     options = {}
     if "fc.weight" in state:
@@ -80,22 +87,22 @@ def to_timm(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if stem is not None:
         options["in_chans"] = state[stem].shape[1]
     with torch.device("meta"):
-        theirs = timm.create_model(equal, pretrained=False, **options).state_dict()
-    names = {id(tensor): key for key, tensor in theirs.items()}
-    ours = rename_keys(theirs, model)
-    other = sorted(ours.keys() ^ state.keys())
-    other += [key for key in ours.keys() & state.keys() if ours[key].numel() != state[key].numel()]
+        timm_state = timm.create_model(equal, pretrained=False, **options).state_dict()
+    names = {id(tensor): key for key, tensor in timm_state.items()}
+    renamed = rename_keys(timm_state, model)
+    other = sorted(renamed.keys() ^ state.keys())
+    other += [key for key in renamed.keys() & state.keys() if renamed[key].numel() != state[key].numel()]
     if other:
         raise WeightsError(
             f"the state dict is not that of '{model}': {len(other)} tensors are missing, unexpected or of "
             f"another shape ({', '.join(other[:3])}{', …' * (len(other) > 3)})"
         )
-    return {names[id(tensor)]: state[key].reshape(tensor.shape) for key, tensor in ours.items()}
+    return {names[id(tensor)]: state[key].reshape(tensor.shape) for key, tensor in renamed.items()}
 
 
-def _in_cache(name: str) -> LocalWeights | None:
-    local = expected_file(name)
-    found = whole(local.path, local.path.stem.rpartition("-")[2])
+def _cached_file(name: str) -> LocalWeights | None:
+    local = locate_file(name)
+    found = verified_digest(local.path, local.path.stem.rpartition("-")[2])
     return None if found is None else replace(local, sha256=found)
 
 
@@ -111,7 +118,7 @@ def _config(name: str) -> Any:
     known = timm.list_pretrained()
     try:
         config = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:  # an unknown network, or tag
+    except RuntimeError:  # an unknown network or tag
         config = None
     if config is None or not config.has_weights:
         raise UsageError(unknown("weights of timm", name, known, "timm.list_pretrained() shows all."))
@@ -119,25 +126,25 @@ def _config(name: str) -> Any:
 
 
 def _state_dict(source: str) -> dict[str, Tensor]:
-    """Of the pretrained network, by timm's own ways and from its own cache, if it is there.
+    """Load the pretrained network with timm, which has a cache of its own, and return its state dict.
 
     Raises:
-        SdabenchError: whatever keeps timm from it, in one line.
+        SdabenchError: any error of timm, in one line.
     """
     timm, name = _timm(), source.removeprefix("timm:")
     if not sys.stderr.isatty():
         import_module("huggingface_hub.utils").disable_progress_bars()
     try:
         state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
-    except SdabenchError:  # what --offline forbids
-        raise _not_fetched(source, "it is not in the cache of huggingface_hub") from None
-    except Exception as error:  # timm, the hub, its transport and its cache have errors of many kinds
+    except SdabenchError:  # --offline forbids the network
+        raise _cannot_fetch(source, "it is not in the cache of huggingface_hub") from None
+    except Exception as error:  # no list covers the errors of timm and the hub
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise _not_fetched(source, lines[0][:200].rstrip(".")) from None
+        raise _cannot_fetch(source, lines[0][:200].rstrip(".")) from None
     return state
 
 
-def _not_fetched(source: str, reason: str) -> SdabenchError:
+def _cannot_fetch(source: str, reason: str) -> SdabenchError:
     step = (
         "and --offline forbids the network; fetch it once without --offline, or pass a file"
         if is_offline()
@@ -147,7 +154,7 @@ def _not_fetched(source: str, reason: str) -> SdabenchError:
 
 
 def _published(name: str, config: Any) -> Published:
-    """At its own size, or at the one that it is tested at."""
+    """Preprocessing at the test size, or at the training size if timm lists no other."""
     size = (config.test_input_size or config.input_size)[-1]
     fraction = config.test_crop_pct or config.crop_pct
     return Published(

@@ -1,4 +1,4 @@
-"""The weights that torchvision publishes for its classifiers: ``ResNet50_Weights.IMAGENET1K_V1``."""
+"""Weights that torchvision publishes for its classifiers, such as ``ResNet50_Weights.IMAGENET1K_V1``."""
 
 import re
 from dataclasses import replace
@@ -10,49 +10,49 @@ import torchvision
 from sdabench.data.description import Preprocessing
 from sdabench.errors import UsageError
 from sdabench.registry import unknown
-from sdabench.weights.fetch.cache import Fetching, kept, weights_dir
-from sdabench.weights.fetch.download import Remote, download
+from sdabench.weights.fetch.cache import FetchDisplay, ensure_cached, weights_dir
+from sdabench.weights.fetch.download import RemoteFile, download
 from sdabench.weights.local import LocalWeights, Published
 
 
-def expected_file(name: str) -> LocalWeights:
-    """Where the file is, or would be.
+def locate_file(name: str) -> LocalWeights:
+    """The path of the file in the cache, whether it exists or not.
 
     Raises:
-        UsageError: there are no such weights, or they are of no classifier.
+        UsageError: there are no such weights, or they are not of a classifier.
     """
     weights = _weights(name)
     path = weights_dir() / weights.url.rpartition("/")[2]
     return LocalWeights(path, f"torchvision:{weights}", published=_published(weights))
 
 
-def fetched_file(name: str, fetching: Fetching) -> LocalWeights:
-    """See :func:`sdabench.weights.source.resolve`; the file's name carries how its digest begins."""
-    local, url = expected_file(name), str(_weights(name).url)
+def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
+    """Download the file unless it is cached; its name contains the start of its digest."""
+    local, url = locate_file(name), str(_weights(name).url)
     [digest] = re.findall(r"-([0-9a-f]{8,64})\.", local.path.name)
-    remote = Remote(url, url, digest)
-    found = kept(local.path, digest, lambda: download(remote, local.path, fetching), url, fetching)
+    remote = RemoteFile(url, url, digest)
+    found = ensure_cached(local.path, digest, lambda: download(remote, local.path, display), url, display)
     return replace(local, sha256=found)
 
 
 def _weights(name: str) -> Any:
-    """A member of torchvision's enumerations; DEFAULT becomes what it stands for."""
+    """The enum member of a name; DEFAULT is resolved to the member it stands for."""
     try:
         weights = torchvision.models.get_weight(name)
-    except (AttributeError, TypeError, ValueError, KeyError):  # none of which it promises
+    except (AttributeError, TypeError, ValueError, KeyError):  # undocumented
         kind = "weights of torchvision"
         listing = "torchvision.models.list_models() names the networks."
         raise UsageError(unknown(kind, name, _names(), listing)) from None
     if str(weights) not in _names():
         raise UsageError(
-            f"torchvision's {weights} are of none of its plain classifiers, and fit no network here"
+            f"torchvision's {weights} are not of a plain classifier, and fit no network of sdabench"
         )
     return weights
 
 
 @cache
 def _names() -> tuple[str, ...]:
-    """Of all weights of its classifiers, as text."""
+    """Names of all weights of its classifiers."""
     models = torchvision.models.list_models(module=torchvision.models)
     return tuple(str(each) for model in models for each in torchvision.models.get_model_weights(model))
 

@@ -5,10 +5,9 @@ import json
 import pytest
 import torch
 
-from sdabench.tools.bench.timing import Timing, interleaved
+from sdabench.tools.bench.timing import Timing, interleave
 from sdabench.training.memory import MemoryRise
-from tests.cli.test_commands import failed
-from tests.support import sdabench
+from tests.helpers.program import failed, sdabench
 
 QUICK = ("--device", "cpu", "--resolution", 32, "--batch-size", 2, "--warmup", 1, "--repeats", 2)
 KEYS = {
@@ -57,7 +56,7 @@ def test_a_wildcard_passes_by_detectors_and_one_mode_is_enough():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["which network?"]),
+        ([], ["name one or more models"]),
         (["sda_resnet8"], ["sda_resnet86"]),
         (["faster_rcnn_sda_resnet86"], ["is a detector", "sdabench bench sda_resnet86"]),
         (["resnet50", "--device", "cuda:99"], ["cuda:99", "--device cpu"]),
@@ -78,7 +77,7 @@ def test_want_of_memory_is_one_line():
 def test_steps_take_turns_and_each_is_timed():
     order, done = [], []
     steps = [lambda: order.append("a"), lambda: order.append("b")]
-    timings = interleaved(steps, 3, torch.device("cpu"), done.append)
+    timings = interleave(steps, 3, torch.device("cpu"), done.append)
     assert "".join(order) == "ababab"
     assert done == [0, 1, 0, 1, 0, 1]
     assert [len(timing.seconds) for timing in timings] == [3, 3]

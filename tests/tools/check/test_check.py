@@ -21,17 +21,18 @@ from sdabench.models.detection import detector
 from sdabench.paths import registry_dir, results_dir
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.counts import stored_counts
-from sdabench.records.record import Record, read_lines
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
-from sdabench.tools.check import Finding, evaluation_checks, seeded_inputs
+from sdabench.tools.check import Finding, evaluation_checks, output_check, seeded_inputs
 from sdabench.tools.check.evaluations import NETWORKS, RECORDS
 from sdabench.tools.check.output_check import Golden
 from sdabench.tools.check.prediction_check import prediction_changes
 from sdabench.tools.check.view import to_github, to_junit
-from sdabench.training.jobs import EvaluationJob, preprocessing_at
-from sdabench.training.tasks import engine_of
-from tests.support import sdabench
-from tests.training.conftest import shapes, tiny  # noqa: F401
+from sdabench.training.job import evaluation_job
+from sdabench.training.tasks import task_of
+from tests.helpers.program import sdabench
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -386,8 +387,8 @@ class TestPredictions:
 
     def test_seeded_classifiers_tell_the_images_apart(self, textures):
         split = DataSource("synthetic", textures).read("val")
-        job = EvaluationJob("tiny", DataSource(), split, preprocessing=preprocessing_at(32, "classification"))
-        engine = engine_of("classification")
+        job = evaluation_job("tiny", DataSource(), split, protocol=protocol_at(32, "classification"))
+        engine = task_of("classification")
         images = engine.evaluation_images(job)
         batch = engine.batch_of([images[place] for place in range(4)], [])
         with torch.inference_mode():
@@ -400,7 +401,7 @@ class TestPredictions:
 
 class TestDetections:
     @pytest.fixture
-    def own(self, tmp_path, shapes, tiny, monkeypatch):  # noqa: F811
+    def own(self, tmp_path, shapes, tiny, monkeypatch):
         models = load_registry().models
         small = models["mask_rcnn_resnet50"].model_copy(update={"backbone": tiny})
         monkeypatch.setitem(models, "mask_rcnn_tiny", small)

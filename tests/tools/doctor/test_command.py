@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from sdabench.tools.doctor.probe import Check, Diagnosis
+from sdabench.tools.doctor.probe import Diagnosis, Probe
 from sdabench.tools.doctor.view import print_diagnosis, summary
-from tests.cli.test_commands import CHECKOUT, failed
-from tests.support import sdabench
+from tests.helpers.paths import CHECKOUT
+from tests.helpers.program import failed, sdabench
 
 
 def without(path, module, code):
@@ -40,7 +40,7 @@ def test_the_page_has_a_line_for_each_check_and_the_answer_last(tmp_path):
     for section in ("Versions", "Devices", "Arithmetic", "Images", "Storage"):
         assert section in lines
     assert any(line.startswith("ok       torchvision ") for line in lines)
-    assert any(line.startswith("What explains a wrong accuracy?") for line in lines)
+    assert any(line.startswith("Likely causes of a wrong accuracy") for line in lines)
     assert lines[-1].startswith("Fit to measure: ")
 
 
@@ -50,7 +50,7 @@ def test_an_output_that_cannot_be_written_is_a_problem(tmp_path):
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     [line] = [line for line in result.stdout.splitlines() if line.startswith("problem")]
-    assert "cannot be written (Not a directory): " in line
+    assert "cannot write to " in line
     assert result.stdout.rstrip().splitlines()[-1].startswith("Not fit to measure: 1 problem")
 
 
@@ -82,18 +82,18 @@ def test_a_variable_that_makes_products_tf32_is_seen_in_torch():
 @pytest.mark.parametrize(
     ("states", "words"),
     [
-        (["ok", "ok"], "Fit to measure: every check is ok."),
+        (["ok", "ok"], "Fit to measure: all probes are ok."),
         (["note", "ok", "note", "warning"], "Fit to measure: 1 warning, 2 notes."),
         (["note", "problem", "problem"], "Not fit to measure: 2 problems, 1 note."),
     ],
 )
 def test_the_answer_counts_what_is_not_ok(states, words):
-    checks = [Check(str(index), state, "x") for index, state in enumerate(states)]
+    checks = [Probe(str(index), state, "x") for index, state in enumerate(states)]
     assert summary(Diagnosis({"All": checks}, [])) == words
 
 
 def test_what_a_check_means_stands_below_it(capsys):
-    check = Check("memory", "warning", "1 GB [of 2]", "Too little.", "Buy more.")
+    check = Probe("memory", "warning", "1 GB [of 2]", "Too little.", "Buy more.")
     print_diagnosis(Diagnosis({"Devices": [check]}, []))
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:4] == ["warning  memory  1 GB [of 2]", "Too little.", "→ Buy more."]

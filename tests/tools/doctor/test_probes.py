@@ -5,24 +5,24 @@ import resource
 import tempfile
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from packaging.requirements import Requirement
 from PIL import Image
 from torchvision.transforms import functional
 
 from sdabench.records.counts import stored_counts
-from sdabench.tools.doctor import decoder, devices, diagnose, numerics, storage, versions
+from sdabench.tools.doctor import decoder, devices, numerics, packages, storage
 from sdabench.tools.doctor.devices import Device
-from sdabench.tools.doctor.explanations import chance_pct, explanations
+from sdabench.tools.doctor.diagnosis import diagnose
+from sdabench.tools.doctor.likely_causes import likely_causes, two_standard_errors_pct
 from sdabench.tools.doctor.numerics import Settings
-from sdabench.tools.doctor.probe import Check
-from sdabench.tools.doctor.versions import Requirement
+from sdabench.tools.doctor.probe import Probe
 from sdabench.training.precision import strict_fp32
+from tests.helpers.paths import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[2]
 GB = 10**9
 H100 = Device("cuda:0", "NVIDIA H100", (9, 0), 80 * GB, 85 * GB, difference=4e-7)
 BUILDS = ["sm_75", "sm_80", "sm_90", "compute_90"]
@@ -36,12 +36,12 @@ def test_this_machine_has_each_check_once_and_changes_nothing():
     after = (torch.get_rng_state(), torch.backends.cudnn.allow_tf32, set(CHECKOUT.iterdir()))
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
-    names = [check.name for check in diagnosis.checks]
+    names = [probe.name for probe in diagnosis.probes]
     assert len(names) == len(set(names))
     assert {"torch", "torchvision", "Pillow", "CPU", "memory", "CUDA", "JPEG decoder", "cache"} <= set(names)
-    assert all(check.value for check in diagnosis.checks)
-    assert all(check.consequence for check in diagnosis.checks if check.state != "ok")
-    assert all(check.next_step for check in diagnosis.checks if check.state in ("warning", "problem"))
+    assert all(probe.value for probe in diagnosis.probes)
+    assert all(probe.consequence for probe in diagnosis.probes if probe.state != "ok")
+    assert all(probe.next_step for probe in diagnosis.probes if probe.state in ("warning", "problem"))
 
 
 class TestVersions:
@@ -53,103 +53,113 @@ class TestVersions:
         ],
     )  # fmt: skip
     def test_a_package_against_its_minimum(self, found, state):
-        check = versions.of_package("torch", found, Requirement("torch", "2.6"))
-        assert check.state == state
-        assert check.next_step == ("" if state == "ok" else "pip install --upgrade 'torch>=2.6'")
+        probe = packages.probe_package("torch", found, Requirement("torch>=2.6"))
+        assert probe.state == state
+        assert probe.next_step == ("" if state == "ok" else "pip install --upgrade 'torch>=2.6'")
 
-    def test_zeros_at_the_end_do_not_count(self):
-        assert versions.of_package("rich", "13", Requirement("rich", "13.0.0")).state == "ok"
+    @pytest.mark.parametrize(
+        ("found", "required", "satisfied"),
+        [
+            ("13", ">=13.0.0", True), ("0.1.5.post20221221", ">=0.1.5.post20221221", True),
+            ("0.1.5", ">=0.1.5.post20221221", False), ("12.1.1.post0 (Pillow-SIMD)", ">=10", True),
+            ("unknown", ">=1", False),
+        ],
+    )  # fmt: skip
+    def test_versions_are_compared_by_their_parts(self, found, required, satisfied):
+        assert packages.satisfies(found, Requirement(f"package{required}")) is satisfied
 
     def test_minimums_are_those_of_the_checkout(self):
-        declared = {each.name: each for each in versions.declared()}
-        assert declared["torch"] == Requirement("torch", "2.6")
-        assert declared["fvcore"].minimum == "0.1.5.post20221221"
-        assert declared["faster-coco-eval"] == Requirement("faster-coco-eval", "1.6", optional=True)
+        declared = {each.name: each for each in packages.declared_requirements()}
+        assert declared["torch"] == Requirement("torch>=2.6")
+        assert declared["fvcore"].specifier == ">=0.1.5.post20221221"
+        assert not packages.is_optional(declared["fvcore"])
+        assert packages.is_optional(declared["faster-coco-eval"])
 
     def test_minimums_of_an_installation_are_those_of_its_metadata(self, monkeypatch):
-        monkeypatch.setattr(versions, "checkout_dir", lambda: None)
-        texts = ["torch>=2.6", "pillow (>=10)", "tensorboard>=2.14; extra == 'tensorboard'", "odd"]
-        monkeypatch.setattr(versions, "requires", lambda name: texts)
-        assert versions.declared() == [
-            Requirement("torch", "2.6"),
-            Requirement("tensorboard", "2.14", optional=True),
-        ]
+        monkeypatch.setattr(packages, "checkout_dir", lambda: None)
+        texts = ["torch>=2.6", "tensorboard>=2.14; extra == 'tensorboard'"]
+        monkeypatch.setattr(packages, "requires", lambda name: texts)
+        needed, optional = packages.declared_requirements()
+        assert [str(needed.specifier), str(optional.specifier)] == [">=2.6", ">=2.14"]
+        assert [packages.is_optional(needed), packages.is_optional(optional)] == [False, True]
 
     def test_a_package_that_no_line_shows_has_one_if_it_is_missing(self, monkeypatch):
-        needed = [Requirement("no-such-package", "3"), Requirement("no-such-extra", "1", optional=True)]
-        monkeypatch.setattr(versions, "declared", lambda: needed)
-        assert [check.name for check in versions.checks({}) if check.state == "problem"] == [
-            "no-such-package"
-        ]
+        needed = [Requirement("no-such-package>=3"), Requirement("no-such-extra; extra == 'any'")]
+        monkeypatch.setattr(packages, "declared_requirements", lambda: needed)
+        found = {probe.name: probe.state for probe in packages.probes({})}
+        assert found["no-such-package"] == "problem"
+        assert "no-such-extra" not in found
 
     def test_pillow_simd_is_named_also_beside_pillow(self, monkeypatch):
-        assert versions.imported("Pillow") == version("Pillow")
+        assert packages.imported_version("Pillow") == version("Pillow")
         monkeypatch.setattr(Image, "__version__", "12.1.1.post0")
-        monkeypatch.setattr(versions, "version", {"Pillow": "13.0.0", "Pillow-SIMD": "12.1.1.post0"}.get)
-        assert versions.imported("Pillow") == "12.1.1.post0 (Pillow-SIMD)"
+        monkeypatch.setattr(
+            packages, "installed_version", {"Pillow": "13.0.0", "Pillow-SIMD": "12.1.1.post0"}.get
+        )
+        assert packages.imported_version("Pillow") == "12.1.1.post0 (Pillow-SIMD)"
 
     def test_a_package_that_is_too_old_and_broken_is_a_problem(self, monkeypatch):
-        monkeypatch.setattr(versions, "declared", lambda: [Requirement("pycocotools", "99")])
-        [old] = [check for check in versions.checks({}) if check.name == "pycocotools"]
+        monkeypatch.setattr(packages, "declared_requirements", lambda: [Requirement("pycocotools>=99")])
+        [old] = [probe for probe in packages.probes({}) if probe.name == "pycocotools"]
         [bad] = [
-            check for check in versions.checks({"pycocotools": "no dtype"}) if check.name == "pycocotools"
+            probe for probe in packages.probes({"pycocotools": "no dtype"}) if probe.name == "pycocotools"
         ]
         assert (old.state, bad.state) == ("warning", "problem")
-        assert bad.value.endswith("but it cannot be imported: no dtype")
+        assert bad.value.endswith("but the import fails: no dtype")
 
     def test_torchvision_is_called(self, monkeypatch):
-        found = Check("torchvision", "ok", torchvision.__version__)
-        good = versions.with_operators(found)
-        assert (good.state, good.value) == ("ok", f"{torchvision.__version__}, its operators work")
+        found = Probe("torchvision", "ok", torchvision.__version__)
+        good = packages.probe_operators(found)
+        assert (good.state, good.value) == ("ok", f"{torchvision.__version__}, compiled operators work")
 
         def fails(*arguments, **options):
             raise RuntimeError("operator torchvision::nms does not exist\nin this build")
 
         monkeypatch.setattr("torchvision.ops.nms", fails)
-        bad = versions.with_operators(found)
+        bad = packages.probe_operators(found)
         assert bad.state == "problem"
         assert "torchvision::nms does not exist in this build" in bad.value
         monkeypatch.setattr("torchvision.ops.nms", lambda *arguments, **options: torch.tensor([0]))
-        assert "keeps [0]" in versions.with_operators(found).value
+        assert "keeps [0]" in packages.probe_operators(found).value
 
     def test_a_revision_that_was_changed_is_a_note(self):
-        assert versions.of_program(None).value.endswith("installed")
-        clean, dirty = versions.of_program("a" * 40), versions.of_program("a" * 40 + "-dirty")
+        assert packages.probe_sdabench(None).value.endswith("installed")
+        clean, dirty = packages.probe_sdabench("a" * 40), packages.probe_sdabench("a" * 40 + "-dirty")
         assert (clean.state, dirty.state) == ("ok", "note")
-        assert dirty.value == f"{clean.value}, changed since"
+        assert dirty.value == f"{clean.value}, with uncommitted changes"
 
 
 class TestDevices:
     def test_a_device_that_computes_is_ok(self):
-        check = devices.of_device(H100, BUILDS)
-        assert check.state == "ok"
-        assert "80.0 GB of 85.0 GB free, compute capability 9.0, bf16 in hardware" in check.value
-        assert "no bf16 in hardware" in devices.of_device(replace(H100, capability=(7, 5)), BUILDS).value
+        probe = devices.probe_device(H100, BUILDS)
+        assert probe.state == "ok"
+        assert "80.0 GB of 85.0 GB free, compute capability 9.0, bf16 in hardware" in probe.value
+        assert "no bf16 in hardware" in devices.probe_device(replace(H100, capability=(7, 5)), BUILDS).value
 
     @pytest.mark.parametrize(
         ("changes", "state", "words"),
         [
-            ({"difference": 3e-4}, "warning", "less than float32"),  # as of TF32, below
+            ({"difference": 3e-4}, "warning", "less accurate than float32"),  # as of TF32, below
             ({"difference": 0.3}, "problem", "results are wrong"),
             ({"difference": math.nan}, "problem", "results are wrong"),
             ({"difference": None, "error": "an illegal access"}, "problem", "fails: an illegal access"),
-            ({"capability": (6, 1)}, "problem", "code only for sm_75, sm_80"),
-            ({"free_bytes": 10 * GB}, "note", "Something else uses it"),
+            ({"capability": (6, 1)}, "problem", "built only for sm_75, sm_80"),
+            ({"free_bytes": 10 * GB}, "note", "Another process uses it"),
         ],
     )
     def test_a_device_that_does_not(self, changes, state, words):
-        check = devices.of_device(replace(H100, **changes), BUILDS)
-        assert (check.state, check.moves_accuracy) == (
+        probe = devices.probe_device(replace(H100, **changes), BUILDS)
+        assert (probe.state, probe.affects_accuracy) == (
             state,
             "difference" in changes and "error" not in changes,
         )
-        assert words in check.consequence
+        assert words in probe.consequence
 
     def test_a_device_that_says_nothing_of_itself(self):
-        device = devices.look_at(torch.device("cuda:99"))
+        device = devices.examine(torch.device("cuda:99"))
         assert device.error
-        check = devices.of_device(device, BUILDS)
-        assert (check.name, check.state, check.value) == ("cuda:99", "problem", "cuda:99")
+        probe = devices.probe_device(device, BUILDS)
+        assert (probe.name, probe.state, probe.value) == ("cuda:99", "problem", "cuda:99")
 
     @pytest.mark.parametrize(
         ("capability", "builds", "built"),
@@ -185,11 +195,11 @@ class TestDevices:
             devices.difference_from_cpu(torch.device("meta"))
 
     def test_no_cuda_is_a_note_and_an_idle_driver_a_warning(self):
-        assert devices.without_cuda("13.0", None, str).state == "note"
-        for built_for, words in [(None, "built for the CPU alone"), ("13.0", "says: driver too old")]:
-            check = devices.without_cuda(built_for, "550.54.14", lambda: "driver too old")
-            assert check.state == "warning"
-            assert words in check.consequence
+        assert devices.probe_without_cuda("13.0", None, str).state == "note"
+        for built_for, words in [(None, "is a CPU build"), ("13.0", "reports: driver too old")]:
+            probe = devices.probe_without_cuda(built_for, "550.54.14", lambda: "driver too old")
+            assert probe.state == "warning"
+            assert words in probe.consequence
 
     @pytest.mark.parametrize("kind", ["UNIX x86_64 Kernel Module", "UNIX Open Kernel Module for x86_64"])
     def test_the_drivers_version(self, tmp_path, kind):
@@ -202,15 +212,15 @@ class TestDevices:
 
     @pytest.mark.parametrize(("limit", "state"), [(None, "ok"), (8.0, "ok"), (1.5, "note"), (0.5, "note")])
     def test_a_container_with_fewer_cores(self, limit, state):
-        check = devices.of_cpu(8, 64, limit, threads=8)
-        assert check.state == state
-        assert check.value.startswith("8 of 64 cores, torch computes with 8 threads")
+        probe = devices.probe_cpu(8, 64, limit, threads=8)
+        assert probe.state == state
+        assert probe.value.startswith("8 of 64 cores, 8 torch threads")
         if state == "note":
-            assert "--workers 1," in check.next_step
+            assert "--workers 1, and" in probe.next_step
 
     @pytest.mark.parametrize(("available", "state"), [(4 * GB, "ok"), (3 * GB - 1, "warning"), (None, "ok")])
     def test_memory_beside_what_a_network_took(self, available, state):
-        assert devices.of_memory(16 * GB, available, needed=3 * GB).state == state
+        assert devices.probe_memory(16 * GB, available, needed=3 * GB).state == state
 
     def test_what_a_network_took_is_that_of_the_stored_records(self):
         assert 2 * GB < devices.largest_peak() < 4 * GB
@@ -226,36 +236,36 @@ def rounded(values, bits):
 class TestArithmetic:
     def test_a_cpu_in_its_defaults_is_ok(self):
         made = (
-            numerics.of_matmul,
-            numerics.of_convolutions,
-            numerics.of_repetition,
-            numerics.of_variables,
+            numerics.probe_matmul,
+            numerics.probe_convolutions,
+            numerics.probe_determinism,
+            numerics.probe_variables,
         )
         assert [each(CPU).state for each in made] == ["ok"] * 4
 
     def test_tf32_of_convolutions_is_a_note_since_it_is_switched_off(self):
-        check = numerics.of_convolutions(GPU)
-        assert (check.state, check.moves_accuracy) == ("note", True)
-        assert numerics.of_convolutions(replace(GPU, tf32_convolutions=False)).state == "ok"
-        assert "sdabench switches it off while it measures" in check.value
+        probe = numerics.probe_convolutions(GPU)
+        assert (probe.state, probe.affects_accuracy) == ("note", True)
+        assert numerics.probe_convolutions(replace(GPU, tf32_convolutions=False)).state == "ok"
+        assert "sdabench turns it off while it measures" in probe.value
         with strict_fp32(torch.device("cuda")):  # which does what the line says
             assert Settings.of_process().tf32_convolutions is False
         assert Settings.of_process().tf32_convolutions is True
 
     @pytest.mark.parametrize("changes", [{"tf32_matmul": True}, {"matmul_precision": "high"}])
     def test_tf32_of_products_is_a_warning(self, changes):
-        check = numerics.of_matmul(replace(GPU, **changes))
-        assert (check.state, check.moves_accuracy) == ("warning", True)
+        probe = numerics.probe_matmul(replace(GPU, **changes))
+        assert (probe.state, probe.affects_accuracy) == ("warning", True)
 
     def test_a_gpu_repeats_itself_only_if_told_to(self):
-        assert numerics.of_repetition(GPU).state == "note"
+        assert numerics.probe_determinism(GPU).state == "note"
         told = replace(GPU, deterministic_algorithms=True)
-        assert numerics.of_repetition(told).state == "note"  # cuBLAS has to be told too
+        assert numerics.probe_determinism(told).state == "note"  # cuBLAS has to be told too
         told = replace(told, environment={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
-        assert numerics.of_repetition(told).state == "ok"
+        assert numerics.probe_determinism(told).state == "ok"
         assert (
             "deterministic algorithms on, CUBLAS_WORKSPACE_CONFIG :4096:8"
-            in numerics.of_repetition(told).value
+            in numerics.probe_determinism(told).value
         )
 
     @pytest.mark.parametrize(
@@ -273,10 +283,10 @@ class TestArithmetic:
         ],
     )
     def test_variables_of_the_environment(self, environment, state):
-        check = numerics.of_variables(replace(CPU, environment=environment))
-        assert check.state == state
-        assert check.moves_accuracy is (state == "warning")
-        assert "HOME" not in check.value
+        probe = numerics.probe_variables(replace(CPU, environment=environment))
+        assert probe.state == state
+        assert probe.affects_accuracy is (state == "warning")
+        assert "HOME" not in probe.value
 
 
 class TestDecoder:
@@ -293,7 +303,7 @@ class TestDecoder:
         assert decoder.sha256(rows).hexdigest() == decoder.JPEG_PIXELS
 
     def test_this_machine_decodes_and_resizes_as_expected(self):
-        assert [check.state for check in decoder.checks()] == ["ok", "ok"]
+        assert [probe.state for probe in decoder.probes()] == ["ok", "ok"]
 
     def test_the_resizing_is_the_evaluations(self, monkeypatch):
         def resize(image, size, resample):
@@ -308,80 +318,80 @@ class TestDecoder:
             return resize(image, size, resample) if len(calls) == 1 else pillows(image, size, resample, *rest)
 
         monkeypatch.setattr(Image.Image, "resize", first_ours)
-        assert decoder.digest_of_resized() == decoder.RESIZED_PIXELS
+        assert decoder.resized_digest() == decoder.RESIZED_PIXELS
         assert calls == [(23, 17), (23, 17)]
 
     def test_other_pixels_are_a_warning(self, monkeypatch):
-        for check in (decoder.of_decoder("0" * 64), decoder.of_resizing("0" * 64)):
-            assert (check.state, check.moves_accuracy) == ("warning", True)
-            assert "makes other pixels" in check.value
+        for probe in (decoder.probe_decoder("0" * 64), decoder.probe_resizing("0" * 64)):
+            assert (probe.state, probe.affects_accuracy) == ("warning", True)
+            assert "pixels of a test image differ" in probe.value
         monkeypatch.setattr(decoder.features, "version", {"jpg": "9.5"}.get)
-        assert "libjpeg 9.5, not libjpeg-turbo" in decoder.of_decoder("0" * 64).value
+        assert "libjpeg 9.5, not libjpeg-turbo" in decoder.probe_decoder("0" * 64).value
         monkeypatch.setattr(decoder.features, "check", lambda name: False)
-        assert decoder.of_decoder("decoder jpeg not available").state == "problem"
+        assert decoder.probe_decoder("decoder jpeg not available").state == "problem"
 
     def test_a_pillow_without_jpeg_says_so(self, monkeypatch):
         def fails(file):
             raise OSError("decoder jpeg not available")
 
         monkeypatch.setattr(decoder.Image, "open", fails)
-        assert decoder.digest_of_decoded() == "decoder jpeg not available"
+        assert decoder.decoded_digest() == "decoder jpeg not available"
 
 
 class TestStorage:
     def test_a_folder_that_is_not_there_yet_is_not_made(self, tmp_path):
-        check = storage.of_folder("output", tmp_path / "a/b", 0, "Name another --output.")
-        assert check.state == "ok"
-        assert check.value.startswith(f"{tmp_path}/a/b, ")
+        probe = storage.probe_folder("output", tmp_path / "a/b", 0, "Name another --output.")
+        assert probe.state == "ok"
+        assert probe.value.startswith(f"{tmp_path}/a/b, ")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_that_cannot_be_written(self, tmp_path):
         (tmp_path / "file").write_text("")
-        check = storage.of_folder("output", tmp_path / "file/runs", 0, "Name another --output.")
-        assert (check.state, check.next_step) == ("problem", "Name another --output.")
-        assert "Not a directory" in check.value
+        probe = storage.probe_folder("output", tmp_path / "file/runs", 0, "Name another --output.")
+        assert (probe.state, probe.next_step) == ("problem", "Name another --output.")
+        assert "Not a directory" in probe.value
 
     def test_a_disk_that_is_nearly_full(self, tmp_path):
-        check = storage.of_folder("output", tmp_path, 10**18, "Name another --output.")
-        assert check.state == "warning"
-        assert "takes 1,000,000,000.0 GB" in check.consequence
+        probe = storage.probe_folder("output", tmp_path, 10**18, "Name another --output.")
+        assert probe.state == "warning"
+        assert "takes 1,000,000,000.0 GB" in probe.consequence
 
     def test_the_largest_network_needs_its_weights_and_a_checkpoint(self):
         largest = max(count.params for count in stored_counts().values())
-        assert storage.needed_for_training() == 12 * largest
+        assert storage.training_bytes() == 12 * largest
 
     def test_no_temporary_folder_at_all(self, monkeypatch):
         def none():
             raise FileNotFoundError("No usable temporary directory found")
 
         monkeypatch.setattr(tempfile, "gettempdir", none)
-        assert storage.of_temporary().state == "problem"
+        assert storage.probe_temporary().state == "problem"
 
     def test_dockers_shared_memory_is_too_small(self):
-        assert storage.of_shared_memory(64 * 2**20).state == "warning"
-        assert storage.of_shared_memory(8 * GB).state == "ok"
+        assert storage.probe_shared_memory(64 * 2**20).state == "warning"
+        assert storage.probe_shared_memory(8 * GB).state == "ok"
 
     @pytest.mark.parametrize(
         ("limit", "state"), [(256, "note"), (1024, "ok"), (resource.RLIM_INFINITY, "ok")]
     )
     def test_open_files(self, limit, state):
-        assert storage.of_open_files(limit).state == state
+        assert storage.probe_open_files(limit).state == state
 
 
-class TestExplanations:
+class TestLikelyCauses:
     def test_data_first_then_a_wrong_device_the_protocol_and_the_machines_roundings(self):
         found = [
-            Check("torch", "ok", "2.6"),
-            Check("convolutions", "note", "TF32 on", "less", "look", moves_accuracy=True),
-            Check("resizing", "warning", "other pixels", "flips", "pip", moves_accuracy=True),
-            Check("cuda:1", "problem", "NVIDIA", "wrong", "no", moves_accuracy=True),
-            Check("output", "problem", "full"),
+            Probe("torch", "ok", "2.6"),
+            Probe("convolutions", "note", "TF32 on", "less", "look", affects_accuracy=True),
+            Probe("resizing", "warning", "other pixels", "flips", "pip", affects_accuracy=True),
+            Probe("cuda:1", "problem", "NVIDIA", "wrong", "no", affects_accuracy=True),
+            Probe("output", "problem", "full"),
         ]
-        causes = [each.cause for each in explanations(found)]
+        causes = [each.cause for each in likely_causes(found)]
         assert [cause.split()[0] for cause in causes] == [
-            "The", "Images", "cuda:1:", "Another", "Mixed", "resizing:", "convolutions:",
+            "The", "Images", "cuda:1:", "Preprocessing", "Mixed", "resizing:", "convolutions:",
         ]  # fmt: skip
-        assert len(explanations([])) == 4
+        assert len(likely_causes([])) == 4
 
     def test_chance_is_two_binomial_standard_errors(self):
-        assert chance_pct() == pytest.approx(200 * math.sqrt(0.7876 * 0.2124 / 50_000))
+        assert two_standard_errors_pct() == pytest.approx(200 * math.sqrt(0.7876 * 0.2124 / 50_000))

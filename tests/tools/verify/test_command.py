@@ -20,7 +20,9 @@ from sdabench.data.synthetic import write_dataset
 from sdabench.data.synthetic.classification import ClassificationPlan
 from sdabench.data.synthetic.detection import DetectionPlan
 from sdabench.hashing import sha256_of_file
-from tests.support import make_imagenet, sdabench, stopped
+from tests.helpers.datasets import make_imagenet
+from tests.helpers.processes import stopped
+from tests.helpers.program import sdabench
 
 
 def verify(source, *options):
@@ -54,19 +56,19 @@ def test_a_sound_part_is_fine_and_says_that_it_is_a_part(imagenet):
         f"imagenet val {imagenet}/val",
         "images 6, all decoded",
         "classes 3 of 1,000, 2 images each",
-        "missing n01443537, n01484850, n01491361 and 994 more",
+        "missing classes n01443537, n01484850, n01491361 and 994 more",
         "modes RGB 6",
-        "official no: an accuracy on it may not stand beside the paper's",
+        "official no: an accuracy cannot be compared with the paper's",
         "Note: 50,000 of 50,000 official images are missing",
         "n01440764/n01440764_0.JPEG is no official name",
-        "and 3 more; --json names all",
+        "and 3 more; --json lists all",
     ):
         assert said in page
 
 
 def test_a_part_that_is_claimed_to_be_the_whole_ends_with_4(imagenet):
     result = verify(f"imagenet={imagenet}", "--complete")
-    failed(result, 4, "val: 50,000 of 50,000 official images are missing", "the first of 3 errors")
+    failed(result, 4, "val: 50,000 of 50,000 official images are missing", "first of 3 errors")
     assert "classes 3 of 1,000" in words(result.stdout)
 
 
@@ -75,7 +77,7 @@ def test_the_fingerprint_is_that_of_a_record(imagenet):
     wrong = verify(source, "--fingerprint", "0" * 64, "--json")
     split = read_imagenet(imagenet)
     right = split.describe([sha256_of_file(split.root / item.path) for item in split.items])
-    failed(wrong, 4, "the fingerprint is not the one that is claimed", right.fingerprint_sha256)
+    failed(wrong, 4, "the fingerprint is not the expected one", right.fingerprint_sha256)
     assert json.loads(wrong.stdout)["splits"][0]["dataset"] == right.model_dump(mode="json")
     assert verify(source, "--fingerprint", right.fingerprint_sha256.upper()).returncode == 0
 
@@ -89,14 +91,14 @@ def spoil(imagenet, broken):
 def test_all_broken_files_are_named_up_to_twenty_and_all_in_json(imagenet):
     spoil(imagenet, 23)
     result = verify(f"imagenet={imagenet}", "--workers", 3)
-    failed(result, 4, "val: 23 files are broken: restore")
+    failed(result, 4, "val: 23 broken files: restore")
     assert result.stderr.count("\n") == 1
     assert "images 29, 23 of them broken" in words(result.stdout)
     assert result.stdout.count("is no image\n") == 20
     assert "n01440764/broken_19.JPEG is no image\n" in result.stdout
-    assert "  and 3 more; --json names all\n" in result.stdout
+    assert "  and 3 more; --json lists all\n" in result.stdout
     result = verify(f"imagenet={imagenet}", "--json")
-    failed(result, 4, "23 files are broken")
+    failed(result, 4, "23 broken files")
     data = json.loads(result.stdout)
     assert data["sound"] is False
     assert data["probe"] is None
@@ -110,7 +112,7 @@ def test_training_images_among_those_for_validation_are_a_warning(imagenet):
     result = verify(f"imagenet={imagenet}")
     assert (result.returncode, result.stderr) == (0, "")
     assert "imagenet train" in result.stdout
-    assert "Warning: 2 files for validation are among the training images too: leakage" in result.stdout
+    assert "Warning: 2 validation images are also training images (leakage)" in result.stdout
     data = json.loads(verify(f"imagenet={imagenet}", "--json").stdout)
     assert [split["dataset"]["split"] for split in data["splits"]] == ["train", "val"]
     assert (data["sound"], data["remarks"][0]["kind"]) == (True, "leakage")
@@ -120,12 +122,12 @@ def test_coco_is_verified_by_its_annotations(coco):
     result = verify(f"coco={coco}")
     assert (result.returncode, result.stderr) == (0, "")
     page = words(result.stdout)
-    assert "annotations 5, of which crowds 2; images without any 1" in page
-    assert "categories 2 of 3 have an annotation" in page
-    assert "an AP on it may not stand" in page
+    assert "annotations 5, 2 of them crowds; 1 image without annotations" in page
+    assert "categories 2 of 3 have annotations" in page
+    assert "an AP cannot be compared" in page
     Image.new("RGB", (61, 50)).save(coco / "val2017/000000000040.jpg")
     result = verify(f"coco={coco}")
-    failed(result, 4, "1 file is broken")
+    failed(result, 4, "1 broken file")
     assert "000000000040.jpg has 61x50 pixels, and its annotations say 60x50" in result.stdout
 
 
@@ -141,7 +143,7 @@ def test_generated_data_are_what_was_made_or_exit_4(tmp_path, plan, part):
     data[-20] ^= 0x0F  # decodes all the same
     image.write_bytes(data)
     result = verify(f"synthetic={folder}")
-    failed(result, 4, "val: the images are not those that were made")
+    failed(result, 4, "val: the images are not those that were generated")
     assert "data are generated, and no official set" in result.stdout
     assert "Error" not in result.stdout.partition("synthetic val")[0]  # those for training are
 
@@ -151,8 +153,8 @@ def test_what_cannot_be_meant_is_a_usage_error(imagenet, coco, textures):
     failed(verify("imagenet"), 2, "is not imagenet=PATH, coco=PATH")
     failed(verify(f"imagenet={imagenet}/nowhere"), 2, "no dataset folder at")
     failed(verify(source, "--split", "train"), 2, "no dataset folder at")
-    failed(verify(source, "--fingerprint", "abc"), 2, "--fingerprint abc is no sha256")
-    failed(verify(f"synthetic={textures}", "--fingerprint", "0" * 64), 2, "is of one split")
+    failed(verify(source, "--fingerprint", "abc"), 2, "--fingerprint abc is not a sha256")
+    failed(verify(f"synthetic={textures}", "--fingerprint", "0" * 64), 2, "applies to one split")
     failed(verify(source, "--probe", "resnet50"), 2, "--probe and --weights go together")
     failed(verify(source, "--weights", "x.pth"), 2, "--probe and --weights go together")
     probe = ("--weights", "x.pth", "--probe")
@@ -247,8 +249,8 @@ def probed(colours, tmp_path, change=None, *options):
 def test_the_probe_tells_that_labels_are_in_the_order_of_the_weights(colours, tmp_path):
     result = probed(colours, tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "Labels: the labels are in the order of the weights: 100.0% of 50 images" in result.stdout
-    assert "10 of 10 classes are mostly predicted as themselves" in result.stdout
+    assert "Label order: the labels are in the order of the weights: 100.0% of 50 images" in result.stdout
+    assert "In 10 of 10 classes the most frequent prediction is the label." in result.stdout
 
 
 def test_the_probe_tells_labels_that_are_shifted_by_one(colours, tmp_path):
@@ -279,7 +281,7 @@ def test_the_probe_tells_another_order_also_in_json(colours, tmp_path):
 
 def test_the_probe_of_random_weights_measures_nothing(colours, tmp_path):
     result = probed(colours, tmp_path, lambda weight: torch.randn(weight.shape, generator=torch.Generator()))
-    failed(result, 5, "the predictions do not follow the classes")
+    failed(result, 5, "the predictions do not depend on the classes")
     assert "images 50, all decoded" in words(result.stdout)
 
 
@@ -304,6 +306,6 @@ def test_the_probe_leaves_out_broken_files(tmp_path):
         "--json",
     )
     result = verify(f"imagenet={root}", *options)
-    failed(result, 4, "1 file is broken")
+    failed(result, 4, "1 broken file")
     assert json.loads(result.stdout)["probe"]["images"] == 9
     failed(verify(f"synthetic={tmp_path}/made", *options), 4, "does not fit 'resnet50'")  # of 2 classes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sdabench.data.folders import ImageSplit, Item
-from sdabench.tools.verify.label_order import few_of_each_class, fitted_order, is_above_chance, label_order
+from sdabench.tools.verify.label_order import first_of_each_class, fitted_order, is_above_chance, label_order
 
 CLASSES = 100
 FOLDERS = [f"folder{number:03d}" for number in range(CLASSES)]
@@ -74,7 +74,7 @@ def test_an_order_that_is_fitted_to_noise_never_wins(each):
         assert (fitted[labels] == noise).mean() > 0.05
         found = label_order(labels, noise, FOLDERS)
         assert (found.order, found.taken_for) == ("unknown", ())
-    assert "do not follow the classes" in found.words
+    assert "do not depend on the classes" in found.words
 
 
 def test_one_answer_for_everything_says_nothing():
@@ -149,6 +149,6 @@ def test_the_first_images_of_each_class_are_looked_at(tmp_path):
     items = tuple(
         Item(f"c{label}/{n}.png", 1, label) for label, count in ((0, 4), (3, 1)) for n in range(count)
     )
-    chosen = few_of_each_class(ImageSplit("imagenet", "val", tmp_path, items, 1000, complete=True), 2)
+    chosen = first_of_each_class(ImageSplit("imagenet", "val", tmp_path, items, 1000, complete=True), 2)
     assert [item.path for item in chosen.items] == ["c0/0.png", "c0/1.png", "c3/0.png"]
     assert not chosen.complete

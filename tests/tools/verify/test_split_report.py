@@ -15,18 +15,17 @@ from sdabench.data.official import AffectedFile, deviations
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
-from sdabench.tools.verify.file_findings import FileFinding, inspect_file
-from sdabench.tools.verify.file_loading import inspect_files
-from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, leakage, verify_split
-from tests.support import COCO_SAMPLE, SAMPLE, make_imagenet
+from sdabench.tools.verify.file_inspection import FileFinding, inspect_file, inspect_files
+from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, find_leakage, verify_split
+from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet
 
 
 def verified(split, **claims):
     return verify_split(split, inspect_files(split), **claims)
 
 
-def remarks(report, kind):
-    return [remark for remark in report.remarks if remark.kind == kind]
+def issues(report, kind):
+    return [issue for issue in report.issues if issue.kind == kind]
 
 
 def picture(mode="RGB"):
@@ -65,7 +64,7 @@ def test_every_broken_file_is_named_with_its_reason(imagenet):
     files[5].write_text("no image at all")
     split = read_imagenet(imagenet)
     report = verified(split)
-    [broken] = remarks(report, "broken")
+    [broken] = issues(report, "broken")
     assert report.errors == (broken,)
     assert [one.path for one in broken.about] == [split.items[n].path for n in (0, 2, 5)]
     assert [one.what for one in broken.about][::2] == ["is empty", "is no image"]
@@ -98,24 +97,24 @@ def test_any_damage_is_a_reason_and_never_a_crash(tmp_path, damage):
     path.write_bytes(data)
     finding = inspect_file(path)
     assert len(finding.sha256) == 64
-    assert finding.broken is not None or not finding.ended or damage >= 20
+    assert finding.broken is not None or not finding.has_end or damage >= 20
 
 
 def test_a_jpeg_without_its_end_marker_is_a_warning(imagenet):
     """All of its pixels may be there; but it is not the file that was published."""
-    found = [FileFinding(str(number), "RGB", "JPEG", ended=number != 3) for number in range(6)]
+    found = [FileFinding(str(number), "RGB", "JPEG", has_end=number != 3) for number in range(6)]
     split = read_imagenet(imagenet)
-    [warning] = remarks(verify_split(split, found), "no end")
+    [warning] = issues(verify_split(split, found), "no end")
     assert (warning.level, [one.path for one in warning.about]) == ("warning", [split.items[3].path])
     path = imagenet / "a.JPEG"
     picture().save(path, quality=30)
     whole = path.read_bytes()
     assert whole.endswith(b"\xff\xd9")
-    assert inspect_file(path).ended
+    assert inspect_file(path).has_end
     path.write_bytes(whole + b"\n\n")  # some have something behind it
-    assert inspect_file(path).ended
+    assert inspect_file(path).has_end
     path.write_bytes(whole[:-2] + b"\0" * 2000)  # enough for the decoder to be content
-    assert inspect_file(path) == replace(FileFinding(sha256_of_file(path), "RGB", "JPEG"), ended=False)
+    assert inspect_file(path) == replace(FileFinding(sha256_of_file(path), "RGB", "JPEG"), has_end=False)
 
 
 def test_modes_and_formats_are_what_the_files_hold(tmp_path):
@@ -128,7 +127,7 @@ def test_modes_and_formats_are_what_the_files_hold(tmp_path):
     picture("RGB").save(folder / "in-truth-a-png.JPEG", format="PNG")
     report = verified(read_imagenet(tmp_path))
     assert report.modes == {"RGB": 2, "CMYK": 1, "L": 1, "P": 1, "RGBA": 1}
-    [other] = remarks(report, "other format")
+    [other] = issues(report, "other format")
     assert (other.level, other.about) == ("note", (AffectedFile("n01440764/in-truth-a-png.JPEG", "is PNG"),))
     assert report.errors == ()
 
@@ -157,16 +156,16 @@ def test_doubled_files_are_warned_of_in_a_split_and_between_two(imagenet):
         copy.write_bytes(first.read_bytes())
     train, val = read_imagenet(imagenet, "train"), read_imagenet(imagenet, "val")
     report = verified(val)
-    [doubled] = remarks(report, "doubled")
+    [doubled] = issues(report, "doubled")
     assert doubled.level == "warning"
     assert doubled.about == (
-        AffectedFile("n01440764/n01440764_7.JPEG", f"has the bytes of {val.items[0].path}"),
+        AffectedFile("n01440764/n01440764_7.JPEG", f"is identical to {val.items[0].path}"),
     )
-    leak = leakage(train, inspect_files(train), val, inspect_files(val))
+    leak = find_leakage(train, inspect_files(train), val, inspect_files(val))
     assert leak.level == "warning"
     assert [one.path for one in leak.about] == ["n01440764/n01440764_0.JPEG", "n01440764/n01440764_7.JPEG"]
-    assert leak.about[0].what == "has the bytes of the training image n01440764/n01440764_9.JPEG"
-    assert "2 files for validation are among the training images too" in leak.words
+    assert leak.about[0].what == "is identical to the training image n01440764/n01440764_9.JPEG"
+    assert "2 validation images are also training images" in leak.words
 
 
 def test_different_splits_do_not_leak(imagenet, tmp_path):
@@ -174,7 +173,7 @@ def test_different_splits_do_not_leak(imagenet, tmp_path):
     val = read_imagenet(imagenet)
     unreadable = [FileFinding(None, broken="cannot be read")]
     findings = [FileFinding(str(number)) for number in range(5)]
-    assert leakage(train, unreadable, val, [*findings, *unreadable]) is None
+    assert find_leakage(train, unreadable, val, [*findings, *unreadable]) is None
 
 
 def test_another_fingerprint_than_claimed_or_made_is_an_error(imagenet, textures):
@@ -186,7 +185,7 @@ def test_another_fingerprint_than_claimed_or_made_is_an_error(imagenet, textures
     made = DataSource("synthetic", textures).read("val")
     assert verified(made).errors == ()
     other = replace(made, fingerprint_sha256="0" * 64)
-    assert "not those that were made" in verified(other).errors[0].words
+    assert "not those that were generated" in verified(other).errors[0].words
 
 
 def official_val():
@@ -214,7 +213,7 @@ def test_the_official_validation_images_are_known_by_their_names(tmp_path):
         beyond = [*items[1:], Item(f"{folder}/{name}", 1, 0)]
         assert len(deviations(as_split(beyond, tmp_path))) == 2
     twice = [*items[:-1], replace(items[-1], path=items[-1].path.replace("50000", "49999"))]
-    words = [remark.words for remark in deviations(as_split(twice, tmp_path))]
+    words = [issue.words for issue in deviations(as_split(twice, tmp_path))]
     assert words == [
         "1 of 50,000 official images are missing",
         "1 file with an official name that another file has too",
@@ -253,7 +252,7 @@ def test_coco_is_counted_by_its_annotations(coco):
     report = verified(read_coco(coco, "val"))
     assert report.counts == AnnotationCounts(annotations=5, crowds=2, categories=3, used=2, images_without=1)
     assert report.modes == {"RGB": 3, "L": 1}
-    assert [remark.words for remark in report.remarks] == [
+    assert [issue.words for issue in report.issues] == [
         "4 images, and not 5,000",
         "5 annotations, and not 36,781",
         "3 categories, and not 80",
@@ -273,7 +272,7 @@ def test_a_coco_image_named_otherwise_is_not_official(coco):
     file = coco / "annotations/instances_val2017.json"
     file.write_text(file.read_text().replace("000000000007.jpg", "seven.jpg"))
     (coco / "val2017/000000000007.jpg").rename(coco / "val2017/seven.jpg")
-    about = [one for remark in verified(read_coco(coco, "val")).remarks for one in remark.about]
+    about = [one for issue in verified(read_coco(coco, "val")).issues for one in issue.about]
     assert about == [AffectedFile("val2017/seven.jpg", "is no official name for image 7")]
 
 
@@ -323,7 +322,7 @@ def test_the_real_images_are_sound():
     report = verified(read_imagenet(SAMPLE))
     assert report.errors == ()
     assert report.modes == {"RGB": 197, "L": 3}
-    assert {remark.kind for remark in report.remarks} == {"not official"}
+    assert {issue.kind for issue in report.issues} == {"not official"}
 
 
 @pytest.mark.skipif(not COCO_SAMPLE.is_dir(), reason="the real sample is not here")

@@ -1,0 +1,122 @@
+"""The page of a model: its lineage, structure, claims and records."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sdabench.claims.tables import ClaimVerdict, compare_table
+from sdabench.complexity import Count
+from sdabench.records.counts import fresh_counts, stored_counts
+from sdabench.records.record import Record
+from sdabench.registry import Registry
+from sdabench.registry.schema import Model, Paper
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the network, and its depth-attention module, if it has one.
+
+    The module named ``attention`` fuses ``fused`` feature maps through ``hidden`` channels.
+    """
+
+    stage: int
+    blocks: int
+    channels: int
+    stride: int
+    attention: str | None = None
+    fused: int = 0
+    hidden: int = 0
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    name: str
+    model: Model
+    papers: list[Paper]
+    differences: list[str]  # from the authors' code
+    relatives: dict[str, list[str]]  # names of related models, by their relation to this one
+    stages: list[Stage]
+    counts: dict[str, Count]  # of the model, its baseline and its control
+    claims: list[ClaimVerdict]
+    records: list[Record]
+
+    @property
+    def count(self) -> Count:
+        return self.counts[self.name]
+
+    def as_json(self) -> dict[str, Any]:
+        described = self.model.model_dump(include={"title", "family", "task", "note", "sources"})
+        return {
+            "model": self.name,
+            **described,
+            "depth_attention": self.model.depth_attention,
+            "backbone": self.model.backbone,
+            "differences": self.differences,
+            "papers": [paper.reference for paper in self.papers],
+            "relatives": self.relatives,
+            "stages": [asdict(stage) for stage in self.stages],
+            "counts": self.count.as_json(mmcv=self.model.backbone is not None),
+            "claims": [claim.as_json() for claim in self.claims],
+            "records": [record.as_json() for record in self.records],
+        }
+
+
+def model_page(registry: Registry, name: str, records: Sequence[Record]) -> ModelPage:
+    """Collect what the registry, the stored counts and ``records`` hold on a model.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    model = registry.model(name)
+    own = [record for record in records if record.model == name]
+    known = stored_counts()
+    compared = dict.fromkeys(filter(None, [name, model.baseline, model.like_for_like]))
+    counts = {each: known[each] if each in known else fresh_counts([each])[each] for each in compared}
+    claims = [
+        claim
+        for table in registry.tables.values()
+        for claim in compare_table(table, counts, own).claims
+        if claim.row.model == name
+    ]
+    return ModelPage(
+        name=name,
+        model=model,
+        papers=registry.papers_of(name),
+        differences=registry.families[model.family].differences,
+        relatives=_relatives(registry, name),
+        stages=_stages(name, model),
+        counts=counts,
+        claims=claims,
+        records=own,
+    )
+
+
+def _relatives(registry: Registry, name: str) -> dict[str, list[str]]:
+    model, others = registry.model(name), registry.models.items()
+    return {
+        "baseline": [model.baseline] if model.baseline else [],
+        "like for like": [model.like_for_like] if model.like_for_like else [],
+        "baseline of": [other for other, each in others if each.baseline == name],
+        "like for like of": [other for other, each in others if each.like_for_like == name],
+    }
+
+
+def _stages(name: str, model: Model) -> list[Stage]:
+    """Read the stages from the network, built on the meta device."""
+    import torch
+
+    from sdabench.models.build import create_trunk
+    from sdabench.models.depth_attention import DepthAttention
+
+    with torch.device("meta"):
+        trunk = create_trunk(name)
+    stages: list[Stage] = []
+    for info, depth in zip(trunk.feature_info, model.network.depths, strict=True):
+        layer, number = info["module"], len(stages) + 1
+        stage = Stage(number, depth, channels=info["num_chs"], stride=info["reduction"])
+        for path, module in trunk.get_submodule(layer).named_modules(prefix=layer):
+            if isinstance(module, DepthAttention):
+                hidden = module.reduce.out_channels
+                stage = replace(stage, attention=path, fused=len(module.select), hidden=hidden)
+        stages.append(stage)
+    return stages

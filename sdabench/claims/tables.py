@@ -1,0 +1,128 @@
+"""The tables of the paper, compared with counts and records."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sdabench.claims.verdicts import NOT_MEASURED, Verdict, in_unit, judge_accuracy, judge_count
+from sdabench.complexity import Count
+from sdabench.records.record import Record
+from sdabench.registry import Row, Table
+from sdabench.registry.schema import Column, Explanation
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """One number that a table of the paper prints, the measured value and the verdict."""
+
+    table: str
+    row: Row
+    column: Column
+    reported: float
+    measured: float | None
+    verdict: Verdict
+
+    @property
+    def explanation(self) -> Explanation | None:
+        return self.row.claims.get(self.column.key)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "table": self.table,
+            "label": self.row.label,
+            "claim": self.column.key,
+            "reported": self.reported,
+            "measured": self.measured,
+            "verdict": str(self.verdict),
+            "because": self.explanation and self.explanation.text,
+        }
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A row of the paper, the measured value of each column and the verdict on each printed number."""
+
+    row: Row
+    measured: dict[str, float | None]
+    verdicts: dict[str, Verdict | None]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "label": self.row.label,
+            "group": self.row.group,
+            "model": self.row.model,
+            "reported": self.row.reported,
+            "bold": list(self.row.bold),
+            "measured": self.measured,
+            "verdict": {key: verdict and str(verdict) for key, verdict in self.verdicts.items()},
+        }
+
+
+@dataclass(frozen=True)
+class ComparedTable:
+    """A table of the paper and its compared rows."""
+
+    table: Table
+    rows: list[ComparedRow]
+
+    @property
+    def claims(self) -> list[ClaimVerdict]:
+        """Every number that has a verdict, row by row."""
+        return [
+            ClaimVerdict(self.table.name, row.row, column, reported, row.measured[column.key], verdict)
+            for row in self.rows
+            for column in self.table.columns
+            if (verdict := row.verdicts.get(column.key)) is not None
+            and (reported := row.row.reported[column.key]) is not None
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"table": self.table.name, "rows": [row.as_json() for row in self.rows]}
+
+
+def accuracy_columns(table: Table) -> list[Column]:
+    """The columns of accuracy or AP."""
+    return [column for column in table.columns if column.convention is None]
+
+
+def compare_table(table: Table, counts: Mapping[str, Count], records: Sequence[Record] = ()) -> ComparedTable:
+    """Compare each row with the count of its model and with the model's last comparable record."""
+    of_model = {record.model: record for record in records if record.comparable and record.task == table.task}
+    rows = [_compare_row(table, row, counts.get(row.model), of_model.get(row.model)) for row in table.rows]
+    return ComparedTable(table, rows)
+
+
+def _compare_row(table: Table, row: Row, count: Count | None, record: Record | None) -> ComparedRow:
+    measured: dict[str, float | None] = {}
+    verdicts: dict[str, Verdict | None] = {}
+    for column in table.columns:
+        key, reported = column.key, row.reported[column.key]
+        if column.convention is not None:
+            measured[key] = None if count is None else in_unit(count.value(column.convention), column)
+        else:
+            measured[key] = None if record is None else record.metrics.get(key)
+        if reported is None:
+            verdicts[key] = None
+        elif column.convention is not None:
+            verdicts[key] = judge_count(reported, column, count, row.claims.get(key))
+        else:
+            verdicts[key] = judge_metric(reported, column, record)
+    return ComparedRow(row, measured, verdicts)
+
+
+def judge_metric(reported: float | None, column: Column, record: Record | None) -> Verdict:
+    """The verdict on an accuracy or AP of the paper, if the record can be compared with it."""
+    if reported is None or record is None or not record.comparable:
+        return NOT_MEASURED
+    measured, error = record.metrics.get(column.key), record.standard_error(column.key)
+    return judge_accuracy(reported, column.decimals, measured, record.samples, error)
+
+
+def with_reasons(claims: Iterable[ClaimVerdict]) -> list[ClaimVerdict]:
+    """The sizes and costs that do not simply match. A number that two tables print is listed once."""
+    found: dict[tuple[str, str], ClaimVerdict] = {}
+    for claim in claims:
+        counted = claim.column.convention is not None
+        if counted and claim.verdict not in (Verdict("match"), NOT_MEASURED):
+            found.setdefault((claim.row.model, claim.column.key), claim)
+    return list(found.values())

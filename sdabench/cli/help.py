@@ -1,0 +1,172 @@
+"""Help pages: options in named groups, and the advanced ones only with ``--help-all``."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from functools import partial
+from inspect import cleandoc
+from typing import Any
+
+import click
+
+FIRST_COLUMN = 24  # characters; the text of a longer option begins on the next line
+SHORT_PAGE = 9  # so many options are all shown, and need no groups
+HELP_ALL = "sdabench.help_all"  # in the context: the page has all options
+HYPHEN, SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"  # keep a line from breaking there
+
+
+class ParamType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A type whose ``shape`` is the help's metavar as it stands; click would write it in capitals."""
+
+    shape: str
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return self.shape
+
+
+class Option(click.Option):
+    """An option that names its group in the help.
+
+    Args:
+        group: heading of the group.
+        advanced: on a long page, describe the option only with ``--help-all``; ``--help`` lists its name.
+    """
+
+    def __init__(self, *args: Any, group: str = "Options", advanced: bool = False, **attrs: Any) -> None:
+        if isinstance(attrs.get("type"), click.IntRange):
+            attrs.setdefault("metavar", "N")
+        super().__init__(*args, **attrs)
+        self.group = group
+        self.advanced = advanced
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Shorten what click adds to a help text.
+
+        The range of a plain count is left out, and a default that the text names shares its brackets.
+        """
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        text = re.sub(r"  \[x>=[01]\]$|; x>=[01](?=\]$)", "", record[1])
+        return record[0], text.replace("]  [", "; ")
+
+
+option = partial(click.option, cls=Option)
+
+
+class Formatter(click.HelpFormatter):
+    """Bold headings, colored terms, and no line break in a hyphenated word or after "default:"."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(prog, args.replace("-", HYPHEN), prefix)
+
+    def write_heading(self, heading: str) -> None:
+        super().write_heading(_styled(heading, bold=True))
+
+    def write_text(self, text: str) -> None:
+        super().write_text(text.replace("-", HYPHEN))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        rows = list(rows)
+        texts = [text.replace("-", HYPHEN).replace("default: ", f"default:{SPACE}") for _, text in rows]
+        terms = [_styled(term, fg="cyan") for term, _ in rows]
+        super().write_dl([*zip(terms, texts, strict=True)], col_max, col_spacing)
+
+    def write_sections(self, sections: dict[str, list[tuple[str, str]]]) -> None:
+        """Write lists of terms and their texts, all with the same first column."""
+        longest = max(len(term) for rows in sections.values() for term, _ in rows)
+        width = min(longest, FIRST_COLUMN)
+        for heading, rows in sections.items():
+            with self.section(heading):
+                self.write_dl([(term.ljust(width), text) for term, text in rows], width)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(HYPHEN, "-").replace(SPACE, " ")
+
+
+class Context(click.Context):
+    formatter_class = Formatter
+
+
+class Command(click.Command):
+    """A command whose help groups its options, with ``--help-all`` if a long page has advanced ones."""
+
+    context_class = Context
+
+    def __init__(self, *args: Any, **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
+        options = [param for param in self.params if isinstance(param, Option)]
+        self.hides_some = len(options) >= SHORT_PAGE and any(each.advanced for each in options)
+        if self.hides_some:
+            self.params.append(
+                Option(
+                    ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
+                    group="Help", help="Show all options and exit",
+                )
+            )  # fmt: skip
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.help = "Show this message and exit"
+        return found
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return super().get_short_help_str(limit).removesuffix(".")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        assert isinstance(formatter, Formatter)
+        brief = self.hides_some and HELP_ALL not in ctx.meta
+        groups: dict[str, list[tuple[str, str]]] = {}
+        hidden: list[str] = []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None or isinstance(param, click.Argument):
+                continue
+            if brief and getattr(param, "advanced", False):
+                hidden.append(param.opts[-1])
+            else:
+                groups.setdefault(getattr(param, "group", "Help"), []).append(record)
+        if brief:
+            del groups["Help"]  # the reader knows --help, and the last line names --help-all
+        every = [record for records in groups.values() for record in records]
+        formatter.write_sections(groups if len(every) > SHORT_PAGE else {"Options": every})
+        if hidden:
+            with formatter.section("More options, described by --help-all"):
+                formatter.write_text(", ".join(hidden))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the epilog as sections like those of the options: with headings at the margin."""
+        if self.epilog:
+            formatter.write_paragraph()
+            heading = re.compile(r"^\w.*(?=:$)", re.MULTILINE)
+            formatter.write_text(
+                heading.sub(lambda found: _styled(found[0], bold=True), cleandoc(self.epilog))
+            )
+
+
+class Group(Command, click.Group):
+    """A group of such commands, which are listed before the options."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # as they are declared; click would sort them
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
+
+
+def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[HELP_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+def _styled(text: str, **style: Any) -> str:
+    """Style a text for a terminal, unless NO_COLOR is set."""
+    plain = os.environ.get("NO_COLOR") or sys.stdout is None or not sys.stdout.isatty()
+    return text if plain else click.style(text, **style)

@@ -1,0 +1,69 @@
+"""Listings: the files of a split written down once, so that no other process has to list them again."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+from sdabench.data.description import FrozenModel
+from sdabench.data.source import DataSource
+from sdabench.data.split import Split, SplitName
+from sdabench.errors import DataError
+from sdabench.files import writing
+from sdabench.registry.schema import DataTask
+
+
+class Listing(FrozenModel):
+    """A file with the lines that a split's ``listing_sha256`` is the digest of: paths and sizes.
+
+    ``complete`` and ``fingerprint_sha256`` are those of the split.
+    """
+
+    file: Path
+    sha256: str
+    complete: bool
+    fingerprint_sha256: str | None
+
+    @classmethod
+    def write(cls, split: Split, folder: Path) -> "Listing":
+        """Writes the listing of a split, unless the folder has it.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        path = folder / f"{split.listing_sha256}.tsv"
+        if not path.is_file():
+            with writing(path) as file:
+                file.writelines(_bytes_of(split.listing_lines()))
+        return cls(
+            file=path,
+            sha256=split.listing_sha256,
+            complete=split.complete,
+            fingerprint_sha256=split.fingerprint_sha256,
+        )
+
+    def read(self, source: DataSource, split: SplitName, task: DataTask) -> Split:
+        """The split that was written down, without looking for its files.
+
+        Raises:
+            DataError: the listing is damaged, or class names or annotations have changed.
+        """
+        found = source.read(split, task, self._sizes())
+        if found.listing_sha256 != self.sha256:
+            raise DataError(f"the {split} split of {source} has changed since the run started; run it again")
+        return found.with_claims(self.complete, self.fingerprint_sha256)
+
+    def _sizes(self) -> dict[str, int]:
+        """The size in bytes of each file, by its path relative to the split's root."""
+        try:
+            content = self.file.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {self.file}: {error.strerror}; run the command again") from None
+        if sha256(content).hexdigest() != self.sha256:
+            raise DataError(f"{self.file} is damaged; delete it and run the command again")
+        lines = content.decode(errors="surrogateescape").split("\n")
+        pairs = (line.rpartition("\t") for line in lines)
+        return {path: int(size) for path, tab, size in pairs if tab and size.isdecimal()}
+
+
+def _bytes_of(lines: Iterable[str]) -> Iterable[bytes]:
+    return (line.encode(errors="surrogateescape") + b"\n" for line in lines)

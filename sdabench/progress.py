@@ -1,0 +1,66 @@
+"""Progress bars on stderr, where that is a terminal."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sdabench.processes import is_main_process
+
+
+class Advance:
+    """Moves a bar on by some steps; ``note`` says where the work is. Here there is no bar."""
+
+    def __call__(self, steps: int, note: str = "") -> None: ...
+
+    def say(self, line: str) -> None:
+        """A line on stderr, above the bar."""
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(description: str, total: int | None, unit: str = "") -> Iterator[Advance]:
+    """A bar on stderr, if that is a terminal; yields what advances it.
+
+    It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
+    ``bytes`` are shown as megabytes; their ``total`` may be unknown.
+    """
+    if not sys.stderr.isatty() or not is_main_process():
+        yield Advance()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
+
+    of_bytes = unit == "bytes"
+    rate = TransferSpeedColumn() if of_bytes else Rate()
+    times = (rate, TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
+    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, *times)
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+
+        class Moving(Advance):
+            def __call__(self, steps: int, note: str = "") -> None:
+                words = f"{description}  {note}" if note else description
+                bar.update(task, advance=steps, description=words)
+
+            def say(self, line: str) -> None:
+                bar.console.print(Text(line))
+
+        yield Moving()

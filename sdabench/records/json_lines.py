@@ -1,0 +1,91 @@
+"""JSON lines: append-only files that survive a killed process and a full disk."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sdabench.errors import OutputError, SdabenchError
+from sdabench.files import writing
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def append_line(path: Path, item: dict[str, Any]) -> None:
+    """Append one JSON line; see :func:`append_lines`."""
+    append_lines(path, [item])
+
+
+def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
+    """Append JSON lines and sync them to the disk; without items, check that the file can be written.
+
+    A line that a killed process left incomplete is ended first, so that it damages no other line.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = b"".join(json.dumps(item, allow_nan=False).encode() + b"\n" for item in items)
+        with path.open("ab+", buffering=0) as file:
+            with suppress(OSError):  # not every network file system has locks
+                fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed: other nodes write to it too
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                line = (b"" if file.read(1) == b"\n" else b"\n") + line
+            if file.write(line) != len(line):  # one call, so that lines of several processes do not mix
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; name another --output") from None
+
+
+def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
+    """Read the items of a JSON-lines file, in the order of writing; none if there is no file.
+
+    An incomplete line, which a process killed while writing leaves, is skipped.
+
+    Raises:
+        SdabenchError: the file cannot be read, or another line does not fit the schema.
+    """
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise SdabenchError(f"cannot read {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line:  # two writers have both ended the same incomplete line
+            continue
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError:
+            if line.startswith("{"):
+                continue
+            raise SdabenchError(f"{path}, line {number}: not JSON; name a file of records") from None
+        try:
+            yield schema.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(step) for step in first["loc"])
+            raise SdabenchError(
+                f"{path}, line {number}: {field}: {first['msg']}; it was written by another version; "
+                "move the file away"
+            ) from None
+
+
+def write_lines(path: Path, items: Iterable[BaseModel], elsewhere: str = "name another --output") -> None:
+    """Replace a JSON-lines file, or leave it unchanged on an error; see :func:`sdabench.files.writing`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with writing(path, elsewhere) as file:
+        file.writelines(item.model_dump_json(by_alias=True).encode() + b"\n" for item in items)

@@ -1,0 +1,144 @@
+"""Records with their stored predictions, from which metrics are computed again. No model is needed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from sdabench.data.coco import read_coco
+from sdabench.data.split import SplitName
+from sdabench.errors import DataError, UsageError
+from sdabench.paths import results_dir
+from sdabench.records.class_predictions import ClassPredictions
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record, stored_records
+from sdabench.records.store import RECORDS
+from sdabench.scoring import IOU_TYPES
+from sdabench.scoring.coco import CocoEvaluation, evaluate, read_results
+
+ROUNDING = 1e-6  # percentage points by which metrics of stored predictions may differ from the record
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record and the folder that contains its predictions file."""
+
+    record: Record
+    folder: Path
+
+    def same_images(self, other: "StoredRecord") -> bool:
+        """Whether both models were evaluated on the same image bytes."""
+        own = self.record.dataset.fingerprint_sha256
+        return own is not None and own == other.record.dataset.fingerprint_sha256
+
+    @property
+    def has_predictions(self) -> bool:
+        return self.record.predictions is not None and (self.folder / self.record.predictions).is_file()
+
+    @property
+    def predictions(self) -> Path:
+        """The predictions file.
+
+        Raises:
+            UsageError: the record has no predictions, or the file is missing.
+        """
+        name = self.record.predictions
+        if name is None or not self.has_predictions:
+            where = "" if name is None else f" at {self.folder / name}"
+            raise UsageError(
+                f"no predictions of {self.record.model}{where}; evaluate it again with sdabench eval or run"
+            )
+        return self.folder / name
+
+
+def read_stored(path: Path) -> list[StoredRecord]:
+    """Read the records in the folder of a run, or in a file of records, except those of failed jobs.
+
+    Raises:
+        UsageError: there are none.
+    """
+    file = path / RECORDS if path.is_dir() else path
+    records = [record for record in read_lines(file, Record) if record.failure is None]
+    if not records:
+        raise UsageError(f"no records in {path}; name the --output folder of a run, or its records.jsonl")
+    return [StoredRecord(record, file.parent) for record in records]
+
+
+def shipped_records() -> list[StoredRecord]:
+    """The records in ``results/``, whose predictions are not shipped."""
+    return [StoredRecord(record, results_dir()) for record in stored_records()]
+
+
+def rescore(stored: StoredRecord, annotations: Path | None = None) -> dict[str, float]:
+    """Compute the metrics from the predictions, and check them against the record.
+
+    Args:
+        annotations: see :func:`match_detections`, which also lists the errors.
+    """
+    if stored.record.task == "classification":
+        return class_predictions(stored).metrics()
+    return match_detections(stored, annotations).score().metrics
+
+
+def class_predictions(stored: StoredRecord) -> ClassPredictions:
+    """Read the predictions of a classifier, and check them against the record.
+
+    Raises:
+        UsageError: the predictions are missing.
+        DataError: they do not give the metrics of the record.
+    """
+    predictions = ClassPredictions.read(stored.predictions)
+    check_metrics(stored, predictions.metrics())
+    return predictions
+
+
+def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEvaluation:
+    """Match the detections of a record with the ground truth, and check their AP against the record.
+
+    Args:
+        annotations: COCO annotations of the evaluated images; by default those of the record's dataset.
+
+    Raises:
+        UsageError: the predictions are missing, or the dataset has been moved.
+        DataError: the dataset has changed, or the detections do not give the metrics of the record.
+    """
+    record, file, image_ids = stored.record, annotations, None
+    if file is None:
+        name = cast(SplitName, record.dataset.split)
+        try:
+            split = read_coco(Path(record.dataset.root), name).subset(record.dataset.samples)
+        except UsageError as error:
+            raise UsageError(f"{error}; or name --annotations FILE") from None
+        if split.listing_sha256 != record.dataset.listing_sha256:
+            raise DataError(
+                f"{record.dataset.root} has changed since {record.model} was evaluated; evaluate it again"
+            )
+        file, image_ids = split.annotations_file, [item.id for item in split.items]
+    evaluation = evaluate(file, read_results(stored.predictions), IOU_TYPES[record.task], image_ids)
+    check_metrics(stored, evaluation.score().metrics)
+    return evaluation
+
+
+def metrics_of_predictions(record: Record) -> list[str]:
+    """The metrics that the stored predictions give.
+
+    With the paper's quirk of choosing the best epoch for each metric, other metrics are of another epoch.
+    """
+    epochs = record.training.best_epochs if record.training else {}
+    first = next(iter(record.metrics), "")
+    return [metric for metric in record.metrics if epochs.get(metric) == epochs.get(first)]
+
+
+def check_metrics(stored: StoredRecord, metrics: dict[str, float]) -> None:
+    """Check that the predictions give the metrics of their record.
+
+    Raises:
+        DataError: they do not.
+    """
+    for metric in metrics_of_predictions(stored.record):
+        recorded = stored.record.metrics[metric]
+        if abs(metrics.get(metric, float("inf")) - recorded) > ROUNDING:
+            found = f"{metrics[metric]:.4f}" if metric in metrics else "nothing"
+            raise DataError(
+                f"{stored.predictions} gives {metric} {found}, but the record of {stored.record.model} has "
+                f"{recorded:.4f}; name the predictions and annotations of that evaluation, or evaluate again"
+            )

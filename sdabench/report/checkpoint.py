@@ -1,0 +1,54 @@
+"""The inspection of a checkpoint file on a terminal."""
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from sdabench.report.render import Terminal
+from sdabench.weights.checkpoint_summary import CheckpointSummary
+from sdabench.weights.identify import Fit, nearest
+from sdabench.weights.keys import describe_problems
+
+
+def print_inspection(found: CheckpointSummary, fits: Sequence[Fit]) -> None:
+    """Print the file, its contents and the models that it fits."""
+    console = Terminal(highlight=False)
+    types = ", ".join(f"{count} of {name}" for name, count in found.dtypes.items())
+    classes = (
+        f"{', '.join(found.classes)} (not imported, only their contents were read)" if found.classes else ""
+    )
+    lines = {
+        "file": f"{found.path}, {found.size:,} bytes, {found.container}",
+        "sha256": found.sha256,
+        "holds": "; ".join(f"{key}: {words}" if key else words for key, words in found.entries.items()),
+        "classes": classes,
+        "tensors": f"{len(found.state)} ({types}), {found.parameters:,} parameters",
+        "fits": _fits(fits),
+    }
+    for name, words in lines.items():
+        if words:
+            console.print(Text.assemble((f"{name:<9}", "bold"), words), soft_wrap=True)
+
+
+def print_problems(fit: Fit) -> None:
+    """Print every tensor that is missing, unexpected or different from the model's."""
+    console = Terminal(highlight=False)
+    for kind, keys in fit.problems.items():
+        console.print(Text(f"{kind}:", style="bold"), soft_wrap=True)
+        for key in keys:
+            console.print(Text(f"  {key}"), soft_wrap=True)
+
+
+def _fits(fits: Sequence[Fit]) -> str:
+    """List the models that the tensors fit, or the nearest model with its differences."""
+    fitting = [f"{fit.model} ({_classes(fit)})" for fit in fits if not fit.problems]
+    if fitting:
+        return ", ".join(fitting)
+    near = nearest(fits)
+    return (
+        f"no model; the nearest is {near.model}: {describe_problems(near.problems)}" if near else "no model"
+    )
+
+
+def _classes(fit: Fit) -> str:
+    return "without a classifier" if fit.num_classes is None else f"{fit.num_classes} classes"

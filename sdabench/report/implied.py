@@ -1,0 +1,63 @@
+"""The improvements that the tables of the paper imply beside the measured ones, as a sheet."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from sdabench.claims.implied import ImpliedClaim, ImpliedVerdict
+from sdabench.report.cells import better_cell, interval_text, signed, verdict_cell
+from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.summary import METRICS, PREFIXES
+
+ROLES = {"baseline": "baseline", "like for like": "control"}
+PAIR_WIDTH = 40  # characters, so that a terminal of 80 columns has room for numbers too
+
+
+def implied_sheet(verdicts: Sequence[ImpliedVerdict]) -> Sheet:
+    """Show a group for each model and partner, with one row for each metric."""
+    measured = any(each.interval is not None for each in verdicts)
+    headings = [Heading("comparison"), Heading("paper Δ", numeric=True)]
+    if measured:
+        headings += [Heading("measured Δ", numeric=True), Heading("95 % CI", numeric=True)]
+        headings.append(Heading("better?"))
+    headings.append(Heading("verdict"))
+    groups = []
+    for pair, of_pair in groupby(verdicts, key=lambda each: _pair(each.claim)):
+        blank = [Cell() for _ in headings[1:]]
+        groups.append([[Cell(pair, bold=True), *blank], *(_cells(each, measured) for each in of_pair)])
+    title = "Improvements that the tables imply, in percentage points"
+    return Sheet(title, headings, groups, _notes(verdicts))
+
+
+def _pair(claim: ImpliedClaim) -> str:
+    partner = f"vs. {claim.partner} ({', '.join(ROLES[role] for role in claim.roles)})"
+    line = f"{claim.model} {partner}"
+    return line if len(line) <= PAIR_WIDTH else f"{claim.model}\n{partner}"
+
+
+def _cells(each: ImpliedVerdict, measured: bool) -> list[Cell]:
+    claim = each.claim
+    reported = "-" if claim.reported is None else signed(claim.reported, claim.column.decimals)
+    metric = PREFIXES.get(claim.table.task, "") + METRICS[claim.column.key]
+    cells = [Cell(f"  {metric}"), Cell(reported)]
+    if measured:
+        cells.append(Cell("" if each.interval is None else signed(each.interval.estimate, 2)))
+        cells += [Cell(interval_text(each.interval)), better_cell(each.interval)]
+    return [*cells, verdict_cell(each.verdict)]
+
+
+def _notes(verdicts: Sequence[ImpliedVerdict]) -> list[str]:
+    printed = sum(each.claim.reported is not None for each in verdicts)
+    measured = sum(each.interval is not None for each in verdicts)
+    unpaired = sum(each.interval is not None and not each.paired for each in verdicts)
+    notes = [
+        "Baseline: the model that the paper compares it with. "
+        "Control: the same network without depth attention.",
+        f"The paper prints the numbers of both models for {printed:,} of {len(verdicts):,} differences. "
+        f"Measured: {measured:,}.",
+    ]
+    if unpaired:
+        notes.append(
+            f"Unpaired confidence intervals: {unpaired:,}. They are wider than paired ones, which need the "
+            "predictions of both models on the same images."
+        )
+    return notes

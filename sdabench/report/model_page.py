@@ -1,0 +1,119 @@
+"""The page of a model on a terminal."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from rich.padding import Padding
+from rich.text import Text
+
+from sdabench.claims.model_page import ModelPage
+from sdabench.claims.tables import ClaimVerdict, with_reasons
+from sdabench.complexity import Count
+from sdabench.registry.schema import Counter
+from sdabench.report.audit import reason
+from sdabench.report.cells import difference, measured_number, number, verdict_cell
+from sdabench.report.render import Terminal, plain, print_terminal
+from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.summary import describe_metrics, describe_training
+
+COUNTERS: tuple[Counter, ...] = ("params", "trainable", "per_call", "macs", "total", "mmcv")
+RELATIONS = {
+    "baseline": "baseline",
+    "like for like": "control (the same network without depth attention)",
+    "baseline of": "baseline of",
+    "like for like of": "control of",
+}
+
+
+def print_page(page: ModelPage) -> None:
+    console = Terminal()
+
+    def section(title: str, lines: Iterable[str]) -> None:
+        console.print(Text(f"\n{title}", style="bold"))
+        for line in lines:
+            console.print(Padding(Text(plain(line)), (0, 0, 0, 2), expand=False))
+
+    console.print(Text.assemble((page.name, "bold"), f"  {plain(page.model.title)}"))
+    if page.model.note:
+        console.print(Text(page.model.note))
+    section("Lineage", _lineage(page))
+    console.print()
+    print_terminal(_structure(page))
+    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [", ".join(_counts(page.count))])
+    for sheet in _claims(page):
+        console.print()
+        print_terminal(sheet)
+    if reasons := [f"{claim.column.header}: {reason(claim)}" for claim in with_reasons(page.claims)]:
+        section("Numbers that do not simply match", reasons)
+    section("Records", _records(page))
+    if page.differences:
+        section("Differences from the authors' code", page.differences)
+    section("Papers", (paper.reference for paper in page.papers))
+    section("Sources", page.model.sources or ["none named"])
+
+
+def _counts(count: Count) -> Iterator[str]:
+    values = {counter: count.value(counter) for counter in COUNTERS}
+    values |= {} if count.fvcore is None else {"fvcore": count.fvcore}
+    yield from (f"{counter} {value:,}" for counter, value in values.items())
+
+
+def _lineage(page: ModelPage) -> Iterator[str]:
+    for relation, names in page.relatives.items():
+        if names:
+            yield f"{RELATIONS[relation]}: {', '.join(names)}"
+    control = page.counts.get(page.model.like_for_like or "")
+    if control is not None:
+        params, macs = page.count.params - control.params, page.count.macs - control.macs
+        yield f"depth attention adds {params:,} parameters and {macs:,} multiply-adds to {control.model}"
+    if page.model.backbone:
+        yield f"backbone: {page.model.backbone}"
+    if not any(page.relatives.values()):
+        yield "no other model is compared with it"
+
+
+def _structure(page: ModelPage) -> Sheet:
+    headings = [Heading(text, numeric=True) for text in ("stage", "blocks", "channels", "stride")]
+    over = "depth attention"
+    headings += [Heading("module", over), Heading("fused maps", over, True), Heading("hidden", over, True)]
+    rows = [
+        [
+            *(Cell(str(value)) for value in (stage.stage, stage.blocks, stage.channels, stage.stride)),
+            Cell(stage.attention or "-"),
+            *(Cell(str(value or "-")) for value in (stage.fused, stage.hidden)),
+        ]
+        for stage in page.stages
+    ]
+    return Sheet("Structure", headings, [rows])
+
+
+def _claims(page: ModelPage) -> Iterator[Sheet]:
+    """One sheet for each table of the paper that has the model."""
+    headings = [Heading("claim"), *(Heading(text, numeric=True) for text in ("paper", "measured", "Δ"))]
+    headings.append(Heading("verdict"))
+    for (table, label), claims in groupby(page.claims, key=lambda claim: (claim.table, claim.row.label)):
+        rows = [_claim_cells(claim) for claim in claims]
+        yield Sheet(f"Claims of the table {table}, row {plain(label)}", headings, [rows])
+
+
+def _claim_cells(claim: ClaimVerdict) -> list[Cell]:
+    column, decimals = claim.column, claim.column.decimals
+    return [
+        Cell(f"{column.header} ({column.unit})"),
+        Cell(number(claim.reported, decimals)),
+        Cell(measured_number(claim.measured, column)),
+        Cell(difference(claim.reported, claim.measured, decimals)),
+        verdict_cell(claim.verdict),
+    ]
+
+
+def _records(page: ModelPage) -> Iterator[str]:
+    for record in page.records:
+        if record.failure is not None:
+            text = f"failed: {record.failure.message}"
+        else:
+            text = f"{describe_training(record)}; " if record.training else ""
+            text += describe_metrics(record)
+        yield f"{record.created[:10]}: {text.replace(f'{page.name}: ', '')}"
+    if not page.records:
+        yield "none; sdabench train, eval and run write records"

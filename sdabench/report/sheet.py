@@ -1,0 +1,50 @@
+"""A sheet: the headings, rows and notes of a display table, independent of the output format."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tone = Literal["", "good", "fair", "bad", "dim"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text and its emphasis. The text may have mathematics between dollars, as in ``A$^2$Net``."""
+
+    text: str = ""
+    bold: bool = False
+    underline: bool = False
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column heading. Neighboring columns with the same ``over`` share an upper heading."""
+
+    text: str
+    over: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    title: str
+    headings: list[Heading]
+    groups: list[list[list[Cell]]]
+    notes: list[str] = field(default_factory=list)
+
+    def columns(self, chosen: Sequence[int]) -> "Sheet":
+        """The sheet with some of its columns, without title and notes."""
+        groups = [[[row[column] for column in chosen] for row in group] for group in self.groups]
+        return Sheet("", [self.headings[column] for column in chosen], groups)
+
+    @property
+    def spans(self) -> list[tuple[str, int]]:
+        """The upper headings, each with the number of columns that it spans."""
+        spans: list[tuple[str, int]] = []
+        for heading in self.headings:
+            if spans and heading.over and spans[-1][0] == heading.over:
+                spans[-1] = (heading.over, spans[-1][1] + 1)
+            else:
+                spans.append((heading.over, 1))
+        return spans

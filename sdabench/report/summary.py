@@ -1,0 +1,61 @@
+"""One-line summaries of datasets and records."""
+
+from sdabench.data.description import DatasetInfo
+from sdabench.records.record import Record
+
+DATASETS = {"imagenet": "ImageNet", "coco": "COCO 2017"}
+METRICS = {
+    "top1_pct": "top-1", "top5_pct": "top-5",
+    "ap_pct": "AP", "ap50_pct": "AP50", "ap75_pct": "AP75",
+    "ap_s_pct": "AP small", "ap_m_pct": "AP medium", "ap_l_pct": "AP large",
+}  # fmt: skip
+PREFIXES = {"detection": "box ", "segmentation": "mask "}  # of an AP, by task
+
+
+def describe_dataset(dataset: DatasetInfo) -> str:
+    """Name the dataset, if it is complete, or its number of images and classes."""
+    samples = f"{dataset.samples:,}"
+    if dataset.complete:
+        split = "validation" if dataset.split == "val" else "training"
+        return f"the {DATASETS[dataset.name]} {split} set ({samples} images)"
+    if dataset.name == "synthetic":
+        return f"{samples} generated images of {dataset.classes} classes"
+    if dataset.name == "unknown":
+        return f"{samples} images of {dataset.classes} classes"
+    if dataset.name == "coco":
+        return f"{samples} images with {dataset.classes} categories, in {dataset.root}"
+    return f"{samples} images of {dataset.classes} ImageNet classes, in {dataset.root}"
+
+
+def standard_error_text(record: Record, metric: str) -> str:
+    """The standard error; empty for 0 and 100 %, where the estimate is zero and has no meaning."""
+    error = record.standard_error(metric)
+    return "" if error is None or record.metrics[metric] in (0, 100) else f"{error:.2f}"
+
+
+def describe_metrics(record: Record) -> str:
+    """List the metrics with their standard errors, and name the dataset."""
+    metrics = []
+    for key, value in record.metrics.items():
+        error = standard_error_text(record, key)
+        metrics.append(f"{METRICS[key]} {value:.2f} %" + (f" ± {error}" if error else ""))
+    prefix = PREFIXES.get(record.task, "")
+    fitted = record.fitted_batch_size
+    memory = f"; batch size reduced from {record.batch_size} to {fitted} to fit into memory" if fitted else ""
+    return f"{record.model}: {prefix}{', '.join(metrics)}, on {describe_dataset(record.dataset)}{memory}"
+
+
+def describe_training(record: Record) -> str:
+    """Give the first and last training loss, and whether the model fits its training images."""
+    training = record.training
+    assert training is not None
+    assert record.train_dataset is not None
+    results = {True: "; the network fits them", False: "; the network does not fit them", None: ""}
+    if record.task != "classification":
+        results = {True: "; the loss falls", False: "; the loss does not fall", None: ""}
+    frozen = {None: "", True: "; backbone frozen as in the paper", False: "; no layer frozen"}
+    return (
+        f"{record.model}: training loss {training.first_loss:.3f} to {training.last_loss:.3f} in "
+        f"{training.epochs} epochs on {describe_dataset(record.train_dataset)}"
+        f"{results[training.fits]}{frozen[training.frozen]}"
+    )

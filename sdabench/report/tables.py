@@ -1,0 +1,141 @@
+"""The tables of the paper beside the measurements, as sheets and as CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from sdabench.claims.tables import ComparedRow, ComparedTable
+from sdabench.registry import Table
+from sdabench.registry.schema import Column
+from sdabench.report.cells import difference, measured_number, number, verdict_cell
+from sdabench.report.sheet import Cell, Heading, Sheet
+
+Mark = Literal["paper", "best", "none"]
+
+
+def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "paper") -> Sheet:
+    """Show the paper's number, the measured value, their difference and the verdict for each column.
+
+    A column without any measured value shows the paper's numbers alone.
+
+    Args:
+        brief: show size and cost alone, without notes.
+        mark: ``paper`` shows bold what is bold in the paper: the best accuracy or AP of each group, except
+            for one slip (Mask-RCNN's AP of small objects, 24.2 instead of 25.2). ``best`` marks the best
+            and second best of each group as :func:`ranked` does.
+    """
+    table, rows = compared.table, compared.rows
+    columns = table.counted if brief else table.columns
+    measured = {column.key for column in columns if any(row.measured[column.key] is not None for row in rows)}
+    dimension = table.dimension_header if not brief else None
+    headings = [Heading(table.label_header), *([Heading(dimension)] if dimension else [])]
+    for column in columns:
+        over = f"{column.header} ({column.unit})"
+        headings.append(Heading("paper", over, numeric=True))
+        if column.key in measured:
+            headings += [Heading("measured", over, numeric=True), Heading("Δ", over, numeric=True)]
+            headings.append(Heading("verdict", over))
+    groups: dict[str, list[ComparedRow]] = {}
+    for row in rows:
+        groups.setdefault(row.row.group, []).append(row)
+    cells = []
+    for group in groups.values():
+        blocks = [[[Cell(row.row.label)] for row in group]]
+        if dimension:
+            blocks.append([[Cell(row.row.dimension or "-")] for row in group])
+        blocks += [_column_cells(group, column, column.key in measured, mark) for column in columns]
+        cells.append([[cell for block in row for cell in block] for row in zip(*blocks, strict=True)])
+    return Sheet(table.title, headings, cells, [] if brief else _notes(table, measured, mark))
+
+
+def _column_cells(
+    group: Sequence[ComparedRow], column: Column, with_measured: bool, mark: Mark
+) -> list[list[Cell]]:
+    """The cells of one column of the paper, for each row of a group."""
+    key = column.key
+    reported = [
+        Cell(number(row.row.reported[key], column.decimals), bold=mark == "paper" and key in row.row.bold)
+        for row in group
+    ]
+    measured = [Cell(measured_number(row.measured[key], column)) for row in group]
+    if mark == "best":
+        reported = ranked(reported, column.higher_is_better)
+        measured = ranked(measured, column.higher_is_better)
+    if not with_measured:
+        return [[cell] for cell in reported]
+    differences = [
+        Cell(difference(row.row.reported[key], row.measured[key], column.decimals)) for row in group
+    ]
+    verdicts = [verdict_cell(row.verdicts[key]) for row in group]
+    return [list(cells) for cells in zip(reported, measured, differences, verdicts, strict=True)]
+
+
+def ranked(cells: Sequence[Cell], higher_is_better: bool) -> list[Cell]:
+    """Show the best printed number bold, and underline the second best.
+
+    Equal numbers share their mark, and there is no second best beside several that are best. Dashes have
+    no rank, and a single number has no mark.
+    """
+    numbers = [None if cell.text == "-" else float(cell.text) for cell in cells]
+    order = sorted((value for value in numbers if value is not None), reverse=higher_is_better)
+    if len(order) < 2:
+        return list(cells)
+    best, second = order[:2]
+    return [
+        replace(cell, bold=value == best, underline=value == second != best)
+        for cell, value in zip(cells, numbers, strict=True)
+    ]
+
+
+def _notes(table: Table, measured: set[str], mark: Mark) -> list[str]:
+    conventions = [f"{column.convention} for {column.header}" for column in table.counted]
+    unmeasured = [column.header for column in table.columns if column.key not in measured]
+    return [
+        f"Source of the paper's numbers: {table.source}.",
+        f"Counting conventions of this table: {', '.join(conventions)}.",
+        *([f"Not measured in any row: {', '.join(unmeasured)}."] if unmeasured else []),
+        *([_legend(table.columns)] if mark == "best" else []),
+        *(f"{row.label}: {row.note}" for row in table.rows if row.note),
+    ]
+
+
+def _legend(columns: Iterable[Column]) -> str:
+    lowest = ", ".join(column.header for column in columns if not column.higher_is_better)
+    highest = ", ".join(column.header for column in columns if column.higher_is_better)
+    return (
+        f"Bold: best of a group, underlined: second best (lowest {lowest}; highest {highest}). "
+        "The paper's numbers and the measured ones are ranked separately."
+    )
+
+
+def tables_csv(tables: Iterable[ComparedTable]) -> str:
+    """One line for each row of the tables, with unrounded numbers.
+
+    Every column of the paper has four columns. Dashes, and columns that a table does not have, are empty.
+    With several tables, the first column names the table.
+    """
+    tables = list(tables)
+    keys = dict.fromkeys(column.key for compared in tables for column in compared.table.columns)
+    names = ["table"] if len(tables) > 1 else []
+    names += ["label", "group", "dimension", "model", "bold"]
+    names += [f"{key}_{kind}" for key in keys for kind in ("reported", "measured", "delta", "verdict")]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for compared in tables:
+        writer.writerows({"table": compared.table.name} | _csv_line(row) for row in compared.rows)
+    return text.getvalue()
+
+
+def _csv_line(compared: ComparedRow) -> dict[str, object]:
+    row = compared.row
+    line: dict[str, object] = {"label": row.label, "group": row.group, "dimension": row.dimension}
+    line |= {"model": row.model, "bold": " ".join(row.bold)}
+    for key, reported in row.reported.items():
+        measured = compared.measured[key]
+        delta = None if reported is None or measured is None else measured - reported
+        line |= {f"{key}_reported": reported, f"{key}_measured": measured}
+        line |= {f"{key}_delta": delta, f"{key}_verdict": compared.verdicts[key]}
+    return line

@@ -1,0 +1,121 @@
+"""Execution of a job, in this process or in several that torchrun starts, up to its records on the disk."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sdabench.errors import ExitCode, SdabenchError
+from sdabench.processes import is_main_process, launched_processes
+from sdabench.progress import progress
+from sdabench.records.record import Failure, Record
+from sdabench.records.store import RecordStore
+from sdabench.training.job import AnyJob
+from sdabench.training.signals import stop_requests
+
+
+class ProcessesFailedError(SdabenchError):
+    """A process of torchrun has failed, and has reported why; the exit code is its own."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the processes ended with exit code {status}")
+        self.exit_code = status  # type: ignore[assignment]
+
+
+def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> list[Record]:
+    """Execute a job, in as many processes as its machine says.
+
+    Args:
+        ready: raises what prevents the job from starting.
+
+    Returns:
+        Its records; none in a process that is not the main one.
+
+    Raises:
+        KeyboardInterrupt: a signal; the same job can be resumed.
+        ProcessesFailedError: a process of torchrun has failed and reported why.
+        SdabenchError: the job failed, and its records say why; or no record can be written.
+    """
+    with recording_failures(job, output):
+        ready()
+    if job.machine.world_size <= launched_processes():
+        return _execute_here(job, output)
+    from sdabench.runs.torchrun import run_processes
+
+    status = run_processes(job.save(output), job.machine.world_size)
+    if status == ExitCode.STOPPED:
+        raise KeyboardInterrupt
+    if status != ExitCode.OK:
+        raise ProcessesFailedError(status)
+    return RecordStore(output).latest(job.spec)
+
+
+def _execute_here(job: AnyJob, output: Path) -> list[Record]:
+    """The same in this process, or in this rank of those that torchrun has started."""
+    from sdabench.training.distributed import joined
+    from sdabench.training.evaluation import evaluate, evaluate_training
+    from sdabench.training.loop import train
+
+    images = len(job.split.items)
+    with stop_requests(), joined(job.machine.device), recording_failures(job, output):
+        if job.spec.trains:
+            with progress(job.model, job.images, "images") as advance:
+                folder = train(job, output, advance, advance.say)
+            with progress(f"{job.model}  evaluation", images, "images") as advance:
+                records = evaluate_training(job, folder, output, advance)
+        else:
+            with progress(job.model, images, "images") as advance:
+                records = evaluate(job, output, advance)
+        if is_main_process():
+            RecordStore(output).append(records)
+    return records
+
+
+@contextmanager
+def recording_failures(job: AnyJob, output: Path) -> Iterator[None]:
+    """Stores the failure of a job, should it fail within; the main process does.
+
+    Raises:
+        SdabenchError: the job failed; or no record can be written, which is checked first.
+    """
+    if not is_main_process():
+        yield
+        return
+    store = RecordStore(output)
+    store.append()
+    try:
+        yield
+    except Exception as error:
+        failure = failure_of(error, _memory_hint(job))
+        store.append(failures(job, failure))
+        if isinstance(error, SdabenchError):
+            raise
+        raise SdabenchError(f"{job.model}: {failure.message}") from error
+
+
+def failures(job: AnyJob, failure: Failure) -> list[Record]:
+    """The records of a job that failed, one for each of its tasks."""
+    return [Record.of(job.spec, task, batch_size=job.batch_size, failure=failure) for task in job.spec.tasks]
+
+
+def failure_of(error: Exception, memory_hint: str) -> Failure:
+    """The failure that a record keeps of an error, with its traceback if it was unexpected.
+
+    Args:
+        memory_hint: the next step where memory was exhausted.
+    """
+    from sdabench.training.memory import is_out_of_memory
+
+    kind, message = type(error).__name__, " ".join(str(error).split())
+    if is_out_of_memory(error):
+        kind, message = "out of memory", f"try {memory_hint} ({message[:150]})"
+    if "deterministic implementation" in message:
+        message = f"{message.split('.')[0]}; leave out --deterministic"
+    trace = None if isinstance(error, SdabenchError) else "".join(traceback.format_exception(error))
+    return Failure(kind=kind, message=message, traceback=trace)
+
+
+def _memory_hint(job: AnyJob) -> str:
+    if job.batch_size <= 2:
+        return "a smaller --resolution"
+    return "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"

@@ -1,0 +1,65 @@
+"""The process that executes one job: ``python -m sdabench.runs.worker SPEC.json``.
+
+A suite's children, the ranks of torchrun and Slurm jobs are such processes. What goes wrong is one line on
+stderr, a record, and the exit code.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
+from sdabench.offline import go_offline, is_offline
+from sdabench.processes import is_main_process, launched_processes
+from sdabench.training.signals import handle_signals, ignore_signals, was_interrupted
+
+
+def run_job(path: Path) -> None:
+    """Executes the job of a file, and leaves its records in the file's output folder."""
+    from sdabench.runs.execution import ProcessesFailedError, execute
+    from sdabench.training.job import read_job_file
+
+    content = read_job_file(path)
+    job = content.job()
+    if launched_processes() > 1 and job.machine.device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        job = replace(job, machine=job.machine.model_copy(update={"device": device}))
+    try:
+        execute(job, content.output)
+    except ProcessesFailedError as error:
+        raise SystemExit(error.exit_code) from None
+
+
+def main() -> NoReturn:
+    handle_signals()
+    if is_offline():
+        go_offline()
+    status: int = ExitCode.OK
+    try:
+        run_job(Path(sys.argv[1]))
+    except SdabenchError as error:
+        report_error(error)
+        status = error.exit_code
+    except KeyboardInterrupt:
+        status = ExitCode.STOPPED
+    except SystemExit as error:
+        status = int(error.code or 0)
+    except Exception:
+        if not was_interrupted():
+            raise
+        status = ExitCode.STOPPED  # a signal that a library turned into an error of its own
+    ignore_signals()
+    sys.exit(status)
+
+
+def report_error(error: SdabenchError) -> None:
+    """Print an error as one line on stderr; of several ranks the main one does."""
+    if not isinstance(error, ReportedByRankZeroError):
+        rank = "" if is_main_process() else f"[process {int(os.environ['RANK']) + 1}] "
+        sys.stderr.write(f"{rank}Error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Summary of a checkpoint file: its container, its entries, and its tensors."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sdabench.hashing import sha256_of_file
+from sdabench.weights.identify import BUFFERS
+from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.stubs import Stub, kind_of, printable, stubbed_classes
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """What a checkpoint file holds.
+
+    Attributes:
+        size: in bytes.
+        entries: description of each top-level entry; empty for a bare state dict.
+        classes: names of the classes that were read as stubs.
+    """
+
+    path: Path
+    sha256: str
+    size: int
+    container: str
+    entries: dict[str, str]
+    classes: list[str]
+    state: dict[str, Tensor]
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of elements of all tensors except batch norm statistics."""
+        return sum(tensor.numel() for key, tensor in self.state.items() if not key.endswith(BUFFERS))
+
+    @cached_property
+    def dtypes(self) -> dict[str, int]:
+        """Number of tensors of each dtype."""
+        return dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in self.state.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "file": str(self.path),
+            "sha256": self.sha256,
+            "bytes": self.size,
+            "container": self.container,
+            "holds": self.entries,
+            "classes": self.classes,
+            "tensors": len(self.state),
+            "parameters": self.parameters,
+            "dtypes": self.dtypes,
+        }
+
+
+def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
+    """Read a checkpoint without running code from it, and summarize it.
+
+    Raises:
+        UsageError: there is no such file, or several keys hold weights.
+        WeightsError: it is damaged, holds no weights, or refers to what weights do not need.
+    """
+    checkpoint = read_checkpoint(path)
+    state = state_dict_of(checkpoint, str(path), wrapper)
+    return CheckpointSummary(
+        path=path,
+        sha256=sha256_of_file(path),
+        size=path.stat().st_size,
+        container=_container(path),
+        entries=_entries(checkpoint),
+        classes=stubbed_classes(checkpoint),
+        state=state,
+    )
+
+
+def _container(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:9] == b"{":
+        return "safetensors"
+    return "torch.save, zip archive" if head.startswith(b"PK") else "torch.save, as before torch 1.6"
+
+
+def _entries(checkpoint: Any) -> dict[str, str]:
+    if isinstance(checkpoint, Stub):
+        return {"": f"a pickled module, {kind_of(checkpoint)}"}
+    assert isinstance(checkpoint, Mapping)
+    if all(isinstance(value, Tensor) for value in checkpoint.values()):
+        return {}
+    return {printable(str(key)): _describe(value) for key, value in checkpoint.items()}
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping | list | tuple | set):
+        return f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, str | int | float | bool) or value is None:
+        return printable(repr(value), 40)
+    return kind_of(value)

@@ -1,1 +1,0 @@
-"""Files of ``torch.save``, read without running code from them."""

@@ -1,0 +1,134 @@
+"""Tensors rebuilt from the bytes of a checkpoint, after every number that describes them is checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdabench.errors import WeightsError
+from sdabench.weights.stubs import Name, kind_of
+
+MAX_DIMENSIONS = 64
+MAX_EMPTY_EXTENT = 2**24  # product of the other sizes of a tensor without elements
+MAX_NUMBER = 2**48  # of elements, or any size, stride or offset
+
+# uint16 and later types are missing from the oldest torch that is supported.
+DTYPES: dict[str, torch.dtype] = {
+    f"torch.{name}": getattr(torch, name)
+    for name in (
+        "float64", "float32", "float16", "bfloat16", "complex128", "complex64", "bool",
+        "int64", "int32", "int16", "int8", "uint8", "uint64", "uint32", "uint16",
+        "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+    )
+    if hasattr(torch, name)
+}  # fmt: skip
+STORAGE_DTYPES: dict[str, torch.dtype] = {
+    f"{module}.{name}Storage": dtype
+    for module in ("torch", "torch.cuda")
+    for name, dtype in {
+        "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
+        "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8,
+        "Byte": torch.uint8, "Bool": torch.bool, "Untyped": torch.uint8,
+        "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64,
+    }.items()
+} | dict.fromkeys(("torch.storage.UntypedStorage", "torch.storage._UntypedStorage"), torch.uint8)  # fmt: skip
+TENSOR_CLASSES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Bytes that tensors may share: ``data`` is uint8 of shape (bytes,), ``dtype`` the element type."""
+
+    data: Tensor
+    dtype: torch.dtype
+
+
+def storage_dtype(kind: Any) -> torch.dtype:
+    """The element type of a storage class that a file names.
+
+    Raises:
+        WeightsError: it is not a storage class, or not a supported one (quantized).
+    """
+    if not isinstance(kind, Name) or kind.dotted not in STORAGE_DTYPES:
+        raise WeightsError(f"holds a storage of {kind_of(kind)}, which is not supported")
+    return STORAGE_DTYPES[kind.dotted]
+
+
+def tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """Rebuild a tensor over a storage.
+
+    Args:
+        storage: a Storage.
+        offset: in elements, as are the strides.
+        size: a tuple of sizes.
+        stride: a tuple of as many strides.
+        dtype: the element type [default: the storage's].
+
+    Raises:
+        WeightsError: it extends beyond its storage, or repeats elements of it.
+    """
+    if not isinstance(storage, Storage):
+        raise WeightsError(f"holds a tensor over {kind_of(storage)}, which is not a storage")
+    if not (isinstance(size, tuple | list) and isinstance(stride, tuple | list)):
+        raise WeightsError("holds a tensor without sizes")
+    if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
+        raise WeightsError(f"holds a tensor of {len(size)} sizes and {len(stride)} strides")
+    if not all(type(number) is int and 0 <= number < MAX_NUMBER for number in (offset, *size, *stride)):
+        raise WeightsError("holds a tensor of negative or absurd size")
+    size, stride, dtype = tuple(size), tuple(stride), dtype or storage.dtype
+    if 0 in size:
+        if prod(length for length in size if length) > MAX_EMPTY_EXTENT:
+            raise WeightsError(f"holds a tensor of absurd size {size}")
+        return torch.empty(size, dtype=dtype)
+    elements = storage.data.numel() // dtype.itemsize
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if prod(size) > elements or last >= elements:
+        raise WeightsError(
+            f"holds a tensor of size {size}, more than the {elements:,} elements of its storage"
+        )
+    flat = storage.data[: elements * dtype.itemsize].view(dtype)
+    # as_strided refuses what does not fit; set_, which torch.load uses, would enlarge the storage.
+    return flat.as_strided(size, stride, flat.storage_offset() + offset)
+
+
+def tensor_v2(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+) -> Tensor:
+    if metadata:
+        raise WeightsError("holds a tensor with conjugate or negative bits, which are not supported")
+    return tensor(storage, offset, size, stride)
+
+
+def tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any,
+    metadata: Any = None,
+) -> Tensor:  # fmt: skip
+    if metadata:
+        raise WeightsError("holds a tensor with conjugate or negative bits, which are not supported")
+    if not isinstance(dtype, Name) or dtype.dotted not in DTYPES:
+        raise WeightsError(f"holds a tensor of {kind_of(dtype)}, which is not supported")
+    return tensor(storage, offset, size, stride, DTYPES[dtype.dotted])
+
+
+def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> Tensor:
+    """The tensor of a parameter, without its hooks and attributes."""
+    if not isinstance(data, Tensor):
+        raise WeightsError(f"holds a parameter of {kind_of(data)}, not of a plain tensor")
+    return data
+
+
+def tensor_from_type(function: Any, kind: Any, args: Any, state: Any) -> Tensor:
+    """A tensor that was saved with attributes, without them."""
+    functions: dict[str, Callable[..., Tensor]] = {
+        "torch._utils._rebuild_tensor_v2": tensor_v2,
+        "torch._utils._rebuild_tensor_v3": tensor_v3,
+    }
+    for name, supported in ((function, functions), (kind, TENSOR_CLASSES)):
+        if not isinstance(name, Name) or name.dotted not in supported:
+            raise WeightsError(f"holds a tensor made by {kind_of(name)}, which is not supported")
+    if type(args) is not tuple:
+        raise WeightsError(f"holds a tensor made from {kind_of(args)}")
+    return functions[function.dotted](*args)

@@ -1,0 +1,149 @@
+"""Stand-ins for the classes of a checkpoint: names and stubs, which hold the pickled data and run nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from sdabench.errors import WeightsError
+
+# Far beyond any network: modules that contain each other would be walked forever.
+MAX_MODULE_ENTRIES = 200_000
+MAX_MODULE_DEPTH = 100
+MAX_KEY_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """The dotted name of a class or function that a file refers to; it is never imported."""
+
+    dotted: str
+
+    def __str__(self) -> str:
+        return printable(self.dotted)
+
+    @property
+    def package(self) -> str:
+        return self.dotted.partition(".")[0]
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Stub:
+    """An object whose class is never imported.
+
+    Attributes:
+        args: the arguments of the constructor.
+        state: the pickled state, from which the class would have set its attributes.
+        items: the items added to the object: values, or pairs of key and value.
+    """
+
+    name: Name
+    args: tuple[Any, ...] = ()
+    state: Any = None
+    items: list[Any] = field(default_factory=list)
+
+    def append(self, item: Any) -> None:  # by the unpickler, as is extend
+        self.items.append(item)
+
+    def extend(self, items: list[Any]) -> None:
+        self.items += items
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class RefusedError(WeightsError):
+    """A file refers to a class or function that weights do not need; the message names it."""
+
+
+def refused(name: Any) -> RefusedError:
+    return RefusedError(
+        f"wants {kind_of(name)}, which weights do not need; nothing of the file was run. "
+        "Ask its author for the state_dict() alone"
+    )
+
+
+def printable(text: str, longest: int = 120) -> str:
+    """Text of a file made safe to print: one line of bounded length, without terminal control codes."""
+    shown = text if len(text) <= longest else f"{text[:longest]}…"
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)
+
+
+def kind_of(value: Any) -> str:
+    """The dotted name of a Name or Stub, and the class name of any other value; for error messages."""
+    if isinstance(value, Name):
+        return str(value)
+    return str(value.name) if isinstance(value, Stub) else type(value).__name__
+
+
+def is_module(value: Any) -> bool:
+    """Return whether a value is a pickled ``nn.Module``."""
+    return (
+        isinstance(value, Stub)
+        and isinstance(value.state, dict)
+        and all(isinstance(value.state.get(part), dict) for part in ("_parameters", "_buffers", "_modules"))
+    )
+
+
+def module_state(module: Stub) -> dict[str, Tensor]:
+    """The state dict of a pickled ``nn.Module``, in torch's order.
+
+    Raises:
+        WeightsError: it contains itself, or anything but tensors and modules.
+    """
+    state: dict[str, Tensor] = {}
+    entries = 0
+    pending = [("", module, 0)]
+    while pending:
+        prefix, module, depth = pending.pop()
+        children = []
+        for part, name, value in _entries(module):
+            entries += 1
+            if entries > MAX_MODULE_ENTRIES or depth > MAX_MODULE_DEPTH:
+                raise WeightsError("holds modules that contain each other, or more than any network has")
+            key = f"{prefix}{name}" if type(name) is str and len(name) < MAX_KEY_LENGTH else prefix
+            if key == prefix or len(key) > MAX_KEY_LENGTH or key in state:
+                raise WeightsError(f"holds a module with an unusable entry name under '{printable(key)}'")
+            if value is None:
+                continue
+            if part == "_modules" and is_module(value):
+                children.append((f"{key}.", value, depth + 1))
+            elif part != "_modules" and isinstance(value, Tensor):
+                state[key] = value
+            else:
+                wanted = "module" if part == "_modules" else "tensor"
+                raise WeightsError(
+                    f"holds a module whose '{printable(key)}' is {kind_of(value)}, not a plain {wanted}"
+                )
+        pending += reversed(children)
+    return state
+
+
+def _entries(module: Stub) -> Iterator[tuple[str, Any, Any]]:
+    """Part, name and value of each entry; the value is None for a buffer that is not persistent."""
+    skipped = module.state.get("_non_persistent_buffers_set")
+    skipped = skipped if isinstance(skipped, set | frozenset) else ()
+    for part in ("_parameters", "_buffers", "_modules"):
+        for name, value in module.state[part].items():
+            yield part, name, None if part == "_buffers" and name in skipped else value
+
+
+def stubbed_classes(checkpoint: Any) -> list[str]:
+    """The sorted names of the classes whose objects a checkpoint holds as stubs."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    pending: list[Any] = [checkpoint]
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Stub):
+            found.add(str(value.name))
+            pending += [value.args, value.state, value.items]
+        elif isinstance(value, dict):
+            pending += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            pending += value
+    return sorted(found)

@@ -1,0 +1,63 @@
+"""The audit of every size and cost that the paper prints."""
+
+from sdabench.claims.audit import audit
+from sdabench.claims.tables import with_reasons
+from sdabench.registry import load_registry
+from tests.helpers.counts import count
+
+REGISTRY = load_registry()
+
+
+def test_the_audit():
+    models = REGISTRY.suite("all")
+    result = audit(REGISTRY.tables, {name: count(name) for name in models})
+    assert len(result.verdicts) == 142
+    assert sum(result.by_verdict.values()) == 142
+    assert result.by_verdict == {
+        "match": 95,
+        "explained (fitted)": 11,
+        "match (per_call)": 10,
+        "explained (last digit)": 7,
+        "explained (copied)": 5,
+        "explained (not reproduced)": 4,
+        "explained (other input size)": 3,
+        "match (fvcore)": 3,
+        "match (total)": 3,
+        "explained (mislabelled)": 1,
+    }
+    words = {
+        (row.row.label, key): str(verdict)
+        for compared in result.tables.values()
+        for row in compared.rows
+        for key, verdict in row.verdicts.items()
+    }
+    assert words["CBAM", "params_m"] == "match (per_call)"
+    assert words["ResNet-50", "flops_g"] == "match (total)"
+    assert words["PyConv-101", "params_m"] == "explained (mislabelled)"
+    assert words["SDA-PyConv-86 (ours)", "flops_g"] == "match"
+    assert words["Mask-RCNN SENet-101", "flops_g"] == "explained (other input size)"
+    assert words["Faster-RCNN SDA-ResNet-86 (ours)", "flops_g"] == "match"
+
+
+def test_an_explanation_does_not_cover_another_number():
+    """A network that changed is a finding, although its row has an explanation."""
+    models = {name: count(name) for name in REGISTRY.suite("classification")}
+    models["pyconv50"] = count("pyconv86")
+    models["epsanet50"] = count("epsanet86")
+    result = audit(REGISTRY.tables, models)
+    changed = [
+        str(row.verdicts[key])
+        for row in result.tables["classification-multiscale"].rows
+        if row.row.label in ("PyConv", "EPSANet")
+        for key in ("params_m", "flops_g")
+    ]
+    assert changed == ["differs"] * 4
+
+
+def test_each_number_that_does_not_simply_match_is_listed_once():
+    result = audit(REGISTRY.tables, {name: count(name) for name in REGISTRY.suite("all")})
+    listed = [(claim.row.model, claim.column.key) for claim in with_reasons(result.claims)]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {
+        (claim.row.model, claim.column.key) for claim in result.claims if str(claim.verdict) != "match"
+    }

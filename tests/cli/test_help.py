@@ -1,0 +1,172 @@
+"""Help pages, for every command and group: short, described, and with no form that the program refuses."""
+
+import io
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from unittest.mock import patch
+
+import click
+import pytest
+
+from sdabench.cli import COMMANDS, cli
+from tests.helpers.program import sdabench
+
+WIDTH = 80
+LONGEST = 64  # lines of a page without --help-all
+FRAGMENT = re.compile(r"(Of|Whether|That|Instead|By|As|How|What|Which|Where)\b")
+PLACEHOLDERS = {
+    "PATH": "folder", "SOURCE": "weights.pth", "NAME": "smoke", "FILE": "recipe.yaml", "MODEL": "resnet50",
+    "SIDE": "320", "WIDTH": "320", "HEIGHT": "256", "SEED": "1", "KEY": "account", "VALUE": "vision",
+    "MINUTES": "90", "D": "1", "HH": "02", "MM": "30", "SS": "00",
+}  # fmt: skip
+
+
+def contexts(command: click.Command, parent: click.Context | None = None) -> Iterator[click.Context]:
+    """The context of a command, and those of the commands in it."""
+    name = "sdabench" if parent is None else command.name
+    ctx = command.context_class(command, info_name=name, parent=parent, **command.context_settings)
+    yield ctx
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            yield from contexts(command.get_command(ctx, name), ctx)
+
+
+PAGES = {ctx.command_path: ctx for ctx in contexts(cli)}
+OPTIONS = {
+    f"{path} {param.opts[-1]}": (param, ctx)
+    for path, ctx in PAGES.items()
+    for param in ctx.command.get_params(ctx)
+    if isinstance(param, click.Option)
+}
+OWN_TYPES = {
+    name: (param, ctx)
+    for name, (param, ctx) in OPTIONS.items()
+    if type(param.type).__module__.startswith("sdabench.") and not isinstance(param.type, click.Choice)
+}
+
+
+@cache
+def page(path: str, option: str = "-h", width: int = WIDTH) -> str:
+    with patch.dict(os.environ, COLUMNS=str(width)):
+        result = sdabench(*path.split()[1:], option)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def pages(path: str) -> list[str]:
+    """The page of ``--help``, and that of ``--help-all`` if there is one."""
+    return [page(path), page(path, "--help-all")] if f"{path} --help-all" in OPTIONS else [page(path)]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_short_fits_and_has_examples(path):
+    assert len(page(path).splitlines()) <= LONGEST
+    for text in pages(path):
+        lines = text.splitlines()
+        assert [line for line in lines if len(line) > WIDTH] == []
+        assert [line for line in lines if re.search(r"[\w|]-$|\[default:$", line)] == []  # cut in two
+        assert "Examples:" in lines
+        assert re.fullmatch(r"  [A-Z].*[.]", lines[2])  # what it is for, in one line
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_an_option_is_described_or_named(path):
+    described, _, rest = page(path).partition("More options, described by --help-all:")
+    named = re.findall(r"--[\w-]+", rest.partition("\n\n")[0])
+    hidden = [*named, "--help", "--help-all"] if named else []
+    for param in PAGES[path].command.get_params(PAGES[path]):
+        if isinstance(param, click.Option):
+            spec = f"\n  {param.get_help_record(PAGES[path])[0]}"
+            assert spec in pages(path)[-1]
+            assert (spec in described) != (param.opts[-1] in hidden)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_help_text_is_a_phrase_and_no_fragment(name):
+    text = OPTIONS[name][0].help
+    assert text
+    assert re.match("[A-Z]", text)
+    assert not FRAGMENT.match(text)
+    assert not text.endswith(".")
+    assert "README" not in text
+
+
+def spellings(shape: str) -> list[str]:
+    """Everything that a metavar allows: its alternatives, with and without what is optional."""
+    with_and_without = re.sub(r"\[(.*?)\]", r"\1", shape), re.sub(r"\[.*?\]", "", shape)
+    alternatives = [each for text in with_and_without for each in text.split("|")]
+    return [
+        re.sub("[A-Z]+", lambda word: PLACEHOLDERS[word[0]], each) for each in dict.fromkeys(alternatives)
+    ]
+
+
+@pytest.mark.parametrize("name", OWN_TYPES)
+def test_a_metavar_is_typed_as_it_is_shown(name):
+    param, ctx = OWN_TYPES[name]
+    _, shape = param.get_help_record(ctx)[0].rsplit(" ", 1)
+    for spelling in spellings(shape):
+        param.type.convert(spelling, param, ctx)
+
+
+@pytest.mark.parametrize("command", ["run", "train", "eval", "check"])
+def test_data_is_shown_as_it_is_typed(command):
+    shape = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
+    assert f"--data {shape}\n" in page(f"sdabench {command}")
+    assert spellings(shape) == ["imagenet=folder", "coco=folder", "synthetic=folder", "synthetic"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_examples_use_commands_and_options_that_exist(path):
+    examples = page(path).partition("\nExamples:\n")[2].partition("\n\n")[0]
+    for line in examples.replace("\\\n", "").splitlines():
+        words = shlex.split(re.sub(r"(?<=\S) {3,}(?!-).*", "", line.strip()))  # without the remark beside it
+        command = max((known for known in PAGES if words[: known.count(" ") + 1] == known.split()), key=len)
+        assert command != "sdabench", line
+        known = {opt for param in PAGES[command].command.params for opt in param.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_main_page_says_what_a_command_says_of_itself(name):
+    first_line = PAGES[f"sdabench {name}"].command.help.splitlines()[0]
+    assert first_line == f"{COMMANDS[name]}."
+    assert re.search(rf"^  {name} +{re.escape(COMMANDS[name])}$", page("sdabench"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["check", "flops"])
+def test_a_list_keeps_its_lines(name):
+    text = page(f"sdabench {name}")
+    assert "\b" not in text
+    assert re.search(r"\n  (counts|params) {4,}\w.*\n", text)
+
+
+def test_advanced_options_are_described_with_help_all():
+    brief, full = pages("sdabench run")
+    for text in ("Gradient accumulation steps", "Slurm partition", "Minutes between checkpoints"):
+        assert text in full
+        assert text not in brief
+    assert "More options" not in full
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("path", ["sdabench", "sdabench run", "sdabench weights"])
+def test_a_terminal_gets_styles_unless_no_color_is_set(monkeypatch, path):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b" not in PAGES[path].get_help()  # a file, or the documentation
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert "\x1b[1mExamples\x1b[0m:\n" in PAGES[path].get_help()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in PAGES[path].get_help()
+
+
+def test_a_wide_terminal_is_used():
+    lines = page("sdabench run", "--help-all", 120).splitlines()
+    assert 90 < max(map(len, lines)) <= 100
+    assert len(lines) < len(page("sdabench run", "--help-all").splitlines())

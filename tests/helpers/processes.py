@@ -1,0 +1,79 @@
+"""Start, stop and wait for processes."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from sdabench.errors import ExitCode, SdabenchError
+from sdabench.training.distributed import joined
+from sdabench.training.signals import SIGNALS, handle_signals
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Poll a condition until it holds, for two minutes at most."""
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Stop a process group leader by a signal, check for exit code 75 and return its stderr."""
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal sends it
+    else:
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "Traceback" not in stderr, stderr
+    assert stderr.count("Stopped by a signal.") == 1
+    return stderr
+
+
+def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessing.Process]:
+    """Fork processes that run ``work`` as the ranks of one torch.distributed group.
+
+    They import nothing again, so that hundreds of them can be started. They exit with the codes of ``main``.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    context = multiprocessing.get_context("fork")
+
+    def child(rank: int) -> None:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.setpgid(0, 0)
+        handle_signals()
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            with joined("cpu"):
+                work()
+        except KeyboardInterrupt:
+            os._exit(ExitCode.STOPPED)
+        except SdabenchError as error:
+            print(type(error).__name__, error, file=sys.stderr, flush=True)
+            os._exit(error.exit_code)
+        os._exit(0)
+
+    started = [context.Process(target=child, args=(rank,)) for rank in range(processes)]
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # defer signals until the child handles them
+    try:
+        for process in started:
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return started
+
+
+def ended(processes: list[multiprocessing.Process]) -> list[int]:
+    """Wait for processes and return their exit codes."""
+    for process in processes:
+        process.join(120)
+        assert process.exitcode is not None, "it hangs"
+    return [process.exitcode for process in processes]

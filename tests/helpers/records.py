@@ -1,0 +1,75 @@
+"""Records made by hand, and those that the program wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdabench.data.description import DatasetInfo, Preprocessing
+from sdabench.records.class_predictions import ClassPredictions
+from sdabench.records.record import Record
+from sdabench.records.rescoring import StoredRecord
+from sdabench.records.spec import Protocol, Weights
+
+DATASET = DatasetInfo(
+    name="imagenet",
+    split="val",
+    root="/d",
+    classes=1000,
+    samples=50_000,
+    complete=True,
+    listing_sha256="a" * 64,
+)
+TEN_IMAGES = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64, "samples": 10})
+LABELS = np.arange(10)  # of the ten images
+
+
+def record(**changes: Any) -> Record:
+    """Make a record of ResNet-50 on the validation split of ImageNet."""
+    made = Record(
+        model="resnet50",
+        task="classification",
+        metrics={"top1_pct": 75.3, "top5_pct": 92.5},
+        samples=50_000,
+        dataset=DATASET,
+        protocol=Protocol(preprocessing=Preprocessing()),
+        weights=Weights(source="w.pth", sha256="b" * 64),
+        seed=0,
+        batch_size=64,
+    )
+    return made.model_copy(update=changes)
+
+
+def right_on(*images: int) -> np.ndarray:
+    """Predict the label on these of the ten images, and class 50 on the others."""
+    return np.where(np.isin(LABELS, images), LABELS, 50)
+
+
+def stored(
+    folder: Path,
+    name: str,
+    top1: np.ndarray,
+    top5: np.ndarray | None = None,
+    metrics: dict[str, float] | None = None,
+    **changes: Any,
+) -> StoredRecord:
+    """Store a record of ten images with its predictions: first choices ``top1``, second choices ``top5``."""
+    best = np.full((10, 5), 99)
+    best[:, 0], best[:, 1] = top1, top1 if top5 is None else top5
+    names = [f"{number}.JPEG" for number in range(10)]
+    predictions = ClassPredictions(names, LABELS, np.full(10, 0.5, np.float32), best)
+    predictions.write(folder / f"{name}.csv.gz")
+    made = record(
+        model=name,
+        samples=10,
+        dataset=TEN_IMAGES,
+        metrics=metrics or predictions.metrics(),
+        predictions=f"{name}.csv.gz",
+    )
+    return StoredRecord(made.model_copy(update=changes), folder)
+
+
+def json_records(output: Path) -> list[dict[str, Any]]:
+    """Read the records of a run as plain JSON."""
+    return [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]

@@ -1,0 +1,112 @@
+"""Short training runs, and what they leave behind."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from sdabench.data.source import DataSource
+from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe
+from sdabench.training.job import AnyJob, Machine, training_job
+from sdabench.weights.local import LocalWeights
+
+RECIPE: dict[str, Any] = {
+    "name": "test",
+    "title": "two steps an epoch",
+    "epochs": 2,
+    "batch_size": 5,
+    "optimizer": {"learning_rate": 0.05},
+    "augmentation": {"crop": 32},
+    "validation": {"crop": 32, "every_epochs": 0},
+}
+DETECTION_RECIPE: dict[str, Any] = {
+    "name": "test",
+    "title": "two steps an epoch",
+    "epochs": 2,
+    "batch_size": 2,
+    "optimizer": {"name": "sgd", "learning_rate": 0.002},
+    "short_side": 64,
+    "anchor_samples": 64,
+    "box_samples": 32,
+    "proposals": 50,
+    "validation": {"every_epochs": 0},
+}
+RECIPE_FILE = """\
+title: a quick one
+epochs: 2
+batch_size: 5
+optimizer: {learning_rate: 0.001}
+augmentation: {crop: 32}
+validation: {crop: 32, every_epochs: 0}
+fit_below: 100.0
+"""
+FASTER, MASK = "faster_rcnn_resnet50", "mask_rcnn_resnet50"
+
+
+def job_on(
+    folder: Path,
+    workers: int = 0,
+    skip_broken: bool = False,
+    seed: int = 0,
+    model: str = "resnet50",
+    **changes: Any,
+) -> AnyJob:
+    """Make the job of training a classifier on generated images."""
+    recipe = ClassificationRecipe.model_validate(RECIPE | changes)
+    source, machine = DataSource("synthetic", folder), Machine(workers=workers)
+    return training_job(model, source, recipe, machine=machine, seed=seed, skip_broken=skip_broken)
+
+
+def detector_on(
+    folder: Path,
+    model: str = MASK,
+    backbone: Path | None = None,
+    workers: int = 0,
+    seed: int = 0,
+    **changes: Any,
+) -> AnyJob:
+    """Make the job of training a detector on generated images."""
+    recipe = DetectionRecipe.model_validate(DETECTION_RECIPE | changes)
+    source, machine = DataSource("synthetic", folder), Machine(workers=workers)
+    weights = None if backbone is None else LocalWeights.of_file(backbone)
+    return training_job(model, source, recipe, machine=machine, seed=seed, backbone=weights)
+
+
+class StopsAfter:
+    """A progress callback that sends this process SIGTERM after a number of images."""
+
+    def __init__(self, images: int):
+        self.left = images
+
+    def __call__(self, images: int, note: str = "") -> None:
+        self.left -= images
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def broken(textures: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Copy a generated dataset and truncate one training image; return the folder and that image."""
+    folder = shutil.copytree(textures, tmp_path / "data")
+    path = sorted((folder / "train").rglob("*.JPEG"))[3]
+    path.write_bytes(path.read_bytes()[:300].ljust(path.stat().st_size, b"\0"))
+    return folder, path
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the final weights of a training run."""
+    return load_file(folder / "model.safetensors")
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """Read the metrics that a training run logged."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Tell whether two state dicts are bit-identical."""
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

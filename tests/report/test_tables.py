@@ -1,0 +1,107 @@
+"""The tables of the paper as sheets and as CSV: what is bold or underlined, and unrounded numbers."""
+
+import csv
+import io
+
+import pytest
+
+from sdabench.claims.tables import compare_table
+from sdabench.records.counts import stored_counts
+from sdabench.registry import load_registry
+from sdabench.report.sheet import Cell
+from sdabench.report.tables import ranked, table_sheet, tables_csv
+from tests.helpers.records import record
+
+
+def sheet_of(name, mark, records=()):
+    table = load_registry().table(name)
+    return table_sheet(compare_table(table, stored_counts(), records), mark=mark)
+
+
+def marked(sheet, group=0):
+    """The marked numbers of a group: best and second best, by column and row."""
+    found = {}
+    for row in sheet.groups[group]:
+        for heading, cell in zip(sheet.headings, row, strict=True):
+            if cell.bold or cell.underline:
+                marks = found.setdefault((heading.over, heading.text), ([], []))
+                marks[0 if cell.bold else 1].append(row[0].text.removeprefix("Faster-RCNN "))
+    return found
+
+
+def test_best_and_second_best_of_a_group_of_detectors():
+    """Found by hand in the paper's first seven rows of detectors; the counts have the same order."""
+    ours, fca, epsa, res2 = "SDA-ResNet-86 (ours)", "FcaNet", "EPSANet", "Res2Net"
+    size, cost = ([epsa], ["ResNet-50", "ECANet"]), ([epsa], [ours])
+    assert marked(sheet_of("detection", "best")) == {
+        ("Params (M)", "paper"): size,
+        ("Params (M)", "measured"): size,
+        ("FLOPs (G)", "paper"): cost,
+        ("FLOPs (G)", "measured"): cost,
+        ("AP (%)", "paper"): ([ours], [epsa]),
+        ("AP$_{50}$ (%)", "paper"): ([fca], [ours]),
+        ("AP$_{75}$ (%)", "paper"): ([ours], [epsa, fca]),
+        ("AP$_S$ (%)", "paper"): ([fca], ["ECANet"]),
+        ("AP$_M$ (%)", "paper"): ([ours], [fca]),
+        ("AP$_L$ (%)", "paper"): ([ours], [epsa, res2]),
+    }
+
+
+def test_the_papers_bold_is_the_best_of_each_group_but_for_one_slip():
+    differing = []
+    for name in load_registry().tables:
+        best, paper = sheet_of(name, "best"), sheet_of(name, "paper")
+        for of_best, of_paper in zip(best.groups, paper.groups, strict=True):
+            for row, other in zip(of_best, of_paper, strict=True):
+                cells = zip(best.headings, row, other, strict=True)
+                differing += [
+                    (row[0].text, a.text) for h, a, b in cells if "%" in h.over and a.bold != b.bold
+                ]
+    assert differing == [("Mask-RCNN ECANet", "24.2"), ("Mask-RCNN FcaNet", "25.2")]
+
+
+@pytest.mark.parametrize(
+    ("texts", "higher", "marks"),
+    [
+        (["4.09", "4.12", "4.10"], False, "b.u"),
+        (["4.09", "4.12", "4.10"], True, ".bu"),
+        (["9.5", "10.0", "8.0"], True, "ub."),
+        (["4.10", "4.09", "4.09"], False, ".bb"),  # no second
+        (["4.10", "4.09", "4.10"], False, "ubu"),
+        (["-", "4.09", "4.12"], True, ".ub"),
+        (["-", "4.09", "-"], True, "..."),
+        (["-", "-"], True, ".."),
+        ([], True, ""),
+    ],
+)
+def test_ties_dashes_and_lone_numbers(texts, higher, marks):
+    cells = ranked([Cell(text) for text in texts], higher)
+    assert ["b" * cell.bold + "u" * cell.underline or "." for cell in cells] == list(marks)
+    assert [cell.text for cell in cells] == texts
+
+
+def test_measured_accuracies_are_ranked_separately_by_what_is_printed():
+    measured = {"resnet50": 77.0, "scalenet50": 77.404, "res2net50": 77.4}
+    records = [record(model=name, metrics={"top1_pct": top1}) for name, top1 in measured.items()]
+    sheet = sheet_of("classification-multiscale", "best", records)
+    assert marked(sheet)["Top-1 (%)", "measured"] == (["ScaleNet", "Res2Net"], [])
+    assert marked(sheet)["Top-1 (%)", "paper"] == (["SDA-ResNet-86 (ours)"], ["Res2Net"])
+    assert any("ranked separately" in note for note in sheet.notes)
+
+
+def test_nothing_stands_out_where_nothing_shall():
+    assert not marked(sheet_of("classification-attention", "none"))
+    assert marked(sheet_of("classification-attention", "paper")) == {
+        ("Top-1 (%)", "paper"): (["SDA-ResNet-86 (ours)"], []),
+        ("Top-5 (%)", "paper"): (["SDA-ResNet-86 (ours)"], []),
+    }
+
+
+def test_csv_has_unrounded_numbers():
+    table = load_registry().table("classification-multiscale")
+    rows = list(csv.DictReader(io.StringIO(tables_csv([compare_table(table, stored_counts())]))))
+    assert len(rows) == 16
+    assert rows[0]["params_m_measured"] == "25.557032"
+    assert float(rows[0]["flops_g_delta"]) == pytest.approx(4.089184256 - 4.12)
+    assert rows[0]["flops_g_verdict"] == "match (total)"
+    assert rows[1]["top5_pct_reported"] == ""

@@ -1,0 +1,169 @@
+"""Hostile checkpoints are refused, and nothing of them runs."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from sdabench.weights import allowed_calls
+from tests.helpers.checkpoints import bare, bytes_of, in_legacy, in_zip, rebuilt, refusal, text, word
+
+
+def calling(function, *args):
+    """An object that calls a function of the file's choice where Python's pickle reads it."""
+
+    class Calling:
+        def __reduce__(self):
+            return function, args
+
+    return Calling()
+
+
+class Setter:
+    """Its state setter creates a file."""
+
+    def __setstate__(self, state):
+        Path(state).touch()
+
+    def __getstate__(self):
+        return self.path
+
+
+def setter(marker):
+    attack = Setter()
+    attack.path = str(marker)
+    return attack
+
+
+TOUCH = "__import__('pathlib').Path('{}').touch()"
+ATTACKS = {
+    "os.system": (lambda m: text("os.system", word(f"touch {m}")), "os.system"),
+    "posix.system": (lambda m: pickle.dumps(calling(os.system, f"touch {m}"), 4), "posix.system"),
+    "eval": (lambda m: text("builtins.eval", word(TOUCH.format(m))), "builtins.eval"),
+    "eval of Python 2": (lambda m: text("__builtin__.eval", word(TOUCH.format(m))), "builtins.eval"),
+    "exec": (lambda m: pickle.dumps(calling(exec, TOUCH.format(m)), 2), "builtins.exec"),
+    "getattr": (
+        lambda m: (
+            text("builtins.getattr", text("builtins.__import__", word("os")), word("system"))
+            + f"({word(f'touch {m}')}tR"
+        ),
+        "builtins.getattr",
+    ),
+    "partial": (
+        lambda m: text("functools.partial", "cos\nsystem\n", word(f"touch {m}")) + "(tR",
+        "functools.partial",
+    ),
+    "methodcaller": (
+        lambda m: text("operator.methodcaller", word("touch")) + f"({text('pathlib.PosixPath', word(m))}tR",
+        "operator.methodcaller",
+    ),
+    "attrgetter": (
+        lambda m: (
+            text("operator.attrgetter", word("touch")) + f"({text('pathlib.PosixPath', word(m))}tR" + "(tR"
+        ),
+        "operator.attrgetter",
+    ),
+    "inst": (lambda m: f"({word(f'touch {m}')}ios\nsystem\n", "os.system"),
+    "obj": (lambda m: f"(cos\nsystem\n{word(f'touch {m}')}o", "os.system"),
+    "new": (
+        lambda m: f"cpathlib\nPosixPath\n({word(m)}t\x81cos\nsystem\n({word(f'touch {m}')}tR0",
+        "os.system",
+    ),
+    "build": (lambda m: pickle.dumps(setter(m), 2), "tests.weights.test_hostile_checkpoints.Setter"),
+    "a file within": (
+        lambda m: text(
+            "torch.storage._load_from_bytes", text("_codecs.encode", word(inner(m)), word("latin1"))
+        ),
+        "torch.storage._load_from_bytes",
+    ),
+}
+
+
+def inner(marker):
+    """A whole hostile file as text, for a function of torch that reads a file."""
+    escaped = (
+        bytes_of(calling(os.mkdir, str(marker)), zipped=False).decode("latin-1").replace("\\", "\\u005c")
+    )
+    return "".join(letter if letter not in "\n\r\0\x1a" else f"\\u{ord(letter):04x}" for letter in escaped)
+
+
+@pytest.mark.parametrize("container", [bare, in_zip, in_legacy], ids=lambda container: container.__name__)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_hostile_file_is_refused_by_the_name_it_wants_and_nothing_runs(tmp_path, name, container):
+    build, wanted = ATTACKS[name]
+    marker = tmp_path / "marker"
+    data = build(marker)
+    data = data if isinstance(data, bytes) else f"{data}.".encode("latin-1")
+    path = container(data, tmp_path / "w.pth")
+    try:
+        line = refusal(path)
+    finally:
+        assert not marker.exists()
+    assert wanted in line or (container is bare and name == "build")
+    pickle.loads(data)
+    assert marker.exists(), "Python's own pickle does not run this attack, so the test shows nothing"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "subprocess.Popen", "builtins.compile", "builtins.__import__", "importlib.import_module", "nt.system",
+        "ctypes.CDLL", "runpy.run_path", "shutil.rmtree", "pickle.loads", "marshal.loads", "types.FunctionType",
+        "socket.socket", "sys.exit", "commands.getoutput", "code.interact", "builtins.open", "copyreg.add_extension",
+        "os.path.join", "collections.namedtuple", "logging.getLogger",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_name_of_the_standard_library_is_refused_even_if_it_is_never_called(tmp_path, name, stacked):
+    module, _, function = name.rpartition(".")
+    data = f"V{module}\nV{function}\n\x930}}." if stacked else f"c{module}\n{function}\n0}}."
+    assert f"wants {name}, which" in refusal(in_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16)))
+
+
+def test_every_function_of_the_list_is_sdabenchs():
+    own = {"sdabench.weights.allowed_calls", "sdabench.weights.stored_tensors"}
+    assert {function.__module__ for function in allowed_calls.CALLS.values()} == own
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("cmodels\nbuild\n(tR.", "wants models.build, which"),
+        ("cmodels\nNet\n(V1\nt\x81.", "wants models.Net, which"),
+        ("cmodels\nNet\n)}(V1\nV2\nu\x92.", "wants models.Net, which"),
+        ("ctorch.nn\nLinear\n}b.", "state of torch.nn.Linear"),
+        ("}}b.", "state of dict"),
+        (f"{rebuilt(0, (4,), (1,))[:-1]}(NNNNtb.", "sets the state of Tensor"),
+        (f"{rebuilt(0, (4,), (1,))[:-1]}I0\nI1\ns.", "sets items of Tensor"),
+        (f"{rebuilt(0, (4,), (1,))[:-1]}(I1\n\x90.", "adds to Tensor"),
+        ("]}b.", "state of list"),
+        ("ccollections\nOrderedDict\n)R]b.", "state of OrderedDict"),
+        ("I1\n(tR.", "wants int"),
+        ("ccopyreg\n_reconstructor\n(cmodels\nNet\nc__builtin__\ndict\n}tR.", "wants builtins.dict"),
+        ("\x82\x01.", "instruction EXT1"),
+        ("Pkey\n.", "instruction PERSID"),
+        ("VA\nQ.", "not one of torch's"),
+        ("(c__main__\nNet\n)\x81V1\nd.", "'of __main__.Net' is str"),
+        ("}](V1\ns.", "lacks its operands"),
+        ("}]I1\ns.", "key that is list"),
+        ("})\x85\x85I1\ns.", "key that is tuple"),
+        (f"}}(I{2**16}\ntI1\ns.", "key that is tuple"),
+        (f"}}I{2**61}\nI1\ns.", "key that is int"),
+        (f"}}V{'a' * 501}\nI1\ns.", "key that is str"),
+        ("\x8f(]\x90.", "key that is list"),
+        ("I" + "9" * 4000 + "\n.", "absurd size"),
+        ("ctorch\x1b[31m\nevil\n(tR.", "wants torch?[31m.evil"),
+        (f"c{'a' * 5000}\nb\n.", "absurd length"),
+        ("c_codecs\nencode\n(Va\nVrot13\ntR.", "encodes"),
+        ("ctorch\nSize\n(I1\ntR.", "takes items from int"),
+        ("ctorch\nSize\n(I1\nI2\ntR.", "arguments to torch.Size that it does not take"),
+        ("R.", "lacks its operands"),
+        ("t.", "lacks its operands"),
+        (".", "lacks its operands"),
+        ("g1\n.", "cannot be read"),
+        ("", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_pickle_that_torch_never_writes_is_refused_in_one_line(tmp_path, data, says):
+    assert says in refusal(in_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16)))

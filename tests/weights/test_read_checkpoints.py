@@ -1,0 +1,236 @@
+"""Checkpoints are read as torch reads them: containers, wrappers, prefixes and pickled modules."""
+
+import io
+import pickle
+import sys
+import types
+import warnings
+from argparse import Namespace
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sdabench import create_model, load_weights
+from sdabench.errors import UsageError, WeightsError
+from sdabench.weights.keys import rename_keys
+from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.stubs import stubbed_classes
+from sdabench.weights.unpickling import load_pickle
+from tests.helpers.checkpoints import (
+    CONTAINERS,
+    STATE,
+    assert_same,
+    kinds_of_tensors,
+    save,
+)
+
+
+@CONTAINERS
+def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path, zipped):
+    path = save(kinds_of_tensors(zipped), tmp_path / "w.pth", zipped)
+    ours, theirs = read_checkpoint(path), torch.load(path, weights_only=True)
+    if zipped:  # which nothing is computed in
+        assert (
+            ours.pop("torch.float8_e5m2").float().tolist() == theirs.pop("torch.float8_e5m2").float().tolist()
+        )
+    assert_same(ours, theirs)
+    assert ours["tied"].data_ptr() == ours["tied too"].data_ptr()
+    assert ours["transposed"].stride() == (1, 6)
+    assert ours["part"].data_ptr() != ours["transposed"].data_ptr()
+    assert not any(tensor.requires_grad for tensor in ours.values())
+
+
+@CONTAINERS
+def test_a_tensor_with_attributes_is_read_without_them(tmp_path, zipped):
+    for make in (torch.ones, lambda size: nn.Parameter(torch.ones(size))):
+        tensor = make(2)
+        tensor.note = "mine"
+        assert read_checkpoint(save([tensor], tmp_path / "w.pth", zipped))[0].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_every_protocol_is_read(tmp_path, protocol):
+    if protocol == 0:  # has no binary persistent ids, which torch needs
+        assert load_pickle(io.BytesIO(pickle.dumps({"a": [1, b"x"]}, 0)), None) == {"a": [1, b"x"]}
+        return
+    path = tmp_path / "w.pth"
+    state = nn.Linear(2, 3).state_dict()
+    torch.save({"state_dict": state, "best": {1, 2}, "raw": b"\xff"}, path, pickle_protocol=protocol)
+    checkpoint = read_checkpoint(path)
+    assert_same(checkpoint["state_dict"], state)
+    assert (checkpoint["best"], checkpoint["raw"]) == ({1, 2}, b"\xff")
+
+
+def test_values_beside_the_weights_are_read_or_become_stubs(tmp_path):
+    network = nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(network.parameters(), momentum=0.9)
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    checkpoint = {
+        "state_dict": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": torch.optim.lr_scheduler.StepLR(optimizer, 1).state_dict(),
+        "best": np.float64(77.25),
+        "count": np.int64(-3),
+        "curve": np.arange(3.0),
+        "seen": defaultdict(list, {"a": [1]}),
+        "args": Namespace(lr=0.1),
+        "path": Path("/data/imagenet"),
+        "device": torch.device("cuda", 0),
+        "size": torch.Size([1, 2]),
+        "type": torch.float16,
+        "activation": nn.functional.relu,
+    }
+    ours = read_checkpoint(save(checkpoint, tmp_path / "w.pth"))
+    assert_same(ours["state_dict"], checkpoint["state_dict"])
+    assert ours["optimizer"]["param_groups"] == checkpoint["optimizer"]["param_groups"]
+    momentum = ours["optimizer"]["state"][0]["momentum_buffer"]
+    assert torch.equal(momentum, checkpoint["optimizer"]["state"][0]["momentum_buffer"])
+    assert [ours[key] for key in ("best", "count", "seen", "size")] == [77.25, -3, {"a": [1]}, (1, 2)]
+    assert ours["args"].state == {"lr": 0.1}
+    assert ours["path"].args == ("/", "data", "imagenet")
+    assert str(ours["activation"]) == "torch.nn.functional.relu"
+    stubs = ["argparse.Namespace", "numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "torch.device"]
+    assert stubbed_classes(ours) == stubs
+
+
+@pytest.fixture
+def upstream():
+    """The authors' class, in a module that is gone once this is over, and a network of it."""
+    names = ["models", "models.resnet", "models.resnet.resnet_at"]
+    source = """
+from torch import nn
+class Config(dict): pass
+class ResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.layer1 = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.alias = self.layer1[0]
+        self.downsample = None
+        self.register_buffer("basis", self.bn1.weight.detach() * 2, persistent=False)
+        self.register_buffer("kept", self.bn1.weight.detach() * 3)
+        self.config = Config(depth=50)
+        self.act = nn.functional.relu
+        self.register_forward_hook(print)
+"""
+    for name in names:
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = []
+    sys.modules[names[-1]].__name__ = names[-1]
+    exec(source, sys.modules[names[-1]].__dict__)
+    network = sys.modules[names[-1]].ResNet()
+    network._forward_hooks.clear()  # print would be refused: it is of the standard library
+    network.register_forward_hook(nn.functional.dropout)
+    yield network
+    for name in names:
+        del sys.modules[name]
+
+
+@CONTAINERS
+def test_a_whole_pickled_module_is_read_when_its_class_is_gone(tmp_path, upstream, zipped):
+    whole = nn.DataParallel(upstream)
+    whole.src_device_obj = torch.device("cuda", 0)  # as on the authors' machine
+    state = {key: tensor.clone() for key, tensor in whole.state_dict().items()}
+    with warnings.catch_warnings(action="ignore"):  # torch misses the source
+        path = save(whole, tmp_path / "model_training_m1", zipped)
+        wrapped = save({"model": whole, "epoch": 3, "ema": None}, tmp_path / "wrapped.pt", zipped)
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("models.resnet")}
+    with pytest.raises(ModuleNotFoundError):
+        torch.load(path, weights_only=False)
+    ours = read_checkpoint(path)
+    assert_same(state_dict_of(ours, "it"), state)
+    assert_same(state_dict_of(read_checkpoint(wrapped), "it"), state)
+    assert "module.alias.weight" in state
+    assert "module.basis" not in state
+    assert "models.resnet.resnet_at.ResNet" in stubbed_classes(ours)
+    assert "models.resnet.resnet_at.Config" in stubbed_classes(ours)
+    sys.modules |= hidden
+
+
+def test_a_pickled_sdabench_network_loads_with_its_exact_weights(tmp_path):
+    torch.manual_seed(1)
+    network = create_model("resnet50")
+    path = save({"model": nn.DataParallel(network)}, tmp_path / "whole.pth")
+    for parameter in network.parameters():
+        parameter.data.mul_(2)
+    loaded = load_weights(create_model("resnet50"), path)
+    assert torch.equal(loaded.fc.weight * 2, network.fc.weight)
+
+
+OTHER = {"c": torch.ones(3)}
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 1, "optimizer": {"state": {0: {"m": torch.ones(1)}}}},
+        {"model": {"state_dict": STATE}},
+        {"model": {"module": STATE, "step": 1}},
+        {"ema": STATE, "model": None, "state_dict": {}},
+        {"net": {"params": STATE}, "running_mean": torch.ones(1)},
+    ],
+)
+def test_wrappers_are_opened(checkpoint):
+    assert_same(state_dict_of(checkpoint, "it"), STATE)
+
+
+def test_several_wrappers_need_the_users_choice():
+    both = {"state_dict": STATE, "state_dict_ema": OTHER}
+    with pytest.raises(
+        UsageError, match="under 'state_dict' and 'state_dict_ema'; choose one with --wrapper"
+    ):
+        state_dict_of(both, "it")
+    assert_same(state_dict_of(both, "it", "state_dict_ema"), OTHER)
+    with pytest.raises(UsageError, match="no weights under 'teacher'"):
+        state_dict_of({"model": STATE}, "it", "teacher")
+    with pytest.raises(UsageError, match="under 'netG' and 'netD'"):
+        state_dict_of({"netG": STATE, "netD": OTHER}, "it")
+    assert_same(state_dict_of({"netG": STATE, "netD": OTHER}, "it", "netD"), OTHER)
+    assert_same(state_dict_of({"model": {"teacher": STATE, "ema": OTHER}}, "it", "teacher"), STATE)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "net.", "network.",
+        "backbone.", "model._orig_mod.",
+    ],
+)  # fmt: skip
+def test_prefixes_that_all_keys_have_are_taken_off(prefix):
+    assert list(rename_keys({f"{prefix}conv1.weight": 1, f"{prefix}fc.module.bias": 2}, None)) == [
+        "conv1.weight",
+        "fc.module.bias",
+    ]
+
+
+def test_mmpretrains_separate_head_joins_its_backbone():
+    given = {"backbone.conv1.weight": 1, "head.fc.weight": 2, "head.fc.bias": 3}
+    assert rename_keys(given, None) == {"conv1.weight": 1, "fc.weight": 2, "fc.bias": 3}
+    doubled = given | {"backbone.fc.bias": 4}
+    assert rename_keys(doubled, None) == doubled
+
+
+def test_the_counter_of_averaged_weights_is_none_of_them():
+    averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 3)).state_dict()
+    assert list(rename_keys(averaged, None)) == ["weight", "bias"]
+    assert "n_averaged" in rename_keys({"n_averaged": 1, "weight": 2}, None)
+
+
+def test_a_prefix_that_not_all_keys_have_is_part_of_a_name():
+    assert list(rename_keys({"module.a": 1, "b": 2}, None)) == ["module.a", "b"]
+
+
+def test_the_content_tells_the_format_of_a_file(tmp_path):
+    save_file(STATE, tmp_path / "w.pth")
+    assert set(read_checkpoint(tmp_path / "w.pth")) == set(STATE)
+    save(STATE, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"w\.safetensors is named .safetensors, but .* rename it to .pth"):
+        read_checkpoint(tmp_path / "w.safetensors")

@@ -1,0 +1,229 @@
+"""Reading a checkpoint takes bounded time and memory, whatever its bytes are."""
+
+import io
+import itertools
+import pickle
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from torch import nn
+
+from sdabench.errors import UsageError, WeightsError
+from sdabench.weights import allowed_calls, unpickling
+from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.stubs import Name, Stub, is_module, stubbed_classes
+from sdabench.weights.unpickling import load_pickle
+from tests.helpers.checkpoints import (
+    bare,
+    bytes_of,
+    in_legacy,
+    in_zip,
+    rebuilt,
+    refusal,
+    storage,
+    text,
+)
+
+NESTED = {
+    "lists": b"]" * 200_000 + b"a" * 199_999,
+    "tuples": b")" + b"\x85" * 10**6,
+    "dicts": b"}" + b"Vk\n}" * 200_000 + b"s" * 200_000,
+    "stubs": b"cm\nNet\n)\x81" * 100_000 + b"b" * 99_999,
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_deep_nesting_is_read_without_recursion(tmp_path, kind):
+    checkpoint = read_checkpoint(in_zip(NESTED[kind] + b".", tmp_path / "w.pth"))
+    assert stubbed_classes(checkpoint) == (["m.Net"] if kind == "stubs" else [])
+    with pytest.raises(WeightsError, match="no state dict"):
+        state_dict_of(checkpoint, "it")
+
+
+def test_a_deeply_nested_key_is_refused_before_it_is_hashed(tmp_path):
+    """Python's Unpickler in C hashes it, and overflows the stack of the process."""
+    for data in (b"})%sI1\ns.", b"()%sI1\nd.", b"\x8f()%s\x90.", b"()%s\x91."):
+        path = in_zip(data % (b"\x85" * 100_000), tmp_path / "w.pth")
+        assert "key that is tuple" in refusal(path)
+
+
+def test_a_large_memo_index_allocates_nothing(tmp_path):
+    """Python's Unpickler in C allocates twice as many entries."""
+    assert read_checkpoint(in_zip(b"}r\xff\xff\xff\xff.", tmp_path / "w.pth")) == {}
+
+
+def doubling(first, again, levels=60):
+    """A pickle in which each level holds the one before twice."""
+    return first + "".join(f"p{level}\n" + again(level) for level in range(levels))
+
+
+def test_shared_references_are_not_followed_once_for_each_path(tmp_path):
+    lists = doubling("]", lambda level: f"0](g{level}\ng{level}\ne") + "."
+    path = in_zip(lists.encode(), tmp_path / "lists.pth")
+    assert "no state dict: it is list" in refusal(path)
+    assert stubbed_classes(read_checkpoint(path)) == []
+    keys = "}" + doubling(")", lambda level: f"0(g{level}\ng{level}\nt") + "I1\ns."
+    assert "key that is tuple" in refusal(in_zip(keys.encode(), tmp_path / "keys.pth"))
+
+    def net(children):
+        return f"cm\nNet\n)\x81}}(V_parameters\n}}V_buffers\n}}V_modules\n}}({children}uub"
+
+    modules = doubling(net(""), lambda level: "0" + net(f"Va\ng{level}\nVb\ng{level}\n")) + "."
+    path = in_zip(modules.encode("latin-1"), tmp_path / "modules.pth")
+    assert is_module(read_checkpoint(path))
+    assert "modules that contain each other" in refusal(path)
+    itself = net("Va\ng0\n").replace("\x81", "\x81p0\n") + "."
+    assert "modules that contain each other" in refusal(
+        in_zip(itself.encode("latin-1"), tmp_path / "loop.pth")
+    )
+
+
+def module(parameters, modules=None):
+    """A pickled module as the reader gives it."""
+    state = {"_parameters": parameters, "_buffers": {}, "_modules": modules or {}}
+    return Stub(Name("m.Net"), state=state)
+
+
+@pytest.mark.parametrize(
+    ("whole", "says"),
+    [
+        (
+            module({"a.b": torch.ones(1)}, {"a": module({"b": torch.ones(1)})}),
+            "an unusable entry name under 'a.b'",
+        ),
+        (module({"k" * 400: None}, {"k" * 400: module({"k" * 400: None})}), "an unusable entry name under"),
+        (module({1: torch.ones(1)}), "an unusable entry name under ''"),
+        (module({"w": Stub(Name("torch.ao.Packed"))}), "'w' is torch.ao.Packed, not a plain tensor"),
+        (module({}, {"a": torch.ones(1)}), "'a' is Tensor, not a plain module"),
+        ({"w\x1b[31m": torch.ones(1)}, "cannot be printed: 'w?[31m'"),
+        ({"module." * 100: torch.ones(1)}, "cannot be printed: 'module.module."),
+    ],
+)
+def test_what_cannot_be_in_a_state_dict_is_named(whole, says):
+    with pytest.raises(WeightsError) as caught:
+        state_dict_of(whole, "it")
+    assert says in str(caught.value)
+
+
+def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
+    path = in_zip(b"}p0\nVstate_dict\ng0\nsVmodel\ng0\ns.", tmp_path / "w.pth")
+    assert "'state_dict' is dict, not a tensor" in refusal(path)
+    assert stubbed_classes(read_checkpoint(path)) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "N0" * 1000,
+        text("_codecs.encode", f"V{'a' * 6400}\np0\n", "Vlatin1\np1\n")
+        + "0" + "c_codecs\nencode\n(g0\ng1\ntR0" * 10,
+        f"({'N' * 600}lp0\n0" + "ctorch\nSize\n(g0\ntR0" * 3,
+    ],
+    ids=["instructions", "text", "lists"],
+)  # fmt: skip
+def test_the_steps_of_reading_are_bounded(tmp_path, monkeypatch, data):
+    path = in_zip(f"{data}}}.".encode(), tmp_path / "w.pth")
+    assert read_checkpoint(path) == {}
+    monkeypatch.setattr(unpickling, "MAX_STEPS", 1000)
+    assert "more than 1,000 steps" in refusal(path)
+
+
+PLAIN = some.recursive(
+    some.none() | some.booleans() | some.integers(-(2**200), 2**200) | some.floats(allow_nan=False)
+    | some.text() | some.binary(),
+    lambda inner: some.lists(inner) | some.tuples(inner, inner)
+    | some.dictionaries(some.text() | some.integers(-(2**59), 2**59) | some.binary(), inner)
+    | some.sets(some.text()) | some.frozensets(some.integers(0, 9)),
+    max_leaves=20,
+)  # fmt: skip
+FAST = settings(max_examples=150, deadline=2000, database=None, suppress_health_check=list(HealthCheck))
+
+
+@FAST
+@given(value=PLAIN, protocol=some.integers(0, 5))
+def test_plain_values_are_read_as_pickle_reads_them(value, protocol):
+    assert load_pickle(io.BytesIO(pickle.dumps(value, protocol)), None) == value
+
+
+MIXED = {
+    "state_dict": nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1)).state_dict(),
+    "best": np.float64(1),
+    "args": Namespace(lr=0.1),
+}
+VALID = [
+    bytes_of(value, zipped)
+    for zipped in (True, False)
+    for value in (MIXED, nn.Linear(1, 1).double().bfloat16())
+]
+VALID[1:2] = []  # a whole module has its pickle in the legacy container, where no checksum guards it
+
+
+def reads_or_refuses(path):
+    line = "read"
+    try:
+        checkpoint = read_checkpoint(path)
+        stubbed_classes(checkpoint)
+        for wrapper in (None, "model"):
+            state_dict_of(checkpoint, "it", wrapper)
+    except (WeightsError, UsageError) as error:
+        line = str(error)
+    assert line.isprintable()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz") / "w.pth"
+
+
+@FAST
+@given(
+    file=some.sampled_from(VALID),
+    changes=some.lists(
+        some.tuples(some.floats(0, 0.999), some.binary(min_size=0, max_size=3)), min_size=1, max_size=6
+    ),
+)
+def test_a_damaged_file_is_read_or_refused(place, file, changes):
+    for where, content in changes:
+        start = int(where * len(file))
+        file = file[:start] + content + file[start + len(content or b"x") :]
+    reads_or_refuses(bare(file, place))
+
+
+def snippets():
+    """Instructions with arguments that lead somewhere: names, storages, calls, numbers, the memo."""
+    names = [
+        f"c{module}\n{name}\n"
+        for module, _, name in (each.rpartition(".") for each in [*allowed_calls.CALLS, "m.Net", "os.system"])
+    ]
+    words = ["state_dict", "model", "_modules", "_parameters", "_buffers", "latin1", "f8", "<"]
+    numbers = [0, 1, -1, 4, 2**31, 2**62, 2**70]
+    return (
+        [name.encode() for name in names]
+        + [f"V{word}\n".encode() for word in words]
+        + [f"I{number}\n".encode() for number in numbers]
+        + [
+            storage(4).encode(),
+            rebuilt(0, (2,), (1,)).encode()[:-1],
+            rebuilt(1, (2, 0), (1, 9)).encode()[:-1],
+        ]
+        + [bytes([code]) for code in b")]}(tlde\x85\x86\x87asuRb\x81\x920\x31\x32N\x88\x8f\x90\x91\x93\x94Q"]
+        + [part + bytes([index]) for part, index in itertools.product((b"q", b"h"), range(3))]
+    )
+
+
+@settings(FAST, max_examples=400)
+@given(parts=some.lists(some.sampled_from(snippets()), max_size=40))
+def test_random_instructions_are_read_or_refused(place, parts):
+    reads_or_refuses(in_zip(b"".join(parts) + b".", place, s0=bytes(16)))
+
+
+@FAST
+@given(content=some.binary(max_size=60))
+def test_random_bytes_are_read_or_refused(place, content):
+    reads_or_refuses(bare(content, place))
+    reads_or_refuses(in_zip(content, place))
+    reads_or_refuses(in_legacy(content, place))

@@ -1,0 +1,348 @@
+"""Sources of weights are parsed and resolved to local files; over a real HTTP server."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import ResNet50_Weights
+
+from sdabench.data.description import Preprocessing
+from sdabench.errors import OutputError, SdabenchError, UsageError, WeightsError
+from sdabench.offline import OFFLINE
+from sdabench.weights.fetch import download
+from sdabench.weights.fetch.cache import FetchDisplay
+from sdabench.weights.weights_source import WeightsSource, locate, parse, resolve
+from tests.helpers.serving import serving
+
+BYTES = bytes(range(256)) * 4096  # a megabyte, which is read in several parts
+DIGEST = sha256(BYTES).hexdigest()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(OFFLINE, raising=False)
+    with serving() as server:
+        server.files["w.pth"] = BYTES
+        yield server
+
+
+def cached(tmp_path):
+    """What is in the cache, without locks."""
+    return sorted(path.name for path in (tmp_path / "cache/weights").glob("*") if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name"),
+    [
+        ("w.pth", "file", "w.pth"),
+        ("~/w.pth", "file", str(Path.home() / "w.pth")),
+        ("a/torchvision:x.pth", "file", "a/torchvision:x.pth"),
+        ("torchvision:ResNet50_Weights.IMAGENET1K_V1", "torchvision", "ResNet50_Weights.IMAGENET1K_V1"),
+        ("timm:resnet50.tv_in1k", "timm", "resnet50.tv_in1k"),
+        (f"HTTPS://h.org/a b.pth#sha256={'AB' * 32}", "url", "HTTPS://h.org/a%20b.pth"),
+    ],
+)
+def test_sources_are_parsed(text, kind, name):
+    source = parse(text)
+    assert (source.kind, source.name) == (kind, name)
+    assert source.sha256 == ("ab" * 32 if kind == "url" else None)
+
+
+def test_a_file_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("epoch:3.pth").touch()
+    assert parse("epoch:3.pth") == WeightsSource("file", "epoch:3.pth")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no weights given; use a file"),
+        ("https://h.org/w.pth", "h.org/w.pth#sha256=DIGEST, with the 64 hexadecimal digits"),
+        (f"https://h.org/w.pth#sha256={'a' * 63}", "64 hexadecimal digits"),
+        (f"https://h.org/w.pth#md5={'a' * 64}", "64 hexadecimal digits"),
+        (f"https:///w.pth#sha256={DIGEST}", "is not a URL"),
+        (f"https://h.org:port/w.pth#sha256={DIGEST}", "is not a URL"),
+        ("C:\\weights\\w.pth", "is a Windows path"),
+        ("file:///data/w.pth", "give the path alone, /data/w.pth"),
+        ("s3://bucket/w.pth", "'s3:' cannot be fetched; use a file"),
+        ("torch-vision:ResNet50_Weights.DEFAULT", "did you mean torchvision:ResNet50_Weights.DEFAULT?"),
+        ("Timm:resnet50", "did you mean timm:resnet50?"),
+        ("torchvision:", "names no weights"),
+        ("~nobody-has-this-name/w.pth", "~nobody-has-this-name/w.pth: "),
+    ],
+)
+def test_an_invalid_source_is_one_line_with_the_next_step(text, words):
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_suggests_what_is_there(tmp_path):
+    (tmp_path / "resnet50.pth").touch()
+    with pytest.raises(UsageError, match=rf"no weights file at .*; did you mean {tmp_path}/resnet50.pth\?"):
+        resolve(parse(str(tmp_path / "resnet5.pth")))
+    with pytest.raises(UsageError, match=r"did you mean torchvision:ResNet50_Weights.IMAGENET1K_V1\?"):
+        resolve(parse("ResNet50_Weights.IMAGENET1K_V1"))
+    (tmp_path / "gone.pth").symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"gone.pth; did you mean .*/resnet50.pth\?$"):
+        resolve(parse(str(tmp_path / "gone.pth")))
+    with pytest.raises(UsageError, match="is a device or a pipe"):
+        resolve(parse(os.devnull))
+    with pytest.raises(UsageError, match="is a folder; name a weights file"):
+        resolve(parse(str(tmp_path)))
+    assert resolve(parse(str(tmp_path / "resnet50.pth"))).path == tmp_path / "resnet50.pth"
+
+
+@pytest.mark.parametrize("how", ["", "moved/", "unsized/"])
+def test_a_url_is_fetched_once_and_is_then_a_file(server, tmp_path, how):
+    came = []
+
+    @contextmanager
+    def bar(name, total):
+        came.append((name, total))
+        yield came.append
+
+    source = parse(server.url("w.pth", how))
+    local = resolve(source, FetchDisplay(bar))
+    assert local.path.read_bytes() == BYTES
+    assert (local.source, local.sha256) == (server.url("w.pth", how), DIGEST)
+    assert cached(tmp_path) == [local.path.name] == [f"w-{DIGEST[:16]}.pth"]
+    assert came[0] == (local.path.name, None if how == "unsized/" else len(BYTES))
+    assert sum(came[1:]) == len(BYTES)
+    assert resolve(source) == local == resolve(parse(local.source))
+    assert server.sent == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("cut/", SdabenchError, "the connection broke off after 524,288 of 1,048,576 bytes; try again"),
+        ("gone/x", SdabenchError, "HTTP 404 Not Found; try again, or download it yourself and pass the file"),
+        ("secret/", SdabenchError, "HTTP 401 .*USER:PASSWORD@HOST"),
+        ("silent/", SdabenchError, "no answer for 0.5 seconds"),
+        ("slow/", SdabenchError, "no answer for 0.5 seconds"),
+        ("tofile/", SdabenchError, "redirects to a URL that is not http"),
+        ("circle/", SdabenchError, "redirects in a circle; try again"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(
+    server, tmp_path, monkeypatch, how, error, words
+):
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    with pytest.raises(error, match=words) as caught:
+        resolve(parse(server.url("w.pth", how)))
+    assert server.address("w.pth", how) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert cached(tmp_path) == []
+
+
+def test_nobody_listening_is_one_line(server):
+    url = f"http://127.0.0.1:1/w.pth#sha256={DIGEST}"
+    with pytest.raises(
+        SdabenchError, match="cannot fetch http://127.0.0.1:1/w.pth: Connection refused; try again"
+    ):
+        resolve(parse(url))
+
+
+@pytest.mark.parametrize(("how", "page"), [("", ""), ("page/", " (the server sent a web page)")])
+def test_other_bytes_than_were_named_are_refused_with_both_digests(server, tmp_path, how, page):
+    url = f"{server.address('w.pth', how)}#sha256={'0' * 64}"
+    with pytest.raises(WeightsError) as caught:
+        resolve(parse(url))
+    said = str(caught.value)
+    assert f"is not the expected file{page}: its sha256 is {DIGEST}, and should be {'0' * 64}" in said
+    assert caught.value.exit_code == 4
+    assert cached(tmp_path) == []
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again_and_that_is_said(server):
+    lines = []
+    source = parse(server.url("w.pth"))
+    path = resolve(source).path
+    path.write_bytes(BYTES[:-1] + b"?")
+    assert resolve(source, FetchDisplay(say=lines.append)).path.read_bytes() == BYTES
+    assert lines == [f"{path} is damaged: its sha256 has changed. It is fetched again."]
+    assert server.sent == 2
+
+
+def test_offline_what_is_in_the_cache_serves_and_else_the_next_step_is_said(server, monkeypatch):
+    """The server could be reached: it is on this machine."""
+    source = parse(server.url("w.pth"))
+    monkeypatch.setenv(OFFLINE, "1")
+    with pytest.raises(SdabenchError) as caught:
+        resolve(source)
+    path = locate(source).path
+    assert str(caught.value) == (
+        f"{server.address('w.pth')} is not in the cache, at {path}, and --offline forbids the network; fetch it "
+        "once without --offline, or download it yourself and pass the file"
+    )
+    assert server.requests == []
+    monkeypatch.setenv(OFFLINE, "0")
+    resolve(source)
+    monkeypatch.setenv(OFFLINE, "1")
+    assert resolve(source).path == path
+    path.write_bytes(b"damaged")
+    with pytest.raises(SdabenchError, match="is damaged in the cache, at .* forbids the network"):
+        resolve(source)
+    assert server.sent == 1
+
+
+def test_credentials_go_to_the_server_alone(server, tmp_path):
+    """Neither into a record, nor into an error, nor to where a redirect leads; and later nobody needs them."""
+    server.files["w.pth"] = BYTES
+    said = f"{server.address('w.pth', 'moved/', 'me:p%40ss@')}?id=7&X-Amz-Signature=abc#sha256={DIGEST}"
+    local = resolve(parse(said))
+    public = f"{server.address('w.pth', 'moved/')}?id=7#sha256={DIGEST}"
+    assert local.source == public
+    [(_, first), (_, second)] = server.requests
+    assert (first, second) == ("Basic bWU6cEBzcw==", None)  # base64 of me:p@ss
+    assert server.requests[0][0] == "/moved/w.pth?id=7&X-Amz-Signature=abc"
+    assert resolve(parse(public)) == local
+    assert len(server.requests) == 2
+    with pytest.raises(SdabenchError, match="HTTP 401") as caught:
+        resolve(parse(f"{server.address('w.pth', 'secret/', 'me:p%40ss@')}?token=abc#sha256={'1' * 64}"))
+    assert "p%40ss" not in str(caught.value)
+    assert "abc" not in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(server, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"cannot (write|read) .*; set SDABENCH_CACHE to another folder"):
+        resolve(parse(server.url("w.pth")))
+
+
+RESOLVE = """
+import sys
+from sdabench.training.signals import handle_signals
+from sdabench.weights.fetch.cache import FetchDisplay
+from sdabench.weights.weights_source import parse, resolve
+assert "torch" not in sys.modules
+handle_signals()
+try:
+    print(resolve(parse(sys.argv[1]), FetchDisplay(say=lambda line: print(line, flush=True))).sha256)
+except KeyboardInterrupt:
+    sys.exit(75)
+assert "torch" not in sys.modules
+"""
+
+
+def resolving(url):
+    command = [sys.executable, "-c", RESOLVE, url]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_of_two_processes_one_fetches_while_the_other_waits(server):
+    url = server.url("w.pth", "slow/")
+    first = resolving(url)
+    assert server.half.wait(60)
+    second = resolving(url)
+    assert "Another process is fetching" in second.stdout.readline()
+    server.go_on.set()
+    assert first.communicate(timeout=60) == (f"{DIGEST}\n", "")
+    assert second.communicate(timeout=60) == (f"{DIGEST}\n", "")
+    assert server.sent == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [("SIGINT", 75), ("SIGTERM", 75), ("SIGKILL", -signal.SIGKILL)]
+)
+def test_a_signal_in_the_middle_leaves_nothing_that_is_taken_for_whole(server, tmp_path, number, status):
+    source = parse(server.url("w.pth", "slow/"))
+    process = resolving(str(source))
+    assert server.half.wait(60)
+    beside = locate(source).path.with_name(f".{locate(source).path.name}.part")
+    while not beside.exists():
+        time.sleep(0.01)
+    os.kill(process.pid, getattr(signal, number))
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == status
+    assert not locate(source).path.exists()
+    assert beside.exists() == (number == "SIGKILL")
+    server.go_on.set()
+    assert resolve(source).path.read_bytes() == BYTES
+    assert cached(tmp_path) == [locate(source).path.name]
+
+
+def published_at(monkeypatch, server, name, member=ResNet50_Weights.IMAGENET1K_V1):
+    monkeypatch.setattr(member.value, "url", server.address(name))
+
+
+def test_torchvisions_weights_are_verified_by_the_digest_in_their_files_name(server, tmp_path, monkeypatch):
+    name = f"resnet50-{DIGEST[:8]}.pth"
+    server.files[name] = BYTES
+    published_at(monkeypatch, server, name)
+    local = resolve(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1"))
+    assert (local.path.name, local.sha256) == (name, DIGEST)
+    assert local.source == "torchvision:ResNet50_Weights.IMAGENET1K_V1"
+    local.path.write_bytes(b"damaged")
+    assert resolve(parse(local.source)) == local
+    assert local.path.read_bytes() == BYTES
+
+    server.files["resnet50-00000000.pth"] = BYTES
+    published_at(monkeypatch, server, "resnet50-00000000.pth")
+    with pytest.raises(WeightsError, match=f"its sha256 is {DIGEST}, and should start with 00000000"):
+        resolve(parse(local.source))
+    assert cached(tmp_path) == [name]
+
+
+def test_every_weights_of_a_classifier_of_torchvision_has_a_digest_in_its_url():
+    from sdabench.weights.fetch.from_torchvision import _names
+
+    for name in _names():
+        assert re.search(r"-[0-9a-f]{8,}\.pth$", locate(parse(f"torchvision:{name}")).path.name), name
+
+
+def test_what_torchvision_publishes_is_known_without_fetching():
+    """76.130 and 92.862 by resize 256, and 80.858 and 95.434 by 232: torchvision's documentation."""
+    first = locate(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
+    assert first.preprocessing == Preprocessing()
+    assert first.difference(Preprocessing()) is None
+    assert first.accuracy.startswith("torchvision publishes 76.130 / 92.862 (top-1 / top-5)")
+    default = locate(parse("torchvision:ResNet50_Weights.DEFAULT"))
+    assert default.source == "torchvision:ResNet50_Weights.IMAGENET1K_V2"
+    assert "IMAGENET1K_V2 was published at resize 232; measured here at resize 256: " in (
+        default.published.difference(Preprocessing())
+    )
+    assert "80.858 / 95.434" in default.published.accuracy
+    assert "resize 256, crop 224; measured here at resize 73, crop 64" in first.difference(
+        Preprocessing.at(64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ResNet50_Weights.IMAGENET1K_V3", "did you mean ResNet50_Weights.IMAGENET1K_V"),
+        ("Resnet50_Weights.IMAGENET1K_V1", "did you mean ResNet50_Weights.IMAGENET1K_V1"),
+        ("ResNet50_Weights", "did you mean ResNet50_Weights.IMAGENET1K_V"),
+        ("resnet50.V1", "unknown weights of torchvision 'resnet50.V1'"),
+        ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "are not of a plain classifier"),
+        ("ResNet50_QuantizedWeights.DEFAULT", "are not of a plain classifier"),
+        ("a.b.c", "unknown weights of torchvision"),
+    ],
+)
+def test_what_torchvision_does_not_have_for_a_classifier_is_refused(name, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        resolve(parse(f"torchvision:{name}"))
+
+
+def test_load_weights_takes_what_the_command_line_takes(server):
+    from sdabench import create_model, load_weights
+    from tests.helpers.checkpoints import safetensors_bytes
+
+    network = create_model("resnet50", num_classes=2)
+    server.files["n.safetensors"] = safetensors_bytes(network.state_dict())
+    again = load_weights(create_model("resnet50", num_classes=2), server.url("n.safetensors"))
+    assert torch.equal(again.layer4[2].conv3.weight, network.layer4[2].conv3.weight)
