@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sdabench.training.synchronize import synchronize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +43,7 @@ from sdabench.tools.bench.timing import (
     interleave,
     load_libraries,
 )
-from sdabench.training.memory import MemoryRise
+from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
 WARMUP = 3

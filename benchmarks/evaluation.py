@@ -33,7 +33,6 @@ from typing import Any
 import torch
 from pictures import HEADER, Cost, interleave_costs, line, make_pictures, speedup
 from safetensors.torch import load_file, save_file
-from sdabench.training.synchronize import synchronize
 from timing import interleave, output_option, write_record
 from torch import Tensor, nn
 
@@ -44,8 +43,9 @@ from sdabench.data.images import Batch, EvaluationImages
 from sdabench.models.build import create_model
 from sdabench.models.inputs import MEAN, STD
 from sdabench.records.class_predictions import ClassPredictions
+from sdabench.training.memory import synchronize
 from sdabench.training.precision import autocast, strict_fp32
-from sdabench.training.tasks import load
+from sdabench.training.tasks import load_batches
 from sdabench.training.tasks.classification import images_at_once
 
 GOAL = 1.2
@@ -65,7 +65,7 @@ def make_weights(split: ImageSplit, options: argparse.Namespace, path: Path) -> 
     every_other = list(range(0, len(split.items), 2))[:MAX_FITTED]
     of_batches = [every_other[start : start + 25] for start in range(0, len(every_other), 25)]
     features, labels = [], []
-    with closing(load(images, Batch.of, 0, False, batch_sampler=of_batches)) as batches:
+    with closing(load_batches(images, Batch.of, 0, False, batch_sampler=of_batches)) as batches:
         for number, batch in enumerate(batches):
             assert isinstance(batch, Batch)
             inputs = batch.to(torch.device(options.device), torch.contiguous_format).images
@@ -173,7 +173,7 @@ def time_loaders(split: ImageSplit, folder: Path, options: argparse.Namespace) -
     def sdabench() -> None:
         images, workers = EvaluationImages(split, Preprocessing.at(options.resolution)), options.workers
         pin, size = device.type == "cuda", options.batch_size
-        with closing(load(images, Batch.of, workers, pin, batch_size=size)) as batches:
+        with closing(load_batches(images, Batch.of, workers, pin, batch_size=size)) as batches:
             for batch in batches:
                 assert isinstance(batch, Batch)
                 batch.to(device, layout_of(options))

@@ -22,7 +22,6 @@ from unittest import mock
 
 import torch
 from pictures import HEADER, interleave_costs, line, make_pictures, speedup
-from sdabench.training.synchronize import synchronize
 from timing import output_option, write_record
 from torchvision import datasets
 from torchvision import transforms as T
@@ -34,7 +33,8 @@ from sdabench.data.images import Batch, TrainingImages, TrainingOrder, decode, s
 from sdabench.errors import DataError
 from sdabench.models.inputs import MEAN, STD
 from sdabench.registry.recipes import Augmentation
-from sdabench.training.tasks import load
+from sdabench.training.memory import synchronize
+from sdabench.training.tasks import load_batches
 
 GOAL = 1.4
 
@@ -75,7 +75,7 @@ def run_torchvision(root: Path, options: argparse.Namespace) -> None:
 def run_sdabench(split: ImageSplit, augmentation: Augmentation, options: argparse.Namespace) -> None:
     order = TrainingOrder(len(split.items), options.batch_size, epochs=1, seed=0, smallest=1)
     images, pin = TrainingImages(split, augmentation, seed=0), options.device != "cpu"
-    with closing(load(images, Batch.of, options.workers, pin, batch_sampler=order)) as batches:
+    with closing(load_batches(images, Batch.of, options.workers, pin, batch_sampler=order)) as batches:
         for batch in batches:
             assert isinstance(batch, Batch)
             if pin:

@@ -53,17 +53,15 @@ def of_records(argument: str) -> str:
     path, *models = argument.split()
     records = list(read_lines(TOP / path, Record))
     registry = load_registry()
-    names = models or registry.suite("classification")
-    grouped = {name: [record for record in records if record.model == name] for name in names}
-    tables = registry.suite_tables("classification")
-    return to_markdown(accuracy_sheet(tables[0], run_verdicts(tables, names, grouped)))
+    tables, names = registry.suite_tables("classification"), models or registry.suite("classification")
+    by_model = {name: [record for record in records if record.model == name] for name in names}
+    return to_markdown(accuracy_sheet(tables[0], run_verdicts(tables, names, by_model)))
 
 
 def of_audit(part: str) -> str:
     assert part == "summary"
-    tables = load_registry().tables
     with redirect_stdout(io.StringIO()) as text:
-        print_audit(audit(tables, stored_counts()))
+        print_audit(audit(load_registry().tables, stored_counts()))
     return fenced(text.getvalue().strip().rpartition("\n\n")[2])
 
 

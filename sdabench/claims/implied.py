@@ -9,7 +9,7 @@ from sdabench.claims.tables import accuracy_columns
 from sdabench.claims.verdicts import NOT_MEASURED, Verdict
 from sdabench.errors import UsageError
 from sdabench.records.record import Record
-from sdabench.records.stored import StoredRecord
+from sdabench.records.rescoring import StoredRecord
 from sdabench.registry import Registry, Row, Table
 from sdabench.registry.schema import Column
 from sdabench.scoring.intervals import Interval, unpaired_difference

@@ -8,7 +8,12 @@ from typing import Any
 from sdabench.data.description import DatasetInfo
 from sdabench.errors import DataError, UsageError
 from sdabench.records.record import Record
-from sdabench.records.stored import StoredRecord, class_predictions, match_detections, metrics_of_predictions
+from sdabench.records.rescoring import (
+    StoredRecord,
+    class_predictions,
+    match_detections,
+    metrics_of_predictions,
+)
 from sdabench.scoring.bootstrap import RESAMPLES, CocoSamples, bootstrap
 from sdabench.scoring.coco import METRICS, CocoEvaluation
 from sdabench.scoring.intervals import Interval, mcnemar, paired_difference, percentile_interval

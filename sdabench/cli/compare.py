@@ -21,7 +21,7 @@ from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
     from sdabench.claims.paired import PairedComparison
-    from sdabench.records.stored import StoredRecord
+    from sdabench.records.rescoring import StoredRecord
 
 EPILOG = """\b
 Examples:
@@ -136,7 +136,7 @@ def command(
 
 def _records_of(text: str) -> "dict[str, StoredRecord]":
     """Read the last record of one network for each of its tasks; ``text`` is FOLDER or FOLDER:NETWORK."""
-    from sdabench.records.stored import read_stored
+    from sdabench.records.rescoring import read_stored
 
     place, colon, model = text.rpartition(":")
     if not colon or Path(text).exists():
@@ -155,7 +155,7 @@ def _records_of(text: str) -> "dict[str, StoredRecord]":
 
 def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:
     from sdabench.claims.implied import implied_claims, judge_implied
-    from sdabench.records.stored import read_stored, shipped_records
+    from sdabench.records.rescoring import read_stored, shipped_records
 
     registry = load_registry()
     implied = implied_claims(registry)

@@ -111,7 +111,7 @@ def command(
 
 def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
     """Score every record of a run that has stored predictions."""
-    from sdabench.records.stored import read_stored, rescore
+    from sdabench.records.rescoring import read_stored, rescore
     from sdabench.report.summary import describe_metrics
 
     every = read_stored(folder)

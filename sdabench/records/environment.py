@@ -3,12 +3,12 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 import sdabench
+from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.processes import NETWORKS_AT_ONCE
 
@@ -22,7 +22,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "sdabench": sdabench.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "threads": torch.get_num_threads(),
         "networks_at_once": int(os.environ.get(NETWORKS_AT_ONCE, "1")),
@@ -45,10 +45,3 @@ def git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -18,14 +18,14 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def append_line(path: Path, item: dict[str, Any]) -> None:
-    """See :func:`append_lines`."""
+    """Append one JSON line; see :func:`append_lines`."""
     append_lines(path, [item])
 
 
 def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
-    """Add JSON lines, and have them on the disk before returning; without any, see that one could be.
+    """Append JSON lines and sync them to the disk; without items, check that the file can be written.
 
-    A line that an earlier process left half-written is closed first, so that it spoils only itself.
+    A line that a killed process left incomplete is ended first, so that it damages no other line.
 
     Raises:
         OutputError: the file cannot be written.
@@ -40,7 +40,7 @@ def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
             if size:
                 file.seek(size - 1)
                 line = (b"" if file.read(1) == b"\n" else b"\n") + line
-            if file.write(line) != len(line):  # in one piece, so that several processes can
+            if file.write(line) != len(line):  # one call, so that lines of several processes do not mix
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
     except OSError as error:
@@ -48,12 +48,12 @@ def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
 
 
 def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
-    """The valid items of a JSON-lines file, in the order of writing; none if there is no file.
+    """Read the items of a JSON-lines file, in the order of writing; none if there is no file.
 
-    A line that was cut short (the process was killed while writing) is passed over.
+    An incomplete line, which a process killed while writing leaves, is skipped.
 
     Raises:
-        SdabenchError: the file cannot be read, or another line is no such item.
+        SdabenchError: the file cannot be read, or another line does not fit the schema.
     """
     try:
         lines = path.read_text(errors="replace").splitlines()
@@ -62,27 +62,27 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
     except OSError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
-        if not line:  # two writers at a time have both closed a line that was cut short
+        if not line:  # two writers have both ended the same incomplete line
             continue
         try:
             data = json.loads(line)
         except json.JSONDecodeError:
             if line.startswith("{"):
                 continue
-            raise SdabenchError(f"{path}, line {number}: no JSON; this is no file of records") from None
+            raise SdabenchError(f"{path}, line {number}: not JSON; name a file of records") from None
         try:
             yield schema.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(step) for step in first["loc"])
             raise SdabenchError(
-                f"{path}, line {number}: {field}: {first['msg']}; it was written by another version, "
+                f"{path}, line {number}: {field}: {first['msg']}; it was written by another version; "
                 "move the file away"
             ) from None
 
 
 def write_lines(path: Path, items: Iterable[BaseModel], elsewhere: str = "name another --output") -> None:
-    """Replace a JSON-lines file as a whole, or leave it as it was. See :func:`sdabench.files.writing`.
+    """Replace a JSON-lines file, or leave it unchanged on an error; see :func:`sdabench.files.writing`.
 
     Raises:
         OutputError: the file cannot be written.

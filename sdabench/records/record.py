@@ -110,11 +110,11 @@ class Record(SpecBase):
 
     @property
     def comparable(self) -> bool:
-        """Whether its metrics may stand beside the README's.
+        """Whether the metrics can be compared with the paper.
 
-        They may if they are of trained weights, on the whole real dataset, by the usual preprocessing;
-        if the weights are of a training of ours, by the paper's recipe on the whole training set, and of
-        a detector from a trained backbone.
+        They can be if they are of trained weights, on the complete real dataset, with the paper's
+        preprocessing. Weights that sdabench trained need the paper's recipe and the complete training set,
+        and a detector needs a trained backbone.
         """
         return (
             self.failure is None
@@ -129,9 +129,9 @@ class Record(SpecBase):
     @property
     def _reproduces(self) -> bool:
         assert self.recipe is not None
-        whole = self.train_dataset is not None and self.train_dataset.complete
-        begun = self.task == "classification" or self.backbone is not None
-        return whole and begun and bool(self.recipe.get("reproduction"))
+        complete = self.train_dataset is not None and self.train_dataset.complete
+        initialized = self.task == "classification" or self.backbone is not None
+        return complete and initialized and bool(self.recipe.get("reproduction"))
 
     def as_json(self) -> dict[str, Any]:
         fields = self.model_dump(mode="json", by_alias=True)
@@ -140,6 +140,6 @@ class Record(SpecBase):
 
 
 def stored_records() -> list[Record]:
-    """The committed records."""
+    """The records in ``results/``."""
     paths = sorted(path for path in results_dir().glob("*.jsonl") if path.name not in (COUNTS, OUTPUTS))
     return [record for path in paths for record in read_lines(path, Record)]

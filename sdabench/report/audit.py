@@ -77,7 +77,6 @@ def _conclusion(audit: Audit) -> str:
     own_convention = sum(str(verdict) == "match" for verdict in audit.verdicts)
     other_convention = names.count("match") - own_convention
     return (
-        f"Of {len(names)} claims, {own_convention} match under the table's convention, {other_convention} "
-        f"match under another convention, {names.count('explained')} are explained, "
-        f"{names.count('differs')} differ."
+        f"Of {len(names)} claims, {own_convention} match under the table's convention and {other_convention} "
+        f"under another, {names.count('explained')} are explained, and {names.count('differs')} differ."
     )

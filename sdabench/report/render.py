@@ -46,10 +46,10 @@ class Terminal(Console):
 def print_terminal(sheet: Sheet) -> None:
     """Print a sheet. A terminal gets parts that fit its width, a file or a pipe the whole width."""
     console = Terminal()
-    if sheet.title:
-        console.print(Text(plain(sheet.title), style="bold"))
     width = console.width if console.is_terminal else UNBOUNDED
     console.width = max(width, 20)
+    if sheet.title:
+        console.print(Text(plain(sheet.title), style="bold"))
     for part in split_columns(sheet, width, longest=2 * width // 5):
         console.print(_rich_table(part))
     for note in sheet.notes:
@@ -84,7 +84,9 @@ def split_columns(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sh
 def _width(sheet: Sheet, column: int) -> int:
     """The number of characters of a column in a terminal, without the three between two columns."""
     heading = sheet.headings[column]
-    texts = [heading.text, heading.over, *(row[column].text for group in sheet.groups for row in group)]
+    texts = [heading.text, *(row[column].text for group in sheet.groups for row in group)]
+    if column == 0 or sheet.headings[column - 1].over != heading.over:
+        texts.append(heading.over)  # which is shown above the first of its columns alone
     return max(cell_len(line) for text in texts for line in plain(text).split("\n"))
 
 

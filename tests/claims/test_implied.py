@@ -3,7 +3,7 @@
 import pytest
 
 from sdabench.claims.implied import implied_claims, judge_implied
-from sdabench.records.stored import StoredRecord
+from sdabench.records.rescoring import StoredRecord
 from sdabench.registry import load_registry
 from tests.helpers.records import record
 

@@ -9,7 +9,7 @@ from sdabench.data.coco import read_coco
 from sdabench.errors import DataError, UsageError
 from sdabench.records.json_lines import append_line
 from sdabench.records.record import Training
-from sdabench.records.stored import StoredRecord, read_stored
+from sdabench.records.rescoring import StoredRecord, read_stored
 from tests.helpers.records import LABELS, TEN_IMAGES, record, right_on, stored
 
 

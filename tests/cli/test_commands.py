@@ -347,7 +347,7 @@ def test_a_terminal_of_few_characters_gets_what_it_can_show():
 def test_saving_counts_keeps_to_counts_at_224(tmp_path):
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n")
-    failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "no file of records")
+    failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "name a file of records")
     assert notes.read_text() == "# Notes\n"
     failed(sdabench("flops", "resnet50", "--save", tmp_path / "c", "--resolution", 64), 2, "--save")
     path = tmp_path / "counts.jsonl"

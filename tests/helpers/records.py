@@ -9,8 +9,8 @@ import numpy as np
 from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.record import Record
+from sdabench.records.rescoring import StoredRecord
 from sdabench.records.spec import Protocol, Weights
-from sdabench.records.stored import StoredRecord
 
 DATASET = DatasetInfo(
     name="imagenet",

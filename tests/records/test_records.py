@@ -48,7 +48,7 @@ def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
 @pytest.mark.parametrize("content", [b"# Notes\n", b"\xff\xfe\x00", b"1,2,3\n", b"7\n"])
 def test_a_file_of_something_else_is_an_error(tmp_path, content):
     (tmp_path / "notes").write_bytes(content)
-    with pytest.raises(SdabenchError, match="no file of records|another version"):
+    with pytest.raises(SdabenchError, match="name a file of records|another version"):
         list(read_lines(tmp_path / "notes", Record))
 
 

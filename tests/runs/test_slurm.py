@@ -134,8 +134,8 @@ def test_a_job_that_is_killed_fails_and_one_that_is_cancelled_is_no_failure(imag
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import os, signal, sys, time\n"
-        "if 'eval' in sys.argv and 'resnet50' in sys.argv: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "if 'eval' in sys.argv and 'senet50' in sys.argv: time.sleep(30)\n"
+        "if '/specs/resnet50-' in sys.argv[-1]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if '/specs/senet50-' in sys.argv[-1]: time.sleep(30)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     suite = Background(evaluations(imagenet, output, "resnet50", "senet50"), tmp_path / "suite")
@@ -276,7 +276,10 @@ def test_what_slurm_would_not_take_is_refused(kind, text, words):
     [
         (["--partition", "gpu"], "--partition is for --launcher slurm"),
         (["--slurm-option", "qos=high"], "--slurm-option is for --launcher slurm"),
-        (["--launcher", "slurm", "--gpus", "0", "--device", "cuda"], "--device cuda and --gpus 0 do not go"),
+        (
+            ["--launcher", "slurm", "--gpus", "0", "--device", "cuda"],
+            "--device cuda and --gpus 0 contradict each other",
+        ),
         (["--launcher", "slurm", "--device", "cuda:1"], "the device is cpu or cuda"),
     ],
 )

@@ -14,9 +14,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 import sdabench
+from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.tools.doctor.probe import Probe, in_one_line
-from sdabench.packages import installed_version
 
 # The module of each package that sdabench imports; torch before the packages that need it.
 MODULES = {

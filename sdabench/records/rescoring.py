@@ -1,4 +1,4 @@
-"""Stored records with their predictions, from which metrics are computed again. No model is needed."""
+"""Records with their stored predictions, from which metrics are computed again. No model is needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
