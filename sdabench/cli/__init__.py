@@ -26,7 +26,7 @@ SECTIONS = {
         "eval": "Evaluate one network",
         "rescore": "Score a results file or stored predictions, without a model",
         "flops": "Count parameters and FLOPs",
-        "bench": "Time models side by side: images per second, latency and peak memory",
+        "bench": "Time models side by side: throughput, latency, peak memory",
     },
     "Networks": {
         "list": "List the networks and the tables that contain them",
@@ -39,7 +39,7 @@ SECTIONS = {
     },
     "Machine and regression gate": {
         "doctor": "Diagnose this machine: can it reproduce the paper's numbers?",
-        "check": "Compare counts, outputs and predictions with golden files",
+        "check": "Run the regression gate: compare with golden files",
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
