@@ -77,8 +77,7 @@ def test_a_network_whose_process_is_killed_is_a_row(imagenet, tmp_path, monkeypa
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        "import os, signal, sys\n"
-        "if '/specs/senet50-' in sys.argv[-1]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, sys\nif '/specs/senet50-' in sys.argv[-1]: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--models", "senet50")
