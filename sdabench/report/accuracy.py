@@ -26,6 +26,7 @@ class _Layout:
     verdicts: bool
     trained: bool
     seeds: bool
+    notes: bool
 
     @classmethod
     def of(cls, table: Table, rows: Sequence[RowVerdicts]) -> "_Layout":
@@ -37,6 +38,7 @@ class _Layout:
             verdicts=any(record.comparable for record in records),
             trained=any(record.training for record in records),
             seeds=any(len(row.records) > 1 for row in rows),
+            notes=any(_note(row.records).text for row in rows),
         )
 
     @property
@@ -53,7 +55,8 @@ class _Layout:
             if self.seeds or self.errors:
                 headings += [Heading("± std" if self.seeds else "± s.e.", over, True)]
             headings += [Heading("verdict", over)] if self.verdicts else []
-        return [*headings, *([Heading("seeds", numeric=True)] if self.seeds else []), Heading("note")]
+        headings += [Heading("seeds", numeric=True)] if self.seeds else []
+        return headings + ([Heading("note")] if self.notes else [])
 
 
 def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
@@ -74,7 +77,8 @@ def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
             cells += _accuracy_cells(row, column, layout)
         if layout.seeds:
             cells.append(Cell(str(len(row.measured)) if row.records else ""))
-        groups.setdefault(row.row.group, []).append([*cells, _note(row.records)])
+        cells += [_note(row.records)] if layout.notes else []
+        groups.setdefault(row.row.group, []).append(cells)
     name = METRIC_NAMES[table.task]
     title = f"Training and {name}" if layout.trained else name[0].upper() + name[1:]
     notes = _notes(table, [record for row in rows for record in row.measured])
