@@ -142,10 +142,10 @@ def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
 
 
 def _print_trees(names: list[str], input_size: "InputSize | None", depth: int, as_json: bool) -> None:
-    from sdabench.complexity import USUAL_INPUT
+    from sdabench.complexity import DEFAULT_INPUT
     from sdabench.complexity.counters import count_modules
 
-    sizes = {name: input_size or USUAL_INPUT[load_registry().model(name).task] for name in names}
+    sizes = {name: input_size or DEFAULT_INPUT[load_registry().model(name).task] for name in names}
     trees = {name: count_modules(name, size) for name, size in sizes.items()}
     if as_json:
         echo_json(

@@ -1,8 +1,7 @@
-"""Parameters and FLOPs of a network, as exact integers, under every convention that the tables mix.
+"""Count parameters and FLOPs exactly, under every convention that the paper's tables mix.
 
-fvcore counts ``macs`` and ``fvcore``; hooks on leaf modules count what depends on which operation is
-a module (``per_call``, ``total``, ``mmcv``). The tests hold the two counters against each other and
-against torch's own.
+fvcore counts ``macs`` and ``fvcore``. Hooks on leaf modules count ``per_call``, ``total`` and ``mmcv``, which
+depend on what is a module. The tests compare the two counters with each other and with torch's own.
 """
 
 from collections.abc import Sequence
@@ -18,17 +17,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 InputSize = tuple[int, int, int]  # (C, H, W)
-USUAL_INPUT: dict[str, InputSize] = {"classification": (3, 224, 224), "detection": (3, 800, 1280)}
+DEFAULT_INPUT: dict[str, InputSize] = {"classification": (3, 224, 224), "detection": (3, 800, 1280)}
 
 
 class Count(BaseModel):
-    """Exact integers for one network at one input size (C, H, W), batch 1.
+    """Parameters and FLOPs of one model at one input size (C, H, W), batch size 1, as exact integers.
 
-    ``operations`` is what the conventions are sums of: multiply-adds of convolutions and linear layers,
-    elements of biases, batch norms, ReLUs and pools, as far as they are leaf modules. ``fvcore`` is None
-    for a detector unless it was asked for: fvcore computes what it counts.
+    ``operations`` are the summands of the conventions: multiply-adds of convolutions and linear layers,
+    elements of biases, batch norms, ReLUs and poolings, of leaf modules. ``fvcore`` is None for a detector
+    unless it was requested: fvcore computes the whole forward pass, which is slow.
 
-    A detector's layers are counted as by mmdetection's get_flops: once, for 1000 proposals and 100 masks.
+    A detector's layers are counted as in mmdetection's get_flops: once, for 1000 proposals and 100 masks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,10 +43,10 @@ class Count(BaseModel):
     operations: dict[Operation, int]
 
     def value(self, counter: Counter) -> int:
-        """The number under a convention.
+        """Return the number under a convention.
 
         Raises:
-            LookupError: it is fvcore's, which did not count here.
+            LookupError: fvcore did not count this model.
         """
         if counter in CONVENTIONS:
             return combine(self.operations, CONVENTIONS[counter])
@@ -57,7 +56,7 @@ class Count(BaseModel):
         return number
 
     def as_json(self, mmcv: bool = False) -> dict[str, Any]:
-        """The object that ``sdabench flops --json`` prints; ``mmcv`` only where it is wanted."""
+        """Return the object that ``sdabench flops --json`` prints, with or without ``mmcv``."""
         fields = self.model_dump(mode="json", exclude={"count_schema", "fvcore", "operations"})
         conventions: dict[str, int | None] = {"fvcore": self.fvcore}
         conventions |= {name: self.value(name) for name in get_args(Flops) if name != "fvcore"}
@@ -71,25 +70,25 @@ def count(
     fvcore: bool | None = None,
     without: Sequence[str] = (),
 ) -> Count:
-    """Counts a network of the registry, by name, or any module that takes (1, C, H, W).
+    """Count a model of the registry, by name, or any module with an input of (1, C, H, W).
 
-    Nothing is downloaded, and no GPU is needed. A module that is given is run in evaluation mode, once
-    for each counter, on its own device, and is left as it was.
+    Nothing is downloaded and no GPU is needed. A module runs in evaluation mode, once per counter, on its
+    own device; its modes are restored.
 
     Args:
-        input_size: (C, H, W), unless said that of ImageNet's protocol, or 1280x800 for a detector.
-        fvcore: whether fvcore counts too; unless said it does, but for detectors. It counts the whole.
-        without: names of modules whose operations are left out of the rest.
+        input_size: (C, H, W) [default: (3, 224, 224), or (3, 800, 1280) for a detector].
+        fvcore: count with fvcore as well, always the whole model [default: all models but detectors].
+        without: names of modules that the other counters leave out.
 
     Raises:
-        UsageError: no such model or module, or an input that it cannot take.
+        UsageError: unknown model or module, or an input size that the model cannot take.
     """
-    from sdabench.complexity.counters import count_module, is_detector, skeleton_of
+    from sdabench.complexity.counters import count_module, create_on_meta, is_detector
 
-    name, module = (model, skeleton_of(model)) if isinstance(model, str) else (type(model).__name__, model)
+    name, module = (model, create_on_meta(model)) if isinstance(model, str) else (type(model).__name__, model)
     detector = is_detector(module)
     if input_size is None:
-        input_size = USUAL_INPUT["detection" if detector else "classification"]
+        input_size = DEFAULT_INPUT["detection" if detector else "classification"]
     if len(input_size) != 3:
         raise UsageError(f"an input size is (C, H, W), not {tuple(input_size)}")
     channels, height, width = input_size

@@ -1,11 +1,11 @@
-"""How FLOPs are counted: each convention is a weighted sum over one inventory of operations.
+"""Conventions for FLOPs: weighted sums of counted operations.
 
-One multiply-add is one. An element of a batch norm counts two (scale and shift).
+One multiply-add counts once, one element of a batch norm twice (scale and shift).
 
-- ``macs``: convolutions and linear layers; the paper's own rows.
-- ``fvcore``: fvcore's default total (adds batch norms, adaptive pooling, matrix products, upsampling).
-- ``total``: ptflops' former total; it sees ReLU and pooling where they are modules.
-- ``mmcv``: the total of mmdetection's get_flops: as ``total``, with the biases of convolutions.
+- ``macs``: convolutions and linear layers; used for the paper's own models.
+- ``fvcore``: fvcore's default total, with batch norms, adaptive pooling, matrix products and upsampling.
+- ``total``: ptflops' former total, which includes ReLU and pooling if they are modules.
+- ``mmcv``: the total of mmdetection's get_flops: ``total`` plus the biases of convolutions.
 """
 
 from collections.abc import Mapping
@@ -22,5 +22,5 @@ CONVENTIONS: dict[str, dict[Operation, int]] = {
 
 
 def combine(operations: Mapping[Operation, int], terms: Mapping[Operation, int]) -> int:
-    """The sum of the operations, each times its weight."""
+    """Return the weighted sum of the operations."""
     return sum(weight * operations[name] for name, weight in terms.items())

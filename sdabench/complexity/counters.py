@@ -1,4 +1,4 @@
-"""The two counters: fvcore's trace of the operations, and hooks on leaf modules."""
+"""Count with fvcore's trace of operations, and with hooks on leaf modules."""
 
 import logging
 import warnings
@@ -21,13 +21,13 @@ from sdabench.models.depth_attention import DepthAttention
 from sdabench.registry import unknown
 from sdabench.registry.schema import Operation
 
-with warnings.catch_warnings():  # it scripts a loss on import, which newer torch calls deprecated
+with warnings.catch_warnings():  # importing it scripts a loss, which is deprecated in newer torch
     warnings.simplefilter("ignore")
     from fvcore.nn import FlopCountAnalysis
 
 
-def skeleton_of(name: str) -> nn.Module:
-    """The network without memory for its weights, which counting does not need."""
+def create_on_meta(name: str) -> nn.Module:
+    """Create a model on the meta device: counting needs no weights."""
     with torch.device("meta"):
         return create_model(name)
 
@@ -37,7 +37,7 @@ def is_detector(module: nn.Module) -> bool:
 
 
 class _Dense(nn.Module):
-    """A detector whose forward pass meets each layer once, whatever it detects."""
+    """A detector whose forward pass runs each layer once, independent of its detections."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Dense(nn.Module):
 def count_module(
     module: nn.Module, input_size: InputSize, name: str, fvcore: bool, without: Sequence[str]
 ) -> Count:
-    """See :func:`sdabench.complexity.count`."""
+    """Count a module; see :func:`sdabench.complexity.count`."""
     paths = dict(module.named_modules())
     for path in without:
         if path not in paths:
@@ -61,7 +61,7 @@ def count_module(
     with counting(module, input_size, name):
         leaves = count_leaves(module, input_size)
         operators = fvcore_analysis(module, input_size).by_operator() if fvcore else None
-    counted = [leaf for path, leaf in leaves.items() if not any(_within(each, path) for each in without)]
+    counted = [leaf for path, leaf in leaves.items() if not any(_contains(each, path) for each in without)]
     operations = {each: sum(leaf.operations[each] for leaf in counted) for each in get_args(Operation)}
     if operators is None or without:
         macs = operations["conv"] + operations["linear"]
@@ -82,7 +82,7 @@ def count_module(
 
 @contextmanager
 def counting(module: nn.Module, input_size: InputSize, name: str) -> Iterator[None]:
-    """Evaluation mode without gradients; what the network cannot take is the user's error."""
+    """Run in evaluation mode without gradients; an unsuitable input size is a user's error."""
     with evaluating(module), torch.no_grad():
         try:
             yield
@@ -93,7 +93,7 @@ def counting(module: nn.Module, input_size: InputSize, name: str) -> Iterator[No
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the block, then each submodule's own mode again."""
+    """Switch to evaluation mode, then restore the mode of each submodule."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
@@ -104,10 +104,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def fvcore_analysis(module: nn.Module, input_size: InputSize) -> FlopCountAnalysis:
-    """Fvcore's analysis of one forward pass, without its notes on what it does not count.
+    """Analyze one forward pass with fvcore, without its messages on uncounted operations.
 
-    fvcore traces a real pass, and cannot on the meta device: such a module gets memory, with whatever
-    is in it.
+    fvcore cannot trace on the meta device: such a module gets uninitialized memory.
     """
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     if _device(module).type == "meta":
@@ -117,16 +116,15 @@ def fvcore_analysis(module: nn.Module, input_size: InputSize) -> FlopCountAnalys
     analysis = FlopCountAnalysis(module, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        analysis.total()  # traces here; the result is kept
+        analysis.total()  # traces and caches the result
     return analysis
 
 
 @dataclass
 class Leaf:
-    """What the calls of one leaf module add up to in one forward pass.
+    """Operations of one leaf module in one forward pass.
 
-    ``per_call`` are its trainable weights and biases, added at each call, so that a shared module counts
-    as often as it is used.
+    ``per_call`` adds its trainable weights and biases at each call, so a shared module counts repeatedly.
     """
 
     operations: Tally[Operation] = field(default_factory=Tally)
@@ -143,7 +141,7 @@ class Leaf:
 
 
 def count_leaves(module: nn.Module, input_size: InputSize) -> dict[str, Leaf]:
-    """The leaf modules of a network by name, counted in one forward pass; modules with a rule are leaves."""
+    """Count the leaf modules by name in one forward pass; modules with a rule are leaves."""
     leaves, handles = {}, []
     for name, child in module.named_modules():
         if type(child) in _RULES or not any(child.children()):
@@ -158,21 +156,21 @@ def count_leaves(module: nn.Module, input_size: InputSize) -> dict[str, Leaf]:
     return leaves
 
 
-def _within(path: str, name: str) -> bool:
-    """Whether a module's name is that of a path, or of something in it."""
+def _contains(path: str, name: str) -> bool:
+    """Return whether a module is ``path`` or one of its submodules."""
     return not path or name == path or name.startswith(f"{path}.")
 
 
 def count_modules(name: str, input_size: InputSize) -> dict[str, tuple[int, int]]:
-    """For each module of a network, by name (the whole is ""): its parameters, and its multiply-adds."""
-    network = skeleton_of(name)
+    """Return parameters and multiply-adds of each module by name; "" is the model."""
+    network = create_on_meta(name)
     with counting(network, input_size, name):
         leaves = count_leaves(network, input_size)
     macs = {leaf: each.operations["conv"] + each.operations["linear"] for leaf, each in leaves.items()}
     return {
         path: (
             sum(parameter.numel() for parameter in module.parameters()),
-            sum(number for leaf, number in macs.items() if _within(path, leaf)),
+            sum(number for leaf, number in macs.items() if _contains(path, leaf)),
         )
         for path, module in network.named_modules()
     }
@@ -199,7 +197,7 @@ def _linear(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation,
 
 
 def _depth_attention(leaf: Any, inputs: tuple[list[Tensor], Tensor], output: Tensor) -> dict[Operation, int]:
-    """The authors' stage pools the sum of its maps with a module; ours pools each map as it comes."""
+    """Count the authors' pooling: their stage pools the sum of its maps once; ours pools each map."""
     return {"pool": inputs[0][0].numel()}
 
 

@@ -19,7 +19,7 @@ from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.description import Resizing
 from sdabench.data.images import decode, seeded
 from sdabench.errors import DataError
-from sdabench.models.inputs import resized
+from sdabench.models.inputs import resized_shape
 
 Target = dict[str, Any]  # boxes (N, 4) as corners in pixels, labels (N,) from 1, masks: N of COCO's RLE
 
@@ -100,7 +100,7 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
         if isinstance(read, DataError):
             return read
         image, digest = read
-        size = resized(item.height, item.width, self.resizing.short, self.resizing.long)
+        size = resized_shape(item.height, item.width, self.resizing.short, self.resizing.long)
         return DetectionSample(resize_image(image, size), None, index, digest)
 
 
@@ -125,7 +125,7 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
         read = _read(self.split.root / item.path, item, self.decoded)
         if isinstance(read, DataError):
             return read
-        size = resized(item.height, item.width, self.resizing.short, self.resizing.long)
+        size = resized_shape(item.height, item.width, self.resizing.short, self.resizing.long)
         with seeded(self.seed, epoch, index):
             flipped = torch.rand(1).item() < self.flip
         image = resize_image(read[0], size)

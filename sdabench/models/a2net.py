@@ -1,9 +1,9 @@
-"""A2-Net: features are gathered by attention, and spread again by a second attention.
+"""A2-Net: one attention gathers features from all positions, a second one distributes them.
 
 Source: Chen et al., "A2-Nets: Double Attention Networks", NeurIPS 2018. No two-dimensional code was
-released. This is a construction: five double-attention blocks on ResNet-50, behind every second residual
-block of stages 2 and 3, with C / 2 channels for each of the three maps, which comes nearest to the
-README's numbers (d-li14/dot-product-attention has C / 4).
+released, so this is our construction: five double-attention blocks on ResNet-50, after every second
+residual block of stages 2 and 3, with C / 2 channels for each of the three maps, which comes closest to the
+paper's numbers (d-li14/dot-product-attention has C / 4).
 """
 
 import torch
@@ -14,7 +14,7 @@ from sdabench.models.skeleton import BlockSpec, conv1x1, register_block
 
 
 class DoubleAttention(nn.Module):
-    """Adds to (N, C, H, W), at each position, a mixture of features that attention gathered from all."""
+    """Add attended global features to each position: (N, C, H, W) to (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class DoubleAttention(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.features(x).flatten(2)  # (N, C/2, HW), as the two that follow
+        features = self.features(x).flatten(2)  # (N, C/2, HW), as the next two
         gathering = self.gather(x).flatten(2).softmax(dim=2)
         distribution = self.distribute(x).flatten(2).softmax(dim=1)
         descriptors = torch.matmul(features, gathering.transpose(1, 2))  # (N, C/2, C/2)
@@ -37,15 +37,15 @@ class DoubleAttention(nn.Module):
 
 @register_block("a2net")
 class A2Bottleneck(Bottleneck):
-    """A residual block, and double attention on its activated output if it has a turn.
+    """A residual block, with double attention on its activated output in every second block.
 
-    The sum passes no further ReLU, but that of the fusion where depth attention fuses the stage.
+    No ReLU follows, except after depth attention.
     """
 
     def __init__(self, spec: BlockSpec, *, stride_in_1x1: bool = False) -> None:
         super().__init__(spec, stride_in_1x1=stride_in_1x1)
-        has_turn = spec.stage in (2, 3) and spec.index % 2 == 1
-        self.double_attention = DoubleAttention(spec.out_channels) if has_turn else None
+        attended = spec.stage in (2, 3) and spec.index % 2 == 1
+        self.double_attention = DoubleAttention(spec.out_channels) if attended else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = super().forward(x)

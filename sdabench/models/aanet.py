@@ -1,10 +1,10 @@
-"""AA-Net: self-attention over positions gives some channels of the 3x3 convolution's output.
+"""AA-Net: self-attention over positions computes some output channels of the 3x3 convolution.
 
-Source: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019. A construction by the
-paper's rules (8 heads, 20 channels a head for keys, a tenth of the width for values, relative
-positions, stages 2 to 4). d-li14/dot-product-attention shows its logits; how it joins the heads, which
-mixes positions with channels, is not followed. The position tables are made for 224 pixels: smaller
-maps use their middle, larger ones are refused.
+Source: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019. Our construction by the rules
+of that paper: 8 heads, 20 channels per head for keys, a tenth of the width for values, relative positions,
+stages 2 to 4. The logits follow d-li14/dot-product-attention, but not its merging of heads, which mixes
+positions with channels. The position tables are made for 224 pixels: smaller maps use their middle, larger
+maps are an error.
 """
 
 import torch
@@ -16,15 +16,15 @@ from sdabench.models.resnet import Bottleneck
 from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, register_block
 
 HEADS = 8
-KEY_CHANNELS = 20  # of one head
-SIDES = {2: 14, 3: 14, 4: 7}  # of the map that attends, at 224 pixels
+KEY_CHANNELS = 20  # per head
+SIDES = {2: 14, 3: 14, 4: 7}  # side of the attended map by stage, at 224 pixels
 
 
 class RelativeAttention(nn.Module):
     """Self-attention over the positions of a map: (N, C, H, W) to (N, out, H/stride, W/stride).
 
     Raises:
-        UsageError: the map has more than ``side`` positions in a direction.
+        UsageError: a side of the map is larger than ``side``.
     """
 
     def __init__(self, channels: int, out_channels: int, side: int, stride: int) -> None:
@@ -41,8 +41,8 @@ class RelativeAttention(nn.Module):
         samples, _, height, width = maps.shape
         if max(height, width) > self.side:
             raise UsageError(
-                f"AA-Net's position tables are for maps of up to {self.side}x{self.side} here, not "
-                f"{height}x{width}: images may have at most 224 pixels a side"
+                f"a map of {height}x{width} exceeds AA-Net's position tables of {self.side}x{self.side}; "
+                "use images of at most 224 pixels a side"
             )
         keys, queries, values = (
             part.reshape(samples, HEADS, -1, height * width).transpose(2, 3)
@@ -56,20 +56,17 @@ class RelativeAttention(nn.Module):
         return merged
 
     def positions(self, queries: Tensor) -> Tensor:
-        """What a key's place relative to the query's adds to their logit.
-
-        (N, HEADS, H, W, d) to (N, HEADS, HW, HW).
-        """
-        of_rows = self._shifted(queries.transpose(2, 3), self.relative_height).transpose(2, 3)
-        of_columns = self._shifted(queries, self.relative_width)
-        # (N, HEADS, H, W, H, W): the query's place, then the key's
-        return (of_rows[..., :, None] + of_columns[..., None, :]).flatten(4).flatten(2, 3)
+        """Compute the logits of relative positions: (N, HEADS, H, W, d) to (N, HEADS, HW, HW)."""
+        row_logits = self._shifted(queries.transpose(2, 3), self.relative_height).transpose(2, 3)
+        column_logits = self._shifted(queries, self.relative_width)
+        # (N, HEADS, H, W, H, W): position of the query, then of the key
+        return (row_logits[..., :, None] + column_logits[..., None, :]).flatten(4).flatten(2, 3)
 
     def _shifted(self, queries: Tensor, table: Tensor) -> Tensor:
-        """(…, L, d) to (…, L, L): for queries along a line, the products with each key's distance."""
+        """Multiply queries along a line with the table entry of each distance: (…, L, d) to (…, L, L)."""
         length = queries.shape[-2]
-        places = torch.arange(length, device=queries.device)
-        distances = places - places[:, None] + self.side - 1
+        positions = torch.arange(length, device=queries.device)
+        distances = positions - positions[:, None] + self.side - 1
         products = torch.matmul(queries, table.T)
         return products.gather(-1, distances.expand(*products.shape[:-1], length))
 
@@ -79,9 +76,9 @@ class RelativeAttention(nn.Module):
 
 
 class AugmentedConv(nn.Module):
-    """A 3x3 convolution and attention side by side: (N, C, H, W) to (N, C, H/stride, W/stride).
+    """A 3x3 convolution and attention in parallel: (N, C, H, W) to (N, C, H/stride, W/stride).
 
-    In stage 2 the map that attends is average-pooled first, and the result is upsampled.
+    ``pooled`` attention (stage 2) works on an average-pooled map and upsamples its result.
     """
 
     def __init__(self, channels: int, side: int, stride: int, pooled: bool) -> None:

@@ -1,17 +1,17 @@
-"""BAM: attention between the stages, by the product of a channel gate and a spatial gate.
+"""BAM: attention between stages, as the product of a channel gate and a spatial gate.
 
-Source: Park et al., "BAM: Bottleneck Attention Module", BMVC 2018 (Jongchan/attention-module), behind
-stages 1 to 3. The paper adds the two gates; the released code multiplies them, and so do we.
+Source: Park et al., "BAM: Bottleneck Attention Module", BMVC 2018 (Jongchan/attention-module), after stages
+1 to 3. The BAM paper adds the two gates; this follows the released code, which multiplies them.
 """
 
 import torch
 from torch import Tensor, nn
 
-from sdabench.models.skeleton import StageSpec, normalised, register_stage
+from sdabench.models.skeleton import StageSpec, conv_bn, register_stage
 
 
 class BottleneckAttention(nn.Module):
-    """x (1 + sigmoid(channel gate times spatial gate)), for (N, C, H, W)."""
+    """Compute x (1 + sigmoid(channel gate * spatial gate)) for x (N, C, H, W)."""
 
     def __init__(self, channels: int, reduction: int = 16, dilation: int = 4) -> None:
         super().__init__()
@@ -24,9 +24,9 @@ class BottleneckAttention(nn.Module):
             nn.Linear(hidden, channels),
         )
         self.spatial = nn.Sequential(
-            normalised(nn.Conv2d(channels, hidden, 1), activate=True),
-            normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation), activate=True),
-            normalised(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation), activate=True),
+            conv_bn(nn.Conv2d(channels, hidden, 1), activate=True),
+            conv_bn(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation), activate=True),
+            conv_bn(nn.Conv2d(hidden, hidden, 3, padding=dilation, dilation=dilation), activate=True),
             nn.Conv2d(hidden, 1, 1),
         )
 
@@ -36,7 +36,7 @@ class BottleneckAttention(nn.Module):
 
 
 class BAMStage(nn.Module):
-    """Any stage's blocks, and the attention behind them."""
+    """The blocks of a stage, followed by attention."""
 
     def __init__(self, spec: StageSpec) -> None:
         super().__init__()

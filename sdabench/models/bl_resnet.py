@@ -1,9 +1,9 @@
 """bL-ResNet: deep blocks at half resolution beside a shallow, narrow branch at full resolution.
 
 Source: Chen et al., "Big-Little Net: An Efficient Multi-Scale Feature Representation for Visual and
-Speech Recognition", ICLR 2019 (IBM/BigLittleNet), with alpha 2 and beta 4. In the released code a
-block that merges two branches, and carries the next stage's stride, closes a stage; here it opens the
-next one, so that the stages' maps have the usual strides 4, 8, 16 and 32. Depth attention fuses the
+Speech Recognition", ICLR 2019 (IBM/BigLittleNet), with alpha 2 and beta 4. The block that merges two
+branches has the stride of the next stage. In the released code it is the last block of a stage; here it is
+the first block of the next one, so that the maps have strides 4, 8, 16 and 32. Depth attention fuses the
 big branches and the last stage.
 """
 
@@ -19,48 +19,48 @@ from sdabench.models.skeleton import (
     StageSpec,
     conv1x1,
     conv3x3,
-    normalised,
+    conv_bn,
     register_block,
     register_stage,
     register_stem_pool,
 )
 
-ALPHA = 2  # the little branch has so many times fewer channels
-BETA = 4  # and so many times fewer blocks
+ALPHA = 2  # reduction of channels in the little branch
+BETA = 4  # reduction of blocks in the little branch
 
 
 @register_block("big_little")
 class BigLittleBottleneck(Bottleneck):
-    """The shortcut is average-pooled by the stride, and projected if the channels change."""
+    """A bottleneck whose shortcut is average-pooled by the stride, and projected if the channels change."""
 
     def __init__(self, spec: BlockSpec) -> None:
         shortcut = nn.Sequential()
         if spec.stride > 1:
             shortcut.append(nn.AvgPool2d(3, spec.stride, padding=1))
         if spec.in_channels != spec.out_channels:
-            shortcut.extend(normalised(conv1x1(spec.in_channels, spec.out_channels)))
+            shortcut.extend(conv_bn(conv1x1(spec.in_channels, spec.out_channels)))
         super().__init__(spec, downsample=shortcut)
 
     def init_weights(self) -> None:
-        """At first the block is its shortcut."""
+        """Initialize the block to its shortcut."""
         nn.init.zeros_(self.bn3.weight)
 
 
 @register_stem_pool("big_little")
 class BigLittlePool(nn.Module):
-    """Two branches halve the resolution of (N, C, H, W), instead of a max pool."""
+    """Halve the resolution of (N, C, H, W) with two branches instead of a max pool."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         narrow = channels // ALPHA
-        self.big = normalised(conv3x3(channels, channels, 2))
+        self.big = conv_bn(conv3x3(channels, channels, 2))
         self.little = nn.Sequential(
-            normalised(conv3x3(channels, narrow), activate=True),
-            normalised(conv3x3(narrow, narrow, 2), activate=True),
-            normalised(conv1x1(narrow, channels)),
+            conv_bn(conv3x3(channels, narrow), activate=True),
+            conv_bn(conv3x3(narrow, narrow, 2), activate=True),
+            conv_bn(conv1x1(narrow, channels)),
         )
         self.relu = nn.ReLU(inplace=True)
-        self.merge = normalised(conv1x1(channels, channels), activate=True)
+        self.merge = conv_bn(conv1x1(channels, channels), activate=True)
 
     def forward(self, x: Tensor) -> Tensor:
         merged: Tensor = self.merge(self.relu(self.big(x) + self.little(x)))
@@ -68,12 +68,12 @@ class BigLittlePool(nn.Module):
 
 
 class BigLittle(nn.Module):
-    """All but one of a stage's blocks at half the resolution, beside the little branch at the whole."""
+    """All but one block of a stage at half resolution, beside the little branch at full resolution."""
 
     def __init__(self, spec: StageSpec) -> None:
         super().__init__()
         if spec.depth < 2:
-            raise ValueError(f"stage {spec.stage} needs at least two blocks: one merges its branches")
+            raise ValueError(f"stage {spec.stage} needs at least two blocks, because one merges its branches")
         self.big = replace(spec, depth=spec.depth - 1, stride=2).chain(activate=False)
         narrow = replace(
             spec,
@@ -83,9 +83,7 @@ class BigLittle(nn.Module):
             stride=1,
             fused=False,
         )
-        self.little = nn.Sequential(
-            narrow.chain(), normalised(conv1x1(narrow.out_channels, spec.out_channels))
-        )
+        self.little = nn.Sequential(narrow.chain(), conv_bn(conv1x1(narrow.out_channels, spec.out_channels)))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,10 +94,10 @@ class BigLittle(nn.Module):
 
 @register_stage("big_little")
 def big_little_stage(spec: StageSpec) -> nn.Module:
-    """The block that merges the branches before, then two branches, or in stage 4 ordinary blocks."""
+    """Merge the branches of the previous stage, then two branches, or plain blocks in stage 4."""
     if spec.stage == 1:
         if spec.stride != 1:
-            raise ValueError("the first big-little stage keeps the resolution: its stride is 1")
+            raise ValueError("the first big-little stage keeps the resolution: its stride must be 1")
         return BigLittle(spec)
     last = spec.stage == 4
     merge = BlockSpec(

@@ -1,4 +1,4 @@
-"""From a registry entry to a network."""
+"""Build models from registry entries."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,44 +24,43 @@ def create_model(
     out_indices: Sequence[int] = (0, 1, 2, 3),
     **detection: int,
 ) -> nn.Module:
-    """The network of that name in the registry, freshly initialised.
+    """Create a model of the registry with random weights.
 
     Args:
-        num_classes: outputs of the classifier, 1000 unless said; 0 leaves the pooled features
-            (N, num_features). Of a detector, 80: the classes without the background.
+        num_classes: outputs of the classifier [default: 1000], or 0 for pooled features
+            (N, num_features); classes of a detector without the background [default: 80].
         in_chans: channels of the input (N, in_chans, H, W).
-        features_only: without head; the forward pass returns the maps of ``out_indices``, from the
-            four that ``feature_info`` describes. Of a detector, its backbone.
-        detection: what else a detector can be told,
-            see :class:`sdabench.models.detection.detector.Detector`.
+        features_only: omit the head; the forward pass returns the maps of ``out_indices``, out of the
+            four that ``feature_info`` describes. For a detector, create its backbone.
+        detection: further arguments of :class:`sdabench.models.detection.detector.Detector`.
 
     Returns:
-        A :class:`sdabench.models.skeleton.ResNet` or, ``features_only``, :class:`Trunk`; or a Detector.
+        A :class:`sdabench.models.skeleton.ResNet`, a :class:`Trunk` with ``features_only``, or a Detector.
 
     Raises:
-        UsageError: no such model (the message suggests the near ones), or not for a detector.
+        UsageError: unknown model (the message suggests similar names), or invalid for a detector.
     """
     registry = load_registry()
     declared = registry.model(name)
     if declared.backbone is not None and not features_only:
-        with torch.device("cpu"):  # importing torchvision computes, which the meta device cannot in torch 2.6
+        with torch.device("cpu"):  # torchvision's import fails on the meta device in torch 2.6
             from sdabench.models.detection.detector import Detector
 
         if in_chans != 3 or num_classes == 0:
-            raise UsageError(f"the detector '{name}' takes images of three channels, and finds some class")
+            raise UsageError(f"the detector '{name}' needs images of three channels and at least one class")
         classes = 80 if num_classes is None else num_classes
         detector = Detector(create_trunk(declared.backbone), classes, masks=declared.masks, **detection)
         detector.model_name = name
         return detector
     if detection:
-        raise TypeError(f"'{name}' is no detector, and has no {', '.join(detection)}")
+        raise TypeError(f"'{name}' is not a detector and does not take {', '.join(detection)}")
     if features_only:
         return create_trunk(name, in_chans=in_chans, out_indices=out_indices)
     return _built(ResNet, name, in_chans=in_chans, num_classes=1000 if num_classes is None else num_classes)
 
 
 def create_trunk(name: str, **options: Any) -> Trunk:
-    """The network of that name without its head; of a detector, its backbone."""
+    """Create a model without its head; for a detector, its backbone."""
     return _built(Trunk, load_registry().model(name).backbone or name, **options)
 
 
@@ -91,7 +90,7 @@ def _built(kind: type[N], name: str, **options: Any) -> N:
 
 
 def _with_options(name: str, options: dict[str, Any]) -> BlockFactory:
-    """The block of that name, which is given the options that the registry declares for it."""
+    """Look up a block and bind the options that the registry declares for it."""
     block = BLOCKS[name]
     known = {
         option: parameter.default is parameter.empty

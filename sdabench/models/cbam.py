@@ -1,10 +1,9 @@
 """CBAM: channel attention, then spatial attention.
 
-Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018. The README's numbers come
-from two codes: its CBAM row is the official one (Jongchan/attention-module), its CBAM-101, CBAM-86 and
-SDA-CBAM-86 rows have the parameters of a bias-free one (luuuyi/CBAM.PyTorch). ``official`` chooses
-between them: biases in the MLP, a batch norm after the 7x7 convolution, and (max, mean) instead of
-(mean, max) as the order of its two input channels.
+Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018. The paper's numbers come from
+two implementations: its CBAM row from the official one (Jongchan/attention-module), its CBAM-101, CBAM-86 and
+SDA-CBAM-86 rows from a bias-free one (luuuyi/CBAM.PyTorch). ``official`` selects the former: biases in the
+MLP, a batch norm after the 7x7 convolution, and its input channels in the order (max, mean).
 """
 
 import torch
@@ -15,7 +14,7 @@ from sdabench.models.skeleton import BlockSpec, register_block
 
 
 class ChannelGate(nn.Module):
-    """Scales channels by a gate of their means and maxima, through one shared MLP: (N, C, H, W), same out."""
+    """Scale channels by a gate of their means and maxima through a shared MLP: (N, C, H, W), same out."""
 
     def __init__(self, channels: int, reduction: int, official: bool) -> None:
         super().__init__()
@@ -38,7 +37,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Scales positions by a gate of the maximum and mean over channels: (N, C, H, W), same out."""
+    """Scale positions by a gate of the maximum and mean over channels: (N, C, H, W), same out."""
 
     def __init__(self, official: bool) -> None:
         super().__init__()
@@ -75,7 +74,7 @@ class CBAMBottleneck(Bottleneck):
         self.official = official
 
     def init_weights(self) -> None:
-        """The official rules go by parameters' names, and pass over the shortcut's convolution."""
+        """Reset the shortcut's convolution: the official rules select parameters by name and miss it."""
         if self.official and self.downsample is not None:
             for layer in self.downsample.modules():
                 if isinstance(layer, nn.Conv2d):

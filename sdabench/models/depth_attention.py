@@ -1,10 +1,9 @@
-"""Selective depth attention (SDA): a stage's output is a weighted sum over all of its blocks.
+"""Selective depth attention (SDA): the output of a stage is a weighted sum of its blocks' outputs.
 
 Source: Guo et al., "Selective Depth Attention Networks for Adaptive Multi-scale Feature
-Representation", IEEE TAI 2024, and its released code (QingbeiGuo/SDA-xNet). The released code stacks
-the blocks' maps into one tensor and pools their sum; here nothing is stacked or cloned: each output
-is pooled as it comes (the mean of a sum is the sum of the means), and the weighted sum is formed once,
-at the end of the stage.
+Representation", IEEE TAI 2024, and its released code (QingbeiGuo/SDA-xNet). The released code stacks the
+maps of the blocks and pools their sum. Here no map is stacked or cloned: each output is pooled when it is
+computed (the mean of a sum is the sum of the means), and the weighted sum is computed once per stage.
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 class DepthAttention(nn.Module):
     """Attention over the depth of a stage: n maps (N, C, H, W) to their weighted sum (N, C, H, W).
 
-    The weights are a softmax over the n blocks, for each sample and channel. They come from the pooled
-    sum of the maps through a bottleneck of ``max(C / 16, 64)`` channels and one 1x1 convolution a block.
+    The weights are a softmax over the n blocks for each sample and channel. They are computed from the pooled
+    sum of the maps by a bottleneck of ``max(C / 16, 64)`` channels and one 1x1 convolution per block.
     """
 
     def __init__(self, channels: int, depth: int) -> None:
@@ -30,24 +29,26 @@ class DepthAttention(nn.Module):
         self.select = nn.ModuleList(nn.Conv2d(hidden, channels, 1) for _ in range(depth))
 
     def weights(self, pooled: Tensor) -> Tensor:
-        """(N, C, 1, 1), the pooled sum of the maps, to (n, N, C, 1, 1), which sums to 1 over n."""
+        """Compute weights (n, N, C, 1, 1), which sum to 1 over n, from the pooled sum (N, C, 1, 1)."""
         hidden = self.relu(self.bn(self.reduce(pooled)))
         return torch.stack([select(hidden) for select in self.select]).softmax(dim=0)
 
     def forward(self, outputs: Sequence[Tensor], pooled: Tensor) -> Tensor:
-        # Autocast computes a softmax in float32; with such weights the sum would be a map of twice the bytes.
+        # Autocast computes the softmax in float32, which would make the map float32 as well.
         weights = self.weights(pooled).to(outputs[0].dtype)
         fused = weights[0] * outputs[0]
         for weight, output in zip(weights[1:], outputs[1:], strict=True):
-            fused.addcmul_(weight, output)  # no gradient wants the sum so far
+            fused.addcmul_(weight, output)  # in place: no gradient needs the partial sum
         return fused
 
 
 class DepthAttentionStage(nn.Sequential):
-    """Blocks in a chain, whose outputs before the last ReLU are fused by depth attention.
+    """A chain of blocks whose outputs, before their last ReLU, are fused by depth attention.
 
-    The blocks have to be built with ``activate=False``; block i is ``stage[i]``, as in a plain stage.
-    ``activate`` says whether the fused map passes a last ReLU.
+    Build the blocks with ``activate=False``. Block i is ``stage[i]``, as in a plain stage.
+
+    Args:
+        activate: apply a ReLU to the fused map.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], channels: int, activate: bool = True) -> None:

@@ -1,8 +1,8 @@
-"""ECANet: channel attention by one small convolution along the channels.
+"""ECANet: channel attention by one small convolution over the channels.
 
 Source: Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
-CVPR 2020 (BangguWu/ECANet). Its ResNet-50 was published with kernels 3, 5, 5 and 7 for the four stages,
-which the code's default of 3 everywhere is not.
+CVPR 2020 (BangguWu/ECANet). Its ResNet-50 was published with kernels 3, 5, 5 and 7 for the four stages; the
+default of the released code is 3 in all stages.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, of_stage, register_block
+from sdabench.models.skeleton import BlockSpec, register_block, stage_option
 
 
 class EfficientChannelAttention(nn.Module):
-    """Scales each channel of (N, C, H, W) by a gate of its neighbours' global means."""
+    """Scale each channel of (N, C, H, W) by a gate of the global means of its neighbors."""
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(f"a kernel of {kernel_size} channels has no middle; use an odd one")
+            raise ValueError(f"a kernel of {kernel_size} channels has no center; use an odd size")
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
@@ -32,8 +32,8 @@ class EfficientChannelAttention(nn.Module):
 
 @register_block("ecanet")
 class ECABottleneck(Bottleneck):
-    """``kernel_sizes``: one for each stage."""
+    """A bottleneck with efficient channel attention; ``kernel_sizes`` has one size per stage."""
 
     def __init__(self, spec: BlockSpec, *, kernel_sizes: Sequence[int]) -> None:
-        kernel_size = of_stage(kernel_sizes, spec.stage, "kernel_sizes")
+        kernel_size = stage_option(kernel_sizes, spec.stage, "kernel_sizes")
         super().__init__(spec, attention=EfficientChannelAttention(kernel_size))

@@ -1,8 +1,8 @@
 """EPSANet: a pyramid of grouped convolutions whose branches are weighted by attention.
 
 Source: Zhang et al., "EPSANet: An Efficient Pyramid Squeeze Attention Block on Convolutional Neural
-Network", ACCV 2022 (murufeng/EPSANet, "Small"). The released code multiplies the branches by the
-attention in order and concatenates them in reverse (4, 3, 2, 1); so do we, for its weights.
+Network", ACCV 2022 (murufeng/EPSANet, "Small"). As in the released code, the branches are concatenated in
+reverse order (4, 3, 2, 1), so that its weights can be loaded.
 """
 
 import torch
@@ -16,7 +16,7 @@ GROUPS = (1, 4, 8, 16)
 
 
 class BranchGate(nn.Module):
-    """The squeeze-and-excitation vector of one branch, (N, C, H, W) to (N, C, 1, 1) in 0 to 1."""
+    """Squeeze-and-excitation gate of one branch: (N, C, H, W) to (N, C, 1, 1), from 0 to 1."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -32,8 +32,7 @@ class BranchGate(nn.Module):
 class PyramidSqueezeAttention(nn.Module):
     """Four convolutions of one input, weighted by a softmax over branches: (N, C, H, W) to (N, C, H/s, W/s).
 
-    One gate module is shared by the four branches, which is why counters that add up calls find more
-    parameters here than there are.
+    The four branches share one gate; counters that add parameters at each call count it four times.
     """
 
     def __init__(self, channels: int, stride: int) -> None:

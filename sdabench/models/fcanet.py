@@ -1,8 +1,8 @@
 """FcaNet: channel attention whose squeeze is a discrete cosine transform.
 
 Source: Qin et al., "FcaNet: Frequency Channel Attention Networks", ICCV 2021 (cfzd/FcaNet), with its 16
-best frequencies ("top16"). A stage's transform is made for its map at 224 pixels; other sizes are
-average-pooled to that grid first, as in the released code.
+best frequencies ("top16"). The transform of a stage is made for its map at 224 pixels; maps of other sizes
+are average-pooled to that grid first, as in the released code.
 """
 
 from math import pi, sqrt
@@ -15,7 +15,7 @@ from sdabench.models.resnet import Bottleneck
 from sdabench.models.senet import SqueezeExcitation
 from sdabench.models.skeleton import BlockSpec, register_block
 
-# (vertical, horizontal), on a 7x7 grid, in the order of the paper's ranking
+# (vertical, horizontal) on a 7x7 grid, in the order of the FcaNet paper's ranking
 FREQUENCIES = (
     (0, 0), (0, 1), (6, 0), (0, 5), (0, 2), (1, 0), (1, 2), (4, 0),
     (5, 0), (1, 6), (3, 0), (0, 4), (0, 6), (0, 3), (3, 5), (2, 2),
@@ -23,21 +23,21 @@ FREQUENCIES = (
 
 
 def cosine(frequency: int, side: int) -> Tensor:
-    """One basis function of the orthonormal cosine transform, sampled at ``side`` points."""
+    """Sample one basis function of the orthonormal cosine transform at ``side`` points."""
     positions = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     scale = sqrt((2 if frequency else 1) / side)
     return scale * torch.cos(pi * frequency * positions)
 
 
 class FrequencySqueeze(nn.Module):
-    """(N, C, H, W) to (N, C, 1, 1): each sixteenth of the channels by a frequency of its own."""
+    """(N, C, H, W) to (N, C, 1, 1): each sixteenth of the channels has its own frequency."""
 
     basis: Tensor  # (C, side, side)
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
         if channels % len(FREQUENCIES):
-            raise ValueError(f"{channels} channels are no multiple of {len(FREQUENCIES)} frequencies")
+            raise ValueError(f"{channels} channels are not a multiple of {len(FREQUENCIES)} frequencies")
         self.side = side
         zoom = side // 7
         planes = [torch.outer(cosine(v * zoom, side), cosine(h * zoom, side)) for v, h in FREQUENCIES]
@@ -52,7 +52,7 @@ class FrequencySqueeze(nn.Module):
 
 @register_block("fcanet")
 class FcaBottleneck(Bottleneck):
-    """A squeeze-and-excitation block without biases, with the frequencies as its squeeze."""
+    """A bottleneck with squeeze-and-excitation without biases that squeezes by frequencies."""
 
     def __init__(self, spec: BlockSpec) -> None:
         squeeze = FrequencySqueeze(spec.out_channels, side=56 // 2 ** (spec.stage - 1))

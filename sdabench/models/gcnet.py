@@ -1,8 +1,7 @@
-"""GCNet: one global context vector, gathered by attention over positions, is added everywhere.
+"""GCNet: a global context vector, gathered by attention over positions, is added at every position.
 
 Source: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCVW 2019
-(xvjiarui/GCNet), ratio 16, in every block. The repository has detection code only; its block's rules
-are followed.
+(xvjiarui/GCNet), ratio 16, in every block. The repository has detection code only; this follows its block.
 """
 
 import torch
@@ -13,7 +12,7 @@ from sdabench.models.skeleton import BlockSpec, register_block
 
 
 class GlobalContext(nn.Module):
-    """Adds to (N, C, H, W) a transform of its sum over positions, weighted by a softmax over them."""
+    """Add a transform of the attention-weighted sum over positions to (N, C, H, W)."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -31,7 +30,7 @@ class GlobalContext(nn.Module):
         return x + added
 
     def init_weights(self) -> None:
-        """At first nothing is added."""
+        """Initialize the added context to zero."""
         nn.init.kaiming_normal_(self.mask.weight, mode="fan_in", nonlinearity="relu")
         for parameter in self.expand.parameters():
             nn.init.zeros_(parameter)

@@ -1,9 +1,9 @@
 """GSoP-Net1: channel attention from the covariance of channels, in the last block of a stage.
 
 Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019
-(ZilinGao/Global-Second-order-Pooling-Convolutional-Networks). The last stage keeps the resolution of
-the third. Which stages have the module and which convolution carries the stride are options: the
-released script and the numbers of the README differ in both.
+(ZilinGao/Global-Second-order-Pooling-Convolutional-Networks). The last stage keeps the resolution of the
+third. The stages with the module and the convolution with the stride are options, because the released
+script and the paper's numbers differ in both.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sdabench.models.skeleton import BlockSpec, register_block
 
 
 class SecondOrderPooling(nn.Module):
-    """Scales the channels of (N, C, H, W) by a gate of the covariances of ``hidden`` mixtures of them."""
+    """Scale the channels of (N, C, H, W) by a gate of the covariances of ``hidden`` mixtures of them."""
 
     def __init__(self, channels: int, stride: int, hidden: int = 128) -> None:
         super().__init__()
@@ -29,21 +29,21 @@ class SecondOrderPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mixtures = self.relu(self.bn1(self.reduce(self.relu(x)))).flatten(2)  # (N, hidden, HW)
-        centred = mixtures - mixtures.mean(dim=2, keepdim=True)
-        # divided first, so that half precision does not overflow
-        covariance = torch.matmul(centred / centred.shape[2], centred.transpose(1, 2))
-        # Each row of the covariance is a column of 128 positions, and a channel.
+        centered = mixtures - mixtures.mean(dim=2, keepdim=True)
+        # divide first, so that half precision does not overflow
+        covariance = torch.matmul(centered / centered.shape[2], centered.transpose(1, 2))
+        # Each row of the covariance becomes a channel with a column of 128 positions.
         gate = torch.sigmoid(self.expand(self.rows(self.bn2(covariance[..., None]))))
         return x * gate
 
 
 @register_block("gsop")
 class GSoPBottleneck(Bottleneck):
-    """``stages``: those whose last block has the module."""
+    """A bottleneck with second-order pooling in the last block of each of ``stages``."""
 
     def __init__(self, spec: BlockSpec, *, stages: Sequence[int], stride_in_1x1: bool) -> None:
         if not set(stages) <= {1, 2, 3, 4}:
-            raise ValueError(f"stages {list(stages)} are not among 1 to 4")
+            raise ValueError(f"stages {list(stages)} must be within 1 to 4")
         attention = None
         if spec.stage in stages and spec.index == spec.depth - 1:
             attention = SecondOrderPooling(spec.out_channels, stride=2 if spec.stage == 1 else 1)

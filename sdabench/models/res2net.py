@@ -1,9 +1,9 @@
-"""Res2Net: inside a block, groups of channels pass a chain of 3x3 convolutions.
+"""Res2Net: groups of channels pass through a chain of 3x3 convolutions inside a block.
 
 Source: Gao et al., "Res2Net: A New Multi-scale Backbone Architecture", TPAMI 2021
-(Res2Net/Res2Net-PretrainedModels), 26w x 4s: 26, 52, 104, 208 channels a group, four groups. The
-detectors' backbones are mmdetection's "v1b": a stem of three 3x3 convolutions, a shortcut that is
-average-pooled by the stride, and no pool of the last group where the stride is 1.
+(Res2Net/Res2Net-PretrainedModels), 26w x 4s: four groups of 26, 52, 104 and 208 channels. Detectors use
+mmdetection's "v1b" as backbone: a stem of three 3x3 convolutions, a shortcut that is average-pooled by the
+stride, and no pooling of the last group where the stride is 1.
 """
 
 import torch
@@ -14,7 +14,7 @@ from sdabench.models.skeleton import (
     BlockSpec,
     conv1x1,
     conv3x3,
-    normalised,
+    conv_bn,
     register_block,
     register_stem,
 )
@@ -23,8 +23,8 @@ from sdabench.models.skeleton import (
 class HierarchicalConv(nn.Module):
     """Chained 3x3 convolutions over ``scale`` groups of channels: (N, C, H, W) to (N, C, H/s, W/s).
 
-    The last group is passed on as it is. In a stage's ``first`` block nothing is chained: each
-    convolution carries the stride, and the last group is average-pooled, also by 1 unless ``pool`` is False.
+    The last group is unchanged. In the ``first`` block of a stage the groups are independent: each
+    convolution has the stride, and the last group is average-pooled, also at stride 1 if ``pool``.
     """
 
     def __init__(self, group_width: int, scale: int, stride: int, first: bool, pool: bool = True) -> None:
@@ -66,16 +66,16 @@ class Res2NetBottleneck(Bottleneck):
 
 
 def pooled_projection(spec: BlockSpec) -> nn.Sequential:
-    """The shortcut of a stage's first block: the stride is an average pool's (of stride 1 too)."""
+    """Shortcut of the first block of a stage: average pooling by the stride, then a 1x1 convolution."""
     pool = nn.AvgPool2d(spec.stride, spec.stride, ceil_mode=True, count_include_pad=False)
-    return nn.Sequential(pool, *normalised(conv1x1(spec.in_channels, spec.out_channels)))
+    return nn.Sequential(pool, *conv_bn(conv1x1(spec.in_channels, spec.out_channels)))
 
 
 @register_stem("deep")
 def three_convs(in_chans: int) -> nn.Module:
-    """3x3 convolutions to 32, 32 and 64 channels, of stride 2, 1 and 1."""
+    """3x3 convolutions to 32, 32 and 64 channels with strides 2, 1 and 1."""
     return nn.Sequential(
-        *normalised(conv3x3(in_chans, 32, 2), activate=True),
-        *normalised(conv3x3(32, 32), activate=True),
+        *conv_bn(conv3x3(in_chans, 32, 2), activate=True),
+        *conv_bn(conv3x3(32, 32), activate=True),
         conv3x3(32, 64),
     )

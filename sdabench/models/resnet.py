@@ -1,28 +1,28 @@
 """ResNet: the bottleneck block that the other families vary.
 
-Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; the stride sits on the
-3x3 convolution ("v1.5"), as in torchvision and in the authors' code. With ``groups=8`` it is the block
-of the released SDA-ResNet-86 (and of our ``resnet86_g8``, the same network without depth attention).
+Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, with the stride on the 3x3
+convolution ("v1.5"), as in torchvision and in the authors' code. With ``groups=8`` it is the block of the
+released SDA-ResNet-86, and of ``resnet86_g8``, the same model without depth attention.
 """
 
 from torch import Tensor, nn
 
-from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, normalised, register_block
+from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, conv_bn, register_block
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1, attention, shortcut: (N, in, H, W) to (N, out, H/stride, W/stride).
 
-    A family replaces only the part in which it differs.
+    Each family replaces only what differs.
 
     Args:
-        stride_in_1x1: the first convolution carries the stride, as in the paper's own "v1".
-        width: channels between the convolutions, if not ``spec.width``.
-        conv2: instead of the 3x3 convolution.
-        conv2_width: channels that ``conv2`` puts out, if not ``width``.
-        norm2: False if ``conv2`` normalises and activates by itself.
-        attention: applied to the last batch norm's output, before the shortcut is added.
-        downsample: instead of the 1x1 convolution and batch norm on the shortcut of a stage's first block.
+        stride_in_1x1: put the stride on the first convolution ("v1", as in the ResNet paper).
+        width: channels between the convolutions [default: ``spec.width``].
+        conv2: replaces the 3x3 convolution.
+        conv2_width: output channels of ``conv2`` [default: ``width``].
+        norm2: False if ``conv2`` includes batch norm and ReLU.
+        attention: applied to the output of the last batch norm, before the shortcut is added.
+        downsample: replaces the shortcut's 1x1 convolution and batch norm in the first block of a stage.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Bottleneck(nn.Module):
 
 
 def projection(spec: BlockSpec, stride: int) -> nn.Sequential:
-    """The shortcut of a stage's first block: 1x1 convolution and batch norm."""
-    return normalised(conv1x1(spec.in_channels, spec.out_channels, stride))
+    """Shortcut of the first block of a stage: 1x1 convolution and batch norm."""
+    return conv_bn(conv1x1(spec.in_channels, spec.out_channels, stride))
 
 
 @register_block("resnet")

@@ -1,4 +1,4 @@
-"""SA-Net: in each of 64 groups one half gets channel attention, the other spatial attention.
+"""SA-Net: channel attention for one half of each of 64 groups, spatial attention for the other.
 
 Source: Zhang and Yang, "SA-Net: Shuffle Attention for Deep Convolutional Neural Networks", ICASSP 2021
 (wofmanaf/SA-Net).
@@ -14,12 +14,12 @@ GROUPS = 64
 
 
 class ShuffleAttention(nn.Module):
-    """Gates (N, C, H, W) and shuffles its channels; the groups share all parameters."""
+    """Gate (N, C, H, W) and shuffle its channels; the groups share all parameters."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         if channels % (2 * GROUPS):
-            raise ValueError(f"{channels} channels do not make {GROUPS} groups of two halves")
+            raise ValueError(f"{channels} channels cannot be split into {GROUPS} groups of two halves")
         half = channels // (2 * GROUPS)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.norm = nn.GroupNorm(half, half)
@@ -31,15 +31,15 @@ class ShuffleAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         samples, channels, height, width = x.shape
         grouped = x.reshape(samples * GROUPS, channels // GROUPS, height, width)
-        of_channels, of_positions = grouped.chunk(2, dim=1)
-        channel_gate = self.channel_weight * self.pool(of_channels) + self.channel_bias
-        spatial_gate = self.spatial_weight * self.norm(of_positions) + self.spatial_bias
-        halves = (of_channels * torch.sigmoid(channel_gate), of_positions * torch.sigmoid(spatial_gate))
+        channel_half, spatial_half = grouped.chunk(2, dim=1)
+        channel_gate = self.channel_weight * self.pool(channel_half) + self.channel_bias
+        spatial_gate = self.spatial_weight * self.norm(spatial_half) + self.spatial_bias
+        halves = (channel_half * torch.sigmoid(channel_gate), spatial_half * torch.sigmoid(spatial_gate))
         gated = torch.cat(halves, dim=1).reshape(samples, 2, channels // 2, height, width)
         return gated.transpose(1, 2).reshape(x.shape)
 
     def init_weights(self) -> None:
-        """At first every gate is sigmoid(1)."""
+        """Initialize every gate to sigmoid(1)."""
         for weight in (self.channel_weight, self.spatial_weight):
             nn.init.zeros_(weight)
         for bias in (self.channel_bias, self.spatial_bias):

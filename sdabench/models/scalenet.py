@@ -1,9 +1,9 @@
-"""ScaleNet: 3x3 convolutions at four scales, with as many channels each as were learnt from data.
+"""ScaleNet: 3x3 convolutions at four scales, whose numbers of channels were learned from data.
 
 Source: Li et al., "Data-Driven Neuron Allocation for Scale Aggregation Networks", CVPR 2019
-(Eli-YiLi/ScaleNet). A stage's first block halves its input by a max pool, before branch and shortcut,
-so that odd sides are rounded down, and an image has at least 32 pixels a side. In the released code a
-branch at 1/7 in the last stage would have a 1x1 convolution; its published allocation has none there.
+(Eli-YiLi/ScaleNet). The first block of a stage max-pools its input before branch and shortcut, so odd sides
+are rounded down, and images need at least 32 pixels a side. A branch at 1/7 in the last stage would be a 1x1
+convolution in the released code; the published allocation has none.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, conv3x3, of_stage, register_block
+from sdabench.models.skeleton import BlockSpec, conv3x3, register_block, stage_option
 
 SCALES = (1, 2, 4, 7)
 
 
 class ScaleAggregation(nn.Module):
-    """Convolves shrunken copies of (N, C, H, W) and enlarges the results: (N, sum of ``widths``, H, W).
+    """Convolve (N, C, H, W) at several scales and resize the results: (N, sum of ``widths``, H, W).
 
-    ``widths`` are the channels at each of the scales; 0 leaves a branch out.
+    ``widths`` are the channels at each scale; 0 omits a branch.
     """
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
         if len(widths) != len(SCALES) or not any(widths):
-            raise ValueError(f"{list(widths)} are not the channels of {len(SCALES)} scales")
+            raise ValueError(f"{list(widths)} must be the channels of {len(SCALES)} scales, not all 0")
         self.convs = nn.ModuleDict()
         self.bns = nn.ModuleDict()
         for branch, width in enumerate(widths):
@@ -47,13 +47,13 @@ class ScaleAggregation(nn.Module):
 
 
 def shrink(x: Tensor, scale: int) -> Tensor:
-    """Max pooling by ``scale``, or by the map's side where that is less."""
+    """Max-pool by ``scale``, or by the side of the map if that is smaller."""
     window = [min(scale, side) for side in x.shape[2:]]
     return x if scale == 1 else F.max_pool2d(x, window)
 
 
 def enlarge(x: Tensor, size: torch.Size) -> Tensor:
-    """To ``size``: nearest if that is a multiple, bilinear if not, as the released code does."""
+    """Resize to ``size``: nearest if that is a multiple, else bilinear, as in the released code."""
     if x.shape[2:] == size:
         return x
     divides = all(side % own == 0 for side, own in zip(size, x.shape[2:], strict=True))
@@ -62,12 +62,12 @@ def enlarge(x: Tensor, size: torch.Size) -> Tensor:
 
 @register_block("scalenet")
 class ScaleBottleneck(Bottleneck):
-    """``allocation``: for each stage and block, the channels at each scale."""
+    """A bottleneck with scale aggregation; ``allocation`` has the channels per stage, block and scale."""
 
     def __init__(self, spec: BlockSpec, *, allocation: Sequence[Sequence[Sequence[int]]]) -> None:
-        blocks = of_stage(allocation, spec.stage, "allocation")
+        blocks = stage_option(allocation, spec.stage, "allocation")
         if len(blocks) != spec.depth:
-            raise ValueError(f"allocation: {len(blocks)} blocks for the {spec.depth} of stage {spec.stage}")
+            raise ValueError(f"allocation: {len(blocks)} blocks, but stage {spec.stage} has {spec.depth}")
         widths = blocks[spec.index]
         super().__init__(
             replace(spec, stride=1),

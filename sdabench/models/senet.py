@@ -1,8 +1,8 @@
 """SENet: channel attention from globally pooled features.
 
-Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, as in the authors' plain file
-(``SDA-SENet/models/senet/se_resnet.py``): the two linear layers have biases. That file pools with
-windows that are right only for 224x224 input; here the pooling is global at every size.
+Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, as in the SDA-xNet authors' code
+(``SDA-SENet/models/senet/se_resnet.py``): the two linear layers have biases. That code pools with fixed
+windows for 224x224 inputs; here the pooling is global at every size.
 """
 
 import torch
@@ -13,7 +13,7 @@ from sdabench.models.skeleton import BlockSpec, register_block
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales the channels of (N, C, H, W) by a sigmoid gate of their global means, or of another ``pool``."""
+    """Scale the channels of (N, C, H, W) by a sigmoid gate of their global means, or of ``pool``."""
 
     def __init__(
         self, channels: int, reduction: int = 16, bias: bool = True, pool: nn.Module | None = None

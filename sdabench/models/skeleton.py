@@ -1,7 +1,7 @@
-"""The skeleton that every family shares: stem, four stages of blocks, optional depth attention, head.
+"""The skeleton of all families: stem, four stages of blocks, optional depth attention, head.
 
-A family brings the part in which it differs, most often its block; which parts, how many and how wide
-is declared in ``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network`).
+A family adds only the component that differs, usually its block. The components, depths and widths are
+declared in ``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,18 +11,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sdabench.models.component_registry import ComponentRegistry
 from sdabench.models.depth_attention import DepthAttentionStage
-from sdabench.models.parts import Parts
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """What a block is told about its place in the network.
+    """Arguments of a block: its shape and its place in the model.
 
-    ``activate`` is False where the block's output is wanted before its last ReLU: inside a stage that
-    depth attention fuses.
+    ``activate`` is False if the block has to omit its last ReLU, as in a stage with depth attention.
     """
 
     in_channels: int
@@ -40,7 +39,7 @@ BlockFactory = Callable[[BlockSpec], nn.Module]
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What a stage is told: (N, in, H, W) to (N, out, H/stride, W/stride), of ``depth`` blocks in all."""
+    """Arguments of a stage of ``depth`` blocks: (N, in, H, W) to (N, out, H/stride, W/stride)."""
 
     block: BlockFactory
     depth: int
@@ -52,7 +51,7 @@ class StageSpec:
     fused: bool  # by depth attention
 
     def chain(self, *, activate: bool = True) -> nn.Sequential:
-        """The blocks in a chain, fused if they shall be; ``activate=False`` leaves out the last ReLU."""
+        """Build the chain of blocks, fused if requested; ``activate=False`` omits the last ReLU."""
         blocks = [
             self.block(
                 BlockSpec(
@@ -74,14 +73,15 @@ class StageSpec:
 
 
 StageFactory = Callable[[StageSpec], nn.Module]
-BLOCKS: Parts[Callable[..., nn.Module]] = Parts("block")  # (spec, **options)
-STAGES: Parts[StageFactory] = Parts("stage")  # (spec)
-STEMS: Parts[Callable[[int], nn.Module]] = Parts("stem")  # (in_chans), to 64 channels, halves the resolution
-STEM_POOLS: Parts[Callable[[int], nn.Module]] = Parts("stem pool")  # (channels), halves it again
+StemFactory = Callable[[int], nn.Module]  # from the number of input channels
+BLOCKS: ComponentRegistry[Callable[..., nn.Module]] = ComponentRegistry("block")  # (spec, **options)
+STAGES: ComponentRegistry[StageFactory] = ComponentRegistry("stage")
+STEMS: ComponentRegistry[StemFactory] = ComponentRegistry("stem")  # to 64 channels at half resolution
+STEM_POOLS: ComponentRegistry[StemFactory] = ComponentRegistry("stem pool")  # halves the resolution
 register_block, register_stage = BLOCKS.register, STAGES.register
 register_stem, register_stem_pool = STEMS.register, STEM_POOLS.register
 
-HEAD = ("head_norm.", "fc.")  # keys of a classifier that its trunk lacks
+HEAD = ("head_norm.", "fc.")  # key prefixes of the head
 
 
 @register_stage("plain")
@@ -107,20 +107,20 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
 
 
-def normalised(conv: nn.Conv2d, activate: bool = False) -> nn.Sequential:
-    """A convolution, its batch norm and, if it is to be, a ReLU."""
+def conv_bn(conv: nn.Conv2d, activate: bool = False) -> nn.Sequential:
+    """Chain a convolution, its batch norm and optionally a ReLU."""
     layers: list[nn.Module] = [conv, nn.BatchNorm2d(conv.out_channels)]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if activate else []))
 
 
-def of_stage(values: Sequence[T], stage: int, option: str) -> T:
-    """What an option with an entry for each stage says of this one.
+def stage_option(values: Sequence[T], stage: int, option: str) -> T:
+    """Select the entry for a stage (1 to 4) from an option with one entry per stage.
 
     Raises:
-        ValueError: it has not four entries.
+        ValueError: the option does not have four entries.
     """
     if len(values) != 4:
-        raise ValueError(f"{option} has {len(values)} entries, for four stages")
+        raise ValueError(f"{option} has {len(values)} entries, but there are four stages")
     return values[stage - 1]
 
 
@@ -129,17 +129,17 @@ class Trunk(nn.Module):
 
     Args:
         block: builds one block from a :class:`BlockSpec`.
-        depths: blocks in each stage.
+        depths: blocks per stage.
         stage: builds one stage from a :class:`StageSpec`.
-        widths: inner width of the blocks of each stage; a stage puts out ``width * expansion`` channels.
-        strides: stride of each stage's first block.
-        stem: builds the convolution, or several, before the first batch norm.
-        stem_pool: builds what halves the resolution after the stem, if anything does.
-        depth_attention: for each stage, whether its blocks are fused by depth attention.
-        out_indices: which stages (0 to 3) :meth:`forward` returns.
+        widths: inner width of the blocks of each stage, which outputs ``width * expansion`` channels.
+        strides: stride of the first block of each stage.
+        stem: builds the convolutions before the first batch norm.
+        stem_pool: builds the module that halves the resolution after the stem; None for no such module.
+        depth_attention: for each stage, whether depth attention fuses its blocks.
+        out_indices: stages (0 to 3) that :meth:`forward` returns.
     """
 
-    model_name: str | None = None  # in the registry; set by create_model
+    model_name: str | None = None  # registry name; set by create_model
 
     def __init__(
         self,
@@ -150,8 +150,8 @@ class Trunk(nn.Module):
         widths: Sequence[int] = (64, 128, 256, 512),
         expansion: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
-        stem: Callable[[int], nn.Module] = conv7x7,
-        stem_pool: Callable[[int], nn.Module] | None = max_pool,
+        stem: StemFactory = conv7x7,
+        stem_pool: StemFactory | None = max_pool,
         depth_attention: Sequence[bool] = (False, False, False, False),
         in_chans: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
@@ -177,11 +177,11 @@ class Trunk(nn.Module):
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
-        """Channels, stride and module name of each map that ``features_only`` returns, as in timm."""
+        """Channels, stride and module name of each returned map, as in timm."""
         return [self._stages[index] for index in self.out_indices]
 
     def forward_maps(self, x: Tensor) -> list[Tensor]:
-        """The output of every stage, after its last ReLU."""
+        """Return the output of every stage, after its last ReLU."""
         x = self.stem_pool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in self._stages:
@@ -195,10 +195,9 @@ class Trunk(nn.Module):
 
 
 class ResNet(Trunk):
-    """A trunk and its head: (N, in_chans, H, W) to logits (N, num_classes).
+    """A trunk with a classification head: (N, in_chans, H, W) to logits (N, num_classes).
 
-    With depth attention the pooled features pass a batch norm before the classifier, as in the
-    authors' code.
+    With depth attention a batch norm precedes the classifier, as in the authors' code.
     """
 
     def __init__(self, *args: Any, num_classes: int = 1000, fc_init: str = "default", **kwargs: Any) -> None:
@@ -213,16 +212,16 @@ class ResNet(Trunk):
             nn.init.zeros_(self.fc.bias)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one; 0 classes leaves the pooled features."""
+        """Replace the classifier; with 0 classes the output is the pooled features."""
         self.num_classes = num_classes
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's map, (N, num_features, H/32, W/32) where its stride is 32."""
+        """Compute the map of the last stage, usually (N, num_features, H/32, W/32)."""
         return self.forward_maps(x)[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """From the last map to logits, or with ``pre_logits`` to the features (N, num_features)."""
+        """Compute logits from the last map, or the features (N, num_features) with ``pre_logits``."""
         x = torch.flatten(self.head_norm(self.avgpool(x)), 1)
         return x if pre_logits else self.fc(x)
 
@@ -231,9 +230,9 @@ class ResNet(Trunk):
 
 
 def init_weights(network: nn.Module) -> None:
-    """Kaiming normal (fan out) for convolutions, 1 and 0 for batch norms, PyTorch's default for the rest.
+    """Initialize convolutions with Kaiming normal (fan out), batch norms with 1 and 0, the rest as PyTorch.
 
-    A module with an ``init_weights`` method has the last word on its own parameters.
+    The ``init_weights`` methods of modules run last.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Metrics as values, in percent."""
+"""Metrics in percent: top-k accuracy, COCO AP, bootstrap, paired tests."""
 
 from typing import Literal, get_args
 
@@ -7,7 +7,7 @@ Evaluator = Literal["vectorised", "pycocotools", "faster-coco-eval"]
 EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
 USUAL_EVALUATOR: Evaluator = "vectorised"
 IOU_TYPES: dict[str, IouType] = {"detection": "bbox", "segmentation": "segm"}  # by the task of a record
-# Whose versions the numbers may depend on.
+# Packages whose versions can affect the numbers.
 PACKAGES: dict[Evaluator, tuple[str, ...]] = {
     "vectorised": ("numpy", "pycocotools"),
     "pycocotools": ("pycocotools",),

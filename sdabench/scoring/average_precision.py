@@ -1,8 +1,6 @@
-"""COCO's AP of detections that are known to be right or wrong, where an image counts any number of times.
+"""Compute COCO's AP from matched detections, with a weight for each image. Free of torch."""
 
-Free of torch, and of how detections were matched with objects.
-"""
-
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,89 +12,90 @@ Integers = NDArray[np.int32]
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
-RECALLS = np.linspace(0.0, 1.0, 101)  # to the bit those of pycocotools: its 0.35 is above 35 / 100
-# Of each of the six metrics the place of the area range (0 is all, then small, medium and large), and that
-# of the IoU threshold among 0.50, 0.55, … 0.95, or all of them.
-METRIC_PLACES: tuple[tuple[int, int | None], ...] = (
+RECALLS = np.linspace(0.0, 1.0, 101)  # bit-identical to pycocotools: its 0.35 is above 35 / 100
+# For each of the six metrics: index of the area range (all, small, medium, large), and index of the IoU
+# threshold (0.50, 0.55, … 0.95) or None for their mean.
+METRIC_INDICES: tuple[tuple[int, int | None], ...] = (
     (0, None), (0, 0), (0, 5), (1, None), (2, None), (3, None),
 )  # fmt: skip
-SCRATCH = 1_000_000  # numbers of an array that is worked on at a time: more is no quicker, and takes memory
+BLOCK_SIZE = 1_000_000  # elements per block: larger blocks take more memory and are not faster
 
 
 @dataclass(frozen=True)
-class Right:
-    """A category's n right detections at one IoU threshold, in the order of falling scores.
+class TruePositives:
+    """The n true positives of a category at one IoU threshold, by decreasing score.
 
-    Of the wrong ones only those before a right one matter, and most are the same at all thresholds: up to
-    and with right detection i there are the first ``usual[i]`` of those that count at most thresholds, and
-    the first ``unusual[i]`` of the others, which count here (+1), or only elsewhere (-1).
+    Precision needs the number of counted detections up to each of them. Most detections count at most
+    thresholds: these are ``shared``, stored once per category. The others are ``exceptions`` with a sign: +1
+    counts at this threshold only, -1 does not count at this threshold. Up to true positive i there are
+    ``shared[i]`` shared detections and ``exceptions[i]`` exceptions.
     """
 
     images: Integers  # (n,)
-    usual: Integers  # (n,)
-    unusual: Integers  # (n,)
-    unusual_images: Integers  # (m,)
+    shared: Integers  # (n,)
+    exceptions: Integers  # (n,)
+    exception_images: Integers  # (m,)
     signs: Integers  # (m,)
 
     @classmethod
-    def of(cls, images: Integers, right: Booleans, counts: Booleans, usual: Booleans) -> "Right":
-        """All (D,): the images of the detections, and which of them are what."""
-        places, unusual = np.flatnonzero(right), np.flatnonzero(counts != usual)
+    def of(cls, images: Integers, right: Booleans, counts: Booleans, shared: Booleans) -> "TruePositives":
+        """Build from detections (D,): image indices, and which are right, counted here, and shared."""
+        places, exceptions = np.flatnonzero(right), np.flatnonzero(counts != shared)
 
-        def up_to_and_with(others: NDArray[np.intp]) -> Integers:
+        def up_to(others: NDArray[np.intp]) -> Integers:
             return np.searchsorted(others, places, side="right").astype(np.int32)
 
-        signs = np.where(counts[unusual], 1, -1).astype(np.int32)
-        of_usual = up_to_and_with(np.flatnonzero(usual))
-        return cls(images[places], of_usual, up_to_and_with(unusual), images[unusual], signs)
+        signs = np.where(counts[exceptions], 1, -1).astype(np.int32)
+        shared_before = up_to(np.flatnonzero(shared))
+        return cls(images[places], shared_before, up_to(exceptions), images[exceptions], signs)
 
-    def average_precision(self, weights: Integers, usual: Integers, objects: Floats) -> Floats:
-        """(B,) by the weights (B, N), the cumulated ones of usual detections, and the objects (B, 1)."""
-        envelope, reached = self._curve(weights, usual, objects)
-        area: Floats = np.einsum("bn,bn->b", envelope, np.diff(reached, axis=1, prepend=0))
+    def average_precision(self, weights: Integers, shared: Integers, objects: Floats) -> Floats:
+        """Compute AP (B,) from image weights (B, N), cumulative shared weights and objects (B, 1)."""
+        envelope, points = self._curve(weights, shared, objects)
+        area: Floats = np.einsum("bn,bn->b", envelope, np.diff(points, axis=1, prepend=0))
         return area / len(RECALLS)
 
-    def precision(self, weights: Integers, usual: Integers, objects: Floats) -> Floats:
-        """(101,) at the recall points, by a single row of the same."""
-        [envelope], [reached] = self._curve(weights, usual, objects)
-        first = np.searchsorted(reached, np.arange(len(RECALLS)), side="right")
+    def precision(self, weights: Integers, shared: Integers, objects: Floats) -> Floats:
+        """Compute the precision (101,) at the recall points, for a single row of weights."""
+        [envelope], [points] = self._curve(weights, shared, objects)
+        first = np.searchsorted(points, np.arange(len(RECALLS)), side="right")
         return np.append(envelope, 0.0)[first]
 
-    def _curve(self, weights: Integers, usual: Integers, objects: Floats) -> tuple[Floats, Integers]:
-        """(B, n): the best precision at each right detection or beyond; how many recall points it reaches."""
+    def _curve(self, weights: Integers, shared: Integers, objects: Floats) -> tuple[Floats, Integers]:
+        """Return (B, n): best precision from each true positive on, and number of recall points reached."""
         right = np.cumsum(weights[:, self.images], axis=1, dtype=np.int32)
-        all_of_them = usual[:, self.usual]
-        if len(self.unusual_images):
-            all_of_them += _cumulated(weights[:, self.unusual_images] * self.signs)[:, self.unusual]
-        precision = right / (all_of_them + np.spacing(1))
-        # Each recall point takes the best precision at it or beyond; between right ones there is no better.
+        detections = shared[:, self.shared]
+        if len(self.exception_images):
+            detections += _cumulative(weights[:, self.exception_images] * self.signs)[:, self.exceptions]
+        precision = right / (detections + np.spacing(1))
+        # Precision at a recall point is the best one from it on, which always is at a true positive.
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        return envelope, _points_reached(right / objects)
+        return envelope, _reached_points(right / objects)
 
 
-def _cumulated(weights: Integers) -> Integers:
-    """(B, D + 1) of the first 0, 1, … D of (B, D)."""
+def _cumulative(weights: Integers) -> Integers:
+    """Return the sums (B, D + 1) of the first 0, 1, … D weights of (B, D)."""
     sums = np.zeros((len(weights), weights.shape[1] + 1), dtype=np.int32)
     np.cumsum(weights, axis=1, out=sums[:, 1:])
     return sums
 
 
-def _points_reached(recall: Floats) -> Integers:
-    """How many of the recall points are at most each recall, compared as pycocotools does."""
-    below = (100 * recall + 1e-9).astype(np.int32)  # 100 x 0.58 is less than 58
-    below += RECALLS[below] <= recall
-    return below
+def _reached_points(recall: Floats) -> Integers:
+    """Count the recall points that are at most each recall, with the comparison of pycocotools."""
+    points = (100 * recall + 1e-9).astype(np.int32)  # 100 * 0.58 is less than 58
+    points += RECALLS[points] <= recall
+    return points
 
 
 @dataclass(frozen=True)
-class Category:
-    """One category in one area range: the images (O,) of its objects and (D,) of its usual detections."""
+class CategoryMatches:
+    """One category in one area range: image indices of its objects (O,) and shared detections (D,)."""
 
     category_id: int
     area: int
     objects: Integers
-    usual: Integers
-    thresholds: list[Right]
+    shared: Integers
+    thresholds: list[TruePositives]
 
     @classmethod
     def of(
@@ -107,56 +106,52 @@ class Category:
         images: Integers,
         right: Booleans,
         counts: Booleans,
-    ) -> "Category":
-        """By the images (D,) of its detections in the order of falling scores, and what is right and counts.
+    ) -> "CategoryMatches":
+        """Build from the detections by decreasing score.
 
-        Both are (T, D), by IoU thresholds; what is right counts. ``objects`` (O,) are the images of those
-        that count.
+        Args:
+            objects: (O,) image indices of the objects that count.
+            images: (D,) image indices of the detections.
+            right: (T, D) true positives by IoU threshold.
+            counts: (T, D) detections that are not ignored, by IoU threshold.
         """
-        usual = counts.mean(axis=0) > 0.5
-        thresholds = [Right.of(images, *each, usual) for each in zip(right, counts, strict=True)]
-        return cls(category_id, area, objects, images[usual], thresholds)
+        shared = counts.mean(axis=0) > 0.5
+        thresholds = [TruePositives.of(images, *each, shared) for each in zip(right, counts, strict=True)]
+        return cls(category_id, area, objects, images[shared], thresholds)
 
     def average_precision(self, weights: Integers) -> Floats:
-        """(B, T) by the weights (B, N); NaN where there is no object."""
-        objects, usual = self._of_all_thresholds(weights)
+        """Compute AP (B, T) from image weights (B, N); NaN without an object."""
+        objects, shared = self._shared_by_thresholds(weights)
         values = np.empty((len(weights), len(self.thresholds)))
         for place, right in enumerate(self.thresholds):
-            values[:, place] = right.average_precision(weights, usual, np.maximum(objects, 1))
+            values[:, place] = right.average_precision(weights, shared, np.maximum(objects, 1))
         return np.where(objects > 0, values, np.nan)
 
     def precision(self, images: int) -> Floats:
-        """(T, 101) at the recall points, where each of so many images counts once."""
+        """Compute the precision (T, 101) at the recall points with weight 1 for each image."""
         once = np.ones((1, images), dtype=np.int32)
-        objects, usual = self._of_all_thresholds(once)
-        return np.stack([right.precision(once, usual, objects) for right in self.thresholds])
+        objects, shared = self._shared_by_thresholds(once)
+        return np.stack([right.precision(once, shared, objects) for right in self.thresholds])
 
-    def _of_all_thresholds(self, weights: Integers) -> tuple[Floats, Integers]:
-        """(B, 1) the objects, and (B, D + 1) the cumulated weights of the usual detections."""
+    def _shared_by_thresholds(self, weights: Integers) -> tuple[Floats, Integers]:
+        """Return weighted objects (B, 1), and cumulative weights of the shared detections (B, D + 1)."""
         objects = weights[:, self.objects].sum(axis=1)[:, None].astype(np.float64)
-        return objects, _cumulated(weights[:, self.usual])
+        return objects, _cumulative(weights[:, self.shared])
 
 
-def average_precisions(categories: Sequence[Category], weights: Integers) -> Floats:
-    """(B, 6) in percent where image i is there weights[b, i] times; NaN without an object."""
+def average_precisions(categories: Sequence[CategoryMatches], weights: Integers) -> Floats:
+    """Compute the six metrics (B, 6) in percent with weights (B, N) of images; NaN without an object."""
     areas: dict[int, list[Floats]] = defaultdict(list)
     for category in categories:
-        rows = max(1, SCRATCH // (1 + len(category.usual)))
-        pieces = [weights[first : first + rows] for first in range(0, len(weights), rows)]
-        values = np.concatenate([category.average_precision(piece) for piece in pieces])
+        rows = max(1, BLOCK_SIZE // (1 + len(category.shared)))
+        blocks = [weights[first : first + rows] for first in range(0, len(weights), rows)]
+        values = np.concatenate([category.average_precision(block) for block in blocks])
         areas[category.area].append(values)
-    metrics = np.full((len(weights), len(METRIC_PLACES)), np.nan)
-    for column, (area, threshold) in enumerate(METRIC_PLACES):
+    metrics = np.full((len(weights), len(METRIC_INDICES)), np.nan)
+    for column, (area, threshold) in enumerate(METRIC_INDICES):
         if areas[area]:
             values = np.stack(areas[area])
             chosen = values.mean(axis=2) if threshold is None else values[:, :, threshold]
-            metrics[:, column] = 100 * _mean_of_measured(chosen)
+            with warnings.catch_warnings(action="ignore"):  # NaN for a mean of no category
+                metrics[:, column] = 100 * np.nanmean(chosen, axis=0)
     return metrics
-
-
-def _mean_of_measured(values: Floats) -> Floats:
-    """(B,) of (K, B): the mean over the categories that are not NaN; NaN where all are."""
-    measured = ~np.isnan(values)
-    count = measured.sum(axis=0)
-    total = np.where(measured, values, 0).sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,12 +1,12 @@
-"""COCO's AP of detections, by boxes or by masks, in percent. Free of torch.
+"""Compute COCO's AP of boxes or masks in percent. Free of torch.
 
-pycocotools is the authority, whose numbers two others give: the vectorised one, our own, which is the usual
-one (:mod:`sdabench.scoring.matching`), and faster-coco-eval.
+pycocotools is the authority. The default evaluator (:mod:`sdabench.scoring.matching`, vectorized) and
+faster-coco-eval compute the same numbers.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,10 +28,16 @@ from sdabench.data.rle import are_rle, is_compressed
 from sdabench.errors import DataError, NothingMeasuredError
 from sdabench.garbage import without_garbage_collection
 from sdabench.scoring import USUAL_EVALUATOR, Evaluator, IouType
-from sdabench.scoring.evaluators import NEEDED, encoded, matched_by, matched_by_us, precisions_of
+from sdabench.scoring.evaluators import (
+    REQUIRED_FIELD,
+    compressed_rle,
+    compute_precisions,
+    match_vectorized,
+    match_with_package,
+)
+from sdabench.scoring.matching import Matches
 
-# In the order of the first of COCO's twelve numbers: small, medium and large are below 32², up to 96²,
-# and above, in pixels of area.
+# In the order of COCO's numbers. Small, medium and large areas: below 32², up to 96², and above, in pixels.
 METRICS = ("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct", "ap_m_pct", "ap_l_pct")
 OTHER = {"bbox": "segm", "segm": "bbox"}
 
@@ -41,7 +47,7 @@ Runs = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class ResultMask(BaseModel):
-    """RLE; ``size`` is (height, width)."""
+    """A mask as RLE; ``size`` is (height, width)."""
 
     model_config = ConfigDict(strict=True)
 
@@ -70,15 +76,15 @@ class Result(BaseModel):
     ) = None
 
     @model_validator(mode="after")
-    def _is_somewhere(self) -> "Result":
+    def has_region(self) -> "Result":
         if self.bbox is None and self.segmentation is None:
-            raise ValueError("it has neither bbox nor segmentation")
+            raise ValueError("neither bbox nor segmentation")
         return self
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """AP of one category, None where it has no ground truth; crowds are not counted among that."""
+    """AP of one category, None without ground truth; crowds do not count as ground truth."""
 
     category_id: int
     name: str
@@ -90,7 +96,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class CocoScore:
-    """``metrics`` lacks those of ``METRICS`` that have no ground truth; ``classes`` has every category."""
+    """Metrics in percent, without those that lack ground truth, and the AP of every category."""
 
     iou_type: IouType
     metrics: dict[str, float]
@@ -100,15 +106,15 @@ class CocoScore:
 
 @without_garbage_collection()
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """A results file: a JSON list of entries with image_id, category_id, score, and bbox or segmentation.
+    """Read a results file: a JSON list of image_id, category_id, score, and bbox or segmentation.
 
     Raises:
         UsageError: there is no such file.
-        DataError: it is no such list; the message names the entry, counted from 1.
+        DataError: the file is invalid; the message names the entry, counted from 1.
     """
     results, _ = read_json(path, "results")
     if not isinstance(results, list):
-        raise DataError(f"{path} is no COCO results file: it holds no list of detections")
+        raise DataError(f"{path} is not a COCO results file: it must be a JSON list of detections")
     try:
         TypeAdapter(list[Result]).validate_python(results)
     except ValidationError as error:
@@ -122,10 +128,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class CocoEvaluation:
-    """Results matched with what is annotated, once: for :meth:`score`, and for a bootstrap.
+    """Results matched with ground truth, for :meth:`score` and for a bootstrap.
 
-    ``matched`` is the evaluator's own object; that of faster-coco-eval does not tell what was matched with
-    what.
+    ``matched`` is the object of the evaluator.
     """
 
     file: AnnotationFile
@@ -136,28 +141,27 @@ class CocoEvaluation:
     matched: Any
 
     def score(self) -> CocoScore:
-        """COCO's AP: at IoU 0.50:0.95, 101 recall points and 100 detections an image.
+        """Compute COCO's AP at IoU 0.50:0.95, 101 recall points and 100 detections per image.
 
         Raises:
             NothingMeasuredError: no object is annotated in these images.
         """
-        images, precisions = self.image_ids, precisions_of(self.matched)
+        images, precisions = self.image_ids, compute_precisions(self.matched)
         metrics = {
             name: value for name, value in zip(METRICS, precisions.metrics, strict=True) if value is not None
         }
         if METRICS[0] not in metrics:
             raise NothingMeasuredError(
-                f"nothing was measured: no object of {len(images)} images in {self.file.path}"
+                f"nothing was measured: {self.file.path} has no object in the {len(images)} images"
             )
         classes = _classes(self.file, self.entries, images, precisions.classes)
         return CocoScore(self.iou_type, metrics, len(images), classes)
 
-    def by_pycocotools(self) -> "CocoEvaluation":
-        """The same, matched by pycocotools if it was another evaluator."""
-        if self.evaluator == "pycocotools":
-            return self
-        matched = matched_by("pycocotools", self.file, self.entries, self.iou_type, self.image_ids)
-        return replace(self, evaluator="pycocotools", matched=matched)
+    def matches(self) -> Matches:
+        """Return the matches; the other evaluators do not provide them in this form, so match again."""
+        if isinstance(self.matched, Matches):
+            return self.matched
+        return match_vectorized(self.file, self.entries, self.iou_type, self.image_ids)
 
 
 def score(
@@ -167,7 +171,7 @@ def score(
     image_ids: Sequence[int] | None = None,
     evaluator: Evaluator = USUAL_EVALUATOR,
 ) -> CocoScore:
-    """COCO's AP of results: :func:`evaluate` and nothing kept but its score."""
+    """Compute COCO's AP of results; see :func:`evaluate`."""
     return evaluate(annotations, results, iou_type, image_ids, evaluator).score()
 
 
@@ -179,34 +183,34 @@ def evaluate(
     image_ids: Sequence[int] | None = None,
     evaluator: Evaluator = USUAL_EVALUATOR,
 ) -> CocoEvaluation:
-    """Matches results with what is annotated, as COCO does.
+    """Match results with ground truth as COCO does.
 
-    Masks go by their own area, also where a box stands beside; pycocotools would take the box's.
+    The area of a mask is its own, also if the result has a box; pycocotools would use the area of the box.
 
     Args:
-        annotations: COCO's annotations file, or what was read from it.
-        results: as :func:`read_results` gives them, with original category ids; they stay as they are.
-        image_ids: only these images; what was found in others is not counted.
+        annotations: path of COCO's annotations file, or its content.
+        results: results as from :func:`read_results`, with original category ids; they are not modified.
+        image_ids: use only these images, and ignore results of others.
 
     Raises:
         UsageError: there is no such file, or the evaluator is not installed.
-        DataError: a result is of another dataset, or lacks what the IoU type needs.
+        DataError: a result belongs to another dataset, or lacks the field that the IoU type needs.
     """
     file = annotations if isinstance(annotations, AnnotationFile) else read_annotations(annotations)
-    chosen = _chosen(file, image_ids)
+    chosen = _select_images(file, image_ids)
     _check_results(file, results, iou_type)
     if iou_type == "segm":
         _check_masks(file, chosen)
     entries = _entries(file, results, iou_type)
     matched: Any
     if evaluator == "vectorised":
-        matched = matched_by_us(file, entries, iou_type, chosen)
+        matched = match_vectorized(file, entries, iou_type, chosen)
     else:
-        matched = matched_by(evaluator, file, entries, iou_type, chosen)
+        matched = match_with_package(evaluator, file, entries, iou_type, chosen)
     return CocoEvaluation(file, entries, iou_type, chosen, evaluator, matched)
 
 
-def _chosen(file: AnnotationFile, image_ids: Sequence[int] | None) -> list[int]:
+def _select_images(file: AnnotationFile, image_ids: Sequence[int] | None) -> list[int]:
     known = {image["id"] for image in file.images}
     if image_ids is None:
         return sorted(known)
@@ -218,7 +222,7 @@ def _chosen(file: AnnotationFile, image_ids: Sequence[int] | None) -> list[int]:
 def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType) -> None:
     images = {image["id"] for image in file.images}
     categories = {category["id"] for category in file.categories}
-    needed = NEEDED[iou_type]
+    needed = REQUIRED_FIELD[iou_type]
     if (
         set(map(itemgetter("image_id"), results)) <= images
         and set(map(itemgetter("category_id"), results)) <= categories
@@ -234,28 +238,28 @@ def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], i
                 f"original ones ({min(categories)} to {max(categories)}), not 1 to {len(categories)}"
             )
         if result.get(needed) is None:
-            raise DataError(f"result {number} has no {needed}; score by --iou-type {OTHER[iou_type]}")
+            raise DataError(f"result {number} has no {needed}; use --iou-type {OTHER[iou_type]}")
 
 
 def _entries(
     file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType
 ) -> Sequence[Mapping[str, Any]]:
-    """Results as they are; by masks with all of these as compressed RLE."""
+    """Return the results, for masks with all of them as compressed RLE."""
     if iou_type == "bbox":
         return results
-    sizes = {image["id"]: (image["height"], image["width"]) for image in file.images}
-    wanted = [sizes[result["image_id"]] for result in results]
+    of_image = {image["id"]: (image["height"], image["width"]) for image in file.images}
+    sizes = [of_image[result["image_id"]] for result in results]
     masks = [result["segmentation"] for result in results]
-    for number, fits in enumerate(are_rle(masks, wanted), start=1):
+    for number, fits in enumerate(are_rle(masks, sizes), start=1):
         if not (fits or isinstance(masks[number - 1], list)):
-            height, width = wanted[number - 1]
+            height, width = sizes[number - 1]
             raise DataError(
-                f"result {number}: its mask is no RLE of its image's {height} x {width} pixels "
-                "(height x width)"
+                f"result {number}: its mask is not an RLE of {height} x {width} pixels (height x width), "
+                "the size of its image"
             )
     return [
-        result if is_compressed(mask) else {**result, "segmentation": encoded(mask, *size)}
-        for result, mask, size in zip(results, masks, wanted, strict=True)
+        result if is_compressed(mask) else {**result, "segmentation": compressed_rle(mask, *size)}
+        for result, mask, size in zip(results, masks, sizes, strict=True)
     ]
 
 
@@ -264,8 +268,8 @@ def _check_masks(file: AnnotationFile, image_ids: list[int]) -> None:
     for annotation in file.annotations:
         if annotation["image_id"] in chosen and not has_mask(annotation.get("segmentation")):
             raise DataError(
-                f"{file.path}: annotation {annotation['id']} has no polygons of three points or more, and no "
-                "RLE; masks cannot be scored by it"
+                f"{file.path}: annotation {annotation['id']} has neither an RLE nor polygons of at least "
+                "three points, so masks cannot be scored; complete the annotations, or score boxes"
             )
 
 

@@ -1,7 +1,4 @@
-"""What matches results with objects and says how precise they are: two packages, or our own matching.
-
-Free of torch.
-"""
+"""Evaluators of COCO results: pycocotools, faster-coco-eval, or our vectorized matching. Free of torch."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,48 +14,48 @@ from pycocotools import mask as coco_mask
 from sdabench.data.annotations import AnnotationFile, Entry
 from sdabench.errors import UsageError
 from sdabench.scoring import Evaluator, IouType
-from sdabench.scoring.average_precision import METRIC_PLACES, RECALLS, Floats
+from sdabench.scoring.average_precision import METRIC_INDICES, RECALLS, Floats
 from sdabench.scoring.matching import AREAS, THRESHOLDS, Matches, Regions, match
 
-NEEDED = {"bbox": "bbox", "segm": "segmentation"}
+REQUIRED_FIELD = {"bbox": "bbox", "segm": "segmentation"}
 
 
-def matched_by(
+def match_with_package(
     evaluator: Evaluator,
     file: AnnotationFile,
     entries: Sequence[Mapping[str, Any]],
     iou_type: IouType,
     image_ids: list[int],
 ) -> Any:
-    """What pycocotools or faster-coco-eval makes of it.
+    """Match with pycocotools or faster-coco-eval; returns its evaluator object.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: the package is not installed.
     """
-    dataset_class, evaluator_class = _classes_of(evaluator)
+    dataset_class, evaluator_class = _package_classes(evaluator)
 
     def dataset(annotations: list[Entry]) -> Any:
-        made = dataset_class()
-        made.dataset = {"images": file.images, "categories": file.categories, "annotations": annotations}
-        made.createIndex()
-        return made
+        built = dataset_class()
+        built.dataset = {"images": file.images, "categories": file.categories, "annotations": annotations}
+        built.createIndex()
+        return built
 
-    # Evaluators write into what they are given, and take the id 0 for 'unmatched'.
+    # Evaluators modify their input, and take the id 0 for 'unmatched'.
     truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
     found = [{key: entry[key] for key in ("image_id", "category_id", "score")} for entry in entries]
-    needed, kind = NEEDED[iou_type], list if iou_type == "bbox" else dict
+    needed, kind = REQUIRED_FIELD[iou_type], list if iou_type == "bbox" else dict
     for copied, entry in zip(found, entries, strict=True):
         copied[needed] = kind(entry[needed])
     with redirect_stdout(io.StringIO()):
         ground_truth = dataset(truth)
-        detections = ground_truth.loadRes(found) if found else dataset([])  # loadRes takes no empty list
+        detections = ground_truth.loadRes(found) if found else dataset([])  # loadRes fails on an empty list
         matched = evaluator_class(ground_truth, detections, iou_type)
         matched.params.imgIds = image_ids
         matched.evaluate()
     return matched
 
 
-def _classes_of(evaluator: Evaluator) -> tuple[Any, Any]:
+def _package_classes(evaluator: Evaluator) -> tuple[Any, Any]:
     if evaluator == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -71,28 +68,28 @@ def _classes_of(evaluator: Evaluator) -> tuple[Any, Any]:
     return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
 
 
-def matched_by_us(
+def match_vectorized(
     file: AnnotationFile, entries: Sequence[Mapping[str, Any]], iou_type: IouType, image_ids: list[int]
 ) -> Matches:
-    """The columns of results and objects, matched by :func:`~sdabench.scoring.matching.match`."""
-    images = {image: place for place, image in enumerate(image_ids)}
+    """Match with :func:`sdabench.scoring.matching.match`."""
+    images = {image: index for index, image in enumerate(image_ids)}
     category_ids = sorted(category["id"] for category in file.categories)
-    categories = {category: place * len(images) for place, category in enumerate(category_ids)}
+    categories = {category: index * len(images) for index, category in enumerate(category_ids)}
     if len(images) < len(file.images):
         entries = [entry for entry in entries if entry["image_id"] in images]
     objects = [one for one in file.annotations if one["image_id"] in images]
 
-    def column(of: Sequence[Mapping[str, Any]], field: str, kind: Any = np.float64) -> Any:
-        return np.fromiter(map(itemgetter(field), of), dtype=kind, count=len(of))
+    def column(items: Sequence[Mapping[str, Any]], field: str, kind: Any = np.float64) -> Any:
+        return np.fromiter(map(itemgetter(field), items), dtype=kind, count=len(items))
 
-    def pairs(of: Sequence[Mapping[str, Any]]) -> Any:
-        own = map(categories.__getitem__, map(itemgetter("category_id"), of))
-        within = map(images.__getitem__, map(itemgetter("image_id"), of))
-        return np.fromiter(map(add, own, within), dtype=np.intp, count=len(of))
+    def pairs(items: Sequence[Mapping[str, Any]]) -> Any:
+        own = map(categories.__getitem__, map(itemgetter("category_id"), items))
+        within = map(images.__getitem__, map(itemgetter("image_id"), items))
+        return np.fromiter(map(add, own, within), dtype=np.intp, count=len(items))
 
-    def boxes(of: Sequence[Mapping[str, Any]]) -> Any:
-        sides = chain.from_iterable(map(itemgetter("bbox"), of))
-        return np.fromiter(sides, dtype=np.float64, count=4 * len(of)).reshape(-1, 4)
+    def boxes(items: Sequence[Mapping[str, Any]]) -> Any:
+        sides = chain.from_iterable(map(itemgetter("bbox"), items))
+        return np.fromiter(sides, dtype=np.float64, count=4 * len(items)).reshape(-1, 4)
 
     if iou_type == "bbox":
         shapes: Any = boxes(entries)
@@ -102,7 +99,7 @@ def matched_by_us(
         shapes = [entry["segmentation"] for entry in entries]
         areas = _mask_areas(shapes)
         sizes = {image["id"]: (image["height"], image["width"]) for image in file.images}
-        object_shapes = [encoded(one["segmentation"], *sizes[one["image_id"]]) for one in objects]
+        object_shapes = [compressed_rle(one["segmentation"], *sizes[one["image_id"]]) for one in objects]
     return match(
         len(images),
         category_ids,
@@ -115,13 +112,13 @@ def matched_by_us(
 
 
 def _mask_areas(masks: list[Entry]) -> Floats:
-    """(N,); pycocotools takes no more than 255 at once."""
+    """Compute the areas (N,) in blocks, because pycocotools takes at most 255 masks."""
     pieces = [coco_mask.area(masks[first : first + 255]) for first in range(0, len(masks), 255)]
     return np.concatenate([np.zeros(0), *pieces])
 
 
-def encoded(segmentation: Any, height: int, width: int) -> Entry:
-    """Polygons, or RLE of either kind, as compressed RLE."""
+def compressed_rle(segmentation: Any, height: int, width: int) -> Entry:
+    """Convert polygons or an RLE to a compressed RLE."""
     rle: Entry = {"size": [height, width], "counts": [height * width]} if segmentation == [] else segmentation
     if isinstance(rle, list):
         rle = coco_mask.merge(coco_mask.frPyObjects(rle, height, width))
@@ -132,46 +129,47 @@ def encoded(segmentation: Any, height: int, width: int) -> Entry:
 
 @dataclass(frozen=True)
 class Precisions:
-    """In percent: the six metrics, None without an object; AP and AP50 of the categories that have one."""
+    """In percent: the six metrics, None without an object; AP and AP50 of categories with objects."""
 
     metrics: list[float | None]
     classes: dict[int, tuple[float, float]]
 
 
-def precisions_of(matched: Any) -> Precisions:
-    """By what :func:`matched_by` or :func:`matched_by_us` gave."""
+def compute_precisions(matched: Any) -> Precisions:
+    """Compute precisions from the result of :func:`match_with_package` or :func:`match_vectorized`."""
     if isinstance(matched, Matches):
         return _precisions(matched)
     with redirect_stdout(io.StringIO()):
         matched.accumulate()
         matched.summarize()
-    stats = [100 * float(value) for value in matched.stats[: len(METRIC_PLACES)]]
-    # IoU thresholds, recalls, categories, area ranges, most detections
-    classes = _of_classes(matched.eval["precision"][:, :, :, 0, -1], matched.params.catIds)
+    stats = [100 * float(value) for value in matched.stats[: len(METRIC_INDICES)]]
+    # IoU thresholds, recall points, categories, area ranges, limits of detections
+    classes = _class_precisions(matched.eval["precision"][:, :, :, 0, -1], matched.params.catIds)
     return Precisions([value if value >= 0 else None for value in stats], classes)
 
 
 def _precisions(matches: Matches) -> Precisions:
-    """Means of the same values as pycocotools', in the same order: its numbers, to the bit."""
-    places = {category: place for place, category in enumerate(matches.category_ids)}
-    precision = np.full((len(THRESHOLDS), len(RECALLS), len(places), len(AREAS)), -1.0)
+    """Average the same values in the same order as pycocotools, for bit-identical results."""
+    indices = {category: index for index, category in enumerate(matches.category_ids)}
+    precision = np.full((len(THRESHOLDS), len(RECALLS), len(indices), len(AREAS)), -1.0)
     for category in matches.categories:
-        precision[:, :, places[category.category_id], category.area] = category.precision(matches.image_count)
+        index = indices[category.category_id]
+        precision[:, :, index, category.area] = category.precision(matches.image_count)
     metrics: list[float | None] = []
-    for area, threshold in METRIC_PLACES:
+    for area, threshold in METRIC_INDICES:
         chosen = precision[slice(None) if threshold is None else [threshold], :, :, area]
         measured = chosen[chosen > -1]
         metrics.append(100 * float(measured.mean()) if len(measured) else None)
-    return Precisions(metrics, _of_classes(precision[..., 0], matches.category_ids))
+    return Precisions(metrics, _class_precisions(precision[..., 0], matches.category_ids))
 
 
-def _of_classes(precision: Floats, category_ids: Sequence[int]) -> dict[int, tuple[float, float]]:
-    """By the precision (T, R, K) at IoU thresholds and recall points: -1 where there is no object."""
+def _class_precisions(precision: Floats, category_ids: Sequence[int]) -> dict[int, tuple[float, float]]:
+    """Average the precision (T, R, K) by category; it is -1 for categories without objects."""
     return {
         int(category): (
-            100 * float(precision[:, :, place].mean()),
-            100 * float(precision[0, :, place].mean()),
+            100 * float(precision[:, :, index].mean()),
+            100 * float(precision[0, :, index].mean()),
         )
-        for place, category in enumerate(category_ids)
-        if (precision[:, :, place] > -1).any()
+        for index, category in enumerate(category_ids)
+        if (precision[:, :, index] > -1).any()
     }

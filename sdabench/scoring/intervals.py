@@ -1,4 +1,4 @@
-"""How sure a number is, and a difference of two: standard errors and intervals, in percentage points."""
+"""Standard errors, paired tests and confidence intervals, in percentage points."""
 
 from dataclasses import dataclass
 from math import hypot, sqrt
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval in percentage points, and what it is of."""
+    """An estimate with its confidence interval, in percentage points."""
 
     estimate: float
     low: float
@@ -20,12 +20,12 @@ class Interval:
 
     @property
     def above_zero(self) -> bool | None:
-        """Whether all of it is; None where zero is in it."""
+        """True above zero, False below zero, None if the interval contains zero."""
         return None if self.low <= 0 <= self.high else self.low > 0
 
 
 def standard_error_pct(accuracy_pct: float, samples: int) -> float:
-    """The standard error of an accuracy in percent over independent samples; NaN for none."""
+    """Compute the standard error of an accuracy in percent; NaN without samples."""
     if samples == 0:
         return float("nan")
     fraction = accuracy_pct / 100
@@ -33,28 +33,29 @@ def standard_error_pct(accuracy_pct: float, samples: int) -> float:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact two-sided p-value of McNemar's test; 1 where the two systems never differ.
+    """Compute the exact two-sided p-value of McNemar's test; 1 if the two systems never differ.
 
     Args:
-        only_a: samples on which only the first of two systems is right.
-        only_b: those on which only the second is.
+        only_a: number of samples on which only the first system is right.
+        only_b: number of samples on which only the second system is right.
     """
-    from scipy.special import bdtr
+    from scipy.stats import binomtest  # slow to import
 
-    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def paired_difference(only_a: int, only_b: int, samples: int, level: float = 0.95) -> Interval:
-    """The first accuracy minus the second, of two systems on the same samples, by :func:`mcnemar`'s counts.
+    """Compute the first accuracy minus the second on the same samples, from the counts of :func:`mcnemar`.
 
-    The interval is Bonett's and Price's (J. Educ. Behav. Stat. 37, 2012): Wald's of one more sample on which
-    only the first is right and one on which only the second is, so that its middle is not the estimate.
+    The interval is that of Bonett and Price (J. Educ. Behav. Stat. 37, 2012): Wald's interval after adding
+    one sample on which only the first system is right and one on which only the second is. Its center
+    differs from the estimate.
 
     Raises:
-        ValueError: there is no sample, or there are fewer than those on which one is right.
+        ValueError: there are no samples, or fewer than ``only_a + only_b``.
     """
     if samples < max(1, only_a + only_b):
-        raise ValueError(f"{only_a} and {only_b} of {samples} samples cannot be")
+        raise ValueError(f"{samples} samples cannot include {only_a} and {only_b} different ones")
     share_a, share_b = (only_a + 1) / (samples + 2), (only_b + 1) / (samples + 2)
     middle = share_a - share_b
     margin = _quantile(level) * sqrt((share_a + share_b - middle**2) / (samples + 2))
@@ -65,9 +66,9 @@ def paired_difference(only_a: int, only_b: int, samples: int, level: float = 0.9
 def unpaired_difference(
     a_pct: float, error_a: float, b_pct: float, error_b: float, level: float = 0.95
 ) -> Interval:
-    """The first number minus the second, by their standard errors, where it is not known sample by sample.
+    """Compute the first number minus the second from their standard errors, as if they were independent.
 
-    Of two systems on the same samples it is too wide, because what is hard is hard for both.
+    The interval is too wide for two systems on the same samples, whose errors are correlated.
     """
     difference, margin = a_pct - b_pct, _quantile(level) * hypot(error_a, error_b)
     return Interval(difference, difference - margin, difference + margin)
@@ -76,7 +77,7 @@ def unpaired_difference(
 def percentile_interval(
     values: "NDArray[np.float64]", estimate: float, level: float = 0.95
 ) -> Interval | None:
-    """The interval between the percentiles of resamples (B,); None where fewer than half are a number."""
+    """Compute the percentile interval of resamples (B,); None if more than half of them are NaN."""
     import numpy as np
 
     measured = values[~np.isnan(values)]
@@ -87,5 +88,5 @@ def percentile_interval(
 
 
 def _quantile(level: float) -> float:
-    """How many standard errors an interval of that level reaches to either side."""
+    """Return the half-width of an interval of that level, in standard errors."""
     return NormalDist().inv_cdf((1 + level) / 2)

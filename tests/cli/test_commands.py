@@ -190,7 +190,7 @@ def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
         "control of: sda_cbam86",
         "params 46,320,864, trainable 46,320,864, per_call 50,752,736, macs 6,720,691,562",
         "50.75 46.321 −4.43 match (per_call)",
-        "6,720,691,562 rounds to 6.72. Why 6.71 is printed is not known.",
+        "6,720,691,562 rounds to 6.72. It is not known why 6.71 is printed.",
         "in 14 epochs on 64 generated images of 10 classes; the network fits them",
         "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018",
         "luuuyi/CBAM.PyTorch model/resnet_cbam.py",
@@ -201,7 +201,7 @@ def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
     )
     detector = " ".join(sdabench("show", "mask_rcnn_sda_senet86").stdout.split())
     assert "mmcv 314,003,065,604" in detector
-    assert "The background is class 0 and not class K" in detector
+    assert "The background is class 0, not class K" in detector
     assert "backbone: sda_senet86" in detector
 
 
@@ -225,7 +225,7 @@ def test_networks_that_the_readme_lacks_are_rows_of_their_own():
     table = sdabench("table", "classification-attention", "--with", "sda_gcnet50", "--format", "json")
     *rows, extra = json.loads(table.stdout)["rows"]
     assert len(rows) == 22
-    assert extra["group"] == "not in the README"
+    assert extra["group"] == "not in the paper"
     assert set(extra["reported"].values()) == {None}
     assert (
         extra["measured"]["params_m"] == (28_105_032 + 1_756_544) / 1e6

@@ -23,7 +23,7 @@ from sdabench.data.description import Resizing
 from sdabench.data.images import collated
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
-from sdabench.models.inputs import resized
+from sdabench.models.inputs import resized_shape
 from tests.helpers.datasets import COCO_SAMPLE
 
 collate = partial(collated, DetectionBatch.of, False)
@@ -163,7 +163,7 @@ def test_a_resized_image_is_the_interpolated_one_within_a_level(tmp_path):
     split = make_split(tmp_path, [])
     pixels = torch.from_numpy(np.array(Image.open(tmp_path / "train2017/1.jpg"))).permute(2, 0, 1)
     for short, long in ((75, 200), (31, 200), (75, 80)):
-        size = resized(HEIGHT, WIDTH, short, long)
+        size = resized_shape(HEIGHT, WIDTH, short, long)
         sample = DetectionImages(split, Resizing(short=short, long=long))[0]
         exact = torch.nn.functional.interpolate(
             pixels[None].double(), size, mode="bilinear", align_corners=False
@@ -271,7 +271,7 @@ def test_every_target_of_real_images_is_a_box_inside_with_its_mask():
     for index, item in enumerate(split.items):
         sample = images[0, index]
         _, height, width = sample.image.shape
-        assert (height, width) == resized(item.height, item.width, 200, 333)
+        assert (height, width) == resized_shape(item.height, item.width, 200, 333)
         boxes = sample.target["boxes"]
         assert (boxes >= 0).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()

@@ -8,6 +8,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from sdabench.data.annotations import read_annotations
+from sdabench.scoring.average_precision import CategoryMatches
+from sdabench.scoring.bootstrap import CocoSamples
 from tests.helpers.datasets import COCO_SAMPLE
 
 FASTER = importlib.util.find_spec("faster_coco_eval") is not None
@@ -101,3 +103,37 @@ def detections(path, seed):
 def annotations_of(case, generated):
     """Return the annotation file of a case: the generated one, or that of the real sample."""
     return generated if case == "generated" else COCO_SAMPLE / f"annotations/instances_{case}2017.json"
+
+
+def samples_of_pycocotools(evaluation):
+    """Read the matches from the objects of pycocotools, to compare with our matching."""
+    images, annotations = evaluation.image_ids, evaluation.file.annotations
+    parameters, each = evaluation.matched.params, iter(evaluation.matched.evalImgs)
+    objects = {image: set() for image in images}
+    categories = []
+    for category_id in parameters.catIds:
+        for area, _ in enumerate(parameters.areaRng):
+            per_image = [next(each) for _ in images]
+            matches = [(index, one) for index, one in enumerate(per_image) if one is not None]
+            if matches:
+                categories.append(_category(category_id, area, matches))
+            for index, one in matches if area == 0 else ():
+                right = (one["gtMatches"][0] > 0) & (one["gtIgnore"] == 0)
+                numbers = [one["gtIds"][number] for number in np.flatnonzero(right)]
+                objects[images[index]] |= {annotations[number - 1]["id"] for number in numbers}
+    return CocoSamples(images, objects, [category for category in categories if len(category.objects)])
+
+
+def _category(category_id, area, matches):
+    def joined(key):
+        return np.concatenate([one[key] for _, one in matches], axis=-1)
+
+    def images(key):
+        indices, lengths = zip(*((index, len(one[key])) for index, one in matches), strict=True)
+        return np.repeat(np.array(indices, dtype=np.int32), lengths)
+
+    order = np.argsort(-joined("dtScores"), kind="mergesort")
+    counts = (joined("dtIgnore") == 0)[:, order]
+    right = (joined("dtMatches") > 0)[:, order] & counts
+    objects = images("gtIds")[joined("gtIgnore") == 0]
+    return CategoryMatches.of(int(category_id), area, objects, images("dtScores")[order], right, counts)

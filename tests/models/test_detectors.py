@@ -18,8 +18,8 @@ from sdabench.models.detection import proposals as proposals_module
 from sdabench.models.detection.detector import Detector
 from sdabench.models.detection.heads import PyramidAlign
 from sdabench.models.detection.masks import mask_targets, paste
-from sdabench.models.detection.proposals import BACKGROUND, NEITHER, Anchors, match
-from sdabench.models.inputs import resized
+from sdabench.models.detection.proposals import BACKGROUND, IGNORED, Anchors, match
+from sdabench.models.inputs import resized_shape
 from tests.helpers.counts import DETECTORS
 
 STRIDES = [4, 8, 16, 32, 64]
@@ -135,7 +135,7 @@ def allowed_matches(overlaps, high, low, low_quality):
         if best >= high:
             answers.append({index for index, value in enumerate(column) if value == best})
         else:
-            answers.append({BACKGROUND if best < low else NEITHER})
+            answers.append({BACKGROUND if best < low else IGNORED})
     if low_quality is not None:
         for index, row in enumerate(overlaps):
             if max(row) >= low_quality:
@@ -166,8 +166,8 @@ def test_thresholds_of_a_match_by_hand():
     box = torch.tensor([[0.0, 0, 10, 10]])
     widths = torch.tensor([7.0, 6.9, 3.0, 2.9, 1.0])  # of candidates inside: overlaps of a tenth each
     candidates = torch.stack([torch.zeros(5), torch.zeros(5), widths, torch.full((5,), 10.0)], dim=1)
-    assert match(box, candidates, 0.7, 0.3).tolist() == [0, NEITHER, NEITHER, BACKGROUND, BACKGROUND]
-    assert match(box, candidates[1:], 0.7, 0.3, 0.3).tolist() == [0, NEITHER, BACKGROUND, BACKGROUND]
+    assert match(box, candidates, 0.7, 0.3).tolist() == [0, IGNORED, IGNORED, BACKGROUND, BACKGROUND]
+    assert match(box, candidates[1:], 0.7, 0.3, 0.3).tolist() == [0, IGNORED, BACKGROUND, BACKGROUND]
     assert match(box, candidates[2:], 0.7, 0.3, 0.3).tolist() == [0, BACKGROUND, BACKGROUND]
     assert match(box, candidates[3:], 0.7, 0.3, 0.3).tolist() == [BACKGROUND, BACKGROUND]
     assert match(box[:0], candidates, 0.7, 0.3, 0.3).tolist() == [BACKGROUND] * 5
@@ -213,7 +213,7 @@ def test_anchors_in_the_padding_are_left_out_and_take_no_object_from_others():
             overlaps = box_iou(own, anchors[0][within]).tolist()
             expected = [-1.0] * len(places)
             for place, [answer] in zip(within, allowed_matches(overlaps, 0.7, 0.3, 0.3), strict=True):
-                expected[place] = -1.0 if answer == NEITHER else float(answer >= 0)
+                expected[place] = -1.0 if answer == IGNORED else float(answer >= 0)
                 assert answer < 0 or torch.equal(its[place], own[answer])
             assert label.tolist() == expected
 
@@ -562,8 +562,8 @@ def test_masks_of_nothing_and_of_no_place_are_empty():
     ],
 )
 def test_sizes_are_rounded_to_the_nearest_pixel_as_by_mmdetection(size, expected):
-    assert resized(*size, 800, 1333) == expected
-    assert resized(*expected, 800, 1333) == expected or size == (10, 10000)
+    assert resized_shape(*size, 800, 1333) == expected
+    assert resized_shape(*expected, 800, 1333) == expected or size == (10, 10000)
 
 
 def test_images_are_normalised_resized_and_padded_and_boxes_come_back():

@@ -107,7 +107,7 @@ def test_list_models_takes_wildcards():
 
 
 def test_only_detectors_take_what_detectors_take():
-    with pytest.raises(TypeError, match="'resnet50' is no detector, and has no min_size"):
+    with pytest.raises(TypeError, match="'resnet50' is not a detector and does not take min_size"):
         create_model("resnet50", min_size=320)
 
 

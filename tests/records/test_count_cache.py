@@ -119,8 +119,8 @@ def test_a_count_made_while_code_was_edited_is_not_stored(folder, monkeypatch):
 
 def test_the_key_covers_all_of_our_code_that_counts():
     code = (
-        "import sys; from sdabench.complexity.counters import skeleton_of; "
-        f"skeleton_of({DETECTOR!r}); print(*[name for name in sys.modules if name.startswith('sdabench')])"
+        "import sys; from sdabench.complexity.counters import create_on_meta; "
+        f"create_on_meta({DETECTOR!r}); print(*[name for name in sys.modules if name.startswith('sdabench')])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     others = {name for name in result.stdout.split() if name.partition(".")[2].split(".")[0] not in COUNTING}

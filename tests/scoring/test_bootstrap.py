@@ -155,7 +155,7 @@ def test_resamples_follow_from_the_seed_and_the_number_of_images(generated, monk
         np.testing.assert_array_equal(resampled.values[7], list(samples.metrics(weights[7]).values()))
     np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
     assert not np.array_equal(bootstrap(ones, 30, 6).of("ap_pct"), first.of("ap_pct")[:30])
-    monkeypatch.setattr("sdabench.scoring.average_precision.SCRATCH", 700)  # several pieces of a block
+    monkeypatch.setattr("sdabench.scoring.average_precision.BLOCK_SIZE", 700)  # several pieces of a block
     np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
 
 

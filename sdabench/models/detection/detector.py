@@ -1,4 +1,4 @@
-"""A detector: trunk, feature pyramid, proposals, heads."""
+"""Assemble a detector from trunk, feature pyramid, proposal network and heads."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,30 +15,30 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from sdabench.models.detection.heads import BoxPredictor, Detection, Heads, PyramidAlign
 from sdabench.models.detection.proposals import Anchors, ProposalHead, ProposalNetwork
-from sdabench.models.inputs import MEAN, STD, resized
+from sdabench.models.inputs import MEAN, STD, resized_shape
 from sdabench.models.skeleton import Trunk
 
-CHANNELS = 256  # of the pyramid
+CHANNELS = 256  # of the feature pyramid
 
 
 class Detector(GeneralizedRCNN):
-    """Images to detections, or with targets and in training mode to losses.
+    """Faster or Mask R-CNN: images to detections, or to losses in training mode with targets.
 
-    Takes a list of RGB images (3, H, W) in 0 to 1, of any sizes, as torchvision's detectors. Targets
-    are ``boxes`` (N, 4) as corners in pixels, ``labels`` (N,) from 1 to K and, for a mask head, ``masks``, N
-    of COCO's RLE. Detections are ``boxes``, ``labels``, ``scores`` and ``masks``, which are probabilities
-    (N, 28, 28) inside the boxes; :func:`sdabench.models.detection.masks.paste` makes images of them.
+    The input is a list of RGB images (3, H, W) from 0 to 1, of any sizes, as in torchvision. Targets are
+    ``boxes`` (N, 4) as corners in pixels, ``labels`` (N,) from 1 to K and, for a mask head, ``masks`` (N of
+    COCO's RLE). Detections are ``boxes``, ``labels``, ``scores`` and ``masks``: probabilities (N, 28, 28)
+    inside the boxes, which :func:`sdabench.models.detection.masks.paste` turns into masks of the image.
 
     Args:
-        trunk: returns four maps.
+        trunk: a trunk that returns four maps.
         num_classes: K, without the background.
-        masks: with a mask head.
-        min_size, max_size: images are resized to that short side, but at most that long side.
-        rpn_batch_size_per_image, box_batch_size_per_image: anchors and boxes that a training samples.
-        rpn_post_nms_top_n_train: proposals of an image in training.
+        masks: add a mask head.
+        min_size, max_size: short side of resized images, and limit of their long side.
+        rpn_batch_size_per_image, box_batch_size_per_image: anchors and boxes sampled per training image.
+        rpn_post_nms_top_n_train: proposals per training image.
     """
 
-    model_name: str | None = None  # in the registry; set by create_model
+    model_name: str | None = None  # registry name; set by create_model
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Detector(GeneralizedRCNN):
             post_nms_top_n={"training": rpn_post_nms_top_n_train, "testing": 1000},
             nms_thresh=0.7,
         )
-        mask_parts: dict[str, Any] = {}
+        mask_modules: dict[str, Any] = {}
         if masks:
-            mask_parts = {
+            mask_modules = {
                 "mask_roi_pool": PyramidAlign(strides, 14),
                 "mask_head": MaskRCNNHeads(CHANNELS, (CHANNELS,) * 4, dilation=1),
                 "mask_predictor": MaskRCNNPredictor(CHANNELS, CHANNELS, num_classes),
@@ -84,7 +84,7 @@ class Detector(GeneralizedRCNN):
             score_thresh=0.05,
             nms_thresh=0.5,
             detections_per_img=100,
-            **mask_parts,
+            **mask_modules,
         )
         super().__init__(Pyramid(trunk), proposals, heads, Inputs(min_size, max_size, list(MEAN), list(STD)))
         for layer in heads.box_head.modules():
@@ -102,22 +102,22 @@ class Detector(GeneralizedRCNN):
         return bool(self.roi_heads.has_mask())
 
     def freeze(self, frozen: bool = True) -> Self:
-        """Stem and first stage, and the statistics of all batch norms, as the paper's; or nothing.
+        """Freeze the stem, the first stage and all batch-norm statistics, as in the paper; or unfreeze.
 
-        Only a trunk that was trained before can be frozen: with the statistics that batch norms begin
-        with, the activations of a deep one grow to 10^4.
+        Freeze only pretrained trunks: with initial batch-norm statistics the activations of a deep trunk
+        grow to 10^4.
         """
         self.frozen = frozen
         trunk = self.backbone.body
-        for part in (trunk.conv1, trunk.bn1, trunk.stem_pool, trunk.layer1):
-            part.requires_grad_(not frozen)
+        for module in (trunk.conv1, trunk.bn1, trunk.stem_pool, trunk.layer1):
+            module.requires_grad_(not frozen)
         return self.train(self.training)
 
     def forward_dense(self, x: Tensor, proposals: int = 1000, detections: int = 100) -> list[Tensor]:
-        """All layers once, for counting: images (N, 3, H, W), and so many boxes of no particular place.
+        """Run each layer once, for counting, on images (N, 3, H, W) and numbers of boxes.
 
         Returns:
-            What each head puts out.
+            The outputs of all heads.
         """
         features = self.backbone(x)
         logits, deltas = self.rpn.head(list(features.values()))
@@ -133,12 +133,12 @@ class Detector(GeneralizedRCNN):
         return outputs
 
     def forward_given(self, images: list[Tensor], boxes: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """What each part puts out for boxes that are given: nothing is chosen by its score.
+        """Compute the raw outputs for given boxes, without selection by score.
 
         Args:
             images: as for detection.
-            boxes: (P, 4) for each image, as corners in the pixels of the resized image.
-            labels: of all boxes, from 1 to K; whose masks are wanted.
+            boxes: (P, 4) for each image, as corners in pixels of the resized image.
+            labels: classes of all boxes, from 1 to K, whose masks are returned.
         """
         batch, _ = self.transform(images)
         features = self.backbone(batch.tensors)
@@ -166,7 +166,7 @@ class Detector(GeneralizedRCNN):
 
 
 class Pyramid(nn.Module):
-    """A trunk, and the feature pyramid of its maps: five of 256 channels, the last one pooled."""
+    """A trunk with a feature pyramid: five maps of 256 channels, the last one pooled."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
@@ -184,13 +184,13 @@ class Pyramid(nn.Module):
 
 
 class Inputs(GeneralizedRCNNTransform):
-    """Normalised and resized images in a batch, padded to a multiple of 32; boxes are resized too."""
+    """Normalize and resize images and boxes, and pad the batch to a multiple of 32."""
 
     def resize(
         self, image: Tensor, target: dict[str, Any] | None = None
     ) -> tuple[Tensor, dict[str, Any] | None]:
         height, width = image.shape[-2:]
-        size = resized(height, width, self.min_size[0], self.max_size)
+        size = resized_shape(height, width, self.min_size[0], self.max_size)
         if size != (height, width):
             image = F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
         if target is not None:

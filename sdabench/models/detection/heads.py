@@ -1,4 +1,4 @@
-"""From proposals to detections: RoIAlign on the pyramid, the box head, the mask head, and their losses."""
+"""Heads of detectors: RoIAlign on the pyramid, box head, mask head, and their losses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from sdabench.models.detection.proposals import BACKGROUND, match
 
 Detection = dict[str, Tensor]
 MASK_SIDE = 28
-FINEST_SIDE = 56  # a box of this side, or smaller, is pooled from the finest level
+FINEST_SIDE = 56  # boxes up to this side are pooled from the finest level
 
 
 class PyramidAlign(nn.Module):
-    """Aligned RoIAlign with adaptive sampling, of each box on the level that fits its size."""
+    """Aligned RoIAlign with adaptive sampling; the size of a box selects its level."""
 
     def __init__(self, strides: Sequence[int], side: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class PyramidAlign(nn.Module):
     def forward(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_sizes: list[tuple[int, int]]
     ) -> Tensor:
-        """The first maps of the pyramid and boxes of each image (P, 4), to (sum of P, C, side, side)."""
+        """Pool boxes (P, 4) of each image from the first maps of the pyramid: (sum of P, C, side, side)."""
         maps = list(features.values())[: len(self.strides)]
         every = torch.cat(boxes)
         image = torch.cat([each.new_full((len(each), 1), index) for index, each in enumerate(boxes)])
@@ -43,7 +43,7 @@ class PyramidAlign(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Features (P, C) to logits of the background and K classes (P, 1 + K), and box deltas (P, 4 K)."""
+    """Features (P, C) to logits (P, 1 + K) of background and K classes, and box deltas (P, 4 K)."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class BoxPredictor(nn.Module):
 
 
 class Heads(RoIHeads):
-    """Torchvision's, with K box and mask outputs for K classes, mmdetection's assignment and L1 loss.
+    """Torchvision's RoIHeads with K outputs for K classes, mmdetection's assignment and L1 loss.
 
-    Labels are 1 to K, 0 is the background.
+    Labels are 1 to K; 0 is the background.
     """
 
     def forward(
@@ -99,19 +99,19 @@ class Heads(RoIHeads):
         distance = F.l1_loss(own, torch.cat(boxes)[positive], reduction="sum") / len(classes)
         losses = {"loss_classifier": F.cross_entropy(logits, classes), "loss_box_reg": distance}
         if self.has_mask():
-            on_objects = [label > 0 for label in labels]
-            boxes = [own[kept] for own, kept in zip(proposals, on_objects, strict=True)]
+            foreground = [label > 0 for label in labels]
+            boxes = [each[chosen] for each, chosen in zip(proposals, foreground, strict=True)]
             predicted = self.mask_logits(features, boxes, image_shapes, classes[positive])
-            wanted = torch.cat(
+            masks = torch.cat(
                 [
-                    mask_targets(target["masks"], objects[kept], own, size, MASK_SIDE)
-                    for target, objects, kept, own, size in zip(
-                        targets, matched, on_objects, boxes, image_shapes, strict=True
+                    mask_targets(target["masks"], objects[chosen], own, size, MASK_SIDE)
+                    for target, objects, chosen, own, size in zip(
+                        targets, matched, foreground, boxes, image_shapes, strict=True
                     )
                 ]
             )
-            entropy = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="sum")
-            losses["loss_mask"] = entropy / max(wanted.numel(), 1)
+            entropy = F.binary_cross_entropy_with_logits(predicted, masks, reduction="sum")
+            losses["loss_mask"] = entropy / max(masks.numel(), 1)
         return losses
 
     def box_outputs(
@@ -127,7 +127,7 @@ class Heads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         labels: Tensor,
     ) -> Tensor:
-        """(P, 28, 28): for each box those of its own class."""
+        """Compute mask logits (P, 28, 28) of the given class of each box."""
         pooled = self.mask_roi_pool(features, boxes, image_shapes)
         logits = self.mask_predictor(self.mask_head(pooled)).float()
         own: Tensor = logits[torch.arange(len(labels), device=labels.device), labels - 1]
@@ -136,9 +136,9 @@ class Heads(RoIHeads):
     def assign_targets_to_proposals(
         self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """For each image: which object each proposal is of (P,), and its label (P,), 0 for none.
+        """Assign proposals: for each image the object index (P,) and the label (P,), 0 for background.
 
-        The last proposals are the objects themselves, and no rivals of the others for an object.
+        The last proposals are the ground-truth boxes; they match themselves and do not compete with others.
         """
         low_quality = 0.5 if self.has_mask() else None
         matched, labels = [], []
@@ -159,21 +159,21 @@ class Heads(RoIHeads):
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Boxes, scores and labels of each image: above the threshold, after NMS of each class, the best.
+        """Select the best boxes, scores and labels of each image above the threshold, after NMS per class.
 
         Raises:
-            FloatingPointError: logits or deltas are not finite, and no threshold would be above them.
+            FloatingPointError: logits or deltas are not finite, so the threshold would drop them silently.
         """
         if not (class_logits.isfinite().all() and box_regression.isfinite().all()):
             raise FloatingPointError("the outputs for boxes are not finite")
         per_image = [len(each) for each in proposals]
         decoded = self.box_coder.decode(box_regression, proposals).flatten(1).unflatten(1, (-1, 4))
         probabilities = class_logits.softmax(dim=1)[:, 1:].split(per_image)
-        kept = []
+        selected = []
         for boxes, scores, size in zip(decoded.split(per_image), probabilities, image_shapes, strict=True):
             row, label = torch.where(scores > self.score_thresh)
             boxes, scores = clip_boxes_to_image(boxes[row, label], size), scores[row, label]
             best = batched_nms(boxes, scores, label, self.nms_thresh)[: self.detections_per_img]
-            kept.append((boxes[best], scores[best], label[best] + 1))
-        boxes, scores, labels = (list(each) for each in zip(*kept, strict=True))
+            selected.append((boxes[best], scores[best], label[best] + 1))
+        boxes, scores, labels = (list(each) for each in zip(*selected, strict=True))
         return boxes, scores, labels

@@ -1,4 +1,4 @@
-"""Masks of single objects as COCO's RLE: one is decoded at a time, however many there are."""
+"""Convert between masks in COCO's RLE and the square masks inside boxes, one at a time to save memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ RLE = dict[str, Any]  # {"size": [height, width], "counts": …}
 def mask_targets(
     masks: Sequence[RLE], matched: Tensor, boxes: Tensor, image: tuple[int, int], resolution: int
 ) -> Tensor:
-    """What a mask head should say inside boxes (P, 4): (P, resolution, resolution), of 0 and 1.
+    """Compute the mask targets inside boxes (P, 4): (P, resolution, resolution) with values 0 and 1.
 
     Args:
-        masks: of the objects of an image; their size may be another than that of the image.
-        matched: (P,) which object each box is of.
+        masks: masks of the objects of an image; their size may differ from the size of the image.
+        matched: (P,) object index of each box.
         image: (height, width) that the boxes refer to.
     """
     targets = boxes.new_zeros(len(boxes), resolution, resolution)
@@ -35,7 +35,7 @@ def mask_targets(
 
 
 def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[RLE]:
-    """Masks (N, h, w) of the insides of boxes (N, 4), as RLE of an image of that (height, width)."""
+    """Convert probabilities (N, h, w) inside boxes (N, 4) to RLEs of an image of ``size`` (height, width)."""
     height, width = size
     encoded = []
     for probability, box in zip(probabilities.float().cpu(), boxes.float().cpu(), strict=True):

@@ -1,4 +1,4 @@
-"""From a feature pyramid to proposals: anchors, which object each is of, and the proposal network."""
+"""Region proposals: anchors, their assignment to objects, and the proposal network."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -12,12 +12,12 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import box_iou
 
 Target = dict[str, Tensor]
-BACKGROUND, NEITHER = -1, -2
-OBJECTS_AT_ONCE = 32  # whose overlaps with all anchors are in memory
+BACKGROUND, IGNORED = -1, -2
+OBJECTS_PER_BLOCK = 32  # bounds the memory for overlaps with all anchors
 
 
 class Anchors(AnchorGenerator):
-    """Three anchors a position, of sides 8 times the stride; nothing is rounded."""
+    """Three unrounded anchors per position, with sides of 8 times the stride."""
 
     def __init__(self, strides: Sequence[int]) -> None:
         super().__init__(tuple((8 * stride,) for stride in strides), ((0.5, 1.0, 2.0),) * len(strides))
@@ -30,13 +30,13 @@ class Anchors(AnchorGenerator):
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
     ) -> Tensor:
-        """(ratios, 4): corners about the origin; a ratio is height over width."""
+        """Return (ratios, 4): corners around the origin; a ratio is height over width."""
         roots = torch.tensor(aspect_ratios, dtype=dtype, device="cpu").sqrt()
         half = torch.stack([scales[0] / roots, scales[0] * roots], dim=1) / 2
         return torch.cat([-half, half], dim=1)
 
     def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
-        """For each image the same (A, 4), level after level; float32 under autocast too."""
+        """Return the same anchors (A, 4) for each image, level by level; float32 also under autocast."""
         self.set_cell_anchors(torch.float32, maps[0].device)
         anchors = torch.cat(
             self.grid_anchors(
@@ -49,17 +49,17 @@ class Anchors(AnchorGenerator):
 def match(
     boxes: Tensor, candidates: Tensor, high: float, low: float, low_quality: float | None = None
 ) -> Tensor:
-    """The object of each candidate: boxes (M, 4) and candidates (A, 4) to indices (A,).
+    """Match candidates (A, 4) to boxes (M, 4): indices (A,).
 
-    A candidate belongs to the box that it overlaps most, if by ``high`` or more; below ``low`` it is
-    BACKGROUND, between them NEITHER. With ``low_quality`` the candidates that overlap a box most
-    belong to it, if by that much. Memory is that of a few boxes' overlaps, however many there are.
+    A candidate matches the box with the highest IoU if that is at least ``high``; below ``low`` it is
+    BACKGROUND, in between IGNORED. With ``low_quality``, the candidates with the highest IoU of a box also
+    match it, if that IoU is at least ``low_quality``. Boxes are processed in blocks to bound memory.
     """
     best = candidates.new_zeros(len(candidates))
     matches = torch.full((len(candidates),), BACKGROUND, device=candidates.device)
     forced = matches.clone()
-    for start in range(0, len(boxes), OBJECTS_AT_ONCE):
-        overlaps = box_iou(boxes[start : start + OBJECTS_AT_ONCE], candidates)
+    for start in range(0, len(boxes), OBJECTS_PER_BLOCK):
+        overlaps = box_iou(boxes[start : start + OBJECTS_PER_BLOCK], candidates)
         value, index = overlaps.max(dim=0)
         matches = torch.where(value > best, index + start, matches)
         best = torch.maximum(value, best)
@@ -67,13 +67,13 @@ def match(
             for row, most in enumerate(overlaps.max(dim=1).values.tolist()):
                 if most >= low_quality:
                     forced[overlaps[row] == most] = start + row
-    matches[best < high] = NEITHER
+    matches[best < high] = IGNORED
     matches[best < low] = BACKGROUND
     return torch.where(forced >= 0, forced, matches)
 
 
 class ProposalHead(nn.Module):
-    """A 3x3 convolution, then objectness and box deltas of each anchor, on every level alike."""
+    """A 3x3 convolution, then objectness and box deltas of each anchor, shared by all levels."""
 
     def __init__(self, channels: int, anchors: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class ProposalHead(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """float32 under autocast too: boxes need it."""
+        """Return float32 also under autocast, because boxes need it."""
         hidden = [F.relu(self.conv(each)) for each in maps]
         return (
             [self.cls_logits(each).float() for each in hidden],
@@ -94,15 +94,15 @@ class ProposalHead(nn.Module):
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """Torchvision's, with mmdetection's assignment of anchors, and L1 loss."""
+    """Torchvision's RegionProposalNetwork with mmdetection's assignment of anchors and L1 loss."""
 
     def forward(
         self, images: ImageList, features: dict[str, Tensor], targets: list[Target] | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals of each image, and losses.
+        """Compute the proposals of each image, and the losses in training.
 
         Raises:
-            FloatingPointError: outputs are not finite in evaluation; those boxes would be dropped silently.
+            FloatingPointError: outputs are not finite in evaluation; these boxes would be dropped silently.
         """
         maps = list(features.values())
         logits, deltas = self.head(maps)
@@ -125,16 +125,17 @@ class ProposalNetwork(RegionProposalNetwork):
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[Target], sizes: list[tuple[int, int]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """For each image: labels (A,), 1 object, 0 background, -1 neither; and each anchor's box (A, 4).
+        """Assign anchors: for each image labels (A,) and boxes (A, 4).
 
-        An anchor in the padding is neither, and no object's best: it counts as one of no area.
+        Labels are 1 for objects, 0 for background, -1 for ignored anchors. Anchors in the padding are
+        ignored; they get no area, so that they are no object's best match.
         """
         labels, boxes = [], []
         for own, target, size in zip(anchors, targets, sizes, strict=True):
             within = inside(own, size)
             matches = match(target["boxes"], own * within[:, None], high=0.7, low=0.3, low_quality=0.3)
-            matches[~within] = NEITHER
-            labels.append((matches >= 0).float() - (matches == NEITHER).float())
+            matches[~within] = IGNORED
+            labels.append((matches >= 0).float() - (matches == IGNORED).float())
             objects = target["boxes"] if len(target["boxes"]) else own[:1]
             boxes.append(objects[matches.clamp(min=0)])
         return labels, boxes
@@ -146,7 +147,7 @@ class ProposalNetwork(RegionProposalNetwork):
         labels: list[Tensor],
         regression_targets: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Means over the sampled anchors: of objectness, and of the boxes of those on objects."""
+        """Return the losses of objectness and of foreground boxes, as means over the sampled anchors."""
         positive, negative = (torch.cat(chosen).bool() for chosen in self.fg_bg_sampler(labels))
         sampled = positive | negative
         distance = F.l1_loss(
@@ -160,7 +161,7 @@ class ProposalNetwork(RegionProposalNetwork):
 
 
 def inside(anchors: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which anchors (A, 4) are centred in an image of that (height, width), padded to a multiple of 32."""
+    """Return which anchors (A, 4) have their center in an image of ``size``, padded to a multiple of 32."""
     height, width = (32 * ceil(side / 32) for side in size)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    return (centres[:, 0] < width) & (centres[:, 1] < height)
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    return (centers[:, 0] < width) & (centers[:, 1] < height)

@@ -75,7 +75,7 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Time models side by side: images per second, latency and peak memory.
+    """Time models side by side: throughput, latency, peak memory.
 
     PATTERNS are names or wildcards of classification models. Weights and images are random. The steps of
     the models are interleaved, so that other load affects all of them alike: compare numbers of the same run.

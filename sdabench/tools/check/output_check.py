@@ -14,7 +14,7 @@ from sdabench.data.coco_images import DetectionBatch, DetectionSample, resize_im
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.views import Normalisation, centre, levels_of
 from sdabench.models.detection.detector import Detector
-from sdabench.models.inputs import resized
+from sdabench.models.inputs import resized_shape
 from sdabench.paths import OUTPUTS
 from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
@@ -158,7 +158,7 @@ def outputs_of(
     sizes = Resizing.at(RESOLUTION)
     samples, boxes = [], []
     for each in images:
-        height, width = resized(each.height, each.width, sizes.short, sizes.long)
+        height, width = resized_shape(each.height, each.width, sizes.short, sizes.long)
         samples.append(DetectionSample(resize_image(each, (height, width)), None, 0, ""))
         boxes.append(torch.tensor(BOXES) * torch.tensor([width, height] * 2))
     batch = DetectionBatch.of(samples, []).to(torch.device("cpu"), memory_format)

@@ -40,8 +40,8 @@ Examples:
 \b
 Exit codes:
   0   sound, complete or not
-  4   not what it claims to be: broken files, another fingerprint, --complete but
-      incomplete, labels in another order
+  4   not what it claims to be: broken files, another fingerprint, --complete
+      but incomplete, labels in another order
   5   the predictions of --probe do not depend on the classes
 """
 FEW_IMAGES = 200  # decoded by this process before DataLoader workers have started

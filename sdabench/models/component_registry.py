@@ -1,4 +1,4 @@
-"""What a registry entry can name: blocks, stages and stem pools, registered by the families' files."""
+"""Registry of components that a model entry can name: blocks, stages, stems and stem pools."""
 
 import pkgutil
 from collections.abc import Callable
@@ -13,38 +13,40 @@ Factory = Callable[..., Any]
 F = TypeVar("F", bound=Factory)
 
 
-class Parts(Generic[F]):
-    """The parts of one kind, by name."""
+class ComponentRegistry(Generic[F]):
+    """Components of one kind by name; the files of the families register them."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._known: dict[str, F] = {}
 
     def register(self, name: str) -> Callable[[F], F]:
-        """A decorator that makes a part available to the registry under ``name``.
+        """Register a component under ``name``; a decorator.
 
         Raises:
             ValueError: the name is taken.
         """
 
-        def keep(part: F) -> F:
+        def decorate(component: F) -> F:
             if name in self._known:
-                raise ValueError(f"{self.kind} {name!r} is registered twice: {self._known[name]} and {part}")
-            self._known[name] = part
-            return part
+                raise ValueError(
+                    f"{self.kind} {name!r} is registered twice: {self._known[name]} and {component}"
+                )
+            self._known[name] = component
+            return component
 
-        return keep
+        return decorate
 
     def __getitem__(self, name: str) -> F:
         _import_families()
         if name not in self._known:
-            listing = f"there are {', '.join(sorted(self._known))}"
+            listing = f"choose from {', '.join(sorted(self._known))}"
             raise ValueError(unknown(self.kind, name, self._known, listing))
         return self._known[name]
 
 
 @cache
 def _import_families() -> None:
-    """Importing a family's file registers its parts."""
+    """Import the files of all families, which registers their components."""
     for module in pkgutil.iter_modules(sdabench.models.__path__):
         import_module(f"sdabench.models.{module.name}")

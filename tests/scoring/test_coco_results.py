@@ -1,0 +1,121 @@
+"""Invalid results are refused with the entry, the value and the next step."""
+
+import json
+import sys
+
+import pytest
+
+from sdabench.errors import DataError, UsageError
+from sdabench.scoring.coco import read_results, score
+from tests.helpers.coco_cases import SIZE, an_object, found, polygon
+
+
+@pytest.mark.parametrize(
+    ("result", "iou_type", "words"),
+    [
+        (found(0.9, image_id=139), "bbox", "result 2: image_id 139 is not in"),
+        (
+            found(0.9, category_id=1),
+            "bbox",
+            r"result 2: category_id 1 .* original ones \(3 to 8\), not 1 to 2",
+        ),
+        (found(0.9), "segm", "result 2 has no segmentation; use --iou-type bbox"),
+        (
+            {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": []},
+            "bbox",
+            "result 2 has no bbox; use --iou-type segm",
+        ),
+        (
+            found(0.9, segmentation={"size": [SIZE, SIZE + 1], "counts": "0"}),
+            "segm",
+            "result 2: its mask is not an RLE of 200 x 200 pixels",
+        ),
+        (
+            found(0.9, segmentation={"size": [SIZE, SIZE], "counts": [3, 4]}),
+            "segm",
+            "result 2: its mask is not an RLE of 200 x 200 pixels",
+        ),
+        (
+            found(0.9, segmentation={"size": [SIZE, SIZE], "counts": "0ooo0"}),
+            "segm",
+            "result 2: its mask is not an RLE of 200 x 200 pixels",
+        ),
+    ],
+)
+def test_results_of_another_dataset_or_kind_are_refused(write, result, iou_type, words):
+    good = found(0.9, segmentation=[polygon(0, 0, 9, 9)])
+    with pytest.raises(DataError, match=words) as caught:
+        score(write(an_object()), [good, result], iou_type)
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_need_annotated_masks(write):
+    annotation = an_object() | {"segmentation": []}
+    result = found(0.9, segmentation=[polygon(0, 0, 100, 100)])
+    assert score(write(annotation), [result], "bbox").metrics["ap_pct"] == pytest.approx(100)
+    with pytest.raises(
+        DataError, match="annotation 1 has neither an RLE nor polygons .* masks cannot be scored"
+    ):
+        score(write(annotation), [result], "segm")
+
+
+ENTRY = {"image_id": 1, "category_id": 3, "score": 0.5, "bbox": [1, 2, 3.5, 4]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"score": "0.5"}, "entry 2: score: Input should be a valid number"),
+        ({"score": float("nan")}, "entry 2: score: Input should be a finite number"),
+        ({"score": None}, "entry 2: score: "),
+        ({"image_id": "1"}, "entry 2: image_id: Input should be a valid integer"),
+        ({"category_id": 1.5}, "entry 2: category_id: Input should be a valid integer"),
+        ({"bbox": [1, 2, 3]}, "entry 2: bbox: List should have at least 4 items"),
+        ({"bbox": None}, "entry 2: neither bbox nor segmentation"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "entry 2: segmentation.polygons.0: List should have at least 6"),
+        ({"segmentation": {"size": [9, 9]}}, "entry 2: segmentation.RLE.counts: Field required"),
+        ({"segmentation": {"size": [9, 9], "counts": 3}}, "entry 2: segmentation.RLE.counts.compressed: "),
+        ({"segmentation": {"size": [9, 9], "counts": [81.5]}}, "entry 2: segmentation.RLE.counts.list.0: "),
+        ({"segmentation": 3}, "entry 2: segmentation.RLE: "),
+    ],
+)
+def test_an_entry_that_is_no_detection_is_named(tmp_path, entry, words):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([ENTRY, ENTRY | entry]))
+    with pytest.raises(DataError) as caught:
+        read_results(path)
+    assert str(caught.value).startswith(f"{path}, {words}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "is no JSON"),
+        ("", "is no JSON"),
+        ('{"a": 1}', "must be a JSON list of detections"),
+        ("[3]", "entry 1: "),
+    ],
+)
+def test_what_is_no_results_file_is_refused(tmp_path, text, words):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_results(path)
+    with pytest.raises(UsageError, match="no results file at .*nowhere.json"):
+        read_results(tmp_path / "nowhere.json")
+
+
+def test_results_come_as_they_stand_in_the_file(tmp_path):
+    path = tmp_path / "results.json"
+    entries = [ENTRY, ENTRY | {"segmentation": {"size": [9, 9], "counts": "T2"}, "name": "x"}]
+    path.write_text(json.dumps(entries))
+    assert read_results(path) == entries
+    path.write_text("[]")
+    assert read_results(path) == []
+
+
+def test_without_the_fast_evaluator_the_error_names_the_extra(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(UsageError, match=r"pip install 'sdabench\[fast\]'"):
+        score(write(an_object()), [], "bbox", evaluator="faster-coco-eval")
