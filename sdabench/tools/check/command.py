@@ -13,7 +13,7 @@ from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
 from sdabench.cli.work import DataOption, located
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, NothingMeasuredError, OutputError, UsageError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.paths import results_are_shipped, results_dir
 from sdabench.registry import load_registry
 from sdabench.tools.check import (
@@ -149,7 +149,7 @@ def command(
     if junit is not None:
         from sdabench.tools.check.view import to_junit
 
-        with writing(junit, "name another --junit") as file:
+        with atomic_write(junit, "name another --junit") as file:
             file.write(to_junit(findings).encode())
     _show(findings, form, as_json, update)
     if update and weights is not None:

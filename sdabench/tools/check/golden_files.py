@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.registry import load_registry
 
 
@@ -15,7 +15,7 @@ def write_baselines(path: Path, baselines: Iterable[BaseModel]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    with writing(path, "name another --baseline") as file:
+    with atomic_write(path, "name another --baseline") as file:
         file.writelines(each.model_dump_json(by_alias=True).encode() + b"\n" for each in baselines)
 
 

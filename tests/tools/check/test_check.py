@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from sdabench import create_model
 from sdabench.data.source import DataSource
-from sdabench.data.views import Normalisation
+from sdabench.data.views import Normalization
 from sdabench.models.detection import detector
 from sdabench.paths import registry_dir, results_dir
 from sdabench.records.class_predictions import ClassPredictions
@@ -95,7 +95,7 @@ class TestOutputs:
     @pytest.mark.parametrize("swap", ["mean and std", "norms", "interpolation"])
     def test_a_swapped_normalisation_is_seen(self, baseline, monkeypatch, swap):
         if swap == "mean and std":
-            monkeypatch.setattr(output_check, "Normalisation", lambda mean, std: Normalisation(std, mean))
+            monkeypatch.setattr(output_check, "Normalization", lambda mean, std: Normalization(std, mean))
         elif swap == "norms":
             one_group = lambda norm, x: F.group_norm(x, 1, norm.weight, norm.bias)  # noqa: E731
             monkeypatch.setattr(nn.BatchNorm2d, "forward", one_group)

@@ -128,7 +128,7 @@ def test_coco_is_verified_by_its_annotations(coco):
     Image.new("RGB", (61, 50)).save(coco / "val2017/000000000040.jpg")
     result = verify(f"coco={coco}")
     failed(result, 4, "1 broken file")
-    assert "000000000040.jpg has 61x50 pixels, and its annotations say 60x50" in result.stdout
+    assert "000000000040.jpg has 61x50 pixels, but its annotations say 60x50" in result.stdout
 
 
 @pytest.mark.parametrize(

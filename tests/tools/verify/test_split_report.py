@@ -264,7 +264,7 @@ def test_an_image_of_another_size_than_its_annotations_say_is_broken(coco):
     path = coco / "val2017/000000000021.jpg"
     picture().save(path)
     [error] = verified(read_coco(coco, "val")).errors
-    what = "has 64x48 pixels, and its annotations say 60x50"
+    what = "has 64x48 pixels, but its annotations say 60x50"
     assert error.about == (AffectedFile("val2017/000000000021.jpg", what),)
 
 
