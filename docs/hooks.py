@@ -33,6 +33,11 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     return markdown
 
 
+def on_page_content(content: str, **_: object) -> str:
+    """Drop the roles of reStructuredText, as in :func:`name`, from docstrings."""
+    return re.sub(r":(?:class|func|meth|mod|attr|data):(?=<code>)", "", content)
+
+
 def help_pages(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
     """Print what ``--help-all``, or ``--help``, prints for a command and its subcommands.
 

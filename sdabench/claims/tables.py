@@ -24,7 +24,7 @@ class ClaimVerdict:
 
     @property
     def explanation(self) -> Explanation | None:
-        return self.row.claims.get(self.column.key)
+        return self.row.explanations.get(self.column.key)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -104,7 +104,7 @@ def _compare_row(table: Table, row: Row, count: Count | None, record: Record | N
         if reported is None:
             verdicts[key] = None
         elif column.convention is not None:
-            verdicts[key] = judge_count(reported, column, count, row.claims.get(key))
+            verdicts[key] = judge_count(reported, column, count, row.explanations.get(key))
         else:
             verdicts[key] = judge_metric(reported, column, record)
     return ComparedRow(row, measured, verdicts)

@@ -26,7 +26,7 @@ SECTIONS = {
         "eval": "Evaluate one network",
         "rescore": "Score a results file or stored predictions, without a model",
         "flops": "Count parameters and FLOPs",
-        "bench": "Time networks side by side: throughput, latency, memory",
+        "bench": "Time models side by side: throughput, latency, peak memory",
     },
     "Networks": {
         "list": "List the networks and the tables that contain them",
@@ -38,8 +38,8 @@ SECTIONS = {
         "weights": "Inspect and convert third-party checkpoints",
     },
     "Machine and regression gate": {
-        "doctor": "Check whether this machine is fit to measure",
-        "check": "Compare counts, outputs and predictions with golden files",
+        "doctor": "Diagnose this machine: can it reproduce the paper's numbers?",
+        "check": "Run the regression gate: compare with golden files",
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}

@@ -48,7 +48,7 @@ class Row:
     model: str
     reported: dict[str, float | None]
     bold: tuple[str, ...]
-    claims: dict[str, Explanation]
+    explanations: dict[str, Explanation]  # by column
     note: str
 
 
@@ -162,7 +162,7 @@ class Registry:
                 model=name,
                 reported=dict.fromkeys(column.key for column in table.columns),
                 bold=(),
-                claims={},
+                explanations={},
                 note="",
             )
             for name in dict.fromkeys(models)
@@ -206,7 +206,7 @@ class Registry:
                 model=row.model,
                 reported=file.numbers(row),
                 bold=tuple(row.bold),
-                claims=self._claims(file, row, files),
+                explanations=self._explanations(file, row, files),
                 note=row.note,
             )
             for group in file.groups
@@ -223,7 +223,9 @@ class Registry:
             rows=tuple(rows),
         )
 
-    def _claims(self, file: TableFile, row: RowEntry, files: dict[str, TableFile]) -> dict[str, Explanation]:
+    def _explanations(
+        self, file: TableFile, row: RowEntry, files: dict[str, TableFile]
+    ) -> dict[str, Explanation]:
         """Collect a row's explanations: its own, or those of another table for the same numbers."""
         if row.claims_in is None:
             return row.claims
@@ -243,7 +245,7 @@ class Registry:
         """Check that every model named in a file exists."""
         for table in self.tables.values():
             for row in table.rows:
-                evidence = [item for claim in row.claims.values() for item in claim.evidence.values()]
+                evidence = [item for each in row.explanations.values() for item in each.evidence.values()]
                 for name in [row.model, *(item.model for item in evidence)]:
                     self._check(name, f"tables/{table.name}.yaml: row '{row.label}'")
         for name, model in self.models.items():

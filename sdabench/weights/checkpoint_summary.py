@@ -87,7 +87,7 @@ def _container(path: Path) -> str:
 
 def _entries(checkpoint: Any) -> dict[str, str]:
     if isinstance(checkpoint, Stub):
-        return {"": f"a pickled module, {kind_of(checkpoint)}"}
+        return {"": f"a whole module, {kind_of(checkpoint)}"}
     assert isinstance(checkpoint, Mapping)
     if all(isinstance(value, Tensor) for value in checkpoint.values()):
         return {}

@@ -134,7 +134,8 @@ class _LegacyReader:
             self.claimed += length
             if self.claimed > self.size:
                 raise WeightsError(
-                    f"declares a storage '{printable(key)}' of {length:,} bytes, more than the file has left"
+                    f"declares a storage '{printable(key)}' of {length:,} bytes, more than the file has: "
+                    "it is cut short"
                 )
             self.storages[key] = Storage(torch.empty(length, dtype=torch.uint8), dtype)
         data = self.storages[key].data

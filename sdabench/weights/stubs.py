@@ -59,7 +59,7 @@ class RefusedError(WeightsError):
 
 def refused(name: Any) -> RefusedError:
     return RefusedError(
-        f"wants {kind_of(name)}, which weights do not need; nothing of the file was run. "
+        f"wants {kind_of(name)}, which weights do not need; no code was run. "
         "Ask its author for the state_dict() alone"
     )
 

@@ -18,13 +18,13 @@ EXPLAINED = [
     pytest.param(table, row, key, id=f"{table.name}-{row.label}-{key}")
     for table in REGISTRY.tables.values()
     for row in table.rows
-    for key in row.claims
+    for key in row.explanations
 ]
 
 
 @pytest.mark.parametrize(("table", "row", "key"), EXPLAINED)
 def test_the_evidence_recomputes_to_the_integer(table, row, key):
-    for name, item in row.claims[key].evidence.items():
+    for name, item in row.explanations[key].evidence.items():
         model = item.model or row.model
         if item.input or item.without:
             counted = complexity.count(model, item.input, without=item.without)
@@ -37,7 +37,7 @@ def test_the_evidence_recomputes_to_the_integer(table, row, key):
 @pytest.mark.parametrize(("table", "row", "key"), EXPLAINED)
 def test_the_reading_fits_the_printed_number(table, row, key):
     column = next(column for column in table.columns if column.key == key)
-    explanation, reported = row.claims[key], row.reported[key]
+    explanation, reported = row.explanations[key], row.reported[key]
     values = [rounded(in_unit(item.value, column), column.decimals) for item in explanation.evidence.values()]
     unit = 10**-column.decimals
     if explanation.kind == "last digit":
@@ -57,7 +57,7 @@ PRINTED = {
 def test_every_rounded_number_in_a_reason_is_recomputed_or_printed(table, row, key):
     """Printed in that row; or of other rows, by name, as 4.09 is for SENet in the reason for ResNet-50."""
     column = next(column for column in table.columns if column.key == key)
-    explanation = row.claims[key]
+    explanation = row.explanations[key]
     others = [
         other.reported[key]
         for each in REGISTRY.tables.values()
@@ -95,7 +95,7 @@ def detection_facts(row):
     ("table", "row", "key"), [item for item in EXPLAINED if item.values[0].name == "detection"]
 )
 def test_evidence_on_a_detector_is_the_facts_of_that_row(table, row, key):
-    evidence = row.claims[key].evidence
+    evidence = row.explanations[key].evidence
     assert {item.value for name, item in evidence.items() if name != "faster"} == detection_facts(row)
 
 
@@ -109,7 +109,7 @@ def test_numbers_that_no_counter_here_gives_are_recomputed_otherwise_or_the_fact
     settings = {
         (row.label, name): item.value
         for _, row, key in (item.values for item in EXPLAINED)
-        for name, item in row.claims[key].evidence.items()
+        for name, item in row.explanations[key].evidence.items()
         if item.setting is not None
     }
     [fact] = [fact for fact in facts("classification-counts.csv") if fact["row label"] == "PyConv-101"]

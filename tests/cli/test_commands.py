@@ -201,7 +201,7 @@ def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
     )
     detector = " ".join(sdabench("show", "mask_rcnn_sda_senet86").stdout.split())
     assert "mmcv 314,003,065,604" in detector
-    assert "The background is class 0 and not class K" in detector
+    assert "The background is class 0, not class K" in detector
     assert "backbone: sda_senet86" in detector
 
 

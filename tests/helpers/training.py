@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from sdabench.data.source import DataSource
+from sdabench.records.spec import RANDOM, Weights
 from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe
-from sdabench.training.job import AnyJob, Machine, training_job
+from sdabench.training.job import AnyJob, Job, Machine, training_job
 from sdabench.weights.local import LocalWeights
 
 RECIPE: dict[str, Any] = {
@@ -75,6 +76,22 @@ def detector_on(
     source, machine = DataSource("synthetic", folder), Machine(workers=workers)
     weights = None if backbone is None else LocalWeights.of_file(backbone)
     return training_job(model, source, recipe, machine=machine, seed=seed, backbone=weights)
+
+
+def untrained(
+    job: AnyJob, batch_size: int | None = None, seed: int = 0, weights: Path | None = None, **protocol: Any
+) -> AnyJob:
+    """Make the job of evaluating random or given weights as a training's own are evaluated."""
+    source = Weights(source=RANDOM) if weights is None else Weights(source=str(weights))
+    spec = job.spec.with_values(
+        weights=source,
+        recipe=None,
+        train_dataset=None,
+        backbone=None,
+        seed=seed,
+        protocol=job.spec.protocol.model_copy(update=protocol),
+    )
+    return Job(spec, job.split, machine=Machine(batch_size=batch_size), weights=weights)
 
 
 class StopsAfter:

@@ -73,7 +73,7 @@ DAMAGES = {
     "empty": (lambda path: rewrite(path, b""), "0 bytes, and its manifest says"),
     "a bit": (
         lambda path: rewrite(path, path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
-        "its sha256 is not that",
+        "its sha256 differs",
     ),
     "no manifest": (lambda path: path.with_suffix(".json").unlink(), "it has no manifest"),
     "half a manifest": (lambda path: rewrite(path.with_suffix(".json"), b'{"step": 3'), "cannot be read"),

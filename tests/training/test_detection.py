@@ -18,7 +18,7 @@ from sdabench.training.prediction import predict
 from sdabench.training.run_folder import read_run
 from sdabench.training.tasks.detection import Detection
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.helpers.training import FASTER, MASK, StopsAfter, log_of, same, weights_of
+from tests.helpers.training import FASTER, MASK, StopsAfter, log_of, same, untrained, weights_of
 from tests.helpers.training import detector_on as job_on
 
 
@@ -75,14 +75,14 @@ def test_without_weights_of_a_backbone_nothing_is_frozen_and_with_them_it_is(
     loose, shapes, backbone, tmp_path
 ):
     run = read_run(loose)
-    assert (run.training.frozen, run.backbone, run.training.fits) == (False, None, True)
+    assert (run.training.frozen, run.spec.backbone, run.training.fits) == (False, None, True)
     assert run.training.steps == 2  # of five images the fifth is too few for a batch norm
 
     job = job_on(shapes, FASTER, backbone, epochs=1)
     folder = train(job, tmp_path)
     frozen = read_run(folder)
     assert frozen.training.frozen is True
-    assert frozen.backbone.sha256 == sha256_of_file(backbone)
+    assert frozen.spec.backbone.sha256 == sha256_of_file(backbone)
     assert frozen.training.steps == 3
     before, after = load_file(backbone), weights_of(folder)
     kept = {
@@ -186,7 +186,7 @@ class Finder(torch.nn.Module):
 
 
 def test_a_network_that_finds_everything_has_an_ap_of_100(shapes):
-    job = job_on(shapes, FASTER, val_images=2).evaluation(None)  # the third has a box of no area
+    job = untrained(job_on(shapes, FASTER, val_images=2))  # the third has a box of no area
     finder = Finder(shapes, mistakes=False, masks=False)
     predictions = predict(finder, job, torch.device("cpu"))
     values = list(predictions.metrics()["detection"].values())
@@ -199,7 +199,7 @@ def test_a_network_that_finds_everything_has_an_ap_of_100(shapes):
 
 def test_scoring_the_results_file_again_gives_exactly_the_records_metrics(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(Detection, "build", lambda self, job: Finder(shapes, mistakes=True, masks=True))
-    records = evaluate(job_on(shapes).evaluation(None), tmp_path)
+    records = evaluate(untrained(job_on(shapes)), tmp_path)
     annotations, _, _ = original(shapes)
     for record, iou_type in zip(records, ("bbox", "segm"), strict=True):
         results = read_results(tmp_path / record.predictions)
@@ -213,7 +213,7 @@ def test_scoring_the_results_file_again_gives_exactly_the_records_metrics(shapes
 
 def test_random_weights_are_evaluated_too_and_a_faster_rcnn_has_one_record(shapes, tmp_path):
     seen = []
-    job = job_on(shapes, FASTER).evaluation(None)
+    job = untrained(job_on(shapes, FASTER))
     [record] = evaluate(job, tmp_path, seen.append)
     assert seen == [1, 1, 1]
     assert record.predictions.endswith(".json.gz")
@@ -226,12 +226,12 @@ def test_random_weights_are_evaluated_too_and_a_faster_rcnn_has_one_record(shape
 
 
 def test_weights_that_are_not_finite_are_a_failure_in_words(shapes, tmp_path):
-    job = job_on(shapes, FASTER).evaluation(None)
+    job = untrained(job_on(shapes, FASTER))
     network, _ = prepare_network(job)
     weights = network.state_dict()
     weights["backbone.body.layer4.0.conv1.weight"].fill_(float("nan"))
     save_file(weights, tmp_path / "nan.safetensors")
-    broken = job_on(shapes, FASTER).evaluation(tmp_path / "nan.safetensors")
+    broken = untrained(job_on(shapes, FASTER), weights=tmp_path / "nan.safetensors")
     with pytest.raises(SdabenchError, match="not finite"):
         evaluate(broken, tmp_path)
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,7 +17,7 @@ from sdabench.training.loop import train
 from sdabench.training.prediction import batches_without
 from sdabench.training.run_folder import read_run
 from tests.helpers.processes import ended, forked
-from tests.helpers.training import StopsAfter, broken, detector_on, log_of, same, weights_of
+from tests.helpers.training import StopsAfter, broken, detector_on, log_of, same, untrained, weights_of
 from tests.helpers.training import job_on as job_on_any
 
 job_on = partial(job_on_any, model="tiny")
@@ -68,7 +67,7 @@ def test_a_batch_keeps_its_size_and_has_a_part_for_each_process_or_more(
     job = job_on(textures, batch_size=10, accumulate=accumulate, epochs=1)
     run = read_run(trained(job, tmp_path, processes))
     assert (run.training.micro_batches, run.training.world_size, run.training.steps) == (parts, processes, 1)
-    assert run.recipe.batch_size == 10
+    assert run.spec.recipe.batch_size == 10
 
 
 @pytest.mark.parametrize(("parts", "own"), [(1, 1), (2, 1), (4, 2), (6, 2)])
@@ -105,13 +104,12 @@ def test_a_training_goes_on_with_as_many_processes_as_it_began_with(textures, tm
         train(job, tmp_path, StopsAfter(10))
     assert ended(forked(lambda: train(job, tmp_path), 2)) == [1, 1]
     said = capfd.readouterr().err
-    assert said.count("processes 1 there, 2 here. Continue it as it was begun") == 1
+    assert said.count("processes 1 there, 2 here. Continue it with its own options") == 1
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_evaluation_is_the_same_on_any_number_of_processes(textures, tmp_path, processes):
-    job = job_on(textures, epochs=1).evaluation(None)
-    job = replace(job, batch_size=2)
+    job = untrained(job_on(textures, epochs=1), batch_size=2)
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     [expected] = evaluate(job, alone)
 
@@ -131,17 +129,17 @@ def test_evaluation_is_the_same_on_any_number_of_processes(textures, tmp_path, p
 
 
 def test_a_stopped_evaluation_keeps_what_each_process_has_done(textures, tmp_path):
-    job = replace(job_on(textures).evaluation(None), batch_size=1)
+    job = untrained(job_on(textures), batch_size=1)
     [expected] = evaluate(job, tmp_path / "alone")
     seen = tmp_path / "seen"
 
     def share(stop):
         def advance(images):
-            if world().first:
+            if world().is_main:
                 with seen.open("a") as file:
                     file.write(f"{images} ")
 
-        if stop and not world().first:
+        if stop and not world().is_main:
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGTERM)
         evaluate(job, tmp_path / "parts", advance)

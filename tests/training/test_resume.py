@@ -21,7 +21,7 @@ from sdabench.training.run_folder import read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.processes import ended, forked
-from tests.helpers.training import StopsAfter, detector_on, log_of, same, weights_of
+from tests.helpers.training import StopsAfter, detector_on, log_of, same, untrained, weights_of
 from tests.helpers.training import job_on as job_on_any
 
 job_on = partial(job_on_any, model="tiny")
@@ -138,7 +138,7 @@ def test_the_number_of_workers_changes_nothing(textures, tmp_path, workers):
 
 
 def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkeypatch):
-    job = job_on(textures, **LONG)
+    job = job_on(textures, **LONG).on(Machine(batch_size=1))  # many batches
     whole = train(job, tmp_path / "whole")
     calls = []
 
@@ -149,10 +149,6 @@ def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkey
         return predict(*arguments, **options)
 
     monkeypatch.setattr("sdabench.training.trainer.predict", stops_in_the_third)
-    job_of_many_batches = job_on(textures, **LONG)
-    monkeypatch.setattr(
-        type(job_of_many_batches), "evaluation", one_image_at_a_time(type(job_of_many_batches).evaluation)
-    )
     with pytest.raises(Stopped):
         train(job, tmp_path / "parts")
     log = the_folder(tmp_path / "parts") / "metrics.jsonl"
@@ -160,10 +156,6 @@ def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkey
     append_line(log, log_of(whole)[2])  # as one leaves it that is then killed before its next checkpoint
     assert_as_undisturbed(train(job, tmp_path / "parts"), whole)
     assert len(calls) == 3 + 4
-
-
-def one_image_at_a_time(evaluation):
-    return lambda job, weights: replace(evaluation(job, weights), batch_size=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
@@ -254,20 +246,18 @@ def test_the_folder_of_another_network_is_refused_too(textures, tmp_path):
     with pytest.raises(Stopped):
         train(job, tmp_path, StopsAfter(10))
     other = job.for_model("senet50", 0)
-    the_folder(tmp_path).rename(tmp_path / "training" / other.name)
+    the_folder(tmp_path).rename(tmp_path / "training" / other.spec.name)
     with pytest.raises(SdabenchError, match="model tiny there, senet50 here"):
         train(other, tmp_path)
 
 
-def test_what_cannot_repeat_is_refused_with_deterministic(textures, tmp_path):
+def test_what_cannot_repeat_is_refused_with_deterministic(textures, shapes, tmp_path):
     deterministic = Machine(deterministic=True)
     job = job_on(textures, quirks={"no_seed": True}).on(deterministic)
     with pytest.raises(UsageError, match=r"draws a seed at each start \(quirks.no_seed\)"):
         train(job, tmp_path)
-    detector = replace(
-        job_on(textures), model="faster_rcnn_resnet50", machine=replace(deterministic, device="cuda")
-    )
-    with pytest.raises(UsageError, match="on CUDA no detector's training is --deterministic"):
+    detector = detector_on(shapes).on(Machine(deterministic=True, device="cuda"))
+    with pytest.raises(UsageError, match="RoIAlign has no deterministic backward pass on CUDA"):
         train(detector, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -304,13 +294,13 @@ def test_a_stop_in_the_last_step_or_batch_ends_what_is_done_then(textures, tmp_p
         train(job, tmp_path, StopsAfter(20))
     assert read_run(the_folder(tmp_path)).training.steps == 4
     assert read_run(train(job, tmp_path)).training.resumed == 0
-    evaluation = replace(job.evaluation(None), batch_size=1)
+    evaluation = untrained(job, batch_size=1)
     [record] = evaluate(evaluation, tmp_path, StopsAfter(3))
     assert record.samples == 4
 
 
 def test_a_stopped_evaluation_goes_on_where_it_was(textures, tmp_path):
-    job = replace(job_on(textures).evaluation(None), batch_size=1)
+    job = untrained(job_on(textures), batch_size=1)
     [whole] = evaluate(job, tmp_path / "whole")
 
     def stop_after_two(images):
@@ -335,7 +325,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(textures, tmp_path):
     "change", [{"batch_size": 2}, {"seed": 1}, {"precision": "bf16"}, {"channels_last": True}]
 )
 def test_what_was_evaluated_in_another_way_is_done_again(textures, tmp_path, change):
-    job = replace(job_on(textures).evaluation(None), batch_size=1)
+    job = untrained(job_on(textures), batch_size=1)
     seen = []
 
     def stop_after_two(images):
@@ -346,5 +336,5 @@ def test_what_was_evaluated_in_another_way_is_done_again(textures, tmp_path, cha
     with pytest.raises(Stopped):
         evaluate(job, tmp_path, stop_after_two)
     left = []
-    evaluate(replace(job, **change), tmp_path, left.append)
+    evaluate(untrained(job_on(textures), **{"batch_size": 1} | change), tmp_path, left.append)
     assert left in ([2, 2], [1, 1, 1, 1])

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdabench.cli.help import Command, option
 from sdabench.cli.machine import choose_device
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
 from sdabench.errors import UsageError
@@ -22,29 +23,42 @@ Examples:
 """
 
 
-@click.command("bench", epilog=EPILOG)
+@click.command("bench", cls=Command, epilog=EPILOG)
 @click.argument("patterns", nargs=-1, type=ModelName())
-@click.option(
+@option(
     "--mode", type=click.Choice(["inference", "training", "both"]), default="both", show_default=True,
-    help="Steps to time.",
+    group="Steps", help="Steps to time",
 )  # fmt: skip
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images per batch.  [default: 64 on CUDA, 4 on CPU]"
-)
-@click.option("--amp", type=click.Choice(["off", "bf16", "fp16"]), default="off", help="Mixed precision.")
-@click.option("--channels-last", is_flag=True, help="Use the channels_last memory format.")
-@click.option("--compile", "compiled", is_flag=True, help="Compile with torch.compile (not timed).")
-@click.option(
-    "--resolution", type=click.IntRange(32, 16384), default=224, show_default=True,
-    help="Side of the images, in pixels.",
+@option(
+    "--batch-size", type=click.IntRange(min=1), group="Steps",
+    help="Images per batch  [default: 64 on CUDA, 4 on the CPU]",
 )  # fmt: skip
-@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Timed steps.")
-@click.option(
-    "--warmup", type=click.IntRange(min=1), default=3, show_default=True, help="Warm-up steps (not timed)."
+@option(
+    "--resolution", type=click.IntRange(32, 16384), default=224, show_default=True, group="Steps",
+    help="Side of the images in pixels",
+)  # fmt: skip
+@option(
+    "--repeats", type=click.IntRange(min=1), default=20, show_default=True, group="Steps",
+    help="Number of timed steps",
+)  # fmt: skip
+@option(
+    "--warmup", type=click.IntRange(min=1), default=3, show_default=True, group="Steps", advanced=True,
+    help="Number of warm-up steps (not timed)",
+)  # fmt: skip
+@option(
+    "--amp", type=click.Choice(["off", "bf16", "fp16"]), default="off", group="Arithmetic",
+    help="Data type of automatic mixed precision",
+)  # fmt: skip
+@option("--channels-last", is_flag=True, group="Arithmetic", help="Use the channels_last memory format")
+@option(
+    "--compile", "compiled", is_flag=True, group="Arithmetic", help="Compile with torch.compile (not timed)"
 )
-@click.option("--tf32", is_flag=True, help="Allow TF32 on CUDA, which is less accurate than float32.")
-@click.option("--cudnn-benchmark", is_flag=True, help="Let cuDNN select algorithms by timing them.")
-@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda if available]")
+@option("--tf32", is_flag=True, group="Arithmetic", advanced=True, help="Allow TF32 on CUDA")
+@option(
+    "--cudnn-benchmark", is_flag=True, group="Arithmetic", advanced=True,
+    help="Let cuDNN select its algorithms by timing them",
+)  # fmt: skip
+@option("--device", metavar="DEVICE", group="Machine", help="Device: cpu, cuda or cuda:N  [default: auto]")
 @json_option
 def command(
     patterns: tuple[str, ...],
@@ -61,7 +75,7 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Time models side by side: images per second, latency and peak memory.
+    """Time models side by side: throughput, latency, peak memory.
 
     PATTERNS are names or wildcards of classification models. Weights and images are random. The steps of
     the models are interleaved, so that other load affects all of them alike: compare numbers of the same run.

@@ -2,6 +2,7 @@
 
 import click
 
+from sdabench.cli.help import Command
 from sdabench.cli.options import echo_json, json_option
 from sdabench.errors import ExitCode
 
@@ -12,12 +13,15 @@ Examples:
   sdabench doctor > machine.txt           attach this to a bug report
 
 \b
-States: ok; note (worth knowing); warning (can change a number or stop a run);
-problem (fix it before you measure). Any problem makes the exit code 1.
+States:
+  ok
+  note      worth knowing
+  warning   can change a number or stop a run
+  problem   fix it before you measure (exit code 1)
 """
 
 
-@click.command("doctor", epilog=EPILOG)
+@click.command("doctor", cls=Command, epilog=EPILOG)
 @json_option
 def command(as_json: bool) -> None:
     """Diagnose this machine: can it reproduce the paper's numbers?

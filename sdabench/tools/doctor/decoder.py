@@ -10,8 +10,8 @@ from hashlib import sha256
 
 from PIL import Image, features
 
-from sdabench.tools.doctor.packages import imported_version
 from sdabench.tools.doctor.probe import Probe
+from sdabench.tools.doctor.requirements import imported_version
 
 # 37 x 29 pixels of three rotated gradients, with 4:2:0 chroma: it also tests the decoder's upsampling.
 JPEG = base64.b64decode(

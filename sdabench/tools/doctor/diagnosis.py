@@ -1,6 +1,6 @@
 """Running all probes."""
 
-from sdabench.tools.doctor import packages
+from sdabench.tools.doctor import requirements
 from sdabench.tools.doctor.likely_causes import likely_causes
 from sdabench.tools.doctor.probe import Diagnosis, Probe
 
@@ -10,8 +10,8 @@ def diagnose() -> Diagnosis:
 
     Sections that need a package that cannot be imported are left out.
     """
-    broken = packages.import_errors()
-    sections = {"Versions": packages.probes(broken)}
+    broken = requirements.import_errors()
+    sections = {"Versions": requirements.probes(broken)}
     if not broken.keys() & {"torch", "numpy", "Pillow"}:
         sections |= _sections_with_torch()
     if not broken.keys() & {"numpy", "Pillow"}:

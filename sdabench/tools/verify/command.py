@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdabench.cli.help import Command, option
 from sdabench.cli.machine import choose_device, offline_option
 from sdabench.cli.options import ModelName, echo_json, json_option, progress
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
@@ -37,33 +38,44 @@ Examples:
   sdabench data verify imagenet=PATH --split val --probe resnet50 --weights FILE
 
 \b
-Exit codes: 0 sound, complete or not; 4 the data are not what they claim to be
-(broken files, another fingerprint, --complete but incomplete, labels in another
-order); 5 the predictions of --probe do not depend on the classes.
+Exit codes:
+  0   sound, complete or not
+  4   not what it claims to be: broken files, another fingerprint, --complete
+      but incomplete, labels in another order
+  5   the predictions of --probe do not depend on the classes
 """
 FEW_IMAGES = 200  # decoded by this process before DataLoader workers have started
 
 
-@click.command("verify", epilog=EPILOG)
+@click.command("verify", cls=Command, epilog=EPILOG)
 @click.argument("source", metavar="DATASET", type=DataOption())
-@click.option(
+@option(
     "--split", "names", type=click.Choice(["train", "val"]), multiple=True,
-    help="Split to verify; may be repeated.  [default: all that exist]",
+    help="Split to verify; may be repeated  [default: all that exist]",
 )  # fmt: skip
-@click.option("--complete", is_flag=True, help="Require the complete official splits.")
-@click.option("--fingerprint", metavar="SHA256", help="Require this fingerprint of a split.")
-@click.option("--workers", type=click.IntRange(min=0), help="DataLoader workers.  [default: all cores]")
-@click.option("--probe", "model", type=ModelName(), help="Test the order of the labels with this model.")
-@click.option("--weights", type=WeightsOption(), help=f"Weights of that model. {SOURCE_HELP}")
-@click.option(
-    "--probe-images", type=click.IntRange(min=1), default=5, show_default=True,
-    help="Images of each class that the model predicts.",
+@option("--complete", is_flag=True, help="Require the complete official splits")
+@option("--fingerprint", metavar="SHA256", help="Require this fingerprint of a split")
+@option(
+    "--workers", type=click.IntRange(min=0), group="Machine",
+    help="Number of DataLoader workers  [default: all cores]",
 )  # fmt: skip
-@click.option(
-    "--resolution", type=click.IntRange(min=32), default=224, show_default=True,
-    help="Side of the model's input, in pixels.",
+@option(
+    "--probe", "model", type=ModelName(), group="Label order",
+    help="Test the order of the labels with this model",
 )  # fmt: skip
-@click.option("--device", help="Device of the model: cpu, cuda or cuda:N.  [default: cuda if available]")
+@option("--weights", type=WeightsOption(), group="Label order", help=f"Weights of that model. {SOURCE_HELP}")
+@option(
+    "--probe-images", type=click.IntRange(min=1), default=5, show_default=True, group="Label order",
+    help="Number of images of each class that the model predicts",
+)  # fmt: skip
+@option(
+    "--resolution", type=click.IntRange(min=32), default=224, show_default=True, group="Label order",
+    help="Side of the model's input in pixels",
+)  # fmt: skip
+@option(
+    "--device", metavar="DEVICE", group="Machine",
+    help="Device of the model: cpu, cuda or cuda:N  [default: auto]",
+)  # fmt: skip
 @offline_option
 @json_option
 def command(

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from sdabench.records.counts import stored_counts
-from sdabench.tools.doctor import decoder, devices, numerics, packages, storage
+from sdabench.tools.doctor import decoder, devices, numerics, requirements, storage
 from sdabench.tools.doctor.devices import Device
 from sdabench.tools.doctor.diagnosis import diagnose
 from sdabench.tools.doctor.likely_causes import likely_causes, two_standard_errors_pct
@@ -53,7 +53,7 @@ class TestVersions:
         ],
     )  # fmt: skip
     def test_a_package_against_its_minimum(self, found, state):
-        probe = packages.probe_package("torch", found, Requirement("torch>=2.6"))
+        probe = requirements.probe_package("torch", found, Requirement("torch>=2.6"))
         assert probe.state == state
         assert probe.next_step == ("" if state == "ok" else "pip install --upgrade 'torch>=2.6'")
 
@@ -66,65 +66,65 @@ class TestVersions:
         ],
     )  # fmt: skip
     def test_versions_are_compared_by_their_parts(self, found, required, satisfied):
-        assert packages.satisfies(found, Requirement(f"package{required}")) is satisfied
+        assert requirements.satisfies(found, Requirement(f"package{required}")) is satisfied
 
     def test_minimums_are_those_of_the_checkout(self):
-        declared = {each.name: each for each in packages.declared_requirements()}
+        declared = {each.name: each for each in requirements.declared_requirements()}
         assert declared["torch"] == Requirement("torch>=2.6")
         assert declared["fvcore"].specifier == ">=0.1.5.post20221221"
-        assert not packages.is_optional(declared["fvcore"])
-        assert packages.is_optional(declared["faster-coco-eval"])
+        assert not requirements.is_optional(declared["fvcore"])
+        assert requirements.is_optional(declared["faster-coco-eval"])
 
     def test_minimums_of_an_installation_are_those_of_its_metadata(self, monkeypatch):
-        monkeypatch.setattr(packages, "checkout_dir", lambda: None)
+        monkeypatch.setattr(requirements, "checkout_dir", lambda: None)
         texts = ["torch>=2.6", "tensorboard>=2.14; extra == 'tensorboard'"]
-        monkeypatch.setattr(packages, "requires", lambda name: texts)
-        needed, optional = packages.declared_requirements()
+        monkeypatch.setattr(requirements, "requires", lambda name: texts)
+        needed, optional = requirements.declared_requirements()
         assert [str(needed.specifier), str(optional.specifier)] == [">=2.6", ">=2.14"]
-        assert [packages.is_optional(needed), packages.is_optional(optional)] == [False, True]
+        assert [requirements.is_optional(needed), requirements.is_optional(optional)] == [False, True]
 
     def test_a_package_that_no_line_shows_has_one_if_it_is_missing(self, monkeypatch):
         needed = [Requirement("no-such-package>=3"), Requirement("no-such-extra; extra == 'any'")]
-        monkeypatch.setattr(packages, "declared_requirements", lambda: needed)
-        found = {probe.name: probe.state for probe in packages.probes({})}
+        monkeypatch.setattr(requirements, "declared_requirements", lambda: needed)
+        found = {probe.name: probe.state for probe in requirements.probes({})}
         assert found["no-such-package"] == "problem"
         assert "no-such-extra" not in found
 
     def test_pillow_simd_is_named_also_beside_pillow(self, monkeypatch):
-        assert packages.imported_version("Pillow") == version("Pillow")
+        assert requirements.imported_version("Pillow") == version("Pillow")
         monkeypatch.setattr(Image, "__version__", "12.1.1.post0")
         monkeypatch.setattr(
-            packages, "installed_version", {"Pillow": "13.0.0", "Pillow-SIMD": "12.1.1.post0"}.get
+            requirements, "installed_version", {"Pillow": "13.0.0", "Pillow-SIMD": "12.1.1.post0"}.get
         )
-        assert packages.imported_version("Pillow") == "12.1.1.post0 (Pillow-SIMD)"
+        assert requirements.imported_version("Pillow") == "12.1.1.post0 (Pillow-SIMD)"
 
     def test_a_package_that_is_too_old_and_broken_is_a_problem(self, monkeypatch):
-        monkeypatch.setattr(packages, "declared_requirements", lambda: [Requirement("pycocotools>=99")])
-        [old] = [probe for probe in packages.probes({}) if probe.name == "pycocotools"]
+        monkeypatch.setattr(requirements, "declared_requirements", lambda: [Requirement("pycocotools>=99")])
+        [old] = [probe for probe in requirements.probes({}) if probe.name == "pycocotools"]
         [bad] = [
-            probe for probe in packages.probes({"pycocotools": "no dtype"}) if probe.name == "pycocotools"
+            probe for probe in requirements.probes({"pycocotools": "no dtype"}) if probe.name == "pycocotools"
         ]
         assert (old.state, bad.state) == ("warning", "problem")
         assert bad.value.endswith("but the import fails: no dtype")
 
     def test_torchvision_is_called(self, monkeypatch):
         found = Probe("torchvision", "ok", torchvision.__version__)
-        good = packages.probe_operators(found)
+        good = requirements.probe_operators(found)
         assert (good.state, good.value) == ("ok", f"{torchvision.__version__}, compiled operators work")
 
         def fails(*arguments, **options):
             raise RuntimeError("operator torchvision::nms does not exist\nin this build")
 
         monkeypatch.setattr("torchvision.ops.nms", fails)
-        bad = packages.probe_operators(found)
+        bad = requirements.probe_operators(found)
         assert bad.state == "problem"
         assert "torchvision::nms does not exist in this build" in bad.value
         monkeypatch.setattr("torchvision.ops.nms", lambda *arguments, **options: torch.tensor([0]))
-        assert "keeps [0]" in packages.probe_operators(found).value
+        assert "keeps [0]" in requirements.probe_operators(found).value
 
     def test_a_revision_that_was_changed_is_a_note(self):
-        assert packages.probe_sdabench(None).value.endswith("installed")
-        clean, dirty = packages.probe_sdabench("a" * 40), packages.probe_sdabench("a" * 40 + "-dirty")
+        assert requirements.probe_sdabench(None).value.endswith("installed")
+        clean, dirty = requirements.probe_sdabench("a" * 40), requirements.probe_sdabench("a" * 40 + "-dirty")
         assert (clean.state, dirty.state) == ("ok", "note")
         assert dirty.value == f"{clean.value}, with uncommitted changes"
 

@@ -45,7 +45,7 @@ def test_help_has_examples_and_the_exit_codes():
     result = verify("-h")
     assert result.returncode == 0
     assert "Examples:" in result.stdout
-    assert "Exit codes: 0 sound" in result.stdout
+    assert "Exit codes:\n  0   sound" in result.stdout
 
 
 def test_a_sound_part_is_fine_and_says_that_it_is_a_part(imagenet):

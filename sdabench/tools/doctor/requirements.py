@@ -50,10 +50,10 @@ def probes(broken: Mapping[str, str]) -> list[Probe]:
     Args:
         broken: import errors by package.
     """
-    requirements = {canonicalize_name(each.name): each for each in declared_requirements()}
+    required = {canonicalize_name(each.name): each for each in declared_requirements()}
     found = [probe_sdabench(_revision(broken)), Probe("Python", "ok", platform.python_version())]
     for name in MODULES:
-        requirement = requirements.pop(canonicalize_name(name), Requirement(name))
+        requirement = required.pop(canonicalize_name(name), Requirement(name))
         probe = probe_package(name, imported_version(name) or installed_version(name), requirement)
         if name in broken and probe.state != "problem":
             probe = Probe(
@@ -63,7 +63,7 @@ def probes(broken: Mapping[str, str]) -> list[Probe]:
         elif name == "torchvision" and "torch" not in broken and probe.state != "problem":
             probe = probe_operators(probe)
         found.append(probe)
-    for requirement in requirements.values():
+    for requirement in required.values():
         version = installed_version(requirement.name)
         probe = probe_package(requirement.name, version, requirement)
         if probe.state != "ok" or (version and is_optional(requirement)):
