@@ -157,7 +157,7 @@ def test_an_object_without_a_mask_stops_only_what_learns_masks(tmp_path, segment
     boxes, masks = (DetectionTrainingImages(split, resizing, 0.5, 0, masks)[0, 0] for masks in (False, True))
     assert len(boxes.target["boxes"]) == 1
     assert isinstance(masks, DataError)
-    assert "1.jpg has a box and no mask" in str(masks)
+    assert "1.jpg has a box but no mask" in str(masks)
 
 
 def test_a_resized_image_is_the_interpolated_one_within_a_level(tmp_path):
