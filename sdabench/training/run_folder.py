@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from sdabench.data.description import DatasetInfo, FrozenModel
 from sdabench.errors import OutputError, SdabenchError, UsageError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.nested import flattened
 from sdabench.records.json_lines import append_line
 from sdabench.records.record import Training
@@ -45,7 +45,7 @@ class TrainingRun(FrozenModel):
         }
 
     def save(self, folder: Path) -> None:
-        with writing(folder / "run.json") as file:
+        with atomic_write(folder / "run.json") as file:
             file.write(self.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
 
     def differences(self, other: "TrainingRun") -> list[str]:
@@ -196,7 +196,7 @@ class MetricsLog:
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed training repeats."""
         kept = [line for line in self._lines() if line["step"] <= step]
-        with writing(self.path) as file:
+        with atomic_write(self.path) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
 
     def _lines(self) -> Sequence[dict[str, Any]]:

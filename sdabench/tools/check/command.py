@@ -14,7 +14,7 @@ from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
 from sdabench.cli.work import DataOption, located
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, OutputError, UsageError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.paths import results_are_shipped, results_dir
 from sdabench.registry import load_registry
 from sdabench.tools.check.evaluation_jobs import (
@@ -169,7 +169,7 @@ def command(
     if junit is not None:
         from sdabench.tools.check.view import to_junit
 
-        with writing(junit, "choose another --junit") as file:
+        with atomic_write(junit, "choose another --junit") as file:
             file.write(to_junit(findings).encode())
     if update and weights is not None:
         click.echo(f"Golden files are in {golden_folder}, image ids in {golden_folder / SUBSET}", err=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.nested import flattened
 from sdabench.registry import load_registry
 
@@ -17,7 +17,7 @@ def write_golden_file(path: Path, items: Iterable[BaseModel]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    with writing(path, "choose another --baseline") as file:
+    with atomic_write(path, "choose another --baseline") as file:
         file.writelines(each.model_dump_json(by_alias=True).encode() + b"\n" for each in items)
 
 

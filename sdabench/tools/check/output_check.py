@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.coco_images import DetectionBatch, DetectionSample, resize_image
 from sdabench.data.description import Preprocessing, Resizing
-from sdabench.data.views import Normalisation, centre, levels_of
+from sdabench.data.views import Normalization, resize_and_crop
 from sdabench.models.detection.detector import Detector
 from sdabench.models.inputs import resized_shape
 from sdabench.paths import OUTPUTS
@@ -158,8 +159,8 @@ def network_outputs(
     images = [seeded_image(number, width, height, SEED) for number, (width, height) in enumerate(SIZES)]
     if not isinstance(network, Detector):
         preprocessing = Preprocessing.at(RESOLUTION)
-        levels = torch.stack([levels_of(centre(each, preprocessing)) for each in images])
-        logits = network(Normalisation(preprocessing.mean, preprocessing.std)(levels, memory_format))
+        pixels = torch.stack([pil_to_tensor(resize_and_crop(each, preprocessing)) for each in images])
+        logits = network(Normalization(preprocessing.mean, preprocessing.std)(pixels, memory_format))
         return {"logits": (logits, logits.numel())}
     sizes = Resizing.at(RESOLUTION)
     samples, boxes = [], []

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision import transforms
 
 from sdabench import create_model
-from sdabench.data.views import Normalisation
+from sdabench.data.views import Normalization
 from sdabench.models.detection import detector
 from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
@@ -29,7 +29,7 @@ def test_they_do_not_depend_on_torchs_random_numbers(golden_folder):
 @pytest.mark.parametrize("swap", ["mean and std", "norms", "interpolation"])
 def test_a_swapped_normalization_is_seen(golden_folder, monkeypatch, swap):
     if swap == "mean and std":
-        monkeypatch.setattr(output_check, "Normalisation", lambda mean, std: Normalisation(std, mean))
+        monkeypatch.setattr(output_check, "Normalization", lambda mean, std: Normalization(std, mean))
     elif swap == "norms":
         one_group = lambda norm, x: F.group_norm(x, 1, norm.weight, norm.bias)  # noqa: E731
         monkeypatch.setattr(nn.BatchNorm2d, "forward", one_group)
