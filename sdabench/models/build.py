@@ -35,7 +35,7 @@ def create_model(
         detection: further arguments of :class:`sdabench.models.detection.detector.Detector`.
 
     Returns:
-        A :class:`sdabench.models.skeleton.ResNet`, a :class:`Trunk` with ``features_only``, or a Detector.
+        A ResNet, a Trunk with ``features_only``, or a Detector.
 
     Raises:
         UsageError: unknown model (the message suggests similar names), or invalid for a detector.
