@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from sdabench import create_model
 from sdabench.records.class_predictions import ClassPredictions
+from sdabench.report import accuracy
 from tests.helpers.processes import stopped
 from tests.helpers.program import sdabench
 from tests.helpers.records import json_records
@@ -50,6 +51,13 @@ def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path)
     assert "1 of 1 have a record already." in run(imagenet, output, "--models", "resnet50").stderr
     assert len({record["predictions"] for record in json_records(output)}) == 3
     assert all((output / record["predictions"]).is_file() for record in json_records(output))
+
+
+def test_json_draws_no_table(imagenet, tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "accuracy_sheet", lambda *arguments: pytest.fail("a table was drawn"))
+    result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--json")
+    assert result.returncode == 0, result.stderr
+    assert [record["model"] for record in json.loads(result.stdout)] == ["resnet50"]
 
 
 def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
