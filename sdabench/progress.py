@@ -8,21 +8,22 @@ from sdabench.processes import is_main_process
 
 
 class Advance:
-    """Moves a bar on by some steps; ``note`` says where the work is. Here there is no bar."""
+    """Advance a progress bar by some steps, with a note beside it. This one has no bar."""
 
     def __call__(self, steps: int, note: str = "") -> None: ...
 
     def say(self, line: str) -> None:
-        """A line on stderr, above the bar."""
+        """Print a line to stderr, above the bar."""
         print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress(description: str, total: int | None, unit: str = "") -> Iterator[Advance]:
-    """A bar on stderr, if that is a terminal; yields what advances it.
+    """Show a progress bar on stderr, if that is a terminal; yield the function that advances it.
 
-    It has rate and time left if its steps are many and alike, and have a ``unit``, else the time so far.
-    ``bytes`` are shown as megabytes; their ``total`` may be unknown.
+    Args:
+        unit: of the steps, if they are many and alike: the bar then shows rate and remaining time, otherwise
+            elapsed time. ``bytes`` are shown as megabytes, and their ``total`` may be unknown.
     """
     if not sys.stderr.isatty() or not is_main_process():
         yield Advance()

@@ -1,4 +1,4 @@
-"""Where the jobs of ``run`` are started: here, or on a cluster that Slurm manages."""
+"""Options of ``run`` that decide where its jobs run: on this machine or on a Slurm cluster."""
 
 import os
 import re
@@ -33,14 +33,14 @@ OURS = {
 
 
 class SlurmTime(ParamType):
-    """As Slurm reads times: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; gives minutes, rounded up."""
+    """Slurm's formats MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS, in minutes, rounded up."""
 
     name = "time"
     shape = "MINUTES|[D-]HH:MM:SS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", str(value)):
-            self.fail(f"'{value}' is no time of Slurm's: 90, 1:30:00 or 2-12:00:00", param, ctx)
+            self.fail(f"'{value}' is not a Slurm time such as 90, 1:30:00 or 2-12:00:00", param, ctx)
         days, dash, rest = ("", "", str(value)) if "-" not in str(value) else str(value).partition("-")
         parts = [int(part) for part in rest.split(":")]
         if dash or len(parts) == 3:  # begins with hours
@@ -138,7 +138,7 @@ class Place:
 def place_from(
     output: Path, at_once: int | None, device: str | None, nproc: int, cluster: ClusterOptions
 ) -> Place:
-    """Where the jobs of a suite run, by the options.
+    """Decide where the jobs of a suite run.
 
     Raises:
         UsageError: the options do not go together, or there is no Slurm here.

@@ -141,7 +141,7 @@ def command(
         task: [name for name in names if registry.model(name).task == task] for task in get_args(DataTask)
     }
     if len(sources) > sum(map(bool, of_task.values())):
-        raise UsageError("--data is said once for each task, and there is no more than one in this suite")
+        raise UsageError("--data was given more often than this suite has tasks; give it once per task")
     if backbones and not of_task["detection"]:
         raise UsageError("--backbone-weights is for detectors, and there is none among these networks")
     if weights and not eval_only:

@@ -21,7 +21,7 @@ _FATAL: dict[str, type[SdabenchError]] = {error.__name__: error for error in (Da
 
 
 class Watcher:
-    """Is told what happens in a suite; this one ignores it."""
+    """Callbacks for the events of a suite; these ignore them."""
 
     def started(self, job: AnyJob) -> None: ...
 
@@ -111,7 +111,7 @@ class Suite:
                 if ended.process.poll() == ExitCode.STOPPED:
                     if self.launcher.attached:
                         raise KeyboardInterrupt
-                    stopped = True  # the others may go on
+                    stopped = True  # the others may continue
                     watcher.stopped(ended.job, ended.process.cause())
                     continue
                 records = self._records_of(ended)

@@ -103,7 +103,7 @@ class Job(Generic[SpecT, SplitT]):
     @property
     def train(self) -> SplitT:
         """The training images."""
-        assert self.train_split is not None, "this job is no training"
+        assert self.train_split is not None, "this job does not train"
         return self.train_split
 
     def on(self, machine: Machine) -> "Job[SpecT, SplitT]":

@@ -260,7 +260,7 @@ def test_times_are_those_of_slurm(text, minutes):
     ("kind", "text", "words"),
     [
         (SlurmTime, "2", "needs 3 minutes"),
-        (SlurmTime, "1h", "is no time of Slurm's"),
+        (SlurmTime, "1h", "is not a Slurm time"),
         (SlurmOption, "account=", "is not KEY=VALUE"),
         (SlurmOption, "time=5", "say --time"),
         (SlurmOption, "--cpus_per_task=5", "say --cpus"),

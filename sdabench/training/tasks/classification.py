@@ -115,5 +115,5 @@ def images_at_once(images: Tensor) -> int:
 
 
 def recipe_of(job: ClassificationJob) -> ClassificationRecipe:
-    assert job.spec.recipe is not None, "this job is no training"
+    assert job.spec.recipe is not None, "this job does not train"
     return job.spec.recipe

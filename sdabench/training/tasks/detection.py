@@ -168,5 +168,5 @@ def _detector(job: DetectionJob, split: CocoSplit, **options: Any) -> Detector:
 
 
 def recipe_of(job: DetectionJob) -> DetectionRecipe:
-    assert job.spec.recipe is not None, "this job is no training"
+    assert job.spec.recipe is not None, "this job does not train"
     return job.spec.recipe
