@@ -157,8 +157,8 @@ def peers_alive(here: World) -> Iterator[None]:
         if here.size == 1 or not any(words in str(error) for words in LOST):
             raise
         raise SdabenchError(
-            f"another of the {here.size} processes has ended, so that process {here.rank + 1} cannot continue; "
-            "see its error above; the same command resumes from the last checkpoint"
+            f"another of the {here.size} processes has ended, and process {here.rank + 1} stops; see its "
+            "error above; the same command resumes from the last checkpoint"
         ) from error
 
 
