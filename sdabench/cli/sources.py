@@ -15,7 +15,7 @@ from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
 from sdabench.registry import unknown
-from sdabench.weights.fetch.cache import FetchDisplay
+from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
 from sdabench.weights.weights_source import (
     SUFFIXES,

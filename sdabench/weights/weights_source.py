@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.fetch.cache import QUIET, FetchDisplay, ensure_cached, weights_dir
 from sdabench.weights.fetch.download import RemoteFile, download
+from sdabench.weights.fetch.weights_cache import QUIET, FetchDisplay, ensure_cached, weights_dir
 from sdabench.weights.local import LocalWeights
 
 SOURCE_FORMS = (

@@ -18,7 +18,7 @@ from sdabench.hashing import sha256_of_file
 from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record
 from sdabench.training.job import evaluation_job, read_job_file
-from sdabench.weights.fetch.cache import weights_dir
+from sdabench.weights.fetch.weights_cache import weights_dir
 from sdabench.weights.local import LocalWeights
 from tests.helpers.processes import stopped
 from tests.helpers.program import sdabench

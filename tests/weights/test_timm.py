@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from sdabench import create_model, load_weights
 from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.registry import load_registry
-from sdabench.weights.fetch.cache import FetchDisplay
 from sdabench.weights.fetch.from_timm import to_timm
+from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.weights_source import locate, parse, resolve
 
 EQUAL = {

@@ -18,7 +18,7 @@ from sdabench.data.description import Preprocessing
 from sdabench.errors import OutputError, SdabenchError, UsageError, WeightsError
 from sdabench.offline import OFFLINE
 from sdabench.weights.fetch import download
-from sdabench.weights.fetch.cache import FetchDisplay
+from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.weights_source import WeightsSource, locate, parse, resolve
 from tests.helpers.serving import serving
 
@@ -226,7 +226,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(server, tmp_path, monkeypatc
 RESOLVE = """
 import sys
 from sdabench.training.signals import handle_signals
-from sdabench.weights.fetch.cache import FetchDisplay
+from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.weights_source import parse, resolve
 assert "torch" not in sys.modules
 handle_signals()

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from sdabench import __version__
 from sdabench.errors import SdabenchError, WeightsError
 from sdabench.files import atomic_write
-from sdabench.weights.fetch.cache import OTHER_CACHE, FetchDisplay
+from sdabench.weights.fetch.weights_cache import OTHER_CACHE, FetchDisplay
 
 if TYPE_CHECKING:
     from requests import Response

@@ -17,7 +17,7 @@ from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.files import atomic_write
 from sdabench.offline import is_offline
 from sdabench.registry import load_registry, unknown
-from sdabench.weights.fetch.cache import (
+from sdabench.weights.fetch.weights_cache import (
     OTHER_CACHE,
     FetchDisplay,
     download_lock,

@@ -10,8 +10,8 @@ import torchvision
 from sdabench.data.description import Preprocessing
 from sdabench.errors import UsageError
 from sdabench.registry import unknown
-from sdabench.weights.fetch.cache import FetchDisplay, ensure_cached, weights_dir
 from sdabench.weights.fetch.download import RemoteFile, download
+from sdabench.weights.fetch.weights_cache import FetchDisplay, ensure_cached, weights_dir
 from sdabench.weights.local import LocalWeights, Published
 
 
