@@ -1,16 +1,17 @@
-"""The plan of a suite: what would be done, by which values, and about how long it takes."""
+"""The plan of a suite: its jobs, the resolved values, and estimates of time and disk space."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from sdabench.data.description import DatasetInfo
+from sdabench.nested import flattened
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import describe_dataset
 from sdabench.runs.estimate import Plan
 
 
 def plan_sheet(plan: Plan) -> Sheet:
-    """One line a job; the values of the recipe, the data and the totals as notes."""
+    """Show one row for each job; recipe, data and totals are notes."""
     headings = [Heading("model"), Heading("seed", numeric=True), Heading("state")]
     headings += [Heading("time", numeric=True), Heading("disk", numeric=True)]
     rows = [
@@ -32,27 +33,27 @@ def _notes(plan: Plan) -> Iterator[str]:
             yield f"Train on {describe_dataset(DatasetInfo(**part.train_dataset))}."
         yield f"Evaluate on {describe_dataset(DatasetInfo(**part.dataset))}."
         if part.recipe is not None:
-            yield f"Recipe {part.recipe['name']} for {part.task}: {', '.join(_values(part.recipe))}."
+            yield f"Recipe {part.recipe['name']} for {part.task}: {_values(part.recipe)}."
     shared = f", which share {plan.lanes}" if plan.lanes < plan.at_once else ""
-    yield f"Device {plan.device}, {plan.at_once} at a time{shared}; output to {plan.output}."
-    here = "here" if plan.measured_on == plan.device else "here on the CPU, for want of a GPU"
+    yield f"Device {plan.device}, {plan.at_once} at a time{shared}; output in {plan.output}."
+    machine = (
+        "this machine" if plan.measured_on == plan.device else "the CPU of this machine, which has no GPU"
+    )
+    probes = " and ".join(part.probe for part in plan.parts)
     yield (
-        f"In all about {duration(plan.seconds)}, and {size(plan.disk_bytes)} of disk at one time. The times "
-        f"are those of {' and '.join(part.probe for part in plan.parts)}, measured {here}, scaled by "
-        "multiply-adds; a network can take half or twice as long."
+        f"Estimated total: {duration(plan.seconds)}, and up to {size(plan.disk_bytes)} of disk space. Times "
+        f"are those of {probes} on {machine}, scaled by multiply-adds; a network can take half or twice as "
+        "long."
     )
 
 
-def _values(recipe: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in recipe.items():
-        if isinstance(value, dict):
-            yield from _values(value, f"{prefix}{key}.")
-        elif prefix or key not in ("name", "title", "source"):
-            yield f"{prefix}{key} {value}"
+def _values(recipe: dict[str, Any]) -> str:
+    values = {key: value for key, value in recipe.items() if key not in ("name", "title", "source")}
+    return ", ".join(f"{key} {value}" for key, value in flattened(values).items())
 
 
 def duration(seconds: float) -> str:
-    """In the unit that fits: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
+    """Format a duration in the unit that fits: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
     for unit, length in (("d", 86400), ("h", 3600)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
