@@ -1,9 +1,10 @@
 """Cache derived data under the digest of everything it is derived from.
 
-Entries are written atomically and carry a checksum. A damaged entry counts as missing, and a cache that
+Entries are written atomically and end with a checksum. A damaged entry counts as missing, and a cache that
 cannot be written stays empty: neither is an error.
 """
 
+import mmap
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
@@ -21,19 +22,30 @@ def entry_path(kind: str, key: Iterable[str]) -> Path:
     return cache_dir() / kind / sha256_of_lines(key)
 
 
-def read_entry(kind: str, key: Iterable[str]) -> bytes | None:
-    """Return the content of an entry, or None if it is missing or damaged."""
+def read_entry(kind: str, key: Iterable[str]) -> memoryview | None:
+    """Return the content of an entry, mapped into memory, or None if it is missing or damaged."""
+    return _read(entry_path(kind, key))
+
+
+def write_entry(kind: str, key: Iterable[str], content: Iterable[bytes]) -> None:
+    """Store an entry piece by piece, if the cache is writable and no other process has stored it."""
+    from sdabench.files import atomic_write  # slow to import
+
+    path, checksum = entry_path(kind, key), sha256()
+    with suppress(OutputError), atomic_write(path, durable=False) as file:
+        if _read(path) is not None:  # stored while this process waited for the file
+            raise FileExistsError
+        for piece in content:
+            checksum.update(piece)
+            file.write(piece)
+        file.write(checksum.digest())
+
+
+def _read(path: Path) -> memoryview | None:
     try:
-        data = entry_path(kind, key).read_bytes()
-    except OSError:
+        with path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError):  # missing or empty
         return None
-    content = data[_CHECKSUM_BYTES:]
-    return content if sha256(content).digest() == data[:_CHECKSUM_BYTES] else None
-
-
-def write_entry(kind: str, key: Iterable[str], content: bytes) -> None:
-    """Store an entry if the cache is writable."""
-    from sdabench.files import writing  # slow to import
-
-    with suppress(OutputError), writing(entry_path(kind, key), durable=False) as file:
-        file.write(sha256(content).digest() + content)
+    content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    return content if sha256(content).digest() == checksum else None

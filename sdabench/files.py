@@ -19,7 +19,7 @@ PATIENCE = 8.0  # seconds; the data loader workers of a killed training hold its
 
 
 @contextmanager
-def writing(
+def atomic_write(
     path: Path, elsewhere: str = "name another --output", *, durable: bool = True
 ) -> Iterator[BinaryIO]:
     """Write a file atomically: a temporary file beside it replaces ``path`` at the end.
@@ -75,17 +75,17 @@ def _open_exclusive(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def compressed(path: Path) -> Iterator[BinaryIO]:
+def atomic_gzip_write(path: Path) -> Iterator[BinaryIO]:
     """Write a gzip file atomically; equal contents give equal bytes.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with writing(path) as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+    with atomic_write(path) as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
         yield cast(BinaryIO, packed)
 
 
-def read_unpacked(path: Path, what: str) -> bytes:
+def read_decompressed(path: Path, what: str) -> bytes:
     """Read a file, decompressed if it is a gzip file.
 
     Args:
@@ -115,7 +115,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def holding(folder: Path, what: str) -> Iterator[None]:
+def folder_lock(folder: Path, what: str) -> Iterator[None]:
     """Lock a folder for this process; it is created if needed.
 
     Args:

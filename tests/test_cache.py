@@ -14,34 +14,43 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_an_entry_is_found_under_its_key_only(folder):
-    write_entry("counts", KEY, b"content")
+    write_entry("counts", KEY, [b"con", b"tent"])
     assert read_entry("counts", KEY) == b"content"
     assert read_entry("counts", ["versions"]) is None
     assert read_entry("catalogue", KEY) is None
     assert [path for path in folder.rglob("*") if path.is_file()] == [entry_path("counts", KEY)]
 
 
-def test_an_entry_can_be_empty_and_is_replaced():
-    write_entry("counts", KEY, b"before")
-    write_entry("counts", KEY, b"")
+def test_an_entry_can_be_empty():
+    write_entry("counts", KEY, [])
     assert read_entry("counts", KEY) == b""
 
 
-@pytest.mark.parametrize("place", [0, 31, 32, -1])
+def test_an_entry_that_another_process_has_stored_stays():
+    write_entry("counts", KEY, [b"content"])
+    before = entry_path("counts", KEY).stat()
+    write_entry("counts", KEY, (pytest.fail("computed again") for _ in range(1)))
+    assert entry_path("counts", KEY).stat() == before
+    assert [path.name for path in entry_path("counts", KEY).parent.iterdir()] == [
+        entry_path("counts", KEY).name
+    ]
+
+
+@pytest.mark.parametrize("place", [0, 6, 7, -1])
 def test_a_changed_byte_makes_an_entry_missing(place):
-    write_entry("counts", KEY, b"content")
+    write_entry("counts", KEY, [b"con", b"tent"])
     path = entry_path("counts", KEY)
     data = bytearray(path.read_bytes())
     data[place] ^= 4
     path.write_bytes(data)
     assert read_entry("counts", KEY) is None
-    write_entry("counts", KEY, b"content")
+    write_entry("counts", KEY, [b"con", b"tent"])
     assert read_entry("counts", KEY) == b"content"
 
 
-@pytest.mark.parametrize("length", [0, 1, 31, 32, 38])
+@pytest.mark.parametrize("length", [0, 1, 7, 31, 32, 38])
 def test_a_truncated_entry_is_missing(length):
-    write_entry("counts", KEY, b"content")
+    write_entry("counts", KEY, [b"con", b"tent"])
     path = entry_path("counts", KEY)
     path.write_bytes(path.read_bytes()[:length])
     assert read_entry("counts", KEY) is None
@@ -49,11 +58,11 @@ def test_a_truncated_entry_is_missing(length):
 
 def test_a_cache_that_cannot_be_written_stays_empty(folder):
     folder.write_text("a file")
-    write_entry("counts", KEY, b"content")
+    write_entry("counts", KEY, [b"con", b"tent"])
     assert read_entry("counts", KEY) is None
 
 
 def test_a_folder_in_the_place_of_an_entry_is_a_missing_entry():
     entry_path("counts", KEY).mkdir(parents=True)
-    write_entry("counts", KEY, b"content")
+    write_entry("counts", KEY, [b"con", b"tent"])
     assert read_entry("counts", KEY) is None

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from sdabench.errors import OutputError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 
 
 def test_two_that_write_the_same_file_take_turns(tmp_path):
@@ -13,11 +13,11 @@ def test_two_that_write_the_same_file_take_turns(tmp_path):
 
     def second():
         begun.set()
-        with writing(path) as file:
+        with atomic_write(path) as file:
             order.append("second")
             file.write(b"second")
 
-    with writing(path) as file:
+    with atomic_write(path) as file:
         other = threading.Thread(target=second)
         other.start()
         begun.wait(10)
@@ -34,10 +34,10 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"before")
     (tmp_path / ".f.part").write_bytes(b"of a process that was killed, and longer")
-    with pytest.raises(ZeroDivisionError), writing(path) as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
         file.write(b"%d" % (1 / 0))
     assert path.read_bytes() == b"before"
-    with writing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"after")
     assert path.read_bytes() == b"after"
     assert [each.name for each in tmp_path.iterdir()] == ["f"]
@@ -46,5 +46,8 @@ def test_what_fails_leaves_what_was_there(tmp_path):
 @pytest.mark.parametrize("name", ["f/g", ""])
 def test_where_nothing_can_be_written_is_one_line(tmp_path, name):
     (tmp_path / "f").write_bytes(b"a file")
-    with pytest.raises(OutputError, match="cannot write .*; name another --output"), writing(tmp_path / name):
+    with (
+        pytest.raises(OutputError, match="cannot write .*; name another --output"),
+        atomic_write(tmp_path / name),
+    ):
         pass

@@ -39,7 +39,7 @@ SECTIONS = {
     },
     "Machine and regression gate": {
         "doctor": "Diagnose this machine: can it reproduce the paper's numbers?",
-        "check": "Run the regression gate: compare with golden files",
+        "check": "Compare counts, outputs and predictions with golden files",
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}

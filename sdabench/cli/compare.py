@@ -179,9 +179,9 @@ def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_
 def _write_changed(path: Path, comparisons: "list[PairedComparison]") -> None:
     import io
 
-    from sdabench.files import writing
+    from sdabench.files import atomic_write
 
-    with writing(path, "name another --changed") as file:
+    with atomic_write(path, "name another --changed") as file:
         text = io.TextIOWrapper(file, newline="", errors="surrogateescape")
         writer = csv.writer(text)
         writer.writerow(["task", "image", "only_a", "only_b", "words"])

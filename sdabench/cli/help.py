@@ -113,7 +113,8 @@ class Command(click.Command):
         return found
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        return super().get_short_help_str(limit).removesuffix(".")
+        """The first line of the help text, which is wrapped and not cut."""
+        return (self.help or "").partition("\n")[0].removesuffix(".")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         assert isinstance(formatter, Formatter)

@@ -16,7 +16,7 @@ from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
 from sdabench.resources import cores
-from sdabench.scoring import EVALUATORS, USUAL_EVALUATOR, Evaluator
+from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, Evaluator
 from sdabench.training.job import AnyJob, Machine
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ MACHINE = (
         help="Minutes between checkpoints",
     ),
     option(
-        "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR, show_default=True,
+        "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, show_default=True,
         group="Machine", advanced=True, help="Implementation of COCO AP; all give the same numbers",
     ),
     offline_option,

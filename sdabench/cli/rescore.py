@@ -9,7 +9,7 @@ import click
 from sdabench.cli.help import Command, option
 from sdabench.cli.options import echo_json, echo_records, json_option, show
 from sdabench.errors import NothingMeasuredError, UsageError
-from sdabench.scoring import EVALUATORS, IOU_TYPES, PACKAGES, USUAL_EVALUATOR, Evaluator, IouType
+from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, IOU_TYPES, PACKAGES, Evaluator, IouType
 
 if TYPE_CHECKING:
     from sdabench.data.annotations import AnnotationFile
@@ -53,7 +53,7 @@ TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
     help="Show the AP of each category too; with --json, the output is {record, classes}",
 )  # fmt: skip
 @option(
-    "--evaluator", type=click.Choice(EVALUATORS), default=USUAL_EVALUATOR, show_default=True,
+    "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, show_default=True,
     help="Implementation of COCO AP; pycocotools is the reference, faster-coco-eval needs sdabench[fast], "
     "and all give the same numbers",
 )  # fmt: skip
@@ -75,7 +75,7 @@ def command(
     if (results.is_dir() or annotations is None) and (iou_type, per_class, evaluator) != (
         "bbox",
         False,
-        USUAL_EVALUATOR,
+        DEFAULT_EVALUATOR,
     ):
         raise UsageError(
             "--iou-type, --per-class and --evaluator need a COCO results file and --annotations FILE"
@@ -129,11 +129,11 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
 
 
 def _rescore_classes(path: Path, as_json: bool) -> None:
-    from sdabench.files import read_unpacked
+    from sdabench.files import read_decompressed
     from sdabench.records.class_predictions import ClassPredictions
     from sdabench.report.summary import describe_metrics
 
-    if read_unpacked(path, "predictions")[:1] in (b"[", b"{"):
+    if read_decompressed(path, "predictions")[:1] in (b"[", b"{"):
         raise UsageError(f"{path} is a COCO results file; name its ground truth with --annotations FILE")
     predictions = ClassPredictions.read(path)
     record = _record_of_classes(path, predictions)

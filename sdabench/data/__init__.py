@@ -1,1 +1,1 @@
-"""Datasets, and the checks that they are what they claim to be."""
+"""Read, verify and generate datasets."""

@@ -1,6 +1,6 @@
-"""COCO's annotation file, read as plain JSON and checked as a whole. Free of torch.
+"""Read and check COCO's annotations files. Free of torch.
 
-An entry is checked field by field, without a model of it: train2017 has 860,001 annotations.
+Entries are checked in plain Python, without pydantic models: train2017 has 860,001 annotations.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from sdabench.data.rle import is_rle
 from sdabench.errors import DataError
-from sdabench.files import read_unpacked
+from sdabench.files import read_decompressed
 from sdabench.garbage import without_garbage_collection
 
 Entry = dict[str, Any]
@@ -24,8 +24,8 @@ INTEGER: Kinds = (int,)
 NUMBER: Kinds = (int, float)
 TEXT: Kinds = (str,)
 LIST: Kinds = (list,)
-WORDS = {INTEGER: "an integer", NUMBER: "a number", TEXT: "a string", LIST: "a list"}
-# What an entry of each list has to have. A file for detection alone may do without segmentations.
+KIND_NAMES = {INTEGER: "an integer", NUMBER: "a number", TEXT: "a string", LIST: "a list"}
+# Required fields of the entries of each list. Segmentations are optional, as boxes do without.
 FIELDS: Mapping[str, Mapping[str, Kinds]] = {
     "categories": {"id": INTEGER, "name": TEXT},
     "images": {"id": INTEGER, "file_name": TEXT, "height": INTEGER, "width": INTEGER},
@@ -38,7 +38,7 @@ FIELDS: Mapping[str, Mapping[str, Kinds]] = {
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """The entries as they stand in the file."""
+    """The content of an annotations file."""
 
     path: Path
     sha256: str
@@ -48,54 +48,54 @@ class AnnotationFile:
 
 
 def read_json(path: Path, what: str) -> tuple[Any, bytes]:
-    """What a JSON file holds, compressed by gzip or not, and its bytes without that.
+    """Read a JSON file, possibly compressed with gzip; return its content and its decompressed bytes.
 
     Raises:
         UsageError: there is no such file.
-        DataError: it cannot be read, or is no JSON.
+        DataError: the file cannot be read or is not JSON.
     """
-    data = read_unpacked(path, what)
+    data = read_decompressed(path, what)
     try:
         return from_json(data), data  # twice as fast as json.loads
     except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}); restore it, or make it anew") from None
+        raise DataError(f"{path} is not JSON ({error}); restore it or create it again") from None
 
 
 @without_garbage_collection()
 def read_annotations(path: Path) -> AnnotationFile:
-    """Reads a file of COCO's instance annotations.
+    """Read a file of COCO's instance annotations.
 
     Raises:
         UsageError: there is no such file.
-        DataError: it is not COCO's JSON, or an entry cannot be right; the message names the entry.
+        DataError: the file is invalid; the message names the entry.
     """
     content, data = read_json(path, "annotations")
     if not isinstance(content, dict):
-        raise DataError(f"{path} is no COCO annotations file: it holds no object with {', '.join(FIELDS)}")
+        raise DataError(f"{path} is not a COCO annotations file: it needs an object with {', '.join(FIELDS)}")
     lists = {name: _entries(path, content, name) for name in FIELDS}
     for name in ("images", "categories"):
         if not lists[name]:
-            raise DataError(f"{path} lists no {name}")
+            raise DataError(f"{path} has no {name}")
     _check_annotations(path, lists)
     return AnnotationFile(path, hashlib.sha256(data).hexdigest(), **lists)
 
 
 def _entries(path: Path, content: Entry, name: str) -> list[Entry]:
-    """One of the file's lists, where every entry has the needed fields and an id of its own."""
+    """Return one list of the file, after checking the fields and unique ids of its entries."""
     entries = content.get(name)
     if not isinstance(entries, list):
-        raise DataError(f"{path} is no COCO annotations file: it has no list '{name}'")
+        raise DataError(f"{path} is not a COCO annotations file: it has no list '{name}'")
     fields = FIELDS[name]
     for position, entry in enumerate(entries, start=1):
         if type(entry) is not dict:
-            raise DataError(f"{path}: entry {position} of '{name}' is no object")
+            raise DataError(f"{path}: entry {position} of '{name}' is not an object")
         for field, kinds in fields.items():
             if type(entry.get(field)) not in kinds:
                 raise DataError(_wrong_field(path, name, position, entry, field))
     if len({entry["id"] for entry in entries}) < len(entries):
         counts = Counter(entry["id"] for entry in entries)
-        twice = next(number for number, times in counts.items() if times > 1)
-        raise DataError(f"{path}: id {twice} occurs twice in '{name}'")
+        duplicate = next(number for number, times in counts.items() if times > 1)
+        raise DataError(f"{path}: id {duplicate} occurs twice in '{name}'")
     return entries
 
 
@@ -104,7 +104,7 @@ def _wrong_field(path: Path, name: str, position: int, entry: Entry, field: str)
     which = f"the entry of '{name}' with id {entry['id']}" if known else f"entry {position} of '{name}'"
     if field not in entry:
         return f"{path}: {which} has no '{field}'"
-    return f"{path}: {which} has no right '{field}': it is not {WORDS[FIELDS[name][field]]}"
+    return f"{path}: {which} has an invalid '{field}': it must be {KIND_NAMES[FIELDS[name][field]]}"
 
 
 def _check_annotations(path: Path, lists: Mapping[str, list[Entry]]) -> None:
@@ -113,9 +113,9 @@ def _check_annotations(path: Path, lists: Mapping[str, list[Entry]]) -> None:
     for annotation in lists["annotations"]:
         wrong = None
         if annotation["image_id"] not in images:
-            wrong = f"is of image {annotation['image_id']}, which is not in 'images'"
+            wrong = f"belongs to image {annotation['image_id']}, which is not in 'images'"
         elif annotation["category_id"] not in categories:
-            wrong = f"is of category {annotation['category_id']}, which is not in 'categories'"
+            wrong = f"belongs to category {annotation['category_id']}, which is not in 'categories'"
         elif not (len(annotation["bbox"]) == 4 and _are_numbers(annotation["bbox"])):
             wrong = "has a 'bbox' that is not four numbers"
         elif not _are_numbers([annotation["area"]]):
@@ -138,7 +138,7 @@ def _is_segmentation(value: Any, image: Entry) -> bool:
 
 
 def _are_numbers(values: list[Any]) -> bool:
-    """Whether all are finite numbers; their sum tells, and is quick."""
+    """Return whether all values are finite numbers; checking their sum is fast."""
     try:
         return isfinite(sum(values))
     except (TypeError, OverflowError):

@@ -1,7 +1,4 @@
-"""COCO's layout: ``annotations/instances_{train,val}2017.json`` beside ``train2017/`` and ``val2017/``.
-
-Free of torch: the images themselves are read where they are needed.
-"""
+"""Read COCO: ``annotations/instances_{train,val}2017.json``, ``train2017/``, ``val2017/``. Free of torch."""
 
 import re
 from collections import defaultdict
@@ -19,14 +16,14 @@ from sdabench.data.split import SplitName, dataset_info, file_lines
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.hashing import sha256_of_lines
 
-# The real splits: images, annotations, categories.
+# Numbers of images, annotations and categories.
 OFFICIAL = {"train": (118_287, 860_001, 80), "val": (5_000, 36_781, 80)}
 
 
 class Rle(TypedDict):
-    """A mask as lengths of runs down the columns, zeros first; ``size`` is (height, width).
+    """A mask as run lengths in column order, starting with zeros; ``size`` is (height, width).
 
-    ``counts`` is a list of lengths, or a string where they are compressed.
+    ``counts`` is a list of run lengths, or a string if they are compressed.
     """
 
     size: list[int]
@@ -38,7 +35,7 @@ Polygons = list[list[float]]
 
 @dataclass(frozen=True)
 class Category:
-    """``id`` is the original one: COCO's 80 categories have ids from 1 to 90."""
+    """A category with its original id: COCO's 80 categories have ids from 1 to 90."""
 
     id: int
     name: str
@@ -46,10 +43,13 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or a crowd of them. ``label`` is the category's index, 0-based, in the order of ids.
+    """One object, or a crowd of objects.
 
-    ``bbox`` is (x, y, width, height) in pixels, and may be of no area; ``area`` is the mask's. The
-    segmentation is polygons (x, y, x, y, …), which may be none where only boxes are wanted, or an RLE.
+    Args:
+        label: index of the category from 0, in the order of ids.
+        bbox: (x, y, width, height) in pixels; the area can be 0.
+        area: area of the mask in pixels.
+        segmentation: polygons (x, y, x, y, …) or an RLE; empty if only boxes are annotated.
     """
 
     label: int
@@ -61,10 +61,10 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
-    """One image file: path relative to the dataset's root, size in bytes, height and width in pixels.
+    """An image file: path relative to the root of the dataset, size in bytes, height and width in pixels.
 
-    ``labels`` has one entry for each annotation. The rest of them is ``encoded``, as one piece of JSON,
-    because loader processes copy what is many small objects.
+    ``labels`` has one entry per annotation. The other fields of annotations are ``encoded`` as JSON, because
+    data loader workers would copy many small objects.
     """
 
     id: int
@@ -77,7 +77,7 @@ class CocoImage:
 
     @property
     def annotations(self) -> tuple[Annotation, ...]:
-        """In the order of the file; decoded anew at each call."""
+        """Annotations in the order of the file, decoded at each access."""
         return tuple(
             Annotation(label, tuple(bbox), area, bool(iscrowd), segmentation)
             for label, (bbox, area, iscrowd, segmentation) in zip(
@@ -88,10 +88,9 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """The images of one split, in the order of their ids, with what is annotated in them.
+    """Images with annotations in the order of their ids; see :class:`sdabench.data.split.Split`.
 
-    ``complete`` means the real dataset, whole. ``fingerprint_sha256`` is what :meth:`describe` has to
-    find, where that is known. Listing and fingerprint cover the annotations file too.
+    Listing and fingerprint include the annotations file.
     """
 
     dataset: str
@@ -109,16 +108,16 @@ class CocoSplit:
         return len(self.categories)
 
     def subset(self, images: int | None) -> "CocoSplit":
-        """Only so many images: the first."""
+        """Return the first images."""
         if images is None or images >= len(self.items):
             return self
         return replace(self, items=self.items[:images], complete=False, fingerprint_sha256=None)
 
     def with_annotations(self) -> "CocoSplit":
-        """Without the images that have no annotation at all, as training wants it; crowds are some.
+        """Drop the images without any annotation, for training; crowds are annotations.
 
-        The whole training set stays complete by it. A validation split does not: AP counts what is
-        found in empty images.
+        A training split stays complete. A validation split does not, because detections in empty images
+        count for AP.
         """
         items = tuple(item for item in self.items if item.labels)
         if len(items) == len(self.items):
@@ -127,22 +126,22 @@ class CocoSplit:
         return replace(self, items=items, complete=complete, fingerprint_sha256=None)
 
     def check(self, masks: bool) -> None:
-        """Sees that detections can be scored by it, before any are made.
+        """Check that detections can be scored.
 
         Args:
-            masks: by masks too, which detectors of masks learn from as well.
+            masks: check that all objects have masks.
 
         Raises:
-            NothingMeasuredError: there is no object to find.
-            DataError: an object has no mask where masks are wanted.
+            NothingMeasuredError: no object is annotated.
+            DataError: an object has no mask.
         """
         if not any(self._with_objects()):
             raise NothingMeasuredError(f"no object is annotated in {len(self.items)} images of {self.root}")
         for item in self._with_objects() if masks else ():
             if not all(has_mask(one.segmentation) for one in item.annotations):
                 raise DataError(
-                    f"an object in {item.path} has a box and no mask, or one of fewer than three points; "
-                    "complete the annotations, or take a Faster R-CNN"
+                    f"an object in {item.path} has a box but no mask of at least three points; complete the "
+                    "annotations, or use a Faster R-CNN"
                 )
 
     def _with_objects(self) -> Iterator[CocoImage]:
@@ -153,47 +152,48 @@ class CocoSplit:
         return sha256_of_lines(self.listing_lines())
 
     def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
-        """The annotation file with its digest, then the images; ``digests`` are those of their bytes."""
+        """Yield the lines of the annotations file and of the images, optionally with their digests."""
         yield f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
         yield from file_lines(self.items, digests)
 
     @cached_property
     def classes(self) -> int:
-        """How many categories have an annotation here."""
+        """Number of categories that occur in this split."""
         return len({label for item in self.items for label in item.labels})
 
-    def with_claims(self, complete: bool, fingerprint_sha256: str | None) -> "CocoSplit":
-        """See :meth:`sdabench.data.split.Split.with_claims`."""
+    def with_status(self, complete: bool, fingerprint_sha256: str | None) -> "CocoSplit":
+        """See :meth:`sdabench.data.split.Split.with_status`."""
         return replace(self, complete=complete, fingerprint_sha256=fingerprint_sha256)
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """For a record; ``digests`` are the sha256 of the image files, in order."""
+        """Describe the split for a record, with a fingerprint from the ``digests`` of its images in order."""
         return dataset_info(self, None if digests is None else sha256_of_lines(self.listing_lines(digests)))
 
 
 def has_mask(segmentation: Any) -> bool:
-    """Whether these are polygons of three points or more, or an RLE."""
+    """Return whether a segmentation is an RLE, or polygons of at least three points."""
     return bool(segmentation) and (
         isinstance(segmentation, dict) or min(len(polygon) for polygon in segmentation) >= 6
     )
 
 
 def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> CocoSplit:
-    """The images that ``path/annotations/instances_<split>2017.json`` lists, in ``path/<split>2017``.
+    """Read ``path/annotations/instances_<split>2017.json``, and list its images in ``path/<split>2017``.
 
     Args:
-        sizes: the images' sizes in bytes by path, where they are known; then only these are taken, and
-            no file is looked for.
+        sizes: known sizes in bytes of the images to use, by path; then the folder is not read.
 
     Raises:
-        UsageError: there is no such folder, or no such file.
-        DataError: the file is not COCO's, an entry cannot be right, or an image is missing.
+        UsageError: there is no such folder or file.
+        DataError: the annotations file is invalid, or an image is missing.
     """
     annotations_file = path / "annotations" / f"instances_{split}2017.json"
-    layout = f"a COCO folder holds annotations/{annotations_file.name} and {split}2017/*.jpg"
-    for part, missing in ((path, not path.is_dir()), (annotations_file, not annotations_file.is_file())):
-        if missing:
-            raise UsageError(f"no dataset at {part}; {layout}")
+    for needed, exists in ((path, path.is_dir()), (annotations_file, annotations_file.is_file())):
+        if not exists:
+            raise UsageError(
+                f"no dataset at {needed}; a COCO folder needs annotations/{annotations_file.name} and "
+                f"{split}2017/*.jpg"
+            )
     file = read_annotations(annotations_file)
     categories = tuple(
         Category(entry["id"], entry["name"])
@@ -224,7 +224,7 @@ def _images(
         of_image[annotation["image_id"]].append(annotation)
     images = []
     for entry in sorted(file.images, key=lambda entry: entry["id"]):
-        its = of_image[entry["id"]]
+        annotations = of_image[entry["id"]]
         path = f"{folder}/{entry['file_name']}"
         if sizes is not None and path not in sizes:
             continue
@@ -235,9 +235,12 @@ def _images(
                 size=_size(root / path, file.path) if sizes is None else sizes[path],
                 height=entry["height"],
                 width=entry["width"],
-                labels=tuple(labels[one["category_id"]] for one in its),
+                labels=tuple(labels[one["category_id"]] for one in annotations),
                 encoded=to_json(
-                    [[one["bbox"], one["area"], one["iscrowd"], one.get("segmentation", [])] for one in its]
+                    [
+                        [one["bbox"], one["area"], one["iscrowd"], one.get("segmentation", [])]
+                        for one in annotations
+                    ]
                 ),
             )
         )
@@ -249,18 +252,18 @@ def _size(path: Path, annotations_file: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise DataError(
-            f"{path}, which {annotations_file} lists, cannot be read: {error.strerror}; restore it from the "
-            "original archive"
+            f"cannot read {path}, which is listed in {annotations_file}: {error.strerror}; restore it from "
+            "the original archive"
         ) from None
 
 
 def is_complete(file: AnnotationFile, split: str) -> bool:
-    """Whether these can be the official annotations of ``train`` or ``val``: by their numbers."""
+    """Return whether the numbers of images, annotations and categories are the official ones."""
     return OFFICIAL.get(split) == (len(file.images), len(file.annotations), len(file.categories))
 
 
 def describe_annotations(file: AnnotationFile) -> DatasetInfo:
-    """For a record of results that somebody else made: the images themselves were not seen."""
+    """Describe an annotations file for a record of third-party results, without reading images."""
     name = re.fullmatch(r"instances_(train|val)2017", file.path.stem)
     split = name[1] if name else file.path.stem
     folder = file.path.resolve().parent

@@ -1,8 +1,9 @@
-"""From COCO's images and annotations to what a detector takes: resized images, boxes, labels, masks."""
+"""Datasets and batches for detectors: resized images of COCO with boxes, labels and masks."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.coco import Annotation, CocoImage, CocoSplit
 from sdabench.data.decoded import DecodedImages, decoded_images
@@ -21,12 +23,12 @@ from sdabench.data.images import decode, seeded
 from sdabench.errors import DataError
 from sdabench.models.inputs import resized_shape
 
-Target = dict[str, Any]  # boxes (N, 4) as corners in pixels, labels (N,) from 1, masks: N of COCO's RLE
+Target = dict[str, Any]  # boxes (N, 4) as corners in pixels, labels (N,) from 1, masks as N RLEs of COCO
 
 
 @dataclass(frozen=True)
 class DetectionSample:
-    """One image (3, H, W) in uint8, resized, with what is in it if that is wanted, and its file's sha256."""
+    """One resized uint8 image (3, H, W), its target in training, and the sha256 of its file."""
 
     image: Tensor
     target: Target | None
@@ -36,7 +38,7 @@ class DetectionSample:
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """Images of their own sizes each; ``skipped`` are the errors of images that were left out."""
+    """Images of different sizes; ``skipped`` are the errors of images that were left out."""
 
     images: list[Tensor]
     targets: list[Target]
@@ -57,8 +59,8 @@ class DetectionBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def parts(self, count: int) -> Iterator["DetectionBatch"]:
-        """In so many parts of nearly the same size."""
+    def micro_batches(self, count: int) -> Iterator["DetectionBatch"]:
+        """Split into ``count`` micro-batches of nearly equal size."""
         for chosen in np.array_split(np.arange(len(self)), count):
             yield replace(
                 self,
@@ -69,7 +71,7 @@ class DetectionBatch:
             )
 
     def to(self, device: torch.device, layout: torch.memory_format) -> Self:
-        """On a device, the images in 0 to 1; the masks stay where they are."""
+        """Move to a device, except masks, and scale the images to values from 0 to 1."""
         images = [image.to(device, non_blocking=True).float() / 255 for image in self.images]
         targets = [
             {
@@ -85,7 +87,7 @@ class DetectionBatch:
 
 
 class DetectionImages(Dataset[DetectionSample | DataError]):
-    """The images of a split under the evaluation protocol."""
+    """Images of a split under the evaluation protocol."""
 
     def __init__(self, split: CocoSplit, resizing: Resizing) -> None:
         self.split, self.resizing = split, resizing
@@ -105,13 +107,13 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
 
 
 class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
-    """The images of a split with their objects, flipped at random: by (seed, epoch, index) and nothing else.
+    """Images of a split and their objects, with random flips that depend only on (seed, epoch, index).
 
-    As in mmdetection, crowds are left out, and objects of no area, of a side below one pixel, or outside
-    the image.
+    As in mmdetection, crowds are left out, as are objects without area, with a side below one pixel, or
+    outside the image.
 
     Args:
-        masks: whether targets have masks.
+        masks: add masks to the targets.
     """
 
     def __init__(self, split: CocoSplit, resizing: Resizing, flip: float, seed: int, masks: bool) -> None:
@@ -130,33 +132,33 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
             flipped = torch.rand(1).item() < self.flip
         image = resize_image(read[0], size)
         try:
-            target = objects(item, size, flipped, self.masks)
+            target = detection_target(item, size, flipped, self.masks)
         except DataError as error:
             return error
         return DetectionSample(image.flip(2) if flipped else image, target, index, read[1])
 
 
-def objects(item: CocoImage, size: tuple[int, int], flipped: bool, masks: bool) -> Target:
-    """What is to be found in an image that is resized to (height, width), and perhaps flipped.
+def detection_target(item: CocoImage, size: tuple[int, int], flipped: bool, masks: bool) -> Target:
+    """Compute the target of an image that is resized to (height, width) and optionally flipped.
 
     Raises:
-        DataError: an object has no mask where masks are wanted.
+        DataError: an object has no mask although ``masks`` are requested.
     """
     height, width = size
     scale = np.array([width / item.width, height / item.height] * 2)
-    kept = [annotation for annotation in item.annotations if _is_object(annotation, item)]
-    corners = np.array([_corners(annotation) for annotation in kept], dtype=np.float64).reshape(-1, 4)
+    annotations = [annotation for annotation in item.annotations if _is_object(annotation, item)]
+    corners = np.array([_corners(annotation) for annotation in annotations], dtype=np.float64).reshape(-1, 4)
     boxes = (corners * scale).clip(0, [width, height] * 2).astype(np.float32)
     if flipped:
         boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # also in float32, to which the border is not sharp
-    boxes, kept = boxes[there], [one for one, is_there in zip(kept, there, strict=True) if is_there]
+    valid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # float32 can collapse a box at the border
+    boxes, annotations = boxes[valid], list(compress(annotations, valid))
     target: Target = {
         "boxes": torch.from_numpy(boxes),
-        "labels": torch.tensor([annotation.label + 1 for annotation in kept], dtype=torch.int64),
+        "labels": torch.tensor([annotation.label + 1 for annotation in annotations], dtype=torch.int64),
     }
     if masks:
-        target["masks"] = [_mask(annotation, item, size, flipped) for annotation in kept]
+        target["masks"] = [_mask(annotation, item, size, flipped) for annotation in annotations]
     return target
 
 
@@ -173,7 +175,7 @@ def _is_object(annotation: Annotation, item: CocoImage) -> bool:
 
 
 def _mask(annotation: Annotation, item: CocoImage, size: tuple[int, int], flipped: bool) -> dict[str, Any]:
-    """An object's mask at another size: polygons are scaled, others take the nearest pixel."""
+    """Resize an object's mask: scale polygons, and interpolate RLEs to the nearest pixel."""
     height, width = size
     if isinstance(annotation.segmentation, dict):
         rle = annotation.segmentation
@@ -196,15 +198,15 @@ def _mask(annotation: Annotation, item: CocoImage, size: tuple[int, int], flippe
             polygons.append(points.flatten().tolist())
     if not polygons:
         raise DataError(
-            f"an object in {item.path} has a box and no mask; train a Faster R-CNN on such data, or complete "
-            "its annotations"
+            f"an object in {item.path} has a box but no mask; complete the annotations, or train a "
+            "Faster R-CNN"
         )
     merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return merged
 
 
 def _read(path: Path, item: CocoImage, decoded: DecodedImages | None) -> tuple[Image.Image, str] | DataError:
-    """The image, and its file's sha256; the annotations have to speak of an image of its size."""
+    """Read an image and the sha256 of its file; its size must be that of the annotations."""
     read = decode(path, (item.width, item.height), decoded)
     if isinstance(read, DataError):
         return read
@@ -213,8 +215,8 @@ def _read(path: Path, item: CocoImage, decoded: DecodedImages | None) -> tuple[I
 
 
 def resize_image(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """(3, height, width) in uint8, interpolated without smoothing, as OpenCV does it."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    """Resize to uint8 pixels (3, height, width), without antialiasing, as OpenCV does."""
+    pixels: Tensor = pil_to_tensor(image)[None]
     if size != (image.height, image.width):
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False)
     return pixels[0].contiguous()

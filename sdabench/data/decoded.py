@@ -1,116 +1,79 @@
-"""Decoded images of generated datasets, in a file that all processes map instead of decoding anew.
+"""Cache the decoded images of small generated datasets in a file that all processes map into memory.
 
-A reader still reads and hashes every image file, and takes pixels only of the very bytes that they were
-decoded from: a file that was changed or damaged is decoded, and noticed, as if there were no such file.
-What cannot be written or read is decoded too. Free of torch.
+Pixels are found by the digest of the image file, so changed or damaged image files are decoded, or fail, as
+without the cache. Free of torch.
 """
 
 import json
-import mmap
 import platform
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
-from zlib import crc32
 
 import PIL
 from PIL import Image, features
 
+from sdabench.cache import read_entry, write_entry
 from sdabench.data.decoding import decode_bytes
 from sdabench.data.split import Split
-from sdabench.errors import OutputError
-from sdabench.files import writing
-from sdabench.hashing import sha256_of_lines
-from sdabench.paths import cache_dir
 
-LARGEST = 32 * 2**20  # bytes of a split's image files; decoded they are about eleven times as large
-TAIL = (8, 4)  # bytes at the very end: of the index's length, and of its CRC
+MAX_BYTES = 32 * 2**20  # of the image files of a split; decoded they are about eleven times as large
+KIND = "decoded"
+_LENGTH_BYTES = 8
 
 
 def decoded_images(split: Split) -> "DecodedImages | None":
-    """Those of a split of a generated dataset that is not too large; None for any other."""
-    suited = split.dataset == "synthetic" and sum(item.size for item in split.items) <= LARGEST
-    return DecodedImages(split) if suited else None
+    """Return the decoded images of a small generated split, or None for any other split."""
+    cached = split.dataset == "synthetic" and sum(item.size for item in split.items) <= MAX_BYTES
+    return DecodedImages(split) if cached else None
 
 
 class DecodedImages:
-    """Those of one split: mapped, and made where they are not there yet, when the first is asked for."""
+    """The decoded images of one split; the first access reads them from the cache, or decodes all."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
 
     def __reduce__(self) -> tuple[Callable[[Split], "DecodedImages"], tuple[Split]]:
-        return DecodedImages, (self.split,)  # a loader's process maps the file itself
+        return DecodedImages, (self.split,)  # data loader workers map the file themselves
 
     def image(self, data: bytes) -> Image.Image | None:
-        """The image in RGB that a file of these bytes holds; None if that is not known here."""
-        return None if self._pixels is None else self._pixels.image(sha256(data).hexdigest())
+        """Return the RGB image that was decoded from exactly these bytes, or None if there is none."""
+        content, index = self._mapped
+        if (entry := index.get(sha256(data).hexdigest())) is None:
+            return None
+        offset, width, height = entry
+        return Image.frombytes("RGB", (width, height), bytes(content[offset : offset + 3 * width * height]))
 
     @property
-    def path(self) -> Path:
-        """Of the file: another for other images, and for another decoder."""
+    def key(self) -> list[str]:
+        """Everything that the pixels depend on: the images and the decoder."""
         versions = [str(features.version(name)) for name in ("jpg", "libjpeg_turbo")]
-        key = sha256_of_lines([self.split.listing_sha256, PIL.__version__, *versions, platform.machine()])
-        return cache_dir() / "decoded" / f"{key[:32]}.rgb"
+        return [self.split.listing_sha256, PIL.__version__, *versions, platform.machine()]
 
     @cached_property
-    def _pixels(self) -> "_Pixels | None":
-        path = self.path
-        if (pixels := _opened(path)) is None:
-            with suppress(OutputError):
-                self._write(path)
-            pixels = _opened(path)
-        return pixels
+    def _mapped(self) -> tuple[memoryview, dict[str, tuple[int, int, int]]]:
+        """The pixels, and offset, width and height of each image by the sha256 of its file."""
+        content = read_entry(KIND, self.key)
+        if content is None:
+            write_entry(KIND, self.key, self._decode())
+            content = read_entry(KIND, self.key)
+        if content is None:
+            return memoryview(b""), {}
+        end = len(content) - _LENGTH_BYTES
+        length = int.from_bytes(content[end:])
+        return content, json.loads(bytes(content[end - length : end]))
 
-    def _write(self, path: Path) -> None:
-        with writing(path) as file:
-            if _opened(path) is not None:
-                raise FileExistsError  # another process has made it while this one waited
-            index: dict[str, tuple[int, int, int, int]] = {}
-            for item in self.split.items:
-                data = (self.split.root / item.path).read_bytes()
-                image = decode_bytes(data)
-                if isinstance(image, Image.Image):  # else its reader says what is wrong
-                    pixels = image.tobytes()
-                    index[sha256(data).hexdigest()] = (file.tell(), *image.size, crc32(pixels))
-                    file.write(pixels)
-            end = json.dumps(index).encode()
-            tail = [value.to_bytes(size) for value, size in zip((len(end), crc32(end)), TAIL, strict=True)]
-            file.write(b"".join([end, *tail]))
-
-
-class _Pixels:
-    """The file: pixels, then the index as JSON, then the tail."""
-
-    def __init__(self, data: memoryview, index: dict[str, tuple[int, int, int, int]]) -> None:
-        self.data = data
-        self.index = index  # by the sha256 of an image's file: offset, width, height, CRC of the pixels
-        self.checked: set[str] = set()
-
-    def image(self, digest: str) -> Image.Image | None:
-        """Of a file; None if it is not there, or damaged."""
-        if digest not in self.index:
-            return None
-        offset, width, height, checksum = self.index[digest]
-        pixels = self.data[offset : offset + 3 * width * height]
-        if digest not in self.checked and crc32(pixels) != checksum:
-            del self.index[digest]
-            return None
-        self.checked.add(digest)
-        return Image.frombytes("RGB", (width, height), bytes(pixels))
-
-
-def _opened(path: Path) -> _Pixels | None:
-    """The file, if there is a whole one."""
-    try:
-        with path.open("rb") as file:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError):  # there is none, or an empty one
-        return None
-    end = len(data) - sum(TAIL)
-    length = int.from_bytes(data[end : end + TAIL[0]])
-    index = data[max(0, end - length) : max(0, end)]
-    whole = length > 0 and crc32(index) == int.from_bytes(data[end + TAIL[0] :])
-    return _Pixels(data, json.loads(bytes(index))) if whole else None
+    def _decode(self) -> Iterator[bytes]:
+        """Yield the pixels of all images, then the index as JSON and its length."""
+        index: dict[str, tuple[int, int, int]] = {}
+        offset = 0
+        for item in self.split.items:
+            data = (self.split.root / item.path).read_bytes()
+            image = decode_bytes(data)
+            if isinstance(image, Image.Image):  # a broken image fails when it is used
+                index[sha256(data).hexdigest()] = (offset, *image.size)
+                yield (pixels := image.tobytes())
+                offset += len(pixels)
+        yield (end := json.dumps(index).encode())
+        yield len(end).to_bytes(_LENGTH_BYTES)

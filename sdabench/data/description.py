@@ -1,4 +1,4 @@
-"""How a record describes its data: which images, and how they become inputs. Free of torch."""
+"""Description of datasets and preprocessing in specs and records. Free of torch."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,15 +6,18 @@ from sdabench.models.inputs import MEAN, STD, Triple
 
 
 class FrozenModel(BaseModel):
-    """Base class of what specs and records consist of."""
+    """Immutable model without extra fields: base class of specs and records."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetInfo(FrozenModel):
-    """``listing_sha256`` covers relative paths and sizes, ``fingerprint_sha256`` the bytes too.
+    """A split of a dataset.
 
-    ``complete`` means the real dataset, whole, which alone is compared with the README.
+    Args:
+        complete: whether it is the complete real dataset; only then results are compared with the paper.
+        listing_sha256: digest of relative paths and sizes.
+        fingerprint_sha256: digest of paths, sizes and contents.
     """
 
     name: str
@@ -28,7 +31,7 @@ class DatasetInfo(FrozenModel):
 
 
 class Preprocessing(FrozenModel):
-    """From an image file to an input: short side to ``resize``, centre ``crop``, normalisation."""
+    """Preprocessing for classification: resize the short side, take the center crop, normalize."""
 
     resize: int = 256
     crop: int = 224
@@ -44,14 +47,14 @@ class Preprocessing(FrozenModel):
 
     @classmethod
     def at(cls, resolution: int) -> "Preprocessing":
-        """The usual protocol at another crop: the short side stays 8/7 of it."""
+        """Return the standard protocol at another crop size; the short side stays 8/7 of it."""
         return cls(resize=round(resolution * 8 / 7), crop=resolution)
 
 
 class Resizing(FrozenModel):
-    """For detectors: short side to ``short``, but the long one at most ``long``; then normalisation.
+    """Preprocessing for detectors: scale to the ``short`` side, at most to the ``long`` side, and normalize.
 
-    Up to so many ``detections`` an image are kept.
+    ``detections`` is the maximum number of detections per image.
     """
 
     short: int = 800
@@ -69,5 +72,5 @@ class Resizing(FrozenModel):
 
     @classmethod
     def at(cls, short: int) -> "Resizing":
-        """The usual protocol at another short side: the long one stays in proportion."""
+        """Return the standard protocol at another short side; the long side stays in proportion."""
         return cls(short=short, long=round(short * 1333 / 800))

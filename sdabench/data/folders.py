@@ -1,7 +1,4 @@
-"""A split of an image-classification dataset: one folder a class, and the listing of its files.
-
-Free of torch: the images themselves are read in :mod:`sdabench.data.images`.
-"""
+"""List the files of image-classification datasets with one folder per class. Free of torch."""
 
 import os
 from collections import defaultdict
@@ -20,7 +17,7 @@ EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image file: path relative to the split's folder, size in bytes, class index."""
+    """An image file: path relative to the folder of the split, size in bytes, class index."""
 
     path: str
     size: int
@@ -29,10 +26,9 @@ class Item:
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """The listing of one split, in the order of its paths.
+    """A split in the order of its paths; see :class:`sdabench.data.split.Split`.
 
-    Folders for only some of the classes are fine; labels stay theirs. ``complete`` means the real
-    dataset, whole. ``fingerprint_sha256`` is what :meth:`describe` has to find, where that is known.
+    Classes can be missing; the labels of the others do not change.
     """
 
     dataset: str
@@ -44,15 +40,15 @@ class ImageSplit:
     fingerprint_sha256: str | None = None
 
     def subset(self, images: int | None) -> "ImageSplit":
-        """Only so many images: the first of each class, then the second of each, and so on."""
+        """Return a number of images: the first of each class, then the second of each, and so on."""
         if images is None or images >= len(self.items):
             return self
         of_class: dict[int, list[Item]] = defaultdict(list)
         for item in self.items:
             of_class[item.label].append(item)
         ranked = [(rank, item) for group in of_class.values() for rank, item in enumerate(group)]
-        in_turn = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
-        chosen = sorted(in_turn[:images], key=lambda item: item.path)
+        by_rank = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
+        chosen = sorted(by_rank[:images], key=lambda item: item.path)
         return replace(self, items=tuple(chosen), complete=False, fingerprint_sha256=None)
 
     @cached_property
@@ -64,15 +60,15 @@ class ImageSplit:
 
     @cached_property
     def classes(self) -> int:
-        """How many classes have an image here."""
+        """Number of classes that occur in this split."""
         return len({item.label for item in self.items})
 
-    def with_claims(self, complete: bool, fingerprint_sha256: str | None) -> "ImageSplit":
-        """See :meth:`sdabench.data.split.Split.with_claims`."""
+    def with_status(self, complete: bool, fingerprint_sha256: str | None) -> "ImageSplit":
+        """See :meth:`sdabench.data.split.Split.with_status`."""
         return replace(self, complete=complete, fingerprint_sha256=fingerprint_sha256)
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """For a record; ``digests`` are the sha256 of the files, in order."""
+        """Describe the split for a record, with a fingerprint from the ``digests`` of its files in order."""
         fingerprint = None if digests is None else sha256_of_lines(file_lines(self.items, digests))
         return dataset_info(self, fingerprint)
 
@@ -80,15 +76,15 @@ class ImageSplit:
 def list_images(
     root: Path, labels: Mapping[str, int], a_class: str, sizes: Mapping[str, int] | None = None
 ) -> tuple[Item, ...]:
-    """The images of ``root/<class>/``, in the order of their paths.
+    """List the images of ``root/<class>/`` in the order of their paths.
 
     Args:
-        labels: the class index of each folder name that may occur.
-        a_class: what such a name is, for error messages.
-        sizes: the sizes in bytes by path, where they are known; then no folder is read.
+        labels: class index of each allowed folder name.
+        a_class: description of a folder name for error messages.
+        sizes: known sizes in bytes by path; then no folder is read.
 
     Raises:
-        DataError: it is empty, or holds what is neither a class's folder nor an image.
+        DataError: there are no images, or other files or folders.
     """
     if sizes is not None:
         return tuple(_listed_item(root, path, size, labels, a_class) for path, size in sizes.items())
@@ -99,7 +95,7 @@ def list_images(
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
     if not items:
-        raise DataError(f"{root} holds no images; it should hold <class>/*.JPEG, where <class> is {a_class}")
+        raise DataError(f"{root} has no images; it must contain <class>/*.JPEG, where <class> is {a_class}")
     return items
 
 
@@ -116,16 +112,16 @@ def _class_items(
     if not folder.is_dir():
         if Path(folder.name).suffix.lower() in EXTENSIONS:
             raise DataError(
-                f"{root} holds images that are not in class folders ({folder.name}); sort them into one "
-                f"folder for each class, named by {a_class}"
+                f"{root} has images outside of class folders ({folder.name}); move them to one folder per "
+                f"class, named by {a_class}"
             )
-        raise DataError(f"{folder.path} is no class folder; {root} should hold only <class>/*.JPEG")
+        raise DataError(f"{folder.path} is not a class folder; {root} must contain <class>/*.JPEG only")
     if folder.name not in labels:
         raise DataError(f"class folder {folder.path} is not {a_class}")
     for file in _visible(folder.path):
         if not file.is_file() or Path(file.name).suffix.lower() not in EXTENSIONS:
             raise DataError(
-                f"{file.path} is no image file ({', '.join(EXTENSIONS)}); move it out of the dataset"
+                f"{file.path} is not an image file ({', '.join(EXTENSIONS)}); move it out of the dataset"
             )
         yield Item(f"{folder.name}/{file.name}", file.stat().st_size, labels[folder.name])
 

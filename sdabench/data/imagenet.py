@@ -1,4 +1,4 @@
-"""ImageNet's tree: folders named by wnid, and the 1000 class indices."""
+"""Read ImageNet: class folders named by wnid, with 1000 class indices."""
 
 import re
 from collections import Counter
@@ -14,40 +14,40 @@ from sdabench.errors import UsageError
 TRAIN_IMAGES = 1_281_167
 VAL_IMAGES = 50_000
 VAL_IMAGES_PER_CLASS = 50
-A_WNID = "one of ImageNet's 1000 wnids (such as n01440764)"
+WNID_DESCRIPTION = "one of ImageNet's 1000 wnids (such as n01440764)"
 
 
 @cache
 def class_indices() -> dict[str, int]:
-    """The index, 0 to 999, of each of the 1000 wnids."""
+    """Return the index, 0 to 999, of each of the 1000 wnids."""
     text = files("sdabench.data").joinpath("imagenet_wnids.tsv").read_text()
     return {line.split("\t")[0]: index for index, line in enumerate(text.splitlines())}
 
 
 def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int] | None = None) -> ImageSplit:
-    """The images of ``path/train`` or ``path/val``; validation images may also lie at ``path`` itself.
+    """List the images of ``path/train`` or ``path/val``; validation images can be in ``path`` itself.
 
     Args:
         sizes: see :func:`sdabench.data.folders.list_images`.
 
     Raises:
         UsageError: there is no such folder.
-        DataError: it is empty, or holds what is neither a wnid's folder nor an image.
+        DataError: there are no images, or files or folders other than class folders with images.
     """
     root = path / split
     if not root.is_dir() and split == "val":
         root = path
     if not root.is_dir():
         raise UsageError(
-            f"no dataset folder at {root}; --data imagenet=PATH names the folder of {split}/<wnid>/*.JPEG"
+            f"no dataset folder at {root}; --data imagenet=PATH needs a folder with {split}/<wnid>/*.JPEG"
         )
-    items = list_images(root, class_indices(), A_WNID, sizes)
+    items = list_images(root, class_indices(), WNID_DESCRIPTION, sizes)
     complete = is_validation_set(items) if split == "val" else is_training_set(items)
     return ImageSplit("imagenet", split, root.resolve(), items, len(class_indices()), complete)
 
 
 def is_validation_set(items: Sequence[Item]) -> bool:
-    """Whether these are the official images: 1000 classes, 50 images each, official names."""
+    """Return whether these are the official images: 1000 classes of 50 images with official names."""
     if set(_images_per_class(items)) != {VAL_IMAGES_PER_CLASS}:
         return False
     names = [re.fullmatch(r".*/ILSVRC2012_val_(\d{8})\.JPEG", item.path) for item in items]
@@ -55,7 +55,7 @@ def is_validation_set(items: Sequence[Item]) -> bool:
 
 
 def is_training_set(items: Sequence[Item]) -> bool:
-    """Whether these can be the official images: all of them in number, in 1000 classes of at most 1300."""
+    """Return whether the numbers are official: 1,281,167 images in 1000 classes of at most 1300."""
     per_class = _images_per_class(items)
     return len(items) == TRAIN_IMAGES and min(per_class) > 0 and max(per_class) <= 1300
 

@@ -1,8 +1,7 @@
-"""From image files to batches: decoding, evaluation's and training's view of an image, and digests.
+"""Datasets and batches of images: decode, crop and collate image files.
 
-Every file is decoded by Pillow and becomes RGB by its ``convert``: grey, palette, CMYK and transparent
-images are taken as they are, whatever the file's name ends in. An EXIF rotation is ignored, as the usual
-ImageNet pipelines do.
+Pillow decodes every file and converts it to RGB: gray, palette, CMYK and transparent images, independent of
+the file name extension. EXIF rotation is ignored, as in common ImageNet pipelines.
 """
 
 import hashlib
@@ -18,13 +17,20 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import transforms
+from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.decoding import decode_bytes
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.jpeg import decode_jpeg
-from sdabench.data.views import USUAL, Normalisation, Window, centre, levels_of, resized_window
+from sdabench.data.views import (
+    IMAGENET_NORMALIZATION,
+    Normalization,
+    Window,
+    resize_and_crop,
+    resize_window,
+)
 from sdabench.errors import DataError
 from sdabench.registry.recipes import Augmentation
 
@@ -33,20 +39,20 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image (3, H, W) in uint8, its class index, its place in the listing, its file's sha256."""
+    """One uint8 image (3, H, W), its class index, its index in the listing, and the sha256 of its file."""
 
     image: Tensor
     label: int
     index: int
     sha256: str
-    normalisation: Normalisation = USUAL
+    normalization: Normalization = IMAGENET_NORMALIZATION
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images (N, 3, H, W) and labels (N,); ``skipped`` are the errors of images that were left out.
 
-    The images are levels in uint8, channels last in memory, until :meth:`to` makes them what a network takes.
+    The images are uint8 pixels, channels last in memory, until :meth:`to` normalizes them.
     """
 
     images: Tensor
@@ -54,25 +60,25 @@ class Batch:
     indices: list[int]
     sha256: list[str]
     skipped: list[str]
-    normalisation: Normalisation = USUAL
+    normalization: Normalization = IMAGENET_NORMALIZATION
 
     @classmethod
     def of(cls, samples: Sequence[Sample], skipped: list[str]) -> "Batch":
         pixels = [sample.image.permute(1, 2, 0) for sample in samples]
         return cls(
-            images=default_collate(pixels).permute(0, 3, 1, 2),  # in shared memory at once, in a worker
+            images=default_collate(pixels).permute(0, 3, 1, 2),  # collates into shared memory in a worker
             labels=torch.tensor([sample.label for sample in samples]),
             indices=[sample.index for sample in samples],
             sha256=[sample.sha256 for sample in samples],
             skipped=skipped,
-            normalisation=samples[0].normalisation,
+            normalization=samples[0].normalization,
         )
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def parts(self, count: int) -> Iterator["Batch"]:
-        """In so many parts of nearly the same size."""
+    def micro_batches(self, count: int) -> Iterator["Batch"]:
+        """Split into ``count`` micro-batches of nearly equal size."""
         for chosen in np.array_split(np.arange(len(self)), count):
             yield replace(
                 self,
@@ -83,8 +89,8 @@ class Batch:
             )
 
     def to(self, device: torch.device, layout: torch.memory_format) -> "Batch":
-        """On a device, the images normalised in float32."""
-        images = self.normalisation(self.images.to(device, non_blocking=True), layout)
+        """Move to a device and normalize the images to float32."""
+        images = self.normalization(self.images.to(device, non_blocking=True), layout)
         return replace(self, images=images, labels=self.labels.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
@@ -94,14 +100,14 @@ class Batch:
 def decode(
     path: Path, size: tuple[int, int] | None = None, decoded: DecodedImages | None = None
 ) -> tuple[Image.Image, bytes] | DataError:
-    """The image in RGB, and the file's bytes.
+    """Read a file; return its RGB image and its bytes.
 
-    A file that cannot be decoded comes back as the error itself, because an exception loses its words
-    on the way out of a loader's worker; :func:`collated` passes it on. Nothing takes its place.
+    An error is returned, not raised, because exceptions lose their message on the way out of a data loader
+    worker; :func:`collate` passes it on. Broken images are never replaced by others.
 
     Args:
         size: see :func:`sdabench.data.decoding.decode_bytes`.
-        decoded: those that need not be decoded again.
+        decoded: cached images.
     """
     data = _read(path)
     if isinstance(data, DataError):
@@ -115,17 +121,17 @@ def decode(
     return image, data
 
 
-def decode_levels(path: Path, decoded: DecodedImages | None = None) -> Tensor | DataError:
-    """(3, H, W) in uint8, for training: the pixels of :func:`decode`, sooner where a file is a usual JPEG."""
+def decode_pixels(path: Path, decoded: DecodedImages | None = None) -> Tensor | DataError:
+    """Read the uint8 pixels (3, H, W) of a file for training; faster than :func:`decode` for common JPEGs."""
     if decoded is None:
         data = _read(path)
         if isinstance(data, DataError):
             return data
-        levels = decode_jpeg(data)
-        if levels is not None:
-            return levels
+        pixels = decode_jpeg(data)
+        if pixels is not None:
+            return pixels
     read = decode(path, decoded=decoded)
-    return read if isinstance(read, DataError) else levels_of(read[0])
+    return read if isinstance(read, DataError) else pil_to_tensor(read[0])
 
 
 def _read(path: Path) -> bytes | DataError:
@@ -137,23 +143,23 @@ def _read(path: Path) -> bytes | DataError:
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Random numbers that follow from the key alone; those around are as they were."""
+    """Seed torch's random numbers from a key; the generator state is restored at the end."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(number_of(*key))
+        torch.default_generator.manual_seed(seed_from(*key))
         yield
 
 
-def number_of(*key: int) -> int:
-    """A seed that follows from some numbers, as if drawn at random."""
+def seed_from(*key: int) -> int:
+    """Derive a seed from a sequence of numbers."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 class EvaluationImages(Dataset[Sample | DataError]):
-    """The images of a split under the evaluation protocol."""
+    """Images of a split under the evaluation protocol."""
 
     def __init__(self, split: ImageSplit, preprocessing: Preprocessing) -> None:
         self.split, self.preprocessing = split, preprocessing
-        self.normalisation = Normalisation(preprocessing.mean, preprocessing.std)
+        self.normalization = Normalization(preprocessing.mean, preprocessing.std)
         self.decoded = decoded_images(split)
 
     def __len__(self) -> int:
@@ -165,12 +171,13 @@ class EvaluationImages(Dataset[Sample | DataError]):
         if isinstance(decoded, DataError):
             return decoded
         image, data = decoded
-        levels, digest = levels_of(centre(image, self.preprocessing)), hashlib.sha256(data).hexdigest()
-        return Sample(levels, item.label, index, digest, self.normalisation)
+        pixels = pil_to_tensor(resize_and_crop(image, self.preprocessing))
+        digest = hashlib.sha256(data).hexdigest()
+        return Sample(pixels, item.label, index, digest, self.normalization)
 
 
 class TrainingImages(Dataset[Sample | DataError]):
-    """The images of a split, cropped and flipped at random: by (seed, epoch, index) and nothing else."""
+    """Images of a split with random crops and flips that depend only on (seed, epoch, index)."""
 
     def __init__(self, split: ImageSplit, augmentation: Augmentation, seed: int) -> None:
         self.split = split
@@ -181,27 +188,28 @@ class TrainingImages(Dataset[Sample | DataError]):
     def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
         epoch, index = key
         item = self.split.items[index]
-        levels = decode_levels(self.split.root / item.path, self.decoded)
-        if isinstance(levels, DataError):
-            return levels
+        pixels = decode_pixels(self.split.root / item.path, self.decoded)
+        if isinstance(pixels, DataError):
+            return pixels
         with seeded(self.seed, epoch, index):
-            window, flipped = self._draw(levels)
-        image = resized_window(levels, window, self.augmentation.crop)
+            window, flipped = self._draw(pixels)
+        image = resize_window(pixels, window, self.augmentation.crop)
         return Sample(image.flip(2) if flipped else image, item.label, index, "")
 
-    def _draw(self, levels: Tensor) -> tuple[Window, bool]:
-        """What is seen of an image, and whether in a mirror."""
+    def _draw(self, pixels: Tensor) -> tuple[Window, bool]:
+        """Draw the crop window of an image, and whether it is flipped."""
         settings = self.augmentation
         window: Window = transforms.RandomResizedCrop.get_params(
-            levels, list(settings.area), list(settings.aspect)
+            pixels, list(settings.area), list(settings.aspect)
         )
         return window, torch.rand(1).item() < settings.flip
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
-    """The batches of a whole training, as (epoch, index) pairs: a permutation of the images each epoch.
+    """Batches of a training run as (epoch, index) pairs: a permutation of the images per epoch.
 
-    A last batch is smaller; one of fewer than ``smallest`` images, too few for the batch norms, is left out.
+    The last batch of an epoch can be smaller; it is left out if it has fewer than ``smallest`` images, which
+    batch norm needs.
     """
 
     def __init__(
@@ -226,11 +234,11 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
             skip = 0
 
 
-class OwnShare(Sampler[list[tuple[int, int]]]):
-    """One process's share of the batches of a training: of ``parts`` nearly equal ones its ``own``."""
+class RankBatches(Sampler[list[tuple[int, int]]]):
+    """One rank's part of each batch: ``own`` of the nearly equal ``micro_batches``."""
 
-    def __init__(self, order: TrainingOrder, parts: int, own: int, rank: int) -> None:
-        self.order, self.parts = order, parts
+    def __init__(self, order: TrainingOrder, micro_batches: int, own: int, rank: int) -> None:
+        self.order, self.micro_batches = order, micro_batches
         self.own = slice(rank * own, (rank + 1) * own)
 
     def __len__(self) -> int:
@@ -238,19 +246,19 @@ class OwnShare(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self.order:
-            size, larger = divmod(len(batch), self.parts)
-            ends = [place * size + min(place, larger) for place in range(self.parts + 1)]
+            size, larger = divmod(len(batch), self.micro_batches)
+            ends = [number * size + min(number, larger) for number in range(self.micro_batches + 1)]
             yield batch[ends[self.own.start] : ends[self.own.stop]]
 
 
-def collated(
+def collate(
     batch_of: Callable[[list[Any], list[str]], B], skip_broken: bool, samples: Sequence[Any]
 ) -> B | DataError:
-    """A batch of samples, any of which may be an error instead.
+    """Collate samples, any of which can be an error, into a batch.
 
     Args:
-        batch_of: makes a batch of samples, and of the words of errors that were skipped.
-        skip_broken: leaves errors out where there is any sample; else the first one is returned.
+        batch_of: makes a batch from samples and the messages of skipped errors.
+        skip_broken: leave errors out if there is at least one sample; otherwise return the first error.
     """
     errors = [sample for sample in samples if isinstance(sample, DataError)]
     good = [sample for sample in samples if not isinstance(sample, DataError)]

@@ -1,4 +1,4 @@
-"""Decoding usual JPEG files straight into tensors, for training."""
+"""Decode common JPEG files directly to tensors, for training."""
 
 import warnings
 
@@ -8,17 +8,17 @@ from torchvision import io
 
 
 def decode_jpeg(data: bytes) -> Tensor | None:
-    """(3, H, W) in uint8, channels last in memory: Pillow's pixels; None for what it should decode.
+    """Decode a JPEG file to uint8 (3, H, W), channels last in memory, with the same pixels as Pillow.
 
-    That is all that is no JPEG file in grey or RGB, what is broken, so that the error is its, and everything
-    where torchvision has no decoder, which a future release is to leave out.
+    Returns None for files that Pillow should decode: other formats and color spaces, broken files (for
+    Pillow's error message), and all files if torchvision has no decoder, which is planned for a release.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the future release, and that bytes cannot be written to
-            levels: Tensor = io.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
+            warnings.simplefilter("ignore")  # of the planned removal, and of read-only bytes
+            pixels: Tensor = io.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
     except (AttributeError, RuntimeError):
         return None
-    return levels.expand(3, -1, -1) if len(levels) in (1, 3) else None
+    return pixels.expand(3, -1, -1) if len(pixels) in (1, 3) else None

@@ -1,4 +1,4 @@
-"""Listings: the files of a split written down once, so that no other process has to list them again."""
+"""Store the list of files of a split, so that other processes need not list the folders again."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -8,15 +8,12 @@ from sdabench.data.description import FrozenModel
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.registry.schema import DataTask
 
 
 class Listing(FrozenModel):
-    """A file with the lines that a split's ``listing_sha256`` is the digest of: paths and sizes.
-
-    ``complete`` and ``fingerprint_sha256`` are those of the split.
-    """
+    """A stored listing: a file with the lines of the ``listing_sha256`` of a split."""
 
     file: Path
     sha256: str
@@ -25,15 +22,15 @@ class Listing(FrozenModel):
 
     @classmethod
     def write(cls, split: Split, folder: Path) -> "Listing":
-        """Writes the listing of a split, unless the folder has it.
+        """Write the listing of a split to a folder, unless it is there.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         path = folder / f"{split.listing_sha256}.tsv"
         if not path.is_file():
-            with writing(path) as file:
-                file.writelines(_bytes_of(split.listing_lines()))
+            with atomic_write(path) as file:
+                file.writelines(_encode(split.listing_lines()))
         return cls(
             file=path,
             sha256=split.listing_sha256,
@@ -42,7 +39,7 @@ class Listing(FrozenModel):
         )
 
     def read(self, source: DataSource, split: SplitName, task: DataTask) -> Split:
-        """The split that was written down, without looking for its files.
+        """Read the split from the listing instead of its folders.
 
         Raises:
             DataError: the listing is damaged, or class names or annotations have changed.
@@ -50,10 +47,10 @@ class Listing(FrozenModel):
         found = source.read(split, task, self._sizes())
         if found.listing_sha256 != self.sha256:
             raise DataError(f"the {split} split of {source} has changed since the run started; run it again")
-        return found.with_claims(self.complete, self.fingerprint_sha256)
+        return found.with_status(self.complete, self.fingerprint_sha256)
 
     def _sizes(self) -> dict[str, int]:
-        """The size in bytes of each file, by its path relative to the split's root."""
+        """Read the size in bytes of each file by its path relative to the root of the split."""
         try:
             content = self.file.read_bytes()
         except OSError as error:
@@ -65,5 +62,5 @@ class Listing(FrozenModel):
         return {path: int(size) for path, tab, size in pairs if tab and size.isdecimal()}
 
 
-def _bytes_of(lines: Iterable[str]) -> Iterable[bytes]:
+def _encode(lines: Iterable[str]) -> Iterable[bytes]:
     return (line.encode(errors="surrogateescape") + b"\n" for line in lines)

@@ -1,4 +1,4 @@
-"""Which dataset a command reads: ``imagenet=PATH``, ``coco=PATH``, ``synthetic=PATH``, or ``synthetic``."""
+"""Parse and read the dataset of ``--data``: ``imagenet=PATH``, ``coco=PATH``, ``synthetic[=PATH]``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 Kind = Literal["imagenet", "coco", "synthetic"]
 NOT_FOR: dict[tuple[Kind, DataTask], str] = {
-    ("imagenet", "detection"): "imagenet has no boxes; for detection say --data coco=PATH or synthetic",
-    ("coco", "classification"): "coco's images are of no single class; for classification say "
-    "--data imagenet=PATH or synthetic",
+    ("imagenet", "detection"): "imagenet has no boxes; use --data coco=PATH or synthetic for detection",
+    ("coco", "classification"): "coco's images have no single class; use --data imagenet=PATH or synthetic "
+    "for classification",
 }
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """``path`` is None for the default dataset, which is made where it is first read."""
+    """A dataset to read; without a path it is the default one, which is generated on first use."""
 
     kind: Kind = "synthetic"
     path: Path | None = None
 
     @classmethod
     def parse(cls, text: str) -> "DataSource":
-        """Reads the words of a command line.
+        """Parse the value of ``--data``.
 
         Raises:
-            UsageError: they name no dataset.
+            UsageError: the value is invalid.
         """
         kind, equals, path = text.partition("=")
         if kind not in get_args(Kind) or bool(equals) != bool(path) or (kind != "synthetic" and not path):
@@ -44,44 +44,44 @@ class DataSource:
             raise UsageError(f"{text}: {error}") from None
 
     def absolute(self) -> "DataSource":
-        """The same source for a process in another directory."""
+        """Return the source with an absolute path."""
         return self if self.path is None else DataSource(self.kind, self.path.absolute())
 
     def check(self, task: DataTask) -> None:
-        """Refuses a task that this kind of dataset is not for.
+        """Check that this kind of dataset fits a task.
 
         Raises:
-            UsageError: it is not.
+            UsageError: it does not.
         """
         if (self.kind, task) in NOT_FOR:
             raise UsageError(NOT_FOR[self.kind, task])
 
     def own_task(self) -> DataTask:
-        """What it is for. A generated dataset says so itself; the default one is for classification.
+        """Return the task of the dataset; a generated one states it in its manifest.
 
         Raises:
             UsageError: there is no such folder.
-            DataError: it is no generated dataset.
+            DataError: the folder is not a generated dataset.
         """
         if self.kind == "synthetic" and self.path is not None:
-            from sdabench.data.synthetic.files import read_manifest
+            from sdabench.data.synthetic.manifest import read_manifest
 
             return read_manifest(self.path).task
         return "detection" if self.kind == "coco" else "classification"
 
     def splits(self) -> tuple[SplitName, ...]:
-        """Those that are there; ``val`` where there is none, which reading then says better."""
+        """List the splits that exist, or ``val`` if none does, so that reading it gives the error."""
         if self.kind == "synthetic" or self.path is None:
             return get_args(SplitName)
         if self.kind == "imagenet":
-            parts = {name: [self.path / name] for name in get_args(SplitName)}
+            needed = {name: [self.path / name] for name in get_args(SplitName)}
         else:
             annotations = self.path / "annotations"
-            parts = {
+            needed = {
                 name: [self.path / f"{name}2017", annotations / f"instances_{name}2017.json"]
                 for name in get_args(SplitName)
             }
-        return tuple(name for name in parts if all(part.exists() for part in parts[name])) or ("val",)
+        return tuple(name for name in needed if all(path.exists() for path in needed[name])) or ("val",)
 
     def __str__(self) -> str:
         return self.kind if self.path is None else f"{self.kind}={self.path}"
@@ -89,10 +89,10 @@ class DataSource:
     def located(
         self, advance: Callable[[int], None] = lambda images: None, task: DataTask = "classification"
     ) -> "DataSource":
-        """The same with a path: the task's default dataset is made if it is not there yet.
+        """Return the source with a path, after generating the default dataset of the task if needed.
 
         Args:
-            advance: called with the number of images just made.
+            advance: called with the number of images just generated.
         """
         if self.path is not None:
             return self
@@ -122,11 +122,11 @@ class DataSource:
         """List a split: an ImageSplit for classification, a CocoSplit for detection.
 
         Args:
-            sizes: the sizes in bytes of its files by path, where they are known; then none is looked for.
+            sizes: known sizes in bytes of its files by path; then no folder is read.
 
         Raises:
             UsageError: there is no such folder, or it is for another task.
-            DataError: the folder is not what it claims to be.
+            DataError: the folder is invalid.
         """
         self.check(task)
         located = self.located(task=task)

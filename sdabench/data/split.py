@@ -1,4 +1,4 @@
-"""What every split of a dataset offers, whatever its task, and how a record describes it. Free of torch."""
+"""Interface of the splits of all datasets. Free of torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ SplitName = Literal["train", "val"]
 
 
 class ImageFile(Protocol):
-    """One image file: path relative to the split's root, size in bytes."""
+    """An image file: path relative to the root of the split, size in bytes."""
 
     @property
     def path(self) -> str: ...
@@ -20,9 +20,10 @@ class ImageFile(Protocol):
 
 
 class Split(Protocol):
-    """A listing of images. ``complete`` means the real dataset, whole.
+    """A list of image files.
 
-    ``fingerprint_sha256`` is what :meth:`describe` has to find, where that is known.
+    ``complete`` is True for the complete real dataset. ``fingerprint_sha256`` is the expected fingerprint, if
+    it is known.
     """
 
     @property
@@ -50,30 +51,31 @@ class Split(Protocol):
     def listing_sha256(self) -> str: ...
 
     def listing_lines(self) -> Iterator[str]:
-        """The lines that ``listing_sha256`` is the digest of: a path and its size each."""
+        """Yield the lines of ``listing_sha256``: path and size of each file."""
 
     @property
     def classes(self) -> int:
-        """How many classes occur here."""
+        """Number of classes that occur in this split."""
 
     def subset(self, images: int | None) -> Self:
-        """Only so many images; all of them for None."""
+        """Return the first images, balanced over classes; all images for None."""
 
-    def with_claims(self, complete: bool, fingerprint_sha256: str | None) -> Self:
-        """The same images, known to be complete or not, and to have that fingerprint."""
+    def with_status(self, complete: bool, fingerprint_sha256: str | None) -> Self:
+        """Return the same images with another ``complete`` and ``fingerprint_sha256``."""
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """For a record; ``digests`` are the sha256 of the image files, in order."""
+        """Describe the split for a record, with a fingerprint from the ``digests`` of its files in order."""
 
 
 def file_lines(files: Iterable[ImageFile], digests: Sequence[str] | None = None) -> Iterator[str]:
-    """A line for each file, to be hashed: its path and size, and its sha256 where that is given."""
+    """Yield a line to hash for each file: path, size and optionally sha256."""
     if digests is None:
         return (f"{file.path}\t{file.size}" for file in files)
     return (f"{file.path}\t{file.size}\t{digest}" for file, digest in zip(files, digests, strict=True))
 
 
 def dataset_info(split: Split, fingerprint_sha256: str | None) -> DatasetInfo:
+    """Describe a split for a record."""
     return DatasetInfo(
         name=split.dataset,
         split=split.split,

@@ -1,4 +1,4 @@
-"""A few images of a split, by their ids or drawn at random; and the file that says which. Free of torch."""
+"""Select images of a split by id or at random, and store their ids. Free of torch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,40 +11,40 @@ from sdabench.data.coco import CocoImage, CocoSplit
 from sdabench.data.folders import ImageSplit, Item
 from sdabench.data.split import ImageFile, Split
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 
 
 def image_ids(split: Split) -> list[str]:
-    """What names an image: of COCO its number, else its path relative to the split's folder."""
+    """Return the ids of the images: numbers for COCO, otherwise paths relative to the split."""
     if isinstance(split, CocoSplit):
         return [str(item.id) for item in split.items]
     return [item.path for item in split.items]
 
 
 def with_ids(split: Split, ids: Sequence[str]) -> Split:
-    """The images of those ids, in the order of the split.
+    """Select images by id, in the order of the split.
 
     Raises:
-        NothingMeasuredError: there is no id.
+        NothingMeasuredError: there are no ids.
         DataError: an id is not in the split.
     """
     if not ids:
-        raise NothingMeasuredError("the subset is empty; it should name an image in each line")
+        raise NothingMeasuredError("the subset is empty; it needs one image id per line")
     wanted, known = set(ids), image_ids(split)
     if unknown := wanted - set(known):
         a_name = "the number of an image" if isinstance(split, CocoSplit) else "a path like CLASS/NAME.JPEG"
         raise DataError(f"no image '{min(unknown)}' in {split.root}; an id is {a_name}")
-    return _kept(split, [place for place, name in enumerate(known) if name in wanted])
+    return _selected(split, [index for index, name in enumerate(known) if name in wanted])
 
 
 def stratified(split: Split, images: int, seed: int) -> Split:
-    """So many images, as many of each class as can be, drawn by the seed: not more than there are.
+    """Draw images with a seed, with equal numbers per class as far as possible.
 
-    An image with objects of several classes is drawn for one of them; those with none come last.
+    An image with several classes is drawn for one of them; images without classes come last.
     """
     labels = [_labels(item) for item in split.items]
     drawn = np.random.default_rng(seed).permutation(len(labels)).tolist()
-    queues = [[place for place in drawn if label in labels[place]] for label in sorted(set().union(*labels))]
+    queues = [[index for index in drawn if label in labels[index]] for label in sorted(set().union(*labels))]
     chosen: dict[int, None] = {}
     while len(chosen) < images and any(queues):
         for queue in queues:
@@ -52,16 +52,16 @@ def stratified(split: Split, images: int, seed: int) -> Split:
                 queue.pop(0)
             if queue and len(chosen) < images:
                 chosen[queue.pop(0)] = None
-    chosen |= dict.fromkeys([place for place in drawn if place not in chosen][: images - len(chosen)])
-    return _kept(split, sorted(chosen))
+    chosen |= dict.fromkeys([index for index in drawn if index not in chosen][: images - len(chosen)])
+    return _selected(split, sorted(chosen))
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids in a file, one a line; lines that are empty or begin with # are none.
+    """Read ids from a file with one id per line; empty lines and lines that start with # are ignored.
 
     Raises:
         UsageError: there is no such file.
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         lines = path.read_text(errors="surrogateescape").splitlines()
@@ -73,10 +73,12 @@ def read_ids(path: Path) -> list[str]:
 
 
 def write_ids(path: Path, ids: Iterable[str]) -> None:
-    """Raises:
-    OutputError: the file cannot be written.
+    """Write one id per line.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
-    with writing(path) as file:
+    with atomic_write(path) as file:
         file.write("".join(f"{name}\n" for name in ids).encode(errors="surrogateescape"))
 
 
@@ -84,9 +86,9 @@ def _labels(item: ImageFile) -> set[int]:
     return set(item.labels) if isinstance(item, CocoImage) else {cast(Item, item).label}
 
 
-def _kept(split: Split, places: Sequence[int]) -> Split:
-    if len(places) == len(split.items):
+def _selected(split: Split, indices: Sequence[int]) -> Split:
+    if len(indices) == len(split.items):
         return split
     assert isinstance(split, ImageSplit | CocoSplit)
-    items: Any = tuple(split.items[place] for place in places)
+    items: Any = tuple(split.items[index] for index in indices)
     return replace(split, items=items, complete=False, fingerprint_sha256=None)

@@ -1,6 +1,6 @@
-"""Evaluation's and training's view of a decoded image, and what a network takes of it.
+"""Evaluation's and training's view of a decoded image, and its normalization.
 
-Images are levels of 0 to 255 until they are where the network is: a quarter of the bytes of floats.
+Images stay uint8 pixels until they are on the device of the model: a quarter of the bytes of float32.
 """
 
 import math
@@ -21,50 +21,44 @@ BILINEAR = Image.Resampling.BILINEAR
 Window = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
-class Normalisation(NamedTuple):
-    """From levels to what networks take."""
+class Normalization(NamedTuple):
+    """Normalize uint8 pixels with mean and standard deviation of pixels from 0 to 1."""
 
     mean: Triple = MEAN
     std: Triple = STD
 
-    def __call__(self, levels: Tensor, layout: torch.memory_format) -> Tensor:
-        """(N, 3, H, W) in float32 of such in uint8, where they are: torchvision's numbers to the last bit."""
-        assert levels.dtype == torch.uint8
-        # On CUDA, division by a number is not exact, by a tensor it is.
+    def __call__(self, pixels: Tensor, layout: torch.memory_format) -> Tensor:
+        """Convert uint8 (N, 3, H, W) to normalized float32 on its device, bit-identical to torchvision."""
+        assert pixels.dtype == torch.uint8
+        # On CUDA, division by a number is not exact, but division by a tensor is.
         white, mean, std = (
-            torch.tensor(values, device=levels.device).view(-1, 1, 1)
+            torch.tensor(values, device=pixels.device).view(-1, 1, 1)
             for values in ((255.0,), self.mean, self.std)
         )
-        return levels.to(torch.float32, memory_format=layout).div_(white).sub_(mean).div_(std)
+        return pixels.to(torch.float32, memory_format=layout).div_(white).sub_(mean).div_(std)
 
 
-USUAL = Normalisation()
+IMAGENET_NORMALIZATION = Normalization()
 
 
-def levels_of(image: Image.Image) -> Tensor:
-    """(3, H, W) in uint8, channels last in memory, of an RGB image."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Resize the short side and take the center crop, bit-identical to torchvision on Pillow images.
 
-
-def centre(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """The centre of an image with its short side resized: torchvision's levels to the last bit.
-
-    Pillow resizes each row, and then each column of the whole levels that this gave. What the crop leaves
-    out need not be computed: see :func:`_centre_by_rows`. It takes the columns first of an image that is much
-    higher than wide.
+    Pillow resizes rows first, then the columns of the rounded result, so pixels outside the crop need not be
+    computed: see :func:`_crop_by_rows`. Pillow resizes columns first if an image is much higher than wide.
     """
     resize, crop = preprocessing.resize, preprocessing.crop
-    usual = preprocessing.interpolation != "bilinear" or crop > resize or resize & (resize - 1)
-    if usual or image.height > 1.5 * image.width or not _rows_are_first():
-        return _usual_centre(image, preprocessing)
-    return _centre_by_rows(image, resize, crop)
+    other = preprocessing.interpolation != "bilinear" or crop > resize or resize & (resize - 1)
+    if other or image.height > 1.5 * image.width or not _rows_are_first():
+        return _torchvision_crop(image, preprocessing)
+    return _crop_by_rows(image, resize, crop)
 
 
-def _centre_by_rows(image: Image.Image, resize: int, crop: int) -> Image.Image:
-    """Resizes only rows that the crop needs, and only its columns.
+def _crop_by_rows(image: Image.Image, resize: int, crop: int) -> Image.Image:
+    """Resize only the rows that the crop needs, and only its columns.
 
-    Where a box begins, along the short side, is exact if ``resize`` is a power of two. Along the long one it
-    would not be, and all of that is resized.
+    The box along the short side is exact if ``resize`` is a power of two. Along the long side it would not
+    be, so all of that side is resized.
     """
     (width, height), short = image.size, min(image.size)
     scale = short / resize
@@ -87,25 +81,25 @@ def _centre_by_rows(image: Image.Image, resize: int, crop: int) -> Image.Image:
 
 @cache
 def _rows_are_first() -> bool:
-    """Whether this Pillow resizes images as :func:`centre` says, which could change with a release."""
+    """Check that this Pillow resizes as :func:`_crop_by_rows` assumes, which a release could change."""
     noise = np.random.default_rng(0).integers(0, 256, (45, 60, 3), dtype=np.uint8)
     preprocessing = Preprocessing(resize=32, crop=28)
     return all(
-        _centre_by_rows(image, 32, 28).tobytes() == _usual_centre(image, preprocessing).tobytes()
+        _crop_by_rows(image, 32, 28).tobytes() == _torchvision_crop(image, preprocessing).tobytes()
         for image in (Image.fromarray(noise), Image.fromarray(noise.transpose(1, 0, 2)))
     )
 
 
-def _usual_centre(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def _torchvision_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     interpolation = transforms.InterpolationMode(preprocessing.interpolation)
     resized = transforms.Resize(preprocessing.resize, interpolation)(image)
     cropped: Image.Image = transforms.CenterCrop(preprocessing.crop)(resized)
     return cropped
 
 
-def resized_window(levels: Tensor, window: Window, side: int) -> Tensor:
-    """A window of an image (3, H, W) in uint8, resized to a square: what Pillow gives, or one level off."""
+def resize_window(pixels: Tensor, window: Window, side: int) -> Tensor:
+    """Resize a window of uint8 pixels (3, H, W) to a square, within one pixel value of Pillow's result."""
     top, left, height, width = window
-    inside = levels[None, :, top : top + height, left : left + width]
+    inside = pixels[None, :, top : top + height, left : left + width]
     inside = inside.contiguous(memory_format=torch.channels_last)
     return F.interpolate(inside, (side, side), mode="bilinear", antialias=True)[0]

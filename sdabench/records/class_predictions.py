@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdabench.errors import DataError
-from sdabench.files import compressed, read_unpacked
+from sdabench.files import atomic_gzip_write, read_decompressed
 from sdabench.scoring.topk import TopK
 
 HEADER = ["path", "label", "label_probability", *(f"top{rank}" for rank in range(1, 6))]
@@ -42,7 +42,7 @@ class ClassPredictions:
         Raises:
             OutputError: the file cannot be written.
         """
-        with compressed(path) as file:
+        with atomic_gzip_write(path) as file:
             text = io.TextIOWrapper(file, newline="", errors="surrogateescape")
             writer = csv.writer(text)
             writer.writerow(HEADER)
@@ -80,7 +80,7 @@ class ClassPredictions:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    text = read_unpacked(path, "predictions").decode(errors="surrogateescape")
+    text = read_decompressed(path, "predictions").decode(errors="surrogateescape")
     try:
         return list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:

@@ -28,13 +28,13 @@ class CountCache:
 
     def get(self, model: str) -> Count | None:
         content = read_entry("counts", self._key(model))
-        return None if content is None else Count.model_validate_json(content)
+        return None if content is None else Count.model_validate_json(bytes(content))
 
     def put(self, counted: Count) -> None:
         """Store a count, unless the sources were edited since the cache was created."""
         if _code() == self._code:
             content = counted.model_dump_json(by_alias=True).encode()
-            write_entry("counts", self._key(counted.model), content)
+            write_entry("counts", self._key(counted.model), [content])
 
     def _key(self, name: str) -> list[str]:
         registry = load_registry()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sdabench.errors import OutputError, SdabenchError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -87,5 +87,5 @@ def write_lines(path: Path, items: Iterable[BaseModel], elsewhere: str = "name a
     Raises:
         OutputError: the file cannot be written.
     """
-    with writing(path, elsewhere) as file:
+    with atomic_write(path, elsewhere) as file:
         file.writelines(item.model_dump_json(by_alias=True).encode() + b"\n" for item in items)

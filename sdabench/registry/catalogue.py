@@ -58,12 +58,12 @@ def load_catalogue() -> Catalogue:
 def _load(folder: Path) -> Catalogue:
     key = _key(folder)
     if (content := read_entry("catalogue", key)) is not None:
-        stored = json.loads(content)
+        stored = json.loads(bytes(content))
         networks = {name: Entry(**fields) for name, fields in stored["networks"].items()}
         return Catalogue(networks, stored["suites"])
     catalogue = _catalogue_of(load_registry())
     if key == _key(folder):  # the registry was not edited while it was read
-        write_entry("catalogue", key, json.dumps(asdict(catalogue)).encode())
+        write_entry("catalogue", key, [json.dumps(asdict(catalogue)).encode()])
     return catalogue
 
 

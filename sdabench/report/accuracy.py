@@ -1,7 +1,6 @@
 """The table of a run: training losses, accuracies beside the paper's, and verdicts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import mean, stdev
 
 from sdabench.claims.accuracy import RowVerdicts
@@ -13,47 +12,8 @@ from sdabench.report.cells import number, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import describe_dataset, standard_error_text
 
+_Column = tuple[Heading, Callable[[RowVerdicts], Cell]]
 METRIC_NAMES = {"classification": "accuracy", "detection": "box AP", "segmentation": "mask AP"}
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The columns that the records call for."""
-
-    columns: list[Column]
-    paper: bool  # the paper's numbers, for real datasets
-    errors: bool  # standard errors, some of which may be unknown
-    verdicts: bool
-    trained: bool
-    seeds: bool
-
-    @classmethod
-    def of(cls, table: Table, rows: Sequence[RowVerdicts]) -> "_Layout":
-        records = [record for row in rows for record in row.records]
-        return cls(
-            columns=accuracy_columns(table),
-            paper=any(record.dataset.name != "synthetic" for record in records),
-            errors=table.task == "classification" or any(record.standard_errors for record in records),
-            verdicts=any(record.comparable for record in records),
-            trained=any(record.training for record in records),
-            seeds=any(len(row.records) > 1 for row in rows),
-        )
-
-    @property
-    def headings(self) -> list[Heading]:
-        headings = [Heading("network"), Heading("model")]
-        if self.trained:
-            over = "training loss"
-            headings += [Heading("first step", over, True), Heading("last epoch", over, True)]
-            headings.append(Heading("result", over))
-        for column in self.columns:
-            over = f"{column.header} ({column.unit})"
-            headings += [Heading("paper", over, True)] if self.paper else []
-            headings += [Heading("measured", over, True)]
-            if self.seeds or self.errors:
-                headings += [Heading("± std" if self.seeds else "± s.e.", over, True)]
-            headings += [Heading("verdict", over)] if self.verdicts else []
-        return [*headings, *([Heading("seeds", numeric=True)] if self.seeds else []), Heading("note")]
 
 
 def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
@@ -65,57 +25,97 @@ def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
         table: the first table of the task, for its columns.
         rows: the rows of :func:`sdabench.claims.accuracy.run_verdicts`.
     """
-    layout = _Layout.of(table, rows)
+    records = [record for row in rows for record in row.records]
+    trained = any(record.training for record in records)
+    columns: list[_Column] = [
+        (Heading("network"), lambda row: Cell(row.row.label)),
+        (Heading("model"), lambda row: Cell(row.row.model)),
+        *(_training_columns() if trained else []),
+        *(column for metric in accuracy_columns(table) for column in _metric_columns(table, metric, rows)),
+    ]
+    if _have_seeds(rows):
+        columns.append((Heading("seeds", numeric=True), _seeds_cell))
+    if any(_note(row).text for row in rows):
+        columns.append((Heading("note"), _note))
     groups: dict[str, list[list[Cell]]] = {}
     for row in rows:
-        cells = [Cell(row.row.label), Cell(row.row.model)]
-        cells += _training_cells(row.measured) if layout.trained else []
-        for column in layout.columns:
-            cells += _accuracy_cells(row, column, layout)
-        if layout.seeds:
-            cells.append(Cell(str(len(row.measured)) if row.records else ""))
-        groups.setdefault(row.row.group, []).append([*cells, _note(row.records)])
+        groups.setdefault(row.row.group, []).append([cell(row) for _, cell in columns])
     name = METRIC_NAMES[table.task]
-    title = f"Training and {name}" if layout.trained else name[0].upper() + name[1:]
+    title = f"Training and {name}" if trained else name[0].upper() + name[1:]
     notes = _notes(table, [record for row in rows for record in row.measured])
-    return Sheet(title, layout.headings, list(groups.values()), notes)
+    return Sheet(title, [heading for heading, _ in columns], list(groups.values()), notes)
 
 
-def _training_cells(records: Sequence[Record]) -> list[Cell]:
-    trainings = [record.training for record in records if record.training is not None]
-    if not trainings:
-        return [Cell("-"), Cell("-"), Cell()]
-    fits = [training.fits for training in trainings]
-    verb = "fit" if records[0].task == "classification" else "fall"
-    result = Cell()
-    if False in fits:
-        words = f"does not {verb}" if len(fits) == 1 else f"{fits.count(False)} do not {verb}"
-        result = Cell(words, tone="bad")
-    elif True in fits:
-        result = Cell(f"{verb}s", tone="good")
-    losses = (mean(t.first_loss for t in trainings), mean(t.last_loss for t in trainings))
-    return [*(Cell(number(loss, 3)) for loss in losses), result]
+def _have_seeds(rows: Iterable[RowVerdicts]) -> bool:
+    return any(len(row.records) > 1 for row in rows)
 
 
-def _accuracy_cells(row: RowVerdicts, column: Column, layout: _Layout) -> list[Cell]:
-    key = column.key
-    values = [record.metrics[key] for record in row.measured if key in record.metrics]
-    cells = []
-    if layout.paper:
-        cells.append(Cell(number(row.row.reported[key], column.decimals), bold=key in row.row.bold))
-    cells.append(Cell(number(mean(values) if values else None, column.decimals)))
-    if layout.seeds:
-        cells.append(Cell(number(stdev(values), 2) if len(values) > 1 else ""))
-    elif layout.errors:
-        cells.append(Cell(standard_error_text(row.measured[0], key) if values else ""))
-    if layout.verdicts:
-        verdicts = row.by_metric[key]
-        same = len(set(verdicts)) == 1
-        cells.append(verdict_cell(verdicts[0]) if same else Cell(" / ".join(map(str, verdicts)), tone="fair"))
-    return cells
+def _training_columns() -> list[_Column]:
+    over = "training loss"
+    return [
+        (Heading("first step", over, numeric=True), lambda row: _loss_cell(row, "first_loss")),
+        (Heading("last epoch", over, numeric=True), lambda row: _loss_cell(row, "last_loss")),
+        (Heading("result", over), _result_cell),
+    ]
 
 
-def _note(records: Sequence[Record]) -> Cell:
+def _loss_cell(row: RowVerdicts, name: str) -> Cell:
+    losses = [getattr(record.training, name) for record in row.measured if record.training is not None]
+    return Cell(number(mean(losses) if losses else None, 3))
+
+
+def _result_cell(row: RowVerdicts) -> Cell:
+    fits = [record.training.fits for record in row.measured if record.training is not None]
+    if not any(fit is not None for fit in fits):
+        return Cell()
+    verb = "fit" if row.measured[0].task == "classification" else "fall"
+    if False not in fits:
+        return Cell(f"{verb}s", tone="good")
+    return Cell(f"does not {verb}" if len(fits) == 1 else f"{fits.count(False)} do not {verb}", tone="bad")
+
+
+def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -> Iterator[_Column]:
+    """The columns of an accuracy or AP: paper, measured, its spread and the verdict, as records call for."""
+    records = [record for row in rows for record in row.records]
+    over, key, decimals = f"{metric.header} ({metric.unit})", metric.key, metric.decimals
+
+    def values(row: RowVerdicts) -> list[float]:
+        return [record.metrics[key] for record in row.measured if key in record.metrics]
+
+    def paper(row: RowVerdicts) -> Cell:
+        return Cell(number(row.row.reported[key], decimals), bold=key in row.row.bold)
+
+    def measured(row: RowVerdicts) -> Cell:
+        return Cell(number(mean(values(row)) if values(row) else None, decimals))
+
+    def deviation(row: RowVerdicts) -> Cell:
+        return Cell(number(stdev(values(row)), 2) if len(values(row)) > 1 else "")
+
+    def error(row: RowVerdicts) -> Cell:
+        return Cell(standard_error_text(row.measured[0], key) if values(row) else "")
+
+    def verdict(row: RowVerdicts) -> Cell:
+        first, *others = verdicts = row.by_metric[key]
+        same = all(other == first for other in others)
+        return verdict_cell(first) if same else Cell(" / ".join(map(str, verdicts)), tone="fair")
+
+    if any(record.dataset.name != "synthetic" for record in records):
+        yield Heading("paper", over, numeric=True), paper
+    yield Heading("measured", over, numeric=True), measured
+    if _have_seeds(rows):
+        yield Heading("± std", over, numeric=True), deviation
+    elif table.task == "classification" or any(record.standard_errors for record in records):
+        yield Heading("± s.e.", over, numeric=True), error
+    if any(record.comparable for record in records):
+        yield Heading("verdict", over), verdict
+
+
+def _seeds_cell(row: RowVerdicts) -> Cell:
+    return Cell(str(len(row.measured)) if row.records else "")
+
+
+def _note(row: RowVerdicts) -> Cell:
+    records = row.records
     failures = [record for record in records if record.failure is not None]
     if failures:
         failure = failures[0].failure

@@ -42,18 +42,18 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
         groups.setdefault(row.row.group, []).append(row)
     cells = []
     for group in groups.values():
-        blocks = [[[Cell(row.row.label)] for row in group]]
-        if dimension:
-            blocks.append([[Cell(row.row.dimension or "-")] for row in group])
-        blocks += [_column_cells(group, column, column.key in measured, mark) for column in columns]
-        cells.append([[cell for block in row for cell in block] for row in zip(*blocks, strict=True)])
+        shown = [[Cell(row.row.label) for row in group]]
+        shown += [[Cell(row.row.dimension or "-") for row in group]] if dimension else []
+        for column in columns:
+            shown += _column_cells(group, column, column.key in measured, mark)
+        cells.append([list(row) for row in zip(*shown, strict=True)])
     return Sheet(table.title, headings, cells, [] if brief else _notes(table, measured, mark))
 
 
 def _column_cells(
     group: Sequence[ComparedRow], column: Column, with_measured: bool, mark: Mark
 ) -> list[list[Cell]]:
-    """The cells of one column of the paper, for each row of a group."""
+    """The cells of a group for one column of the paper: reported, measured, difference and verdict."""
     key = column.key
     reported = [
         Cell(number(row.row.reported[key], column.decimals), bold=mark == "paper" and key in row.row.bold)
@@ -64,12 +64,11 @@ def _column_cells(
         reported = ranked(reported, column.higher_is_better)
         measured = ranked(measured, column.higher_is_better)
     if not with_measured:
-        return [[cell] for cell in reported]
+        return [reported]
     differences = [
         Cell(difference(row.row.reported[key], row.measured[key], column.decimals)) for row in group
     ]
-    verdicts = [verdict_cell(row.verdicts[key]) for row in group]
-    return [list(cells) for cells in zip(reported, measured, differences, verdicts, strict=True)]
+    return [reported, measured, differences, [verdict_cell(row.verdicts[key]) for row in group]]
 
 
 def ranked(cells: Sequence[Cell], higher_is_better: bool) -> list[Cell]:

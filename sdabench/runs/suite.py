@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError, ExitCode, OutputError, SdabenchError
-from sdabench.files import holding
+from sdabench.files import folder_lock
 from sdabench.records.record import Failure, Record
 from sdabench.records.store import RecordStore
 from sdabench.runs.execution import failures
@@ -83,7 +83,7 @@ class Suite:
             DataError: the dataset is damaged, as it would be for every other job.
             SdabenchError: another run holds the folder, or it cannot be written.
         """
-        with holding(self.output, "run"):
+        with folder_lock(self.output, "run"):
             results = self.done()
             remaining = self.remaining(results)
             for job in self.jobs:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 IouType = Literal["bbox", "segm"]
 Evaluator = Literal["vectorised", "pycocotools", "faster-coco-eval"]
 EVALUATORS: tuple[Evaluator, ...] = get_args(Evaluator)
-USUAL_EVALUATOR: Evaluator = "vectorised"
+DEFAULT_EVALUATOR: Evaluator = "vectorised"
 IOU_TYPES: dict[str, IouType] = {"detection": "bbox", "segmentation": "segm"}  # by the task of a record
 # Packages whose versions can affect the numbers.
 PACKAGES: dict[Evaluator, tuple[str, ...]] = {

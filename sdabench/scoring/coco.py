@@ -27,7 +27,7 @@ from sdabench.data.coco import has_mask
 from sdabench.data.rle import are_rle, is_compressed
 from sdabench.errors import DataError, NothingMeasuredError
 from sdabench.garbage import without_garbage_collection
-from sdabench.scoring import USUAL_EVALUATOR, Evaluator, IouType
+from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator, IouType
 from sdabench.scoring.evaluators import (
     REQUIRED_FIELD,
     compressed_rle,
@@ -169,7 +169,7 @@ def score(
     results: Sequence[Mapping[str, Any]],
     iou_type: IouType,
     image_ids: Sequence[int] | None = None,
-    evaluator: Evaluator = USUAL_EVALUATOR,
+    evaluator: Evaluator = DEFAULT_EVALUATOR,
 ) -> CocoScore:
     """Compute COCO's AP of results; see :func:`evaluate`."""
     return evaluate(annotations, results, iou_type, image_ids, evaluator).score()
@@ -181,7 +181,7 @@ def evaluate(
     results: Sequence[Mapping[str, Any]],
     iou_type: IouType,
     image_ids: Sequence[int] | None = None,
-    evaluator: Evaluator = USUAL_EVALUATOR,
+    evaluator: Evaluator = DEFAULT_EVALUATOR,
 ) -> CocoEvaluation:
     """Match results with ground truth as COCO does.
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sdabench.errors import SdabenchError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.weights.read import load_plain
 
 FOLDER = "checkpoints"
@@ -118,9 +118,9 @@ def _write(path: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     data = buffer.getbuffer()
     manifest = Manifest(step=step, file=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    with writing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
-    with writing(path.with_suffix(".json")) as file:
+    with atomic_write(path.with_suffix(".json")) as file:
         file.write(manifest.model_dump_json().encode())
 
 

@@ -17,7 +17,7 @@ from sdabench.data.listing import Listing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, SdabenchError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
 from sdabench.records.record import Training
 from sdabench.records.spec import (
@@ -35,7 +35,7 @@ from sdabench.records.spec import (
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
-from sdabench.scoring import USUAL_EVALUATOR, Evaluator
+from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator
 from sdabench.weights.local import LocalWeights
 
 SpecT = TypeVar("SpecT", bound=RunSpec)
@@ -56,7 +56,7 @@ class Machine(FrozenModel):
     world_size: int = 1
     deterministic: bool = False
     checkpoint_seconds: float = 600.0
-    evaluator: Evaluator = USUAL_EVALUATOR
+    evaluator: Evaluator = DEFAULT_EVALUATOR
     batch_size: int | None = None
     tensorboard: bool = False
 
@@ -143,7 +143,7 @@ class Job(Generic[SpecT, SplitT]):
             splits={split.split: Listing.write(split, folder / "listings") for split in splits.values()},
         )
         path = folder / f"{self.spec.name}.json"
-        with writing(path) as file:
+        with atomic_write(path) as file:
             file.write(content.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
         return path
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sdabench.errors import DataError, UsageError
-from sdabench.files import holding
+from sdabench.files import folder_lock
 from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
 from sdabench.training.checkpoints import KEPT, Checkpoints
@@ -280,7 +280,7 @@ def _check_that_it_can_repeat(job: AnyJob, device: torch.device) -> None:
 @contextmanager
 def _held_by_first(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
-        world().on_rank_zero(lambda: stack.enter_context(holding(folder, "training")))
+        world().on_rank_zero(lambda: stack.enter_context(folder_lock(folder, "training")))
         yield
 
 

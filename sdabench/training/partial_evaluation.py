@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from sdabench.files import writing
+from sdabench.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PartialEvaluation:
     def write(self, predictions: list[Prediction]) -> None:
         """Raises OutputError if it cannot."""
         rows = [(prediction.index, prediction.sha256, prediction.output) for prediction in predictions]
-        with writing(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write(to_json({"conditions": self.conditions, "predictions": rows}))
 
     def delete(self) -> None:

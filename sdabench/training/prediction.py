@@ -30,7 +30,7 @@ class FittingBatch:
         """The output for each image, computed in micro-batches that fit."""
         while True:
             try:
-                micro_batches = batch.parts(ceil(len(batch) / self.size))
+                micro_batches = batch.micro_batches(ceil(len(batch) / self.size))
                 return [output for micro_batch in micro_batches for output in outputs_of(micro_batch)]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.size == 1:

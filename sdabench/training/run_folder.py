@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 
 from sdabench.data.description import DatasetInfo, FrozenModel
 from sdabench.errors import OutputError, SdabenchError, UsageError
-from sdabench.files import writing
+from sdabench.files import atomic_write
+from sdabench.nested import flattened
 from sdabench.records.json_lines import append_line
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec
@@ -44,7 +45,7 @@ class TrainingRun(FrozenModel):
         }
 
     def save(self, folder: Path) -> None:
-        with writing(folder / "run.json") as file:
+        with atomic_write(folder / "run.json") as file:
             file.write(self.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
 
     def differences(self, other: "TrainingRun") -> list[str]:
@@ -68,19 +69,11 @@ class TrainingRun(FrozenModel):
             "training images": spec.train_dataset and _in_words(spec.train_dataset),
             "validation images": _in_words(spec.dataset),
             "backbone weights": spec.backbone and spec.backbone.sha256,
-        } | dict(_flat(recipe))
+        } | flattened(recipe)
 
 
 def _in_words(dataset: DatasetInfo) -> str:
     return f"{dataset.name} ({dataset.samples:,} files, listing {dataset.listing_sha256[:8]})"
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
@@ -203,7 +196,7 @@ class MetricsLog:
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed training repeats."""
         kept = [line for line in self._lines() if line["step"] <= step]
-        with writing(self.path) as file:
+        with atomic_write(self.path) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
 
     def _lines(self) -> Sequence[dict[str, Any]]:

@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sdabench.data.images import OwnShare, TrainingOrder, number_of
+from sdabench.data.images import RankBatches, TrainingOrder, seed_from
 from sdabench.errors import DataError, SdabenchError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.records.record import Training
 from sdabench.registry.recipes import Optimizer, Recipe
 from sdabench.training.batch_norm import MicroBatchStatistics
@@ -152,8 +152,8 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         statistics = MicroBatchStatistics(self.network) if self.micro_batches > 1 else None
         own = self.own_micro_batches
-        for place, micro_batch in enumerate(batch.parts(own), start=1):
-            torch.manual_seed(number_of(progress.seeds[-1], progress.step, self.world.rank * own + place))
+        for place, micro_batch in enumerate(batch.micro_batches(own), start=1):
+            torch.manual_seed(seed_from(progress.seeds[-1], progress.step, self.world.rank * own + place))
             share = len(micro_batch) / images
             with self._gradient_sync(last=place == own):
                 losses = self.task.losses(self.replica, micro_batch.to(self.device, self.layout), self.job)
@@ -245,7 +245,7 @@ class Trainer:
     def save_weights(self, path: Path) -> None:
         """Write the weights alone, for :func:`sdabench.load_weights`."""
         self._check_weights()
-        with writing(path) as file:
+        with atomic_write(path) as file:
             file.write(save({key: value.contiguous() for key, value in self.network.state_dict().items()}))
 
     def _check_weights(self) -> None:
@@ -309,5 +309,5 @@ def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError]:
     job, task = trainer.job, trainer.task
     images = task.training_images(job, trainer.progress.seeds[-1])
     pin, workers = trainer.device.type == "cuda", job.machine.workers
-    order = OwnShare(trainer.order, trainer.micro_batches, trainer.own_micro_batches, trainer.world.rank)
+    order = RankBatches(trainer.order, trainer.micro_batches, trainer.own_micro_batches, trainer.world.rank)
     return load_batches(images, task.batch_of, workers, pin, job.skip_broken, batch_sampler=order)

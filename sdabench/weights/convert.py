@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sdabench.errors import UsageError, WeightsError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.models.skeleton import HEAD
 from sdabench.registry import load_registry
 from sdabench.weights.identify import network_for, num_classes_of
@@ -60,7 +60,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         OutputError: it cannot be written.
     """
     unshared = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
-    with writing(path) as file:
+    with atomic_write(path) as file:
         if path.suffix in (".pth", ".pt"):
             torch.save(unshared, file)
         else:

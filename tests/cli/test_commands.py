@@ -269,7 +269,7 @@ def test_errors_of_use():
         2,
         "--epochs is for training",
     )
-    failed(sdabench("data", "synth", "--out", CHECKOUT), 2, "is there already, and not empty")
+    failed(sdabench("data", "synth", "--out", CHECKOUT), 2, "exists and is not empty")
     failed(
         sdabench("run", "--suite", "detection", "--eval-only", "--data", "imagenet=/nowhere"),
         2,

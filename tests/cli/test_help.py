@@ -136,6 +136,13 @@ def test_the_main_page_says_what_a_command_says_of_itself(name):
     assert re.search(rf"^  {name} +{re.escape(COMMANDS[name])}$", page("sdabench"), re.MULTILINE)
 
 
+@pytest.mark.parametrize("path", ["sdabench data", "sdabench weights"])
+def test_a_group_lists_its_commands_with_their_first_lines(path):
+    for name, command in PAGES[path].command.commands.items():
+        first_line = command.help.splitlines()[0].removesuffix(".")
+        assert re.search(rf"^  {name} +{re.escape(first_line)}$", page(path), re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", ["check", "flops"])
 def test_a_list_keeps_its_lines(name):
     text = page(f"sdabench {name}")

@@ -126,16 +126,16 @@ def test_torch_is_not_imported(coco, tmp_path):
 
 def test_errors_are_one_line(rescore, coco, tmp_path):
     first = BOXES[0]
-    failed(rescore("[1", "--json"), 4, "mask_rcnn.bbox.json is no JSON")
-    failed(rescore({"annotations": []}), 4, "is no COCO results file")
+    failed(rescore("[1", "--json"), 4, "mask_rcnn.bbox.json is not JSON")
+    failed(rescore({"annotations": []}), 4, "is not a COCO results file")
     failed(rescore([first, {"image_id": 7}]), 4, "mask_rcnn.bbox.json, entry 2: category_id: Field required")
     failed(rescore([first | {"image_id": 8}]), 4, "image_id 8 is not in", "instances_val2017.json")
     failed(
         rescore([first | {"category_id": 3}]), 4, "category_id 3", "the original ones (1 to 90), not 1 to 3"
     )
-    failed(rescore(BOXES, "--iou-type", "segm"), 4, "result 1 has no segmentation; score by --iou-type bbox")
-    failed(rescore(MASKS), 4, "result 1 has no bbox; score by --iou-type segm")
-    failed(rescore(BOXES, annotations=tmp_path / "mask_rcnn.bbox.json"), 4, "is no COCO annotations file")
+    failed(rescore(BOXES, "--iou-type", "segm"), 4, "result 1 has no segmentation; use --iou-type bbox")
+    failed(rescore(MASKS), 4, "result 1 has no bbox; use --iou-type segm")
+    failed(rescore(BOXES, annotations=tmp_path / "mask_rcnn.bbox.json"), 4, "is not a COCO annotations file")
     failed(rescore(BOXES, annotations=tmp_path / "nowhere.json"), 2, "nowhere.json' does not exist")
     failed(rescore(BOXES, "--evaluator", "mine"), 2, "'mine' is not one of")
     failed(sdabench("rescore", tmp_path / "mask_rcnn.bbox.json"), 2, "--annotations")
@@ -147,7 +147,7 @@ def test_errors_are_one_line(rescore, coco, tmp_path):
     annotations = coco / "annotations/instances_val2017.json"
     content = json.loads(annotations.read_text())
     annotations.write_text(json.dumps(content | {"annotations": []}))
-    failed(rescore(BOXES, "--json"), 5, "nothing was measured: no object of 4 images in")
+    failed(rescore(BOXES, "--json"), 5, "nothing was measured", "has no object in the 4 images")
 
 
 def test_kept_predictions_of_classes_are_scored_again(tmp_path):

@@ -147,11 +147,11 @@ def test_each_dataset_is_for_its_task(coco, imagenet, textures, tmp_path):
     split: Split = source.read("val", "detection")
     assert len(split.items) == 4
     assert str(source) == f"coco={coco}"
-    with pytest.raises(UsageError, match="coco's images are of no single class.*imagenet=PATH or synthetic"):
+    with pytest.raises(UsageError, match="coco's images have no single class.*imagenet=PATH or synthetic"):
         source.read("val")
     with pytest.raises(UsageError, match="imagenet has no boxes.*coco=PATH or synthetic"):
         DataSource("imagenet", imagenet).read("val", task="detection")
-    with pytest.raises(UsageError, match="was made for classification.*synth --task detection"):
+    with pytest.raises(UsageError, match="is a dataset for classification.*synth --task detection"):
         DataSource("synthetic", textures).read("val", task="detection")
 
 
@@ -168,21 +168,21 @@ def of_first(name, **fields):
 @pytest.mark.parametrize(
     ("lists", "words"),
     [
-        ({"images": []}, "lists no images"),
-        ({"annotations": None}, "is no COCO annotations file: it has no list 'annotations'"),
+        ({"images": []}, "has no images"),
+        ({"annotations": None}, "is not a COCO annotations file: it has no list 'annotations'"),
         ({"categories": {}}, "it has no list 'categories'"),
-        ({"images": lambda images: [*images, 3]}, "entry 5 of 'images' is no object"),
+        ({"images": lambda images: [*images, 3]}, "entry 5 of 'images' is not an object"),
         ({"images": lambda images: [*images, images[0]]}, "id 40 occurs twice in 'images'"),
         ({"annotations": lambda those: [*those, those[1]]}, "id 1 occurs twice in 'annotations'"),
         ({"categories": lambda those: [*those, those[2]]}, "id 1 occurs twice in 'categories'"),
         (of_first("images", file_name=None), "entry of 'images' with id 40 has no 'file_name'"),
         (of_first("images", id=None), "entry 1 of 'images' has no 'id'"),
-        (of_first("images", height="50"), "'images' with id 40 has no right 'height': it is not an integer"),
+        (of_first("images", height="50"), "'images' with id 40 has an invalid 'height': it must be an integer"),
         (of_first("annotations", area=None), "entry of 'annotations' with id 9 has no 'area'"),
-        (of_first("annotations", bbox="x"), "id 9 has no right 'bbox': it is not a list"),
-        (of_first("annotations", iscrowd=True), "id 9 has no right 'iscrowd': it is not an integer"),
-        (of_first("annotations", image_id=8), "annotation 9 is of image 8, which is not in 'images'"),
-        (of_first("annotations", category_id=2), "annotation 9 is of category 2, which is not in 'categories'"),
+        (of_first("annotations", bbox="x"), "id 9 has an invalid 'bbox': it must be a list"),
+        (of_first("annotations", iscrowd=True), "id 9 has an invalid 'iscrowd': it must be an integer"),
+        (of_first("annotations", image_id=8), "annotation 9 belongs to image 8, which is not in 'images'"),
+        (of_first("annotations", category_id=2), "annotation 9 belongs to category 2, which is not in 'categories'"),
         (of_first("annotations", bbox=[1, 2, 3]), "annotation 9 has a 'bbox' that is not four numbers"),
         (of_first("annotations", bbox=[1, 2, 3, "4"]), "annotation 9 has a 'bbox' that is not four numbers"),
         (of_first("annotations", area=float("nan")), "annotation 9 has an 'area' that is not finite"),
@@ -206,18 +206,18 @@ def test_an_annotations_file_that_cannot_be_right_is_refused_in_one_line(coco, l
 @pytest.mark.parametrize("text", ["", "[1", "\xff", "[]", "3"])
 def test_what_is_no_json_object_is_refused(coco, text):
     (coco / FILE).write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=r"instances_val2017.json is no (JSON|COCO annotations file)"):
+    with pytest.raises(DataError, match=r"instances_val2017.json is not (JSON|a COCO annotations file)"):
         read_coco(coco, "val")
 
 
 def test_what_is_missing_is_named(coco):
-    with pytest.raises(UsageError, match=r"no dataset at .*nowhere; a COCO folder holds annotations/"):
+    with pytest.raises(UsageError, match=r"no dataset at .*nowhere; a COCO folder needs annotations/"):
         read_coco(coco / "nowhere", "val")
     with pytest.raises(UsageError, match=r"no dataset at .*instances_train2017.json; .*train2017/\*.jpg"):
         read_coco(coco, "train")
     image = coco / "val2017/000000000022.jpg"
     image.unlink()
-    with pytest.raises(DataError, match=rf"{image}, which .*instances_val2017.json lists, cannot be read"):
+    with pytest.raises(DataError, match=rf"cannot read {image}, which is listed in .*instances_val2017.json"):
         read_coco(coco, "val")
 
 

@@ -17,16 +17,16 @@ from sdabench.data.coco_images import (
     DetectionBatch,
     DetectionImages,
     DetectionTrainingImages,
-    objects,
+    detection_target,
 )
 from sdabench.data.description import Resizing
-from sdabench.data.images import collated
+from sdabench.data.images import collate
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
 from sdabench.models.inputs import resized_shape
 from tests.helpers.datasets import COCO_SAMPLE
 
-collate = partial(collated, DetectionBatch.of, False)
+collate_detection = partial(collate, DetectionBatch.of, False)
 WIDTH, HEIGHT = 60, 50
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]]
 
@@ -62,7 +62,7 @@ def make_split(root, *of_images):
 
 
 def found(root, *its, size=(HEIGHT, WIDTH), flipped=False, masks=False):
-    return objects(make_split(root, its).items[0], size, flipped, masks)
+    return detection_target(make_split(root, its).items[0], size, flipped, masks)
 
 
 def test_what_is_no_object_to_learn_is_left_out(tmp_path):
@@ -87,7 +87,7 @@ def test_what_is_no_object_to_learn_is_left_out(tmp_path):
 def test_boxes_end_at_the_border_even_if_next_to_nothing_is_left(tmp_path):
     its = (annotated([-5.5, 40.25, 20, 30]), annotated([59.99, 10, 20, 10]))
     assert found(tmp_path, *its)["boxes"][0].tolist() == [0, 40.25, 14.5, 50]
-    boxes = objects(read_coco(tmp_path, "train").items[0], (1111, 1333), True, False)["boxes"]
+    boxes = detection_target(read_coco(tmp_path, "train").items[0], (1111, 1333), True, False)["boxes"]
     assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
@@ -118,7 +118,8 @@ def test_masks_of_polygons_are_those_of_a_scaled_and_flipped_picture(tmp_path, p
     its = (annotated([5, 5, 50, 40], segmentation=polygons),)
     split = make_split(tmp_path, its)
     plain, flipped = (
-        coco_mask.decode(objects(split.items[0], size, flip, True)["masks"][0]) for flip in (False, True)
+        coco_mask.decode(detection_target(split.items[0], size, flip, True)["masks"][0])
+        for flip in (False, True)
     )
     scale = np.array([size[1] / WIDTH, size[0] / HEIGHT])
     scaled = [(np.reshape(each, (-1, 2)) * scale).flatten().tolist() for each in polygons if len(each) > 4]
@@ -142,7 +143,7 @@ def test_masks_in_run_lengths_take_the_nearest_pixel(tmp_path, compressed):
         runs["counts"] = coco_mask.frPyObjects(runs, HEIGHT, WIDTH)["counts"].decode()
     split = make_split(tmp_path, [annotated([5, 10, 35, 25], segmentation=runs)])
     for size, flip in product([(HEIGHT, WIDTH), (100, 180), (33, 40)], (False, True)):
-        [rle] = objects(split.items[0], size, flip, True)["masks"]
+        [rle] = detection_target(split.items[0], size, flip, True)["masks"]
         rows = np.arange(size[0]) * HEIGHT // size[0]
         columns = np.arange(size[1]) * WIDTH // size[1]
         expected = mask[rows][:, columns]
@@ -156,7 +157,7 @@ def test_an_object_without_a_mask_stops_only_what_learns_masks(tmp_path, segment
     boxes, masks = (DetectionTrainingImages(split, resizing, 0.5, 0, masks)[0, 0] for masks in (False, True))
     assert len(boxes.target["boxes"]) == 1
     assert isinstance(masks, DataError)
-    assert "1.jpg has a box and no mask" in str(masks)
+    assert "1.jpg has a box but no mask" in str(masks)
 
 
 def test_a_resized_image_is_the_interpolated_one_within_a_level(tmp_path):
@@ -188,7 +189,7 @@ def test_grey_images_become_three_channels(coco):
 def batches(split, workers, seed=0):
     images = DetectionTrainingImages(split, Resizing(short=50, long=80), 0.5, seed, masks=True)
     keys = [[(epoch, index), (epoch, index + 1)] for epoch in range(3) for index in (0, 2)]
-    return list(DataLoader(images, batch_sampler=keys, num_workers=workers, collate_fn=collate))
+    return list(DataLoader(images, batch_sampler=keys, num_workers=workers, collate_fn=collate_detection))
 
 
 def same(first, second):
@@ -241,21 +242,21 @@ def test_an_image_of_another_size_than_its_annotations_say_is_an_error(tmp_path)
         DetectionTrainingImages(split, resizing, 0, 0, False)[0, 0],
     ):
         assert isinstance(error, DataError)
-        assert "1.jpg has 50x60 pixels, and its annotations say 60x50" in str(error)
+        assert "1.jpg has 50x60 pixels, but its annotations say 60x50" in str(error)
     good = DetectionImages(split, resizing)[1]
-    assert collate([good, error]) is error
-    batch = collated(DetectionBatch.of, True, [good, error])
+    assert collate_detection([good, error]) is error
+    batch = collate(DetectionBatch.of, True, [good, error])
     assert (len(batch), batch.indices, batch.skipped) == (1, [1], [str(error)])
-    assert collated(DetectionBatch.of, True, [error]) is error
+    assert collate(DetectionBatch.of, True, [error]) is error
 
 
 def test_a_batch_is_split_in_parts_and_scaled_to_one(tmp_path):
     split = make_split(tmp_path, *[[annotated([10 + place, 10, 20, 10])] for place in range(5)])
     images = DetectionTrainingImages(split, Resizing.at(50), 0, 0, True)
-    batch = collate([images[0, index] for index in range(5)])
-    sizes = [len(part) for part in batch.parts(2)]
+    batch = collate_detection([images[0, index] for index in range(5)])
+    sizes = [len(part) for part in batch.micro_batches(2)]
     assert sizes == [3, 2]
-    lefts = [each["boxes"][0, 0].item() for part in batch.parts(2) for each in part.targets]
+    lefts = [each["boxes"][0, 0].item() for part in batch.micro_batches(2) for each in part.targets]
     assert lefts == [10, 11, 12, 13, 14]
     moved = batch.to(torch.device("cpu"), torch.contiguous_format)
     assert torch.equal(moved.images[4], batch.images[4].float() / 255)

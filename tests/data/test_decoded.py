@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdabench.cache import entry_path
 from sdabench.data.coco_images import DetectionImages
-from sdabench.data.decoded import LARGEST, decoded_images
+from sdabench.data.decoded import KIND, MAX_BYTES, decoded_images
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.images import EvaluationImages, TrainingImages, decode
 from sdabench.data.source import DataSource
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
-from sdabench.errors import DataError, OutputError
+from sdabench.errors import DataError
 from sdabench.registry.recipes import Augmentation
 
 SMALL = Preprocessing.at(32)
@@ -46,8 +47,12 @@ def paths(split):
     return [split.root / item.path for item in split.items]
 
 
+def cached_file(split):
+    return entry_path(KIND, decoded_images(split).key)
+
+
 def shared(split):
-    """As a process reads them that has just begun."""
+    """Read the images as a new process does."""
     decoded = decoded_images(split)
     return [decode(path, decoded=decoded) for path in paths(split)]
 
@@ -69,7 +74,7 @@ def same_as_pillow(split):
 def test_the_pixels_are_pillows_and_are_decoded_once(split, monkeypatch):
     no_decoding(monkeypatch)
     assert same_as_pillow(split)
-    [path] = [decoded_images(split).path]
+    path = cached_file(split)
     before = path.stat()
     monkeypatch.setattr("sdabench.data.decoded.decode_bytes", None)
     assert same_as_pillow(split)
@@ -86,7 +91,7 @@ def test_inputs_of_evaluation_and_training_are_the_same_without(split, cache):
     plain = inputs()
     cache.unlink()
     mapped = inputs()
-    assert len(list(cache.rglob("*.rgb"))) == 1
+    assert len(list((cache / KIND).iterdir())) == 1
     for one, other in zip(plain, mapped, strict=True):
         assert one.image.equal(other.image)
         assert (one.label, one.sha256) == (other.label, other.sha256)
@@ -134,20 +139,20 @@ def test_an_image_that_is_broken_when_they_are_made_is_an_error_and_the_others_a
     assert [isinstance(one, DataError) for one in shared(split)] == [True] + [False] * (len(split.items) - 1)
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, -1, -6, -12, -30])
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, -1, -32, -40, -60])
 def test_a_damaged_file_of_them_gives_no_other_pixels(split, place):
     shared(split)
-    path = decoded_images(split).path
+    path = cached_file(split)
     data = bytearray(path.read_bytes())
     data[int(place * len(data)) if isinstance(place, float) else place] ^= 4
     path.write_bytes(data)
     assert same_as_pillow(split)
 
 
-@pytest.mark.parametrize("kept", [0, 3, 11, 12, 1000, -1])
+@pytest.mark.parametrize("kept", [0, 3, 31, 32, 40, 1000, -1])
 def test_a_file_that_is_cut_off_is_made_anew(split, kept):
     shared(split)
-    path = decoded_images(split).path
+    path = cached_file(split)
     whole = path.read_bytes()
     path.write_bytes(whole[:kept])
     assert same_as_pillow(split)
@@ -155,11 +160,11 @@ def test_a_file_that_is_cut_off_is_made_anew(split, kept):
 
 
 def test_where_they_cannot_be_written_images_are_decoded(split, cache, monkeypatch):
-    def full(descriptor):
+    def full(self, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sdabench.files.os.fsync", full)
+        patch.setattr("pathlib.Path.replace", full)
         assert same_as_pillow(split)
     assert not list((cache / "decoded").iterdir())
     (cache / "decoded").rmdir()
@@ -167,29 +172,19 @@ def test_where_they_cannot_be_written_images_are_decoded(split, cache, monkeypat
     assert same_as_pillow(split)
 
 
-def test_one_that_another_process_has_just_made_stays(split):
-    decoded = decoded_images(split)
-    decoded._write(decoded.path)
-    before = decoded.path.stat()
-    with pytest.raises(OutputError):
-        decoded._write(decoded.path)
-    assert decoded.path.stat() == before
-    assert [each.name for each in decoded.path.parent.iterdir()] == [decoded.path.name]
-
-
 def test_other_images_or_another_decoder_have_another_file(split, monkeypatch):
-    paths = {decoded_images(split).path, decoded_images(split.subset(3)).path}
+    paths = {cached_file(split), cached_file(split.subset(3))}
     monkeypatch.setattr("PIL.__version__", "1.1.7")
-    paths.add(decoded_images(split).path)
+    paths.add(cached_file(split))
     monkeypatch.setattr("PIL.features.version", lambda name: "6b")
-    paths.add(decoded_images(split).path)
+    paths.add(cached_file(split))
     assert len(paths) == 4
 
 
 def test_a_loaders_process_gets_the_path_and_not_the_pixels(split):
     images = EvaluationImages(split, SMALL)
     first = images[0]
-    assert images.decoded.path.stat().st_size > 20_000
+    assert cached_file(split).stat().st_size > 20_000
     assert len(pickle.dumps(images)) < 5000
     assert pickle.loads(pickle.dumps(images))[0].image.equal(first.image)
 
@@ -197,8 +192,8 @@ def test_a_loaders_process_gets_the_path_and_not_the_pixels(split):
 def test_only_generated_datasets_that_are_small_have_them(split, imagenet, monkeypatch):
     assert decoded_images(DataSource("imagenet", imagenet).read("val")) is None
     total = sum(path.stat().st_size for path in paths(split))
-    assert total < LARGEST
-    monkeypatch.setattr("sdabench.data.decoded.LARGEST", total)
+    assert total < MAX_BYTES
+    monkeypatch.setattr("sdabench.data.decoded.MAX_BYTES", total)
     assert decoded_images(split) is not None
-    monkeypatch.setattr("sdabench.data.decoded.LARGEST", total - 1)
+    monkeypatch.setattr("sdabench.data.decoded.MAX_BYTES", total - 1)
     assert decoded_images(split) is None

@@ -10,7 +10,7 @@ from PIL import Image
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import Item
 from sdabench.data.imagenet import class_indices, is_training_set, is_validation_set, read_imagenet
-from sdabench.data.images import Batch, EvaluationImages, collated
+from sdabench.data.images import Batch, EvaluationImages, collate
 from sdabench.errors import DataError, UsageError
 from tests.helpers.datasets import SAMPLE
 
@@ -89,7 +89,7 @@ def test_the_fingerprint_follows_the_bytes_and_the_listing_the_sizes(imagenet):
 
 
 def test_the_evaluation_protocol_is_the_usual_one(tmp_path):
-    """A 512x256 image: short side stays 256, the centre 224x224 is cut, then normalised."""
+    """A 512x256 image: short side stays 256, the center 224x224 is cropped, then normalized."""
     folder = tmp_path / "n01440764"
     folder.mkdir()
     image = Image.new("RGB", (512, 256), (0, 0, 255))
@@ -124,8 +124,8 @@ def test_a_broken_image_is_its_path_and_never_another_image(imagenet):
         error = images[index]
         assert isinstance(error, DataError)
         assert str(path) in str(error)
-        assert collated(Batch.of, False, [images[0], error]) is error
-    assert isinstance(collated(Batch.of, False, [images[0], images[1]]), Batch)
+        assert collate(Batch.of, False, [images[0], error]) is error
+    assert isinstance(collate(Batch.of, False, [images[0], images[1]]), Batch)
 
 
 def break_missing(root):
@@ -156,10 +156,10 @@ def break_flat(root):
     ("spoil", "error", "words"),
     [
         (break_missing, UsageError, "no dataset folder at .*nowhere"),
-        (break_empty, DataError, "empty holds no images"),
+        (break_empty, DataError, "empty has no images"),
         (break_names, DataError, "class folder .*tench is not one of ImageNet's 1000 wnids"),
-        (break_stray_text, DataError, "notes.txt is no image file"),
-        (break_flat, DataError, "ILSVRC2012_val_00000001.JPEG.*sort them"),
+        (break_stray_text, DataError, "notes.txt is not an image file"),
+        (break_flat, DataError, "ILSVRC2012_val_00000001.JPEG.*move them"),
     ],
 )
 def test_a_folder_that_is_no_imagenet_is_refused_in_one_line(imagenet, spoil, error, words):

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.imagenet import read_imagenet
-from sdabench.data.images import decode, decode_levels
+from sdabench.data.images import decode, decode_pixels
 from sdabench.data.jpeg import decode_jpeg
-from sdabench.data.views import levels_of
 from sdabench.errors import DataError
 from tests.helpers.datasets import SAMPLE
 
@@ -34,7 +34,7 @@ def saved(image, form="JPEG", **options):
 
 
 def pillows(data):
-    return levels_of(Image.open(io.BytesIO(data)).convert("RGB"))
+    return pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 @pytest.mark.skipif(not has_decoder(), reason=REASON)
@@ -71,7 +71,7 @@ def test_what_is_not_usual_is_pillows(data, tmp_path):
     assert decode_jpeg(data) is None
     path = tmp_path / "a.JPEG"
     path.write_bytes(data)
-    ours, its = decode_levels(path), decode(path)
+    ours, its = decode_pixels(path), decode(path)
     if isinstance(its, DataError):
         assert str(ours) == str(its)
         assert isinstance(ours, DataError)
@@ -86,13 +86,13 @@ def test_without_torchvisions_decoder_all_is_pillows(error, tmp_path, monkeypatc
 
     path = tmp_path / "a.JPEG"
     path.write_bytes(saved(picture()))
-    usual = decode_levels(path)
+    usual = decode_pixels(path)
     monkeypatch.setattr(torchvision.io, "decode_jpeg", missing)
     assert decode_jpeg(path.read_bytes()) is None
-    assert torch.equal(decode_levels(path), usual)
+    assert torch.equal(decode_pixels(path), usual)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    assert str(decode_levels(tmp_path / "a.JPEG")).startswith(
+    assert str(decode_pixels(tmp_path / "a.JPEG")).startswith(
         f"{tmp_path}/a.JPEG cannot be read: No such file"
     )

@@ -80,6 +80,6 @@ def test_many_at_once_are_judged_each_by_itself(monkeypatch):
         sizes.append((height, width))
         expected.append(kind == 0 or (kind == 5 and number % 3 > 0))
     for at_once in (10**9, 200):
-        monkeypatch.setattr("sdabench.data.rle.AT_ONCE", at_once)
+        monkeypatch.setattr("sdabench.data.rle.BLOCK_CHARACTERS", at_once)
         assert are_rle(values, sizes) == expected
     assert are_rle([], []) == []

@@ -106,11 +106,13 @@ def test_a_dataset_that_changed_is_refused(tmp_path):
     folder = tmp_path / "d"
     write_classification(folder, ClassificationPlan(2, 1, 1, 32))
     next((folder / "val").rglob("*.JPEG")).unlink()
-    with pytest.raises(DataError, match="not those that were made; delete .* and make it anew"):
+    with pytest.raises(
+        DataError, match="have changed since they were generated; delete .* and generate it again"
+    ):
         read_classification(folder, "val")
     assert len(read_classification(folder, "train").items) == 2
     (folder / "dataset.json").write_text("{}")
-    with pytest.raises(DataError, match="no generated dataset"):
+    with pytest.raises(DataError, match="is not a generated dataset"):
         read_classification(folder, "train")
     with pytest.raises(UsageError, match="no dataset folder at .*; 'sdabench data synth"):
         read_classification(tmp_path / "nowhere", "train")
@@ -127,7 +129,7 @@ def test_an_interrupted_making_leaves_nothing(tmp_path):
 
 def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
     (tmp_path / "mine").write_text("")
-    with pytest.raises(UsageError, match="is there already, and not empty"):
+    with pytest.raises(UsageError, match="exists and is not empty"):
         write_classification(tmp_path, PLAN)
 
 
@@ -279,19 +281,19 @@ def test_a_generated_detection_dataset_that_changed_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no dataset folder at .*; 'sdabench data synth --task detection"):
         read_detection(folder, "val")
     write_detection(folder, DetectionPlan(2, 2, 3, 128))
-    with pytest.raises(UsageError, match="was made for detection; 'sdabench data synth --out DIR' makes one"):
+    with pytest.raises(
+        UsageError, match="is a dataset for detection; 'sdabench data synth --out DIR' generates one"
+    ):
         read_classification(folder, "val")
     with (folder / "annotations" / "instances_val2017.json").open("a") as file:
         file.write(" ")
     with pytest.raises(
-        DataError, match="val images or annotations .* are not those .*; delete it and make it"
+        DataError, match="val images or annotations .* have changed .*; delete it and generate it"
     ):
         read_detection(folder, "val")
     (folder / "train2017" / "000000000001.jpg").unlink()
-    with pytest.raises(
-        DataError, match="is not what was made .*000000000001.jpg.*; delete it and make it anew"
-    ):
+    with pytest.raises(DataError, match="was changed .*000000000001.jpg.*; delete it and generate it again"):
         read_detection(folder, "train")
     (folder / "dataset.json").unlink()
-    with pytest.raises(DataError, match="is no generated dataset.*--task detection.*--data coco=PATH"):
+    with pytest.raises(DataError, match="is not a generated dataset.*--task detection.*--data coco=PATH"):
         read_detection(folder, "train")

@@ -1,15 +1,16 @@
-"""What is seen of an image: torchvision's levels to the last bit, and its floats."""
+"""The evaluation view and the normalization are bit-identical to torchvision."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data import views
 from sdabench.data.description import Preprocessing
 from sdabench.data.images import Batch, Sample
-from sdabench.data.views import Normalisation, centre, levels_of, resized_window
+from sdabench.data.views import Normalization, resize_and_crop, resize_window
 
 USUAL = Preprocessing()
 SIZES = [
@@ -27,8 +28,8 @@ EXTREME = [(900, 40), (40, 900), (120, 257), (257, 120), (224, 224), (3, 2), (2,
 
 
 def noise(width, height):
-    levels = np.random.default_rng([width, height]).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(levels)
+    pixels = np.random.default_rng([width, height]).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
 def torchvisions(image, preprocessing):
@@ -50,24 +51,24 @@ def torchvisions(image, preprocessing):
     ],
     ids=lambda each: f"{each.resize}-{each.crop}-{each.interpolation}",
 )
-def test_the_centre_is_torchvisions_to_the_last_bit(size, preprocessing):
+def test_the_center_crop_is_bit_identical_to_torchvision(size, preprocessing):
     image = noise(*size)
-    assert centre(image, preprocessing).tobytes() == torchvisions(image, preprocessing).tobytes()
+    assert resize_and_crop(image, preprocessing).tobytes() == torchvisions(image, preprocessing).tobytes()
 
 
 def test_only_what_the_crop_needs_is_computed():
     """Else the test above would be one of torchvision with itself."""
     assert views._rows_are_first()
     image = noise(500, 375)
-    assert views._centre_by_rows(image, 256, 224).tobytes() == torchvisions(image, USUAL).tobytes()
+    assert views._crop_by_rows(image, 256, 224).tobytes() == torchvisions(image, USUAL).tobytes()
 
 
 def test_another_pillow_that_resizes_otherwise_makes_no_difference(monkeypatch):
-    monkeypatch.setattr(views, "_centre_by_rows", lambda image, resize, crop: Image.new("RGB", (crop, crop)))
+    monkeypatch.setattr(views, "_crop_by_rows", lambda image, resize, crop: Image.new("RGB", (crop, crop)))
     views._rows_are_first.cache_clear()
     try:
         image = noise(500, 375)
-        assert centre(image, USUAL).tobytes() == torchvisions(image, USUAL).tobytes()
+        assert resize_and_crop(image, USUAL).tobytes() == torchvisions(image, USUAL).tobytes()
     finally:
         views._rows_are_first.cache_clear()
 
@@ -80,11 +81,13 @@ def test_a_batch_becomes_the_floats_of_torchvision_to_the_last_bit(mean, std, la
     ramp = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)  # every level, in each channel
     images = [Image.fromarray(ramp), noise(16, 16)]
     usual = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
-    samples = [Sample(levels_of(each), 7, n, "", Normalisation(mean, std)) for n, each in enumerate(images)]
+    samples = [
+        Sample(pil_to_tensor(each), 7, n, "", Normalization(mean, std)) for n, each in enumerate(images)
+    ]
     batch = Batch.of(samples, [])
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    for part in (batch, *batch.parts(2)):
+    for part in (batch, *batch.micro_batches(2)):
         moved = part.to(torch.device("cpu"), layout)
         assert moved.images.is_contiguous(memory_format=layout)
         assert torch.equal(moved.images, torch.stack([usual(images[n]) for n in part.indices]))
@@ -93,12 +96,12 @@ def test_a_batch_becomes_the_floats_of_torchvision_to_the_last_bit(mean, std, la
 
 @pytest.mark.parametrize("window", [(0, 0, 375, 500), (10, 20, 300, 200), (100, 3, 40, 37), (374, 499, 1, 1)])
 def test_a_resized_window_is_pillows_to_one_level(window):
-    """Its weights have 16 bits there, and 22 here: a value between two levels may go to either."""
+    """Weights have 16 bits in torch and 22 in Pillow, so a value between two integers can be rounded either way."""
     top, left, height, width = window
     image = Image.linear_gradient("L").resize((500, 375))
     image = Image.merge("RGB", (image, image.rotate(90), noise(500, 375).getchannel(0)))
     cut = image.crop((left, top, left + width, top + height))
-    expected = levels_of(cut.resize((224, 224), Image.Resampling.BILINEAR)).int()
-    difference = (resized_window(levels_of(image), window, 224).int() - expected).abs()
+    expected = pil_to_tensor(cut.resize((224, 224), Image.Resampling.BILINEAR)).int()
+    difference = (resize_window(pil_to_tensor(image), window, 224).int() - expected).abs()
     assert difference.max() <= 1
     assert difference.float().mean() < 0.1

@@ -257,7 +257,7 @@ def test_a_batch_in_parts_has_the_mean_of_their_losses(shapes, backbone):
                         trainer.network.train(), part.to(trainer.device, trainer.layout), trainer.job
                     ).values()
                 )
-                for part in batch.parts(2)
+                for part in batch.micro_batches(2)
             ]
             by_hand = (2 * of_parts[0].item() + of_parts[1].item()) / 3
         trainer.take_step(batch)

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from sdabench.data.images import OwnShare, TrainingOrder
+from sdabench.data.images import RankBatches, TrainingOrder
 from sdabench.training.distributed import world
 from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
@@ -73,7 +73,7 @@ def test_a_batch_keeps_its_size_and_has_a_part_for_each_process_or_more(
 @pytest.mark.parametrize(("parts", "own"), [(1, 1), (2, 1), (4, 2), (6, 2)])
 def test_shares_of_a_batch_are_its_parts_one_after_the_other(parts, own):
     order = TrainingOrder(images=23, batch_size=10, epochs=1, seed=3, smallest=3)
-    shares = [list(OwnShare(order, parts, own, rank)) for rank in range(parts // own)]
+    shares = [list(RankBatches(order, parts, own, rank)) for rank in range(parts // own)]
     for number, batch in enumerate(order):
         by_torch = torch.tensor(batch).tensor_split(parts)
         for rank, share in enumerate(shares):

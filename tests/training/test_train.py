@@ -330,7 +330,7 @@ def test_a_held_folder_is_a_clear_error(textures, tmp_path, monkeypatch):
 
 
 def test_too_few_images_are_an_error(textures, tmp_path):
-    with pytest.raises(DataError, match="holds 1 images, .* batch norms want 2 or more"):
+    with pytest.raises(DataError, match="holds 1 images, .* batch norms need 2 or more"):
         train(job_on(textures, train_images=1), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The generated datasets, and a default one for each task, which is made once in the user's cache."""
+"""Generate datasets; the default one of each task is generated once in the user's cache."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def default_plan(task: DataTask = "classification") -> ClassificationPlan | Dete
 
 
 def default_folder(task: DataTask = "classification") -> Path:
-    """Where a task's default dataset lies, or would."""
+    """Return the folder of the default dataset of a task."""
     plan = default_plan(task)
     return cache_dir() / f"{plan.generator.replace('/', '-')}-seed{plan.seed}"
 
@@ -30,7 +30,7 @@ def write_dataset(
     plan: ClassificationPlan | DetectionPlan,
     advance: Callable[[int], None] = lambda images: None,
 ) -> None:
-    """Makes the dataset of a plan; see :func:`write_classification` and :func:`write_detection`."""
+    """Generate the dataset of a plan; see :func:`write_classification` and :func:`write_detection`."""
     if isinstance(plan, ClassificationPlan):
         write_classification(folder, plan, advance)
     else:
@@ -40,10 +40,10 @@ def write_dataset(
 def default_dataset(
     advance: Callable[[int], None] = lambda images: None, task: DataTask = "classification"
 ) -> Path:
-    """The folder of a task's default dataset; made if it is not there, while other processes wait.
+    """Return the folder of the default dataset, after generating it if needed; other processes wait.
 
     Args:
-        advance: called with the number of images just made.
+        advance: called with the number of images just generated.
 
     Raises:
         SdabenchError: the cache cannot be written.
@@ -57,6 +57,6 @@ def default_dataset(
     except OSError as error:
         raise SdabenchError(
             f"cannot write the default dataset to {folder}: {error.strerror}; set SDABENCH_CACHE to "
-            "another folder, or name a dataset with --data"
+            "another folder, or choose a dataset with --data"
         ) from None
     return folder

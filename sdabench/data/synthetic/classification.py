@@ -1,7 +1,7 @@
-"""A generated classification dataset in ImageNet's layout: ``train/<class>/*.JPEG`` and ``val/…``.
+"""Generate classification datasets in ImageNet's layout: ``train/<class>/*.JPEG`` and ``val/…``.
 
-Beside the images lie ``objects.csv`` (where each image's object is, and how large) and ``dataset.json``
-(what was made, and its fingerprints). Each image follows from (seed, split, class, number) alone.
+The folder also contains ``objects.csv`` (place and size of the object in each image) and ``dataset.json``
+(the manifest). Each image depends only on (seed, split, class, number).
 """
 
 import csv
@@ -15,11 +15,11 @@ import numpy as np
 
 from sdabench.data.folders import ImageSplit, list_images
 from sdabench.data.split import SplitName
-from sdabench.data.synthetic.files import (
+from sdabench.data.synthetic.manifest import (
     MANIFEST,
     Manifest,
     SplitManifest,
-    building,
+    atomic_folder,
     read_manifest,
     save_image,
 )
@@ -33,15 +33,15 @@ from sdabench.data.synthetic.scenes import (
 )
 from sdabench.errors import DataError, UsageError
 
-GENERATOR = "synthetic/1"  # another number whenever another picture comes out
+GENERATOR = "synthetic/1"  # increment when images change
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 OBJECT_COLUMNS = ("path", "class", "octave", "size_px", "x_px", "y_px", "angle_deg", "width", "height")
-OCTAVES = (-1, -2, -3)  # the object's size: from half the image's short side to all of it, and so on
+OCTAVES = (-1, -2, -3)  # object size in powers of two of the short side: from 1/2 to 1, from 1/4 to 1/2, …
 
 
 @dataclass(frozen=True)
 class ClassificationPlan:
-    """What to make: images of ``image_size`` pixels, give or take an eighth on each side."""
+    """Size of a dataset; the sides of images are ``image_size`` plus or minus an eighth."""
 
     classes: int = 10
     train_per_class: int = 200
@@ -52,21 +52,21 @@ class ClassificationPlan:
 
     def __post_init__(self) -> None:
         if not 2 <= self.classes <= len(CLASSES):
-            raise UsageError(f"there are 2 to {len(CLASSES)} classes to draw, not {self.classes}")
+            raise UsageError(f"the number of classes must be 2 to {len(CLASSES)}, not {self.classes}")
 
     @property
     def categories(self) -> list[str]:
-        """The class names, in the order of their labels."""
+        """Class names in the order of their labels."""
         return sorted(CLASSES[: self.classes])
 
     @property
     def images(self) -> dict[SplitName, int]:
-        """How many images each class has."""
+        """Number of images per class."""
         return {"train": self.train_per_class, "val": self.val_per_class}
 
     @property
     def total(self) -> int:
-        """How many images there are in all."""
+        """Number of images of all splits."""
         return self.classes * sum(self.images.values())
 
 
@@ -79,11 +79,11 @@ class _Job:
 
     @property
     def path(self) -> str:
-        """In the folder of its split."""
+        """Path relative to the folder of the split."""
         return f"{self.category}/{self.category}_{self.number:05d}.JPEG"
 
     def draw(self, folder: Path) -> tuple[str, dict[str, Any]]:
-        """Writes the image; returns its sha256 and its line of ``objects.csv``."""
+        """Write the image; return its sha256 and its line of ``objects.csv``."""
         seed = [self.plan.seed, SPLITS.index(self.split), CLASSES.index(self.category), self.number]
         rng = np.random.default_rng(seed)
         margin = self.plan.image_size // 8
@@ -115,14 +115,14 @@ class _Job:
 def write_classification(
     folder: Path, plan: ClassificationPlan, advance: Callable[[int], None] = lambda images: None
 ) -> None:
-    """Makes the dataset at ``folder``, which appears only when it is whole.
+    """Generate a dataset; ``folder`` appears only when it is complete.
 
     Args:
-        advance: called with the number of images just made.
+        advance: called with the number of images just generated.
 
     Raises:
-        UsageError: there is something at ``folder`` already.
-        OSError: it cannot be written.
+        UsageError: ``folder`` exists and is not empty.
+        OSError: the folder cannot be written.
     """
     jobs = [
         _Job(plan, split, category, number)
@@ -130,19 +130,19 @@ def write_classification(
         for category in plan.categories
         for number in range(plan.images[split])
     ]
-    with building(folder) as part:
+    with atomic_folder(folder) as temporary:
         for split in SPLITS:
             for category in plan.categories:
-                (part / split / category).mkdir(parents=True)
+                (temporary / split / category).mkdir(parents=True)
         digests: dict[SplitName, dict[str, str]] = {split: {} for split in SPLITS}
-        with (part / "objects.csv").open("w", newline="") as file:
+        with (temporary / "objects.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, OBJECT_COLUMNS, lineterminator="\n")
             writer.writeheader()
             for job in jobs:
-                digests[job.split][job.path], line = job.draw(part)
+                digests[job.split][job.path], line = job.draw(temporary)
                 writer.writerow(line)
                 advance(1)
-        splits = {split: SplitManifest.of(part / split, digests[split]) for split in SPLITS}
+        splits = {split: SplitManifest.of(temporary / split, digests[split]) for split in SPLITS}
         manifest = Manifest(
             generator=plan.generator,
             task="classification",
@@ -150,25 +150,26 @@ def write_classification(
             classes=plan.categories,
             splits=splits,
         )
-        manifest.save(part)
+        manifest.save(temporary)
 
 
 def read_classification(folder: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> ImageSplit:
-    """The images of a split of a generated dataset.
+    """List the images of a split.
 
     Args:
         sizes: see :func:`sdabench.data.folders.list_images`.
 
     Raises:
-        UsageError: there is no such folder, or it was made for another task.
-        DataError: it is no generated dataset, or not what it was when it was made.
+        UsageError: there is no such folder, or the dataset is for another task.
+        DataError: the folder is not a generated dataset, or was changed.
     """
     manifest = read_manifest(folder, "classification")
     listing = _list(folder, split, manifest.classes, sizes)
     made = manifest.splits[split]
     if sizes is None and listing.listing_sha256 != made.listing_sha256:
         raise DataError(
-            f"the images in {folder / split} are not those that were made; delete {folder} and make it anew"
+            f"the images in {folder / split} have changed since they were generated; delete {folder} and "
+            "generate it again"
         )
     return replace(listing, fingerprint_sha256=made.fingerprint_sha256)
 

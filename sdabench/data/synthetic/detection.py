@@ -1,9 +1,9 @@
-"""A generated detection dataset in COCO's layout: ``train2017/``, ``val2017/`` and ``annotations/``.
+"""Generate detection datasets in COCO's layout: ``train2017/``, ``val2017/`` and ``annotations/``.
 
-Objects do not cover each other, so that each outline is its polygon exactly. A crowd is a cluster of
-small objects of one category that do, annotated as one mask in RLE. What COCO has seldom comes with
-certainty: which images are grey or hold a crowd, a box of no area or nothing follows from their
-number. Each image follows from (seed, split, number) alone.
+Objects do not overlap, so each outline is exactly its polygon. A crowd is a cluster of small, overlapping
+objects of one category, annotated as one mask in RLE. Rare cases of COCO occur at fixed image numbers: gray
+images, crowds, boxes without area, and images without objects. Each image depends only on (seed, split,
+number).
 """
 
 import json
@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 from sdabench.data.coco import CocoSplit, read_coco
 from sdabench.data.split import SplitName
-from sdabench.data.synthetic.files import Manifest, SplitManifest, building, read_manifest, save_image
+from sdabench.data.synthetic.manifest import Manifest, SplitManifest, atomic_folder, read_manifest, save_image
 from sdabench.data.synthetic.scenes import (
     CLASSES,
     TexturedObject,
@@ -31,17 +31,17 @@ from sdabench.data.synthetic.scenes import (
 )
 from sdabench.errors import DataError, SdabenchError, UsageError
 
-GENERATOR = "synthetic-detection/2"  # another number whenever another dataset comes out
+GENERATOR = "synthetic-detection/2"  # increment when datasets change
 SPLITS: tuple[SplitName, ...] = ("train", "val")
-PERIOD = 20  # images, of which these, counted from 0, are special
-CROWDED, EMPTY, GREY, FLAT = (0, 7, 14), (1,), (2,), (2,)
-SMALLEST = 10  # pixels
-MOST_OBJECTS = 12
+PERIOD = 20  # of the image numbers (from 0) with rare cases
+CROWDED, EMPTY, GRAY, FLAT = (0, 7, 14), (1,), (2,), (2,)
+MIN_SIZE = 10  # pixels
+MAX_OBJECTS = 12
 
 
 @dataclass(frozen=True)
 class DetectionPlan:
-    """What to make: images of ``image_size`` pixels, give or take an eighth on each side."""
+    """Size of a dataset; the sides of images are ``image_size`` plus or minus an eighth."""
 
     categories: int = 10
     train: int = 200
@@ -52,9 +52,9 @@ class DetectionPlan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.categories <= len(CLASSES):
-            raise UsageError(f"there are 1 to {len(CLASSES)} categories to draw, not {self.categories}")
+            raise UsageError(f"the number of categories must be 1 to {len(CLASSES)}, not {self.categories}")
         if self.image_size < 128:
-            raise UsageError(f"several objects want images of 128 pixels or more, not {self.image_size}")
+            raise UsageError(f"the image size must be at least 128 pixels, not {self.image_size}")
 
     @property
     def images(self) -> dict[SplitName, int]:
@@ -62,48 +62,40 @@ class DetectionPlan:
 
     @property
     def total(self) -> int:
-        """How many images there are in all."""
+        """Number of images of all splits."""
         return self.train + self.val
 
     @property
     def category_ids(self) -> dict[str, int]:
-        """With gaps, as COCO's."""
+        """Category ids by name, with gaps as in COCO."""
         return {name: 3 * index + 1 for index, name in enumerate(sorted(CLASSES[: self.categories]))}
 
     def image_id(self, number: int) -> int:
-        """Likewise."""
+        """Return the image id of a number, with gaps."""
         return 2 * number + 1
 
 
 def write_detection(
     folder: Path, plan: DetectionPlan, advance: Callable[[int], None] = lambda images: None
 ) -> None:
-    """Makes the dataset at ``folder``, which appears only when it is whole.
-
-    Args:
-        advance: called with the number of images just made.
-
-    Raises:
-        UsageError: there is something at ``folder`` already.
-        OSError: it cannot be written.
-    """
+    """Generate a dataset; see :func:`sdabench.data.synthetic.classification.write_classification`."""
     categories = [
         {"id": number, "name": name, "supercategory": name.split("_")[0]}
         for name, number in plan.category_ids.items()
     ]
-    with building(folder) as part:
-        (part / "annotations").mkdir()
+    with atomic_folder(folder) as temporary:
+        (temporary / "annotations").mkdir()
         splits: dict[SplitName, SplitManifest] = {}
         for split in SPLITS:
             digests: list[str] = []
-            (part / f"{split}2017").mkdir()
+            (temporary / f"{split}2017").mkdir()
             images: list[dict[str, Any]] = []
             annotations: list[dict[str, Any]] = []
             for number in range(plan.images[split]):
-                image, its, digest = _draw(part / f"{split}2017", plan, split, number)
+                image, objects, digest = _draw(temporary / f"{split}2017", plan, split, number)
                 images.append(image)
                 digests.append(digest)
-                annotations += [{"id": len(annotations) + place, **one} for place, one in enumerate(its, 1)]
+                annotations += [{"id": len(annotations) + n, **one} for n, one in enumerate(objects, 1)]
                 advance(1)
             info = {
                 "description": f"generated by sdabench, {plan.generator}, seed {plan.seed}",
@@ -111,8 +103,8 @@ def write_detection(
             }
             file = {"info": info, "licenses": [], "images": images, "annotations": annotations}
             path = f"annotations/instances_{split}2017.json"
-            (part / path).write_text(json.dumps(file | {"categories": categories}))
-            made = read_coco(part, split).describe(digests)
+            (temporary / path).write_text(json.dumps(file | {"categories": categories}))
+            made = read_coco(temporary, split).describe(digests)
             splits[split] = SplitManifest(
                 files=len(digests) + 1,
                 listing_sha256=made.listing_sha256,
@@ -122,28 +114,28 @@ def write_detection(
         manifest = Manifest(
             generator=plan.generator, task="detection", seed=plan.seed, classes=names, splits=splits
         )
-        manifest.save(part)
+        manifest.save(temporary)
 
 
 def read_detection(folder: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> CocoSplit:
-    """The images of a split of a generated dataset.
+    """List the images of a split.
 
     Args:
         sizes: see :func:`sdabench.data.coco.read_coco`.
 
     Raises:
-        UsageError: there is no such folder, or it was made for another task.
-        DataError: it is no generated dataset, or not what it was when it was made.
+        UsageError: there is no such folder, or the dataset is for another task.
+        DataError: the folder is not a generated dataset, or was changed.
     """
     made = read_manifest(folder, "detection").splits[split]
     try:
         listing = replace(read_coco(folder, split, sizes), dataset="synthetic", complete=False)
     except SdabenchError as error:
-        raise DataError(f"{folder} is not what was made ({error}); delete it and make it anew") from None
+        raise DataError(f"{folder} was changed ({error}); delete it and generate it again") from None
     if sizes is None and listing.listing_sha256 != made.listing_sha256:
         raise DataError(
-            f"the {split} images or annotations in {folder} are not those that were made; delete it and "
-            "make it anew"
+            f"the {split} images or annotations in {folder} have changed since they were generated; delete "
+            "it and generate it again"
         )
     return replace(listing, fingerprint_sha256=made.fingerprint_sha256)
 
@@ -151,24 +143,24 @@ def read_detection(folder: Path, split: SplitName, sizes: Mapping[str, int] | No
 def _draw(
     folder: Path, plan: DetectionPlan, split: SplitName, number: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
-    """Writes one image; returns its entry, the annotations of its objects, and its sha256."""
+    """Write one image; return its entry, the annotations of its objects, and its sha256."""
     rng = np.random.default_rng([plan.seed, SPLITS.index(split), number])
     margin = plan.image_size // 8
     width, height = (int(n) for n in rng.integers(plan.image_size - margin, plan.image_size + margin + 1, 2))
     names = list(plan.category_ids)
     canvas = paint_background(rng, width, height)
-    place = number % PERIOD
-    crowd = list(_crowd(rng, names, width, height)) if place in CROWDED else []
-    objects = list(_apart(rng, names, width, height, crowd)) if place not in EMPTY else []
+    phase = number % PERIOD
+    crowd = list(_crowd(rng, names, width, height)) if phase in CROWDED else []
+    objects = list(_apart(rng, names, width, height, crowd)) if phase not in EMPTY else []
     for item in (*crowd, *objects):
         paint_object(rng, canvas, item)
-    picture = to_image(canvas).convert("L" if place in GREY else "RGB")
+    picture = to_image(canvas).convert("L" if phase in GRAY else "RGB")
     image_id = plan.image_id(number)
     file_name = f"{image_id:012d}.jpg"
     digest = save_image(picture, folder / file_name, quality=int(rng.integers(85, 96)))
     annotations = [_polygon(item, width, height) for item in objects]
     annotations += [_rle(crowd, width, height)] if crowd else []
-    annotations += [_flat(rng, names, width, height)] if place in FLAT else []
+    annotations += [_flat(rng, names, width, height)] if phase in FLAT else []
     for annotation in annotations:
         annotation |= {
             "image_id": image_id,
@@ -181,10 +173,10 @@ def _draw(
 def _apart(
     rng: Generator, names: list[str], width: int, height: int, crowd: list[TexturedObject]
 ) -> Iterator[TexturedObject]:
-    """Objects of all sizes, as many small as large on a logarithmic scale, that do not touch."""
+    """Yield objects that do not touch, with sizes that are uniform on a logarithmic scale."""
     placed = list(crowd)
-    for _ in range(int(rng.integers(1, MOST_OBJECTS + 1))):
-        size = exp(rng.uniform(log(SMALLEST), log(0.8 * min(width, height))))
+    for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
+        size = exp(rng.uniform(log(MIN_SIZE), log(0.8 * min(width, height))))
         item = place_object(rng, str(rng.choice(names)), width, height, size)
         if all(hypot(item.x - one.x, item.y - one.y) > (item.size + one.size) / 2 + 1 for one in placed):
             placed.append(item)
@@ -192,7 +184,7 @@ def _apart(
 
 
 def _crowd(rng: Generator, names: list[str], width: int, height: int) -> Iterator[TexturedObject]:
-    """Many small objects of one category, in one place."""
+    """Yield many small objects of one category close to each other."""
     category, side = str(rng.choice(names)), min(width, height)
     place = place_object(rng, category, width, height, side * rng.uniform(0.25, 0.4))
     for _ in range(int(rng.integers(12, 25))):
@@ -229,7 +221,7 @@ def _rle(crowd: list[TexturedObject], width: int, height: int) -> dict[str, Any]
 
 
 def _flat(rng: Generator, names: list[str], width: int, height: int) -> dict[str, Any]:
-    """An annotation of nothing: a line of a few pixels, as COCO has one."""
+    """Annotate a line of a few pixels without area, as occurs in COCO."""
     left, top, length = (int(rng.integers(side // 2)) for side in (width, height, 16))
     right = left + length + 1
     return {
@@ -242,7 +234,7 @@ def _flat(rng: Generator, names: list[str], width: int, height: int) -> dict[str
 
 
 def run_lengths(mask: NDArray[np.uint8]) -> list[int]:
-    """COCO's uncompressed RLE of a mask (H, W): lengths of runs down the columns, zeros first."""
+    """Encode a mask (H, W) as COCO's uncompressed RLE: run lengths in column order, starting with zeros."""
     pixels = np.concatenate([[0], mask.flatten(order="F")])
     starts = np.flatnonzero(np.diff(pixels)) if pixels.any() else np.array([], dtype=int)
     return [int(length) for length in np.diff([0, *starts.tolist(), mask.size])]

@@ -1,7 +1,7 @@
-"""Textured objects of controlled size on textured backgrounds, drawn from random numbers alone.
+"""Draw textured objects of controlled size on textured backgrounds, from random numbers only.
 
-A class is a shape with a texture (``star_rings``). Neither tells the class by itself, and both grow and
-shrink with the object, so that a network has to recognise them at every size.
+A class is a shape with a texture (``star_rings``). Neither determines the class alone, and both scale with
+the object, so that a model has to recognize them at every size.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def _square_wave(phase: Array) -> NDArray[np.bool_]:
     return np.sin(2 * np.pi * phase) > 0
 
 
-# Outlines as polygons (K, 2) that touch the unit circle.
+# Outlines as polygons (K, 2) within the unit circle.
 SHAPES: dict[str, Array] = {
     "disc": _star(24, 1.0),
     "square": _star(2, 1.0),
@@ -45,7 +45,7 @@ SHAPES: dict[str, Array] = {
     "star": _star(5, 0.45),
     "cross": _cross(0.35),
 }
-# Which of two colours at (u, v), in units of the object's radius; ``f`` is periods per radius.
+# Pattern of two colors at (u, v) in units of the radius of the object; ``f`` is periods per radius.
 TEXTURES: dict[str, Callable[[Array, Array, float], NDArray[np.bool_]]] = {
     "stripes": lambda u, v, f: _square_wave(f * u),
     "checks": lambda u, v, f: _square_wave(f * u) ^ _square_wave(f * v),
@@ -57,7 +57,7 @@ CLASSES = tuple(f"{shape}_{texture}" for texture, shape in product(TEXTURES, SHA
 
 @dataclass(frozen=True)
 class TexturedObject:
-    """One object: ``size`` is the diameter of its circumscribed circle, everything in pixels."""
+    """One object in pixels; ``size`` is the diameter of its circumscribed circle."""
 
     category: str
     size: float
@@ -67,19 +67,19 @@ class TexturedObject:
 
     @property
     def outline(self) -> Array:
-        """Its polygon (K, 2) in the image."""
+        """Polygon (K, 2) in the image."""
         shape = SHAPES[self.category.split("_")[0]]
         turn = np.array([[np.cos(self.angle), np.sin(self.angle)], [-np.sin(self.angle), np.cos(self.angle)]])
         outline: Array = shape @ turn * (self.size / 2) + [self.x, self.y]
         return outline
 
     def octave(self, image_side: float) -> int:
-        """0 where the object is as large as the image's short side, -1 from half of that on, and so on."""
+        """Return log2 of size over the short side, rounded down: 0 if equal, -1 from one half on."""
         return floor(log2(self.size / image_side))
 
 
 def place_object(rng: Generator, category: str, width: int, height: int, size: float) -> TexturedObject:
-    """An object of that size, at any place where its circle lies in the image, turned at random."""
+    """Place an object of a given size at random within the image, at a random angle."""
     margin = size / 2
     return TexturedObject(
         category=category,
@@ -91,20 +91,20 @@ def place_object(rng: Generator, category: str, width: int, height: int, size: f
 
 
 def paint_background(rng: Generator, width: int, height: int) -> Canvas:
-    """Noise of several octaves between two colours: (H, W, 3), from 0 to 1."""
+    """Paint noise of several octaves between two colors: (H, W, 3), from 0 to 1."""
     noise = np.zeros((height, width), dtype=np.float32)
     for octave in range(1, 7):
         cells = rng.random((2**octave + 1, 2**octave + 1), dtype=np.float32)
         layer = Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC)
         noise += np.asarray(layer) / octave**0.5
     noise = (noise - noise.min()) / np.ptp(noise)
-    colours = rng.random((2, 3), dtype=np.float32)
-    canvas: Canvas = colours[0] + noise[..., None] * (colours[1] - colours[0])
+    colors = rng.random((2, 3), dtype=np.float32)
+    canvas: Canvas = colors[0] + noise[..., None] * (colors[1] - colors[0])
     return canvas
 
 
 def paint_object(rng: Generator, canvas: Canvas, item: TexturedObject) -> None:
-    """Draws the object into the canvas (H, W, 3), in a light and a dark colour."""
+    """Draw an object into the canvas (H, W, 3) in a light and a dark color."""
     height, width = canvas.shape[:2]
     left, top = np.maximum(np.floor(item.outline.min(axis=0)).astype(int), 0)
     right, bottom = np.minimum(np.ceil(item.outline.max(axis=0)).astype(int) + 1, [width, height])

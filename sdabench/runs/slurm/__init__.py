@@ -18,7 +18,7 @@ from shutil import which
 from typing import Any
 
 from sdabench.errors import ExitCode, OutputError, SdabenchError, UsageError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.processes import PYTHON, python_path
 from sdabench.runs.launchers import Process, cause_of, worker_command
 from sdabench.runs.slurm.job_files import result_of, status_file
@@ -180,7 +180,7 @@ class Slurm:
         earlier = job_id is not None and self._is_active(job_id)
         if job_id is None or not earlier:
             job_id = self._submit(job, output.absolute(), log)
-            with writing(self.folder / "jobs.json") as file:
+            with atomic_write(self.folder / "jobs.json") as file:
                 file.write(json.dumps(known | {digest: job_id}, indent=1).encode() + b"\n")
         return SlurmProcess(job_id, self.folder, log, self.queue, earlier)
 

@@ -13,7 +13,7 @@ from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
 from sdabench.errors import ExitCode
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
 from sdabench.runs.slurm.job_files import status_file
 from sdabench.runs.slurm.queue import queue_of
@@ -43,7 +43,7 @@ class Step:
 
     def __call__(self) -> int:
         status = self._run() if self.status is None else self.status
-        with writing(status_file(JobEnvironment().job_id, self.folder)) as file:
+        with atomic_write(status_file(JobEnvironment().job_id, self.folder)) as file:
             file.write(str(status).encode())
         return status
 

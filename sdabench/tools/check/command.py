@@ -3,198 +3,213 @@
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import click
 
-from sdabench.cli.machine import choose_device
-from sdabench.cli.options import ModelName, echo_json, json_option, progress
+from sdabench.cli.help import Command, option
+from sdabench.cli.machine import choose_device, offline_option
+from sdabench.cli.options import ModelName, Seed, echo_json, json_option
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
 from sdabench.cli.work import DataOption, located
 from sdabench.data.source import DataSource
-from sdabench.errors import ExitCode, NothingMeasuredError, OutputError, UsageError
-from sdabench.files import writing
+from sdabench.errors import ExitCode, OutputError, UsageError
+from sdabench.files import atomic_write
 from sdabench.paths import results_are_shipped, results_dir
 from sdabench.registry import load_registry
-from sdabench.tools.check import (
-    Check,
-    CheckName,
-    Finding,
-    chosen,
-    compared,
-    exit_code,
-    lost,
-    lost_findings,
-    updated,
-)
-from sdabench.tools.check.evaluations import (
+from sdabench.tools.check.evaluation_jobs import (
+    DEFAULT_IMAGES,
     NETWORKS,
     SUBSET,
-    USUAL_IMAGES,
-    JobOf,
+    JobFactory,
     check_update,
-    job_of_weights,
     seeded_jobs,
+    weights_job,
 )
+from sdabench.tools.check.gate import Check, CheckName, Findings, exit_code, run_checks
 from sdabench.weights.weights_source import WeightsSource
 
 EPILOG = """\b
+Checks (all of them by default):
+  counts        parameters, FLOPs and operations of every network, exactly
+  outputs       outputs of every network for seeded weights and images
+  predictions   class of each image of a subset, or the detections in it
+  metrics       accuracy or AP on that subset
+
+\b
 Examples:
   sdabench check
   sdabench check counts outputs --models 'sda_*'
   sdabench check --update outputs --models resnet50
   sdabench check --format github --junit check.xml
   sdabench check --models resnet50 --weights FILE --data imagenet=PATH \\
-      --subset 200 --baseline baselines --update
-  sdabench check --models resnet50 --weights FILE --data imagenet=PATH --baseline baselines
+      --subset 200 --baseline golden --update
+  sdabench check --models resnet50 --weights FILE --data imagenet=PATH \\
+      --baseline golden
 
 \b
-Exit codes: 0 all as before; 3 a regression, or a NaN; 4 data or weights are not
-those of the baseline; 5 a baseline is missing, or nothing was selected. Of several
-the first in this order.
+Exit codes (the first that applies, in the order 3, 4, 5):
+  0   all golden files hold
+  3   a regression, or NaN
+  4   data or weights are not those of the golden files
+  5   a golden file is missing, or no network was selected
 """
 CHECKS: tuple[CheckName, ...] = get_args(CheckName)
-OF_WEIGHTS: tuple[CheckName, ...] = ("predictions", "metrics")
+CHECKS_OF_WEIGHTS: tuple[CheckName, ...] = ("predictions", "metrics")
 
 
-@click.command("check", epilog=EPILOG)
+@click.command("check", cls=Command, epilog=EPILOG)
 @click.argument("names", metavar="[CHECKS]...", nargs=-1, type=click.Choice(CHECKS))
-@click.option("--models", "patterns", multiple=True, type=ModelName(), help="Only these: names or wildcards.")
-@click.option("--update", is_flag=True, help="Rewrite the baselines that differ, and say what changed.")
-@click.option(
-    "--baseline", "folder", type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the baselines.  [default: results/ of the checkout]",
+@option(
+    "--models", "patterns", multiple=True, type=ModelName(), group="Networks",
+    help="Check only these networks: names or wildcards",
 )  # fmt: skip
-@click.option(
-    "--weights", type=WeightsOption(), help=f"Predictions of these, not of seeded weights. {SOURCE_HELP}"
-)
-@click.option("--data", type=DataOption(), help="The dataset that it predicts.")
-@click.option(
-    "--subset", metavar="FILE|N",
-    help=f"Which images: a file with an id a line, or so many of all classes. "
-    f"[default: those of the baseline, or {USUAL_IMAGES}]",
+@option(
+    "--update", is_flag=True, group="Golden files",
+    help="Add missing golden files and rewrite those that differ",
 )  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Draws --subset N."
-)
-@click.option(
-    "--resolution", type=click.IntRange(min=32), help="Side of the crop, or for detectors the short side."
-)
-@click.option(
+@option(
+    "--baseline", "folder", type=click.Path(file_okay=False, path_type=Path), group="Golden files",
+    help="Folder of the golden files  [default: results/ of the checkout]",
+)  # fmt: skip
+@option(
     "--tolerance", type=click.FloatRange(min=0), default=0.01, show_default=True, metavar="POINTS",
-    help="By which a metric may differ, in percentage points.",
+    group="Golden files", help="Allowed change of a metric in percentage points",
 )  # fmt: skip
-@click.option("--device", help="Where predictions are computed: cpu, cuda or cuda:N.  [default: cpu]")
-@click.option(
+@option(
+    "--weights", type=WeightsOption(), group="Your own checkpoint",
+    help=f"Weights whose predictions are checked. {SOURCE_HELP}",
+)  # fmt: skip
+@option("--data", type=DataOption(), group="Your own checkpoint", help="Dataset of the predictions")
+@option(
+    "--subset", metavar="FILE|N", group="Your own checkpoint",
+    help="Images to predict: a file with one id per line, or a number, drawn evenly from all classes  "
+    f"[default: those of the golden files, or {DEFAULT_IMAGES}]",
+)  # fmt: skip
+@option(
+    "--seed", type=Seed(), default=0, show_default=True, group="Your own checkpoint", advanced=True,
+    help="Random seed of --subset N",
+)  # fmt: skip
+@option(
+    "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
+    help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]",
+)  # fmt: skip
+@option(
+    "--device", metavar="DEVICE", group="Machine",
+    help="Device of the predictions: cpu, cuda or cuda:N  [default: cpu]",
+)  # fmt: skip
+@offline_option
+@option(
     "--format", "form", type=click.Choice(["terminal", "junit", "github"]), default="terminal",
-    show_default=True, help="How the findings are printed.",
+    show_default=True, group="Output", help="Format of the findings",
 )  # fmt: skip
-@click.option(
-    "--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit's XML to this file too."
-)
+@option(
+    "--junit", type=click.Path(dir_okay=False, path_type=Path), group="Output",
+    help="Write JUnit XML to this file too",
+)  # fmt: skip
 @json_option
 def command(
     names: tuple[CheckName, ...],
     patterns: tuple[str, ...],
     update: bool,
     folder: Path | None,
+    tolerance: float,
     weights: WeightsSource | None,
     data: DataSource | None,
     subset: str | None,
     seed: int,
     resolution: int | None,
-    tolerance: float,
     device: str | None,
     form: str,
     junit: Path | None,
     as_json: bool,
 ) -> None:
-    """See whether everything is still computed as it was: the regression gate.
+    """Compare counts, outputs and predictions with golden files.
 
-    \b
-    counts       every integer of every network's count, exactly
-    outputs      outputs of every network for seeded weights and images
-    predictions  the class of each image of a subset, or the detections in it
-    metrics      accuracy or AP on that subset, within a tolerance
-
-    Without --weights predictions are those of a few networks with seeded weights on generated images.
-    With them they are of your checkpoint on your data, against a baseline that --update has written.
-    A baseline that still holds is not rewritten.
-    """  # noqa: D301
+    Without --weights, predictions are those of a few networks with seeded weights on generated images. With
+    --weights, they are those of your checkpoint on your data, and only they are checked; write their golden
+    files with --update first.
+    """
     if as_json and form != "terminal":
-        raise UsageError(f"--json and --format {form} both print; choose one, or write --junit FILE besides")
+        raise UsageError(f"--json and --format {form} both print to stdout; use one, or --junit FILE")
     if update and folder is None and results_are_shipped():
-        raise UsageError("the baselines of an installed package are read-only; name a folder: --baseline DIR")
+        raise UsageError("golden files of an installed package are read-only; choose a --baseline folder")
     names = tuple(dict.fromkeys(names))
-    place = folder or results_dir()
+    golden_folder = folder or results_dir()
+    make_job: JobFactory
     if weights is None:
         if (data, subset, resolution) != (None, None, None):
-            raise UsageError("--data, --subset and --resolution go with --weights, a file of a checkpoint")
+            raise UsageError("--data, --subset and --resolution need --weights, the file of a checkpoint")
         networks = tuple(name for name in NETWORKS if name in load_registry().models)
         source = cache(lambda: located(DataSource(), "classification"))
-        job_of = seeded_jobs(source, place, lambda: choose_device(device or "cpu"))
+        make_job = seeded_jobs(source, golden_folder, lambda: choose_device(device or "cpu"))
     else:
-        model = _one_network(names, patterns, data, folder)
-        names, networks = names or OF_WEIGHTS, (model,)
-        source_of_user = located(cast(DataSource, data), load_registry().model(model).task)
-        options: dict[str, Any] = {"subset": subset, "seed": seed, "resolution": resolution}
-        options["device"] = choose_device(device or "cpu")
-        local = fetched(weights, model).check()
-        job = job_of_weights(model, local, source_of_user, place, **options)
+        if data is None or folder is None:
+            raise UsageError("--weights needs --data and --baseline, the folder of the golden files")
+        model = _model_of_weights(names, patterns)
+        names, networks = names or CHECKS_OF_WEIGHTS, (model,)
+        job = weights_job(
+            model,
+            fetched(weights, model).check(),
+            located(data, load_registry().model(model).task),
+            folder,
+            subset=subset,
+            seed=seed,
+            resolution=resolution,
+            device=choose_device(device or "cpu"),
+        )
         if update:
-            check_update(job, place)
-        job_of = lambda name: job  # noqa: E731
-    checks = _checks(names or CHECKS, place, networks, job_of, tolerance)
-    findings = _examined(checks, patterns or ("*",), update, every=bool(names), lost_too=weights is None)
+            check_update(job, folder)
+        make_job = lambda name: job  # noqa: E731
+    checks = _make_checks(names or CHECKS, golden_folder, networks, make_job, tolerance)
+    findings = run_checks(
+        checks, patterns or ("*",), update=update, cover_all=bool(names), find_obsolete=weights is None
+    )
+    _print(findings, form, as_json, update)
     if junit is not None:
         from sdabench.tools.check.view import to_junit
 
-        with writing(junit, "name another --junit") as file:
+        with atomic_write(junit, "choose another --junit") as file:
             file.write(to_junit(findings).encode())
-    _show(findings, form, as_json, update)
     if update and weights is not None:
-        click.echo(f"Baselines in {place}, the images in {place / SUBSET}", err=True)
-    status = exit_code(finding for found in findings.values() for finding in found)
+        click.echo(f"Golden files are in {golden_folder}, image ids in {golden_folder / SUBSET}", err=True)
+    status = exit_code(findings)
     if status != ExitCode.OK:
         raise click.exceptions.Exit(status)
 
 
-def _one_network(
-    names: tuple[str, ...], patterns: tuple[str, ...], data: DataSource | None, folder: Path | None
-) -> str:
-    """The network that weights are of, where everything is said that they need."""
-    if data is None or folder is None:
-        raise UsageError("--weights wants --data, the images, and --baseline DIR, where their baseline is")
-    if other := [name for name in names if name not in OF_WEIGHTS]:
-        raise UsageError(f"{other[0]} takes no --weights; with them say predictions, or metrics, or neither")
+def _model_of_weights(names: tuple[CheckName, ...], patterns: tuple[str, ...]) -> str:
+    if other := [name for name in names if name not in CHECKS_OF_WEIGHTS]:
+        raise UsageError(f"{other[0]} does not depend on --weights; name only predictions or metrics")
     selected = load_registry().select(patterns)
     if len(selected) != 1:
-        raise UsageError(f"--weights are of one network, and --models names {len(selected)}")
+        raise UsageError(f"--weights are those of one network, and --models selects {len(selected)}")
     return selected[0]
 
 
-def _checks(
+def _make_checks(
     names: tuple[CheckName, ...],
     folder: Path,
     networks: tuple[str, ...],
-    job_of: JobOf,
+    make_job: JobFactory,
     tolerance: float,
 ) -> list[Check[Any]]:
+    """Make checks by name; ``networks`` are those of predictions and metrics."""
     every = list(load_registry().models)
     checks: list[Check[Any]] = []
     if "counts" in names:
-        from sdabench.tools.check.count_check import Counts
+        from sdabench.tools.check.count_check import CountCheck
 
-        checks.append(Counts(folder, every))
+        checks.append(CountCheck(folder, every))
     if "outputs" in names:
-        from sdabench.tools.check.output_check import Outputs
+        from sdabench.tools.check.output_check import OutputCheck
 
-        checks.append(Outputs(folder, every))
+        checks.append(OutputCheck(folder, every))
     if "predictions" in names or "metrics" in names:
-        from sdabench.tools.check.evaluation_checks import Evaluations
+        from sdabench.tools.check.evaluations import Evaluations
         from sdabench.tools.check.prediction_check import MetricCheck, PredictionCheck
 
-        evaluations = Evaluations(folder, job_of)
+        evaluations = Evaluations(folder, make_job)
         if "predictions" in names:
             checks.append(PredictionCheck(evaluations, networks))
         if "metrics" in names:
@@ -202,46 +217,12 @@ def _checks(
     return checks
 
 
-def _examined(
-    checks: list[Check[Any]], patterns: tuple[str, ...], update: bool, *, every: bool, lost_too: bool
-) -> dict[str, list[Finding]]:
-    """What each check finds.
-
-    Args:
-        every: each of them has to have something to compare; else those that have not are left out.
-        lost_too: baselines of networks that are none any more are looked for.
-    """
-    registry = load_registry()
-    subjects = {check.name: chosen(check, patterns) for check in checks}
-    gone = {check.name: lost(check, patterns, registry.models) if lost_too else [] for check in checks}
-    former = [name for names in gone.values() for name in names]
-    registry.select(patterns, among=[*registry.models, *former])  # a mistyped name is an error
-    empty = [name for name in subjects if not subjects[name] and not gone[name]]
-    if len(empty) == len(checks) or (every and empty):
-        raise NothingMeasuredError(
-            f"nothing was compared: {' and '.join(empty)} have no part in {', '.join(patterns)}; "
-            "'sdabench check -h' says what each looks at"
-        )
-    findings: dict[str, list[Finding]] = {}
-    for check in checks:
-        if check.name in empty:
-            continue
-        own, former = subjects[check.name], gone[check.name]
-        with progress(check.name, len(own), "networks") as advance:
-            if update:
-                findings[check.name] = list(updated(check, own, former, advance))
-            else:
-                findings[check.name] = [*compared(check, own, advance), *lost_findings(check, former)]
-    return findings
-
-
-def _show(findings: dict[str, list[Finding]], form: str, as_json: bool, update: bool) -> None:
+def _print(findings: Findings, form: str, as_json: bool, update: bool) -> None:
     from sdabench.tools.check.view import github_summary, print_findings, to_github, to_junit
 
-    every = [finding for found in findings.values() for finding in found]
     if as_json:
-        passed = exit_code(every) == ExitCode.OK
-        echo_json({"passed": passed, "findings": [finding.as_json() for finding in every]})
+        every = [finding.as_json() for found in findings.values() for finding in found]
+        echo_json({"passed": exit_code(findings) == ExitCode.OK, "findings": every})
     elif form == "junit":
         click.echo(to_junit(findings), nl=False)
     elif form == "github":

@@ -1,110 +1,192 @@
-"""Which evaluations are compared: of seeded weights, or of a user's checkpoint. Free of torch."""
+"""Golden and measured evaluations on a few images, which the checks of predictions and metrics compare.
 
-from collections.abc import Callable
-from functools import cache
+In the folder of the golden files, ``predictions/`` holds ``records.jsonl``, ``subset.txt`` (the ids of the
+images) and a file of predictions for each network.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from sdabench.data.source import DataSource
-from sdabench.data.split import Split
-from sdabench.data.subset import image_ids, read_ids, stratified, with_ids
-from sdabench.errors import NothingMeasuredError, UsageError
+import torch
+from torch import Tensor, nn
+
+from sdabench.data.subset import image_ids, write_ids
+from sdabench.models.skeleton import ResNet
+from sdabench.records.class_predictions import ClassPredictions
+from sdabench.records.environment import environment
 from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record
-from sdabench.records.spec import protocol_at
-from sdabench.registry import load_registry
-from sdabench.registry.schema import DataTask
-from sdabench.training.job import AnyJob, Machine, evaluation_job
-from sdabench.weights.local import LocalWeights
+from sdabench.records.spec import RANDOM, Weights
+from sdabench.scoring.coco import read_results
+from sdabench.tools.check.evaluation_jobs import RECORDS, SUBSET, JobFactory
+from sdabench.tools.check.gate import Problem
+from sdabench.tools.check.golden_files import differences, registry_order, write_golden_file
+from sdabench.tools.check.seeded_inputs import seeded_network
+from sdabench.training.evaluation import prepare_network
+from sdabench.training.job import AnyJob, ClassificationJob
+from sdabench.training.precision import strict_fp32
+from sdabench.training.prediction import predict
+from sdabench.training.tasks import Predictions, load_batches, task_of
 
-JobOf = Callable[[str], AnyJob]  # of a network's name
+CONDITIONS = ("sdabench", "python", "packages", "device", "threads")  # fields of the environment to store
+SPREAD = 2.0  # standard deviation of the logits of seeded weights over the images
 
-RECORDS, SUBSET = "predictions/records.jsonl", "predictions/subset.txt"  # in a folder of baselines
-# What the committed baselines are of.
-NETWORKS = ("resnet50", "cbam50", "sda_resnet86", "sda_pyconv86")
-IMAGES, RESOLUTION = 40, 64
-USUAL_IMAGES = 100  # of a user's subset
-
-
-def seeded_jobs(source: Callable[[], DataSource], folder: Path, device: Callable[[], str]) -> JobOf:
-    """Evaluations without weights, which are then seeded; nothing is read before the first is wanted."""
-
-    @cache
-    def split() -> Split:
-        every = source().read("val")
-        if (folder / SUBSET).is_file():
-            return with_ids(every, read_ids(folder / SUBSET))
-        return stratified(every, IMAGES, seed=0)
-
-    @cache
-    def job(name: str) -> AnyJob:
-        protocol, machine = protocol_at(RESOLUTION, "classification"), Machine(device=device())
-        return evaluation_job(name, source(), split(), machine=machine, protocol=protocol)
-
-    return job
+ImagePredictions = ClassPredictions | list[dict[str, Any]]  # the list: entries of a COCO results file
 
 
-def job_of_weights(
-    model: str,
-    weights: LocalWeights,
-    source: DataSource,
-    folder: Path,
-    *,
-    subset: str | None,
-    seed: int,
-    resolution: int | None,
-    device: str,
-) -> AnyJob:
-    """The evaluation of a checkpoint; what is not said is as in the baseline, if there is one.
+@dataclass(frozen=True)
+class Evaluation:
+    """The records of one network, one for each task, and its predictions: in a ``file``, or ``computed``."""
+
+    records: tuple[Record, ...]
+    file: Path | None = None
+    computed: Predictions | None = None
+
+    @property
+    def record(self) -> Record:
+        return self.records[0]
+
+    @cached_property
+    def predictions(self) -> ImagePredictions:
+        classification = self.record.task == "classification"
+        if self.file is not None:
+            return ClassPredictions.read(self.file) if classification else read_results(self.file)
+        computed: Any = self.computed
+        predictions: ImagePredictions = computed.classes if classification else computed.results
+        return predictions
+
+
+@dataclass
+class Evaluations:
+    """The golden evaluations of a folder, and measured ones: each network is evaluated once.
 
     Args:
-        folder: of the baseline.
-        subset: a file of image ids, or how many images are drawn.
-
-    Raises:
-        NothingMeasuredError: it has no image.
-        DataError: it has one that the dataset lacks.
+        make_job: returns the evaluation of a network; weights are seeded if the job has none.
     """
-    task: DataTask = load_registry().model(model).task
-    return evaluation_job(
-        model,
-        source,
-        _subset(source.read("val", task), folder, subset, seed),
-        weights,
-        machine=Machine(device=device),
-        protocol=protocol_at(resolution or _resolution(model, folder), task),
-    )
 
+    folder: Path
+    make_job: JobFactory
+    _measured: dict[str, Evaluation] = field(init=False, default_factory=dict)
+    _written: dict[str, Evaluation] = field(init=False, default_factory=dict)
 
-def check_update(job: AnyJob, folder: Path) -> None:
-    """One folder has one subset, which the baselines of all its networks are of.
+    @property
+    def path(self) -> Path:
+        return self.folder / RECORDS
 
-    Raises:
-        UsageError: there are baselines of other networks, of other images.
-    """
-    others = {record.model for record in read_lines(folder / RECORDS, Record)} - {job.model}
-    stored = folder / SUBSET
-    if others and stored.is_file() and read_ids(stored) != image_ids(job.split):
-        raise UsageError(
-            f"{folder} has baselines of {', '.join(sorted(others))} of other images; leave out --subset, or "
-            "name another --baseline"
+    @cached_property
+    def golden(self) -> dict[str, Evaluation]:
+        """The evaluations of which both records and predictions are stored."""
+        records: dict[str, list[Record]] = defaultdict(list)
+        for record in read_lines(self.path, Record):
+            records[record.model].append(record)
+        files = {name: self.folder / str(own[0].predictions) for name, own in records.items()}
+        return {
+            name: Evaluation(tuple(own), files[name])
+            for name, own in records.items()
+            if files[name].is_file()
+        }
+
+    def measure(self, name: str) -> Evaluation:
+        if name not in self._measured:
+            self._measured[name] = self._evaluate(name)
+        return self._measured[name]
+
+    def write(self, evaluations: dict[str, Evaluation]) -> None:
+        """Replace the golden evaluations. Predictions that were not measured again keep their file."""
+        latest = {name: self._written.get(name, each) for name, each in evaluations.items()}
+        for name, each in evaluations.items():
+            if each.computed is not None and name not in self._written:
+                path = each.computed.write(self.path.with_name(name))
+                name_in_folder = path.relative_to(self.folder).as_posix()
+                records = [
+                    record.model_copy(update={"predictions": name_in_folder}) for record in each.records
+                ]
+                latest[name] = self._written[name] = Evaluation(tuple(records), path)
+        write_golden_file(
+            self.path, [record for name in registry_order(latest) for record in latest[name].records]
         )
+        for name in self.golden.keys() - latest.keys():
+            if (file := self.golden[name].file) is not None:
+                file.unlink(missing_ok=True)
+        for name in self._written:  # all have the same subset
+            write_ids(self.folder / SUBSET, image_ids(self.make_job(name).split))
+
+    def _evaluate(self, name: str) -> Evaluation:
+        job: AnyJob = self.make_job(name)
+        device = torch.device(job.machine.device)
+        with strict_fp32(device, job.machine.deterministic):
+            network, weights = (
+                prepare_network(job) if job.weights else (seeded_classifier(job), Weights(source=RANDOM))
+            )
+            predictions = predict(network, job, device)
+            conditions = {key: environment(device)[key] for key in CONDITIONS}
+        assert predictions is not None  # as there is one process
+        root = Path(*job.split.root.parts[-2:])  # independent of this machine
+        dataset = job.split.describe(predictions.sha256).model_copy(update={"root": str(root)})
+        metrics = predictions.metrics()
+        records = [
+            Record.of(
+                job.spec,
+                task,
+                weights=weights,
+                batch_size=job.batch_size,
+                dataset=dataset,
+                metrics=metrics[task],
+                samples=len(job.split.items),
+                environment=conditions,
+            )
+            for task in job.spec.tasks
+        ]
+        return Evaluation(tuple(records), computed=predictions)
 
 
-def _subset(split: Split, folder: Path, subset: str | None, seed: int) -> Split:
-    stored = folder / SUBSET
-    if subset is None and stored.is_file():
-        return with_ids(split, read_ids(stored))
-    if subset is not None and not subset.isdecimal():
-        return with_ids(split, read_ids(Path(subset)))
-    images = USUAL_IMAGES if subset is None else int(subset)
-    if images == 0:
-        raise NothingMeasuredError("--subset 0 is no image, of which nothing can be measured")
-    return stratified(split, images, seed)
+@torch.inference_mode()
+def seeded_classifier(job: ClassificationJob) -> nn.Module:
+    """Build a network with seeded weights whose predictions are spread over the classes.
+
+    With seeded weights alone, nearly all images would get the same class. Therefore the last layer is scaled
+    and shifted so that the logits over all images have a mean of 0 and a standard deviation of ``SPREAD``.
+    """
+    network = seeded_network(job.model, job.spec.seed, num_classes=job.split.num_classes)
+    assert isinstance(network, ResNet)
+    task = task_of(job.spec.task)
+    batches: Any = load_batches(
+        task.evaluation_images(job), task.batch_of, 0, False, batch_size=job.batch_size
+    )
+    inputs = (batch.to(torch.device("cpu"), torch.contiguous_format).images for batch in batches)
+    logits: Tensor = torch.cat([network(images) for images in inputs])
+    scale = SPREAD / (logits - logits.mean(dim=0)).std()
+    network.fc.weight.mul_(scale)  # type: ignore[operator]
+    network.fc.bias.sub_(logits.mean(dim=0)).mul_(scale)  # type: ignore[operator]
+    return network
 
 
-def _resolution(model: str, folder: Path) -> int | None:
-    """The resolution of the stored evaluation; None, for the usual one, if there is none."""
-    for record in read_lines(folder / RECORDS, Record):
-        if record.model == model and record.protocol is not None:
-            return record.protocol.preprocessing.resolution
-    return None
+def condition_problems(golden: Record, measured: Record) -> list[Problem]:
+    """Return why two evaluations cannot be compared, or an empty list."""
+    if (golden.weights.identity, golden.seed) != (measured.weights.identity, measured.seed):
+        message = f"the weights are not the golden ones: {_weights(golden)} -> {_weights(measured)}"
+        return [Problem(message, status="integrity")]
+    old, new = golden.dataset, measured.dataset
+    if old.listing_sha256 != new.listing_sha256:
+        words = f"{old.samples} of {old.name} -> {new.samples} of {new.name}, other names or sizes"
+        return [Problem(f"the images are not the golden ones: {words}", status="integrity")]
+    if old.fingerprint_sha256 != new.fingerprint_sha256:
+        words = f"fingerprint {_short(old.fingerprint_sha256)} -> {_short(new.fingerprint_sha256)}"
+        return [Problem(f"the contents of the image files changed: {words}", status="integrity")]
+    if golden.protocol != measured.protocol:
+        before, after = (each.protocol.model_dump() if each.protocol else {} for each in (golden, measured))
+        return [Problem(f"the protocol changed: {'; '.join(differences(before, after))}")]
+    return []
+
+
+def _weights(record: Record) -> str:
+    if not record.weights.trained:
+        return f"seed {record.seed}"
+    return f"sha256 {_short(record.weights.sha256)}"
+
+
+def _short(digest: str | None) -> str:
+    return (digest or "none")[:12]

@@ -1,4 +1,4 @@
-"""Golden outputs: what every network puts out for seeded weights and images."""
+"""The check of outputs: every network, with seeded weights and images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,34 +9,35 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.coco_images import DetectionBatch, DetectionSample, resize_image
 from sdabench.data.description import Preprocessing, Resizing
-from sdabench.data.views import Normalisation, centre, levels_of
+from sdabench.data.views import Normalization, resize_and_crop
 from sdabench.models.detection.detector import Detector
 from sdabench.models.inputs import resized_shape
 from sdabench.paths import OUTPUTS
 from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
-from sdabench.tools.check import Problem
-from sdabench.tools.check.golden_files import in_order, write_baselines
-from sdabench.tools.check.seeded_inputs import RECIPE, image, layout, noise, seeded_network
+from sdabench.tools.check.gate import Problem
+from sdabench.tools.check.golden_files import registry_order, write_golden_file
+from sdabench.tools.check.seeded_inputs import RECIPE, layout_digest, noise, seeded_image, seeded_network
 from sdabench.training.precision import strict_fp32
 
 SEED = 0
-RESOLUTION = 64  # pixels of the crop, or of a detector's short side
+RESOLUTION = 64  # side of the crop, or short side for a detector, in pixels
 CLASSES = 10
 SIZES = ((90, 110), (120, 80))  # (width, height) of the images, in pixels
-KEPT = 12  # elements of each of a detector's outputs, spread evenly over it
-# Of an output's standard deviation. Rounding moves an element by 1.4e-5 of it at most: measured over torch
+STORED_ELEMENTS = 12  # of each output of a detector, evenly spaced
+# Share of an output's standard deviation. Rounding changes elements by at most 1.4e-5, as measured with torch
 # 2.6 and 2.15, one and two threads, both memory formats, and processors without AVX.
 TOLERANCE = 3e-4
-# (left, top, right, bottom) in shares of the image's width and height.
+# (left, top, right, bottom), relative to the width and height of the image.
 BOXES = ((0.0, 0.0, 1.0, 1.0), (0.1, 0.2, 0.5, 0.9), (0.55, 0.05, 0.95, 0.35), (0.3, 0.6, 0.45, 0.75))
 
 
 class Output(BaseModel):
-    """An output of that ``shape``: ``std`` over all its elements, and some ``values``, evenly spaced."""
+    """An output: its ``shape``, ``std`` of all elements, and evenly spaced ``values``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,10 +46,10 @@ class Output(BaseModel):
     values: list[float]
 
     @classmethod
-    def of(cls, tensor: Tensor, kept: int) -> "Output":
+    def of(cls, tensor: Tensor, stored: int) -> "Output":
         flat = tensor.detach().double().flatten()
-        places = spaced(flat.numel(), kept)
-        values = [float(f"{value:.7g}") for value in flat[places].tolist()]
+        indices = evenly_spaced(flat.numel(), stored)
+        values = [float(f"{value:.7g}") for value in flat[indices].tolist()]
         return cls(shape=list(tensor.shape), std=float(f"{flat.std(correction=0).item():.7g}"), values=values)
 
     @property
@@ -56,7 +57,7 @@ class Output(BaseModel):
         return bool(np.isfinite([self.std, *self.values]).all())
 
 
-class Golden(BaseModel):
+class GoldenOutputs(BaseModel):
     """The outputs of one network; ``tensors`` is a digest of the names and shapes of its weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -70,66 +71,72 @@ class Golden(BaseModel):
 
 
 class Difference(NamedTuple):
-    """``relative`` to the standard deviation of the baseline's output."""
+    """A difference of an element, also ``relative`` to the standard deviation of the golden output."""
 
     relative: float
     where: str
-    was: float
-    now: float
+    golden: float
+    measured: float
 
     def __str__(self) -> str:
-        return f"{self.where} {self.was:.7g} -> {self.now:.7g}, {self.relative:.2g} standard deviations"
+        change = f"{self.golden:.7g} -> {self.measured:.7g}"
+        return f"{self.where} {change}, {self.relative:.2g} standard deviations"
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """See :class:`sdabench.tools.check.Check`."""
+class OutputCheck:
+    """See :class:`sdabench.tools.check.gate.Check`."""
 
     folder: Path
-    subjects: Sequence[str]
+    networks: Sequence[str]
     name: str = "outputs"
 
     @property
     def path(self) -> Path:
         return self.folder / OUTPUTS
 
-    def baselines(self) -> dict[str, Golden]:
-        return {item.model: item for item in read_lines(self.path, Golden)}
+    def golden(self) -> dict[str, GoldenOutputs]:
+        return {item.model: item for item in read_lines(self.path, GoldenOutputs)}
 
-    def measure(self, subject: str) -> Golden:
-        return golden(subject)
+    def measure(self, network: str) -> GoldenOutputs:
+        return compute_outputs(network)
 
-    def problems(self, was: Golden, now: Golden) -> list[Problem]:
-        """One at most, which names the worst element."""
-        hint = "; its tensors have other names or shapes" if was.tensors != now.tensors else ""
-        if (was.weights, was.seed) != (now.weights, now.seed):
-            recipes = f"{was.weights}, seed {was.seed} -> {now.weights}, seed {now.seed}"
-            return [Problem(f"the baseline is of other weights or images: {recipes}", status="integrity")]
-        old, new = ({name: tuple(one.shape) for name, one in each.outputs.items()} for each in (was, now))
+    def problems(self, golden: GoldenOutputs, measured: GoldenOutputs) -> list[Problem]:
+        """Return at most one problem, which names the worst element."""
+        hint = "; names or shapes of the weights changed too" if golden.tensors != measured.tensors else ""
+        if (golden.weights, golden.seed) != (measured.weights, measured.seed):
+            recipes = f"{golden.weights}, seed {golden.seed} -> {measured.weights}, seed {measured.seed}"
+            message = f"the golden outputs are those of other weights or images: {recipes}"
+            return [Problem(message, status="integrity")]
+        old, new = (
+            {name: tuple(output.shape) for name, output in each.outputs.items()}
+            for each in (golden, measured)
+        )
         if old != new:
             names = [name for name in old | new if old.get(name) != new.get(name)]
             words = "; ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
-            return [Problem(f"the outputs have other shapes: {words}{hint}")]
-        if any(len(was.outputs[name].values) != len(now.outputs[name].values) for name in was.outputs):
-            words = "the baseline keeps another number of elements; --update writes it anew"
-            return [Problem(words, status="integrity")]
-        all_worst = [worst_difference(name, was.outputs[name], now.outputs[name]) for name in was.outputs]
-        beyond = sorted((each for each in all_worst if not each.relative <= TOLERANCE), reverse=True)
+            return [Problem(f"the shapes of the outputs changed: {words}{hint}")]
+        pairs = {name: (golden.outputs[name], measured.outputs[name]) for name in golden.outputs}
+        if any(len(was.values) != len(now.values) for was, now in pairs.values()):
+            message = "the golden outputs have another number of values; --update rewrites them"
+            return [Problem(message, status="integrity")]
+        worst = [worst_difference(name, was, now) for name, (was, now) in pairs.items()]
+        beyond = sorted((each for each in worst if not each.relative <= TOLERANCE), reverse=True)
         if not beyond:
             return []
         lines = [str(each) for each in beyond]
         return [Problem(f"{lines[0]} (tolerance {TOLERANCE:g}){hint}", tuple(lines[1:]))]
 
-    def flaw(self, now: Golden) -> str | None:
-        broken = [name for name, output in now.outputs.items() if not output.finite]
+    def flaw(self, measured: GoldenOutputs) -> str | None:
+        broken = [name for name, output in measured.outputs.items() if not output.finite]
         return f"{', '.join(broken)}: not finite (NaN or infinite)" if broken else None
 
-    def write(self, baselines: dict[str, Golden]) -> None:
-        write_baselines(self.path, [baselines[name] for name in in_order(baselines)])
+    def write(self, golden: dict[str, GoldenOutputs]) -> None:
+        write_golden_file(self.path, [golden[name] for name in registry_order(golden)])
 
 
-def golden(name: str) -> Golden:
-    """Computes a network's outputs, on the CPU in float32."""
+def compute_outputs(name: str) -> GoldenOutputs:
+    """Compute the outputs of a network on the CPU in float32."""
     detector = load_registry().model(name).backbone is not None
     options: dict[str, Any] = {"num_classes": CLASSES}
     if detector:
@@ -137,23 +144,23 @@ def golden(name: str) -> Golden:
         options |= {"min_size": sizes.short, "max_size": sizes.long}
     network = seeded_network(name, SEED, **options)
     with torch.inference_mode(), strict_fp32(torch.device("cpu")):
-        outputs = outputs_of(network)
-    return Golden(
+        outputs = network_outputs(network)
+    return GoldenOutputs(
         model=name,
-        tensors=layout(network),
-        outputs={key: Output.of(tensor, kept) for key, (tensor, kept) in outputs.items()},
+        tensors=layout_digest(network),
+        outputs={key: Output.of(tensor, stored) for key, (tensor, stored) in outputs.items()},
     )
 
 
-def outputs_of(
+def network_outputs(
     network: nn.Module, memory_format: torch.memory_format = torch.contiguous_format
 ) -> dict[str, tuple[Tensor, int]]:
-    """Each output of a network for the seeded images, and how many elements of it are kept."""
-    images = [image(number, width, height, SEED) for number, (width, height) in enumerate(SIZES)]
+    """Return each output for the seeded images, and the number of its elements to store."""
+    images = [seeded_image(number, width, height, SEED) for number, (width, height) in enumerate(SIZES)]
     if not isinstance(network, Detector):
         preprocessing = Preprocessing.at(RESOLUTION)
-        levels = torch.stack([levels_of(centre(each, preprocessing)) for each in images])
-        logits = network(Normalisation(preprocessing.mean, preprocessing.std)(levels, memory_format))
+        pixels = torch.stack([pil_to_tensor(resize_and_crop(each, preprocessing)) for each in images])
+        logits = network(Normalization(preprocessing.mean, preprocessing.std)(pixels, memory_format))
         return {"logits": (logits, logits.numel())}
     sizes = Resizing.at(RESOLUTION)
     samples, boxes = [], []
@@ -163,12 +170,12 @@ def outputs_of(
         boxes.append(torch.tensor(BOXES) * torch.tensor([width, height] * 2))
     batch = DetectionBatch.of(samples, []).to(torch.device("cpu"), memory_format)
     labels = torch.arange(len(images) * len(BOXES)) % CLASSES + 1
-    outputs = network.forward_given(batch.images, boxes, labels) | selected(network, batch.images)
-    return {name: (tensor, KEPT) for name, tensor in outputs.items()}
+    outputs = network.forward_given(batch.images, boxes, labels) | selection_outputs(network, batch.images)
+    return {name: (tensor, STORED_ELEMENTS) for name, tensor in outputs.items()}
 
 
 class SeededHead(nn.Module):
-    """Says objectness and box deltas of anchors, whatever is in the maps."""
+    """An RPN head whose objectness and box deltas are seeded noise."""
 
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         return [_noise("objectness", each, 3, 3.0) for each in maps], [
@@ -182,10 +189,10 @@ def _noise(name: str, like: Tensor, channels: int, scale: float) -> Tensor:
     return scale * torch.from_numpy(numbers)
 
 
-def selected(network: Detector, images: list[Tensor]) -> dict[str, Tensor]:
-    """What thresholds, NMS and limits leave of seeded scores and deltas: proposals, and detections of these.
+def selection_outputs(network: Detector, images: list[Tensor]) -> dict[str, Tensor]:
+    """Return proposals and detections that thresholds, NMS and limits leave of seeded scores and deltas.
 
-    In the first image there are so few that the threshold decides, in the second the limit does.
+    The first image has so few proposals that the score threshold decides; in the second, the limit does.
     """
     batch, _ = network.transform(images)
     strides = network.roi_heads.box_roi_pool.strides
@@ -200,7 +207,7 @@ def selected(network: Detector, images: list[Tensor]) -> dict[str, Tensor]:
     few = [proposals[0][:8], *proposals[1:]]
     count = sum(map(len, few))
     logits = torch.from_numpy(noise("class logits", (count, CLASSES + 1), SEED))
-    logits += torch.linspace(-3, 3, CLASSES + 1)  # so that many of one class are rivals in NMS
+    logits += torch.linspace(-3, 3, CLASSES + 1)  # so that NMS has many boxes of one class
     deltas = torch.from_numpy(noise("box deltas", (count, 4 * CLASSES), SEED))
     boxes, scores, labels = network.roi_heads.postprocess_detections(logits, deltas, few, batch.image_sizes)
     return {
@@ -211,19 +218,18 @@ def selected(network: Detector, images: list[Tensor]) -> dict[str, Tensor]:
     }
 
 
-def worst_difference(name: str, was: Output, now: Output) -> Difference:
-    """The element of an output that differs most, or its standard deviation; a NaN is the worst of all."""
-    scale = was.std or 1.0
-    places = spaced(int(np.prod(was.shape)), len(was.values))
-    pairs = [(f"{name}.std", was.std, now.std)]
-    for place, old, new in zip(places, was.values, now.values, strict=True):
-        index = ", ".join(str(each) for each in np.unravel_index(place, was.shape))
+def worst_difference(name: str, golden: Output, measured: Output) -> Difference:
+    """Return the largest difference of an element or of the standard deviation; NaN counts as the largest."""
+    scale = golden.std or 1.0
+    indices = evenly_spaced(int(np.prod(golden.shape)), len(golden.values))
+    pairs = [(f"{name}.std", golden.std, measured.std)]
+    for flat_index, old, new in zip(indices, golden.values, measured.values, strict=True):
+        index = ", ".join(str(each) for each in np.unravel_index(flat_index, golden.shape))
         pairs.append((f"{name}[{index}]", old, new))
     differences = [Difference(abs(new - old) / scale, where, old, new) for where, old, new in pairs]
     return max(differences, key=lambda each: (not np.isfinite(each.relative), each.relative))
 
 
-def spaced(elements: int, kept: int) -> list[int]:
-    """So many places of a flat tensor, from its first to its last."""
-    count = min(elements, kept)
-    return cast(list[int], np.linspace(0, elements - 1, count).round().astype(int).tolist())
+def evenly_spaced(elements: int, count: int) -> list[int]:
+    """Return the indices of ``count`` elements of a flat tensor, from the first to the last."""
+    return cast(list[int], np.linspace(0, elements - 1, min(elements, count)).round().astype(int).tolist())

@@ -1,4 +1,4 @@
-"""Predictions for each image, and the metrics that follow from them."""
+"""The checks of predictions and metrics: predictions for each image of a subset, and their accuracy or AP."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,59 +10,60 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from sdabench.records.class_predictions import ClassPredictions
-from sdabench.tools.check import Problem
-from sdabench.tools.check.evaluation_checks import Evaluated, Evaluations, Said, differing_conditions
+from sdabench.tools.check.evaluations import Evaluation, Evaluations, ImagePredictions, condition_problems
+from sdabench.tools.check.gate import Problem
 
-PROBABILITY = 1e-3  # by which that of the label may move; rounding moves it by less than 1e-5
-SCORE = 0.01  # by which a detection's may
-OVERLAP = 0.9  # IoU from which on two boxes, or two masks, are the same detection
-TOLERANCE = 0.01  # percentage points of a metric
+PROBABILITY = 1e-3  # allowed change of the label's probability; rounding changes it by less than 1e-5
+SCORE = 0.01  # allowed change of a detection's score
+OVERLAP = 0.9  # IoU from which two boxes, or two masks, count as the same detection
+TOLERANCE = 0.01  # allowed change of a metric, in percentage points
 
 
 @dataclass(frozen=True)
 class PredictionCheck:
-    """See :class:`sdabench.tools.check.Check`: the class of each image, or the detections in it."""
+    """See :class:`sdabench.tools.check.gate.Check`: the class of each image, or the detections in it."""
 
     evaluations: Evaluations
-    subjects: Sequence[str]
+    networks: Sequence[str]
     name: str = "predictions"
 
     @property
     def path(self) -> Path:
         return self.evaluations.path
 
-    def baselines(self) -> dict[str, Evaluated]:
-        return self.evaluations.stored
+    def golden(self) -> dict[str, Evaluation]:
+        return self.evaluations.golden
 
-    def measure(self, subject: str) -> Evaluated:
-        return self.evaluations.measured(subject)
+    def measure(self, network: str) -> Evaluation:
+        return self.evaluations.measure(network)
 
-    def problems(self, was: Evaluated, now: Evaluated) -> list[Problem]:
-        return differing_conditions(was.record, now.record) or prediction_changes(was.said, now.said)
+    def problems(self, golden: Evaluation, measured: Evaluation) -> list[Problem]:
+        conditions = condition_problems(golden.record, measured.record)
+        return conditions or prediction_problems(golden.predictions, measured.predictions)
 
-    def flaw(self, now: Evaluated) -> None:
-        """None: an output that is not finite ends the evaluation."""
+    def flaw(self, measured: Evaluation) -> None:
+        """Return None: an output that is not finite is an error of the evaluation."""
         return
 
-    def write(self, baselines: dict[str, Evaluated]) -> None:
-        self.evaluations.write(baselines)
+    def write(self, golden: dict[str, Evaluation]) -> None:
+        self.evaluations.write(golden)
 
 
 @dataclass(frozen=True)
 class MetricCheck(PredictionCheck):
-    """The same for accuracies and APs: within ``tolerance`` percentage points of the baseline."""
+    """The same for accuracy and AP, within ``tolerance`` percentage points."""
 
     name: str = "metrics"
     tolerance: float = TOLERANCE
 
-    def problems(self, was: Evaluated, now: Evaluated) -> list[Problem]:
-        conditions = differing_conditions(was.record, now.record)
+    def problems(self, golden: Evaluation, measured: Evaluation) -> list[Problem]:
+        conditions = condition_problems(golden.record, measured.record)
         if conditions:
             return conditions
-        of_task = {record.task: record.metrics for record in was.records}
+        golden_metrics = {record.task: record.metrics for record in golden.records}
         lines = []
-        for record in now.records:
-            old, new = of_task.get(record.task, {}), record.metrics
+        for record in measured.records:
+            old, new = golden_metrics.get(record.task, {}), record.metrics
             for metric in old | new:
                 difference = new.get(metric, np.nan) - old.get(metric, np.nan)
                 if not abs(difference) <= self.tolerance:
@@ -73,52 +74,60 @@ class MetricCheck(PredictionCheck):
         return [Problem(f"{lines[0]}, tolerance {self.tolerance:g}", tuple(lines[1:]))]
 
 
-def prediction_changes(was: Said, now: Said) -> list[Problem]:
-    if isinstance(was, ClassPredictions) and isinstance(now, ClassPredictions):
-        return _flips(was, now)
-    assert isinstance(was, list)
-    assert isinstance(now, list)
-    return _changed_detections(was, now)
+def prediction_problems(golden: ImagePredictions, measured: ImagePredictions) -> list[Problem]:
+    if isinstance(golden, ClassPredictions) and isinstance(measured, ClassPredictions):
+        return _flips(golden, measured)
+    assert isinstance(golden, list)
+    assert isinstance(measured, list)
+    return _changed_detections(golden, measured)
 
 
-def _flips(was: ClassPredictions, now: ClassPredictions) -> list[Problem]:
-    """The images whose best class changed, or whose label came among the five best, or left them.
+def _flips(golden: ClassPredictions, measured: ClassPredictions) -> list[Problem]:
+    """Find images whose predicted class changed, or whose label entered or left the top 5.
 
-    If there is none, that a probability moved.
+    If there are none, find images in which the probability of the label changed.
     """
-    if was.paths != now.paths or (was.labels != now.labels).any():
-        words = "the baseline's predictions are of other images or labels than its record; see --update"
-        return [Problem(words, status="integrity")]
-    old, new = was.label_probability.astype(float), now.label_probability.astype(float)
-    changed = (was.top5[:, 0] != now.top5[:, 0]) | (was.hits(5) != now.hits(5))
-    flipped = np.flatnonzero(changed).tolist()
-    five = {True: "among", False: "not among"}
+    if golden.paths != measured.paths or (golden.labels != measured.labels).any():
+        message = "the golden predictions do not belong to their record; --update rewrites them"
+        return [Problem(message, status="integrity")]
+    old, new = golden.label_probability.astype(float), measured.label_probability.astype(float)
+    old_hits, new_hits = golden.hits(5), measured.hits(5)
+    flipped = np.flatnonzero((golden.top5[:, 0] != measured.top5[:, 0]) | (old_hits != new_hits)).tolist()
     lines = [
-        f"{was.paths[place]}: label {was.labels[place]}, was {was.top5[place, 0]}, is {now.top5[place, 0]}; "
-        f"the label was {five[bool(was.hits(5)[place])]} the best five, is {five[bool(now.hits(5)[place])]}; "
-        f"the label's probability {old[place]:.4f} -> {new[place]:.4f}"
-        for place in flipped
+        f"{golden.paths[index]}: label {golden.labels[index]}, "
+        f"predicted class {golden.top5[index, 0]} -> {measured.top5[index, 0]}, "
+        f"label in top 5: {_yes_no(old_hits[index])} -> {_yes_no(new_hits[index])}, "
+        f"probability of the label {old[index]:.4f} -> {new[index]:.4f}"
+        for index in flipped
     ]
     if lines:
-        return [Problem(f"{len(lines)} of {len(was.paths)} predictions flipped", tuple(lines))]
-    moved = np.abs(new - old)
-    if not (moved <= PROBABILITY).all():
-        worst = int(np.argmax(moved))
-        words = f"most in {was.paths[worst]}: {old[worst]:.4f} -> {new[worst]:.4f}, tolerance {PROBABILITY:g}"
-        images = f"{(moved > PROBABILITY).sum()} of {len(was.paths)} images"
-        return [Problem(f"no prediction flipped, but the label's probability moved in {images}, {words}")]
+        return [Problem(f"{len(lines)} of {len(golden.paths)} predictions flipped", tuple(lines))]
+    change = np.abs(new - old)
+    if not (change <= PROBABILITY).all():
+        worst = int(np.argmax(change))
+        message = (
+            "no prediction flipped, but the probability of the label changed for "
+            f"{(change > PROBABILITY).sum()} of {len(golden.paths)} images, most for {golden.paths[worst]}: "
+            f"{old[worst]:.4f} -> {new[worst]:.4f}, tolerance {PROBABILITY:g}"
+        )
+        return [Problem(message)]
     return []
 
 
-def _changed_detections(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[Problem]:
-    """The images in which a detection came, went, moved, or has another score."""
-    old, new = _by_image(was), _by_image(now)
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _changed_detections(golden: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[Problem]:
+    """Find images in which a detection appeared, disappeared, moved, or changed its score."""
+    old, new = _by_image(golden), _by_image(measured)
     lines = [
         f"image {image}: {words}"
         for image in sorted(old.keys() | new.keys())
         if (words := _change_in_image(old[image], new[image]))
     ]
-    return [Problem(f"the detections in {len(lines)} images changed", tuple(lines))] if lines else []
+    images = f"{len(lines)} image{'s' * (len(lines) != 1)}"
+    return [Problem(f"the detections in {images} changed", tuple(lines))] if lines else []
 
 
 def _by_image(results: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
@@ -128,12 +137,12 @@ def _by_image(results: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
     return images
 
 
-def _change_in_image(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
-    """In words; nothing if each detection has one of the same category at its place, with its score."""
-    if len(was) != len(now):
-        return f"{len(was)} -> {len(now)} detections"
-    left = list(now)
-    for entry in sorted(was, key=lambda each: -each["score"]):
+def _change_in_image(golden: list[dict[str, Any]], measured: list[dict[str, Any]]) -> str:
+    """Describe the first change; empty if each detection has one of the same category, place and score."""
+    if len(golden) != len(measured):
+        return f"{len(golden)} -> {len(measured)} detections"
+    left = list(measured)
+    for entry in sorted(golden, key=lambda each: -each["score"]):
         where = f"category {entry['category_id']} at {entry['bbox']}"
         same = [each for each in left if each["category_id"] == entry["category_id"]]
         boxes = [each["bbox"] for each in same]
@@ -149,9 +158,9 @@ def _change_in_image(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> st
     return ""
 
 
-def _masks_overlap(was: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether both, as compressed runs, are of the same pixels; empty ones are."""
-    masks = [was["segmentation"], now.get("segmentation")]
+def _masks_overlap(golden: dict[str, Any], measured: dict[str, Any]) -> bool:
+    """Whether two compressed RLE masks overlap; two empty masks do."""
+    masks = [golden["segmentation"], measured.get("segmentation")]
     if masks[0] == masks[1]:
         return True
     if masks[1] is None or masks[0]["size"] != masks[1]["size"]:

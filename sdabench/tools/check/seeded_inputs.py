@@ -1,7 +1,7 @@
-"""Weights and images that follow from names, shapes and a seed alone, whatever the version of torch.
+"""Weights and images that depend only on names, shapes and a seed, for every version of torch.
 
-The numbers are those of PCG64. Neither the order in which a network is built nor torch's own random numbers
-have a part in them, so that an output changes only when the network, or its input, is another one.
+The random numbers are those of PCG64. They depend neither on the order in which a network is built nor on
+torch's random numbers, so that outputs change only if the network or its input changes.
 """
 
 import zlib
@@ -17,39 +17,39 @@ from torch import Tensor, nn
 from sdabench.hashing import sha256_of_lines
 from sdabench.models.build import create_model
 
-RECIPE = "seeded/1"  # another number whenever other weights or images come out
+RECIPE = "seeded/1"  # to be increased with every change of the weights or images
 
 
 def seeded_network(name: str, seed: int, **options: Any) -> nn.Module:
-    """The network of that name with seeded weights, in evaluation mode.
+    """Build a network with seeded weights, in evaluation mode.
 
-    It is built without its own initialisation, which would take longer than all the rest.
+    Its own initialization is skipped, because it would take longer than everything else.
     """
     with torch.device("meta"):
         network = create_model(name, **options)
     if set(dict(network.named_buffers())) <= set(network.state_dict()):
         network = network.to_empty(device="cpu")
-    else:  # constants of the architecture, which are computed as it is built
+    else:  # it computes constants of the architecture when it is built
         network = create_model(name, **options)
     return fill(network, seed).eval()
 
 
 @torch.no_grad()
 def fill(network: nn.Module, seed: int) -> nn.Module:
-    """Gives every tensor of a state dict its seeded values; returns the network."""
+    """Fill every tensor of the state dict with seeded values; return the network."""
     for key, tensor in network.state_dict().items():
         if not tensor.is_floating_point():
-            tensor.fill_(100)  # batches that a norm has seen
+            tensor.fill_(100)  # num_batches_tracked
         else:
-            tensor.copy_(torch.from_numpy(weights(key, tuple(tensor.shape), seed)))
+            tensor.copy_(torch.from_numpy(seeded_weights(key, tuple(tensor.shape), seed)))
     return network
 
 
-def weights(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """The values of one tensor.
+def seeded_weights(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """Return the values of one tensor.
 
-    Kernels keep the variance through a ReLU; norms scale by 0.7 on average, so that a deep residual network
-    does not grow without bounds, and have statistics of their own; gates stay away from saturation.
+    Kernels preserve the variance through a ReLU. Norms scale by 0.7 on average, so that activations of deep
+    residual networks do not explode. Gates do not saturate.
     """
     drawn = noise(key, shape, seed)
     if key.endswith("running_var"):
@@ -62,17 +62,17 @@ def weights(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
 
 
 def noise(key: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """Numbers that belong to a name and a seed: uniform, of mean 0 and variance 1.
+    """Return uniform numbers of mean 0 and variance 1 that depend only on the key and the seed.
 
-    Of NumPy's promises only that of the raw stream of bits is needed, which holds for all its versions.
+    Only raw bits are taken from NumPy, because it guarantees the same ones in all versions.
     """
     bits = np.random.PCG64([seed, zlib.crc32(key.encode())]).random_raw((prod(shape) + 1) // 2)
     words = np.asarray(bits, dtype="<u8").view("<u4")[: prod(shape)].reshape(shape)
     return (words.astype(np.float32) * np.float32(2**-32) - np.float32(0.5)) * np.float32(sqrt(12))
 
 
-def image(number: int, width: int, height: int, seed: int) -> Image.Image:
-    """An RGB image of coarse blocks and fine noise, all 256 values of each channel in use."""
+def seeded_image(number: int, width: int, height: int, seed: int) -> Image.Image:
+    """Return an RGB image of coarse blocks and fine noise that uses all 256 values of each channel."""
     coarse = noise(f"image {number} coarse", (-(-height // 12), -(-width // 12), 3), seed)
     fine = noise(f"image {number} fine", (height, width, 3), seed)
     blocks = coarse.repeat(12, axis=0).repeat(12, axis=1)[:height, :width]
@@ -80,7 +80,7 @@ def image(number: int, width: int, height: int, seed: int) -> Image.Image:
     return Image.fromarray(pixels, "RGB")
 
 
-def layout(network: nn.Module) -> str:
-    """A digest of the names and shapes of its tensors."""
+def layout_digest(network: nn.Module) -> str:
+    """Return a digest of the names and shapes of a network's tensors."""
     tensors: dict[str, Tensor] = network.state_dict()
     return sha256_of_lines(f"{key} {tuple(tensors[key].shape)}" for key in sorted(tensors))[:12]

@@ -1,39 +1,37 @@
-"""The regression check as a reader meets it: on a terminal, as JUnit's XML, as GitHub's annotations."""
+"""Findings of the gate: in the terminal, as JUnit XML, as GitHub annotations and as a GitHub summary."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from rich.text import Text
 
 from sdabench.report.render import STYLES, Terminal, print_terminal, to_markdown
 from sdabench.report.sheet import Cell, Heading, Sheet, Tone
-from sdabench.tools.check import Finding, Status
+from sdabench.tools.check.gate import Finding, Findings, Status
 
-Findings = Mapping[str, Sequence[Finding]]  # by check
-
-SHOWN = 10  # details of a finding on a terminal
+SHOWN = 10  # details of a finding in the terminal
 WORDS: dict[Status, tuple[str, Tone]] = {
     "ok": ("ok", "good"),
-    "new": ("New baselines", "good"),
+    "new": ("Added", "good"),
     "changed": ("Changed", "fair"),
-    "gone": ("Dropped", "fair"),
+    "gone": ("Removed", "fair"),
     "regression": ("Regression", "bad"),
-    "integrity": ("Not the same data or weights", "bad"),
-    "missing": ("No baseline", "bad"),
+    "integrity": ("Other data or weights", "bad"),
+    "missing": ("Missing", "bad"),
 }
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def print_findings(findings: Findings, update: bool = False) -> None:
-    """The sheet, and below it everything that is not simply as it was."""
+    """Print a table with a row for each check, and below it every finding that is not ok."""
     print_terminal(findings_sheet(findings, update))
     console = Terminal()
-    for (check, status), names in _in_few_words(findings).items():
+    for (check, status), names in _without_message(findings).items():
         word, tone = WORDS[status]
         console.print(Text.assemble((word, STYLES[tone]), f"  {check}: {', '.join(names)}"), soft_wrap=True)
-    for finding in _of_interest(findings):
+    for finding in _not_ok(findings):
         if not finding.message:
             continue
         word, tone = WORDS[finding.status]
@@ -43,24 +41,25 @@ def print_findings(findings: Findings, update: bool = False) -> None:
         for detail in finding.details[:SHOWN]:
             console.print(Text(f"    {detail}"), soft_wrap=True)
         if len(finding.details) > SHOWN:
-            rest = f"    and {len(finding.details) - SHOWN:,} more; --json has all"
+            rest = f"    and {len(finding.details) - SHOWN:,} more; --json lists all"
             console.print(Text(rest, style=STYLES["dim"]), soft_wrap=True)
 
 
-def _in_few_words(findings: Findings) -> dict[tuple[str, Status], list[str]]:
-    """The networks of which there is nothing more to say, by check and status."""
+def _without_message(findings: Findings) -> dict[tuple[str, Status], list[str]]:
+    """Collect the networks whose findings have no message, by check and status."""
     names: dict[tuple[str, Status], list[str]] = {}
-    for finding in _of_interest(findings):
+    for finding in _not_ok(findings):
         if not finding.message:
             names.setdefault((finding.check, finding.status), []).append(finding.subject)
     return names
 
 
 def findings_sheet(findings: Findings, update: bool = False) -> Sheet:
-    """One line a check: how many networks, and how many of them are how."""
+    """Make a table with a row for each check: its networks, and how many have each status."""
     shown: list[Status] = ["ok", "changed", "new", "gone"] if update else ["ok"]
     headings = [Heading("check"), Heading("networks", numeric=True)]
-    headings += [Heading("as before" if update and each == "ok" else each, numeric=True) for each in shown]
+    titles = {"ok": "unchanged" if update else "ok", "new": "added", "gone": "removed"}
+    headings += [Heading(titles.get(each, each), numeric=True) for each in shown]
     rows = []
     for check, found in findings.items():
         of_subject = {finding.subject: finding.status for finding in found}
@@ -72,9 +71,9 @@ def findings_sheet(findings: Findings, update: bool = False) -> Sheet:
 
 
 def to_junit(findings: Findings) -> str:
-    """JUnit's XML: a testsuite for each check, a testcase for each network.
+    """Format as JUnit XML: a testsuite for each check, a testcase for each network.
 
-    A regression is a failure; what could not be compared is an error.
+    A regression is a failure; a network that could not be compared is an error.
     """
     root = ElementTree.Element("testsuites", name="sdabench check")
     for check, found in findings.items():
@@ -102,12 +101,12 @@ def to_junit(findings: Findings) -> str:
 
 
 def to_github(findings: Findings) -> Iterator[str]:
-    """Workflow commands, which GitHub shows as annotations, and a last line.
+    """Format as GitHub workflow commands, which become annotations, and a summary line.
 
-    An error for each failure, and a notice for each baseline that an update has written or dropped.
+    A failure is an error; a golden value that an update has written or removed is a notice.
     """
     failed = 0
-    for finding in _of_interest(findings):
+    for finding in _not_ok(findings):
         failed += not finding.passed
         level = "notice" if finding.passed else "error"
         title = _property(f"{finding.check}: {finding.subject}")
@@ -119,19 +118,19 @@ def to_github(findings: Findings) -> Iterator[str]:
 
 
 def github_summary(findings: Findings) -> str:
-    """Markdown for the page of a workflow's run."""
+    """Format as Markdown for the job summary of a GitHub workflow."""
     text = to_markdown(findings_sheet(findings)).strip().removeprefix("****").strip()
-    headings = [Heading("check"), Heading("network"), Heading("what")]
+    headings = [Heading("check"), Heading("network"), Heading("finding")]
     rows = [
         [Cell(finding.check), Cell(finding.subject), Cell(f"{WORDS[finding.status][0]}: {finding.message}")]
-        for finding in _of_interest(findings)
+        for finding in _not_ok(findings)
         if not finding.passed
     ]
-    failures = to_markdown(Sheet("What failed", headings, [rows])) if rows else "Nothing changed."
+    failures = to_markdown(Sheet("Failures", headings, [rows])) if rows else "No failures."
     return f"## sdabench check\n\n{text}\n\n{failures}\n"
 
 
-def _of_interest(findings: Findings) -> Iterable[Finding]:
+def _not_ok(findings: Findings) -> list[Finding]:
     return [finding for found in findings.values() for finding in found if finding.status != "ok"]
 
 

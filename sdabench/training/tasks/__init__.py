@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sdabench.data.images import collated
+from sdabench.data.images import collate
 from sdabench.errors import DataError, SdabenchError
 from sdabench.registry.schema import DataTask, Task
 from sdabench.training.job import AnyJob
@@ -27,7 +27,7 @@ class AnyBatch(Protocol):
     @property
     def skipped(self) -> list[str]: ...
     def __len__(self) -> int: ...
-    def parts(self, count: int) -> Iterator[Self]: ...
+    def micro_batches(self, count: int) -> Iterator[Self]: ...
     def to(self, device: torch.device, layout: torch.memory_format) -> Self: ...
 
 
@@ -149,7 +149,7 @@ def load_batches(
     loader: DataLoader[Any] = DataLoader(
         images,
         num_workers=workers,
-        collate_fn=partial(collated, batch_of, skip_broken),
+        collate_fn=partial(collate, batch_of, skip_broken),
         pin_memory=pin,
         worker_init_fn=ignore_signals,
         **order,

@@ -16,13 +16,13 @@ from sdabench.data.coco_images import (
     DetectionImages,
     DetectionTrainingImages,
 )
-from sdabench.files import compressed
+from sdabench.files import atomic_gzip_write
 from sdabench.models.build import create_model
 from sdabench.models.detection.detector import Detector
 from sdabench.models.detection.masks import paste
 from sdabench.registry.recipes import DetectionRecipe
 from sdabench.registry.schema import Task
-from sdabench.scoring import IOU_TYPES, USUAL_EVALUATOR, Evaluator
+from sdabench.scoring import DEFAULT_EVALUATOR, IOU_TYPES, Evaluator
 from sdabench.scoring.bootstrap import standard_errors
 from sdabench.scoring.coco import METRICS, CocoEvaluation, evaluate
 from sdabench.training.job import DetectionJob
@@ -39,7 +39,7 @@ class DetectionPredictions:
     tasks: tuple[Task, ...]
     results: list[dict[str, Any]]
     sha256: list[str]
-    evaluator: Evaluator = USUAL_EVALUATOR
+    evaluator: Evaluator = DEFAULT_EVALUATOR
 
     def metrics(self) -> dict[Task, dict[str, float]]:
         return {task: evaluation.score().metrics for task, evaluation in self._evaluations()}
@@ -60,7 +60,7 @@ class DetectionPredictions:
     def write(self, stem: Path) -> Path:
         """A COCO results file, compressed, which ``sdabench rescore`` and others take."""
         path = stem.with_name(f"{stem.name}.json.gz")
-        with compressed(path) as file:
+        with atomic_gzip_write(path) as file:
             file.write(to_json(self.results))
         return path
 

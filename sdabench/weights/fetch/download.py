@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sdabench import __version__
 from sdabench.errors import SdabenchError, WeightsError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.weights.fetch.cache import OTHER_CACHE, FetchDisplay
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
     parts = urlsplit(remote.url)
     credentials, _, host = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
-    with writing(path, OTHER_CACHE) as file, ExitStack() as stack:
+    with atomic_write(path, OTHER_CACHE) as file, ExitStack() as stack:
         transfer = _Transfer(file, path.name, display, stack)
         fetch = HTTPDownloader(
             progressbar=transfer,

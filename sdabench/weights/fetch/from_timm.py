@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sdabench.data.description import Preprocessing
 from sdabench.errors import SdabenchError, UsageError, WeightsError
-from sdabench.files import writing
+from sdabench.files import atomic_write
 from sdabench.offline import is_offline
 from sdabench.registry import load_registry, unknown
 from sdabench.weights.fetch.cache import (
@@ -58,7 +58,7 @@ def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
         data = save({key: tensor.contiguous() for key, tensor in _state_dict(local.source).items()})
         digest = hashlib.sha256(data).hexdigest()
         path = lock.with_name(f"{lock.name}-{digest[:DIGEST_DIGITS]}.safetensors")
-        with writing(path, OTHER_CACHE) as file:
+        with atomic_write(path, OTHER_CACHE) as file:
             file.write(data)
     return replace(local, path=path, sha256=digest)
 

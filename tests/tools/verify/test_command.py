@@ -60,7 +60,7 @@ def test_a_sound_part_is_fine_and_says_that_it_is_a_part(imagenet):
         "modes RGB 6",
         "official no: an accuracy cannot be compared with the paper's",
         "Note: 50,000 of 50,000 official images are missing",
-        "n01440764/n01440764_0.JPEG is no official name",
+        "n01440764/n01440764_0.JPEG is not an official name",
         "and 3 more; --json lists all",
     ):
         assert said in page
@@ -94,8 +94,8 @@ def test_all_broken_files_are_named_up_to_twenty_and_all_in_json(imagenet):
     failed(result, 4, "val: 23 broken files: restore")
     assert result.stderr.count("\n") == 1
     assert "images 29, 23 of them broken" in words(result.stdout)
-    assert result.stdout.count("is no image\n") == 20
-    assert "n01440764/broken_19.JPEG is no image\n" in result.stdout
+    assert result.stdout.count("is not an image\n") == 20
+    assert "n01440764/broken_19.JPEG is not an image\n" in result.stdout
     assert "  and 3 more; --json lists all\n" in result.stdout
     result = verify(f"imagenet={imagenet}", "--json")
     failed(result, 4, "23 broken files")
@@ -103,7 +103,7 @@ def test_all_broken_files_are_named_up_to_twenty_and_all_in_json(imagenet):
     assert data["sound"] is False
     assert data["probe"] is None
     [broken] = [remark for remark in data["splits"][0]["remarks"] if remark["kind"] == "broken"]
-    assert broken["about"][22] == {"path": "n01440764/broken_22.JPEG", "what": "is no image"}
+    assert broken["about"][22] == {"path": "n01440764/broken_22.JPEG", "what": "is not an image"}
 
 
 def test_training_images_among_those_for_validation_are_a_warning(imagenet):
@@ -128,7 +128,7 @@ def test_coco_is_verified_by_its_annotations(coco):
     Image.new("RGB", (61, 50)).save(coco / "val2017/000000000040.jpg")
     result = verify(f"coco={coco}")
     failed(result, 4, "1 broken file")
-    assert "000000000040.jpg has 61x50 pixels, and its annotations say 60x50" in result.stdout
+    assert "000000000040.jpg has 61x50 pixels, but its annotations say 60x50" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_generated_data_are_what_was_made_or_exit_4(tmp_path, plan, part):
     image.write_bytes(data)
     result = verify(f"synthetic={folder}")
     failed(result, 4, "val: the images are not those that were generated")
-    assert "data are generated, and no official set" in result.stdout
+    assert "data are generated, not official" in result.stdout
     assert "Error" not in result.stdout.partition("synthetic val")[0]  # those for training are
 
 
@@ -167,7 +167,7 @@ def test_what_cannot_be_meant_is_a_usage_error(imagenet, coco, textures):
 def test_an_empty_folder_is_one_clear_line(tmp_path):
     (tmp_path / "val").mkdir()
     result = verify(f"imagenet={tmp_path}")
-    failed(result, 4, f"{tmp_path}/val holds no images")
+    failed(result, 4, f"{tmp_path}/val has no images")
     assert result.stdout == ""
 
 

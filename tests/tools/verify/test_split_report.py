@@ -67,7 +67,7 @@ def test_every_broken_file_is_named_with_its_reason(imagenet):
     [broken] = issues(report, "broken")
     assert report.errors == (broken,)
     assert [one.path for one in broken.about] == [split.items[n].path for n in (0, 2, 5)]
-    assert [one.what for one in broken.about][::2] == ["is empty", "is no image"]
+    assert [one.what for one in broken.about][::2] == ["is empty", "is not an image"]
     assert "cannot be decoded (image file is truncated" in broken.about[1].what
     assert report.broken == 3
     assert sum(report.modes.values()) == 3
@@ -204,7 +204,7 @@ def test_the_official_validation_images_are_known_by_their_names(tmp_path):
     renamed = [replace(items[0], path=f"{folder}/a.JPEG"), *items[1:]]
     missing, unknown = deviations(as_split(renamed, tmp_path))
     assert missing.words.startswith("1 of 50,000 official images are missing")
-    assert unknown.about == (AffectedFile(f"{folder}/a.JPEG", "is no official name"),)
+    assert unknown.about == (AffectedFile(f"{folder}/a.JPEG", "is not an official name"),)
     for name in (
         "ILSVRC2012_val_00050001.JPEG",
         "ILSVRC2012_val_00000000.JPEG",
@@ -216,7 +216,7 @@ def test_the_official_validation_images_are_known_by_their_names(tmp_path):
     words = [issue.words for issue in deviations(as_split(twice, tmp_path))]
     assert words == [
         "1 of 50,000 official images are missing",
-        "1 file with an official name that another file has too",
+        "1 file with the official name of another file",
     ]
     moved = [replace(items[0], path=items[0].path.replace(folder, "n01443537"), label=1), *items[1:]]
     [sizes] = deviations(as_split(moved, tmp_path))
@@ -236,7 +236,7 @@ def test_official_training_images_lie_in_the_folder_they_are_named_for(tmp_path)
     [unknown] = deviations(as_split(astray, tmp_path, "train"))
     assert [one.path for one in unknown.about] == ["n01440764/n01443537_0.JPEG"]
     total, sizes = deviations(as_split(items[600:], tmp_path, "train"))
-    assert total.words == "1,280,567 images, and not 1,281,167"
+    assert total.words == "1,280,567 images instead of 1,281,167"
     assert sizes.about == (AffectedFile("n01440764", "has 682"),)
 
 
@@ -253,9 +253,9 @@ def test_coco_is_counted_by_its_annotations(coco):
     assert report.counts == AnnotationCounts(annotations=5, crowds=2, categories=3, used=2, images_without=1)
     assert report.modes == {"RGB": 3, "L": 1}
     assert [issue.words for issue in report.issues] == [
-        "4 images, and not 5,000",
-        "5 annotations, and not 36,781",
-        "3 categories, and not 80",
+        "4 images instead of 5,000",
+        "5 annotations instead of 36,781",
+        "3 categories instead of 80",
     ]
     assert report.errors == ()
 
@@ -264,7 +264,7 @@ def test_an_image_of_another_size_than_its_annotations_say_is_broken(coco):
     path = coco / "val2017/000000000021.jpg"
     picture().save(path)
     [error] = verified(read_coco(coco, "val")).errors
-    what = "has 64x48 pixels, and its annotations say 60x50"
+    what = "has 64x48 pixels, but its annotations say 60x50"
     assert error.about == (AffectedFile("val2017/000000000021.jpg", what),)
 
 
@@ -273,7 +273,7 @@ def test_a_coco_image_named_otherwise_is_not_official(coco):
     file.write_text(file.read_text().replace("000000000007.jpg", "seven.jpg"))
     (coco / "val2017/000000000007.jpg").rename(coco / "val2017/seven.jpg")
     about = [one for issue in verified(read_coco(coco, "val")).issues for one in issue.about]
-    assert about == [AffectedFile("val2017/seven.jpg", "is no official name for image 7")]
+    assert about == [AffectedFile("val2017/seven.jpg", "is not the official name of image 7")]
 
 
 def test_several_processes_find_the_same(imagenet):
@@ -289,7 +289,7 @@ def test_a_report_is_json(coco):
     assert data["dataset"]["samples"] == 4
     assert data["counts"]["crowds"] == 2
     assert data["remarks"][0] == {
-        "level": "note", "kind": "not official", "words": "4 images, and not 5,000", "about": [],
+        "level": "note", "kind": "not official", "words": "4 images instead of 5,000", "about": [],
     }  # fmt: skip
 
 
@@ -309,7 +309,7 @@ def test_what_a_dataset_has_it_says_itself(imagenet, coco, textures):
 def test_what_is_no_plain_file_is_refused_by_the_listing(imagenet):
     folder = imagenet / "val/n01440764"
     (folder / "folder.JPEG").mkdir()
-    with pytest.raises(DataError, match="folder.JPEG is no image file"):
+    with pytest.raises(DataError, match="folder.JPEG is not an image file"):
         read_imagenet(imagenet)
     (folder / "folder.JPEG").rmdir()
     os.symlink(folder / "loop.JPEG", folder / "loop.JPEG")

@@ -1,4 +1,4 @@
-"""Writing a generated dataset: as a whole or not at all, with ``dataset.json`` to know it by."""
+"""Store generated datasets atomically, with a manifest ``dataset.json``."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ MANIFEST = "dataset.json"
 
 
 class SplitManifest(BaseModel):
-    """``listing_sha256`` covers paths and sizes, ``fingerprint_sha256`` the bytes too."""
+    """Number of files, digest of paths and sizes, and digest of paths, sizes and contents."""
 
     files: int
     listing_sha256: str
@@ -27,7 +27,7 @@ class SplitManifest(BaseModel):
 
     @classmethod
     def of(cls, root: Path, digests: Mapping[str, str]) -> "SplitManifest":
-        """Of files by their paths under ``root``, with their sha256."""
+        """Build from the sha256 of files by their path below ``root``."""
         sized = [f"{path}\t{(root / path).stat().st_size}" for path in sorted(digests)]
         return cls(
             files=len(digests),
@@ -39,7 +39,7 @@ class SplitManifest(BaseModel):
 
 
 class Manifest(BaseModel):
-    """``dataset.json``: what was made, from which seed."""
+    """Content of ``dataset.json``: what was generated, and from which seed."""
 
     generator: str
     task: DataTask
@@ -52,52 +52,54 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
-    """What a generated dataset says of itself.
+    """Read the manifest of a generated dataset.
 
     Args:
-        task: what it has to be for; any for None.
+        task: required task; None for any.
 
     Raises:
-        UsageError: there is no such folder, or it was made for another task.
-        DataError: it is no generated dataset.
+        UsageError: there is no such folder, or the dataset is for another task.
+        DataError: the folder is not a generated dataset.
     """
-    making = "sdabench data synth" + (" --task detection" if task == "detection" else "")
+    command = "sdabench data synth" + (" --task detection" if task == "detection" else "")
     if not folder.is_dir():
-        raise UsageError(f"no dataset folder at {folder}; '{making} --out {folder}' makes one")
+        raise UsageError(f"no dataset folder at {folder}; '{command} --out {folder}' generates one")
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError):
         kind = "coco" if task == "detection" else "imagenet"
         raise DataError(
-            f"{folder} is no generated dataset: its {MANIFEST} cannot be read; make one with "
-            f"'{making} --out DIR', or say --data {kind}=PATH"
+            f"{folder} is not a generated dataset: its {MANIFEST} cannot be read; generate one with "
+            f"'{command} --out DIR', or use --data {kind}=PATH"
         ) from None
     if task not in (None, manifest.task):
-        raise UsageError(f"{folder} was made for {manifest.task}; '{making} --out DIR' makes one for {task}")
+        raise UsageError(
+            f"{folder} is a dataset for {manifest.task}; '{command} --out DIR' generates one for {task}"
+        )
     return manifest
 
 
 @contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """A folder to build in, which becomes ``folder`` at the end, and is removed if anything goes wrong.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder atomically: a temporary folder becomes ``folder`` at the end, or is removed on an error.
 
     Raises:
-        UsageError: there is something at ``folder`` already.
+        UsageError: ``folder`` exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already, and not empty; name another folder")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+        raise UsageError(f"{folder} exists and is not empty; choose another folder")
+    temporary = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        yield part
-        part.replace(folder)
+        yield temporary
+        temporary.replace(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_image(image: Image.Image, path: Path, quality: int) -> str:
-    """Writes a JPEG file, and returns its sha256."""
+    """Write a JPEG file and return its sha256."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     data = buffer.getvalue()

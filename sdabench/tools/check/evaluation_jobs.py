@@ -1,0 +1,110 @@
+"""The evaluations that the gate compares: of seeded weights, or of a user's checkpoint. Without torch."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from sdabench.data.source import DataSource
+from sdabench.data.split import Split
+from sdabench.data.subset import image_ids, read_ids, stratified, with_ids
+from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from sdabench.records.spec import protocol_at
+from sdabench.registry import load_registry
+from sdabench.registry.schema import DataTask
+from sdabench.training.job import AnyJob, Machine, evaluation_job
+from sdabench.weights.local import LocalWeights
+
+JobFactory = Callable[[str], AnyJob]  # takes the name of a network
+
+RECORDS, SUBSET = "predictions/records.jsonl", "predictions/subset.txt"  # in the folder of the golden files
+# The evaluations whose golden files are committed.
+NETWORKS = ("resnet50", "cbam50", "sda_resnet86", "sda_pyconv86")
+IMAGES, RESOLUTION = 40, 64
+DEFAULT_IMAGES = 100  # in a user's subset
+
+
+def seeded_jobs(source: Callable[[], DataSource], folder: Path, device: Callable[[], str]) -> JobFactory:
+    """Return a factory of evaluations with seeded weights. It reads the dataset at its first call."""
+
+    @cache
+    def split() -> Split:
+        every = source().read("val")
+        if (folder / SUBSET).is_file():
+            return with_ids(every, read_ids(folder / SUBSET))
+        return stratified(every, IMAGES, seed=0)
+
+    @cache
+    def job(name: str) -> AnyJob:
+        protocol, machine = protocol_at(RESOLUTION, "classification"), Machine(device=device())
+        return evaluation_job(name, source(), split(), machine=machine, protocol=protocol)
+
+    return job
+
+
+def weights_job(
+    model: str,
+    weights: LocalWeights,
+    source: DataSource,
+    folder: Path,
+    *,
+    subset: str | None,
+    seed: int,
+    resolution: int | None,
+    device: str,
+) -> AnyJob:
+    """Return the evaluation of a checkpoint. Subset and resolution default to those of the golden files.
+
+    Args:
+        folder: folder of the golden files.
+        subset: file of image ids, or number of images to draw.
+
+    Raises:
+        NothingMeasuredError: the subset is empty.
+        DataError: an image of the subset is not in the dataset.
+    """
+    task: DataTask = load_registry().model(model).task
+    return evaluation_job(
+        model,
+        source,
+        _subset(source.read("val", task), folder, subset, seed),
+        weights,
+        machine=Machine(device=device),
+        protocol=protocol_at(resolution or _resolution(model, folder), task),
+    )
+
+
+def check_update(job: AnyJob, folder: Path) -> None:
+    """Check that an update keeps the subset that all networks of a folder share.
+
+    Raises:
+        UsageError: the golden files of other networks are those of other images.
+    """
+    others = {record.model for record in read_lines(folder / RECORDS, Record)} - {job.model}
+    stored = folder / SUBSET
+    if others and stored.is_file() and read_ids(stored) != image_ids(job.split):
+        raise UsageError(
+            f"{folder} has golden files of {', '.join(sorted(others))} for other images; leave out --subset, "
+            "or choose another --baseline"
+        )
+
+
+def _subset(split: Split, folder: Path, subset: str | None, seed: int) -> Split:
+    stored = folder / SUBSET
+    if subset is None and stored.is_file():
+        return with_ids(split, read_ids(stored))
+    if subset is not None and not subset.isdecimal():
+        return with_ids(split, read_ids(Path(subset)))
+    images = DEFAULT_IMAGES if subset is None else int(subset)
+    if images == 0:
+        raise NothingMeasuredError("--subset 0 selects no images; choose at least 1")
+    return stratified(split, images, seed)
+
+
+def _resolution(model: str, folder: Path) -> int | None:
+    """Return the resolution of the golden record, or None for the task's default."""
+    for record in read_lines(folder / RECORDS, Record):
+        if record.model == model and record.protocol is not None:
+            return record.protocol.preprocessing.resolution
+    return None

@@ -1,0 +1,45 @@
+"""Changes of counts are found and named."""
+
+import json
+import shutil
+
+import pytest
+
+from sdabench.paths import registry_dir
+from sdabench.records.counts import stored_counts
+from tests.helpers.gate import check, tiny_in
+
+GROUPS = "{depths: [5, 6, 12, 5], depth_attention: true, options: {groups: 8}}"
+
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def test_the_committed_ones_hold():
+    output = check("counts", "outputs", "--models", "resnet50", "--models", "mask_rcnn_sda_resnet86", rc=0)
+    assert "failed" in output
+
+
+def test_a_changed_group_count_is_named(tmp_path, monkeypatch):
+    registry = tmp_path / "registry"
+    shutil.copytree(registry_dir(), registry)
+    path = registry / "models/resnet.yaml"
+    entry = path.read_text()
+    assert GROUPS in entry
+    path.write_text(entry.replace(GROUPS, GROUPS.replace("8", "4")))
+    monkeypatch.setenv("SDABENCH_REGISTRY", str(registry))
+    output = check("counts", "outputs", "--models", "sda_resnet86", rc=3)
+    stored = stored_counts()["sda_resnet86"]
+    assert f"Regression  counts sda_resnet86: params {stored.params:,} -> " in output
+    assert f"    macs {stored.macs:,} -> " in output
+    assert "outputs sda_resnet86: logits[" in output
+    assert "names or shapes of the weights changed too" in output
+
+
+def test_one_parameter_more_is_named(golden_folder):
+    path = golden_folder / "counts.jsonl"
+    [line] = path.read_text().splitlines()
+    count = json.loads(line)
+    path.write_text(json.dumps(count | {"params": count["params"] + 1}) + "\n")
+    output = check("counts", *tiny_in(golden_folder), rc=3)
+    assert f"counts tiny: params {count['params'] + 1:,} -> {count['params']:,}\n" in output
