@@ -49,6 +49,7 @@ def run_processes(spec_file: Path, world_size: int) -> int:
             str(spec_file),
         ]
         share = {"OMP_NUM_THREADS": str(cores(shared_by=world_size))}
+        share |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # torch advises against find_unused_parameters
         here = {STARTED_BY: str(os.getpid()), STOP_FILE: str(stop_file), "PYTHONPATH": python_path()}
         torchrun = subprocess.Popen(command, env=share | os.environ | here, process_group=0)
         try:

@@ -57,7 +57,7 @@ def test_a_suite_trains_a_mask_rcnn_once_and_scores_its_boxes_and_its_masks(work
     ]
     assert records[0].training == records[1].training
     assert records[0].training.frozen is False
-    assert "Training and AP of masks" in first.stdout
+    assert "Training and mask AP" in first.stdout
     assert "began with random weights, so that nothing in them was frozen" in first.stdout
     again = run(workplace, "--suite", "detection", "--models", "mask_rcnn_resnet50", "--json")
     assert again.returncode == 0, again.stderr
@@ -110,7 +110,7 @@ def test_what_does_not_go_together_is_refused_at_once(workplace, tmp_path):
     coco = f"coco={workplace / 'shapes'}"
     cases = {
         ("train", "faster_rcnn_resnet50", "--data", imagenet): "imagenet has no boxes",
-        ("train", "resnet50", "--data", coco): "coco's images are of no single class",
+        ("train", "resnet50", "--data", coco): "coco's images have no single class",
         ("train", "resnet50", "--data", shapes): "was made for detection",
         ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is not one",
         ("eval", "resnet50", "--data", imagenet, "--per-class"): "--per-class is for detectors",

@@ -9,7 +9,7 @@ import sys
 import pytest
 from filelock import FileLock
 
-from sdabench.cli.work import recipe_from
+from sdabench.cli.work import ProtocolOptions, TrainingOptions
 from sdabench.data.source import DataSource
 from sdabench.registry.recipes import load_recipe
 from tests.helpers.processes import stopped, wait_for
@@ -228,7 +228,9 @@ def test_imagenet_is_trained_on_with_what_the_options_say(imagenet, tmp_path):
 
 @pytest.mark.parametrize(("data", "recipe"), [("imagenet=x", "paper"), ("synthetic", "smoke")])
 def test_each_dataset_has_its_usual_recipe(data, recipe):
-    assert recipe_from(DataSource.parse(data), "classification", None, None) == load_recipe(recipe)
+    training, protocol = TrainingOptions(None, None, None, False), ProtocolOptions(None, None, None, None, 0)
+    chosen = training.recipe(DataSource.parse(data), "classification", protocol)
+    assert chosen == load_recipe(recipe)
 
 
 def test_a_training_set_that_is_not_there(imagenet):

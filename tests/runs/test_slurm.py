@@ -173,7 +173,7 @@ class OneState:
         ("OUT_OF_MEMORY", ExitCode.ERROR, "OUT_OF_MEMORY; try a smaller --batch-size"),
         ("TIMEOUT", ExitCode.ERROR, "TIMEOUT; it did not save in time"),
         ("NODE_FAIL", ExitCode.ERROR, "NODE_FAIL; the same command submits it again"),
-        ("UNKNOWN", ExitCode.ERROR, "Slurm has no account of it"),
+        ("UNKNOWN", ExitCode.ERROR, "Slurm has forgotten it"),
     ],
 )
 def test_a_job_without_a_result_ended_as_slurm_says(tmp_path, state, status, words):
@@ -188,7 +188,7 @@ def test_a_job_of_which_submitit_alone_has_left_a_result_was_not_ended_by_its_co
     (tmp_path / "7_0_result.pkl").write_bytes(b"nobody opens this")
     process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", OneState("FAILED"), earlier=False)
     assert process.poll() == ExitCode.ERROR
-    assert process.cause().startswith("TIMEOUT: its time was up once more than --max-timeouts allows, or")
+    assert process.cause().startswith("TIMEOUT: its time was up more often than --max-timeouts allows, or")
     assert str(tmp_path / "7_0_log.out") in process.cause()
 
 

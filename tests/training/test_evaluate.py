@@ -15,7 +15,7 @@ from sdabench.data.imagenet import read_imagenet
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError, SdabenchError
 from sdabench.records.spec import protocol_at
-from sdabench.report.accuracy import describe_metrics
+from sdabench.report.summary import describe_metrics
 from sdabench.training.evaluation import evaluate
 from sdabench.training.job import Machine, evaluation_job
 from sdabench.training.prediction import FittingBatch, predict
