@@ -75,7 +75,7 @@ def test_a_file_that_is_no_job_is_one_line(tmp_path):
 
 
 def test_a_signal_is_exit_code_75_and_the_same_file_resumes(textures, tmp_path):
-    made = job_on(textures, epochs=40, model="resnet50")
+    made = job_on(textures, epochs=12, model="resnet50")
     path = made.save(tmp_path)
     process = subprocess.Popen([sys.executable, "-m", "sdabench.runs.worker", str(path)], process_group=0)
     try:
@@ -88,4 +88,4 @@ def test_a_signal_is_exit_code_75_and_the_same_file_resumes(textures, tmp_path):
     assert RecordStore(tmp_path).read() == []
     assert worker(path).returncode == ExitCode.OK
     [record] = RecordStore(tmp_path).read()
-    assert (record.training.resumed, record.training.epochs) == (1, 40)
+    assert (record.training.resumed, record.training.epochs) == (1, 12)
