@@ -91,8 +91,8 @@ def test_an_entry_that_is_no_detection_is_named(tmp_path, entry, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[", "is no JSON"),
-        ("", "is no JSON"),
+        ("[", "is not JSON"),
+        ("", "is not JSON"),
         ('{"a": 1}', "must be a JSON list of detections"),
         ("[3]", "entry 1: "),
     ],
