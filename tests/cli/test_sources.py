@@ -116,7 +116,7 @@ def test_torchvisions_weights_stand_beside_what_it_publishes(
     first = evaluate(imagenet, tmp_path / "out", "torchvision:ResNet50_Weights.IMAGENET1K_V1", *usual)
     assert (first.returncode, first.stderr) == (0, "")
     published = "torchvision publishes 76.130 / 92.862 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V1"
-    assert f"{published}, which is not our measurement.\n" in first.stdout
+    assert f"{published}, which this run has not measured.\n" in first.stdout
     [record] = records(tmp_path / "out")
     assert record.weights.source == "torchvision:ResNet50_Weights.IMAGENET1K_V1"
     assert record.weights.sha256 == digest
