@@ -171,7 +171,7 @@ def test_what_a_suite_is_told_of_weights_has_to_name_its_networks(imagenet, weig
 
     two, one = ["--models", "resnet50", "--models", "senet50"], ["--models", "resnet50"]
     named = f"resnet50={weights}"
-    assert "no weights for 'senet50'; say --weights senet50=SOURCE" in refused(*two, "--weights", named)
+    assert "no weights for 'senet50'; add --weights senet50=SOURCE" in refused(*two, "--weights", named)
     assert "did you mean resnet50?" in refused(*one, "--weights", named.replace("resnet50=", "resnet05="))
     assert "is not a folder; for the weights of one network use NAME=" in refused(*one, "--weights", weights)
     assert "takes one folder" in refused(*one, *["--weights", tmp_path, "--weights", weights.parent])
