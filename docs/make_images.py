@@ -26,7 +26,7 @@ def colored(*arguments: str) -> str:
 
 
 def draw(text: Text, title: str) -> str:
-    """Draw a light terminal window; its fonts are those of the reader's machine."""
+    """Draw a light terminal window; the reader's machine supplies the fonts."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(text)
     svg = console.export_svg(title=title, theme=DEFAULT_TERMINAL_THEME, unique_id="audit")

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from sdabench.errors import ReportedByRankZeroError, SdabenchError
+
 PYTHON = (sys.executable, "-P")  # -P: import no module from the current directory
 # Name of the parent process: its children leave some messages to it, and stop when it is gone.
 STARTED_BY = "SDABENCH_STARTED_BY"
@@ -20,6 +22,13 @@ def launched_processes() -> int:
 def is_main_process() -> bool:
     """Return whether this is rank 0, which prints and writes for all ranks."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def report_error(error: SdabenchError) -> None:
+    """Print an error as one line on stderr, unless rank 0 reports it; other ranks name themselves."""
+    if not isinstance(error, ReportedByRankZeroError):
+        rank = "" if is_main_process() else f"[process {int(os.environ['RANK']) + 1}] "
+        print(f"{rank}Error: {error}", file=sys.stderr)
 
 
 def python_path() -> str:

@@ -10,8 +10,8 @@ import click
 
 from sdabench import __version__
 from sdabench.cli.help import Formatter, Group
-from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
-from sdabench.processes import STARTED_BY, is_main_process, launched_processes
+from sdabench.errors import ExitCode, SdabenchError
+from sdabench.processes import STARTED_BY, is_main_process, launched_processes, report_error
 from sdabench.training.signals import handle_signals, ignore_signals, was_interrupted
 
 SECTIONS = {
@@ -137,8 +137,7 @@ def main() -> NoReturn:
         error.show()
         status = error.exit_code
     except SdabenchError as error:
-        if not isinstance(error, ReportedByRankZeroError):
-            click.echo(f"{_which_process()}Error: {error}", err=True)
+        report_error(error)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         stopped = StoppedBySignalError()
@@ -157,10 +156,6 @@ def main() -> NoReturn:
         status = ExitCode.STOPPED  # a library turned the signal into an error of its own
     ignore_signals()
     sys.exit(int(status or 0))
-
-
-def _which_process() -> str:
-    return "" if is_main_process() else f"[process {int(os.environ['RANK']) + 1}] "
 
 
 def _abandon_stdout() -> None:

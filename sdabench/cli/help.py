@@ -138,7 +138,7 @@ class Command(click.Command):
                 formatter.write_text(", ".join(hidden))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the epilog as sections like those of the options: with headings at the margin."""
+        """Write each part of the epilog as a section with its heading at the margin."""
         if self.epilog:
             formatter.write_paragraph()
             heading = re.compile(r"^\w.*(?=:$)", re.MULTILINE)

@@ -153,7 +153,7 @@ def located(source: DataSource, task: DataTask) -> DataSource:
 
     if default_folder(task).is_dir():
         return source.located(task=task)
-    click.echo(f"Making the default dataset, once, in {default_folder(task)}", err=True)
+    click.echo(f"Generating the default dataset, once, in {default_folder(task)}", err=True)
     with progress("generated images", default_plan(task).total, "images") as advance:
         return source.located(advance, task)
 

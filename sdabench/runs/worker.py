@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
+from sdabench.errors import ExitCode, SdabenchError
 from sdabench.offline import go_offline, is_offline
-from sdabench.processes import is_main_process, launched_processes
+from sdabench.processes import launched_processes, report_error
 from sdabench.training.signals import handle_signals, ignore_signals, was_interrupted
 
 
@@ -52,13 +52,6 @@ def main() -> NoReturn:
         status = ExitCode.STOPPED  # a signal that a library turned into an error of its own
     ignore_signals()
     sys.exit(status)
-
-
-def report_error(error: SdabenchError) -> None:
-    """Print an error as one line on stderr; of several ranks the main one does."""
-    if not isinstance(error, ReportedByRankZeroError):
-        rank = "" if is_main_process() else f"[process {int(os.environ['RANK']) + 1}] "
-        sys.stderr.write(f"{rank}Error: {error}\n")
 
 
 if __name__ == "__main__":
