@@ -237,7 +237,8 @@ def test_another_recipe_dataset_or_setting_is_refused_with_the_difference(textur
 
 def test_other_weights_of_a_backbone_are_a_difference(textures, tmp_path):
     run = read_run(train(job_on(textures, epochs=1), tmp_path))
-    other = run.model_copy(update={"backbone": Weights(source="file", sha256="0" * 64)})
+    spec = run.spec.with_values(backbone=Weights(source="file", sha256="0" * 64))
+    other = run.model_copy(update={"spec": spec})
     assert run.differences(other) == [f"backbone weights None there, {'0' * 64} here"]
 
 
