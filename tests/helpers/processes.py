@@ -27,7 +27,7 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
         os.killpg(process.pid, number)  # as a terminal sends it
     else:
         process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 75, stderr
     assert "Traceback" not in stderr, stderr
     assert stderr.count("Stopped by a signal.") == 1

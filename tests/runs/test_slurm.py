@@ -85,7 +85,7 @@ class Background:
 
     def ended(self):
         """The exit code, and what it said."""
-        return self.process.wait(timeout=60), self.path.read_text()
+        return self.process.wait(timeout=300), self.path.read_text()
 
 
 def children(process_id):

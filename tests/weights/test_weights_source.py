@@ -250,8 +250,8 @@ def test_of_two_processes_one_fetches_while_the_other_waits(server):
     second = resolving(url)
     assert "Another process is fetching" in second.stdout.readline()
     server.go_on.set()
-    assert first.communicate(timeout=60) == (f"{DIGEST}\n", "")
-    assert second.communicate(timeout=60) == (f"{DIGEST}\n", "")
+    assert first.communicate(timeout=300) == (f"{DIGEST}\n", "")
+    assert second.communicate(timeout=300) == (f"{DIGEST}\n", "")
     assert server.sent == 1
 
 
@@ -266,7 +266,7 @@ def test_a_signal_in_the_middle_leaves_nothing_that_is_taken_for_whole(server, t
     while not beside.exists():
         time.sleep(0.01)
     os.kill(process.pid, getattr(signal, number))
-    assert process.communicate(timeout=60) == ("", "")
+    assert process.communicate(timeout=300) == ("", "")
     assert process.returncode == status
     assert not locate(source).path.exists()
     assert beside.exists() == (number == "SIGKILL")
