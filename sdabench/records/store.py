@@ -36,9 +36,5 @@ class RecordStore:
         return [records[key] for key in spec.keys if key in records]
 
     def append(self, records: Sequence[Record] = ()) -> None:
-        """Writes records to the disk before returning; without any, checks that they could be written.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
-        append_lines(self.path, [record.as_json() for record in records])
+        """Writes records to the disk before returning; without any, checks that they could be written."""
+        append_lines(self.path, *(record.as_json() for record in records))

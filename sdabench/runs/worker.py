@@ -17,7 +17,6 @@ from sdabench.training.signals import handle_signals, ignore_signals, was_interr
 
 
 def run_job(path: Path) -> None:
-    """Executes the job of a file, and leaves its records in the file's output folder."""
     from sdabench.runs.execution import ProcessesFailedError, execute
     from sdabench.training.job import read_job_file
 

@@ -54,9 +54,7 @@ class World:
     def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Do some work on rank 0 alone, and return its result on every rank.
 
-        Raises:
-            SdabenchError: the work's own error, on rank 0.
-            ReportedByRankZeroError: the same error on the other ranks.
+        An error of the work is raised on rank 0, and on the others as ReportedByRankZeroError.
         """
         if self.size == 1:
             return work()
@@ -69,23 +67,13 @@ class World:
                 error, outcome[1] = caught, caught.exit_code
         with peers_alive(self):
             dist.broadcast_object_list(outcome)
-        if error is not None:
-            raise error
         if outcome[1] is not None:
-            raise _reported_by_rank_zero(outcome[1])
+            raise error or _reported_by_rank_zero(outcome[1])
         result: T = outcome[0]
         return result
 
     def raise_any(self, errors: Sequence[SdabenchError | None]) -> None:
-        """Raise an error on every rank if any rank has one.
-
-        Args:
-            errors: of all ranks.
-
-        Raises:
-            SdabenchError: the error of the lowest rank, on rank 0.
-            ReportedByRankZeroError: the same error on the other ranks.
-        """
+        """Raise the first of the errors of all ranks, if there is one, as :meth:`on_rank_zero` does."""
         found = [error for error in errors if error is not None]
         if found:
             raise found[0] if self.is_main else _reported_by_rank_zero(found[0].exit_code)
@@ -109,11 +97,7 @@ def world() -> World:
 def joined(device: str) -> Iterator[World]:
     """Join the process group that torchrun has started; without torchrun it is a world of one.
 
-    Args:
-        device: of this rank.
-
-    Raises:
-        SdabenchError: the ranks do not find each other.
+    If the ranks do not find each other, that is a SdabenchError.
     """
     if launched_processes() == 1:
         yield world()
@@ -146,11 +130,7 @@ def _attempt() -> str:
 
 @contextmanager
 def peers_alive(here: World) -> Iterator[None]:
-    """Turn the error of a collective whose peer is gone into one line.
-
-    Raises:
-        SdabenchError: another process has ended.
-    """
+    """Turn the error of a collective whose peer is gone into a SdabenchError of one line."""
     try:
         yield
     except RuntimeError as error:

@@ -29,22 +29,12 @@ Log = Callable[[str], None]
 
 
 def train(
-    job: AnyJob,
-    output: Path,
-    advance: Advance = lambda images, note: None,
-    log: Log = lambda line: None,
+    job: AnyJob, output: Path, advance: Advance = lambda images, note: None, log: Log = lambda line: None
 ) -> Path:
-    """Train a network, resume its training, or find it done.
+    """Train a network, resume its training, or find it done; return its folder in ``output``.
 
-    In a job of several processes all of them call it; only the main process writes and prints.
-
-    Args:
-        output: gets a folder for this training run.
-        advance: called with a number of images just done, and a short note on the progress.
-        log: called with a line at the end of an epoch, and with warnings.
-
-    Returns:
-        The folder with the weights and ``run.json``.
+    In a job of several processes all of them call it; only the main process writes and prints. ``advance``
+    gets a number of images just done and a note on the progress, ``log`` lines on epochs and warnings.
 
     Raises:
         KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
@@ -58,11 +48,8 @@ def train(
     device, here = torch.device(job.machine.device), world()
     if job.machine.deterministic:
         _check_that_it_can_repeat(job, device)
-    with (
-        stop_requests() as stop_asked,
-        _held_by_first(folder),
-        strict_fp32(device, job.machine.deterministic),
-    ):
+    with stop_requests() as stop_asked, ExitStack() as lock, strict_fp32(device, job.machine.deterministic):
+        here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
         run = TrainingRun(
             spec=job.spec,
             world_size=here.size,
@@ -129,11 +116,7 @@ class _Training:
         self.here.on_rank_zero(lambda: self.metrics.forget_after(last_line))
 
     def take_steps(self, stop_asked: Callable[[], bool]) -> None:
-        """Take all remaining steps; validate, log and save between them.
-
-        Raises:
-            Stopped: a signal asked for it; a checkpoint was written.
-        """
+        """Take all remaining steps; validate, log and save between them. A signal ends it with Stopped."""
         trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
         self._conclude_epoch()  # the training may have been stopped during validation
@@ -198,10 +181,14 @@ class _Training:
 
     def _write_line(self, metrics: dict[str, float]) -> dict[str, float]:
         trainer, progress = self.trainer, self.trainer.progress
-        line = {"step": progress.step, "epoch": progress.step / trainer.order.steps_per_epoch}
-        line |= trainer.mean_losses
-        line |= {"learning_rate": trainer.optimizer.param_groups[0]["lr"]}
-        line |= {"images_per_second": progress.images / progress.seconds} | metrics
+        line = {
+            "step": progress.step,
+            "epoch": progress.step / trainer.order.steps_per_epoch,
+            **trainer.mean_losses,
+            "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+            "images_per_second": progress.images / progress.seconds,
+            **metrics,
+        }
         if self.here.is_main:
             self.metrics.write(line)
         return line
@@ -246,8 +233,9 @@ class _Training:
             yield
         except DivergedError as error:
             there = f"the last good checkpoint is in {self.checkpoints.folder}"
-            last = there if self.checkpoints else "there is no checkpoint yet"
-            raise DivergedError(f"{error}; {last}") from None
+            raise DivergedError(
+                f"{error}; {there if self.checkpoints else 'there is no checkpoint yet'}"
+            ) from None
 
 
 def _tidy(folder: Path, done: TrainingRun) -> None:
@@ -275,13 +263,6 @@ def _check_that_it_can_repeat(job: AnyJob, device: torch.device) -> None:
             "RoIAlign has no deterministic backward pass on CUDA, so no detector can be trained with "
             "--deterministic there; leave it out"
         )
-
-
-@contextmanager
-def _held_by_first(folder: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        world().on_rank_zero(lambda: stack.enter_context(folder_lock(folder, "training")))
-        yield
 
 
 def _restore_conditions(there: dict[str, Any], device: torch.device, log: Log) -> None:

@@ -1,10 +1,11 @@
-"""The states of Slurm jobs, queried for all jobs of the user at once, and not too often."""
+"""The states of Slurm jobs, queried for all jobs of the user at once, and the files that they leave."""
 
 import os
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from sdabench.errors import SdabenchError
@@ -27,7 +28,6 @@ class Queue(Protocol):
     def settle(self) -> float: ...
     def state(self, job_id: str) -> str:
         """The job's state as Slurm names it, or ``UNKNOWN``."""
-        ...
 
 
 @dataclass
@@ -40,11 +40,7 @@ class SlurmQueue:
     _asked: float | None = None
 
     def state(self, job_id: str) -> str:
-        """The state, at most ``every`` seconds old.
-
-        Raises:
-            SdabenchError: Slurm has never answered.
-        """
+        """The state, at most ``every`` seconds old; a SdabenchError if Slurm has never answered."""
         fresh = self._asked is not None and time.monotonic() - self._asked < self.every
         if not fresh or job_id not in self._states:
             self._ask()
@@ -94,3 +90,13 @@ class LocalQueue:
 
 def queue_of(cluster: str) -> Queue:
     return SlurmQueue() if cluster == "slurm" else LocalQueue()
+
+
+def result_of(job_id: str, folder: Path) -> Path:
+    """Submitit's pickle about a job that it has seen end; it is never opened here."""
+    return folder / f"{job_id}_0_result.pkl"
+
+
+def status_file(job_id: str, folder: Path) -> Path:
+    """The file with the exit code of a job's command, written once it will not be requeued."""
+    return folder / f"{job_id}_status"

@@ -15,8 +15,7 @@ from submitit.helpers import DelayedSubmission
 from sdabench.errors import ExitCode
 from sdabench.files import atomic_write
 from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
-from sdabench.runs.slurm.job_files import status_file
-from sdabench.runs.slurm.queue import queue_of
+from sdabench.runs.slurm.queue import queue_of, status_file
 
 # It has saved its state, or a signal came before it had any.
 STOPPED = (ExitCode.STOPPED, -signal.SIGTERM, -signal.SIGUSR2)
