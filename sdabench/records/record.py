@@ -48,10 +48,6 @@ class Failure(FrozenModel):
     traceback: str | None = None
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 class Record(SpecBase):
     """One result of one network: a spec, its measurements by one task's metrics, and the environment.
 
@@ -78,7 +74,7 @@ class Record(SpecBase):
     git_revision: str | None = None
     wall_seconds: float = 0.0
     peak_memory_bytes: int | None = None
-    created: str = Field(default_factory=_now)
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
     @classmethod
     def of(cls, spec: RunSpec, task: str, **measured: Any) -> "Record":
@@ -91,9 +87,7 @@ class Record(SpecBase):
     @classmethod
     def _recompute_the_digest(cls, data: Any) -> Any:
         """The stored digest is for readers of the file; here it follows from the fields."""
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items() if key != "spec_digest"}
-        return data
+        return {key: data[key] for key in data if key != "spec_digest"} if isinstance(data, dict) else data
 
     @property
     def key(self) -> tuple[str, str]:

@@ -5,7 +5,7 @@ Reading the registry takes 0.13 s longer, most of it the import of pydantic.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -46,11 +46,7 @@ class Catalogue:
 
 
 def load_catalogue() -> Catalogue:
-    """Load the catalogue of :func:`load_registry`; it is read once.
-
-    Raises:
-        RegistryError: the registry is invalid.
-    """
+    """Load the catalogue of :func:`load_registry`; it is read once."""
     return _load(registry_dir())
 
 
@@ -59,7 +55,7 @@ def _load(folder: Path) -> Catalogue:
     key = _key(folder)
     if (content := read_entry("catalogue", key)) is not None:
         stored = json.loads(bytes(content))
-        networks = {name: Entry(**fields) for name, fields in stored["networks"].items()}
+        networks = {name: Entry(**values) for name, values in stored["networks"].items()}
         return Catalogue(networks, stored["suites"])
     catalogue = _catalogue_of(load_registry())
     if key == _key(folder):  # the registry was not edited while it was read
@@ -72,20 +68,9 @@ def _key(folder: Path) -> list[str]:
 
 
 def _catalogue_of(registry: Registry) -> Catalogue:
+    same = [field.name for field in fields(Entry) if field.name not in ("model", "tables")]
     networks = {
-        name: Entry(
-            model=name,
-            family=model.family,
-            task=model.task,
-            baseline=model.baseline,
-            like_for_like=model.like_for_like,
-            depth_attention=model.depth_attention,
-            tables=registry.tables_of(name),
-            backbone=model.backbone,
-            title=model.title,
-            sources=model.sources,
-            note=model.note,
-        )
+        name: Entry(name, tables=registry.tables_of(name), **{key: getattr(model, key) for key in same})
         for name, model in registry.models.items()
     }
     return Catalogue(networks, {suite: registry.suite(suite) for suite in SUITE_NAMES})

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from sdabench.data.description import FrozenModel
 from sdabench.errors import SdabenchError
 from sdabench.files import atomic_write
 from sdabench.weights.read import load_plain
 
-FOLDER = "checkpoints"
 KEPT = 2
 
 
-class Manifest(BaseModel):
+class Manifest(FrozenModel):
     """Size and digest of a checkpoint's file. It is written last: a file without a manifest is ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: int
     file: str
@@ -38,7 +36,7 @@ class Checkpoints:
 
     @property
     def folder(self) -> Path:
-        return self.training / FOLDER
+        return self.training / "checkpoints"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write plain values and tensors to the disk; delete all but the last two checkpoints.
