@@ -6,7 +6,7 @@ pydantic is imported on first use, because ``list`` and most help texts do witho
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
@@ -44,12 +44,12 @@ class Row:
 
     group: str
     label: str
-    dimension: str | None
     model: str
     reported: dict[str, float | None]
-    bold: tuple[str, ...]
-    explanations: dict[str, Explanation]  # by column
-    note: str
+    dimension: str | None = None
+    bold: tuple[str, ...] = ()
+    explanations: dict[str, Explanation] = field(default_factory=dict)  # by column
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,8 @@ class Registry:
             Row(
                 group="not in this table" if self.tables_of(name) else "not in the paper",
                 label=self.models[name].title,
-                dimension=None,
                 model=name,
                 reported=dict.fromkeys(column.key for column in table.columns),
-                bold=(),
-                explanations={},
-                note="",
             )
             for name in dict.fromkeys(models)
             if name not in present

@@ -5,21 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdabench.errors import ExitCode, SdabenchError
+from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
 from sdabench.processes import is_main_process, launched_processes
 from sdabench.progress import progress
 from sdabench.records.record import Failure, Record
 from sdabench.records.store import RecordStore
 from sdabench.training.job import AnyJob
 from sdabench.training.signals import stop_requests
-
-
-class ProcessesFailedError(SdabenchError):
-    """A process of torchrun has failed, and has reported why; the exit code is its own."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the processes ended with exit code {status}")
-        self.exit_code = status  # type: ignore[assignment]
 
 
 def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> list[Record]:
@@ -29,7 +21,7 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
 
     Raises:
         KeyboardInterrupt: a signal; the same job can be resumed.
-        ProcessesFailedError: a process of torchrun has failed and reported why.
+        ReportedByRankZeroError: a process of torchrun has failed and reported why.
         SdabenchError: the job failed, and its records say why; or no record can be written.
     """
     with recording_failures(job, output):
@@ -42,7 +34,7 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
     if status == ExitCode.STOPPED:
         raise KeyboardInterrupt
     if status != ExitCode.OK:
-        raise ProcessesFailedError(status)
+        raise ReportedByRankZeroError(status)
     return RecordStore(output).latest(job.spec)
 
 

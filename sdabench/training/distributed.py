@@ -68,7 +68,7 @@ class World:
         with peers_alive(self):
             dist.broadcast_object_list(outcome)
         if outcome[1] is not None:
-            raise error or _reported_by_rank_zero(outcome[1])
+            raise error or ReportedByRankZeroError(outcome[1])
         result: T = outcome[0]
         return result
 
@@ -76,7 +76,7 @@ class World:
         """Raise the first of the errors of all ranks, if there is one, as :meth:`on_rank_zero` does."""
         found = [error for error in errors if error is not None]
         if found:
-            raise found[0] if self.is_main else _reported_by_rank_zero(found[0].exit_code)
+            raise found[0] if self.is_main else ReportedByRankZeroError(found[0].exit_code)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce a tensor in place; every rank gets the same bits."""
@@ -140,9 +140,3 @@ def peers_alive(here: World) -> Iterator[None]:
             f"another of the {here.size} processes has ended, and process {here.rank + 1} stops; see its "
             "error above; the same command resumes from the last checkpoint"
         ) from error
-
-
-def _reported_by_rank_zero(exit_code: int) -> ReportedByRankZeroError:
-    error = ReportedByRankZeroError("rank 0 reports it")
-    error.exit_code = exit_code  # type: ignore[assignment]
-    return error

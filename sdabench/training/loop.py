@@ -17,7 +17,7 @@ from sdabench.training.checkpoints import KEPT, Checkpoints
 from sdabench.training.distributed import peers_alive, world
 from sdabench.training.job import AnyJob
 from sdabench.training.precision import strict_fp32
-from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, is_finished, started_run
+from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, started_run
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, task_of
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
@@ -57,7 +57,7 @@ def train(
             environment=environment(device),
         )
         there = here.on_rank_zero(lambda: started_run(folder, run))
-        if there is not None and here.on_rank_zero(lambda: is_finished(folder)):
+        if there is not None and here.on_rank_zero(lambda: there.is_finished(folder)):
             here.on_rank_zero(lambda: _tidy(folder, there))  # it may have been killed before that
             return folder
         if there is not None:

@@ -38,6 +38,10 @@ class TrainingRun(FrozenModel):
         """What the spec of an evaluation of these weights has of their training."""
         return {name: getattr(self.spec, name) for name in ("recipe", "train_dataset", "backbone")}
 
+    def is_finished(self, folder: Path) -> bool:
+        """Whether it has ended and its weights are there."""
+        return self.training is not None and all((folder / name).is_file() for name in self.weights.values())
+
     def save(self, folder: Path) -> None:
         with atomic_write(folder / "run.json") as file:
             file.write(self.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
@@ -109,14 +113,6 @@ def read_run(folder: Path) -> TrainingRun:
         ) from None
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the training in a folder has ended and its weights are there."""
-    if not (folder / "run.json").exists():
-        return False
-    run = read_run(folder)
-    return run.training is not None and all((folder / name).is_file() for name in run.weights.values())
-
-
 def find_run(path: Path, model: str) -> Path:
     """Find the finished training run of a network: ``path``, or the only one in that output folder."""
     folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob(f"{model}-*"))
@@ -131,7 +127,7 @@ def find_run(path: Path, model: str) -> Path:
         )
     if runs[good[0]].training is None:
         raise UsageError(f"the training in {good[0]} is not finished; 'sdabench train {model}' resumes it")
-    if not is_finished(good[0]):
+    if not runs[good[0]].is_finished(good[0]):
         raise UsageError(
             f"the weights of the training in {good[0]} were deleted; --keep-checkpoints keeps them in a suite"
         )
