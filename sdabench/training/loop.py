@@ -1,8 +1,8 @@
 """The training loop of one network, from image files to weights."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,17 @@ def train(
             run = run.model_copy(update={"environment": there.environment})
             _restore_conditions(there.environment, device, log if here.is_main else lambda line: None)
         here.on_rank_zero(lambda: run.save(folder))
-        training = _Training(Trainer(job), folder, MetricsLog(folder, job.machine.tensorboard), advance, log)
-        training.restore()
-        training.take_steps(stop_asked)
-        here.on_rank_zero(lambda: training.conclude(run))
+        training = _Training(job, folder, advance, log)
+        try:
+            training.restore()
+            with closing(load_training_batches(training.trainer)) as batches:
+                training.take_steps(batches, stop_asked)
+            here.on_rank_zero(lambda: training.conclude(run))
+        except DivergedError as error:
+            last = f"the last good checkpoint is in {training.checkpoints.folder}"
+            if not training.checkpoints:
+                last = "there is no checkpoint yet"
+            raise DivergedError(f"{error}; {last}") from None
         if any(here.all_gather(stop_asked())):
             raise Stopped
     return folder
@@ -93,11 +100,10 @@ class _Ready:
 class _Training:
     """A training in its folder. Every rank has one; only the main process writes and prints."""
 
-    def __init__(
-        self, trainer: Trainer, folder: Path, metrics: MetricsLog, advance: Advance, log: Log
-    ) -> None:
-        self.trainer, self.folder, self.metrics = trainer, folder, metrics
-        self.here = trainer.world
+    def __init__(self, job: AnyJob, folder: Path, advance: Advance, log: Log) -> None:
+        self.trainer, self.folder = Trainer(job), folder
+        self.metrics = MetricsLog(folder, job.machine.tensorboard)
+        self.here = self.trainer.world
         self.advance: Advance = advance if self.here.is_main else lambda images, note: None
         self.log: Log = log if self.here.is_main else lambda line: None
         self.checkpoints = Checkpoints(folder)
@@ -115,16 +121,11 @@ class _Training:
         last_line = progress.step - (progress.concluded < trainer.epoch)
         self.here.on_rank_zero(lambda: self.metrics.forget_after(last_line))
 
-    def take_steps(self, stop_asked: Callable[[], bool]) -> None:
+    def take_steps(self, batches: Iterable[AnyBatch | DataError], stop_asked: Callable[[], bool]) -> None:
         """Take all remaining steps; validate, log and save between them. A signal ends it with Stopped."""
         trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
         self._conclude_epoch()  # the training may have been stopped during validation
-        with closing(load_training_batches(trainer)) as batches:
-            self._take(batches, stop_asked)
-
-    def _take(self, batches: Iterable[AnyBatch | DataError], stop_asked: Callable[[], bool]) -> None:
-        trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         started = time.monotonic()
         for batch in batches:
             of_all = self.here.all_gather(
@@ -138,7 +139,7 @@ class _Training:
                 raise Stopped
             assert not isinstance(batch, DataError)
             images = sum(each.images for each in of_all)
-            with self._naming_last_checkpoint(), peers_alive(self.here):
+            with peers_alive(self.here):
                 trainer.take_step(batch, images, sum(each.skipped for each in of_all))
             progress.seconds += time.monotonic() - started
             loss = trainer.mean_losses["loss"]
@@ -153,8 +154,7 @@ class _Training:
     def conclude(self, run: TrainingRun) -> None:
         """Write the weights and the result; delete the checkpoints."""
         trainer = self.trainer
-        with self._naming_last_checkpoint():
-            trainer.save_weights(self.folder / WEIGHTS)
+        trainer.save_weights(self.folder / WEIGHTS)
         best = trainer.progress.best_epochs
         weights = {
             metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in trainer.task.metrics
@@ -217,8 +217,7 @@ class _Training:
         progress = self.trainer.progress
 
         def save() -> None:
-            with self._naming_last_checkpoint():
-                self.checkpoints.save(progress.step, self.trainer.state())
+            self.checkpoints.save(progress.step, self.trainer.state())
             current = {best_weights(*item) for item in progress.best_epochs.items()}
             self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEPT:]
             if len(self.best_of_checkpoints) == KEPT:
@@ -226,16 +225,6 @@ class _Training:
 
         self.here.on_rank_zero(save)
         self.saved = time.monotonic()
-
-    @contextmanager
-    def _naming_last_checkpoint(self) -> Iterator[None]:
-        try:
-            yield
-        except DivergedError as error:
-            there = f"the last good checkpoint is in {self.checkpoints.folder}"
-            raise DivergedError(
-                f"{error}; {there if self.checkpoints else 'there is no checkpoint yet'}"
-            ) from None
 
 
 def _tidy(folder: Path, done: TrainingRun) -> None:
