@@ -22,7 +22,6 @@ class RecordStore:
         return self.folder / RECORDS
 
     def read(self) -> list[Record]:
-        """All records, in the order of writing."""
         return list(read_lines(self.path, Record))
 
     def valid(self, specs: Iterable[RunSpec]) -> dict[tuple[str, str], Record]:

@@ -40,7 +40,6 @@ class Catalogue:
     suites: dict[str, list[str]]
 
     def select(self, patterns: Iterable[str], suite: str | None = None) -> list[Entry]:
-        """List the entries that match; see :meth:`Registry.select`."""
         among = None if suite is None else self.suites[suite]
         return [self.networks[name] for name in matching(patterns, self.networks, among)]
 

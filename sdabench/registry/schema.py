@@ -270,8 +270,6 @@ class Group(Strict):
 
 
 class TableFile(Strict):
-    """One table of the paper."""
-
     table: str
     title: str
     task: Task
@@ -286,7 +284,6 @@ class TableFile(Strict):
         return [row for group in self.groups for row in group.rows]
 
     def numbers(self, row: RowEntry) -> dict[str, float | None]:
-        """Return the numbers of a row by column key."""
         return {column.key: number for column, number in zip(self.columns, row.reported, strict=True)}
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ These are small and travel on the CPU (gloo, beside NCCL); gradients are Distrib
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +22,17 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # a dead peer is noticed at once; scoring COCO on rank 0 takes long
 # Messages of gloo and NCCL for a lost peer; their errors share no class.
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one rank reports of its share of a batch."""
+
+    images: int
+    error: SdabenchError | None
+    stop: bool  # it was asked to
+    save: bool  # it is time to
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,12 @@ class World:
         result: T = outcome[0]
         return result
 
-    def raise_any(self, errors: Sequence[SdabenchError | None]) -> None:
-        """Raise the first of the errors of all ranks, if there is one, as :meth:`on_rank_zero` does."""
-        found = [error for error in errors if error is not None]
-        if found:
-            raise found[0] if self.is_main else ReportedByRankZeroError(found[0].exit_code)
+    def reports(self, own: Report) -> list[Report]:
+        """Gather the reports of all ranks, and raise their first error as :meth:`on_rank_zero` does."""
+        of_all = self.all_gather(own)
+        if errors := [report.error for report in of_all if report.error is not None]:
+            raise errors[0] if self.is_main else ReportedByRankZeroError(errors[0].exit_code)
+        return of_all
 
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce a tensor in place; every rank gets the same bits."""

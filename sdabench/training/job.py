@@ -104,7 +104,6 @@ class Job(Generic[SpecT, SplitT]):
 
     @property
     def train(self) -> SplitT:
-        """The training images."""
         assert self.train_split is not None, "this job does not train"
         return self.train_split
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from sdabench.files import folder_lock
 from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
 from sdabench.training.checkpoints import KEPT, Checkpoints
-from sdabench.training.distributed import peers_alive, world
+from sdabench.training.distributed import Report, peers_alive, world
 from sdabench.training.job import AnyJob
 from sdabench.training.precision import strict_fp32
 from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, started_run
@@ -80,23 +79,6 @@ def train(
     return folder
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """What one rank reports before a step."""
-
-    images: int
-    skipped: int
-    error: DataError | None
-    stop: bool  # it was asked to
-    save: bool  # it is time to
-
-    @classmethod
-    def with_batch(cls, batch: AnyBatch | DataError, trainer: Trainer, stop: bool, save: bool) -> "_Ready":
-        if isinstance(batch, DataError):
-            return cls(0, 0, batch, stop, save)
-        return cls(len(batch), len(batch.skipped), trainer.too_small(batch), stop, save)
-
-
 class _Training:
     """A training in its folder. Every rank has one; only the main process writes and prints."""
 
@@ -128,10 +110,12 @@ class _Training:
         self._conclude_epoch()  # the training may have been stopped during validation
         started = time.monotonic()
         for batch in batches:
-            of_all = self.here.all_gather(
-                _Ready.with_batch(batch, trainer, stop_asked(), self._is_time_to_save())
-            )
-            self.here.raise_any([each.error for each in of_all])
+            stop, save = stop_asked(), self._is_time_to_save()
+            if isinstance(batch, DataError):
+                own = Report(0, batch, stop, save)
+            else:
+                own = Report(len(batch), trainer.too_small(batch), stop, save, len(batch.skipped))
+            of_all = self.here.reports(own)
             stop = any(each.stop for each in of_all)
             if stop or of_all[0].save:
                 self._save()

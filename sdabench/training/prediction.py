@@ -15,7 +15,7 @@ from torch import nn
 
 from sdabench.errors import DataError, SdabenchError
 from sdabench.files import atomic_write
-from sdabench.training.distributed import world
+from sdabench.training.distributed import Report, world
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import is_out_of_memory
 from sdabench.training.signals import Stopped, stop_requests
@@ -77,16 +77,6 @@ class FittingBatch:
                 torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """What one rank reports after a batch."""
-
-    images: int
-    error: SdabenchError | None
-    stop: bool  # it was asked to
-    save: bool  # it is time to
-
-
 def predict(
     network: nn.Module,
     job: AnyJob,
@@ -137,8 +127,7 @@ def predict(
         for position in range(here.size, len(remaining) + here.size, here.size):
             result = take_turn()
             time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
-            turns = here.all_gather(_Turn(*result, stop_asked(), time_to_save))
-            here.raise_any([turn.error for turn in turns])
+            turns = here.reports(Report(*result, stop_asked(), time_to_save))
             advance(sum(turn.images for turn in turns))
             stop = position < len(remaining) and any(turn.stop for turn in turns)
             if partial is not None and (stop or turns[0].save):

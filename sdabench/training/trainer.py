@@ -251,7 +251,6 @@ class Trainer:
         )
 
     def result(self) -> Training:
-        """The result of the training, once it has ended."""
         progress, recipe = self.progress, self.recipe
         share, unfitted = recipe.fit_below, self.task.unfitted_loss(self.job, progress.first_loss)
         return Training(

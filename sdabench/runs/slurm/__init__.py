@@ -57,10 +57,10 @@ class Resources:
 
     def parameters(self, name: str) -> dict[str, Any]:
         """Parameters for submitit's AutoExecutor."""
-        parameters: dict[str, Any] = {"timeout_min": self.minutes, "cpus_per_task": self.cpus, "name": name}
-        if self.gpus:
-            parameters["gpus_per_node"] = self.gpus
-        return parameters | {
+        return ({"gpus_per_node": self.gpus} if self.gpus else {}) | {
+            "name": name,
+            "timeout_min": self.minutes,
+            "cpus_per_task": self.cpus,
             "stderr_to_stdout": True,
             "slurm_partition": self.partition,
             "slurm_additional_parameters": {"requeue": True, **self.options},

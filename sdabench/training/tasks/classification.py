@@ -42,8 +42,6 @@ class Classified:
 
 
 class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
-    """See :class:`sdabench.training.tasks.TrainingTask`."""
-
     metrics = ("top1_pct", "top5_pct")
     batch_of = staticmethod(Batch.of)
 

@@ -62,8 +62,6 @@ class DetectionPredictions:
 
 
 class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]):
-    """See :class:`sdabench.training.tasks.TrainingTask`."""
-
     metrics = METRICS
     deterministic_on_cuda = False  # RoIAlign's backward pass is not
     environment = ("evaluator",)
