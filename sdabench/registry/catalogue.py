@@ -12,7 +12,7 @@ from pathlib import Path
 from sdabench.cache import read_entry, write_entry
 from sdabench.hashing import digests_of_files
 from sdabench.paths import registry_dir
-from sdabench.registry import SUITE_NAMES, Registry, load_registry, matching
+from sdabench.registry import SUITE_NAMES, load_registry, matching
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,13 @@ def _load(folder: Path) -> Catalogue:
         stored = json.loads(bytes(content))
         networks = {name: Entry(**values) for name, values in stored["networks"].items()}
         return Catalogue(networks, stored["suites"])
-    catalogue = _catalogue_of(load_registry())
+    registry = load_registry()
+    same = [field.name for field in fields(Entry) if field.name not in ("model", "tables")]
+    networks = {
+        name: Entry(name, tables=registry.tables_of(name), **{key: getattr(model, key) for key in same})
+        for name, model in registry.models.items()
+    }
+    catalogue = Catalogue(networks, {suite: registry.suite(suite) for suite in SUITE_NAMES})
     if key == _key(folder):  # the registry was not edited while it was read
         write_entry("catalogue", key, [json.dumps(asdict(catalogue)).encode()])
     return catalogue
@@ -64,12 +70,3 @@ def _load(folder: Path) -> Catalogue:
 
 def _key(folder: Path) -> list[str]:
     return [*digests_of_files(folder, "*.yaml"), *digests_of_files(Path(__file__).parent, "*.py")]
-
-
-def _catalogue_of(registry: Registry) -> Catalogue:
-    same = [field.name for field in fields(Entry) if field.name not in ("model", "tables")]
-    networks = {
-        name: Entry(name, tables=registry.tables_of(name), **{key: getattr(model, key) for key in same})
-        for name, model in registry.models.items()
-    }
-    return Catalogue(networks, {suite: registry.suite(suite) for suite in SUITE_NAMES})

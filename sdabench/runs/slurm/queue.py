@@ -6,7 +6,6 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from sdabench.errors import SdabenchError
 
@@ -18,21 +17,13 @@ UNKNOWN = "UNKNOWN"  # Slurm forgets a job minutes after its end, unless it has 
 ENDED = FINAL | {UNKNOWN}
 
 
-class Queue(Protocol):
-    """``settle`` is the number of seconds that a final state must last until it counts.
-
-    A requeued job passes through such a state, and a shared file system shows its files late.
-    """
-
-    @property
-    def settle(self) -> float: ...
-    def state(self, job_id: str) -> str:
-        """The job's state as Slurm names it, or ``UNKNOWN``."""
-
-
 @dataclass
 class SlurmQueue:
-    """Queries ``squeue``, and ``sacct`` for older jobs, where Slurm keeps accounts."""
+    """Queries ``squeue``, and ``sacct`` for older jobs, where Slurm keeps accounts.
+
+    A final state counts once it has lasted for ``settle`` seconds: a requeued job passes through such a
+    state, and a shared file system shows its files late.
+    """
 
     every: float = 10.0  # seconds between two queries
     settle: float = 15.0
@@ -86,6 +77,9 @@ class LocalQueue:
         except ProcessLookupError:
             return "CANCELLED"
         return "RUNNING"
+
+
+Queue = SlurmQueue | LocalQueue
 
 
 def queue_of(cluster: str) -> Queue:

@@ -23,21 +23,14 @@ STOPPED = (ExitCode.STOPPED, -signal.SIGTERM, -signal.SIGUSR2)
 
 @dataclass
 class Step:
-    """Called by submitit in the job; returns the exit code of the command, negative for a signal.
-
-    Args:
-        directory: where the command runs.
-        folder: gets the file with the exit code.
-        threads: per process, unless OMP_NUM_THREADS is set.
-        status: set in a job that was requeued although the command had just ended.
-    """
+    """Called by submitit in the job; returns the exit code of the command, negative for a signal."""
 
     command: list[str]
-    directory: Path
-    folder: Path
+    directory: Path  # where the command runs
+    folder: Path  # gets the file with the exit code
     log: Path
-    threads: int
-    status: int | None = None
+    threads: int  # per process, unless OMP_NUM_THREADS is set
+    status: int | None = None  # set in a job that was requeued although the command had just ended
     _process_id: int | None = field(default=None, init=False)
 
     def __call__(self) -> int:
