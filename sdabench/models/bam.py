@@ -40,7 +40,9 @@ class BottleneckAttention(nn.Module):
 @register_stage("bam")
 def bam_stage(spec: StageSpec) -> nn.Module:
     """The blocks of a stage, followed by attention except in the last stage."""
+    blocks = spec.chain()
     if spec.stage == 4:
-        return spec.chain()
-    attention = BottleneckAttention(spec.out_channels)
-    return nn.Sequential(OrderedDict(blocks=spec.chain(), bottleneck_attention=attention))
+        return blocks
+    return nn.Sequential(
+        OrderedDict(blocks=blocks, bottleneck_attention=BottleneckAttention(spec.out_channels))
+    )
