@@ -30,7 +30,8 @@ class Detector(GeneralizedRCNN):
     inside the boxes, which :func:`sdabench.models.detection.masks.paste` turns into masks of the image.
 
     The trunk returns four maps. ``min_size`` is the short side of resized images, ``max_size`` the limit of
-    their long side. Torchvision's names are those of anchors, boxes and proposals per training image.
+    their long side. Of a training image ``rpn_batch_size_per_image`` anchors are sampled, and
+    ``box_batch_size_per_image`` boxes out of ``rpn_post_nms_top_n_train`` proposals.
     """
 
     model_name: str | None = None  # registry name; set by create_model
