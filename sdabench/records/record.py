@@ -83,7 +83,9 @@ class Record(SpecBase, populate_by_name=True):
     @classmethod
     def _recompute_the_digest(cls, data: Any) -> Any:
         """The stored digest is for readers of the file; here it follows from the fields."""
-        return {key: data[key] for key in data if key != "spec_digest"} if isinstance(data, dict) else data
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if key != "spec_digest"}
+        return data
 
     @property
     def key(self) -> tuple[str, str]:
