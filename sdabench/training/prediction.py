@@ -88,9 +88,9 @@ def predict(
     """Run the network over all images, in evaluation mode; the main process returns the predictions.
 
     Batches do not depend on the world size. ``fitting`` learns how many images at a time the memory allows.
-    ``partial`` holds the predictions of an interrupted evaluation, and gets those of this one when a signal
-    asks to stop, which raises Stopped. An image that cannot be decoded is a DataError, an output that is not
-    finite a SdabenchError.
+    ``partial`` holds the predictions of an interrupted evaluation, and gets those of this one, also when a
+    signal ends it with Stopped. An image that cannot be decoded is a DataError, an output that is not finite
+    a SdabenchError.
     """
     here, task, fitting = world(), task_of(job.spec.task), fitting or FittingBatch(job.batch_size)
     layout = torch.channels_last if job.spec.protocol.channels_last else torch.contiguous_format
