@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
 class SdabenchError(Exception):
     """An error that a user can cause; its message is one line and names the next step."""
 
-    exit_code = ExitCode.ERROR
+    exit_code: int = ExitCode.ERROR
 
 
 class UsageError(SdabenchError):
@@ -36,7 +36,11 @@ class OutputError(SdabenchError):
 
 
 class ReportedByRankZeroError(SdabenchError):
-    """An error of a distributed job, which rank 0 reports for all ranks."""
+    """An error of a distributed job, which rank 0 reports for the other ranks and their parent process."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"rank 0 reports it, with exit code {exit_code}")
+        self.exit_code = exit_code
 
 
 class DataError(SdabenchError):

@@ -7,7 +7,6 @@ from sdabench.claims.tables import accuracy_columns, judge_metric
 from sdabench.claims.verdicts import NOT_MEASURED, Verdict
 from sdabench.records.record import Record
 from sdabench.registry import Row, Table
-from sdabench.registry.schema import Column
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,9 @@ class RowVerdicts:
 def run_verdicts(
     tables: Sequence[Table], models: Iterable[str], records: Mapping[str, Sequence[Record]]
 ) -> list[RowVerdicts]:
-    """Compare the records of a run with the tables of one task.
+    """Compare the records of each model of a run, one for each seed, with the tables of one task.
 
-    Args:
-        models: names of the models of the run. Each is listed once, in the order of the paper, although
-            its row may be in several tables.
-        records: the records of each model, one for each seed.
+    Each model is listed once, in the order of the paper, although its row may be in several tables.
     """
     columns, wanted = accuracy_columns(tables[0]), set(models)
     rows: dict[str, Row] = {}
@@ -50,14 +46,12 @@ def run_verdicts(
         for row in table.rows:
             if row.model in wanted:
                 rows.setdefault(row.model, row)
-    return [_row_verdicts(row, columns, records.get(model, ())) for model, row in rows.items()]
-
-
-def _row_verdicts(row: Row, columns: Iterable[Column], records: Sequence[Record]) -> RowVerdicts:
-    measured = [record for record in records if record.failure is None]
-    by_metric = {
-        column.key: [judge_metric(row.reported[column.key], column, record) for record in measured]
-        or [NOT_MEASURED]
-        for column in columns
-    }
-    return RowVerdicts(row, tuple(records), by_metric)
+    verdicts = []
+    for model, row in rows.items():
+        compared = RowVerdicts(row, tuple(records.get(model, ())), {})
+        for column in columns:
+            reported = row.reported[column.key]
+            judged = [judge_metric(reported, column, record) for record in compared.measured]
+            compared.by_metric[column.key] = judged or [NOT_MEASURED]
+        verdicts.append(compared)
+    return verdicts

@@ -1,5 +1,6 @@
 """The audit: the verdict on every size and cost that the paper prints."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,11 +28,8 @@ class Audit:
     @property
     def by_verdict(self) -> dict[str, int]:
         """The number of claims with each verdict, the most frequent first."""
-        words = [str(verdict) for verdict in self.verdicts]
-        return {
-            word: words.count(word)
-            for word in sorted(set(words), key=lambda word: (-words.count(word), word))
-        }
+        numbers = Counter(map(str, self.verdicts))
+        return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0])))
 
     def as_json(self) -> dict[str, Any]:
         rows = [

@@ -60,15 +60,9 @@ def _partners(registry: Registry, name: str) -> Iterator[tuple[str, tuple[Role, 
     model = registry.model(name)
     if not model.depth_attention:
         return
-    roles: dict[str, tuple[Role, ...]] = {}
-    named: tuple[tuple[Role, str | None], ...] = (
-        ("baseline", model.baseline),
-        ("like for like", model.like_for_like),
-    )
-    for role, partner in named:
-        if partner is not None:
-            roles[partner] = (*roles.get(partner, ()), role)
-    yield from roles.items()
+    named: dict[Role, str | None] = {"baseline": model.baseline, "like for like": model.like_for_like}
+    for partner in dict.fromkeys(filter(None, named.values())):
+        yield partner, tuple(role for role, name in named.items() if name == partner)
 
 
 def _difference(row: Row, partner: Row | None, column: Column) -> float | None:
@@ -113,11 +107,7 @@ def judge_implied(
     records: Sequence[StoredRecord],
     advance: Callable[[int], None] = lambda claims: None,
 ) -> list[ImpliedVerdict]:
-    """Compare claims with the last comparable record of each model.
-
-    Args:
-        advance: called with the number of claims just judged.
-    """
+    """Compare claims with the last comparable record of each model."""
     last = {(each.record.task, each.record.model): each for each in records if each.record.comparable}
     compared: dict[tuple[str, str, str], dict[str, Interval | None]] = {}
     verdicts = []

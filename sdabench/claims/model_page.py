@@ -45,10 +45,9 @@ class ModelPage:
         return self.counts[self.name]
 
     def as_json(self) -> dict[str, Any]:
-        described = self.model.model_dump(include={"title", "family", "task", "note", "sources"})
         return {
             "model": self.name,
-            **described,
+            **{key: getattr(self.model, key) for key in ("family", "task", "title", "sources", "note")},
             "depth_attention": self.model.depth_attention,
             "backbone": self.model.backbone,
             "differences": self.differences,
@@ -62,11 +61,7 @@ class ModelPage:
 
 
 def model_page(registry: Registry, name: str, records: Sequence[Record]) -> ModelPage:
-    """Collect what the registry, the stored counts and ``records`` hold on a model.
-
-    Raises:
-        UsageError: there is no such model.
-    """
+    """Collect what the registry, the stored counts and ``records`` hold on a model."""
     model = registry.model(name)
     own = [record for record in records if record.model == name]
     known = stored_counts()

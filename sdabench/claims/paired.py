@@ -79,10 +79,8 @@ def compare_records(
 ) -> PairedComparison:
     """Compare two records by their predictions, which are scored again first. No model is needed.
 
-    Args:
-        annotations: COCO annotations of the images of a detector, all of which were evaluated. The default
-            is the dataset that the record names.
-        advance: called with the number of resamples just done, of twice ``resamples``.
+    ``annotations`` are COCO's, by default those of the dataset that the record names. ``advance`` is called
+    with the number of resamples just done, of twice ``resamples``.
 
     Raises:
         UsageError: the tasks differ, or predictions are missing.
@@ -118,17 +116,9 @@ def _compare_classes(a: StoredRecord, b: StoredRecord) -> PairedComparison:
             continue
         correct_a, correct_b = from_a.hits(k), from_b.hits(k)
         only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
-        differences.append(
-            MetricDifference(
-                metric=metric,
-                a_pct=a.record.metrics[metric],
-                b_pct=b.record.metrics[metric],
-                interval=paired_difference(only_b, only_a, len(from_a.paths)),
-                only_a=only_a,
-                only_b=only_b,
-                mcnemar_p=mcnemar(only_a, only_b),
-            )
-        )
+        a_pct, b_pct = a.record.metrics[metric], b.record.metrics[metric]
+        interval, p = paired_difference(only_b, only_a, len(from_a.paths)), mcnemar(only_a, only_b)
+        differences.append(MetricDifference(metric, a_pct, b_pct, interval, only_a, only_b, p))
     changed = []
     for index in (from_a.top5[:, 0] != from_b.top5[:, 0]).nonzero()[0].tolist():
         label = int(from_a.labels[index])
@@ -139,11 +129,7 @@ def _compare_classes(a: StoredRecord, b: StoredRecord) -> PairedComparison:
 
 
 def _compare_detections(
-    a: StoredRecord,
-    b: StoredRecord,
-    annotations: Path | None,
-    resamples: int,
-    advance: Callable[[int], None],
+    a: StoredRecord, b: StoredRecord, annotations: Path | None, resamples: int, advance: Callable[[int], None]
 ) -> PairedComparison:
     from_a, from_b = match_detections(a, annotations), match_detections(b, annotations)
     samples_a, samples_b = CocoSamples.of(from_a), CocoSamples.of(from_b)

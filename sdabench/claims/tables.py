@@ -60,8 +60,6 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class ComparedTable:
-    """A table of the paper and its compared rows."""
-
     table: Table
     rows: list[ComparedRow]
 
@@ -81,7 +79,6 @@ class ComparedTable:
 
 
 def accuracy_columns(table: Table) -> list[Column]:
-    """The columns of accuracy or AP."""
     return [column for column in table.columns if column.convention is None]
 
 

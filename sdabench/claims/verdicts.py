@@ -77,9 +77,10 @@ def explains(explanation: Explanation, reported: float, column: Column, count: C
     One piece of evidence has to round to the printed number, or to its neighbor for ``last digit``. For
     ``not reproduced`` none may round to it.
     """
-    if not all(holds(item, count) for item in explanation.evidence.values()):
+    evidence = explanation.evidence.values()
+    if not all(_holds(item, count) for item in evidence):
         return False
-    values = [rounded(in_unit(item.value, column), column.decimals) for item in explanation.evidence.values()]
+    values = [rounded(in_unit(item.value, column), column.decimals) for item in evidence]
     if explanation.kind == "not reproduced":
         return reported not in values
     if explanation.kind == "last digit":
@@ -89,14 +90,10 @@ def explains(explanation: Explanation, reported: float, column: Column, count: C
     return reported in values
 
 
-def holds(evidence: Evidence, count: Count) -> bool:
-    """Whether evidence on the row's own model equals today's count.
-
-    Evidence on other models, inputs and settings is recomputed by the tests alone.
-    """
-    if evidence.model or evidence.input or evidence.without or evidence.setting:
-        return True
-    return recompute(evidence, count) == evidence.value
+def _holds(evidence: Evidence, count: Count) -> bool:
+    """Whether evidence on this model equals today's count; the tests recompute all other evidence."""
+    elsewhere = evidence.model or evidence.input or evidence.without or evidence.setting
+    return bool(elsewhere) or recompute(evidence, count) == evidence.value
 
 
 def recompute(evidence: Evidence, count: Count) -> int:
@@ -112,8 +109,7 @@ def judge_accuracy(
 ) -> Verdict:
     """The verdict on an accuracy or AP: ``within`` allows the rounding plus two standard errors.
 
-    Args:
-        standard_error: in percentage points. Without it, ``within`` means equal at the printed decimals.
+    Without a standard error, in percentage points, it means equal at the printed decimals.
     """
     if measured_pct is None or isnan(measured_pct) or samples == 0:
         return NOT_MEASURED

@@ -167,12 +167,8 @@ def execute_job(job: AnyJob, output: Path, ready: Callable[[], object] = lambda:
 
     Raises:
         StoppedBySignalError: a signal; the message says how to resume.
-        click.exceptions.Exit: processes of their own have failed and reported why; with their exit code.
     """
-    from sdabench.runs.execution import ProcessesFailedError, execute
+    from sdabench.runs.execution import execute
 
-    try:
-        with resumed_by_the_same_command(output):
-            return execute(job, output, ready)
-    except ProcessesFailedError as error:
-        raise click.exceptions.Exit(error.exit_code) from None
+    with resumed_by_the_same_command(output):
+        return execute(job, output, ready)

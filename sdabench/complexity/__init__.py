@@ -7,11 +7,11 @@ depend on what is a module. The tests compare the two counters with each other a
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sdabench.complexity.conventions import CONVENTIONS, Flops, combine
 from sdabench.errors import UsageError
-from sdabench.registry.schema import Counter, Operation
+from sdabench.registry.schema import Counter, Operation, Strict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +20,7 @@ InputSize = tuple[int, int, int]  # (C, H, W)
 DEFAULT_INPUT: dict[str, InputSize] = {"classification": (3, 224, 224), "detection": (3, 800, 1280)}
 
 
-class Count(BaseModel):
+class Count(Strict):
     """Parameters and FLOPs of one model at one input size (C, H, W), batch size 1, as exact integers.
 
     ``operations`` are the summands of the conventions: multiply-adds of convolutions and linear layers,
@@ -29,8 +29,6 @@ class Count(BaseModel):
 
     A detector's layers are counted as in mmdetection's get_flops: once, for 1000 proposals and 100 masks.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     count_schema: Literal["sdabench.count/1"] = Field("sdabench.count/1", alias="schema")
     model: str
@@ -43,11 +41,7 @@ class Count(BaseModel):
     operations: dict[Operation, int]
 
     def value(self, counter: Counter) -> int:
-        """Return the number under a convention.
-
-        Raises:
-            LookupError: fvcore did not count this model.
-        """
+        """Return the number under a convention; a LookupError if fvcore did not count this model."""
         if counter in CONVENTIONS:
             return combine(self.operations, CONVENTIONS[counter])
         number: int | None = getattr(self, counter)

@@ -22,5 +22,4 @@ CONVENTIONS: dict[str, dict[Operation, int]] = {
 
 
 def combine(operations: Mapping[Operation, int], terms: Mapping[Operation, int]) -> int:
-    """Return the weighted sum of the operations."""
     return sum(weight * operations[name] for name, weight in terms.items())

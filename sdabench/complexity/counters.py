@@ -27,7 +27,6 @@ with warnings.catch_warnings():  # importing it scripts a loss, which is depreca
 
 
 def create_on_meta(name: str) -> nn.Module:
-    """Create a model on the meta device: counting needs no weights."""
     with torch.device("meta"):
         return create_model(name)
 
@@ -55,18 +54,14 @@ def count_module(
     paths = dict(module.named_modules())
     for path in without:
         if path not in paths:
-            raise UsageError(
-                unknown(f"module of '{name}'", path, paths, f"it has {', '.join(list(paths)[1:9])}, …")
-            )
+            listing = f"it has {', '.join(list(paths)[1:9])}, …"
+            raise UsageError(unknown(f"module of '{name}'", path, paths, listing))
     with counting(module, input_size, name):
         leaves = count_leaves(module, input_size)
         operators = fvcore_analysis(module, input_size).by_operator() if fvcore else None
     counted = [leaf for path, leaf in leaves.items() if not any(_contains(each, path) for each in without)]
     operations = {each: sum(leaf.operations[each] for leaf in counted) for each in get_args(Operation)}
-    if operators is None or without:
-        macs = operations["conv"] + operations["linear"]
-    else:
-        macs = int(operators["conv"] + operators["linear"])
+    summands = operations if operators is None or without else operators
     parameters = list(module.parameters())
     return Count(
         model=name,
@@ -74,7 +69,7 @@ def count_module(
         params=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         per_call=sum(leaf.per_call for leaf in counted),
-        macs=macs,
+        macs=int(summands["conv"] + summands["linear"]),
         fvcore=None if operators is None else int(sum(operators.values())),
         operations=operations,
     )
@@ -82,22 +77,18 @@ def count_module(
 
 @contextmanager
 def counting(module: nn.Module, input_size: InputSize, name: str) -> Iterator[None]:
-    """Run in evaluation mode without gradients; an unsuitable input size is a user's error."""
-    with evaluating(module), torch.no_grad():
-        try:
-            yield
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"'{name}' cannot take an input of {input_size}: {reason}") from error
+    """Run in evaluation mode without gradients, then restore the mode of each submodule.
 
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode, then restore the mode of each submodule."""
+    An unsuitable input size is a user's error.
+    """
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
-        yield
+        with torch.no_grad():
+            yield
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"'{name}' cannot take an input of {input_size}: {reason}") from error
     finally:
         for child, mode in modes.items():
             child.training = mode
@@ -157,7 +148,7 @@ def count_leaves(module: nn.Module, input_size: InputSize) -> dict[str, Leaf]:
 
 
 def _contains(path: str, name: str) -> bool:
-    """Return whether a module is ``path`` or one of its submodules."""
+    """Whether a module is ``path`` or one of its submodules."""
     return not path or name == path or name.startswith(f"{path}.")
 
 
@@ -181,15 +172,11 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _convolution(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
-    per_position = prod(leaf.kernel_size) * leaf.in_channels // leaf.groups
+    transposed = isinstance(leaf, nn.ConvTranspose2d)
+    channels, positions = (leaf.out_channels, inputs[0]) if transposed else (leaf.in_channels, output)
+    per_position = prod(leaf.kernel_size) * channels // leaf.groups
     bias = 0 if leaf.bias is None else output.numel()
-    return {"conv": per_position * output.numel(), "conv_bias": bias}
-
-
-def _transposed(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
-    per_position = prod(leaf.kernel_size) * leaf.out_channels // leaf.groups
-    bias = 0 if leaf.bias is None else output.numel()
-    return {"conv": per_position * inputs[0].numel(), "conv_bias": bias}
+    return {"conv": per_position * positions.numel(), "conv_bias": bias}
 
 
 def _linear(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation, int]:
@@ -210,7 +197,7 @@ def _of_input(
 _RULES: dict[type[nn.Module], Callable[[Any, Any, Any], dict[Operation, int]]] = {
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
-    nn.ConvTranspose2d: _transposed,
+    nn.ConvTranspose2d: _convolution,
     nn.Linear: _linear,
     nn.BatchNorm1d: partial(_of_input, "batch_norm"),
     nn.BatchNorm2d: partial(_of_input, "batch_norm"),

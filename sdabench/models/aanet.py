@@ -21,11 +21,7 @@ SIDES = {2: 14, 3: 14, 4: 7}  # side of the attended map by stage, at 224 pixels
 
 
 class RelativeAttention(nn.Module):
-    """Self-attention over the positions of a map: (N, C, H, W) to (N, out, H/stride, W/stride).
-
-    Raises:
-        UsageError: a side of the map is larger than ``side``.
-    """
+    """Self-attention over the positions of a map: (N, C, H, W) to (N, out, H/stride, W/stride)."""
 
     def __init__(self, channels: int, out_channels: int, side: int, stride: int) -> None:
         super().__init__()

@@ -4,6 +4,8 @@ Source: Park et al., "BAM: Bottleneck Attention Module", BMVC 2018 (Jongchan/att
 1 to 3. The BAM paper adds the two gates; this follows the released code, which multiplies them.
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -35,19 +37,12 @@ class BottleneckAttention(nn.Module):
         return x * (1 + torch.sigmoid(channel_gate * self.spatial(x)))
 
 
-class BAMStage(nn.Module):
-    """The blocks of a stage, followed by attention."""
-
-    def __init__(self, spec: StageSpec) -> None:
-        super().__init__()
-        self.blocks = spec.chain()
-        self.bottleneck_attention = BottleneckAttention(spec.out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        refined: Tensor = self.bottleneck_attention(self.blocks(x))
-        return refined
-
-
 @register_stage("bam")
 def bam_stage(spec: StageSpec) -> nn.Module:
-    return spec.chain() if spec.stage == 4 else BAMStage(spec)
+    """The blocks of a stage, followed by attention except in the last stage."""
+    blocks = spec.chain()
+    if spec.stage == 4:
+        return blocks
+    return nn.Sequential(
+        OrderedDict(blocks=blocks, bottleneck_attention=BottleneckAttention(spec.out_channels))
+    )

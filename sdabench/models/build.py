@@ -68,13 +68,10 @@ def _built(kind: type[N], name: str, **options: Any) -> N:
     registry = load_registry()
     declared = registry.model(name).network
     try:
-        settings: dict[str, Any] = {
+        settings: dict[str, Any] = declared.model_dump(include={"depths", "widths", "expansion", "strides"})
+        settings |= {
             "block": _with_options(declared.block, declared.options),
             "stage": STAGES[declared.stage],
-            "depths": declared.depths,
-            "widths": declared.widths,
-            "expansion": declared.expansion,
-            "strides": declared.strides,
             "stem": STEMS[declared.stem],
             "stem_pool": STEM_POOLS[declared.stem_pool] if declared.stem_pool else None,
             "depth_attention": declared.fused_stages,

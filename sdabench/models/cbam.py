@@ -6,6 +6,8 @@ SDA-CBAM-86 rows from a bias-free one (luuuyi/CBAM.PyTorch). ``official`` select
 MLP, a batch norm after the 7x7 convolution, and its input channels in the order (max, mean).
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -56,21 +58,13 @@ class SpatialGate(nn.Module):
             nn.init.zeros_(self.bn.weight)
 
 
-class ChannelThenSpatial(nn.Module):
-    def __init__(self, channels: int, reduction: int, official: bool) -> None:
-        super().__init__()
-        self.channel = ChannelGate(channels, reduction, official)
-        self.spatial = SpatialGate(official)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gated: Tensor = self.spatial(self.channel(x))
-        return gated
-
-
 @register_block("cbam")
 class CBAMBottleneck(Bottleneck):
     def __init__(self, spec: BlockSpec, *, official: bool, reduction: int = 16) -> None:
-        super().__init__(spec, attention=ChannelThenSpatial(spec.out_channels, reduction, official))
+        gates = OrderedDict(
+            channel=ChannelGate(spec.out_channels, reduction, official), spatial=SpatialGate(official)
+        )
+        super().__init__(spec, attention=nn.Sequential(gates))
         self.official = official
 
     def init_weights(self) -> None:

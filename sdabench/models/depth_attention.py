@@ -45,10 +45,8 @@ class DepthAttention(nn.Module):
 class DepthAttentionStage(nn.Sequential):
     """A chain of blocks whose outputs, before their last ReLU, are fused by depth attention.
 
-    Build the blocks with ``activate=False``. Block i is ``stage[i]``, as in a plain stage.
-
-    Args:
-        activate: apply a ReLU to the fused map.
+    Build the blocks with ``activate=False``; the stage's own ``activate`` applies a ReLU to the fused map.
+    Block i is ``stage[i]``, as in a plain stage.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], channels: int, activate: bool = True) -> None:

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import (
-    BlockSpec,
-    conv1x1,
-    conv3x3,
-    conv_bn,
-    register_block,
-    register_stem,
-)
+from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, conv_bn, register_block, register_stem
 
 
 class HierarchicalConv(nn.Module):

@@ -4,17 +4,22 @@ A family adds only the component that differs, usually its block. The components
 declared in ``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network`).
 """
 
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import cache
+from importlib import import_module
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sdabench.models.component_registry import ComponentRegistry
+import sdabench.models
 from sdabench.models.depth_attention import DepthAttentionStage
+from sdabench.registry import unknown
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,37 @@ class StageSpec:
         return nn.Sequential(*blocks)
 
 
+class ComponentRegistry(Generic[F]):
+    """Components of one kind by name; the files of the families register them."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._known: dict[str, F] = {}
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Register a component under ``name``; a decorator. A name that is taken is a ValueError."""
+
+        def decorate(component: F) -> F:
+            if (known := self._known.setdefault(name, component)) is not component:
+                raise ValueError(f"{self.kind} {name!r} is registered twice: {known} and {component}")
+            return component
+
+        return decorate
+
+    def __getitem__(self, name: str) -> F:
+        _import_families()
+        if name not in self._known:
+            listing = f"choose from {', '.join(sorted(self._known))}"
+            raise ValueError(unknown(self.kind, name, self._known, listing))
+        return self._known[name]
+
+
+@cache
+def _import_families() -> None:
+    for module in pkgutil.iter_modules(sdabench.models.__path__):
+        import_module(f"sdabench.models.{module.name}")
+
+
 StageFactory = Callable[[StageSpec], nn.Module]
 StemFactory = Callable[[int], nn.Module]  # from the number of input channels
 BLOCKS: ComponentRegistry[Callable[..., nn.Module]] = ComponentRegistry("block")  # (spec, **options)
@@ -114,11 +150,7 @@ def conv_bn(conv: nn.Conv2d, activate: bool = False) -> nn.Sequential:
 
 
 def stage_option(values: Sequence[T], stage: int, option: str) -> T:
-    """Select the entry for a stage (1 to 4) from an option with one entry per stage.
-
-    Raises:
-        ValueError: the option does not have four entries.
-    """
+    """Select the entry for a stage (1 to 4) from an option with one entry per stage."""
     if len(values) != 4:
         raise ValueError(f"{option} has {len(values)} entries, but there are four stages")
     return values[stage - 1]
@@ -127,16 +159,10 @@ def stage_option(values: Sequence[T], stage: int, option: str) -> T:
 class Trunk(nn.Module):
     """Stem and stages: (N, in_chans, H, W) to four maps, mostly of strides 4, 8, 16 and 32.
 
-    Args:
-        block: builds one block from a :class:`BlockSpec`.
-        depths: blocks per stage.
-        stage: builds one stage from a :class:`StageSpec`.
-        widths: inner width of the blocks of each stage, which outputs ``width * expansion`` channels.
-        strides: stride of the first block of each stage.
-        stem: builds the convolutions before the first batch norm.
-        stem_pool: builds the module that halves the resolution after the stem; None for no such module.
-        depth_attention: for each stage, whether depth attention fuses its blocks.
-        out_indices: stages (0 to 3) that :meth:`forward` returns.
+    The sequences have one value for each stage. The blocks of a stage have the inner width ``width`` and
+    output ``width * expansion`` channels; the first of them has the stride. ``stem`` builds the convolutions
+    before the first batch norm, ``stem_pool`` the module after the stem. ``depth_attention`` says whether it
+    fuses the stage, and ``out_indices`` are the stages (0 to 3) whose maps are returned.
     """
 
     model_name: str | None = None  # registry name; set by create_model

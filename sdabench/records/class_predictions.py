@@ -37,11 +37,7 @@ class ClassPredictions:
         return hits
 
     def write(self, path: Path) -> None:
-        """Write one line for each image: path, label, its probability, and the top five classes.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Write one line for each image: path, label, its probability, and the top five classes."""
         with atomic_gzip_write(path) as file:
             text = io.TextIOWrapper(file, newline="", errors="surrogateescape")
             writer = csv.writer(text)
@@ -53,18 +49,15 @@ class ClassPredictions:
 
     @classmethod
     def read(cls, path: Path) -> "ClassPredictions":
-        """Read a file that :meth:`write` has written, compressed or not.
-
-        Raises:
-            UsageError: there is no such file.
-            DataError: the file has another format; the message names the line.
-        """
-        rows = _rows(path)
+        """Read a file that :meth:`write` has written, compressed or not; another one is a DataError."""
+        text = read_decompressed(path, "predictions").decode(errors="surrogateescape")
+        foreign = f"{path} is not a predictions file of a classifier"
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise DataError(f"{foreign}: {error}") from None
         if rows[:1] != [HEADER]:
-            header = ",".join(HEADER)
-            raise DataError(
-                f"{path} is not a predictions file of a classifier; its first line is not {header}"
-            )
+            raise DataError(f"{foreign}; its first line is not {','.join(HEADER)}")
         for number, row in enumerate(rows[1:], start=2):
             if not _is_prediction(row):
                 raise DataError(
@@ -77,14 +70,6 @@ class ClassPredictions:
             label_probability=np.array(columns[2], dtype=np.float32),
             top5=np.array(columns[3:], dtype=np.int64).T,
         )
-
-
-def _rows(path: Path) -> list[list[str]]:
-    text = read_decompressed(path, "predictions").decode(errors="surrogateescape")
-    try:
-        return list(csv.reader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        raise DataError(f"{path} is not a predictions file of a classifier: {error}") from None
 
 
 def _is_prediction(row: list[str]) -> bool:

@@ -1,12 +1,22 @@
-"""Load the stored counts, and count models now."""
+"""Load the stored counts, and count models now; counts are cached while nothing has changed."""
 
+import json
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
+import sdabench
+from sdabench.cache import read_entry, write_entry
 from sdabench.complexity import Count, InputSize, count
+from sdabench.hashing import digests_of_files
+from sdabench.packages import installed_version
 from sdabench.paths import COUNTS, results_dir
-from sdabench.records.count_cache import CountCache
 from sdabench.records.json_lines import read_lines
+from sdabench.registry import load_registry
+
+COUNTING = ("complexity", "models", "registry")  # our packages that counts depend on
+PACKAGES = ("torch", "torchvision", "fvcore", "numpy")
 
 
 def stored_counts() -> dict[str, Count]:
@@ -24,9 +34,7 @@ def fresh_counts(
 ) -> dict[str, Count]:
     """Count models by name; see :func:`sdabench.complexity.count`.
 
-    Args:
-        advance: called with the number of models just counted.
-        cached: use cached counts where nothing has changed since, and cache the others.
+    With ``cached``, use cached counts where nothing has changed since, and cache the others.
     """
     names = list(dict.fromkeys(models))
     cache = CountCache(input_size, fvcore) if cached else None
@@ -54,3 +62,40 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class CountCache:
+    """Counts under everything they depend on: model and backbone, input size, counters, sources, versions.
+
+    Create it before counting starts: it takes the sources on disk for those that count.
+    """
+
+    def __init__(self, input_size: InputSize | None = None, fvcore: bool | None = None) -> None:
+        self._settings = json.dumps([input_size, fvcore])
+        self._code = _code()
+
+    def get(self, model: str) -> Count | None:
+        content = read_entry("counts", self._key(model))
+        return None if content is None else Count.model_validate_json(bytes(content))
+
+    def put(self, counted: Count) -> None:
+        """Store a count, unless the sources were edited since the cache was created."""
+        if _code() == self._code:
+            content = counted.model_dump_json(by_alias=True).encode()
+            write_entry("counts", self._key(counted.model), [content])
+
+    def _key(self, name: str) -> list[str]:
+        registry = load_registry()
+        model = registry.model(name)
+        entries = [model] if model.backbone is None else [model, registry.model(model.backbone)]
+        return [*self._code, name, self._settings, *(entry.model_dump_json() for entry in entries)]
+
+
+def _code() -> list[str]:
+    """List what counts: versions of Python and packages, and digests of our sources."""
+    package = Path(sdabench.__file__).parent
+    return [
+        f"python {platform.python_version()}",
+        *(f"{name} {installed_version(name)}" for name in PACKAGES),
+        *(line for name in COUNTING for line in digests_of_files(package / name, "*.py")),
+    ]

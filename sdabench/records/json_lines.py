@@ -4,7 +4,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,22 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from sdabench.errors import OutputError, SdabenchError
 from sdabench.files import atomic_write
+from sdabench.registry.yaml_files import describe_error
 
 R = TypeVar("R", bound=BaseModel)
 
 
-def append_line(path: Path, item: dict[str, Any]) -> None:
-    """Append one JSON line; see :func:`append_lines`."""
-    append_lines(path, [item])
-
-
-def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
+def append_lines(path: Path, *items: dict[str, Any]) -> None:
     """Append JSON lines and sync them to the disk; without items, check that the file can be written.
 
     A line that a killed process left incomplete is ended first, so that it damages no other line.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +43,8 @@ def append_lines(path: Path, items: Sequence[dict[str, Any]] = ()) -> None:
 def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
     """Read the items of a JSON-lines file, in the order of writing; none if there is no file.
 
-    An incomplete line, which a process killed while writing leaves, is skipped.
-
-    Raises:
-        SdabenchError: the file cannot be read, or another line does not fit the schema.
+    An incomplete line, which a process killed while writing leaves, is skipped. Any other line that does not
+    fit the schema is a SdabenchError.
     """
     try:
         lines = path.read_text(errors="replace").splitlines()
@@ -73,19 +64,13 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
         try:
             yield schema.model_validate(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(step) for step in first["loc"])
             raise SdabenchError(
-                f"{path}, line {number}: {field}: {first['msg']}; it was written by another version; "
+                f"{path}, line {number}: {describe_error(error, data)}; it was written by another version; "
                 "move the file away"
             ) from None
 
 
 def write_lines(path: Path, items: Iterable[BaseModel], elsewhere: str = "name another --output") -> None:
-    """Replace a JSON-lines file, or leave it unchanged on an error; see :func:`sdabench.files.writing`.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Replace a JSON-lines file at once; on an error it stays unchanged."""
     with atomic_write(path, elsewhere) as file:
         file.writelines(item.model_dump_json(by_alias=True).encode() + b"\n" for item in items)

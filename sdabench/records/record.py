@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from sdabench.data.description import FrozenModel, Preprocessing, Resizing
 from sdabench.paths import COUNTS, OUTPUTS, results_dir
@@ -14,7 +14,7 @@ from sdabench.scoring.intervals import standard_error_pct
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
-class Training(FrozenModel):
+class Training(FrozenModel, populate_by_name=True):
     """How a training went. Losses are means over images; the last is that of the last epoch.
 
     ``fits`` says whether the last loss fell below the recipe's limit, and is None where it has none.
@@ -22,8 +22,6 @@ class Training(FrozenModel):
     processes. ``learning_rate`` is that of the batch, before any schedule. ``frozen`` says whether a
     detector's stem, first stage and batch-norm statistics stayed as they were.
     """
-
-    model_config = ConfigDict(populate_by_name=True)
 
     epochs: int
     steps: int
@@ -48,18 +46,12 @@ class Failure(FrozenModel):
     traceback: str | None = None
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-class Record(SpecBase):
+class Record(SpecBase, populate_by_name=True):
     """One result of one network: a spec, its measurements by one task's metrics, and the environment.
 
     Metrics are in percent, unrounded; a failed record has a failure instead. ``standard_errors``, in
     percentage points, are those that do not follow from metric and samples: of AP.
     """
-
-    model_config = ConfigDict(populate_by_name=True)
 
     record_schema: Literal["sdabench.record/1"] = Field("sdabench.record/1", alias="schema")
     task: str
@@ -78,7 +70,7 @@ class Record(SpecBase):
     git_revision: str | None = None
     wall_seconds: float = 0.0
     peak_memory_bytes: int | None = None
-    created: str = Field(default_factory=_now)
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
     @classmethod
     def of(cls, spec: RunSpec, task: str, **measured: Any) -> "Record":

@@ -36,11 +36,7 @@ class StoredRecord:
 
     @property
     def predictions(self) -> Path:
-        """The predictions file.
-
-        Raises:
-            UsageError: the record has no predictions, or the file is missing.
-        """
+        """The predictions file; a UsageError if there is none."""
         name = self.record.predictions
         if name is None or not self.has_predictions:
             where = "" if name is None else f" at {self.folder / name}"
@@ -53,8 +49,7 @@ class StoredRecord:
 def read_stored(path: Path) -> list[StoredRecord]:
     """Read the records in the folder of a run, or in a file of records, except those of failed jobs.
 
-    Raises:
-        UsageError: there are none.
+    If there are none, that is a UsageError.
     """
     file = path / RECORDS if path.is_dir() else path
     records = [record for record in read_lines(file, Record) if record.failure is None]
@@ -69,23 +64,14 @@ def shipped_records() -> list[StoredRecord]:
 
 
 def rescore(stored: StoredRecord, annotations: Path | None = None) -> dict[str, float]:
-    """Compute the metrics from the predictions, and check them against the record.
-
-    Args:
-        annotations: see :func:`match_detections`, which also lists the errors.
-    """
+    """Compute the metrics from the predictions, and check them against the record."""
     if stored.record.task == "classification":
         return class_predictions(stored).metrics()
     return match_detections(stored, annotations).score().metrics
 
 
 def class_predictions(stored: StoredRecord) -> ClassPredictions:
-    """Read the predictions of a classifier, and check them against the record.
-
-    Raises:
-        UsageError: the predictions are missing.
-        DataError: they do not give the metrics of the record.
-    """
+    """Read the predictions of a classifier, and check them against the record."""
     predictions = ClassPredictions.read(stored.predictions)
     check_metrics(stored, predictions.metrics())
     return predictions
@@ -94,12 +80,8 @@ def class_predictions(stored: StoredRecord) -> ClassPredictions:
 def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEvaluation:
     """Match the detections of a record with the ground truth, and check their AP against the record.
 
-    Args:
-        annotations: COCO annotations of the evaluated images; by default those of the record's dataset.
-
-    Raises:
-        UsageError: the predictions are missing, or the dataset has been moved.
-        DataError: the dataset has changed, or the detections do not give the metrics of the record.
+    ``annotations`` are COCO's, of the evaluated images; by default those of the record's dataset. If that has
+    been moved, it is a UsageError, and if it has changed, a DataError.
     """
     record, file, image_ids = stored.record, annotations, None
     if file is None:
@@ -129,11 +111,7 @@ def metrics_of_predictions(record: Record) -> list[str]:
 
 
 def check_metrics(stored: StoredRecord, metrics: dict[str, float]) -> None:
-    """Check that the predictions give the metrics of their record.
-
-    Raises:
-        DataError: they do not.
-    """
+    """Raise a DataError unless the predictions give the metrics of their record."""
     for metric in metrics_of_predictions(stored.record):
         recorded = stored.record.metrics[metric]
         if abs(metrics.get(metric, float("inf")) - recorded) > ROUNDING:

@@ -138,8 +138,7 @@ SPECS: dict[DataTask, type[RunSpec]] = {"classification": ClassificationSpec, "d
 
 def protocol_at(resolution: int | None, task: DataTask, **options: Any) -> Protocol:
     """The usual protocol of a task, at another resolution where one is given."""
-    if task == "classification":
-        preprocessing = Preprocessing() if resolution is None else Preprocessing.at(resolution)
-        return ClassificationProtocol(preprocessing=preprocessing, **options)
-    resizing = Resizing() if resolution is None else Resizing.at(resolution)
-    return DetectionProtocol(preprocessing=resizing, **options)
+    protocol = ClassificationProtocol if task == "classification" else DetectionProtocol
+    if resolution is not None:
+        options["preprocessing"] = (Preprocessing if task == "classification" else Resizing).at(resolution)
+    return protocol(**options)

@@ -22,7 +22,6 @@ class RecordStore:
         return self.folder / RECORDS
 
     def read(self) -> list[Record]:
-        """All records, in the order of writing."""
         return list(read_lines(self.path, Record))
 
     def valid(self, specs: Iterable[RunSpec]) -> dict[tuple[str, str], Record]:
@@ -36,9 +35,5 @@ class RecordStore:
         return [records[key] for key in spec.keys if key in records]
 
     def append(self, records: Sequence[Record] = ()) -> None:
-        """Writes records to the disk before returning; without any, checks that they could be written.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
-        append_lines(self.path, [record.as_json() for record in records])
+        """Writes records to the disk before returning; without any, checks that they could be written."""
+        append_lines(self.path, *(record.as_json() for record in records))

@@ -6,7 +6,7 @@ pydantic is imported on first use, because ``list`` and most help texts do witho
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
@@ -44,12 +44,12 @@ class Row:
 
     group: str
     label: str
-    dimension: str | None
     model: str
     reported: dict[str, float | None]
-    bold: tuple[str, ...]
-    explanations: dict[str, Explanation]  # by column
-    note: str
+    dimension: str | None = None
+    bold: tuple[str, ...] = ()
+    explanations: dict[str, Explanation] = field(default_factory=dict)  # by column
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,7 @@ class Table:
 
 
 class Registry:
-    """Tables and models of one registry folder, with every reference between them checked.
-
-    Raises:
-        RegistryError: a file is missing or invalid.
-    """
+    """Tables and models of one registry folder; what is missing or invalid there is a RegistryError."""
 
     def __init__(self, folder: Path) -> None:
         from sdabench.registry.schema import Family, Paper, TableFile
@@ -108,11 +104,7 @@ class Registry:
         self._check_names()
 
     def model(self, name: str) -> Model:
-        """Look up a model.
-
-        Raises:
-            UsageError: no model has this name; the message suggests similar names.
-        """
+        """Look up a model; the UsageError of an unknown name suggests similar names."""
         if name not in self.models:
             raise UsageError(unknown("model", name, self.models))
         return self.models[name]
@@ -158,12 +150,8 @@ class Registry:
             Row(
                 group="not in this table" if self.tables_of(name) else "not in the paper",
                 label=self.models[name].title,
-                dimension=None,
                 model=name,
                 reported=dict.fromkeys(column.key for column in table.columns),
-                bold=(),
-                explanations={},
-                note="",
             )
             for name in dict.fromkeys(models)
             if name not in present
@@ -174,18 +162,17 @@ class Registry:
         return self.families[self.model(model).family].layouts
 
     def _resolve(self, family: Family, name: str) -> Model:
-        where = self.folder / "models" / f"{family.family}.yaml"
-        self._check_backbone(family.models[name].backbone, f"{where}: models.{name}.backbone")
+        where = f"{self.folder / 'models' / family.family}.yaml: models.{name}"
+        networks = {other: model.network for other, model in self.models.items() if model.backbone is None}
+        backbone = family.models[name].backbone
+        if backbone is not None and backbone not in networks:
+            reason = unknown("classification network", backbone, networks)
+            raise RegistryError(f"{where}.backbone: {reason}")
         try:
-            return family.resolve(name, self.models)
+            return family.resolve(name, networks)
         except ValueError as error:
             detail = str(error).splitlines()
-            raise RegistryError(f"{where}: models.{name}.network: {' '.join(detail[1:3])}") from None
-
-    def _check_backbone(self, name: str | None, where: str) -> None:
-        if name is not None and (name not in self.models or self.models[name].backbone is not None):
-            known = [other for other, model in self.models.items() if model.backbone is None]
-            raise RegistryError(f"{where}: {unknown('classification network', name, known)}")
+            raise RegistryError(f"{where}.network: {' '.join(detail[1:3])}") from None
 
     def _derive(self, family: Family) -> None:
         """Add ``sda_NAME`` for each model of a family, unless an entry declares that network or name."""
@@ -265,12 +252,8 @@ def matching(
 ) -> list[str]:
     """List the models that match any of the names or wildcards, pattern by pattern, each once.
 
-    Args:
-        among: models to choose from [default: all].
-        where: description of ``among`` for error messages.
-
-    Raises:
-        UsageError: a pattern matches no model.
+    ``among`` are the models to choose from, by default all, and ``where`` describes them in the UsageError of
+    a pattern that matches none.
     """
     known = list(models)
     names = known if among is None else list(among)

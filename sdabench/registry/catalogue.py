@@ -5,14 +5,14 @@ Reading the registry takes 0.13 s longer, most of it the import of pydantic.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from sdabench.cache import read_entry, write_entry
 from sdabench.hashing import digests_of_files
 from sdabench.paths import registry_dir
-from sdabench.registry import SUITE_NAMES, Registry, load_registry, matching
+from sdabench.registry import SUITE_NAMES, load_registry, matching
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,12 @@ class Catalogue:
     suites: dict[str, list[str]]
 
     def select(self, patterns: Iterable[str], suite: str | None = None) -> list[Entry]:
-        """List the entries that match; see :meth:`Registry.select`."""
         among = None if suite is None else self.suites[suite]
         return [self.networks[name] for name in matching(patterns, self.networks, among)]
 
 
 def load_catalogue() -> Catalogue:
-    """Load the catalogue of :func:`load_registry`; it is read once.
-
-    Raises:
-        RegistryError: the registry is invalid.
-    """
+    """Load the catalogue of :func:`load_registry`; it is read once."""
     return _load(registry_dir())
 
 
@@ -59,9 +54,15 @@ def _load(folder: Path) -> Catalogue:
     key = _key(folder)
     if (content := read_entry("catalogue", key)) is not None:
         stored = json.loads(bytes(content))
-        networks = {name: Entry(**fields) for name, fields in stored["networks"].items()}
+        networks = {name: Entry(**values) for name, values in stored["networks"].items()}
         return Catalogue(networks, stored["suites"])
-    catalogue = _catalogue_of(load_registry())
+    registry = load_registry()
+    same = [field.name for field in fields(Entry) if field.name not in ("model", "tables")]
+    networks = {
+        name: Entry(name, tables=registry.tables_of(name), **{key: getattr(model, key) for key in same})
+        for name, model in registry.models.items()
+    }
+    catalogue = Catalogue(networks, {suite: registry.suite(suite) for suite in SUITE_NAMES})
     if key == _key(folder):  # the registry was not edited while it was read
         write_entry("catalogue", key, [json.dumps(asdict(catalogue)).encode()])
     return catalogue
@@ -69,23 +70,3 @@ def _load(folder: Path) -> Catalogue:
 
 def _key(folder: Path) -> list[str]:
     return [*digests_of_files(folder, "*.yaml"), *digests_of_files(Path(__file__).parent, "*.py")]
-
-
-def _catalogue_of(registry: Registry) -> Catalogue:
-    networks = {
-        name: Entry(
-            model=name,
-            family=model.family,
-            task=model.task,
-            baseline=model.baseline,
-            like_for_like=model.like_for_like,
-            depth_attention=model.depth_attention,
-            tables=registry.tables_of(name),
-            backbone=model.backbone,
-            title=model.title,
-            sources=model.sources,
-            note=model.note,
-        )
-        for name, model in registry.models.items()
-    }
-    return Catalogue(networks, {suite: registry.suite(suite) for suite in SUITE_NAMES})

@@ -89,27 +89,23 @@ class Quirks(Strict):
 class Recipe(Strict):
     """Hyper-parameters of a training run: everything but the model, the data and the seed.
 
-    Args:
-        reproduction: whether its results on the real dataset may be compared with the paper.
-        accumulate: micro-batches per batch, each with its own batch-norm statistics.
-        linear_rule: batch size that the learning rate is meant for; it is scaled to ``batch_size``.
-        fit_below: the model fits its training images if the mean loss of the last epoch is below this
-            fraction of the loss at chance, ln(number of classes), or of a detector's first step.
+    The model fits its training images if the mean loss of the last epoch is below ``fit_below`` times the
+    loss at chance, ln(number of classes), or a detector's loss in the first step.
     """
 
     name: str
     title: str
     source: str = ""
-    reproduction: bool = False
+    reproduction: bool = False  # its results on the real dataset may be compared with the paper
     train_images: PositiveInt | None = None
     val_images: PositiveInt | None = None
     epochs: PositiveInt
     batch_size: PositiveInt
-    accumulate: PositiveInt = 1
+    accumulate: PositiveInt = 1  # micro-batches per batch, each with its own batch-norm statistics
     precision: Precision = "fp32"
     channels_last: bool = False
     optimizer: Optimizer
-    linear_rule: PositiveInt | None = None
+    linear_rule: PositiveInt | None = None  # batch size that the learning rate is meant for
     schedule: Schedule = Schedule()
     validation: Validation = Validation()
     quirks: Quirks = Quirks()
@@ -140,9 +136,6 @@ class Recipe(Strict):
         """Replace values that are not None; ``resolution`` applies to training and validation.
 
         Changing the length, the batch size or the resolution clears ``reproduction``.
-
-        Raises:
-            UsageError: the values are inconsistent.
         """
         own = self.model_dump() | {"resolution": self.resolution}
         changes = {key: value for key, value in changes.items() if value is not None and value != own[key]}
@@ -201,16 +194,12 @@ class ClassificationRecipe(Recipe):
 class DetectionRecipe(Recipe):
     """Hyper-parameters of detectors.
 
-    Args:
-        short_side: of resized images, in pixels.
-        flip: probability of a horizontal flip.
-        freeze: freeze the stem, the first stage and all batch-norm statistics of the backbone's weights;
-            nothing is frozen without backbone weights.
-        anchor_samples: anchors sampled per image for the loss of the proposal network.
-        box_samples: boxes sampled per image, out of ``proposals``, for the loss of the heads.
+    ``freeze`` applies to the stem, the first stage and all batch-norm statistics of the backbone's weights;
+    nothing is frozen without such weights. Of each image, ``anchor_samples`` are sampled for the loss of the
+    proposal network, and ``box_samples`` out of ``proposals`` for the loss of the heads.
     """
 
-    short_side: Crop = 800
+    short_side: Crop = 800  # of resized images, in pixels
     flip: Fraction = 0.5
     freeze: bool = True
     anchor_samples: PositiveInt = 256
@@ -225,15 +214,11 @@ class DetectionRecipe(Recipe):
         return {"short_side": resolution}
 
     @model_validator(mode="after")
-    def no_best_epoch(self) -> Self:
+    def no_best_epoch_and_no_empty_micro_batches(self) -> Self:
         if self.quirks.best_epoch_by_validation:
             raise ValueError(
                 "best_epoch_by_validation is for classification: the best epochs of boxes and masks differ"
             )
-        return self
-
-    @model_validator(mode="after")
-    def micro_batches_have_an_image(self) -> Self:
         if self.batch_size < self.accumulate:
             raise ValueError(
                 f"a batch of {self.batch_size} cannot be split into {self.accumulate} micro-batches; "
@@ -242,10 +227,7 @@ class DetectionRecipe(Recipe):
         return self
 
 
-RECIPES: dict[DataTask, type[Recipe]] = {
-    "classification": ClassificationRecipe,
-    "detection": DetectionRecipe,
-}
+RECIPES: dict[DataTask, type[Recipe]] = {"classification": ClassificationRecipe, "detection": DetectionRecipe}
 
 
 def recipe_names(task: DataTask) -> list[str]:
@@ -253,15 +235,11 @@ def recipe_names(task: DataTask) -> list[str]:
 
 
 def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
-    """Load a recipe of the registry, or a file if the name ends in .yaml; ``extends`` names its base.
-
-    Raises:
-        UsageError: no recipe or file has this name.
-        RegistryError: the file is invalid; the message names the field.
-    """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _folder(task) / f"{name}.yaml"
+    """Load a recipe of the registry, or a file if the name ends in .yaml; ``extends`` names its base."""
+    is_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else _folder(task) / f"{name}.yaml"
     if not path.is_file():
-        if path.suffix and name.endswith(path.suffix):
+        if is_path:
             raise UsageError(f"no recipe file at {path}")
         known = recipe_names(task)
         listing = f"choose from {', '.join(known)} for {task}, or pass a .yaml file"

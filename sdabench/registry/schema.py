@@ -42,24 +42,33 @@ class Network(Strict):
         return [value] * 4 if isinstance(value, bool) else value
 
 
-class Model(Strict):
-    """One named model. A detector has the network of its ``backbone``; with ``masks`` it also segments.
+class ModelEntry(Strict):
+    """What the file of a family says of one model.
 
     ``baseline`` is the model that the paper compares it with, ``like_for_like`` the same network without
     depth attention. ``timm`` names timm's model with the same tensors.
     """
 
-    family: str
-    task: DataTask
     title: str
-    network: Network
     backbone: str | None = None
-    masks: bool = False
     baseline: str | None = None
     like_for_like: str | None = None
     timm: str | None = None
     sources: list[str] = []
     note: str = ""
+
+
+class FamilyModel(ModelEntry):
+    network: dict[str, Any] = {}  # changes to the network of its family
+
+
+class Model(ModelEntry):
+    """One named model. A detector has the network of its ``backbone``; with ``masks`` it also segments."""
+
+    family: str
+    task: DataTask
+    network: Network
+    masks: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -141,19 +150,6 @@ class Paper(Strict):
         return "\n".join([f"@{kind}{{{self._surnames[0].lower()}{self.year}{word},", *lines, "}"])
 
 
-class FamilyModel(Strict):
-    """A model's entry in the file of its family, which holds the defaults."""
-
-    title: str
-    network: dict[str, Any] = {}
-    backbone: str | None = None
-    baseline: str | None = None
-    like_for_like: str | None = None
-    timm: str | None = None
-    sources: list[str] = []
-    note: str = ""
-
-
 class Family(Strict):
     """One file of ``registry/models``; each model of a family of detectors names its backbone."""
 
@@ -176,12 +172,12 @@ class Family(Strict):
                 raise ValueError(f"models.{name}: a detector has the network of its backbone, not its own")
         return self
 
-    def resolve(self, name: str, others: Mapping[str, Model]) -> Model:
-        """Return the model with the defaults of its family; a detector's backbone is one of ``others``."""
+    def resolve(self, name: str, networks: Mapping[str, Network]) -> Model:
+        """Return the model with the defaults of its family; ``networks`` are those of backbones."""
         entry = self.models[name]
         fields = entry.model_dump(exclude={"network"}) | {"sources": entry.sources or self.sources}
         if entry.backbone is not None:
-            network = others[entry.backbone].network
+            network = networks[entry.backbone]
         else:
             network = Network.model_validate(self.network | entry.network)
         return Model(family=self.family, task=self.task, masks=self.masks, network=network, **fields)
@@ -206,19 +202,14 @@ class Evidence(Strict):
 
     Exactly one of three ways: ``count`` names a counter; ``terms`` are the weights of operations in a sum;
     ``setting`` describes what no counter here does (an old version of a counting tool).
-
-    Args:
-        model: [default: the model of the row]
-        input: (C, H, W) [default: the standard input size of its task]
-        without: modules that are not counted.
     """
 
     value: int
     count: Counter | None = None
     terms: dict[Operation, int] | None = None
-    model: str | None = None
-    input: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # (C, H, W)
-    without: list[str] = []
+    model: str | None = None  # by default that of the row
+    input: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # (C, H, W), by default its task's
+    without: list[str] = []  # modules that are not counted
     setting: str | None = None
 
     @model_validator(mode="after")
@@ -279,8 +270,6 @@ class Group(Strict):
 
 
 class TableFile(Strict):
-    """One table of the paper."""
-
     table: str
     title: str
     task: Task
@@ -295,7 +284,6 @@ class TableFile(Strict):
         return [row for group in self.groups for row in group.rows]
 
     def numbers(self, row: RowEntry) -> dict[str, float | None]:
-        """Return the numbers of a row by column key."""
         return {column.key: number for column, number in zip(self.columns, row.reported, strict=True)}
 
     @model_validator(mode="after")

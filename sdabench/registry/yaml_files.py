@@ -1,4 +1,4 @@
-"""Read YAML files of the registry into their schema, with errors that name file, row and field."""
+"""Read YAML files of the registry into their schema; a RegistryError names file, row and field."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -30,20 +30,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 def read_model(path: Path, schema: type[M]) -> M:
-    """Read a file as an instance of ``schema``.
-
-    Raises:
-        RegistryError: the file is missing, is not YAML, or does not match the schema.
-    """
     return validated(read_yaml(path), schema, path)
 
 
 def read_named(path: Path, schema: type[M], field: str) -> M:
-    """Read a file whose ``field`` repeats the file's name.
-
-    Raises:
-        RegistryError: as :func:`read_model`, or the two names differ.
-    """
+    """Read a file whose ``field`` repeats the file's name."""
     content = read_model(path, schema)
     if (name := getattr(content, field)) != path.stem:
         raise RegistryError(f"{path}: {field}: '{name}' must be '{path.stem}', the name of the file")
@@ -51,11 +42,6 @@ def read_named(path: Path, schema: type[M], field: str) -> M:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file.
-
-    Raises:
-        RegistryError: the file is missing or is not YAML.
-    """
     try:
         return yaml.load(path.read_bytes(), Loader=_Loader)
     except OSError as error:
@@ -65,11 +51,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def validated(data: Any, schema: type[M], path: Path) -> M:
-    """Validate data of the file at ``path`` as an instance of ``schema``.
-
-    Raises:
-        RegistryError: the data do not match the schema.
-    """
+    """Validate data of the file at ``path`` as an instance of ``schema``."""
     try:
         return schema.model_validate(data)
     except ValidationError as error:
@@ -77,15 +59,10 @@ def validated(data: Any, schema: type[M], path: Path) -> M:
 
 
 def describe_error(error: ValidationError, data: Any) -> str:
-    """Describe the first error of a validation: its place in ``data`` and the reason."""
+    """Describe the first error of a validation: its row and field in ``data``, and the reason."""
     first = error.errors()[0]
-    return f"{_where(first['loc'], data)}{first['msg'].removeprefix('Value error, ')}"
-
-
-def _where(location: tuple[int | str, ...], data: Any) -> str:
-    """Format the place of an error: the row's label, then the field."""
     steps: list[str] = []
-    for step in location:
+    for step in first["loc"]:
         try:
             data = data[step]
         except (KeyError, IndexError, TypeError):
@@ -98,4 +75,4 @@ def _where(location: tuple[int | str, ...], data: Any) -> str:
             steps = [f"group '{data['name']}'"]
         else:
             steps.append(f"item {step + 1}")
-    return ": ".join(steps) + ": " if steps else ""
+    return ": ".join([*steps, first["msg"].removeprefix("Value error, ")])

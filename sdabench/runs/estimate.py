@@ -89,10 +89,11 @@ class _Rates:
 
 def estimate(suite: Suite) -> Plan:
     """Plan a suite; times are those of one network of each task, scaled by multiply-adds."""
-    left, first = suite.remaining(suite.done()), suite.jobs[0]
+    left, machine = suite.remaining(suite.done()), suite.jobs[0].machine
     at_once = suite.lanes(left)
     of_task = {job.spec.task: job for job in reversed(left)}
-    device = _device_here(first.machine.device)
+    # Only the nodes of a cluster may have the device.
+    device = machine.device if torch.cuda.is_available() else "cpu"
     threads = suite.launcher.cores(at_once) if at_once > 1 else None
     measured = {task: _measure(job, device, threads) for task, job in of_task.items()}
     counts = stored_counts()
@@ -110,33 +111,23 @@ def estimate(suite: Suite) -> Plan:
             checkpoints = (KEPT + 1) * (1 + moments)  # one is written before the oldest is deleted
             disk = 4 * count.params * (1 + checkpoints + best)
         planned.append(PlannedJob(job.model, job.spec.seed, is_done, 0.0 if is_done else seconds, disk))
-    parts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}
+    parts = {job.spec.task: _part(job.spec) for job in reversed(suite.jobs)}
     return Plan(
         jobs=planned,
         parts=list(reversed(parts.values())),
-        device=first.machine.device,
+        device=machine.device,
         measured_on=device,
         output=str(suite.output),
         keep_checkpoints=suite.keep_checkpoints,
         at_once=at_once,
-        lanes=suite.launcher.lanes(at_once, first.machine.device),
+        lanes=suite.launcher.lanes(at_once, machine.device),
     )
 
 
-def _part(job: AnyJob) -> PlannedPart:
-    spec: RunSpec = job.spec
-    return PlannedPart(
-        task=spec.task,
-        probe=PROBES[spec.task],
-        recipe=spec.recipe.model_dump(mode="json") if spec.recipe else None,
-        dataset=spec.dataset.model_dump(mode="json"),
-        train_dataset=spec.train_dataset.model_dump(mode="json") if spec.train_dataset else None,
-    )
-
-
-def _device_here(name: str) -> str:
-    """The device, or the CPU if only the nodes of a cluster have that device."""
-    return name if torch.device(name).type == "cpu" or torch.cuda.is_available() else "cpu"
+def _part(spec: RunSpec) -> PlannedPart:
+    fields = {name: getattr(spec, name) for name in ("recipe", "dataset", "train_dataset")}
+    values = {name: value and value.model_dump(mode="json") for name, value in fields.items()}
+    return PlannedPart(task=spec.task, probe=PROBES[spec.task], **values)
 
 
 def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:

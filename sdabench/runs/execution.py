@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdabench.errors import ExitCode, SdabenchError
+from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
 from sdabench.processes import is_main_process, launched_processes
 from sdabench.progress import progress
 from sdabench.records.record import Failure, Record
@@ -14,26 +14,14 @@ from sdabench.training.job import AnyJob
 from sdabench.training.signals import stop_requests
 
 
-class ProcessesFailedError(SdabenchError):
-    """A process of torchrun has failed, and has reported why; the exit code is its own."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the processes ended with exit code {status}")
-        self.exit_code = status  # type: ignore[assignment]
-
-
 def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> list[Record]:
-    """Execute a job, in as many processes as its machine says.
+    """Execute a job, in as many processes as its machine says, and return its records in the main one.
 
-    Args:
-        ready: raises what prevents the job from starting.
-
-    Returns:
-        Its records; none in a process that is not the main one.
+    ``ready`` raises what prevents the job from starting.
 
     Raises:
         KeyboardInterrupt: a signal; the same job can be resumed.
-        ProcessesFailedError: a process of torchrun has failed and reported why.
+        ReportedByRankZeroError: a process of torchrun has failed and reported why.
         SdabenchError: the job failed, and its records say why; or no record can be written.
     """
     with recording_failures(job, output):
@@ -46,7 +34,7 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
     if status == ExitCode.STOPPED:
         raise KeyboardInterrupt
     if status != ExitCode.OK:
-        raise ProcessesFailedError(status)
+        raise ReportedByRankZeroError(status)
     return RecordStore(output).latest(job.spec)
 
 
@@ -73,10 +61,9 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
 
 @contextmanager
 def recording_failures(job: AnyJob, output: Path) -> Iterator[None]:
-    """Stores the failure of a job, should it fail within; the main process does.
+    """Stores the failure of a job in the main process, and raises it as a SdabenchError.
 
-    Raises:
-        SdabenchError: the job failed; or no record can be written, which is checked first.
+    That a record can be written is checked first.
     """
     if not is_main_process():
         yield
@@ -86,7 +73,7 @@ def recording_failures(job: AnyJob, output: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        failure = failure_of(error, _memory_hint(job))
+        failure = _failure_of(error, job)
         store.append(failures(job, failure))
         if isinstance(error, SdabenchError):
             raise
@@ -98,24 +85,16 @@ def failures(job: AnyJob, failure: Failure) -> list[Record]:
     return [Record.of(job.spec, task, batch_size=job.batch_size, failure=failure) for task in job.spec.tasks]
 
 
-def failure_of(error: Exception, memory_hint: str) -> Failure:
-    """The failure that a record keeps of an error, with its traceback if it was unexpected.
-
-    Args:
-        memory_hint: the next step where memory was exhausted.
-    """
+def _failure_of(error: Exception, job: AnyJob) -> Failure:
+    """The failure that a record keeps of an error, with its traceback if it was unexpected."""
     from sdabench.training.memory import is_out_of_memory
 
     kind, message = type(error).__name__, " ".join(str(error).split())
     if is_out_of_memory(error):
-        kind, message = "out of memory", f"try {memory_hint} ({message[:150]})"
+        smaller_batch = "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"
+        hint = "a smaller --resolution" if job.batch_size <= 2 else smaller_batch
+        kind, message = "out of memory", f"try {hint} ({message[:150]})"
     if "deterministic implementation" in message:
         message = f"{message.split('.')[0]}; leave out --deterministic"
     trace = None if isinstance(error, SdabenchError) else "".join(traceback.format_exception(error))
     return Failure(kind=kind, message=message, traceback=trace)
-
-
-def _memory_hint(job: AnyJob) -> str:
-    if job.batch_size <= 2:
-        return "a smaller --resolution"
-    return "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"

@@ -23,15 +23,12 @@ class Process(Protocol):
     @property
     def place(self) -> str | None:
         """Where it runs, in words, if there is a choice."""
-        ...
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
-        ...
 
     def cause(self) -> str:
         """The reason for its end, if it has left no record."""
-        ...
 
 
 class Launcher(Protocol):
@@ -45,39 +42,27 @@ class Launcher(Protocol):
     def attached(self) -> bool: ...
     def cores(self, at_once: int) -> int:
         """Cores of each of so many jobs."""
-        ...
 
     def lanes(self, at_once: int, device: str) -> int:
         """How many of so many jobs have a device of their own."""
-        ...
 
     def start(self, job: AnyJob, output: Path, log: Path | None, at_once: int) -> Process:
         """Start a process that executes the job; see :mod:`sdabench.runs.worker`.
 
-        Args:
-            log: gets its output, which otherwise goes to this terminal.
-            at_once: how many jobs run at a time.
-
-        Raises:
-            SdabenchError: it cannot be started.
+        ``log`` gets its output, which otherwise goes to this terminal; ``at_once`` jobs run at a time.
         """
-        ...
 
     def pause(self, processes: Sequence[Process]) -> None:
         """Wait until one of these may have ended."""
-        ...
 
     def stop(self, processes: Sequence[Process]) -> None:
         """Let them save their state and end."""
-        ...
 
     def leave(self, processes: Sequence[Process]) -> None:
         """Called when the suite ends before them."""
-        ...
 
     def remaining(self) -> str | None:
         """What still runs when this process ends, and how to stop it, in words."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -104,9 +89,8 @@ class _Child:
 class Local:
     """Starts child processes, which share the cores of this machine.
 
-    Args:
-        gpus: values of CUDA_VISIBLE_DEVICES, one for each job. With more jobs than values, a job gets the
-            value that the fewest others have. Without any, all jobs see the same devices.
+    ``gpus`` are values of CUDA_VISIBLE_DEVICES, one for each job. With more jobs than values, a job gets the
+    value that the fewest others have. Without any, all jobs see the same devices.
     """
 
     gpus: tuple[str, ...] = ()
@@ -120,7 +104,8 @@ class Local:
         return at_once if device == "cpu" else min(at_once, max(1, len(self.gpus)))
 
     def start(self, job: AnyJob, output: Path, log: Path | None, at_once: int) -> _Child:
-        gpus = self._least_used()
+        taken = Counter(child.gpus for child in self._children if child.poll() is None)
+        gpus = min(self.gpus, key=lambda gpus: taken[gpus], default=None)
         environment = own_environment(at_once, job.machine.world_size)
         if gpus is not None:
             environment[VISIBLE_GPUS] = gpus
@@ -135,10 +120,6 @@ class Local:
         child = _Child(process, log, gpus)
         self._children.append(child)
         return child
-
-    def _least_used(self) -> str | None:
-        taken = Counter(child.gpus for child in self._children if child.poll() is None)
-        return min(self.gpus, key=lambda gpus: taken[gpus], default=None)
 
     def pause(self, processes: Sequence[Process]) -> None:
         if len(processes) == 1 and isinstance(processes[0], _Child):
@@ -157,8 +138,7 @@ class Local:
             for child in children:
                 child.kill()  # after a second signal
 
-    def leave(self, processes: Sequence[Process]) -> None:
-        self.stop(processes)
+    leave = stop
 
     def remaining(self) -> None:
         return None
@@ -170,11 +150,7 @@ def worker_command(spec_file: Path) -> list[str]:
 
 
 def own_environment(at_once: int = 1, processes: int = 1) -> dict[str, str]:
-    """The environment of a job's process: the path of this package, and its share of the cores.
-
-    Args:
-        processes: number of processes that it will start itself.
-    """
+    """The environment of a job's process, which shares out its part of the cores to its own ``processes``."""
     shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(cores(shared_by=at_once * processes))}
     suite = {STARTED_BY: str(os.getpid()), NETWORKS_AT_ONCE: str(at_once)}
     return shared | os.environ | {"PYTHONPATH": python_path()} | suite
@@ -184,13 +160,10 @@ def cause_of(status: int) -> str:
     """The reason that a process has ended without a record, by its exit code."""
     if status >= 0:
         return f"the process ended with exit code {status} before it could write a record"
-    name = signal.Signals(-status).name
-    hint = (
-        ", most often because memory was exhausted: try a smaller --batch-size, or --accumulate"
-        if name == "SIGKILL"
-        else ""
-    )
-    return f"the process was ended by {name}{hint}"
+    cause = f"the process was ended by {signal.Signals(-status).name}"
+    if status == -signal.SIGKILL:
+        cause += ", most often because memory was exhausted: try a smaller --batch-size, or --accumulate"
+    return cause
 
 
 def _opened(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:

@@ -70,12 +70,10 @@ class Suite:
         return self.lanes(jobs) > 1 or not self.launcher.attached
 
     def run(self, watcher: Watcher | None = None) -> list[Record]:
-        """Run the jobs that have no valid record; a job that fails gets a record that says why.
+        """Run the jobs that have no valid record; return the records of all jobs, in their order.
 
-        Several at once share the cores, unless OMP_NUM_THREADS is set, and write their output to ``logs/``.
-
-        Returns:
-            The records of each job, in their order.
+        A job that fails gets a record that says why. Several at once share the cores, unless OMP_NUM_THREADS
+        is set, and write their output to ``logs/``.
 
         Raises:
             KeyboardInterrupt: a signal, to this process or to a job; trainings have checkpoints, and

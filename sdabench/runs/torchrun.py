@@ -17,37 +17,21 @@ from pathlib import Path
 from sdabench.errors import ExitCode
 from sdabench.processes import PYTHON, STARTED_BY, STOP_FILE, python_path
 from sdabench.resources import cores
+from sdabench.runs.launchers import worker_command
 from sdabench.training.signals import ignore_signals, stop_requests
 
-WORKER = "sdabench.runs.worker"
 POLL_SECONDS = 0.1
 
 
 def run_processes(spec_file: Path, world_size: int) -> int:
-    """Execute a job in several processes, and wait for them.
+    """Execute a saved job in several processes; return the first exit code that is not 0, or 0.
 
-    Args:
-        spec_file: see :meth:`sdabench.training.job.Job.save`.
-
-    Returns:
-        The first exit code that is not 0, or 0.
-
-    Raises:
-        KeyboardInterrupt: a second signal; all processes were terminated.
+    A second signal terminates all processes.
     """
     with stop_requests() as stop_asked, tempfile.TemporaryDirectory() as folder:
         stop_file = Path(folder) / "stop"
-        options = ["--standalone", f"--nproc-per-node={world_size}", f"--log-dir={folder}"]
-        options += ["--no-python", "--", *PYTHON]
-        command = [
-            *PYTHON,
-            "-m",
-            "sdabench.runs.torchrun",
-            *options,
-            "-m",
-            WORKER,
-            str(spec_file),
-        ]
+        options = ["--standalone", f"--nproc-per-node={world_size}", f"--log-dir={folder}", "--no-python"]
+        command = [*PYTHON, "-m", "sdabench.runs.torchrun", *options, "--", *worker_command(spec_file)]
         share = {"OMP_NUM_THREADS": str(cores(shared_by=world_size))}
         share |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # torch advises against find_unused_parameters
         here = {STARTED_BY: str(os.getpid()), STOP_FILE: str(stop_file), "PYTHONPATH": python_path()}

@@ -17,8 +17,7 @@ from sdabench.training.signals import handle_signals, ignore_signals, was_interr
 
 
 def run_job(path: Path) -> None:
-    """Executes the job of a file, and leaves its records in the file's output folder."""
-    from sdabench.runs.execution import ProcessesFailedError, execute
+    from sdabench.runs.execution import execute
     from sdabench.training.job import read_job_file
 
     content = read_job_file(path)
@@ -26,10 +25,7 @@ def run_job(path: Path) -> None:
     if launched_processes() > 1 and job.machine.device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         job = replace(job, machine=job.machine.model_copy(update={"device": device}))
-    try:
-        execute(job, content.output)
-    except ProcessesFailedError as error:
-        raise SystemExit(error.exit_code) from None
+    execute(job, content.output)
 
 
 def main() -> NoReturn:
@@ -44,8 +40,6 @@ def main() -> NoReturn:
         status = error.exit_code
     except KeyboardInterrupt:
         status = ExitCode.STOPPED
-    except SystemExit as error:
-        status = int(error.code or 0)
     except Exception:
         if not was_interrupted():
             raise

@@ -9,20 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from sdabench.data.description import FrozenModel
 from sdabench.errors import SdabenchError
 from sdabench.files import atomic_write
 from sdabench.weights.read import load_plain
 
-FOLDER = "checkpoints"
 KEPT = 2
 
 
-class Manifest(BaseModel):
+class Manifest(FrozenModel):
     """Size and digest of a checkpoint's file. It is written last: a file without a manifest is ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: int
     file: str
@@ -38,16 +36,14 @@ class Checkpoints:
 
     @property
     def folder(self) -> Path:
-        return self.training / FOLDER
+        return self.training / "checkpoints"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write plain values and tensors to the disk; delete all but the last two checkpoints.
 
         A valid checkpoint of the same step is not written again. A training that has just been resumed
-        would do so, and a crash between file and manifest would leave none.
-
-        Raises:
-            OutputError: it cannot be written; those before are untouched.
+        would do so, and a crash between file and manifest would leave none. If it cannot be written, which
+        is an OutputError, those before are untouched.
         """
         path = self.folder / f"step-{step:09d}.pt"
         if not _is_valid(path):
@@ -60,11 +56,7 @@ class Checkpoints:
     def newest(self, log: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
         """Read the state of the newest valid checkpoint; None if none was ever completed.
 
-        Args:
-            log: called with a line for each damaged checkpoint.
-
-        Raises:
-            SdabenchError: all of them are damaged.
+        Each damaged one is logged; if all of them are, that is a SdabenchError.
         """
         files = self._files()
         if not any(path.with_suffix(".json").exists() for path in files):
@@ -73,24 +65,20 @@ class Checkpoints:
                     f"{files[0]} is incomplete, as its process was killed, and there is no earlier checkpoint"
                 )
             return None
-        damaged = 0
         for path in files:
             try:
                 state = _read(path)
             except Exception as error:  # a damaged file fails in ways that no list of errors covers
                 reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
                 log(f"{path} is damaged ({reason}) and is skipped")
-                damaged += 1
-            else:
-                if damaged:
-                    log(f"resuming from {path.name}, the checkpoint before it")
-                return state
-        if damaged:
-            raise SdabenchError(
-                f"every checkpoint in {self.folder} is damaged; restore one, or delete {self.training} to "
-                "train from the start"
-            )
-        return None
+                continue
+            if path != files[0]:
+                log(f"resuming from {path.name}, the checkpoint before it")
+            return state
+        raise SdabenchError(
+            f"every checkpoint in {self.folder} is damaged; restore one, or delete {self.training} to train "
+            "from the start"
+        )
 
     def delete(self) -> None:
         """Delete all checkpoints, once the training has ended."""
@@ -133,11 +121,7 @@ def _is_valid(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read the state in a checkpoint's file.
-
-    Raises:
-        OSError, ValueError: it cannot be read, or differs from its manifest.
-    """
+    """Read the state in a checkpoint's file; one that differs from its manifest is a ValueError."""
     manifest_file = path.with_suffix(".json")
     if not manifest_file.exists():
         raise ValueError("it has no manifest, as the process was killed while writing")

@@ -4,7 +4,7 @@ These are small and travel on the CPU (gloo, beside NCCL); gradients are Distrib
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +22,17 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # a dead peer is noticed at once; scoring COCO on rank 0 takes long
 # Messages of gloo and NCCL for a lost peer; their errors share no class.
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one rank reports of its share of a batch."""
+
+    images: int
+    error: SdabenchError | None
+    stop: bool  # it was asked to
+    save: bool  # it is time to
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,7 @@ class World:
     def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Do some work on rank 0 alone, and return its result on every rank.
 
-        Raises:
-            SdabenchError: the work's own error, on rank 0.
-            ReportedByRankZeroError: the same error on the other ranks.
+        An error of the work is raised on rank 0, and on the others as ReportedByRankZeroError.
         """
         if self.size == 1:
             return work()
@@ -69,26 +78,17 @@ class World:
                 error, outcome[1] = caught, caught.exit_code
         with peers_alive(self):
             dist.broadcast_object_list(outcome)
-        if error is not None:
-            raise error
         if outcome[1] is not None:
-            raise _reported_by_rank_zero(outcome[1])
+            raise error or ReportedByRankZeroError(outcome[1])
         result: T = outcome[0]
         return result
 
-    def raise_any(self, errors: Sequence[SdabenchError | None]) -> None:
-        """Raise an error on every rank if any rank has one.
-
-        Args:
-            errors: of all ranks.
-
-        Raises:
-            SdabenchError: the error of the lowest rank, on rank 0.
-            ReportedByRankZeroError: the same error on the other ranks.
-        """
-        found = [error for error in errors if error is not None]
-        if found:
-            raise found[0] if self.is_main else _reported_by_rank_zero(found[0].exit_code)
+    def reports(self, own: Report) -> list[Report]:
+        """Gather the reports of all ranks, and raise their first error as :meth:`on_rank_zero` does."""
+        of_all = self.all_gather(own)
+        if errors := [report.error for report in of_all if report.error is not None]:
+            raise errors[0] if self.is_main else ReportedByRankZeroError(errors[0].exit_code)
+        return of_all
 
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce a tensor in place; every rank gets the same bits."""
@@ -109,11 +109,7 @@ def world() -> World:
 def joined(device: str) -> Iterator[World]:
     """Join the process group that torchrun has started; without torchrun it is a world of one.
 
-    Args:
-        device: of this rank.
-
-    Raises:
-        SdabenchError: the ranks do not find each other.
+    If the ranks do not find each other, that is a SdabenchError.
     """
     if launched_processes() == 1:
         yield world()
@@ -146,11 +142,7 @@ def _attempt() -> str:
 
 @contextmanager
 def peers_alive(here: World) -> Iterator[None]:
-    """Turn the error of a collective whose peer is gone into one line.
-
-    Raises:
-        SdabenchError: another process has ended.
-    """
+    """Turn the error of a collective whose peer is gone into a SdabenchError of one line."""
     try:
         yield
     except RuntimeError as error:
@@ -160,9 +152,3 @@ def peers_alive(here: World) -> Iterator[None]:
             f"another of the {here.size} processes has ended, and process {here.rank + 1} stops; see its "
             "error above; the same command resumes from the last checkpoint"
         ) from error
-
-
-def _reported_by_rank_zero(exit_code: int) -> ReportedByRankZeroError:
-    error = ReportedByRankZeroError("rank 0 reports it")
-    error.exit_code = exit_code  # type: ignore[assignment]
-    return error

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,9 +17,8 @@ from sdabench.records.spec import Weights
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import measuring_memory
-from sdabench.training.partial_evaluation import PartialEvaluation
 from sdabench.training.precision import strict_fp32
-from sdabench.training.prediction import FittingBatch, predict
+from sdabench.training.prediction import FittingBatch, PartialEvaluation, predict
 from sdabench.training.run_folder import WEIGHTS, read_run
 from sdabench.training.tasks import task_of
 from sdabench.weights import load_weights
@@ -29,26 +29,23 @@ CONDITIONS = ("device", "threads", "deterministic", "packages")  # of the enviro
 def prepare_network(job: AnyJob) -> tuple[nn.Module, Weights]:
     """The network with the weights of a file, or without one with random ones from the seed.
 
-    Raises:
-        WeightsError: the file does not fit the network, or has changed since the job was made.
+    A file that does not fit the network, or has changed since the job was made, is a WeightsError.
     """
     torch.manual_seed(job.spec.seed)
     network = task_of(job.spec.task).build(job)
     weights: Weights = job.spec.weights
     if job.weights is None:
-        return network, weights.model_copy(update={"sha256": _sha256_of_state(network)})
-    load_weights(network, job.weights)
-    digest = sha256_of_file(job.weights)
-    if weights.sha256 not in (None, digest):
-        raise WeightsError(f"{job.weights} has changed since the run started; run the command again")
+        digest = _sha256_of_state(network)
+    else:
+        load_weights(network, job.weights)
+        digest = sha256_of_file(job.weights)
+        if weights.sha256 not in (None, digest):
+            raise WeightsError(f"{job.weights} has changed since the run started; run the command again")
     return network, weights.model_copy(update={"sha256": digest})
 
 
 def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda images: None) -> list[Record]:
     """Evaluate one network on every image once, and store its predictions under ``output``.
-
-    Args:
-        advance: called with the number of images just done.
 
     Returns:
         A record for each task of the network in the main process, none in the others.
@@ -60,7 +57,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
         SdabenchError: the network's outputs are not finite, or a file cannot be written.
     """
     spec, device, here = job.spec, torch.device(job.machine.device), world()
-    folder = here.on_rank_zero(lambda: predictions_folder(output))
+    folder = here.on_rank_zero(lambda: _predictions_folder(output))
     network, weights = prepare_network(job)
     started = time.perf_counter()
     best = job.weights is not None and spec.trains and job.weights.name != WEIGHTS
@@ -83,43 +80,31 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
             f"the images in {job.split.root} have changed since they were generated; generate them again"
         )
     path = predictions.write(folder / name)
-    partial.delete()
+    partial.path.unlink(missing_ok=True)
     measured = predictions.measured()
-    seconds = round(time.perf_counter() - started, 3)
-    return [
-        Record.of(
-            spec,
-            task,
-            weights=weights,
-            dataset=dataset,
-            metrics=measured[task].metrics,
-            standard_errors=measured[task].standard_errors,
-            samples=len(job.split.items),
-            batch_size=job.batch_size,
-            fitted_batch_size=fitted if fitted < job.batch_size else None,
-            training=job.training,
-            predictions=path.relative_to(output).as_posix(),
-            environment=conditions,
-            git_revision=git_revision(),
-            wall_seconds=seconds,
-            peak_memory_bytes=memory(),
-        )
-        for task in spec.tasks
-    ]
+    shared = {
+        "weights": weights,
+        "dataset": dataset,
+        "samples": len(job.split.items),
+        "batch_size": job.batch_size,
+        "fitted_batch_size": fitted if fitted < job.batch_size else None,
+        "training": job.training,
+        "predictions": path.relative_to(output).as_posix(),
+        "environment": conditions,
+        "git_revision": git_revision(),
+        "wall_seconds": round(time.perf_counter() - started, 3),
+        "peak_memory_bytes": memory(),
+    }
+    return [Record.of(spec, task, **measured[task]._asdict(), **shared) for task in spec.tasks]
 
 
 def evaluate_training(
     job: AnyJob, folder: Path, output: Path, advance: Callable[[int], None] = lambda images: None
 ) -> list[Record]:
-    """The records of a finished training: its weights evaluated, each metric with the weights chosen for it.
-
-    Args:
-        folder: of the training, as :func:`sdabench.training.loop.train` returns it.
-        output: gets the predictions.
-    """
+    """The records of the training in a folder, each metric with the weights that were chosen for it."""
     run = read_run(folder)
     of_file = {
-        name: evaluate(job.evaluating(folder / name, run.training), output, advance)
+        name: evaluate(replace(job, weights=folder / name, training=run.training), output, advance)
         for name in dict.fromkeys(run.weights.values())
     }
     records = []
@@ -137,7 +122,7 @@ def evaluate_training(
     return records
 
 
-def predictions_folder(output: Path) -> Path:
+def _predictions_folder(output: Path) -> Path:
     """The folder for predictions, made before anything is computed that could not be stored."""
     folder = output / "predictions"
     try:

@@ -1,14 +1,13 @@
 """Jobs: a spec with the images it names and the machine it runs on. Free of torch.
 
-A job is what a process is given to do. It is saved to a file that any process can load again, here, as a
-rank of torchrun or as a Slurm job; see :mod:`sdabench.runs.worker`.
+A job is saved to a file that any process can load again; see :mod:`sdabench.runs.worker`.
 """
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from sdabench.data.coco import CocoSplit
 from sdabench.data.description import FrozenModel
@@ -35,12 +34,15 @@ from sdabench.records.spec import (
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
+from sdabench.registry.yaml_files import describe_error
 from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator
 from sdabench.weights.local import LocalWeights
 
 SpecT = TypeVar("SpecT", bound=RunSpec)
 SplitT = TypeVar("SplitT", bound=Split)
 EVALUATION_BATCH: dict[DataTask, int] = {"classification": 64, "detection": 1}
+SPECS_FOLDER = "specs"
+STORED = ("spec", "machine", "weights", "backbone", "skip_broken", "training")  # fields of a job in its file
 
 
 class Machine(FrozenModel):
@@ -102,16 +104,11 @@ class Job(Generic[SpecT, SplitT]):
 
     @property
     def train(self) -> SplitT:
-        """The training images."""
         assert self.train_split is not None, "this job does not train"
         return self.train_split
 
     def on(self, machine: Machine) -> "Job[SpecT, SplitT]":
         return replace(self, machine=machine)
-
-    def evaluating(self, weights: Path, training: Training | None) -> "Job[SpecT, SplitT]":
-        """The same job with the weights that its training has left."""
-        return replace(self, weights=weights, training=training)
 
     def for_model(self, model: str, seed: int, backbone: LocalWeights | None = None) -> "Job[SpecT, SplitT]":
         """The same training of another network, or with another seed."""
@@ -125,22 +122,13 @@ class Job(Generic[SpecT, SplitT]):
                 split.check(masks="segmentation" in self.spec.tasks)
 
     def save(self, output: Path) -> Path:
-        """Writes the job to a file in the output folder, beside the listings of its splits.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Writes the job to a file in the output folder, beside the listings of its splits."""
         splits = {"val": self.split} | ({"train": self.train} if self.train_split else {})
         folder = output.absolute() / SPECS_FOLDER
         content = JobFile(
-            spec=self.spec,
-            machine=self.machine,
-            output=output.absolute(),
-            weights=self.weights and self.weights.absolute(),
-            backbone=self.backbone and self.backbone.absolute(),
-            skip_broken=self.skip_broken,
-            training=self.training,
+            output=output,
             splits={split.split: Listing.write(split, folder / "listings") for split in splits.values()},
+            **{name: getattr(self, name) for name in STORED},
         )
         path = folder / f"{self.spec.name}.json"
         with atomic_write(path) as file:
@@ -151,7 +139,7 @@ class Job(Generic[SpecT, SplitT]):
 ClassificationJob = Job[ClassificationSpec, ImageSplit]
 DetectionJob = Job[DetectionSpec, CocoSplit]
 AnyJob = Job[Any, Any]
-SPECS_FOLDER = "specs"
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
 class JobFile(FrozenModel):
@@ -159,47 +147,33 @@ class JobFile(FrozenModel):
 
     spec: AnySpec
     machine: Machine
-    output: Path
-    weights: Path | None
-    backbone: Path | None
+    output: AbsolutePath
+    weights: AbsolutePath | None
+    backbone: AbsolutePath | None
     skip_broken: bool
     training: Training | None
     splits: dict[SplitName, Listing]
 
     def job(self) -> AnyJob:
-        """Reads the listings.
-
-        Raises:
-            DataError: a listing is damaged, or the dataset has changed.
-        """
+        """Reads the listings; one that is damaged, or whose dataset has changed, is a DataError."""
         source = DataSource.parse(self.spec.data)
         splits = {name: listing.read(source, name, self.spec.task) for name, listing in self.splits.items()}
         return Job(
-            spec=self.spec,
             split=splits[self.spec.dataset.split],  # type: ignore[index]
             train_split=splits.get("train") if self.spec.trains else None,
-            machine=self.machine,
-            weights=self.weights,
-            backbone=self.backbone,
-            skip_broken=self.skip_broken,
-            training=self.training,
+            **{name: getattr(self, name) for name in STORED},
         )
 
 
 def read_job_file(path: Path) -> JobFile:
-    """Read a job that :meth:`Job.save` has written.
-
-    Raises:
-        SdabenchError: it cannot be read, or another version has written it.
-    """
+    """Read a job that :meth:`Job.save` has written; another version's is a SdabenchError."""
     try:
         return JobFile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}; run the command again") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise SdabenchError(f"{path}: {field}: {first['msg']}; delete it and run the command again") from None
+        reason = describe_error(error, None)
+        raise SdabenchError(f"{path}: {reason}; delete it and run the command again") from None
 
 
 def path_of(weights: LocalWeights | None) -> Path | None:
@@ -228,10 +202,8 @@ def evaluation_job(
 ) -> AnyJob:
     """The evaluation of a network on a split, with given weights or random ones.
 
-    Args:
-        protocol: by default the usual one of the network's task.
-        training: how the weights were trained, where that is known.
-        provenance: further fields of the spec: recipe, training set and backbone behind the weights.
+    The protocol is by default the usual one of the network's task. ``training`` says how the weights were
+    trained; ``provenance`` are further fields of the spec: recipe, training set and backbone behind them.
     """
     task = load_registry().model(model).task
     spec = SPECS[task](
@@ -260,9 +232,8 @@ def training_job(
 ) -> AnyJob:
     """The training of a network by a recipe, and its evaluation in float32 at the recipe's resolution.
 
-    Args:
-        splits: for training and evaluation; by default those of the source, which are then read, with as
-            many images as the recipe says.
+    ``splits`` are for training and evaluation, by default those of the source, which are then read. Of each
+    as many images are taken as the recipe says.
 
     Raises:
         UsageError: there is no such dataset, or it is for another task.

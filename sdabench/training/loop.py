@@ -1,9 +1,8 @@
 """The training loop of one network, from image files to weights."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from sdabench.files import folder_lock
 from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
 from sdabench.training.checkpoints import KEPT, Checkpoints
-from sdabench.training.distributed import peers_alive, world
+from sdabench.training.distributed import Report, peers_alive, world
 from sdabench.training.job import AnyJob
 from sdabench.training.precision import strict_fp32
-from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, is_finished, started_run
+from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, started_run
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, task_of
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
@@ -29,22 +28,12 @@ Log = Callable[[str], None]
 
 
 def train(
-    job: AnyJob,
-    output: Path,
-    advance: Advance = lambda images, note: None,
-    log: Log = lambda line: None,
+    job: AnyJob, output: Path, advance: Advance = lambda images, note: None, log: Log = lambda line: None
 ) -> Path:
-    """Train a network, resume its training, or find it done.
+    """Train a network, resume its training, or find it done; return its folder in ``output``.
 
-    In a job of several processes all of them call it; only the main process writes and prints.
-
-    Args:
-        output: gets a folder for this training run.
-        advance: called with a number of images just done, and a short note on the progress.
-        log: called with a line at the end of an epoch, and with warnings.
-
-    Returns:
-        The folder with the weights and ``run.json``.
+    In a job of several processes all of them call it; only the main process writes and prints. ``advance``
+    gets a number of images just done and a note on the progress, ``log`` lines on epochs and warnings.
 
     Raises:
         KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
@@ -58,11 +47,8 @@ def train(
     device, here = torch.device(job.machine.device), world()
     if job.machine.deterministic:
         _check_that_it_can_repeat(job, device)
-    with (
-        stop_requests() as stop_asked,
-        _held_by_first(folder),
-        strict_fp32(device, job.machine.deterministic),
-    ):
+    with stop_requests() as stop_asked, ExitStack() as lock, strict_fp32(device, job.machine.deterministic):
+        here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
         run = TrainingRun(
             spec=job.spec,
             world_size=here.size,
@@ -70,47 +56,36 @@ def train(
             environment=environment(device),
         )
         there = here.on_rank_zero(lambda: started_run(folder, run))
-        if there is not None and here.on_rank_zero(lambda: is_finished(folder)):
+        if there is not None and here.on_rank_zero(lambda: there.is_finished(folder)):
             here.on_rank_zero(lambda: _tidy(folder, there))  # it may have been killed before that
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
             _restore_conditions(there.environment, device, log if here.is_main else lambda line: None)
         here.on_rank_zero(lambda: run.save(folder))
-        training = _Training(Trainer(job), folder, MetricsLog(folder, job.machine.tensorboard), advance, log)
-        training.restore()
-        training.take_steps(stop_asked)
-        here.on_rank_zero(lambda: training.conclude(run))
+        training = _Training(job, folder, advance, log)
+        try:
+            training.restore()
+            with closing(load_training_batches(training.trainer)) as batches:
+                training.take_steps(batches, stop_asked)
+            here.on_rank_zero(lambda: training.conclude(run))
+        except DivergedError as error:
+            last = f"the last good checkpoint is in {training.checkpoints.folder}"
+            if not training.checkpoints:
+                last = "there is no checkpoint yet"
+            raise DivergedError(f"{error}; {last}") from None
         if any(here.all_gather(stop_asked())):
             raise Stopped
     return folder
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """What one rank reports before a step."""
-
-    images: int
-    skipped: int
-    error: DataError | None
-    stop: bool  # it was asked to
-    save: bool  # it is time to
-
-    @classmethod
-    def with_batch(cls, batch: AnyBatch | DataError, trainer: Trainer, stop: bool, save: bool) -> "_Ready":
-        if isinstance(batch, DataError):
-            return cls(0, 0, batch, stop, save)
-        return cls(len(batch), len(batch.skipped), trainer.too_small(batch), stop, save)
-
-
 class _Training:
     """A training in its folder. Every rank has one; only the main process writes and prints."""
 
-    def __init__(
-        self, trainer: Trainer, folder: Path, metrics: MetricsLog, advance: Advance, log: Log
-    ) -> None:
-        self.trainer, self.folder, self.metrics = trainer, folder, metrics
-        self.here = trainer.world
+    def __init__(self, job: AnyJob, folder: Path, advance: Advance, log: Log) -> None:
+        self.trainer, self.folder = Trainer(job), folder
+        self.metrics = MetricsLog(folder, job.machine.tensorboard)
+        self.here = self.trainer.world
         self.advance: Advance = advance if self.here.is_main else lambda images, note: None
         self.log: Log = log if self.here.is_main else lambda line: None
         self.checkpoints = Checkpoints(folder)
@@ -128,26 +103,19 @@ class _Training:
         last_line = progress.step - (progress.concluded < trainer.epoch)
         self.here.on_rank_zero(lambda: self.metrics.forget_after(last_line))
 
-    def take_steps(self, stop_asked: Callable[[], bool]) -> None:
-        """Take all remaining steps; validate, log and save between them.
-
-        Raises:
-            Stopped: a signal asked for it; a checkpoint was written.
-        """
+    def take_steps(self, batches: Iterable[AnyBatch | DataError], stop_asked: Callable[[], bool]) -> None:
+        """Take all remaining steps; validate, log and save between them. A signal ends it with Stopped."""
         trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
         self._conclude_epoch()  # the training may have been stopped during validation
-        with closing(load_training_batches(trainer)) as batches:
-            self._take(batches, stop_asked)
-
-    def _take(self, batches: Iterable[AnyBatch | DataError], stop_asked: Callable[[], bool]) -> None:
-        trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         started = time.monotonic()
         for batch in batches:
-            of_all = self.here.all_gather(
-                _Ready.with_batch(batch, trainer, stop_asked(), self._is_time_to_save())
-            )
-            self.here.raise_any([each.error for each in of_all])
+            stop, save = stop_asked(), self._is_time_to_save()
+            if isinstance(batch, DataError):
+                own = Report(0, batch, stop, save)
+            else:
+                own = Report(len(batch), trainer.too_small(batch), stop, save, len(batch.skipped))
+            of_all = self.here.reports(own)
             stop = any(each.stop for each in of_all)
             if stop or of_all[0].save:
                 self._save()
@@ -155,7 +123,7 @@ class _Training:
                 raise Stopped
             assert not isinstance(batch, DataError)
             images = sum(each.images for each in of_all)
-            with self._naming_last_checkpoint(), peers_alive(self.here):
+            with peers_alive(self.here):
                 trainer.take_step(batch, images, sum(each.skipped for each in of_all))
             progress.seconds += time.monotonic() - started
             loss = trainer.mean_losses["loss"]
@@ -170,8 +138,7 @@ class _Training:
     def conclude(self, run: TrainingRun) -> None:
         """Write the weights and the result; delete the checkpoints."""
         trainer = self.trainer
-        with self._naming_last_checkpoint():
-            trainer.save_weights(self.folder / WEIGHTS)
+        trainer.save_weights(self.folder / WEIGHTS)
         best = trainer.progress.best_epochs
         weights = {
             metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in trainer.task.metrics
@@ -198,10 +165,14 @@ class _Training:
 
     def _write_line(self, metrics: dict[str, float]) -> dict[str, float]:
         trainer, progress = self.trainer, self.trainer.progress
-        line = {"step": progress.step, "epoch": progress.step / trainer.order.steps_per_epoch}
-        line |= trainer.mean_losses
-        line |= {"learning_rate": trainer.optimizer.param_groups[0]["lr"]}
-        line |= {"images_per_second": progress.images / progress.seconds} | metrics
+        line = {
+            "step": progress.step,
+            "epoch": progress.step / trainer.order.steps_per_epoch,
+            **trainer.mean_losses,
+            "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+            "images_per_second": progress.images / progress.seconds,
+            **metrics,
+        }
         if self.here.is_main:
             self.metrics.write(line)
         return line
@@ -230,8 +201,7 @@ class _Training:
         progress = self.trainer.progress
 
         def save() -> None:
-            with self._naming_last_checkpoint():
-                self.checkpoints.save(progress.step, self.trainer.state())
+            self.checkpoints.save(progress.step, self.trainer.state())
             current = {best_weights(*item) for item in progress.best_epochs.items()}
             self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEPT:]
             if len(self.best_of_checkpoints) == KEPT:
@@ -239,15 +209,6 @@ class _Training:
 
         self.here.on_rank_zero(save)
         self.saved = time.monotonic()
-
-    @contextmanager
-    def _naming_last_checkpoint(self) -> Iterator[None]:
-        try:
-            yield
-        except DivergedError as error:
-            there = f"the last good checkpoint is in {self.checkpoints.folder}"
-            last = there if self.checkpoints else "there is no checkpoint yet"
-            raise DivergedError(f"{error}; {last}") from None
 
 
 def _tidy(folder: Path, done: TrainingRun) -> None:
@@ -275,13 +236,6 @@ def _check_that_it_can_repeat(job: AnyJob, device: torch.device) -> None:
             "RoIAlign has no deterministic backward pass on CUDA, so no detector can be trained with "
             "--deterministic there; leave it out"
         )
-
-
-@contextmanager
-def _held_by_first(folder: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        world().on_rank_zero(lambda: stack.enter_context(folder_lock(folder, "training")))
-        yield
 
 
 def _restore_conditions(there: dict[str, Any], device: torch.device, log: Log) -> None:

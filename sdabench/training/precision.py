@@ -13,9 +13,8 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[None]:
     """Compute float32 without TF32, which cuDNN uses for convolutions by default, and cuBLAS on request.
 
-    Args:
-        deterministic: give the same bits at every repetition, on the same machine with the same versions.
-            An operation without a deterministic implementation raises an error.
+    ``deterministic`` gives the same bits at every repetition, on the same machine with the same versions. An
+    operation without a deterministic implementation raises an error.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = torch.are_deterministic_algorithms_enabled()

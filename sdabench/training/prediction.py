@@ -1,4 +1,4 @@
-"""Prediction: a network's outputs for all images of a split, each image once, shared out among ranks."""
+"""Predictions for all images of a split, each image once, shared out among ranks; they can be resumed."""
 
 import time
 from collections.abc import Callable, Collection
@@ -6,18 +6,56 @@ from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import from_json, to_json
 from torch import nn
 
 from sdabench.errors import DataError, SdabenchError
-from sdabench.training.distributed import world
+from sdabench.files import atomic_write
+from sdabench.training.distributed import Report, world
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import is_out_of_memory
-from sdabench.training.partial_evaluation import PartialEvaluation, Prediction
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, Predictions, load_batches, task_of
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A network's output for one image of the listing, and the sha256 of that image's file."""
+
+    index: int
+    sha256: str
+    output: Any
+
+
+@dataclass(frozen=True)
+class PartialEvaluation:
+    """The file with the predictions of an interrupted evaluation.
+
+    They are used only under the same conditions: with another batch size, device or version, the last bits
+    of an output differ.
+    """
+
+    path: Path
+    conditions: dict[str, Any]
+
+    def read(self) -> list[Prediction]:
+        """Empty if there is no file, if it is damaged, or if its conditions differ."""
+        try:
+            data = from_json(self.path.read_bytes())
+            if data["conditions"] == self.conditions:
+                return [Prediction(*values) for values in data["predictions"]]
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        return []
+
+    def write(self, predictions: list[Prediction]) -> None:
+        rows = [(prediction.index, prediction.sha256, prediction.output) for prediction in predictions]
+        with atomic_write(self.path) as file:
+            file.write(to_json({"conditions": self.conditions, "predictions": rows}))
 
 
 @dataclass
@@ -27,7 +65,6 @@ class FittingBatch:
     size: int
 
     def outputs(self, batch: AnyBatch, outputs_of: Callable[[Any], list[Any]]) -> list[Any]:
-        """The output for each image, computed in micro-batches that fit."""
         while True:
             try:
                 micro_batches = batch.micro_batches(ceil(len(batch) / self.size))
@@ -40,16 +77,6 @@ class FittingBatch:
                 torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """What one rank reports after a batch."""
-
-    images: int
-    error: SdabenchError | None
-    stop: bool  # it was asked to
-    save: bool  # it is time to
-
-
 def predict(
     network: nn.Module,
     job: AnyJob,
@@ -58,20 +85,12 @@ def predict(
     fitting: FittingBatch | None = None,
     partial: PartialEvaluation | None = None,
 ) -> Predictions | None:
-    """Run the network over all images, in evaluation mode. Batches do not depend on the world size.
+    """Run the network over all images, in evaluation mode; the main process returns the predictions.
 
-    Args:
-        advance: called with the number of images just done.
-        fitting: learns how many images at a time the memory allows.
-        partial: holds the predictions of an interrupted evaluation, and gets those of this one.
-
-    Returns:
-        The predictions in the main process; None in the others.
-
-    Raises:
-        Stopped: a signal asked for it.
-        DataError: an image cannot be decoded.
-        SdabenchError: the network's outputs are not finite.
+    Batches do not depend on the world size. ``fitting`` learns how many images at a time the memory allows.
+    ``partial`` holds the predictions of an interrupted evaluation, and gets those of this one, also when a
+    signal ends it with Stopped. An image that cannot be decoded is a DataError, an output that is not finite
+    a SdabenchError.
     """
     here, task, fitting = world(), task_of(job.spec.task), fitting or FittingBatch(job.batch_size)
     layout = torch.channels_last if job.spec.protocol.channels_last else torch.contiguous_format
@@ -108,8 +127,7 @@ def predict(
         for position in range(here.size, len(remaining) + here.size, here.size):
             result = take_turn()
             time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
-            turns = here.all_gather(_Turn(*result, stop_asked(), time_to_save))
-            here.raise_any([turn.error for turn in turns])
+            turns = here.reports(Report(*result, stop_asked(), time_to_save))
             advance(sum(turn.images for turn in turns))
             stop = position < len(remaining) and any(turn.stop for turn in turns)
             if partial is not None and (stop or turns[0].save):
@@ -122,8 +140,7 @@ def predict(
     if of_ranks is None:
         return None
     predicted = _sorted(of_ranks)
-    indices = [prediction.index for prediction in predicted]
-    assert indices == list(range(len(job.split.items))), "every image is evaluated once"
+    assert [each.index for each in predicted] == list(range(len(job.split.items))), "each image is there once"
     outputs, digests = [each.output for each in predicted], [each.sha256 for each in predicted]
     predictions: Predictions = task.predictions(job, outputs, digests)
     return predictions

@@ -1,19 +1,17 @@
 """The folder of a training run: ``run.json``, ``metrics.jsonl``, checkpoints, and finally the weights."""
 
-import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from sdabench.data.description import DatasetInfo, FrozenModel
-from sdabench.errors import OutputError, SdabenchError, UsageError
+from sdabench.errors import SdabenchError, UsageError
 from sdabench.files import atomic_write
 from sdabench.nested import flattened
-from sdabench.records.json_lines import append_line
+from sdabench.records.json_lines import append_lines, read_lines, write_lines
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec
 from sdabench.training.checkpoints import Checkpoints
@@ -38,11 +36,11 @@ class TrainingRun(FrozenModel):
     @property
     def provenance(self) -> dict[str, Any]:
         """What the spec of an evaluation of these weights has of their training."""
-        return {
-            "recipe": self.spec.recipe,
-            "train_dataset": self.spec.train_dataset,
-            "backbone": self.spec.backbone,
-        }
+        return {name: getattr(self.spec, name) for name in ("recipe", "train_dataset", "backbone")}
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether it has ended and its weights are there."""
+        return self.training is not None and all((folder / name).is_file() for name in self.weights.values())
 
     def save(self, folder: Path) -> None:
         with atomic_write(folder / "run.json") as file:
@@ -79,9 +77,8 @@ def _in_words(dataset: DatasetInfo) -> str:
 def started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
     """The training that was started in a folder and is to be continued, if there is one.
 
-    Raises:
-        SdabenchError: another training was started there, or one that has not ended lies beside it, which
-            would be given up silently.
+    Another training there is a SdabenchError, and so is one beside it that has not ended, because it would
+    be given up silently.
     """
     if (folder / "run.json").exists():
         there = read_run(folder)
@@ -105,11 +102,7 @@ def started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
 
 
 def read_run(folder: Path) -> TrainingRun:
-    """Read the training run in a folder.
-
-    Raises:
-        SdabenchError: there is none.
-    """
+    """Read the training run in a folder; a SdabenchError says that there is none."""
     try:
         return TrainingRun.model_validate_json((folder / "run.json").read_bytes())
     except OSError as error:
@@ -120,20 +113,8 @@ def read_run(folder: Path) -> TrainingRun:
         ) from None
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the training in a folder has ended and its weights are there."""
-    if not (folder / "run.json").exists():
-        return False
-    run = read_run(folder)
-    return run.training is not None and all((folder / name).is_file() for name in run.weights.values())
-
-
 def find_run(path: Path, model: str) -> Path:
-    """Find the finished training run of a network: ``path``, or the only one in that output folder.
-
-    Raises:
-        UsageError: there is none, or there are several.
-    """
+    """Find the finished training run of a network: ``path``, or the only one in that output folder."""
     folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob(f"{model}-*"))
     runs = {folder: read_run(folder) for folder in folders if (folder / "run.json").is_file()}
     good = [folder for folder, run in runs.items() if run.spec.model == model]
@@ -146,7 +127,7 @@ def find_run(path: Path, model: str) -> Path:
         )
     if runs[good[0]].training is None:
         raise UsageError(f"the training in {good[0]} is not finished; 'sdabench train {model}' resumes it")
-    if not is_finished(good[0]):
+    if not runs[good[0]].is_finished(good[0]):
         raise UsageError(
             f"the weights of the training in {good[0]} were deleted; --keep-checkpoints keeps them in a suite"
         )
@@ -158,6 +139,10 @@ def delete_weights(folder: Path) -> None:
     for path in folder.glob("*.safetensors"):
         path.unlink()
     Checkpoints(folder).delete()
+
+
+class _MetricsLine(BaseModel, extra="allow"):
+    step: int
 
 
 @dataclass(frozen=True)
@@ -173,11 +158,7 @@ class MetricsLog:
 
     @cached_property
     def writer(self) -> Any:
-        """TensorBoard's writer, or None.
-
-        Raises:
-            UsageError: TensorBoard is not installed.
-        """
+        """TensorBoard's writer, if it was requested."""
         if not self.tensorboard:
             return None
         try:
@@ -187,7 +168,7 @@ class MetricsLog:
         return SummaryWriter(self.folder / "tensorboard")
 
     def write(self, values: dict[str, Any]) -> None:
-        append_line(self.path, values)
+        append_lines(self.path, values)
         if self.writer is not None:
             for key in values.keys() - {"step"}:
                 self.writer.add_scalar(key, values[key], values["step"])
@@ -195,21 +176,5 @@ class MetricsLog:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed training repeats."""
-        kept = [line for line in self._lines() if line["step"] <= step]
-        with atomic_write(self.path) as file:
-            file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
-
-    def _lines(self) -> Sequence[dict[str, Any]]:
-        def complete(lines: list[str]) -> Iterator[dict[str, Any]]:
-            for line in lines:
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    return  # the process was killed while writing this line
-
-        try:
-            return list(complete(self.path.read_text().splitlines()))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise OutputError(f"cannot read {self.path}: {error.strerror}") from None
+        lines = list(read_lines(self.path, _MetricsLine))
+        write_lines(self.path, [line for line in lines if line.step <= step])

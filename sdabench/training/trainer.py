@@ -131,15 +131,10 @@ class Trainer:
     def take_step(self, batch: AnyBatch, images: int | None = None, skipped: int | None = None) -> None:
         """Take one step of the optimizer on a batch, with gradient accumulation over its micro-batches.
 
-        The random numbers of a micro-batch follow from the step and its place in it, so that a resumed
-        training, or one of several processes, draws the same.
-
-        Args:
-            batch: the share of this rank.
-            images: number of images of the whole batch, over all ranks; ``skipped`` likewise.
-
-        Raises:
-            DivergedError: the loss is not finite; the weights are still those of the step before.
+        ``batch`` is the share of this rank; ``images`` and ``skipped`` are those of all ranks. The random
+        numbers of a micro-batch follow from the step and its place in it, so that a resumed training, or one
+        of several processes, draws the same. If the loss is not finite, which is a DivergedError, the
+        weights stay as they were.
         """
         progress = self.progress
         images = len(batch) if images is None else images
@@ -216,11 +211,7 @@ class Trainer:
         return self.world.on_rank_zero(metrics_of_all)
 
     def state(self) -> dict[str, Any]:
-        """The state that :meth:`restore` takes: tensors and plain values.
-
-        Raises:
-            DivergedError: the weights are not finite.
-        """
+        """The state that :meth:`restore` takes: tensors and plain values. The weights must be finite."""
         self._check_weights()
         return {
             "network": self.network.state_dict(),
@@ -230,7 +221,6 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Resume from a state."""
         new_seed = self.progress.seeds
         self.network.load_state_dict(state["network"])
         self.progress = Progress(**state["progress"])
@@ -261,15 +251,14 @@ class Trainer:
         )
 
     def result(self) -> Training:
-        """The result of the training, once it has ended."""
         progress, recipe = self.progress, self.recipe
-        limit = self.task.fit_limit(self.job, progress.first_loss)
+        share, unfitted = recipe.fit_below, self.task.unfitted_loss(self.job, progress.first_loss)
         return Training(
             epochs=recipe.epochs,
             steps=progress.step,
             first_loss=progress.first_loss,
             last_loss=progress.last_loss,
-            fits=None if limit is None else progress.last_loss < limit,
+            fits=None if share is None else progress.last_loss < share * unfitted,
             seconds=round(progress.seconds, 3),
             images_per_second=round(progress.images / max(progress.seconds, 1e-9), 2),
             skipped_images=progress.skipped,
@@ -305,7 +294,7 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Opti
 
 
 def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError]:
-    """The share of this process in the remaining batches, or the error of one that cannot be read."""
+    """The share of this process in the remaining batches; see :func:`load_batches`."""
     job, task = trainer.job, trainer.task
     images = task.training_images(job, trainer.progress.seeds[-1])
     pin, workers = trainer.device.type == "cuda", job.machine.workers

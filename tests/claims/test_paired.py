@@ -7,7 +7,7 @@ import pytest
 from sdabench.claims.paired import compare_records
 from sdabench.data.coco import read_coco
 from sdabench.errors import DataError, UsageError
-from sdabench.records.json_lines import append_line
+from sdabench.records.json_lines import append_lines
 from sdabench.records.record import Training
 from sdabench.records.rescoring import StoredRecord, read_stored
 from tests.helpers.records import LABELS, TEN_IMAGES, record, right_on, stored
@@ -78,7 +78,7 @@ def test_predictions_that_are_gone_and_other_tasks_are_one_line(tmp_path):
 def test_good_records_alone_are_stored(tmp_path):
     with pytest.raises(UsageError, match="no records in"):
         read_stored(tmp_path)
-    append_line(tmp_path / "records.jsonl", record().as_json())
+    append_lines(tmp_path / "records.jsonl", record().as_json())
     assert [one.record.model for one in read_stored(tmp_path)] == ["resnet50"]
     assert read_stored(tmp_path / "records.jsonl")[0].folder == tmp_path
 

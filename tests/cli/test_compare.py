@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sdabench.records.json_lines import append_line
+from sdabench.records.json_lines import append_lines
 from tests.helpers.program import sdabench
 from tests.helpers.records import record, right_on, stored
 
@@ -16,7 +16,7 @@ def runs(tmp_path):
     for name, right in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6))):
         (tmp_path / name).mkdir()
         one = stored(tmp_path / name, "resnet50", right_on(*right))
-        append_line(tmp_path / name / "records.jsonl", one.record.as_json())
+        append_lines(tmp_path / name / "records.jsonl", one.record.as_json())
     return tmp_path
 
 
@@ -40,7 +40,7 @@ def test_json_and_a_file_of_all_that_changed(runs):
 
 
 def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
-    append_line(runs / "a/records.jsonl", record(model="senet50").as_json())
+    append_lines(runs / "a/records.jsonl", record(model="senet50").as_json())
     result = sdabench("compare", runs / "a", runs / "b")
     assert result.returncode == 2
     assert f"records of 2 networks; choose one, e.g. {runs / 'a'}:resnet50" in result.stderr
@@ -79,7 +79,7 @@ def test_claims_say_what_records_say_of_them(runs):
         result.stdout.split()
     )
     for name, top1 in (("sda_pyconv86", 78.0), ("pyconv86", 78.5)):
-        append_line(runs / "records.jsonl", record(model=name, metrics={"top1_pct": top1}).as_json())
+        append_lines(runs / "records.jsonl", record(model=name, metrics={"top1_pct": top1}).as_json())
     result = sdabench("compare", "--claims", "--models", "sda_pyconv86", "--records", runs, "--json")
     assert result.returncode == 3, result.stderr
     top1, top5 = json.loads(result.stdout)

@@ -9,7 +9,7 @@ import pytest
 
 from sdabench.data.coco import read_coco
 from sdabench.hashing import sha256_of_file
-from sdabench.records.json_lines import append_line
+from sdabench.records.json_lines import append_lines
 from sdabench.records.record import Record
 from tests.helpers.program import failed, sdabench
 from tests.helpers.records import right_on, stored
@@ -163,7 +163,7 @@ def test_kept_predictions_of_classes_are_scored_again(tmp_path):
 
 def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
     one = stored(tmp_path, "resnet50", right_on(1, 2, 3))
-    append_line(tmp_path / "records.jsonl", one.record.as_json())
+    append_lines(tmp_path / "records.jsonl", one.record.as_json())
     result = sdabench("rescore", tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("resnet50: top-1 30.00 % ± 14.49")
@@ -177,7 +177,7 @@ def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
 def test_a_record_without_predictions_is_not_passed_over_in_silence(tmp_path):
     for name in ("resnet50", "senet50"):
         one = stored(tmp_path, name, right_on(1, 2, 3))
-        append_line(tmp_path / "records.jsonl", one.record.as_json())
+        append_lines(tmp_path / "records.jsonl", one.record.as_json())
     one.predictions.unlink()
     result = sdabench("rescore", tmp_path)
     assert result.returncode == 0

@@ -11,9 +11,8 @@ import torch
 
 import sdabench
 from sdabench.paths import registry_dir
-from sdabench.records import count_cache, counts
-from sdabench.records.count_cache import COUNTING, CountCache
-from sdabench.records.counts import fresh_counts, stored_counts
+from sdabench.records import counts
+from sdabench.records.counts import COUNTING, CountCache, fresh_counts, stored_counts
 from sdabench.tools.check.count_check import CountCheck
 
 BACKBONE, DETECTOR, OTHER = "resnet50", "faster_rcnn_resnet50", "senet50"
@@ -81,7 +80,7 @@ def test_a_changed_entry_is_counted_again_and_so_is_the_detector_on_it(filled, t
     assert edited != text
     path.write_text(edited)
     code = (
-        "from sdabench.records.count_cache import CountCache; c = CountCache(); "
+        "from sdabench.records.counts import CountCache; c = CountCache(); "
         f"print(*[name for name in {(BACKBONE, DETECTOR, OTHER)!r} if c.get(name)])"
     )
     environment = os.environ | {"SDABENCH_REGISTRY": str(registry)}
@@ -91,11 +90,11 @@ def test_a_changed_entry_is_counted_again_and_so_is_the_detector_on_it(filled, t
     assert result.stdout.split() == [OTHER]
 
 
-@pytest.mark.parametrize("package", count_cache.PACKAGES)
+@pytest.mark.parametrize("package", counts.PACKAGES)
 def test_another_version_counts_again(filled, monkeypatch, package):
-    version = count_cache.installed_version
+    version = counts.installed_version
     monkeypatch.setattr(
-        count_cache, "installed_version", lambda name: version(name) + (".1" if name == package else "")
+        counts, "installed_version", lambda name: version(name) + (".1" if name == package else "")
     )
     assert known() == []
 
@@ -112,7 +111,7 @@ def test_edited_code_counts_again(filled, tmp_path, monkeypatch, package):
 
 def test_a_count_made_while_code_was_edited_is_not_stored(folder, monkeypatch):
     cache = CountCache()
-    monkeypatch.setattr(count_cache, "PACKAGES", ("torch",))
+    monkeypatch.setattr(counts, "PACKAGES", ("torch",))
     cache.put(stored_counts()[OTHER])
     assert not folder.exists()
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from sdabench.data.description import Preprocessing
 from sdabench.errors import SdabenchError
-from sdabench.records.json_lines import append_line, read_lines
+from sdabench.records.json_lines import append_lines, read_lines
 from sdabench.records.record import Failure, Record
 from sdabench.records.spec import Protocol, Weights
 from sdabench.registry.recipes import load_recipe
@@ -22,8 +22,8 @@ TRAINING_SET = DATASET.model_copy(update={"split": "train", "listing_sha256": "e
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "new" / "records.jsonl"
-    append_line(path, record().as_json())
-    append_line(path, record(model="senet50").as_json())
+    append_lines(path, record().as_json())
+    append_lines(path, record(model="senet50").as_json())
     assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
     assert next(read_lines(path, Record)) == record(created=next(read_lines(path, Record)).created)
     assert json.loads(path.read_text().splitlines()[0])["schema"] == "sdabench.record/1"
@@ -31,16 +31,16 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 
 def test_a_line_cut_short_by_a_kill_spoils_only_itself(tmp_path):
     path = tmp_path / "records.jsonl"
-    append_line(path, record().as_json())
+    append_lines(path, record().as_json())
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:40])
-    append_line(path, record(model="senet50").as_json())
+    append_lines(path, record(model="senet50").as_json())
     assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
 
 
 def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "records.jsonl"
-    append_line(path, record().as_json() | {"schema": "sdabench.record/2"})
+    append_lines(path, record().as_json() | {"schema": "sdabench.record/2"})
     with pytest.raises(SdabenchError, match=r"records\.jsonl, line 1: schema.*another version"):
         list(read_lines(path, Record))
 
@@ -74,14 +74,14 @@ def test_the_standard_error_of_a_metric_follows_from_it_or_is_recorded():
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SdabenchError, match="cannot write .*file/records.jsonl"):
-        append_line(tmp_path / "file" / "records.jsonl", {})
+        append_lines(tmp_path / "file" / "records.jsonl", {})
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_one_clear_line(tmp_path):
     (tmp_path / "records.jsonl").symlink_to("/dev/full")
     with pytest.raises(SdabenchError, match="No space left on device"):
-        append_line(tmp_path / "records.jsonl", {"a": 1})
+        append_lines(tmp_path / "records.jsonl", {"a": 1})
 
 
 def test_only_trained_weights_on_the_whole_real_dataset_are_compared():
@@ -130,9 +130,9 @@ def test_several_processes_write_into_one_file_after_a_line_that_was_cut_short(t
     path = tmp_path / "records.jsonl"
     path.write_text('{"model": "cut')
     code = (
-        "import sys; from pathlib import Path; from sdabench.records.json_lines import append_line, append_lines\n"
+        "import sys; from pathlib import Path; from sdabench.records.json_lines import append_lines\n"
         "for _ in range(200): append_lines(Path(sys.argv[1])); "
-        "append_line(Path(sys.argv[1]), {'number': 7, 'padding': 'x' * 9000})"
+        "append_lines(Path(sys.argv[1]), {'number': 7, 'padding': 'x' * 9000})"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]

@@ -268,6 +268,10 @@ def test_a_batch_in_parts_has_the_mean_of_their_losses(shapes, backbone):
     assert torch.nn.functional.cosine_similarity(*(each.flatten() for each in gradients), dim=0) > 0.8
 
 
-def test_whether_it_fits_is_decided_by_a_share_of_the_first_loss(shapes):
-    limits = [Detection().fit_limit(job_on(shapes, FASTER, fit_below=share), 3.0) for share in (0.5, None)]
-    assert limits == [1.5, None]
+@pytest.mark.parametrize(
+    ("share", "last_loss", "fits"), [(0.5, 1.4, True), (0.5, 1.6, False), (None, 1.4, None)]
+)
+def test_whether_it_fits_is_decided_by_a_share_of_the_first_loss(shapes, share, last_loss, fits):
+    trainer = Trainer(job_on(shapes, FASTER, fit_below=share))
+    trainer.progress.first_loss, trainer.progress.last_loss = 3.0, last_loss
+    assert trainer.result().fits is fits

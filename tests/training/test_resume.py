@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdabench.errors import SdabenchError, UsageError
-from sdabench.records.json_lines import append_line
+from sdabench.records.json_lines import append_lines
 from sdabench.records.spec import Weights
 from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
@@ -153,7 +153,7 @@ def test_a_stop_within_a_validation_is_taken_up_there(textures, tmp_path, monkey
         train(job, tmp_path / "parts")
     log = the_folder(tmp_path / "parts") / "metrics.jsonl"
     assert len(log_of(log.parent)) == 2
-    append_line(log, log_of(whole)[2])  # as one leaves it that is then killed before its next checkpoint
+    append_lines(log, log_of(whole)[2])  # as one leaves it that is then killed before its next checkpoint
     assert_as_undisturbed(train(job, tmp_path / "parts"), whole)
     assert len(calls) == 3 + 4
 

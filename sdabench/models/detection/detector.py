@@ -29,13 +29,9 @@ class Detector(GeneralizedRCNN):
     COCO's RLE). Detections are ``boxes``, ``labels``, ``scores`` and ``masks``: probabilities (N, 28, 28)
     inside the boxes, which :func:`sdabench.models.detection.masks.paste` turns into masks of the image.
 
-    Args:
-        trunk: a trunk that returns four maps.
-        num_classes: K, without the background.
-        masks: add a mask head.
-        min_size, max_size: short side of resized images, and limit of their long side.
-        rpn_batch_size_per_image, box_batch_size_per_image: anchors and boxes sampled per training image.
-        rpn_post_nms_top_n_train: proposals per training image.
+    The trunk returns four maps. ``min_size`` is the short side of resized images, ``max_size`` the limit of
+    their long side. Of a training image ``rpn_batch_size_per_image`` anchors are sampled, and
+    ``box_batch_size_per_image`` boxes out of ``rpn_post_nms_top_n_train`` proposals.
     """
 
     model_name: str | None = None  # registry name; set by create_model
@@ -97,10 +93,6 @@ class Detector(GeneralizedRCNN):
         self.num_classes = num_classes
         self.freeze()
 
-    @property
-    def has_masks(self) -> bool:
-        return bool(self.roi_heads.has_mask())
-
     def freeze(self, frozen: bool = True) -> Self:
         """Freeze the stem, the first stage and all batch-norm statistics, as in the paper; or unfreeze.
 
@@ -114,18 +106,14 @@ class Detector(GeneralizedRCNN):
         return self.train(self.training)
 
     def forward_dense(self, x: Tensor, proposals: int = 1000, detections: int = 100) -> list[Tensor]:
-        """Run each layer once, for counting, on images (N, 3, H, W) and numbers of boxes.
-
-        Returns:
-            The outputs of all heads.
-        """
+        """Run each layer once, for counting, on images (N, 3, H, W) and some boxes; return all outputs."""
         features = self.backbone(x)
         logits, deltas = self.rpn.head(list(features.values()))
         heads = self.roi_heads
         side = heads.box_roi_pool.side
         outputs = [*logits, *deltas]
         outputs += heads.box_predictor(heads.box_head(x.new_zeros(proposals, CHANNELS, side, side)))
-        if self.has_masks:
+        if self.roi_heads.has_mask():
             side = heads.mask_roi_pool.side
             outputs.append(
                 heads.mask_predictor(heads.mask_head(x.new_zeros(detections, CHANNELS, side, side)))
@@ -135,10 +123,8 @@ class Detector(GeneralizedRCNN):
     def forward_given(self, images: list[Tensor], boxes: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Compute the raw outputs for given boxes, without selection by score.
 
-        Args:
-            images: as for detection.
-            boxes: (P, 4) for each image, as corners in pixels of the resized image.
-            labels: classes of all boxes, from 1 to K, whose masks are returned.
+        Boxes are (P, 4) for each image, as corners in pixels of the resized image; ``labels`` are the classes
+        of all of them, from 1 to K, whose masks are returned.
         """
         batch, _ = self.transform(images)
         features = self.backbone(batch.tensors)
@@ -152,7 +138,7 @@ class Detector(GeneralizedRCNN):
             "class_logits": logits,
             "box_deltas": regression,
         }
-        if self.has_masks:
+        if self.roi_heads.has_mask():
             outputs["mask_logits"] = self.roi_heads.mask_logits(features, boxes, batch.image_sizes, labels)
         return outputs
 

@@ -161,8 +161,7 @@ class Heads(RoIHeads):
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Select the best boxes, scores and labels of each image above the threshold, after NMS per class.
 
-        Raises:
-            FloatingPointError: logits or deltas are not finite, so the threshold would drop them silently.
+        Outputs that are not finite are a FloatingPointError; the threshold would drop them silently.
         """
         if not (class_logits.isfinite().all() and box_regression.isfinite().all()):
             raise FloatingPointError("the outputs for boxes are not finite")

@@ -18,10 +18,8 @@ def mask_targets(
 ) -> Tensor:
     """Compute the mask targets inside boxes (P, 4): (P, resolution, resolution) with values 0 and 1.
 
-    Args:
-        masks: masks of the objects of an image; their size may differ from the size of the image.
-        matched: (P,) object index of each box.
-        image: (height, width) that the boxes refer to.
+    ``matched`` (P,) are indices of ``masks``, whose size may differ from that of the ``image`` (height,
+    width) that the boxes refer to.
     """
     targets = boxes.new_zeros(len(boxes), resolution, resolution)
     for index in matched.unique().tolist():

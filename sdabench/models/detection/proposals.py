@@ -101,8 +101,7 @@ class ProposalNetwork(RegionProposalNetwork):
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Compute the proposals of each image, and the losses in training.
 
-        Raises:
-            FloatingPointError: outputs are not finite in evaluation; these boxes would be dropped silently.
+        In evaluation, boxes that are not finite are a FloatingPointError; they would be dropped silently.
         """
         maps = list(features.values())
         logits, deltas = self.head(maps)

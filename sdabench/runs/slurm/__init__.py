@@ -21,11 +21,9 @@ from sdabench.errors import ExitCode, OutputError, SdabenchError, UsageError
 from sdabench.files import atomic_write
 from sdabench.processes import PYTHON, python_path
 from sdabench.runs.launchers import Process, cause_of, worker_command
-from sdabench.runs.slurm.job_files import result_of, status_file
-from sdabench.runs.slurm.queue import ENDED, Queue, queue_of
+from sdabench.runs.slurm.queue import ENDED, Queue, queue_of, result_of, status_file
 from sdabench.training.job import AnyJob
 
-FOLDER = "slurm"
 COMMANDS = ("sbatch", "squeue", "srun", "scontrol", "scancel")
 # Ended from outside: the same command submits it again.
 CANCELLED = ("CANCELLED", "PREEMPTED", "REVOKED")
@@ -43,7 +41,7 @@ OVERTIME = (
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources of each Slurm job. ``options`` are further options of ``sbatch``, by their long names."""
+    """Resources of each Slurm job; ``options`` are further ones of ``sbatch``, by their long names."""
 
     partition: str | None = None
     minutes: int = 240
@@ -55,15 +53,14 @@ class Resources:
 
     @property
     def threads(self) -> int:
-        """Threads per process."""
         return max(1, self.cpus // self.processes)
 
     def parameters(self, name: str) -> dict[str, Any]:
         """Parameters for submitit's AutoExecutor."""
-        parameters: dict[str, Any] = {"timeout_min": self.minutes, "cpus_per_task": self.cpus, "name": name}
-        if self.gpus:
-            parameters["gpus_per_node"] = self.gpus
-        return parameters | {
+        return ({"gpus_per_node": self.gpus} if self.gpus else {}) | {
+            "name": name,
+            "timeout_min": self.minutes,
+            "cpus_per_task": self.cpus,
             "stderr_to_stdout": True,
             "slurm_partition": self.partition,
             "slurm_additional_parameters": {"requeue": True, **self.options},
@@ -97,12 +94,9 @@ class SlurmProcess:
         return self.status
 
     def cause(self) -> str:
-        where = f"its output is in {self.log}" if self._by_itself else f"see {self._log_of_slurm}"
+        log_of_slurm = self.folder / f"{self.job_id}_0_log.out"
+        where = f"its output is in {self.log}" if self._by_itself else f"see {log_of_slurm}"
         return f"{self._cause} (Slurm job {self.job_id}; {where})"
-
-    @property
-    def _log_of_slurm(self) -> Path:
-        return self.folder / f"{self.job_id}_0_log.out"
 
     def _conclude_by_result(self) -> bool:
         try:
@@ -131,12 +125,8 @@ class SlurmProcess:
 class Slurm:
     """Submits each job once; a job that is still pending or running is not submitted again.
 
-    Args:
-        output: the suite's folder, which must have the same path on the nodes.
-        cluster: ``slurm``; or ``local`` for submitit's local processes, in tests.
-
-    Raises:
-        UsageError: submitit is not installed, or this machine has no Slurm.
+    The suite's folder, ``output``, must have the same path on the nodes. ``cluster`` is ``slurm``, or
+    ``local`` for submitit's local processes, in tests.
     """
 
     output: Path
@@ -164,15 +154,10 @@ class Slurm:
 
     @property
     def folder(self) -> Path:
-        return self.output.absolute() / FOLDER
+        return self.output.absolute() / "slurm"
 
     def start(self, job: AnyJob, output: Path, log: Path | None, at_once: int) -> SlurmProcess:
-        """Submit a job, or find the one that was submitted earlier.
-
-        Raises:
-            SdabenchError: Slurm refuses the job, or does not answer.
-            OutputError: the output folder cannot be written.
-        """
+        """Submit a job, or find the one that was submitted earlier."""
         assert log is not None
         digest, log = job.spec.spec_digest, log.absolute()
         known = self.job_ids()
@@ -196,7 +181,7 @@ class Slurm:
     def leave(self, processes: Sequence[Process]) -> None: ...
 
     def remaining(self) -> str | None:
-        job_ids = " ".join(self.active())
+        job_ids = " ".join(job_id for job_id in self.job_ids().values() if self._is_active(job_id))
         return f"Slurm job {job_ids} still runs (stop with 'scancel {job_ids}')" if job_ids else None
 
     def job_ids(self) -> dict[str, str]:
@@ -209,10 +194,6 @@ class Slurm:
             path = self.folder / "jobs.json"
             raise SdabenchError(f"cannot read {path}: {error}; delete it once its jobs have ended") from None
         return content
-
-    def active(self) -> list[str]:
-        """The ids of pending and running jobs."""
-        return [job_id for job_id in self.job_ids().values() if self._is_active(job_id)]
 
     def _is_active(self, job_id: str) -> bool:
         return not result_of(job_id, self.folder).exists() and self.queue.state(job_id) not in ENDED

@@ -1,11 +1,11 @@
-"""The states of Slurm jobs, queried for all jobs of the user at once, and not too often."""
+"""The states of Slurm jobs, queried for all jobs of the user at once, and the files that they leave."""
 
 import os
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
 
 from sdabench.errors import SdabenchError
 
@@ -17,22 +17,13 @@ UNKNOWN = "UNKNOWN"  # Slurm forgets a job minutes after its end, unless it has 
 ENDED = FINAL | {UNKNOWN}
 
 
-class Queue(Protocol):
-    """``settle`` is the number of seconds that a final state must last until it counts.
-
-    A requeued job passes through such a state, and a shared file system shows its files late.
-    """
-
-    @property
-    def settle(self) -> float: ...
-    def state(self, job_id: str) -> str:
-        """The job's state as Slurm names it, or ``UNKNOWN``."""
-        ...
-
-
 @dataclass
 class SlurmQueue:
-    """Queries ``squeue``, and ``sacct`` for older jobs, where Slurm keeps accounts."""
+    """Queries ``squeue``, and ``sacct`` for older jobs, where Slurm keeps accounts.
+
+    A final state counts once it has lasted for ``settle`` seconds: a requeued job passes through such a
+    state, and a shared file system shows its files late.
+    """
 
     every: float = 10.0  # seconds between two queries
     settle: float = 15.0
@@ -40,11 +31,7 @@ class SlurmQueue:
     _asked: float | None = None
 
     def state(self, job_id: str) -> str:
-        """The state, at most ``every`` seconds old.
-
-        Raises:
-            SdabenchError: Slurm has never answered.
-        """
+        """The state, at most ``every`` seconds old; a SdabenchError if Slurm has never answered."""
         fresh = self._asked is not None and time.monotonic() - self._asked < self.every
         if not fresh or job_id not in self._states:
             self._ask()
@@ -92,5 +79,18 @@ class LocalQueue:
         return "RUNNING"
 
 
+Queue = SlurmQueue | LocalQueue
+
+
 def queue_of(cluster: str) -> Queue:
     return SlurmQueue() if cluster == "slurm" else LocalQueue()
+
+
+def result_of(job_id: str, folder: Path) -> Path:
+    """Submitit's pickle about a job that it has seen end; it is never opened here."""
+    return folder / f"{job_id}_0_result.pkl"
+
+
+def status_file(job_id: str, folder: Path) -> Path:
+    """The file with the exit code of a job's command, written once it will not be requeued."""
+    return folder / f"{job_id}_status"

@@ -15,8 +15,7 @@ from submitit.helpers import DelayedSubmission
 from sdabench.errors import ExitCode
 from sdabench.files import atomic_write
 from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
-from sdabench.runs.slurm.job_files import status_file
-from sdabench.runs.slurm.queue import queue_of
+from sdabench.runs.slurm.queue import queue_of, status_file
 
 # It has saved its state, or a signal came before it had any.
 STOPPED = (ExitCode.STOPPED, -signal.SIGTERM, -signal.SIGUSR2)
@@ -24,21 +23,14 @@ STOPPED = (ExitCode.STOPPED, -signal.SIGTERM, -signal.SIGUSR2)
 
 @dataclass
 class Step:
-    """Called by submitit in the job; returns the exit code of the command, negative for a signal.
-
-    Args:
-        directory: where the command runs.
-        folder: gets the file with the exit code.
-        threads: per process, unless OMP_NUM_THREADS is set.
-        status: set in a job that was requeued although the command had just ended.
-    """
+    """Called by submitit in the job; returns the exit code of the command, negative for a signal."""
 
     command: list[str]
-    directory: Path
-    folder: Path
+    directory: Path  # where the command runs
+    folder: Path  # gets the file with the exit code
     log: Path
-    threads: int
-    status: int | None = None
+    threads: int  # per process, unless OMP_NUM_THREADS is set
+    status: int | None = None  # set in a job that was requeued although the command had just ended
     _process_id: int | None = field(default=None, init=False)
 
     def __call__(self) -> int:

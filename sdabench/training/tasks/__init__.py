@@ -39,24 +39,18 @@ class Measured(NamedTuple):
 
 
 class Predictions(Protocol):
-    """A network's outputs for each image of a split."""
+    """A network's outputs for each image of a split, with the digests of the images' files in order."""
 
     @property
-    def sha256(self) -> list[str]:
-        """The digests of the images' files, in order."""
-        ...
-
+    def sha256(self) -> list[str]: ...
     def metrics(self) -> dict[Task, dict[str, float]]:
         """The metrics in percent, for each task of the network."""
-        ...
 
     def measured(self) -> dict[Task, Measured]:
         """The metrics with their standard errors, which take longer."""
-        ...
 
     def write(self, stem: Path) -> Path:
         """Writes them to a file of that name, with a suffix of their own."""
-        ...
 
 
 J = TypeVar("J", bound=AnyJob)
@@ -69,13 +63,15 @@ class TrainingTask(ABC, Generic[J, B, P]):
     """How networks are built, trained and evaluated by a task, over its jobs, batches and predictions.
 
     ``metrics`` are names, the main one first. ``smallest_batch`` is the number of images that batch norms
-    need to be trained. ``environment`` names the fields of the machine that belong in a record.
+    need to be trained. ``environment`` names the fields of the machine that belong in a record. ``batch_of``
+    makes a batch of samples; it also gets the errors of samples that were left out.
     """
 
     metrics: ClassVar[Sequence[str]]
     smallest_batch: ClassVar[int] = 2
     deterministic_on_cuda: ClassVar[bool] = True
     environment: ClassVar[tuple[str, ...]] = ()
+    batch_of: Callable[[Sequence[Any], list[str]], B]
 
     @abstractmethod
     def build(self, job: J) -> nn.Module:
@@ -93,38 +89,26 @@ class TrainingTask(ABC, Generic[J, B, P]):
         """Takes (epoch, index)."""
 
     @abstractmethod
-    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> B:
-        """A batch of samples; ``skipped`` are the errors of samples that were left out."""
-
-    @abstractmethod
     def losses(self, network: nn.Module, micro_batch: B, job: J) -> dict[str, Tensor]:
         """The terms of the loss by name, means over the images of a micro-batch, in float32."""
 
     @abstractmethod
-    def fit_limit(self, job: J, first_loss: float) -> float | None:
-        """The loss below which a network fits its training images, if the recipe asks for it."""
+    def unfitted_loss(self, job: J, first_loss: float) -> float:
+        """The loss of an untrained network, of which a recipe's ``fit_below`` is a share."""
 
     @abstractmethod
     def evaluation_images(self, job: J) -> Dataset[Any]: ...
 
     @abstractmethod
     def outputs(self, network: nn.Module, batch: B, job: J) -> list[Any]:
-        """The network's output for each image of a batch, as plain values and tensors on the CPU.
-
-        Raises:
-            SdabenchError: an output is not finite.
-        """
+        """The output for each image of a batch, as plain values; raises :func:`not_finite` if it is not."""
 
     @abstractmethod
     def predictions(self, job: J, outputs: list[Any], sha256: list[str]) -> P:
         """The predictions that the outputs for all images make, in their order, with the files' digests."""
 
 
-AnyTask = TrainingTask[Any, Any, Any]
-
-
-def task_of(name: DataTask) -> AnyTask:
-    """The task of that name."""
+def task_of(name: DataTask) -> TrainingTask[Any, Any, Any]:
     if name == "detection":
         from sdabench.training.tasks.detection import Detection
 

@@ -1,7 +1,6 @@
 """Classification: cross-entropy, and top-1 and top-5 accuracy."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,8 @@ class Classified:
 
 
 class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
-    """See :class:`sdabench.training.tasks.TrainingTask`."""
-
     metrics = ("top1_pct", "top5_pct")
+    batch_of = staticmethod(Batch.of)
 
     def build(self, job: ClassificationJob) -> nn.Module:
         return create_model(job.model, num_classes=job.split.num_classes)
@@ -56,9 +54,6 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
     def training_images(self, job: ClassificationJob, seed: int) -> TrainingImages:
         return TrainingImages(job.train, recipe_of(job).augmentation, seed)
 
-    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> Batch:
-        return Batch.of(samples, skipped)
-
     def losses(self, network: nn.Module, micro_batch: Batch, job: ClassificationJob) -> dict[str, Tensor]:
         recipe = recipe_of(job)
         with autocast(micro_batch.images.device, recipe.precision):
@@ -68,10 +63,9 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         )
         return {"loss": loss / len(micro_batch)}
 
-    def fit_limit(self, job: ClassificationJob, first_loss: float) -> float | None:
-        """A share of the loss of chance."""
-        share = recipe_of(job).fit_below
-        return None if share is None else share * math.log(job.train.classes)
+    def unfitted_loss(self, job: ClassificationJob, first_loss: float) -> float:
+        """The loss of chance."""
+        return math.log(job.train.classes)
 
     def evaluation_images(self, job: ClassificationJob) -> EvaluationImages:
         return EvaluationImages(job.split, job.spec.protocol.preprocessing)
@@ -105,8 +99,8 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
 def images_at_once(images: Tensor) -> int:
     """How many of a batch's images a network takes together.
 
-    On a CPU so few that their maps fit into memory which the process already has. Each larger one is asked of
-    the system anew, page by page, which takes up to as long as the network's arithmetic.
+    On a CPU so few that their maps fit into memory that the process already has: to get more from the system,
+    page by page, takes up to as long as the network's arithmetic.
     """
     if images.device.type != "cpu":
         return len(images)

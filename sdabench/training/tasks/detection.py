@@ -1,6 +1,6 @@
 """Detection: the losses of proposals, boxes and masks, and COCO's AP."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 from sdabench.data.annotations import read_annotations
 from sdabench.data.coco import CocoSplit
-from sdabench.data.coco_images import (
-    DetectionBatch,
-    DetectionImages,
-    DetectionTrainingImages,
-)
+from sdabench.data.coco_images import DetectionBatch, DetectionImages, DetectionTrainingImages
 from sdabench.files import atomic_gzip_write
 from sdabench.models.build import create_model
 from sdabench.models.detection.detector import Detector
@@ -66,11 +62,10 @@ class DetectionPredictions:
 
 
 class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]):
-    """See :class:`sdabench.training.tasks.TrainingTask`."""
-
     metrics = METRICS
     deterministic_on_cuda = False  # RoIAlign's backward pass is not
     environment = ("evaluator",)
+    batch_of = staticmethod(DetectionBatch.of)
 
     def build(self, job: DetectionJob) -> Detector:
         return _detector(job, job.split)
@@ -97,18 +92,13 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
         masks, resizing = "segmentation" in job.spec.tasks, job.spec.protocol.preprocessing
         return DetectionTrainingImages(job.train, resizing, recipe_of(job).flip, seed, masks)
 
-    def batch_of(self, samples: Sequence[Any], skipped: list[str]) -> DetectionBatch:
-        return DetectionBatch.of(samples, skipped)
-
     def losses(self, network: nn.Module, micro_batch: DetectionBatch, job: DetectionJob) -> dict[str, Tensor]:
         with autocast(micro_batch.images[0].device, recipe_of(job).precision):
             losses: dict[str, Tensor] = network(micro_batch.images, micro_batch.targets)
         return {name: loss.float() for name, loss in losses.items()}
 
-    def fit_limit(self, job: DetectionJob, first_loss: float) -> float | None:
-        """A share of the loss of the first step."""
-        share = recipe_of(job).fit_below
-        return None if share is None else share * first_loss
+    def unfitted_loss(self, job: DetectionJob, first_loss: float) -> float:
+        return first_loss
 
     def evaluation_images(self, job: DetectionJob) -> DetectionImages:
         job.split.check(masks="segmentation" in job.spec.tasks)
