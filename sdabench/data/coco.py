@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from sdabench.data.annotations import AnnotationFile, Entry, read_annotations
 from sdabench.data.description import DatasetInfo
-from sdabench.data.split import SplitName, dataset_info, file_lines
+from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.hashing import sha256_of_lines
 
@@ -86,32 +85,17 @@ class CocoImage:
         )
 
 
-@dataclass(frozen=True)
-class CocoSplit:
-    """Images with annotations in the order of their ids; see :class:`sdabench.data.split.Split`.
+@dataclass(frozen=True, kw_only=True)
+class CocoSplit(Split):
+    """Images with annotations in the order of their ids.
 
     Listing and fingerprint include the annotations file.
     """
 
-    dataset: str
-    split: SplitName
-    root: Path
     items: tuple[CocoImage, ...]
     categories: tuple[Category, ...]
     annotations_file: Path
     annotations_sha256: str
-    complete: bool = False
-    fingerprint_sha256: str | None = None
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.categories)
-
-    def subset(self, images: int | None) -> "CocoSplit":
-        """Return the first images."""
-        if images is None or images >= len(self.items):
-            return self
-        return replace(self, items=self.items[:images], complete=False, fingerprint_sha256=None)
 
     def with_annotations(self) -> "CocoSplit":
         """Drop the images without any annotation, for training; crowds are annotations.
@@ -122,8 +106,7 @@ class CocoSplit:
         items = tuple(item for item in self.items if item.labels)
         if len(items) == len(self.items):
             return self
-        complete = self.complete and self.split == "train"
-        return replace(self, items=items, complete=complete, fingerprint_sha256=None)
+        return replace(self.select(items), complete=self.complete and self.split == "train")
 
     def check(self, masks: bool) -> None:
         """Check that detections can be scored.
@@ -135,39 +118,18 @@ class CocoSplit:
             NothingMeasuredError: no object is annotated.
             DataError: an object has no mask.
         """
-        if not any(self._with_objects()):
+        if not any(item.labels for item in self.items):
             raise NothingMeasuredError(f"no object is annotated in {len(self.items)} images of {self.root}")
-        for item in self._with_objects() if masks else ():
+        for item in self.items if masks else ():
             if not all(has_mask(one.segmentation) for one in item.annotations):
                 raise DataError(
                     f"an object in {item.path} has a box but no mask of at least three points; complete the "
                     "annotations, or use a Faster R-CNN"
                 )
 
-    def _with_objects(self) -> Iterator[CocoImage]:
-        return (item for item in self.items if item.labels)
-
-    @cached_property
-    def listing_sha256(self) -> str:
-        return sha256_of_lines(self.listing_lines())
-
     def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
-        """Yield the lines of the annotations file and of the images, optionally with their digests."""
         yield f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
-        yield from file_lines(self.items, digests)
-
-    @cached_property
-    def classes(self) -> int:
-        """Number of categories that occur in this split."""
-        return len({label for item in self.items for label in item.labels})
-
-    def with_status(self, complete: bool, fingerprint_sha256: str | None) -> "CocoSplit":
-        """See :meth:`sdabench.data.split.Split.with_status`."""
-        return replace(self, complete=complete, fingerprint_sha256=fingerprint_sha256)
-
-    def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """Describe the split for a record, with a fingerprint from the ``digests`` of its images in order."""
-        return dataset_info(self, None if digests is None else sha256_of_lines(self.listing_lines(digests)))
+        yield from super().listing_lines(digests)
 
 
 def has_mask(segmentation: Any) -> bool:
@@ -204,6 +166,7 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
         split=split,
         root=path.resolve(),
         items=_images(path.resolve(), f"{split}2017", file, categories, sizes),
+        num_classes=len(categories),
         categories=categories,
         annotations_file=path.resolve() / "annotations" / annotations_file.name,
         annotations_sha256=file.sha256,

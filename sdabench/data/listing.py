@@ -1,6 +1,7 @@
 """Store the list of files of a split, so that other processes need not list the folders again."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Listing(FrozenModel):
         found = source.read(split, task, self._sizes())
         if found.listing_sha256 != self.sha256:
             raise DataError(f"the {split} split of {source} has changed since the run started; run it again")
-        return found.with_status(self.complete, self.fingerprint_sha256)
+        return replace(found, complete=self.complete, fingerprint_sha256=self.fingerprint_sha256)
 
     def _sizes(self) -> dict[str, int]:
         """Read the size in bytes of each file by its path relative to the root of the split."""
