@@ -24,13 +24,7 @@ from sdabench.data.decoding import decode_bytes
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.jpeg import decode_jpeg
-from sdabench.data.views import (
-    IMAGENET_NORMALIZATION,
-    Normalization,
-    Window,
-    resize_and_crop,
-    resize_window,
-)
+from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, Window, resize_and_crop, resize_window
 from sdabench.errors import DataError
 from sdabench.registry.recipes import Augmentation
 
