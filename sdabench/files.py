@@ -88,9 +88,6 @@ def atomic_gzip_write(path: Path) -> Iterator[BinaryIO]:
 def read_decompressed(path: Path, what: str) -> bytes:
     """Read a file, decompressed if it is a gzip file.
 
-    Args:
-        what: description of the file for error messages.
-
     Raises:
         UsageError: there is no such file.
         DataError: the file cannot be read.
@@ -117,9 +114,6 @@ def _sync_folder(folder: Path) -> None:
 @contextmanager
 def folder_lock(folder: Path, what: str) -> Iterator[None]:
     """Lock a folder for this process; it is created if needed.
-
-    Args:
-        what: kind of work for the error message.
 
     Raises:
         SdabenchError: another process holds the lock.

@@ -109,10 +109,7 @@ class CocoSplit(Split):
         return replace(self.select(items), complete=self.complete and self.split == "train")
 
     def check(self, masks: bool) -> None:
-        """Check that detections can be scored.
-
-        Args:
-            masks: check that all objects have masks.
+        """Check that detections, or also masks, can be scored.
 
         Raises:
             NothingMeasuredError: no object is annotated.

@@ -109,9 +109,6 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
 
     As in mmdetection, crowds are left out, as are objects without area, with a side below one pixel, or
     outside the image.
-
-    Args:
-        masks: add masks to the targets.
     """
 
     def __init__(self, split: CocoSplit, resizing: Resizing, flip: float, seed: int, masks: bool) -> None:

@@ -50,8 +50,7 @@ def list_images(
     """List the images of ``root/<class>/`` in the order of their paths.
 
     Args:
-        labels: class index of each allowed folder name.
-        a_class: description of a folder name for error messages.
+        labels: class index of each allowed folder name, which ``a_class`` describes in error messages.
         sizes: known sizes in bytes by path; then no folder is read.
 
     Raises:

@@ -97,11 +97,8 @@ def decode(
     """Read a file; return its RGB image and its sha256.
 
     An error is returned, not raised, because exceptions lose their message on the way out of a data loader
-    worker; :func:`collate` passes it on. Broken images are never replaced by others.
-
-    Args:
-        size: see :func:`sdabench.data.decoding.decode_bytes`.
-        decoded: cached images.
+    worker; :func:`collate` passes it on. Broken images are never replaced by others. ``size`` is (width,
+    height) in pixels according to the annotations.
     """
     data = _read(path)
     if isinstance(data, DataError):

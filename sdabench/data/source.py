@@ -86,11 +86,7 @@ class DataSource:
     def located(
         self, advance: Callable[[int], None] = lambda images: None, task: DataTask = "classification"
     ) -> "DataSource":
-        """Return the source with a path, after generating the default dataset of the task if needed.
-
-        Args:
-            advance: called with the number of images just generated.
-        """
+        """Return the source with a path, after generating the default dataset of the task if needed."""
         if self.path is not None:
             return self
         from sdabench.data.synthetic import default_dataset

@@ -98,9 +98,6 @@ def bootstrap(
     """Compute the metrics of resamples of the images, drawn with replacement.
 
     With the same images and seed, the values of two systems are paired: subtract them.
-
-    Args:
-        advance: called with the number of resamples just done.
     """
     weights = draws(len(samples.image_ids), resamples, seed)
     blocks = []

@@ -19,10 +19,7 @@ RESAVE = "load it in a torch installation that you trust it with, and save its s
 
 
 def read_torch_file(file: BinaryIO, size: int) -> Any:
-    """Read the object that was passed to ``torch.save``, with stubs in place of classes.
-
-    Args:
-        file: of ``size`` bytes.
+    """Read the object that was passed to ``torch.save`` from a file of ``size`` bytes, with stubs of classes.
 
     Raises:
         WeightsError: it is refused; the message continues a sentence.

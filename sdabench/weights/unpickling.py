@@ -51,12 +51,10 @@ def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
     """Read one pickle, with stubs in place of every object that has a class of its own.
 
     Args:
-        file: binary and seekable; left at the end of the pickle.
         persistent_load: takes a persistent id, which torch uses for storages, and returns the object.
 
     Raises:
-        WeightsError: it refers to what weights do not need, which the message names, or exceeds a bound;
-            the message continues a sentence.
+        WeightsError: it refers to what weights do not need, or exceeds a bound; continues a sentence.
         Exception: it is damaged.
     """
     start, steps = file.tell(), 0
@@ -187,11 +185,7 @@ def _items_to_copy(value: Any) -> int:
 
 
 def _checked_key(key: Any) -> Any:
-    """Return a key of a dictionary, or an item of a set, unless hashing or comparing it could take forever.
-
-    Nested tuples are hashed anew each time, long text is compared each time, and integers can be made to
-    collide.
-    """
+    """Return a key, unless hashing nested tuples, comparing long text or colliding integers takes forever."""
     is_tuple = type(key) is tuple and len(key) <= 4
     for part in key if is_tuple else (key,):
         if type(part) is int:

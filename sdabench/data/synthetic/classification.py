@@ -68,9 +68,6 @@ def write_classification(
 ) -> None:
     """Generate a dataset; ``folder`` appears only when it is complete.
 
-    Args:
-        advance: called with the number of images just generated.
-
     Raises:
         UsageError: ``folder`` exists and is not empty.
         OSError: the folder cannot be written.
@@ -126,9 +123,6 @@ def _draw(
 
 def read_classification(folder: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> ImageSplit:
     """List the images of a split.
-
-    Args:
-        sizes: see :func:`sdabench.data.folders.list_images`.
 
     Raises:
         UsageError: there is no such folder, or the dataset is for another task.

@@ -109,9 +109,6 @@ def write_detection(
 def read_detection(folder: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> CocoSplit:
     """List the images of a split.
 
-    Args:
-        sizes: see :func:`sdabench.data.coco.read_coco`.
-
     Raises:
         UsageError: there is no such folder, or the dataset is for another task.
         DataError: the folder is not a generated dataset, or was changed.

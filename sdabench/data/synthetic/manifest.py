@@ -67,10 +67,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
-    """Read the manifest of a generated dataset.
-
-    Args:
-        task: required task; None for any.
+    """Read the manifest of a generated dataset for a task, or for any.
 
     Raises:
         UsageError: there is no such folder, or the dataset is for another task.

@@ -14,7 +14,14 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from sdabench import __version__
 from sdabench.errors import SdabenchError, WeightsError
 from sdabench.files import atomic_write
-from sdabench.weights.fetch.weights_cache import OTHER_CACHE, FetchDisplay
+from sdabench.offline import is_offline
+from sdabench.weights.fetch.weights_cache import (
+    OTHER_CACHE,
+    FetchDisplay,
+    download_lock,
+    report_damage,
+    verified_digest,
+)
 
 if TYPE_CHECKING:
     from requests import Response
@@ -33,17 +40,32 @@ class RemoteFile:
     digest: str
 
 
-def download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
-    """Download a file. Until it is complete and verified, ``path`` stays as it was.
+def ensure_cached(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
+    """Download a file unless it is in the cache with the expected digest; return its sha256.
 
-    Returns:
-        Its sha256.
+    One process downloads it, and the others wait. ``path`` stays as it was until the file is verified.
 
     Raises:
         WeightsError: it has another digest, and was not kept.
-        SdabenchError: it cannot be fetched.
-        OutputError: the file cannot be written.
+        SdabenchError: it cannot be fetched, or is not cached and the network is forbidden.
+        OutputError: the cache cannot be written.
     """
+    if (found := verified_digest(path, remote.digest)) is not None:
+        return found
+    if is_offline():
+        state = "damaged" if path.exists() else "not"
+        raise SdabenchError(
+            f"{remote.public_url} is {state} in the cache, at {path}, and --offline forbids the network; "
+            "fetch it once without --offline, or download it yourself and pass the file"
+        )
+    with download_lock(path, display):
+        if (found := verified_digest(path, remote.digest)) is not None:
+            return found
+        report_damage(path, display)
+        return _download(remote, path, display)
+
+
+def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
     import requests  # imported here, as is pooch: `sdabench --help` does without both
     from pooch import HTTPDownloader
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sdabench.errors import OutputError, SdabenchError
+from sdabench.errors import OutputError
 from sdabench.hashing import sha256_of_file
-from sdabench.offline import is_offline
 from sdabench.paths import cache_dir
 
 OTHER_CACHE = "set SDABENCH_CACHE to another folder"
@@ -38,37 +37,6 @@ QUIET = FetchDisplay()
 
 def weights_dir() -> Path:
     return cache_dir() / "weights"
-
-
-def ensure_cached(
-    path: Path, digest: str, fetch: Callable[[], str], origin: str, display: FetchDisplay
-) -> str:
-    """Fetch a file unless it is in the cache with the expected digest; return its sha256.
-
-    One process fetches it, and the others wait.
-
-    Args:
-        digest: the start of its sha256.
-        fetch: puts the file there, and returns its sha256.
-        origin: where it comes from, for error messages.
-
-    Raises:
-        SdabenchError: it is not cached and the network is forbidden; or whatever ``fetch`` raises.
-        OutputError: the cache cannot be written.
-    """
-    if (found := verified_digest(path, digest)) is not None:
-        return found
-    if is_offline():
-        state = "damaged" if path.exists() else "not"
-        raise SdabenchError(
-            f"{origin} is {state} in the cache, at {path}, and --offline forbids the network; fetch it once "
-            "without --offline, or download it yourself and pass the file"
-        )
-    with download_lock(path, display):
-        if (found := verified_digest(path, digest)) is not None:
-            return found
-        report_damage(path, display)
-        return fetch()
 
 
 def verified_digest(path: Path, digest: str) -> str | None:
