@@ -67,7 +67,7 @@ def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
     length = file.tell() - start
     file.seek(start)
     unpickler = _StubUnpickler(BytesIO(file.read(length)), encoding="latin-1")
-    unpickler.steps, unpickler.load_storage = steps, persistent_load
+    unpickler.steps, unpickler.persistent_load = steps, persistent_load  # type: ignore[assignment]
     try:
         return unpickler.load()
     except IndexError:
@@ -86,10 +86,6 @@ class _StubUnpickler(pickle._Unpickler):
     append: Callable[[Any], None]  # to the stack
     pop_mark: Callable[[], list[Any]]
     steps: int
-    load_storage: Callable[[Any], Any]
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self.load_storage(pid)
 
     def find_class(self, module: str, name: str) -> Name:
         if len(module) + len(name) > MAX_NAME_LENGTH:

@@ -75,7 +75,6 @@ def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
     with atomic_write(path, OTHER_CACHE) as file, ExitStack() as stack:
         transfer = _Transfer(file, path.name, display, stack)
         fetch = HTTPDownloader(
-            progressbar=transfer,
             chunk_size=CHUNK_SIZE,
             timeout=TIMEOUT,
             headers=HEADERS,
@@ -99,9 +98,9 @@ def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
 
 
 class _Transfer:
-    """What pooch writes to, and its progress bar: pooch counts chunks, and this the bytes."""
+    """What pooch writes to, with a progress bar of the bytes."""
 
-    total = 0  # bytes; set by pooch, and 0 where the server does not tell
+    total = 0  # bytes; 0 where the server does not tell
     received = 0
     is_web_page = False
 
@@ -112,6 +111,7 @@ class _Transfer:
 
     def on_response(self, response: "Response", **_: Any) -> None:
         response.request.headers.pop("Authorization", None)  # a redirect's target does not get it
+        self.total = int(response.headers.get("Content-Length", 0))
         self.is_web_page = "html" in response.headers.get("Content-Type", "")
         self.stack.callback(response.close)
 
@@ -124,12 +124,6 @@ class _Transfer:
         self.advance(len(chunk))
 
     def flush(self) -> None: ...
-
-    def update(self, count: int) -> None: ...
-
-    def reset(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def _cannot_fetch(remote: RemoteFile, transfer: _Transfer, error: Exception | None = None) -> SdabenchError:

@@ -1,13 +1,12 @@
 """Cached downloads: complete or absent, and verified before each use. Imports no torch."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sdabench.errors import OutputError
+from sdabench.files import locked
 from sdabench.hashing import sha256_of_file
 from sdabench.paths import cache_dir
 
@@ -55,24 +54,11 @@ def report_damage(path: Path, display: FetchDisplay) -> None:
         display.say(f"{path} is damaged: its sha256 has changed. It is fetched again.")
 
 
-@contextmanager
-def download_lock(path: Path, display: FetchDisplay) -> Iterator[None]:
+def download_lock(path: Path, display: FetchDisplay) -> AbstractContextManager[None]:
     """Hold the lock of a file in the cache, while other processes that want the file wait.
 
     Raises:
         OutputError: the cache cannot be written.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            display.say(f"Another process is fetching {path.name}; this one waits for it.")
-            lock.acquire()
-    except OSError as error:
-        raise OutputError(f"cannot write {path.parent}: {error.strerror}; {OTHER_CACHE}") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    line = f"Another process is fetching {path.name}; this one waits for it."
+    return locked(path.with_name(f".{path.name}.lock"), lambda: display.say(line), 0, OTHER_CACHE)
