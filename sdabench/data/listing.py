@@ -1,6 +1,5 @@
 """Store the list of files of a split, so that other processes need not list the folders again."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -30,8 +29,9 @@ class Listing(FrozenModel):
         """
         path = folder / f"{split.listing_sha256}.tsv"
         if not path.is_file():
+            text = "".join(f"{line}\n" for line in split.listing_lines())
             with atomic_write(path) as file:
-                file.writelines(_encode(split.listing_lines()))
+                file.write(text.encode(errors="surrogateescape"))
         return cls(
             file=path,
             sha256=split.listing_sha256,
@@ -61,7 +61,3 @@ class Listing(FrozenModel):
         lines = content.decode(errors="surrogateescape").split("\n")
         pairs = (line.rpartition("\t") for line in lines)
         return {path: int(size) for path, tab, size in pairs if tab and size.isdecimal()}
-
-
-def _encode(lines: Iterable[str]) -> Iterable[bytes]:
-    return (line.encode(errors="surrogateescape") + b"\n" for line in lines)
