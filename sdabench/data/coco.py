@@ -20,13 +20,10 @@ OFFICIAL = {"train": (118_287, 860_001, 80), "val": (5_000, 36_781, 80)}
 
 
 class Rle(TypedDict):
-    """A mask as run lengths in column order, starting with zeros; ``size`` is (height, width).
+    """A mask as run lengths in column order, starting with zeros."""
 
-    ``counts`` is a list of run lengths, or a string if they are compressed.
-    """
-
-    size: list[int]
-    counts: list[int] | str
+    size: list[int]  # height, width
+    counts: list[int] | str  # a string if compressed
 
 
 Polygons = list[list[float]]
@@ -42,20 +39,13 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or a crowd of objects.
+    """One object, or a crowd of objects."""
 
-    Args:
-        label: index of the category from 0, in the order of ids.
-        bbox: (x, y, width, height) in pixels; the area can be 0.
-        area: area of the mask in pixels.
-        segmentation: polygons (x, y, x, y, …) or an RLE; empty if only boxes are annotated.
-    """
-
-    label: int
-    bbox: tuple[float, float, float, float]
-    area: float
+    label: int  # index of the category from 0, in the order of ids
+    bbox: tuple[float, float, float, float]  # (x, y, width, height) in pixels; the area can be 0
+    area: float  # of the mask in pixels
     iscrowd: bool
-    segmentation: Polygons | Rle
+    segmentation: Polygons | Rle  # (x, y, x, y, …) or an RLE; empty if only boxes are annotated
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,18 +30,12 @@ class Name:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Stub:
-    """An object whose class is never imported.
-
-    Attributes:
-        args: the arguments of the constructor.
-        state: the pickled state, from which the class would have set its attributes.
-        items: the items added to the object: values, or pairs of key and value.
-    """
+    """An object whose class is never imported."""
 
     name: Name
-    args: tuple[Any, ...] = ()
-    state: Any = None
-    items: list[Any] = field(default_factory=list)
+    args: tuple[Any, ...] = ()  # of the constructor
+    state: Any = None  # as pickled, from which the class would have set its attributes
+    items: list[Any] = field(default_factory=list)  # added values, or pairs of key and value
 
     def append(self, item: Any) -> None:  # by the unpickler, as is extend
         self.items.append(item)

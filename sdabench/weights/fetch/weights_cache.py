@@ -21,10 +21,8 @@ def _no_bar(name: str, total: int | None) -> AbstractContextManager[Callable[[in
 class FetchDisplay:
     """How a download is shown.
 
-    Attributes:
-        bar: takes a file name and the total bytes (None if unknown); gives a function to call with the number
-            of bytes of each chunk.
-        say: prints a line.
+    ``bar`` takes a file name and the total bytes (None if unknown), and gives a function that takes the
+    number of bytes of each chunk. ``say`` prints a line.
     """
 
     bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]] = _no_bar
