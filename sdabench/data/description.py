@@ -46,7 +46,7 @@ class Preprocessing(FrozenModel):
 
 
 class Resizing(FrozenModel):
-    """Preprocessing for detectors: scale to the ``short`` side, at most to the ``long`` one, and normalize."""
+    """Preprocessing for detectors: scale to the ``short`` side, at most to ``long``, and normalize."""
 
     short: int = 800
     long: int = 1333

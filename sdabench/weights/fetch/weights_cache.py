@@ -13,10 +13,6 @@ from sdabench.paths import cache_dir
 OTHER_CACHE = "set SDABENCH_CACHE to another folder"
 
 
-def _no_bar(name: str, total: int | None) -> AbstractContextManager[Callable[[int], object]]:
-    return nullcontext(lambda count: None)
-
-
 @dataclass(frozen=True)
 class FetchDisplay:
     """How a download is shown.
@@ -25,7 +21,9 @@ class FetchDisplay:
     number of bytes of each chunk. ``say`` prints a line.
     """
 
-    bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]] = _no_bar
+    bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]] = lambda name, total: (
+        nullcontext(lambda count: None)
+    )
     say: Callable[[str], object] = lambda line: None
 
 
