@@ -5,6 +5,7 @@ the file name extension. EXIF rotation is ignored, as in common ImageNet pipelin
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,14 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
-from torchvision import transforms
+from torchvision import io, transforms
 from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.decoding import decode_bytes
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
-from sdabench.data.jpeg import decode_jpeg
 from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop, resize_window
 from sdabench.errors import DataError
 from sdabench.registry.recipes import Augmentation
@@ -123,6 +123,22 @@ def decode_pixels(path: Path, decoded: DecodedImages | None = None) -> Tensor | 
             return pixels
     read = decode(path, decoded=decoded)
     return read if isinstance(read, DataError) else pil_to_tensor(read[0])
+
+
+def decode_jpeg(data: bytes) -> Tensor | None:
+    """Decode a JPEG file to uint8 (3, H, W), channels last in memory, with the same pixels as Pillow.
+
+    Returns None for files that Pillow should decode: other formats and color spaces, broken files (for
+    Pillow's error message), and all files if torchvision has no decoder, which is planned for a release.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the planned removal, and of read-only bytes
+            pixels: Tensor = io.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
+    except (AttributeError, RuntimeError):
+        return None
+    return pixels.expand(3, -1, -1) if len(pixels) in (1, 3) else None
 
 
 def _read(path: Path) -> bytes | DataError:

@@ -12,8 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.fetch.download import RemoteFile, ensure_cached
-from sdabench.weights.fetch.weights_cache import QUIET, FetchDisplay, weights_dir
+from sdabench.weights.fetch.weights_cache import QUIET, FetchDisplay, RemoteFile, ensure_cached, weights_dir
 from sdabench.weights.local import LocalWeights
 
 SOURCE_FORMS = (

@@ -10,8 +10,7 @@ import torchvision
 from sdabench.data.description import Preprocessing
 from sdabench.errors import UsageError
 from sdabench.registry import unknown
-from sdabench.weights.fetch.download import RemoteFile, ensure_cached
-from sdabench.weights.fetch.weights_cache import FetchDisplay, weights_dir
+from sdabench.weights.fetch.weights_cache import FetchDisplay, RemoteFile, ensure_cached, weights_dir
 from sdabench.weights.local import LocalWeights, Published
 
 
