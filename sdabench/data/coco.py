@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -143,58 +144,46 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
                 f"no dataset at {needed}; a COCO folder needs annotations/{annotations_file.name} and "
                 f"{split}2017/*.jpg"
             )
-    file = read_annotations(annotations_file)
+    file, root = read_annotations(annotations_file), path.resolve()
     categories = tuple(
-        Category(entry["id"], entry["name"])
-        for entry in sorted(file.categories, key=lambda entry: entry["id"])
+        Category(entry["id"], entry["name"]) for entry in sorted(file.categories, key=itemgetter("id"))
     )
+    labels = {category.id: label for label, category in enumerate(categories)}
+    of_image: dict[int, list[Entry]] = defaultdict(list)
+    for annotation in file.annotations:
+        of_image[annotation["image_id"]].append(annotation)
+    items = []
+    for entry in sorted(file.images, key=itemgetter("id")):
+        image = f"{split}2017/{entry['file_name']}"
+        if sizes is None or image in sizes:
+            size = _size(root / image, annotations_file) if sizes is None else sizes[image]
+            items.append(_coco_image(entry, image, size, of_image[entry["id"]], labels))
     return CocoSplit(
         dataset="coco",
         split=split,
-        root=path.resolve(),
-        items=_images(path.resolve(), f"{split}2017", file, categories, sizes),
+        root=root,
+        items=tuple(items),
         num_classes=len(categories),
         categories=categories,
-        annotations_file=path.resolve() / "annotations" / annotations_file.name,
+        annotations_file=root / "annotations" / annotations_file.name,
         annotations_sha256=file.sha256,
         complete=is_complete(file, split),
     )
 
 
-def _images(
-    root: Path,
-    folder: str,
-    file: AnnotationFile,
-    categories: Sequence[Category],
-    sizes: Mapping[str, int] | None,
-) -> tuple[CocoImage, ...]:
-    labels = {category.id: label for label, category in enumerate(categories)}
-    of_image: dict[int, list[Entry]] = defaultdict(list)
-    for annotation in file.annotations:
-        of_image[annotation["image_id"]].append(annotation)
-    images = []
-    for entry in sorted(file.images, key=lambda entry: entry["id"]):
-        annotations = of_image[entry["id"]]
-        path = f"{folder}/{entry['file_name']}"
-        if sizes is not None and path not in sizes:
-            continue
-        images.append(
-            CocoImage(
-                id=entry["id"],
-                path=path,
-                size=_size(root / path, file.path) if sizes is None else sizes[path],
-                height=entry["height"],
-                width=entry["width"],
-                labels=tuple(labels[one["category_id"]] for one in annotations),
-                encoded=to_json(
-                    [
-                        [one["bbox"], one["area"], one["iscrowd"], one.get("segmentation", [])]
-                        for one in annotations
-                    ]
-                ),
-            )
-        )
-    return tuple(images)
+def _coco_image(
+    entry: Entry, path: str, size: int, annotations: Sequence[Entry], labels: Mapping[int, int]
+) -> CocoImage:
+    fields = [[one["bbox"], one["area"], one["iscrowd"], one.get("segmentation", [])] for one in annotations]
+    return CocoImage(
+        id=entry["id"],
+        path=path,
+        size=size,
+        height=entry["height"],
+        width=entry["width"],
+        labels=tuple(labels[one["category_id"]] for one in annotations),
+        encoded=to_json(fields),
+    )
 
 
 def _size(path: Path, annotations_file: Path) -> int:
