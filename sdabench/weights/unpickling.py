@@ -150,7 +150,8 @@ class _StubUnpickler(pickle._Unpickler):
         target |= _set(values)
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(_set(self.pop_mark())))
+        values = self.pop_mark()  # changes self.append
+        self.append(frozenset(_set(values)))
 
     def call(self, function: Any, args: Any) -> Any:
         """What our function for a listed name returns."""
