@@ -5,8 +5,8 @@ import fcntl
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -88,9 +88,6 @@ def atomic_gzip_write(path: Path) -> Iterator[BinaryIO]:
 def read_decompressed(path: Path, what: str) -> bytes:
     """Read a file, decompressed if it is a gzip file.
 
-    Args:
-        what: description of the file for error messages.
-
     Raises:
         UsageError: there is no such file.
         DataError: the file cannot be read.
@@ -114,27 +111,37 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def folder_lock(folder: Path, what: str) -> Iterator[None]:
+def folder_lock(folder: Path, what: str) -> AbstractContextManager[None]:
     """Lock a folder for this process; it is created if needed.
-
-    Args:
-        what: kind of work for the error message.
 
     Raises:
         SdabenchError: another process holds the lock.
         OutputError: the folder cannot be written.
     """
-    lock = FileLock(folder / ".lock", timeout=PATIENCE)
+
+    def refuse() -> None:
+        raise SdabenchError(f"another {what} is writing to {folder}; wait for it, or name another --output")
+
+    return locked(folder / ".lock", refuse, PATIENCE, "name another --output")
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], object], patience: float, elsewhere: str) -> Iterator[None]:
+    """Hold a lock file; if another process holds it for ``patience`` seconds, call ``on_wait``, then wait.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    lock = FileLock(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise SdabenchError(
-            f"another {what} is writing to {folder}; wait for it, or name another --output"
-        ) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            on_wait()
+            lock.acquire()
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}; name another --output") from None
+        raise OutputError(f"cannot write {path.parent}: {error.strerror}; {elsewhere}") from None
     try:
         yield
     finally:

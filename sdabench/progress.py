@@ -28,32 +28,23 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
     if not sys.stderr.isatty() or not is_main_process():
         yield Advance()
         return
+    import rich.progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
     from rich.text import Text
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
+    class Rate(rich.ProgressColumn):
+        def render(self, task: rich.Task) -> Text:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
 
     of_bytes = unit == "bytes"
-    rate = TransferSpeedColumn() if of_bytes else Rate()
-    times = (rate, TimeRemainingColumn(elapsed_when_finished=True)) if unit else (TimeElapsedColumn(),)
-    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), count, *times)
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    rate = rich.TransferSpeedColumn() if of_bytes else Rate()
+    times = (
+        (rate, rich.TimeRemainingColumn(elapsed_when_finished=True)) if unit else (rich.TimeElapsedColumn(),)
+    )
+    count = rich.DownloadColumn() if of_bytes else rich.MofNCompleteColumn()
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), count, *times)
+    with rich.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 
         class Moving(Advance):

@@ -50,9 +50,7 @@ def test_no_loader_is_imported_by_name():
                 assert not {alias.name for alias in node.names} & hidden, path
 
 
-READERS = {
-    "allowed_calls.py", "containers.py", "read.py", "stored_tensors.py", "stubs.py", "unpickling.py",
-}  # fmt: skip
+READERS = {"containers.py", "read.py", "stored_tensors.py", "stubs.py", "unpickling.py"}
 
 
 def test_reading_checkpoints_looks_up_no_name_from_the_file():

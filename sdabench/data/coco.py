@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from sdabench.data.annotations import AnnotationFile, Entry, read_annotations
 from sdabench.data.description import DatasetInfo
-from sdabench.data.split import SplitName, dataset_info, file_lines
+from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.hashing import sha256_of_lines
 
@@ -21,13 +21,10 @@ OFFICIAL = {"train": (118_287, 860_001, 80), "val": (5_000, 36_781, 80)}
 
 
 class Rle(TypedDict):
-    """A mask as run lengths in column order, starting with zeros; ``size`` is (height, width).
+    """A mask as run lengths in column order, starting with zeros."""
 
-    ``counts`` is a list of run lengths, or a string if they are compressed.
-    """
-
-    size: list[int]
-    counts: list[int] | str
+    size: list[int]  # height, width
+    counts: list[int] | str  # a string if compressed
 
 
 Polygons = list[list[float]]
@@ -43,20 +40,13 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or a crowd of objects.
+    """One object, or a crowd of objects."""
 
-    Args:
-        label: index of the category from 0, in the order of ids.
-        bbox: (x, y, width, height) in pixels; the area can be 0.
-        area: area of the mask in pixels.
-        segmentation: polygons (x, y, x, y, …) or an RLE; empty if only boxes are annotated.
-    """
-
-    label: int
-    bbox: tuple[float, float, float, float]
-    area: float
+    label: int  # index of the category from 0, in the order of ids
+    bbox: tuple[float, float, float, float]  # (x, y, width, height) in pixels; the area can be 0
+    area: float  # of the mask in pixels
     iscrowd: bool
-    segmentation: Polygons | Rle
+    segmentation: Polygons | Rle  # (x, y, x, y, …) or an RLE; empty if only boxes are annotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,32 +76,17 @@ class CocoImage:
         )
 
 
-@dataclass(frozen=True)
-class CocoSplit:
-    """Images with annotations in the order of their ids; see :class:`sdabench.data.split.Split`.
+@dataclass(frozen=True, kw_only=True)
+class CocoSplit(Split):
+    """Images with annotations in the order of their ids.
 
     Listing and fingerprint include the annotations file.
     """
 
-    dataset: str
-    split: SplitName
-    root: Path
     items: tuple[CocoImage, ...]
     categories: tuple[Category, ...]
     annotations_file: Path
     annotations_sha256: str
-    complete: bool = False
-    fingerprint_sha256: str | None = None
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.categories)
-
-    def subset(self, images: int | None) -> "CocoSplit":
-        """Return the first images."""
-        if images is None or images >= len(self.items):
-            return self
-        return replace(self, items=self.items[:images], complete=False, fingerprint_sha256=None)
 
     def with_annotations(self) -> "CocoSplit":
         """Drop the images without any annotation, for training; crowds are annotations.
@@ -122,52 +97,27 @@ class CocoSplit:
         items = tuple(item for item in self.items if item.labels)
         if len(items) == len(self.items):
             return self
-        complete = self.complete and self.split == "train"
-        return replace(self, items=items, complete=complete, fingerprint_sha256=None)
+        return replace(self.select(items), complete=self.complete and self.split == "train")
 
     def check(self, masks: bool) -> None:
-        """Check that detections can be scored.
-
-        Args:
-            masks: check that all objects have masks.
+        """Check that detections, or also masks, can be scored.
 
         Raises:
             NothingMeasuredError: no object is annotated.
             DataError: an object has no mask.
         """
-        if not any(self._with_objects()):
+        if not any(item.labels for item in self.items):
             raise NothingMeasuredError(f"no object is annotated in {len(self.items)} images of {self.root}")
-        for item in self._with_objects() if masks else ():
+        for item in self.items if masks else ():
             if not all(has_mask(one.segmentation) for one in item.annotations):
                 raise DataError(
                     f"an object in {item.path} has a box but no mask of at least three points; complete the "
                     "annotations, or use a Faster R-CNN"
                 )
 
-    def _with_objects(self) -> Iterator[CocoImage]:
-        return (item for item in self.items if item.labels)
-
-    @cached_property
-    def listing_sha256(self) -> str:
-        return sha256_of_lines(self.listing_lines())
-
     def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
-        """Yield the lines of the annotations file and of the images, optionally with their digests."""
         yield f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
-        yield from file_lines(self.items, digests)
-
-    @cached_property
-    def classes(self) -> int:
-        """Number of categories that occur in this split."""
-        return len({label for item in self.items for label in item.labels})
-
-    def with_status(self, complete: bool, fingerprint_sha256: str | None) -> "CocoSplit":
-        """See :meth:`sdabench.data.split.Split.with_status`."""
-        return replace(self, complete=complete, fingerprint_sha256=fingerprint_sha256)
-
-    def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """Describe the split for a record, with a fingerprint from the ``digests`` of its images in order."""
-        return dataset_info(self, None if digests is None else sha256_of_lines(self.listing_lines(digests)))
+        yield from super().listing_lines(digests)
 
 
 def has_mask(segmentation: Any) -> bool:
@@ -194,57 +144,46 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
                 f"no dataset at {needed}; a COCO folder needs annotations/{annotations_file.name} and "
                 f"{split}2017/*.jpg"
             )
-    file = read_annotations(annotations_file)
+    file, root = read_annotations(annotations_file), path.resolve()
     categories = tuple(
-        Category(entry["id"], entry["name"])
-        for entry in sorted(file.categories, key=lambda entry: entry["id"])
+        Category(entry["id"], entry["name"]) for entry in sorted(file.categories, key=itemgetter("id"))
     )
+    labels = {category.id: label for label, category in enumerate(categories)}
+    of_image: dict[int, list[Entry]] = defaultdict(list)
+    for annotation in file.annotations:
+        of_image[annotation["image_id"]].append(annotation)
+    items = []
+    for entry in sorted(file.images, key=itemgetter("id")):
+        image = f"{split}2017/{entry['file_name']}"
+        if sizes is None or image in sizes:
+            size = _size(root / image, annotations_file) if sizes is None else sizes[image]
+            items.append(_coco_image(entry, image, size, of_image[entry["id"]], labels))
     return CocoSplit(
         dataset="coco",
         split=split,
-        root=path.resolve(),
-        items=_images(path.resolve(), f"{split}2017", file, categories, sizes),
+        root=root,
+        items=tuple(items),
+        num_classes=len(categories),
         categories=categories,
-        annotations_file=path.resolve() / "annotations" / annotations_file.name,
+        annotations_file=root / "annotations" / annotations_file.name,
         annotations_sha256=file.sha256,
         complete=is_complete(file, split),
     )
 
 
-def _images(
-    root: Path,
-    folder: str,
-    file: AnnotationFile,
-    categories: Sequence[Category],
-    sizes: Mapping[str, int] | None,
-) -> tuple[CocoImage, ...]:
-    labels = {category.id: label for label, category in enumerate(categories)}
-    of_image: dict[int, list[Entry]] = defaultdict(list)
-    for annotation in file.annotations:
-        of_image[annotation["image_id"]].append(annotation)
-    images = []
-    for entry in sorted(file.images, key=lambda entry: entry["id"]):
-        annotations = of_image[entry["id"]]
-        path = f"{folder}/{entry['file_name']}"
-        if sizes is not None and path not in sizes:
-            continue
-        images.append(
-            CocoImage(
-                id=entry["id"],
-                path=path,
-                size=_size(root / path, file.path) if sizes is None else sizes[path],
-                height=entry["height"],
-                width=entry["width"],
-                labels=tuple(labels[one["category_id"]] for one in annotations),
-                encoded=to_json(
-                    [
-                        [one["bbox"], one["area"], one["iscrowd"], one.get("segmentation", [])]
-                        for one in annotations
-                    ]
-                ),
-            )
-        )
-    return tuple(images)
+def _coco_image(
+    entry: Entry, path: str, size: int, annotations: Sequence[Entry], labels: Mapping[int, int]
+) -> CocoImage:
+    fields = [[one["bbox"], one["area"], one["iscrowd"], one.get("segmentation", [])] for one in annotations]
+    return CocoImage(
+        id=entry["id"],
+        path=path,
+        size=size,
+        height=entry["height"],
+        width=entry["width"],
+        labels=tuple(labels[one["category_id"]] for one in annotations),
+        encoded=to_json(fields),
+    )
 
 
 def _size(path: Path, annotations_file: Path) -> int:

@@ -1,10 +1,8 @@
 """Datasets and batches for detectors: resized images of COCO with boxes, labels and masks."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.coco import Annotation, CocoImage, CocoSplit
-from sdabench.data.decoded import DecodedImages, decoded_images
+from sdabench.data.decoded import decoded_images
 from sdabench.data.description import Resizing
 from sdabench.data.images import decode, seeded
 from sdabench.errors import DataError
@@ -98,7 +96,7 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
 
     def __getitem__(self, index: int) -> DetectionSample | DataError:
         item = self.split.items[index]
-        read = _read(self.split.root / item.path, item, self.decoded)
+        read = decode(self.split.root / item.path, (item.width, item.height), self.decoded)
         if isinstance(read, DataError):
             return read
         image, digest = read
@@ -111,9 +109,6 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
 
     As in mmdetection, crowds are left out, as are objects without area, with a side below one pixel, or
     outside the image.
-
-    Args:
-        masks: add masks to the targets.
     """
 
     def __init__(self, split: CocoSplit, resizing: Resizing, flip: float, seed: int, masks: bool) -> None:
@@ -124,7 +119,7 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
     def __getitem__(self, key: tuple[int, int]) -> DetectionSample | DataError:
         epoch, index = key
         item = self.split.items[index]
-        read = _read(self.split.root / item.path, item, self.decoded)
+        read = decode(self.split.root / item.path, (item.width, item.height), self.decoded)
         if isinstance(read, DataError):
             return read
         size = resized_shape(item.height, item.width, self.resizing.short, self.resizing.long)
@@ -203,15 +198,6 @@ def _mask(annotation: Annotation, item: CocoImage, size: tuple[int, int], flippe
         )
     merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return merged
-
-
-def _read(path: Path, item: CocoImage, decoded: DecodedImages | None) -> tuple[Image.Image, str] | DataError:
-    """Read an image and the sha256 of its file; its size must be that of the annotations."""
-    read = decode(path, (item.width, item.height), decoded)
-    if isinstance(read, DataError):
-        return read
-    image, data = read
-    return image, hashlib.sha256(data).hexdigest()
 
 
 def resize_image(image: Image.Image, size: tuple[int, int]) -> Tensor:

@@ -37,10 +37,10 @@ class DecodedImages:
     def __reduce__(self) -> tuple[Callable[[Split], "DecodedImages"], tuple[Split]]:
         return DecodedImages, (self.split,)  # data loader workers map the file themselves
 
-    def image(self, data: bytes) -> Image.Image | None:
-        """Return the RGB image that was decoded from exactly these bytes, or None if there is none."""
+    def image(self, digest: str) -> Image.Image | None:
+        """Return the RGB image that was decoded from a file of this sha256, or None if there is none."""
         content, index = self._mapped
-        if (entry := index.get(sha256(data).hexdigest())) is None:
+        if (entry := index.get(digest)) is None:
             return None
         offset, width, height = entry
         return Image.frombytes("RGB", (width, height), bytes(content[offset : offset + 3 * width * height]))

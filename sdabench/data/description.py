@@ -12,22 +12,16 @@ class FrozenModel(BaseModel):
 
 
 class DatasetInfo(FrozenModel):
-    """A split of a dataset.
-
-    Args:
-        complete: whether it is the complete real dataset; only then results are compared with the paper.
-        listing_sha256: digest of relative paths and sizes.
-        fingerprint_sha256: digest of paths, sizes and contents.
-    """
+    """A split of a dataset."""
 
     name: str
     split: str
     root: str
     classes: int
     samples: int
-    complete: bool
-    listing_sha256: str
-    fingerprint_sha256: str | None = None
+    complete: bool  # the complete real dataset; only then results are compared with the paper
+    listing_sha256: str  # of relative paths and sizes
+    fingerprint_sha256: str | None = None  # of paths, sizes and contents
 
 
 class Preprocessing(FrozenModel):
@@ -52,10 +46,7 @@ class Preprocessing(FrozenModel):
 
 
 class Resizing(FrozenModel):
-    """Preprocessing for detectors: scale to the ``short`` side, at most to the ``long`` side, and normalize.
-
-    ``detections`` is the maximum number of detections per image.
-    """
+    """Preprocessing for detectors: scale to the ``short`` side, at most to ``long``, and normalize."""
 
     short: int = 800
     long: int = 1333
@@ -63,7 +54,7 @@ class Resizing(FrozenModel):
     mean: Triple = MEAN
     std: Triple = STD
     decoder: str = "PIL"
-    detections: int = 100
+    detections: int = 100  # at most, per image
 
     @property
     def resolution(self) -> int:

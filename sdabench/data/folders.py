@@ -2,15 +2,13 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from sdabench.data.description import DatasetInfo
-from sdabench.data.split import SplitName, dataset_info, file_lines
+from sdabench.data.split import Split
 from sdabench.errors import DataError
-from sdabench.hashing import sha256_of_lines
 
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
@@ -23,23 +21,18 @@ class Item:
     size: int
     label: int
 
+    @property
+    def labels(self) -> tuple[int]:
+        return (self.label,)
+
 
 @dataclass(frozen=True)
-class ImageSplit:
-    """A split in the order of its paths; see :class:`sdabench.data.split.Split`.
+class ImageSplit(Split):
+    """A split in the order of its paths. Classes can be missing; the labels of the others do not change."""
 
-    Classes can be missing; the labels of the others do not change.
-    """
-
-    dataset: str
-    split: SplitName
-    root: Path
     items: tuple[Item, ...]
-    num_classes: int
-    complete: bool = False
-    fingerprint_sha256: str | None = None
 
-    def subset(self, images: int | None) -> "ImageSplit":
+    def subset(self, images: int | None) -> Self:
         """Return a number of images: the first of each class, then the second of each, and so on."""
         if images is None or images >= len(self.items):
             return self
@@ -47,30 +40,8 @@ class ImageSplit:
         for item in self.items:
             of_class[item.label].append(item)
         ranked = [(rank, item) for group in of_class.values() for rank, item in enumerate(group)]
-        by_rank = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
-        chosen = sorted(by_rank[:images], key=lambda item: item.path)
-        return replace(self, items=tuple(chosen), complete=False, fingerprint_sha256=None)
-
-    @cached_property
-    def listing_sha256(self) -> str:
-        return sha256_of_lines(self.listing_lines())
-
-    def listing_lines(self) -> Iterator[str]:
-        return file_lines(self.items)
-
-    @cached_property
-    def classes(self) -> int:
-        """Number of classes that occur in this split."""
-        return len({item.label for item in self.items})
-
-    def with_status(self, complete: bool, fingerprint_sha256: str | None) -> "ImageSplit":
-        """See :meth:`sdabench.data.split.Split.with_status`."""
-        return replace(self, complete=complete, fingerprint_sha256=fingerprint_sha256)
-
-    def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """Describe the split for a record, with a fingerprint from the ``digests`` of its files in order."""
-        fingerprint = None if digests is None else sha256_of_lines(file_lines(self.items, digests))
-        return dataset_info(self, fingerprint)
+        chosen = sorted(ranked, key=lambda pair: pair[0])[:images]
+        return self.select(sorted((item for _, item in chosen), key=lambda item: item.path))
 
 
 def list_images(
@@ -79,8 +50,7 @@ def list_images(
     """List the images of ``root/<class>/`` in the order of their paths.
 
     Args:
-        labels: class index of each allowed folder name.
-        a_class: description of a folder name for error messages.
+        labels: class index of each allowed folder name, which ``a_class`` describes in error messages.
         sizes: known sizes in bytes by path; then no folder is read.
 
     Raises:

@@ -27,9 +27,6 @@ def class_indices() -> dict[str, int]:
 def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int] | None = None) -> ImageSplit:
     """List the images of ``path/train`` or ``path/val``; validation images can be in ``path`` itself.
 
-    Args:
-        sizes: see :func:`sdabench.data.folders.list_images`.
-
     Raises:
         UsageError: there is no such folder.
         DataError: there are no images, or files or folders other than class folders with images.

@@ -5,6 +5,7 @@ the file name extension. EXIF rotation is ignored, as in common ImageNet pipelin
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,21 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
-from torchvision import transforms
+from torchvision import io, transforms
 from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.decoding import decode_bytes
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
-from sdabench.data.jpeg import decode_jpeg
-from sdabench.data.views import (
-    IMAGENET_NORMALIZATION,
-    Normalization,
-    Window,
-    resize_and_crop,
-    resize_window,
-)
+from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop, resize_window
 from sdabench.errors import DataError
 from sdabench.registry.recipes import Augmentation
 
@@ -99,26 +93,24 @@ class Batch:
 
 def decode(
     path: Path, size: tuple[int, int] | None = None, decoded: DecodedImages | None = None
-) -> tuple[Image.Image, bytes] | DataError:
-    """Read a file; return its RGB image and its bytes.
+) -> tuple[Image.Image, str] | DataError:
+    """Read a file; return its RGB image and its sha256.
 
     An error is returned, not raised, because exceptions lose their message on the way out of a data loader
-    worker; :func:`collate` passes it on. Broken images are never replaced by others.
-
-    Args:
-        size: see :func:`sdabench.data.decoding.decode_bytes`.
-        decoded: cached images.
+    worker; :func:`collate` passes it on. Broken images are never replaced by others. ``size`` is (width,
+    height) in pixels according to the annotations.
     """
     data = _read(path)
     if isinstance(data, DataError):
         return data
-    known = None if decoded is None else decoded.image(data)
+    digest = hashlib.sha256(data).hexdigest()
+    known = None if decoded is None else decoded.image(digest)
     if known is not None and size in (None, known.size):
-        return known, data
+        return known, digest
     image = decode_bytes(data, size)
     if isinstance(image, str):
         return DataError(f"{path} {image}; restore it from the original archive")
-    return image, data
+    return image, digest
 
 
 def decode_pixels(path: Path, decoded: DecodedImages | None = None) -> Tensor | DataError:
@@ -127,11 +119,26 @@ def decode_pixels(path: Path, decoded: DecodedImages | None = None) -> Tensor | 
         data = _read(path)
         if isinstance(data, DataError):
             return data
-        pixels = decode_jpeg(data)
-        if pixels is not None:
+        if (pixels := decode_jpeg(data)) is not None:
             return pixels
     read = decode(path, decoded=decoded)
     return read if isinstance(read, DataError) else pil_to_tensor(read[0])
+
+
+def decode_jpeg(data: bytes) -> Tensor | None:
+    """Decode a JPEG file to uint8 (3, H, W), channels last in memory, with the same pixels as Pillow.
+
+    Returns None for files that Pillow should decode: other formats and color spaces, broken files (for
+    Pillow's error message), and all files if torchvision has no decoder, which is planned for a release.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the planned removal, and of read-only bytes
+            pixels: Tensor = io.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
+    except (AttributeError, RuntimeError):
+        return None
+    return pixels.expand(3, -1, -1) if len(pixels) in (1, 3) else None
 
 
 def _read(path: Path) -> bytes | DataError:
@@ -170,9 +177,8 @@ class EvaluationImages(Dataset[Sample | DataError]):
         decoded = decode(self.split.root / item.path, decoded=self.decoded)
         if isinstance(decoded, DataError):
             return decoded
-        image, data = decoded
+        image, digest = decoded
         pixels = pil_to_tensor(resize_and_crop(image, self.preprocessing))
-        digest = hashlib.sha256(data).hexdigest()
         return Sample(pixels, item.label, index, digest, self.normalization)
 
 
@@ -180,9 +186,7 @@ class TrainingImages(Dataset[Sample | DataError]):
     """Images of a split with random crops and flips that depend only on (seed, epoch, index)."""
 
     def __init__(self, split: ImageSplit, augmentation: Augmentation, seed: int) -> None:
-        self.split = split
-        self.augmentation = augmentation
-        self.seed = seed
+        self.split, self.augmentation, self.seed = split, augmentation, seed
         self.decoded = decoded_images(split)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
@@ -191,18 +195,12 @@ class TrainingImages(Dataset[Sample | DataError]):
         pixels = decode_pixels(self.split.root / item.path, self.decoded)
         if isinstance(pixels, DataError):
             return pixels
+        area, aspect = list(self.augmentation.area), list(self.augmentation.aspect)
         with seeded(self.seed, epoch, index):
-            window, flipped = self._draw(pixels)
+            window = transforms.RandomResizedCrop.get_params(pixels, area, aspect)
+            flipped = torch.rand(1).item() < self.augmentation.flip
         image = resize_window(pixels, window, self.augmentation.crop)
         return Sample(image.flip(2) if flipped else image, item.label, index, "")
-
-    def _draw(self, pixels: Tensor) -> tuple[Window, bool]:
-        """Draw the crop window of an image, and whether it is flipped."""
-        settings = self.augmentation
-        window: Window = transforms.RandomResizedCrop.get_params(
-            pixels, list(settings.area), list(settings.aspect)
-        )
-        return window, torch.rand(1).item() < settings.flip
 
 
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
@@ -246,9 +244,8 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in self.order:
-            size, larger = divmod(len(batch), self.micro_batches)
-            ends = [number * size + min(number, larger) for number in range(self.micro_batches + 1)]
-            yield batch[ends[self.own.start] : ends[self.own.stop]]
+            own = np.array_split(np.arange(len(batch)), self.micro_batches)[self.own]
+            yield [batch[index] for index in np.concatenate(own)]
 
 
 def collate(

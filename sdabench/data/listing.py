@@ -1,6 +1,6 @@
 """Store the list of files of a split, so that other processes need not list the folders again."""
 
-from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,8 +29,9 @@ class Listing(FrozenModel):
         """
         path = folder / f"{split.listing_sha256}.tsv"
         if not path.is_file():
+            text = "".join(f"{line}\n" for line in split.listing_lines())
             with atomic_write(path) as file:
-                file.writelines(_encode(split.listing_lines()))
+                file.write(text.encode(errors="surrogateescape"))
         return cls(
             file=path,
             sha256=split.listing_sha256,
@@ -47,7 +48,7 @@ class Listing(FrozenModel):
         found = source.read(split, task, self._sizes())
         if found.listing_sha256 != self.sha256:
             raise DataError(f"the {split} split of {source} has changed since the run started; run it again")
-        return found.with_status(self.complete, self.fingerprint_sha256)
+        return replace(found, complete=self.complete, fingerprint_sha256=self.fingerprint_sha256)
 
     def _sizes(self) -> dict[str, int]:
         """Read the size in bytes of each file by its path relative to the root of the split."""
@@ -60,7 +61,3 @@ class Listing(FrozenModel):
         lines = content.decode(errors="surrogateescape").split("\n")
         pairs = (line.rpartition("\t") for line in lines)
         return {path: int(size) for path, tab, size in pairs if tab and size.isdecimal()}
-
-
-def _encode(lines: Iterable[str]) -> Iterable[bytes]:
-    return (line.encode(errors="surrogateescape") + b"\n" for line in lines)

@@ -3,7 +3,7 @@
 Other packages do not check it, and evaluators loop forever on an RLE that is too short.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,47 +15,33 @@ MAX_PIECES = 6  # 30 bits with the sign: more than any number of pixels
 
 def is_rle(value: Any, height: int, width: int) -> bool:
     """Return whether a value is ``{"size": [height, width], "counts": …}`` whose runs fill the size."""
-    if not isinstance(value, dict) or value.get("size") not in ([height, width], (height, width)):
-        return False
-    counts = value.get("counts")
-    if isinstance(counts, str | bytes):
-        return bool(_pixels([_as_bytes(counts)])[0] == height * width)
-    runs = counts if isinstance(counts, list) and all(type(n) is int for n in counts) else []
-    return len(runs) > 0 and min(runs) >= 0 and sum(runs) == height * width
+    return are_rle([value], [(height, width)])[0]
 
 
 def are_rle(values: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[bool]:
-    """Check many values with :func:`is_rle` by their (height, width); much faster for compressed runs."""
+    """Check many values with :func:`is_rle` by their (height, width); compressed runs in blocks."""
     valid = [False] * len(values)
     compressed: list[int] = []
     for index, (value, (height, width)) in enumerate(zip(values, sizes, strict=True)):
-        if not is_compressed(value):
-            valid[index] = is_rle(value, height, width)
-        elif value.get("size") in ([height, width], (height, width)):
+        if not isinstance(value, dict) or value.get("size") not in ([height, width], (height, width)):
+            continue
+        counts = value.get("counts")
+        if is_compressed(value):
             compressed.append(index)
-    for block in _blocks(compressed, [len(values[index]["counts"]) for index in compressed]):
-        pixels = _pixels([_as_bytes(values[index]["counts"]) for index in block]).tolist()
+        elif isinstance(counts, list) and counts and all(type(n) is int and n >= 0 for n in counts):
+            valid[index] = sum(counts) == height * width
+    blocks = np.cumsum([len(values[index]["counts"]) for index in compressed]) // BLOCK_CHARACTERS
+    for block in np.split(compressed, np.flatnonzero(np.diff(blocks)) + 1):
+        pixels = _pixels([_as_bytes(values[index]["counts"]) for index in block])
         for index, count in zip(block, pixels, strict=True):
-            valid[index] = count == sizes[index][0] * sizes[index][1]
+            height, width = sizes[index]
+            valid[index] = bool(count == height * width)
     return valid
 
 
 def is_compressed(value: Any) -> bool:
     """Return whether a value looks like an RLE with compressed runs."""
     return isinstance(value, dict) and isinstance(value.get("counts"), str | bytes)
-
-
-def _blocks(indices: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    block: list[int] = []
-    characters = 0
-    for index, length in zip(indices, lengths, strict=True):
-        block.append(index)
-        characters += length
-        if characters > BLOCK_CHARACTERS:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block
 
 
 def _as_bytes(counts: str | bytes) -> bytes:

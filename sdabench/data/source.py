@@ -3,21 +3,23 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args, overload
+from typing import Literal, get_args
 
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import UsageError
 from sdabench.registry.schema import DataTask
-
-if TYPE_CHECKING:
-    from sdabench.data.coco import CocoSplit
-    from sdabench.data.folders import ImageSplit
 
 Kind = Literal["imagenet", "coco", "synthetic"]
 NOT_FOR: dict[tuple[Kind, DataTask], str] = {
     ("imagenet", "detection"): "imagenet has no boxes; use --data coco=PATH or synthetic for detection",
     ("coco", "classification"): "coco's images have no single class; use --data imagenet=PATH or synthetic "
     "for classification",
+}
+# Paths of a split below the path of the dataset.
+NEEDED_PATHS: dict[Kind, tuple[str, ...]] = {
+    "imagenet": ("{}",),
+    "coco": ("{}2017", "annotations/instances_{}2017.json"),
+    "synthetic": (),
 }
 
 
@@ -71,17 +73,12 @@ class DataSource:
 
     def splits(self) -> tuple[SplitName, ...]:
         """List the splits that exist, or ``val`` if none does, so that reading it gives the error."""
-        if self.kind == "synthetic" or self.path is None:
-            return get_args(SplitName)
-        if self.kind == "imagenet":
-            needed = {name: [self.path / name] for name in get_args(SplitName)}
-        else:
-            annotations = self.path / "annotations"
-            needed = {
-                name: [self.path / f"{name}2017", annotations / f"instances_{name}2017.json"]
-                for name in get_args(SplitName)
-            }
-        return tuple(name for name in needed if all(path.exists() for path in needed[name])) or ("val",)
+
+        def exists(name: SplitName) -> bool:
+            needed = (path.format(name) for path in NEEDED_PATHS[self.kind])
+            return self.path is None or all((self.path / path).exists() for path in needed)
+
+        return tuple(filter(exists, get_args(SplitName))) or ("val",)
 
     def __str__(self) -> str:
         return self.kind if self.path is None else f"{self.kind}={self.path}"
@@ -89,32 +86,12 @@ class DataSource:
     def located(
         self, advance: Callable[[int], None] = lambda images: None, task: DataTask = "classification"
     ) -> "DataSource":
-        """Return the source with a path, after generating the default dataset of the task if needed.
-
-        Args:
-            advance: called with the number of images just generated.
-        """
+        """Return the source with a path, after generating the default dataset of the task if needed."""
         if self.path is not None:
             return self
         from sdabench.data.synthetic import default_dataset
 
         return DataSource(self.kind, default_dataset(advance, task))
-
-    @overload
-    def read(
-        self,
-        split: SplitName,
-        task: Literal["classification"] = "classification",
-        sizes: Mapping[str, int] | None = None,
-    ) -> "ImageSplit": ...
-
-    @overload
-    def read(
-        self, split: SplitName, task: Literal["detection"], sizes: Mapping[str, int] | None = None
-    ) -> "CocoSplit": ...
-
-    @overload
-    def read(self, split: SplitName, task: DataTask, sizes: Mapping[str, int] | None = None) -> Split: ...
 
     def read(
         self, split: SplitName, task: DataTask = "classification", sizes: Mapping[str, int] | None = None

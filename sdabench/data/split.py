@@ -1,16 +1,19 @@
-"""Interface of the splits of all datasets. Free of torch."""
+"""Base class of the splits of all datasets. Free of torch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from sdabench.data.description import DatasetInfo
+from sdabench.hashing import sha256_of_lines
 
 SplitName = Literal["train", "val"]
 
 
 class ImageFile(Protocol):
-    """An image file: path relative to the root of the split, size in bytes."""
+    """An image file: path relative to the root of the split, size in bytes, class indices of its objects."""
 
     @property
     def path(self) -> str: ...
@@ -18,71 +21,61 @@ class ImageFile(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def labels(self) -> tuple[int, ...]: ...
 
-class Split(Protocol):
+
+@dataclass(frozen=True)
+class Split:
     """A list of image files.
 
     ``complete`` is True for the complete real dataset. ``fingerprint_sha256`` is the expected fingerprint, if
     it is known.
     """
 
-    @property
-    def dataset(self) -> str: ...
-
-    @property
-    def split(self) -> SplitName: ...
-
-    @property
-    def root(self) -> Path: ...
-
-    @property
-    def items(self) -> Sequence[ImageFile]: ...
-
-    @property
-    def num_classes(self) -> int: ...
-
-    @property
-    def complete(self) -> bool: ...
-
-    @property
-    def fingerprint_sha256(self) -> str | None: ...
-
-    @property
-    def listing_sha256(self) -> str: ...
-
-    def listing_lines(self) -> Iterator[str]:
-        """Yield the lines of ``listing_sha256``: path and size of each file."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes that occur in this split."""
+    dataset: str
+    split: SplitName
+    root: Path
+    items: Sequence[ImageFile]
+    num_classes: int
+    complete: bool = False
+    fingerprint_sha256: str | None = None
 
     def subset(self, images: int | None) -> Self:
-        """Return the first images, balanced over classes; all images for None."""
+        """Return the first images; all images for None."""
+        if images is None or images >= len(self.items):
+            return self
+        return self.select(self.items[:images])
 
-    def with_status(self, complete: bool, fingerprint_sha256: str | None) -> Self:
-        """Return the same images with another ``complete`` and ``fingerprint_sha256``."""
+    def select(self, items: Sequence[Any]) -> Self:
+        """Return a part of the images."""
+        return replace(self, items=tuple(items), complete=False, fingerprint_sha256=None)
+
+    @cached_property
+    def classes(self) -> int:
+        """Number of classes that occur in this split."""
+        return len({label for item in self.items for label in item.labels})
+
+    @cached_property
+    def listing_sha256(self) -> str:
+        return sha256_of_lines(self.listing_lines())
+
+    def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
+        """Yield path and size of each file, and optionally its digest: the lines of ``listing_sha256``."""
+        lines = (f"{item.path}\t{item.size}" for item in self.items)
+        if digests is None:
+            return lines
+        return (f"{line}\t{digest}" for line, digest in zip(lines, digests, strict=True))
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
-        """Describe the split for a record, with a fingerprint from the ``digests`` of its files in order."""
-
-
-def file_lines(files: Iterable[ImageFile], digests: Sequence[str] | None = None) -> Iterator[str]:
-    """Yield a line to hash for each file: path, size and optionally sha256."""
-    if digests is None:
-        return (f"{file.path}\t{file.size}" for file in files)
-    return (f"{file.path}\t{file.size}\t{digest}" for file, digest in zip(files, digests, strict=True))
-
-
-def dataset_info(split: Split, fingerprint_sha256: str | None) -> DatasetInfo:
-    """Describe a split for a record."""
-    return DatasetInfo(
-        name=split.dataset,
-        split=split.split,
-        root=str(split.root),
-        classes=split.classes,
-        samples=len(split.items),
-        complete=split.complete,
-        listing_sha256=split.listing_sha256,
-        fingerprint_sha256=fingerprint_sha256,
-    )
+        """Describe the split for a record, with a fingerprint from the ``digests`` of its images in order."""
+        return DatasetInfo(
+            name=self.dataset,
+            split=self.split,
+            root=str(self.root),
+            classes=self.classes,
+            samples=len(self.items),
+            complete=self.complete,
+            listing_sha256=self.listing_sha256,
+            fingerprint_sha256=None if digests is None else sha256_of_lines(self.listing_lines(digests)),
+        )

@@ -1,15 +1,12 @@
 """Select images of a split by id or at random, and store their ids. Free of torch."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
-from sdabench.data.coco import CocoImage, CocoSplit
-from sdabench.data.folders import ImageSplit, Item
-from sdabench.data.split import ImageFile, Split
+from sdabench.data.coco import CocoSplit
+from sdabench.data.split import Split
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.files import atomic_write
 
@@ -42,7 +39,7 @@ def stratified(split: Split, images: int, seed: int) -> Split:
 
     An image with several classes is drawn for one of them; images without classes come last.
     """
-    labels = [_labels(item) for item in split.items]
+    labels = [item.labels for item in split.items]
     drawn = np.random.default_rng(seed).permutation(len(labels)).tolist()
     queues = [[index for index in drawn if label in labels[index]] for label in sorted(set().union(*labels))]
     chosen: dict[int, None] = {}
@@ -82,13 +79,7 @@ def write_ids(path: Path, ids: Iterable[str]) -> None:
         file.write("".join(f"{name}\n" for name in ids).encode(errors="surrogateescape"))
 
 
-def _labels(item: ImageFile) -> set[int]:
-    return set(item.labels) if isinstance(item, CocoImage) else {cast(Item, item).label}
-
-
 def _selected(split: Split, indices: Sequence[int]) -> Split:
     if len(indices) == len(split.items):
         return split
-    assert isinstance(split, ImageSplit | CocoSplit)
-    items: Any = tuple(split.items[index] for index in indices)
-    return replace(split, items=items, complete=False, fingerprint_sha256=None)
+    return split.select([split.items[index] for index in indices])

@@ -107,13 +107,9 @@ class CategoryMatches:
         right: Booleans,
         counts: Booleans,
     ) -> "CategoryMatches":
-        """Build from the detections by decreasing score.
+        """Build from image indices of counted objects (O,) and of detections (D,) by decreasing score.
 
-        Args:
-            objects: (O,) image indices of the objects that count.
-            images: (D,) image indices of the detections.
-            right: (T, D) true positives by IoU threshold.
-            counts: (T, D) detections that are not ignored, by IoU threshold.
+        By IoU threshold, ``right`` (T, D) are true positives, and ``counts`` (T, D) are not ignored.
         """
         shared = counts.mean(axis=0) > 0.5
         thresholds = [TruePositives.of(images, *each, shared) for each in zip(right, counts, strict=True)]

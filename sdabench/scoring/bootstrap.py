@@ -3,7 +3,7 @@
 Detections are matched once; an image that is drawn w times has weight w.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,14 +36,8 @@ class CocoSamples:
         matches, image_ids = evaluation.matches(), evaluation.image_ids
         return cls(image_ids, matches.found(image_ids), matches.categories)
 
-    def metrics(self, weights: Sequence[int] | Integers | None = None) -> dict[str, float]:
-        """Compute the six ``METRICS`` in percent with image weights [default: 1]; NaN without an object."""
-        used = np.ones(len(self.image_ids)) if weights is None else weights
-        [values] = self.values(np.asarray(used, dtype=np.int32)[None])
-        return dict(zip(METRICS, values.tolist(), strict=True))
-
     def values(self, weights: Integers) -> Floats:
-        """Compute :meth:`metrics` (B, 6) for each row of weights (B, N)."""
+        """Compute the ``METRICS`` (B, 6) in percent for rows of weights (B, N); NaN without an object."""
         return average_precisions(self.categories, weights)
 
 
@@ -98,9 +92,6 @@ def bootstrap(
     """Compute the metrics of resamples of the images, drawn with replacement.
 
     With the same images and seed, the values of two systems are paired: subtract them.
-
-    Args:
-        advance: called with the number of resamples just done.
     """
     weights = draws(len(samples.image_ids), resamples, seed)
     blocks = []

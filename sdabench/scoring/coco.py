@@ -39,7 +39,6 @@ from sdabench.scoring.matching import Matches
 
 # In the order of COCO's numbers. Small, medium and large areas: below 32², up to 96², and above, in pixels.
 METRICS = ("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct", "ap_m_pct", "ap_l_pct")
-OTHER = {"bbox": "segm", "segm": "bbox"}
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Polygon = Annotated[list[Finite], Field(min_length=6)]
@@ -128,17 +127,13 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class CocoEvaluation:
-    """Results matched with ground truth, for :meth:`score` and for a bootstrap.
-
-    ``matched`` is the object of the evaluator.
-    """
+    """Results matched with ground truth, for :meth:`score` and for a bootstrap."""
 
     file: AnnotationFile
     entries: Sequence[Mapping[str, Any]]
     iou_type: IouType
     image_ids: list[int]
-    evaluator: Evaluator
-    matched: Any
+    matched: Any  # of the evaluator
 
     def score(self) -> CocoScore:
         """Compute COCO's AP at IoU 0.50:0.95, 101 recall points and 100 detections per image.
@@ -146,15 +141,13 @@ class CocoEvaluation:
         Raises:
             NothingMeasuredError: no object is annotated in these images.
         """
-        images, precisions = self.image_ids, compute_precisions(self.matched)
-        metrics = {
-            name: value for name, value in zip(METRICS, precisions.metrics, strict=True) if value is not None
-        }
+        images, (values, precisions) = self.image_ids, compute_precisions(self.matched)
+        metrics = {name: value for name, value in zip(METRICS, values, strict=True) if value is not None}
         if METRICS[0] not in metrics:
             raise NothingMeasuredError(
                 f"nothing was measured: {self.file.path} has no object in the {len(images)} images"
             )
-        classes = _classes(self.file, self.entries, images, precisions.classes)
+        classes = _classes(self.file, self.entries, images, precisions)
         return CocoScore(self.iou_type, metrics, len(images), classes)
 
     def matches(self) -> Matches:
@@ -202,12 +195,11 @@ def evaluate(
     if iou_type == "segm":
         _check_masks(file, chosen)
     entries = _entries(file, results, iou_type)
-    matched: Any
     if evaluator == "vectorised":
-        matched = match_vectorized(file, entries, iou_type, chosen)
+        matched: Any = match_vectorized(file, entries, iou_type, chosen)
     else:
         matched = match_with_package(evaluator, file, entries, iou_type, chosen)
-    return CocoEvaluation(file, entries, iou_type, chosen, evaluator, matched)
+    return CocoEvaluation(file, entries, iou_type, chosen, matched)
 
 
 def _select_images(file: AnnotationFile, image_ids: Sequence[int] | None) -> list[int]:
@@ -222,13 +214,7 @@ def _select_images(file: AnnotationFile, image_ids: Sequence[int] | None) -> lis
 def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType) -> None:
     images = {image["id"] for image in file.images}
     categories = {category["id"] for category in file.categories}
-    needed = REQUIRED_FIELD[iou_type]
-    if (
-        set(map(itemgetter("image_id"), results)) <= images
-        and set(map(itemgetter("category_id"), results)) <= categories
-        and all(result.get(needed) is not None for result in results)
-    ):
-        return
+    needed, other = REQUIRED_FIELD[iou_type], "segm" if iou_type == "bbox" else "bbox"
     for number, result in enumerate(results, start=1):
         if result["image_id"] not in images:
             raise DataError(f"result {number}: image_id {result['image_id']} is not in {file.path}")
@@ -238,7 +224,7 @@ def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], i
                 f"original ones ({min(categories)} to {max(categories)}), not 1 to {len(categories)}"
             )
         if result.get(needed) is None:
-            raise DataError(f"result {number} has no {needed}; use --iou-type {OTHER[iou_type]}")
+            raise DataError(f"result {number} has no {needed}; use --iou-type {other}")
 
 
 def _entries(
@@ -287,9 +273,8 @@ def _classes(
         entries = [entry for entry in entries if entry["image_id"] in chosen]
     detections = Counter(map(itemgetter("category_id"), entries))
     classes = []
-    for category in sorted(file.categories, key=lambda one: one["id"]):
-        number = category["id"]
+    for category in sorted(file.categories, key=itemgetter("id")):
+        number, name = category["id"], category["name"]
         ap, ap50 = precisions.get(number, (None, None))
-        name = category["name"]
         classes.append(ClassScore(number, name, ap, ap50, objects[number], detections[number]))
     return classes

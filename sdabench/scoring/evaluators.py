@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from itertools import chain
 from operator import add, itemgetter
 from typing import Any
@@ -17,6 +16,7 @@ from sdabench.scoring import Evaluator, IouType
 from sdabench.scoring.average_precision import METRIC_INDICES, RECALLS, Floats
 from sdabench.scoring.matching import AREAS, THRESHOLDS, Matches, Regions, match
 
+Precisions = tuple[list[float | None], dict[int, tuple[float, float]]]
 REQUIRED_FIELD = {"bbox": "bbox", "segm": "segmentation"}
 
 
@@ -127,16 +127,12 @@ def compressed_rle(segmentation: Any, height: int, width: int) -> Entry:
     return rle
 
 
-@dataclass(frozen=True)
-class Precisions:
-    """In percent: the six metrics, None without an object; AP and AP50 of categories with objects."""
-
-    metrics: list[float | None]
-    classes: dict[int, tuple[float, float]]
-
-
 def compute_precisions(matched: Any) -> Precisions:
-    """Compute precisions from the result of :func:`match_with_package` or :func:`match_vectorized`."""
+    """Compute precisions from the result of :func:`match_with_package` or :func:`match_vectorized`.
+
+    Returns:
+        In percent: the six metrics, None without an object; AP and AP50 of categories with objects, by id.
+    """
     if isinstance(matched, Matches):
         return _precisions(matched)
     with redirect_stdout(io.StringIO()):
@@ -145,7 +141,7 @@ def compute_precisions(matched: Any) -> Precisions:
     stats = [100 * float(value) for value in matched.stats[: len(METRIC_INDICES)]]
     # IoU thresholds, recall points, categories, area ranges, limits of detections
     classes = _class_precisions(matched.eval["precision"][:, :, :, 0, -1], matched.params.catIds)
-    return Precisions([value if value >= 0 else None for value in stats], classes)
+    return [value if value >= 0 else None for value in stats], classes
 
 
 def _precisions(matches: Matches) -> Precisions:
@@ -160,7 +156,7 @@ def _precisions(matches: Matches) -> Precisions:
         chosen = precision[slice(None) if threshold is None else [threshold], :, :, area]
         measured = chosen[chosen > -1]
         metrics.append(100 * float(measured.mean()) if len(measured) else None)
-    return Precisions(metrics, _class_precisions(precision[..., 0], matches.category_ids))
+    return metrics, _class_precisions(precision[..., 0], matches.category_ids)
 
 
 def _class_precisions(precision: Floats, category_ids: Sequence[int]) -> dict[int, tuple[float, float]]:

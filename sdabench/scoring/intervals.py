@@ -35,9 +35,7 @@ def standard_error_pct(accuracy_pct: float, samples: int) -> float:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Compute the exact two-sided p-value of McNemar's test; 1 if the two systems never differ.
 
-    Args:
-        only_a: number of samples on which only the first system is right.
-        only_b: number of samples on which only the second system is right.
+    Only one system is right on ``only_a`` samples (the first system) and on ``only_b`` (the second).
     """
     from scipy.stats import binomtest  # slow to import
 

@@ -29,17 +29,11 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Regions:
-    """Detections or objects.
+    """Detections or objects."""
 
-    Args:
-        pairs: (N,) index of their (category, image): category index * number of images + image index.
-        areas: (N,) in pixels.
-        shapes: boxes (N, 4), or N masks as RLE.
-    """
-
-    pairs: Indices
-    areas: Floats
-    shapes: Any
+    pairs: Indices  # (N,) index of (category, image): category index * number of images + image index
+    areas: Floats  # (N,) in pixels
+    shapes: Any  # boxes (N, 4), or N masks as RLE
 
     def select(self, indices: Indices) -> "Regions":
         if isinstance(self.shapes, np.ndarray):

@@ -17,20 +17,14 @@ from sdabench.weights.stubs import Stub, kind_of, printable, stubbed_classes
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """What a checkpoint file holds.
-
-    Attributes:
-        size: in bytes.
-        entries: description of each top-level entry; empty for a bare state dict.
-        classes: names of the classes that were read as stubs.
-    """
+    """What a checkpoint file holds."""
 
     path: Path
     sha256: str
-    size: int
+    size: int  # bytes
     container: str
-    entries: dict[str, str]
-    classes: list[str]
+    entries: dict[str, str]  # description of each top-level entry; empty for a bare state dict
+    classes: list[str]  # names of those that were read as stubs
     state: dict[str, Tensor]
 
     @cached_property

@@ -57,11 +57,7 @@ def network_for(model: str, num_classes: int | None) -> nn.Module:
 
 
 def candidates(state: Mapping[str, Tensor], params: Mapping[str, int]) -> list[str]:
-    """The networks closest in size to a state dict, the closest first.
-
-    Args:
-        params: number of parameters of each network, for 1000 classes.
-    """
+    """The networks closest in size to a state dict; ``params`` has their sizes for 1000 classes."""
     own = unwrap_keys(state)
     size = sum(tensor.numel() for key, tensor in own.items() if not key.endswith(BUFFERS))
     if not any(key.startswith("rpn.") for key in own):

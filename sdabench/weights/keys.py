@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +93,10 @@ def match_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[s
 
 def describe_problems(problems: Problems) -> str:
     """The number of keys of each kind, and the first of them."""
-    return "; ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in problems.items())
+    return "; ".join(
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
+        for kind, keys in problems.items()
+    )
 
 
 def _is_constant(tensor: Tensor, constant: Tensor) -> bool:
@@ -119,8 +121,3 @@ def _significant_shape(tensor: Tensor) -> list[int]:
     while shape and shape[-1] == 1:
         shape.pop()
     return shape
-
-
-def _first(keys: list[str]) -> str:
-    shown = ", ".join(islice(keys, 3))
-    return shown if len(keys) <= 3 else f"{shown}, …"

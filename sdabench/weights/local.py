@@ -39,16 +39,11 @@ class Published:
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """A local file of weights, or the path that it will be downloaded to.
-
-    Attributes:
-        source: the source as a record stores it; ``--weights`` takes it again.
-        sha256: None until the file has been read.
-    """
+    """A local file of weights, or the path that it will be downloaded to."""
 
     path: Path
-    source: str
-    sha256: str | None = None
+    source: str  # as a record stores it; ``--weights`` takes it again
+    sha256: str | None = None  # None until the file has been read
     published: Published | None = None
 
     @classmethod

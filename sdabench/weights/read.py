@@ -44,7 +44,7 @@ def read_checkpoint(path: Path) -> Any:
         size = os.path.getsize(path)
         with path.open("rb") as file:
             head = file.read(9)
-            if _is_safetensors(head, size):
+            if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:  # of safetensors' header
                 return load_file(path)
             if path.suffix == ".safetensors":
                 raise WeightsError(_not_safetensors(head))
@@ -119,11 +119,6 @@ def _ask_for_wrapper(origin: str, keys: list[str]) -> str:
     return (
         f"{origin} holds weights under {names}; choose one with --wrapper NAME of 'sdabench weights import'"
     )
-
-
-def _is_safetensors(head: bytes, size: int) -> bool:
-    """Return whether a file starts like safetensors: the length of a header, then JSON."""
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
 def _not_safetensors(head: bytes) -> str:

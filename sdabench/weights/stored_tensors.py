@@ -15,15 +15,12 @@ MAX_DIMENSIONS = 64
 MAX_EMPTY_EXTENT = 2**24  # product of the other sizes of a tensor without elements
 MAX_NUMBER = 2**48  # of elements, or any size, stride or offset
 
-# uint16 and later types are missing from the oldest torch that is supported.
-DTYPES: dict[str, torch.dtype] = {
+# The element types without a storage class of their own.
+DTYPES = {
     f"torch.{name}": getattr(torch, name)
     for name in (
-        "float64", "float32", "float16", "bfloat16", "complex128", "complex64", "bool",
-        "int64", "int32", "int16", "int8", "uint8", "uint64", "uint32", "uint16",
-        "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+        "uint64", "uint32", "uint16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
     )
-    if hasattr(torch, name)
 }  # fmt: skip
 STORAGE_DTYPES: dict[str, torch.dtype] = {
     f"{module}.{name}Storage": dtype
@@ -46,34 +43,34 @@ class Storage:
     dtype: torch.dtype
 
 
-def storage_dtype(kind: Any) -> torch.dtype:
-    """The element type of a storage class that a file names.
+def listed(name: Any, known: dict[str, Any]) -> Any:
+    """Look up a name of the file.
 
     Raises:
-        WeightsError: it is not a storage class, or not a supported one (quantized).
+        WeightsError: it is not a known name (of a quantized type, for instance).
     """
-    if not isinstance(kind, Name) or kind.dotted not in STORAGE_DTYPES:
-        raise WeightsError(f"holds a storage of {kind_of(kind)}, which is not supported")
-    return STORAGE_DTYPES[kind.dotted]
+    if not isinstance(name, Name) or name.dotted not in known:
+        raise WeightsError(f"holds a tensor or storage of {kind_of(name)}, which is not supported")
+    return known[name.dotted]
 
 
-def tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """Rebuild a tensor over a storage.
+def tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None, metadata: Any = None
+) -> Tensor:
+    """Rebuild a tensor over a Storage.
 
     Args:
-        storage: a Storage.
         offset: in elements, as are the strides.
-        size: a tuple of sizes.
-        stride: a tuple of as many strides.
         dtype: the element type [default: the storage's].
+        metadata: lazy operations that torch applies when the tensor is used.
 
     Raises:
         WeightsError: it extends beyond its storage, or repeats elements of it.
     """
+    if metadata:
+        raise WeightsError("holds a tensor with conjugate or negative bits, which are not supported")
     if not isinstance(storage, Storage):
         raise WeightsError(f"holds a tensor over {kind_of(storage)}, which is not a storage")
-    if not (isinstance(size, tuple | list) and isinstance(stride, tuple | list)):
-        raise WeightsError("holds a tensor without sizes")
     if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
         raise WeightsError(f"holds a tensor of {len(size)} sizes and {len(stride)} strides")
     if not all(type(number) is int and 0 <= number < MAX_NUMBER for number in (offset, *size, *stride)):
@@ -94,25 +91,6 @@ def tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype
     return flat.as_strided(size, stride, flat.storage_offset() + offset)
 
 
-def tensor_v2(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
-) -> Tensor:
-    if metadata:
-        raise WeightsError("holds a tensor with conjugate or negative bits, which are not supported")
-    return tensor(storage, offset, size, stride)
-
-
-def tensor_v3(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any,
-    metadata: Any = None,
-) -> Tensor:  # fmt: skip
-    if metadata:
-        raise WeightsError("holds a tensor with conjugate or negative bits, which are not supported")
-    if not isinstance(dtype, Name) or dtype.dotted not in DTYPES:
-        raise WeightsError(f"holds a tensor of {kind_of(dtype)}, which is not supported")
-    return tensor(storage, offset, size, stride, DTYPES[dtype.dotted])
-
-
 def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> Tensor:
     """The tensor of a parameter, without its hooks and attributes."""
     if not isinstance(data, Tensor):
@@ -122,13 +100,26 @@ def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: An
 
 def tensor_from_type(function: Any, kind: Any, args: Any, state: Any) -> Tensor:
     """A tensor that was saved with attributes, without them."""
-    functions: dict[str, Callable[..., Tensor]] = {
-        "torch._utils._rebuild_tensor_v2": tensor_v2,
-        "torch._utils._rebuild_tensor_v3": tensor_v3,
-    }
-    for name, supported in ((function, functions), (kind, TENSOR_CLASSES)):
-        if not isinstance(name, Name) or name.dotted not in supported:
-            raise WeightsError(f"holds a tensor made by {kind_of(name)}, which is not supported")
-    if type(args) is not tuple:
-        raise WeightsError(f"holds a tensor made from {kind_of(args)}")
-    return functions[function.dotted](*args)
+    if kind_of(kind) not in TENSOR_CLASSES or type(args) is not tuple:
+        raise WeightsError(f"holds a tensor of class {kind_of(kind)}, which is not supported")
+    rebuilt: Tensor = listed(function, REBUILD_FUNCTIONS)(*args)
+    return rebuilt
+
+
+def _tensor_v2(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+) -> Tensor:
+    return tensor(storage, offset, size, stride, None, metadata)
+
+
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any,
+    metadata: Any = None,
+) -> Tensor:  # fmt: skip
+    return tensor(storage, offset, size, stride, listed(dtype, DTYPES), metadata)
+
+
+REBUILD_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+}

@@ -30,27 +30,18 @@ class Name:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Stub:
-    """An object whose class is never imported.
-
-    Attributes:
-        args: the arguments of the constructor.
-        state: the pickled state, from which the class would have set its attributes.
-        items: the items added to the object: values, or pairs of key and value.
-    """
+    """An object whose class is never imported."""
 
     name: Name
-    args: tuple[Any, ...] = ()
-    state: Any = None
-    items: list[Any] = field(default_factory=list)
+    args: tuple[Any, ...] = ()  # of the constructor
+    state: Any = None  # as pickled, from which the class would have set its attributes
+    items: list[Any] = field(default_factory=list)  # added values, or pairs of key and value
 
     def append(self, item: Any) -> None:  # by the unpickler, as is extend
         self.items.append(item)
 
     def extend(self, items: list[Any]) -> None:
         self.items += items
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
 
 
 class RefusedError(WeightsError):
@@ -93,40 +84,33 @@ def module_state(module: Stub) -> dict[str, Tensor]:
         WeightsError: it contains itself, or anything but tensors and modules.
     """
     state: dict[str, Tensor] = {}
-    entries = 0
-    pending = [("", module, 0)]
-    while pending:
-        prefix, module, depth = pending.pop()
-        children = []
-        for part, name, value in _entries(module):
-            entries += 1
-            if entries > MAX_MODULE_ENTRIES or depth > MAX_MODULE_DEPTH:
-                raise WeightsError("holds modules that contain each other, or more than any network has")
-            key = f"{prefix}{name}" if type(name) is str and len(name) < MAX_KEY_LENGTH else prefix
-            if key == prefix or len(key) > MAX_KEY_LENGTH or key in state:
-                raise WeightsError(f"holds a module with an unusable entry name under '{printable(key)}'")
-            if value is None:
-                continue
-            if part == "_modules" and is_module(value):
-                children.append((f"{key}.", value, depth + 1))
-            elif part != "_modules" and isinstance(value, Tensor):
-                state[key] = value
-            else:
-                wanted = "module" if part == "_modules" else "tensor"
-                raise WeightsError(
-                    f"holds a module whose '{printable(key)}' is {kind_of(value)}, not a plain {wanted}"
-                )
-        pending += reversed(children)
+    for count, (prefix, name, value, wanted) in enumerate(_entries(module, ""), start=1):
+        if count > MAX_MODULE_ENTRIES or prefix.count(".") > MAX_MODULE_DEPTH:
+            raise WeightsError("holds modules that contain each other, or more than any network has")
+        key = f"{prefix}{name}" if type(name) is str and len(name) < MAX_KEY_LENGTH else prefix
+        if key == prefix or len(key) > MAX_KEY_LENGTH or key in state:
+            raise WeightsError(f"holds a module with an unusable entry name under '{printable(key)}'")
+        if isinstance(value, Tensor) and wanted == "tensor":
+            state[key] = value
+        elif value is not None and not (is_module(value) and wanted == "module"):
+            raise WeightsError(
+                f"holds a module whose '{printable(key)}' is {kind_of(value)}, not a plain {wanted}"
+            )
     return state
 
 
-def _entries(module: Stub) -> Iterator[tuple[str, Any, Any]]:
-    """Part, name and value of each entry; the value is None for a buffer that is not persistent."""
+def _entries(module: Stub, prefix: str) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield prefix, name, value and wanted kind of each entry; buffers that are not persistent are None."""
     skipped = module.state.get("_non_persistent_buffers_set")
     skipped = skipped if isinstance(skipped, set | frozenset) else ()
-    for part in ("_parameters", "_buffers", "_modules"):
-        for name, value in module.state[part].items():
-            yield part, name, None if part == "_buffers" and name in skipped else value
+    for name, value in module.state["_parameters"].items():
+        yield prefix, name, value, "tensor"
+    for name, value in module.state["_buffers"].items():
+        yield prefix, name, None if name in skipped else value, "tensor"
+    for name, value in module.state["_modules"].items():
+        yield prefix, name, value, "module"
+        if is_module(value):
+            yield from _entries(value, f"{prefix}{name}.")
 
 
 def stubbed_classes(checkpoint: Any) -> list[str]:

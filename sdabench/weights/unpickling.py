@@ -9,23 +9,22 @@ stack (``__setstate__``, ``add``), and allocates a table as large as the largest
 """
 
 import pickle
+import sys
+from _compat_pickle import IMPORT_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from io import BytesIO
 from pickletools import genops, opcodes
+from re import fullmatch
+from types import NoneType
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from sdabench.errors import WeightsError
-from sdabench.weights.allowed_calls import (
-    CALLS,
-    STANDARD_LIBRARY,
-    VALUE_NAMES,
-    checked_key,
-    new_stub,
-    set_of,
-    sized,
-)
-from sdabench.weights.stubs import Name, Stub, kind_of, printable, refused
+from sdabench.weights import stored_tensors
+from sdabench.weights.stubs import MAX_KEY_LENGTH, Name, Stub, kind_of, printable, refused
 
 # Bounds, so that a small file cannot make a large object: opcodes, to which the items that our functions copy
 # are added; bits of an integer; characters of a name.
@@ -34,12 +33,17 @@ CHARACTERS_PER_STEP = 64
 MAX_INTEGER_BITS = 1024
 MAX_NAME_LENGTH = 1000
 
-PYTHON2_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 # Without extensions, text persistent ids and protocol 5's buffers, none of which torch writes.
 ALLOWED_OPCODES = {
     ord(opcode.code)
     for opcode in opcodes
     if opcode.proto <= 4 and opcode.name not in ("EXT1", "EXT2", "EXT4", "PERSID")
+}
+PYTHON2_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+STANDARD_LIBRARY = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
+# Names of the standard library that may be values: the factory of a defaultdict, a base class.
+VALUE_NAMES = {"typing.Any"} | {
+    f"builtins.{kind.__name__}" for kind in (object, dict, list, tuple, str, bytes, int, float, bool, complex)
 }
 
 
@@ -47,17 +51,14 @@ def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
     """Read one pickle, with stubs in place of every object that has a class of its own.
 
     Args:
-        file: binary and seekable; left at the end of the pickle.
         persistent_load: takes a persistent id, which torch uses for storages, and returns the object.
 
     Raises:
-        WeightsError: it refers to what weights do not need, which the message names, or exceeds a bound;
-            the message continues a sentence.
+        WeightsError: it refers to what weights do not need, or exceeds a bound; continues a sentence.
         Exception: it is damaged.
     """
     start, steps = file.tell(), 0
-    for opcode, argument, _ in genops(file):
-        steps += 1
+    for steps, (opcode, argument, _) in enumerate(genops(file), start=1):
         _check_steps(steps)
         if ord(opcode.code) not in ALLOWED_OPCODES:
             raise WeightsError(f"holds the pickle instruction {opcode.name}, which torch never writes")
@@ -65,8 +66,10 @@ def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
             raise WeightsError("holds a number of absurd size")
     length = file.tell() - start
     file.seek(start)
+    unpickler = _StubUnpickler(BytesIO(file.read(length)), encoding="latin-1")
+    unpickler.steps, unpickler.persistent_load = steps, persistent_load  # type: ignore[assignment]
     try:
-        return _StubUnpickler(BytesIO(file.read(length)), persistent_load, steps).load()
+        return unpickler.load()
     except IndexError:
         raise WeightsError("holds a damaged pickle: an instruction lacks its operands") from None
 
@@ -82,17 +85,9 @@ class _StubUnpickler(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]  # to the stack
     pop_mark: Callable[[], list[Any]]
-
-    def __init__(self, file: BytesIO, persistent_load: Callable[[Any], Any], steps: int) -> None:
-        super().__init__(file, encoding="latin-1")
-        self.load_storage = persistent_load
-        self.steps = steps
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self.load_storage(pid)
+    steps: int
 
     def find_class(self, module: str, name: str) -> Name:
-        """Return the name itself; one of the standard library that is not listed is refused at once."""
         if len(module) + len(name) > MAX_NAME_LENGTH:
             raise WeightsError("names a class by a text of absurd length")
         found = Name(f"{PYTHON2_NAMES.get(module, module)}.{name}")
@@ -108,7 +103,7 @@ class _StubUnpickler(pickle._Unpickler):
     def load_newobj(self) -> None:
         args, kind = self.stack.pop(), self.stack.pop()
         listed = isinstance(kind, Name) and kind.dotted in CALLS
-        self.append(self.call(kind, args) if listed else new_stub(kind, *sized(args)))
+        self.append(self.call(kind, args) if listed else _new_stub(kind, *_sized(args)))
 
     def load_newobj_ex(self) -> None:
         if self.stack.pop():  # keyword arguments
@@ -140,31 +135,29 @@ class _StubUnpickler(pickle._Unpickler):
 
     def set_items(self, keys_and_values: list[Any]) -> None:
         target = self.stack[-1]
-        for key, value in zip(keys_and_values[::2], keys_and_values[1::2], strict=True):
-            if isinstance(target, Stub):
-                target.append((key, value))
-            elif type(target) in (dict, OrderedDict):
-                target[checked_key(key)] = value
-            else:
-                raise WeightsError(f"sets items of {kind_of(target)}, which is not a dictionary")
+        pairs = zip(keys_and_values[::2], keys_and_values[1::2], strict=True)
+        if isinstance(target, Stub):
+            target.items += pairs
+        elif type(target) in (dict, OrderedDict):
+            target.update((_checked_key(key), value) for key, value in pairs)
+        else:
+            raise WeightsError(f"sets items of {kind_of(target)}, which is not a dictionary")
 
     def load_additems(self) -> None:
         values, target = self.pop_mark(), self.stack[-1]
         if type(target) is not set:
             raise WeightsError(f"adds to {kind_of(target)}, which is not a set")
-        target |= set_of(values)
+        target |= _set(values)
 
     def load_frozenset(self) -> None:
-        values = self.pop_mark()
-        self.append(frozenset(set_of(values)))
+        values = self.pop_mark()  # changes self.append
+        self.append(frozenset(_set(values)))
 
     def call(self, function: Any, args: Any) -> Any:
         """What our function for a listed name returns."""
         if not isinstance(function, Name) or function.dotted not in CALLS:
             raise refused(function)
-        if type(args) is not tuple:
-            raise WeightsError(f"passes {kind_of(args)} as the arguments of {function}")
-        self.steps += len(args) + sum(map(_items_to_copy, args))
+        self.steps += len(_sized(args)) + sum(map(_items_to_copy, args))
         _check_steps(self.steps)
         try:
             return CALLS[function.dotted](*args)
@@ -186,3 +179,100 @@ def _items_to_copy(value: Any) -> int:
     if isinstance(value, str | bytes):
         return len(value) // CHARACTERS_PER_STEP
     return len(value) if isinstance(value, list | tuple | dict | set | frozenset) else 0
+
+
+def _checked_key(key: Any) -> Any:
+    """Return a key, unless hashing nested tuples, comparing long text or colliding integers takes forever."""
+    is_tuple = type(key) is tuple and len(key) <= 4
+    for part in key if is_tuple else (key,):
+        if type(part) is int:
+            plain = 0 <= part < 2**16 if is_tuple else abs(part) < 2**60
+        elif type(part) in (str, bytes):
+            plain = len(part) <= MAX_KEY_LENGTH
+        else:
+            plain = not is_tuple and isinstance(part, float | bool | NoneType | Name | Stub | Tensor)
+        if not plain:
+            raise WeightsError(f"holds a key that is {kind_of(key)}, of a form that is not supported")
+    return key
+
+
+def _sized(values: Any) -> Collection[Any]:
+    """Return a collection that is no larger than it counts; a tensor would become an item for each row."""
+    if type(values) not in (list, tuple, set, frozenset):
+        raise WeightsError(f"takes items from {kind_of(values)}")
+    return values  # type: ignore[no-any-return]
+
+
+def _set(values: Any = ()) -> set[Any]:
+    return {_checked_key(value) for value in _sized(values)}
+
+
+def _new_stub(kind: Any, *args: Any) -> Stub:
+    """An object of a class that is not listed, created without arguments."""
+    if not isinstance(kind, Name) or kind.package in STANDARD_LIBRARY or args:
+        raise refused(kind)
+    return Stub(kind)
+
+
+def _reconstructor(kind: Any, base: Any, state: Any) -> Stub:
+    """An object as protocols 0 and 1 write it."""
+    if base != Name("builtins.object") or state is not None:
+        raise refused(base)
+    return _new_stub(kind)
+
+
+def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
+    return OrderedDict((_checked_key(key), value) for key, value in map(_sized, _sized(pairs)))
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Bytes, which protocols before 3 write as text."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        raise WeightsError(f"encodes {kind_of(text)}")
+    return text.encode("latin-1")
+
+
+def _numpy_scalar(dtype: Any, data: Any) -> Any:
+    """A number (a saved best accuracy, often), or a stub if its dtype is unusual."""
+    code = dtype.args[0] if isinstance(dtype, Stub) and dtype.args else None
+    if type(code) is not str or not fullmatch("[fiub][1248]", code) or type(data) not in (bytes, str):
+        return Stub(Name("numpy.generic"), (dtype, data))
+    data = data.encode("latin-1") if type(data) is str else data
+    return np.frombuffer(data, np.dtype(code).newbyteorder(dtype.state[1])).item()
+
+
+def _stub(dotted: str) -> Callable[..., Stub]:
+    return lambda *args: Stub(Name(dotted), args)
+
+
+# Every name that a file may call, and the function that is called instead.
+CALLS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": lambda *args: stored_tensors.tensor(*args[:4]),
+    **stored_tensors.REBUILD_FUNCTIONS,
+    "torch._utils._rebuild_parameter": stored_tensors.parameter,
+    "torch._utils._rebuild_parameter_with_state": stored_tensors.parameter,
+    "torch.nn.parameter.Parameter": stored_tensors.parameter,
+    "torch._tensor._rebuild_from_type": stored_tensors.tensor_from_type,
+    "torch._tensor._rebuild_from_type_v2": stored_tensors.tensor_from_type,
+    "torch.Size": lambda sizes=(): tuple(_sized(sizes)),
+    "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": lambda factory=None: {},
+    "collections.Counter": lambda counts=None: dict(counts) if type(counts) is dict else {},
+    "collections.deque": lambda values=(), max_length=None: list(_sized(values)),
+    "builtins.bytes": lambda: b"",  # how protocols before 3 write empty bytes
+    "builtins.set": _set,
+    "builtins.frozenset": lambda values=(): frozenset(_set(values)),
+    "_codecs.encode": _encode,
+    "copyreg._reconstructor": _reconstructor,
+    "copyreg.__newobj__": _new_stub,
+}
+for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    CALLS |= {f"{_core}.scalar": _numpy_scalar, f"{_core}._reconstruct": _stub("numpy.ndarray")}
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+for _stubbed in (
+    "torch.device", "numpy.dtype", "argparse.Namespace", "types.SimpleNamespace",
+    *(f"datetime.{kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
+    *(f"pathlib.{kind}" for kind in _PATHS),
+    *(f"pathlib._local.{kind}" for kind in _PATHS),  # of Python 3.13
+):  # fmt: skip
+    CALLS[_stubbed] = _stub(_stubbed)

@@ -6,15 +6,13 @@ Each source is resolved to a local file with a sha256.
 import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from sdabench.weights.fetch.download import RemoteFile, download
-from sdabench.weights.fetch.weights_cache import QUIET, FetchDisplay, ensure_cached, weights_dir
+from sdabench.weights.fetch.weights_cache import QUIET, FetchDisplay, RemoteFile, ensure_cached, weights_dir
 from sdabench.weights.local import LocalWeights
 
 SOURCE_FORMS = (
@@ -105,9 +103,6 @@ def locate(source: WeightsSource) -> LocalWeights:
 def resolve(source: WeightsSource, display: FetchDisplay = QUIET) -> LocalWeights:
     """The file of a source, downloaded into the cache unless a verified copy is there.
 
-    Args:
-        display: shows the progress of the download.
-
     Raises:
         UsageError: there is no such file, or the publisher has no such weights, or is not installed.
         WeightsError: the downloaded file has another digest.
@@ -121,9 +116,7 @@ def resolve(source: WeightsSource, display: FetchDisplay = QUIET) -> LocalWeight
     if source.kind == "url":
         assert source.sha256 is not None
         remote = RemoteFile(source.name, without_credentials(source.name), source.sha256)
-        fetch = partial(download, remote, local.path, display)
-        digest = ensure_cached(local.path, source.sha256, fetch, remote.public_url, display)
-        return replace(local, sha256=digest)
+        return replace(local, sha256=ensure_cached(remote, local.path, display))
     if source.kind == "torchvision":
         from sdabench.weights.fetch.from_torchvision import fetch_file
     else:

@@ -10,8 +10,7 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.imagenet import read_imagenet
-from sdabench.data.images import decode, decode_pixels
-from sdabench.data.jpeg import decode_jpeg
+from sdabench.data.images import decode, decode_jpeg, decode_pixels
 from sdabench.errors import DataError
 from tests.helpers.datasets import SAMPLE
 

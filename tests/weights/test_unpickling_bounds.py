@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from torch import nn
 
 from sdabench.errors import UsageError, WeightsError
-from sdabench.weights import allowed_calls, unpickling
+from sdabench.weights import unpickling
 from sdabench.weights.read import read_checkpoint, state_dict_of
 from sdabench.weights.stubs import Name, Stub, is_module, stubbed_classes
 from sdabench.weights.unpickling import load_pickle
@@ -197,7 +197,7 @@ def snippets():
     """Instructions with arguments that lead somewhere: names, storages, calls, numbers, the memo."""
     names = [
         f"c{module}\n{name}\n"
-        for module, _, name in (each.rpartition(".") for each in [*allowed_calls.CALLS, "m.Net", "os.system"])
+        for module, _, name in (each.rpartition(".") for each in [*unpickling.CALLS, "m.Net", "os.system"])
     ]
     words = ["state_dict", "model", "_modules", "_parameters", "_buffers", "latin1", "f8", "<"]
     numbers = [0, 1, -1, 4, 2**31, 2**62, 2**70]

@@ -17,7 +17,7 @@ from torchvision.models import ResNet50_Weights
 from sdabench.data.description import Preprocessing
 from sdabench.errors import OutputError, SdabenchError, UsageError, WeightsError
 from sdabench.offline import OFFLINE
-from sdabench.weights.fetch import download
+from sdabench.weights.fetch import weights_cache
 from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.weights_source import WeightsSource, locate, parse, resolve
 from tests.helpers.serving import serving
@@ -138,7 +138,7 @@ def test_a_url_is_fetched_once_and_is_then_a_file(server, tmp_path, how):
 def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(
     server, tmp_path, monkeypatch, how, error, words
 ):
-    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    monkeypatch.setattr(weights_cache, "TIMEOUT", 0.5)
     with pytest.raises(error, match=words) as caught:
         resolve(parse(server.url("w.pth", how)))
     assert server.address("w.pth", how) in str(caught.value)

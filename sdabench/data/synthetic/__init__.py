@@ -42,9 +42,6 @@ def default_dataset(
 ) -> Path:
     """Return the folder of the default dataset, after generating it if needed; other processes wait.
 
-    Args:
-        advance: called with the number of images just generated.
-
     Raises:
         SdabenchError: the cache cannot be written.
     """

@@ -6,7 +6,7 @@ The folder also contains ``objects.csv`` (place and size of the object in each i
 
 import csv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import degrees
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,8 @@ from sdabench.data.synthetic.manifest import (
     read_manifest,
     save_image,
 )
-from sdabench.data.synthetic.scenes import (
-    CLASSES,
-    TexturedObject,
-    paint_background,
-    paint_object,
-    place_object,
-    to_image,
-)
-from sdabench.errors import DataError, UsageError
+from sdabench.data.synthetic.scenes import CLASSES, paint_background, paint_object, place_object, to_image
+from sdabench.errors import UsageError
 
 GENERATOR = "synthetic/1"  # increment when images change
 SPLITS: tuple[SplitName, ...] = ("train", "val")
@@ -70,79 +63,29 @@ class ClassificationPlan:
         return self.classes * sum(self.images.values())
 
 
-@dataclass(frozen=True)
-class _Job:
-    plan: ClassificationPlan
-    split: SplitName
-    category: str
-    number: int
-
-    @property
-    def path(self) -> str:
-        """Path relative to the folder of the split."""
-        return f"{self.category}/{self.category}_{self.number:05d}.JPEG"
-
-    def draw(self, folder: Path) -> tuple[str, dict[str, Any]]:
-        """Write the image; return its sha256 and its line of ``objects.csv``."""
-        seed = [self.plan.seed, SPLITS.index(self.split), CLASSES.index(self.category), self.number]
-        rng = np.random.default_rng(seed)
-        margin = self.plan.image_size // 8
-        width, height = rng.integers(self.plan.image_size - margin, self.plan.image_size + margin + 1, 2)
-        octave = OCTAVES[self.number % len(OCTAVES)]
-        size = min(width, height) * 2 ** (octave + rng.random())
-        item = place_object(rng, self.category, width, height, size)
-        canvas = paint_background(rng, width, height)
-        paint_object(rng, canvas, item)
-        digest = save_image(
-            to_image(canvas), folder / self.split / self.path, quality=int(rng.integers(85, 96))
-        )
-        return digest, self._describe(item, octave, width, height)
-
-    def _describe(self, item: TexturedObject, octave: int, width: int, height: int) -> dict[str, Any]:
-        return {
-            "path": f"{self.split}/{self.path}",
-            "class": self.category,
-            "octave": octave,
-            "size_px": round(item.size, 2),
-            "x_px": round(item.x, 2),
-            "y_px": round(item.y, 2),
-            "angle_deg": round(degrees(item.angle), 2),
-            "width": width,
-            "height": height,
-        }
-
-
 def write_classification(
     folder: Path, plan: ClassificationPlan, advance: Callable[[int], None] = lambda images: None
 ) -> None:
     """Generate a dataset; ``folder`` appears only when it is complete.
 
-    Args:
-        advance: called with the number of images just generated.
-
     Raises:
         UsageError: ``folder`` exists and is not empty.
         OSError: the folder cannot be written.
     """
-    jobs = [
-        _Job(plan, split, category, number)
-        for split in SPLITS
-        for category in plan.categories
-        for number in range(plan.images[split])
-    ]
-    with atomic_folder(folder) as temporary:
+    splits: dict[SplitName, SplitManifest] = {}
+    with atomic_folder(folder) as temporary, (temporary / "objects.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, OBJECT_COLUMNS, lineterminator="\n")
+        writer.writeheader()
         for split in SPLITS:
+            digests = {}
             for category in plan.categories:
                 (temporary / split / category).mkdir(parents=True)
-        digests: dict[SplitName, dict[str, str]] = {split: {} for split in SPLITS}
-        with (temporary / "objects.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, OBJECT_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            for job in jobs:
-                digests[job.split][job.path], line = job.draw(temporary)
-                writer.writerow(line)
-                advance(1)
-        splits = {split: SplitManifest.of(temporary / split, digests[split]) for split in SPLITS}
+                for number in range(plan.images[split]):
+                    path = f"{category}/{category}_{number:05d}.JPEG"
+                    digests[path], line = _draw(temporary / split / path, plan, split, category, number)
+                    writer.writerow({"path": f"{split}/{path}", **line})
+                    advance(1)
+            splits[split] = SplitManifest.of(_list(temporary, split, plan.categories), digests)
         manifest = Manifest(
             generator=plan.generator,
             task="classification",
@@ -153,11 +96,33 @@ def write_classification(
         manifest.save(temporary)
 
 
+def _draw(
+    path: Path, plan: ClassificationPlan, split: SplitName, category: str, number: int
+) -> tuple[str, dict[str, Any]]:
+    """Write one image; return its sha256 and its line of ``objects.csv``."""
+    rng = np.random.default_rng([plan.seed, SPLITS.index(split), CLASSES.index(category), number])
+    margin = plan.image_size // 8
+    width, height = rng.integers(plan.image_size - margin, plan.image_size + margin + 1, 2)
+    octave = OCTAVES[number % len(OCTAVES)]
+    size = min(width, height) * 2 ** (octave + rng.random())
+    item = place_object(rng, category, width, height, size)
+    canvas = paint_background(rng, width, height)
+    paint_object(rng, canvas, item)
+    digest = save_image(to_image(canvas), path, quality=int(rng.integers(85, 96)))
+    return digest, {
+        "class": category,
+        "octave": octave,
+        "size_px": round(item.size, 2),
+        "x_px": round(item.x, 2),
+        "y_px": round(item.y, 2),
+        "angle_deg": round(degrees(item.angle), 2),
+        "width": width,
+        "height": height,
+    }
+
+
 def read_classification(folder: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> ImageSplit:
     """List the images of a split.
-
-    Args:
-        sizes: see :func:`sdabench.data.folders.list_images`.
 
     Raises:
         UsageError: there is no such folder, or the dataset is for another task.
@@ -165,13 +130,7 @@ def read_classification(folder: Path, split: SplitName, sizes: Mapping[str, int]
     """
     manifest = read_manifest(folder, "classification")
     listing = _list(folder, split, manifest.classes, sizes)
-    made = manifest.splits[split]
-    if sizes is None and listing.listing_sha256 != made.listing_sha256:
-        raise DataError(
-            f"the images in {folder / split} have changed since they were generated; delete {folder} and "
-            "generate it again"
-        )
-    return replace(listing, fingerprint_sha256=made.fingerprint_sha256)
+    return manifest.add_fingerprint(listing, folder, check=sizes is None)
 
 
 def _list(

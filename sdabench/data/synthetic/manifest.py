@@ -5,17 +5,19 @@ import io
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from sdabench.data.split import SplitName
+from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, UsageError
-from sdabench.hashing import sha256_of_lines
 from sdabench.registry.schema import DataTask
 
 MANIFEST = "dataset.json"
+S = TypeVar("S", bound=Split)
 
 
 class SplitManifest(BaseModel):
@@ -26,15 +28,14 @@ class SplitManifest(BaseModel):
     fingerprint_sha256: str
 
     @classmethod
-    def of(cls, root: Path, digests: Mapping[str, str]) -> "SplitManifest":
-        """Build from the sha256 of files by their path below ``root``."""
-        sized = [f"{path}\t{(root / path).stat().st_size}" for path in sorted(digests)]
+    def of(cls, split: Split, digests: Mapping[str, str]) -> "SplitManifest":
+        """Build from the sha256 of images by their path."""
+        made = split.describe([digests[item.path] for item in split.items])
+        assert made.fingerprint_sha256 is not None
         return cls(
-            files=len(digests),
-            listing_sha256=sha256_of_lines(sized),
-            fingerprint_sha256=sha256_of_lines(
-                f"{line}\t{digests[path]}" for line, path in zip(sized, sorted(digests), strict=True)
-            ),
+            files=len(list(split.listing_lines())),
+            listing_sha256=made.listing_sha256,
+            fingerprint_sha256=made.fingerprint_sha256,
         )
 
 
@@ -50,12 +51,23 @@ class Manifest(BaseModel):
     def save(self, folder: Path) -> None:
         (folder / MANIFEST).write_text(self.model_dump_json(indent=1) + "\n")
 
+    def add_fingerprint(self, split: S, folder: Path, check: bool) -> S:
+        """Return a split with its expected fingerprint.
+
+        Raises:
+            DataError: its listing has changed, if that is to be checked.
+        """
+        made = self.splits[split.split]
+        if check and split.listing_sha256 != made.listing_sha256:
+            raise DataError(
+                f"the {split.split} images or annotations in {folder} have changed since they were "
+                "generated; delete it and generate it again"
+            )
+        return replace(split, fingerprint_sha256=made.fingerprint_sha256)
+
 
 def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
-    """Read the manifest of a generated dataset.
-
-    Args:
-        task: required task; None for any.
+    """Read the manifest of a generated dataset for a task, or for any.
 
     Raises:
         UsageError: there is no such folder, or the dataset is for another task.

@@ -7,7 +7,6 @@ the object, so that a model has to recognize them at every size.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from math import floor, log2
 
 import numpy as np
 from numpy.random import Generator
@@ -72,10 +71,6 @@ class TexturedObject:
         turn = np.array([[np.cos(self.angle), np.sin(self.angle)], [-np.sin(self.angle), np.cos(self.angle)]])
         outline: Array = shape @ turn * (self.size / 2) + [self.x, self.y]
         return outline
-
-    def octave(self, image_side: float) -> int:
-        """Return log2 of size over the short side, rounded down: 0 if equal, -1 from one half on."""
-        return floor(log2(self.size / image_side))
 
 
 def place_object(rng: Generator, category: str, width: int, height: int, size: float) -> TexturedObject:

@@ -64,11 +64,7 @@ def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
 
 
 def to_timm(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert a state dict to the keys and shapes of the equal network of timm.
-
-    Args:
-        model: name in the registry.
-        state: state dict with sdabench's keys.
+    """Convert a state dict with sdabench's keys to the keys and shapes of the equal network of timm.
 
     Raises:
         UsageError: timm is not installed, or has no such network.

@@ -10,8 +10,7 @@ import torchvision
 from sdabench.data.description import Preprocessing
 from sdabench.errors import UsageError
 from sdabench.registry import unknown
-from sdabench.weights.fetch.download import RemoteFile, download
-from sdabench.weights.fetch.weights_cache import FetchDisplay, ensure_cached, weights_dir
+from sdabench.weights.fetch.weights_cache import FetchDisplay, RemoteFile, ensure_cached, weights_dir
 from sdabench.weights.local import LocalWeights, Published
 
 
@@ -30,9 +29,7 @@ def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
     """Download the file unless it is cached; its name contains the start of its digest."""
     local, url = locate_file(name), str(_weights(name).url)
     [digest] = re.findall(r"-([0-9a-f]{8,64})\.", local.path.name)
-    remote = RemoteFile(url, url, digest)
-    found = ensure_cached(local.path, digest, lambda: download(remote, local.path, display), url, display)
-    return replace(local, sha256=found)
+    return replace(local, sha256=ensure_cached(RemoteFile(url, url, digest), local.path, display))
 
 
 def _weights(name: str) -> Any:

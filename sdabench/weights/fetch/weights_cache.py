@@ -1,35 +1,44 @@
-"""Cached downloads: complete or absent, and verified before each use. Imports no torch."""
+"""Cached downloads: complete or absent, and verified before each use. Imports no torch.
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+pooch.retrieve is not used: it compares whole digests (torchvision publishes the first digits), and leaves its
+temporary file behind when the process is killed.
+"""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from filelock import FileLock, Timeout
-
-from sdabench.errors import OutputError, SdabenchError
+from sdabench import __version__
+from sdabench.errors import OutputError, SdabenchError, WeightsError
+from sdabench.files import atomic_write, locked
 from sdabench.hashing import sha256_of_file
 from sdabench.offline import is_offline
 from sdabench.paths import cache_dir
 
+if TYPE_CHECKING:
+    from requests import Response
+
 OTHER_CACHE = "set SDABENCH_CACHE to another folder"
-
-
-def _no_bar(name: str, total: int | None) -> AbstractContextManager[Callable[[int], object]]:
-    return nullcontext(lambda count: None)
+TIMEOUT = 30.0  # seconds without a byte
+CHUNK_SIZE = 1 << 18  # bytes
+HEADERS = {"User-Agent": f"sdabench/{__version__}", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
 class FetchDisplay:
     """How a download is shown.
 
-    Attributes:
-        bar: takes a file name and the total bytes (None if unknown); gives a function to call with the number
-            of bytes of each chunk.
-        say: prints a line.
+    ``bar`` takes a file name and the total bytes (None if unknown), and gives a function that takes the
+    number of bytes of each chunk. ``say`` prints a line.
     """
 
-    bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]] = _no_bar
+    bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]] = lambda name, total: (
+        nullcontext(lambda count: None)
+    )
     say: Callable[[str], object] = lambda line: None
 
 
@@ -40,35 +49,38 @@ def weights_dir() -> Path:
     return cache_dir() / "weights"
 
 
-def ensure_cached(
-    path: Path, digest: str, fetch: Callable[[], str], origin: str, display: FetchDisplay
-) -> str:
-    """Fetch a file unless it is in the cache with the expected digest; return its sha256.
+@dataclass(frozen=True)
+class RemoteFile:
+    """A URL, the same without credentials for people to see, and the start of the file's sha256."""
 
-    One process fetches it, and the others wait.
+    url: str
+    public_url: str
+    digest: str
 
-    Args:
-        digest: the start of its sha256.
-        fetch: puts the file there, and returns its sha256.
-        origin: where it comes from, for error messages.
+
+def ensure_cached(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
+    """Download a file unless it is in the cache with the expected digest; return its sha256.
+
+    One process downloads it, and the others wait. ``path`` stays as it was until the file is verified.
 
     Raises:
-        SdabenchError: it is not cached and the network is forbidden; or whatever ``fetch`` raises.
+        WeightsError: it has another digest, and was not kept.
+        SdabenchError: it cannot be fetched, or is not cached and the network is forbidden.
         OutputError: the cache cannot be written.
     """
-    if (found := verified_digest(path, digest)) is not None:
+    if (found := verified_digest(path, remote.digest)) is not None:
         return found
     if is_offline():
         state = "damaged" if path.exists() else "not"
         raise SdabenchError(
-            f"{origin} is {state} in the cache, at {path}, and --offline forbids the network; fetch it once "
-            "without --offline, or download it yourself and pass the file"
+            f"{remote.public_url} is {state} in the cache, at {path}, and --offline forbids the network; "
+            "fetch it once without --offline, or download it yourself and pass the file"
         )
     with download_lock(path, display):
-        if (found := verified_digest(path, digest)) is not None:
+        if (found := verified_digest(path, remote.digest)) is not None:
             return found
         report_damage(path, display)
-        return fetch()
+        return _download(remote, path, display)
 
 
 def verified_digest(path: Path, digest: str) -> str | None:
@@ -87,24 +99,100 @@ def report_damage(path: Path, display: FetchDisplay) -> None:
         display.say(f"{path} is damaged: its sha256 has changed. It is fetched again.")
 
 
-@contextmanager
-def download_lock(path: Path, display: FetchDisplay) -> Iterator[None]:
+def download_lock(path: Path, display: FetchDisplay) -> AbstractContextManager[None]:
     """Hold the lock of a file in the cache, while other processes that want the file wait.
 
     Raises:
         OutputError: the cache cannot be written.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    line = f"Another process is fetching {path.name}; this one waits for it."
+    return locked(path.with_name(f".{path.name}.lock"), lambda: display.say(line), 0, OTHER_CACHE)
+
+
+def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
+    import requests  # imported here, as is pooch: `sdabench --help` does without both
+    from pooch import HTTPDownloader
+
+    parts = urlsplit(remote.url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    with atomic_write(path, OTHER_CACHE) as file, ExitStack() as stack:
+        transfer = _Transfer(file, path.name, display, stack)
+        fetch = HTTPDownloader(
+            chunk_size=CHUNK_SIZE,
+            timeout=TIMEOUT,
+            headers=HEADERS,
+            auth=(unquote(user).encode(), unquote(password).encode()) if credentials else None,
+            hooks={"response": transfer.on_response},
+        )
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            display.say(f"Another process is fetching {path.name}; this one waits for it.")
-            lock.acquire()
-    except OSError as error:
-        raise OutputError(f"cannot write {path.parent}: {error.strerror}; {OTHER_CACHE}") from None
-    try:
-        yield
-    finally:
-        lock.release()
+            fetch(urlunsplit(parts._replace(netloc=host)), transfer, None)
+        except (requests.RequestException, ValueError) as error:
+            raise _cannot_fetch(remote, transfer, error) from None
+        if transfer.received < transfer.total:
+            raise _cannot_fetch(remote, transfer)
+        found = transfer.digest.hexdigest()
+        if not found.startswith(remote.digest):
+            page = " (the server sent a web page)" if transfer.is_web_page else ""
+            raise WeightsError(
+                f"{remote.public_url} is not the expected file{page}: its sha256 is {found}, and should "
+                f"{'be' if len(remote.digest) == 64 else 'start with'} {remote.digest}; it was not kept"
+            )
+    return found
+
+
+class _Transfer:
+    """What pooch writes to, with a progress bar of the bytes."""
+
+    total = 0  # bytes; 0 where the server does not tell
+    received = 0
+    is_web_page = False
+
+    def __init__(self, file: BinaryIO, name: str, display: FetchDisplay, stack: ExitStack) -> None:
+        self.file, self.name, self.display, self.stack = file, name, display, stack
+        self.digest = hashlib.sha256()
+        self.advance: Any = None
+
+    def on_response(self, response: "Response", **_: Any) -> None:
+        response.request.headers.pop("Authorization", None)  # a redirect's target does not get it
+        self.total = int(response.headers.get("Content-Length", 0))
+        self.is_web_page = "html" in response.headers.get("Content-Type", "")
+        self.stack.callback(response.close)
+
+    def write(self, chunk: bytes) -> None:
+        if self.advance is None:
+            self.advance = self.stack.enter_context(self.display.bar(self.name, self.total or None))
+        self.file.write(chunk)
+        self.digest.update(chunk)
+        self.received += len(chunk)
+        self.advance(len(chunk))
+
+    def flush(self) -> None: ...
+
+
+def _cannot_fetch(remote: RemoteFile, transfer: _Transfer, error: Exception | None = None) -> SdabenchError:
+    """One line for an error of requests, whose own text may repeat a URL with its credentials."""
+    from requests.exceptions import InvalidSchema, TooManyRedirects
+
+    cause: BaseException | None = error
+    while cause is not None and (cause.__cause__ or cause.__context__):
+        cause = cause.__cause__ or cause.__context__
+    step = "try again, or download it yourself and pass the file"
+    response = getattr(error, "response", None)
+    if response is not None and response.status_code >= 400:
+        reason = f"HTTP {response.status_code} {response.reason}"
+        if response.status_code in (401, 403):
+            step = "if it needs a password, use https://USER:PASSWORD@HOST, or pass a downloaded file"
+    elif isinstance(error, TooManyRedirects):
+        reason = "it redirects in a circle"
+    elif isinstance(error, InvalidSchema):
+        reason = "it redirects to a URL that is not http or https"
+    elif isinstance(cause, TimeoutError):
+        reason = f"no answer for {TIMEOUT:g} seconds"
+    elif transfer.received:
+        reason = f"the connection broke off after {transfer.received:,} of {transfer.total:,} bytes"
+    elif cause is error:
+        reason = type(error).__name__
+    else:
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return SdabenchError(f"cannot fetch {remote.public_url}: {' '.join(reason.split())}; {step}")
