@@ -1,7 +1,7 @@
 """``sdabench check``."""
 
 import os
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +27,7 @@ from sdabench.tools.check.evaluation_jobs import (
     weights_job,
 )
 from sdabench.tools.check.gate import Check, CheckName, Findings, exit_code, run_checks
+from sdabench.training.job import Machine
 from sdabench.weights.weights_source import WeightsSource
 
 EPILOG = """\b
@@ -136,27 +137,21 @@ def command(
         raise UsageError("golden files of an installed package are read-only; choose a --baseline folder")
     names = tuple(dict.fromkeys(names))
     golden_folder = folder or results_dir()
-    make_job: JobFactory
+    machine = Machine(device=choose_device(device or "cpu"))
     if weights is None:
         if (data, subset, resolution) != (None, None, None):
             raise UsageError("--data, --subset and --resolution need --weights, the file of a checkpoint")
         networks = tuple(name for name in NETWORKS if name in load_registry().models)
-        source = cache(lambda: located(DataSource(), "classification"))
-        make_job = seeded_jobs(source, golden_folder, lambda: choose_device(device or "cpu"))
+        make_job = seeded_jobs(lambda: located(DataSource(), "classification"), golden_folder, machine)
     else:
         if data is None or folder is None:
             raise UsageError("--weights needs --data and --baseline, the folder of the golden files")
         model = _model_of_weights(names, patterns)
         names, networks = names or CHECKS_OF_WEIGHTS, (model,)
+        local = fetched(weights, model).check()
+        data = located(data, load_registry().model(model).task)
         job = weights_job(
-            model,
-            fetched(weights, model).check(),
-            located(data, load_registry().model(model).task),
-            folder,
-            subset=subset,
-            seed=seed,
-            resolution=resolution,
-            device=choose_device(device or "cpu"),
+            model, local, data, folder, machine, subset=subset, seed=seed, resolution=resolution
         )
         if update:
             check_update(job, folder)
@@ -195,25 +190,25 @@ def _make_checks(
     tolerance: float,
 ) -> list[Check[Any]]:
     """Make checks by name; ``networks`` are those of predictions and metrics."""
-    every = list(load_registry().models)
     checks: list[Check[Any]] = []
     if "counts" in names:
-        from sdabench.tools.check.count_check import CountCheck
+        from sdabench.tools.check.count_check import count_check
 
-        checks.append(CountCheck(folder, every))
+        checks.append(count_check(folder))
     if "outputs" in names:
-        from sdabench.tools.check.output_check import OutputCheck
+        from sdabench.tools.check.output_check import output_check
 
-        checks.append(OutputCheck(folder, every))
-    if "predictions" in names or "metrics" in names:
+        checks.append(output_check(folder))
+    if not {"predictions", "metrics"}.isdisjoint(names):
         from sdabench.tools.check.evaluations import Evaluations
-        from sdabench.tools.check.prediction_check import MetricCheck, PredictionCheck
+        from sdabench.tools.check.prediction_check import metric_problems, prediction_problems
 
         evaluations = Evaluations(folder, make_job)
         if "predictions" in names:
-            checks.append(PredictionCheck(evaluations, networks))
+            checks.append(evaluations.check("predictions", networks, prediction_problems))
         if "metrics" in names:
-            checks.append(MetricCheck(evaluations, networks, tolerance=tolerance))
+            problems = partial(metric_problems, tolerance=tolerance)
+            checks.append(evaluations.check("metrics", networks, problems))
     return checks
 
 

@@ -25,20 +25,17 @@ IMAGES, RESOLUTION = 40, 64
 DEFAULT_IMAGES = 100  # in a user's subset
 
 
-def seeded_jobs(source: Callable[[], DataSource], folder: Path, device: Callable[[], str]) -> JobFactory:
+def seeded_jobs(locate: Callable[[], DataSource], folder: Path, machine: Machine) -> JobFactory:
     """Return a factory of evaluations with seeded weights. It reads the dataset at its first call."""
 
     @cache
-    def split() -> Split:
-        every = source().read("val")
-        if (folder / SUBSET).is_file():
-            return with_ids(every, read_ids(folder / SUBSET))
-        return stratified(every, IMAGES, seed=0)
+    def dataset() -> tuple[DataSource, Split]:
+        source = locate()
+        return source, _subset(source.read("val"), folder, None, IMAGES, seed=0)
 
-    @cache
     def job(name: str) -> AnyJob:
-        protocol, machine = protocol_at(RESOLUTION, "classification"), Machine(device=device())
-        return evaluation_job(name, source(), split(), machine=machine, protocol=protocol)
+        protocol = protocol_at(RESOLUTION, "classification")
+        return evaluation_job(name, *dataset(), machine=machine, protocol=protocol)
 
     return job
 
@@ -48,11 +45,11 @@ def weights_job(
     weights: LocalWeights,
     source: DataSource,
     folder: Path,
+    machine: Machine,
     *,
     subset: str | None,
     seed: int,
     resolution: int | None,
-    device: str,
 ) -> AnyJob:
     """Return the evaluation of a checkpoint. Subset and resolution default to those of the golden files.
 
@@ -65,14 +62,9 @@ def weights_job(
         DataError: an image of the subset is not in the dataset.
     """
     task: DataTask = load_registry().model(model).task
-    return evaluation_job(
-        model,
-        source,
-        _subset(source.read("val", task), folder, subset, seed),
-        weights,
-        machine=Machine(device=device),
-        protocol=protocol_at(resolution or _resolution(model, folder), task),
-    )
+    split = _subset(source.read("val", task), folder, subset, DEFAULT_IMAGES, seed)
+    protocol = protocol_at(resolution or _resolution(model, folder), task)
+    return evaluation_job(model, source, split, weights, machine=machine, protocol=protocol)
 
 
 def check_update(job: AnyJob, folder: Path) -> None:
@@ -90,13 +82,13 @@ def check_update(job: AnyJob, folder: Path) -> None:
         )
 
 
-def _subset(split: Split, folder: Path, subset: str | None, seed: int) -> Split:
+def _subset(split: Split, folder: Path, subset: str | None, default: int, seed: int) -> Split:
     stored = folder / SUBSET
     if subset is None and stored.is_file():
         return with_ids(split, read_ids(stored))
     if subset is not None and not subset.isdecimal():
         return with_ids(split, read_ids(Path(subset)))
-    images = DEFAULT_IMAGES if subset is None else int(subset)
+    images = default if subset is None else int(subset)
     if images == 0:
         raise NothingMeasuredError("--subset 0 selects no images; choose at least 1")
     return stratified(split, images, seed)
