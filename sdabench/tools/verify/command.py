@@ -19,7 +19,7 @@ from sdabench.errors import SdabenchError, UsageError
 from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.resources import cores
-from sdabench.training.job import ClassificationJob, Machine, evaluation_job
+from sdabench.training.job import Machine, evaluation_job
 from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from sdabench.data.split import Split
     from sdabench.tools.verify.file_inspection import FileFinding
-    from sdabench.tools.verify.label_order import LabelOrder
 
 EPILOG = """\b
 Examples:
@@ -110,25 +109,27 @@ def command(
     splits = {name: source.read(name, task) for name in names}
     network = None if model is None or weights is None else _network(model, weights, splits, resolution)
 
-    from sdabench.tools.verify.dataset_report import verify_dataset
+    from sdabench.tools.verify.dataset_report import DatasetReport
+    from sdabench.tools.verify.split_report import find_leakage, verify_split
 
     files = {name: _inspect(name, split, workers) for name, split in splits.items()}
-    report = verify_dataset(splits, files, official=complete, fingerprint=fingerprint)
+    reports = tuple(
+        verify_split(split, files[name], official=complete, fingerprint=fingerprint)
+        for name, split in splits.items()
+    )
+    report = DatasetReport(reports, find_leakage(splits, files))
     if model is not None and network is not None:
+        from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
+
         name: SplitName = "val" if "val" in splits else "train"
-        machine = Machine(
-            device=choose_device(device),
-            workers=_workers(workers, probe_images * splits[name].classes),
-        )
-        job = evaluation_job(
-            model,
-            source,
-            _decodable(splits[name], files[name]),
-            machine=machine,
-            protocol=protocol_at(resolution, "classification"),
-        )
+        images = first_of_each_class(_decodable(splits[name], files[name]), probe_images)
+        total = len(images.items)
+        machine = Machine(device=choose_device(device), workers=_workers(workers, total))
+        protocol = protocol_at(resolution, "classification")
+        job = evaluation_job(model, source, images, machine=machine, protocol=protocol)
         try:
-            report = replace(report, label_order=_label_order(network, job, probe_images))
+            with progress(f"predictions of {model}", total, "images") as advance:
+                report = replace(report, label_order=infer_label_order(network, job, advance))
         except SdabenchError as error:  # the rest of the report is still shown
             report = replace(report, failure=error)
     if as_json:
@@ -181,11 +182,3 @@ def _decodable(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
     assert isinstance(split, ImageSplit)
     items = (item for item, file in zip(split.items, files, strict=True) if file.broken is None)
     return replace(split, items=tuple(items))
-
-
-def _label_order(network: "nn.Module", job: ClassificationJob, images: int) -> "LabelOrder":
-    from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
-
-    total = len(first_of_each_class(job.split, images).items)
-    with progress(f"predictions of {job.model}", total, "images") as advance:
-        return infer_label_order(network, job, images, advance)

@@ -1,15 +1,12 @@
 """Reports on a dataset: its splits, leakage between them, and the order of its labels."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sdabench.data.official import Issue
-from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
-from sdabench.tools.verify.file_inspection import FileFinding
 from sdabench.tools.verify.label_order import LabelOrder
-from sdabench.tools.verify.split_report import SplitReport, find_leakage, verify_split
+from sdabench.tools.verify.split_report import SplitReport
 
 
 @dataclass(frozen=True)
@@ -43,20 +40,3 @@ class DatasetReport:
             "remarks": [self.leakage.as_json()] if self.leakage else [],
             "probe": self.label_order and self.label_order.as_json(),
         }
-
-
-def verify_dataset(
-    splits: Mapping[SplitName, Split],
-    files: Mapping[SplitName, Sequence[FileFinding]],
-    *,
-    official: bool = False,
-    fingerprint: str | None = None,
-) -> DatasetReport:
-    """Report on all splits and on leakage; the arguments are those of :func:`verify_split`."""
-    reports = tuple(
-        verify_split(split, files[name], official=official, fingerprint=fingerprint)
-        for name, split in splits.items()
-    )
-    if len(splits) < 2:
-        return DatasetReport(reports)
-    return DatasetReport(reports, find_leakage(splits["train"], files["train"], splits["val"], files["val"]))

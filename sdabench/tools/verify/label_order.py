@@ -107,12 +107,9 @@ class LabelOrder:
 
 
 def infer_label_order(
-    network: nn.Module,
-    job: ClassificationJob,
-    images_per_class: int = 5,
-    advance: Callable[[int], None] = lambda images: None,
+    network: nn.Module, job: ClassificationJob, advance: Callable[[int], None] = lambda images: None
 ) -> LabelOrder:
-    """Run a classification network on the first images of each class of a job's split.
+    """Run a classification network on the images of a job, which are several of each class.
 
     Args:
         advance: called with the number of images just done.
@@ -121,13 +118,12 @@ def infer_label_order(
         DataError: an image cannot be decoded.
         SdabenchError: the network's outputs are not finite.
     """
-    split = first_of_each_class(job.split, images_per_class)
-    predictions = predict(network, replace(job, split=split), torch.device(job.machine.device), advance)
+    predictions = predict(network, job, torch.device(job.machine.device), advance)
     assert isinstance(predictions, Classified)
-    labels = np.array([item.label for item in split.items])
-    folders = {item.label: item.path.partition("/")[0] for item in split.items}
+    labels = np.array([item.label for item in job.split.items])
+    folders = {item.label: item.path.partition("/")[0] for item in job.split.items}
     predicted = predictions.classes.top5[:, 0]
-    return label_order(labels, predicted, [folders.get(n, "") for n in range(split.num_classes)])
+    return label_order(labels, predicted, [folders.get(n, "") for n in range(job.split.num_classes)])
 
 
 def first_of_each_class(split: ImageSplit, images: int) -> ImageSplit:
@@ -179,7 +175,7 @@ def label_order(labels: Labels, predicted: Labels, folders: Sequence[str]) -> La
         held_out_own_pct=100 * float(agrees_own.mean()) if len(held_labels) else None,
         held_out_fitted_pct=100 * float(agrees_fitted.mean()) if len(held_labels) else None,
         commonest_is_own=sum(
-            _commonest(predicted[labels == label]) == label for label in np.unique(labels).tolist()
+            int(np.bincount(predicted[labels == label]).argmax() == label) for label in np.unique(labels)
         ),
         shift=_shift(taken_for) if is_other else None,
         taken_for=taken_for if order != "unknown" else (),
@@ -237,8 +233,3 @@ def _shift(taken_for: Sequence[TakenFor]) -> int | None:
         return None
     shift, times = differences.most_common(1)[0]
     return shift if times > 1 and 10 * times >= 9 * len(taken_for) else None
-
-
-def _commonest(predicted: Labels) -> int:
-    """Return the most frequent class; of several the lowest."""
-    return int(np.bincount(predicted).argmax())

@@ -16,7 +16,7 @@ from sdabench.data.description import DatasetInfo
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import class_indices
 from sdabench.data.official import AffectedFile, Issue, deviations, plural
-from sdabench.data.split import Split
+from sdabench.data.split import Split, SplitName
 from sdabench.tools.verify.file_inspection import FileFinding
 
 FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}  # by file name extension
@@ -120,13 +120,15 @@ def count_annotations(split: CocoSplit) -> AnnotationCounts:
 
 
 def find_leakage(
-    train: Split, train_files: Sequence[FileFinding], val: Split, val_files: Sequence[FileFinding]
+    splits: Mapping[SplitName, Split], files: Mapping[SplitName, Sequence[FileFinding]]
 ) -> Issue | None:
-    """Find validation images that are byte for byte in the training split too."""
-    known = {file.sha256: item.path for item, file in zip(train.items, train_files, strict=True)}
+    """Find validation images that are byte for byte in the training split too, if both are there."""
+    if len(splits) < 2:
+        return None
+    known = {file.sha256: item.path for item, file in zip(splits["train"].items, files["train"], strict=True)}
     about = tuple(
         AffectedFile(item.path, f"is identical to the training image {known[file.sha256]}")
-        for item, file in zip(val.items, val_files, strict=True)
+        for item, file in zip(splits["val"].items, files["val"], strict=True)
         if file.sha256 is not None and file.sha256 in known
     )
     if not about:
