@@ -111,10 +111,8 @@ def _select(patterns: Sequence[str]) -> list[str]:
     """Select classification models: a detector that is named is an error, a wildcard skips detectors."""
     if not patterns:
         raise UsageError("name one or more models; 'sdabench list' shows all")
-    registry = load_registry()
-    for pattern in patterns:
-        if pattern in registry.models:
-            from sdabench.tools.bench.timing import refuse_detectors
+    from sdabench.tools.bench.timing import refuse_detectors
 
-            refuse_detectors([pattern])
+    registry = load_registry()
+    refuse_detectors([pattern for pattern in patterns if pattern in registry.models])
     return registry.select_for("classification", patterns)
