@@ -3,7 +3,8 @@
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import echo_json, json_option, progress, recount_option
+from sdabench.cli.options import AsJson, Recount, echo_json, progress
+from sdabench.cli.parameters import declared
 from sdabench.errors import ExitCode
 from sdabench.registry import load_registry
 
@@ -21,9 +22,11 @@ Exit codes:
 
 
 @click.command("audit", cls=Command, epilog=EPILOG)
-@recount_option
-@json_option
-def command(recount: bool, as_json: bool) -> None:
+@declared
+def command(
+    recount: Recount,
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Check every parameter and FLOP count of the paper.
 
     Counts every network of the paper's tables. Cached counts are used as long as the network's entry, the

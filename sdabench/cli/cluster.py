@@ -5,12 +5,14 @@ import re
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from sdabench.cli.help import ParamType, option
+from sdabench.cli.help import ParamType
 from sdabench.cli.machine import choose_device, gpus_of_each
+from sdabench.cli.options import COUNT
+from sdabench.cli.parameters import option
 from sdabench.errors import UsageError
 from sdabench.resources import cores, cpu_limit, memory
 
@@ -71,49 +73,37 @@ class SlurmOption(ParamType):
         return key, words if equals else True
 
 
-CLUSTER = (
-    option(
-        "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True, group="Machine",
-        help="Run locally or as Slurm jobs",
-    ),
-    option(
-        "--partition", group="Slurm", advanced=True, help="Slurm partition  [default: the cluster's default]"
-    ),
-    option(
-        "--time", "minutes", type=SlurmTime(), group="Slurm", advanced=True,
-        help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: 4:00:00]",
-    ),
-    option(
-        "--gpus", type=click.IntRange(min=0), group="Slurm", advanced=True,
-        help="GPUs per Slurm job  [default: 1]",
-    ),
-    option(
-        "--cpus", type=click.IntRange(min=1), group="Slurm", advanced=True,
-        help="CPU cores per Slurm job  [default: 8 per GPU; 1 without GPUs]",
-    ),
-    option(
-        "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
-        help="Number of times that a Slurm job is requeued at its time limit  [default: 100]",
-    ),
-    option(
-        "--slurm-option", "slurm_options", type=SlurmOption(), multiple=True, group="Slurm", advanced=True,
-        help="Any other sbatch option: account, qos, constraint, mem and so on",
-    ),
-)  # fmt: skip
 NAMES = {"minutes": "time", "slurm_options": "slurm-option", "max_timeouts": "max-timeouts"}  # of options
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """The values of ``CLUSTER``; all but the first are for Slurm."""
+    """Options that decide where jobs run; all but the first are for Slurm."""
 
-    launcher: str
-    partition: str | None = None
-    minutes: int | None = None
-    gpus: int | None = None
-    cpus: int | None = None
-    max_timeouts: int | None = None
-    slurm_options: tuple[tuple[str, str | bool], ...] = ()
+    # fmt: off
+    launcher: Annotated[str, option(
+        "--launcher", type=click.Choice(LAUNCHERS), default="local", group="Machine",
+        help="Run locally or as Slurm jobs")]
+    partition: Annotated[str | None, option(
+        "--partition", group="Slurm", advanced=True,
+        help="Slurm partition  [default: the cluster's default]")] = None
+    minutes: Annotated[int | None, option(
+        "--time", type=SlurmTime(), group="Slurm", advanced=True,
+        help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: "
+        "4:00:00]")] = None
+    gpus: Annotated[int | None, option(
+        "--gpus", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="GPUs per Slurm job  [default: 1]")] = None
+    cpus: Annotated[int | None, option(
+        "--cpus", type=COUNT, group="Slurm", advanced=True,
+        help="CPU cores per Slurm job  [default: 8 per GPU; 1 without GPUs]")] = None
+    max_timeouts: Annotated[int | None, option(
+        "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="Number of times that a Slurm job is requeued at its time limit  [default: 100]")] = None
+    slurm_options: Annotated[tuple[tuple[str, str | bool], ...], option(
+        "--slurm-option", type=SlurmOption(), multiple=True, group="Slurm", advanced=True,
+        help="Any other sbatch option: account, qos, constraint, mem and so on")] = ()
+    # fmt: on
 
     def refuse(self) -> None:
         """Raises UsageError for an option that is for Slurm."""

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.groups import grouped
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import MACHINE, MachineOptions, execute_job
-from sdabench.cli.options import ModelName, echo_records, json_option, show
+from sdabench.cli.help import Command
+from sdabench.cli.machine import MachineOptions, execute_job
+from sdabench.cli.options import AsJson, ModelName, echo_records, output_option, show
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
-from sdabench.cli.work import PROTOCOL, DataOption, ProtocolOptions, folder_option, located
+from sdabench.cli.work import DataOption, ProtocolOptions, located
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
@@ -41,30 +41,22 @@ Output files:
 
 
 @click.command("eval", cls=Command, epilog=EPILOG)
-@click.argument("name", type=ModelName())
-@option(
-    "--data", type=DataOption(), group="Data and weights",
-    help="Dataset  [default for weights of a training run: the dataset of that run]",
-)  # fmt: skip
-@option(
-    "--weights", "source", type=WeightsOption(), group="Data and weights",
-    help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}",
-)  # fmt: skip
-@grouped(ProtocolOptions, "protocol", PROTOCOL)
-@grouped(MachineOptions, "options", MACHINE)
-@folder_option(Path("runs/eval"), "runs/eval")
-@option("--per-class", is_flag=True, group="Output", help="Show a detector's AP of each category too")
-@json_option
+@declared
 def command(
-    name: str,
-    data: DataSource | None,
+    name: Annotated[str, argument(type=ModelName())],
+    data: Annotated[DataSource | None, option(
+        "--data", type=DataOption(), group="Data and weights",
+        help="Dataset  [default for weights of a training run: the dataset of that run]")],
+    source: Annotated[WeightsSource | None, option(
+        "--weights", type=WeightsOption(), group="Data and weights",
+        help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}")],
     protocol: ProtocolOptions,
     options: MachineOptions,
-    source: WeightsSource | None,
-    output: Path,
-    per_class: bool,
-    as_json: bool,
-) -> None:
+    output: Annotated[Path, output_option(Path("runs/eval"))],
+    per_class: Annotated[bool, option(
+        "--per-class", is_flag=True, group="Output", help="Show a detector's AP of each category too")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Evaluate one network.
 
     Classification: top-1 and top-5 on ImageNet's validation images, with the standard preprocessing: bilinear

@@ -1,12 +1,13 @@
 """``sdabench flops``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from sdabench.cli.help import Command, ParamType, option
-from sdabench.cli.options import ModelName, echo_json, json_option, progress, recount_option, suite_option
+from sdabench.cli.help import Command, ParamType
+from sdabench.cli.options import COUNT, FILE, AsJson, Patterns, Recount, SuiteName, echo_json, progress
+from sdabench.cli.parameters import declared, option
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 
@@ -54,38 +55,25 @@ class InputResolution(ParamType):
 
 
 @click.command("flops", cls=Command, epilog=EPILOG)
-@click.argument("patterns", nargs=-1, type=ModelName())
-@suite_option
-@option(
-    "--resolution", "input_size", type=InputResolution(),
-    help="Input size in pixels  [default: 224; 1280x800 for detectors]",
-)  # fmt: skip
-@option(
-    "--convention", "conventions", multiple=True, type=click.Choice(["mmcv", "fvcore"]),
-    help="Show this convention for all networks",
-)  # fmt: skip
-@option("--per-module", is_flag=True, help="Show each network as a tree of its modules")
-@option(
-    "--depth", type=click.IntRange(min=1), default=3, show_default=True,
-    help="Number of levels that --per-module shows",
-)  # fmt: skip
-@option(
-    "--save", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the counts to a file in the format of results/counts.jsonl",
-)  # fmt: skip
-@recount_option
-@json_option
+@declared
 def command(
-    patterns: tuple[str, ...],
-    suite: str | None,
-    input_size: "InputSize | None",
-    conventions: tuple[str, ...],
-    per_module: bool,
-    depth: int,
-    save: Path | None,
-    recount: bool,
-    as_json: bool,
-) -> None:
+    patterns: Patterns,
+    suite: SuiteName,
+    input_size: Annotated["InputSize | None", option(
+        "--resolution", type=InputResolution(),
+        help="Input size in pixels  [default: 224; 1280x800 for detectors]")],
+    conventions: Annotated[tuple[str, ...], option(
+        "--convention", multiple=True, type=click.Choice(["mmcv", "fvcore"]),
+        help="Show this convention for all networks")],
+    per_module: Annotated[bool, option(
+        "--per-module", is_flag=True, help="Show each network as a tree of its modules")],
+    depth: Annotated[int, option(
+        "--depth", type=COUNT, default=3, help="Number of levels that --per-module shows")],
+    save: Annotated[Path | None, option(
+        "--save", type=FILE, help="Write the counts to a file in the format of results/counts.jsonl")],
+    recount: Recount,
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Count parameters and FLOPs.
 
     PATTERNS are names or wildcards. Counts are exact integers, and one multiply-add counts as one operation.

@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from functools import partial
 from inspect import cleandoc
 from typing import Any
 
@@ -36,6 +35,7 @@ class Option(click.Option):
     def __init__(self, *args: Any, group: str = "Options", advanced: bool = False, **attrs: Any) -> None:
         if isinstance(attrs.get("type"), click.IntRange):
             attrs.setdefault("metavar", "N")
+        attrs.setdefault("show_default", attrs.get("default") is not None)
         super().__init__(*args, **attrs)
         self.group = group
         self.advanced = advanced
@@ -50,9 +50,6 @@ class Option(click.Option):
             return None
         text = re.sub(r"  \[x>=[01]\]$|; x>=[01](?=\]$)", "", record[1])
         return record[0], text.replace("]  [", "; ")
-
-
-option = partial(click.option, cls=Option)
 
 
 class Formatter(click.HelpFormatter):

@@ -5,7 +5,8 @@ from dataclasses import asdict
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import ModelName, echo_json, json_option, suite_option
+from sdabench.cli.options import AsJson, Patterns, SuiteName, echo_json
+from sdabench.cli.parameters import declared
 from sdabench.registry.catalogue import load_catalogue
 from sdabench.report.sheet import Cell, Heading, Sheet
 
@@ -18,10 +19,12 @@ Examples:
 
 
 @click.command("list", cls=Command, epilog=EPILOG)
-@click.argument("patterns", nargs=-1, type=ModelName())
-@suite_option
-@json_option
-def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None:
+@declared
+def command(
+    patterns: Patterns,
+    suite: SuiteName,
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """List the networks and the tables that contain them.
 
     PATTERNS are names or wildcards. Every classification network also exists with depth attention, as

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.help import option
+from sdabench.cli.options import COUNT, Offline
+from sdabench.cli.parameters import option
 from sdabench.errors import UsageError
-from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
 from sdabench.resources import cores
 from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, Evaluator
@@ -22,52 +22,33 @@ from sdabench.training.job import AnyJob, Machine
 if TYPE_CHECKING:
     from sdabench.records.record import Record
 
-offline_option = option(
-    "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
-    callback=lambda context, option, offline: go_offline() if offline else None,
-    group="Machine", advanced=True, help="Forbid network access; any attempt is an error",
-)  # fmt: skip
-MACHINE = (
-    option(
-        "--device", metavar="DEVICE", group="Machine",
-        help="Device: cpu, cuda or cuda:N  [default: auto]",
-    ),
-    option(
-        "--nproc", type=click.IntRange(min=1), default=1, show_default=True, group="Machine",
-        callback=lambda context, option, count: max(count, launched_processes()),
-        help="Processes per network, one per GPU",
-    ),
-    option(
-        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
-        help="Number of DataLoader workers per process  [default: auto]",
-    ),
-    option(
-        "--deterministic", is_flag=True, group="Machine", advanced=True,
-        help="Use only deterministic algorithms, and fail where there is none; slower on a GPU",
-    ),
-    option(
-        "--checkpoint-every", "checkpoint_minutes", type=click.FloatRange(min=0), default=10,
-        show_default=True, metavar="MINUTES", group="Machine", advanced=True,
-        help="Minutes between checkpoints",
-    ),
-    option(
-        "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, show_default=True,
-        group="Machine", advanced=True, help="Implementation of COCO AP; all give the same numbers",
-    ),
-    offline_option,
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """The values of ``MACHINE``."""
+    """Options that say where and how to compute."""
 
-    device: str | None
-    workers: int | None
-    evaluator: Evaluator
-    nproc: int
-    deterministic: bool
-    checkpoint_minutes: float
+    # fmt: off
+    device: Annotated[str | None, option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device: cpu, cuda or cuda:N  [default: auto]")]
+    nproc: Annotated[int, option(
+        "--nproc", type=COUNT, default=1, group="Machine",
+        callback=lambda context, option, count: max(count, launched_processes()),
+        help="Processes per network, one per GPU")]
+    workers: Annotated[int | None, option(
+        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
+        help="Number of DataLoader workers per process  [default: auto]")]
+    deterministic: Annotated[bool, option(
+        "--deterministic", is_flag=True, group="Machine", advanced=True,
+        help="Use only deterministic algorithms, and fail where there is none; slower on a GPU")]
+    checkpoint_minutes: Annotated[float, option(
+        "--checkpoint-every", type=click.FloatRange(min=0), default=10, metavar="MINUTES", group="Machine",
+        advanced=True, help="Minutes between checkpoints")]
+    evaluator: Annotated[Evaluator, option(
+        "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, group="Machine",
+        advanced=True, help="Implementation of COCO AP; all give the same numbers")]
+    _offline: Offline
+    # fmt: on
 
     def machine(
         self, images: int, at_once: int = 1, cpus: int | None = None, batch_size: int | None = None

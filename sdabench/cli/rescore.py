@@ -2,12 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import Command, option
-from sdabench.cli.options import echo_json, echo_records, json_option, show
+from sdabench.cli.help import Command
+from sdabench.cli.options import EXISTING_FILE, AsJson, echo_json, echo_records, show
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, IOU_TYPES, PACKAGES, Evaluator, IouType
 
@@ -37,35 +38,26 @@ RESULTS is one of:
                 (exit code 4 otherwise)
 """
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
 
 
 @click.command("rescore", cls=Command, epilog=EPILOG)
-@click.argument("results", type=click.Path(exists=True, path_type=Path))
-@option("--annotations", type=FILE, help="COCO annotations file with the ground truth")
-@option(
-    "--iou-type", type=click.Choice(["bbox", "segm"]), default="bbox", show_default=True,
-    help="Score boxes or masks",
-)  # fmt: skip
-@option(
-    "--per-class", is_flag=True,
-    help="Show the AP of each category too; with --json, the output is {record, classes}",
-)  # fmt: skip
-@option(
-    "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, show_default=True,
-    help="Implementation of COCO AP; pycocotools is the reference, faster-coco-eval needs sdabench[fast], "
-    "and all give the same numbers",
-)  # fmt: skip
-@json_option
+@declared
 def command(
-    results: Path,
-    annotations: Path | None,
-    iou_type: IouType,
-    per_class: bool,
-    evaluator: Evaluator,
-    as_json: bool,
-) -> None:
+    results: Annotated[Path, argument(type=click.Path(exists=True, path_type=Path))],
+    annotations: Annotated[Path | None, option(
+        "--annotations", type=EXISTING_FILE, help="COCO annotations file with the ground truth")],
+    iou_type: Annotated[IouType, option(
+        "--iou-type", type=click.Choice(["bbox", "segm"]), default="bbox", help="Score boxes or masks")],
+    per_class: Annotated[bool, option(
+        "--per-class", is_flag=True,
+        help="Show the AP of each category too; with --json, the output is {record, classes}")],
+    evaluator: Annotated[Evaluator, option(
+        "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR,
+        help="Implementation of COCO AP; pycocotools is the reference, faster-coco-eval needs "
+        "sdabench[fast], and all give the same numbers")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Score a results file or stored predictions, without a model.
 
     Prints COCO AP (IoU 0.50:0.95, 100 detections per image) or top-1 and top-5 accuracy, in percent and with

@@ -3,13 +3,14 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import click
 
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import choose_device, offline_option
-from sdabench.cli.options import ModelName, Seed, echo_json, json_option
+from sdabench.cli.help import Command
+from sdabench.cli.machine import choose_device
+from sdabench.cli.options import FILE, FOLDER, AsJson, ModelName, Offline, Seed, echo_json
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
 from sdabench.cli.work import DataOption, located
 from sdabench.data.source import DataSource
@@ -60,71 +61,48 @@ CHECKS_OF_WEIGHTS: tuple[CheckName, ...] = ("predictions", "metrics")
 
 
 @click.command("check", cls=Command, epilog=EPILOG)
-@click.argument("names", metavar="[CHECKS]...", nargs=-1, type=click.Choice(CHECKS))
-@option(
-    "--models", "patterns", multiple=True, type=ModelName(), group="Networks",
-    help="Check only these networks: names or wildcards",
-)  # fmt: skip
-@option(
-    "--update", is_flag=True, group="Golden files",
-    help="Add missing golden files and rewrite those that differ",
-)  # fmt: skip
-@option(
-    "--baseline", "folder", type=click.Path(file_okay=False, path_type=Path), group="Golden files",
-    help="Folder of the golden files  [default: results/ of the checkout]",
-)  # fmt: skip
-@option(
-    "--tolerance", type=click.FloatRange(min=0), default=0.01, show_default=True, metavar="POINTS",
-    group="Golden files", help="Allowed change of a metric in percentage points",
-)  # fmt: skip
-@option(
-    "--weights", type=WeightsOption(), group="Your own checkpoint",
-    help=f"Weights whose predictions are checked. {SOURCE_HELP}",
-)  # fmt: skip
-@option("--data", type=DataOption(), group="Your own checkpoint", help="Dataset of the predictions")
-@option(
-    "--subset", metavar="FILE|N", group="Your own checkpoint",
-    help="Images to predict: a file with one id per line, or a number, drawn evenly from all classes  "
-    f"[default: those of the golden files, or {DEFAULT_IMAGES}]",
-)  # fmt: skip
-@option(
-    "--seed", type=Seed(), default=0, show_default=True, group="Your own checkpoint", advanced=True,
-    help="Random seed of --subset N",
-)  # fmt: skip
-@option(
-    "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
-    help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]",
-)  # fmt: skip
-@option(
-    "--device", metavar="DEVICE", group="Machine",
-    help="Device of the predictions: cpu, cuda or cuda:N  [default: cpu]",
-)  # fmt: skip
-@offline_option
-@option(
-    "--format", "form", type=click.Choice(["terminal", "junit", "github"]), default="terminal",
-    show_default=True, group="Output", help="Format of the findings",
-)  # fmt: skip
-@option(
-    "--junit", type=click.Path(dir_okay=False, path_type=Path), group="Output",
-    help="Write JUnit XML to this file too",
-)  # fmt: skip
-@json_option
+@declared
 def command(
-    names: tuple[CheckName, ...],
-    patterns: tuple[str, ...],
-    update: bool,
-    folder: Path | None,
-    tolerance: float,
-    weights: WeightsSource | None,
-    data: DataSource | None,
-    subset: str | None,
-    seed: int,
-    resolution: int | None,
-    device: str | None,
-    form: str,
-    junit: Path | None,
-    as_json: bool,
-) -> None:
+    names: Annotated[tuple[CheckName, ...], argument(
+        metavar="[CHECKS]...", nargs=-1, type=click.Choice(CHECKS))],
+    patterns: Annotated[tuple[str, ...], option(
+        "--models", multiple=True, type=ModelName(), group="Networks",
+        help="Check only these networks: names or wildcards")],
+    update: Annotated[bool, option(
+        "--update", is_flag=True, group="Golden files",
+        help="Add missing golden files and rewrite those that differ")],
+    folder: Annotated[Path | None, option(
+        "--baseline", type=FOLDER, group="Golden files",
+        help="Folder of the golden files  [default: results/ of the checkout]")],
+    tolerance: Annotated[float, option(
+        "--tolerance", type=click.FloatRange(min=0), default=0.01, metavar="POINTS", group="Golden files",
+        help="Allowed change of a metric in percentage points")],
+    weights: Annotated[WeightsSource | None, option(
+        "--weights", type=WeightsOption(), group="Your own checkpoint",
+        help=f"Weights whose predictions are checked. {SOURCE_HELP}")],
+    data: Annotated[DataSource | None, option(
+        "--data", type=DataOption(), group="Your own checkpoint", help="Dataset of the predictions")],
+    subset: Annotated[str | None, option(
+        "--subset", metavar="FILE|N", group="Your own checkpoint",
+        help=f"Images to predict: a file with one id per line, or a number, drawn evenly from all classes "
+        f" [default: those of the golden files, or {DEFAULT_IMAGES}]")],
+    seed: Annotated[int, option(
+        "--seed", type=Seed(), default=0, group="Your own checkpoint", advanced=True,
+        help="Random seed of --subset N")],
+    resolution: Annotated[int | None, option(
+        "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
+        help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]")],
+    device: Annotated[str | None, option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device of the predictions: cpu, cuda or cuda:N  [default: cpu]")],
+    _offline: Offline,
+    form: Annotated[str, option(
+        "--format", type=click.Choice(["terminal", "junit", "github"]), default="terminal", group="Output",
+        help="Format of the findings")],
+    junit: Annotated[Path | None, option(
+        "--junit", type=FILE, group="Output", help="Write JUnit XML to this file too")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Compare counts, outputs and predictions with golden files.
 
     Without --weights, predictions are those of a few networks with seeded weights on generated images. With

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import choose_device, offline_option
-from sdabench.cli.options import ModelName, echo_json, json_option, progress
+from sdabench.cli.help import Command
+from sdabench.cli.machine import choose_device
+from sdabench.cli.options import COUNT, AsJson, ModelName, Offline, echo_json, progress
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
 from sdabench.cli.work import DataOption, located
 from sdabench.data.folders import ImageSplit
@@ -47,48 +48,36 @@ FEW_IMAGES = 200  # decoded by this process before DataLoader workers have start
 
 
 @click.command("verify", cls=Command, epilog=EPILOG)
-@click.argument("source", metavar="DATASET", type=DataOption())
-@option(
-    "--split", "names", type=click.Choice(["train", "val"]), multiple=True,
-    help="Split to verify; may be repeated  [default: all that exist]",
-)  # fmt: skip
-@option("--complete", is_flag=True, help="Require the complete official splits")
-@option("--fingerprint", metavar="SHA256", help="Require this fingerprint of a split")
-@option(
-    "--workers", type=click.IntRange(min=0), group="Machine",
-    help="Number of DataLoader workers  [default: all cores]",
-)  # fmt: skip
-@option(
-    "--probe", "model", type=ModelName(), group="Label order",
-    help="Test the order of the labels with this model",
-)  # fmt: skip
-@option("--weights", type=WeightsOption(), group="Label order", help=f"Weights of that model. {SOURCE_HELP}")
-@option(
-    "--probe-images", type=click.IntRange(min=1), default=5, show_default=True, group="Label order",
-    help="Number of images of each class that the model predicts",
-)  # fmt: skip
-@option(
-    "--resolution", type=click.IntRange(min=32), default=224, show_default=True, group="Label order",
-    help="Side of the model's input in pixels",
-)  # fmt: skip
-@option(
-    "--device", metavar="DEVICE", group="Machine",
-    help="Device of the model: cpu, cuda or cuda:N  [default: auto]",
-)  # fmt: skip
-@offline_option
-@json_option
+@declared
 def command(
-    source: DataSource,
-    names: tuple[SplitName, ...],
-    complete: bool,
-    fingerprint: str | None,
-    workers: int | None,
-    model: str | None,
-    weights: WeightsSource | None,
-    probe_images: int,
-    resolution: int,
-    device: str | None,
-    as_json: bool,
+    source: Annotated[DataSource, argument(metavar="DATASET", type=DataOption())],
+    names: Annotated[tuple[SplitName, ...], option(
+        "--split", type=click.Choice(["train", "val"]), multiple=True,
+        help="Split to verify; may be repeated  [default: all that exist]")],
+    complete: Annotated[bool, option(
+        "--complete", is_flag=True, help="Require the complete official splits")],
+    fingerprint: Annotated[str | None, option(
+        "--fingerprint", metavar="SHA256", help="Require this fingerprint of a split")],
+    workers: Annotated[int | None, option(
+        "--workers", type=click.IntRange(min=0), group="Machine",
+        help="Number of DataLoader workers  [default: all cores]")],
+    model: Annotated[str | None, option(
+        "--probe", type=ModelName(), group="Label order",
+        help="Test the order of the labels with this model")],
+    weights: Annotated[WeightsSource | None, option(
+        "--weights", type=WeightsOption(), group="Label order",
+        help=f"Weights of that model. {SOURCE_HELP}")],
+    probe_images: Annotated[int, option(
+        "--probe-images", type=COUNT, default=5, group="Label order",
+        help="Number of images of each class that the model predicts")],
+    resolution: Annotated[int, option(
+        "--resolution", type=click.IntRange(min=32), default=224, group="Label order",
+        help="Side of the model's input in pixels")],
+    device: Annotated[str | None, option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device of the model: cpu, cuda or cuda:N  [default: auto]")],
+    _offline: Offline,
+    as_json: AsJson,
 ) -> None:  # fmt: skip
     """Verify a dataset: counts, names, broken, duplicate and leaked files.
 
