@@ -5,14 +5,13 @@ import re
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import ParamType
 from sdabench.cli.machine import choose_device, gpus_of_each
 from sdabench.cli.options import COUNT
-from sdabench.cli.parameters import option
+from sdabench.cli.parameters import ParsedType, option
 from sdabench.errors import UsageError
 from sdabench.resources import cores, cpu_limit, memory
 
@@ -34,43 +33,31 @@ OURS = {
 }
 
 
-class SlurmTime(ParamType):
-    """Slurm's formats MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS, in minutes, rounded up."""
-
-    name = "time"
-    shape = "MINUTES|[D-]HH:MM:SS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", str(value)):
-            self.fail(f"'{value}' is not a Slurm time such as 90, 1:30:00 or 2-12:00:00", param, ctx)
-        days, dash, rest = ("", "", str(value)) if "-" not in str(value) else str(value).partition("-")
-        parts = [int(part) for part in rest.split(":")]
-        if dash or len(parts) == 3:  # begins with hours
-            hours, minutes, seconds = [*parts, 0, 0][:3]
-        else:
-            hours, (minutes, seconds) = 0, [*parts, 0][:2]
-        total = int(days or 0) * 1440 + hours * 60 + minutes + ceil(seconds / 60)
-        if total < LEAST_MINUTES:
-            self.fail(f"a job needs {LEAST_MINUTES} minutes: it saves 90 seconds before the end", param, ctx)
-        return total
+def slurm_minutes(text: str) -> int:
+    """Convert Slurm's formats MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS to minutes, rounded up."""
+    if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
+        raise UsageError(f"'{text}' is not a Slurm time such as 90, 1:30:00 or 2-12:00:00")
+    days, dash, rest = ("", "", text) if "-" not in text else text.partition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash or len(parts) == 3:  # begins with hours
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    else:
+        hours, (minutes, seconds) = 0, [*parts, 0][:2]
+    total = int(days or 0) * 1440 + hours * 60 + minutes + ceil(seconds / 60)
+    if total < LEAST_MINUTES:
+        raise UsageError(f"a job needs {LEAST_MINUTES} minutes: it saves 90 seconds before the end")
+    return total
 
 
-class SlurmOption(ParamType):
-    """A long option of ``sbatch``, without its dashes."""
-
-    name = "option"
-    shape = "KEY[=VALUE]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str | bool]:
-        key, equals, words = str(value).removeprefix("--").partition("=")
-        key = key.replace("_", "-")
-        if not re.fullmatch(r"[a-z][a-z-]+", key) or (equals and not words):
-            self.fail(f"'{value}' is not KEY=VALUE, as in account=vision", param, ctx)
-        if key in OURS:
-            self.fail(f"'{key}' is not for this option: {OURS[key]}", param, ctx)
-        return key, words if equals else True
+def sbatch_option(text: str) -> tuple[str, str | bool]:
+    """Parse a long option of ``sbatch``, with or without its dashes."""
+    key, equals, words = text.removeprefix("--").partition("=")
+    key = key.replace("_", "-")
+    if not re.fullmatch(r"[a-z][a-z-]+", key) or (equals and not words):
+        raise UsageError(f"'{text}' is not KEY=VALUE, as in account=vision")
+    if key in OURS:
+        raise UsageError(f"'{key}' is not for this option: {OURS[key]}")
+    return key, words if equals else True
 
 
 NAMES = {"minutes": "time", "slurm_options": "slurm-option", "max_timeouts": "max-timeouts"}  # of options
@@ -88,7 +75,7 @@ class ClusterOptions:
         "--partition", group="Slurm", advanced=True,
         help="Slurm partition  [default: the cluster's default]")] = None
     minutes: Annotated[int | None, option(
-        "--time", type=SlurmTime(), group="Slurm", advanced=True,
+        "--time", type=ParsedType(slurm_minutes, "MINUTES|[D-]HH:MM:SS"), group="Slurm", advanced=True,
         help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: "
         "4:00:00]")] = None
     gpus: Annotated[int | None, option(
@@ -101,8 +88,8 @@ class ClusterOptions:
         "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
         help="Number of times that a Slurm job is requeued at its time limit  [default: 100]")] = None
     slurm_options: Annotated[tuple[tuple[str, str | bool], ...], option(
-        "--slurm-option", type=SlurmOption(), multiple=True, group="Slurm", advanced=True,
-        help="Any other sbatch option: account, qos, constraint, mem and so on")] = ()
+        "--slurm-option", type=ParsedType(sbatch_option, "KEY[=VALUE]"), multiple=True, group="Slurm",
+        advanced=True, help="Any other sbatch option: account, qos, constraint, mem and so on")] = ()
     # fmt: on
 
     def refuse(self) -> None:

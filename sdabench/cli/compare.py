@@ -10,9 +10,9 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import (
     EXISTING_FILE,
     FILE,
+    MODEL,
     SHEET_FORMATS,
     AsJson,
-    ModelName,
     echo_json,
     progress,
     records_option,
@@ -62,7 +62,7 @@ def command(
     claims: Annotated[bool, option(
         "--claims", is_flag=True, group=CLAIMS, help="Test what the tables of the paper imply")],
     patterns: Annotated[tuple[str, ...], option(
-        "--models", multiple=True, type=ModelName(), group=CLAIMS,
+        "--models", multiple=True, type=MODEL, group=CLAIMS,
         help="Test only the claims about these networks: names or wildcards")],
     folders: Annotated[tuple[Path, ...], records_option(
         "Use the records of this run too: its folder or its records.jsonl", group=CLAIMS)],

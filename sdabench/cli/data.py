@@ -7,7 +7,7 @@ from typing import Annotated
 import click
 
 from sdabench.cli.help import Command, Group
-from sdabench.cli.options import COUNT, FOLDER, Seed, progress
+from sdabench.cli.options import COUNT, FOLDER, SEED, progress
 from sdabench.cli.parameters import declared, option
 
 EPILOG = """\b
@@ -51,7 +51,7 @@ def synth(
         "--size", type=click.IntRange(32, 4096),
         help="Mean side length of the images in pixels; sides vary by an eighth  [default: 160; 480 for "
         "detection]")],
-    seed: Annotated[int, option("--seed", type=Seed(), default=0, help="Random seed of the images")],
+    seed: Annotated[int, option("--seed", type=SEED, default=0, help="Random seed of the images")],
 ) -> None:  # fmt: skip
     """Generate images of textured objects of many sizes.
 

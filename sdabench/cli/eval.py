@@ -9,10 +9,10 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job
-from sdabench.cli.options import AsJson, ModelName, echo_records, output_option, show
+from sdabench.cli.options import MODEL, AsJson, echo_records, output_option, show
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
-from sdabench.cli.work import DataOption, ProtocolOptions, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
+from sdabench.cli.work import DATASET, ProtocolOptions, located
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
@@ -43,12 +43,12 @@ Output files:
 @click.command("eval", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    name: Annotated[str, argument(type=ModelName())],
+    name: Annotated[str, argument(type=MODEL)],
     data: Annotated[DataSource | None, option(
-        "--data", type=DataOption(), group="Data and weights",
+        "--data", type=DATASET, group="Data and weights",
         help="Dataset  [default for weights of a training run: the dataset of that run]")],
     source: Annotated[WeightsSource | None, option(
-        "--weights", type=WeightsOption(), group="Data and weights",
+        "--weights", type=WEIGHTS, group="Data and weights",
         help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}")],
     protocol: ProtocolOptions,
     options: MachineOptions,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from sdabench.cli.help import Command, ParamType
+from sdabench.cli.help import Command
 from sdabench.cli.options import COUNT, FILE, AsJson, Patterns, Recount, SuiteName, echo_json, progress
-from sdabench.cli.parameters import declared, option
+from sdabench.cli.parameters import ParsedType, declared, option
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 
@@ -38,20 +38,15 @@ Columns:
 """
 
 
-class InputResolution(ParamType):
-    """Input size in pixels; converts to (C, H, W)."""
-
-    name = "resolution"
-    shape = "SIDE|WIDTHxHEIGHT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "InputSize":
-        width, _, height = str(value).partition("x")
-        if not (width.isdecimal() and (height or width).isdecimal()):
-            self.fail(f"'{value}' is not a size; use 320, or 1330x800 (width x height)", param, ctx)
-        sides = int(width), int(height or width)
-        if not all(32 <= side <= 16384 for side in sides):
-            self.fail(f"'{value}': each side must be between 32 and 16384 pixels", param, ctx)
-        return 3, sides[1], sides[0]
+def input_size(text: str) -> "InputSize":
+    """Parse a size in pixels; return (C, H, W)."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and (height or width).isdecimal()):
+        raise UsageError(f"'{text}' is not a size; use 320, or 1330x800 (width x height)")
+    sides = int(width), int(height or width)
+    if not all(32 <= side <= 16384 for side in sides):
+        raise UsageError(f"'{text}': each side must be between 32 and 16384 pixels")
+    return 3, sides[1], sides[0]
 
 
 @click.command("flops", cls=Command, epilog=EPILOG)
@@ -59,8 +54,8 @@ class InputResolution(ParamType):
 def command(
     patterns: Patterns,
     suite: SuiteName,
-    input_size: Annotated["InputSize | None", option(
-        "--resolution", type=InputResolution(),
+    size: Annotated["InputSize | None", option(
+        "--resolution", type=ParsedType(input_size, "SIDE|WIDTHxHEIGHT"),
         help="Input size in pixels  [default: 224; 1280x800 for detectors]")],
     conventions: Annotated[tuple[str, ...], option(
         "--convention", multiple=True, type=click.Choice(["mmcv", "fvcore"]),
@@ -79,26 +74,26 @@ def command(
     PATTERNS are names or wildcards. Counts are exact integers, and one multiply-add counts as one operation.
     Counting downloads nothing and uses no GPU.
     """
-    if save is not None and (per_module or input_size is not None or conventions):
+    if save is not None and (per_module or size is not None or conventions):
         raise UsageError("--save stores the default counts; combine it only with names or --suite")
     names = _choose(patterns, suite)
     if per_module:
-        _print_trees(names, input_size, depth, as_json)
+        _print_trees(names, size, depth, as_json)
         return
     from sdabench.records.counts import fresh_counts
 
     fvcore = True if "fvcore" in conventions else None
     with progress("counting", len(names), "networks") as advance:
         cached = save is None and not recount  # reference counts are always measured anew
-        counts = list(fresh_counts(names, advance, input_size, fvcore, cached=cached).values())
+        counts = list(fresh_counts(names, advance, size, fvcore, cached=cached).values())
     if save is not None:
         _save(save, counts)
     mmcv = {item.model: "mmcv" in conventions or _is_detector(item.model) for item in counts}
     if as_json:
         echo_json([item.as_json(mmcv[item.model]) for item in counts])
         return
-    for size in dict.fromkeys(item.input for item in counts):
-        _print_table([item for item in counts if item.input == size], mmcv)
+    for shape in dict.fromkeys(item.input for item in counts):
+        _print_table([item for item in counts if item.input == shape], mmcv)
 
 
 def _is_detector(name: str) -> bool:
@@ -129,11 +124,11 @@ def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
     )
 
 
-def _print_trees(names: list[str], input_size: "InputSize | None", depth: int, as_json: bool) -> None:
+def _print_trees(names: list[str], size: "InputSize | None", depth: int, as_json: bool) -> None:
     from sdabench.complexity import DEFAULT_INPUT
     from sdabench.complexity.counters import count_modules
 
-    sizes = {name: input_size or DEFAULT_INPUT[load_registry().model(name).task] for name in names}
+    sizes = {name: size or DEFAULT_INPUT[load_registry().model(name).task] for name in names}
     trees = {name: count_modules(name, size) for name, size in sizes.items()}
     if as_json:
         echo_json(

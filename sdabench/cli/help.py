@@ -15,15 +15,6 @@ HELP_ALL = "sdabench.help_all"  # in the context: the page has all options
 HYPHEN, SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"  # keep a line from breaking there
 
 
-class ParamType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A type whose ``shape`` is the help's metavar as it stands; click would write it in capitals."""
-
-    shape: str
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return self.shape
-
-
 class Option(click.Option):
     """An option that names its group in the help.
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from sdabench.cli.parameters import Declaration, argument, option
+from sdabench.cli.parameters import Declaration, ParsedType, argument, option
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.progress import Advance as Advance
 from sdabench.progress import progress as progress
-from sdabench.registry import SUITE_NAMES, SUITES
+from sdabench.registry import SUITE_NAMES
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
@@ -33,18 +32,14 @@ class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     convert = click.IntRange(0, 2**63 - 1).convert
 
 
-class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Name or wildcard of a model; the shell completes it, and the registry validates it."""
+def _models() -> Iterable[str]:
+    from sdabench.registry.catalogue import load_catalogue
 
-    name = "model"
+    return load_catalogue().networks
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from sdabench.registry.catalogue import load_catalogue
 
-        return [CompletionItem(name) for name in load_catalogue().networks if name.startswith(incomplete)]
-
+MODEL = ParsedType(str, "MODEL", _models)  # a name or a wildcard, which the registry validates
+SEED = Seed()
 
 # fmt: off
 AsJson = Annotated[bool, option("--json", is_flag=True, group="Output", help="Print only JSON to stdout")]
@@ -53,9 +48,9 @@ Offline = Annotated[bool, option(
     advanced=True, callback=lambda context, option, offline: go_offline() if offline else None,
     help="Forbid network access; any attempt is an error")]
 Others = Annotated[tuple[str, ...], option(
-    "--with", multiple=True, type=ModelName(), group="Networks",
+    "--with", multiple=True, type=MODEL, group="Networks",
     help="Add networks that are not in the paper")]
-Patterns = Annotated[tuple[str, ...], argument(nargs=-1, type=ModelName())]
+Patterns = Annotated[tuple[str, ...], argument(nargs=-1, type=MODEL)]
 Recount = Annotated[bool, option(
     "--recount", is_flag=True, help="Count again instead of using cached counts")]
 SuiteName = Annotated[str | None, option(
@@ -87,11 +82,6 @@ def read_records(folders: Iterable[Path]) -> "list[Record]":
             raise UsageError(f"no records in {folder}; --records takes the --output folder of a run")
         records += list(read_lines(path, Record))
     return records
-
-
-class TableName(click.Choice[str]):
-    def __init__(self) -> None:
-        super().__init__([*(table for tables in SUITES.values() for table in tables), "all"])
 
 
 def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:

@@ -5,14 +5,16 @@
 def command(name: Annotated[str, argument()], loud: Annotated[bool, option("--loud", is_flag=True)]) -> None:
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from sdabench.cli.help import Option
+from sdabench.errors import UsageError
 
 Declaration = Callable[[str], click.Parameter]  # takes the name of the Python argument
 
@@ -48,3 +50,31 @@ def declared(function: Callable[..., None]) -> Callable[..., None]:
 
     wrapper.__click_params__ = parameters[::-1]  # type: ignore[attr-defined]
     return wrapper
+
+
+class ParsedType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A type whose values a function makes of a text; a UsageError that it raises names the option.
+
+    Args:
+        shape: the metavar in the help, as it stands; click would write it in capitals.
+        names: lists the names that the shell completes.
+    """
+
+    def __init__(
+        self, parse: Callable[[str], Any], shape: str, names: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        self.parse, self.name, self.names = parse, shape, names
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str | None:
+        return self.name if isinstance(param, click.Option) else None
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.parse(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]

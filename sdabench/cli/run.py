@@ -17,7 +17,7 @@ from sdabench.cli.options import COUNT, SHEET_FORMATS, AsJson, Others, echo_json
 from sdabench.cli.parameters import declared, option
 from sdabench.cli.sources import tell_difference, weights_of_each
 from sdabench.cli.suite_progress import run_with_progress
-from sdabench.cli.work import DataOption, ProtocolOptions, TrainingOptions, located
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, located
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
@@ -55,7 +55,7 @@ def command(
     seeds: Annotated[int, option(
         "--seeds", type=COUNT, default=1, group="Networks", help="Number of seeds per network")],
     sources: Annotated[tuple[DataSource, ...], option(
-        "--data", type=DataOption(), multiple=True, default=["synthetic"], group="Data and weights",
+        "--data", type=DATASET, multiple=True, default=["synthetic"], group="Data and weights",
         help="Dataset (for --suite all: one per task); synthetic without PATH is generated once")],
     eval_only: Annotated[bool, option(
         "--eval-only", is_flag=True, group="Data and weights", help="Evaluate without training")],

@@ -6,7 +6,7 @@ from typing import Annotated
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import AsJson, ModelName, echo_json, read_records, records_option
+from sdabench.cli.options import MODEL, AsJson, echo_json, read_records, records_option
 from sdabench.cli.parameters import argument, declared
 
 EPILOG = """\b
@@ -20,7 +20,7 @@ Examples:
 @click.command("show", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    name: Annotated[str, argument(type=ModelName())],
+    name: Annotated[str, argument(type=MODEL)],
     folders: Annotated[tuple[Path, ...], records_option(
         "Show the records of this run too: its folder or its records.jsonl")],
     as_json: AsJson,

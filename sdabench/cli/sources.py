@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from sdabench.cli.options import progress
+from sdabench.cli.parameters import ParsedType
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
@@ -34,23 +35,14 @@ SOURCE_HELP = (
 )
 
 
-class WeightsOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A source of weights; the shell completes file names."""
-
-    name = "SOURCE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> WeightsSource:
-        if isinstance(value, WeightsSource):
-            return value
-        try:
-            return parse(str(value))
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
+class _WeightsType(ParsedType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         return [CompletionItem(incomplete, type="file")]
+
+
+WEIGHTS = _WeightsType(parse, "SOURCE")
 
 
 @dataclass(frozen=True)

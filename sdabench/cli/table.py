@@ -9,7 +9,6 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import (
     SHEET_FORMATS,
     Others,
-    TableName,
     echo_json,
     progress,
     read_records,
@@ -18,12 +17,13 @@ from sdabench.cli.options import (
 )
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import UsageError
-from sdabench.registry import Table, load_registry
+from sdabench.registry import SUITES, Table, load_registry
 
 if TYPE_CHECKING:
     from sdabench.complexity import Count
     from sdabench.report.tables import Mark
 
+TABLES = (*(table for tables in SUITES.values() for table in tables), "all")
 FORMATS = (*SHEET_FORMATS, "csv", "json")
 EPILOG = """\b
 Examples:
@@ -46,7 +46,7 @@ class MarkOption(click.Choice[str]):
 @click.command("table", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    table: Annotated[str, argument(metavar="TABLE", type=TableName())],
+    table: Annotated[str, argument(metavar="TABLE", type=click.Choice(TABLES))],
     form: Annotated[str, option(
         "--format", type=click.Choice(FORMATS), default="terminal", help="Output format")],
     standalone: Annotated[bool, option(

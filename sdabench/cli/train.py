@@ -7,10 +7,10 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job
-from sdabench.cli.options import AsJson, ModelName, echo_records, output_option
+from sdabench.cli.options import MODEL, AsJson, echo_records, output_option
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
-from sdabench.cli.work import DataOption, ProtocolOptions, TrainingOptions, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, located
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
@@ -35,13 +35,13 @@ Output files:
 @click.command("train", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    name: Annotated[str, argument(type=ModelName())],
+    name: Annotated[str, argument(type=MODEL)],
     data: Annotated[DataSource, option(
-        "--data", type=DataOption(), default="synthetic", group="Data",
+        "--data", type=DATASET, default="synthetic", group="Data",
         help="Dataset; synthetic without PATH is generated once")],
     training: TrainingOptions,
     backbone_source: Annotated[WeightsSource | None, option(
-        "--backbone-weights", type=WeightsOption(), group="Protocol", advanced=True,
+        "--backbone-weights", type=WEIGHTS, group="Protocol", advanced=True,
         help=f"Initial weights of a detector's backbone, which the recipe may freeze. {SOURCE_HELP}")],
     protocol: ProtocolOptions,
     options: MachineOptions,

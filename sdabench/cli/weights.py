@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from sdabench.cli.help import Command, Group
-from sdabench.cli.options import FILE, AsJson, ModelName, Offline, echo_json, progress
+from sdabench.cli.options import FILE, MODEL, AsJson, Offline, echo_json, progress
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import WeightsOption, fetched, local_file
+from sdabench.cli.sources import WEIGHTS, fetched, local_file
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
 from sdabench.weights.weights_source import SUFFIXES, WeightsSource
@@ -48,7 +48,7 @@ Layouts for --to:
   backbone      sdabench's keys without the classifier, for a detector
 """
 OUTPUT_HELP = "Output file: .safetensors, or .pth or .pt for torch.save"
-Source = Annotated[WeightsSource, argument(metavar="SOURCE", type=WeightsOption())]
+Source = Annotated[WeightsSource, argument(metavar="SOURCE", type=WEIGHTS)]
 Wrapper = Annotated[str | None, option(
     "--wrapper", metavar="KEY", help="Key of the weights inside the checkpoint, e.g. ema")]  # fmt: skip
 
@@ -70,7 +70,7 @@ def command() -> None:
 def inspect_(
     source: Source,
     model: Annotated[str | None, option(
-        "--model", type=ModelName(), help="Compare every tensor with this network")],
+        "--model", type=MODEL, help="Compare every tensor with this network")],
     wrapper: Wrapper,
     _offline: Offline,
     as_json: AsJson,
@@ -110,7 +110,7 @@ def inspect_(
 @declared
 def import_(
     source: Source,
-    model: Annotated[str, option("--model", type=ModelName(), required=True, help="Network of the weights")],
+    model: Annotated[str, option("--model", type=MODEL, required=True, help="Network of the weights")],
     output: Annotated[Path | None, option(
         "-o", "--output", type=FILE, help=f"{OUTPUT_HELP}  [default: MODEL.safetensors]")],
     wrapper: Wrapper,
@@ -128,7 +128,7 @@ def import_(
 @declared
 def export(
     source: Source,
-    model: Annotated[str, option("--model", type=ModelName(), required=True, help="Network of the weights")],
+    model: Annotated[str, option("--model", type=MODEL, required=True, help="Network of the weights")],
     form: Annotated["Form", option(
         "--to", type=click.Choice(FORMS), required=True, help="Key layout of the output")],
     output: Annotated[Path | None, option(

@@ -6,9 +6,8 @@ from typing import Annotated, Any, TypeVar
 
 import click
 
-from sdabench.cli.help import ParamType
-from sdabench.cli.options import COUNT, Seed, progress
-from sdabench.cli.parameters import option
+from sdabench.cli.options import COUNT, SEED, progress
+from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.records.spec import Protocol, protocol_at
@@ -19,32 +18,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
 
 
-class DataOption(ParamType):
-    """A dataset: its kind and its folder."""
-
-    name = "dataset"
-    shape = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DataSource:
-        if isinstance(value, DataSource):
-            return value
-        try:
-            return DataSource.parse(str(value))
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
+def _recipes() -> list[str]:
+    return sorted({name for task in RECIPES for name in recipe_names(task)})
 
 
-class RecipeOption(ParamType):
-    """A recipe's name or file; completed by the shell."""
-
-    name = "recipe"
-    shape = "NAME|FILE"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        names = {name for task in RECIPES for name in recipe_names(task) if name.startswith(incomplete)}
-        return [click.shell_completion.CompletionItem(name) for name in sorted(names)]
+DATASET = ParsedType(DataSource.parse, "imagenet=PATH|coco=PATH|synthetic[=PATH]")
+RECIPE = ParsedType(str, "NAME|FILE", _recipes)
 
 
 @dataclass(frozen=True)
@@ -64,7 +43,7 @@ class ProtocolOptions:
         "--resolution", type=click.IntRange(min=32), group="Protocol", advanced=True,
         help="Crop size in pixels, or the short side for detectors")]
     seed: Annotated[int, option(
-        "--seed", type=Seed(), default=0, group="Protocol",
+        "--seed", type=SEED, default=0, group="Protocol",
         help="Random seed of initial weights, data order and augmentation")]
     # fmt: on
 
@@ -89,7 +68,7 @@ class TrainingOptions:
 
     # fmt: off
     recipe_name: Annotated[str | None, option(
-        "--recipe", type=RecipeOption(), group="Protocol",
+        "--recipe", type=RECIPE, group="Protocol",
         help="Training recipe  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]")]
     epochs: Annotated[int | None, option(
         "--epochs", type=COUNT, group="Protocol", help="Override the recipe's number of epochs")]

@@ -9,10 +9,10 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import FILE, FOLDER, AsJson, ModelName, Offline, Seed, echo_json
+from sdabench.cli.options import FILE, FOLDER, MODEL, SEED, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
-from sdabench.cli.work import DataOption, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
+from sdabench.cli.work import DATASET, located
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, OutputError, UsageError
 from sdabench.files import atomic_write
@@ -66,7 +66,7 @@ def command(
     names: Annotated[tuple[CheckName, ...], argument(
         metavar="[CHECKS]...", nargs=-1, type=click.Choice(CHECKS))],
     patterns: Annotated[tuple[str, ...], option(
-        "--models", multiple=True, type=ModelName(), group="Networks",
+        "--models", multiple=True, type=MODEL, group="Networks",
         help="Check only these networks: names or wildcards")],
     update: Annotated[bool, option(
         "--update", is_flag=True, group="Golden files",
@@ -78,16 +78,16 @@ def command(
         "--tolerance", type=click.FloatRange(min=0), default=0.01, metavar="POINTS", group="Golden files",
         help="Allowed change of a metric in percentage points")],
     weights: Annotated[WeightsSource | None, option(
-        "--weights", type=WeightsOption(), group="Your own checkpoint",
+        "--weights", type=WEIGHTS, group="Your own checkpoint",
         help=f"Weights whose predictions are checked. {SOURCE_HELP}")],
     data: Annotated[DataSource | None, option(
-        "--data", type=DataOption(), group="Your own checkpoint", help="Dataset of the predictions")],
+        "--data", type=DATASET, group="Your own checkpoint", help="Dataset of the predictions")],
     subset: Annotated[str | None, option(
         "--subset", metavar="FILE|N", group="Your own checkpoint",
         help=f"Images to predict: a file with one id per line, or a number, drawn evenly from all classes "
         f" [default: those of the golden files, or {DEFAULT_IMAGES}]")],
     seed: Annotated[int, option(
-        "--seed", type=Seed(), default=0, group="Your own checkpoint", advanced=True,
+        "--seed", type=SEED, default=0, group="Your own checkpoint", advanced=True,
         help="Random seed of --subset N")],
     resolution: Annotated[int | None, option(
         "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,

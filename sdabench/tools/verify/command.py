@@ -9,10 +9,10 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import COUNT, AsJson, ModelName, Offline, echo_json, progress
+from sdabench.cli.options import COUNT, MODEL, AsJson, Offline, echo_json, progress
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
-from sdabench.cli.work import DataOption, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
+from sdabench.cli.work import DATASET, located
 from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import SplitName
@@ -50,7 +50,7 @@ FEW_IMAGES = 200  # decoded by this process before DataLoader workers have start
 @click.command("verify", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    source: Annotated[DataSource, argument(metavar="DATASET", type=DataOption())],
+    source: Annotated[DataSource, argument(metavar="DATASET", type=DATASET)],
     names: Annotated[tuple[SplitName, ...], option(
         "--split", type=click.Choice(["train", "val"]), multiple=True,
         help="Split to verify; may be repeated  [default: all that exist]")],
@@ -62,10 +62,10 @@ def command(
         "--workers", type=click.IntRange(min=0), group="Machine",
         help="Number of DataLoader workers  [default: all cores]")],
     model: Annotated[str | None, option(
-        "--probe", type=ModelName(), group="Label order",
+        "--probe", type=MODEL, group="Label order",
         help="Test the order of the labels with this model")],
     weights: Annotated[WeightsSource | None, option(
-        "--weights", type=WeightsOption(), group="Label order",
+        "--weights", type=WEIGHTS, group="Label order",
         help=f"Weights of that model. {SOURCE_HELP}")],
     probe_images: Annotated[int, option(
         "--probe-images", type=COUNT, default=5, group="Label order",
