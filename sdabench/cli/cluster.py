@@ -60,9 +60,6 @@ def sbatch_option(text: str) -> tuple[str, str | bool]:
     return key, words if equals else True
 
 
-NAMES = {"minutes": "time", "slurm_options": "slurm-option", "max_timeouts": "max-timeouts"}  # of options
-
-
 @dataclass(frozen=True)
 class ClusterOptions:
     """Options that decide where jobs run; all but the first are for Slurm."""
@@ -74,7 +71,7 @@ class ClusterOptions:
     partition: Annotated[str | None, option(
         "--partition", group="Slurm", advanced=True,
         help="Slurm partition  [default: the cluster's default]")] = None
-    minutes: Annotated[int | None, option(
+    time: Annotated[int | None, option(
         "--time", type=ParsedType(slurm_minutes, "MINUTES|[D-]HH:MM:SS"), group="Slurm", advanced=True,
         help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: "
         "4:00:00]")] = None
@@ -87,7 +84,7 @@ class ClusterOptions:
     max_timeouts: Annotated[int | None, option(
         "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
         help="Number of times that a Slurm job is requeued at its time limit  [default: 100]")] = None
-    slurm_options: Annotated[tuple[tuple[str, str | bool], ...], option(
+    slurm_option: Annotated[tuple[tuple[str, str | bool], ...], option(
         "--slurm-option", type=ParsedType(sbatch_option, "KEY[=VALUE]"), multiple=True, group="Slurm",
         advanced=True, help="Any other sbatch option: account, qos, constraint, mem and so on")] = ()
     # fmt: on
@@ -96,8 +93,8 @@ class ClusterOptions:
         """Raises UsageError for an option that is for Slurm."""
         for name, value in vars(self).items():
             if name != "launcher" and value not in (None, ()):
-                option = NAMES.get(name, name)
-                raise UsageError(f"--{option} is for --launcher slurm; add that, or leave out --{option}")
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} is for --launcher slurm; add that, or leave out {option}")
 
 
 @dataclass(frozen=True)
@@ -153,12 +150,13 @@ def _on_slurm(
 
     from sdabench.runs.slurm import Resources, Slurm
 
-    given = {name: getattr(cluster, name) for name in ("partition", "minutes", "max_timeouts")}
+    given = {"minutes": cluster.time, "max_timeouts": cluster.max_timeouts}
     resources = Resources(
+        partition=cluster.partition,
         gpus=gpus,
         cpus=cpus,
         processes=nproc,
-        options=dict(cluster.slurm_options),
+        options=dict(cluster.slurm_option),
         **{name: value for name, value in given.items() if value is not None},
     )
     launcher = Slurm(output, resources, os.environ.get(CLUSTER_OF_TESTS, "slurm"))

@@ -16,11 +16,9 @@ HYPHEN, SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"  # keep a line f
 
 
 class Option(click.Option):
-    """An option that names its group in the help.
+    """An option with the heading of its group in the help.
 
-    Args:
-        group: heading of the group.
-        advanced: on a long page, describe the option only with ``--help-all``; ``--help`` lists its name.
+    An ``advanced`` one is described only by ``--help-all`` if the page is long; ``--help`` lists its name.
     """
 
     def __init__(self, *args: Any, group: str = "Options", advanced: bool = False, **attrs: Any) -> None:

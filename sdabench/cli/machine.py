@@ -56,10 +56,8 @@ class MachineOptions:
         """The machine of a job; by default with DataLoader workers only where images keep them busy.
 
         Args:
-            images: that the job processes.
             at_once: number of networks that share the cores.
-            cpus: of each process, if the job is to run elsewhere: then the device is not looked for here.
-            batch_size: images that are evaluated at a time.
+            cpus: cores of each process, if the job runs elsewhere: the device is not looked for here.
         """
         if self.evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
             raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
@@ -102,11 +100,7 @@ def choose_device(name: str | None, processes: int = 1) -> str:
 
 
 def gpus_of_each(processes: int = 1) -> tuple[str, ...]:
-    """Values of CUDA_VISIBLE_DEVICES, one for each job that the GPUs of this machine suffice for.
-
-    Args:
-        processes: number of processes of a job, each with a GPU of its own.
-    """
+    """Values of CUDA_VISIBLE_DEVICES for all jobs of so many processes that there are GPUs for."""
     import torch
 
     count = torch.cuda.device_count()

@@ -1,7 +1,8 @@
 """``sdabench run``."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import click
 
 from sdabench.claims.accuracy import RowVerdicts, run_verdicts
-from sdabench.cli.cluster import ClusterOptions, Place, place_from
+from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, resumed_by_the_same_command
 from sdabench.cli.options import COUNT, SHEET_FORMATS, AsJson, Others, echo_json, output_option, show
@@ -22,9 +23,8 @@ from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
-from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
-from sdabench.training.job import AnyJob, evaluation_job, training_job
+from sdabench.training.job import AnyJob, Machine, evaluation_job, training_job
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def command(
     given |= weights_of_each(of_backbones, backbones, "--backbone-weights", not dry_run)
     place = place_from(output, at_once, machine.device, machine.nproc, cluster)
     machine = replace(machine, device=place.device, nproc=place.nproc)
+    machine_for = partial(machine.machine, at_once=place.sharing, cpus=place.cpus)
     jobs: list[AnyJob] = []
     for task, models in of_task.items():
         if models:
@@ -128,10 +129,10 @@ def command(
             recipe = None if eval_only else training.recipe(source, task, protocol)
             source, all_seeds = located(source, task), range(protocol.seed, protocol.seed + seeds)
             if recipe is None:
-                jobs += _evaluations(models, source, task, all_seeds, protocol, machine, place, given)
+                jobs += _evaluations(models, source, task, all_seeds, protocol, machine_for, given)
             else:
-                skip_broken = training.skip_broken
-                jobs += _trainings(models, source, recipe, all_seeds, skip_broken, machine, place, given)
+                example = training_job(models[0], source, recipe, skip_broken=training.skip_broken)
+                jobs += _trainings(models, example.on(machine_for(example.images)), all_seeds, given)
 
     from sdabench.runs.suite import Suite
 
@@ -157,18 +158,9 @@ def command(
 
 
 def _trainings(
-    models: Sequence[str],
-    source: DataSource,
-    recipe: Recipe,
-    seeds: Iterable[int],
-    skip_broken: bool,
-    machine: MachineOptions,
-    place: Place,
-    backbones: Mapping[str, LocalWeights],
+    models: Sequence[str], example: AnyJob, seeds: Iterable[int], backbones: Mapping[str, LocalWeights]
 ) -> list[AnyJob]:
     """The trainings of the networks of one task, which share the splits of the dataset."""
-    example = training_job(models[0], source, recipe, skip_broken=skip_broken)
-    example = example.on(machine.machine(example.images, place.sharing, place.cpus))
     registry = load_registry()
     backbone_of = {model: backbones.get(registry.model(model).backbone or "") for model in models}
     jobs = [example.for_model(model, seed, backbone_of[model]) for model in models for seed in seeds]
@@ -183,22 +175,16 @@ def _evaluations(
     task: DataTask,
     seeds: Iterable[int],
     options: ProtocolOptions,
-    machine: MachineOptions,
-    place: Place,
+    machine_for: Callable[..., Machine],
     weights: Mapping[str, LocalWeights],
 ) -> list[AnyJob]:
     """The evaluations of the networks of one task, on the same images."""
     split, protocol = source.read("val", task), options.protocol(task)
-    its_machine = machine.machine(len(split.items), place.sharing, place.cpus, options.batch_size)
+    machine = machine_for(len(split.items), batch_size=options.batch_size)
     for one in {weights[model] for model in models if model in weights}:
         tell_difference(one, protocol.preprocessing)
-    return [
-        evaluation_job(
-            model, source, split, weights.get(model), machine=its_machine, protocol=protocol, seed=seed
-        )
-        for model in models
-        for seed in seeds
-    ]
+    job = partial(evaluation_job, source=source, split=split, machine=machine, protocol=protocol)
+    return [job(model, weights=weights.get(model), seed=seed) for model in models for seed in seeds]
 
 
 def _verdicts(

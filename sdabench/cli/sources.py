@@ -54,11 +54,7 @@ class Fetched:
     error: SdabenchError | None = None
 
     def check(self) -> LocalWeights:
-        """Return the weights.
-
-        Raises:
-            SdabenchError: they could not be fetched.
-        """
+        """Return the weights, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.weights

@@ -26,26 +26,18 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of a timing.
-
-    Args:
-        resolution: side of the square input, in pixels.
-        warmup: steps that are not timed, at least one.
-        repeats: timed steps.
-        tf32: allow TF32 for float32 matrix products and convolutions on CUDA.
-        cudnn_benchmark: let cuDNN select the fastest algorithms by timing them.
-    """
+    """The conditions of a timing; see the options of ``sdabench bench``."""
 
     device: str = "cpu"
     batch_size: int = 4
-    resolution: int = 224
+    resolution: int = 224  # side of the square input, in pixels
     precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
     tf32: bool = False
     cudnn_benchmark: bool = False
-    warmup: int = 3
-    repeats: int = 20
+    warmup: int = 3  # steps that are not timed, at least one
+    repeats: int = 20  # timed steps
 
 
 @dataclass(frozen=True)

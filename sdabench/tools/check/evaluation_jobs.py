@@ -54,7 +54,6 @@ def weights_job(
     """Return the evaluation of a checkpoint. Subset and resolution default to those of the golden files.
 
     Args:
-        folder: folder of the golden files.
         subset: file of image ids, or number of images to draw.
 
     Raises:

@@ -23,20 +23,15 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Device:
-    """A CUDA device and the result of a small test computation.
-
-    Args:
-        difference: largest difference from the CPU, relative to the largest result; None if it failed.
-        error: why it failed.
-    """
+    """A CUDA device and the result of a small test computation."""
 
     name: str
     title: str
     capability: tuple[int, int]
     free_bytes: int
     total_bytes: int
-    difference: float | None = None
-    error: str = ""
+    difference: float | None = None  # largest one from the CPU, relative to the largest result
+    error: str = ""  # why the computation failed
 
 
 def probes() -> list[Probe]:
@@ -93,12 +88,7 @@ def driver_version(path: Path = DRIVER) -> str | None:
 
 
 def probe_without_cuda(built_for: str | None, driver: str | None, why: Callable[[], str]) -> Probe:
-    """Probe a machine on which torch finds no CUDA device.
-
-    Args:
-        built_for: CUDA version of the torch build, None for a CPU build.
-        why: returns torch's error when CUDA is initialized; called only if there is a driver.
-    """
+    """Probe a machine on which torch, built for a version of CUDA or for the CPU alone, finds no device."""
     if driver is None:
         return Probe("CUDA", "note", "no device, the CPU is used", "It is slower, and as accurate.")
     value = f"NVIDIA driver {driver}, but torch cannot use it"
@@ -163,10 +153,8 @@ def is_built_for(capability: tuple[int, int], architectures: Sequence[str]) -> b
     """Whether a torch build has code for a compute capability.
 
     It needs binary code of the same major version that is not newer, or PTX that is not newer.
-    Architectures that are not NVIDIA's are accepted.
-
-    Args:
-        architectures: as torch lists them: ``sm_90``, ``sm_90a`` (exactly 9.0), ``compute_90`` (PTX).
+    torch lists architectures as ``sm_90``, ``sm_90a`` (exactly 9.0) and ``compute_90`` (PTX). Those that are
+    not NVIDIA's are accepted.
     """
     for architecture in architectures:
         match = re.fullmatch(r"(sm|compute)_(\d+)([a-z]?)", architecture)

@@ -9,19 +9,14 @@ GIGABYTE = 1_000_000_000
 
 @dataclass(frozen=True)
 class Probe:
-    """The finding about one property of the machine.
-
-    Args:
-        consequence: effect on accuracy or speed; empty if there is none.
-        affects_accuracy: whether it can explain an unexpected accuracy.
-    """
+    """The finding about one property of the machine."""
 
     name: str
     state: State
     value: str
-    consequence: str = ""
+    consequence: str = ""  # for accuracy or speed
     next_step: str = ""
-    affects_accuracy: bool = False
+    affects_accuracy: bool = False  # it can explain an unexpected accuracy
 
     def as_json(self) -> dict[str, Any]:
         fields = ("name", "state", "value", "consequence", "next_step")

@@ -45,11 +45,7 @@ def import_errors() -> dict[str, str]:
 
 
 def probes(broken: Mapping[str, str]) -> list[Probe]:
-    """Probe sdabench, Python and the packages. Other requirements are listed only if something is to say.
-
-    Args:
-        broken: import errors by package.
-    """
+    """Probe sdabench, Python and the packages, given their import errors; others if there is news of them."""
     required = {canonicalize_name(each.name): each for each in declared_requirements()}
     found = [probe_sdabench(_revision(broken)), Probe("Python", "ok", platform.python_version())]
     for name in MODULES:
@@ -155,11 +151,7 @@ def _revision(broken: Mapping[str, str]) -> str | None:
 
 
 def probe_sdabench(revision: str | None) -> Probe:
-    """Probe sdabench itself.
-
-    Args:
-        revision: commit of the checkout, with ``-dirty`` if there are uncommitted changes; None if unknown.
-    """
+    """Probe sdabench itself; ``revision`` is that of :func:`sdabench.records.environment.git_revision`."""
     commit, dirty, _ = (revision or "").partition("-dirty")
     value = f"{sdabench.__version__}, {f'commit {commit[:10]}' if commit else 'installed'}"
     if not dirty:

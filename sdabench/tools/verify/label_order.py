@@ -61,29 +61,19 @@ class TakenFor:
 
 @dataclass(frozen=True)
 class LabelOrder:
-    """The order of the labels according to a network's predictions; percentages are of images.
-
-    Attributes:
-        own_pct: images predicted as their own label; ``chance_pct``: expected by chance.
-        held_out: number of images that the fitted order is tested on.
-        held_out_own_pct: held-out images predicted as their own label; None if there are none.
-        held_out_fitted_pct: held-out images predicted as the fitted order says; None if there are none.
-        commonest_is_own: classes whose most frequent prediction is their own label.
-        shift: the number that nearly every label is too small by, if that is the other order.
-        taken_for: classes that are predicted as another one, in agreement with the fitted order.
-    """
+    """The order of the labels according to a network's predictions; percentages are of images."""
 
     order: Order
     images: int
     classes: int
-    own_pct: float
-    chance_pct: float
-    held_out: int
-    held_out_own_pct: float | None
-    held_out_fitted_pct: float | None
-    commonest_is_own: int
-    shift: int | None
-    taken_for: tuple[TakenFor, ...]
+    own_pct: float  # predicted as their own label
+    chance_pct: float  # expected by chance
+    held_out: int  # images that the fitted order is tested on
+    held_out_own_pct: float | None  # predicted as their own label; None if no image is held out
+    held_out_fitted_pct: float | None  # predicted as the fitted order says
+    commonest_is_own: int  # classes whose most frequent prediction is their own label
+    shift: int | None  # the number that nearly every label is too small by, if that is the other order
+    taken_for: tuple[TakenFor, ...]  # classes that are predicted as another one, as the fitted order says
 
     @property
     def words(self) -> str:
@@ -110,9 +100,6 @@ def infer_label_order(
     network: nn.Module, job: ClassificationJob, advance: Callable[[int], None] = lambda images: None
 ) -> LabelOrder:
     """Run a classification network on the images of a job, which are several of each class.
-
-    Args:
-        advance: called with the number of images just done.
 
     Raises:
         DataError: an image cannot be decoded.

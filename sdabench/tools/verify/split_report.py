@@ -78,10 +78,9 @@ def verify_split(
     official: bool = False,
     fingerprint: str | None = None,
 ) -> SplitReport:
-    """Report on a split, given the findings of its files.
+    """Report on a split, given the findings of its files in the order of the listing.
 
     Args:
-        files: in the order of the listing.
         official: expect the complete official split; a deviation is an error.
         fingerprint: expected sha256, in lower case.
     """
