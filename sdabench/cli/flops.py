@@ -109,19 +109,16 @@ def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
 
 def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
     from sdabench.report.render import print_terminal
-    from sdabench.report.sheet import Cell, Heading, Sheet
+    from sdabench.report.sheet import Heading, Sheet, headings, row
 
     columns: list[Counter] = ["params", "trainable", "per_call", "macs"]
     columns += ["fvcore"] if any(item.fvcore is not None for item in counts) else []
     columns += ["total", *(["mmcv"] if any(mmcv[item.model] for item in counts) else [])]  # type: ignore[list-item]
-    headings = [Heading("model"), *(Heading(name.replace("_", " "), numeric=True) for name in columns)]
-    rows = [[Cell(item.model), *(Cell(f"{item.value(name):,}") for name in columns)] for item in counts]
-    size = "x".join(str(side) for side in counts[0].input[:0:-1])
-    print_terminal(
-        Sheet(
-            f"Parameters and FLOPs at {size}", headings, [rows], ["One multiply-add counts as one operation."]
-        )
-    )
+    numbers = headings(*(name.replace("_", " ") for name in columns), numeric=True)
+    rows = [row(item.model, *(f"{item.value(name):,}" for name in columns)) for item in counts]
+    title = f"Parameters and FLOPs at {'x'.join(map(str, counts[0].input[:0:-1]))}"
+    note = "One multiply-add counts as one operation."
+    print_terminal(Sheet(title, [Heading("model"), *numbers], [rows], [note]))
 
 
 def _print_trees(names: list[str], size: "InputSize | None", depth: int, as_json: bool) -> None:

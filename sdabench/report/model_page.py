@@ -13,7 +13,7 @@ from sdabench.registry.schema import Counter
 from sdabench.report.audit import reason
 from sdabench.report.cells import difference, measured_number, number, verdict_cell
 from sdabench.report.render import Terminal, plain, print_terminal
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_metrics, describe_training
 
 COUNTERS: tuple[Counter, ...] = ("params", "trainable", "per_call", "macs", "total", "mmcv")
@@ -73,38 +73,29 @@ def _lineage(page: ModelPage) -> Iterator[str]:
 
 
 def _structure(page: ModelPage) -> Sheet:
-    headings = [Heading(text, numeric=True) for text in ("stage", "blocks", "channels", "stride")]
     over = "depth attention"
-    headings += [Heading("module", over), Heading("fused maps", over, True), Heading("hidden", over, True)]
-    rows = [
-        [
-            *(Cell(str(value)) for value in (stage.stage, stage.blocks, stage.channels, stage.stride)),
-            Cell(stage.attention or "-"),
-            *(Cell(str(value or "-")) for value in (stage.fused, stage.hidden)),
-        ]
-        for stage in page.stages
-    ]
-    return Sheet("Structure", headings, [rows])
+    columns = headings("stage", "blocks", "channels", "stride", numeric=True)
+    columns += [Heading("module", over), *headings("fused maps", "hidden", over=over, numeric=True)]
+    rows = []
+    for stage in page.stages:
+        attention = (value or "-" for value in (stage.attention, stage.fused, stage.hidden))
+        rows.append(row(stage.stage, stage.blocks, stage.channels, stage.stride, *attention))
+    return Sheet("Structure", columns, [rows])
 
 
 def _claims(page: ModelPage) -> Iterator[Sheet]:
     """One sheet for each table of the paper that has the model."""
-    headings = [Heading("claim"), *(Heading(text, numeric=True) for text in ("paper", "measured", "Δ"))]
-    headings.append(Heading("verdict"))
+    columns = [Heading("claim"), *headings("paper", "measured", "Δ", numeric=True), Heading("verdict")]
     for (table, label), claims in groupby(page.claims, key=lambda claim: (claim.table, claim.row.label)):
         rows = [_claim_cells(claim) for claim in claims]
-        yield Sheet(f"Claims of the table {table}, row {plain(label)}", headings, [rows])
+        yield Sheet(f"Claims of the table {table}, row {plain(label)}", columns, [rows])
 
 
 def _claim_cells(claim: ClaimVerdict) -> list[Cell]:
     column, decimals = claim.column, claim.column.decimals
-    return [
-        Cell(f"{column.header} ({column.unit})"),
-        Cell(number(claim.reported, decimals)),
-        Cell(measured_number(claim.measured, column)),
-        Cell(difference(claim.reported, claim.measured, decimals)),
-        verdict_cell(claim.verdict),
-    ]
+    delta = difference(claim.reported, claim.measured, decimals)
+    numbers = number(claim.reported, decimals), measured_number(claim.measured, column), delta
+    return row(f"{column.header} ({column.unit})", *numbers, verdict_cell(claim.verdict))
 
 
 def _records(page: ModelPage) -> Iterator[str]:
