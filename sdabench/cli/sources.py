@@ -60,30 +60,22 @@ class Fetched:
         return self.weights
 
 
-def fetched(source: WeightsSource, model: str) -> Fetched:
+def fetched(source: WeightsSource, model: str | None) -> Fetched:
     """Fetch the file of a source; for the folder of a training run of ``model``, return that run too."""
     path = Path(source.name)
-    if source.kind == "file" and path.is_dir():
+    if model is not None and source.kind == "file" and path.is_dir():
         from sdabench.training.run_folder import find_run, read_run
 
         folder = find_run(path, model)
         run = read_run(folder)
         return Fetched(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
-    check_timm_network(source, model)
+    if model is not None:
+        check_timm_network(source, model)
     local = locate(source)
     try:
         return Fetched(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)))
     except SdabenchError as error:
         return Fetched(local, error=error)
-
-
-def local_file(source: WeightsSource) -> Path:
-    """Fetch the file of a source, of any network, with a progress bar.
-
-    Raises:
-        SdabenchError: it does not exist, or cannot be fetched.
-    """
-    return resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)).path
 
 
 def tell_difference(weights: LocalWeights | None, own: Preprocessing | Resizing) -> None:

@@ -8,7 +8,7 @@ import click
 from sdabench.cli.help import Command, Group
 from sdabench.cli.options import FILE, MODEL, AsJson, Offline, echo_json, progress
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import WEIGHTS, fetched, local_file
+from sdabench.cli.sources import WEIGHTS, fetched
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
 from sdabench.weights.weights_source import SUFFIXES, WeightsSource
@@ -87,8 +87,7 @@ def inspect_(
 
     if model is not None:
         load_registry().model(model)  # an unknown name is an error before anything is read
-    path = local_file(source) if model is None else fetched(source, model).check().path
-    found = summarize(path, wrapper)
+    found = summarize(fetched(source, model).check().path, wrapper)
     params = {name: count.params for name, count in stored_counts().items()}
     names = candidates(found.state, params) if model is None else [model]
     with progress("comparing networks", len(names), "networks") as advance:

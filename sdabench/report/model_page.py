@@ -8,7 +8,6 @@ from rich.text import Text
 
 from sdabench.claims.model_page import ModelPage
 from sdabench.claims.tables import ClaimVerdict, with_reasons
-from sdabench.complexity import Count
 from sdabench.registry.schema import Counter
 from sdabench.report.audit import reason
 from sdabench.report.cells import difference, measured_number, number, verdict_cell
@@ -39,7 +38,9 @@ def print_page(page: ModelPage) -> None:
     section("Lineage", _lineage(page))
     console.print()
     print_terminal(_structure(page))
-    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [", ".join(_counts(page.count))])
+    counters = COUNTERS if page.count.fvcore is None else (*COUNTERS, "fvcore")
+    counts = ", ".join(f"{counter} {page.count.value(counter):,}" for counter in counters)
+    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [counts])
     for sheet in _claims(page):
         console.print()
         print_terminal(sheet)
@@ -50,12 +51,6 @@ def print_page(page: ModelPage) -> None:
         section("Differences from the authors' code", page.differences)
     section("Papers", (paper.reference for paper in page.papers))
     section("Sources", page.model.sources or ["none named"])
-
-
-def _counts(count: Count) -> Iterator[str]:
-    values = {counter: count.value(counter) for counter in COUNTERS}
-    values |= {} if count.fvcore is None else {"fvcore": count.fvcore}
-    yield from (f"{counter} {value:,}" for counter, value in values.items())
 
 
 def _lineage(page: ModelPage) -> Iterator[str]:

@@ -22,7 +22,6 @@ from sdabench.tools.check.evaluation_jobs import (
     DEFAULT_IMAGES,
     NETWORKS,
     SUBSET,
-    JobFactory,
     check_update,
     seeded_jobs,
     weights_job,
@@ -134,9 +133,24 @@ def command(
         if update:
             check_update(job, folder)
         make_job = lambda name: job  # noqa: E731
-    checks = _make_checks(names or CHECKS, golden_folder, networks, make_job, tolerance)
+    from sdabench.tools.check.count_check import count_check
+    from sdabench.tools.check.evaluations import Evaluations
+    from sdabench.tools.check.output_check import output_check
+    from sdabench.tools.check.prediction_check import metric_problems, prediction_problems
+
+    evaluations = Evaluations(golden_folder, make_job)
+    every: list[Check[Any]] = [
+        count_check(golden_folder),
+        output_check(golden_folder),
+        evaluations.check("predictions", networks, prediction_problems),
+        evaluations.check("metrics", networks, partial(metric_problems, tolerance=tolerance)),
+    ]
     findings = run_checks(
-        checks, patterns or ("*",), update=update, cover_all=bool(names), find_obsolete=weights is None
+        [check for check in every if check.name in (names or CHECKS)],
+        patterns or ("*",),
+        update=update,
+        cover_all=bool(names),
+        find_obsolete=weights is None,
     )
     _print(findings, form, as_json, update)
     if junit is not None:
@@ -158,36 +172,6 @@ def _model_of_weights(names: tuple[CheckName, ...], patterns: tuple[str, ...]) -
     if len(selected) != 1:
         raise UsageError(f"--weights are those of one network, and --models selects {len(selected)}")
     return selected[0]
-
-
-def _make_checks(
-    names: tuple[CheckName, ...],
-    folder: Path,
-    networks: tuple[str, ...],
-    make_job: JobFactory,
-    tolerance: float,
-) -> list[Check[Any]]:
-    """Make checks by name; ``networks`` are those of predictions and metrics."""
-    checks: list[Check[Any]] = []
-    if "counts" in names:
-        from sdabench.tools.check.count_check import count_check
-
-        checks.append(count_check(folder))
-    if "outputs" in names:
-        from sdabench.tools.check.output_check import output_check
-
-        checks.append(output_check(folder))
-    if not {"predictions", "metrics"}.isdisjoint(names):
-        from sdabench.tools.check.evaluations import Evaluations
-        from sdabench.tools.check.prediction_check import metric_problems, prediction_problems
-
-        evaluations = Evaluations(folder, make_job)
-        if "predictions" in names:
-            checks.append(evaluations.check("predictions", networks, prediction_problems))
-        if "metrics" in names:
-            problems = partial(metric_problems, tolerance=tolerance)
-            checks.append(evaluations.check("metrics", networks, problems))
-    return checks
 
 
 def _print(findings: Findings, form: str, as_json: bool, update: bool) -> None:

@@ -95,10 +95,9 @@ def run_checks(
     registry = load_registry()
     selected = {check.name: _matching(check.networks, patterns) for check in checks}
     obsolete: dict[str, list[str]] = {check.name: [] for check in checks}
-    if find_obsolete:
-        for check in checks:
-            stored = _matching(check.golden(), patterns)
-            obsolete[check.name] = [name for name in stored if name not in registry.models]
+    for check in checks if find_obsolete else ():
+        stored = _matching(check.golden(), patterns)
+        obsolete[check.name] = [name for name in stored if name not in registry.models]
     known = [*registry.models, *(name for names in obsolete.values() for name in names)]
     registry.select(patterns, among=known)  # a pattern that matches nothing is an error
     covering = [check for check in checks if selected[check.name] or obsolete[check.name]]

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -65,19 +65,6 @@ class GoldenOutputs(BaseModel):
     outputs: dict[str, Output]
 
 
-class Difference(NamedTuple):
-    """A difference of an element, also ``relative`` to the standard deviation of the golden output."""
-
-    relative: float
-    where: str
-    golden: float
-    measured: float
-
-    def __str__(self) -> str:
-        change = f"{self.golden:.7g} -> {self.measured:.7g}"
-        return f"{self.where} {change}, {self.relative:.2g} standard deviations"
-
-
 def output_check(folder: Path) -> Check[GoldenOutputs]:
     path = folder / OUTPUTS
     return Check(
@@ -110,11 +97,9 @@ def _problems(golden: GoldenOutputs, measured: GoldenOutputs) -> list[Problem]:
         message = "the golden outputs have another number of values; --update rewrites them"
         return [Problem(message, status="integrity")]
     worst = [worst_difference(name, was, now) for name, (was, now) in pairs.items()]
-    beyond = sorted((each for each in worst if not each.relative <= TOLERANCE), reverse=True)
-    if not beyond:
-        return []
-    lines = [str(each) for each in beyond]
-    return [Problem(f"{lines[0]} (tolerance {TOLERANCE:g}){hint}", tuple(lines[1:]))]
+    beyond = sorted((each for each in worst if not each[0] <= TOLERANCE), reverse=True)
+    lines = [text for _, text in beyond]
+    return [Problem(f"{lines[0]} (tolerance {TOLERANCE:g}){hint}", tuple(lines[1:]))] if lines else []
 
 
 def compute_outputs(name: str) -> GoldenOutputs:
@@ -203,16 +188,19 @@ def selection_outputs(network: Detector, images: list[Tensor]) -> dict[str, Tens
     }
 
 
-def worst_difference(name: str, golden: Output, measured: Output) -> Difference:
-    """Return the largest difference of an element or of the standard deviation; NaN counts as the largest."""
-    scale = golden.std or 1.0
+def worst_difference(name: str, golden: Output, measured: Output) -> tuple[float, str]:
+    """Return the largest difference of an element or of the standard deviation, and describe it.
+
+    It is divided by the standard deviation of the golden output; NaN counts as the largest.
+    """
     indices = evenly_spaced(int(np.prod(golden.shape)), len(golden.values))
     pairs = [(f"{name}.std", golden.std, measured.std)]
     for flat_index, old, new in zip(indices, golden.values, measured.values, strict=True):
         index = ", ".join(str(each) for each in np.unravel_index(flat_index, golden.shape))
         pairs.append((f"{name}[{index}]", old, new))
-    differences = [Difference(abs(new - old) / scale, where, old, new) for where, old, new in pairs]
-    return max(differences, key=lambda each: (not np.isfinite(each.relative), each.relative))
+    differences = [(abs(new - old) / (golden.std or 1.0), where, old, new) for where, old, new in pairs]
+    worst, where, old, new = max(differences, key=lambda each: (not np.isfinite(each[0]), each[0]))
+    return worst, f"{where} {old:.7g} -> {new:.7g}, {worst:.2g} standard deviations"
 
 
 def evenly_spaced(elements: int, count: int) -> list[int]:

@@ -47,7 +47,12 @@ def import_errors() -> dict[str, str]:
 def probes(broken: Mapping[str, str]) -> list[Probe]:
     """Probe sdabench, Python and the packages, given their import errors; others if there is news of them."""
     required = {canonicalize_name(each.name): each for each in declared_requirements()}
-    found = [probe_sdabench(_revision(broken)), Probe("Python", "ok", platform.python_version())]
+    revision = None
+    if "torch" not in broken:
+        from sdabench.records.environment import git_revision
+
+        revision = git_revision()
+    found = [probe_sdabench(revision), Probe("Python", "ok", platform.python_version())]
     for name in MODULES:
         requirement = required.pop(canonicalize_name(name), Requirement(name))
         probe = probe_package(name, imported_version(name) or installed_version(name), requirement)
@@ -140,14 +145,6 @@ def probe_operators(torchvision: Probe) -> Probe:
         "It was built for another version of torch; detectors cannot run.",
         "pip install --upgrade --force-reinstall torch torchvision",
     )  # fmt: skip
-
-
-def _revision(broken: Mapping[str, str]) -> str | None:
-    if "torch" in broken:
-        return None
-    from sdabench.records.environment import git_revision
-
-    return git_revision()
 
 
 def probe_sdabench(revision: str | None) -> Probe:
