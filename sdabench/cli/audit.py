@@ -3,9 +3,10 @@
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import AsJson, Recount, echo_json, progress
+from sdabench.cli.options import AsJson, Recount, echo_json
 from sdabench.cli.parameters import declared
 from sdabench.errors import ExitCode
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 EPILOG = """\b

@@ -37,7 +37,7 @@ def slurm_minutes(text: str) -> int:
     """Convert Slurm's formats MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS to minutes, rounded up."""
     if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
         raise UsageError(f"'{text}' is not a Slurm time such as 90, 1:30:00 or 2-12:00:00")
-    days, dash, rest = ("", "", text) if "-" not in text else text.partition("-")
+    days, dash, rest = text.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash or len(parts) == 3:  # begins with hours
         hours, minutes, seconds = [*parts, 0, 0][:3]

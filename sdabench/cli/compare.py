@@ -13,13 +13,14 @@ from sdabench.cli.options import (
     MODEL,
     SHEET_FORMATS,
     AsJson,
+    echo_each,
     echo_json,
-    progress,
     records_option,
     show,
 )
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import ExitCode, UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ def command(
     if changed is not None:
         _write_changed(changed, comparisons)
     if as_json:
-        each = [comparison.as_json() for comparison in comparisons]
-        echo_json(each[0] if len(each) == 1 else each)
+        echo_each(comparisons)
         return
     from sdabench.report.paired import changed_sheet, metrics_sheet
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import click
 
 from sdabench.cli.help import Command, Group
-from sdabench.cli.options import COUNT, FOLDER, SEED, progress
+from sdabench.cli.options import COUNT, FOLDER, SEED
 from sdabench.cli.parameters import declared, option
+from sdabench.progress import progress
 
 EPILOG = """\b
 Examples:

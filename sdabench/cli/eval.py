@@ -9,7 +9,7 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job
-from sdabench.cli.options import MODEL, AsJson, echo_records, output_option, show
+from sdabench.cli.options import MODEL, AsJson, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
 from sdabench.cli.work import DATASET, ProtocolOptions, located
@@ -101,7 +101,7 @@ def command(
     if not records:
         return
     if as_json:
-        echo_records(records)
+        echo_each(records)
         return
     from sdabench.records.store import RECORDS
     from sdabench.report.summary import describe_metrics

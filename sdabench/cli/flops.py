@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import COUNT, FILE, AsJson, Patterns, Recount, SuiteName, echo_json, progress
+from sdabench.cli.options import COUNT, FILE, AsJson, Patterns, Recount, SuiteName, echo_json
 from sdabench.cli.parameters import ParsedType, declared, option
 from sdabench.errors import UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def command(
     """
     if save is not None and (per_module or size is not None or conventions):
         raise UsageError("--save stores the default counts; combine it only with names or --suite")
-    names = _choose(patterns, suite)
+    if not patterns and suite is None:
+        raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
+    registry = load_registry()
+    names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
     if per_module:
         _print_trees(names, size, depth, as_json)
         return
@@ -88,23 +92,13 @@ def command(
         counts = list(fresh_counts(names, advance, size, fvcore, cached=cached).values())
     if save is not None:
         _save(save, counts)
-    mmcv = {item.model: "mmcv" in conventions or _is_detector(item.model) for item in counts}
+    detectors = {name for name in names if registry.model(name).backbone is not None}
+    mmcv = {name: "mmcv" in conventions or name in detectors for name in names}
     if as_json:
         echo_json([item.as_json(mmcv[item.model]) for item in counts])
         return
     for shape in dict.fromkeys(item.input for item in counts):
         _print_table([item for item in counts if item.input == shape], mmcv)
-
-
-def _is_detector(name: str) -> bool:
-    return load_registry().model(name).backbone is not None
-
-
-def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
-    if not patterns and suite is None:
-        raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
-    registry = load_registry()
-    return registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
 
 
 def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:

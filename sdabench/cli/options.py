@@ -10,11 +10,10 @@ import click
 from sdabench.cli.parameters import Declaration, ParsedType, argument, option
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
-from sdabench.progress import Advance as Advance
-from sdabench.progress import progress as progress
 from sdabench.registry import SUITE_NAMES
 
 if TYPE_CHECKING:
+    from sdabench.claims.paired import PairedComparison
     from sdabench.records.record import Record
     from sdabench.report.sheet import Sheet
 
@@ -102,7 +101,7 @@ def echo_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
-def echo_records(records: "Sequence[Record]") -> None:
-    """Print the records of a network as JSON: one object, or a list if there are several tasks."""
-    each = [record.as_json() for record in records]
+def echo_each(items: "Sequence[Record | PairedComparison]") -> None:
+    """Print items as JSON: one object, or a list if there are several tasks."""
+    each = [item.as_json() for item in items]
     echo_json(each[0] if len(each) == 1 else each)

@@ -9,7 +9,7 @@ import click
 
 from sdabench import __version__
 from sdabench.cli.help import Command
-from sdabench.cli.options import EXISTING_FILE, AsJson, echo_json, echo_records, show
+from sdabench.cli.options import EXISTING_FILE, AsJson, echo_each, echo_json, show
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.data.description import DatasetInfo
 from sdabench.errors import NothingMeasuredError, UsageError
@@ -90,7 +90,7 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
         if not one.has_predictions:
             click.echo(f"{one.record.model}: skipped, its predictions file is missing", err=True)
     if as_json:
-        echo_records([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
+        echo_each([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
         return
     for one, _ in scored:
         click.echo(f"{describe_metrics(one.record)}: same as recorded")

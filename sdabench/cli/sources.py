@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from sdabench.cli.options import progress
 from sdabench.cli.parameters import ParsedType
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
+from sdabench.progress import progress
 from sdabench.registry import unknown
 from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.local import LocalWeights

@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import (
-    SHEET_FORMATS,
-    Others,
-    echo_json,
-    progress,
-    read_records,
-    records_option,
-    show,
-)
+from sdabench.cli.options import SHEET_FORMATS, Others, echo_json, read_records, records_option, show
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import UsageError
+from sdabench.progress import progress
 from sdabench.registry import SUITES, Table, load_registry
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from sdabench.cli.help import Command, Group
-from sdabench.cli.options import FILE, MODEL, AsJson, Offline, echo_json, progress
+from sdabench.cli.options import FILE, MODEL, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import WEIGHTS, fetched
 from sdabench.errors import ExitCode, UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 from sdabench.weights.weights_source import SUFFIXES, WeightsSource
 

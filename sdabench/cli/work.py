@@ -6,10 +6,11 @@ from typing import Annotated, Any, TypeVar
 
 import click
 
-from sdabench.cli.options import COUNT, SEED, progress
+from sdabench.cli.options import COUNT, SEED
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
+from sdabench.progress import progress
 from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask

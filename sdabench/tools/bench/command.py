@@ -7,9 +7,10 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import COUNT, AsJson, Patterns, echo_json, progress
+from sdabench.cli.options import COUNT, AsJson, Patterns, echo_json
 from sdabench.cli.parameters import declared, option
 from sdabench.errors import UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import COUNT, MODEL, AsJson, Offline, echo_json, progress
+from sdabench.cli.options import COUNT, MODEL, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
 from sdabench.cli.work import DATASET, located
@@ -17,6 +17,7 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import SplitName
 from sdabench.errors import SdabenchError, UsageError
+from sdabench.progress import progress
 from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.resources import cores
