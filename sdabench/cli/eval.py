@@ -1,9 +1,8 @@
 """``sdabench eval``."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 
@@ -16,13 +15,8 @@ from sdabench.cli.work import DATASET, ProtocolOptions, located
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from sdabench.scoring import IOU_TYPES
-from sdabench.training.job import DetectionJob, evaluation_job
+from sdabench.training.job import evaluation_job
 from sdabench.weights.weights_source import WeightsSource
-
-if TYPE_CHECKING:
-    from sdabench.records.record import Record
-    from sdabench.scoring.coco import CocoScore
 
 EPILOG = """\b
 Examples:
@@ -113,20 +107,10 @@ def command(
     if not records[0].weights.trained:
         click.echo("Random weights: this accuracy is chance, and says nothing about the network.")
     if per_class:
+        from sdabench.records.rescoring import StoredRecord, match_detections
         from sdabench.report.coco_scores import class_sheet
 
-        for each in _scores(job, output, records):
-            show(class_sheet(each), form="terminal")
+        for record in records:
+            matched = match_detections(StoredRecord(record, output), None)
+            show(class_sheet(matched.score()), form="terminal")
     click.echo(f"Record: {output / RECORDS}")
-
-
-def _scores(job: DetectionJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
-    """The predictions scored again, category by category, for each task of a detector."""
-    from sdabench.scoring.coco import read_results, score
-
-    ids = [item.id for item in job.split.items]
-    for record in records:
-        assert record.predictions is not None
-        results = read_results(output / record.predictions)
-        iou_type, evaluator = IOU_TYPES[record.task], job.machine.evaluator
-        yield score(job.split.annotations_file, results, iou_type, ids, evaluator)
