@@ -100,9 +100,9 @@ def to_github(findings: Findings) -> Iterator[str]:
     for finding in _not_ok(findings):
         failed += not finding.passed
         level = "notice" if finding.passed else "error"
-        title = _property(f"{finding.check}: {finding.subject}")
+        title = _escaped(f"{finding.check}: {finding.subject}").replace(":", "%3A").replace(",", "%2C")
         words = ": ".join(filter(None, (WORDS[finding.status][0], finding.message)))
-        body = _data("\n".join([words, *finding.details]))
+        body = _escaped("\n".join([words, *finding.details]))
         yield f"::{level} title={title}::{body}"
     total = sum(len({finding.subject for finding in found}) for found in findings.values())
     yield f"sdabench check: {total} comparisons, {failed} failures"
@@ -125,9 +125,5 @@ def _not_ok(findings: Findings) -> list[Finding]:
     return [finding for found in findings.values() for finding in found if finding.status != "ok"]
 
 
-def _data(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

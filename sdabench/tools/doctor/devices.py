@@ -39,8 +39,10 @@ def probes() -> list[Probe]:
     found.append(probe_memory(*memory(), needed=largest_peak()))
     if not torch.cuda.is_available():
         return [*found, probe_without_cuda(torch.version.cuda, driver_version(), cuda_error)]
+    cudnn, driver = torch.backends.cudnn.version(), driver_version()  # type: ignore[no-untyped-call]
+    versions = f"{torch.version.cuda}, cuDNN {cudnn}" + (f", driver {driver}" if driver else "")
+    found.append(Probe("CUDA", "ok", versions))
     architectures = torch.cuda.get_arch_list()
-    found.append(Probe("CUDA", "ok", _cuda_versions()))
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return found + [probe_device(examine(torch.device(name)), architectures) for name in names]
 
@@ -106,12 +108,6 @@ def cuda_error() -> str:
     except (RuntimeError, AssertionError) as error:
         return in_one_line(error)
     return "no device is visible"
-
-
-def _cuda_versions() -> str:
-    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    driver = driver_version()
-    return f"{torch.version.cuda}, cuDNN {cudnn}" + (f", driver {driver}" if driver else "")
 
 
 def examine(device: torch.device) -> Device:

@@ -100,18 +100,20 @@ def command(
     network = None if model is None or weights is None else _network(model, weights, splits, resolution)
 
     from sdabench.tools.verify.dataset_report import DatasetReport
+    from sdabench.tools.verify.file_inspection import inspect_files
     from sdabench.tools.verify.split_report import find_leakage, verify_split
 
-    files = {name: _inspect(name, split, workers) for name, split in splits.items()}
-    reports = tuple(
-        verify_split(split, files[name], official=complete, fingerprint=fingerprint)
-        for name, split in splits.items()
-    )
-    report = DatasetReport(reports, find_leakage(splits, files))
+    files, reports = {}, []
+    for name, split in splits.items():
+        total = len(split.items)
+        with progress(f"{split.dataset} {name}", total, "images") as advance:
+            files[name] = inspect_files(split, _workers(workers, total), advance)
+        reports.append(verify_split(split, files[name], official=complete, fingerprint=fingerprint))
+    report = DatasetReport(tuple(reports), find_leakage(splits, files))
     if model is not None and network is not None:
         from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
 
-        name: SplitName = "val" if "val" in splits else "train"
+        name = "val" if "val" in splits else "train"
         images = first_of_each_class(_decodable(splits[name], files[name]), probe_images)
         total = len(images.items)
         machine = Machine(device=choose_device(device), workers=_workers(workers, total))
@@ -158,13 +160,6 @@ def _workers(workers: int | None, images: int) -> int:
     if workers is not None:
         return workers
     return cores() if images > FEW_IMAGES else 0
-
-
-def _inspect(name: SplitName, split: "Split", workers: int | None) -> "list[FileFinding]":
-    from sdabench.tools.verify.file_inspection import inspect_files
-
-    with progress(f"{split.dataset} {name}", len(split.items), "images") as advance:
-        return inspect_files(split, _workers(workers, len(split.items)), advance)
 
 
 def _decodable(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
