@@ -58,12 +58,17 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     Args:
         shape: the metavar in the help, as it stands; click would write it in capitals.
         names: lists the names that the shell completes.
+        files: let the shell complete file names.
     """
 
     def __init__(
-        self, parse: Callable[[str], Any], shape: str, names: Callable[[], Iterable[str]] = tuple
+        self,
+        parse: Callable[[str], Any],
+        shape: str,
+        names: Callable[[], Iterable[str]] = tuple,
+        files: bool = False,
     ) -> None:
-        self.parse, self.name, self.names = parse, shape, names
+        self.parse, self.name, self.names, self.files = parse, shape, names, files
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str | None:
         return self.name if isinstance(param, click.Option) else None
@@ -77,4 +82,6 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
+        if self.files:
+            return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from sdabench.cli.parameters import ParsedType
 from sdabench.data.description import Preprocessing, Resizing
@@ -35,14 +34,7 @@ SOURCE_HELP = (
 )
 
 
-class _WeightsType(ParsedType):
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        return [CompletionItem(incomplete, type="file")]
-
-
-WEIGHTS = _WeightsType(parse, "SOURCE")
+WEIGHTS = ParsedType(parse, "SOURCE", files=True)
 
 
 @dataclass(frozen=True)

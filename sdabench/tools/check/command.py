@@ -9,26 +9,23 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import FILE, FOLDER, MODEL, SEED, AsJson, Offline, echo_json
+from sdabench.cli.options import FILE, FOLDER, MODEL, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
-from sdabench.cli.work import DATASET, located
+from sdabench.cli.work import located
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, OutputError, UsageError
 from sdabench.files import atomic_write
 from sdabench.paths import results_are_shipped, results_dir
 from sdabench.registry import load_registry
 from sdabench.tools.check.evaluation_jobs import (
-    DEFAULT_IMAGES,
     NETWORKS,
     SUBSET,
+    OwnCheckpoint,
     check_update,
     seeded_jobs,
-    weights_job,
 )
 from sdabench.tools.check.gate import Check, CheckName, Findings, exit_code, run_checks
 from sdabench.training.job import Machine
-from sdabench.weights.weights_source import WeightsSource
 
 EPILOG = """\b
 Checks (all of them by default):
@@ -76,21 +73,7 @@ def command(
     tolerance: Annotated[float, option(
         "--tolerance", type=click.FloatRange(min=0), default=0.01, metavar="POINTS", group="Golden files",
         help="Allowed change of a metric in percentage points")],
-    weights: Annotated[WeightsSource | None, option(
-        "--weights", type=WEIGHTS, group="Your own checkpoint",
-        help=f"Weights whose predictions are checked. {SOURCE_HELP}")],
-    data: Annotated[DataSource | None, option(
-        "--data", type=DATASET, group="Your own checkpoint", help="Dataset of the predictions")],
-    subset: Annotated[str | None, option(
-        "--subset", metavar="FILE|N", group="Your own checkpoint",
-        help=f"Images to predict: a file with one id per line, or a number, drawn evenly from all classes "
-        f" [default: those of the golden files, or {DEFAULT_IMAGES}]")],
-    seed: Annotated[int, option(
-        "--seed", type=SEED, default=0, group="Your own checkpoint", advanced=True,
-        help="Random seed of --subset N")],
-    resolution: Annotated[int | None, option(
-        "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
-        help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]")],
+    own: OwnCheckpoint,
     device: Annotated[str | None, option(
         "--device", metavar="DEVICE", group="Machine",
         help="Device of the predictions: cpu, cuda or cuda:N  [default: cpu]")],
@@ -115,21 +98,17 @@ def command(
     names = tuple(dict.fromkeys(names))
     golden_folder = folder or results_dir()
     machine = Machine(device=choose_device(device or "cpu"))
-    if weights is None:
-        if (data, subset, resolution) != (None, None, None):
+    if own.weights is None:
+        if (own.data, own.subset, own.resolution) != (None, None, None):
             raise UsageError("--data, --subset and --resolution need --weights, the file of a checkpoint")
         networks = tuple(name for name in NETWORKS if name in load_registry().models)
         make_job = seeded_jobs(lambda: located(DataSource(), "classification"), golden_folder, machine)
     else:
-        if data is None or folder is None:
+        if own.data is None or folder is None:
             raise UsageError("--weights needs --data and --baseline, the folder of the golden files")
         model = _model_of_weights(names, patterns)
         names, networks = names or CHECKS_OF_WEIGHTS, (model,)
-        local = fetched(weights, model).check()
-        data = located(data, load_registry().model(model).task)
-        job = weights_job(
-            model, local, data, folder, machine, subset=subset, seed=seed, resolution=resolution
-        )
+        job = own.job(model, folder, machine)
         if update:
             check_update(job, folder)
         make_job = lambda name: job  # noqa: E731
@@ -150,7 +129,7 @@ def command(
         patterns or ("*",),
         update=update,
         cover_all=bool(names),
-        find_obsolete=weights is None,
+        find_obsolete=own.weights is None,
     )
     _print(findings, form, as_json, update)
     if junit is not None:
@@ -158,7 +137,7 @@ def command(
 
         with atomic_write(junit, "choose another --junit") as file:
             file.write(to_junit(findings).encode())
-    if update and weights is not None:
+    if update and own.weights is not None:
         click.echo(f"Golden files are in {golden_folder}, image ids in {golden_folder / SUBSET}", err=True)
     status = exit_code(findings)
     if status != ExitCode.OK:

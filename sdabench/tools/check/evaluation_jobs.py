@@ -1,9 +1,17 @@
 """The evaluations that the gate compares: of seeded weights, or of a user's checkpoint. Without torch."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
+import click
+
+from sdabench.cli.options import SEED
+from sdabench.cli.parameters import option
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
+from sdabench.cli.work import DATASET, located
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.data.subset import image_ids, read_ids, stratified, with_ids
@@ -14,7 +22,7 @@ from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.registry.schema import DataTask
 from sdabench.training.job import AnyJob, Machine, evaluation_job
-from sdabench.weights.local import LocalWeights
+from sdabench.weights.weights_source import WeightsSource
 
 JobFactory = Callable[[str], AnyJob]  # takes the name of a network
 
@@ -40,30 +48,42 @@ def seeded_jobs(locate: Callable[[], DataSource], folder: Path, machine: Machine
     return job
 
 
-def weights_job(
-    model: str,
-    weights: LocalWeights,
-    source: DataSource,
-    folder: Path,
-    machine: Machine,
-    *,
-    subset: str | None,
-    seed: int,
-    resolution: int | None,
-) -> AnyJob:
-    """Return the evaluation of a checkpoint. Subset and resolution default to those of the golden files.
+@dataclass(frozen=True)
+class OwnCheckpoint:
+    """A user's checkpoint and the images that it predicts."""
 
-    Args:
-        subset: file of image ids, or number of images to draw.
+    # fmt: off
+    weights: Annotated[WeightsSource | None, option(
+        "--weights", type=WEIGHTS, group="Your own checkpoint",
+        help=f"Weights whose predictions are checked. {SOURCE_HELP}")]
+    data: Annotated[DataSource | None, option(
+        "--data", type=DATASET, group="Your own checkpoint", help="Dataset of the predictions")]
+    subset: Annotated[str | None, option(
+        "--subset", metavar="FILE|N", group="Your own checkpoint",
+        help=f"Images to predict: a file with one id per line, or a number, drawn evenly from all classes "
+        f" [default: those of the golden files, or {DEFAULT_IMAGES}]")]
+    seed: Annotated[int, option(
+        "--seed", type=SEED, default=0, group="Your own checkpoint", advanced=True,
+        help="Random seed of --subset N")]
+    resolution: Annotated[int | None, option(
+        "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
+        help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]")]
+    # fmt: on
 
-    Raises:
-        NothingMeasuredError: the subset is empty.
-        DataError: an image of the subset is not in the dataset.
-    """
-    task: DataTask = load_registry().model(model).task
-    split = _subset(source.read("val", task), folder, subset, DEFAULT_IMAGES, seed)
-    protocol = protocol_at(resolution or _resolution(model, folder), task)
-    return evaluation_job(model, source, split, weights, machine=machine, protocol=protocol)
+    def job(self, model: str, folder: Path, machine: Machine) -> AnyJob:
+        """Return the evaluation. Subset and resolution default to those of the golden files in ``folder``.
+
+        Raises:
+            NothingMeasuredError: the subset is empty.
+            DataError: an image of the subset is not in the dataset.
+        """
+        assert self.weights is not None
+        assert self.data is not None
+        task: DataTask = load_registry().model(model).task
+        weights, source = fetched(self.weights, model).check(), located(self.data, task)
+        split = _subset(source.read("val", task), folder, self.subset, DEFAULT_IMAGES, self.seed)
+        protocol = protocol_at(self.resolution or _resolution(model, folder), task)
+        return evaluation_job(model, source, split, weights, machine=machine, protocol=protocol)
 
 
 def check_update(job: AnyJob, folder: Path) -> None:
