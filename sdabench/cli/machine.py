@@ -1,6 +1,7 @@
 """The options that say where and how to compute, which ``eval``, ``train`` and ``run`` share."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,17 +86,13 @@ def choose_device(name: str | None, processes: int = 1) -> str:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if processes > 1 and name.startswith("cuda"):
         return _own_device(name, processes, torch.cuda.device_count())
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"'{name}' is not a device; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"'{name}' is not a device; use cpu, cuda or cuda:N")
+    available = torch.cuda.device_count()
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= available:
         raise UsageError(
-            f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA devices; use "
-            "--device cpu"
+            f"device '{name}' is not available: torch sees {available} CUDA devices; use --device cpu"
         )
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
     return name
 
 
