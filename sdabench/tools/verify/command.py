@@ -99,9 +99,8 @@ def command(
     splits = {name: source.read(name, task) for name in names}
     network = None if model is None or weights is None else _network(model, weights, splits, resolution)
 
-    from sdabench.tools.verify.dataset_report import DatasetReport
     from sdabench.tools.verify.file_inspection import inspect_files
-    from sdabench.tools.verify.split_report import find_leakage, verify_split
+    from sdabench.tools.verify.reports import DatasetReport, find_leakage, verify_split
 
     files, reports = {}, []
     for name, split in splits.items():

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from sdabench.data.official import Issue, Level, plural
 from sdabench.report.render import STYLES, Terminal, print_terminal
 from sdabench.report.sheet import Cell, Sheet, Tone, headings, row
-from sdabench.tools.verify.dataset_report import DatasetReport
 from sdabench.tools.verify.label_order import LabelOrder, Order
-from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, SplitReport
+from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, DatasetReport, SplitReport
 
 SHOWN: dict[Level, int] = {"error": 20, "warning": 5, "note": 3}  # files of an issue
 WORDS: dict[Level, tuple[str, Tone]] = {

@@ -16,7 +16,7 @@ from sdabench.data.source import DataSource
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
 from sdabench.tools.verify.file_inspection import FileFinding, inspect_file, inspect_files
-from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, find_leakage, verify_split
+from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, find_leakage, verify_split
 from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet
 
 
