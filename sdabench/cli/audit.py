@@ -3,8 +3,10 @@
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import echo_json, json_option, progress, recount_option
+from sdabench.cli.options import AsJson, Recount, echo_json
+from sdabench.cli.parameters import declared
 from sdabench.errors import ExitCode
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 EPILOG = """\b
@@ -21,9 +23,11 @@ Exit codes:
 
 
 @click.command("audit", cls=Command, epilog=EPILOG)
-@recount_option
-@json_option
-def command(recount: bool, as_json: bool) -> None:
+@declared
+def command(
+    recount: Recount,
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Check every parameter and FLOP count of the paper.
 
     Counts every network of the paper's tables. Cached counts are used as long as the network's entry, the

@@ -3,7 +3,8 @@
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import ModelName
+from sdabench.cli.options import Patterns
+from sdabench.cli.parameters import declared
 from sdabench.registry import load_registry
 
 EPILOG = """\b
@@ -15,8 +16,10 @@ Examples:
 
 
 @click.command("cite", cls=Command, epilog=EPILOG)
-@click.argument("patterns", nargs=-1, type=ModelName())
-def command(patterns: tuple[str, ...]) -> None:
+@declared
+def command(
+    patterns: Patterns,
+) -> None:  # fmt: skip
     """Print the BibTeX entries of the papers behind networks.
 
     PATTERNS are names or wildcards. Without any, the entry of the SDA-xNet paper is printed.

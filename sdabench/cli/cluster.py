@@ -5,12 +5,13 @@ import re
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import ParamType, option
 from sdabench.cli.machine import choose_device, gpus_of_each
+from sdabench.cli.options import COUNT
+from sdabench.cli.parameters import ParsedType, option
 from sdabench.errors import UsageError
 from sdabench.resources import cores, cpu_limit, memory
 
@@ -32,95 +33,68 @@ OURS = {
 }
 
 
-class SlurmTime(ParamType):
-    """Slurm's formats MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS, in minutes, rounded up."""
-
-    name = "time"
-    shape = "MINUTES|[D-]HH:MM:SS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", str(value)):
-            self.fail(f"'{value}' is not a Slurm time such as 90, 1:30:00 or 2-12:00:00", param, ctx)
-        days, dash, rest = ("", "", str(value)) if "-" not in str(value) else str(value).partition("-")
-        parts = [int(part) for part in rest.split(":")]
-        if dash or len(parts) == 3:  # begins with hours
-            hours, minutes, seconds = [*parts, 0, 0][:3]
-        else:
-            hours, (minutes, seconds) = 0, [*parts, 0][:2]
-        total = int(days or 0) * 1440 + hours * 60 + minutes + ceil(seconds / 60)
-        if total < LEAST_MINUTES:
-            self.fail(f"a job needs {LEAST_MINUTES} minutes: it saves 90 seconds before the end", param, ctx)
-        return total
+def slurm_minutes(text: str) -> int:
+    """Convert Slurm's formats MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS to minutes, rounded up."""
+    if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
+        raise UsageError(f"'{text}' is not a Slurm time such as 90, 1:30:00 or 2-12:00:00")
+    days, dash, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash or len(parts) == 3:  # begins with hours
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    else:
+        hours, (minutes, seconds) = 0, [*parts, 0][:2]
+    total = int(days or 0) * 1440 + hours * 60 + minutes + ceil(seconds / 60)
+    if total < LEAST_MINUTES:
+        raise UsageError(f"a job needs {LEAST_MINUTES} minutes: it saves 90 seconds before the end")
+    return total
 
 
-class SlurmOption(ParamType):
-    """A long option of ``sbatch``, without its dashes."""
-
-    name = "option"
-    shape = "KEY[=VALUE]"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str | bool]:
-        key, equals, words = str(value).removeprefix("--").partition("=")
-        key = key.replace("_", "-")
-        if not re.fullmatch(r"[a-z][a-z-]+", key) or (equals and not words):
-            self.fail(f"'{value}' is not KEY=VALUE, as in account=vision", param, ctx)
-        if key in OURS:
-            self.fail(f"'{key}' is not for this option: {OURS[key]}", param, ctx)
-        return key, words if equals else True
-
-
-CLUSTER = (
-    option(
-        "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True, group="Machine",
-        help="Run locally or as Slurm jobs",
-    ),
-    option(
-        "--partition", group="Slurm", advanced=True, help="Slurm partition  [default: the cluster's default]"
-    ),
-    option(
-        "--time", "minutes", type=SlurmTime(), group="Slurm", advanced=True,
-        help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: 4:00:00]",
-    ),
-    option(
-        "--gpus", type=click.IntRange(min=0), group="Slurm", advanced=True,
-        help="GPUs per Slurm job  [default: 1]",
-    ),
-    option(
-        "--cpus", type=click.IntRange(min=1), group="Slurm", advanced=True,
-        help="CPU cores per Slurm job  [default: 8 per GPU; 1 without GPUs]",
-    ),
-    option(
-        "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
-        help="Number of times that a Slurm job is requeued at its time limit  [default: 100]",
-    ),
-    option(
-        "--slurm-option", "slurm_options", type=SlurmOption(), multiple=True, group="Slurm", advanced=True,
-        help="Any other sbatch option: account, qos, constraint, mem and so on",
-    ),
-)  # fmt: skip
-NAMES = {"minutes": "time", "slurm_options": "slurm-option", "max_timeouts": "max-timeouts"}  # of options
+def sbatch_option(text: str) -> tuple[str, str | bool]:
+    """Parse a long option of ``sbatch``, with or without its dashes."""
+    key, equals, words = text.removeprefix("--").partition("=")
+    key = key.replace("_", "-")
+    if not re.fullmatch(r"[a-z][a-z-]+", key) or (equals and not words):
+        raise UsageError(f"'{text}' is not KEY=VALUE, as in account=vision")
+    if key in OURS:
+        raise UsageError(f"'{key}' is not for this option: {OURS[key]}")
+    return key, words if equals else True
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """The values of ``CLUSTER``; all but the first are for Slurm."""
+    """Options that decide where jobs run; all but the first are for Slurm."""
 
-    launcher: str
-    partition: str | None = None
-    minutes: int | None = None
-    gpus: int | None = None
-    cpus: int | None = None
-    max_timeouts: int | None = None
-    slurm_options: tuple[tuple[str, str | bool], ...] = ()
+    # fmt: off
+    launcher: Annotated[str, option(
+        "--launcher", type=click.Choice(LAUNCHERS), default="local", group="Machine",
+        help="Run locally or as Slurm jobs")]
+    partition: Annotated[str | None, option(
+        "--partition", group="Slurm", advanced=True,
+        help="Slurm partition  [default: the cluster's default]")] = None
+    time: Annotated[int | None, option(
+        "--time", type=ParsedType(slurm_minutes, "MINUTES|[D-]HH:MM:SS"), group="Slurm", advanced=True,
+        help="Time limit of a Slurm job; a job that reaches it is requeued and resumes  [default: "
+        "4:00:00]")] = None
+    gpus: Annotated[int | None, option(
+        "--gpus", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="GPUs per Slurm job  [default: 1]")] = None
+    cpus: Annotated[int | None, option(
+        "--cpus", type=COUNT, group="Slurm", advanced=True,
+        help="CPU cores per Slurm job  [default: 8 per GPU; 1 without GPUs]")] = None
+    max_timeouts: Annotated[int | None, option(
+        "--max-timeouts", type=click.IntRange(min=0), group="Slurm", advanced=True,
+        help="Number of times that a Slurm job is requeued at its time limit  [default: 100]")] = None
+    slurm_option: Annotated[tuple[tuple[str, str | bool], ...], option(
+        "--slurm-option", type=ParsedType(sbatch_option, "KEY[=VALUE]"), multiple=True, group="Slurm",
+        advanced=True, help="Any other sbatch option: account, qos, constraint, mem and so on")] = ()
+    # fmt: on
 
     def refuse(self) -> None:
         """Raises UsageError for an option that is for Slurm."""
         for name, value in vars(self).items():
             if name != "launcher" and value not in (None, ()):
-                option = NAMES.get(name, name)
-                raise UsageError(f"--{option} is for --launcher slurm; add that, or leave out --{option}")
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} is for --launcher slurm; add that, or leave out {option}")
 
 
 @dataclass(frozen=True)
@@ -176,12 +150,13 @@ def _on_slurm(
 
     from sdabench.runs.slurm import Resources, Slurm
 
-    given = {name: getattr(cluster, name) for name in ("partition", "minutes", "max_timeouts")}
+    given = {"minutes": cluster.time, "max_timeouts": cluster.max_timeouts}
     resources = Resources(
+        partition=cluster.partition,
         gpus=gpus,
         cpus=cpus,
         processes=nproc,
-        options=dict(cluster.slurm_options),
+        options=dict(cluster.slurm_option),
         **{name: value for name, value in given.items() if value is not None},
     )
     launcher = Slurm(output, resources, os.environ.get(CLUSTER_OF_TESTS, "slurm"))

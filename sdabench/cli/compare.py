@@ -2,21 +2,25 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import Command, option
+from sdabench.cli.help import Command
 from sdabench.cli.options import (
+    EXISTING_FILE,
+    FILE,
+    MODEL,
     SHEET_FORMATS,
-    ModelName,
+    AsJson,
+    echo_each,
     echo_json,
-    json_option,
-    progress,
     records_option,
     show,
 )
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import ExitCode, UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -41,48 +45,33 @@ RECORDS, CLAIMS = "Two records", "Claims of the paper"
 
 
 @click.command("compare", cls=Command, epilog=EPILOG)
-@click.argument("a", required=False)
-@click.argument("b", required=False)
-@option(
-    "--annotations", type=click.Path(exists=True, dir_okay=False, path_type=Path), group=RECORDS,
-    help="COCO annotations file, if the dataset has moved since the evaluation",
-)  # fmt: skip
-@option(
-    "--resamples", type=click.IntRange(min=10), group=RECORDS,
-    help="Number of bootstrap resamples for the confidence interval of AP",
-)  # fmt: skip
-@option(
-    "--images", type=click.IntRange(min=0), default=10, show_default=True, group=RECORDS,
-    help="Number of changed images to list",
-)  # fmt: skip
-@option(
-    "--changed", type=click.Path(dir_okay=False, path_type=Path), group=RECORDS,
-    help="Write all changed images to a CSV file",
-)  # fmt: skip
-@option("--claims", is_flag=True, group=CLAIMS, help="Test what the tables of the paper imply")
-@option(
-    "--models", "patterns", multiple=True, type=ModelName(), group=CLAIMS,
-    help="Test only the claims about these networks: names or wildcards",
-)  # fmt: skip
-@records_option("Use the records of this run too: its folder or its records.jsonl", group=CLAIMS)
-@option(
-    "--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True,
-    group="Output", help="Output format",
-)  # fmt: skip
-@json_option
+@declared
 def command(
-    a: str | None,
-    b: str | None,
-    claims: bool,
-    patterns: tuple[str, ...],
-    folders: tuple[Path, ...],
-    annotations: Path | None,
-    resamples: int | None,
-    images: int,
-    changed: Path | None,
-    form: str,
-    as_json: bool,
-) -> None:
+    a: Annotated[str | None, argument(required=False)],
+    b: Annotated[str | None, argument(required=False)],
+    annotations: Annotated[Path | None, option(
+        "--annotations", type=EXISTING_FILE, group=RECORDS,
+        help="COCO annotations file, if the dataset has moved since the evaluation")],
+    resamples: Annotated[int | None, option(
+        "--resamples", type=click.IntRange(min=10), group=RECORDS,
+        help="Number of bootstrap resamples for the confidence interval of AP")],
+    images: Annotated[int, option(
+        "--images", type=click.IntRange(min=0), default=10, group=RECORDS,
+        help="Number of changed images to list")],
+    changed: Annotated[Path | None, option(
+        "--changed", type=FILE, group=RECORDS, help="Write all changed images to a CSV file")],
+    claims: Annotated[bool, option(
+        "--claims", is_flag=True, group=CLAIMS, help="Test what the tables of the paper imply")],
+    patterns: Annotated[tuple[str, ...], option(
+        "--models", multiple=True, type=MODEL, group=CLAIMS,
+        help="Test only the claims about these networks: names or wildcards")],
+    folders: Annotated[tuple[Path, ...], records_option(
+        "Use the records of this run too: its folder or its records.jsonl", group=CLAIMS)],
+    form: Annotated[str, option(
+        "--format", type=click.Choice(SHEET_FORMATS), default="terminal", group="Output",
+        help="Output format")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Compare two runs, or test what the tables of the paper imply.
 
     A and B name records of earlier evaluations, as FOLDER or FOLDER:NETWORK, where FOLDER is the --output
@@ -121,8 +110,7 @@ def command(
     if changed is not None:
         _write_changed(changed, comparisons)
     if as_json:
-        each = [comparison.as_json() for comparison in comparisons]
-        echo_json(each[0] if len(each) == 1 else each)
+        echo_each(comparisons)
         return
     from sdabench.report.paired import changed_sheet, metrics_sheet
 

@@ -2,11 +2,14 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
 import click
 
-from sdabench.cli.help import Command, Group, option
-from sdabench.cli.options import Seed, progress
+from sdabench.cli.help import Command, Group
+from sdabench.cli.options import COUNT, FOLDER, SEED
+from sdabench.cli.parameters import declared, option
+from sdabench.progress import progress
 
 EPILOG = """\b
 Examples:
@@ -31,30 +34,26 @@ command.add_command(import_module("sdabench.tools.verify.command").command)  # t
 
 
 @command.command("synth", cls=Command, epilog=SYNTH_EPILOG)
-@option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True,
-    help="New folder for the dataset",
-)  # fmt: skip
-@option(
-    "--task", type=click.Choice(["classification", "detection"]), default="classification",
-    show_default=True, help="Task of the dataset",
-)  # fmt: skip
-@option("--classes", type=click.IntRange(2, 20), default=10, show_default=True, help="Number of classes")
-@option(
-    "--train", type=click.IntRange(min=1), default=200, show_default=True,
-    help="Number of training images: per class, or in total for detection",
-)  # fmt: skip
-@option(
-    "--val", type=click.IntRange(min=1), default=50, show_default=True,
-    help="Number of validation images: per class, or in total for detection",
-)  # fmt: skip
-@option(
-    "--size", type=click.IntRange(32, 4096),
-    help="Mean side length of the images in pixels; sides vary by an eighth  [default: 160; 480 for "
-    "detection]",
-)  # fmt: skip
-@option("--seed", type=Seed(), default=0, show_default=True, help="Random seed of the images")
-def synth(out: Path, task: str, classes: int, train: int, val: int, size: int | None, seed: int) -> None:
+@declared
+def synth(
+    out: Annotated[Path, option("--out", type=FOLDER, required=True, help="New folder for the dataset")],
+    task: Annotated[str, option(
+        "--task", type=click.Choice(["classification", "detection"]), default="classification",
+        help="Task of the dataset")],
+    classes: Annotated[int, option(
+        "--classes", type=click.IntRange(2, 20), default=10, help="Number of classes")],
+    train: Annotated[int, option(
+        "--train", type=COUNT, default=200,
+        help="Number of training images: per class, or in total for detection")],
+    val: Annotated[int, option(
+        "--val", type=COUNT, default=50,
+        help="Number of validation images: per class, or in total for detection")],
+    size: Annotated[int | None, option(
+        "--size", type=click.IntRange(32, 4096),
+        help="Mean side length of the images in pixels; sides vary by an eighth  [default: 160; 480 for "
+        "detection]")],
+    seed: Annotated[int, option("--seed", type=SEED, default=0, help="Random seed of the images")],
+) -> None:  # fmt: skip
     """Generate images of textured objects of many sizes.
 
     Images are real JPEG files and depend only on the seed. For classification, they have ImageNet's layout,

@@ -1,28 +1,22 @@
 """``sdabench eval``."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import click
 
-from sdabench.cli.groups import grouped
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import MACHINE, MachineOptions, execute_job
-from sdabench.cli.options import ModelName, echo_records, json_option, show
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
-from sdabench.cli.work import PROTOCOL, DataOption, ProtocolOptions, folder_option, located
+from sdabench.cli.help import Command
+from sdabench.cli.machine import MachineOptions, execute_job
+from sdabench.cli.options import MODEL, AsJson, echo_each, output_option, show
+from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
+from sdabench.cli.work import DATASET, ProtocolOptions, located
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
-from sdabench.scoring import IOU_TYPES
-from sdabench.training.job import DetectionJob, evaluation_job
+from sdabench.training.job import evaluation_job
 from sdabench.weights.weights_source import WeightsSource
-
-if TYPE_CHECKING:
-    from sdabench.records.record import Record
-    from sdabench.scoring.coco import CocoScore
 
 EPILOG = """\b
 Examples:
@@ -41,30 +35,22 @@ Output files:
 
 
 @click.command("eval", cls=Command, epilog=EPILOG)
-@click.argument("name", type=ModelName())
-@option(
-    "--data", type=DataOption(), group="Data and weights",
-    help="Dataset  [default for weights of a training run: the dataset of that run]",
-)  # fmt: skip
-@option(
-    "--weights", "source", type=WeightsOption(), group="Data and weights",
-    help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}",
-)  # fmt: skip
-@grouped(ProtocolOptions, "protocol", PROTOCOL)
-@grouped(MachineOptions, "options", MACHINE)
-@folder_option(Path("runs/eval"), "runs/eval")
-@option("--per-class", is_flag=True, group="Output", help="Show a detector's AP of each category too")
-@json_option
+@declared
 def command(
-    name: str,
-    data: DataSource | None,
+    name: Annotated[str, argument(type=MODEL)],
+    data: Annotated[DataSource | None, option(
+        "--data", type=DATASET, group="Data and weights",
+        help="Dataset  [default for weights of a training run: the dataset of that run]")],
+    source: Annotated[WeightsSource | None, option(
+        "--weights", type=WEIGHTS, group="Data and weights",
+        help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}")],
     protocol: ProtocolOptions,
     options: MachineOptions,
-    source: WeightsSource | None,
-    output: Path,
-    per_class: bool,
-    as_json: bool,
-) -> None:
+    output: Annotated[Path, output_option(Path("runs/eval"))],
+    per_class: Annotated[bool, option(
+        "--per-class", is_flag=True, group="Output", help="Show a detector's AP of each category too")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Evaluate one network.
 
     Classification: top-1 and top-5 on ImageNet's validation images, with the standard preprocessing: bilinear
@@ -109,7 +95,7 @@ def command(
     if not records:
         return
     if as_json:
-        echo_records(records)
+        echo_each(records)
         return
     from sdabench.records.store import RECORDS
     from sdabench.report.summary import describe_metrics
@@ -121,20 +107,10 @@ def command(
     if not records[0].weights.trained:
         click.echo("Random weights: this accuracy is chance, and says nothing about the network.")
     if per_class:
+        from sdabench.records.rescoring import StoredRecord, match_detections
         from sdabench.report.coco_scores import class_sheet
 
-        for each in _scores(job, output, records):
-            show(class_sheet(each), form="terminal")
+        for record in records:
+            matched = match_detections(StoredRecord(record, output), None)
+            show(class_sheet(matched.score()), form="terminal")
     click.echo(f"Record: {output / RECORDS}")
-
-
-def _scores(job: DetectionJob, output: Path, records: "Sequence[Record]") -> "Iterator[CocoScore]":
-    """The predictions scored again, category by category, for each task of a detector."""
-    from sdabench.scoring.coco import read_results, score
-
-    ids = [item.id for item in job.split.items]
-    for record in records:
-        assert record.predictions is not None
-        results = read_results(output / record.predictions)
-        iou_type, evaluator = IOU_TYPES[record.task], job.machine.evaluator
-        yield score(job.split.annotations_file, results, iou_type, ids, evaluator)

@@ -1,13 +1,15 @@
 """``sdabench flops``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from sdabench.cli.help import Command, ParamType, option
-from sdabench.cli.options import ModelName, echo_json, json_option, progress, recount_option, suite_option
+from sdabench.cli.help import Command
+from sdabench.cli.options import COUNT, FILE, AsJson, Patterns, Recount, SuiteName, echo_json
+from sdabench.cli.parameters import ParsedType, declared, option
 from sdabench.errors import UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -37,115 +39,87 @@ Columns:
 """
 
 
-class InputResolution(ParamType):
-    """Input size in pixels; converts to (C, H, W)."""
-
-    name = "resolution"
-    shape = "SIDE|WIDTHxHEIGHT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "InputSize":
-        width, _, height = str(value).partition("x")
-        if not (width.isdecimal() and (height or width).isdecimal()):
-            self.fail(f"'{value}' is not a size; use 320, or 1330x800 (width x height)", param, ctx)
-        sides = int(width), int(height or width)
-        if not all(32 <= side <= 16384 for side in sides):
-            self.fail(f"'{value}': each side must be between 32 and 16384 pixels", param, ctx)
-        return 3, sides[1], sides[0]
+def input_size(text: str) -> "InputSize":
+    """Parse a size in pixels; return (C, H, W)."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and (height or width).isdecimal()):
+        raise UsageError(f"'{text}' is not a size; use 320, or 1330x800 (width x height)")
+    sides = int(width), int(height or width)
+    if not all(32 <= side <= 16384 for side in sides):
+        raise UsageError(f"'{text}': each side must be between 32 and 16384 pixels")
+    return 3, sides[1], sides[0]
 
 
 @click.command("flops", cls=Command, epilog=EPILOG)
-@click.argument("patterns", nargs=-1, type=ModelName())
-@suite_option
-@option(
-    "--resolution", "input_size", type=InputResolution(),
-    help="Input size in pixels  [default: 224; 1280x800 for detectors]",
-)  # fmt: skip
-@option(
-    "--convention", "conventions", multiple=True, type=click.Choice(["mmcv", "fvcore"]),
-    help="Show this convention for all networks",
-)  # fmt: skip
-@option("--per-module", is_flag=True, help="Show each network as a tree of its modules")
-@option(
-    "--depth", type=click.IntRange(min=1), default=3, show_default=True,
-    help="Number of levels that --per-module shows",
-)  # fmt: skip
-@option(
-    "--save", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the counts to a file in the format of results/counts.jsonl",
-)  # fmt: skip
-@recount_option
-@json_option
+@declared
 def command(
-    patterns: tuple[str, ...],
-    suite: str | None,
-    input_size: "InputSize | None",
-    conventions: tuple[str, ...],
-    per_module: bool,
-    depth: int,
-    save: Path | None,
-    recount: bool,
-    as_json: bool,
-) -> None:
+    patterns: Patterns,
+    suite: SuiteName,
+    size: Annotated["InputSize | None", option(
+        "--resolution", type=ParsedType(input_size, "SIDE|WIDTHxHEIGHT"),
+        help="Input size in pixels  [default: 224; 1280x800 for detectors]")],
+    conventions: Annotated[tuple[str, ...], option(
+        "--convention", multiple=True, type=click.Choice(["mmcv", "fvcore"]),
+        help="Show this convention for all networks")],
+    per_module: Annotated[bool, option(
+        "--per-module", is_flag=True, help="Show each network as a tree of its modules")],
+    depth: Annotated[int, option(
+        "--depth", type=COUNT, default=3, help="Number of levels that --per-module shows")],
+    save: Annotated[Path | None, option(
+        "--save", type=FILE, help="Write the counts to a file in the format of results/counts.jsonl")],
+    recount: Recount,
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Count parameters and FLOPs.
 
     PATTERNS are names or wildcards. Counts are exact integers, and one multiply-add counts as one operation.
     Counting downloads nothing and uses no GPU.
     """
-    if save is not None and (per_module or input_size is not None or conventions):
+    if save is not None and (per_module or size is not None or conventions):
         raise UsageError("--save stores the default counts; combine it only with names or --suite")
-    names = _choose(patterns, suite)
+    if not patterns and suite is None:
+        raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
+    registry = load_registry()
+    names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
     if per_module:
-        _print_trees(names, input_size, depth, as_json)
+        _print_trees(names, size, depth, as_json)
         return
     from sdabench.records.counts import fresh_counts
 
     fvcore = True if "fvcore" in conventions else None
     with progress("counting", len(names), "networks") as advance:
         cached = save is None and not recount  # reference counts are always measured anew
-        counts = list(fresh_counts(names, advance, input_size, fvcore, cached=cached).values())
+        counts = list(fresh_counts(names, advance, size, fvcore, cached=cached).values())
     if save is not None:
         _save(save, counts)
-    mmcv = {item.model: "mmcv" in conventions or _is_detector(item.model) for item in counts}
+    detectors = {name for name in names if registry.model(name).backbone is not None}
+    mmcv = {name: "mmcv" in conventions or name in detectors for name in names}
     if as_json:
         echo_json([item.as_json(mmcv[item.model]) for item in counts])
         return
-    for size in dict.fromkeys(item.input for item in counts):
-        _print_table([item for item in counts if item.input == size], mmcv)
-
-
-def _is_detector(name: str) -> bool:
-    return load_registry().model(name).backbone is not None
-
-
-def _choose(patterns: tuple[str, ...], suite: str | None) -> list[str]:
-    if not patterns and suite is None:
-        raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
-    registry = load_registry()
-    return registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
+    for shape in dict.fromkeys(item.input for item in counts):
+        _print_table([item for item in counts if item.input == shape], mmcv)
 
 
 def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
     from sdabench.report.render import print_terminal
-    from sdabench.report.sheet import Cell, Heading, Sheet
+    from sdabench.report.sheet import Heading, Sheet, headings, row
 
     columns: list[Counter] = ["params", "trainable", "per_call", "macs"]
     columns += ["fvcore"] if any(item.fvcore is not None for item in counts) else []
     columns += ["total", *(["mmcv"] if any(mmcv[item.model] for item in counts) else [])]  # type: ignore[list-item]
-    headings = [Heading("model"), *(Heading(name.replace("_", " "), numeric=True) for name in columns)]
-    rows = [[Cell(item.model), *(Cell(f"{item.value(name):,}") for name in columns)] for item in counts]
-    size = "x".join(str(side) for side in counts[0].input[:0:-1])
-    print_terminal(
-        Sheet(
-            f"Parameters and FLOPs at {size}", headings, [rows], ["One multiply-add counts as one operation."]
-        )
-    )
+    numbers = headings(*(name.replace("_", " ") for name in columns), numeric=True)
+    rows = [row(item.model, *(f"{item.value(name):,}" for name in columns)) for item in counts]
+    title = f"Parameters and FLOPs at {'x'.join(map(str, counts[0].input[:0:-1]))}"
+    note = "One multiply-add counts as one operation."
+    print_terminal(Sheet(title, [Heading("model"), *numbers], [rows], [note]))
 
 
-def _print_trees(names: list[str], input_size: "InputSize | None", depth: int, as_json: bool) -> None:
+def _print_trees(names: list[str], size: "InputSize | None", depth: int, as_json: bool) -> None:
     from sdabench.complexity import DEFAULT_INPUT
     from sdabench.complexity.counters import count_modules
 
-    sizes = {name: input_size or DEFAULT_INPUT[load_registry().model(name).task] for name in names}
+    sizes = {name: size or DEFAULT_INPUT[load_registry().model(name).task] for name in names}
     trees = {name: count_modules(name, size) for name, size in sizes.items()}
     if as_json:
         echo_json(

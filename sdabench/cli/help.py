@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from functools import partial
 from inspect import cleandoc
 from typing import Any
 
@@ -16,26 +15,16 @@ HELP_ALL = "sdabench.help_all"  # in the context: the page has all options
 HYPHEN, SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"  # keep a line from breaking there
 
 
-class ParamType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A type whose ``shape`` is the help's metavar as it stands; click would write it in capitals."""
-
-    shape: str
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return self.shape
-
-
 class Option(click.Option):
-    """An option that names its group in the help.
+    """An option with the heading of its group in the help.
 
-    Args:
-        group: heading of the group.
-        advanced: on a long page, describe the option only with ``--help-all``; ``--help`` lists its name.
+    An ``advanced`` one is described only by ``--help-all`` if the page is long; ``--help`` lists its name.
     """
 
     def __init__(self, *args: Any, group: str = "Options", advanced: bool = False, **attrs: Any) -> None:
         if isinstance(attrs.get("type"), click.IntRange):
             attrs.setdefault("metavar", "N")
+        attrs.setdefault("show_default", attrs.get("default") is not None)
         super().__init__(*args, **attrs)
         self.group = group
         self.advanced = advanced
@@ -50,9 +39,6 @@ class Option(click.Option):
             return None
         text = re.sub(r"  \[x>=[01]\]$|; x>=[01](?=\]$)", "", record[1])
         return record[0], text.replace("]  [", "; ")
-
-
-option = partial(click.option, cls=Option)
 
 
 class Formatter(click.HelpFormatter):

@@ -5,9 +5,10 @@ from dataclasses import asdict
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import ModelName, echo_json, json_option, suite_option
+from sdabench.cli.options import AsJson, Patterns, SuiteName, echo_json
+from sdabench.cli.parameters import declared
 from sdabench.registry.catalogue import load_catalogue
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Sheet, headings, row
 
 EPILOG = """\b
 Examples:
@@ -18,10 +19,12 @@ Examples:
 
 
 @click.command("list", cls=Command, epilog=EPILOG)
-@click.argument("patterns", nargs=-1, type=ModelName())
-@suite_option
-@json_option
-def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None:
+@declared
+def command(
+    patterns: Patterns,
+    suite: SuiteName,
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """List the networks and the tables that contain them.
 
     PATTERNS are names or wildcards. Every classification network also exists with depth attention, as
@@ -33,20 +36,15 @@ def command(patterns: tuple[str, ...], suite: str | None, as_json: bool) -> None
         return
     from sdabench.report.render import print_terminal
 
-    headings = [Heading(text) for text in ("model", "description", "baseline", "control", "in the paper")]
-    rows = [
-        [
-            Cell(model.model, bold=model.depth_attention),
-            Cell(model.title),
-            Cell(model.baseline or ""),
-            Cell(model.like_for_like or ""),
-            Cell("\n".join(model.tables)) if model.tables else Cell("no", tone="dim"),
-        ]
-        for model in models
-    ]
+    rows = []
+    for model in models:
+        name = Cell(model.model, bold=model.depth_attention)
+        tables = Cell("\n".join(model.tables)) if model.tables else Cell("no", tone="dim")
+        rows.append(row(name, model.title, model.baseline or "", model.like_for_like or "", tables))
     extra = sum(not model.tables for model in models)
     notes = [
         f"{len(models)} networks, {extra} of them not in the paper. Bold: with depth attention. "
         "Control: the same network without depth attention."
     ]
-    print_terminal(Sheet("Networks", headings, [rows], notes))
+    columns = headings("model", "description", "baseline", "control", "in the paper")
+    print_terminal(Sheet("Networks", columns, [rows], notes))

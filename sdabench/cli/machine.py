@@ -1,19 +1,20 @@
 """The options that say where and how to compute, which ``eval``, ``train`` and ``run`` share."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.help import option
+from sdabench.cli.options import COUNT, Offline
+from sdabench.cli.parameters import option
 from sdabench.errors import UsageError
-from sdabench.offline import OFFLINE, go_offline
 from sdabench.processes import VISIBLE_GPUS, launched_processes
 from sdabench.resources import cores
 from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, Evaluator
@@ -22,52 +23,33 @@ from sdabench.training.job import AnyJob, Machine
 if TYPE_CHECKING:
     from sdabench.records.record import Record
 
-offline_option = option(
-    "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, expose_value=False, is_eager=True,
-    callback=lambda context, option, offline: go_offline() if offline else None,
-    group="Machine", advanced=True, help="Forbid network access; any attempt is an error",
-)  # fmt: skip
-MACHINE = (
-    option(
-        "--device", metavar="DEVICE", group="Machine",
-        help="Device: cpu, cuda or cuda:N  [default: auto]",
-    ),
-    option(
-        "--nproc", type=click.IntRange(min=1), default=1, show_default=True, group="Machine",
-        callback=lambda context, option, count: max(count, launched_processes()),
-        help="Processes per network, one per GPU",
-    ),
-    option(
-        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
-        help="Number of DataLoader workers per process  [default: auto]",
-    ),
-    option(
-        "--deterministic", is_flag=True, group="Machine", advanced=True,
-        help="Use only deterministic algorithms, and fail where there is none; slower on a GPU",
-    ),
-    option(
-        "--checkpoint-every", "checkpoint_minutes", type=click.FloatRange(min=0), default=10,
-        show_default=True, metavar="MINUTES", group="Machine", advanced=True,
-        help="Minutes between checkpoints",
-    ),
-    option(
-        "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, show_default=True,
-        group="Machine", advanced=True, help="Implementation of COCO AP; all give the same numbers",
-    ),
-    offline_option,
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """The values of ``MACHINE``."""
+    """Options that say where and how to compute."""
 
-    device: str | None
-    workers: int | None
-    evaluator: Evaluator
-    nproc: int
-    deterministic: bool
-    checkpoint_minutes: float
+    # fmt: off
+    device: Annotated[str | None, option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device: cpu, cuda or cuda:N  [default: auto]")]
+    nproc: Annotated[int, option(
+        "--nproc", type=COUNT, default=1, group="Machine",
+        callback=lambda context, option, count: max(count, launched_processes()),
+        help="Processes per network, one per GPU")]
+    workers: Annotated[int | None, option(
+        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
+        help="Number of DataLoader workers per process  [default: auto]")]
+    deterministic: Annotated[bool, option(
+        "--deterministic", is_flag=True, group="Machine", advanced=True,
+        help="Use only deterministic algorithms, and fail where there is none; slower on a GPU")]
+    checkpoint_minutes: Annotated[float, option(
+        "--checkpoint-every", type=click.FloatRange(min=0), default=10, metavar="MINUTES", group="Machine",
+        advanced=True, help="Minutes between checkpoints")]
+    evaluator: Annotated[Evaluator, option(
+        "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, group="Machine",
+        advanced=True, help="Implementation of COCO AP; all give the same numbers")]
+    _offline: Offline
+    # fmt: on
 
     def machine(
         self, images: int, at_once: int = 1, cpus: int | None = None, batch_size: int | None = None
@@ -75,10 +57,8 @@ class MachineOptions:
         """The machine of a job; by default with DataLoader workers only where images keep them busy.
 
         Args:
-            images: that the job processes.
             at_once: number of networks that share the cores.
-            cpus: of each process, if the job is to run elsewhere: then the device is not looked for here.
-            batch_size: images that are evaluated at a time.
+            cpus: cores of each process, if the job runs elsewhere: the device is not looked for here.
         """
         if self.evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
             raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
@@ -106,26 +86,18 @@ def choose_device(name: str | None, processes: int = 1) -> str:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if processes > 1 and name.startswith("cuda"):
         return _own_device(name, processes, torch.cuda.device_count())
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"'{name}' is not a device; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"'{name}' is not a device; use cpu, cuda or cuda:N")
+    available = torch.cuda.device_count()
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= available:
         raise UsageError(
-            f"device '{name}' is not available: torch sees {torch.cuda.device_count()} CUDA devices; use "
-            "--device cpu"
+            f"device '{name}' is not available: torch sees {available} CUDA devices; use --device cpu"
         )
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
     return name
 
 
 def gpus_of_each(processes: int = 1) -> tuple[str, ...]:
-    """Values of CUDA_VISIBLE_DEVICES, one for each job that the GPUs of this machine suffice for.
-
-    Args:
-        processes: number of processes of a job, each with a GPU of its own.
-    """
+    """Values of CUDA_VISIBLE_DEVICES for all jobs of so many processes that there are GPUs for."""
     import torch
 
     count = torch.cuda.device_count()

@@ -1,32 +1,27 @@
 """Options and output shared by the commands."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from sdabench.cli.help import option
+from sdabench.cli.parameters import Declaration, ParsedType, argument, option
 from sdabench.errors import UsageError
-from sdabench.progress import Advance as Advance
-from sdabench.progress import progress as progress
-from sdabench.registry import SUITE_NAMES, SUITES
+from sdabench.offline import OFFLINE, go_offline
+from sdabench.registry import SUITE_NAMES
 
 if TYPE_CHECKING:
+    from sdabench.claims.paired import PairedComparison
     from sdabench.records.record import Record
     from sdabench.report.sheet import Sheet
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
-
-suite_option = option(
-    "--suite", type=click.Choice(SUITE_NAMES), group="Networks", help="Select all networks of a suite"
-)
-json_option = option("--json", "as_json", is_flag=True, group="Output", help="Print only JSON to stdout")
-recount_option = option("--recount", is_flag=True, help="Count again instead of using cached counts")
+COUNT = click.IntRange(min=1)
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -36,24 +31,42 @@ class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     convert = click.IntRange(0, 2**63 - 1).convert
 
 
-class ModelName(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Name or wildcard of a model; the shell completes it, and the registry validates it."""
+def _models() -> Iterable[str]:
+    from sdabench.registry.catalogue import load_catalogue
 
-    name = "model"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from sdabench.registry.catalogue import load_catalogue
-
-        return [CompletionItem(name) for name in load_catalogue().networks if name.startswith(incomplete)]
+    return load_catalogue().networks
 
 
-def records_option(text: str, group: str = "Options") -> Callable[[F], F]:
+MODEL = ParsedType(str, "MODEL", _models)  # a name or a wildcard, which the registry validates
+SEED = Seed()
+
+# fmt: off
+AsJson = Annotated[bool, option("--json", is_flag=True, group="Output", help="Print only JSON to stdout")]
+Offline = Annotated[bool, option(
+    "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, is_eager=True, group="Machine",
+    advanced=True, callback=lambda context, option, offline: go_offline() if offline else None,
+    help="Forbid network access; any attempt is an error")]
+Others = Annotated[tuple[str, ...], option(
+    "--with", multiple=True, type=MODEL, group="Networks",
+    help="Add networks that are not in the paper")]
+Patterns = Annotated[tuple[str, ...], argument(nargs=-1, type=MODEL)]
+Recount = Annotated[bool, option(
+    "--recount", is_flag=True, help="Count again instead of using cached counts")]
+SuiteName = Annotated[str | None, option(
+    "--suite", type=click.Choice(SUITE_NAMES), group="Networks", help="Select all networks of a suite")]
+# fmt: on
+
+
+def records_option(text: str, group: str = "Options") -> Declaration:
+    kind = click.Path(exists=True, path_type=Path)
+    return option("--records", multiple=True, type=kind, group=group, help=text)
+
+
+def output_option(default: Path | None, shown: str = "") -> Declaration:
+    note = f"  [default: {shown}]" if shown else ""
     return option(
-        "--records", "folders", multiple=True, type=click.Path(exists=True, path_type=Path), group=group,
-        help=text,
-    )  # fmt: skip
+        "--output", type=FOLDER, default=default, group="Output", help=f"Folder for all output files{note}"
+    )
 
 
 def read_records(folders: Iterable[Path]) -> "list[Record]":
@@ -68,17 +81,6 @@ def read_records(folders: Iterable[Path]) -> "list[Record]":
             raise UsageError(f"no records in {folder}; --records takes the --output folder of a run")
         records += list(read_lines(path, Record))
     return records
-
-
-others_option = option(
-    "--with", "others", multiple=True, type=ModelName(), group="Networks",
-    help="Add networks that are not in the paper",
-)  # fmt: skip
-
-
-class TableName(click.Choice[str]):
-    def __init__(self) -> None:
-        super().__init__([*(table for tables in SUITES.values() for table in tables), "all"])
 
 
 def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
@@ -99,7 +101,7 @@ def echo_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
-def echo_records(records: "Sequence[Record]") -> None:
-    """Print the records of a network as JSON: one object, or a list if there are several tasks."""
-    each = [record.as_json() for record in records]
+def echo_each(items: "Sequence[Record | PairedComparison]") -> None:
+    """Print items as JSON: one object, or a list if there are several tasks."""
+    each = [item.as_json() for item in items]
     echo_json(each[0] if len(each) == 1 else each)

@@ -1,21 +1,22 @@
 """``sdabench rescore``."""
 
 import time
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import click
 
-from sdabench.cli.help import Command, option
-from sdabench.cli.options import echo_json, echo_records, json_option, show
+from sdabench import __version__
+from sdabench.cli.help import Command
+from sdabench.cli.options import EXISTING_FILE, AsJson, echo_each, echo_json, show
+from sdabench.cli.parameters import argument, declared, option
+from sdabench.data.description import DatasetInfo
 from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.hashing import sha256_of_file, sha256_of_lines
+from sdabench.records.record import Record
+from sdabench.records.spec import Weights
 from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, IOU_TYPES, PACKAGES, Evaluator, IouType
-
-if TYPE_CHECKING:
-    from sdabench.data.annotations import AnnotationFile
-    from sdabench.records.class_predictions import ClassPredictions
-    from sdabench.records.record import Record
-    from sdabench.scoring.coco import CocoScore
 
 EPILOG = """\b
 Examples:
@@ -37,76 +38,43 @@ RESULTS is one of:
                 (exit code 4 otherwise)
 """
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TASKS = {iou_type: task for task, iou_type in IOU_TYPES.items()}
 
 
 @click.command("rescore", cls=Command, epilog=EPILOG)
-@click.argument("results", type=click.Path(exists=True, path_type=Path))
-@option("--annotations", type=FILE, help="COCO annotations file with the ground truth")
-@option(
-    "--iou-type", type=click.Choice(["bbox", "segm"]), default="bbox", show_default=True,
-    help="Score boxes or masks",
-)  # fmt: skip
-@option(
-    "--per-class", is_flag=True,
-    help="Show the AP of each category too; with --json, the output is {record, classes}",
-)  # fmt: skip
-@option(
-    "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, show_default=True,
-    help="Implementation of COCO AP; pycocotools is the reference, faster-coco-eval needs sdabench[fast], "
-    "and all give the same numbers",
-)  # fmt: skip
-@json_option
+@declared
 def command(
-    results: Path,
-    annotations: Path | None,
-    iou_type: IouType,
-    per_class: bool,
-    evaluator: Evaluator,
-    as_json: bool,
-) -> None:
+    results: Annotated[Path, argument(type=click.Path(exists=True, path_type=Path))],
+    annotations: Annotated[Path | None, option(
+        "--annotations", type=EXISTING_FILE, help="COCO annotations file with the ground truth")],
+    iou_type: Annotated[IouType, option(
+        "--iou-type", type=click.Choice(["bbox", "segm"]), default="bbox", help="Score boxes or masks")],
+    per_class: Annotated[bool, option(
+        "--per-class", is_flag=True,
+        help="Show the AP of each category too; with --json, the output is {record, classes}")],
+    evaluator: Annotated[Evaluator, option(
+        "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR,
+        help="Implementation of COCO AP; pycocotools is the reference, faster-coco-eval needs "
+        "sdabench[fast], and all give the same numbers")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Score a results file or stored predictions, without a model.
 
     Prints COCO AP (IoU 0.50:0.95, 100 detections per image) or top-1 and top-5 accuracy, in percent and with
     standard errors; those of AP come from a bootstrap over the images. A mask is small, medium or large by
     its own area, even if a box is given with it.
     """
-    if (results.is_dir() or annotations is None) and (iou_type, per_class, evaluator) != (
-        "bbox",
-        False,
-        DEFAULT_EVALUATOR,
-    ):
+    given = (iou_type, per_class, evaluator)
+    if (results.is_dir() or annotations is None) and given != ("bbox", False, DEFAULT_EVALUATOR):
         raise UsageError(
             "--iou-type, --per-class and --evaluator need a COCO results file and --annotations FILE"
         )
     if results.is_dir():
         _rescore_run(results, annotations, as_json)
-        return
-    if annotations is None:
+    elif annotations is None:
         _rescore_classes(results, as_json)
-        return
-    from sdabench.data.annotations import read_annotations
-    from sdabench.scoring.bootstrap import standard_errors
-    from sdabench.scoring.coco import evaluate, read_results
-
-    started = time.monotonic()
-    file = read_annotations(annotations)
-    evaluation = evaluate(file, read_results(results), iou_type, evaluator=evaluator)
-    scored, errors = evaluation.score(), standard_errors(evaluation)
-    if as_json:
-        record = _record(results, file, scored, errors, evaluator, time.monotonic() - started).as_json()
-        classes = [vars(one) for one in scored.classes]
-        echo_json({"record": record, "classes": classes} if per_class else record)
-        return
-    from sdabench.report.coco_scores import class_sheet, score_sheet
-
-    show(
-        score_sheet([scored], f"{results.name}, {scored.images:,} images", {iou_type: errors}),
-        form="terminal",
-    )
-    if per_class:
-        show(class_sheet(scored), form="terminal")
+    else:
+        _rescore_detections(results, annotations, iou_type, per_class, evaluator, as_json)
 
 
 def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
@@ -122,7 +90,7 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
         if not one.has_predictions:
             click.echo(f"{one.record.model}: skipped, its predictions file is missing", err=True)
     if as_json:
-        echo_records([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
+        echo_each([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
         return
     for one, _ in scored:
         click.echo(f"{describe_metrics(one.record)}: same as recorded")
@@ -136,53 +104,6 @@ def _rescore_classes(path: Path, as_json: bool) -> None:
     if read_decompressed(path, "predictions")[:1] in (b"[", b"{"):
         raise UsageError(f"{path} is a COCO results file; name its ground truth with --annotations FILE")
     predictions = ClassPredictions.read(path)
-    record = _record_of_classes(path, predictions)
-    if as_json:
-        echo_json(record.as_json())
-    else:
-        click.echo(describe_metrics(record))
-
-
-def _record(
-    results: Path,
-    file: "AnnotationFile",
-    scored: "CocoScore",
-    errors: dict[str, float],
-    evaluator: Evaluator,
-    seconds: float,
-) -> "Record":
-    from importlib.metadata import version
-
-    from sdabench import __version__
-    from sdabench.data.coco import describe_annotations
-    from sdabench.hashing import sha256_of_file
-    from sdabench.records.record import Record
-    from sdabench.records.spec import Weights
-
-    return Record(
-        model=results.stem,
-        task=TASKS[scored.iou_type],
-        metrics=scored.metrics,
-        standard_errors=errors,
-        samples=scored.images,
-        dataset=describe_annotations(file),
-        weights=Weights(source=str(results), sha256=sha256_of_file(results)),
-        environment={
-            "sdabench": __version__,
-            "evaluator": evaluator,
-            "packages": {package: version(package) for package in PACKAGES[evaluator]},
-        },
-        wall_seconds=round(seconds, 3),
-    )
-
-
-def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
-    from sdabench import __version__
-    from sdabench.data.description import DatasetInfo
-    from sdabench.hashing import sha256_of_file, sha256_of_lines
-    from sdabench.records.record import Record
-    from sdabench.records.spec import Weights
-
     if not predictions.paths:
         raise NothingMeasuredError(f"nothing was measured: no image in {path}")
     labels = predictions.labels.tolist()
@@ -195,7 +116,7 @@ def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
         complete=False,
         listing_sha256=sha256_of_lines(map("{}\t{}".format, predictions.paths, labels)),
     )
-    return Record(
+    record = Record(
         model=path.name.partition(".")[0],
         task="classification",
         metrics=predictions.metrics(),
@@ -204,3 +125,44 @@ def _record_of_classes(path: Path, predictions: "ClassPredictions") -> "Record":
         weights=Weights(source=str(path), sha256=sha256_of_file(path)),
         environment={"sdabench": __version__},
     )
+    if as_json:
+        echo_json(record.as_json())
+    else:
+        click.echo(describe_metrics(record))
+
+
+def _rescore_detections(
+    path: Path, annotations: Path, iou_type: IouType, per_class: bool, evaluator: Evaluator, as_json: bool
+) -> None:
+    from sdabench.data.annotations import read_annotations
+    from sdabench.data.coco import describe_annotations
+    from sdabench.report.coco_scores import class_sheet, score_sheet
+    from sdabench.scoring.bootstrap import standard_errors
+    from sdabench.scoring.coco import evaluate, read_results
+
+    started = time.monotonic()
+    file = read_annotations(annotations)
+    evaluation = evaluate(file, read_results(path), iou_type, evaluator=evaluator)
+    scored, errors = evaluation.score(), standard_errors(evaluation)
+    if not as_json:
+        show(score_sheet(scored, f"{path.name}, {scored.images:,} images", errors), form="terminal")
+        if per_class:
+            show(class_sheet(scored), form="terminal")
+        return
+    record = Record(
+        model=path.stem,
+        task=TASKS[scored.iou_type],
+        metrics=scored.metrics,
+        standard_errors=errors,
+        samples=scored.images,
+        dataset=describe_annotations(file),
+        weights=Weights(source=str(path), sha256=sha256_of_file(path)),
+        environment={
+            "sdabench": __version__,
+            "evaluator": evaluator,
+            "packages": {package: version(package) for package in PACKAGES[evaluator]},
+        },
+        wall_seconds=round(time.monotonic() - started, 3),
+    ).as_json()
+    classes = [vars(one) for one in scored.classes]
+    echo_json({"record": record, "classes": classes} if per_class else record)

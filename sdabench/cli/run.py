@@ -1,38 +1,30 @@
 """``sdabench run``."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import click
 
 from sdabench.claims.accuracy import RowVerdicts, run_verdicts
-from sdabench.cli.cluster import CLUSTER, ClusterOptions, Place, place_from
-from sdabench.cli.groups import grouped
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import MACHINE, MachineOptions, resumed_by_the_same_command
-from sdabench.cli.options import SHEET_FORMATS, echo_json, json_option, others_option, show
+from sdabench.cli.cluster import ClusterOptions, place_from
+from sdabench.cli.help import Command
+from sdabench.cli.machine import MachineOptions, resumed_by_the_same_command
+from sdabench.cli.options import COUNT, SHEET_FORMATS, AsJson, Others, echo_json, output_option, show
+from sdabench.cli.parameters import declared, option
 from sdabench.cli.sources import tell_difference, weights_of_each
 from sdabench.cli.suite_progress import run_with_progress
-from sdabench.cli.work import (
-    PROTOCOL,
-    TRAINING,
-    DataOption,
-    ProtocolOptions,
-    TrainingOptions,
-    folder_option,
-    located,
-)
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, located
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
-from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
-from sdabench.training.job import AnyJob, evaluation_job, training_job
+from sdabench.training.job import AnyJob, Machine, evaluation_job, training_job
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
@@ -52,75 +44,48 @@ Examples:
 
 
 @click.command("run", cls=Command, epilog=EPILOG)
-@option("--suite", type=click.Choice(SUITE_NAMES), required=True, group="Networks", help="Suite to run")
-@option(
-    "--models", "patterns", multiple=True, metavar="PATTERN", group="Networks",
-    help="Select networks of the suite: names or wildcards",
-)  # fmt: skip
-@others_option
-@option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, group="Networks",
-    help="Number of seeds per network",
-)  # fmt: skip
-@option(
-    "--data", "sources", type=DataOption(), multiple=True, default=["synthetic"], show_default=True,
-    group="Data and weights",
-    help="Dataset (for --suite all: one per task); synthetic without PATH is generated once",
-)  # fmt: skip
-@option("--eval-only", is_flag=True, group="Data and weights", help="Evaluate without training")
-@option(
-    "--weights", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
-    help="Weights for --eval-only: a folder of NAME.pth files or training runs, or NAME=SOURCE",
-)  # fmt: skip
-@option(
-    "--backbone-weights", "backbones", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
-    advanced=True,
-    help="Backbone weights of detectors: a folder of NAME.pth, NAME.pt or NAME.safetensors files or training "
-    "runs, or NAME=SOURCE",
-)  # fmt: skip
-@grouped(TrainingOptions, "training", TRAINING)
-@grouped(ProtocolOptions, "protocol", PROTOCOL)
-@grouped(MachineOptions, "machine", MACHINE)
-@option(
-    "--jobs", "at_once", type=click.IntRange(min=1), group="Machine", advanced=True,
-    help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of memory; all "
-    "with Slurm]",
-)  # fmt: skip
-@grouped(ClusterOptions, "cluster", CLUSTER)
-@folder_option(None, "runs/SUITE; runs/detection for segmentation")
-@option(
-    "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
-    help="Keep the weights after the record is written",
-)  # fmt: skip
-@option(
-    "--format", "form", type=click.Choice(SHEET_FORMATS), default="terminal", show_default=True,
-    group="Output", help="Format of the results table",
-)  # fmt: skip
-@option(
-    "--dry-run", is_flag=True, group="Output",
-    help="Print the plan with time and disk estimates",
-)  # fmt: skip
-@json_option
+@declared
 def command(
-    suite: str,
-    patterns: tuple[str, ...],
-    others: tuple[str, ...],
-    seeds: int,
-    sources: tuple[DataSource, ...],
+    suite: Annotated[str, option(
+        "--suite", type=click.Choice(SUITE_NAMES), required=True, group="Networks", help="Suite to run")],
+    patterns: Annotated[tuple[str, ...], option(
+        "--models", multiple=True, metavar="PATTERN", group="Networks",
+        help="Select networks of the suite: names or wildcards")],
+    others: Others,
+    seeds: Annotated[int, option(
+        "--seeds", type=COUNT, default=1, group="Networks", help="Number of seeds per network")],
+    sources: Annotated[tuple[DataSource, ...], option(
+        "--data", type=DATASET, multiple=True, default=["synthetic"], group="Data and weights",
+        help="Dataset (for --suite all: one per task); synthetic without PATH is generated once")],
+    eval_only: Annotated[bool, option(
+        "--eval-only", is_flag=True, group="Data and weights", help="Evaluate without training")],
+    weights: Annotated[tuple[str, ...], option(
+        "--weights", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
+        help="Weights for --eval-only: a folder of NAME.pth files or training runs, or NAME=SOURCE")],
+    backbones: Annotated[tuple[str, ...], option(
+        "--backbone-weights", multiple=True, metavar="FOLDER|NAME=SOURCE", group="Data and weights",
+        advanced=True,
+        help="Backbone weights of detectors: a folder of NAME.pth, NAME.pt or NAME.safetensors files or "
+        "training runs, or NAME=SOURCE")],
     training: TrainingOptions,
     protocol: ProtocolOptions,
     machine: MachineOptions,
-    at_once: int | None,
-    eval_only: bool,
-    weights: tuple[str, ...],
-    backbones: tuple[str, ...],
-    output: Path | None,
+    at_once: Annotated[int | None, option(
+        "--jobs", type=COUNT, group="Machine", advanced=True,
+        help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of "
+        "memory; all with Slurm]")],
     cluster: ClusterOptions,
-    keep_checkpoints: bool,
-    form: str,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+    output: Annotated[Path | None, output_option(None, "runs/SUITE; runs/detection for segmentation")],
+    keep_checkpoints: Annotated[bool, option(
+        "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
+        help="Keep the weights after the record is written")],
+    form: Annotated[str, option(
+        "--format", type=click.Choice(SHEET_FORMATS), default="terminal", group="Output",
+        help="Format of the results table")],
+    dry_run: Annotated[bool, option(
+        "--dry-run", is_flag=True, group="Output", help="Print the plan with time and disk estimates")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Train and evaluate the networks of a suite.
 
     By default, each network is trained for a few steps on a small generated dataset, which shows whether it
@@ -156,6 +121,7 @@ def command(
     given |= weights_of_each(of_backbones, backbones, "--backbone-weights", not dry_run)
     place = place_from(output, at_once, machine.device, machine.nproc, cluster)
     machine = replace(machine, device=place.device, nproc=place.nproc)
+    machine_for = partial(machine.machine, at_once=place.sharing, cpus=place.cpus)
     jobs: list[AnyJob] = []
     for task, models in of_task.items():
         if models:
@@ -163,10 +129,10 @@ def command(
             recipe = None if eval_only else training.recipe(source, task, protocol)
             source, all_seeds = located(source, task), range(protocol.seed, protocol.seed + seeds)
             if recipe is None:
-                jobs += _evaluations(models, source, task, all_seeds, protocol, machine, place, given)
+                jobs += _evaluations(models, source, task, all_seeds, protocol, machine_for, given)
             else:
-                skip_broken = training.skip_broken
-                jobs += _trainings(models, source, recipe, all_seeds, skip_broken, machine, place, given)
+                example = training_job(models[0], source, recipe, skip_broken=training.skip_broken)
+                jobs += _trainings(models, example.on(machine_for(example.images)), all_seeds, given)
 
     from sdabench.runs.suite import Suite
 
@@ -192,18 +158,9 @@ def command(
 
 
 def _trainings(
-    models: Sequence[str],
-    source: DataSource,
-    recipe: Recipe,
-    seeds: Iterable[int],
-    skip_broken: bool,
-    machine: MachineOptions,
-    place: Place,
-    backbones: Mapping[str, LocalWeights],
+    models: Sequence[str], example: AnyJob, seeds: Iterable[int], backbones: Mapping[str, LocalWeights]
 ) -> list[AnyJob]:
     """The trainings of the networks of one task, which share the splits of the dataset."""
-    example = training_job(models[0], source, recipe, skip_broken=skip_broken)
-    example = example.on(machine.machine(example.images, place.sharing, place.cpus))
     registry = load_registry()
     backbone_of = {model: backbones.get(registry.model(model).backbone or "") for model in models}
     jobs = [example.for_model(model, seed, backbone_of[model]) for model in models for seed in seeds]
@@ -218,22 +175,16 @@ def _evaluations(
     task: DataTask,
     seeds: Iterable[int],
     options: ProtocolOptions,
-    machine: MachineOptions,
-    place: Place,
+    machine_for: Callable[..., Machine],
     weights: Mapping[str, LocalWeights],
 ) -> list[AnyJob]:
     """The evaluations of the networks of one task, on the same images."""
     split, protocol = source.read("val", task), options.protocol(task)
-    its_machine = machine.machine(len(split.items), place.sharing, place.cpus, options.batch_size)
+    machine = machine_for(len(split.items), batch_size=options.batch_size)
     for one in {weights[model] for model in models if model in weights}:
         tell_difference(one, protocol.preprocessing)
-    return [
-        evaluation_job(
-            model, source, split, weights.get(model), machine=its_machine, protocol=protocol, seed=seed
-        )
-        for model in models
-        for seed in seeds
-    ]
+    job = partial(evaluation_job, source=source, split=split, machine=machine, protocol=protocol)
+    return [job(model, weights=weights.get(model), seed=seed) for model in models for seed in seeds]
 
 
 def _verdicts(

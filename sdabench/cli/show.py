@@ -1,11 +1,13 @@
 """``sdabench show``."""
 
 from pathlib import Path
+from typing import Annotated
 
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import ModelName, echo_json, json_option, read_records, records_option
+from sdabench.cli.options import MODEL, AsJson, echo_json, read_records, records_option
+from sdabench.cli.parameters import argument, declared
 
 EPILOG = """\b
 Examples:
@@ -16,10 +18,13 @@ Examples:
 
 
 @click.command("show", cls=Command, epilog=EPILOG)
-@click.argument("name", type=ModelName())
-@records_option("Show the records of this run too: its folder or its records.jsonl")
-@json_option
-def command(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
+@declared
+def command(
+    name: Annotated[str, argument(type=MODEL)],
+    folders: Annotated[tuple[Path, ...], records_option(
+        "Show the records of this run too: its folder or its records.jsonl")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Show one page about a network.
 
     The page shows the network's lineage, the position of its depth attention, the claims of the paper with

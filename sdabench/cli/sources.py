@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
-from sdabench.cli.options import progress
+from sdabench.cli.parameters import ParsedType
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
+from sdabench.progress import progress
 from sdabench.registry import unknown
 from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
@@ -34,23 +34,7 @@ SOURCE_HELP = (
 )
 
 
-class WeightsOption(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A source of weights; the shell completes file names."""
-
-    name = "SOURCE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> WeightsSource:
-        if isinstance(value, WeightsSource):
-            return value
-        try:
-            return parse(str(value))
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        return [CompletionItem(incomplete, type="file")]
+WEIGHTS = ParsedType(parse, "SOURCE", files=True)
 
 
 @dataclass(frozen=True)
@@ -62,40 +46,28 @@ class Fetched:
     error: SdabenchError | None = None
 
     def check(self) -> LocalWeights:
-        """Return the weights.
-
-        Raises:
-            SdabenchError: they could not be fetched.
-        """
+        """Return the weights, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.weights
 
 
-def fetched(source: WeightsSource, model: str) -> Fetched:
+def fetched(source: WeightsSource, model: str | None) -> Fetched:
     """Fetch the file of a source; for the folder of a training run of ``model``, return that run too."""
     path = Path(source.name)
-    if source.kind == "file" and path.is_dir():
+    if model is not None and source.kind == "file" and path.is_dir():
         from sdabench.training.run_folder import find_run, read_run
 
         folder = find_run(path, model)
         run = read_run(folder)
         return Fetched(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
-    check_timm_network(source, model)
+    if model is not None:
+        check_timm_network(source, model)
     local = locate(source)
     try:
         return Fetched(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)))
     except SdabenchError as error:
         return Fetched(local, error=error)
-
-
-def local_file(source: WeightsSource) -> Path:
-    """Fetch the file of a source, of any network, with a progress bar.
-
-    Raises:
-        SdabenchError: it does not exist, or cannot be fetched.
-    """
-    return resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)).path
 
 
 def tell_difference(weights: LocalWeights | None, own: Preprocessing | Resizing) -> None:

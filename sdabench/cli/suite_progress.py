@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
-from sdabench.cli.options import Advance, progress
+from sdabench.progress import Advance, progress
 from sdabench.records.record import Record
 from sdabench.training.job import AnyJob
 
@@ -29,32 +29,33 @@ def run_with_progress(suite: "Suite", remaining: Sequence[AnyJob]) -> list[Recor
             self.begun, self.done = time.monotonic(), 0
             self.running: list[str] = []
 
+        def show(self, line: str = "", steps: int = 0) -> None:
+            if line:
+                self.advance.say(line)
+            self.advance(steps, ", ".join(self.running))
+
         def started(self, job: AnyJob) -> None:
             self.running.append(name(job))
             minutes = (time.monotonic() - self.begun) / 60 / max(self.done, 1)
-            left = ceil(minutes * (len(remaining) - self.done))
-            self.advance.say(
-                f"{places[id(job)]} {name(job)}" + (f", about {left} min left" if self.done else "")
-            )
-            self.advance(0, ", ".join(self.running))
+            left = f", about {ceil(minutes * (len(remaining) - self.done))} min left" if self.done else ""
+            self.show(f"{places[id(job)]} {name(job)}{left}")
 
         def placed(self, job: AnyJob, place: str) -> None:
-            self.advance.say(f"{name(job)} is {place}")
+            self.show(f"{name(job)} is {place}")
 
         def stopped(self, job: AnyJob, cause: str) -> None:
             self.running.remove(name(job))
-            self.advance.say(f"{name(job)} was stopped: {cause}")
-            self.advance(0, ", ".join(self.running))
+            self.show(f"{name(job)} was stopped: {cause}")
 
         def finished(self, job: AnyJob, records: Sequence[Record]) -> None:
             self.done += 1
             self.running.remove(name(job))
-            failure = records[-1].failure
+            failure, line = records[-1].failure, ""
             if failure is not None and suite.logs(remaining):
-                self.advance.say(f"{name(job)} failed: {failure.message}")
+                line = f"{name(job)} failed: {failure.message}"
             elif not suite.launcher.attached:
-                self.advance.say(f"{name(job)} is done")
-            self.advance(1, ", ".join(self.running))
+                line = f"{name(job)} is done"
+            self.show(line, steps=1)
 
     if not suite.logs(remaining):
         return suite.run(Reporter(Advance()))

@@ -1,28 +1,22 @@
 """``sdabench table``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from sdabench.cli.help import Command, option
-from sdabench.cli.options import (
-    SHEET_FORMATS,
-    TableName,
-    echo_json,
-    others_option,
-    progress,
-    read_records,
-    records_option,
-    show,
-)
+from sdabench.cli.help import Command
+from sdabench.cli.options import SHEET_FORMATS, Others, echo_json, read_records, records_option, show
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import UsageError
-from sdabench.registry import Table, load_registry
+from sdabench.progress import progress
+from sdabench.registry import SUITES, Table, load_registry
 
 if TYPE_CHECKING:
     from sdabench.complexity import Count
     from sdabench.report.tables import Mark
 
+TABLES = (*(table for tables in SUITES.values() for table in tables), "all")
 FORMATS = (*SHEET_FORMATS, "csv", "json")
 EPILOG = """\b
 Examples:
@@ -43,29 +37,23 @@ class MarkOption(click.Choice[str]):
 
 
 @click.command("table", cls=Command, epilog=EPILOG)
-@click.argument("table", metavar="TABLE", type=TableName())
-@option(
-    "--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True,
-    help="Output format",
-)  # fmt: skip
-@option("--standalone", is_flag=True, help="Print a complete LaTeX document with one page per table")
-@option(
-    "--mark", type=MarkOption(["paper", "best", "none"]), default="paper", show_default=True,
-    help="Highlight what is bold in the paper, or the best (bold) and second best (underlined) printed "
-    "value of each group, or nothing",
-)  # fmt: skip
-@records_option("Take accuracies from this run: its folder or its records.jsonl")
-@others_option
-@option("--recount", is_flag=True, help="Count every network again instead of using the stored counts")
+@declared
 def command(
-    table: str,
-    form: str,
-    standalone: bool,
-    mark: "Mark",
-    folders: tuple[Path, ...],
-    others: tuple[str, ...],
-    recount: bool,
-) -> None:
+    table: Annotated[str, argument(metavar="TABLE", type=click.Choice(TABLES))],
+    form: Annotated[str, option(
+        "--format", type=click.Choice(FORMATS), default="terminal", help="Output format")],
+    standalone: Annotated[bool, option(
+        "--standalone", is_flag=True, help="Print a complete LaTeX document with one page per table")],
+    mark: Annotated["Mark", option(
+        "--mark", type=MarkOption(["paper", "best", "none"]), default="paper",
+        help="Highlight what is bold in the paper, or the best (bold) and second best (underlined) "
+        "printed value of each group, or nothing")],
+    folders: Annotated[tuple[Path, ...], records_option(
+        "Take accuracies from this run: its folder or its records.jsonl")],
+    others: Others,
+    recount: Annotated[bool, option(
+        "--recount", is_flag=True, help="Count every network again instead of using the stored counts")],
+) -> None:  # fmt: skip
     """Print a table of the paper beside our measurements.
 
     TABLE is classification-multiscale, classification-attention, detection, segmentation or all.

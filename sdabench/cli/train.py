@@ -1,23 +1,16 @@
 """``sdabench train``."""
 
 from pathlib import Path
+from typing import Annotated
 
 import click
 
-from sdabench.cli.groups import grouped
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import MACHINE, MachineOptions, execute_job
-from sdabench.cli.options import ModelName, echo_records, json_option
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
-from sdabench.cli.work import (
-    PROTOCOL,
-    TRAINING,
-    ProtocolOptions,
-    TrainingOptions,
-    data_option,
-    folder_option,
-    located,
-)
+from sdabench.cli.help import Command
+from sdabench.cli.machine import MachineOptions, execute_job
+from sdabench.cli.options import MODEL, AsJson, echo_each, output_option
+from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, located
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
@@ -40,29 +33,23 @@ Output files:
 
 
 @click.command("train", cls=Command, epilog=EPILOG)
-@click.argument("name", type=ModelName())
-@data_option
-@grouped(TrainingOptions, "training", TRAINING)
-@option(
-    "--backbone-weights", "backbone_source", type=WeightsOption(), group="Protocol", advanced=True,
-    help=f"Initial weights of a detector's backbone, which the recipe may freeze. {SOURCE_HELP}",
-)  # fmt: skip
-@grouped(ProtocolOptions, "protocol", PROTOCOL)
-@grouped(MachineOptions, "options", MACHINE)
-@folder_option(Path("runs/train"), "runs/train")
-@option("--tensorboard", is_flag=True, group="Output", advanced=True, help="Write TensorBoard events too")
-@json_option
+@declared
 def command(
-    name: str,
-    data: DataSource,
+    name: Annotated[str, argument(type=MODEL)],
+    data: Annotated[DataSource, option(
+        "--data", type=DATASET, default="synthetic", group="Data",
+        help="Dataset; synthetic without PATH is generated once")],
     training: TrainingOptions,
+    backbone_source: Annotated[WeightsSource | None, option(
+        "--backbone-weights", type=WEIGHTS, group="Protocol", advanced=True,
+        help=f"Initial weights of a detector's backbone, which the recipe may freeze. {SOURCE_HELP}")],
     protocol: ProtocolOptions,
     options: MachineOptions,
-    backbone_source: WeightsSource | None,
-    output: Path,
-    tensorboard: bool,
-    as_json: bool,
-) -> None:
+    output: Annotated[Path, output_option(Path("runs/train"))],
+    tensorboard: Annotated[bool, option(
+        "--tensorboard", is_flag=True, group="Output", advanced=True, help="Write TensorBoard events too")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Train one network and evaluate it.
 
     By default, the network is trained for a few steps on a small generated dataset, which shows whether it
@@ -91,7 +78,7 @@ def command(
     if not records:
         return
     if as_json:
-        echo_records(records)
+        echo_each(records)
     else:
         from sdabench.records.store import RECORDS
         from sdabench.report.summary import describe_metrics, describe_training

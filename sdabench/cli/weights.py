@@ -1,15 +1,16 @@
 """``sdabench weights``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import Command, Group, option
-from sdabench.cli.machine import offline_option
-from sdabench.cli.options import ModelName, echo_json, json_option, progress
-from sdabench.cli.sources import WeightsOption, fetched, local_file
+from sdabench.cli.help import Command, Group
+from sdabench.cli.options import FILE, MODEL, AsJson, Offline, echo_json
+from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.sources import WEIGHTS, fetched
 from sdabench.errors import ExitCode, UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 from sdabench.weights.weights_source import SUFFIXES, WeightsSource
 
@@ -47,10 +48,10 @@ Layouts for --to:
   timm          timm's keys
   backbone      sdabench's keys without the classifier, for a detector
 """
-SOURCE = click.argument("source", metavar="SOURCE", type=WeightsOption())
-OUTPUT = click.Path(dir_okay=False, path_type=Path)
 OUTPUT_HELP = "Output file: .safetensors, or .pth or .pt for torch.save"
-WRAPPER = option("--wrapper", metavar="KEY", help="Key of the weights inside the checkpoint, e.g. ema")
+Source = Annotated[WeightsSource, argument(metavar="SOURCE", type=WEIGHTS)]
+Wrapper = Annotated[str | None, option(
+    "--wrapper", metavar="KEY", help="Key of the weights inside the checkpoint, e.g. ema")]  # fmt: skip
 
 
 @click.group("weights", cls=Group, epilog=EPILOG)
@@ -66,12 +67,15 @@ def command() -> None:
 
 
 @command.command("inspect", cls=Command, epilog=INSPECT_EPILOG)
-@SOURCE
-@option("--model", type=ModelName(), help="Compare every tensor with this network")
-@WRAPPER
-@offline_option
-@json_option
-def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_json: bool) -> None:
+@declared
+def inspect_(
+    source: Source,
+    model: Annotated[str | None, option(
+        "--model", type=MODEL, help="Compare every tensor with this network")],
+    wrapper: Wrapper,
+    _offline: Offline,
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Show what a checkpoint contains and which network it fits.
 
     With --model, show whether it fits that network, and list every tensor that is missing, unexpected or of
@@ -84,8 +88,7 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
 
     if model is not None:
         load_registry().model(model)  # an unknown name is an error before anything is read
-    path = local_file(source) if model is None else fetched(source, model).check().path
-    found = summarize(path, wrapper)
+    found = summarize(fetched(source, model).check().path, wrapper)
     params = {name: count.params for name, count in stored_counts().items()}
     names = candidates(found.state, params) if model is None else [model]
     with progress("comparing networks", len(names), "networks") as advance:
@@ -104,12 +107,15 @@ def inspect_(source: WeightsSource, model: str | None, wrapper: str | None, as_j
 
 
 @command.command("import", cls=Command, epilog=IMPORT_EPILOG)
-@SOURCE
-@option("--model", type=ModelName(), required=True, help="Network of the weights")
-@option("-o", "--output", type=OUTPUT, help=f"{OUTPUT_HELP}  [default: MODEL.safetensors]")
-@WRAPPER
-@offline_option
-def import_(source: WeightsSource, model: str, output: Path | None, wrapper: str | None) -> None:
+@declared
+def import_(
+    source: Source,
+    model: Annotated[str, option("--model", type=MODEL, required=True, help="Network of the weights")],
+    output: Annotated[Path | None, option(
+        "-o", "--output", type=FILE, help=f"{OUTPUT_HELP}  [default: MODEL.safetensors]")],
+    wrapper: Wrapper,
+    _offline: Offline,
+) -> None:  # fmt: skip
     """Convert a third-party checkpoint to sdabench's key layout.
 
     Every tensor must belong to the network, and every tensor of the network must be present; otherwise the
@@ -119,13 +125,17 @@ def import_(source: WeightsSource, model: str, output: Path | None, wrapper: str
 
 
 @command.command("export", cls=Command, epilog=EXPORT_EPILOG)
-@SOURCE
-@option("--model", type=ModelName(), required=True, help="Network of the weights")
-@option("--to", "form", type=click.Choice(FORMS), required=True, help="Key layout of the output")
-@option("-o", "--output", type=OUTPUT, help=f"{OUTPUT_HELP}  [default: MODEL-LAYOUT.safetensors or .pth]")
-@WRAPPER
-@offline_option
-def export(source: WeightsSource, model: str, form: "Form", output: Path | None, wrapper: str | None) -> None:
+@declared
+def export(
+    source: Source,
+    model: Annotated[str, option("--model", type=MODEL, required=True, help="Network of the weights")],
+    form: Annotated["Form", option(
+        "--to", type=click.Choice(FORMS), required=True, help="Key layout of the output")],
+    output: Annotated[Path | None, option(
+        "-o", "--output", type=FILE, help=f"{OUTPUT_HELP}  [default: MODEL-LAYOUT.safetensors or .pth]")],
+    wrapper: Wrapper,
+    _offline: Offline,
+) -> None:  # fmt: skip
     """Convert weights to another key layout."""
     _convert(source, model, form, output, wrapper)
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import click
 
-from sdabench.cli.help import ParamType, option
-from sdabench.cli.options import Seed, progress
+from sdabench.cli.options import COUNT, SEED
+from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
+from sdabench.progress import progress
 from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
@@ -19,86 +19,34 @@ F = TypeVar("F", bound=Callable[..., Any])
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
 
 
-class DataOption(ParamType):
-    """A dataset: its kind and its folder."""
-
-    name = "dataset"
-    shape = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DataSource:
-        if isinstance(value, DataSource):
-            return value
-        try:
-            return DataSource.parse(str(value))
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
+def _recipes() -> list[str]:
+    return sorted({name for task in RECIPES for name in recipe_names(task)})
 
 
-class RecipeOption(ParamType):
-    """A recipe's name or file; completed by the shell."""
-
-    name = "recipe"
-    shape = "NAME|FILE"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        names = {name for task in RECIPES for name in recipe_names(task) if name.startswith(incomplete)}
-        return [click.shell_completion.CompletionItem(name) for name in sorted(names)]
-
-
-PROTOCOL = (
-    option("--batch-size", type=click.IntRange(min=1), group="Protocol", help="Images per batch"),
-    option(
-        "--amp", type=click.Choice(["off", "bf16", "fp16"]), group="Protocol",
-        help="Data type of automatic mixed precision",
-    ),
-    option(
-        "--channels-last/--no-channels-last", default=None, group="Protocol", advanced=True,
-        help="Use the channels_last memory format",
-    ),
-    option(
-        "--resolution", type=click.IntRange(min=32), group="Protocol", advanced=True,
-        help="Crop size in pixels, or the short side for detectors",
-    ),
-    option(
-        "--seed", type=Seed(), default=0, show_default=True, group="Protocol",
-        help="Random seed of initial weights, data order and augmentation",
-    ),
-)  # fmt: skip
-data_option = option(
-    "--data", type=DataOption(), default="synthetic", show_default=True, group="Data",
-    help="Dataset; synthetic without PATH is generated once",
-)  # fmt: skip
-TRAINING = (
-    option(
-        "--recipe", "recipe_name", type=RecipeOption(), group="Protocol",
-        help="Training recipe  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]",
-    ),
-    option(
-        "--epochs", type=click.IntRange(min=1), group="Protocol",
-        help="Override the recipe's number of epochs",
-    ),
-    option(
-        "--accumulate", type=click.IntRange(min=1), group="Protocol", advanced=True,
-        help="Gradient accumulation steps",
-    ),
-    option(
-        "--skip-broken", is_flag=True, group="Protocol", advanced=True,
-        help="Skip images that cannot be decoded",
-    ),
-)  # fmt: skip
+DATASET = ParsedType(DataSource.parse, "imagenet=PATH|coco=PATH|synthetic[=PATH]")
+RECIPE = ParsedType(str, "NAME|FILE", _recipes)
 
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    """The values of ``PROTOCOL``."""
+    """Options of the protocol of an evaluation, some of which a recipe has too."""
 
-    batch_size: int | None
-    amp: str | None
-    channels_last: bool | None
-    resolution: int | None
-    seed: int
+    # fmt: off
+    batch_size: Annotated[int | None, option(
+        "--batch-size", type=COUNT, group="Protocol", help="Images per batch")]
+    amp: Annotated[str | None, option(
+        "--amp", type=click.Choice(["off", "bf16", "fp16"]), group="Protocol",
+        help="Data type of automatic mixed precision")]
+    channels_last: Annotated[bool | None, option(
+        "--channels-last/--no-channels-last", default=None, group="Protocol", advanced=True,
+        help="Use the channels_last memory format")]
+    resolution: Annotated[int | None, option(
+        "--resolution", type=click.IntRange(min=32), group="Protocol", advanced=True,
+        help="Crop size in pixels, or the short side for detectors")]
+    seed: Annotated[int, option(
+        "--seed", type=SEED, default=0, group="Protocol",
+        help="Random seed of initial weights, data order and augmentation")]
+    # fmt: on
 
     @property
     def precision(self) -> Precision | None:
@@ -117,12 +65,21 @@ class ProtocolOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The values of ``TRAINING``."""
+    """Options that choose a recipe and change it."""
 
-    recipe_name: str | None
-    epochs: int | None
-    accumulate: int | None
-    skip_broken: bool
+    # fmt: off
+    recipe_name: Annotated[str | None, option(
+        "--recipe", type=RECIPE, group="Protocol",
+        help="Training recipe  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]")]
+    epochs: Annotated[int | None, option(
+        "--epochs", type=COUNT, group="Protocol", help="Override the recipe's number of epochs")]
+    accumulate: Annotated[int | None, option(
+        "--accumulate", type=COUNT, group="Protocol", advanced=True,
+        help="Gradient accumulation steps")]
+    skip_broken: Annotated[bool, option(
+        "--skip-broken", is_flag=True, group="Protocol", advanced=True,
+        help="Skip images that cannot be decoded")]
+    # fmt: on
 
     def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:
         """The recipe that is asked for, or the dataset's usual one, with the values of the options."""
@@ -156,13 +113,3 @@ def located(source: DataSource, task: DataTask) -> DataSource:
     click.echo(f"Generating the default dataset, once, in {default_folder(task)}", err=True)
     with progress("generated images", default_plan(task).total, "images") as advance:
         return source.located(advance, task)
-
-
-def folder_option(default: Path | None, shown: str) -> Callable[[F], F]:
-    return option(
-        "--output",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=default,
-        group="Output",
-        help=f"Folder for all output files  [default: {shown}]",
-    )

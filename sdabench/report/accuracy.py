@@ -34,7 +34,8 @@ def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
         *(column for metric in accuracy_columns(table) for column in _metric_columns(table, metric, rows)),
     ]
     if _have_seeds(rows):
-        columns.append((Heading("seeds", numeric=True), _seeds_cell))
+        seeds = Heading("seeds", numeric=True)
+        columns.append((seeds, lambda row: Cell(str(len(row.measured)) if row.records else "")))
     if any(_note(row).text for row in rows):
         columns.append((Heading("note"), _note))
     groups: dict[str, list[list[Cell]]] = {}
@@ -108,10 +109,6 @@ def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -
         yield Heading("± s.e.", over, numeric=True), error
     if any(record.comparable for record in records):
         yield Heading("verdict", over), verdict
-
-
-def _seeds_cell(row: RowVerdicts) -> Cell:
-    return Cell(str(len(row.measured)) if row.records else "")
 
 
 def _note(row: RowVerdicts) -> Cell:

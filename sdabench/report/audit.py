@@ -9,7 +9,7 @@ from sdabench.claims.tables import ClaimVerdict, with_reasons
 from sdabench.claims.verdicts import NOT_MEASURED
 from sdabench.report.cells import TONES, number, verdict_cell
 from sdabench.report.render import STYLES, Terminal, plain, print_terminal
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Heading, Sheet, row
 from sdabench.report.tables import table_sheet
 
 MEANINGS = {
@@ -39,14 +39,14 @@ def print_audit(audit: Audit) -> None:
         print_terminal(table_sheet(compared, brief=True))
         console.print()
     _print_reasons(console, audit)
-    headings = [Heading("verdict"), Heading("claims", numeric=True), Heading("meaning")]
+    columns = [Heading("verdict"), Heading("claims", numeric=True), Heading("meaning")]
     verdicts = {str(verdict): verdict for verdict in audit.verdicts}
-    lines = [
-        [verdict_cell(verdicts[words]), Cell(str(claims)), Cell(MEANINGS[words])]
+    rows = [
+        row(verdict_cell(verdicts[words]), claims, MEANINGS[words])
         for words, claims in audit.by_verdict.items()
     ]
     title = f"The paper's {len(audit.verdicts)} claims about parameters and FLOPs"
-    print_terminal(Sheet(title, headings, [lines]))
+    print_terminal(Sheet(title, columns, [rows]))
     console.print(Text(_conclusion(audit)))
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich.text import Text
-
 from sdabench.report.render import Terminal
 from sdabench.weights.checkpoint_summary import CheckpointSummary
 from sdabench.weights.identify import Fit, nearest
@@ -27,16 +25,16 @@ def print_inspection(found: CheckpointSummary, fits: Sequence[Fit]) -> None:
     }
     for name, words in lines.items():
         if words:
-            console.print(Text.assemble((f"{name:<9}", "bold"), words), soft_wrap=True)
+            console.unwrapped((f"{name:<9}", "bold"), words)
 
 
 def print_problems(fit: Fit) -> None:
     """Print every tensor that is missing, unexpected or different from the model's."""
     console = Terminal(highlight=False)
     for kind, keys in fit.problems.items():
-        console.print(Text(f"{kind}:", style="bold"), soft_wrap=True)
+        console.unwrapped((f"{kind}:", "bold"))
         for key in keys:
-            console.print(Text(f"  {key}"), soft_wrap=True)
+            console.unwrapped(f"  {key}")
 
 
 def _fits(fits: Sequence[Fit]) -> str:

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from sdabench.claims.implied import ImpliedClaim, ImpliedVerdict
 from sdabench.report.cells import better_cell, interval_text, signed, verdict_cell
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet, headings
 from sdabench.report.summary import METRICS, PREFIXES
 
 ROLES = {"baseline": "baseline", "like for like": "control"}
@@ -15,17 +15,16 @@ PAIR_WIDTH = 40  # characters, so that a terminal of 80 columns has room for num
 def implied_sheet(verdicts: Sequence[ImpliedVerdict]) -> Sheet:
     """Show a group for each model and partner, with one row for each metric."""
     measured = any(each.interval is not None for each in verdicts)
-    headings = [Heading("comparison"), Heading("paper Δ", numeric=True)]
+    columns = [Heading("comparison"), Heading("paper Δ", numeric=True)]
     if measured:
-        headings += [Heading("measured Δ", numeric=True), Heading("95 % CI", numeric=True)]
-        headings.append(Heading("better?"))
-    headings.append(Heading("verdict"))
+        columns += [*headings("measured Δ", "95 % CI", numeric=True), Heading("better?")]
+    columns.append(Heading("verdict"))
     groups = []
     for pair, of_pair in groupby(verdicts, key=lambda each: _pair(each.claim)):
-        blank = [Cell() for _ in headings[1:]]
+        blank = [Cell() for _ in columns[1:]]
         groups.append([[Cell(pair, bold=True), *blank], *(_cells(each, measured) for each in of_pair)])
     title = "Improvements that the tables imply, in percentage points"
-    return Sheet(title, headings, groups, _notes(verdicts))
+    return Sheet(title, columns, groups, _notes(verdicts))
 
 
 def _pair(claim: ImpliedClaim) -> str:

@@ -8,12 +8,11 @@ from rich.text import Text
 
 from sdabench.claims.model_page import ModelPage
 from sdabench.claims.tables import ClaimVerdict, with_reasons
-from sdabench.complexity import Count
 from sdabench.registry.schema import Counter
 from sdabench.report.audit import reason
 from sdabench.report.cells import difference, measured_number, number, verdict_cell
 from sdabench.report.render import Terminal, plain, print_terminal
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_metrics, describe_training
 
 COUNTERS: tuple[Counter, ...] = ("params", "trainable", "per_call", "macs", "total", "mmcv")
@@ -39,7 +38,9 @@ def print_page(page: ModelPage) -> None:
     section("Lineage", _lineage(page))
     console.print()
     print_terminal(_structure(page))
-    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [", ".join(_counts(page.count))])
+    counters = COUNTERS if page.count.fvcore is None else (*COUNTERS, "fvcore")
+    counts = ", ".join(f"{counter} {page.count.value(counter):,}" for counter in counters)
+    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [counts])
     for sheet in _claims(page):
         console.print()
         print_terminal(sheet)
@@ -50,12 +51,6 @@ def print_page(page: ModelPage) -> None:
         section("Differences from the authors' code", page.differences)
     section("Papers", (paper.reference for paper in page.papers))
     section("Sources", page.model.sources or ["none named"])
-
-
-def _counts(count: Count) -> Iterator[str]:
-    values = {counter: count.value(counter) for counter in COUNTERS}
-    values |= {} if count.fvcore is None else {"fvcore": count.fvcore}
-    yield from (f"{counter} {value:,}" for counter, value in values.items())
 
 
 def _lineage(page: ModelPage) -> Iterator[str]:
@@ -73,38 +68,29 @@ def _lineage(page: ModelPage) -> Iterator[str]:
 
 
 def _structure(page: ModelPage) -> Sheet:
-    headings = [Heading(text, numeric=True) for text in ("stage", "blocks", "channels", "stride")]
     over = "depth attention"
-    headings += [Heading("module", over), Heading("fused maps", over, True), Heading("hidden", over, True)]
-    rows = [
-        [
-            *(Cell(str(value)) for value in (stage.stage, stage.blocks, stage.channels, stage.stride)),
-            Cell(stage.attention or "-"),
-            *(Cell(str(value or "-")) for value in (stage.fused, stage.hidden)),
-        ]
-        for stage in page.stages
-    ]
-    return Sheet("Structure", headings, [rows])
+    columns = headings("stage", "blocks", "channels", "stride", numeric=True)
+    columns += [Heading("module", over), *headings("fused maps", "hidden", over=over, numeric=True)]
+    rows = []
+    for stage in page.stages:
+        attention = (value or "-" for value in (stage.attention, stage.fused, stage.hidden))
+        rows.append(row(stage.stage, stage.blocks, stage.channels, stage.stride, *attention))
+    return Sheet("Structure", columns, [rows])
 
 
 def _claims(page: ModelPage) -> Iterator[Sheet]:
     """One sheet for each table of the paper that has the model."""
-    headings = [Heading("claim"), *(Heading(text, numeric=True) for text in ("paper", "measured", "Δ"))]
-    headings.append(Heading("verdict"))
+    columns = [Heading("claim"), *headings("paper", "measured", "Δ", numeric=True), Heading("verdict")]
     for (table, label), claims in groupby(page.claims, key=lambda claim: (claim.table, claim.row.label)):
         rows = [_claim_cells(claim) for claim in claims]
-        yield Sheet(f"Claims of the table {table}, row {plain(label)}", headings, [rows])
+        yield Sheet(f"Claims of the table {table}, row {plain(label)}", columns, [rows])
 
 
 def _claim_cells(claim: ClaimVerdict) -> list[Cell]:
     column, decimals = claim.column, claim.column.decimals
-    return [
-        Cell(f"{column.header} ({column.unit})"),
-        Cell(number(claim.reported, decimals)),
-        Cell(measured_number(claim.measured, column)),
-        Cell(difference(claim.reported, claim.measured, decimals)),
-        verdict_cell(claim.verdict),
-    ]
+    delta = difference(claim.reported, claim.measured, decimals)
+    numbers = number(claim.reported, decimals), measured_number(claim.measured, column), delta
+    return row(f"{column.header} ({column.unit})", *numbers, verdict_cell(claim.verdict))
 
 
 def _records(page: ModelPage) -> Iterator[str]:

@@ -3,36 +3,31 @@
 from sdabench.claims.paired import MetricDifference, PairedComparison
 from sdabench.records.record import Record
 from sdabench.report.cells import better_cell, interval_text, signed
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import METRICS, PREFIXES, describe_dataset
 
 
 def metrics_sheet(comparison: PairedComparison) -> Sheet:
     """Show A, B, and B minus A with its confidence interval for each metric, and McNemar's test."""
     accuracies = comparison.a.task == "classification"
-    headings = [Heading("metric"), *(Heading(text, numeric=True) for text in ("A (%)", "B (%)", "B − A"))]
-    headings.append(Heading("95 % CI", numeric=True))
+    columns = [Heading("metric"), *headings("A (%)", "B (%)", "B − A", "95 % CI", numeric=True)]
     if accuracies:
-        headings += [Heading(text, "correct", numeric=True) for text in ("only A", "only B")]
-        headings.append(Heading("McNemar p", numeric=True))
-    headings.append(Heading("B better?"))
+        columns += headings("only A", "only B", over="correct", numeric=True)
+        columns.append(Heading("McNemar p", numeric=True))
+    columns.append(Heading("B better?"))
     prefix = PREFIXES.get(comparison.a.task, "")
-    rows = [
-        [Cell(prefix + METRICS[each.metric]), *_difference_cells(each, accuracies)]
-        for each in comparison.differences
-    ]
+    rows = [row(prefix + METRICS[each.metric], *_cells(each, accuracies)) for each in comparison.differences]
     title = f"A: {_describe(comparison.a)}; B: {_describe(comparison.b)}"
-    return Sheet(title, headings, [rows], _notes(comparison))
+    return Sheet(title, columns, [rows], _notes(comparison))
 
 
-def _difference_cells(each: MetricDifference, accuracies: bool) -> list[Cell]:
-    cells = [Cell(f"{each.a_pct:.2f}"), Cell(f"{each.b_pct:.2f}")]
-    cells += [Cell(signed(each.b_pct - each.a_pct, 2)), Cell(interval_text(each.interval))]
+def _cells(each: MetricDifference, accuracies: bool) -> list[Cell]:
+    texts = [f"{each.a_pct:.2f}", f"{each.b_pct:.2f}", signed(each.b_pct - each.a_pct, 2)]
+    texts.append(interval_text(each.interval))
     if accuracies:
         p = each.mcnemar_p if each.mcnemar_p is not None else 1.0
-        cells += [Cell(f"{each.only_a:,}"), Cell(f"{each.only_b:,}")]
-        cells.append(Cell(f"{p:.2g}" if p >= 1e-4 else "<0.0001"))
-    return [*cells, better_cell(each.interval)]
+        texts += [f"{each.only_a:,}", f"{each.only_b:,}", f"{p:.2g}" if p >= 1e-4 else "<0.0001"]
+    return row(*texts, better_cell(each.interval))
 
 
 def _notes(comparison: PairedComparison) -> list[str]:
@@ -51,13 +46,10 @@ def changed_sheet(comparison: PairedComparison, images: int) -> Sheet:
     """List images with different predictions, those with the most one-sided errors first."""
     ranked = sorted(comparison.changed, key=lambda image: -max(image.only_a, image.only_b))
     over = "correct" if comparison.a.task == "classification" else "found at IoU 0.50"
-    headings = [Heading("image"), *(Heading(text, over, numeric=True) for text in ("only A", "only B"))]
-    headings.append(Heading("predictions"))
-    rows = [
-        [Cell(image.image), Cell(str(image.only_a)), Cell(str(image.only_b)), Cell(image.words)]
-        for image in ranked[:images]
-    ]
-    return Sheet("Images with different predictions", headings, [rows])
+    counts = headings("only A", "only B", over=over, numeric=True)
+    rows = [row(image.image, image.only_a, image.only_b, image.words) for image in ranked[:images]]
+    columns = [Heading("image"), *counts, Heading("predictions")]
+    return Sheet("Images with different predictions", columns, [rows])
 
 
 def _describe(record: Record) -> str:

@@ -5,26 +5,23 @@ from typing import Any
 
 from sdabench.data.description import DatasetInfo
 from sdabench.nested import flattened
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_dataset
 from sdabench.runs.estimate import Plan
 
 
 def plan_sheet(plan: Plan) -> Sheet:
     """Show one row for each job; recipe, data and totals are notes."""
-    headings = [Heading("model"), Heading("seed", numeric=True), Heading("state")]
-    headings += [Heading("time", numeric=True), Heading("disk", numeric=True)]
+    columns = [Heading("model"), Heading("seed", numeric=True), Heading("state")]
+    columns += headings("time", "disk", numeric=True)
+    done = Cell("has a record", tone="good")
     rows = [
-        [
-            Cell(job.model),
-            Cell(str(job.seed)),
-            Cell("has a record", tone="good") if job.done else Cell("to do"),
-            Cell("" if job.done else duration(job.seconds)),
-            Cell("" if job.done else size(job.disk_bytes)),
-        ]
+        row(job.model, job.seed, done, "", "")
+        if job.done
+        else row(job.model, job.seed, "to do", duration(job.seconds), size(job.disk_bytes))
         for job in plan.jobs
     ]
-    return Sheet("Plan", headings, [rows], list(_notes(plan)))
+    return Sheet("Plan", columns, [rows], list(_notes(plan)))
 
 
 def _notes(plan: Plan) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Renderers of sheets for the terminal, Markdown and HTML."""
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +39,17 @@ class Terminal(Console):
         super().__init__(**options)
         if not self.is_terminal:
             self.width = 110
+
+    def unwrapped(self, *parts: str | tuple[str, str]) -> None:
+        """Print a line as it is, from texts and from pairs of text and style."""
+        self.print(Text.assemble(*parts), soft_wrap=True)
+
+    def first_lines(self, lines: Sequence[str], shown: int, indent: str) -> None:
+        """Print some lines, and how many more there are."""
+        for line in lines[:shown]:
+            self.unwrapped(indent + line)
+        if len(lines) > shown:
+            self.unwrapped((f"{indent}and {len(lines) - shown:,} more; --json lists all", STYLES["dim"]))
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

@@ -26,6 +26,16 @@ class Heading:
     numeric: bool = False
 
 
+def headings(*texts: str, over: str = "", numeric: bool = False) -> list[Heading]:
+    """Several column headings of one kind."""
+    return [Heading(text, over, numeric) for text in texts]
+
+
+def row(*values: object) -> list[Cell]:
+    """A row of a sheet, from cells and from values that are shown plainly."""
+    return [value if isinstance(value, Cell) else Cell(str(value)) for value in values]
+
+
 @dataclass(frozen=True)
 class Sheet:
     title: str

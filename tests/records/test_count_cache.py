@@ -13,7 +13,7 @@ import sdabench
 from sdabench.paths import registry_dir
 from sdabench.records import counts
 from sdabench.records.counts import COUNTING, CountCache, fresh_counts, stored_counts
-from sdabench.tools.check.count_check import CountCheck
+from sdabench.tools.check.count_check import count_check
 
 BACKBONE, DETECTOR, OTHER = "resnet50", "faster_rcnn_resnet50", "senet50"
 
@@ -151,7 +151,7 @@ def test_a_gate_and_a_recount_measure_whatever_is_in_the_cache(folder, tmp_path)
     put(wrong(BACKBONE))
     assert fresh_counts([BACKBONE], cached=True)[BACKBONE].params == 1
     assert fresh_counts([BACKBONE]) == {BACKBONE: stored_counts()[BACKBONE]}
-    assert CountCheck(tmp_path, [BACKBONE]).measure(BACKBONE) == stored_counts()[BACKBONE]
+    assert count_check(tmp_path).measure(BACKBONE) == stored_counts()[BACKBONE]
 
 
 def test_the_threads_are_as_before(folder):

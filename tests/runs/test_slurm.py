@@ -8,10 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 
-from sdabench.cli.cluster import SlurmOption, SlurmTime
+from sdabench.cli.cluster import sbatch_option, slurm_minutes
 from sdabench.errors import ExitCode, SdabenchError, UsageError
 from sdabench.runs.slurm import Resources, Slurm, SlurmProcess
 from sdabench.runs.slurm.queue import SlurmQueue
@@ -253,22 +252,22 @@ def test_a_slurm_that_stops_answering_ends_no_job(commands):
     [("90", 90), ("90:30", 91), ("1:30:00", 90), ("2-12", 3600), ("1-0:30", 1470), ("1-00:00:01", 1441)],
 )
 def test_times_are_those_of_slurm(text, minutes):
-    assert SlurmTime().convert(text, None, None) == minutes
+    assert slurm_minutes(text) == minutes
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "words"),
     [
-        (SlurmTime, "2", "needs 3 minutes"),
-        (SlurmTime, "1h", "is not a Slurm time"),
-        (SlurmOption, "account=", "is not KEY=VALUE"),
-        (SlurmOption, "time=5", "say --time"),
-        (SlurmOption, "--cpus_per_task=5", "say --cpus"),
+        (slurm_minutes, "2", "needs 3 minutes"),
+        (slurm_minutes, "1h", "is not a Slurm time"),
+        (sbatch_option, "account=", "is not KEY=VALUE"),
+        (sbatch_option, "time=5", "say --time"),
+        (sbatch_option, "--cpus_per_task=5", "say --cpus"),
     ],
 )
 def test_what_slurm_would_not_take_is_refused(kind, text, words):
-    with pytest.raises(click.BadParameter, match=words):
-        kind().convert(text, None, None)
+    with pytest.raises(UsageError, match=words):
+        kind(text)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """``sdabench bench``."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import Command, option
+from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import ModelName, echo_json, json_option, progress
+from sdabench.cli.options import COUNT, AsJson, Patterns, echo_json
+from sdabench.cli.parameters import declared, option
 from sdabench.errors import UsageError
+from sdabench.progress import progress
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
@@ -24,57 +26,39 @@ Examples:
 
 
 @click.command("bench", cls=Command, epilog=EPILOG)
-@click.argument("patterns", nargs=-1, type=ModelName())
-@option(
-    "--mode", type=click.Choice(["inference", "training", "both"]), default="both", show_default=True,
-    group="Steps", help="Steps to time",
-)  # fmt: skip
-@option(
-    "--batch-size", type=click.IntRange(min=1), group="Steps",
-    help="Images per batch  [default: 64 on CUDA, 4 on the CPU]",
-)  # fmt: skip
-@option(
-    "--resolution", type=click.IntRange(32, 16384), default=224, show_default=True, group="Steps",
-    help="Side of the images in pixels",
-)  # fmt: skip
-@option(
-    "--repeats", type=click.IntRange(min=1), default=20, show_default=True, group="Steps",
-    help="Number of timed steps",
-)  # fmt: skip
-@option(
-    "--warmup", type=click.IntRange(min=1), default=3, show_default=True, group="Steps", advanced=True,
-    help="Number of warm-up steps (not timed)",
-)  # fmt: skip
-@option(
-    "--amp", type=click.Choice(["off", "bf16", "fp16"]), default="off", group="Arithmetic",
-    help="Data type of automatic mixed precision",
-)  # fmt: skip
-@option("--channels-last", is_flag=True, group="Arithmetic", help="Use the channels_last memory format")
-@option(
-    "--compile", "compiled", is_flag=True, group="Arithmetic", help="Compile with torch.compile (not timed)"
-)
-@option("--tf32", is_flag=True, group="Arithmetic", advanced=True, help="Allow TF32 on CUDA")
-@option(
-    "--cudnn-benchmark", is_flag=True, group="Arithmetic", advanced=True,
-    help="Let cuDNN select its algorithms by timing them",
-)  # fmt: skip
-@option("--device", metavar="DEVICE", group="Machine", help="Device: cpu, cuda or cuda:N  [default: auto]")
-@json_option
+@declared
 def command(
-    patterns: tuple[str, ...],
-    mode: str,
-    batch_size: int | None,
-    amp: str,
-    channels_last: bool,
-    compiled: bool,
-    resolution: int,
-    repeats: int,
-    warmup: int,
-    tf32: bool,
-    cudnn_benchmark: bool,
-    device: str | None,
-    as_json: bool,
-) -> None:
+    patterns: Patterns,
+    mode: Annotated[str, option(
+        "--mode", type=click.Choice(["inference", "training", "both"]), default="both", group="Steps",
+        help="Steps to time")],
+    batch_size: Annotated[int | None, option(
+        "--batch-size", type=COUNT, group="Steps",
+        help="Images per batch  [default: 64 on CUDA, 4 on the CPU]")],
+    resolution: Annotated[int, option(
+        "--resolution", type=click.IntRange(32, 16384), default=224, group="Steps",
+        help="Side of the images in pixels")],
+    repeats: Annotated[int, option(
+        "--repeats", type=COUNT, default=20, group="Steps", help="Number of timed steps")],
+    warmup: Annotated[int, option(
+        "--warmup", type=COUNT, default=3, group="Steps", advanced=True,
+        help="Number of warm-up steps (not timed)")],
+    amp: Annotated[str, option(
+        "--amp", type=click.Choice(["off", "bf16", "fp16"]), default="off", group="Arithmetic",
+        help="Data type of automatic mixed precision", show_default=False)],
+    channels_last: Annotated[bool, option(
+        "--channels-last", is_flag=True, group="Arithmetic", help="Use the channels_last memory format")],
+    compiled: Annotated[bool, option(
+        "--compile", is_flag=True, group="Arithmetic", help="Compile with torch.compile (not timed)")],
+    tf32: Annotated[bool, option(
+        "--tf32", is_flag=True, group="Arithmetic", advanced=True, help="Allow TF32 on CUDA")],
+    cudnn_benchmark: Annotated[bool, option(
+        "--cudnn-benchmark", is_flag=True, group="Arithmetic", advanced=True,
+        help="Let cuDNN select its algorithms by timing them")],
+    device: Annotated[str | None, option(
+        "--device", metavar="DEVICE", group="Machine", help="Device: cpu, cuda or cuda:N  [default: auto]")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Time models side by side: throughput, latency, peak memory.
 
     PATTERNS are names or wildcards of classification models. Weights and images are random. The steps of
@@ -111,10 +95,8 @@ def _select(patterns: Sequence[str]) -> list[str]:
     """Select classification models: a detector that is named is an error, a wildcard skips detectors."""
     if not patterns:
         raise UsageError("name one or more models; 'sdabench list' shows all")
-    registry = load_registry()
-    for pattern in patterns:
-        if pattern in registry.models:
-            from sdabench.tools.bench.timing import refuse_detectors
+    from sdabench.tools.bench.timing import refuse_detectors
 
-            refuse_detectors([pattern])
+    registry = load_registry()
+    refuse_detectors([pattern for pattern in patterns if pattern in registry.models])
     return registry.select_for("classification", patterns)

@@ -1,13 +1,12 @@
 """Timing inference and training steps of several networks, and measuring their peak memory."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,26 +26,18 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of a timing.
-
-    Args:
-        resolution: side of the square input, in pixels.
-        warmup: steps that are not timed, at least one.
-        repeats: timed steps.
-        tf32: allow TF32 for float32 matrix products and convolutions on CUDA.
-        cudnn_benchmark: let cuDNN select the fastest algorithms by timing them.
-    """
+    """The conditions of a timing; see the options of ``sdabench bench``."""
 
     device: str = "cpu"
     batch_size: int = 4
-    resolution: int = 224
+    resolution: int = 224  # side of the square input, in pixels
     precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
     tf32: bool = False
     cudnn_benchmark: bool = False
-    warmup: int = 3
-    repeats: int = 20
+    warmup: int = 3  # steps that are not timed, at least one
+    repeats: int = 20  # timed steps
 
 
 @dataclass(frozen=True)
@@ -57,26 +48,21 @@ class Timing:
 
     @property
     def median(self) -> float:
-        return statistics.median(self.seconds)
+        return float(np.median(self.seconds))
 
     @property
     def p95(self) -> float:
-        return self._percentile(95)
+        return float(np.percentile(self.seconds, 95))
 
     @property
     def spread_pct(self) -> float:
         """Interquartile range in percent of the median."""
-        return 100 * (self._percentile(75) - self._percentile(25)) / self.median
+        low, high = np.percentile(self.seconds, [25, 75])
+        return 100 * float(high - low) / self.median
 
     def ratio_to(self, other: "Timing") -> "Timing":
         """Divide by the times of another step, round by round."""
         return Timing(tuple(one / two for one, two in zip(self.seconds, other.seconds, strict=True)))
-
-    def _percentile(self, percent: int) -> float:
-        """Interpolate linearly between the two nearest values, as NumPy does."""
-        if len(self.seconds) == 1:
-            return self.seconds[0]
-        return statistics.quantiles(self.seconds, n=100, method="inclusive")[percent - 1]
 
 
 @dataclass(frozen=True)
@@ -142,7 +128,7 @@ def measure_speed(
                     memory = _warm_up(step, rise, conditions)
                     subjects.append((name, mode, step, memory))
                     advance(conditions.warmup, f"{name}, warm-up")
-        timed = [partial(_with_clear_errors, step, name, conditions) for name, _, step, _ in subjects]
+        timed = [_clear_errors(name, conditions)(step) for name, _, step, _ in subjects]
         timings = interleave(timed, conditions.repeats, device, lambda index: advance(1, subjects[index][0]))
     return [
         Speed(name, mode, conditions, timing, memory, settings)
@@ -243,7 +229,7 @@ def _warm_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | None
     """
     measurable = False
     for left in reversed(range(conditions.warmup)):
-        measurable = rise.restart() if left == 0 else False
+        measurable = left == 0 and rise.restart()
         step()
         synchronize(rise.device)
     with_compiler = conditions.compile and rise.device.type == "cpu"
@@ -271,14 +257,9 @@ def high_recompile_limit() -> Iterator[None]:
         yield
 
 
-def _with_clear_errors(step: Step, name: str, conditions: Conditions) -> None:
-    with _clear_errors(name, conditions):
-        step()
-
-
 @contextmanager
 def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
-    """Turn a lack of memory and an error of the compiler into an error of one line."""
+    """Turn a lack of memory and an error of the compiler into an error of one line; also a decorator."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -2,21 +2,13 @@
 
 from collections.abc import Sequence
 
-from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.sheet import Cell, Sheet, headings, row
 from sdabench.tools.bench.timing import Speed
 
 
 def speed_sheet(speeds: Sequence[Speed]) -> Sheet:
     """Make a table with a row for each network and a group for each mode, all under the same conditions."""
-    headings = [
-        Heading("model"),
-        Heading("step"),
-        Heading("images/s", numeric=True),
-        Heading("latency (ms)", numeric=True),
-        Heading("p95 (ms)", numeric=True),
-        Heading("spread (%)", numeric=True),
-        Heading("memory (MB)", numeric=True),
-    ]
+    numbers = ("images/s", "latency (ms)", "p95 (ms)", "spread (%)", "memory (MB)")
     modes = dict.fromkeys(speed.mode for speed in speeds)
     groups = [[_row(speed) for speed in speeds if speed.mode == mode] for mode in modes]
     first = speeds[0]
@@ -32,19 +24,20 @@ def speed_sheet(speeds: Sequence[Speed]) -> Sheet:
         f"Memory is the peak {memory} in a step, minus that without the model.",
         _settings(first),
     ]
-    return Sheet(title, headings, groups, notes)
+    return Sheet(title, [*headings("model", "step"), *headings(*numbers, numeric=True)], groups, notes)
 
 
 def _row(speed: Speed) -> list[Cell]:
     timing, memory = speed.timing, speed.peak_memory
-    numbers = [
+    return row(
+        speed.model,
+        speed.mode,
         f"{speed.images_per_second:,.1f}",
         f"{1000 * timing.median:,.2f}",
         f"{1000 * timing.p95:,.2f}",
         f"{timing.spread_pct:.1f}",
         "-" if memory is None else f"{memory / 1e6:,.0f}",
-    ]
-    return [Cell(speed.model), Cell(speed.mode), *map(Cell, numbers)]
+    )
 
 
 def _settings(speed: Speed) -> str:

@@ -1,33 +1,31 @@
 """``sdabench check``."""
 
 import os
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import click
 
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import choose_device, offline_option
-from sdabench.cli.options import ModelName, Seed, echo_json, json_option
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched
-from sdabench.cli.work import DataOption, located
+from sdabench.cli.help import Command
+from sdabench.cli.machine import choose_device
+from sdabench.cli.options import FILE, FOLDER, MODEL, AsJson, Offline, echo_json
+from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.work import located
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, OutputError, UsageError
 from sdabench.files import atomic_write
 from sdabench.paths import results_are_shipped, results_dir
 from sdabench.registry import load_registry
 from sdabench.tools.check.evaluation_jobs import (
-    DEFAULT_IMAGES,
     NETWORKS,
     SUBSET,
-    JobFactory,
+    OwnCheckpoint,
     check_update,
     seeded_jobs,
-    weights_job,
 )
 from sdabench.tools.check.gate import Check, CheckName, Findings, exit_code, run_checks
-from sdabench.weights.weights_source import WeightsSource
+from sdabench.training.job import Machine
 
 EPILOG = """\b
 Checks (all of them by default):
@@ -59,71 +57,34 @@ CHECKS_OF_WEIGHTS: tuple[CheckName, ...] = ("predictions", "metrics")
 
 
 @click.command("check", cls=Command, epilog=EPILOG)
-@click.argument("names", metavar="[CHECKS]...", nargs=-1, type=click.Choice(CHECKS))
-@option(
-    "--models", "patterns", multiple=True, type=ModelName(), group="Networks",
-    help="Check only these networks: names or wildcards",
-)  # fmt: skip
-@option(
-    "--update", is_flag=True, group="Golden files",
-    help="Add missing golden files and rewrite those that differ",
-)  # fmt: skip
-@option(
-    "--baseline", "folder", type=click.Path(file_okay=False, path_type=Path), group="Golden files",
-    help="Folder of the golden files  [default: results/ of the checkout]",
-)  # fmt: skip
-@option(
-    "--tolerance", type=click.FloatRange(min=0), default=0.01, show_default=True, metavar="POINTS",
-    group="Golden files", help="Allowed change of a metric in percentage points",
-)  # fmt: skip
-@option(
-    "--weights", type=WeightsOption(), group="Your own checkpoint",
-    help=f"Weights whose predictions are checked. {SOURCE_HELP}",
-)  # fmt: skip
-@option("--data", type=DataOption(), group="Your own checkpoint", help="Dataset of the predictions")
-@option(
-    "--subset", metavar="FILE|N", group="Your own checkpoint",
-    help="Images to predict: a file with one id per line, or a number, drawn evenly from all classes  "
-    f"[default: those of the golden files, or {DEFAULT_IMAGES}]",
-)  # fmt: skip
-@option(
-    "--seed", type=Seed(), default=0, show_default=True, group="Your own checkpoint", advanced=True,
-    help="Random seed of --subset N",
-)  # fmt: skip
-@option(
-    "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
-    help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]",
-)  # fmt: skip
-@option(
-    "--device", metavar="DEVICE", group="Machine",
-    help="Device of the predictions: cpu, cuda or cuda:N  [default: cpu]",
-)  # fmt: skip
-@offline_option
-@option(
-    "--format", "form", type=click.Choice(["terminal", "junit", "github"]), default="terminal",
-    show_default=True, group="Output", help="Format of the findings",
-)  # fmt: skip
-@option(
-    "--junit", type=click.Path(dir_okay=False, path_type=Path), group="Output",
-    help="Write JUnit XML to this file too",
-)  # fmt: skip
-@json_option
+@declared
 def command(
-    names: tuple[CheckName, ...],
-    patterns: tuple[str, ...],
-    update: bool,
-    folder: Path | None,
-    tolerance: float,
-    weights: WeightsSource | None,
-    data: DataSource | None,
-    subset: str | None,
-    seed: int,
-    resolution: int | None,
-    device: str | None,
-    form: str,
-    junit: Path | None,
-    as_json: bool,
-) -> None:
+    names: Annotated[tuple[CheckName, ...], argument(
+        metavar="[CHECKS]...", nargs=-1, type=click.Choice(CHECKS))],
+    patterns: Annotated[tuple[str, ...], option(
+        "--models", multiple=True, type=MODEL, group="Networks",
+        help="Check only these networks: names or wildcards")],
+    update: Annotated[bool, option(
+        "--update", is_flag=True, group="Golden files",
+        help="Add missing golden files and rewrite those that differ")],
+    folder: Annotated[Path | None, option(
+        "--baseline", type=FOLDER, group="Golden files",
+        help="Folder of the golden files  [default: results/ of the checkout]")],
+    tolerance: Annotated[float, option(
+        "--tolerance", type=click.FloatRange(min=0), default=0.01, metavar="POINTS", group="Golden files",
+        help="Allowed change of a metric in percentage points")],
+    own: OwnCheckpoint,
+    device: Annotated[str | None, option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device of the predictions: cpu, cuda or cuda:N  [default: cpu]")],
+    _offline: Offline,
+    form: Annotated[str, option(
+        "--format", type=click.Choice(["terminal", "junit", "github"]), default="terminal", group="Output",
+        help="Format of the findings")],
+    junit: Annotated[Path | None, option(
+        "--junit", type=FILE, group="Output", help="Write JUnit XML to this file too")],
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Compare counts, outputs and predictions with golden files.
 
     Without --weights, predictions are those of a few networks with seeded weights on generated images. With
@@ -136,34 +97,39 @@ def command(
         raise UsageError("golden files of an installed package are read-only; choose a --baseline folder")
     names = tuple(dict.fromkeys(names))
     golden_folder = folder or results_dir()
-    make_job: JobFactory
-    if weights is None:
-        if (data, subset, resolution) != (None, None, None):
+    machine = Machine(device=choose_device(device or "cpu"))
+    if own.weights is None:
+        if (own.data, own.subset, own.resolution) != (None, None, None):
             raise UsageError("--data, --subset and --resolution need --weights, the file of a checkpoint")
         networks = tuple(name for name in NETWORKS if name in load_registry().models)
-        source = cache(lambda: located(DataSource(), "classification"))
-        make_job = seeded_jobs(source, golden_folder, lambda: choose_device(device or "cpu"))
+        make_job = seeded_jobs(lambda: located(DataSource(), "classification"), golden_folder, machine)
     else:
-        if data is None or folder is None:
+        if own.data is None or folder is None:
             raise UsageError("--weights needs --data and --baseline, the folder of the golden files")
         model = _model_of_weights(names, patterns)
         names, networks = names or CHECKS_OF_WEIGHTS, (model,)
-        job = weights_job(
-            model,
-            fetched(weights, model).check(),
-            located(data, load_registry().model(model).task),
-            folder,
-            subset=subset,
-            seed=seed,
-            resolution=resolution,
-            device=choose_device(device or "cpu"),
-        )
+        job = own.job(model, folder, machine)
         if update:
             check_update(job, folder)
         make_job = lambda name: job  # noqa: E731
-    checks = _make_checks(names or CHECKS, golden_folder, networks, make_job, tolerance)
+    from sdabench.tools.check.count_check import count_check
+    from sdabench.tools.check.evaluations import Evaluations
+    from sdabench.tools.check.output_check import output_check
+    from sdabench.tools.check.prediction_check import metric_problems, prediction_problems
+
+    evaluations = Evaluations(golden_folder, make_job)
+    every: list[Check[Any]] = [
+        count_check(golden_folder),
+        output_check(golden_folder),
+        evaluations.check("predictions", networks, prediction_problems),
+        evaluations.check("metrics", networks, partial(metric_problems, tolerance=tolerance)),
+    ]
     findings = run_checks(
-        checks, patterns or ("*",), update=update, cover_all=bool(names), find_obsolete=weights is None
+        [check for check in every if check.name in (names or CHECKS)],
+        patterns or ("*",),
+        update=update,
+        cover_all=bool(names),
+        find_obsolete=own.weights is None,
     )
     _print(findings, form, as_json, update)
     if junit is not None:
@@ -171,7 +137,7 @@ def command(
 
         with atomic_write(junit, "choose another --junit") as file:
             file.write(to_junit(findings).encode())
-    if update and weights is not None:
+    if update and own.weights is not None:
         click.echo(f"Golden files are in {golden_folder}, image ids in {golden_folder / SUBSET}", err=True)
     status = exit_code(findings)
     if status != ExitCode.OK:
@@ -185,36 +151,6 @@ def _model_of_weights(names: tuple[CheckName, ...], patterns: tuple[str, ...]) -
     if len(selected) != 1:
         raise UsageError(f"--weights are those of one network, and --models selects {len(selected)}")
     return selected[0]
-
-
-def _make_checks(
-    names: tuple[CheckName, ...],
-    folder: Path,
-    networks: tuple[str, ...],
-    make_job: JobFactory,
-    tolerance: float,
-) -> list[Check[Any]]:
-    """Make checks by name; ``networks`` are those of predictions and metrics."""
-    every = list(load_registry().models)
-    checks: list[Check[Any]] = []
-    if "counts" in names:
-        from sdabench.tools.check.count_check import CountCheck
-
-        checks.append(CountCheck(folder, every))
-    if "outputs" in names:
-        from sdabench.tools.check.output_check import OutputCheck
-
-        checks.append(OutputCheck(folder, every))
-    if "predictions" in names or "metrics" in names:
-        from sdabench.tools.check.evaluations import Evaluations
-        from sdabench.tools.check.prediction_check import MetricCheck, PredictionCheck
-
-        evaluations = Evaluations(folder, make_job)
-        if "predictions" in names:
-            checks.append(PredictionCheck(evaluations, networks))
-        if "metrics" in names:
-            checks.append(MetricCheck(evaluations, networks, tolerance=tolerance))
-    return checks
 
 
 def _print(findings: Findings, form: str, as_json: bool, update: bool) -> None:

@@ -1,41 +1,30 @@
 """The check of counts: every integer of every network, exactly."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sdabench.complexity import Count, count
 from sdabench.paths import COUNTS
 from sdabench.records.json_lines import read_lines
-from sdabench.tools.check.gate import Problem
-from sdabench.tools.check.golden_files import differences, registry_order, write_golden_file
+from sdabench.registry import load_registry
+from sdabench.tools.check.gate import Check, Problem
+from sdabench.tools.check.golden_files import differences, write_golden_file
 
 
-@dataclass(frozen=True)
-class CountCheck:
-    """See :class:`sdabench.tools.check.gate.Check`."""
+def count_check(folder: Path) -> Check[Count]:
+    path = folder / COUNTS
+    return Check(
+        "counts",
+        list(load_registry().models),
+        path,
+        golden=lambda: {item.model: item for item in read_lines(path, Count)},
+        measure=count,
+        problems=_problems,
+        write=partial(write_golden_file, path),
+    )
 
-    folder: Path
-    networks: Sequence[str]
-    name: str = "counts"
 
-    @property
-    def path(self) -> Path:
-        return self.folder / COUNTS
-
-    def golden(self) -> dict[str, Count]:
-        return {item.model: item for item in read_lines(self.path, Count)}
-
-    def measure(self, network: str) -> Count:
-        return count(network)
-
-    def problems(self, golden: Count, measured: Count) -> list[Problem]:
-        lines = differences(golden.model_dump(), measured.model_dump())
-        rest = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
-        return [Problem(lines[0] + rest, tuple(lines[1:]))] if lines else []
-
-    def flaw(self, measured: Count) -> None:
-        return None
-
-    def write(self, golden: dict[str, Count]) -> None:
-        write_golden_file(self.path, [golden[name] for name in registry_order(golden)])
+def _problems(golden: Count, measured: Count) -> list[Problem]:
+    lines = differences(golden.model_dump(), measured.model_dump())
+    rest = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
+    return [Problem(lines[0] + rest, tuple(lines[1:]))] if lines else []

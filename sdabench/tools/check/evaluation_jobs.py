@@ -1,9 +1,17 @@
 """The evaluations that the gate compares: of seeded weights, or of a user's checkpoint. Without torch."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
+import click
+
+from sdabench.cli.options import SEED
+from sdabench.cli.parameters import option
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
+from sdabench.cli.work import DATASET, located
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.data.subset import image_ids, read_ids, stratified, with_ids
@@ -14,7 +22,7 @@ from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.registry.schema import DataTask
 from sdabench.training.job import AnyJob, Machine, evaluation_job
-from sdabench.weights.local import LocalWeights
+from sdabench.weights.weights_source import WeightsSource
 
 JobFactory = Callable[[str], AnyJob]  # takes the name of a network
 
@@ -25,54 +33,57 @@ IMAGES, RESOLUTION = 40, 64
 DEFAULT_IMAGES = 100  # in a user's subset
 
 
-def seeded_jobs(source: Callable[[], DataSource], folder: Path, device: Callable[[], str]) -> JobFactory:
+def seeded_jobs(locate: Callable[[], DataSource], folder: Path, machine: Machine) -> JobFactory:
     """Return a factory of evaluations with seeded weights. It reads the dataset at its first call."""
 
     @cache
-    def split() -> Split:
-        every = source().read("val")
-        if (folder / SUBSET).is_file():
-            return with_ids(every, read_ids(folder / SUBSET))
-        return stratified(every, IMAGES, seed=0)
+    def dataset() -> tuple[DataSource, Split]:
+        source = locate()
+        return source, _subset(source.read("val"), folder, None, IMAGES, seed=0)
 
-    @cache
     def job(name: str) -> AnyJob:
-        protocol, machine = protocol_at(RESOLUTION, "classification"), Machine(device=device())
-        return evaluation_job(name, source(), split(), machine=machine, protocol=protocol)
+        protocol = protocol_at(RESOLUTION, "classification")
+        return evaluation_job(name, *dataset(), machine=machine, protocol=protocol)
 
     return job
 
 
-def weights_job(
-    model: str,
-    weights: LocalWeights,
-    source: DataSource,
-    folder: Path,
-    *,
-    subset: str | None,
-    seed: int,
-    resolution: int | None,
-    device: str,
-) -> AnyJob:
-    """Return the evaluation of a checkpoint. Subset and resolution default to those of the golden files.
+@dataclass(frozen=True)
+class OwnCheckpoint:
+    """A user's checkpoint and the images that it predicts."""
 
-    Args:
-        folder: folder of the golden files.
-        subset: file of image ids, or number of images to draw.
+    # fmt: off
+    weights: Annotated[WeightsSource | None, option(
+        "--weights", type=WEIGHTS, group="Your own checkpoint",
+        help=f"Weights whose predictions are checked. {SOURCE_HELP}")]
+    data: Annotated[DataSource | None, option(
+        "--data", type=DATASET, group="Your own checkpoint", help="Dataset of the predictions")]
+    subset: Annotated[str | None, option(
+        "--subset", metavar="FILE|N", group="Your own checkpoint",
+        help=f"Images to predict: a file with one id per line, or a number, drawn evenly from all classes "
+        f" [default: those of the golden files, or {DEFAULT_IMAGES}]")]
+    seed: Annotated[int, option(
+        "--seed", type=SEED, default=0, group="Your own checkpoint", advanced=True,
+        help="Random seed of --subset N")]
+    resolution: Annotated[int | None, option(
+        "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
+        help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]")]
+    # fmt: on
 
-    Raises:
-        NothingMeasuredError: the subset is empty.
-        DataError: an image of the subset is not in the dataset.
-    """
-    task: DataTask = load_registry().model(model).task
-    return evaluation_job(
-        model,
-        source,
-        _subset(source.read("val", task), folder, subset, seed),
-        weights,
-        machine=Machine(device=device),
-        protocol=protocol_at(resolution or _resolution(model, folder), task),
-    )
+    def job(self, model: str, folder: Path, machine: Machine) -> AnyJob:
+        """Return the evaluation. Subset and resolution default to those of the golden files in ``folder``.
+
+        Raises:
+            NothingMeasuredError: the subset is empty.
+            DataError: an image of the subset is not in the dataset.
+        """
+        assert self.weights is not None
+        assert self.data is not None
+        task: DataTask = load_registry().model(model).task
+        weights, source = fetched(self.weights, model).check(), located(self.data, task)
+        split = _subset(source.read("val", task), folder, self.subset, DEFAULT_IMAGES, self.seed)
+        protocol = protocol_at(self.resolution or _resolution(model, folder), task)
+        return evaluation_job(model, source, split, weights, machine=machine, protocol=protocol)
 
 
 def check_update(job: AnyJob, folder: Path) -> None:
@@ -90,13 +101,13 @@ def check_update(job: AnyJob, folder: Path) -> None:
         )
 
 
-def _subset(split: Split, folder: Path, subset: str | None, seed: int) -> Split:
+def _subset(split: Split, folder: Path, subset: str | None, default: int, seed: int) -> Split:
     stored = folder / SUBSET
     if subset is None and stored.is_file():
         return with_ids(split, read_ids(stored))
     if subset is not None and not subset.isdecimal():
         return with_ids(split, read_ids(Path(subset)))
-    images = DEFAULT_IMAGES if subset is None else int(subset)
+    images = default if subset is None else int(subset)
     if images == 0:
         raise NothingMeasuredError("--subset 0 selects no images; choose at least 1")
     return stratified(split, images, seed)

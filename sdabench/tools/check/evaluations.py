@@ -5,6 +5,7 @@ images) and a file of predictions for each network.
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,13 @@ from sdabench.data.subset import image_ids, write_ids
 from sdabench.models.skeleton import ResNet
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.environment import environment
-from sdabench.records.json_lines import read_lines
+from sdabench.records.json_lines import read_lines, write_lines
 from sdabench.records.record import Record
 from sdabench.records.spec import RANDOM, Weights
 from sdabench.scoring.coco import read_results
 from sdabench.tools.check.evaluation_jobs import RECORDS, SUBSET, JobFactory
-from sdabench.tools.check.gate import Problem
-from sdabench.tools.check.golden_files import differences, registry_order, write_golden_file
+from sdabench.tools.check.gate import Check, CheckName, Problem
+from sdabench.tools.check.golden_files import ELSEWHERE, differences, registry_order
 from sdabench.tools.check.seeded_inputs import seeded_network
 from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import AnyJob, ClassificationJob
@@ -84,10 +85,27 @@ class Evaluations:
             records[record.model].append(record)
         files = {name: self.folder / str(own[0].predictions) for name, own in records.items()}
         return {
-            name: Evaluation(tuple(own), files[name])
-            for name, own in records.items()
-            if files[name].is_file()
+            name: Evaluation(tuple(records[name]), file) for name, file in files.items() if file.is_file()
         }
+
+    def check(
+        self,
+        name: CheckName,
+        networks: Sequence[str],
+        problems: Callable[[Evaluation, Evaluation], list[Problem]],
+    ) -> Check[Evaluation]:
+        """Make a check of these evaluations; ``problems`` compares two that were made alike."""
+        return Check(
+            name,
+            networks,
+            self.path,
+            golden=lambda: self.golden,
+            measure=self.measure,
+            problems=lambda golden, measured: (
+                condition_problems(golden.record, measured.record) or problems(golden, measured)
+            ),
+            write=self.write,
+        )
 
     def measure(self, name: str) -> Evaluation:
         if name not in self._measured:
@@ -100,14 +118,11 @@ class Evaluations:
         for name, each in evaluations.items():
             if each.computed is not None and name not in self._written:
                 path = each.computed.write(self.path.with_name(name))
-                name_in_folder = path.relative_to(self.folder).as_posix()
-                records = [
-                    record.model_copy(update={"predictions": name_in_folder}) for record in each.records
-                ]
-                latest[name] = self._written[name] = Evaluation(tuple(records), path)
-        write_golden_file(
-            self.path, [record for name in registry_order(latest) for record in latest[name].records]
-        )
+                place = {"predictions": path.relative_to(self.folder).as_posix()}
+                records = tuple(record.model_copy(update=place) for record in each.records)
+                latest[name] = self._written[name] = Evaluation(records, path)
+        records_in_order = [record for name in registry_order(latest) for record in latest[name].records]
+        write_lines(self.path, records_in_order, ELSEWHERE)
         for name in self.golden.keys() - latest.keys():
             if (file := self.golden[name].file) is not None:
                 file.unlink(missing_ok=True)

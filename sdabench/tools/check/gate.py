@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError, WeightsError
 from sdabench.progress import progress
@@ -14,6 +14,10 @@ G = TypeVar("G")
 CheckName = Literal["counts", "outputs", "predictions", "metrics"]
 Status = Literal["ok", "regression", "integrity", "missing", "new", "changed", "gone"]
 PASSED = ("ok", "new", "changed", "gone")  # the last three: written by an update
+
+
+class NotFiniteError(Exception):
+    """A measurement that cannot become a golden value; the message names the output."""
 
 
 @dataclass(frozen=True)
@@ -49,39 +53,24 @@ class Finding:
 Findings = dict[str, list[Finding]]  # by check
 
 
-class Check(Protocol[G]):
-    """One kind of measurement, with a golden value of type G for each network."""
+@dataclass(frozen=True)
+class Check(Generic[G]):
+    """One kind of measurement, with a golden value of type G for each network in the file ``path``.
 
-    @property
-    def name(self) -> str: ...
+    Args:
+        networks: those that need a golden value.
+        golden: reads the golden values, including those of networks that no longer exist.
+        problems: compares a golden and a measured value; an empty list if the golden value holds.
+        write: replaces all golden values.
+    """
 
-    @property
-    def networks(self) -> Sequence[str]:
-        """The networks that need a golden value."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """The golden file."""
-        ...
-
-    def golden(self) -> dict[str, G]:
-        """Read the golden values, including those of networks that no longer exist."""
-        ...
-
-    def measure(self, network: str) -> G: ...
-
-    def problems(self, golden: G, measured: G) -> list[Problem]:
-        """Compare a measurement with its golden value; an empty list if it holds."""
-        ...
-
-    def flaw(self, measured: G) -> str | None:
-        """Return why a measurement cannot become a golden value, or None."""
-        ...
-
-    def write(self, golden: dict[str, G]) -> None:
-        """Replace all golden values."""
-        ...
+    name: CheckName
+    networks: Sequence[str]
+    path: Path
+    golden: Callable[[], dict[str, G]]
+    measure: Callable[[str], G]
+    problems: Callable[[G, G], list[Problem]]
+    write: Callable[[dict[str, G]], None]
 
 
 def run_checks(
@@ -106,10 +95,9 @@ def run_checks(
     registry = load_registry()
     selected = {check.name: _matching(check.networks, patterns) for check in checks}
     obsolete: dict[str, list[str]] = {check.name: [] for check in checks}
-    if find_obsolete:
-        for check in checks:
-            stored = _matching(check.golden(), patterns)
-            obsolete[check.name] = [name for name in stored if name not in registry.models]
+    for check in checks if find_obsolete else ():
+        stored = _matching(check.golden(), patterns)
+        obsolete[check.name] = [name for name in stored if name not in registry.models]
     known = [*registry.models, *(name for names in obsolete.values() for name in names)]
     registry.select(patterns, among=known)  # a pattern that matches nothing is an error
     covering = [check for check in checks if selected[check.name] or obsolete[check.name]]
@@ -123,72 +111,44 @@ def run_checks(
     for check in covering:
         names, removed = selected[check.name], obsolete[check.name]
         with progress(check.name, len(names), "networks") as advance:
-            run = update_golden if update else compare
-            findings[check.name] = list(run(check, names, removed, advance))
+            findings[check.name] = list(_run(check, names, removed, update, advance))
     return findings
 
 
-def compare(
+def _run(
     check: Check[Any],
     networks: Sequence[str],
-    obsolete: Sequence[str] = (),
-    advance: Callable[[int], None] = lambda networks: None,
+    obsolete: Sequence[str],
+    update: bool,
+    advance: Callable[[int], None],
 ) -> Iterator[Finding]:
-    """Measure networks and compare them with their golden values.
+    """Compare networks with their golden values, or rewrite those that do not hold and drop obsolete ones.
 
-    A network that cannot be measured is a regression. A network without a golden value is not measured.
-
-    Args:
-        obsolete: names of golden values whose networks no longer exist.
-        advance: called after each network.
-    """
-    golden = check.golden()
-    for network in networks:
-        if network in golden:
-            _, problems = _measure(check, network, golden[network])
-            yield from _findings(check, network, problems)
-        else:
-            yield Finding(check.name, network, "missing", f"not in {check.path}; --update adds it")
-        advance(1)
-    for name in obsolete:
-        message = f"in {check.path}, but no network has this name; if it was renamed, --update removes it"
-        yield Finding(check.name, name, "missing", message)
-
-
-def update_golden(
-    check: Check[Any],
-    networks: Sequence[str],
-    obsolete: Sequence[str] = (),
-    advance: Callable[[int], None] = lambda networks: None,
-) -> Iterator[Finding]:
-    """Rewrite the golden values of networks that differ, and remove obsolete ones.
-
-    A golden value that holds is not rewritten. A network that cannot be measured, or whose measurement is not
-    finite, is a regression and keeps its golden value.
+    A network that cannot be measured, or whose measurement is not finite, is a regression and keeps its
+    golden value. A network without a golden value is measured only in an update.
     """
     stored = check.golden()
     golden = {name: value for name, value in stored.items() if name not in obsolete}
-    findings: list[Finding] = []
     for network in networks:
+        if network not in stored and not update:
+            yield Finding(check.name, network, "missing", f"not in {check.path}; --update adds it")
+            advance(1)
+            continue
         measured, problems = _measure(check, network, stored.get(network))
-        if measured is None:
-            findings += _findings(check, network, problems)
-        elif network not in stored:
+        written = update and measured is not None and (network not in stored or bool(problems))
+        if written:
             golden[network] = measured
-            findings.append(Finding(check.name, network, "new"))
-        elif problems:
-            golden[network] = measured
-            findings += [
-                Finding(check.name, network, "changed", problem.message, problem.details)
-                for problem in problems
-            ]
-        else:
-            findings.append(Finding(check.name, network, "ok"))
+        if not problems:
+            yield Finding(check.name, network, "new" if written else "ok")
+        for problem in problems:
+            status = "changed" if written else problem.status
+            yield Finding(check.name, network, status, problem.message, problem.details)
         advance(1)
-    findings += [Finding(check.name, name, "gone") for name in obsolete]
-    if golden != stored:
+    for name in obsolete:
+        message = f"in {check.path}, but no network has this name; if it was renamed, --update removes it"
+        yield Finding(check.name, name, "gone") if update else Finding(check.name, name, "missing", message)
+    if update and golden != stored:
         check.write(golden)
-    yield from findings
 
 
 def exit_code(findings: Findings) -> ExitCode:
@@ -215,17 +175,9 @@ def _measure(check: Check[G], network: str, golden: G | None) -> tuple[G | None,
         raise
     except (DataError, WeightsError) as error:
         return None, [Problem(str(error), status="integrity")]
+    except NotFiniteError as error:
+        return None, [Problem(str(error))]
     except Exception as error:  # a broken network raises anything; the others are still measured
         words = " ".join(str(error).split())
         return None, [Problem(f"measurement failed: {type(error).__name__}: {words}")]
-    flaw = check.flaw(measured)
-    if flaw is not None:
-        return None, [Problem(flaw)]
     return measured, [] if golden is None else check.problems(golden, measured)
-
-
-def _findings(check: Check[Any], network: str, problems: Sequence[Problem]) -> Iterator[Finding]:
-    if not problems:
-        yield Finding(check.name, network, "ok")
-    for problem in problems:
-        yield Finding(check.name, network, problem.status, problem.message, problem.details)

@@ -1,24 +1,20 @@
 """Golden files: JSON lines in the order of the registry; and the differences between two golden values."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from sdabench.files import atomic_write
 from sdabench.nested import flattened
+from sdabench.records.json_lines import write_lines
 from sdabench.registry import load_registry
 
+ELSEWHERE = "choose another --baseline"  # next step if a golden file cannot be written
 
-def write_golden_file(path: Path, items: Iterable[BaseModel]) -> None:
-    """Replace a golden file, or leave it as it was.
 
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with atomic_write(path, "choose another --baseline") as file:
-        file.writelines(each.model_dump_json(by_alias=True).encode() + b"\n" for each in items)
+def write_golden_file(path: Path, golden: Mapping[str, BaseModel]) -> None:
+    write_lines(path, [golden[name] for name in registry_order(golden)], ELSEWHERE)
 
 
 def registry_order(names: Mapping[str, object]) -> list[str]:

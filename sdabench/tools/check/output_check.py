@@ -1,9 +1,8 @@
 """The check of outputs: every network, with seeded weights and images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,8 +18,8 @@ from sdabench.models.inputs import resized_shape
 from sdabench.paths import OUTPUTS
 from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
-from sdabench.tools.check.gate import Problem
-from sdabench.tools.check.golden_files import registry_order, write_golden_file
+from sdabench.tools.check.gate import Check, NotFiniteError, Problem
+from sdabench.tools.check.golden_files import write_golden_file
 from sdabench.tools.check.seeded_inputs import RECIPE, layout_digest, noise, seeded_image, seeded_network
 from sdabench.training.precision import strict_fp32
 
@@ -52,10 +51,6 @@ class Output(BaseModel):
         values = [float(f"{value:.7g}") for value in flat[indices].tolist()]
         return cls(shape=list(tensor.shape), std=float(f"{flat.std(correction=0).item():.7g}"), values=values)
 
-    @property
-    def finite(self) -> bool:
-        return bool(np.isfinite([self.std, *self.values]).all())
-
 
 class GoldenOutputs(BaseModel):
     """The outputs of one network; ``tensors`` is a digest of the names and shapes of its weights."""
@@ -70,73 +65,49 @@ class GoldenOutputs(BaseModel):
     outputs: dict[str, Output]
 
 
-class Difference(NamedTuple):
-    """A difference of an element, also ``relative`` to the standard deviation of the golden output."""
+def output_check(folder: Path) -> Check[GoldenOutputs]:
+    path = folder / OUTPUTS
+    return Check(
+        "outputs",
+        list(load_registry().models),
+        path,
+        golden=lambda: {item.model: item for item in read_lines(path, GoldenOutputs)},
+        measure=compute_outputs,
+        problems=_problems,
+        write=partial(write_golden_file, path),
+    )
 
-    relative: float
-    where: str
-    golden: float
-    measured: float
 
-    def __str__(self) -> str:
-        change = f"{self.golden:.7g} -> {self.measured:.7g}"
-        return f"{self.where} {change}, {self.relative:.2g} standard deviations"
-
-
-@dataclass(frozen=True)
-class OutputCheck:
-    """See :class:`sdabench.tools.check.gate.Check`."""
-
-    folder: Path
-    networks: Sequence[str]
-    name: str = "outputs"
-
-    @property
-    def path(self) -> Path:
-        return self.folder / OUTPUTS
-
-    def golden(self) -> dict[str, GoldenOutputs]:
-        return {item.model: item for item in read_lines(self.path, GoldenOutputs)}
-
-    def measure(self, network: str) -> GoldenOutputs:
-        return compute_outputs(network)
-
-    def problems(self, golden: GoldenOutputs, measured: GoldenOutputs) -> list[Problem]:
-        """Return at most one problem, which names the worst element."""
-        hint = "; names or shapes of the weights changed too" if golden.tensors != measured.tensors else ""
-        if (golden.weights, golden.seed) != (measured.weights, measured.seed):
-            recipes = f"{golden.weights}, seed {golden.seed} -> {measured.weights}, seed {measured.seed}"
-            message = f"the golden outputs are those of other weights or images: {recipes}"
-            return [Problem(message, status="integrity")]
-        old, new = (
-            {name: tuple(output.shape) for name, output in each.outputs.items()}
-            for each in (golden, measured)
-        )
-        if old != new:
-            names = [name for name in old | new if old.get(name) != new.get(name)]
-            words = "; ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
-            return [Problem(f"the shapes of the outputs changed: {words}{hint}")]
-        pairs = {name: (golden.outputs[name], measured.outputs[name]) for name in golden.outputs}
-        if any(len(was.values) != len(now.values) for was, now in pairs.values()):
-            message = "the golden outputs have another number of values; --update rewrites them"
-            return [Problem(message, status="integrity")]
-        worst = [worst_difference(name, was, now) for name, (was, now) in pairs.items()]
-        beyond = sorted((each for each in worst if not each.relative <= TOLERANCE), reverse=True)
-        if not beyond:
-            return []
-        lines = [str(each) for each in beyond]
-        return [Problem(f"{lines[0]} (tolerance {TOLERANCE:g}){hint}", tuple(lines[1:]))]
-
-    def flaw(self, measured: GoldenOutputs) -> str | None:
-        broken = [name for name, output in measured.outputs.items() if not output.finite]
-        return f"{', '.join(broken)}: not finite (NaN or infinite)" if broken else None
-
-    def write(self, golden: dict[str, GoldenOutputs]) -> None:
-        write_golden_file(self.path, [golden[name] for name in registry_order(golden)])
+def _problems(golden: GoldenOutputs, measured: GoldenOutputs) -> list[Problem]:
+    """Return at most one problem, which names the worst element."""
+    hint = "; names or shapes of the weights changed too" if golden.tensors != measured.tensors else ""
+    if (golden.weights, golden.seed) != (measured.weights, measured.seed):
+        recipes = f"{golden.weights}, seed {golden.seed} -> {measured.weights}, seed {measured.seed}"
+        message = f"the golden outputs are those of other weights or images: {recipes}"
+        return [Problem(message, status="integrity")]
+    old, new = (
+        {name: tuple(output.shape) for name, output in each.outputs.items()} for each in (golden, measured)
+    )
+    if old != new:
+        names = [name for name in old | new if old.get(name) != new.get(name)]
+        words = "; ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
+        return [Problem(f"the shapes of the outputs changed: {words}{hint}")]
+    pairs = {name: (golden.outputs[name], measured.outputs[name]) for name in golden.outputs}
+    if any(len(was.values) != len(now.values) for was, now in pairs.values()):
+        message = "the golden outputs have another number of values; --update rewrites them"
+        return [Problem(message, status="integrity")]
+    worst = [worst_difference(name, was, now) for name, (was, now) in pairs.items()]
+    beyond = sorted((each for each in worst if not each[0] <= TOLERANCE), reverse=True)
+    lines = [text for _, text in beyond]
+    return [Problem(f"{lines[0]} (tolerance {TOLERANCE:g}){hint}", tuple(lines[1:]))] if lines else []
 
 
 def compute_outputs(name: str) -> GoldenOutputs:
-    """Compute the outputs of a network on the CPU in float32."""
+    """Compute the outputs of a network on the CPU in float32.
+
+    Raises:
+        NotFiniteError: an output has NaN or infinite elements.
+    """
     detector = load_registry().model(name).backbone is not None
     options: dict[str, Any] = {"num_classes": CLASSES}
     if detector:
@@ -144,12 +115,11 @@ def compute_outputs(name: str) -> GoldenOutputs:
         options |= {"min_size": sizes.short, "max_size": sizes.long}
     network = seeded_network(name, SEED, **options)
     with torch.inference_mode(), strict_fp32(torch.device("cpu")):
-        outputs = network_outputs(network)
-    return GoldenOutputs(
-        model=name,
-        tensors=layout_digest(network),
-        outputs={key: Output.of(tensor, stored) for key, (tensor, stored) in outputs.items()},
-    )
+        tensors = network_outputs(network)
+    outputs = {key: Output.of(tensor, stored) for key, (tensor, stored) in tensors.items()}
+    if broken := [key for key, each in outputs.items() if not np.isfinite([each.std, *each.values]).all()]:
+        raise NotFiniteError(f"{', '.join(broken)}: not finite (NaN or infinite)")
+    return GoldenOutputs(model=name, tensors=layout_digest(network), outputs=outputs)
 
 
 def network_outputs(
@@ -218,16 +188,19 @@ def selection_outputs(network: Detector, images: list[Tensor]) -> dict[str, Tens
     }
 
 
-def worst_difference(name: str, golden: Output, measured: Output) -> Difference:
-    """Return the largest difference of an element or of the standard deviation; NaN counts as the largest."""
-    scale = golden.std or 1.0
+def worst_difference(name: str, golden: Output, measured: Output) -> tuple[float, str]:
+    """Return the largest difference of an element or of the standard deviation, and describe it.
+
+    It is divided by the standard deviation of the golden output; NaN counts as the largest.
+    """
     indices = evenly_spaced(int(np.prod(golden.shape)), len(golden.values))
     pairs = [(f"{name}.std", golden.std, measured.std)]
     for flat_index, old, new in zip(indices, golden.values, measured.values, strict=True):
         index = ", ".join(str(each) for each in np.unravel_index(flat_index, golden.shape))
         pairs.append((f"{name}[{index}]", old, new))
-    differences = [Difference(abs(new - old) / scale, where, old, new) for where, old, new in pairs]
-    return max(differences, key=lambda each: (not np.isfinite(each.relative), each.relative))
+    differences = [(abs(new - old) / (golden.std or 1.0), where, old, new) for where, old, new in pairs]
+    worst, where, old, new = max(differences, key=lambda each: (not np.isfinite(each[0]), each[0]))
+    return worst, f"{where} {old:.7g} -> {new:.7g}, {worst:.2g} standard deviations"
 
 
 def evenly_spaced(elements: int, count: int) -> list[int]:

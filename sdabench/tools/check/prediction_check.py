@@ -1,88 +1,44 @@
-"""The checks of predictions and metrics: predictions for each image of a subset, and their accuracy or AP."""
+"""Compare predictions for each image of a subset, and their accuracy or AP, with the golden ones."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from sdabench.records.class_predictions import ClassPredictions
-from sdabench.tools.check.evaluations import Evaluation, Evaluations, ImagePredictions, condition_problems
+from sdabench.tools.check.evaluations import Evaluation
 from sdabench.tools.check.gate import Problem
 
 PROBABILITY = 1e-3  # allowed change of the label's probability; rounding changes it by less than 1e-5
 SCORE = 0.01  # allowed change of a detection's score
 OVERLAP = 0.9  # IoU from which two boxes, or two masks, count as the same detection
-TOLERANCE = 0.01  # allowed change of a metric, in percentage points
 
 
-@dataclass(frozen=True)
-class PredictionCheck:
-    """See :class:`sdabench.tools.check.gate.Check`: the class of each image, or the detections in it."""
-
-    evaluations: Evaluations
-    networks: Sequence[str]
-    name: str = "predictions"
-
-    @property
-    def path(self) -> Path:
-        return self.evaluations.path
-
-    def golden(self) -> dict[str, Evaluation]:
-        return self.evaluations.golden
-
-    def measure(self, network: str) -> Evaluation:
-        return self.evaluations.measure(network)
-
-    def problems(self, golden: Evaluation, measured: Evaluation) -> list[Problem]:
-        conditions = condition_problems(golden.record, measured.record)
-        return conditions or prediction_problems(golden.predictions, measured.predictions)
-
-    def flaw(self, measured: Evaluation) -> None:
-        """Return None: an output that is not finite is an error of the evaluation."""
-        return
-
-    def write(self, golden: dict[str, Evaluation]) -> None:
-        self.evaluations.write(golden)
+def metric_problems(golden: Evaluation, measured: Evaluation, tolerance: float) -> list[Problem]:
+    """Find metrics that differ by more than ``tolerance`` percentage points."""
+    golden_metrics = {record.task: record.metrics for record in golden.records}
+    lines = []
+    for record in measured.records:
+        old, new = golden_metrics.get(record.task, {}), record.metrics
+        for metric in old | new:
+            difference = new.get(metric, np.nan) - old.get(metric, np.nan)
+            if not abs(difference) <= tolerance:
+                words = f"{_percent(old.get(metric))} -> {_percent(new.get(metric))}"
+                lines.append(f"{record.task} {metric} {words} ({difference:+.2f})")
+    return [Problem(f"{lines[0]}, tolerance {tolerance:g}", tuple(lines[1:]))] if lines else []
 
 
-@dataclass(frozen=True)
-class MetricCheck(PredictionCheck):
-    """The same for accuracy and AP, within ``tolerance`` percentage points."""
-
-    name: str = "metrics"
-    tolerance: float = TOLERANCE
-
-    def problems(self, golden: Evaluation, measured: Evaluation) -> list[Problem]:
-        conditions = condition_problems(golden.record, measured.record)
-        if conditions:
-            return conditions
-        golden_metrics = {record.task: record.metrics for record in golden.records}
-        lines = []
-        for record in measured.records:
-            old, new = golden_metrics.get(record.task, {}), record.metrics
-            for metric in old | new:
-                difference = new.get(metric, np.nan) - old.get(metric, np.nan)
-                if not abs(difference) <= self.tolerance:
-                    words = f"{_percent(old.get(metric))} -> {_percent(new.get(metric))}"
-                    lines.append(f"{record.task} {metric} {words} ({difference:+.2f})")
-        if not lines:
-            return []
-        return [Problem(f"{lines[0]}, tolerance {self.tolerance:g}", tuple(lines[1:]))]
+def prediction_problems(golden: Evaluation, measured: Evaluation) -> list[Problem]:
+    old, new = golden.predictions, measured.predictions
+    if isinstance(old, ClassPredictions) and isinstance(new, ClassPredictions):
+        return flips(old, new)
+    assert isinstance(old, list)
+    assert isinstance(new, list)
+    return changed_detections(old, new)
 
 
-def prediction_problems(golden: ImagePredictions, measured: ImagePredictions) -> list[Problem]:
-    if isinstance(golden, ClassPredictions) and isinstance(measured, ClassPredictions):
-        return _flips(golden, measured)
-    assert isinstance(golden, list)
-    assert isinstance(measured, list)
-    return _changed_detections(golden, measured)
-
-
-def _flips(golden: ClassPredictions, measured: ClassPredictions) -> list[Problem]:
+def flips(golden: ClassPredictions, measured: ClassPredictions) -> list[Problem]:
     """Find images whose predicted class changed, or whose label entered or left the top 5.
 
     If there are none, find images in which the probability of the label changed.
@@ -118,7 +74,7 @@ def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _changed_detections(golden: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[Problem]:
+def changed_detections(golden: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[Problem]:
     """Find images in which a detection appeared, disappeared, moved, or changed its score."""
     old, new = _by_image(golden), _by_image(measured)
     lines = [

@@ -5,10 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from rich.text import Text
-
 from sdabench.report.render import STYLES, Terminal, print_terminal, to_markdown
-from sdabench.report.sheet import Cell, Heading, Sheet, Tone
+from sdabench.report.sheet import Cell, Heading, Sheet, Tone, headings, row
 from sdabench.tools.check.gate import Finding, Findings, Status
 
 SHOWN = 10  # details of a finding in the terminal
@@ -30,19 +28,13 @@ def print_findings(findings: Findings, update: bool = False) -> None:
     console = Terminal()
     for (check, status), names in _without_message(findings).items():
         word, tone = WORDS[status]
-        console.print(Text.assemble((word, STYLES[tone]), f"  {check}: {', '.join(names)}"), soft_wrap=True)
+        console.unwrapped((word, STYLES[tone]), f"  {check}: {', '.join(names)}")
     for finding in _not_ok(findings):
-        if not finding.message:
-            continue
-        word, tone = WORDS[finding.status]
-        about = f"{finding.check} {finding.subject}"
-        line = Text.assemble((word, STYLES[tone]), "  ", (about, "bold"), f": {finding.message}")
-        console.print(line, soft_wrap=True)
-        for detail in finding.details[:SHOWN]:
-            console.print(Text(f"    {detail}"), soft_wrap=True)
-        if len(finding.details) > SHOWN:
-            rest = f"    and {len(finding.details) - SHOWN:,} more; --json lists all"
-            console.print(Text(rest, style=STYLES["dim"]), soft_wrap=True)
+        if finding.message:
+            word, tone = WORDS[finding.status]
+            about = f"{finding.check} {finding.subject}"
+            console.unwrapped((word, STYLES[tone]), "  ", (about, "bold"), f": {finding.message}")
+            console.first_lines(finding.details, SHOWN, indent="    ")
 
 
 def _without_message(findings: Findings) -> dict[tuple[str, Status], list[str]]:
@@ -57,17 +49,16 @@ def _without_message(findings: Findings) -> dict[tuple[str, Status], list[str]]:
 def findings_sheet(findings: Findings, update: bool = False) -> Sheet:
     """Make a table with a row for each check: its networks, and how many have each status."""
     shown: list[Status] = ["ok", "changed", "new", "gone"] if update else ["ok"]
-    headings = [Heading("check"), Heading("networks", numeric=True)]
     titles = {"ok": "unchanged" if update else "ok", "new": "added", "gone": "removed"}
-    headings += [Heading(titles.get(each, each), numeric=True) for each in shown]
+    columns = ["networks", *(titles.get(each, each) for each in shown), "failed"]
     rows = []
     for check, found in findings.items():
         of_subject = {finding.subject: finding.status for finding in found}
         statuses = Counter(of_subject.values())
         failed = len({finding.subject for finding in found if not finding.passed})
-        cells = [Cell(check), Cell(str(len(of_subject))), *(Cell(str(statuses[each])) for each in shown)]
-        rows.append([*cells, Cell(str(failed), tone="bad" if failed else "good")])
-    return Sheet("", [*headings, Heading("failed", numeric=True)], [rows])
+        failures = Cell(str(failed), tone="bad" if failed else "good")
+        rows.append(row(check, len(of_subject), *(statuses[each] for each in shown), failures))
+    return Sheet("", [Heading("check"), *headings(*columns, numeric=True)], [rows])
 
 
 def to_junit(findings: Findings) -> str:
@@ -109,9 +100,9 @@ def to_github(findings: Findings) -> Iterator[str]:
     for finding in _not_ok(findings):
         failed += not finding.passed
         level = "notice" if finding.passed else "error"
-        title = _property(f"{finding.check}: {finding.subject}")
+        title = _escaped(f"{finding.check}: {finding.subject}").replace(":", "%3A").replace(",", "%2C")
         words = ": ".join(filter(None, (WORDS[finding.status][0], finding.message)))
-        body = _data("\n".join([words, *finding.details]))
+        body = _escaped("\n".join([words, *finding.details]))
         yield f"::{level} title={title}::{body}"
     total = sum(len({finding.subject for finding in found}) for found in findings.values())
     yield f"sdabench check: {total} comparisons, {failed} failures"
@@ -120,13 +111,13 @@ def to_github(findings: Findings) -> Iterator[str]:
 def github_summary(findings: Findings) -> str:
     """Format as Markdown for the job summary of a GitHub workflow."""
     text = to_markdown(findings_sheet(findings)).strip().removeprefix("****").strip()
-    headings = [Heading("check"), Heading("network"), Heading("finding")]
     rows = [
-        [Cell(finding.check), Cell(finding.subject), Cell(f"{WORDS[finding.status][0]}: {finding.message}")]
+        row(finding.check, finding.subject, f"{WORDS[finding.status][0]}: {finding.message}")
         for finding in _not_ok(findings)
         if not finding.passed
     ]
-    failures = to_markdown(Sheet("Failures", headings, [rows])) if rows else "No failures."
+    columns = headings("check", "network", "finding")
+    failures = to_markdown(Sheet("Failures", columns, [rows])) if rows else "No failures."
     return f"## sdabench check\n\n{text}\n\n{failures}\n"
 
 
@@ -134,9 +125,5 @@ def _not_ok(findings: Findings) -> list[Finding]:
     return [finding for found in findings.values() for finding in found if finding.status != "ok"]
 
 
-def _data(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

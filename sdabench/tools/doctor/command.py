@@ -3,7 +3,8 @@
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import echo_json, json_option
+from sdabench.cli.options import AsJson, echo_json
+from sdabench.cli.parameters import declared
 from sdabench.errors import ExitCode
 
 EPILOG = """\b
@@ -22,8 +23,10 @@ States:
 
 
 @click.command("doctor", cls=Command, epilog=EPILOG)
-@json_option
-def command(as_json: bool) -> None:
+@declared
+def command(
+    as_json: AsJson,
+) -> None:  # fmt: skip
     """Diagnose this machine: can it reproduce the paper's numbers?
 
     Probes versions, devices, arithmetic, image decoding and storage, and lists likely causes of a wrong

@@ -23,20 +23,15 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Device:
-    """A CUDA device and the result of a small test computation.
-
-    Args:
-        difference: largest difference from the CPU, relative to the largest result; None if it failed.
-        error: why it failed.
-    """
+    """A CUDA device and the result of a small test computation."""
 
     name: str
     title: str
     capability: tuple[int, int]
     free_bytes: int
     total_bytes: int
-    difference: float | None = None
-    error: str = ""
+    difference: float | None = None  # largest one from the CPU, relative to the largest result
+    error: str = ""  # why the computation failed
 
 
 def probes() -> list[Probe]:
@@ -44,8 +39,10 @@ def probes() -> list[Probe]:
     found.append(probe_memory(*memory(), needed=largest_peak()))
     if not torch.cuda.is_available():
         return [*found, probe_without_cuda(torch.version.cuda, driver_version(), cuda_error)]
+    cudnn, driver = torch.backends.cudnn.version(), driver_version()  # type: ignore[no-untyped-call]
+    versions = f"{torch.version.cuda}, cuDNN {cudnn}" + (f", driver {driver}" if driver else "")
+    found.append(Probe("CUDA", "ok", versions))
     architectures = torch.cuda.get_arch_list()
-    found.append(Probe("CUDA", "ok", _cuda_versions()))
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return found + [probe_device(examine(torch.device(name)), architectures) for name in names]
 
@@ -93,12 +90,7 @@ def driver_version(path: Path = DRIVER) -> str | None:
 
 
 def probe_without_cuda(built_for: str | None, driver: str | None, why: Callable[[], str]) -> Probe:
-    """Probe a machine on which torch finds no CUDA device.
-
-    Args:
-        built_for: CUDA version of the torch build, None for a CPU build.
-        why: returns torch's error when CUDA is initialized; called only if there is a driver.
-    """
+    """Probe a machine on which torch, built for a version of CUDA or for the CPU alone, finds no device."""
     if driver is None:
         return Probe("CUDA", "note", "no device, the CPU is used", "It is slower, and as accurate.")
     value = f"NVIDIA driver {driver}, but torch cannot use it"
@@ -116,12 +108,6 @@ def cuda_error() -> str:
     except (RuntimeError, AssertionError) as error:
         return in_one_line(error)
     return "no device is visible"
-
-
-def _cuda_versions() -> str:
-    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    driver = driver_version()
-    return f"{torch.version.cuda}, cuDNN {cudnn}" + (f", driver {driver}" if driver else "")
 
 
 def examine(device: torch.device) -> Device:
@@ -163,10 +149,8 @@ def is_built_for(capability: tuple[int, int], architectures: Sequence[str]) -> b
     """Whether a torch build has code for a compute capability.
 
     It needs binary code of the same major version that is not newer, or PTX that is not newer.
-    Architectures that are not NVIDIA's are accepted.
-
-    Args:
-        architectures: as torch lists them: ``sm_90``, ``sm_90a`` (exactly 9.0), ``compute_90`` (PTX).
+    torch lists architectures as ``sm_90``, ``sm_90a`` (exactly 9.0) and ``compute_90`` (PTX). Those that are
+    not NVIDIA's are accepted.
     """
     for architecture in architectures:
         match = re.fullmatch(r"(sm|compute)_(\d+)([a-z]?)", architecture)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,47 +13,31 @@ NAMES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "OMP_NUM_TH
 # The values that keep full float32 precision; others may lower it. TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is not
 # here because its effect shows in torch's own settings: see probe_matmul.
 FULL_PRECISION = {
+    "DNNL_DEFAULT_FPMATH_MODE": "strict",
     "NVIDIA_TF32_OVERRIDE": "0",
     "ONEDNN_DEFAULT_FPMATH_MODE": "strict",
-    "DNNL_DEFAULT_FPMATH_MODE": "strict",
 }
 SMALL_EFFECT = "usually by less than 0.1 points"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of this process before sdabench measures; ``cuda``: whether there is a CUDA device."""
+    """Settings, by default those of this process; ``cuda``: whether there is a CUDA device."""
 
-    cuda: bool
-    tf32_matmul: bool
-    tf32_convolutions: bool
-    matmul_precision: str  # "highest", "high" or "medium"
-    cudnn_benchmark: bool
-    cudnn_deterministic: bool
-    deterministic_algorithms: bool
-    environment: Mapping[str, str]
-
-    @classmethod
-    def of_process(cls) -> "Settings":
-        return cls(
-            cuda=torch.cuda.is_available(),
-            tf32_matmul=torch.backends.cuda.matmul.allow_tf32,
-            tf32_convolutions=torch.backends.cudnn.allow_tf32,
-            matmul_precision=torch.get_float32_matmul_precision(),
-            cudnn_benchmark=torch.backends.cudnn.benchmark,
-            cudnn_deterministic=torch.backends.cudnn.deterministic,
-            deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
-            environment=os.environ,
-        )
+    cuda: bool = field(default_factory=torch.cuda.is_available)
+    tf32_matmul: bool = field(default_factory=lambda: torch.backends.cuda.matmul.allow_tf32)
+    tf32_convolutions: bool = field(default_factory=lambda: torch.backends.cudnn.allow_tf32)
+    matmul_precision: str = field(default_factory=torch.get_float32_matmul_precision)
+    cudnn_benchmark: bool = field(default_factory=lambda: torch.backends.cudnn.benchmark)
+    cudnn_deterministic: bool = field(default_factory=lambda: torch.backends.cudnn.deterministic)
+    deterministic_algorithms: bool = field(default_factory=torch.are_deterministic_algorithms_enabled)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
 
 def probes() -> list[Probe]:
-    settings = Settings.of_process()
+    settings = Settings()
     return [
-        probe_matmul(settings),
-        probe_convolutions(settings),
-        probe_determinism(settings),
-        probe_variables(settings),
+        probe(settings) for probe in (probe_matmul, probe_convolutions, probe_determinism, probe_variables)
     ]
 
 
@@ -109,9 +93,7 @@ def probe_variables(settings: Settings) -> Probe:
     if not found:
         return Probe("variables", "ok", "no environment variable is set that affects results")
     value = ", ".join(f"{name}={value}" for name, value in found.items())
-    lowering = [
-        name for name in found if name in FULL_PRECISION and found[name].lower() != FULL_PRECISION[name]
-    ]
+    lowering = [name for name, full in FULL_PRECISION.items() if found.get(name, full).lower() != full]
     if lowering:
         return Probe(
             "variables", "warning", value,

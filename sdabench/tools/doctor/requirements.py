@@ -45,13 +45,14 @@ def import_errors() -> dict[str, str]:
 
 
 def probes(broken: Mapping[str, str]) -> list[Probe]:
-    """Probe sdabench, Python and the packages. Other requirements are listed only if something is to say.
-
-    Args:
-        broken: import errors by package.
-    """
+    """Probe sdabench, Python and the packages, given their import errors; others if there is news of them."""
     required = {canonicalize_name(each.name): each for each in declared_requirements()}
-    found = [probe_sdabench(_revision(broken)), Probe("Python", "ok", platform.python_version())]
+    revision = None
+    if "torch" not in broken:
+        from sdabench.records.environment import git_revision
+
+        revision = git_revision()
+    found = [probe_sdabench(revision), Probe("Python", "ok", platform.python_version())]
     for name in MODULES:
         requirement = required.pop(canonicalize_name(name), Requirement(name))
         probe = probe_package(name, imported_version(name) or installed_version(name), requirement)
@@ -146,20 +147,8 @@ def probe_operators(torchvision: Probe) -> Probe:
     )  # fmt: skip
 
 
-def _revision(broken: Mapping[str, str]) -> str | None:
-    if "torch" in broken:
-        return None
-    from sdabench.records.environment import git_revision
-
-    return git_revision()
-
-
 def probe_sdabench(revision: str | None) -> Probe:
-    """Probe sdabench itself.
-
-    Args:
-        revision: commit of the checkout, with ``-dirty`` if there are uncommitted changes; None if unknown.
-    """
+    """Probe sdabench itself; ``revision`` is that of :func:`sdabench.records.environment.git_revision`."""
     commit, dirty, _ = (revision or "").partition("-dirty")
     value = f"{sdabench.__version__}, {f'commit {commit[:10]}' if commit else 'installed'}"
     if not dirty:

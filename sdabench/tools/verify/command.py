@@ -3,23 +3,25 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.help import Command, option
-from sdabench.cli.machine import choose_device, offline_option
-from sdabench.cli.options import ModelName, echo_json, json_option, progress
-from sdabench.cli.sources import SOURCE_HELP, WeightsOption, fetched, tell_difference
-from sdabench.cli.work import DataOption, located
+from sdabench.cli.help import Command
+from sdabench.cli.machine import choose_device
+from sdabench.cli.options import COUNT, MODEL, AsJson, Offline, echo_json
+from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
+from sdabench.cli.work import DATASET, located
 from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import SplitName
 from sdabench.errors import SdabenchError, UsageError
+from sdabench.progress import progress
 from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.resources import cores
-from sdabench.training.job import ClassificationJob, Machine, evaluation_job
+from sdabench.training.job import Machine, evaluation_job
 from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from sdabench.data.split import Split
     from sdabench.tools.verify.file_inspection import FileFinding
-    from sdabench.tools.verify.label_order import LabelOrder
 
 EPILOG = """\b
 Examples:
@@ -48,48 +49,36 @@ FEW_IMAGES = 200  # decoded by this process before DataLoader workers have start
 
 
 @click.command("verify", cls=Command, epilog=EPILOG)
-@click.argument("source", metavar="DATASET", type=DataOption())
-@option(
-    "--split", "names", type=click.Choice(["train", "val"]), multiple=True,
-    help="Split to verify; may be repeated  [default: all that exist]",
-)  # fmt: skip
-@option("--complete", is_flag=True, help="Require the complete official splits")
-@option("--fingerprint", metavar="SHA256", help="Require this fingerprint of a split")
-@option(
-    "--workers", type=click.IntRange(min=0), group="Machine",
-    help="Number of DataLoader workers  [default: all cores]",
-)  # fmt: skip
-@option(
-    "--probe", "model", type=ModelName(), group="Label order",
-    help="Test the order of the labels with this model",
-)  # fmt: skip
-@option("--weights", type=WeightsOption(), group="Label order", help=f"Weights of that model. {SOURCE_HELP}")
-@option(
-    "--probe-images", type=click.IntRange(min=1), default=5, show_default=True, group="Label order",
-    help="Number of images of each class that the model predicts",
-)  # fmt: skip
-@option(
-    "--resolution", type=click.IntRange(min=32), default=224, show_default=True, group="Label order",
-    help="Side of the model's input in pixels",
-)  # fmt: skip
-@option(
-    "--device", metavar="DEVICE", group="Machine",
-    help="Device of the model: cpu, cuda or cuda:N  [default: auto]",
-)  # fmt: skip
-@offline_option
-@json_option
+@declared
 def command(
-    source: DataSource,
-    names: tuple[SplitName, ...],
-    complete: bool,
-    fingerprint: str | None,
-    workers: int | None,
-    model: str | None,
-    weights: WeightsSource | None,
-    probe_images: int,
-    resolution: int,
-    device: str | None,
-    as_json: bool,
+    source: Annotated[DataSource, argument(metavar="DATASET", type=DATASET)],
+    names: Annotated[tuple[SplitName, ...], option(
+        "--split", type=click.Choice(["train", "val"]), multiple=True,
+        help="Split to verify; may be repeated  [default: all that exist]")],
+    complete: Annotated[bool, option(
+        "--complete", is_flag=True, help="Require the complete official splits")],
+    fingerprint: Annotated[str | None, option(
+        "--fingerprint", metavar="SHA256", help="Require this fingerprint of a split")],
+    workers: Annotated[int | None, option(
+        "--workers", type=click.IntRange(min=0), group="Machine",
+        help="Number of DataLoader workers  [default: all cores]")],
+    model: Annotated[str | None, option(
+        "--probe", type=MODEL, group="Label order",
+        help="Test the order of the labels with this model")],
+    weights: Annotated[WeightsSource | None, option(
+        "--weights", type=WEIGHTS, group="Label order",
+        help=f"Weights of that model. {SOURCE_HELP}")],
+    probe_images: Annotated[int, option(
+        "--probe-images", type=COUNT, default=5, group="Label order",
+        help="Number of images of each class that the model predicts")],
+    resolution: Annotated[int, option(
+        "--resolution", type=click.IntRange(min=32), default=224, group="Label order",
+        help="Side of the model's input in pixels")],
+    device: Annotated[str | None, option(
+        "--device", metavar="DEVICE", group="Machine",
+        help="Device of the model: cpu, cuda or cuda:N  [default: auto]")],
+    _offline: Offline,
+    as_json: AsJson,
 ) -> None:  # fmt: skip
     """Verify a dataset: counts, names, broken, duplicate and leaked files.
 
@@ -110,25 +99,28 @@ def command(
     splits = {name: source.read(name, task) for name in names}
     network = None if model is None or weights is None else _network(model, weights, splits, resolution)
 
-    from sdabench.tools.verify.dataset_report import verify_dataset
+    from sdabench.tools.verify.file_inspection import inspect_files
+    from sdabench.tools.verify.reports import DatasetReport, find_leakage, verify_split
 
-    files = {name: _inspect(name, split, workers) for name, split in splits.items()}
-    report = verify_dataset(splits, files, official=complete, fingerprint=fingerprint)
+    files, reports = {}, []
+    for name, split in splits.items():
+        total = len(split.items)
+        with progress(f"{split.dataset} {name}", total, "images") as advance:
+            files[name] = inspect_files(split, _workers(workers, total), advance)
+        reports.append(verify_split(split, files[name], official=complete, fingerprint=fingerprint))
+    report = DatasetReport(tuple(reports), find_leakage(splits, files))
     if model is not None and network is not None:
-        name: SplitName = "val" if "val" in splits else "train"
-        machine = Machine(
-            device=choose_device(device),
-            workers=_workers(workers, probe_images * splits[name].classes),
-        )
-        job = evaluation_job(
-            model,
-            source,
-            _decodable(splits[name], files[name]),
-            machine=machine,
-            protocol=protocol_at(resolution, "classification"),
-        )
+        from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
+
+        name = "val" if "val" in splits else "train"
+        images = first_of_each_class(_decodable(splits[name], files[name]), probe_images)
+        total = len(images.items)
+        machine = Machine(device=choose_device(device), workers=_workers(workers, total))
+        protocol = protocol_at(resolution, "classification")
+        job = evaluation_job(model, source, images, machine=machine, protocol=protocol)
         try:
-            report = replace(report, label_order=_label_order(network, job, probe_images))
+            with progress(f"predictions of {model}", total, "images") as advance:
+                report = replace(report, label_order=infer_label_order(network, job, advance))
         except SdabenchError as error:  # the rest of the report is still shown
             report = replace(report, failure=error)
     if as_json:
@@ -169,23 +161,8 @@ def _workers(workers: int | None, images: int) -> int:
     return cores() if images > FEW_IMAGES else 0
 
 
-def _inspect(name: SplitName, split: "Split", workers: int | None) -> "list[FileFinding]":
-    from sdabench.tools.verify.file_inspection import inspect_files
-
-    with progress(f"{split.dataset} {name}", len(split.items), "images") as advance:
-        return inspect_files(split, _workers(workers, len(split.items)), advance)
-
-
 def _decodable(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
     """Return the split without its broken files."""
     assert isinstance(split, ImageSplit)
     items = (item for item, file in zip(split.items, files, strict=True) if file.broken is None)
     return replace(split, items=tuple(items))
-
-
-def _label_order(network: "nn.Module", job: ClassificationJob, images: int) -> "LabelOrder":
-    from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
-
-    total = len(first_of_each_class(job.split, images).items)
-    with progress(f"predictions of {job.model}", total, "images") as advance:
-        return infer_label_order(network, job, images, advance)

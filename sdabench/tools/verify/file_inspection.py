@@ -24,40 +24,24 @@ BATCH_SIZE = 4  # small, so that the progress bar moves and a signal takes effec
 
 @dataclass(frozen=True, slots=True)
 class FileFinding:
-    """The result of decoding one file.
+    """The result of decoding one file. ``mode`` and ``format`` are Pillow's, and empty for a broken file."""
 
-    Args:
-        sha256: None if the file cannot be read.
-        mode: Pillow's mode, such as RGB; empty for a broken file.
-        format: Pillow's format, such as JPEG; empty for a broken file.
-        broken: why the file cannot be used, as a predicate: "is empty".
-        has_end: whether a JPEG or PNG file has its end marker; it may decode without.
-    """
-
-    sha256: str | None
+    sha256: str | None  # None if the file cannot be read
     mode: str = ""
     format: str = ""
-    broken: str | None = None
-    has_end: bool = True
+    broken: str | None = None  # why the file cannot be used, as a predicate: "is empty"
+    has_end: bool = True  # a JPEG or PNG file has its end marker; it may decode without
 
 
 def inspect_files(
     split: Split, workers: int = 0, advance: Callable[[int], None] = lambda files: None
 ) -> list[FileFinding]:
-    """Read and decode every file of a split once; return the findings in the order of the listing.
-
-    Args:
-        workers: DataLoader workers; 0 to use this process.
-        advance: called with the number of files just done.
-    """
+    """Read and decode every file of a split once; return the findings in the order of the listing."""
     findings: list[FileFinding] = []
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "This DataLoader will create"
-        )  # more workers than cores, on request
-        with closing(
-            load_batches(_Files(split), _collate, workers, pin=False, batch_size=BATCH_SIZE)
-        ) as batches:
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
+        batches = load_batches(_Files(split), _collate, workers, pin=False, batch_size=BATCH_SIZE)
+        with closing(batches):
             for batch in batches:
                 assert not isinstance(batch, DataError)  # a broken file is a finding
                 findings += batch
@@ -83,11 +67,7 @@ def _collate(samples: Sequence[FileFinding], skipped: list[str]) -> list[FileFin
 
 
 def inspect_file(path: Path, size: tuple[int, int] | None = None) -> FileFinding:
-    """Decode a file as evaluation does.
-
-    Args:
-        size: expected (width, height) in pixels, if known.
-    """
+    """Decode a file as evaluation does; ``size`` is the expected (width, height) in pixels, if known."""
     try:
         data = path.read_bytes()
     except OSError as error:

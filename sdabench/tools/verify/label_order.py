@@ -61,29 +61,19 @@ class TakenFor:
 
 @dataclass(frozen=True)
 class LabelOrder:
-    """The order of the labels according to a network's predictions; percentages are of images.
-
-    Attributes:
-        own_pct: images predicted as their own label; ``chance_pct``: expected by chance.
-        held_out: number of images that the fitted order is tested on.
-        held_out_own_pct: held-out images predicted as their own label; None if there are none.
-        held_out_fitted_pct: held-out images predicted as the fitted order says; None if there are none.
-        commonest_is_own: classes whose most frequent prediction is their own label.
-        shift: the number that nearly every label is too small by, if that is the other order.
-        taken_for: classes that are predicted as another one, in agreement with the fitted order.
-    """
+    """The order of the labels according to a network's predictions; percentages are of images."""
 
     order: Order
     images: int
     classes: int
-    own_pct: float
-    chance_pct: float
-    held_out: int
-    held_out_own_pct: float | None
-    held_out_fitted_pct: float | None
-    commonest_is_own: int
-    shift: int | None
-    taken_for: tuple[TakenFor, ...]
+    own_pct: float  # predicted as their own label
+    chance_pct: float  # expected by chance
+    held_out: int  # images that the fitted order is tested on
+    held_out_own_pct: float | None  # predicted as their own label; None if no image is held out
+    held_out_fitted_pct: float | None  # predicted as the fitted order says
+    commonest_is_own: int  # classes whose most frequent prediction is their own label
+    shift: int | None  # the number that nearly every label is too small by, if that is the other order
+    taken_for: tuple[TakenFor, ...]  # classes that are predicted as another one, as the fitted order says
 
     @property
     def words(self) -> str:
@@ -107,27 +97,20 @@ class LabelOrder:
 
 
 def infer_label_order(
-    network: nn.Module,
-    job: ClassificationJob,
-    images_per_class: int = 5,
-    advance: Callable[[int], None] = lambda images: None,
+    network: nn.Module, job: ClassificationJob, advance: Callable[[int], None] = lambda images: None
 ) -> LabelOrder:
-    """Run a classification network on the first images of each class of a job's split.
-
-    Args:
-        advance: called with the number of images just done.
+    """Run a classification network on the images of a job, which are several of each class.
 
     Raises:
         DataError: an image cannot be decoded.
         SdabenchError: the network's outputs are not finite.
     """
-    split = first_of_each_class(job.split, images_per_class)
-    predictions = predict(network, replace(job, split=split), torch.device(job.machine.device), advance)
+    predictions = predict(network, job, torch.device(job.machine.device), advance)
     assert isinstance(predictions, Classified)
-    labels = np.array([item.label for item in split.items])
-    folders = {item.label: item.path.partition("/")[0] for item in split.items}
+    labels = np.array([item.label for item in job.split.items])
+    folders = {item.label: item.path.partition("/")[0] for item in job.split.items}
     predicted = predictions.classes.top5[:, 0]
-    return label_order(labels, predicted, [folders.get(n, "") for n in range(split.num_classes)])
+    return label_order(labels, predicted, [folders.get(n, "") for n in range(job.split.num_classes)])
 
 
 def first_of_each_class(split: ImageSplit, images: int) -> ImageSplit:
@@ -179,7 +162,7 @@ def label_order(labels: Labels, predicted: Labels, folders: Sequence[str]) -> La
         held_out_own_pct=100 * float(agrees_own.mean()) if len(held_labels) else None,
         held_out_fitted_pct=100 * float(agrees_fitted.mean()) if len(held_labels) else None,
         commonest_is_own=sum(
-            _commonest(predicted[labels == label]) == label for label in np.unique(labels).tolist()
+            int(np.bincount(predicted[labels == label]).argmax() == label) for label in np.unique(labels)
         ),
         shift=_shift(taken_for) if is_other else None,
         taken_for=taken_for if order != "unknown" else (),
@@ -237,8 +220,3 @@ def _shift(taken_for: Sequence[TakenFor]) -> int | None:
         return None
     shift, times = differences.most_common(1)[0]
     return shift if times > 1 and 10 * times >= 9 * len(taken_for) else None
-
-
-def _commonest(predicted: Labels) -> int:
-    """Return the most frequent class; of several the lowest."""
-    return int(np.bincount(predicted).argmax())

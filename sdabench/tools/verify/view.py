@@ -2,14 +2,11 @@
 
 from collections.abc import Iterable
 
-from rich.text import Text
-
 from sdabench.data.official import Issue, Level, plural
 from sdabench.report.render import STYLES, Terminal, print_terminal
-from sdabench.report.sheet import Cell, Heading, Sheet, Tone
-from sdabench.tools.verify.dataset_report import DatasetReport
+from sdabench.report.sheet import Cell, Sheet, Tone, headings, row
 from sdabench.tools.verify.label_order import LabelOrder, Order
-from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, SplitReport
+from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, DatasetReport, SplitReport
 
 SHOWN: dict[Level, int] = {"error": 20, "warning": 5, "note": 3}  # files of an issue
 WORDS: dict[Level, tuple[str, Tone]] = {
@@ -37,14 +34,14 @@ def split_sheet(report: SplitReport) -> Sheet:
     broken = f"{info.samples:,}, {report.broken:,} of them broken"
     modes = ", ".join(f"{mode} {count:,}" for mode, count in report.modes.items())
     rows = [
-        [Cell("images"), Cell(broken, tone="bad") if report.broken else Cell(good, tone="good")],
-        *([Cell(name), Cell(words)] for name, words in _count_rows(report.counts)),
-        [Cell("modes"), Cell(modes or "none")],
-        [Cell("official"), Cell(comparability(report), tone="good" if _is_official(report) else "fair")],
-        [Cell("listing sha256"), Cell(info.listing_sha256)],
-        [Cell("fingerprint"), Cell(info.fingerprint_sha256 or "none: a file cannot be read")],
+        row("images", Cell(broken, tone="bad") if report.broken else Cell(good, tone="good")),
+        *(row(name, words) for name, words in _count_rows(report.counts)),
+        row("modes", modes or "none"),
+        row("official", Cell(comparability(report), tone="good" if _is_official(report) else "fair")),
+        row("listing sha256", info.listing_sha256),
+        row("fingerprint", info.fingerprint_sha256 or "none: a file cannot be read"),
     ]
-    return Sheet("", [Heading(f"{info.name} {info.split}"), Heading(info.root)], [rows])
+    return Sheet("", headings(f"{info.name} {info.split}", info.root), [rows])
 
 
 def comparability(report: SplitReport) -> str:
@@ -62,29 +59,24 @@ def _print_issues(issues: Iterable[Issue]) -> None:
     console = Terminal()
     for issue in issues:
         word, tone = WORDS[issue.level]
-        console.print(Text.assemble((word, STYLES[tone]), f": {issue.words}"), soft_wrap=True)
-        shown = SHOWN[issue.level]
-        for file in issue.about[:shown]:
-            console.print(Text(f"  {file.path} {file.what}"), soft_wrap=True)
-        if len(issue.about) > shown:
-            rest = f"  and {len(issue.about) - shown:,} more; --json lists all"
-            console.print(Text(rest, style=STYLES["dim"]), soft_wrap=True)
+        console.unwrapped((word, STYLES[tone]), f": {issue.words}")
+        files = [f"{file.path} {file.what}" for file in issue.about]
+        console.first_lines(files, SHOWN[issue.level], indent="  ")
 
 
 def _print_label_order(order: LabelOrder) -> None:
     """Print the result; if the order is right, also the classes that are predicted as another one."""
     console = Terminal()
-    word = ("Label order", STYLES[ORDER_TONES[order.order]])
-    console.print(Text.assemble(word, f": {order.words}"), soft_wrap=True)
+    console.unwrapped(("Label order", STYLES[ORDER_TONES[order.order]]), f": {order.words}")
     if order.held_out_own_pct is not None:
         details = (
             f"  In {order.commonest_is_own:,} of {order.classes:,} classes the most frequent prediction is "
             f"the label. Of {order.held_out:,} held-out images, {order.held_out_own_pct:.1f}% agree with the "
             f"labels, {order.held_out_fitted_pct:.1f}% with the order fitted to the other images."
         )
-        console.print(Text(details, style=STYLES["dim"]), soft_wrap=True)
+        console.unwrapped((details, STYLES["dim"]))
     for one in order.taken_for[: SHOWN["warning"]] if order.order == "right" else ():
-        console.print(Text(f"  but {one}"), soft_wrap=True)
+        console.unwrapped(f"  but {one}")
 
 
 def _is_official(report: SplitReport) -> bool:

@@ -61,7 +61,7 @@ def test_heads_of_every_detector_have_the_right_sizes(name):
     assert shapes[:10] == [(1, channels, *side) for channels in (3, 12) for side in sides]
     assert shapes[10:12] == [(7, 81), (7, 320)]
     assert shapes[12:] == ([(5, 80, 28, 28)] if name.startswith("mask") else [])
-    assert network.has_masks is name.startswith("mask")
+    assert network.roi_heads.has_mask() is name.startswith("mask")
 
 
 @pytest.mark.parametrize("name", ["gsop50", "bl_resnet50", "sda_gcnet50"])

@@ -15,7 +15,7 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.tools.check import evaluations
-from sdabench.tools.check.prediction_check import prediction_problems
+from sdabench.tools.check.prediction_check import changed_detections, flips
 from sdabench.training.job import evaluation_job
 from sdabench.training.tasks import task_of
 from tests.helpers.gate import check, tiny_in
@@ -71,7 +71,7 @@ class TestPredictions:
             ClassPredictions(["a/1.JPEG"], np.array([4]), np.float32([0.05]), np.array([[9, 1, 2, 3, last]]))
             for last in (4, 5)
         ]
-        [problem] = prediction_problems(*said)
+        [problem] = flips(*said)
         assert (problem.status, len(problem.details)) == ("regression", 1)
         assert "label in top 5: yes -> no, " in problem.details[0]
 
@@ -203,7 +203,7 @@ OTHER = BOX | {"bbox": [45.0, 10.0, 40.0, 20.0], "score": 0.5}
     ],
 )
 def test_a_detection_that_moved_or_has_another_score_is_named(change, words):
-    problems = prediction_problems([BOX, OTHER], [OTHER, BOX | change])
+    problems = changed_detections([BOX, OTHER], [OTHER, BOX | change])
     assert [words in line for problem in problems for line in problem.details] == [True] * bool(words)
 
 
@@ -214,8 +214,8 @@ def test_another_mask_in_the_same_box_is_named():
         rle = coco_mask.encode(mask)
         return BOX | {"segmentation": {"size": rle["size"], "counts": rle["counts"].decode()}}
 
-    assert prediction_problems([entry(10, 30)], [entry(11, 30)]) == []
-    assert prediction_problems([entry(10, 10)], [entry(10, 10)]) == []
+    assert changed_detections([entry(10, 30)], [entry(11, 30)]) == []
+    assert changed_detections([entry(10, 10)], [entry(10, 10)]) == []
     for other in (entry(30, 50), entry(10, 10), BOX):
-        [problem] = prediction_problems([entry(10, 30)], [other])
+        [problem] = changed_detections([entry(10, 30)], [other])
         assert "category 3 at [10.0, 10.0, 40.0, 20.0] has another mask" in problem.details[0]

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from sdabench.tools.doctor.probe import Diagnosis, Probe
+from sdabench.tools.doctor.diagnosis import Diagnosis
+from sdabench.tools.doctor.probe import Probe
 from sdabench.tools.doctor.view import print_diagnosis, summary
 from tests.helpers.paths import CHECKOUT
 from tests.helpers.program import failed, sdabench

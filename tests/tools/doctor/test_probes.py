@@ -16,10 +16,10 @@ from torchvision.transforms import functional
 from sdabench.records.counts import stored_counts
 from sdabench.tools.doctor import decoder, devices, numerics, requirements, storage
 from sdabench.tools.doctor.devices import Device
-from sdabench.tools.doctor.diagnosis import diagnose
-from sdabench.tools.doctor.likely_causes import likely_causes, two_standard_errors_pct
+from sdabench.tools.doctor.diagnosis import diagnose, likely_causes
 from sdabench.tools.doctor.numerics import Settings
 from sdabench.tools.doctor.probe import Probe
+from sdabench.tools.doctor.view import two_standard_errors_pct
 from sdabench.training.precision import strict_fp32
 from tests.helpers.paths import CHECKOUT
 
@@ -249,8 +249,8 @@ class TestArithmetic:
         assert numerics.probe_convolutions(replace(GPU, tf32_convolutions=False)).state == "ok"
         assert "sdabench turns it off while it measures" in probe.value
         with strict_fp32(torch.device("cuda")):  # which does what the line says
-            assert Settings.of_process().tf32_convolutions is False
-        assert Settings.of_process().tf32_convolutions is True
+            assert Settings().tf32_convolutions is False
+        assert Settings().tf32_convolutions is True
 
     @pytest.mark.parametrize("changes", [{"tf32_matmul": True}, {"matmul_precision": "high"}])
     def test_tf32_of_products_is_a_warning(self, changes):

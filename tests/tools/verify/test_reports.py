@@ -16,7 +16,7 @@ from sdabench.data.source import DataSource
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
 from sdabench.tools.verify.file_inspection import FileFinding, inspect_file, inspect_files
-from sdabench.tools.verify.split_report import AnnotationCounts, ClassCounts, find_leakage, verify_split
+from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, find_leakage, verify_split
 from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet
 
 
@@ -161,7 +161,9 @@ def test_doubled_files_are_warned_of_in_a_split_and_between_two(imagenet):
     assert doubled.about == (
         AffectedFile("n01440764/n01440764_7.JPEG", f"is identical to {val.items[0].path}"),
     )
-    leak = find_leakage(train, inspect_files(train), val, inspect_files(val))
+    leak = find_leakage(
+        {"train": train, "val": val}, {"train": inspect_files(train), "val": inspect_files(val)}
+    )
     assert leak.level == "warning"
     assert [one.path for one in leak.about] == ["n01440764/n01440764_0.JPEG", "n01440764/n01440764_7.JPEG"]
     assert leak.about[0].what == "is identical to the training image n01440764/n01440764_9.JPEG"
@@ -173,7 +175,8 @@ def test_different_splits_do_not_leak(imagenet, tmp_path):
     val = read_imagenet(imagenet)
     unreadable = [FileFinding(None, broken="cannot be read")]
     findings = [FileFinding(str(number)) for number in range(5)]
-    assert find_leakage(train, unreadable, val, [*findings, *unreadable]) is None
+    files = {"train": unreadable, "val": [*findings, *unreadable]}
+    assert find_leakage({"train": train, "val": val}, files) is None
 
 
 def test_another_fingerprint_than_claimed_or_made_is_an_error(imagenet, textures):

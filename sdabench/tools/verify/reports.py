@@ -1,4 +1,4 @@
-"""Reports on one split: counts, names, broken and duplicate files, fingerprint.
+"""Reports on a dataset: counts, names, broken and duplicate files, fingerprints, leakage, label order.
 
 split = read_imagenet(path, "val")
 report = verify_split(split, inspect_files(split, workers=8))
@@ -16,8 +16,10 @@ from sdabench.data.description import DatasetInfo
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import class_indices
 from sdabench.data.official import AffectedFile, Issue, deviations, plural
-from sdabench.data.split import Split
+from sdabench.data.split import Split, SplitName
+from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
 from sdabench.tools.verify.file_inspection import FileFinding
+from sdabench.tools.verify.label_order import LabelOrder
 
 FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}  # by file name extension
 
@@ -71,6 +73,39 @@ class SplitReport:
         }
 
 
+@dataclass(frozen=True)
+class DatasetReport:
+    """The reports on all splits; ``failure``: the error if the label order could not be inferred."""
+
+    splits: tuple[SplitReport, ...]
+    leakage: Issue | None = None
+    label_order: LabelOrder | None = None
+    failure: SdabenchError | None = None
+
+    @property
+    def error(self) -> SdabenchError | None:
+        """Why the dataset is not what it claims to be, or was not tested; None if it is sound."""
+        errors = [f"{split.dataset.split}: {error.words}" for split in self.splits for error in split.errors]
+        order = self.label_order
+        if order is not None and order.order == "other":
+            errors.append(order.words)
+        if errors:
+            total = f" (first of {len(errors)} errors)" if len(errors) > 1 else ""
+            failure = f"; --probe failed: {self.failure}" if self.failure else ""
+            return DataError(f"{errors[0]}{total}{failure}")
+        if order is not None and order.order == "unknown":
+            return NothingMeasuredError(order.words)
+        return self.failure
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sound": self.error is None,
+            "splits": [split.as_json() for split in self.splits],
+            "remarks": [self.leakage.as_json()] if self.leakage else [],
+            "probe": self.label_order and self.label_order.as_json(),
+        }
+
+
 def verify_split(
     split: Split,
     files: Sequence[FileFinding],
@@ -78,10 +113,9 @@ def verify_split(
     official: bool = False,
     fingerprint: str | None = None,
 ) -> SplitReport:
-    """Report on a split, given the findings of its files.
+    """Report on a split, given the findings of its files in the order of the listing.
 
     Args:
-        files: in the order of the listing.
         official: expect the complete official split; a deviation is an error.
         fingerprint: expected sha256, in lower case.
     """
@@ -120,13 +154,15 @@ def count_annotations(split: CocoSplit) -> AnnotationCounts:
 
 
 def find_leakage(
-    train: Split, train_files: Sequence[FileFinding], val: Split, val_files: Sequence[FileFinding]
+    splits: Mapping[SplitName, Split], files: Mapping[SplitName, Sequence[FileFinding]]
 ) -> Issue | None:
-    """Find validation images that are byte for byte in the training split too."""
-    known = {file.sha256: item.path for item, file in zip(train.items, train_files, strict=True)}
+    """Find validation images that are byte for byte in the training split too, if both are there."""
+    if len(splits) < 2:
+        return None
+    known = {file.sha256: item.path for item, file in zip(splits["train"].items, files["train"], strict=True)}
     about = tuple(
         AffectedFile(item.path, f"is identical to the training image {known[file.sha256]}")
-        for item, file in zip(val.items, val_files, strict=True)
+        for item, file in zip(splits["val"].items, files["val"], strict=True)
         if file.sha256 is not None and file.sha256 in known
     )
     if not about:
