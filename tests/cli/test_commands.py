@@ -1,4 +1,4 @@
-"""The commands, run as a user runs them: what they print, and how they end."""
+"""Run the commands as a user does: output and exit codes."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ from tests.helpers.paths import CHECKOUT
 from tests.helpers.program import failed, sdabench
 
 
-def test_every_front_door_is_the_same_program():
+def test_all_entry_points_print_the_same_version():
     script = Path(sys.executable).with_name("sdabench")
-    doors = [[sys.executable, "-m", "sdabench"], [sys.executable, str(CHECKOUT / "cli.py")]]
+    entry_points = [[sys.executable, "-m", "sdabench"], [sys.executable, str(CHECKOUT / "cli.py")]]
     if script.exists():
-        doors.append([str(script)])
+        entry_points.append([str(script)])
     versions = {
-        subprocess.run([*door, "--version"], capture_output=True, text=True, check=True).stdout
-        for door in doors
+        subprocess.run([*entry_point, "--version"], capture_output=True, text=True, check=True).stdout
+        for entry_point in entry_points
     }
     assert versions == {"sdabench, version 0.1.0\n"}
 
@@ -41,7 +41,7 @@ def test_every_front_door_is_the_same_program():
         ["cite", "sda_cbam86"],
     ],
 )
-def test_light_commands_import_nothing_heavy(arguments):
+def test_light_commands_skip_heavy_imports(arguments):
     code = (
         "import sys; from sdabench.cli import cli; "
         f"cli.main({arguments!r}, standalone_mode=False); print(*sys.modules, file=sys.stderr)"
@@ -50,7 +50,7 @@ def test_light_commands_import_nothing_heavy(arguments):
     assert {"torch", "torchvision", "pandas", "matplotlib", "scipy"}.isdisjoint(result.stderr.split())
 
 
-def test_importing_the_package_imports_neither_torch_nor_the_registry():
+def test_package_import_loads_neither_torch_nor_registry():
     code = (
         "import sys, sdabench; sys.exit(any(name in sys.modules for name in ('torch', 'yaml', 'pydantic')))"
     )
@@ -66,13 +66,13 @@ def test_list_json():
     assert models["sda_resnet86"]["tables"] == ["classification-multiscale", "classification-attention"]
     assert models["sda_ecanet86"]["tables"] == []
     assert models["sda_ecanet86"]["like_for_like"] == "ecanet86"
-    assert "sda_resnet86_g8" not in models  # that is sda_resnet86
+    assert "sda_resnet86_g8" not in models  # an alias of sda_resnet86
     assert models["sda_resnet86_g1"]["like_for_like"] == "resnet86"
     assert models["mask_rcnn_senet101"]["backbone"] == "senet101_nobias"
     assert models["mask_rcnn_senet101"]["tables"] == ["detection", "segmentation"]
 
 
-def test_flops_json_is_the_contract():
+def test_flops_json_schema():
     result = sdabench("flops", "resnet50", "--json")
     assert json.loads(result.stdout) == [
         {
@@ -94,12 +94,12 @@ def test_flops_json_is_the_contract():
 
 
 def test_flops_options():
-    shown = sdabench(
+    result = sdabench(
         "flops", "resnet50", "--resolution", 64, "--convention", "mmcv", "--per-module", "--depth", 1
     )
-    assert "resnet50  25,557,032 params" in shown.stdout
-    assert "layer4  14,964,736 params" in shown.stdout
-    assert "layer4.0" not in shown.stdout
+    assert "resnet50  25,557,032 params" in result.stdout
+    assert "layer4  14,964,736 params" in result.stdout
+    assert "layer4.0" not in result.stdout
     counted = json.loads(
         sdabench("flops", "resnet50", "--resolution", 64, "--convention", "mmcv", "--json").stdout
     )
@@ -109,7 +109,7 @@ def test_flops_options():
     )  # no convolution has a bias
 
 
-def test_table_json_is_the_contract():
+def test_table_json_schema():
     table = json.loads(sdabench("table", "classification-attention", "--format", "json").stdout)
     assert table["table"] == "classification-attention"
     rows = {row["label"]: row for row in table["rows"]}
@@ -126,42 +126,42 @@ def test_table_json_is_the_contract():
     }  # fmt: skip
     assert "A$^2$Net" in rows
     detection = json.loads(sdabench("table", "detection", "--format", "json").stdout)["rows"]
-    dash = next(row for row in detection if row["label"] == "Faster-RCNN Res2Net-101")
-    assert dash["reported"]["ap_pct"] is None
-    assert dash["verdict"]["ap_pct"] is None
+    without_ap = next(row for row in detection if row["label"] == "Faster-RCNN Res2Net-101")
+    assert without_ap["reported"]["ap_pct"] is None
+    assert without_ap["verdict"]["ap_pct"] is None
 
 
 def test_all_tables_in_every_format():
     names = ["classification-multiscale", "classification-attention", "detection", "segmentation"]
     titles = [load_registry().table(name).title for name in names]
-    every = json.loads(sdabench("table", "all", "--format", "json").stdout)
-    assert [(table["table"], len(table["rows"])) for table in every] == list(
+    tables = json.loads(sdabench("table", "all", "--format", "json").stdout)
+    assert [(table["table"], len(table["rows"])) for table in tables] == list(
         zip(names, (16, 22, 22, 11), strict=True)
     )
-    assert every[2] == json.loads(sdabench("table", "detection", "--format", "json").stdout)
+    assert tables[2] == json.loads(sdabench("table", "detection", "--format", "json").stdout)
     lines = list(csv.DictReader(io.StringIO(sdabench("table", "all", "--format", "csv").stdout)))
     assert [line["table"] for line in lines].count("segmentation") == 11
     assert len(lines) == 71
     single = list(csv.DictReader(io.StringIO(sdabench("table", "detection", "--format", "csv").stdout)))
-    of_detection = [line for line in lines if line["table"] == "detection"]
-    assert single == [{key: line[key] for key in single[0]} for line in of_detection]
-    assert {line["top1_pct_reported"] for line in of_detection} == {""}
-    for form, counted in (("terminal", 1), ("markdown", 1), ("latex", 1), ("html", 2)):  # also its <title>
-        shown = sdabench("table", "all", "--format", form).stdout
-        assert [shown.count(title) for title in titles] == [counted] * 4
+    detection_lines = [line for line in lines if line["table"] == "detection"]
+    assert single == [{key: line[key] for key in single[0]} for line in detection_lines]
+    assert {line["top1_pct_reported"] for line in detection_lines} == {""}
+    for fmt, expected in (("terminal", 1), ("markdown", 1), ("latex", 1), ("html", 2)):  # also in <title>
+        output = sdabench("table", "all", "--format", fmt).stdout
+        assert [output.count(title) for title in titles] == [expected] * 4
 
 
-def test_a_network_for_all_tables_stands_in_those_of_its_task():
+def test_table_all_adds_networks_to_tables_of_their_task():
     options = ["--with", "mask_rcnn_senet86", "--with", "sda_gcnet50", "--format", "json"]
-    every = json.loads(sdabench("table", "all", *options).stdout)
-    extra = {table["table"]: [row["model"] for row in table["rows"][-2:]] for table in every}
+    tables = json.loads(sdabench("table", "all", *options).stdout)
+    extra = {table["table"]: [row["model"] for row in table["rows"][-2:]] for table in tables}
     assert extra["classification-attention"] == ["sda_epsanet86", "sda_gcnet50"]
     assert extra["detection"] == ["mask_rcnn_sda_res2net86", "mask_rcnn_senet86"]
     assert extra["segmentation"][-1] == "mask_rcnn_senet86"
     failed(sdabench("table", "all", "--with", "sda_gcnet05"), 2, "did you mean sda_gcnet50")
 
 
-def test_latex_is_a_fragment_or_a_document():
+def test_latex_fragment_and_standalone_document():
     options = ["table", "classification-attention", "--format", "latex"]
     assert "documentclass" not in sdabench(*options).stdout
     document = sdabench(*options, "--standalone", "--mark", "best").stdout
@@ -176,15 +176,15 @@ def test_latex_is_a_fragment_or_a_document():
     )
 
 
-def test_the_former_name_of_a_mark_is_accepted():
-    shown = [
+def test_old_mark_name_is_accepted():
+    outputs = [
         sdabench("table", "classification-attention", "--format", "latex", "--mark", mark).stdout
         for mark in ("paper", "readme", "none")
     ]
-    assert shown[0] == shown[1] != shown[2]
+    assert outputs[0] == outputs[1] != outputs[2]
 
 
-def test_show_is_one_page_with_lineage_claims_reasons_records_and_sources():
+def test_show_prints_lineage_claims_records_and_sources():
     page = " ".join(sdabench("show", "cbam86").stdout.split())
     for words in (
         "control of: sda_cbam86",
@@ -214,14 +214,14 @@ def test_show_json():
     assert page["relatives"]["baseline"] == ["cbam86"]
 
 
-def test_cite_gives_each_paper_once():
+def test_cite_prints_each_paper_once():
     cited = sdabench("cite", "sda_senet86", "sda_senet50", "senet50").stdout
     assert cited.count("@") == 2
     assert "  author = {Hu, Jie and Shen, Li and Sun, Gang},\n" in cited
     assert sdabench("cite").stdout.startswith("@article{guo2024selective,")
 
 
-def test_networks_that_the_readme_lacks_are_rows_of_their_own():
+def test_networks_outside_the_paper_get_their_own_rows():
     table = sdabench("table", "classification-attention", "--with", "sda_gcnet50", "--format", "json")
     *rows, extra = json.loads(table.stdout)["rows"]
     assert len(rows) == 22
@@ -229,7 +229,7 @@ def test_networks_that_the_readme_lacks_are_rows_of_their_own():
     assert set(extra["reported"].values()) == {None}
     assert (
         extra["measured"]["params_m"] == (28_105_032 + 1_756_544) / 1e6
-    )  # GCNet-50, and depth attention by its formula
+    )  # GCNet-50 plus depth attention by its formula
     failed(
         sdabench("table", "detection", "--with", "gcnet50"),
         2,
@@ -237,7 +237,7 @@ def test_networks_that_the_readme_lacks_are_rows_of_their_own():
     )
 
 
-def test_errors_of_use():
+def test_usage_errors():
     failed(sdabench("show", "resnet05"), 2, "did you mean resnet50")
     failed(sdabench("cite", "nothing*"), 2, "unknown model 'nothing*'")
     failed(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
@@ -277,7 +277,7 @@ def test_errors_of_use():
     )
 
 
-def test_a_registry_with_a_typo_is_one_line(tmp_path):
+def test_registry_typo_is_reported_in_one_line(tmp_path):
     folder = shutil.copytree(registry_dir(), tmp_path / "registry")
     table = folder / "tables" / "detection.yaml"
     table.write_text(table.read_text().replace("36.4,", "36.4.1,", 1))
@@ -285,7 +285,7 @@ def test_a_registry_with_a_typo_is_one_line(tmp_path):
     failed(result, 1, "detection.yaml", "row 'Faster-RCNN ResNet-50'", "reported")
 
 
-def test_an_audit_finds_a_number_that_differs_and_ends_with_3(tmp_path):
+def test_audit_exits_3_for_a_different_number(tmp_path):
     folder = shutil.copytree(registry_dir(), tmp_path / "registry")
     for table in folder.glob("tables/*.yaml"):
         table.write_text(
@@ -301,7 +301,7 @@ def test_an_audit_finds_a_number_that_differs_and_ends_with_3(tmp_path):
     assert len(audit["rows"]) == 71
 
 
-def test_output_that_cannot_be_written(imagenet, tmp_path):
+def test_unwritable_output_is_an_error(imagenet, tmp_path):
     (tmp_path / "file").write_text("")
     options = ["--data", f"imagenet={imagenet}", "--output", tmp_path / "file" / "out"]
     failed(sdabench("eval", "resnet50", *options), 1, "cannot write", "file/out")
@@ -315,7 +315,7 @@ def test_output_that_cannot_be_written(imagenet, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["flops", "-h"]])
-def test_a_closed_pipe_is_no_error(arguments):
+def test_closed_pipe_is_not_an_error(arguments):
     command = [sys.executable, "-m", "sdabench", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
@@ -328,7 +328,7 @@ def test_a_closed_pipe_is_no_error(arguments):
 @pytest.mark.parametrize(
     "arguments", [["list"], ["list", "--json"], ["table", "detection", "--format", "csv"]]
 )
-def test_output_on_a_full_disk_is_one_line(arguments):
+def test_full_disk_is_reported_without_traceback(arguments):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "sdabench", *arguments]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -337,14 +337,14 @@ def test_output_on_a_full_disk_is_one_line(arguments):
     assert "Traceback" not in result.stderr
 
 
-def test_a_terminal_of_few_characters_gets_what_it_can_show():
+def test_ascii_terminal_replaces_other_characters():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     result = sdabench("table", "classification-attention", env=environment)
     assert result.returncode == 0
     assert "A?Net" in result.stdout
 
 
-def test_saving_counts_keeps_to_counts_at_224(tmp_path):
+def test_flops_save_accepts_only_default_resolution(tmp_path):
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n")
     failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "name a file of records")

@@ -1,4 +1,4 @@
-"""``sdabench compare``, run as a user runs it."""
+"""Run ``sdabench compare`` as a user does."""
 
 import csv
 import json
@@ -12,15 +12,15 @@ from tests.helpers.records import record, right_on, stored
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two runs on ten images: only A is right on one, only B on three."""
-    for name, right in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6))):
+    """Make two runs on ten images: only A is correct on one image, only B on three."""
+    for name, correct in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6))):
         (tmp_path / name).mkdir()
-        one = stored(tmp_path / name, "resnet50", right_on(*right))
+        one = stored(tmp_path / name, "resnet50", right_on(*correct))
         append_lines(tmp_path / name / "records.jsonl", one.record.as_json())
     return tmp_path
 
 
-def test_two_runs_side_by_side(runs):
+def test_compare_two_runs(runs):
     result = sdabench("compare", runs / "a", runs / "b")
     assert result.returncode == 0, result.stderr
     words = " ".join(result.stdout.split())
@@ -30,16 +30,16 @@ def test_two_runs_side_by_side(runs):
     assert "0.JPEG 1 0 class 0: A predicts 0, B predicts 50" in words
 
 
-def test_json_and_a_file_of_all_that_changed(runs):
+def test_json_and_changed_images_csv(runs):
     result = sdabench("compare", runs / "a", runs / "b", "--json", "--changed", runs / "changed.csv")
-    found = json.loads(result.stdout)
-    assert [one["metric"] for one in found["differences"]] == ["top1_pct", "top5_pct"]
-    assert found["differences"][0]["mcnemar_p"] == 0.625
+    report = json.loads(result.stdout)
+    assert [one["metric"] for one in report["differences"]] == ["top1_pct", "top5_pct"]
+    assert report["differences"][0]["mcnemar_p"] == 0.625
     rows = csv.DictReader((runs / "changed.csv").read_text().splitlines())
     assert [row["image"] for row in rows] == ["0.JPEG", "4.JPEG", "5.JPEG", "6.JPEG"]
 
 
-def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
+def test_colon_selects_one_network_of_a_run(runs):
     append_lines(runs / "a/records.jsonl", record(model="senet50").as_json())
     result = sdabench("compare", runs / "a", runs / "b")
     assert result.returncode == 2
@@ -65,14 +65,14 @@ def test_a_network_is_named_behind_a_colon_where_there_are_several(runs):
         (["--claims", "--models", "resnet50"], "not in the networks with a claim"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(runs, arguments, words):
-    places = {"a": runs / "a", "b": runs / "b", "none": runs / "none"}
-    result = sdabench("compare", *(places.get(argument, argument) for argument in arguments))
+def test_invalid_comparison_is_a_usage_error(runs, arguments, words):
+    paths = {"a": runs / "a", "b": runs / "b", "none": runs / "none"}
+    result = sdabench("compare", *(paths.get(argument, argument) for argument in arguments))
     assert result.returncode == 2
     assert words in result.stderr
 
 
-def test_claims_say_what_records_say_of_them(runs):
+def test_claims_are_compared_with_records(runs):
     result = sdabench("compare", "--claims", "--models", "sda_pyconv86")
     assert result.returncode == 0, result.stderr
     assert "sda_pyconv86 vs. pyconv86 (baseline, control) top-1 +0.64 not measured" in " ".join(

@@ -1,4 +1,4 @@
-"""Detectors from the command line: trained, evaluated, tabled and scored again."""
+"""Train, evaluate, tabulate and rescore detectors from the command line."""
 
 import json
 
@@ -27,8 +27,8 @@ validation: {every_epochs: 0}
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A small dataset, and a recipe for it."""
+def workspace(tmp_path_factory):
+    """Write a small dataset and a recipe for it."""
     folder = tmp_path_factory.mktemp("detection")
     write_detection(folder / "shapes", DetectionPlan(categories=3, train=3, val=3, image_size=128))
     (folder / "tiny.yaml").write_text(RECIPE)
@@ -36,19 +36,19 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(workplace):
-    """The output folder of the suite segmentation, of one network."""
-    result = run(workplace, "--suite", "segmentation", "--models", "mask_rcnn_resnet50")
+def trained(workspace):
+    """Run the suite segmentation with one network; return the output folder and the result."""
+    result = run(workspace, "--suite", "segmentation", "--models", "mask_rcnn_resnet50")
     assert result.returncode == 0, result.stderr
-    return workplace / "out", result
+    return workspace / "out", result
 
 
-def run(workplace, *arguments):
-    data = ["--data", f"synthetic={workplace / 'shapes'}", "--recipe", workplace / "tiny.yaml"]
-    return sdabench("run", *data, "--output", workplace / "out", "--jobs", 1, *arguments)
+def run(workspace, *arguments):
+    data = ["--data", f"synthetic={workspace / 'shapes'}", "--recipe", workspace / "tiny.yaml"]
+    return sdabench("run", *data, "--output", workspace / "out", "--jobs", 1, *arguments)
 
 
-def test_a_suite_trains_a_mask_rcnn_once_and_scores_its_boxes_and_its_masks(workplace, trained):
+def test_suite_trains_once_and_scores_boxes_and_masks(workspace, trained):
     output, first = trained
     records = list(read_lines(output / "records.jsonl", Record))
     assert [(record.model, record.task) for record in records] == [
@@ -58,18 +58,18 @@ def test_a_suite_trains_a_mask_rcnn_once_and_scores_its_boxes_and_its_masks(work
     assert records[0].training == records[1].training
     assert records[0].training.frozen is False
     assert "Training and mask AP" in first.stdout
-    said = " ".join(first.stdout.split())
-    assert "The detectors were trained from random weights, so no layer was frozen." in said
-    again = run(workplace, "--suite", "detection", "--models", "mask_rcnn_resnet50", "--json")
+    stdout = " ".join(first.stdout.split())
+    assert "The detectors were trained from random weights, so no layer was frozen." in stdout
+    again = run(workspace, "--suite", "detection", "--models", "mask_rcnn_resnet50", "--json")
     assert again.returncode == 0, again.stderr
     assert "1 of 1 have a record already." in again.stderr
     assert [record["task"] for record in json.loads(again.stdout)] == ["detection", "segmentation"]
     assert len(list(read_lines(output / "records.jsonl", Record))) == 2
 
 
-def test_a_results_file_of_ours_is_scored_again_to_the_same_numbers(workplace, trained):
+def test_rescore_reproduces_recorded_metrics(workspace, trained):
     output, _ = trained
-    annotations = workplace / "shapes/annotations/instances_val2017.json"
+    annotations = workspace / "shapes/annotations/instances_val2017.json"
     for record, iou_type in zip(read_lines(output / "records.jsonl", Record), ("bbox", "segm"), strict=True):
         options = ["--annotations", annotations, "--iou-type", iou_type, "--json"]
         again = json.loads(sdabench("rescore", output / record.predictions, *options).stdout)
@@ -79,14 +79,12 @@ def test_a_results_file_of_ours_is_scored_again_to_the_same_numbers(workplace, t
         assert again["samples"] == record.samples == 3
 
 
-def test_a_training_begins_with_the_weights_of_its_backbone_and_is_evaluated_class_by_class(
-    workplace, tmp_path
-):
+def test_train_with_backbone_weights_and_eval_per_class(workspace, tmp_path):
     from safetensors.torch import save_file
 
     save_file(create_model("resnet50").state_dict(), tmp_path / "resnet50.safetensors")
     output = tmp_path / "one"
-    data = ["--data", f"synthetic={workplace / 'shapes'}", "--recipe", workplace / "tiny.yaml"]
+    data = ["--data", f"synthetic={workspace / 'shapes'}", "--recipe", workspace / "tiny.yaml"]
     weights = ["--backbone-weights", tmp_path / "resnet50.safetensors"]
     train = sdabench("train", "faster_rcnn_resnet50", *data, *weights, "--output", output)
     assert train.returncode == 0, train.stderr
@@ -106,14 +104,14 @@ def test_a_training_begins_with_the_weights_of_its_backbone_and_is_evaluated_cla
     assert "does not fit 'resnet86_g8'" in wrong.stderr
 
 
-def test_what_does_not_go_together_is_refused_at_once(workplace, tmp_path):
-    shapes, imagenet = f"synthetic={workplace / 'shapes'}", f"imagenet={make_imagenet(tmp_path / 'in')}"
-    coco = f"coco={workplace / 'shapes'}"
+def test_incompatible_options_are_usage_errors(workspace, tmp_path):
+    shapes, imagenet = f"synthetic={workspace / 'shapes'}", f"imagenet={make_imagenet(tmp_path / 'in')}"
+    coco = f"coco={workspace / 'shapes'}"
     cases = {
         ("train", "faster_rcnn_resnet50", "--data", imagenet): "imagenet has no boxes",
         ("train", "resnet50", "--data", coco): "coco's images have no single class",
         ("train", "resnet50", "--data", shapes): "is a dataset for detection",
-        ("train", "resnet50", "--backbone-weights", workplace / "tiny.yaml"): "'resnet50' is not one",
+        ("train", "resnet50", "--backbone-weights", workspace / "tiny.yaml"): "'resnet50' is not one",
         ("eval", "resnet50", "--data", imagenet, "--per-class"): "--per-class is for detectors",
         (
             "train",

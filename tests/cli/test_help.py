@@ -1,4 +1,4 @@
-"""Help pages, for every command and group: short, described, and with no form that the program refuses."""
+"""Help pages of all commands: length, descriptions, and metavars and examples that the program accepts."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from sdabench.cli import COMMANDS, cli
 from tests.helpers.program import sdabench
 
 WIDTH = 80
-LONGEST = 64  # lines of a page without --help-all
+MAX_LINES = 64  # lines of a page without --help-all
 FRAGMENT = re.compile(r"(Of|Whether|That|Instead|By|As|How|What|Which|Where)\b")
 PLACEHOLDERS = {
     "PATH": "folder", "SOURCE": "weights.pth", "NAME": "smoke", "FILE": "recipe.yaml", "MODEL": "resnet50",
@@ -25,7 +25,7 @@ PLACEHOLDERS = {
 
 
 def contexts(command: click.Command, parent: click.Context | None = None) -> Iterator[click.Context]:
-    """The context of a command, and those of the commands in it."""
+    """Yield the contexts of a command and of its subcommands."""
     name = "sdabench" if parent is None else command.name
     ctx = command.context_class(command, info_name=name, parent=parent, **command.context_settings)
     yield ctx
@@ -41,7 +41,7 @@ OPTIONS = {
     for param in ctx.command.get_params(ctx)
     if isinstance(param, click.Option)
 }
-OWN_TYPES = {
+CUSTOM_TYPES = {
     name: (param, ctx)
     for name, (param, ctx) in OPTIONS.items()
     if type(param.type).__module__.startswith("sdabench.") and not isinstance(param.type, click.Choice)
@@ -57,23 +57,23 @@ def page(path: str, option: str = "-h", width: int = WIDTH) -> str:
 
 
 def pages(path: str) -> list[str]:
-    """The page of ``--help``, and that of ``--help-all`` if there is one."""
+    """Return the page of ``--help``, and that of ``--help-all`` if there is one."""
     return [page(path), page(path, "--help-all")] if f"{path} --help-all" in OPTIONS else [page(path)]
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_short_fits_and_has_examples(path):
-    assert len(page(path).splitlines()) <= LONGEST
+def test_page_is_short_and_has_examples(path):
+    assert len(page(path).splitlines()) <= MAX_LINES
     for text in pages(path):
         lines = text.splitlines()
         assert [line for line in lines if len(line) > WIDTH] == []
-        assert [line for line in lines if re.search(r"[\w|]-$|\[default:$", line)] == []  # cut in two
+        assert [line for line in lines if re.search(r"[\w|]-$|\[default:$", line)] == []  # split words
         assert "Examples:" in lines
-        assert re.fullmatch(r"  [A-Z].*[.?]", lines[2])  # what it is for, in one line
+        assert re.fullmatch(r"  [A-Z].*[.?]", lines[2])  # a description in one line
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_an_option_is_described_or_named(path):
+def test_option_is_described_or_named(path):
     described, _, rest = page(path).partition("More options, described by --help-all:")
     named = re.findall(r"--[\w-]+", rest.partition("\n\n")[0])
     hidden = [*named, "--help", "--help-all"] if named else []
@@ -85,7 +85,7 @@ def test_an_option_is_described_or_named(path):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_help_text_is_a_phrase_and_no_fragment(name):
+def test_help_text_is_a_complete_phrase(name):
     text = OPTIONS[name][0].help
     assert text
     assert re.match("[A-Z]", text)
@@ -94,35 +94,35 @@ def test_a_help_text_is_a_phrase_and_no_fragment(name):
     assert "README" not in text
 
 
-def spellings(shape: str) -> list[str]:
-    """Everything that a metavar allows: its alternatives, with and without what is optional."""
-    with_and_without = re.sub(r"\[(.*?)\]", r"\1", shape), re.sub(r"\[.*?\]", "", shape)
+def spellings(metavar: str) -> list[str]:
+    """Return all inputs that a metavar allows: its alternatives, with and without optional parts."""
+    with_and_without = re.sub(r"\[(.*?)\]", r"\1", metavar), re.sub(r"\[.*?\]", "", metavar)
     alternatives = [each for text in with_and_without for each in text.split("|")]
     return [
         re.sub("[A-Z]+", lambda word: PLACEHOLDERS[word[0]], each) for each in dict.fromkeys(alternatives)
     ]
 
 
-@pytest.mark.parametrize("name", OWN_TYPES)
-def test_a_metavar_is_typed_as_it_is_shown(name):
-    param, ctx = OWN_TYPES[name]
-    _, shape = param.get_help_record(ctx)[0].rsplit(" ", 1)
-    for spelling in spellings(shape):
+@pytest.mark.parametrize("name", CUSTOM_TYPES)
+def test_metavar_is_accepted_as_shown(name):
+    param, ctx = CUSTOM_TYPES[name]
+    _, metavar = param.get_help_record(ctx)[0].rsplit(" ", 1)
+    for spelling in spellings(metavar):
         param.type.convert(spelling, param, ctx)
 
 
 @pytest.mark.parametrize("command", ["run", "train", "eval", "check"])
-def test_data_is_shown_as_it_is_typed(command):
-    shape = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
-    assert f"--data {shape}\n" in page(f"sdabench {command}")
-    assert spellings(shape) == ["imagenet=folder", "coco=folder", "synthetic=folder", "synthetic"]
+def test_data_metavar(command):
+    metavar = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
+    assert f"--data {metavar}\n" in page(f"sdabench {command}")
+    assert spellings(metavar) == ["imagenet=folder", "coco=folder", "synthetic=folder", "synthetic"]
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_examples_use_commands_and_options_that_exist(path):
+def test_examples_use_existing_commands_and_options(path):
     examples = page(path).partition("\nExamples:\n")[2].partition("\n\n")[0]
     for line in examples.replace("\\\n", "").splitlines():
-        words = shlex.split(re.sub(r"(?<=\S) {3,}(?!-).*", "", line.strip()))  # without the remark beside it
+        words = shlex.split(re.sub(r"(?<=\S) {3,}(?!-).*", "", line.strip()))  # without the trailing comment
         command = max((known for known in PAGES if words[: known.count(" ") + 1] == known.split()), key=len)
         assert command != "sdabench", line
         known = {opt for param in PAGES[command].command.params for opt in param.opts}
@@ -130,27 +130,27 @@ def test_examples_use_commands_and_options_that_exist(path):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_main_page_says_what_a_command_says_of_itself(name):
+def test_main_page_repeats_first_line_of_each_command(name):
     first_line = PAGES[f"sdabench {name}"].command.help.splitlines()[0]
     assert first_line.removesuffix(".") == COMMANDS[name]
     assert re.search(rf"^  {name} +{re.escape(COMMANDS[name])}$", page("sdabench"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", ["sdabench data", "sdabench weights"])
-def test_a_group_lists_its_commands_with_their_first_lines(path):
+def test_group_lists_first_line_of_each_command(path):
     for name, command in PAGES[path].command.commands.items():
         first_line = command.help.splitlines()[0].removesuffix(".")
         assert re.search(rf"^  {name} +{re.escape(first_line)}$", page(path), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["check", "flops"])
-def test_a_list_keeps_its_lines(name):
+def test_lists_keep_their_line_breaks(name):
     text = page(f"sdabench {name}")
     assert "\b" not in text
     assert re.search(r"\n  (counts|params) {4,}\w.*\n", text)
 
 
-def test_advanced_options_are_described_with_help_all():
+def test_help_all_describes_advanced_options():
     brief, full = pages("sdabench run")
     for text in ("Gradient accumulation steps", "Slurm partition", "Minutes between checkpoints"):
         assert text in full
@@ -164,16 +164,16 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("path", ["sdabench", "sdabench run", "sdabench weights"])
-def test_a_terminal_gets_styles_unless_no_color_is_set(monkeypatch, path):
+def test_terminal_output_is_styled_unless_no_color_is_set(monkeypatch, path):
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "\x1b" not in PAGES[path].get_help()  # a file, or the documentation
+    assert "\x1b" not in PAGES[path].get_help()  # not a terminal: a file or the documentation
     monkeypatch.setattr("sys.stdout", Terminal())
     assert "\x1b[1mExamples\x1b[0m:\n" in PAGES[path].get_help()
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in PAGES[path].get_help()
 
 
-def test_a_wide_terminal_is_used():
+def test_help_uses_wide_terminals():
     lines = page("sdabench run", "--help-all", 120).splitlines()
     assert 90 < max(map(len, lines)) <= 100
     assert len(lines) < len(page("sdabench run", "--help-all").splitlines())

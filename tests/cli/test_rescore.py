@@ -1,4 +1,4 @@
-"""``sdabench rescore``, run as a user runs it: what it prints, and how it ends."""
+"""Run ``sdabench rescore`` as a user does: output and exit codes."""
 
 import importlib.util
 import json
@@ -16,12 +16,12 @@ from tests.helpers.records import right_on, stored
 
 BOXES = [
     {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]},
-    {"image_id": 22, "category_id": 1, "score": 0.8, "bbox": [10, 10, 20, 20]},  # in an empty image
+    {"image_id": 22, "category_id": 1, "score": 0.8, "bbox": [10, 10, 20, 20]},  # empty image
 ]
 MASKS = [{"image_id": 7, "category_id": 1, "score": 0.9, "segmentation": [[0, 40, 10, 40, 10, 50, 0, 50]]}]
-# Of kites there are two, the other of no area; of persons one, not found: AP is the mean of the two.
+# One of two kites is found (the other has no area), the only person is not: AP is the mean of both classes.
 AP = 100 * 51 / 101 / 2
-ERROR = 18.89  # by all 256 resamples of the four images; tests/scoring/test_bootstrap.py works them out
+ERROR = 18.89  # from all 256 resamples of the four images, as tests/scoring/test_bootstrap.py computes it
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def rescore(coco, tmp_path):
     return call
 
 
-def test_six_numbers_and_a_line_for_each_category(rescore):
+def test_prints_ap_metrics_and_per_class_table(rescore):
     result = rescore(BOXES)
     assert result.returncode == 0
     assert result.stderr == ""
@@ -66,7 +66,7 @@ def test_json_is_one_record(rescore, coco, tmp_path):
     dataset = record.dataset
     assert (dataset.name, dataset.split, dataset.root) == ("coco", "val", str(coco.resolve()))
     assert (dataset.classes, dataset.samples, dataset.complete) == (2, 4, False)
-    assert dataset.listing_sha256 != read_coco(coco, "val").listing_sha256  # the images were not seen
+    assert dataset.listing_sha256 != read_coco(coco, "val").listing_sha256  # images not listed
     assert "pycocotools" in record.environment["packages"]
     assert (
         Record.model_validate_json(rescore(MASKS, "--iou-type", "segm", "--json").stdout).task
@@ -74,11 +74,11 @@ def test_json_is_one_record(rescore, coco, tmp_path):
     )
 
 
-def test_json_with_categories_is_a_record_and_classes(rescore):
-    answer = json.loads(rescore(BOXES, "--json", "--per-class").stdout)
-    assert set(answer) == {"record", "classes"}
-    assert Record.model_validate(answer["record"]).metrics["ap_pct"] == pytest.approx(AP)
-    person, cat, kite = answer["classes"]
+def test_json_per_class_is_a_record_and_classes(rescore):
+    output = json.loads(rescore(BOXES, "--json", "--per-class").stdout)
+    assert set(output) == {"record", "classes"}
+    assert Record.model_validate(output["record"]).metrics["ap_pct"] == pytest.approx(AP)
+    person, cat, kite = output["classes"]
     assert cat == {
         "category_id": 7, "name": "cat", "ap_pct": None, "ap50_pct": None, "ground_truth": 0, "detections": 0,
     }  # fmt: skip
@@ -87,26 +87,26 @@ def test_json_with_categories_is_a_record_and_classes(rescore):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("faster_coco_eval") is None, reason="not installed")
-def test_the_fast_evaluator_says_the_same(rescore):
+def test_faster_coco_eval_gives_the_same_metrics(rescore):
     fast = Record.model_validate_json(rescore(BOXES, "--json", "--evaluator", "faster-coco-eval").stdout)
     assert fast.metrics == pytest.approx(Record.model_validate_json(rescore(BOXES, "--json").stdout).metrics)
     assert "faster-coco-eval" in fast.environment["packages"]
 
 
-def test_our_own_evaluator_says_the_same(rescore):
+def test_built_in_evaluator_gives_the_same_metrics(rescore):
     for results, iou_type in ((BOXES, "bbox"), (MASKS, "segm")):
-        own, theirs = (
+        built_in, peer = (
             Record.model_validate_json(
                 rescore(results, "--json", "--iou-type", iou_type, "--evaluator", name).stdout
             )
             for name in ("vectorised", "pycocotools")
         )
-        assert (own.metrics, own.standard_errors) == (theirs.metrics, theirs.standard_errors)
-        assert [one.environment["evaluator"] for one in (own, theirs)] == ["vectorised", "pycocotools"]
-        assert set(own.environment["packages"]) == {"numpy", "pycocotools"}
+        assert (built_in.metrics, built_in.standard_errors) == (peer.metrics, peer.standard_errors)
+        assert [one.environment["evaluator"] for one in (built_in, peer)] == ["vectorised", "pycocotools"]
+        assert set(built_in.environment["packages"]) == {"numpy", "pycocotools"}
 
 
-def test_no_detections_are_zero(rescore):
+def test_no_detections_score_zero(rescore):
     record = Record.model_validate_json(rescore([], "--json").stdout)
     assert record.metrics["ap_pct"] == 0
     assert record.samples == 4
@@ -150,7 +150,7 @@ def test_errors_are_one_line(rescore, coco, tmp_path):
     failed(rescore(BOXES, "--json"), 5, "nothing was measured", "has no object in the 4 images")
 
 
-def test_kept_predictions_of_classes_are_scored_again(tmp_path):
+def test_stored_class_predictions_are_rescored(tmp_path):
     one = stored(tmp_path, "resnet50-01ab", right_on(1, 2, 3), top5=range(10))
     result = sdabench("rescore", one.predictions)
     assert (
@@ -161,7 +161,7 @@ def test_kept_predictions_of_classes_are_scored_again(tmp_path):
     assert record["samples"] == 10
 
 
-def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
+def test_rescoring_a_run_reproduces_its_records(tmp_path):
     one = stored(tmp_path, "resnet50", right_on(1, 2, 3))
     append_lines(tmp_path / "records.jsonl", one.record.as_json())
     result = sdabench("rescore", tmp_path)
@@ -174,7 +174,7 @@ def test_a_run_is_scored_again_and_gives_what_its_records_say(tmp_path):
     failed(sdabench("rescore", tmp_path), 2, "no stored predictions in")
 
 
-def test_a_record_without_predictions_is_not_passed_over_in_silence(tmp_path):
+def test_missing_predictions_are_reported(tmp_path):
     for name in ("resnet50", "senet50"):
         one = stored(tmp_path, name, right_on(1, 2, 3))
         append_lines(tmp_path / "records.jsonl", one.record.as_json())
@@ -184,7 +184,7 @@ def test_a_record_without_predictions_is_not_passed_over_in_silence(tmp_path):
     assert result.stderr == "senet50: skipped, its predictions file is missing\n"
 
 
-def test_results_of_a_detector_need_annotations_and_no_image_is_nothing(tmp_path):
+def test_missing_annotations_and_empty_predictions_are_errors(tmp_path):
     (tmp_path / "r.json").write_text("[]")
     failed(sdabench("rescore", tmp_path / "r.json"), 2, "with --annotations FILE")
     (tmp_path / "p.csv").write_text("path,label,label_probability,top1,top2,top3,top4,top5\n")

@@ -1,4 +1,4 @@
-"""The main job on generated images: records, failures, continuing, signals."""
+"""Run ``sdabench run`` on generated images: records, failures, resuming, signals."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def run(imagenet, output, *options):
     )  # fmt: skip
 
 
-def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path):
+def test_run_writes_records_prints_table_and_resumes(imagenet, tmp_path):
     output = tmp_path / "out"
     first = run(imagenet, output, "--models", "resnet50")
     assert first.returncode == 0, first.stderr
@@ -53,14 +53,14 @@ def test_a_run_writes_records_prints_the_table_and_continues(imagenet, tmp_path)
     assert all((output / record["predictions"]).is_file() for record in json_records(output))
 
 
-def test_json_draws_no_table(imagenet, tmp_path, monkeypatch):
+def test_json_skips_the_table(imagenet, tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "accuracy_sheet", lambda *arguments: pytest.fail("a table was drawn"))
     result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--json")
     assert result.returncode == 0, result.stderr
     assert [record["model"] for record in json.loads(result.stdout)] == ["resnet50"]
 
 
-def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
+def test_failed_network_is_recorded_and_retried(imagenet, tmp_path):
     output, weights = tmp_path / "out", tmp_path / "weights"
     weights.mkdir()
     torch.save(create_model("resnet50").state_dict(), weights / "senet50.pth")
@@ -80,8 +80,8 @@ def test_a_network_that_fails_is_a_row_and_is_tried_again(imagenet, tmp_path):
     assert [record["model"] for record in json_records(output)] == ["resnet50", "senet50", "senet50"]
 
 
-def test_a_network_whose_process_is_killed_is_a_row(imagenet, tmp_path, monkeypatch):
-    """The evaluation of one network is ended as the kernel ends what wants too much memory."""
+def test_killed_job_is_recorded_as_failure(imagenet, tmp_path, monkeypatch):
+    """Kill the evaluation of one network with SIGKILL, as the kernel does when memory runs out."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
@@ -97,22 +97,22 @@ def test_a_network_whose_process_is_killed_is_a_row(imagenet, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_broken_image_ends_the_run_with_4(imagenet, tmp_path, jobs):
-    broken = sorted(imagenet.rglob("*.JPEG"))[0]
-    broken.write_bytes(b"\xff\xd8 cut short")
+def test_broken_image_exits_4(imagenet, tmp_path, jobs):
+    broken_image = sorted(imagenet.rglob("*.JPEG"))[0]
+    broken_image.write_bytes(b"\xff\xd8 cut short")
     models = ["resnet50", "senet50", "cbam50"]
-    chosen = [option for name in models for option in ("--models", name)]
-    result = run(imagenet, tmp_path / "out", *chosen, "--jobs", jobs)
+    model_options = [option for name in models for option in ("--models", name)]
+    result = run(imagenet, tmp_path / "out", *model_options, "--jobs", jobs)
     assert result.returncode == 4
-    assert result.stderr.count(str(broken)) == 1
+    assert result.stderr.count(str(broken_image)) == 1
     assert "Traceback" not in result.stderr
-    assert [name in result.stderr for name in models] == [place < jobs for place in range(3)]
+    assert [name in result.stderr for name in models] == [index < jobs for index in range(3)]
 
 
-def test_two_at_a_time_have_a_record_each_and_say_what_they_have_to_say_in_logs(imagenet, tmp_path):
+def test_parallel_jobs_write_records_and_logs(imagenet, tmp_path):
     output = tmp_path / "out"
     options = ["--models", "resnet50", "--models", "senet50", "--jobs", 2]
-    result = run(imagenet, output, *options, "--weights", tmp_path)  # where there are none
+    result = run(imagenet, output, *options, "--weights", tmp_path)  # a folder without weights
     assert result.returncode == 5
     for name in ("resnet50", "senet50"):
         assert f"{name} failed: no weights file at {tmp_path / name}.safetensors" in result.stderr
@@ -122,26 +122,24 @@ def test_two_at_a_time_have_a_record_each_and_say_what_they_have_to_say_in_logs(
     assert sorted(record["model"] for record in json_records(output)) == ["resnet50"] * 2 + ["senet50"] * 2
 
 
-def test_a_network_that_the_readme_lacks_is_a_row_and_what_cannot_be_one_is_refused_at_once(
-    imagenet, tmp_path
-):
+def test_with_adds_networks_and_refuses_other_tasks(imagenet, tmp_path):
     result = run(imagenet, tmp_path / "out", "--models", "resnet50", "--with", "sda_gcnet50")
     assert result.returncode == 0, result.stderr
     assert "[2/2] sda_gcnet50" in result.stderr
     last = next(line for line in reversed(result.stdout.splitlines()) if "sda_" in line)
     assert last.split()[:2] == ["SDA-GCNet-50", "(ratio"]
-    refused = run(imagenet, tmp_path / "no", "--models", "resnet50", "--with", "mask_rcnn_senet50")
-    assert refused.returncode == 2
-    assert "'mask_rcnn_senet50' is not in the networks for the suite 'classification'" in refused.stderr
-    lacking = run(imagenet, tmp_path / "no", "--models", "sda_gcnet50")
-    assert "not in the suite 'classification', to which --with adds" in lacking.stderr
-    other = sdabench("run", "--suite", "detection", "--with", "gcnet50")
-    assert other.returncode == 2
-    assert "'gcnet50' is not in the networks for the suite 'detection'" in other.stderr
+    wrong_task = run(imagenet, tmp_path / "no", "--models", "resnet50", "--with", "mask_rcnn_senet50")
+    assert wrong_task.returncode == 2
+    assert "'mask_rcnn_senet50' is not in the networks for the suite 'classification'" in wrong_task.stderr
+    not_in_suite = run(imagenet, tmp_path / "no", "--models", "sda_gcnet50")
+    assert "not in the suite 'classification', to which --with adds" in not_in_suite.stderr
+    wrong_suite = sdabench("run", "--suite", "detection", "--with", "gcnet50")
+    assert wrong_suite.returncode == 2
+    assert "'gcnet50' is not in the networks for the suite 'detection'" in wrong_suite.stderr
     assert not (tmp_path / "no").exists()
 
 
-def test_modules_of_the_current_directory_do_not_get_in(imagenet, tmp_path):
+def test_modules_in_working_directory_are_not_imported(imagenet, tmp_path):
     (tmp_path / "queue.py").write_text("raise RuntimeError('not this one')")
     result = sdabench(
         "run", "--suite", "classification", "--eval-only", "--data", f"imagenet={imagenet}",
@@ -150,7 +148,7 @@ def test_modules_of_the_current_directory_do_not_get_in(imagenet, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_a_folder_that_another_run_holds_is_refused(imagenet, tmp_path):
+def test_locked_output_folder_is_an_error(imagenet, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     with FileLock(output / ".lock"):
@@ -160,7 +158,7 @@ def test_a_folder_that_another_run_holds_is_refused(imagenet, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number, jobs):
+def test_signal_exits_75_and_rerun_resumes(imagenet, tmp_path, number, jobs):
     output = tmp_path / "out"
     command = [
         sys.executable, "-m", "sdabench", "run", "--suite", "classification", "--eval-only",
@@ -175,8 +173,8 @@ def test_a_signal_stops_it_with_75_and_it_continues(imagenet, tmp_path, number, 
     while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert stopped(process, number).endswith("the same command resumes.\n")
-    done = len(json_records(output))
-    assert 1 <= done < 3
+    completed = len(json_records(output))
+    assert 1 <= completed < 3
     result = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--models", "cbam50")
     assert result.returncode == 0
-    assert f"{done} of 3 have a record already." in result.stderr
+    assert f"{completed} of 3 have a record already." in result.stderr

@@ -1,4 +1,4 @@
-"""``--weights`` of the commands, from a real HTTP server: one command, its record, offline, and signals."""
+"""Fetch weights for ``--weights`` from a real HTTP server: records, offline mode, suites, signals."""
 
 import json
 import os
@@ -29,7 +29,7 @@ FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Of a ResNet-50, as bytes, which are read once."""
+    """Write weights of a ResNet-50, once per module."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
     save_file(create_model("resnet50").state_dict(), path)
@@ -45,9 +45,9 @@ def server(tmp_path, monkeypatch, weights):
         yield server
 
 
-def evaluate(imagenet, output, said, *options):
+def evaluate(imagenet, output, source, *options):
     data = ["--data", f"imagenet={imagenet}", "--output", output]
-    return sdabench("eval", "resnet50", *data, *FAST, "--weights", said, *options)
+    return sdabench("eval", "resnet50", *data, *FAST, "--weights", source, *options)
 
 
 def run(imagenet, output, *options):
@@ -55,8 +55,8 @@ def run(imagenet, output, *options):
     return sdabench("run", "--suite", "classification", *data, *FAST, *options)
 
 
-def kept():
-    """What is in the cache, without locks."""
+def cached_files():
+    """List the files in the weights cache, without locks."""
     return [path for path in weights_dir().iterdir() if path.suffix != ".lock"]
 
 
@@ -64,11 +64,11 @@ def records(output):
     return list(read_lines(output / "records.jsonl", Record))
 
 
-def test_a_url_is_evaluated_by_one_command_and_later_offline(server, imagenet, weights, tmp_path):
+def test_url_weights_are_evaluated_online_and_offline(server, imagenet, weights, tmp_path):
     url = server.url("resnet50.safetensors", user="me:secret@")
     first = evaluate(imagenet, tmp_path / "out", url)
     assert first.returncode == 0, first.stderr
-    assert first.stderr == ""  # no bar where there is no terminal
+    assert first.stderr == ""  # no progress bar without a terminal
     again = evaluate(imagenet, tmp_path / "out", server.url("resnet50.safetensors"), "--offline", "--json")
     assert again.returncode == 0, again.stderr
     for record in records(tmp_path / "out"):
@@ -78,15 +78,15 @@ def test_a_url_is_evaluated_by_one_command_and_later_offline(server, imagenet, w
     assert server.sent == 1
 
 
-def test_what_cannot_be_fetched_is_one_line_and_a_record_that_says_why(server, imagenet, tmp_path):
-    for number, (how, options, status, words) in enumerate(
+def test_fetch_failure_is_one_line_and_recorded(server, imagenet, tmp_path):
+    for number, (behavior, options, status, words) in enumerate(
         [
             ("gone/x", [], 1, "HTTP 404 Not Found"),
             ("", ["--offline"], 1, "fetch it once without --offline"),
         ]
     ):
         output = tmp_path / str(number)
-        result = evaluate(imagenet, output, server.url("resnet50.safetensors", how), *options)
+        result = evaluate(imagenet, output, server.url("resnet50.safetensors", behavior), *options)
         assert result.returncode == status
         [line] = result.stderr.splitlines()
         assert line.startswith("Error: ")
@@ -95,25 +95,23 @@ def test_what_cannot_be_fetched_is_one_line_and_a_record_that_says_why(server, i
         assert words in record.failure.message
     wrong = f"{server.address('resnet50.safetensors')}#sha256={'0' * 64}"
     assert evaluate(imagenet, tmp_path / "wrong", wrong).returncode == 4
-    assert kept() == []
+    assert cached_files() == []
     missing = evaluate(imagenet, tmp_path / "no", tmp_path / "no.pth")
     assert (missing.returncode, missing.stderr) == (2, f"Error: no weights file at {tmp_path / 'no.pth'}\n")
-    bare = evaluate(imagenet, tmp_path / "bare", server.address("resnet50.safetensors"))
-    assert bare.returncode == 2
-    assert "#sha256=DIGEST" in bare.stderr
+    without_digest = evaluate(imagenet, tmp_path / "bare", server.address("resnet50.safetensors"))
+    assert without_digest.returncode == 2
+    assert "#sha256=DIGEST" in without_digest.stderr
 
 
-def test_torchvisions_weights_stand_beside_what_it_publishes(
-    server, imagenet, weights, tmp_path, monkeypatch
-):
-    """The file is generated; torchvision's URL is made to lead to it."""
+def test_torchvision_weights_show_published_accuracy(server, imagenet, weights, tmp_path, monkeypatch):
+    """Serve a generated file at torchvision's URL."""
     digest = sha256_of_file(weights)
     name = f"resnet50-{digest[:8]}.safetensors"
     server.files[name] = weights.read_bytes()
     for member in (ResNet50_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2):
         monkeypatch.setattr(member.value, "url", server.address(name))
-    usual = ["--resolution", 224]
-    first = evaluate(imagenet, tmp_path / "out", "torchvision:ResNet50_Weights.IMAGENET1K_V1", *usual)
+    resolution = ["--resolution", 224]
+    first = evaluate(imagenet, tmp_path / "out", "torchvision:ResNet50_Weights.IMAGENET1K_V1", *resolution)
     assert (first.returncode, first.stderr) == (0, "")
     published = "torchvision publishes 76.130 / 92.862 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V1"
     assert f"{published}, which this run has not measured.\n" in first.stdout
@@ -121,7 +119,9 @@ def test_torchvisions_weights_stand_beside_what_it_publishes(
     assert record.weights.source == "torchvision:ResNet50_Weights.IMAGENET1K_V1"
     assert record.weights.sha256 == digest
 
-    second = evaluate(imagenet, tmp_path / "two", "torchvision:ResNet50_Weights.DEFAULT", *usual, "--json")
+    second = evaluate(
+        imagenet, tmp_path / "two", "torchvision:ResNet50_Weights.DEFAULT", *resolution, "--json"
+    )
     [line] = second.stderr.splitlines()
     assert line.startswith(
         "ResNet50_Weights.IMAGENET1K_V2 was published at resize 232; measured here at resize 256"
@@ -131,7 +131,7 @@ def test_torchvisions_weights_stand_beside_what_it_publishes(
     assert server.sent == 1
 
 
-def test_weights_that_fit_another_network_are_refused_as_usual(server, imagenet, weights, tmp_path):
+def test_weights_of_another_network_are_refused(server, imagenet, weights, tmp_path):
     url = server.url("resnet50.safetensors")
     result = sdabench(
         "eval", "senet50", "--data", f"imagenet={imagenet}", "--output", tmp_path, "--weights", url
@@ -140,10 +140,8 @@ def test_weights_that_fit_another_network_are_refused_as_usual(server, imagenet,
     assert "does not fit 'senet50'" in result.stderr
 
 
-def test_a_suite_takes_weights_by_name_and_its_processes_find_them_in_the_cache(
-    server, imagenet, weights, tmp_path
-):
-    """From a URL, from a folder, and from a training; also offline, and by the command of each job."""
+def test_suite_fetches_named_weights_once(server, imagenet, weights, tmp_path):
+    """Fetch a URL once, then use the cache offline; a folder with the same file gives the same spec."""
     output, url = tmp_path / "out", server.url("resnet50.safetensors", user="me:secret@")
     models = ["--models", "resnet50"]
     plan = run(imagenet, output, *models, "--weights", f"resnet50={url}", "--dry-run")
@@ -155,31 +153,39 @@ def test_a_suite_takes_weights_by_name_and_its_processes_find_them_in_the_cache(
     assert record.weights.source == server.url("resnet50.safetensors")
     again = run(imagenet, output, *models, "--weights", f"resnet50={url}", "--offline")
     assert "1 of 1 have a record already." in again.stderr
-    elsewhere = run(imagenet, tmp_path / "two", *models, "--weights", f"resnet50={url}", "--offline")
-    assert elsewhere.returncode == 0, elsewhere.stderr
-    same = run(imagenet, output, *models, "--weights", weights.parent)
-    assert "1 of 1 have a record already." in same.stderr  # the same bytes
+    other_output = run(imagenet, tmp_path / "two", *models, "--weights", f"resnet50={url}", "--offline")
+    assert other_output.returncode == 0, other_output.stderr
+    from_folder = run(imagenet, output, *models, "--weights", weights.parent)
+    assert "1 of 1 have a record already." in from_folder.stderr  # same digest
     assert server.sent == 1
 
 
-def test_what_a_suite_is_told_of_weights_has_to_name_its_networks(imagenet, weights, tmp_path):
-    def refused(*options):
+def test_suite_weights_must_match_selected_networks(imagenet, weights, tmp_path):
+    def usage_error(*options):
         result = run(imagenet, tmp_path / "out", *options)
         assert result.returncode == 2, result.stderr
         [line] = result.stderr.splitlines()
         return line
 
-    two, one = ["--models", "resnet50", "--models", "senet50"], ["--models", "resnet50"]
+    both_models, one_model = ["--models", "resnet50", "--models", "senet50"], ["--models", "resnet50"]
     named = f"resnet50={weights}"
-    assert "no weights for 'senet50'; add --weights senet50=SOURCE" in refused(*two, "--weights", named)
-    assert "did you mean resnet50?" in refused(*one, "--weights", named.replace("resnet50=", "resnet05="))
-    assert "is not a folder; for the weights of one network use NAME=" in refused(*one, "--weights", weights)
-    assert "takes one folder" in refused(*one, *["--weights", tmp_path, "--weights", weights.parent])
-    assert "no weights file at" in refused(*one, "--weights", f"resnet50={tmp_path}/no.pth")
-    assert "#sha256=DIGEST" in refused(*one, "--weights", "resnet50=https://h.org/w.pth")
+    assert "no weights for 'senet50'; add --weights senet50=SOURCE" in usage_error(
+        *both_models, "--weights", named
+    )
+    assert "did you mean resnet50?" in usage_error(
+        *one_model, "--weights", named.replace("resnet50=", "resnet05=")
+    )
+    assert "is not a folder; for the weights of one network use NAME=" in usage_error(
+        *one_model, "--weights", weights
+    )
+    assert "takes one folder" in usage_error(
+        *one_model, *["--weights", tmp_path, "--weights", weights.parent]
+    )
+    assert "no weights file at" in usage_error(*one_model, "--weights", f"resnet50={tmp_path}/no.pth")
+    assert "#sha256=DIGEST" in usage_error(*one_model, "--weights", "resnet50=https://h.org/w.pth")
 
 
-def test_a_name_goes_before_the_folder(imagenet, weights, tmp_path):
+def test_named_weights_override_the_folder(imagenet, weights, tmp_path):
     torch.manual_seed(2)
     (tmp_path / "folder").mkdir()
     save_file(create_model("resnet50").state_dict(), tmp_path / "folder/resnet50.safetensors")
@@ -191,24 +197,24 @@ def test_a_name_goes_before_the_folder(imagenet, weights, tmp_path):
     assert sources == {"resnet50": str(weights), "senet50": str(tmp_path / "folder/senet50.safetensors")}
 
 
-def test_a_saved_job_says_where_its_weights_are_from_and_where_they_are(imagenet, weights, tmp_path):
+def test_saved_job_keeps_weights_source_and_path(imagenet, weights, tmp_path):
     source = DataSource("imagenet", imagenet)
-    for said in ("torchvision:ResNet50_Weights.IMAGENET1K_V1", str(weights)):
-        local = LocalWeights(weights, said, "0" * 64)
+    for weights_source in ("torchvision:ResNet50_Weights.IMAGENET1K_V1", str(weights)):
+        local = LocalWeights(weights, weights_source, "0" * 64)
         job = evaluation_job("resnet50", source, source.read("val"), local)
         loaded = read_job_file(job.save(tmp_path)).job()
         assert loaded.spec == job.spec
         assert loaded.weights == weights
-        assert loaded.spec.weights.source == said
+        assert loaded.spec.weights.source == weights_source
 
 
-def test_a_training_is_a_source_for_a_suite_and_a_backbone(imagenet, textures, weights, tmp_path):
+def test_training_output_is_a_weights_source(imagenet, textures, weights, tmp_path):
     train = ["--data", f"synthetic={textures}", "--recipe", "smoke", "--resolution", 32, "--epochs", 1]
     trained = sdabench("train", "resnet50", *train, "--output", tmp_path / "trained")
     assert trained.returncode in (0, 3), trained.stderr
     [path] = (tmp_path / "trained/training").glob("resnet50-*/model.safetensors")
-    for said in (tmp_path / "trained", f"resnet50={path.parent}"):
-        output = tmp_path / re.sub(r"\W", "", str(said))[-30:]
+    for source in (tmp_path / "trained", f"resnet50={path.parent}"):
+        output = tmp_path / re.sub(r"\W", "", str(source))[-30:]
         options = [
             "--data",
             f"synthetic={textures}",
@@ -218,33 +224,35 @@ def test_a_training_is_a_source_for_a_suite_and_a_backbone(imagenet, textures, w
             "--models",
             "resnet50",
         ]
-        result = sdabench("run", "--suite", "classification", *options, "--weights", said, "--resolution", 32)
+        result = sdabench(
+            "run", "--suite", "classification", *options, "--weights", source, "--resolution", 32
+        )
         assert result.returncode == 0, result.stderr
         [record] = records(output)
         assert record.weights.source == str(path)
 
 
-def test_the_probe_takes_a_url(server, imagenet):
+def test_probe_accepts_a_url(server, imagenet):
     url = server.url("resnet50.safetensors")
     verify = ["data", "verify", f"imagenet={imagenet}", "--probe", "resnet50", "--resolution", 32]
     result = sdabench(*verify, "--weights", url)
     assert "no weights" not in result.stderr
     assert server.sent == 1
-    [path] = kept()
+    [path] = cached_files()
     path.unlink()
     offline = sdabench(*verify, "--weights", url, "--offline")
     assert offline.returncode == 1
     assert "fetch it once without --offline" in offline.stderr
 
 
-def test_a_backbone_is_fetched_too(server, tmp_path):
+def test_backbone_weights_are_fetched(server, tmp_path):
     server.files["two.safetensors"] = save(create_model("resnet50", num_classes=2).state_dict())
     shapes = tmp_path / "shapes"
-    made = sdabench(
+    synth = sdabench(
         "data", "synth", "--task", "detection", "--out", shapes, "--classes", 2, "--train", 4, "--val", 2,
         "--size", 128,
     )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    assert synth.returncode == 0, synth.stderr
     options = ["--data", f"synthetic={shapes}", "--epochs", 1, "--batch-size", 2, "--resolution", 64]
     url = server.url("two.safetensors")
     result = sdabench(
@@ -256,9 +264,7 @@ def test_a_backbone_is_fetched_too(server, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_download_ends_it_and_the_same_command_fetches_anew(
-    server, imagenet, tmp_path, number
-):
+def test_interrupted_download_is_fetched_again_on_rerun(server, imagenet, tmp_path, number):
     url = server.url("resnet50.safetensors", "slow/")
     arguments = ["eval", "resnet50", "--data", f"imagenet={imagenet}", "--output", tmp_path / "out", *FAST]
     command = [sys.executable, "-m", "sdabench", *map(str, arguments), "--weights", url]
@@ -268,7 +274,7 @@ def test_a_signal_during_the_download_ends_it_and_the_same_command_fetches_anew(
     )  # fmt: skip
     assert server.half.wait(60)
     stopped(process, number)
-    assert kept() == []
+    assert cached_files() == []
     assert not (tmp_path / "out").exists()
     server.go_on.set()
     result = evaluate(imagenet, tmp_path / "out", url)

@@ -1,4 +1,4 @@
-"""Training by the command line: a network, a suite, what stops them, and how they go on."""
+"""Train a network or a suite from the command line: results, interruptions, resuming."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def run(textures, recipe, output, *options):
     )  # fmt: skip
 
 
-def test_a_network_is_trained_and_then_evaluated_again(textures, recipe, tmp_path):
+def test_train_then_eval_reproduces_metrics(textures, recipe, tmp_path):
     output = tmp_path / "out"
     result = train(textures, recipe, output)
     assert result.returncode == 0, result.stderr
@@ -64,7 +64,7 @@ def test_a_network_is_trained_and_then_evaluated_again(textures, recipe, tmp_pat
     assert evaluated["protocol"]["preprocessing"]["crop"] == 32
 
 
-def test_a_suite_trains_tables_continues_and_keeps_no_checkpoints(textures, recipe, tmp_path):
+def test_suite_trains_resumes_and_deletes_checkpoints(textures, recipe, tmp_path):
     output = tmp_path / "out"
     options = ["--models", "resnet50"]
     first = run(textures, recipe, output, *options)
@@ -95,17 +95,17 @@ def test_a_suite_trains_tables_continues_and_keeps_no_checkpoints(textures, reci
     assert len(json_records(output)) == 3
 
 
-def test_a_network_that_does_not_fit_ends_the_run_with_3(textures, recipe, tmp_path):
+def test_network_that_does_not_fit_exits_3(textures, recipe, tmp_path):
     recipe.write_text(RECIPE_FILE.replace("fit_below: 100.0", "fit_below: 0.001"))
     result = run(textures, recipe, tmp_path / "out", "--models", "resnet50")
     assert result.returncode == 3
     assert "does not fit" in result.stdout
-    alone = train(textures, recipe, tmp_path / "alone")
-    assert alone.returncode == 3
-    assert "the network does not fit them" in alone.stdout
+    single = train(textures, recipe, tmp_path / "alone")
+    assert single.returncode == 3
+    assert "the network does not fit them" in single.stdout
 
 
-def test_a_network_that_diverges_is_a_row_with_its_reason(textures, recipe, tmp_path):
+def test_diverged_network_is_recorded_with_reason(textures, recipe, tmp_path):
     recipe.write_text(RECIPE_FILE.replace("0.001", "1.0e+18").replace("epochs: 2", "epochs: 20"))
     result = run(textures, recipe, tmp_path / "out", "--models", "resnet50")
     assert result.returncode == 5
@@ -114,7 +114,7 @@ def test_a_network_that_diverges_is_a_row_with_its_reason(textures, recipe, tmp_
     assert "learning rate 1e+18" in " ".join(result.stdout.split())
 
 
-def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
+def test_dry_run_prints_the_plan_only(textures, recipe, tmp_path):
     output = tmp_path / "out"
     options = ["--models", "resnet50", "--models", "sda_resnet86", "--dry-run", "--jobs", 1]
     result = run(textures, recipe, output, *options)
@@ -124,7 +124,7 @@ def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
     plan = json.loads(run(textures, recipe, output, *options, "--json").stdout)
     small, large = plan["jobs"]
     assert plan["seconds"] == pytest.approx(small["seconds"] + large["seconds"])
-    # SGD: the weights, and two checkpoints of weights and momentum besides the one that is being written;
+    # SGD: the weights, plus three checkpoints (two kept, one being written) of weights and momentum;
     # 27.2 M parameters of four bytes.
     assert plan["disk_bytes"] == large["disk_bytes"] == pytest.approx(7 * 4 * 27.22e6, rel=0.01)
     assert plan["parts"][0]["recipe"]["epochs"] == 2
@@ -132,30 +132,28 @@ def test_a_plan_is_printed_and_nothing_done(textures, recipe, tmp_path):
 
 
 @pytest.mark.parametrize(("door", "number"), [("train", signal.SIGUSR2), ("run", signal.SIGINT)])
-def test_a_signal_leaves_a_checkpoint_and_the_same_command_continues(
-    textures, recipe, tmp_path, door, number
-):
+def test_signal_saves_checkpoint_and_rerun_resumes(textures, recipe, tmp_path, door, number):
     recipe.write_text(RECIPE_FILE.replace("epochs: 2", "epochs: 30"))
     output = tmp_path / "out"
-    what = (
+    subcommand = (
         ["train", "resnet50"]
         if door == "train"
         else ["run", "--suite", "classification", "--models", "resnet50"]
     )
     options = ["--data", f"synthetic={textures}", "--recipe", recipe, "--output", output, "--workers", 1]
-    command = [sys.executable, "-m", "sdabench", *map(str, [*what, *options])]
+    command = [sys.executable, "-m", "sdabench", *map(str, [*subcommand, *options])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(output.rglob("metrics.jsonl")))
     assert stopped(process, number).endswith("the same command resumes.\n")
     assert len(list(output.rglob("checkpoints/step-*.pt"))) == 1
-    result = sdabench(*what, *options)
+    result = sdabench(*subcommand, *options)
     assert result.returncode == 0, result.stderr
     assert "resuming after epoch" in result.stderr
     assert json_records(output)[-1]["training"]["resumed"] == 1
     assert json_records(output)[-1]["training"]["steps"] == 60
 
 
-def test_a_killed_suite_leaves_a_checkpoint_and_continues(textures, recipe, tmp_path):
+def test_killed_suite_saves_checkpoint_and_resumes(textures, recipe, tmp_path):
     recipe.write_text(RECIPE_FILE.replace("epochs: 2", "epochs: 30"))
     output = tmp_path / "out"
     options = ["--suite", "classification", "--models", "resnet50", "--data", f"synthetic={textures}"]
@@ -167,14 +165,14 @@ def test_a_killed_suite_leaves_a_checkpoint_and_continues(textures, recipe, tmp_
     wait_for(lambda: list(output.rglob("checkpoints/step-*.json")))
     [lock] = (output / "training").glob("*/.lock")
     with FileLock(lock, timeout=60):
-        pass  # the network's process has ended
+        pass  # the process of the network has exited
     result = sdabench("run", *options)
     assert result.returncode == 0, result.stderr
     assert json_records(output)[-1]["training"]["resumed"] == 1
 
 
-def test_a_full_disk_ends_a_suite_in_one_line(textures, recipe, tmp_path):
-    """No file may grow beyond a megabyte, which weights would."""
+def test_full_disk_stops_the_suite(textures, recipe, tmp_path):
+    """Limit files to one megabyte, which is less than the weights."""
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
@@ -195,7 +193,7 @@ def test_a_full_disk_ends_a_suite_in_one_line(textures, recipe, tmp_path):
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_data_synth_makes_what_train_takes(tmp_path):
+def test_data_synth_writes_images_of_both_tasks(tmp_path):
     out = tmp_path / "made"
     result = sdabench("data", "synth", "--out", out, "--classes", 3, "--train", 2, "--val", 1, "--size", 32)
     assert result.returncode == 0, result.stderr
@@ -208,7 +206,7 @@ def test_data_synth_makes_what_train_takes(tmp_path):
     assert len(list((tmp_path / "d").rglob("*.jpg"))) == 3
 
 
-def test_imagenet_is_trained_on_with_what_the_options_say(imagenet, tmp_path):
+def test_train_options_are_applied_and_recorded(imagenet, tmp_path):
     shutil.copytree(imagenet / "val", imagenet / "train")
     recipe = tmp_path / "gentle.yaml"
     recipe.write_text("extends: paper\ntitle: paper, gently\noptimizer: {learning_rate: 0.001}\n")
@@ -221,19 +219,19 @@ def test_imagenet_is_trained_on_with_what_the_options_say(imagenet, tmp_path):
     assert (used["name"], used["reproduction"], used["epochs"]) == ("gentle", False, 1)
     assert (used["precision"], used["channels_last"], used["accumulate"]) == ("bf16", True, 2)
     assert record["protocol"]["precision"] == "fp32"
-    assert record["training"]["steps"] == 1  # the last two of six images are too few for two parts
+    assert record["training"]["steps"] == 1  # the last two of six images are too few for two micro-batches
     assert record["train_dataset"]["samples"] == record["dataset"]["samples"] == 6
     assert (record["dataset"]["name"], record["dataset"]["classes"]) == ("imagenet", 3)
 
 
 @pytest.mark.parametrize(("data", "recipe"), [("imagenet=x", "paper"), ("synthetic", "smoke")])
-def test_each_dataset_has_its_usual_recipe(data, recipe):
+def test_default_recipe_depends_on_dataset(data, recipe):
     training, protocol = TrainingOptions(None, None, None, False), ProtocolOptions(None, None, None, None, 0)
     chosen = training.recipe(DataSource.parse(data), "classification", protocol)
     assert chosen == load_recipe(recipe)
 
 
-def test_a_training_set_that_is_not_there(imagenet):
+def test_missing_training_split_is_a_usage_error(imagenet):
     result = sdabench("train", "resnet50", "--data", f"imagenet={imagenet}")
     assert result.returncode == 2
     assert f"no dataset folder at {imagenet}/train" in result.stderr

@@ -1,4 +1,4 @@
-"""``sdabench weights``, run as a user runs it."""
+"""Run ``sdabench weights`` as a user does."""
 
 import json
 import os
@@ -20,33 +20,33 @@ from tests.helpers.program import sdabench
 from tests.helpers.releases import seeded_weights
 
 
-def module_of(state, kind):
-    """A network whose parts are called as the keys of a state dict are."""
-    root = kind()
+def module_of(state, module_class):
+    """Build a module whose submodules are named after the keys of a state dict."""
+    root = module_class()
     for key, tensor in state.items():
         *path, last = key.split(".")
-        place = root
+        parent = root
         for name in path:
-            if name not in place._modules:
-                place.add_module(name, nn.Module())
-            place = place._modules[name]
+            if name not in parent._modules:
+                parent.add_module(name, nn.Module())
+            parent = parent._modules[name]
         if tensor.is_floating_point() and not last.startswith("running_"):
-            place.register_parameter(last, nn.Parameter(tensor))
+            parent.register_parameter(last, nn.Parameter(tensor))
         else:
-            place.register_buffer(last, tensor)
+            parent.register_buffer(last, tensor)
     return root
 
 
 @pytest.fixture(scope="module")
 def authors_file(tmp_path_factory):
-    """What the authors' code leaves: a pickled DataParallel of a class that nobody has."""
+    """Write what the authors' code writes: a pickled DataParallel whose model class cannot be imported."""
     names = ["models", "models.resnet", "models.resnet.resnet_at"]
     for name in names:
         sys.modules[name] = types.ModuleType(name)
-    kind = type("ResNet", (nn.Module,), {"__module__": names[-1]})
-    sys.modules[names[-1]].ResNet = kind
+    module_class = type("ResNet", (nn.Module,), {"__module__": names[-1]})
+    sys.modules[names[-1]].ResNet = module_class
     path = tmp_path_factory.mktemp("authors") / "model_training_m1"
-    torch.save(nn.DataParallel(module_of(seeded_weights("sda_resnet86"), kind)), path)
+    torch.save(nn.DataParallel(module_of(seeded_weights("sda_resnet86"), module_class)), path)
     for name in names:
         del sys.modules[name]
     return path
@@ -60,7 +60,7 @@ def resnet(tmp_path_factory):
     return path
 
 
-def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_path, parity_images):
+def test_import_of_authors_file_reproduces_their_logits(authors_file, tmp_path, parity_images):
     output = tmp_path / "ours.safetensors"
     result = sdabench("weights", "import", authors_file, "--model", "sda_resnet86", "-o", output)
     assert result.returncode == 0, result.stderr
@@ -74,20 +74,20 @@ def test_the_authors_file_is_imported_and_gives_their_logits(authors_file, tmp_p
         assert file.metadata()["source_sha256"] == sha256_of_file(authors_file)
 
 
-def test_a_file_is_told_by_its_tensors(authors_file, resnet):
+def test_inspect_identifies_model_from_tensors(authors_file, resnet):
     page = " ".join(sdabench("weights", "inspect", authors_file).stdout.split())
     assert f"sha256 {sha256_of_file(authors_file)}" in page
     assert "a whole module, torch.nn.parallel.data_parallel.DataParallel" in page
     assert "models.resnet.resnet_at.ResNet" in page
     assert "fits sda_resnet86 (1000 classes)" in page
-    found = json.loads(sdabench("weights", "inspect", resnet, "--json").stdout)
-    assert found["holds"] == {"state_dict": "OrderedDict of 320", "epoch": "3"}
-    fitting = {one["model"]: one["num_classes"] for one in found["fits"] if not one["problems"]}
+    report = json.loads(sdabench("weights", "inspect", resnet, "--json").stdout)
+    assert report["holds"] == {"state_dict": "OrderedDict of 320", "epoch": "3"}
+    fitting = {one["model"]: one["num_classes"] for one in report["fits"] if not one["problems"]}
     assert fitting == {"resnet50": 7}
-    assert found["parameters"] == 23_508_032 + 7 * 2049  # ResNet-50 without its classifier, and that of 7
+    assert report["parameters"] == 23_508_032 + 7 * 2049  # without classifier, plus one of 7 classes
 
 
-def test_every_tensor_that_does_not_fit_is_listed(resnet, tmp_path):
+def test_all_mismatched_tensors_are_listed(resnet, tmp_path):
     state = torch.load(resnet)["state_dict"]
     for key in [key for key in state if key.startswith("layer1.0.")]:
         del state[key]
@@ -105,17 +105,19 @@ def test_every_tensor_that_does_not_fit_is_listed(resnet, tmp_path):
     assert sum(line.startswith("layer1.0.") for line in lines) == 24
 
 
-def test_weights_go_out_as_others_want_them(resnet, tmp_path):
+def test_export_formats(resnet, tmp_path):
     state = torch.load(resnet)["state_dict"]
 
-    def exported(form, name):
+    def exported(target_format, name):
         output = tmp_path / name
-        result = sdabench("weights", "export", resnet, "--model", "resnet50", "--to", form, "-o", output)
+        result = sdabench(
+            "weights", "export", resnet, "--model", "resnet50", "--to", target_format, "-o", output
+        )
         assert result.returncode == 0, result.stderr
         return load_file(output) if output.suffix == ".safetensors" else torch.load(output)
 
-    for form, name in (("safetensors", "a.safetensors"), ("state-dict", "a.pth")):
-        written = exported(form, name)
+    for target_format, name in (("safetensors", "a.safetensors"), ("state-dict", "a.pth")):
+        written = exported(target_format, name)
         assert written.keys() == state.keys()
         assert all(torch.equal(written[key], state[key]) for key in state)
     backbone = exported("backbone", "b.safetensors")
@@ -131,7 +133,7 @@ def test_weights_go_out_as_others_want_them(resnet, tmp_path):
     assert "fits     resnet50 (without a classifier)" in result.stdout
 
 
-def test_timm_takes_what_is_exported_for_it(resnet, tmp_path):
+def test_timm_loads_exported_weights(resnet, tmp_path):
     timm = pytest.importorskip("timm")
     torch.manual_seed(2)
     network = create_model("senet50", num_classes=7).eval()
@@ -141,16 +143,16 @@ def test_timm_takes_what_is_exported_for_it(resnet, tmp_path):
         "weights", "export", tmp_path / "se.pth", "--model", "senet50", "--to", "timm", "-o", output
     )
     assert result.returncode == 0, result.stderr
-    theirs = timm.create_model("seresnet50", num_classes=7).eval()
-    theirs.load_state_dict(torch.load(output))
+    peer = timm.create_model("seresnet50", num_classes=7).eval()
+    peer.load_state_dict(torch.load(output))
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.allclose(theirs(x), network(x), rtol=1e-4, atol=1e-5)
+        assert torch.allclose(peer(x), network(x), rtol=1e-4, atol=1e-5)
     arguments = (resnet, "--model", "resnet50", "--to", "timm", "-o", resnet / "x.pth")
     assert f"cannot write {resnet / 'x.pth'}" in sdabench("weights", "export", *arguments).stderr
 
 
-def test_what_is_there_is_not_spoiled(resnet, tmp_path):
+def test_import_never_overwrites_input_or_pipe(resnet, tmp_path):
     digest = sha256_of_file(resnet)
     os.mkfifo(tmp_path / "pipe.pth")
     for output, words in (
@@ -166,27 +168,27 @@ def test_what_is_there_is_not_spoiled(resnet, tmp_path):
     assert os.listdir(tmp_path) == ["pipe.pth"]
 
 
-class Bites:
+class Exploit:
     def __reduce__(self):
         return os.system, (f"touch {os.environ['SDABENCH_BITTEN']}",)
 
 
 @pytest.mark.parametrize("command", ["inspect", "import", "export"])
-def test_a_hostile_file_is_refused_by_name_and_nothing_runs(tmp_path, monkeypatch, command):
-    bitten = tmp_path / "bitten"
-    monkeypatch.setenv("SDABENCH_BITTEN", str(bitten))
+def test_hostile_file_is_refused_and_not_executed(tmp_path, monkeypatch, command):
+    marker = tmp_path / "bitten"
+    monkeypatch.setenv("SDABENCH_BITTEN", str(marker))
     path = tmp_path / "evil.pth"
-    torch.save({"state_dict": {"conv1.weight": torch.ones(1)}, "args": Bites()}, path)
-    more = {"import": ["--model", "resnet50"], "export": ["--model", "resnet50", "--to", "timm"]}
-    result = sdabench("weights", command, path, *more.get(command, []))
+    torch.save({"state_dict": {"conv1.weight": torch.ones(1)}, "args": Exploit()}, path)
+    required_options = {"import": ["--model", "resnet50"], "export": ["--model", "resnet50", "--to", "timm"]}
+    result = sdabench("weights", command, path, *required_options.get(command, []))
     assert result.returncode == 4
     assert "wants posix.system" in result.stderr
-    assert not bitten.exists()
-    pickle.loads(pickle.dumps(Bites()))
-    assert bitten.exists()  # so it would have bitten
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Exploit()))
+    assert marker.exists()  # the exploit works if it is unpickled
 
 
-def test_several_wrappers_are_chosen_by_name(resnet, tmp_path):
+def test_wrapper_option_selects_weights(resnet, tmp_path):
     state = torch.load(resnet)["state_dict"]
     torch.save(
         {"model": state, "ema": {key: tensor + 1 for key, tensor in state.items()}}, tmp_path / "two.pth"
@@ -217,7 +219,7 @@ def test_several_wrappers_are_chosen_by_name(resnet, tmp_path):
         (["export", "none.pth", "--model", "resnet50", "--to", "onnx"], 2, "'onnx' is not one of"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(arguments, code, words):
+def test_usage_errors_are_one_line(arguments, code, words):
     result = sdabench("weights", *arguments)
     assert result.returncode == code
     assert words in result.stderr

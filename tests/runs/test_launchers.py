@@ -1,4 +1,4 @@
-"""The GPUs of a suite's jobs on this machine: real children that say what they were given, and need no GPU."""
+"""Assign GPUs to the jobs of a suite: real child processes report CUDA_VISIBLE_DEVICES, no GPU needed."""
 
 import os
 import time
@@ -27,8 +27,8 @@ if module == "sdabench.runs.worker":
 
 
 @pytest.fixture
-def children(tmp_path, monkeypatch):
-    """Starts a child, which is at work until its file is deleted; tells what CUDA would show it."""
+def start_child(tmp_path, monkeypatch):
+    """Start a child that writes its CUDA_VISIBLE_DEVICES to a file and runs until the file is deleted."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(SITE)
@@ -52,35 +52,35 @@ def children(tmp_path, monkeypatch):
         process.process.wait(60)
 
 
-def ends(path, process):
+def finish(path, process):
     path.unlink()
     assert process.process.wait(60) == 0
 
 
-def test_each_job_has_a_gpu_that_no_other_has_and_gives_it_back(children):
+def test_each_job_gets_its_own_gpu_and_releases_it(start_child):
     launcher = Local(("4", "7"))
-    first, second = children(launcher, "first"), children(launcher, "second")
+    first, second = start_child(launcher, "first"), start_child(launcher, "second")
     assert [first[0].read_text(), second[0].read_text()] == ["4", "7"]
     assert [first[1].place, second[1].place] == ["on GPU 4", "on GPU 7"]
-    ends(*second)
-    assert children(launcher, "third")[0].read_text() == "7"
+    finish(*second)
+    assert start_child(launcher, "third")[0].read_text() == "7"
 
 
-def test_more_jobs_than_gpus_share_the_one_that_has_the_fewest(children):
+def test_extra_jobs_go_to_the_least_used_gpu(start_child):
     launcher = Local(("0,1", "GPU-8932f937"))
-    started = [children(launcher, str(number)) for number in range(4)]
+    started = [start_child(launcher, str(number)) for number in range(4)]
     assert [path.read_text() for path, _ in started] == ["0,1", "GPU-8932f937"] * 2
     assert started[1][1].place == "on GPU-8932f937"
-    ends(*started[1])
-    ends(*started[3])
-    assert [children(launcher, name)[0].read_text() for name in "ab"] == ["GPU-8932f937"] * 2
+    finish(*started[1])
+    finish(*started[3])
+    assert [start_child(launcher, name)[0].read_text() for name in "ab"] == ["GPU-8932f937"] * 2
 
 
-def test_without_several_gpus_a_job_sees_what_this_process_sees(children, monkeypatch):
-    path, process = children(Local(), "one")
+def test_single_gpu_job_inherits_cuda_visible_devices(start_child, monkeypatch):
+    path, process = start_child(Local(), "one")
     assert (path.read_text(), process.place) == ("unset", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    assert children(Local(), "two")[0].read_text() == "2"
+    assert start_child(Local(), "two")[0].read_text() == "2"
 
 
 @pytest.mark.parametrize(
@@ -88,17 +88,15 @@ def test_without_several_gpus_a_job_sees_what_this_process_sees(children, monkey
     [
         (None, 3, 1, ("0", "1", "2")),
         ("6,2", 2, 1, ("6", "2")),
-        ("6, 2,-1,3", 2, 1, ("6", "2")),  # CUDA stops at what is no device
+        ("6, 2,-1,3", 2, 1, ("6", "2")),  # CUDA stops at the first invalid device
         ("GPU-8932f937-d72c,GPU-11", 2, 1, ("GPU-8932f937-d72c", "GPU-11")),
-        ("MIG-1,MIG-2", 1, 1, ("MIG-1", "MIG-2")),  # CUDA shows a process no more than one of them
+        ("MIG-1,MIG-2", 1, 1, ("MIG-1", "MIG-2")),  # CUDA exposes only one MIG device to a process
         (None, 5, 2, ("0,1", "2,3")),
         ("7,5,3,1", 4, 4, ("7,5,3,1",)),
         (None, 0, 1, ()),
     ],
 )
-def test_the_gpus_of_each_job_are_named_as_this_process_was_told(
-    monkeypatch, visible, there, processes, expected
-):
+def test_gpus_of_each_job_follow_cuda_visible_devices(monkeypatch, visible, there, processes, expected):
     monkeypatch.setattr("torch.cuda.device_count", lambda: there)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
@@ -118,7 +116,7 @@ def test_the_gpus_of_each_job_are_named_as_this_process_was_told(
         ("cpu", 1, 3, 3, (), 3),
     ],
 )
-def test_a_suite_takes_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_once, gpus, lanes):
+def test_suite_uses_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_once, gpus, lanes):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -139,7 +137,7 @@ def test_a_suite_takes_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_
         (4, 0.5, 1, 2, 1),
     ],
 )
-def test_on_the_cpu_as_many_as_cores_and_memory_allow(monkeypatch, own, allowed, gib, processes, expected):
+def test_jobs_on_cpu_are_limited_by_cores_and_memory(monkeypatch, own, allowed, gib, processes, expected):
     monkeypatch.setattr("sdabench.cli.cluster.cores", lambda: own)
     monkeypatch.setattr("sdabench.cli.cluster.cpu_limit", lambda: allowed)
     monkeypatch.setattr("sdabench.cli.cluster.memory", lambda: (gib * 2**30, None))
@@ -147,7 +145,7 @@ def test_on_the_cpu_as_many_as_cores_and_memory_allow(monkeypatch, own, allowed,
     assert networks_at_once(processes) == expected
 
 
-def test_the_plan_shares_the_time_out_among_what_computes_beside_each_other():
+def test_plan_divides_time_by_parallel_lanes():
     jobs = [PlannedJob("resnet50", seed, False, 60.0, 10) for seed in range(8)]
     plan = Plan(jobs, [], "cuda", "cuda", "out", False, at_once=8, lanes=4)
     assert plan.seconds == 2 * 60
@@ -155,26 +153,26 @@ def test_the_plan_shares_the_time_out_among_what_computes_beside_each_other():
     assert "Device cuda, 8 at a time, which share 4" in plan_sheet(plan).notes[0]
 
 
-def test_several_at_a_time_that_start_processes_share_the_cores_among_all_of_these(monkeypatch):
+def test_parallel_jobs_share_cores_among_all_processes(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("sdabench.runs.launchers.cores", lambda shared_by: 32 // shared_by)
     assert own_environment(2, 4)["OMP_NUM_THREADS"] == "4"
-    assert "OMP_NUM_THREADS" not in own_environment(1, 4)  # torchrun's process shares them
+    assert "OMP_NUM_THREADS" not in own_environment(1, 4)  # the job's own process divides the cores
 
 
-def test_a_suite_says_on_which_gpu_each_network_is(imagenet, tmp_path):
-    """On the CPU, where the variable changes nothing."""
+def test_suite_reports_gpu_of_each_network(imagenet, tmp_path):
+    """Run on the CPU, where CUDA_VISIBLE_DEVICES has no effect."""
     source = DataSource("imagenet", imagenet)
     jobs = [
         evaluation_job(model, source, source.read("val"), machine=Machine(batch_size=6))
         for model in ("resnet50", "senet50")
     ]
-    said = []
+    placements = []
 
-    class Teller(Watcher):
+    class PlacementWatcher(Watcher):
         def placed(self, job, place):
-            said.append((job.model, place))
+            placements.append((job.model, place))
 
-    records = Suite(jobs, tmp_path / "out", at_once=2, launcher=Local(("0", "1"))).run(Teller())
-    assert said == [("resnet50", "on GPU 0"), ("senet50", "on GPU 1")]
+    records = Suite(jobs, tmp_path / "out", at_once=2, launcher=Local(("0", "1"))).run(PlacementWatcher())
+    assert placements == [("resnet50", "on GPU 0"), ("senet50", "on GPU 1")]
     assert [record.failure for record in records] == [None, None]

@@ -1,4 +1,4 @@
-"""Slurm's jobs: through submitit, whose local executor stands for Slurm; and what Slurm's own words mean."""
+"""Slurm jobs, submitted to the local executor of submitit in place of Slurm; job states and options."""
 
 import json
 import os
@@ -35,18 +35,18 @@ def local_cluster(monkeypatch):
     monkeypatch.setenv("SDABENCH_SLURM_CLUSTER", "local")
 
 
-def trainings(textures, output, epochs, *models):
+def train_command(textures, output, epochs, *models):
     path = output.parent / "quick.yaml"
     path.write_text(RECIPE.format(epochs=epochs))
-    return run(output, models, "--data", f"synthetic={textures}", "--recipe", path)
+    return suite_command(output, models, "--data", f"synthetic={textures}", "--recipe", path)
 
 
-def evaluations(imagenet, output, *models):
+def eval_command(imagenet, output, *models):
     fast = ["--batch-size", "8", "--workers", "0", "--resolution", "32"]
-    return run(output, models, "--eval-only", "--data", f"imagenet={imagenet}", *fast)
+    return suite_command(output, models, "--eval-only", "--data", f"imagenet={imagenet}", *fast)
 
 
-def run(output, models, *options):
+def suite_command(output, models, *options):
     chosen = [option for name in models for option in ("--models", name)]
     return ["run", "--suite", "classification", "--output", str(output), *SLURM, *chosen, *map(str, options)]
 
@@ -60,7 +60,7 @@ def job_ids(output):
     return list(json.loads(path.read_text()).values()) if path.exists() else []
 
 
-def log_of(output, model):
+def read_log(output, model):
     [path] = (output / "logs").glob(f"{model}-*.log")
     return path.read_text()
 
@@ -73,7 +73,7 @@ def wait_for(condition):
 
 
 class Background:
-    """The program at work, with what it says in a file: the local executor's processes have its stderr too."""
+    """The program in the background; stderr goes to a file, since processes of the local executor share it."""
 
     def __init__(self, command, path):
         self.path = path
@@ -82,8 +82,8 @@ class Background:
                 [sys.executable, "-m", "sdabench", *command], stdout=subprocess.DEVNULL, stderr=stderr
             )
 
-    def ended(self):
-        """The exit code, and what it said."""
+    def wait(self):
+        """Wait for the program and return its exit code and stderr."""
         return self.process.wait(timeout=300), self.path.read_text()
 
 
@@ -93,42 +93,42 @@ def children(process_id):
     ]
 
 
-def test_each_network_is_a_job_and_the_table_is_printed_when_all_are_done(imagenet, tmp_path, monkeypatch):
+def test_one_slurm_job_per_network_then_the_table(imagenet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = sdabench(*evaluations(Path("imagenet"), Path("out"), "resnet50", "senet50"))
+    result = sdabench(*eval_command(Path("imagenet"), Path("out"), "resnet50", "senet50"))
     assert result.returncode == ExitCode.OK, result.stderr
     assert "75.20" in result.stdout
     first, second = job_ids(Path("out"))
     assert f"resnet50 is Slurm job {first}, log {tmp_path / 'out/logs'}" in result.stderr
-    assert f"Job {second} on" in log_of(Path("out"), "senet50")
+    assert f"Job {second} on" in read_log(Path("out"), "senet50")
     assert sorted(record["model"] for record in records(Path("out"))) == ["resnet50", "senet50"]
     assert {record["environment"]["networks_at_once"] for record in records(Path("out"))} == {1}
 
 
-def test_without_its_coordinator_a_job_goes_on_and_after_a_preemption_too(textures, tmp_path):
+def test_job_survives_coordinator_exit_and_preemption(textures, tmp_path):
     output = tmp_path / "out"
-    command = trainings(textures, output, 25, "resnet50")
+    command = train_command(textures, output, 25, "resnet50")
     first = Background(command, tmp_path / "first")
     wait_for(lambda: any("\n" in path.read_text() for path in output.rglob("metrics.jsonl")))
     first.process.terminate()
-    status, said = first.ended()
+    status, stderr = first.wait()
     [job_id] = job_ids(output)
     assert status == ExitCode.STOPPED
-    assert f"Slurm job {job_id} still runs (stop with 'scancel {job_id}'), and the same command" in said
+    assert f"Slurm job {job_id} still runs (stop with 'scancel {job_id}'), and the same command" in stderr
 
     second = Background(command, tmp_path / "second")
     [task] = children(job_id)
-    os.kill(task, signal.SIGUSR2)  # Slurm's notice
-    status, said = second.ended()
-    assert status == ExitCode.OK, said
-    assert f"resnet50 is still Slurm job {job_id}" in said
+    os.kill(task, signal.SIGUSR2)  # as Slurm announces a preemption
+    status, stderr = second.wait()
+    assert status == ExitCode.OK, stderr
+    assert f"resnet50 is still Slurm job {job_id}" in stderr
     assert job_ids(output) == [job_id]
-    assert log_of(output, "resnet50").count(f"Job {job_id} on") == 2
-    assert "resnet50: resuming after epoch" in log_of(output, "resnet50")
+    assert read_log(output, "resnet50").count(f"Job {job_id} on") == 2
+    assert "resnet50: resuming after epoch" in read_log(output, "resnet50")
     assert [record["failure"] for record in records(output)] == [None]
 
 
-def test_a_job_that_is_killed_fails_and_one_that_is_cancelled_is_no_failure(imagenet, tmp_path, monkeypatch):
+def test_killed_job_fails_and_cancelled_job_does_not(imagenet, tmp_path, monkeypatch):
     output, site = tmp_path / "out", tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
@@ -137,29 +137,29 @@ def test_a_job_that_is_killed_fails_and_one_that_is_cancelled_is_no_failure(imag
         "if '/specs/senet50-' in sys.argv[-1]: time.sleep(30)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
-    suite = Background(evaluations(imagenet, output, "resnet50", "senet50"), tmp_path / "suite")
+    suite = Background(eval_command(imagenet, output, "resnet50", "senet50"), tmp_path / "suite")
     wait_for(lambda: len(job_ids(output)) == 2 and any((output / "logs").glob("senet50-*.log")))
-    os.kill(int(job_ids(output)[1]), signal.SIGINT)  # as LocalJob.cancel does
-    status, said = suite.ended()
-    assert status == ExitCode.STOPPED, said
-    assert "senet50 was stopped: Slurm ended it: CANCELLED" in said
-    assert said.endswith("the same command resumes.\n")
+    os.kill(int(job_ids(output)[1]), signal.SIGINT)  # as LocalJob.cancel does it
+    status, stderr = suite.wait()
+    assert status == ExitCode.STOPPED, stderr
+    assert "senet50 was stopped: Slurm ended it: CANCELLED" in stderr
+    assert stderr.endswith("the same command resumes.\n")
     [record] = records(output)
     assert record["model"] == "resnet50"
     assert "was ended by SIGKILL" in record["failure"]["message"]
     assert f"its output is in {output / 'logs'}" in record["failure"]["message"]
 
 
-class OneState:
+class FixedStateQueue:
     """A queue in which every job is in the same state."""
 
     settle = 0.0
 
     def __init__(self, state):
-        self.word = state
+        self.fixed_state = state
 
     def state(self, job_id):
-        return self.word
+        return self.fixed_state
 
 
 @pytest.mark.parametrize(
@@ -175,17 +175,17 @@ class OneState:
         ("UNKNOWN", ExitCode.ERROR, "Slurm has forgotten it"),
     ],
 )
-def test_a_job_without_a_result_ended_as_slurm_says(tmp_path, state, status, words):
-    process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", OneState(state), earlier=False)
+def test_job_without_result_takes_state_from_slurm(tmp_path, state, status, words):
+    process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", FixedStateQueue(state), earlier=False)
     assert process.poll() == status
     assert words in process.cause()
     log = tmp_path / ("absent.log" if status == ExitCode.STOPPED else "7_0_log.out")
     assert str(log) in process.cause()
 
 
-def test_a_job_of_which_submitit_alone_has_left_a_result_was_not_ended_by_its_command(tmp_path):
+def test_result_from_submitit_alone_is_a_timeout(tmp_path):
     (tmp_path / "7_0_result.pkl").write_bytes(b"nobody opens this")
-    process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", OneState("FAILED"), earlier=False)
+    process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", FixedStateQueue("FAILED"), earlier=False)
     assert process.poll() == ExitCode.ERROR
     assert process.cause().startswith("TIMEOUT: its time was up more often than --max-timeouts allows, or")
     assert str(tmp_path / "7_0_log.out") in process.cause()
@@ -195,28 +195,28 @@ def test_a_job_of_which_submitit_alone_has_left_a_result_was_not_ended_by_its_co
     ("status", "words"),
     [(0, "exit code 0 before it could write a record"), (1, "exit code 1"), (-9, "ended by SIGKILL")],
 )
-def test_a_job_leaves_the_exit_code_of_its_command(tmp_path, status, words):
+def test_job_stores_exit_code_of_its_command(tmp_path, status, words):
     (tmp_path / "7_status").write_text(str(status))
-    process = SlurmProcess("7", tmp_path, tmp_path / "its.log", OneState("COMPLETED"), earlier=False)
+    process = SlurmProcess("7", tmp_path, tmp_path / "its.log", FixedStateQueue("COMPLETED"), earlier=False)
     assert process.poll() == status
     assert words in process.cause()
     assert str(tmp_path / "its.log") in process.cause()
 
 
-def test_an_end_that_may_pass_is_none_until_it_has_lasted(tmp_path):
-    queue = OneState("NODE_FAIL")
+def test_transient_end_state_is_ignored_until_it_settles(tmp_path):
+    queue = FixedStateQueue("NODE_FAIL")
     queue.settle = 60.0
     process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", queue, earlier=False)
     assert process.poll() is None
-    queue.word = "PENDING"
+    queue.fixed_state = "PENDING"
     assert process.poll() is None
-    queue.word, queue.settle = "NODE_FAIL", 0.0
+    queue.fixed_state, queue.settle = "NODE_FAIL", 0.0
     assert process.poll() == ExitCode.ERROR
 
 
 @pytest.fixture
-def commands(tmp_path, monkeypatch):
-    """A folder of its own on the PATH; gives a function that puts a shell script there."""
+def fake_command(tmp_path, monkeypatch):
+    """Prepend a new folder to PATH; return a function that writes a shell script there."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
@@ -228,20 +228,20 @@ def commands(tmp_path, monkeypatch):
     return write
 
 
-def test_what_squeue_has_forgotten_sacct_may_know(commands):
-    commands("squeue", "echo '11 RUNNING'; echo '12 COMPLETED'")
-    commands("sacct", "[ $1 = --jobs=13 ] && echo 'CANCELLED by 1000'; exit 0")
+def test_sacct_is_asked_for_jobs_missing_from_squeue(fake_command):
+    fake_command("squeue", "echo '11 RUNNING'; echo '12 COMPLETED'")
+    fake_command("sacct", "[ $1 = --jobs=13 ] && echo 'CANCELLED by 1000'; exit 0")
     queue = SlurmQueue()
     assert [queue.state(job_id) for job_id in ("11", "12", "13", "14")] == [
         "RUNNING", "COMPLETED", "CANCELLED", "UNKNOWN",
     ]  # fmt: skip
 
 
-def test_a_slurm_that_stops_answering_ends_no_job(commands):
-    commands("squeue", "echo '11 RUNNING'")
+def test_unreachable_slurm_keeps_the_last_known_state(fake_command):
+    fake_command("squeue", "echo '11 RUNNING'")
     queue = SlurmQueue(every=0.0)
     assert queue.state("11") == "RUNNING"
-    commands("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    fake_command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     assert queue.state("11") == "RUNNING"
     with pytest.raises(SdabenchError, match="does not answer: Unable to contact slurm controller"):
         SlurmQueue().state("11")
@@ -251,7 +251,7 @@ def test_a_slurm_that_stops_answering_ends_no_job(commands):
     ("text", "minutes"),
     [("90", 90), ("90:30", 91), ("1:30:00", 90), ("2-12", 3600), ("1-0:30", 1470), ("1-00:00:01", 1441)],
 )
-def test_times_are_those_of_slurm(text, minutes):
+def test_slurm_time_formats(text, minutes):
     assert slurm_minutes(text) == minutes
 
 
@@ -265,7 +265,7 @@ def test_times_are_those_of_slurm(text, minutes):
         (sbatch_option, "--cpus_per_task=5", "say --cpus"),
     ],
 )
-def test_what_slurm_would_not_take_is_refused(kind, text, words):
+def test_invalid_slurm_options_are_usage_errors(kind, text, words):
     with pytest.raises(UsageError, match=words):
         kind(text)
 
@@ -282,14 +282,14 @@ def test_what_slurm_would_not_take_is_refused(kind, text, words):
         (["--launcher", "slurm", "--device", "cuda:1"], "the device is cpu or cuda"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options, words, tmp_path):
+def test_incompatible_options_are_usage_errors(options, words, tmp_path):
     result = sdabench("run", "--suite", "classification", "--output", tmp_path / "out", *options)
     assert result.returncode == ExitCode.USAGE
     assert words in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_where_something_is_missing_the_next_step_is_named(tmp_path, monkeypatch):
+def test_missing_slurm_or_submitit_names_the_next_step(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="there is no Slurm here"):
         Slurm(tmp_path)
@@ -298,7 +298,7 @@ def test_where_something_is_missing_the_next_step_is_named(tmp_path, monkeypatch
         Slurm(tmp_path)
 
 
-def test_sbatch_is_asked_for_what_the_options_say():
+def test_sbatch_parameters_follow_the_options():
     resources = Resources("gpu", 90, gpus=4, cpus=32, processes=4, options={"account": "vision"})
     parameters = resources.parameters("a name")
     assert parameters["timeout_min"] == 90

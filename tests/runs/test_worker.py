@@ -1,4 +1,4 @@
-"""The worker: a process that is given a job's file, and leaves records, one line for an error, an exit code."""
+"""The worker process: it reads a job file and leaves records, an exit code, and one line for an error."""
 
 import os
 import signal
@@ -30,39 +30,39 @@ def job(imagenet, **options):
     return evaluation_job("resnet50", source, source.read("val"), machine=machine)
 
 
-def test_a_job_leaves_its_records_where_its_file_says_from_any_directory(imagenet, tmp_path):
-    made = job(imagenet)
-    result = worker(made.save(tmp_path / "out"), cwd=tmp_path)
+def test_job_writes_records_from_any_working_directory(imagenet, tmp_path):
+    saved_job = job(imagenet)
+    result = worker(saved_job.save(tmp_path / "out"), cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, "", "")
-    [record] = RecordStore(tmp_path / "out").latest(made.spec)
+    [record] = RecordStore(tmp_path / "out").latest(saved_job.spec)
     assert (record.samples, record.batch_size, record.failure) == (6, 3, None)
     assert record.dataset.fingerprint_sha256 is not None
 
 
-def test_several_ranks_execute_the_same_file(imagenet, tmp_path):
-    made = job(imagenet, world_size=2)
-    result = worker(made.save(tmp_path))
+def test_several_ranks_run_the_same_job_file(imagenet, tmp_path):
+    saved_job = job(imagenet, world_size=2)
+    result = worker(saved_job.save(tmp_path))
     assert (result.returncode, result.stderr) == (ExitCode.OK, "")
     [record] = RecordStore(tmp_path).read()
     assert (record.samples, record.environment["processes"]) == (6, 2)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_an_error_is_one_line_a_record_and_an_exit_code(imagenet, tmp_path, world_size):
-    broken = sorted(imagenet.rglob("*.JPEG"))[1]
-    made = job(imagenet, world_size=world_size)
-    path = made.save(tmp_path)
-    broken.write_bytes(b"no image")
+def test_error_is_one_line_with_record_and_exit_code(imagenet, tmp_path, world_size):
+    broken_image = sorted(imagenet.rglob("*.JPEG"))[1]
+    saved_job = job(imagenet, world_size=world_size)
+    path = saved_job.save(tmp_path)
+    broken_image.write_bytes(b"no image")
     result = worker(path)
     assert result.returncode == ExitCode.INTEGRITY
     assert result.stderr.startswith("Error: ")
-    assert broken.name in result.stderr
+    assert broken_image.name in result.stderr
     assert result.stderr.count("\n") == 1
     [record] = RecordStore(tmp_path).read()
-    assert (record.failure.kind, broken.name in record.failure.message) == ("DataError", True)
+    assert (record.failure.kind, broken_image.name in record.failure.message) == ("DataError", True)
 
 
-def test_a_file_that_is_no_job_is_one_line(tmp_path):
+def test_invalid_job_file_is_one_line(tmp_path):
     path = tmp_path / "specs/x.json"
     result = worker(path)
     assert result.returncode == ExitCode.ERROR
@@ -74,9 +74,9 @@ def test_a_file_that_is_no_job_is_one_line(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
-def test_a_signal_is_exit_code_75_and_the_same_file_resumes(textures, tmp_path):
-    made = job_on(textures, epochs=12, model="resnet50")
-    path = made.save(tmp_path)
+def test_signal_exits_75_and_the_job_file_resumes(textures, tmp_path):
+    saved_job = job_on(textures, epochs=12, model="resnet50")
+    path = saved_job.save(tmp_path)
     process = subprocess.Popen([sys.executable, "-m", "sdabench.runs.worker", str(path)], process_group=0)
     try:
         while not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
