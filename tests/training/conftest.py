@@ -15,7 +15,7 @@ def tiny(tiny: str) -> str:
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a classifier; its norms have statistics of their own."""
+    """Write weights of a classifier with trained batch norm statistics."""
     torch.manual_seed(7)
     network = create_model("resnet50", num_classes=2).train()
     with torch.no_grad():

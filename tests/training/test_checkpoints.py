@@ -1,4 +1,4 @@
-"""Checkpoints: two of them, whole or passed over, and nothing in them but tensors and plain values."""
+"""Two checkpoints are kept, damaged ones are skipped, and they hold only tensors and plain values."""
 
 import hashlib
 import json
@@ -21,29 +21,29 @@ def state(number):
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    made = Checkpoints(tmp_path)
+    saved = Checkpoints(tmp_path)
     for step in (1, 2, 3):
-        made.save(step, state(step))
-    return made
+        saved.save(step, state(step))
+    return saved
 
 
 def files(checkpoints):
     return sorted(path.name for path in checkpoints.folder.iterdir())
 
 
-def test_the_two_newest_are_kept_and_the_newest_is_read(checkpoints):
+def test_two_newest_are_kept_and_newest_is_read(checkpoints):
     assert files(checkpoints) == [
         "step-000000002.json", "step-000000002.pt", "step-000000003.json", "step-000000003.pt",
     ]  # fmt: skip
-    read = checkpoints.newest()
-    assert read["progress"] == {"step": 3}
-    assert torch.equal(read["network"]["weight"], torch.full((3,), 3.0))
+    newest = checkpoints.newest()
+    assert newest["progress"] == {"step": 3}
+    assert torch.equal(newest["network"]["weight"], torch.full((3,), 3.0))
     checkpoints.delete()
     assert not checkpoints
     assert checkpoints.newest() is None
 
 
-def test_a_manifest_says_what_its_file_contains(checkpoints):
+def test_manifest_describes_its_file(checkpoints):
     manifest = json.loads((checkpoints.folder / "step-000000003.json").read_text())
     data = (checkpoints.folder / manifest["file"]).read_bytes()
     assert manifest == {
@@ -51,7 +51,7 @@ def test_a_manifest_says_what_its_file_contains(checkpoints):
     }  # fmt: skip
 
 
-class Bites:
+class Exploit:
     def __reduce__(self):
         return (os.mkdir, ("bitten",))
 
@@ -60,9 +60,9 @@ def rewrite(path, data):
     path.write_bytes(data)
 
 
-def with_code(path):
-    """A file that its manifest vouches for, and that would run code."""
-    torch.save({"progress": Bites()}, path)
+def write_exploit(path):
+    """Write a checkpoint that would run code, with a valid manifest."""
+    torch.save({"progress": Exploit()}, path)
     data = path.read_bytes()
     manifest = {"step": 3, "file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(manifest))
@@ -78,27 +78,27 @@ DAMAGES = {
     "no manifest": (lambda path: path.with_suffix(".json").unlink(), "it has no manifest"),
     "half a manifest": (lambda path: rewrite(path.with_suffix(".json"), b'{"step": 3'), "cannot be read"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
-    "code": (with_code, "Unsupported|GLOBAL|[Ww]eights"),
+    "code": (write_exploit, "Unsupported|GLOBAL|[Ww]eights"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_is_passed_over_with_a_line(checkpoints, damage, tmp_path, monkeypatch):
+def test_damaged_newest_is_skipped_with_message(checkpoints, damage, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    spoil, words = DAMAGES[damage]
-    spoil(checkpoints.folder / "step-000000003.pt")
-    said = []
-    assert checkpoints.newest(said.append)["progress"] == {"step": 2}
-    first, second = said
+    inflict, words = DAMAGES[damage]
+    inflict(checkpoints.folder / "step-000000003.pt")
+    messages = []
+    assert checkpoints.newest(messages.append)["progress"] == {"step": 2}
+    first, second = messages
     assert "step-000000003.pt is damaged" in first
     assert pytest.importorskip("re").search(words, first)
     assert second == "resuming from step-000000002.pt, the checkpoint before it"
-    assert all("\n" not in line for line in said)
+    assert all("\n" not in line for line in messages)
     assert not (tmp_path / "bitten").exists()
 
 
-def test_one_of_the_same_step_stays_if_it_is_whole(checkpoints):
-    """Else a process that is killed between its file and its manifest would leave none."""
+def test_save_keeps_intact_checkpoint_of_same_step(checkpoints):
+    """Otherwise a process that is killed between writing file and manifest would leave no valid checkpoint."""
     newest = checkpoints.folder / "step-000000003.pt"
     before = newest.read_bytes()
     checkpoints.save(3, state(3) | {"resumed": 1})
@@ -108,15 +108,15 @@ def test_one_of_the_same_step_stays_if_it_is_whole(checkpoints):
     assert checkpoints.newest()["resumed"] == 1
 
 
-def test_if_none_is_whole_nothing_is_begun_anew_without_a_word(checkpoints):
+def test_all_damaged_is_an_error(checkpoints):
     for path in checkpoints.folder.glob("*.pt"):
         path.write_bytes(b"half")
     with pytest.raises(SdabenchError, match="every checkpoint in .* is damaged; restore one, or delete"):
         checkpoints.newest()
 
 
-def test_a_first_one_that_was_cut_short_is_none(tmp_path):
-    """Killed between a file and its manifest: there was nothing before, so that nothing is lost."""
+def test_unfinished_first_checkpoint_is_ignored(tmp_path):
+    """The process was killed between writing file and manifest; no earlier checkpoint is lost."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, state(5))
     (checkpoints.folder / "step-000000005.json").unlink()
@@ -125,7 +125,7 @@ def test_a_first_one_that_was_cut_short_is_none(tmp_path):
     assert checkpoints.newest()["progress"] == {"step": 2}
 
 
-def test_one_that_was_passed_over_does_not_count_as_one_of_two(checkpoints):
+def test_skipped_checkpoint_does_not_count_as_kept(checkpoints):
     (checkpoints.folder / "step-000000003.pt").write_bytes(b"half")
     assert checkpoints.newest()["progress"] == {"step": 2}
     (checkpoints.folder / ".step-000000009.pt.part").write_bytes(b"of a process that was killed")
@@ -136,15 +136,15 @@ def test_one_that_was_passed_over_does_not_count_as_one_of_two(checkpoints):
     ]  # fmt: skip
 
 
-def test_of_a_later_one_that_is_damaged_nothing_stays(checkpoints):
+def test_damaged_later_checkpoint_is_deleted(checkpoints):
     (checkpoints.folder / "step-000000003.pt").write_bytes(b"half")
     Checkpoints(checkpoints.training).save(2, state(2))
     assert files(checkpoints) == ["step-000000002.json", "step-000000002.pt"]
     assert checkpoints.newest()["progress"] == {"step": 2}
 
 
-def test_a_full_disk_leaves_those_before(checkpoints):
-    """No file may grow beyond 512 bytes, which a checkpoint would."""
+def test_full_disk_keeps_earlier_checkpoints(checkpoints):
+    """Limit files to 512 bytes, which is less than a checkpoint."""
     before = files(checkpoints)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_those_before(checkpoints):
     assert checkpoints.newest()["progress"] == {"step": 3}
 
 
-def test_a_device_without_room_is_told_from_other_errors(checkpoints):
+def test_no_space_left_is_reported(checkpoints):
     (checkpoints.folder / ".step-000000004.pt.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space left on device; make room"):
         checkpoints.save(4, state(4))
@@ -169,25 +169,25 @@ def test_a_device_without_room_is_told_from_other_errors(checkpoints):
     "changes",
     [{}, {"precision": "fp16"}, {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}],
 )
-def test_a_whole_trainer_is_tensors_and_plain_values(textures, tmp_path, changes):
-    """What comes back is what was saved, to the bit and to the type, by a loader that knows nothing else."""
+def test_trainer_state_round_trips_exactly(textures, tmp_path, changes):
+    """A loader of tensors and plain values only restores the same bits and types."""
     trainer = Trainer(job_on(textures, **changes))
     trainer.take_step(next(load_training_batches(trainer)))
     Checkpoints(tmp_path).save(1, trainer.state())
-    _equal(Checkpoints(tmp_path).newest(), trainer.state())
+    _assert_equal(Checkpoints(tmp_path).newest(), trainer.state())
 
 
-def _equal(first, second):
+def _assert_equal(first, second):
     if isinstance(second, torch.Tensor):
         assert torch.equal(first, second)
     elif isinstance(second, dict):
         assert first.keys() == second.keys()
         for key in second:
-            _equal(first[key], second[key])
+            _assert_equal(first[key], second[key])
     elif isinstance(second, list):
         assert len(first) == len(second)
         for one, other in zip(first, second, strict=True):
-            _equal(one, other)
+            _assert_equal(one, other)
     else:
         assert type(first) is type(second)
-        assert first == second or (first != first and second != second)  # a NaN is itself
+        assert first == second or (first != first and second != second)  # NaN equals NaN

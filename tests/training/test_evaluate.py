@@ -1,4 +1,4 @@
-"""Evaluation of real JPEG files, against a loop written out here."""
+"""Evaluate real JPEG files and compare with a plain loop."""
 
 import csv
 import gzip
@@ -26,7 +26,7 @@ from sdabench.weights.local import LocalWeights
 CPU = torch.device("cpu")
 
 
-def job_on(
+def make_job(
     imagenet, model="resnet50", workers=0, batch_size=4, resolution=64, weights=None, seed=0, **protocol
 ):
     machine = Machine(workers=workers, batch_size=batch_size)
@@ -41,7 +41,7 @@ def network():
     return create_model("resnet50").eval()
 
 
-def by_hand(network, path):
+def logits_by_hand(network, path):
     image = functional.center_crop(functional.resize(Image.open(path).convert("RGB"), 73), 64)
     pixels = functional.to_tensor(image)
     x = (pixels - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
@@ -52,27 +52,27 @@ def by_hand(network, path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_predictions_are_those_of_a_plain_loop(imagenet, network, workers):
-    job = job_on(imagenet, workers=workers)
-    seen = []
-    predictions = predict(network, job, CPU, seen.append).classes
-    assert sum(seen) == 6
+def test_predictions_match_a_plain_loop(imagenet, network, workers):
+    job = make_job(imagenet, workers=workers)
+    progress = []
+    predictions = predict(network, job, CPU, progress.append).classes
+    assert sum(progress) == 6
     for index, item in enumerate(job.split.items):
-        logits = by_hand(network, job.split.root / item.path)
+        logits = logits_by_hand(network, job.split.root / item.path)
         assert predictions.top5[index].tolist() == logits.topk(5).indices.tolist()
         expected = logits.softmax(dim=0)[item.label].item()
         assert predictions.label_probability[index].item() == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
-def test_precision_and_memory_format_change_the_outputs_little(imagenet, network, options):
-    exact = predict(network, job_on(imagenet), CPU).classes.label_probability
-    other = predict(network, job_on(imagenet, **options), CPU).classes.label_probability
+def test_precision_and_memory_format_barely_change_outputs(imagenet, network, options):
+    exact = predict(network, make_job(imagenet), CPU).classes.label_probability
+    other = predict(network, make_job(imagenet, **options), CPU).classes.label_probability
     assert np.allclose(np.log(exact), np.log(other), atol=0.5 if "precision" in options else 1e-3)
 
 
-def test_a_record_says_what_was_measured_and_with_what(imagenet, tmp_path):
-    [record] = evaluate(job_on(imagenet), tmp_path)
+def test_record_describes_the_measurement(imagenet, tmp_path):
+    [record] = evaluate(make_job(imagenet), tmp_path)
     assert record.samples == 6
     assert record.metrics.keys() == {"top1_pct", "top5_pct"}
     assert record.weights.source == "random"
@@ -87,58 +87,59 @@ def test_a_record_says_what_was_measured_and_with_what(imagenet, tmp_path):
     assert record.metrics["top1_pct"] == pytest.approx(100 * sum(hits) / 6)
 
 
-def test_trained_weights_are_recognised_by_what_they_predict(imagenet, tmp_path):
-    """A classifier that always says class 300 is right for exactly its two images of six."""
+def test_metrics_come_from_the_given_weights(imagenet, tmp_path):
+    """A classifier that always predicts class 300 is correct on exactly two of six images."""
     network = create_model("resnet50")
     torch.nn.init.zeros_(network.fc.weight)
     network.fc.bias.data = torch.arange(1000.0).eq(300).float()
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    [record] = evaluate(job_on(imagenet, weights=LocalWeights.of_file(tmp_path / "w.pth")), tmp_path)
+    [record] = evaluate(make_job(imagenet, weights=LocalWeights.of_file(tmp_path / "w.pth")), tmp_path)
     assert record.metrics["top1_pct"] == pytest.approx(100 / 3)
     assert record.weights.source == str(tmp_path / "w.pth")
     assert len(record.weights.sha256) == 64
 
 
-def test_a_place_for_predictions_that_cannot_be_is_an_error_before_the_work(imagenet, tmp_path):
+def test_unwritable_output_fails_before_evaluation(imagenet, tmp_path):
     (tmp_path / "predictions").write_text("")
-    job = job_on(imagenet)
+    job = make_job(imagenet)
     with pytest.raises(SdabenchError, match="cannot write .*predictions"):
         evaluate(replace(job, spec=job.spec.with_values(model="no_such_network")), tmp_path)
 
 
-def test_random_weights_follow_from_the_seed(imagenet, tmp_path):
+def test_random_weights_depend_on_seed(imagenet, tmp_path):
     digests = [
-        evaluate(job_on(imagenet, resolution=32, seed=seed), tmp_path)[0].weights.sha256 for seed in (0, 0, 1)
+        evaluate(make_job(imagenet, resolution=32, seed=seed), tmp_path)[0].weights.sha256
+        for seed in (0, 0, 1)
     ]
     assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_stops_the_evaluation_with_its_path(imagenet, network, workers):
-    broken = sorted(imagenet.rglob("*.JPEG"))[3]
-    broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(DataError, match=broken.name) as caught:
-        predict(network, job_on(imagenet, workers=workers), CPU)
+def test_broken_image_stops_evaluation_with_its_path(imagenet, network, workers):
+    broken_image = sorted(imagenet.rglob("*.JPEG"))[3]
+    broken_image.write_bytes(broken_image.read_bytes()[:200])
+    with pytest.raises(DataError, match=broken_image.name) as caught:
+        predict(network, make_job(imagenet, workers=workers), CPU)
     assert "\n" not in str(caught.value)
 
 
-def test_outputs_that_are_not_finite_are_no_result(imagenet):
+def test_non_finite_outputs_are_an_error(imagenet):
     network = create_model("resnet50")
     network.fc.bias.data[5] = float("nan")
     with pytest.raises(SdabenchError, match="not finite"):
-        predict(network, job_on(imagenet), CPU)
+        predict(network, make_job(imagenet), CPU)
 
 
-class Small:
-    """As if memory held so many images at a time and no more."""
+class LimitedMemory:
+    """A forward hook that raises an error for batches above a limit, as if memory ran out."""
 
-    def __init__(self, limit, words):
-        self.limit, self.words, self.sizes = limit, words, []
+    def __init__(self, limit, error):
+        self.limit, self.error, self.sizes = limit, error, []
 
     def __call__(self, module, inputs):
         self.sizes.append(len(inputs[0]))
         if len(inputs[0]) > self.limit:
-            raise self.words
+            raise self.error
 
 
 @pytest.mark.parametrize(
@@ -149,12 +150,12 @@ class Small:
         MemoryError(),
     ],
 )
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(imagenet, network, error):
-    expected = predict(network, job_on(imagenet, batch_size=1), CPU).classes
-    memory, fitting = Small(2, error), FittingBatch(6)
+def test_batch_is_halved_until_it_fits_in_memory(imagenet, network, error):
+    expected = predict(network, make_job(imagenet, batch_size=1), CPU).classes
+    memory, fitting = LimitedMemory(2, error), FittingBatch(6)
     hook = network.register_forward_pre_hook(memory)
     try:
-        predictions = predict(network, job_on(imagenet, batch_size=6), CPU, fitting=fitting).classes
+        predictions = predict(network, make_job(imagenet, batch_size=6), CPU, fitting=fitting).classes
     finally:
         hook.remove()
     assert memory.sizes == [6, 3, 2, 2, 2]
@@ -163,43 +164,45 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(imagenet, network, er
     assert np.allclose(predictions.label_probability, expected.label_probability, rtol=1e-4)
 
 
-def test_what_fitted_is_recorded(imagenet, tmp_path, monkeypatch):
+def test_fitted_batch_size_is_recorded(imagenet, tmp_path, monkeypatch):
     build = Classification.build
 
-    def with_little_memory(self, job):
+    def build_with_limited_memory(self, job):
         built = build(self, job)
-        built.register_forward_pre_hook(Small(3, MemoryError()))
+        built.register_forward_pre_hook(LimitedMemory(3, MemoryError()))
         return built
 
-    monkeypatch.setattr(Classification, "build", with_little_memory)
-    [record] = evaluate(job_on(imagenet, batch_size=6), tmp_path)
+    monkeypatch.setattr(Classification, "build", build_with_limited_memory)
+    [record] = evaluate(make_job(imagenet, batch_size=6), tmp_path)
     assert (record.batch_size, record.fitted_batch_size) == (6, 3)
     assert "batch size reduced from 6 to 3 to fit into memory" in describe_metrics(record)
 
 
-def test_other_errors_and_a_single_image_that_does_not_fit_are_errors(imagenet, network):
+def test_single_image_out_of_memory_and_other_errors_are_raised(imagenet, network):
     for limit, error, sizes in ((0, MemoryError("none"), [4, 2, 1]), (0, RuntimeError("a bug"), [4])):
-        memory = Small(limit, error)
+        memory = LimitedMemory(limit, error)
         hook = network.register_forward_pre_hook(memory)
         try:
             with pytest.raises(type(error), match=str(error)):
-                predict(network, job_on(imagenet), CPU)
+                predict(network, make_job(imagenet), CPU)
         finally:
             hook.remove()
         assert memory.sizes == sizes
 
 
-def test_on_a_cpu_a_large_batch_is_computed_in_parts(imagenet, network, monkeypatch):
-    engine, job = Classification(), job_on(imagenet)
+def test_large_batch_is_split_on_cpu(imagenet, network, monkeypatch):
+    engine, job = Classification(), make_job(imagenet)
     images = engine.evaluation_images(job)
-    batch = engine.batch_of([images[place] for place in range(4)], []).to(CPU, torch.contiguous_format)
-    seen = []
-    hook = network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    batch = engine.batch_of([images[index] for index in range(4)], []).to(CPU, torch.contiguous_format)
+    batch_sizes = []
+    hook = network.register_forward_pre_hook(lambda module, inputs: batch_sizes.append(len(inputs[0])))
     with torch.inference_mode():
-        whole = engine.outputs(network, batch, job)
+        expected = engine.outputs(network, batch, job)
         monkeypatch.setattr(classification, "PIXELS_AT_ONCE", 3 * 64 * 64)
-        parts = engine.outputs(network, batch, job)
+        outputs = engine.outputs(network, batch, job)
     hook.remove()
-    assert seen == [4, 3, 1]
-    assert [classes for classes, _ in parts] == [classes for classes, _ in whole]
-    assert [share for _, share in parts] == pytest.approx([share for _, share in whole], rel=1e-4)
+    assert batch_sizes == [4, 3, 1]
+    assert [classes for classes, _ in outputs] == [classes for classes, _ in expected]
+    assert [probability for _, probability in outputs] == pytest.approx(
+        [probability for _, probability in expected], rel=1e-4
+    )

@@ -1,4 +1,4 @@
-"""What a signal does: real ones, to this process or to real others."""
+"""The effect of real signals, sent to this process or to child processes."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.helpers.processes import ended, forked
 
 
 @pytest.fixture(autouse=True)
-def as_before():
+def handlers_are_restored():
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
@@ -24,26 +24,26 @@ def send(number):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_a_request(number):
-    with stop_requests() as asked:
-        assert not asked()
+def test_signal_requests_a_stop(number):
+    with stop_requests() as stop_requested:
+        assert not stop_requested()
         send(number)
-        assert asked()
+        assert stop_requested()
 
 
-def test_one_request_may_come_several_times_and_a_second_one_ends_at_once(monkeypatch):
-    """A scheduler sends SIGTERM and SIGUSR2 to all, and a parent passes it on."""
+def test_repeated_signals_are_one_request_and_a_later_one_interrupts(monkeypatch):
+    """A scheduler sends SIGTERM and SIGUSR2 to all processes, and a parent forwards them."""
     monkeypatch.setattr(signals, "ONE_REQUEST", 0.2)
-    with stop_requests() as asked:
+    with stop_requests() as stop_requested:
         for number in SIGNALS:
             send(number)
-        assert asked()
+        assert stop_requested()
         time.sleep(0.25)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGTERM)
 
 
-def test_whoever_is_within_another_sees_the_same_request():
+def test_nested_contexts_see_the_same_request():
     with stop_requests() as outer:
         with stop_requests() as inner:
             send(signal.SIGTERM)
@@ -51,56 +51,56 @@ def test_whoever_is_within_another_sees_the_same_request():
         assert outer()
 
 
-def test_a_request_that_came_before_anybody_looked_is_seen():
-    """A library may swallow the KeyboardInterrupt that a signal is while nobody looks."""
+def test_signal_before_the_context_is_seen():
+    """Outside the context a signal is a KeyboardInterrupt, which a library may swallow."""
 
     def work():
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGUSR2)
-        with stop_requests() as asked:
-            assert asked()
+        with stop_requests() as stop_requested:
+            assert stop_requested()
 
     assert ended(forked(work)) == [0]
 
 
-def test_a_file_asks_as_a_signal_does(tmp_path, monkeypatch):
+def test_stop_file_requests_a_stop(tmp_path, monkeypatch):
     monkeypatch.setenv("SDABENCH_STOP_FILE", str(tmp_path / "stop"))
-    with stop_requests() as asked:
-        assert not asked()
+    with stop_requests() as stop_requested:
+        assert not stop_requested()
         (tmp_path / "stop").touch()
-        assert asked()
+        assert stop_requested()
 
 
-def test_a_signal_after_the_file_is_a_second_request(tmp_path, monkeypatch):
+def test_signal_after_stop_file_interrupts(tmp_path, monkeypatch):
     monkeypatch.setenv("SDABENCH_STOP_FILE", str(tmp_path / "stop"))
     (tmp_path / "stop").touch()
     with stop_requests():
-        send(signal.SIGTERM)  # the same request, passed on
+        send(signal.SIGTERM)  # the same request, forwarded
     os.utime(tmp_path / "stop", (0, time.time() - 2))
     with stop_requests(), pytest.raises(KeyboardInterrupt):
         send(signal.SIGTERM)
 
 
-def test_a_process_whose_starter_is_gone_is_to_stop(monkeypatch):
-    with stop_requests() as asked:
+def test_orphaned_process_stops(monkeypatch):
+    with stop_requests() as stop_requested:
         monkeypatch.setenv("SDABENCH_STARTED_BY", str(os.getppid()))
-        assert not asked()
+        assert not stop_requested()
         monkeypatch.setenv("SDABENCH_STARTED_BY", "1000000000")
-        assert asked()
+        assert stop_requested()
 
 
-def test_a_thread_of_others_may_ask_but_has_no_signals():
+def test_stop_requests_work_outside_the_main_thread():
     from concurrent.futures import ThreadPoolExecutor
 
-    def look():
-        with stop_requests() as asked:
-            return asked()
+    def read_request():
+        with stop_requests() as stop_requested:
+            return stop_requested()
 
     with ThreadPoolExecutor() as threads:
-        assert threads.submit(look).result() is False
+        assert threads.submit(read_request).result() is False
 
 
-def test_outside_a_signal_is_a_keyboard_interrupt():
+def test_signal_outside_the_context_is_a_keyboard_interrupt():
     def work():
         handle_signals()
         send(signal.SIGTERM)

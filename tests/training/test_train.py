@@ -1,4 +1,4 @@
-"""Training on real JPEG files: steps worked out by hand, and what may happen in between."""
+"""Train on real JPEG files: steps computed by hand, interruptions, quirks, errors."""
 
 import math
 from itertools import product
@@ -29,17 +29,17 @@ def inputs_of(batch):
 
 
 def sgd_by_hand(network, batches, rate, momentum, decay, smoothing, parts=1, reset_after=None):
-    """Momentum, decay on every parameter and label smoothing, written out."""
+    """Run SGD with momentum, weight decay on all parameters and label smoothing; return the losses."""
     velocity = [torch.zeros_like(parameter) for parameter in network.parameters()]
     losses = []
     for number, (images, labels) in enumerate(batches):
         if number == reset_after:
             velocity = [torch.zeros_like(v) for v in velocity]
         loss = 0.0
-        for part, of_part in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+        for part, part_labels in zip(images.chunk(parts), labels.chunk(parts), strict=True):
             log_probability = network(part).log_softmax(dim=1)
             target = torch.full_like(log_probability, smoothing / log_probability.shape[1])
-            target[torch.arange(len(of_part)), of_part] += 1 - smoothing
+            target[torch.arange(len(part_labels)), part_labels] += 1 - smoothing
             loss = loss - (target * log_probability).sum() / len(labels)
         losses.append(loss.item())
         gradients = torch.autograd.grad(loss, list(network.parameters()))
@@ -61,7 +61,7 @@ def sgd_by_hand(network, batches, rate, momentum, decay, smoothing, parts=1, res
         ),
     ],
 )
-def test_steps_are_those_worked_out_by_hand(textures, changes, by_hand):
+def test_steps_match_sgd_by_hand(textures, changes, by_hand):
     trainer = Trainer(job_on(textures, optimizer={"learning_rate": 0.01, "weight_decay": 0.1}, **changes))
     peer = create_model("resnet50", num_classes=2)
     peer.load_state_dict(trainer.network.state_dict())
@@ -72,15 +72,15 @@ def test_steps_are_those_worked_out_by_hand(textures, changes, by_hand):
     for batch, loss in zip(batches, losses, strict=True):
         before = trainer.progress.epoch_losses.get("loss", 0.0)
         trainer.take_step(batch)
-        own = trainer.progress.epoch_losses["loss"] - before
-        assert own / len(batch.labels) == pytest.approx(loss, rel=1e-4)
-    ours, theirs = (
+        step_loss = trainer.progress.epoch_losses["loss"] - before
+        assert step_loss / len(batch.labels) == pytest.approx(loss, rel=1e-4)
+    own_weights, peer_weights = (
         torch.nn.utils.parameters_to_vector(network.parameters()) for network in (trainer.network, peer)
     )
-    assert (ours - theirs).norm() < 1e-2 * (theirs - start).norm()
+    assert (own_weights - peer_weights).norm() < 1e-2 * (peer_weights - start).norm()
 
 
-def test_each_image_counts_the_same_in_parts_of_two_sizes(textures):
+def test_unequal_micro_batches_weight_images_equally(textures):
     trainer = Trainer(job_on(textures, batch_size=5, accumulate=2))
     peer = create_model("resnet50", num_classes=2).train()
     peer.load_state_dict(trainer.network.state_dict())
@@ -90,37 +90,39 @@ def test_each_image_counts_the_same_in_parts_of_two_sizes(textures):
     assert trainer.progress.first_loss == pytest.approx(loss, rel=1e-5)
 
 
-def test_norms_and_biases_decay_only_if_told_to(textures):
+def test_weight_decay_of_norms_and_biases_is_optional(textures):
     optimizer = {"learning_rate": 0.05, "decay_norms_and_biases": False}
     groups = Trainer(job_on(textures, optimizer=optimizer)).optimizer.param_groups
     assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
-    # ResNet-50: 53 convolutions and the classifier; 53 norms of two vectors each, and one bias.
+    # ResNet-50: 53 convolutions and the classifier; 53 norms of two vectors, and the bias of the classifier.
     assert [len(group["params"]) for group in groups] == [54, 107]
 
 
-def test_an_epoch_shows_each_image_once_whatever_the_workers(textures):
-    alone, shared = (
+def test_each_epoch_has_each_image_once_with_any_workers(textures):
+    in_process, in_workers = (
         list(load_training_batches(Trainer(job_on(textures, workers=workers)))) for workers in (0, 2)
     )
-    assert [len(batch.labels) for batch in alone] == [5, 5, 5, 5]
-    epochs = [alone[0].indices + alone[1].indices, alone[2].indices + alone[3].indices]
+    assert [len(batch.labels) for batch in in_process] == [5, 5, 5, 5]
+    epochs = [in_process[0].indices + in_process[1].indices, in_process[2].indices + in_process[3].indices]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
     assert epochs[0] != epochs[1]
-    assert all(torch.equal(one.images, other.images) for one, other in zip(alone, shared, strict=True))
+    assert all(
+        torch.equal(one.images, other.images) for one, other in zip(in_process, in_workers, strict=True)
+    )
 
 
-def test_the_order_is_the_seeds_and_goes_on_at_any_step():
-    whole = list(TrainingOrder(10, 4, epochs=3, seed=5))
-    assert [len(batch) for batch in whole] == [4, 4, 2] * 3
+def test_training_order_depends_on_seed_and_resumes_at_any_step():
+    reference = list(TrainingOrder(10, 4, epochs=3, seed=5))
+    assert [len(batch) for batch in reference] == [4, 4, 2] * 3
     for step in range(10):
         order = TrainingOrder(10, 4, epochs=3, seed=5, first_step=step)
-        assert list(order) == whole[step:]
+        assert list(order) == reference[step:]
         assert len(order) == 9 - step
-    assert list(TrainingOrder(10, 4, epochs=3, seed=6)) != whole
+    assert list(TrainingOrder(10, 4, epochs=3, seed=6)) != reference
     assert [len(batch) for batch in TrainingOrder(9, 4, epochs=1, seed=0)] == [4, 4]
 
 
-def test_augmentation_follows_from_seed_epoch_and_image(textures):
+def test_augmentation_depends_on_seed_epoch_and_image(textures):
     job = job_on(textures)
     images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
     state = torch.get_rng_state()
@@ -135,26 +137,26 @@ def test_augmentation_follows_from_seed_epoch_and_image(textures):
         assert not torch.equal(first, other.image)
 
 
-def test_augmentation_is_torchvisions(textures):
-    """The same random numbers give the same picture as the transforms that everybody uses, to one level."""
+def test_augmentation_matches_torchvision(textures):
+    """The same random numbers give the same image as torchvision's transforms, up to a pixel value of one."""
     job = job_on(textures)
     images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
-    usual = transforms.Compose(
+    torchvision_transforms = transforms.Compose(
         [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
     )
-    off = []
+    differences = []
     for epoch, index in product(range(4), range(len(job.train.items))):
         image, _ = decode(job.train.root / job.train.items[index].path)
         entropy = np.random.SeedSequence([1, epoch, index]).generate_state(1, np.uint64)
         with torch.random.fork_rng():
             torch.manual_seed(int(entropy[0]))
-            expected = usual(image)
-        off.append((images[epoch, index].image.int() - expected.int()).abs().float())
-    assert torch.stack(off).max() <= 1
-    assert torch.stack(off).mean() < 0.05
+            expected = torchvision_transforms(image)
+        differences.append((images[epoch, index].image.int() - expected.int()).abs().float())
+    assert torch.stack(differences).max() <= 1
+    assert torch.stack(differences).mean() < 0.05
 
 
-def test_a_training_leaves_weights_a_log_and_a_record(textures, tmp_path):
+def test_training_writes_weights_log_and_record(textures, tmp_path):
     job = job_on(textures, validation={"crop": 32, "every_epochs": 1}, fit_below=100.0)
     folder = train(job, tmp_path)
     assert folder.name.startswith("resnet50-")
@@ -174,7 +176,7 @@ def test_a_training_leaves_weights_a_log_and_a_record(textures, tmp_path):
     assert list(folder.glob("*.pt")) == []
 
 
-def test_whether_it_fits_is_decided_by_the_loss(textures, tmp_path):
+def test_fit_is_decided_by_last_loss(textures, tmp_path):
     job = job_on(textures, optimizer={"learning_rate": 1e-9}, fit_below=0.5)
     training = read_run(train(job, tmp_path)).training
     assert training.last_loss > 0.5 * math.log(2)
@@ -182,7 +184,7 @@ def test_whether_it_fits_is_decided_by_the_loss(textures, tmp_path):
     assert read_run(train(job_on(textures, epochs=1), tmp_path)).training.fits is None
 
 
-def test_two_trainings_of_one_seed_are_the_same_and_of_another_not(textures, tmp_path):
+def test_training_is_reproducible_from_its_seed(textures, tmp_path):
     folders = [train(job_on(textures, seed=seed), tmp_path / str(n)) for n, seed in enumerate((0, 0, 1))]
     first, again, other = map(weights_of, folders)
     assert same(first, again)
@@ -191,32 +193,32 @@ def test_two_trainings_of_one_seed_are_the_same_and_of_another_not(textures, tmp
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}])
 @pytest.mark.parametrize("images", [5, 10, 15])
-def test_a_stopped_training_goes_on_to_the_same_weights(textures, tmp_path, images, changes):
-    whole = train(job_on(textures, **changes), tmp_path / "whole")
+def test_interrupted_training_resumes_bit_identically(textures, tmp_path, images, changes):
+    reference = train(job_on(textures, **changes), tmp_path / "whole")
     job = job_on(textures, **changes)
     with pytest.raises(KeyboardInterrupt):
         train(job, tmp_path / "parts", StopsAfter(images))
     folder = train(job, tmp_path / "parts")
-    assert same(weights_of(whole), weights_of(folder))
-    run, expected = read_run(folder).training, read_run(whole).training
+    assert same(weights_of(reference), weights_of(folder))
+    run, expected = read_run(folder).training, read_run(reference).training
     assert (run.resumed, run.first_loss, run.last_loss) == (1, expected.first_loss, expected.last_loss)
     assert [(line["step"], line["loss"]) for line in log_of(folder)] == [
-        (line["step"], line["loss"]) for line in log_of(whole)
+        (line["step"], line["loss"]) for line in log_of(reference)
     ]
 
 
-def test_a_finished_training_is_not_done_again(textures, tmp_path):
-    seen = []
-    folder = train(job_on(textures), tmp_path, lambda images, note="": seen.append(images))
-    assert sum(seen) == 20
-    train(job_on(textures), tmp_path, lambda images, note="": seen.append(images))
-    assert sum(seen) == 20
+def test_finished_training_is_skipped(textures, tmp_path):
+    progress = []
+    folder = train(job_on(textures), tmp_path, lambda images, note="": progress.append(images))
+    assert sum(progress) == 20
+    train(job_on(textures), tmp_path, lambda images, note="": progress.append(images))
+    assert sum(progress) == 20
     (folder / "model.safetensors").unlink()
     train(job_on(textures), tmp_path)
     assert (folder / "model.safetensors").is_file()
 
 
-def test_what_a_process_that_was_killed_at_the_very_end_left_is_deleted(textures, tmp_path):
+def test_leftovers_of_a_killed_process_are_deleted(textures, tmp_path):
     job = job_on(textures, model="tiny")
     folder = train(job, tmp_path)
     Checkpoints(folder).save(4, {})
@@ -228,7 +230,7 @@ def test_what_a_process_that_was_killed_at_the_very_end_left_is_deleted(textures
     ]  # fmt: skip
 
 
-def test_the_quirk_of_the_best_epochs_keeps_their_weights(textures, tmp_path):
+def test_quirk_best_epoch_keeps_best_weights(textures, tmp_path):
     quirks = {"best_epoch_by_validation": True}
     job = job_on(textures, epochs=3, validation={"crop": 32, "every_epochs": 1}, quirks=quirks)
     folder = train(job, tmp_path)
@@ -241,7 +243,7 @@ def test_the_quirk_of_the_best_epochs_keeps_their_weights(textures, tmp_path):
         assert record.metrics[metric] == max(values)
 
 
-def test_the_weights_that_the_checkpoint_before_refers_to_are_kept(textures, tmp_path, monkeypatch):
+def test_best_weights_of_previous_checkpoint_are_kept(textures, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "validate", lambda self: {"top1_pct": float(self.epoch)})
     changes = {"epochs": 6, "validation": {"crop": 32, "every_epochs": 1}, "model": "tiny"}
     job = job_on(textures, quirks={"best_epoch_by_validation": True}, **changes)
@@ -254,7 +256,7 @@ def test_the_weights_that_the_checkpoint_before_refers_to_are_kept(textures, tmp
     assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4", "5"]
 
 
-def test_the_quirk_without_seed_draws_another_at_each_start(textures, tmp_path):
+def test_quirk_no_seed_draws_a_seed_at_each_start(textures, tmp_path):
     job = job_on(textures, quirks={"no_seed": True, "resume_without_optimizer": True})
     with pytest.raises(KeyboardInterrupt):
         train(job, tmp_path, StopsAfter(10))
@@ -263,7 +265,7 @@ def test_the_quirk_without_seed_draws_another_at_each_start(textures, tmp_path):
     assert seeds[0] != seeds[1]
 
 
-def test_the_quirk_of_resuming_leaves_the_momentum_behind(textures):
+def test_quirk_resume_without_optimizer_drops_momentum(textures):
     for forget in (False, True):
         job = job_on(textures, quirks={"resume_without_optimizer": forget})
         trainer = Trainer(job)
@@ -283,7 +285,7 @@ def test_the_quirk_of_resuming_leaves_the_momentum_behind(textures):
         {"batch_size": 8, "accumulate": 2, "precision": "bf16", "channels_last": True},
     ],
 )
-def test_precision_and_memory_format_change_a_first_loss_little(textures, tmp_path, changes):
+def test_precision_and_memory_format_barely_change_first_loss(textures, tmp_path, changes):
     exact = {key: value for key, value in changes.items() if key in ("batch_size", "accumulate")}
     larger = {"epochs": 1, "augmentation": {"crop": 64}}
     losses = [
@@ -293,7 +295,7 @@ def test_precision_and_memory_format_change_a_first_loss_little(textures, tmp_pa
     assert losses[0] == pytest.approx(losses[1], abs=0.1)
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(textures, tmp_path):
+def test_non_finite_loss_reports_step_rate_and_checkpoint(textures, tmp_path):
     job = job_on(textures, epochs=20, optimizer={"learning_rate": 1e18})
     with pytest.raises(
         DivergedError, match=r"step \d+ of 40, learning rate 1e\+18;.*no checkpoint yet"
@@ -312,7 +314,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(textures,
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_stops_training_or_is_skipped_and_counted(textures, tmp_path, workers):
+def test_broken_image_stops_training_or_is_skipped(textures, tmp_path, workers):
     folder, path = broken(textures, tmp_path)
     with pytest.raises(DataError, match=path.name):
         train(job_on(folder, workers), tmp_path / "a")
@@ -322,19 +324,19 @@ def test_a_broken_image_stops_training_or_is_skipped_and_counted(textures, tmp_p
         train(job_on(folder, workers, skip_broken=True, batch_size=2), tmp_path / "c")
 
 
-def test_a_held_folder_is_a_clear_error(textures, tmp_path, monkeypatch):
+def test_locked_folder_is_an_error(textures, tmp_path, monkeypatch):
     monkeypatch.setattr("sdabench.files.PATIENCE", 0.1)
     folder = train(job_on(textures, epochs=1), tmp_path)
     with FileLock(folder / ".lock"), pytest.raises(SdabenchError, match="another training is writing to"):
         train(job_on(textures, epochs=1), tmp_path)
 
 
-def test_too_few_images_are_an_error(textures, tmp_path):
+def test_too_few_images_is_an_error(textures, tmp_path):
     with pytest.raises(DataError, match="holds 1 images, .* batch norms need 2 or more"):
         train(job_on(textures, train_images=1), tmp_path)
 
 
-def test_the_weights_of_a_run_are_found_by_its_folder_or_the_one_above(textures, tmp_path):
+def test_run_is_found_by_its_folder_or_the_one_above(textures, tmp_path):
     folder = train(job_on(textures), tmp_path)
     assert find_run(folder, "resnet50") == find_run(tmp_path, "resnet50") == folder
     with pytest.raises(UsageError, match="no training of 'senet50' in .*, which holds nothing"):
@@ -350,8 +352,8 @@ def test_the_weights_of_a_run_are_found_by_its_folder_or_the_one_above(textures,
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
-def test_real_images_are_trained_on(tmp_path):
-    """ImageNet's own files, some grey and some CMYK among them, with the thousand classes."""
+def test_training_on_real_images(tmp_path):
+    """Train on original ImageNet files, including gray and CMYK ones, with a thousand classes."""
     for split in ("train", "val"):
         (tmp_path / split).symlink_to(SAMPLE / "val")
     recipe = ClassificationRecipe.model_validate(RECIPE | {"epochs": 1, "batch_size": 50})
@@ -362,7 +364,7 @@ def test_real_images_are_trained_on(tmp_path):
     assert (record.samples, record.train_dataset.samples) == (200, 200)
 
 
-def test_tensorboard_gets_what_the_log_gets(textures, tmp_path):
+def test_tensorboard_matches_the_log(textures, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
