@@ -1,4 +1,4 @@
-"""``sdabench bench``: what it prints and refuses. How fast anything is stands in no test."""
+"""Run ``sdabench bench``: output and errors. No test checks a speed."""
 
 import json
 
@@ -17,16 +17,16 @@ KEYS = {
 }  # fmt: skip
 
 
-def test_json_is_a_list_with_an_object_for_each_network_and_step():
+def test_json_has_an_object_per_network_and_mode():
     result = sdabench("bench", "resnet50", "sda_resnet86", *QUICK, "--channels-last", "--json")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    found = json.loads(result.stdout)
-    assert [(each["model"], each["mode"]) for each in found] == [
+    results = json.loads(result.stdout)
+    assert [(each["model"], each["mode"]) for each in results] == [
         ("resnet50", "inference"), ("resnet50", "training"),
         ("sda_resnet86", "inference"), ("sda_resnet86", "training"),
     ]  # fmt: skip
-    for each in found:
+    for each in results:
         assert set(each) == KEYS
         assert (each["device"], each["batch_size"], each["precision"], each["repeats"]) == (
             "cpu",
@@ -40,7 +40,7 @@ def test_json_is_a_list_with_an_object_for_each_network_and_step():
         assert each["environment"]["tf32_matmul"] is False
 
 
-def test_the_sheet_has_a_row_for_each_network_and_step():
+def test_sheet_has_a_row_per_network_and_mode():
     result = sdabench("bench", "resnet50", *QUICK, "--amp", "bf16")
     assert result.returncode == 0, result.stderr
     assert "2 images of 32x32 on cpu, bf16" in result.stdout
@@ -48,9 +48,9 @@ def test_the_sheet_has_a_row_for_each_network_and_step():
     assert rows == [["resnet50", "inference"], ["resnet50", "training"]]
 
 
-def test_a_wildcard_passes_by_detectors_and_one_mode_is_enough():
-    found = json.loads(sdabench("bench", "*sda_resnet86", *QUICK, "--mode", "inference", "--json").stdout)
-    assert [(each["model"], each["mode"]) for each in found] == [("sda_resnet86", "inference")]
+def test_wildcard_skips_detectors_and_mode_selects_one():
+    results = json.loads(sdabench("bench", "*sda_resnet86", *QUICK, "--mode", "inference", "--json").stdout)
+    assert [(each["model"], each["mode"]) for each in results] == [("sda_resnet86", "inference")]
 
 
 @pytest.mark.parametrize(
@@ -64,22 +64,22 @@ def test_a_wildcard_passes_by_detectors_and_one_mode_is_enough():
         (["resnet50", "--repeats", "0"], ["--repeats"]),
     ],
 )
-def test_what_cannot_be_timed_is_one_line(arguments, words):
+def test_invalid_arguments_are_usage_errors(arguments, words):
     failed(sdabench("bench", *arguments), 2, *words)
 
 
-def test_want_of_memory_is_one_line():
-    much = ("--resolution", 16384, "--batch-size", 1_000_000, "--mode", "inference", "--device", "cpu")
+def test_out_of_memory_is_one_line():
+    oversized = ("--resolution", 16384, "--batch-size", 1_000_000, "--mode", "inference", "--device", "cpu")
     words = ["resnet50: out of memory for 1000000 images of 16384 pixels on cpu", "--batch-size"]
-    failed(sdabench("bench", "resnet50", *much), 1, *words)
+    failed(sdabench("bench", "resnet50", *oversized), 1, *words)
 
 
-def test_steps_take_turns_and_each_is_timed():
-    order, done = [], []
+def test_timed_steps_are_interleaved():
+    order, reported = [], []
     steps = [lambda: order.append("a"), lambda: order.append("b")]
-    timings = interleave(steps, 3, torch.device("cpu"), done.append)
+    timings = interleave(steps, 3, torch.device("cpu"), reported.append)
     assert "".join(order) == "ababab"
-    assert done == [0, 1, 0, 1, 0, 1]
+    assert reported == [0, 1, 0, 1, 0, 1]
     assert [len(timing.seconds) for timing in timings] == [3, 3]
 
 
@@ -90,8 +90,8 @@ def test_median_percentile_and_spread():
     assert (Timing((2.0,)).p95, Timing((2.0,)).spread_pct) == (2.0, 0.0)
 
 
-def test_peak_memory_is_of_each_network_alone():
-    """The second, smaller one is not told the first one's peak."""
+def test_peak_memory_is_measured_per_network():
+    """The peak of the first, larger network does not leak into the second."""
     rises = []
     for megabytes in (200, 50):
         rise = MemoryRise(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Changes of counts are found and named."""
+"""Changed counts are reported as regressions."""
 
 import json
 import shutil
@@ -15,12 +15,12 @@ GROUPS = "{depths: [5, 6, 12, 5], depth_attention: true, options: {groups: 8}}"
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
-def test_the_committed_ones_hold():
+def test_committed_golden_files_pass():
     output = check("counts", "outputs", "--models", "resnet50", "--models", "mask_rcnn_sda_resnet86", rc=0)
     assert "failed" in output
 
 
-def test_a_changed_group_count_is_named(tmp_path, monkeypatch):
+def test_changed_group_count_is_a_regression(tmp_path, monkeypatch):
     registry = tmp_path / "registry"
     shutil.copytree(registry_dir(), registry)
     path = registry / "models/resnet.yaml"
@@ -36,7 +36,7 @@ def test_a_changed_group_count_is_named(tmp_path, monkeypatch):
     assert "names or shapes of the weights changed too" in output
 
 
-def test_one_parameter_more_is_named(golden_folder):
+def test_one_extra_parameter_is_a_regression(golden_folder):
     path = golden_folder / "counts.jsonl"
     [line] = path.read_text().splitlines()
     count = json.loads(line)

@@ -1,4 +1,4 @@
-"""Golden files: missing, obsolete, updated."""
+"""Missing, obsolete and updated golden files."""
 
 import json
 
@@ -15,20 +15,20 @@ from tests.helpers.gate import check, tiny_in
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
-def test_one_that_is_missing_is_not_green(golden_folder):
+def test_missing_golden_file_exits_5(golden_folder):
     (golden_folder / "outputs.jsonl").unlink()
     output = check("counts", "outputs", *tiny_in(golden_folder), rc=5)
     assert f"Missing  outputs tiny: not in {golden_folder / 'outputs.jsonl'}" in output
 
 
-def test_a_regression_counts_more_than_a_missing_one(golden_folder):
+def test_regression_outranks_missing_golden_file(golden_folder):
     (golden_folder / "outputs.jsonl").unlink()
     count = json.loads((golden_folder / "counts.jsonl").read_text())
     (golden_folder / "counts.jsonl").write_text(json.dumps(count | {"macs": 1}))
     check("counts", "outputs", *tiny_in(golden_folder), rc=3)
 
 
-def test_a_renamed_network_is_named_with_both_names(golden_folder, monkeypatch):
+def test_renamed_network_is_reported_under_both_names(golden_folder, monkeypatch):
     models = load_registry().models
     monkeypatch.setitem(models, "little", models["tiny"])
     monkeypatch.delitem(models, "tiny")
@@ -41,30 +41,30 @@ def test_a_renamed_network_is_named_with_both_names(golden_folder, monkeypatch):
     assert list(read_lines(golden_folder / "outputs.jsonl", GoldenOutputs)) == []
 
 
-def test_nothing_selected_is_not_green():
+def test_empty_selection_exits_5():
     output = check("predictions", "--models", "bam50", rc=5)
     assert "nothing was compared: predictions covers only resnet50, " in output
     check("counts", "predictions", "--models", "bam50", rc=5)
     assert "did you mean" in check("--models", "resnet5", rc=2)
 
 
-def test_an_update_rewrites_what_differs_and_nothing_else(golden_folder):
+def test_update_rewrites_only_what_differs(golden_folder):
     path = golden_folder / "counts.jsonl"
     check(
         "counts", "--models", "senet50", "--models", "resnet50", "--baseline", golden_folder, "--update", rc=0
     )
     before = {json.loads(line)["model"]: line for line in path.read_text().splitlines()}
     assert list(before) == [name for name in load_registry().models if name in before]
-    wrong = {name: json.loads(line) | {"macs": 1} for name, line in before.items()}
-    path.write_text("".join(json.dumps(each) + "\n" for each in wrong.values()))
+    modified = {name: json.loads(line) | {"macs": 1} for name, line in before.items()}
+    path.write_text("".join(json.dumps(each) + "\n" for each in modified.values()))
     macs = json.loads(before["tiny"])["macs"]
     output = check("counts", *tiny_in(golden_folder), "--update", rc=0)
     assert f"Changed  counts tiny: macs 1 -> {macs:,}\n" in output
     after = {json.loads(line)["model"]: json.loads(line) for line in path.read_text().splitlines()}
-    assert after == wrong | {"tiny": json.loads(before["tiny"])}
+    assert after == modified | {"tiny": json.loads(before["tiny"])}
 
 
-def test_one_that_holds_stays_to_the_byte(golden_folder):
+def test_update_leaves_passing_golden_files_unchanged(golden_folder):
     path = golden_folder / "outputs.jsonl"
     stored = json.loads(path.read_text())
     stored["outputs"]["logits"]["values"][0] *= 1 + 1e-6
@@ -74,13 +74,13 @@ def test_one_that_holds_stays_to_the_byte(golden_folder):
     assert path.read_bytes() == before
 
 
-def test_those_of_an_installed_package_are_not_written(monkeypatch):
+def test_update_refuses_installed_golden_files(monkeypatch):
     monkeypatch.setattr("sdabench.tools.check.command.results_are_shipped", lambda: True)
     output = check("counts", "--models", "resnet50", "--update", rc=2)
     assert "choose a --baseline folder" in output
 
 
-def test_every_network_has_one():
+def test_every_network_has_golden_outputs():
     stored = [golden.model for golden in read_lines(results_dir() / "outputs.jsonl", GoldenOutputs)]
     known = [name for name in load_registry().models if name != "tiny"]
     assert stored == known, "run: sdabench check outputs --update"

@@ -1,4 +1,4 @@
-"""Changes of outputs are found, whatever their cause."""
+"""Changed outputs are regressions, whatever the cause."""
 
 import json
 
@@ -21,13 +21,13 @@ from tests.helpers.gate import check, tiny_in
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
-def test_they_do_not_depend_on_torchs_random_numbers(golden_folder):
+def test_outputs_do_not_depend_on_torch_seed(golden_folder):
     torch.manual_seed(99)
     check("outputs", *tiny_in(golden_folder), rc=0)
 
 
 @pytest.mark.parametrize("swap", ["mean and std", "norms", "interpolation"])
-def test_a_swapped_normalization_is_seen(golden_folder, monkeypatch, swap):
+def test_swapped_normalization_is_a_regression(golden_folder, monkeypatch, swap):
     if swap == "mean and std":
         monkeypatch.setattr(output_check, "Normalization", lambda mean, std: Normalization(std, mean))
     elif swap == "norms":
@@ -42,7 +42,7 @@ def test_a_swapped_normalization_is_seen(golden_folder, monkeypatch, swap):
     assert "standard deviations (tolerance 0.0003)" in output
 
 
-def test_a_detectors_swapped_channels_are_seen(monkeypatch):
+def test_swapped_detector_channels_are_a_regression(monkeypatch):
     monkeypatch.setattr(detector, "MEAN", detector.MEAN[::-1])
     output = check("outputs", "--models", "faster_rcnn_resnet50", rc=3)
     assert "outputs faster_rcnn_resnet50: " in output
@@ -59,19 +59,19 @@ def test_a_detectors_swapped_channels_are_seen(monkeypatch):
         ("rpn", "min_size", 16.0),
     ],
 )
-def test_what_chooses_among_a_detectors_boxes_is_seen(monkeypatch, part, setting, value):
-    filled = seeded_inputs.fill
+def test_changed_box_selection_is_a_regression(monkeypatch, part, setting, value):
+    fill = seeded_inputs.fill
 
-    def other(network, seed):
+    def changed(network, seed):
         assert hasattr(getattr(network, part), setting)
-        setattr(getattr(filled(network, seed), part), setting, value)
+        setattr(getattr(fill(network, seed), part), setting, value)
         return network
 
-    monkeypatch.setattr(seeded_inputs, "fill", other)
+    monkeypatch.setattr(seeded_inputs, "fill", changed)
     check("outputs", "--models", "faster_rcnn_resnet50", rc=3)
 
 
-def test_another_number_of_values_is_named(golden_folder):
+def test_wrong_number_of_values_exits_4(golden_folder):
     path = golden_folder / "outputs.jsonl"
     stored = json.loads(path.read_text())
     del stored["outputs"]["logits"]["values"][5:]
@@ -79,11 +79,11 @@ def test_another_number_of_values_is_named(golden_folder):
     assert "have another number of values" in check("outputs", *tiny_in(golden_folder), rc=4)
 
 
-def test_one_changed_weight_is_seen_and_the_worst_element_named(golden_folder, monkeypatch):
-    filled = seeded_inputs.fill
+def test_changed_weight_names_the_worst_element(golden_folder, monkeypatch):
+    fill = seeded_inputs.fill
 
     def perturbed(network, seed):
-        filled(network, seed).fc.bias.data[3] += 0.1
+        fill(network, seed).fc.bias.data[3] += 0.1
         return network
 
     monkeypatch.setattr(seeded_inputs, "fill", perturbed)
@@ -91,17 +91,19 @@ def test_one_changed_weight_is_seen_and_the_worst_element_named(golden_folder, m
     output = check("outputs", *tiny_in(golden_folder), "--json", rc=3)
     [finding] = json.loads(output)["findings"]
     logits = stored.outputs["logits"]
-    places = {f"logits[{image}, 3]": logits.values[10 * image + 3] for image in (0, 1)}
-    where, was = next((where, was) for where, was in places.items() if where in finding["message"])
-    assert f"{where} {was:.7g} -> {was + 0.1:.5g}"[:-1] in finding["message"]
+    candidates = {f"logits[{image}, 3]": logits.values[10 * image + 3] for image in (0, 1)}
+    position, old_value = next(
+        (position, old_value) for position, old_value in candidates.items() if position in finding["message"]
+    )
+    assert f"{position} {old_value:.7g} -> {old_value + 0.1:.5g}"[:-1] in finding["message"]
     assert f"{0.1 / logits.std:.2g} standard deviations" in finding["message"]
 
 
-def test_a_nan_is_a_regression_and_never_golden(golden_folder, monkeypatch):
-    filled, before = seeded_inputs.fill, (golden_folder / "outputs.jsonl").read_bytes()
+def test_nan_is_a_regression_and_never_golden(golden_folder, monkeypatch):
+    fill, before = seeded_inputs.fill, (golden_folder / "outputs.jsonl").read_bytes()
 
     def broken(network, seed):
-        filled(network, seed).fc.weight.data[3] = float("nan")
+        fill(network, seed).fc.weight.data[3] = float("nan")
         return network
 
     monkeypatch.setattr(seeded_inputs, "fill", broken)
@@ -110,31 +112,31 @@ def test_a_nan_is_a_regression_and_never_golden(golden_folder, monkeypatch):
     assert (golden_folder / "outputs.jsonl").read_bytes() == before
 
 
-def test_a_network_that_cannot_be_computed_does_not_hide_the_others(golden_folder, monkeypatch):
+def test_failing_network_does_not_hide_the_others(golden_folder, monkeypatch):
     models = load_registry().models
     monkeypatch.setitem(models, "twin", models["tiny"])
     check("outputs", "--models", "twin", "--baseline", golden_folder, "--update", rc=0)
-    network = models["tiny"].network.model_copy(update={"options": {"groups": 3}})  # of 8 channels
+    network = models["tiny"].network.model_copy(update={"options": {"groups": 3}})  # 8 channels
     monkeypatch.setitem(models, "tiny", models["tiny"].model_copy(update={"network": network}))
     output = check("outputs", "--models", "twin", *tiny_in(golden_folder), "--json", rc=3)
     statuses = {each["subject"]: each["status"] for each in json.loads(output)["findings"]}
     assert statuses == {"tiny": "regression", "twin": "ok"}
 
 
-def test_seeded_numbers_are_of_variance_one_and_belong_to_their_name():
-    drawn = seeded_inputs.noise("layer1.0.conv1.weight", (64, 1000), 0)
-    assert drawn.mean() == pytest.approx(0, abs=0.02)
-    assert drawn.std() == pytest.approx(1, abs=0.02)
-    assert np.array_equal(drawn.ravel()[:7], seeded_inputs.noise("layer1.0.conv1.weight", (7,), 0))
+def test_seeded_noise_has_unit_variance_and_depends_on_name():
+    sample = seeded_inputs.noise("layer1.0.conv1.weight", (64, 1000), 0)
+    assert sample.mean() == pytest.approx(0, abs=0.02)
+    assert sample.std() == pytest.approx(1, abs=0.02)
+    assert np.array_equal(sample.ravel()[:7], seeded_inputs.noise("layer1.0.conv1.weight", (7,), 0))
     others = [
         seeded_inputs.noise("layer1.0.conv2.weight", (64, 1000), 0),
         seeded_inputs.noise("layer1.0.conv1.weight", (64, 1000), 1),
     ]
-    assert all(abs((drawn * other).mean()) < 0.02 for other in others)
+    assert all(abs((sample * other).mean()) < 0.02 for other in others)
 
 
-def test_constants_of_the_architecture_are_as_they_are_built():
-    """FcaNet's basis is in no state dict; without memory for weights it would have no values."""
+def test_constant_buffers_are_not_overwritten():
+    """The DCT basis of FcaNet is in no state dict, so filling the weights must keep it."""
     network = seeded_inputs.seeded_network("fcanet50", 0, num_classes=2)
     built = dict(create_model("fcanet50", num_classes=2).named_buffers())
     constants = [name for name, _ in network.named_buffers() if name.endswith("basis")]

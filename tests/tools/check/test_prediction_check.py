@@ -1,4 +1,4 @@
-"""Changes of predictions, of metrics, and of what they depend on."""
+"""Changed predictions and metrics, and changed weights, images or protocols."""
 
 import gzip
 import json
@@ -33,8 +33,8 @@ def weights(tmp_path):
 
 
 @pytest.fixture
-def own(tmp_path, weights, textures):
-    """Arguments of a check of these weights; their golden files are written."""
+def check_arguments(tmp_path, weights, textures):
+    """Write golden files for the weights and return the arguments that check them."""
     arguments = (*tiny_in(tmp_path / "own"), "--data", f"synthetic={textures}", "--weights", weights)
     output = check(*arguments, "--subset", 3, "--resolution", 32, "--update", rc=0)
     assert f"image ids in {tmp_path / 'own/predictions/subset.txt'}" in output
@@ -42,41 +42,41 @@ def own(tmp_path, weights, textures):
 
 
 class TestPredictions:
-    def test_the_same_weights_predict_the_same(self, own):
-        findings = json.loads(sdabench("check", *own, "--json").stdout)
+    def test_same_weights_pass(self, check_arguments):
+        findings = json.loads(sdabench("check", *check_arguments, "--json").stdout)
         assert findings["passed"]
         assert {finding["check"] for finding in findings["findings"]} == {"predictions", "metrics"}
 
-    def test_one_flipped_prediction_is_named(self, own, tmp_path):
+    def test_flipped_prediction_is_a_regression(self, check_arguments, tmp_path):
         path = tmp_path / "own/predictions/tiny.csv.gz"
         stored = ClassPredictions.read(path)
         was, now = stored.top5[1, 1], stored.top5[1, 0]
         stored.top5[1, :2] = was, now
         stored.write(path)
-        output = check("predictions", *own, rc=3)
+        output = check("predictions", *check_arguments, rc=3)
         assert "predictions tiny: 1 of 3 predictions flipped" in output
         assert f"    {stored.paths[1]}: label {stored.labels[1]}, predicted class {was} -> {now}, " in output
 
-    def test_a_probability_that_moves_is_seen_before_a_prediction_flips(self, own, tmp_path):
+    def test_changed_probability_is_a_regression_without_flips(self, check_arguments, tmp_path):
         path = tmp_path / "own/predictions/tiny.csv.gz"
         stored = ClassPredictions.read(path)
         stored.label_probability[2] += 0.002
         stored.write(path)
-        output = check("predictions", *own, rc=3)
+        output = check("predictions", *check_arguments, rc=3)
         assert "no prediction flipped" in output
         assert stored.paths[2] in output
 
-    def test_a_label_that_leaves_the_five_best_is_named(self):
-        said = [
+    def test_label_that_leaves_top5_is_a_regression(self):
+        versions = [
             ClassPredictions(["a/1.JPEG"], np.array([4]), np.float32([0.05]), np.array([[9, 1, 2, 3, last]]))
             for last in (4, 5)
         ]
-        [problem] = flips(*said)
+        [problem] = flips(*versions)
         assert (problem.status, len(problem.details)) == ("regression", 1)
         assert "label in top 5: yes -> no, " in problem.details[0]
 
     @pytest.mark.parametrize("change", ["fewer", "one", "labels", "paths"])
-    def test_predictions_that_are_not_those_of_their_record_are_told(self, own, tmp_path, change):
+    def test_predictions_of_another_record_are_rejected(self, check_arguments, tmp_path, change):
         path = tmp_path / "own/predictions/tiny.csv.gz"
         header, *lines = gzip.decompress(path.read_bytes()).decode().splitlines()
         if change == "labels":
@@ -86,70 +86,74 @@ class TestPredictions:
         else:
             del lines[-1 if change == "fewer" else 1 :]
         path.write_bytes(gzip.compress("\n".join([header, *lines, ""]).encode()))
-        assert "do not belong to their record" in check("predictions", *own, rc=4)
-        check("predictions", *own, "--update", rc=0)
-        check("predictions", *own, rc=0)
+        assert "do not belong to their record" in check("predictions", *check_arguments, rc=4)
+        check("predictions", *check_arguments, "--update", rc=0)
+        check("predictions", *check_arguments, rc=0)
 
-    def test_a_metric_may_differ_by_its_tolerance(self, own, tmp_path):
+    def test_metric_tolerance(self, check_arguments, tmp_path):
         path = tmp_path / "own/predictions/records.jsonl"
         record = json.loads(path.read_text())
         top1 = record["metrics"]["top1_pct"]
         record["metrics"]["top1_pct"] = top1 - 1 if top1 > 50 else top1 + 1
         path.write_text(json.dumps(record))
-        assert "metrics tiny: classification top1_pct " in check("metrics", *own, rc=3)
-        check("metrics", *own, "--tolerance", 1.5, rc=0)
+        assert "metrics tiny: classification top1_pct " in check("metrics", *check_arguments, rc=3)
+        check("metrics", *check_arguments, "--tolerance", 1.5, rc=0)
 
-    def test_one_changed_parameter_makes_them_other_weights(self, own, weights):
+    def test_changed_weights_file_is_rejected(self, check_arguments, weights):
         tensors = load_file(weights)
         tensors["layer1.0.conv1.weight"][0, 0, 0, 0] += 1e-3
         save_file(tensors, weights)
-        output = check(*own, rc=4)
+        output = check(*check_arguments, rc=4)
         assert "the weights are not the golden ones: sha256 " in output
-        assert "Changed  predictions tiny: the weights are not" in check(*own, "--update", rc=0)
-        check(*own, rc=0)
+        assert "Changed  predictions tiny: the weights are not" in check(*check_arguments, "--update", rc=0)
+        check(*check_arguments, rc=0)
 
-    def test_a_nan_in_the_weights_is_a_regression(self, own, weights):
+    def test_nan_in_weights_is_a_regression(self, check_arguments, weights):
         tensors = load_file(weights)
         tensors["fc.bias"][0] = float("nan")
         save_file(tensors, weights)
-        assert "predictions tiny: measurement failed: " in check(*own, rc=3)
+        assert "predictions tiny: measurement failed: " in check(*check_arguments, rc=3)
 
-    def test_other_images_are_told_apart_from_a_regression(self, own, textures, tmp_path):
-        every = [f"{path.parent.name}/{path.name}" for path in (textures / "val").glob("*/*")]
-        (tmp_path / "ids.txt").write_text("# all of them\n" + "\n".join(every))
-        output = check(*own, "--subset", tmp_path / "ids.txt", rc=4)
+    def test_changed_images_are_not_a_regression(self, check_arguments, textures, tmp_path):
+        image_ids = [f"{path.parent.name}/{path.name}" for path in (textures / "val").glob("*/*")]
+        (tmp_path / "ids.txt").write_text("# all of them\n" + "\n".join(image_ids))
+        output = check(*check_arguments, "--subset", tmp_path / "ids.txt", rc=4)
         assert "the images are not the golden ones: 3 of synthetic -> 4 of synthetic" in output
 
-    def test_an_image_that_is_not_there_and_an_empty_subset_are_not_green(self, own, tmp_path):
+    def test_missing_image_exits_4_and_empty_subset_5(self, check_arguments, tmp_path):
         (tmp_path / "ids.txt").write_text("crosses/none.JPEG\n")
-        assert "no image 'crosses/none.JPEG'" in check(*own, "--subset", tmp_path / "ids.txt", rc=4)
+        assert "no image 'crosses/none.JPEG'" in check(
+            *check_arguments, "--subset", tmp_path / "ids.txt", rc=4
+        )
         (tmp_path / "ids.txt").write_text("\n")
-        assert "the subset is empty" in check(*own, "--subset", tmp_path / "ids.txt", rc=5)
+        assert "the subset is empty" in check(*check_arguments, "--subset", tmp_path / "ids.txt", rc=5)
 
-    def test_one_folder_has_one_subset(self, own, monkeypatch):
+    def test_golden_folder_holds_one_subset(self, check_arguments, monkeypatch):
         models = load_registry().models
         monkeypatch.setitem(models, "twin", models["tiny"])
-        again = ("--models", "twin", *own[2:], "--update")
+        again = ("--models", "twin", *check_arguments[2:], "--update")
         assert "has golden files of tiny for other images" in check(*again, "--subset", 2, rc=2)
         check(*again, rc=0)
 
-    def test_another_protocol_is_named(self, own):
+    def test_changed_protocol_is_a_regression(self, check_arguments):
         assert "the protocol changed: preprocessing.resize 37 -> 55; preprocessing.crop 32 -> 48" in check(
-            *own, "--resolution", 48, rc=3
+            *check_arguments, "--resolution", 48, rc=3
         )
 
-    def test_weights_want_data_and_a_place(self, weights, tmp_path):
+    def test_weights_option_requirements(self, weights, tmp_path):
         assert "--data" in check("--models", "tiny", "--weights", weights, rc=2)
-        wanting = ("--weights", weights, "--data", "synthetic", "--baseline", tmp_path)
-        assert "those of one network" in check("--models", "resnet*", *wanting, rc=2)
-        assert "counts does not depend on --weights" in check("counts", "--models", "tiny", *wanting, rc=2)
+        weight_options = ("--weights", weights, "--data", "synthetic", "--baseline", tmp_path)
+        assert "those of one network" in check("--models", "resnet*", *weight_options, rc=2)
+        assert "counts does not depend on --weights" in check(
+            "counts", "--models", "tiny", *weight_options, rc=2
+        )
 
-    def test_seeded_classifiers_tell_the_images_apart(self, textures):
+    def test_seeded_classifier_separates_images(self, textures):
         split = DataSource("synthetic", textures).read("val")
         job = evaluation_job("tiny", DataSource(), split, protocol=protocol_at(32, "classification"))
         engine = task_of("classification")
         images = engine.evaluation_images(job)
-        batch = engine.batch_of([images[place] for place in range(4)], [])
+        batch = engine.batch_of([images[index] for index in range(4)], [])
         with torch.inference_mode():
             logits = evaluations.seeded_classifier(job)(
                 batch.to(torch.device("cpu"), torch.contiguous_format).images
@@ -160,7 +164,7 @@ class TestPredictions:
 
 class TestDetections:
     @pytest.fixture
-    def own(self, tmp_path, shapes, tiny, monkeypatch):
+    def check_arguments(self, tmp_path, shapes, tiny, monkeypatch):
         models = load_registry().models
         small = models["mask_rcnn_resnet50"].model_copy(update={"backbone": tiny})
         monkeypatch.setitem(models, "mask_rcnn_tiny", small)
@@ -171,7 +175,7 @@ class TestDetections:
         check(*arguments, "--subset", 2, "--resolution", 64, "--update", rc=0)
         return arguments
 
-    def test_a_changed_detection_and_a_changed_ap_are_named(self, own, tmp_path):
+    def test_changed_detections_and_ap_are_regressions(self, check_arguments, tmp_path):
         folder = tmp_path / "own/predictions"
         path, records = folder / "mask_rcnn_tiny.json.gz", folder / "records.jsonl"
         results = json.loads(gzip.decompress(path.read_bytes()))
@@ -182,7 +186,7 @@ class TestDetections:
         assert [line["task"] for line in lines] == ["detection", "segmentation"]
         lines[1]["metrics"]["ap_pct"] = 50.0
         records.write_text("\n".join(map(json.dumps, lines)))
-        output = check(*own, rc=3)
+        output = check(*check_arguments, rc=3)
         assert "predictions mask_rcnn_tiny: the detections in 1 image changed" in output
         assert f"    image {image}: {detections - 1} -> {detections} detections" in output
         assert "metrics mask_rcnn_tiny: segmentation ap_pct 50.00 -> " in output
@@ -202,12 +206,12 @@ OTHER = BOX | {"bbox": [45.0, 10.0, 40.0, 20.0], "score": 0.5}
         ({"bbox": [40.0, 10.0, 40.0, 20.0]}, "is gone"),  # IoU 0.14
     ],
 )
-def test_a_detection_that_moved_or_has_another_score_is_named(change, words):
+def test_moved_or_rescored_detection_is_reported(change, words):
     problems = changed_detections([BOX, OTHER], [OTHER, BOX | change])
     assert [words in line for problem in problems for line in problem.details] == [True] * bool(words)
 
 
-def test_another_mask_in_the_same_box_is_named():
+def test_changed_mask_in_the_same_box_is_reported():
     def entry(first, last):
         mask = np.zeros((60, 80), dtype=np.uint8, order="F")
         mask[10:30, first:last] = 1

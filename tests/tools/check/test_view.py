@@ -1,4 +1,4 @@
-"""Findings as JUnit XML and as GitHub annotations."""
+"""Report findings as JUnit XML and as GitHub annotations."""
 
 import json
 from xml.etree import ElementTree
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture
-def broken(golden_folder):
+def failing_check(golden_folder):
     count = json.loads((golden_folder / "counts.jsonl").read_text())
     (golden_folder / "counts.jsonl").write_text(json.dumps(count | {"macs": 1, "params": 2}))
     (golden_folder / "outputs.jsonl").unlink()
@@ -22,12 +22,12 @@ def broken(golden_folder):
 
 
 @pytest.mark.parametrize("place", ["stdout", "file"])
-def test_junit_has_a_suite_for_each_check_and_a_case_for_each_network(broken, tmp_path, place):
+def test_junit_has_a_suite_per_check_and_a_case_per_network(failing_check, tmp_path, place):
     if place == "file":
-        check(*broken, "--junit", tmp_path / "check.xml", rc=3)
+        check(*failing_check, "--junit", tmp_path / "check.xml", rc=3)
         text = (tmp_path / "check.xml").read_text()
     else:
-        text = sdabench("check", *broken, "--format", "junit").stdout
+        text = sdabench("check", *failing_check, "--format", "junit").stdout
     counts, outputs = ElementTree.fromstring(text)
     assert (counts.get("name"), counts.get("tests"), counts.get("failures")) == ("counts", "1", "1")
     assert (outputs.get("name"), outputs.get("errors")) == ("outputs", "1")
@@ -37,9 +37,9 @@ def test_junit_has_a_suite_for_each_check_and_a_case_for_each_network(broken, tm
     assert "macs 1 -> " in case.find("failure").text
 
 
-def test_github_gets_an_annotation_for_each_failure_and_a_summary(broken, tmp_path, monkeypatch):
+def test_github_annotates_failures_and_writes_summary(failing_check, tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    lines = check(*broken, "--format", "github", rc=3).splitlines()
+    lines = check(*failing_check, "--format", "github", rc=3).splitlines()
     errors = [line for line in lines if line.startswith("::error ")]
     assert len(errors) == 2
     assert errors[0].startswith("::error title=counts%3A tiny::Regression: params 2 -> ")
@@ -51,22 +51,22 @@ def test_github_gets_an_annotation_for_each_failure_and_a_summary(broken, tmp_pa
     assert "Regression: params 2" in summary
 
 
-def test_github_gets_a_notice_of_what_an_update_wrote(broken):
-    output = check(*broken, "--update", "--format", "github", rc=0)
+def test_github_notices_list_updates(failing_check):
+    output = check(*failing_check, "--update", "--format", "github", rc=0)
     assert "::notice title=counts%3A tiny::Changed: params 2 -> " in output
     assert "::notice title=outputs%3A tiny::Added\n" in output
 
 
-def test_a_page_or_a_file_that_cannot_be_written_is_one_line(broken, tmp_path, monkeypatch):
+def test_unwritable_report_is_an_error(failing_check, tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none/summary.md"))
-    assert "cannot write GITHUB_STEP_SUMMARY, " in check(*broken, "--format", "github", rc=1)
+    assert "cannot write GITHUB_STEP_SUMMARY, " in check(*failing_check, "--format", "github", rc=1)
     (tmp_path / "file").write_text("")
-    assert "choose another --junit" in check(*broken, "--junit", tmp_path / "file/check.xml", rc=1)
-    elsewhere = (*broken[:4], "--baseline", tmp_path / "file/deeper", "--update")
-    assert "choose another --baseline" in check(*elsewhere, rc=1)
+    assert "choose another --junit" in check(*failing_check, "--junit", tmp_path / "file/check.xml", rc=1)
+    unwritable = (*failing_check[:4], "--baseline", tmp_path / "file/deeper", "--update")
+    assert "choose another --baseline" in check(*unwritable, rc=1)
 
 
-def test_what_markup_and_xml_cannot_hold_is_escaped():
+def test_reports_escape_special_characters():
     finding = Finding("counts", "a<b", "regression", "50% & \x00\x1b[1m", ("two\nlines, <x>",))
     [suite] = ElementTree.fromstring(to_junit({"counts": [finding]}))
     assert suite[0].get("name") == "a<b"

@@ -1,4 +1,4 @@
-"""``sdabench doctor``, as a user runs it."""
+"""Run ``sdabench doctor`` as a user does."""
 
 import json
 import os
@@ -12,27 +12,27 @@ from tests.helpers.paths import CHECKOUT
 from tests.helpers.program import failed, sdabench
 
 
-def without(path, module, code):
-    """The environment in which a module is one that fails."""
+def broken_module_env(path, module, code):
+    """Return an environment in which a module is replaced by the given code."""
     (path / f"{module}.py").write_text(code)
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(path), str(CHECKOUT)])}
 
 
-def test_json_is_the_contract():
+def test_json_schema():
     result = sdabench("doctor", "--json")
     assert result.returncode == 0, result.stdout
     assert result.stderr == ""
-    found = json.loads(result.stdout)
-    assert set(found) == {"fit", "checks", "explanations"}
-    assert found["fit"] is True
+    report = json.loads(result.stdout)
+    assert set(report) == {"fit", "checks", "explanations"}
+    assert report["fit"] is True
     assert {"name", "state", "value", "consequence", "next_step"} == {
-        key for each in found["checks"] for key in each
+        key for each in report["checks"] for key in each
     }
-    assert {each["state"] for each in found["checks"]} <= {"ok", "note", "warning"}
-    assert {"cause", "effect", "next_step"} == {key for each in found["explanations"] for key in each}
+    assert {each["state"] for each in report["checks"]} <= {"ok", "note", "warning"}
+    assert {"cause", "effect", "next_step"} == {key for each in report["explanations"] for key in each}
 
 
-def test_the_page_has_a_line_for_each_check_and_the_answer_last(tmp_path):
+def test_page_lists_sections_and_ends_with_summary(tmp_path):
     result = sdabench("doctor", cwd=tmp_path)
     assert result.returncode == 0
     assert result.stderr == ""
@@ -45,7 +45,7 @@ def test_the_page_has_a_line_for_each_check_and_the_answer_last(tmp_path):
     assert lines[-1].startswith("Fit to measure: ")
 
 
-def test_an_output_that_cannot_be_written_is_a_problem(tmp_path):
+def test_unwritable_output_is_a_problem(tmp_path):
     (tmp_path / "runs").write_text("")
     result = sdabench("doctor", cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
     assert result.returncode == 1
@@ -59,9 +59,11 @@ def test_an_output_that_cannot_be_written_is_a_problem(tmp_path):
     ("module", "package", "seen", "left_out"),
     [("torch", "torch", "JPEG decoder", "CPU"), ("PIL", "Pillow", "torchvision", "JPEG decoder")],
 )
-def test_a_package_that_cannot_be_imported_is_the_problem(tmp_path, module, package, seen, left_out):
+def test_failed_import_is_a_problem(tmp_path, module, package, seen, left_out):
     words = "libfast.so.13: cannot open shared object file"
-    result = sdabench("doctor", "--json", env=without(tmp_path, module, f"raise ImportError({words!r})"))
+    result = sdabench(
+        "doctor", "--json", env=broken_module_env(tmp_path, module, f"raise ImportError({words!r})")
+    )
     assert result.returncode == 1, result.stderr
     assert result.stderr == ""
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
@@ -71,13 +73,13 @@ def test_a_package_that_cannot_be_imported_is_the_problem(tmp_path, module, pack
     assert left_out not in checks
 
 
-def test_a_variable_that_makes_products_tf32_is_seen_in_torch():
+def test_tf32_environment_override_is_a_warning():
     result = sdabench("doctor", "--json", env=os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"})
     assert result.returncode == 0
-    found = json.loads(result.stdout)
-    [check] = [check for check in found["checks"] if check["name"] == "matrix products"]
+    report = json.loads(result.stdout)
+    [check] = [check for check in report["checks"] if check["name"] == "matrix products"]
     assert (check["state"], check["value"]) == ("warning", "float32 with high precision, TF32 on")
-    assert found["explanations"][-1]["cause"].startswith("matrix products: ")
+    assert report["explanations"][-1]["cause"].startswith("matrix products: ")
 
 
 @pytest.mark.parametrize(
@@ -88,12 +90,12 @@ def test_a_variable_that_makes_products_tf32_is_seen_in_torch():
         (["note", "problem", "problem"], "Not fit to measure: 2 problems, 1 note."),
     ],
 )
-def test_the_answer_counts_what_is_not_ok(states, words):
+def test_summary_counts_probes_by_state(states, words):
     checks = [Probe(str(index), state, "x") for index, state in enumerate(states)]
     assert summary(Diagnosis({"All": checks}, [])) == words
 
 
-def test_what_a_check_means_stands_below_it(capsys):
+def test_consequence_and_next_step_follow_the_probe(capsys):
     check = Probe("memory", "warning", "1 GB [of 2]", "Too little.", "Buy more.")
     print_diagnosis(Diagnosis({"Devices": [check]}, []))
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]

@@ -1,4 +1,4 @@
-"""What each finding is called: facts in, a state and the next step out."""
+"""The state and the next step that each probe derives from given facts."""
 
 import math
 import resource
@@ -30,7 +30,7 @@ CPU = Settings(False, False, True, "highest", False, False, False, {})
 GPU = replace(CPU, cuda=True)
 
 
-def test_this_machine_has_each_check_once_and_changes_nothing():
+def test_diagnosis_runs_each_probe_once_without_side_effects():
     before = (torch.get_rng_state(), torch.backends.cudnn.allow_tf32, set(CHECKOUT.iterdir()))
     diagnosis = diagnose()
     after = (torch.get_rng_state(), torch.backends.cudnn.allow_tf32, set(CHECKOUT.iterdir()))
@@ -52,7 +52,7 @@ class TestVersions:
             ("2.5.1", "warning"), ("1.13", "warning"), (None, "problem"),
         ],
     )  # fmt: skip
-    def test_a_package_against_its_minimum(self, found, state):
+    def test_package_is_compared_with_its_minimum(self, found, state):
         probe = requirements.probe_package("torch", found, Requirement("torch>=2.6"))
         assert probe.state == state
         assert probe.next_step == ("" if state == "ok" else "pip install --upgrade 'torch>=2.6'")
@@ -65,17 +65,17 @@ class TestVersions:
             ("unknown", ">=1", False),
         ],
     )  # fmt: skip
-    def test_versions_are_compared_by_their_parts(self, found, required, satisfied):
+    def test_versions_satisfy_requirements(self, found, required, satisfied):
         assert requirements.satisfies(found, Requirement(f"package{required}")) is satisfied
 
-    def test_minimums_are_those_of_the_checkout(self):
+    def test_requirements_come_from_the_checkout(self):
         declared = {each.name: each for each in requirements.declared_requirements()}
         assert declared["torch"] == Requirement("torch>=2.6")
         assert declared["fvcore"].specifier == ">=0.1.5.post20221221"
         assert not requirements.is_optional(declared["fvcore"])
         assert requirements.is_optional(declared["faster-coco-eval"])
 
-    def test_minimums_of_an_installation_are_those_of_its_metadata(self, monkeypatch):
+    def test_installed_requirements_come_from_metadata(self, monkeypatch):
         monkeypatch.setattr(requirements, "checkout_dir", lambda: None)
         texts = ["torch>=2.6", "tensorboard>=2.14; extra == 'tensorboard'"]
         monkeypatch.setattr(requirements, "requires", lambda name: texts)
@@ -83,14 +83,14 @@ class TestVersions:
         assert [str(needed.specifier), str(optional.specifier)] == [">=2.6", ">=2.14"]
         assert [requirements.is_optional(needed), requirements.is_optional(optional)] == [False, True]
 
-    def test_a_package_that_no_line_shows_has_one_if_it_is_missing(self, monkeypatch):
+    def test_missing_package_gets_its_own_line(self, monkeypatch):
         needed = [Requirement("no-such-package>=3"), Requirement("no-such-extra; extra == 'any'")]
         monkeypatch.setattr(requirements, "declared_requirements", lambda: needed)
         found = {probe.name: probe.state for probe in requirements.probes({})}
         assert found["no-such-package"] == "problem"
         assert "no-such-extra" not in found
 
-    def test_pillow_simd_is_named_also_beside_pillow(self, monkeypatch):
+    def test_pillow_simd_is_named_even_if_pillow_is_installed(self, monkeypatch):
         assert requirements.imported_version("Pillow") == version("Pillow")
         monkeypatch.setattr(Image, "__version__", "12.1.1.post0")
         monkeypatch.setattr(
@@ -98,7 +98,7 @@ class TestVersions:
         )
         assert requirements.imported_version("Pillow") == "12.1.1.post0 (Pillow-SIMD)"
 
-    def test_a_package_that_is_too_old_and_broken_is_a_problem(self, monkeypatch):
+    def test_failed_import_outranks_old_version(self, monkeypatch):
         monkeypatch.setattr(requirements, "declared_requirements", lambda: [Requirement("pycocotools>=99")])
         [old] = [probe for probe in requirements.probes({}) if probe.name == "pycocotools"]
         [bad] = [
@@ -107,7 +107,7 @@ class TestVersions:
         assert (old.state, bad.state) == ("warning", "problem")
         assert bad.value.endswith("but the import fails: no dtype")
 
-    def test_torchvision_is_called(self, monkeypatch):
+    def test_torchvision_operators_are_called(self, monkeypatch):
         found = Probe("torchvision", "ok", torchvision.__version__)
         good = requirements.probe_operators(found)
         assert (good.state, good.value) == ("ok", f"{torchvision.__version__}, compiled operators work")
@@ -122,7 +122,7 @@ class TestVersions:
         monkeypatch.setattr("torchvision.ops.nms", lambda *arguments, **options: torch.tensor([0]))
         assert "keeps [0]" in requirements.probe_operators(found).value
 
-    def test_a_revision_that_was_changed_is_a_note(self):
+    def test_uncommitted_changes_are_a_note(self):
         assert requirements.probe_sdabench(None).value.endswith("installed")
         clean, dirty = requirements.probe_sdabench("a" * 40), requirements.probe_sdabench("a" * 40 + "-dirty")
         assert (clean.state, dirty.state) == ("ok", "note")
@@ -130,7 +130,7 @@ class TestVersions:
 
 
 class TestDevices:
-    def test_a_device_that_computes_is_ok(self):
+    def test_working_device_is_ok(self):
         probe = devices.probe_device(H100, BUILDS)
         assert probe.state == "ok"
         assert "80.0 GB of 85.0 GB free, compute capability 9.0, bf16 in hardware" in probe.value
@@ -139,7 +139,7 @@ class TestDevices:
     @pytest.mark.parametrize(
         ("changes", "state", "words"),
         [
-            ({"difference": 3e-4}, "warning", "less accurate than float32"),  # as of TF32, below
+            ({"difference": 3e-4}, "warning", "less accurate than float32"),  # as with TF32, see below
             ({"difference": 0.3}, "problem", "results are wrong"),
             ({"difference": math.nan}, "problem", "results are wrong"),
             ({"difference": None, "error": "an illegal access"}, "problem", "fails: an illegal access"),
@@ -147,7 +147,7 @@ class TestDevices:
             ({"free_bytes": 10 * GB}, "note", "Another process uses it"),
         ],
     )
-    def test_a_device_that_does_not(self, changes, state, words):
+    def test_device_defect_sets_state_and_consequence(self, changes, state, words):
         probe = devices.probe_device(replace(H100, **changes), BUILDS)
         assert (probe.state, probe.affects_accuracy) == (
             state,
@@ -155,7 +155,7 @@ class TestDevices:
         )
         assert words in probe.consequence
 
-    def test_a_device_that_says_nothing_of_itself(self):
+    def test_missing_device_is_a_problem(self):
         device = devices.examine(torch.device("cuda:99"))
         assert device.error
         probe = devices.probe_device(device, BUILDS)
@@ -170,31 +170,31 @@ class TestDevices:
             ((10, 3), ["sm_100f"], True), ((9, 0), ["gfx90a"], True), ((9, 0), [], False),
         ],
     )  # fmt: skip
-    def test_what_torch_is_built_for(self, capability, builds, built):
+    def test_is_built_for_capability(self, capability, builds, built):
         assert devices.is_built_for(capability, builds) is built
 
-    def test_the_difference_tells_float32_from_less(self, monkeypatch):
-        """On the CPU, whose operands are rounded as TF32 (10 bits of mantissa) and bf16 (7) round them."""
+    def test_difference_separates_float32_from_lower_precision(self, monkeypatch):
+        """Round the operands on the CPU as TF32 (10 bits of mantissa) and bf16 (7 bits) do."""
         cpu = torch.device("cpu")
         assert 0 < devices.difference_from_cpu(cpu) < devices.FLOAT32_TOLERANCE / 10
         convolve = devices.F.conv2d
         for bits in (10, 7):
 
-            def less(images, kernels, bits=bits):
+            def reduced_precision(images, kernels, bits=bits):
                 if images.dtype == torch.float32:
                     images, kernels = rounded(images, bits), rounded(kernels, bits)
                 return convolve(images, kernels)
 
-            monkeypatch.setattr(devices.F, "conv2d", less)
+            monkeypatch.setattr(devices.F, "conv2d", reduced_precision)
             assert 2 * devices.FLOAT32_TOLERANCE < devices.difference_from_cpu(cpu) < devices.WRONG / 2
         monkeypatch.setattr(devices.F, "conv2d", lambda images, kernels: convolve(images, kernels) * math.nan)
         assert math.isnan(devices.difference_from_cpu(cpu))
 
-    def test_a_device_without_results_is_an_error(self):
+    def test_meta_device_is_an_error(self):
         with pytest.raises(RuntimeError):
             devices.difference_from_cpu(torch.device("meta"))
 
-    def test_no_cuda_is_a_note_and_an_idle_driver_a_warning(self):
+    def test_no_cuda_is_a_note_and_unused_driver_a_warning(self):
         assert devices.probe_without_cuda("13.0", None, str).state == "note"
         for built_for, words in [(None, "is a CPU build"), ("13.0", "reports: driver too old")]:
             probe = devices.probe_without_cuda(built_for, "550.54.14", lambda: "driver too old")
@@ -202,7 +202,7 @@ class TestDevices:
             assert words in probe.consequence
 
     @pytest.mark.parametrize("kind", ["UNIX x86_64 Kernel Module", "UNIX Open Kernel Module for x86_64"])
-    def test_the_drivers_version(self, tmp_path, kind):
+    def test_driver_version(self, tmp_path, kind):
         path = tmp_path / "version"
         assert devices.driver_version(path) is None
         path.write_text(
@@ -211,7 +211,7 @@ class TestDevices:
         assert devices.driver_version(path) == "550.54.14"
 
     @pytest.mark.parametrize(("limit", "state"), [(None, "ok"), (8.0, "ok"), (1.5, "note"), (0.5, "note")])
-    def test_a_container_with_fewer_cores(self, limit, state):
+    def test_container_cpu_limit_is_a_note(self, limit, state):
         probe = devices.probe_cpu(8, 64, limit, threads=8)
         assert probe.state == state
         assert probe.value.startswith("8 of 64 cores, 8 torch threads")
@@ -219,53 +219,53 @@ class TestDevices:
             assert "--workers 1, and" in probe.next_step
 
     @pytest.mark.parametrize(("available", "state"), [(4 * GB, "ok"), (3 * GB - 1, "warning"), (None, "ok")])
-    def test_memory_beside_what_a_network_took(self, available, state):
+    def test_low_memory_is_a_warning(self, available, state):
         assert devices.probe_memory(16 * GB, available, needed=3 * GB).state == state
 
-    def test_what_a_network_took_is_that_of_the_stored_records(self):
+    def test_largest_peak_comes_from_stored_records(self):
         assert 2 * GB < devices.largest_peak() < 4 * GB
 
 
 def rounded(values, bits):
-    """float32 with a shorter mantissa, rounded to the nearest."""
-    cut = 23 - bits
-    integers = values.view(torch.int32) + (1 << (cut - 1))
-    return (integers & ~((1 << cut) - 1)).view(torch.float32)
+    """Round float32 values to a mantissa of fewer bits, to nearest."""
+    dropped_bits = 23 - bits
+    integers = values.view(torch.int32) + (1 << (dropped_bits - 1))
+    return (integers & ~((1 << dropped_bits) - 1)).view(torch.float32)
 
 
 class TestArithmetic:
-    def test_a_cpu_in_its_defaults_is_ok(self):
-        made = (
+    def test_default_cpu_settings_are_ok(self):
+        probe_functions = (
             numerics.probe_matmul,
             numerics.probe_convolutions,
             numerics.probe_determinism,
             numerics.probe_variables,
         )
-        assert [each(CPU).state for each in made] == ["ok"] * 4
+        assert [each(CPU).state for each in probe_functions] == ["ok"] * 4
 
-    def test_tf32_of_convolutions_is_a_note_since_it_is_switched_off(self):
+    def test_tf32_convolutions_are_a_note(self):
         probe = numerics.probe_convolutions(GPU)
         assert (probe.state, probe.affects_accuracy) == ("note", True)
         assert numerics.probe_convolutions(replace(GPU, tf32_convolutions=False)).state == "ok"
         assert "sdabench turns it off while it measures" in probe.value
-        with strict_fp32(torch.device("cuda")):  # which does what the line says
+        with strict_fp32(torch.device("cuda")):  # turns TF32 off, as the value of the probe says
             assert Settings().tf32_convolutions is False
         assert Settings().tf32_convolutions is True
 
     @pytest.mark.parametrize("changes", [{"tf32_matmul": True}, {"matmul_precision": "high"}])
-    def test_tf32_of_products_is_a_warning(self, changes):
+    def test_tf32_matmul_is_a_warning(self, changes):
         probe = numerics.probe_matmul(replace(GPU, **changes))
         assert (probe.state, probe.affects_accuracy) == ("warning", True)
 
-    def test_a_gpu_repeats_itself_only_if_told_to(self):
+    def test_gpu_determinism_needs_both_settings(self):
         assert numerics.probe_determinism(GPU).state == "note"
-        told = replace(GPU, deterministic_algorithms=True)
-        assert numerics.probe_determinism(told).state == "note"  # cuBLAS has to be told too
-        told = replace(told, environment={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
-        assert numerics.probe_determinism(told).state == "ok"
+        configured = replace(GPU, deterministic_algorithms=True)
+        assert numerics.probe_determinism(configured).state == "note"  # cuBLAS needs its own setting
+        configured = replace(configured, environment={"CUBLAS_WORKSPACE_CONFIG": ":4096:8"})
+        assert numerics.probe_determinism(configured).state == "ok"
         assert (
             "deterministic algorithms on, CUBLAS_WORKSPACE_CONFIG :4096:8"
-            in numerics.probe_determinism(told).value
+            in numerics.probe_determinism(configured).value
         )
 
     @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ class TestArithmetic:
             ({"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}, "warning"),
         ],
     )
-    def test_variables_of_the_environment(self, environment, state):
+    def test_environment_variables(self, environment, state):
         probe = numerics.probe_variables(replace(CPU, environment=environment))
         assert probe.state == state
         assert probe.affects_accuracy is (state == "warning")
@@ -290,38 +290,42 @@ class TestArithmetic:
 
 
 class TestDecoder:
-    def test_the_jpeg_is_small_with_halved_chroma(self):
+    def test_jpeg_is_small_with_subsampled_chroma(self):
         assert len(decoder.JPEG) < 1000
         assert b"\xff\xc0\x00\x11\x08\x00\x1d\x00\x25\x03\x01\x22" in decoder.JPEG  # 29 x 37, 4:2:0
 
     @pytest.mark.skipif(not hasattr(torchvision.io, "decode_jpeg"), reason="it is to leave torchvision")
     @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
-    def test_the_expected_pixels_are_those_of_torchvisions_decoder_too(self):
+    def test_expected_pixels_match_torchvision_decoder(self):
         data = torch.frombuffer(bytearray(decoder.JPEG), dtype=torch.uint8)
         pixels = torchvision.io.decode_jpeg(data, mode=torchvision.io.ImageReadMode.RGB)
         rows = pixels.permute(1, 2, 0).contiguous().numpy().tobytes()
         assert decoder.sha256(rows).hexdigest() == decoder.JPEG_PIXELS
 
-    def test_this_machine_decodes_and_resizes_as_expected(self):
+    def test_decoder_and_resizing_give_expected_pixels(self):
         assert [probe.state for probe in decoder.probes()] == ["ok", "ok"]
 
-    def test_the_resizing_is_the_evaluations(self, monkeypatch):
+    def test_resizing_matches_evaluation(self, monkeypatch):
         def resize(image, size, resample):
             assert resample == Image.Resampling.BILINEAR
             return functional.resize(image, [size[1], size[0]])
 
-        pillows = Image.Image.resize
+        pillow_resize = Image.Image.resize
         calls = []
 
-        def first_ours(image, size, resample=None, *rest):
+        def first_by_torchvision(image, size, resample=None, *rest):
             calls.append(size)
-            return resize(image, size, resample) if len(calls) == 1 else pillows(image, size, resample, *rest)
+            return (
+                resize(image, size, resample)
+                if len(calls) == 1
+                else pillow_resize(image, size, resample, *rest)
+            )
 
-        monkeypatch.setattr(Image.Image, "resize", first_ours)
+        monkeypatch.setattr(Image.Image, "resize", first_by_torchvision)
         assert decoder.resized_digest() == decoder.RESIZED_PIXELS
         assert calls == [(23, 17), (23, 17)]
 
-    def test_other_pixels_are_a_warning(self, monkeypatch):
+    def test_different_pixels_are_a_warning(self, monkeypatch):
         for probe in (decoder.probe_decoder("0" * 64), decoder.probe_resizing("0" * 64)):
             assert (probe.state, probe.affects_accuracy) == ("warning", True)
             assert "pixels of a test image differ" in probe.value
@@ -330,7 +334,7 @@ class TestDecoder:
         monkeypatch.setattr(decoder.features, "check", lambda name: False)
         assert decoder.probe_decoder("decoder jpeg not available").state == "problem"
 
-    def test_a_pillow_without_jpeg_says_so(self, monkeypatch):
+    def test_pillow_without_jpeg_is_reported(self, monkeypatch):
         def fails(file):
             raise OSError("decoder jpeg not available")
 
@@ -339,47 +343,47 @@ class TestDecoder:
 
 
 class TestStorage:
-    def test_a_folder_that_is_not_there_yet_is_not_made(self, tmp_path):
+    def test_missing_folder_is_not_created(self, tmp_path):
         probe = storage.probe_folder("output", tmp_path / "a/b", 0, "Name another --output.")
         assert probe.state == "ok"
         assert probe.value.startswith(f"{tmp_path}/a/b, ")
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_folder_that_cannot_be_written(self, tmp_path):
+    def test_unwritable_folder_is_a_problem(self, tmp_path):
         (tmp_path / "file").write_text("")
         probe = storage.probe_folder("output", tmp_path / "file/runs", 0, "Name another --output.")
         assert (probe.state, probe.next_step) == ("problem", "Name another --output.")
         assert "Not a directory" in probe.value
 
-    def test_a_disk_that_is_nearly_full(self, tmp_path):
+    def test_nearly_full_disk_is_a_warning(self, tmp_path):
         probe = storage.probe_folder("output", tmp_path, 10**18, "Name another --output.")
         assert probe.state == "warning"
         assert "takes 1,000,000,000.0 GB" in probe.consequence
 
-    def test_the_largest_network_needs_its_weights_and_a_checkpoint(self):
+    def test_training_bytes_cover_the_largest_network(self):
         largest = max(count.params for count in stored_counts().values())
         assert storage.training_bytes() == 12 * largest
 
-    def test_no_temporary_folder_at_all(self, monkeypatch):
-        def none():
+    def test_missing_temporary_folder_is_a_problem(self, monkeypatch):
+        def fails():
             raise FileNotFoundError("No usable temporary directory found")
 
-        monkeypatch.setattr(tempfile, "gettempdir", none)
+        monkeypatch.setattr(tempfile, "gettempdir", fails)
         assert storage.probe_temporary().state == "problem"
 
-    def test_dockers_shared_memory_is_too_small(self):
+    def test_docker_default_shared_memory_is_a_warning(self):
         assert storage.probe_shared_memory(64 * 2**20).state == "warning"
         assert storage.probe_shared_memory(8 * GB).state == "ok"
 
     @pytest.mark.parametrize(
         ("limit", "state"), [(256, "note"), (1024, "ok"), (resource.RLIM_INFINITY, "ok")]
     )
-    def test_open_files(self, limit, state):
+    def test_open_file_limit(self, limit, state):
         assert storage.probe_open_files(limit).state == state
 
 
 class TestLikelyCauses:
-    def test_data_first_then_a_wrong_device_the_protocol_and_the_machines_roundings(self):
+    def test_likely_causes_are_ordered(self):
         found = [
             Probe("torch", "ok", "2.6"),
             Probe("convolutions", "note", "TF32 on", "less", "look", affects_accuracy=True),
@@ -393,5 +397,5 @@ class TestLikelyCauses:
         ]  # fmt: skip
         assert len(likely_causes([])) == 4
 
-    def test_chance_is_two_binomial_standard_errors(self):
+    def test_chance_variation_is_two_standard_errors(self):
         assert two_standard_errors_pct() == pytest.approx(200 * math.sqrt(0.7876 * 0.2124 / 50_000))

@@ -1,4 +1,4 @@
-"""What a verified dataset is said to be: counts, names, broken and doubled files, fingerprints."""
+"""Reports on verified datasets: counts, names, broken and duplicate files, fingerprints."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, find_le
 from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet
 
 
-def verified(split, **claims):
+def verify(split, **claims):
     return verify_split(split, inspect_files(split), **claims)
 
 
@@ -32,8 +32,8 @@ def picture(mode="RGB"):
     return Image.linear_gradient("L").resize((64, 48)).convert(mode)
 
 
-def test_a_sound_part_is_counted_and_is_no_error(imagenet):
-    report = verified(read_imagenet(imagenet))
+def test_sound_subset_is_counted_without_errors(imagenet):
+    report = verify(read_imagenet(imagenet))
     assert report.errors == ()
     assert report.broken == 0
     assert report.modes == {"RGB": 6}
@@ -45,25 +45,25 @@ def test_a_sound_part_is_counted_and_is_no_error(imagenet):
     assert not report.dataset.complete
 
 
-def test_classes_of_unlike_size_are_told_apart(imagenet):
+def test_smallest_and_largest_class_are_counted(imagenet):
     sorted(imagenet.rglob("*.JPEG"))[0].unlink()
-    counts = verified(read_imagenet(imagenet)).counts
+    counts = verify(read_imagenet(imagenet)).counts
     assert (counts.fewest, counts.most) == (1, 2)
 
 
-def test_the_fingerprint_is_of_paths_sizes_and_bytes(imagenet):
+def test_fingerprint_covers_paths_sizes_and_bytes(imagenet):
     split = read_imagenet(imagenet)
     digests = [sha256_of_file(split.root / item.path) for item in split.items]
-    assert verified(split).dataset == split.describe(digests)
+    assert verify(split).dataset == split.describe(digests)
 
 
-def test_every_broken_file_is_named_with_its_reason(imagenet):
+def test_each_broken_file_is_listed_with_reason(imagenet):
     files = sorted((imagenet / "val").rglob("*.JPEG"))
     files[0].write_bytes(b"")
     files[2].write_bytes(files[2].read_bytes()[:-200])
     files[5].write_text("no image at all")
     split = read_imagenet(imagenet)
-    report = verified(split)
+    report = verify(split)
     [broken] = issues(report, "broken")
     assert report.errors == (broken,)
     assert [one.path for one in broken.about] == [split.items[n].path for n in (0, 2, 5)]
@@ -71,22 +71,22 @@ def test_every_broken_file_is_named_with_its_reason(imagenet):
     assert "cannot be decoded (image file is truncated" in broken.about[1].what
     assert report.broken == 3
     assert sum(report.modes.values()) == 3
-    assert report.dataset.fingerprint_sha256  # their bytes are there
+    assert report.dataset.fingerprint_sha256  # the bytes can still be read
 
 
-def test_a_file_that_cannot_be_read_leaves_no_fingerprint(imagenet):
+def test_unreadable_file_gives_no_fingerprint(imagenet):
     split = read_imagenet(imagenet)
     (split.root / split.items[1].path).unlink()
-    report = verified(split)
+    report = verify(split)
     [error] = report.errors
     assert error.about == (AffectedFile(split.items[1].path, "cannot be read: No such file or directory"),)
     assert report.dataset.fingerprint_sha256 is None
-    assert "there is none" in verified(split, fingerprint="0" * 64).errors[1].words
+    assert "there is none" in verify(split, fingerprint="0" * 64).errors[1].words
 
 
 @pytest.mark.parametrize("damage", range(40))
-def test_any_damage_is_a_reason_and_never_a_crash(tmp_path, damage):
-    """PNG and JPEG files cut at all places, and with other bytes in their heads."""
+def test_damaged_files_are_reported_without_crash(tmp_path, damage):
+    """Truncate PNG and JPEG files at many places, or overwrite bytes of their headers."""
     path = tmp_path / "a.png"
     picture("P" if damage % 4 == 0 else "RGB").save(path, "PNG" if damage % 2 == 0 else "JPEG")
     data = bytearray(path.read_bytes())
@@ -100,24 +100,24 @@ def test_any_damage_is_a_reason_and_never_a_crash(tmp_path, damage):
     assert finding.broken is not None or not finding.has_end or damage >= 20
 
 
-def test_a_jpeg_without_its_end_marker_is_a_warning(imagenet):
-    """All of its pixels may be there; but it is not the file that was published."""
-    found = [FileFinding(str(number), "RGB", "JPEG", has_end=number != 3) for number in range(6)]
+def test_jpeg_without_end_marker_is_a_warning(imagenet):
+    """All pixels may be intact, but the file is not the published one."""
+    findings = [FileFinding(str(number), "RGB", "JPEG", has_end=number != 3) for number in range(6)]
     split = read_imagenet(imagenet)
-    [warning] = issues(verify_split(split, found), "no end")
+    [warning] = issues(verify_split(split, findings), "no end")
     assert (warning.level, [one.path for one in warning.about]) == ("warning", [split.items[3].path])
     path = imagenet / "a.JPEG"
     picture().save(path, quality=30)
-    whole = path.read_bytes()
-    assert whole.endswith(b"\xff\xd9")
+    intact = path.read_bytes()
+    assert intact.endswith(b"\xff\xd9")
     assert inspect_file(path).has_end
-    path.write_bytes(whole + b"\n\n")  # some have something behind it
+    path.write_bytes(intact + b"\n\n")  # trailing bytes are allowed
     assert inspect_file(path).has_end
-    path.write_bytes(whole[:-2] + b"\0" * 2000)  # enough for the decoder to be content
+    path.write_bytes(intact[:-2] + b"\0" * 2000)  # enough bytes for the decoder not to complain
     assert inspect_file(path) == replace(FileFinding(sha256_of_file(path), "RGB", "JPEG"), has_end=False)
 
 
-def test_modes_and_formats_are_what_the_files_hold(tmp_path):
+def test_modes_and_formats_come_from_file_contents(tmp_path):
     folder = tmp_path / "n01440764"
     folder.mkdir()
     for mode in ("L", "CMYK", "RGB"):
@@ -125,20 +125,20 @@ def test_modes_and_formats_are_what_the_files_hold(tmp_path):
     for mode in ("P", "RGBA"):
         picture(mode).save(folder / f"{mode}.png")
     picture("RGB").save(folder / "in-truth-a-png.JPEG", format="PNG")
-    report = verified(read_imagenet(tmp_path))
+    report = verify(read_imagenet(tmp_path))
     assert report.modes == {"RGB": 2, "CMYK": 1, "L": 1, "P": 1, "RGBA": 1}
     [other] = issues(report, "other format")
     assert (other.level, other.about) == ("note", (AffectedFile("n01440764/in-truth-a-png.JPEG", "is PNG"),))
     assert report.errors == ()
 
 
-def test_a_jpeg_of_several_pictures_is_a_jpeg(tmp_path):
+def test_multi_picture_jpeg_is_a_jpeg(tmp_path):
     path = tmp_path / "a.JPEG"
     picture().save(path, "MPO", save_all=True, append_images=[picture()])
     assert inspect_file(path) == FileFinding(sha256_of_file(path), "RGB", "JPEG")
 
 
-def test_whatever_a_decoder_raises_is_about_the_file(tmp_path, monkeypatch):
+def test_decoder_exception_marks_the_file_broken(tmp_path, monkeypatch):
     def fail(file):
         raise struct.error("unpack requires a buffer of 4 bytes")
 
@@ -148,29 +148,29 @@ def test_whatever_a_decoder_raises_is_about_the_file(tmp_path, monkeypatch):
     assert inspect_file(path).broken == "cannot be decoded (unpack requires a buffer of 4 bytes)"
 
 
-def test_doubled_files_are_warned_of_in_a_split_and_between_two(imagenet):
+def test_duplicate_files_within_and_across_splits_are_warnings(imagenet):
     val = read_imagenet(imagenet)
     first = val.root / val.items[0].path
     for copy in (first.with_name("n01440764_7.JPEG"), imagenet / "train/n01440764/n01440764_9.JPEG"):
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(first.read_bytes())
     train, val = read_imagenet(imagenet, "train"), read_imagenet(imagenet, "val")
-    report = verified(val)
-    [doubled] = issues(report, "doubled")
-    assert doubled.level == "warning"
-    assert doubled.about == (
+    report = verify(val)
+    [duplicates] = issues(report, "doubled")
+    assert duplicates.level == "warning"
+    assert duplicates.about == (
         AffectedFile("n01440764/n01440764_7.JPEG", f"is identical to {val.items[0].path}"),
     )
-    leak = find_leakage(
+    leakage = find_leakage(
         {"train": train, "val": val}, {"train": inspect_files(train), "val": inspect_files(val)}
     )
-    assert leak.level == "warning"
-    assert [one.path for one in leak.about] == ["n01440764/n01440764_0.JPEG", "n01440764/n01440764_7.JPEG"]
-    assert leak.about[0].what == "is identical to the training image n01440764/n01440764_9.JPEG"
-    assert "2 validation images are also training images" in leak.words
+    assert leakage.level == "warning"
+    assert [one.path for one in leakage.about] == ["n01440764/n01440764_0.JPEG", "n01440764/n01440764_7.JPEG"]
+    assert leakage.about[0].what == "is identical to the training image n01440764/n01440764_9.JPEG"
+    assert "2 validation images are also training images" in leakage.words
 
 
-def test_different_splits_do_not_leak(imagenet, tmp_path):
+def test_different_splits_have_no_leakage(imagenet, tmp_path):
     train = read_imagenet(make_imagenet(tmp_path / "other", classes=1, images=1))
     val = read_imagenet(imagenet)
     unreadable = [FileFinding(None, broken="cannot be read")]
@@ -179,16 +179,16 @@ def test_different_splits_do_not_leak(imagenet, tmp_path):
     assert find_leakage({"train": train, "val": val}, files) is None
 
 
-def test_another_fingerprint_than_claimed_or_made_is_an_error(imagenet, textures):
+def test_unexpected_fingerprint_is_an_error(imagenet, textures):
     split = read_imagenet(imagenet)
-    right = verified(split).dataset.fingerprint_sha256
-    assert verified(split, fingerprint=right).errors == ()
-    [error] = verified(split, fingerprint="0" * 64).errors
-    assert right in error.words
-    made = DataSource("synthetic", textures).read("val")
-    assert verified(made).errors == ()
-    other = replace(made, fingerprint_sha256="0" * 64)
-    assert "not those that were generated" in verified(other).errors[0].words
+    expected = verify(split).dataset.fingerprint_sha256
+    assert verify(split, fingerprint=expected).errors == ()
+    [error] = verify(split, fingerprint="0" * 64).errors
+    assert expected in error.words
+    generated = DataSource("synthetic", textures).read("val")
+    assert verify(generated).errors == ()
+    other = replace(generated, fingerprint_sha256="0" * 64)
+    assert "not those that were generated" in verify(other).errors[0].words
 
 
 def official_val():
@@ -200,7 +200,7 @@ def as_split(items, tmp_path, split="val", complete=False):
     return ImageSplit("imagenet", split, tmp_path, tuple(items), 1000, complete)
 
 
-def test_the_official_validation_images_are_known_by_their_names(tmp_path):
+def test_official_validation_images_are_recognized_by_name(tmp_path):
     items = official_val()
     assert deviations(as_split(items, tmp_path, complete=True)) == ()
     folder = items[0].path.partition("/")[0]
@@ -213,10 +213,10 @@ def test_the_official_validation_images_are_known_by_their_names(tmp_path):
         "ILSVRC2012_val_00000000.JPEG",
         "ILSVRC2012_val_00000001.jpeg",
     ):
-        beyond = [*items[1:], Item(f"{folder}/{name}", 1, 0)]
-        assert len(deviations(as_split(beyond, tmp_path))) == 2
-    twice = [*items[:-1], replace(items[-1], path=items[-1].path.replace("50000", "49999"))]
-    words = [issue.words for issue in deviations(as_split(twice, tmp_path))]
+        with_invalid_name = [*items[1:], Item(f"{folder}/{name}", 1, 0)]
+        assert len(deviations(as_split(with_invalid_name, tmp_path))) == 2
+    duplicated = [*items[:-1], replace(items[-1], path=items[-1].path.replace("50000", "49999"))]
+    words = [issue.words for issue in deviations(as_split(duplicated, tmp_path))]
     assert words == [
         "1 of 50,000 official images are missing",
         "1 file with the official name of another file",
@@ -226,7 +226,7 @@ def test_the_official_validation_images_are_known_by_their_names(tmp_path):
     assert sizes.about == (AffectedFile("n01440764", "has 49"), AffectedFile("n01443537", "has 51"))
 
 
-def test_official_training_images_lie_in_the_folder_they_are_named_for(tmp_path):
+def test_official_training_images_match_their_folder(tmp_path):
     counts = {label: 1281 + (label < 167) for label in range(1000)}  # 1,281,167 in all
     wnids = list(class_indices())
     items = [
@@ -235,24 +235,24 @@ def test_official_training_images_lie_in_the_folder_they_are_named_for(tmp_path)
         for n in range(counts[label])
     ]
     assert deviations(as_split(items, tmp_path, "train", complete=True)) == ()
-    astray = [replace(items[0], path="n01440764/n01443537_0.JPEG"), *items[1:]]
-    [unknown] = deviations(as_split(astray, tmp_path, "train"))
+    misplaced = [replace(items[0], path="n01440764/n01443537_0.JPEG"), *items[1:]]
+    [unknown] = deviations(as_split(misplaced, tmp_path, "train"))
     assert [one.path for one in unknown.about] == ["n01440764/n01443537_0.JPEG"]
     total, sizes = deviations(as_split(items[600:], tmp_path, "train"))
     assert total.words == "1,280,567 images instead of 1,281,167"
     assert sizes.about == (AffectedFile("n01440764", "has 682"),)
 
 
-def test_a_claim_to_be_official_makes_errors_of_what_is_not(imagenet, textures):
-    report = verified(read_imagenet(imagenet), official=True)
+def test_deviations_are_errors_if_official_is_claimed(imagenet, textures):
+    report = verify(read_imagenet(imagenet), official=True)
     assert len(report.errors) == 3
     assert {error.kind for error in report.errors} == {"not official"}
-    [error] = verified(DataSource("synthetic", textures).read("val"), official=True).errors
+    [error] = verify(DataSource("synthetic", textures).read("val"), official=True).errors
     assert "generated" in error.words
 
 
-def test_coco_is_counted_by_its_annotations(coco):
-    report = verified(read_coco(coco, "val"))
+def test_coco_counts_come_from_annotations(coco):
+    report = verify(read_coco(coco, "val"))
     assert report.counts == AnnotationCounts(annotations=5, crowds=2, categories=3, used=2, images_without=1)
     assert report.modes == {"RGB": 3, "L": 1}
     assert [issue.words for issue in report.issues] == [
@@ -263,32 +263,32 @@ def test_coco_is_counted_by_its_annotations(coco):
     assert report.errors == ()
 
 
-def test_an_image_of_another_size_than_its_annotations_say_is_broken(coco):
+def test_coco_image_with_wrong_size_is_broken(coco):
     path = coco / "val2017/000000000021.jpg"
     picture().save(path)
-    [error] = verified(read_coco(coco, "val")).errors
-    what = "has 64x48 pixels, but its annotations say 60x50"
-    assert error.about == (AffectedFile("val2017/000000000021.jpg", what),)
+    [error] = verify(read_coco(coco, "val")).errors
+    problem = "has 64x48 pixels, but its annotations say 60x50"
+    assert error.about == (AffectedFile("val2017/000000000021.jpg", problem),)
 
 
-def test_a_coco_image_named_otherwise_is_not_official(coco):
+def test_renamed_coco_image_is_not_official(coco):
     file = coco / "annotations/instances_val2017.json"
     file.write_text(file.read_text().replace("000000000007.jpg", "seven.jpg"))
     (coco / "val2017/000000000007.jpg").rename(coco / "val2017/seven.jpg")
-    about = [one for issue in verified(read_coco(coco, "val")).issues for one in issue.about]
-    assert about == [AffectedFile("val2017/seven.jpg", "is not the official name of image 7")]
+    affected = [one for issue in verify(read_coco(coco, "val")).issues for one in issue.about]
+    assert affected == [AffectedFile("val2017/seven.jpg", "is not the official name of image 7")]
 
 
-def test_several_processes_find_the_same(imagenet):
+def test_workers_give_the_same_findings(imagenet):
     broken = sorted(imagenet.rglob("*.JPEG"))[4]
     broken.write_bytes(b"")
-    split, seen = read_imagenet(imagenet), []
-    assert inspect_files(split, 2, seen.append) == inspect_files(split)
-    assert sum(seen) == 6
+    split, progress = read_imagenet(imagenet), []
+    assert inspect_files(split, 2, progress.append) == inspect_files(split)
+    assert sum(progress) == 6
 
 
-def test_a_report_is_json(coco):
-    data = json.loads(json.dumps(verified(read_coco(coco, "val")).as_json()))
+def test_report_as_json(coco):
+    data = json.loads(json.dumps(verify(read_coco(coco, "val")).as_json()))
     assert data["dataset"]["samples"] == 4
     assert data["counts"]["crowds"] == 2
     assert data["remarks"][0] == {
@@ -296,11 +296,11 @@ def test_a_report_is_json(coco):
     }  # fmt: skip
 
 
-def test_what_a_dataset_has_it_says_itself(imagenet, coco, textures):
+def test_splits_and_task_are_detected(imagenet, coco, textures):
     assert DataSource("imagenet", imagenet).splits() == ("val",)
     assert DataSource("imagenet", imagenet / "val").splits() == ("val",)
     assert DataSource("synthetic", textures).splits() == ("train", "val")
-    (coco / "annotations/instances_train2017.json").write_text("{}")  # without images, as the archive has it
+    (coco / "annotations/instances_train2017.json").write_text("{}")  # no images, as in the archive
     assert DataSource("coco", coco).splits() == ("val",)
     tasks = [
         DataSource.parse(text).own_task()
@@ -309,7 +309,7 @@ def test_what_a_dataset_has_it_says_itself(imagenet, coco, textures):
     assert tasks == ["classification", "detection", "classification", "classification"]
 
 
-def test_what_is_no_plain_file_is_refused_by_the_listing(imagenet):
+def test_listing_refuses_folders_and_broken_links(imagenet):
     folder = imagenet / "val/n01440764"
     (folder / "folder.JPEG").mkdir()
     with pytest.raises(DataError, match="folder.JPEG is not an image file"):
@@ -321,15 +321,15 @@ def test_what_is_no_plain_file_is_refused_by_the_listing(imagenet):
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
-def test_the_real_images_are_sound():
-    report = verified(read_imagenet(SAMPLE))
+def test_real_imagenet_sample_is_sound():
+    report = verify(read_imagenet(SAMPLE))
     assert report.errors == ()
     assert report.modes == {"RGB": 197, "L": 3}
     assert {issue.kind for issue in report.issues} == {"not official"}
 
 
 @pytest.mark.skipif(not COCO_SAMPLE.is_dir(), reason="the real sample is not here")
-def test_the_real_coco_images_are_as_large_as_their_annotations_say():
-    report = verified(read_coco(COCO_SAMPLE, "train"))
+def test_real_coco_sample_matches_annotations():
+    report = verify(read_coco(COCO_SAMPLE, "train"))
     assert report.errors == ()
     assert report.counts == AnnotationCounts(508, 4, 80, 59, 1)
