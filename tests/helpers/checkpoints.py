@@ -1,4 +1,4 @@
-"""Checkpoint files for tests: as torch.save writes them, and hand-written pickles in its containers."""
+"""Write checkpoint files: by torch.save, or hand-written pickles in its containers."""
 
 import io
 import pickle
@@ -31,19 +31,19 @@ def safetensors_bytes(state):
     return safetensors.torch.save({key: tensor.contiguous() for key, tensor in state.items()})
 
 
-def assert_same(ours, theirs):
-    assert list(ours) == list(theirs)
-    for key, tensor in theirs.items():
-        assert ours[key].dtype == tensor.dtype, key
-        assert ours[key].shape == tensor.shape, key
-        assert torch.equal(ours[key], tensor), key
+def assert_same(actual, expected):
+    assert list(actual) == list(expected)
+    for key, tensor in expected.items():
+        assert actual[key].dtype == tensor.dtype, key
+        assert actual[key].shape == tensor.shape, key
+        assert torch.equal(actual[key], tensor), key
 
 
 STATE = {"a.weight": torch.ones(2), "b": torch.zeros(1)}
 
 
 def kinds_of_tensors(zipped=True):
-    """Every kind of tensor that a state dict may hold; torch cannot read the newest types in the old container."""
+    """Make a state dict of all tensor kinds; torch cannot read the newest types in the legacy container."""
     torch.manual_seed(0)
     table = torch.arange(24.0).reshape(4, 6)
     tied = torch.randn(3, 2)
@@ -68,7 +68,7 @@ def kinds_of_tensors(zipped=True):
 
 
 def in_zip(data, path, **storages):
-    """A file as torch.save writes it around a pickle."""
+    """Write a pickle and its storages in the zip container of torch.save."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
         for key, content in storages.items():
@@ -88,7 +88,7 @@ def bare(data, path):
 
 
 def refusal(path):
-    """The one line that a user gets, with exit code 4."""
+    """Read a checkpoint that must be refused with exit code 4; return the error line."""
     with pytest.raises(WeightsError) as caught:
         state_dict_of(read_checkpoint(path), str(path))
     line = str(caught.value)
@@ -100,7 +100,7 @@ def refusal(path):
 
 
 def text(name, *args):
-    """A protocol 0 pickle that calls ``module.name`` with arguments, which are pickles themselves."""
+    """Return a protocol 0 pickle that calls ``module.name`` with arguments, which are pickles themselves."""
     module, _, function = name.rpartition(".")
     return f"c{module}\n{function}\n(" + "".join(args) + "tR"
 

@@ -1,4 +1,4 @@
-"""Ground truth and detections to score, made by hand or from a seed."""
+"""Make ground truth and detections to score, by hand or from a seed."""
 
 import copy
 import importlib.util
@@ -18,7 +18,7 @@ needs_sample = pytest.mark.skipif(not COCO_SAMPLE.is_dir(), reason="the real sam
 EACH_EVALUATOR = ["pycocotools", "vectorised", pytest.param("faster-coco-eval", marks=needs_faster)]
 HALF = 100 * 51 / 101  # a recall of one half reaches the points 0.00 to 0.50: 51 of 101
 
-SIZE = 200  # pixels, of each side of the images made by hand
+SIZE = 200  # side of the hand-made images, in pixels
 CASES = [("generated", seed) for seed in range(4)] + [
     pytest.param("train", 10, marks=needs_sample),
     pytest.param("val", 11, marks=needs_sample),
@@ -50,9 +50,9 @@ def found(confidence, image_id=1, category_id=3, box=(0, 0, 100, 100), **more):
 
 
 def direct(coco_class, evaluator_class, path, results, iou_type):
-    """Compute the twelve numbers through the interface of an evaluator."""
-    truth = coco_class(str(path))
-    evaluation = evaluator_class(truth, truth.loadRes(copy.deepcopy(results)), iou_type)
+    """Compute the twelve COCO metrics through the interface of an evaluator."""
+    ground_truth = coco_class(str(path))
+    evaluation = evaluator_class(ground_truth, ground_truth.loadRes(copy.deepcopy(results)), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -60,11 +60,11 @@ def direct(coco_class, evaluator_class, path, results, iou_type):
 
 
 def detections(path, seed):
-    """Make seeded results: shifted objects, some twice, mistakes, and one image with more than 100 detections."""
+    """Make seeded results: shifted objects, duplicates, wrong categories, over 100 detections in one image."""
     rng = np.random.default_rng(seed)
-    truth = read_annotations(path)
-    images = {image["id"]: image for image in truth.images}
-    categories = [category["id"] for category in truth.categories]
+    ground_truth = read_annotations(path)
+    images = {image["id"]: image for image in ground_truth.images}
+    categories = [category["id"] for category in ground_truth.categories]
     results = []
 
     def add(image_id, category_id, box, outlines=None):
@@ -79,13 +79,13 @@ def detections(path, seed):
             {
                 "image_id": image_id,
                 "category_id": int(category_id),
-                "score": round(float(rng.random()), 2),  # some are equal
+                "score": round(float(rng.random()), 2),  # with ties
                 "bbox": [x, y, width, height],
                 "segmentation": mask | {"counts": mask["counts"].decode()},
             }
         )
 
-    for annotation in truth.annotations:
+    for annotation in ground_truth.annotations:
         for _ in range(rng.integers(0, 3)):
             wrong = rng.random() < 0.1
             category = rng.choice(categories) if wrong else annotation["category_id"]
@@ -97,22 +97,22 @@ def detections(path, seed):
     crowded = int(rng.choice(list(images)))
     for _ in range(130):
         add(crowded, categories[0], [*rng.uniform(0, 100, 2), *rng.uniform(5, 50, 2)])
-    return [results[place] for place in rng.permutation(len(results))]
+    return [results[index] for index in rng.permutation(len(results))]
 
 
 def annotations_of(case, generated):
-    """Return the annotation file of a case: the generated one, or that of the real sample."""
+    """Return the annotation file of a case, generated or from the real sample."""
     return generated if case == "generated" else COCO_SAMPLE / f"annotations/instances_{case}2017.json"
 
 
 def metrics_of(samples, weights):
-    """The six metrics with one row of image weights."""
+    """Compute the six metrics with one row of image weights."""
     [values] = samples.values(np.asarray(weights, dtype=np.int32)[None])
     return values
 
 
 def samples_of_pycocotools(evaluation):
-    """Read the matches from the objects of pycocotools, to compare with our matching."""
+    """Read the matches from the objects of pycocotools, to compare with sdabench's matching."""
     images, annotations = evaluation.image_ids, evaluation.file.annotations
     parameters, each = evaluation.matched.params, iter(evaluation.matched.evalImgs)
     objects = {image: set() for image in images}
@@ -124,8 +124,8 @@ def samples_of_pycocotools(evaluation):
             if matches:
                 categories.append(_category(category_id, area, matches))
             for index, one in matches if area == 0 else ():
-                right = (one["gtMatches"][0] > 0) & (one["gtIgnore"] == 0)
-                numbers = [one["gtIds"][number] for number in np.flatnonzero(right)]
+                matched = (one["gtMatches"][0] > 0) & (one["gtIgnore"] == 0)
+                numbers = [one["gtIds"][number] for number in np.flatnonzero(matched)]
                 objects[images[index]] |= {annotations[number - 1]["id"] for number in numbers}
     return CocoSamples(images, objects, [category for category in categories if len(category.objects)])
 
@@ -140,6 +140,6 @@ def _category(category_id, area, matches):
 
     order = np.argsort(-joined("dtScores"), kind="mergesort")
     counts = (joined("dtIgnore") == 0)[:, order]
-    right = (joined("dtMatches") > 0)[:, order] & counts
+    matched = (joined("dtMatches") > 0)[:, order] & counts
     objects = images("gtIds")[joined("gtIgnore") == 0]
-    return CategoryMatches.of(int(category_id), area, objects, images("dtScores")[order], right, counts)
+    return CategoryMatches.of(int(category_id), area, objects, images("dtScores")[order], matched, counts)

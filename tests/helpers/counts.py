@@ -1,4 +1,4 @@
-"""Model names and their counts."""
+"""List model names and count models."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Small datasets, and the paths of the real samples."""
+"""Write small datasets; paths of the real samples."""
 
 import json
 import os

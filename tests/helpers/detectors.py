@@ -1,4 +1,4 @@
-"""Small detectors, their targets and feature maps."""
+"""Build small detectors, targets and feature maps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def small_detector(
 
 
 def meta_detector(**options: Any) -> Detector:
-    """Build a detector on the meta device, for what needs no weights."""
+    """Build a detector on the meta device, for tests that need no weights."""
     with torch.device("meta"):
         return small_detector(**options)
 

@@ -1,4 +1,4 @@
-"""Run ``sdabench check`` and check how it ends."""
+"""Run ``sdabench check`` and check its exit code."""
 
 from pathlib import Path
 

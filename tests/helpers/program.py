@@ -1,4 +1,4 @@
-"""Run the real command-line program and check how it ends."""
+"""Run the real command-line program and check its errors."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Records made by hand, and those that the program wrote."""
+"""Make records by hand, and read records that the program wrote."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ DATASET = DatasetInfo(
     listing_sha256="a" * 64,
 )
 TEN_IMAGES = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64, "samples": 10})
-LABELS = np.arange(10)  # of the ten images
+LABELS = np.arange(10)  # one label per image
 
 
 def record(**changes: Any) -> Record:

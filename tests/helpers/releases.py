@@ -1,4 +1,4 @@
-"""Facts about the original releases: checkpoint layouts, and outputs for seeded weights."""
+"""Checkpoint layouts of the original releases, and seeded weights for them."""
 
 import json
 import zlib
@@ -16,7 +16,7 @@ def release(name: str) -> dict[str, Any]:
 
 
 def seeded_weights(name: str) -> dict[str, torch.Tensor]:
-    """Make the weights with which the outputs of the original code were computed, key by key."""
+    """Make the seeded weights with which the outputs of the original code were computed."""
     state = {}
     constants = release(name)["constant_buffers"]
     for key, shape in [item for item in release(name)["keys"] if item[0] not in constants]:

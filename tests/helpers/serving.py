@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine, which can also behave badly."""
+"""A local HTTP server that can also misbehave."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,10 +8,12 @@ from threading import Event, Thread
 
 
 class Server(ThreadingHTTPServer):
-    """Gives ``files`` by their names; a path's first part says how: ``/cut/NAME`` breaks off in the middle.
+    """Serves ``files`` by name; the first part of a path selects a behavior.
 
-    ``/slow/NAME`` waits in the middle for ``go_on``, after it has set ``half``; ``/moved/NAME`` redirects to
-    ``/NAME``, ``/circle/NAME`` to itself, ``/silent/NAME`` accepts and says nothing, and ``/unsized/NAME`` does not tell the length.
+    ``/cut/NAME`` closes the connection halfway. ``/slow/NAME`` sets ``half_sent`` halfway and waits for
+    ``may_continue``. ``/moved/NAME`` redirects to ``/NAME``, ``/circle/NAME`` to itself, and ``/tofile/NAME`` to
+    a local file. ``/silent/NAME`` accepts the connection and sends nothing. ``/unsized/NAME`` omits the length,
+    ``/page/NAME`` claims to be HTML, and ``/secret/NAME`` requires authorization.
     """
 
     daemon_threads = True
@@ -20,11 +22,11 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.files: dict[str, bytes] = {}
-        self.requests: list[tuple[str, str | None]] = []  # path, and what authorizes it
+        self.requests: list[tuple[str, str | None]] = []  # path and Authorization header
         self.half, self.go_on = Event(), Event()
 
     def url(self, name: str, how: str = "", user: str = "") -> str:
-        """With its digest."""
+        """Return the URL of a file with its digest."""
         return f"{self.address(name, how, user)}#sha256={sha256(self.files[name]).hexdigest()}"
 
     def address(self, name: str, how: str = "", user: str = "") -> str:

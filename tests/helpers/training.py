@@ -1,4 +1,4 @@
-"""Short training runs, and what they leave behind."""
+"""Make short training jobs and read their results."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def job_on(
     model: str = "resnet50",
     **changes: Any,
 ) -> AnyJob:
-    """Make the job of training a classifier on generated images."""
+    """Make a job that trains a classifier on generated images."""
     recipe = ClassificationRecipe.model_validate(RECIPE | changes)
     source, machine = DataSource("synthetic", folder), Machine(workers=workers)
     return training_job(model, source, recipe, machine=machine, seed=seed, skip_broken=skip_broken)
@@ -71,7 +71,7 @@ def detector_on(
     seed: int = 0,
     **changes: Any,
 ) -> AnyJob:
-    """Make the job of training a detector on generated images."""
+    """Make a job that trains a detector on generated images."""
     recipe = DetectionRecipe.model_validate(DETECTION_RECIPE | changes)
     source, machine = DataSource("synthetic", folder), Machine(workers=workers)
     weights = None if backbone is None else LocalWeights.of_file(backbone)
@@ -81,7 +81,7 @@ def detector_on(
 def untrained(
     job: AnyJob, batch_size: int | None = None, seed: int = 0, weights: Path | None = None, **protocol: Any
 ) -> AnyJob:
-    """Make the job of evaluating random or given weights as a training's own are evaluated."""
+    """Make a job that evaluates random or given weights by the protocol of a training job."""
     source = Weights(source=RANDOM) if weights is None else Weights(source=str(weights))
     spec = job.spec.with_values(
         weights=source,
@@ -98,11 +98,11 @@ class StopsAfter:
     """A progress callback that sends this process SIGTERM after a number of images."""
 
     def __init__(self, images: int):
-        self.left = images
+        self.remaining = images
 
     def __call__(self, images: int, note: str = "") -> None:
-        self.left -= images
-        if self.left == 0:
+        self.remaining -= images
+        if self.remaining == 0:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
