@@ -10,12 +10,12 @@ from sdabench.errors import DataError, UsageError
 from sdabench.records.json_lines import append_lines
 from sdabench.records.record import Training
 from sdabench.records.rescoring import StoredRecord, read_stored
-from tests.helpers.records import LABELS, TEN_IMAGES, record, right_on, stored
+from tests.helpers.records import LABELS, TEN_IMAGES, correct_on, record, store_record
 
 
 def test_differences_and_changed_images_are_those_counted_by_hand(tmp_path):
-    a = stored(tmp_path, "a", right_on(0, 1, 2, 3))
-    b = stored(tmp_path, "b", right_on(1, 2, 3, 4, 5, 6), top5=LABELS)
+    a = store_record(tmp_path, "a", correct_on(0, 1, 2, 3))
+    b = store_record(tmp_path, "b", correct_on(1, 2, 3, 4, 5, 6), top5=LABELS)
     top1, top5 = compare_records(a, b).differences
     assert (top1.a_pct, top1.b_pct, top1.only_a, top1.only_b) == (40, 60, 1, 3)
     assert top1.mcnemar_p == pytest.approx(2 * (1 + 4) / 2**4)
@@ -28,7 +28,7 @@ def test_differences_and_changed_images_are_those_counted_by_hand(tmp_path):
 
 
 def test_an_image_that_both_get_wrong_otherwise_has_changed_too(tmp_path):
-    a, b = stored(tmp_path, "a", right_on()), stored(tmp_path, "b", right_on() + 1)
+    a, b = store_record(tmp_path, "a", correct_on()), store_record(tmp_path, "b", correct_on() + 1)
     comparison = compare_records(a, b)
     assert [(one.only_a, one.only_b) for one in comparison.changed] == [(0, 0)] * 10
     assert comparison.changed[3].words == "class 3: A predicts 50, B predicts 51"
@@ -36,7 +36,7 @@ def test_an_image_that_both_get_wrong_otherwise_has_changed_too(tmp_path):
 
 
 def test_equal_predictions_differ_in_nothing(tmp_path):
-    a = stored(tmp_path, "a", right_on(1, 2))
+    a = store_record(tmp_path, "a", correct_on(1, 2))
     comparison = compare_records(a, a)
     assert comparison.changed == []
     assert {one.interval.estimate for one in comparison.differences} == {0}
@@ -44,14 +44,14 @@ def test_equal_predictions_differ_in_nothing(tmp_path):
 
 @pytest.mark.parametrize("changes", [{"fingerprint_sha256": "0" * 64}, {"fingerprint_sha256": None}])
 def test_other_images_are_refused(tmp_path, changes):
-    a = stored(tmp_path, "a", right_on(1))
-    b = stored(tmp_path, "b", right_on(1), dataset=TEN_IMAGES.model_copy(update=changes))
+    a = store_record(tmp_path, "a", correct_on(1))
+    b = store_record(tmp_path, "b", correct_on(1), dataset=TEN_IMAGES.model_copy(update=changes))
     with pytest.raises(DataError, match="not the same images"):
         compare_records(a, b)
 
 
 def test_predictions_that_are_not_those_of_the_record_are_refused(tmp_path):
-    a = stored(tmp_path, "a", right_on(1), metrics={"top1_pct": 20.0, "top5_pct": 20.0})
+    a = store_record(tmp_path, "a", correct_on(1), metrics={"top1_pct": 20.0, "top5_pct": 20.0})
     with pytest.raises(DataError, match="gives top1_pct 10.0000, but the record of a has 20.0000"):
         compare_records(a, a)
 
@@ -62,17 +62,19 @@ def test_a_metric_of_another_epochs_weights_is_left_out(tmp_path):
         epochs=3, steps=3, first_loss=1, last_loss=1, fits=None, seconds=1, images_per_second=1,
         seeds=[0], best_epochs={"top1_pct": 3, "top5_pct": 2},
     )  # fmt: skip
-    a = stored(tmp_path, "a", right_on(1), metrics={"top1_pct": 10.0, "top5_pct": 77.0}, training=training)
+    a = store_record(
+        tmp_path, "a", correct_on(1), metrics={"top1_pct": 10.0, "top5_pct": 77.0}, training=training
+    )
     assert [one.metric for one in compare_records(a, a).differences] == ["top1_pct"]
 
 
 def test_predictions_that_are_gone_and_other_tasks_are_one_line(tmp_path):
-    a = stored(tmp_path, "a", right_on(1))
+    a = store_record(tmp_path, "a", correct_on(1))
     for gone in ({"predictions": None}, {"predictions": "none.csv.gz"}):
         with pytest.raises(UsageError, match="no predictions of a"):
-            compare_records(a, stored(tmp_path, "a", right_on(1), **gone))
+            compare_records(a, store_record(tmp_path, "a", correct_on(1), **gone))
     with pytest.raises(UsageError, match="a record of classification with one of detection"):
-        compare_records(a, stored(tmp_path, "a", right_on(1), task="detection"))
+        compare_records(a, store_record(tmp_path, "a", correct_on(1), task="detection"))
 
 
 def test_good_records_alone_are_stored(tmp_path):
@@ -90,7 +92,7 @@ HALF = 100 * 51 / 101 / 2  # one of two kites, and no person
 
 @pytest.fixture
 def detected(coco, tmp_path):
-    def stored(name, results, ap, images=4):
+    def store_record(name, results, ap, images=4):
         (tmp_path / f"{name}.json").write_text(json.dumps(results))
         seen = read_coco(coco, "val").subset(images).describe(["0" * 64] * images)
         metrics = {"ap_pct": ap, "ap50_pct": ap, "ap75_pct": ap}
@@ -99,7 +101,7 @@ def detected(coco, tmp_path):
             tmp_path,
         )
 
-    return stored
+    return store_record
 
 
 def test_detections_are_compared_on_their_images(detected):

@@ -15,7 +15,7 @@ import pytest
 from sdabench.paths import registry_dir
 from sdabench.registry import load_registry
 from tests.helpers.paths import CHECKOUT
-from tests.helpers.program import failed, sdabench
+from tests.helpers.program import assert_error, sdabench
 
 
 def test_all_entry_points_print_the_same_version():
@@ -158,7 +158,7 @@ def test_table_all_adds_networks_to_tables_of_their_task():
     assert extra["classification-attention"] == ["sda_epsanet86", "sda_gcnet50"]
     assert extra["detection"] == ["mask_rcnn_sda_res2net86", "mask_rcnn_senet86"]
     assert extra["segmentation"][-1] == "mask_rcnn_senet86"
-    failed(sdabench("table", "all", "--with", "sda_gcnet05"), 2, "did you mean sda_gcnet50")
+    assert_error(sdabench("table", "all", "--with", "sda_gcnet05"), 2, "did you mean sda_gcnet50")
 
 
 def test_latex_fragment_and_standalone_document():
@@ -168,8 +168,8 @@ def test_latex_fragment_and_standalone_document():
     assert document.startswith("\\documentclass{article}\n")
     assert document.endswith("\\end{document}\n")
     assert "{\\underlined{78.29}}" in document
-    failed(sdabench("table", "all", "--standalone"), 2, "--standalone needs --format latex")
-    failed(
+    assert_error(sdabench("table", "all", "--standalone"), 2, "--standalone needs --format latex")
+    assert_error(
         sdabench("table", "all", "--mark", "best", "--format", "csv"),
         2,
         "--mark best needs --format terminal",
@@ -230,7 +230,7 @@ def test_networks_outside_the_paper_get_their_own_rows():
     assert (
         extra["measured"]["params_m"] == (28_105_032 + 1_756_544) / 1e6
     )  # GCNet-50 plus depth attention by its formula
-    failed(
+    assert_error(
         sdabench("table", "detection", "--with", "gcnet50"),
         2,
         "'gcnet50' is not in the networks for detection",
@@ -238,39 +238,43 @@ def test_networks_outside_the_paper_get_their_own_rows():
 
 
 def test_usage_errors():
-    failed(sdabench("show", "resnet05"), 2, "did you mean resnet50")
-    failed(sdabench("cite", "nothing*"), 2, "unknown model 'nothing*'")
-    failed(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
-    failed(sdabench("flops"), 2, "no network selected", "--suite")
-    failed(
+    assert_error(sdabench("show", "resnet05"), 2, "did you mean resnet50")
+    assert_error(sdabench("cite", "nothing*"), 2, "unknown model 'nothing*'")
+    assert_error(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
+    assert_error(sdabench("flops"), 2, "no network selected", "--suite")
+    assert_error(
         sdabench("flops", "resnet50", "--resolution", "big"), 2, "'big' is not a size; use 320, or 1330x800"
     )
-    failed(sdabench("flops", "resnet50", "--suite", "detection"), 2, "'resnet50' is not in this suite")
-    failed(sdabench("tabel"), 2, "No such command 'tabel'")
-    failed(sdabench("table", "detections"), 2, "detections")
-    failed(sdabench("table", "detection", "--records", CHECKOUT / "tests"), 2, "no records in")
-    failed(sdabench("eval", "resnet50", "--data", "here"), 2, "'here' is not imagenet=PATH")
-    failed(sdabench("eval", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere")
-    failed(sdabench("eval", "resnet50"), 2, "name the dataset: --data imagenet=PATH")
-    failed(sdabench("eval", "resnet50", "--weights", CHECKOUT), 2, "no training of 'resnet50' in")
-    failed(sdabench("train", "resnet05"), 2, "unknown model 'resnet05'")
-    failed(sdabench("train", "faster_rcnn_resnet05"), 2, "did you mean faster_rcnn_resnet50")
-    failed(
+    assert_error(sdabench("flops", "resnet50", "--suite", "detection"), 2, "'resnet50' is not in this suite")
+    assert_error(sdabench("tabel"), 2, "No such command 'tabel'")
+    assert_error(sdabench("table", "detections"), 2, "detections")
+    assert_error(sdabench("table", "detection", "--records", CHECKOUT / "tests"), 2, "no records in")
+    assert_error(sdabench("eval", "resnet50", "--data", "here"), 2, "'here' is not imagenet=PATH")
+    assert_error(
+        sdabench("eval", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere"
+    )
+    assert_error(sdabench("eval", "resnet50"), 2, "name the dataset: --data imagenet=PATH")
+    assert_error(sdabench("eval", "resnet50", "--weights", CHECKOUT), 2, "no training of 'resnet50' in")
+    assert_error(sdabench("train", "resnet05"), 2, "unknown model 'resnet05'")
+    assert_error(sdabench("train", "faster_rcnn_resnet05"), 2, "did you mean faster_rcnn_resnet50")
+    assert_error(
         sdabench("train", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere/train"
     )
-    failed(sdabench("train", "resnet50", "--data", "synthetic=/nowhere"), 2, "no dataset folder at /nowhere")
-    failed(sdabench("train", "resnet50", "--recipe", "papr"), 2, "did you mean paper")
-    failed(sdabench("train", "resnet50", "--batch-size", 1), 2, "batch_size: Input should be greater")
-    failed(
+    assert_error(
+        sdabench("train", "resnet50", "--data", "synthetic=/nowhere"), 2, "no dataset folder at /nowhere"
+    )
+    assert_error(sdabench("train", "resnet50", "--recipe", "papr"), 2, "did you mean paper")
+    assert_error(sdabench("train", "resnet50", "--batch-size", 1), 2, "batch_size: Input should be greater")
+    assert_error(
         sdabench("run", "--suite", "classification", "--weights", CHECKOUT), 2, "--weights is for --eval-only"
     )
-    failed(
+    assert_error(
         sdabench("run", "--suite", "classification", "--eval-only", "--epochs", 3),
         2,
         "--epochs is for training",
     )
-    failed(sdabench("data", "synth", "--out", CHECKOUT), 2, "exists and is not empty")
-    failed(
+    assert_error(sdabench("data", "synth", "--out", CHECKOUT), 2, "exists and is not empty")
+    assert_error(
         sdabench("run", "--suite", "detection", "--eval-only", "--data", "imagenet=/nowhere"),
         2,
         "has no boxes",
@@ -282,7 +286,7 @@ def test_registry_typo_is_reported_in_one_line(tmp_path):
     table = folder / "tables" / "detection.yaml"
     table.write_text(table.read_text().replace("36.4,", "36.4.1,", 1))
     result = sdabench("list", env=os.environ | {"SDABENCH_REGISTRY": str(folder)})
-    failed(result, 1, "detection.yaml", "row 'Faster-RCNN ResNet-50'", "reported")
+    assert_error(result, 1, "detection.yaml", "row 'Faster-RCNN ResNet-50'", "reported")
 
 
 def test_audit_exits_3_for_a_different_number(tmp_path):
@@ -304,14 +308,14 @@ def test_audit_exits_3_for_a_different_number(tmp_path):
 def test_unwritable_output_is_an_error(imagenet, tmp_path):
     (tmp_path / "file").write_text("")
     options = ["--data", f"imagenet={imagenet}", "--output", tmp_path / "file" / "out"]
-    failed(sdabench("eval", "resnet50", *options), 1, "cannot write", "file/out")
-    failed(
+    assert_error(sdabench("eval", "resnet50", *options), 1, "cannot write", "file/out")
+    assert_error(
         sdabench("run", "--suite", "classification", "--eval-only", *options), 1, "cannot write", "file/out"
     )
     locked = tmp_path / "locked"
     locked.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
     if not os.access(locked, os.W_OK):  # root may write anywhere
-        failed(sdabench("flops", "resnet50", "--save", locked / "c.jsonl"), 1, "cannot write")
+        assert_error(sdabench("flops", "resnet50", "--save", locked / "c.jsonl"), 1, "cannot write")
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["flops", "-h"]])
@@ -347,9 +351,11 @@ def test_ascii_terminal_replaces_other_characters():
 def test_flops_save_accepts_only_default_resolution(tmp_path):
     notes = tmp_path / "notes.md"
     notes.write_text("# Notes\n")
-    failed(sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "name a file of records")
+    assert_error(
+        sdabench("flops", "resnet50", "--save", notes), 1, "notes.md, line 1", "name a file of records"
+    )
     assert notes.read_text() == "# Notes\n"
-    failed(sdabench("flops", "resnet50", "--save", tmp_path / "c", "--resolution", 64), 2, "--save")
+    assert_error(sdabench("flops", "resnet50", "--save", tmp_path / "c", "--resolution", 64), 2, "--save")
     path = tmp_path / "counts.jsonl"
     assert sdabench("flops", "resnet50", "--save", path).returncode == 0
     assert sdabench("flops", "resnet86_g8", "--save", path).returncode == 0

@@ -7,7 +7,7 @@ import pytest
 
 from sdabench.records.json_lines import append_lines
 from tests.helpers.program import sdabench
-from tests.helpers.records import record, right_on, stored
+from tests.helpers.records import correct_on, record, store_record
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def runs(tmp_path):
     """Make two runs on ten images: only A is correct on one image, only B on three."""
     for name, correct in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6))):
         (tmp_path / name).mkdir()
-        one = stored(tmp_path / name, "resnet50", right_on(*correct))
+        one = store_record(tmp_path / name, "resnet50", correct_on(*correct))
         append_lines(tmp_path / name / "records.jsonl", one.record.as_json())
     return tmp_path
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.processes import stopped, wait_for
+from tests.helpers.processes import stop_process, wait_for
 from tests.helpers.program import sdabench
 from tests.helpers.records import json_records
-from tests.helpers.training import RECIPE_FILE, broken
+from tests.helpers.training import RECIPE_FILE, copy_with_broken_image
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def logged_steps(output):
 def test_two_processes_stop_and_resume_with_single_messages(options, tmp_path):
     output = tmp_path / "out"
     command = ["train", "resnet50", *options, "--output", str(output), "--nproc", "2"]
-    stderr = stopped(start_two_processes(options, output), signal.SIGUSR2)
+    stderr = stop_process(start_two_processes(options, output), signal.SIGUSR2)
     assert stderr.endswith("the same command resumes.\n")
     assert "Warning" not in stderr
     assert len(list(output.rglob("checkpoints/step-*.json"))) == 1
@@ -62,7 +62,7 @@ def test_second_signal_exits_without_traceback(options, tmp_path):
     process = start_two_processes(options, tmp_path / "out")
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(1.1)
-    stopped(process, signal.SIGINT)
+    stop_process(process, signal.SIGINT)
 
 
 def test_killed_torchrun_is_reported(options, tmp_path):
@@ -75,7 +75,7 @@ def test_killed_torchrun_is_reported(options, tmp_path):
 
 
 def test_exit_code_comes_from_the_processes(options, textures, tmp_path):
-    folder, path = broken(textures, tmp_path)
+    folder, path = copy_with_broken_image(textures, tmp_path)
     options = [option.replace(str(textures), str(folder)) for option in options]
     result = sdabench("train", "resnet50", *options, "--output", tmp_path / "out", "--nproc", 2)
     assert result.returncode == 4

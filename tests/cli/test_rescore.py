@@ -11,8 +11,8 @@ from sdabench.data.coco import read_coco
 from sdabench.hashing import sha256_of_file
 from sdabench.records.json_lines import append_lines
 from sdabench.records.record import Record
-from tests.helpers.program import failed, sdabench
-from tests.helpers.records import right_on, stored
+from tests.helpers.program import assert_error, sdabench
+from tests.helpers.records import correct_on, store_record
 
 BOXES = [
     {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]},
@@ -126,20 +126,24 @@ def test_torch_is_not_imported(coco, tmp_path):
 
 def test_errors_are_one_line(rescore, coco, tmp_path):
     first = BOXES[0]
-    failed(rescore("[1", "--json"), 4, "mask_rcnn.bbox.json is not JSON")
-    failed(rescore({"annotations": []}), 4, "is not a COCO results file")
-    failed(rescore([first, {"image_id": 7}]), 4, "mask_rcnn.bbox.json, entry 2: category_id: Field required")
-    failed(rescore([first | {"image_id": 8}]), 4, "image_id 8 is not in", "instances_val2017.json")
-    failed(
+    assert_error(rescore("[1", "--json"), 4, "mask_rcnn.bbox.json is not JSON")
+    assert_error(rescore({"annotations": []}), 4, "is not a COCO results file")
+    assert_error(
+        rescore([first, {"image_id": 7}]), 4, "mask_rcnn.bbox.json, entry 2: category_id: Field required"
+    )
+    assert_error(rescore([first | {"image_id": 8}]), 4, "image_id 8 is not in", "instances_val2017.json")
+    assert_error(
         rescore([first | {"category_id": 3}]), 4, "category_id 3", "the original ones (1 to 90), not 1 to 3"
     )
-    failed(rescore(BOXES, "--iou-type", "segm"), 4, "result 1 has no segmentation; use --iou-type bbox")
-    failed(rescore(MASKS), 4, "result 1 has no bbox; use --iou-type segm")
-    failed(rescore(BOXES, annotations=tmp_path / "mask_rcnn.bbox.json"), 4, "is not a COCO annotations file")
-    failed(rescore(BOXES, annotations=tmp_path / "nowhere.json"), 2, "nowhere.json' does not exist")
-    failed(rescore(BOXES, "--evaluator", "mine"), 2, "'mine' is not one of")
-    failed(sdabench("rescore", tmp_path / "mask_rcnn.bbox.json"), 2, "--annotations")
-    failed(
+    assert_error(rescore(BOXES, "--iou-type", "segm"), 4, "result 1 has no segmentation; use --iou-type bbox")
+    assert_error(rescore(MASKS), 4, "result 1 has no bbox; use --iou-type segm")
+    assert_error(
+        rescore(BOXES, annotations=tmp_path / "mask_rcnn.bbox.json"), 4, "is not a COCO annotations file"
+    )
+    assert_error(rescore(BOXES, annotations=tmp_path / "nowhere.json"), 2, "nowhere.json' does not exist")
+    assert_error(rescore(BOXES, "--evaluator", "mine"), 2, "'mine' is not one of")
+    assert_error(sdabench("rescore", tmp_path / "mask_rcnn.bbox.json"), 2, "--annotations")
+    assert_error(
         sdabench("rescore", tmp_path / "none.json", "--annotations", tmp_path / "none.json"),
         2,
         "does not exist",
@@ -147,11 +151,11 @@ def test_errors_are_one_line(rescore, coco, tmp_path):
     annotations = coco / "annotations/instances_val2017.json"
     content = json.loads(annotations.read_text())
     annotations.write_text(json.dumps(content | {"annotations": []}))
-    failed(rescore(BOXES, "--json"), 5, "nothing was measured", "has no object in the 4 images")
+    assert_error(rescore(BOXES, "--json"), 5, "nothing was measured", "has no object in the 4 images")
 
 
 def test_stored_class_predictions_are_rescored(tmp_path):
-    one = stored(tmp_path, "resnet50-01ab", right_on(1, 2, 3), top5=range(10))
+    one = store_record(tmp_path, "resnet50-01ab", correct_on(1, 2, 3), top5=range(10))
     result = sdabench("rescore", one.predictions)
     assert (
         result.stdout == "resnet50-01ab: top-1 30.00 % ± 14.49, top-5 100.00 %, on 10 images of 10 classes\n"
@@ -162,21 +166,21 @@ def test_stored_class_predictions_are_rescored(tmp_path):
 
 
 def test_rescoring_a_run_reproduces_its_records(tmp_path):
-    one = stored(tmp_path, "resnet50", right_on(1, 2, 3))
+    one = store_record(tmp_path, "resnet50", correct_on(1, 2, 3))
     append_lines(tmp_path / "records.jsonl", one.record.as_json())
     result = sdabench("rescore", tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("resnet50: top-1 30.00 % ± 14.49")
-    stored(tmp_path, "resnet50", right_on(1, 2))
-    failed(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "has 30.0000")
-    failed(sdabench("rescore", tmp_path, "--per-class"), 2, "--per-class and --evaluator need")
+    store_record(tmp_path, "resnet50", correct_on(1, 2))
+    assert_error(sdabench("rescore", tmp_path), 4, "gives top1_pct 20.0000", "has 30.0000")
+    assert_error(sdabench("rescore", tmp_path, "--per-class"), 2, "--per-class and --evaluator need")
     one.predictions.unlink()
-    failed(sdabench("rescore", tmp_path), 2, "no stored predictions in")
+    assert_error(sdabench("rescore", tmp_path), 2, "no stored predictions in")
 
 
 def test_missing_predictions_are_reported(tmp_path):
     for name in ("resnet50", "senet50"):
-        one = stored(tmp_path, name, right_on(1, 2, 3))
+        one = store_record(tmp_path, name, correct_on(1, 2, 3))
         append_lines(tmp_path / "records.jsonl", one.record.as_json())
     one.predictions.unlink()
     result = sdabench("rescore", tmp_path)
@@ -186,6 +190,6 @@ def test_missing_predictions_are_reported(tmp_path):
 
 def test_missing_annotations_and_empty_predictions_are_errors(tmp_path):
     (tmp_path / "r.json").write_text("[]")
-    failed(sdabench("rescore", tmp_path / "r.json"), 2, "with --annotations FILE")
+    assert_error(sdabench("rescore", tmp_path / "r.json"), 2, "with --annotations FILE")
     (tmp_path / "p.csv").write_text("path,label,label_probability,top1,top2,top3,top4,top5\n")
-    failed(sdabench("rescore", tmp_path / "p.csv"), 5, "no image in")
+    assert_error(sdabench("rescore", tmp_path / "p.csv"), 5, "no image in")

@@ -14,7 +14,7 @@ from filelock import FileLock
 from sdabench import create_model
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.report import accuracy
-from tests.helpers.processes import stopped
+from tests.helpers.processes import stop_process
 from tests.helpers.program import sdabench
 from tests.helpers.records import json_records
 
@@ -172,7 +172,7 @@ def test_signal_exits_75_and_rerun_resumes(imagenet, tmp_path, number, jobs):
     deadline = time.monotonic() + 120
     while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert stopped(process, number).endswith("the same command resumes.\n")
+    assert stop_process(process, number).endswith("the same command resumes.\n")
     completed = len(json_records(output))
     assert 1 <= completed < 3
     result = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--models", "cbam50")

@@ -20,7 +20,7 @@ from sdabench.records.record import Record
 from sdabench.training.job import evaluation_job, read_job_file
 from sdabench.weights.fetch.weights_cache import weights_dir
 from sdabench.weights.local import LocalWeights
-from tests.helpers.processes import stopped
+from tests.helpers.processes import stop_process
 from tests.helpers.program import sdabench
 from tests.helpers.serving import serving
 
@@ -75,7 +75,7 @@ def test_url_weights_are_evaluated_online_and_offline(server, imagenet, weights,
         assert record.weights.source == server.url("resnet50.safetensors")
         assert record.weights.sha256 == sha256_of_file(weights)
     assert json.loads(again.stdout)["weights"]["source"] == server.url("resnet50.safetensors")
-    assert server.sent == 1
+    assert server.downloads == 1
 
 
 def test_fetch_failure_is_one_line_and_recorded(server, imagenet, tmp_path):
@@ -128,7 +128,7 @@ def test_torchvision_weights_show_published_accuracy(server, imagenet, weights, 
     )
     assert line.endswith("publishes 80.858 / 95.434 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V2.")
     assert json.loads(second.stdout)["weights"]["source"] == "torchvision:ResNet50_Weights.IMAGENET1K_V2"
-    assert server.sent == 1
+    assert server.downloads == 1
 
 
 def test_weights_of_another_network_are_refused(server, imagenet, weights, tmp_path):
@@ -157,7 +157,7 @@ def test_suite_fetches_named_weights_once(server, imagenet, weights, tmp_path):
     assert other_output.returncode == 0, other_output.stderr
     from_folder = run(imagenet, output, *models, "--weights", weights.parent)
     assert "1 of 1 have a record already." in from_folder.stderr  # same digest
-    assert server.sent == 1
+    assert server.downloads == 1
 
 
 def test_suite_weights_must_match_selected_networks(imagenet, weights, tmp_path):
@@ -237,7 +237,7 @@ def test_probe_accepts_a_url(server, imagenet):
     verify = ["data", "verify", f"imagenet={imagenet}", "--probe", "resnet50", "--resolution", 32]
     result = sdabench(*verify, "--weights", url)
     assert "no weights" not in result.stderr
-    assert server.sent == 1
+    assert server.downloads == 1
     [path] = cached_files()
     path.unlink()
     offline = sdabench(*verify, "--weights", url, "--offline")
@@ -272,11 +272,11 @@ def test_interrupted_download_is_fetched_again_on_rerun(server, imagenet, tmp_pa
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ,
     )  # fmt: skip
-    assert server.half.wait(60)
-    stopped(process, number)
+    assert server.half_sent.wait(60)
+    stop_process(process, number)
     assert cached_files() == []
     assert not (tmp_path / "out").exists()
-    server.go_on.set()
+    server.may_continue.set()
     result = evaluate(imagenet, tmp_path / "out", url)
     assert result.returncode == 0, result.stderr
-    assert server.sent == 2
+    assert server.downloads == 2

@@ -12,7 +12,7 @@ from filelock import FileLock
 from sdabench.cli.work import ProtocolOptions, TrainingOptions
 from sdabench.data.source import DataSource
 from sdabench.registry.recipes import load_recipe
-from tests.helpers.processes import stopped, wait_for
+from tests.helpers.processes import stop_process, wait_for
 from tests.helpers.program import sdabench
 from tests.helpers.records import json_records
 from tests.helpers.training import RECIPE_FILE
@@ -144,7 +144,7 @@ def test_signal_saves_checkpoint_and_rerun_resumes(textures, recipe, tmp_path, d
     command = [sys.executable, "-m", "sdabench", *map(str, [*subcommand, *options])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(output.rglob("metrics.jsonl")))
-    assert stopped(process, number).endswith("the same command resumes.\n")
+    assert stop_process(process, number).endswith("the same command resumes.\n")
     assert len(list(output.rglob("checkpoints/step-*.pt"))) == 1
     result = sdabench(*subcommand, *options)
     assert result.returncode == 0, result.stderr

@@ -21,7 +21,7 @@ def save(value, path, zipped=True):
     return path
 
 
-def bytes_of(value, zipped):
+def saved_bytes(value, zipped):
     out = io.BytesIO()
     torch.save(value, out, _use_new_zipfile_serialization=zipped)
     return out.getvalue()
@@ -42,7 +42,7 @@ def assert_same(actual, expected):
 STATE = {"a.weight": torch.ones(2), "b": torch.zeros(1)}
 
 
-def kinds_of_tensors(zipped=True):
+def all_tensor_kinds(zipped=True):
     """Make a state dict of all tensor kinds; torch cannot read the newest types in the legacy container."""
     torch.manual_seed(0)
     table = torch.arange(24.0).reshape(4, 6)
@@ -67,7 +67,7 @@ def kinds_of_tensors(zipped=True):
     )
 
 
-def in_zip(data, path, **storages):
+def write_zip(data, path, **storages):
     """Write a pickle and its storages in the zip container of torch.save."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
@@ -76,18 +76,18 @@ def in_zip(data, path, **storages):
     return path
 
 
-def in_legacy(data, path):
+def write_legacy(data, path):
     header = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     path.write_bytes(b"".join(pickle.dumps(part, 2) for part in header) + data + pickle.dumps([], 2))
     return path
 
 
-def bare(data, path):
+def write_bare(data, path):
     path.write_bytes(data)
     return path
 
 
-def refusal(path):
+def error_line(path):
     """Read a checkpoint that must be refused with exit code 4; return the error line."""
     with pytest.raises(WeightsError) as caught:
         state_dict_of(read_checkpoint(path), str(path))
@@ -99,22 +99,25 @@ def refusal(path):
     return line
 
 
-def text(name, *args):
+def pickled_call(name, *args):
     """Return a protocol 0 pickle that calls ``module.name`` with arguments, which are pickles themselves."""
     module, _, function = name.rpartition(".")
     return f"c{module}\n{function}\n(" + "".join(args) + "tR"
 
 
-def word(value):
+def pickled_string(value):
     return f"V{value}\n"
 
 
-def storage(numel, kind="FloatStorage", key="0"):
+def pickled_storage(numel, kind="FloatStorage", key="0"):
     return f"(Vstorage\nctorch\n{kind}\nV{key}\nVcpu\nI{numel}\ntQ"
 
 
-def rebuilt(offset, size, stride, numel=4):
+def pickled_tensor(offset, size, stride, numel=4):
     numbers = ["(" + "".join(f"I{number}\n" for number in numbers) + "t" for numbers in (size, stride)]
     return (
-        text("torch._utils._rebuild_tensor_v2", storage(numel), f"I{offset}\n", *numbers, "I00\n", "}") + "."
+        pickled_call(
+            "torch._utils._rebuild_tensor_v2", pickled_storage(numel), f"I{offset}\n", *numbers, "I00\n", "}"
+        )
+        + "."
     )

@@ -30,7 +30,7 @@ def polygon(x, y, width, height):
     return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
-def an_object(image_id=1, category_id=3, box=(0, 0, 100, 100), outline=None, iscrowd=0, area=None):
+def make_annotation(image_id=1, category_id=3, box=(0, 0, 100, 100), outline=None, iscrowd=0, area=None):
     """Make an annotation, by default a square of 100 pixels; a crowd is a compressed RLE."""
     outline = outline or polygon(*box)
     [rle] = coco_mask.frPyObjects([outline], SIZE, SIZE)
@@ -42,14 +42,14 @@ def an_object(image_id=1, category_id=3, box=(0, 0, 100, 100), outline=None, isc
     }  # fmt: skip
 
 
-def found(confidence, image_id=1, category_id=3, box=(0, 0, 100, 100), **more):
+def make_detection(confidence, image_id=1, category_id=3, box=(0, 0, 100, 100), **more):
     """Make a detection."""
     return {
         "image_id": image_id, "category_id": category_id, "score": confidence, "bbox": list(box),
     } | more  # fmt: skip
 
 
-def direct(coco_class, evaluator_class, path, results, iou_type):
+def evaluate_directly(coco_class, evaluator_class, path, results, iou_type):
     """Compute the twelve COCO metrics through the interface of an evaluator."""
     ground_truth = coco_class(str(path))
     evaluation = evaluator_class(ground_truth, ground_truth.loadRes(copy.deepcopy(results)), iou_type)
@@ -111,7 +111,7 @@ def metrics_of(samples, weights):
     return values
 
 
-def samples_of_pycocotools(evaluation):
+def pycocotools_samples(evaluation):
     """Read the matches from the objects of pycocotools, to compare with sdabench's matching."""
     images, annotations = evaluation.image_ids, evaluation.file.annotations
     parameters, each = evaluation.matched.params, iter(evaluation.matched.evalImgs)

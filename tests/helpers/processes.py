@@ -21,7 +21,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
+def stop_process(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """Stop a process group leader by a signal, check for exit code 75 and return its stderr."""
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal sends it
@@ -34,7 +34,7 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return stderr
 
 
-def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessing.Process]:
+def fork_ranks(work: Callable[[], object], processes: int = 1) -> list[multiprocessing.Process]:
     """Fork processes that run ``work`` as the ranks of one torch.distributed group.
 
     They import nothing again, so that hundreds of them can be started. They exit with the codes of ``main``.
@@ -71,7 +71,7 @@ def forked(work: Callable[[], object], processes: int = 1) -> list[multiprocessi
     return started
 
 
-def ended(processes: list[multiprocessing.Process]) -> list[int]:
+def exit_codes(processes: list[multiprocessing.Process]) -> list[int]:
     """Wait for processes and return their exit codes."""
     for process in processes:
         process.join(120)

@@ -55,7 +55,7 @@ def _run_forked(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, process.exitcode, *output)
 
 
-def failed(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+def assert_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     """Check the exit code, an empty stdout, and one error line on stderr that contains the words."""
     assert result.returncode == code, result.stderr
     assert result.stdout == ""

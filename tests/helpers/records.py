@@ -41,12 +41,12 @@ def record(**changes: Any) -> Record:
     return made.model_copy(update=changes)
 
 
-def right_on(*images: int) -> np.ndarray:
+def correct_on(*images: int) -> np.ndarray:
     """Predict the label on these of the ten images, and class 50 on the others."""
     return np.where(np.isin(LABELS, images), LABELS, 50)
 
 
-def stored(
+def store_record(
     folder: Path,
     name: str,
     top1: np.ndarray,

@@ -20,60 +20,60 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str | None]] = []  # path and Authorization header
-        self.half, self.go_on = Event(), Event()
+        self.half_sent, self.may_continue = Event(), Event()
 
-    def url(self, name: str, how: str = "", user: str = "") -> str:
+    def url(self, name: str, behavior: str = "", user: str = "") -> str:
         """Return the URL of a file with its digest."""
-        return f"{self.address(name, how, user)}#sha256={sha256(self.files[name]).hexdigest()}"
+        return f"{self.address(name, behavior, user)}#sha256={sha256(self.files[name]).hexdigest()}"
 
-    def address(self, name: str, how: str = "", user: str = "") -> str:
-        return f"http://{user}127.0.0.1:{self.server_port}/{how}{name}"
+    def address(self, name: str, behavior: str = "", user: str = "") -> str:
+        return f"http://{user}127.0.0.1:{self.server_port}/{behavior}{name}"
 
     @property
-    def sent(self) -> int:
+    def downloads(self) -> int:
         return sum(not path.startswith("/moved/") for path, _ in self.requests)
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, self.headers["Authorization"]))
-        _, *how, name = self.path.partition("?")[0].split("/")
-        manner = how[0] if how else ""
-        if manner == "silent":
-            self.server.go_on.wait(60)
+        _, *prefix, name = self.path.partition("?")[0].split("/")
+        behavior = prefix[0] if prefix else ""
+        if behavior == "silent":
+            self.server.may_continue.wait(60)
             return
-        if manner in ("moved", "circle"):
+        if behavior in ("moved", "circle"):
             self.send_response(302)
-            self.send_header("Location", self.server.address(name) if manner == "moved" else self.path)
+            self.send_header("Location", self.server.address(name) if behavior == "moved" else self.path)
             self.end_headers()
             return
-        if manner == "tofile":
+        if behavior == "tofile":
             self.send_response(302)
             self.send_header("Location", "file:///etc/hostname")
             self.end_headers()
             return
-        if name not in self.server.files or manner == "secret":
-            self.send_error(401 if manner == "secret" else 404)
+        if name not in self.server.files or behavior == "secret":
+            self.send_error(401 if behavior == "secret" else 404)
             return
         data = self.server.files[name]
         self.send_response(200)
-        if manner != "unsized":
+        if behavior != "unsized":
             self.send_header("Content-Length", str(len(data)))
-        if manner == "page":
+        if behavior == "page":
             self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
         with suppress(ConnectionError):
             self.wfile.write(data[: len(data) // 2])
-            if manner == "cut":
+            if behavior == "cut":
                 return
-            if manner == "slow":
-                self.server.half.set()
-                self.server.go_on.wait(60)
+            if behavior == "slow":
+                self.server.half_sent.set()
+                self.server.may_continue.wait(60)
             self.wfile.write(data[len(data) // 2 :])
 
     def log_message(self, *arguments: object) -> None: ...
@@ -86,5 +86,5 @@ def serving() -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.go_on.set()
+            server.may_continue.set()
             server.shutdown()

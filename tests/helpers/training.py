@@ -49,7 +49,7 @@ fit_below: 100.0
 FASTER, MASK = "faster_rcnn_resnet50", "mask_rcnn_resnet50"
 
 
-def job_on(
+def classifier_job(
     folder: Path,
     workers: int = 0,
     skip_broken: bool = False,
@@ -63,7 +63,7 @@ def job_on(
     return training_job(model, source, recipe, machine=machine, seed=seed, skip_broken=skip_broken)
 
 
-def detector_on(
+def detector_job(
     folder: Path,
     model: str = MASK,
     backbone: Path | None = None,
@@ -78,7 +78,7 @@ def detector_on(
     return training_job(model, source, recipe, machine=machine, seed=seed, backbone=weights)
 
 
-def untrained(
+def evaluation_job_for(
     job: AnyJob, batch_size: int | None = None, seed: int = 0, weights: Path | None = None, **protocol: Any
 ) -> AnyJob:
     """Make a job that evaluates random or given weights by the protocol of a training job."""
@@ -94,7 +94,7 @@ def untrained(
     return Job(spec, job.split, machine=Machine(batch_size=batch_size), weights=weights)
 
 
-class StopsAfter:
+class StopAfter:
     """A progress callback that sends this process SIGTERM after a number of images."""
 
     def __init__(self, images: int):
@@ -106,7 +106,7 @@ class StopsAfter:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def broken(textures: Path, tmp_path: Path) -> tuple[Path, Path]:
+def copy_with_broken_image(textures: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Copy a generated dataset and truncate one training image; return the folder and that image."""
     folder = shutil.copytree(textures, tmp_path / "data")
     path = sorted((folder / "train").rglob("*.JPEG"))[3]
@@ -114,16 +114,16 @@ def broken(textures: Path, tmp_path: Path) -> tuple[Path, Path]:
     return folder, path
 
 
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read the final weights of a training run."""
     return load_file(folder / "model.safetensors")
 
 
-def log_of(folder: Path) -> list[dict[str, Any]]:
+def read_log(folder: Path) -> list[dict[str, Any]]:
     """Read the metrics that a training run logged."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """Tell whether two state dicts are bit-identical."""
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

@@ -12,7 +12,7 @@ from sdabench.records.store import RecordStore
 from sdabench.registry.recipes import load_recipe
 from sdabench.training.job import evaluation_job, read_job_file, training_job
 from sdabench.weights.local import LocalWeights
-from tests.helpers.training import detector_on, job_on
+from tests.helpers.training import classifier_job, detector_job
 
 
 def evaluation(imagenet, **options):
@@ -22,7 +22,7 @@ def evaluation(imagenet, **options):
 
 def test_a_record_has_the_digest_of_its_spec_also_when_it_is_read_again(textures, shapes, tmp_path):
     store = RecordStore(tmp_path)
-    for job in (job_on(textures), detector_on(shapes)):
+    for job in (classifier_job(textures), detector_job(shapes)):
         records = [Record.of(job.spec, task, metrics={"ap_pct": 1.0}) for task in job.spec.tasks]
         store.append(records)
         assert [record.key for record in records] == job.spec.keys
@@ -32,7 +32,7 @@ def test_a_record_has_the_digest_of_its_spec_also_when_it_is_read_again(textures
 
 
 def test_a_saved_job_is_the_same_job(textures, tmp_path):
-    job = job_on(textures, workers=2, skip_broken=True)
+    job = classifier_job(textures, workers=2, skip_broken=True)
     loaded = read_job_file(job.save(tmp_path)).job()
     assert loaded.spec == job.spec
     assert loaded.spec.spec_digest == job.spec.spec_digest
@@ -42,14 +42,17 @@ def test_a_saved_job_is_the_same_job(textures, tmp_path):
 
 def test_the_place_of_the_data_and_the_words_of_a_recipe_do_not_count(textures, tmp_path):
     other = shutil.copytree(textures, tmp_path / "elsewhere")
-    assert job_on(textures).spec.spec_digest == job_on(other, title="other words").spec.spec_digest
+    assert (
+        classifier_job(textures).spec.spec_digest
+        == classifier_job(other, title="other words").spec.spec_digest
+    )
 
 
 @pytest.mark.parametrize(
     "changes", [{"seed": 1}, {"epochs": 3}, {"model": "senet50"}, {"train_images": 8}, {"val_images": 2}]
 )
 def test_what_determines_a_training_counts(textures, changes):
-    assert job_on(textures).spec.spec_digest != job_on(textures, **changes).spec.spec_digest
+    assert classifier_job(textures).spec.spec_digest != classifier_job(textures, **changes).spec.spec_digest
 
 
 def test_weights_count_by_their_bytes(imagenet, tmp_path):
@@ -62,13 +65,13 @@ def test_weights_count_by_their_bytes(imagenet, tmp_path):
 
 def test_the_tasks_of_a_spec_decide_its_recipe_and_protocol(textures, shapes):
     with pytest.raises(ValueError, match="protocol"):
-        job_on(textures).spec.with_values(protocol=detector_on(shapes).spec.protocol)
+        classifier_job(textures).spec.with_values(protocol=detector_job(shapes).spec.protocol)
     with pytest.raises(ValueError, match="recipe"):
-        job_on(textures).spec.with_values(recipe=load_recipe("smoke", "detection"))
+        classifier_job(textures).spec.with_values(recipe=load_recipe("smoke", "detection"))
 
 
 def test_a_failure_is_no_valid_record_and_the_last_record_counts(textures, tmp_path):
-    job, store = job_on(textures), RecordStore(tmp_path)
+    job, store = classifier_job(textures), RecordStore(tmp_path)
     good, again = (Record.of(job.spec, "classification", metrics={"top1_pct": x}) for x in (1.0, 2.0))
     failed = good.model_copy(update={"failure": Failure(kind="crash", message="no")})
     store.append([failed])
@@ -76,12 +79,12 @@ def test_a_failure_is_no_valid_record_and_the_last_record_counts(textures, tmp_p
     store.append([good, again, failed])
     assert store.valid([job.spec])[again.key].metrics == {"top1_pct": 2.0}
     assert store.latest(job.spec)[0].failure is not None
-    assert store.latest(job_on(textures, seed=1).spec) == []
+    assert store.latest(classifier_job(textures, seed=1).spec) == []
 
 
 def test_specs_are_frozen(textures):
     spec: RunSpec = training_job(
-        "resnet50", DataSource("synthetic", textures), job_on(textures).spec.recipe
+        "resnet50", DataSource("synthetic", textures), classifier_job(textures).spec.recipe
     ).spec
     with pytest.raises(ValueError, match="frozen"):
         spec.seed = 1

@@ -11,7 +11,7 @@ from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode
 from sdabench.records.store import RecordStore
 from sdabench.training.job import Machine, evaluation_job
-from tests.helpers.training import job_on
+from tests.helpers.training import classifier_job
 
 
 def worker(path, **options):
@@ -75,7 +75,7 @@ def test_invalid_job_file_is_one_line(tmp_path):
 
 
 def test_signal_exits_75_and_the_job_file_resumes(textures, tmp_path):
-    saved_job = job_on(textures, epochs=12, model="resnet50")
+    saved_job = classifier_job(textures, epochs=12, model="resnet50")
     path = saved_job.save(tmp_path)
     process = subprocess.Popen([sys.executable, "-m", "sdabench.runs.worker", str(path)], process_group=0)
     try:

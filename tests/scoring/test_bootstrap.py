@@ -19,11 +19,11 @@ from tests.helpers.coco_cases import (
     CASES,
     EACH_EVALUATOR,
     HALF,
-    an_object,
     annotations_of,
     detections,
-    direct,
-    found,
+    evaluate_directly,
+    make_annotation,
+    make_detection,
     metrics_of,
     polygon,
 )
@@ -76,7 +76,7 @@ def test_an_image_of_weight_w_counts_as_pycocotools_counts_w_images(
     ):
         twice, of_twice = multiplied(path, results, weights.tolist(), tmp_path / "twice.json")
         with contextlib.redirect_stdout(io.StringIO()):
-            theirs = direct(COCO, COCOeval, twice, of_twice, iou_type)[:6]
+            theirs = evaluate_directly(COCO, COCOeval, twice, of_twice, iou_type)[:6]
         expected = np.where(theirs < 0, np.nan, 100 * theirs)
         np.testing.assert_allclose(metrics_of(samples, weights), expected, rtol=1e-12)
         assert 1 < expected[0] < 60
@@ -100,7 +100,7 @@ def test_all_256_resamples_of_four_images_worked_out_by_hand(tmp_path):
     Image 21 has only a crowd, 22 only a mistake: AP is the mean over the categories that are there.
     """
     path = make_coco(tmp_path / "coco") / "annotations/instances_val2017.json"
-    results = [found(0.9, 7, 90, (10, 10, 20, 20)), found(0.8, 22, 1, (10, 10, 20, 20))]
+    results = [make_detection(0.9, 7, 90, (10, 10, 20, 20)), make_detection(0.8, 22, 1, (10, 10, 20, 20))]
     samples = CocoSamples.of(evaluate(path, results, "bbox"))
     assert samples.image_ids == [7, 21, 22, 40]
     weights, expected = [], []
@@ -122,7 +122,9 @@ def test_all_256_resamples_of_four_images_worked_out_by_hand(tmp_path):
 
 def test_the_standard_error_is_that_of_the_number_of_objects_found(write):
     """One object in each of two images, one of them found: none, half or all of them, as of two coins."""
-    samples = CocoSamples.of(evaluate(write(an_object(1), an_object(2)), [found(0.9)], "bbox"))
+    samples = CocoSamples.of(
+        evaluate(write(make_annotation(1), make_annotation(2)), [make_detection(0.9)], "bbox")
+    )
     values = bootstrap(samples, 5000, seed=3).of("ap_pct")
     assert set(values.round(9)) == {0, round(HALF, 9), 100}
     chances = binom.pmf([0, 1, 2], 2, 0.5)
@@ -134,7 +136,9 @@ def test_the_standard_error_is_that_of_the_number_of_objects_found(write):
 
 def test_recall_is_compared_with_the_points_as_pycocotools_does(write):
     """Some recalls, as 41 of 100, are less than their point by the last bit, and do not reach it."""
-    samples = CocoSamples.of(evaluate(write(an_object(1), an_object(2)), [found(0.9)], "bbox"))
+    samples = CocoSamples.of(
+        evaluate(write(make_annotation(1), make_annotation(2)), [make_detection(0.9)], "bbox")
+    )
     points = np.linspace(0, 1, 101)
     for objects in (3, 7, 50, 100, 300):
         right = np.arange(1, objects + 1)
@@ -169,9 +173,9 @@ def test_what_fewer_than_half_of_the_resamples_have_has_no_standard_error():
 
 
 def test_a_single_image_has_no_standard_error(write):
-    path = write(an_object(1), an_object(2))
-    assert standard_errors(evaluate(path, [found(0.9)], "bbox", image_ids=[1])) == {}
-    assert set(standard_errors(evaluate(path, [found(0.9)], "bbox"))) == set(METRICS) - {
+    path = write(make_annotation(1), make_annotation(2))
+    assert standard_errors(evaluate(path, [make_detection(0.9)], "bbox", image_ids=[1])) == {}
+    assert set(standard_errors(evaluate(path, [make_detection(0.9)], "bbox"))) == set(METRICS) - {
         "ap_s_pct",
         "ap_m_pct",
     }
@@ -181,11 +185,11 @@ def test_a_single_image_has_no_standard_error(write):
 def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):
     """By their own ids; an IoU of 0.5 is enough, and a box that was used up finds no second object."""
     path = write(
-        an_object(1) | {"id": 77},
-        an_object(1, box=(150, 150, 50, 50)) | {"id": 0},
-        an_object(2, box=(0, 0, 100, 100), category_id=8) | {"id": 5},
-        an_object(2, box=(2, 0, 100, 100), category_id=8) | {"id": 4},
-        an_object(2, box=(100, 100, 90, 90), iscrowd=1) | {"id": 9},
+        make_annotation(1) | {"id": 77},
+        make_annotation(1, box=(150, 150, 50, 50)) | {"id": 0},
+        make_annotation(2, box=(0, 0, 100, 100), category_id=8) | {"id": 5},
+        make_annotation(2, box=(2, 0, 100, 100), category_id=8) | {"id": 4},
+        make_annotation(2, box=(100, 100, 90, 90), iscrowd=1) | {"id": 9},
     )
     boxes = [
         (1, 3, (0, 0, 100, 50)),
@@ -194,15 +198,18 @@ def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):
         (2, 3, (100, 100, 40, 40)),
     ]
     results = [
-        found(0.9, image, category, box, segmentation=[polygon(*box)]) for image, category, box in boxes
+        make_detection(0.9, image, category, box, segmentation=[polygon(*box)])
+        for image, category, box in boxes
     ]
     assert CocoSamples.of(evaluate(path, results, iou_type)).found == {1: {77}, 2: {5}}
     assert CocoSamples.of(evaluate(path, [], iou_type)).found == {1: set(), 2: set()}
 
 
 def test_only_the_chosen_images_are_drawn(write):
-    path = write(an_object(1), an_object(2))
-    samples = CocoSamples.of(evaluate(path, [found(0.9), found(0.95, image_id=2)], "bbox", image_ids=[2]))
+    path = write(make_annotation(1), make_annotation(2))
+    samples = CocoSamples.of(
+        evaluate(path, [make_detection(0.9), make_detection(0.95, image_id=2)], "bbox", image_ids=[2])
+    )
     assert samples.image_ids == [2]
     assert list(samples.found) == [2]
 

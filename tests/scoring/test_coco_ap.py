@@ -12,7 +12,15 @@ from pycocotools.cocoeval import COCOeval
 
 from sdabench.errors import DataError, NothingMeasuredError
 from sdabench.scoring.coco import ClassScore, score
-from tests.helpers.coco_cases import EACH_EVALUATOR, HALF, SIZE, an_object, direct, found, polygon
+from tests.helpers.coco_cases import (
+    EACH_EVALUATOR,
+    HALF,
+    SIZE,
+    evaluate_directly,
+    make_annotation,
+    make_detection,
+    polygon,
+)
 
 
 def thin_l(x, y):
@@ -25,8 +33,8 @@ def rle(result):
 
 
 def test_one_object_of_two_is_51_of_101_points(write):
-    path = write(an_object(1), an_object(2))
-    result = score(path, [found(0.9)], "bbox")
+    path = write(make_annotation(1), make_annotation(2))
+    result = score(path, [make_detection(0.9)], "bbox")
     assert result.metrics == pytest.approx(
         {"ap_pct": HALF, "ap50_pct": HALF, "ap75_pct": HALF, "ap_l_pct": HALF}
     )
@@ -39,70 +47,78 @@ def test_one_object_of_two_is_51_of_101_points(write):
 
 def test_an_object_whose_id_is_0_is_found_like_any_other(write):
     """To pycocotools a detection matched with id 0 is matched with nothing."""
-    assert score(write(an_object() | {"id": 0}), [found(0.9)], "bbox").metrics["ap_pct"] == pytest.approx(100)
+    assert score(write(make_annotation() | {"id": 0}), [make_detection(0.9)], "bbox").metrics[
+        "ap_pct"
+    ] == pytest.approx(100)
 
 
 def test_a_mistake_of_more_confidence_halves_the_precision(write):
-    path = write(an_object(1), an_object(2))
-    wrong = found(0.95, box=(150, 150, 20, 20))
-    assert score(path, [found(0.9), wrong], "bbox").metrics["ap_pct"] == pytest.approx(HALF / 2)
+    path = write(make_annotation(1), make_annotation(2))
+    wrong = make_detection(0.95, box=(150, 150, 20, 20))
+    assert score(path, [make_detection(0.9), wrong], "bbox").metrics["ap_pct"] == pytest.approx(HALF / 2)
     later = wrong | {"score": 0.5}
-    assert score(path, [found(0.9), later], "bbox").metrics["ap_pct"] == pytest.approx(HALF)
+    assert score(path, [make_detection(0.9), later], "bbox").metrics["ap_pct"] == pytest.approx(HALF)
 
 
 def test_an_iou_of_82_percent_passes_seven_thresholds_of_ten(write):
-    metrics = score(write(an_object()), [found(0.9, box=(0, 0, 100, 82))], "bbox").metrics
+    metrics = score(write(make_annotation()), [make_detection(0.9, box=(0, 0, 100, 82))], "bbox").metrics
     assert metrics["ap_pct"] == pytest.approx(70)
     assert metrics["ap50_pct"] == metrics["ap75_pct"] == pytest.approx(100)
 
 
 def test_ap_is_the_mean_over_the_categories_that_have_objects(write):
-    path = write(an_object(category_id=3), an_object(category_id=8))
-    result = score(path, [found(0.9, category_id=8)], "bbox")
+    path = write(make_annotation(category_id=3), make_annotation(category_id=8))
+    result = score(path, [make_detection(0.9, category_id=8)], "bbox")
     assert [one.ap_pct for one in result.classes] == pytest.approx([0, 100])
     assert result.metrics["ap_pct"] == pytest.approx(50)
 
 
 def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(write):
-    crowd = an_object(2, box=(0, 0, 150, 150), iscrowd=1)
-    results = [found(0.9), *(found(0.95, 2, box=(10 * n, 0, 40, 40)) for n in range(5))]
+    crowd = make_annotation(2, box=(0, 0, 150, 150), iscrowd=1)
+    results = [make_detection(0.9), *(make_detection(0.95, 2, box=(10 * n, 0, 40, 40)) for n in range(5))]
     for iou_type in ("bbox", "segm"):
         masked = [one | {"segmentation": [polygon(*one["bbox"])]} for one in results]
-        result = score(write(an_object(1), crowd), masked, iou_type)
+        result = score(write(make_annotation(1), crowd), masked, iou_type)
         assert result.metrics["ap_pct"] == pytest.approx(100)
         assert (result.classes[0].ground_truth, result.classes[0].detections) == (1, 6)
 
 
 def test_what_is_found_in_an_image_without_objects_is_wrong(write):
-    results = [found(0.9), found(0.95, image_id=2)]
-    assert score(write(an_object()), results, "bbox").metrics["ap_pct"] == pytest.approx(50)
+    results = [make_detection(0.9), make_detection(0.95, image_id=2)]
+    assert score(write(make_annotation()), results, "bbox").metrics["ap_pct"] == pytest.approx(50)
 
 
 def test_a_box_of_no_area_is_an_object_that_nothing_finds(write):
-    flat = an_object(2, box=(5, 5, 40, 0), area=0.0)
-    result = score(write(an_object(), flat), [found(0.9), found(0.8, 2, box=(5, 5, 40, 0))], "bbox")
+    flat = make_annotation(2, box=(5, 5, 40, 0), area=0.0)
+    result = score(
+        write(make_annotation(), flat),
+        [make_detection(0.9), make_detection(0.8, 2, box=(5, 5, 40, 0))],
+        "bbox",
+    )
     assert result.metrics["ap_pct"] == pytest.approx(HALF)
     assert result.metrics["ap_s_pct"] == 0
 
 
 def test_masks_go_by_their_own_area_also_where_a_box_stands_beside(write):
     """A thin L is small, and its box large: a second L, which is wrong, counts among the small ones."""
-    path = write(an_object(1, outline=thin_l(0, 0)))
+    path = write(make_annotation(1, outline=thin_l(0, 0)))
     results = [
-        found(0.9, segmentation=[thin_l(0, 0)]),
-        found(0.95, 2, segmentation=[thin_l(50, 50)], box=(50, 50, 100, 100)),
+        make_detection(0.9, segmentation=[thin_l(0, 0)]),
+        make_detection(0.95, 2, segmentation=[thin_l(50, 50)], box=(50, 50, 100, 100)),
     ]
     metrics = score(path, results, "segm").metrics
     assert metrics == pytest.approx(dict.fromkeys(("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct"), 50))
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = direct(COCO, COCOeval, path, [one | {"segmentation": rle(one)} for one in results], "segm")
+        theirs = evaluate_directly(
+            COCO, COCOeval, path, [one | {"segmentation": rle(one)} for one in results], "segm"
+        )
     assert theirs[3] == pytest.approx(1.0)  # by the box's area that L is large, and not counted
     boxless = [{key: one[key] for key in one if key != "bbox"} for one in results]
     assert score(path, boxless, "segm").metrics == metrics
 
 
 def test_masks_are_polygons_or_lengths_of_runs_or_compressed_ones(write):
-    path = write(an_object())
+    path = write(make_annotation())
     compressed = rle({"segmentation": [polygon(0, 0, 100, 100)]})
     runs = {"size": [SIZE, SIZE], "counts": [0, *[100, 100] * 99, 100, 100 + SIZE * 100]}
     text = {"size": [SIZE, SIZE], "counts": compressed["counts"].decode()}
@@ -116,7 +132,7 @@ def test_masks_are_polygons_or_lengths_of_runs_or_compressed_ones(write):
 @pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_no_results_are_an_ap_of_zero(write, evaluator, iou_type, capfd):
-    result = score(write(an_object()), [], iou_type, evaluator=evaluator)
+    result = score(write(make_annotation()), [], iou_type, evaluator=evaluator)
     assert result.metrics == {"ap_pct": 0, "ap50_pct": 0, "ap75_pct": 0, "ap_l_pct": 0}
     assert result.classes[0] == ClassScore(3, "cat", 0, 0, 1, 0)
     assert capfd.readouterr() == ("", "")
@@ -124,18 +140,18 @@ def test_no_results_are_an_ap_of_zero(write, evaluator, iou_type, capfd):
 
 @pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
 def test_without_any_object_nothing_is_measured(write, evaluator):
-    for objects in ([], [an_object(iscrowd=1)]):
+    for objects in ([], [make_annotation(iscrowd=1)]):
         with pytest.raises(
             NothingMeasuredError, match="instances_val2017.json has no object in the 2 images"
         ):
-            score(write(*objects), [found(0.9)], "bbox", evaluator=evaluator)
+            score(write(*objects), [make_detection(0.9)], "bbox", evaluator=evaluator)
     with pytest.raises(NothingMeasuredError, match="no object in the 1 images"):
-        score(write(an_object(1)), [found(0.9)], "bbox", image_ids=[2], evaluator=evaluator)
+        score(write(make_annotation(1)), [make_detection(0.9)], "bbox", image_ids=[2], evaluator=evaluator)
 
 
 def test_only_chosen_images_count(write):
-    path = write(an_object(1), an_object(2))
-    results = [found(0.9), found(0.95, image_id=2, box=(150, 150, 20, 20))]
+    path = write(make_annotation(1), make_annotation(2))
+    results = [make_detection(0.9), make_detection(0.95, image_id=2, box=(150, 150, 20, 20))]
     result = score(path, results, "bbox", image_ids=[1])
     assert result.metrics["ap_pct"] == pytest.approx(100)
     assert (result.images, result.classes[0].ground_truth, result.classes[0].detections) == (1, 1, 1)

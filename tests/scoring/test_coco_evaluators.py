@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sdabench.scoring.coco import METRICS, score
-from tests.helpers.coco_cases import CASES, annotations_of, detections, direct, needs_faster
+from tests.helpers.coco_cases import CASES, annotations_of, detections, evaluate_directly, needs_faster
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
@@ -24,7 +24,7 @@ def test_the_numbers_are_those_of_pycocotools(generated, case, seed, iou_type):
     if iou_type == "segm":
         results = [{key: one[key] for key in one if key != "bbox"} for one in results]
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = direct(COCO, COCOeval, path, results, iou_type)
+        theirs = evaluate_directly(COCO, COCOeval, path, results, iou_type)
     expected = dict(zip(METRICS, (100 * theirs[:6]).tolist(), strict=True))
     assert ours.metrics == {name: value for name, value in expected.items() if value >= 0}  # to the bit
     assert 1 < ours.metrics["ap_pct"] < 60
@@ -83,6 +83,6 @@ def test_all_twelve_numbers_of_the_evaluators_agree(generated, case, seed, iou_t
     path = annotations_of(case, generated)
     results = detections(path, seed)
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = direct(COCO, COCOeval, path, results, iou_type)
-    fast = direct(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster, path, results, iou_type)
+        theirs = evaluate_directly(COCO, COCOeval, path, results, iou_type)
+    fast = evaluate_directly(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster, path, results, iou_type)
     np.testing.assert_allclose(fast, theirs, rtol=1e-12, atol=0)

@@ -7,51 +7,51 @@ import pytest
 
 from sdabench.errors import DataError, UsageError
 from sdabench.scoring.coco import read_results, score
-from tests.helpers.coco_cases import SIZE, an_object, found, polygon
+from tests.helpers.coco_cases import SIZE, make_annotation, make_detection, polygon
 
 
 @pytest.mark.parametrize(
     ("result", "iou_type", "words"),
     [
-        (found(0.9, image_id=139), "bbox", "result 2: image_id 139 is not in"),
+        (make_detection(0.9, image_id=139), "bbox", "result 2: image_id 139 is not in"),
         (
-            found(0.9, category_id=1),
+            make_detection(0.9, category_id=1),
             "bbox",
             r"result 2: category_id 1 .* original ones \(3 to 8\), not 1 to 2",
         ),
-        (found(0.9), "segm", "result 2 has no segmentation; use --iou-type bbox"),
+        (make_detection(0.9), "segm", "result 2 has no segmentation; use --iou-type bbox"),
         (
             {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": []},
             "bbox",
             "result 2 has no bbox; use --iou-type segm",
         ),
         (
-            found(0.9, segmentation={"size": [SIZE, SIZE + 1], "counts": "0"}),
+            make_detection(0.9, segmentation={"size": [SIZE, SIZE + 1], "counts": "0"}),
             "segm",
             "result 2: its mask is not an RLE of 200 x 200 pixels",
         ),
         (
-            found(0.9, segmentation={"size": [SIZE, SIZE], "counts": [3, 4]}),
+            make_detection(0.9, segmentation={"size": [SIZE, SIZE], "counts": [3, 4]}),
             "segm",
             "result 2: its mask is not an RLE of 200 x 200 pixels",
         ),
         (
-            found(0.9, segmentation={"size": [SIZE, SIZE], "counts": "0ooo0"}),
+            make_detection(0.9, segmentation={"size": [SIZE, SIZE], "counts": "0ooo0"}),
             "segm",
             "result 2: its mask is not an RLE of 200 x 200 pixels",
         ),
     ],
 )
 def test_results_of_another_dataset_or_kind_are_refused(write, result, iou_type, words):
-    good = found(0.9, segmentation=[polygon(0, 0, 9, 9)])
+    good = make_detection(0.9, segmentation=[polygon(0, 0, 9, 9)])
     with pytest.raises(DataError, match=words) as caught:
-        score(write(an_object()), [good, result], iou_type)
+        score(write(make_annotation()), [good, result], iou_type)
     assert "\n" not in str(caught.value)
 
 
 def test_masks_need_annotated_masks(write):
-    annotation = an_object() | {"segmentation": []}
-    result = found(0.9, segmentation=[polygon(0, 0, 100, 100)])
+    annotation = make_annotation() | {"segmentation": []}
+    result = make_detection(0.9, segmentation=[polygon(0, 0, 100, 100)])
     assert score(write(annotation), [result], "bbox").metrics["ap_pct"] == pytest.approx(100)
     with pytest.raises(
         DataError, match="annotation 1 has neither an RLE nor polygons .* masks cannot be scored"
@@ -118,4 +118,4 @@ def test_results_come_as_they_stand_in_the_file(tmp_path):
 def test_without_the_fast_evaluator_the_error_names_the_extra(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UsageError, match=r"pip install 'sdabench\[fast\]'"):
-        score(write(an_object()), [], "bbox", evaluator="faster-coco-eval")
+        score(write(make_annotation()), [], "bbox", evaluator="faster-coco-eval")

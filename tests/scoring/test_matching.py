@@ -18,7 +18,7 @@ from tests.helpers.coco_cases import (
     detections,
     metrics_of,
     polygon,
-    samples_of_pycocotools,
+    pycocotools_samples,
 )
 
 SIZE = 128
@@ -82,7 +82,7 @@ def check_same(file, results, iou_type, weights, image_ids=None):
     )
     expected, score = theirs.score(), ours.score()
     assert score == expected  # to the bit
-    samples, expected_samples = CocoSamples.of(ours), samples_of_pycocotools(theirs)
+    samples, expected_samples = CocoSamples.of(ours), pycocotools_samples(theirs)
     assert samples.found == expected_samples.found
     assert samples.image_ids == expected_samples.image_ids
     np.testing.assert_array_equal(metrics_of(samples, weights), metrics_of(expected_samples, weights))

@@ -12,7 +12,7 @@ import torch
 from sdabench.errors import OutputError, SdabenchError
 from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.helpers.training import job_on
+from tests.helpers.training import classifier_job
 
 
 def state(number):
@@ -171,7 +171,7 @@ def test_no_space_left_is_reported(checkpoints):
 )
 def test_trainer_state_round_trips_exactly(textures, tmp_path, changes):
     """A loader of tensors and plain values only restores the same bits and types."""
-    trainer = Trainer(job_on(textures, **changes))
+    trainer = Trainer(classifier_job(textures, **changes))
     trainer.take_step(next(load_training_batches(trainer)))
     Checkpoints(tmp_path).save(1, trainer.state())
     _assert_equal(Checkpoints(tmp_path).newest(), trainer.state())

@@ -18,8 +18,16 @@ from sdabench.training.prediction import predict
 from sdabench.training.run_folder import read_run
 from sdabench.training.tasks.detection import Detection
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.helpers.training import FASTER, MASK, StopsAfter, log_of, same, untrained, weights_of
-from tests.helpers.training import detector_on as make_job
+from tests.helpers.training import (
+    FASTER,
+    MASK,
+    StopAfter,
+    evaluation_job_for,
+    final_weights,
+    read_log,
+    same_weights,
+)
+from tests.helpers.training import detector_job as make_job
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +55,17 @@ def test_interrupted_training_resumes_bit_identically(
     job = make_job(shapes, model, initial_weights, **changes)
     reference = train(job, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(job, tmp_path / "parts", StopsAfter(2))
+        train(job, tmp_path / "parts", StopAfter(2))
     folder = train(make_job(shapes, model, initial_weights, workers=1, **changes), tmp_path / "parts")
-    assert same(weights_of(reference), weights_of(folder))
+    assert same_weights(final_weights(reference), final_weights(folder))
     run, expected = read_run(folder).training, read_run(reference).training
     assert (run.resumed, run.first_loss, run.last_loss) == (1, expected.first_loss, expected.last_loss)
-    assert [(line["step"], line["loss"]) for line in log_of(folder)] == [
-        (line["step"], line["loss"]) for line in log_of(reference)
+    assert [(line["step"], line["loss"]) for line in read_log(folder)] == [
+        (line["step"], line["loss"]) for line in read_log(reference)
     ]
     loss_names = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
     loss_names |= {"loss_mask"} if model == MASK else set()
-    for line in log_of(folder):
+    for line in read_log(folder):
         assert {key for key in line if key.startswith("loss_")} == loss_names
         assert line["loss"] == pytest.approx(sum(line[name] for name in loss_names))
 
@@ -82,7 +90,7 @@ def test_freezing_depends_on_backbone_weights(without_backbone, shapes, backbone
     assert frozen.training.frozen is True
     assert frozen.spec.backbone.sha256 == sha256_of_file(backbone)
     assert frozen.training.steps == 3
-    before, after = load_file(backbone), weights_of(folder)
+    before, after = load_file(backbone), final_weights(folder)
     unchanged = {
         key for key in before if torch.equal(before[key], after.get(f"backbone.body.{key}", torch.zeros(0)))
     }
@@ -143,7 +151,7 @@ def test_mask_rcnn_results_use_original_ids_and_pixels(shapes, tmp_path):
         if w:
             assert min(left - x, top - y, x + width - left - w, y + height - top - h) >= -1
     assert max_right_edge > 0.9  # relative to 128 pixels, not to the resized 64
-    [line] = log_of(folder)
+    [line] = read_log(folder)
     assert line["ap_pct"] == records[0].metrics["ap_pct"]
     assert line["segmentation_ap_pct"] == records[1].metrics["ap_pct"]
     assert all((record.samples, record.weights.source) == (1, "training") for record in records)
@@ -190,7 +198,7 @@ class OracleDetector(torch.nn.Module):
 
 
 def test_perfect_detections_have_ap_100(shapes):
-    job = untrained(make_job(shapes, FASTER, val_images=2))  # the third image has a box without area
+    job = evaluation_job_for(make_job(shapes, FASTER, val_images=2))  # the third image has a box without area
     oracle = OracleDetector(shapes, mistakes=False, masks=False)
     predictions = predict(oracle, job, torch.device("cpu"))
     values = list(predictions.metrics()["detection"].values())
@@ -205,7 +213,7 @@ def test_rescoring_results_file_reproduces_metrics(shapes, tmp_path, monkeypatch
     monkeypatch.setattr(
         Detection, "build", lambda self, job: OracleDetector(shapes, mistakes=True, masks=True)
     )
-    records = evaluate(untrained(make_job(shapes)), tmp_path)
+    records = evaluate(evaluation_job_for(make_job(shapes)), tmp_path)
     annotations, _, _ = original_annotations(shapes)
     for record, iou_type in zip(records, ("bbox", "segm"), strict=True):
         results = read_results(tmp_path / record.predictions)
@@ -219,7 +227,7 @@ def test_rescoring_results_file_reproduces_metrics(shapes, tmp_path, monkeypatch
 
 def test_faster_rcnn_with_random_weights_has_one_record(shapes, tmp_path):
     progress = []
-    job = untrained(make_job(shapes, FASTER))
+    job = evaluation_job_for(make_job(shapes, FASTER))
     [record] = evaluate(job, tmp_path, progress.append)
     assert progress == [1, 1, 1]
     assert record.predictions.endswith(".json.gz")
@@ -232,12 +240,12 @@ def test_faster_rcnn_with_random_weights_has_one_record(shapes, tmp_path):
 
 
 def test_nan_weights_are_an_error(shapes, tmp_path):
-    job = untrained(make_job(shapes, FASTER))
+    job = evaluation_job_for(make_job(shapes, FASTER))
     network, _ = prepare_network(job)
     weights = network.state_dict()
     weights["backbone.body.layer4.0.conv1.weight"].fill_(float("nan"))
     save_file(weights, tmp_path / "nan.safetensors")
-    nan_job = untrained(make_job(shapes, FASTER), weights=tmp_path / "nan.safetensors")
+    nan_job = evaluation_job_for(make_job(shapes, FASTER), weights=tmp_path / "nan.safetensors")
     with pytest.raises(SdabenchError, match="not finite"):
         evaluate(nan_job, tmp_path)
 
@@ -245,7 +253,7 @@ def test_nan_weights_are_an_error(shapes, tmp_path):
 def test_learning_rate_follows_the_linear_rule(without_backbone):
     """0.02 for 16 images is 0.0025 for 2; warmup step 2 of 500 has little more than a thousandth of it."""
     assert read_run(without_backbone).training.learning_rate == pytest.approx(0.0025, rel=1e-12)
-    [line] = log_of(without_backbone)
+    [line] = read_log(without_backbone)
     assert line["learning_rate"] == pytest.approx(0.0025 * (0.001 + 0.999 * 1 / 500), rel=1e-9)
 
 

@@ -16,17 +16,25 @@ from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import batches_without
 from sdabench.training.run_folder import read_run
-from tests.helpers.processes import ended, forked
-from tests.helpers.training import StopsAfter, broken, detector_on, log_of, same, untrained, weights_of
-from tests.helpers.training import job_on as any_classifier_job
+from tests.helpers.processes import exit_codes, fork_ranks
+from tests.helpers.training import (
+    StopAfter,
+    copy_with_broken_image,
+    detector_job,
+    evaluation_job_for,
+    final_weights,
+    read_log,
+    same_weights,
+)
+from tests.helpers.training import classifier_job as any_classifier_job
 
-job_on = partial(any_classifier_job, model="tiny")
+classifier_job = partial(any_classifier_job, model="tiny")
 
 LOSSES = {"batch_size": 8, "validation": {"crop": 32, "every_epochs": 1}}
 
 
 def train_in_processes(job, output, processes, **options):
-    codes = ended(forked(lambda: train(job, output, **options), processes))
+    codes = exit_codes(fork_ranks(lambda: train(job, output, **options), processes))
     assert codes == [0] * processes
     [folder] = (output / "training").iterdir()
     return folder
@@ -34,11 +42,11 @@ def train_in_processes(job, output, processes, **options):
 
 def test_two_processes_match_one_with_two_micro_batches(textures, tmp_path):
     """Each batch norm sees four of eight images; a sum of two gradients has one order, so results are equal."""
-    single = train(job_on(textures, **LOSSES, accumulate=2), tmp_path / "alone")
-    both = train_in_processes(job_on(textures, **LOSSES), tmp_path / "both", 2)
-    assert same(weights_of(single), weights_of(both))
+    single = train(classifier_job(textures, **LOSSES, accumulate=2), tmp_path / "alone")
+    both = train_in_processes(classifier_job(textures, **LOSSES), tmp_path / "both", 2)
+    assert same_weights(final_weights(single), final_weights(both))
     keys = ("step", "loss", "top1_pct", "top5_pct")
-    lines = [[{key: line[key] for key in keys} for line in log_of(folder)] for folder in (single, both)]
+    lines = [[{key: line[key] for key in keys} for line in read_log(folder)] for folder in (single, both)]
     assert lines[0] == lines[1]
     one, two = read_run(single), read_run(both)
     assert (one.training.world_size, one.training.micro_batches) == (1, 2)
@@ -48,14 +56,14 @@ def test_two_processes_match_one_with_two_micro_batches(textures, tmp_path):
 
 def test_three_processes_match_three_micro_batches_up_to_rounding(textures, tmp_path):
     """Take one step only: with such small batches, rounding errors of 1e-7 grow large within two steps."""
-    job = job_on(textures, batch_size=9, epochs=1)
-    single = train(job_on(textures, batch_size=9, epochs=1, accumulate=3), tmp_path / "alone")
+    job = classifier_job(textures, batch_size=9, epochs=1)
+    single = train(classifier_job(textures, batch_size=9, epochs=1, accumulate=3), tmp_path / "alone")
     three = train_in_processes(job, tmp_path / "three", 3)
     assert read_run(three).training.first_loss == pytest.approx(
         read_run(single).training.first_loss, rel=1e-6
     )
-    for key, expected in weights_of(single).items():
-        tensor = weights_of(three)[key]
+    for key, expected in final_weights(single).items():
+        tensor = final_weights(three)[key]
         assert torch.allclose(tensor, expected, atol=1e-4 * expected.abs().max().item()), key
 
 
@@ -64,7 +72,7 @@ def test_three_processes_match_three_micro_batches_up_to_rounding(textures, tmp_
 )
 def test_batch_size_is_independent_of_process_count(textures, tmp_path, processes, accumulate, parts):
     """With fewer processes, each process computes more micro-batches of the recipe."""
-    job = job_on(textures, batch_size=10, accumulate=accumulate, epochs=1)
+    job = classifier_job(textures, batch_size=10, accumulate=accumulate, epochs=1)
     run = read_run(train_in_processes(job, tmp_path, processes))
     assert (run.training.micro_batches, run.training.world_size, run.training.steps) == (parts, processes, 1)
     assert run.spec.recipe.batch_size == 10
@@ -83,31 +91,31 @@ def test_ranks_get_consecutive_micro_batches(parts, own):
 
 @pytest.mark.parametrize(("processes", "precision"), [(2, "fp32"), (2, "bf16"), (3, "fp32")])
 def test_signal_to_one_rank_stops_all_and_resume_is_bit_identical(textures, tmp_path, processes, precision):
-    job = job_on(textures, batch_size=9, precision=precision, epochs=8)
+    job = classifier_job(textures, batch_size=9, precision=precision, epochs=8)
     reference = train_in_processes(job, tmp_path / "whole", processes)
-    running = forked(lambda: train(job, tmp_path / "parts"), processes)
+    running = fork_ranks(lambda: train(job, tmp_path / "parts"), processes)
     while not any(path.stat().st_size for path in tmp_path.glob("parts/training/*/metrics.jsonl")):
         time.sleep(0.01)
     os.kill(running[-1].pid, signal.SIGTERM)
-    assert ended(running) == [75] * processes
+    assert exit_codes(running) == [75] * processes
     resumed = train_in_processes(job, tmp_path / "parts", processes)
-    assert same(weights_of(reference), weights_of(resumed))
-    assert [line["loss"] for line in log_of(reference)] == [line["loss"] for line in log_of(resumed)]
+    assert same_weights(final_weights(reference), final_weights(resumed))
+    assert [line["loss"] for line in read_log(reference)] == [line["loss"] for line in read_log(resumed)]
     assert read_run(resumed).training.resumed == 1
 
 
 def test_resume_refuses_another_number_of_processes(textures, tmp_path, capfd):
-    job = job_on(textures)
+    job = classifier_job(textures)
     with pytest.raises(KeyboardInterrupt):
-        train(job, tmp_path, StopsAfter(10))
-    assert ended(forked(lambda: train(job, tmp_path), 2)) == [1, 1]
+        train(job, tmp_path, StopAfter(10))
+    assert exit_codes(fork_ranks(lambda: train(job, tmp_path), 2)) == [1, 1]
     stderr = capfd.readouterr().err
     assert stderr.count("processes 1 there, 2 here. Continue it with its own options") == 1
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_evaluation_is_independent_of_process_count(textures, tmp_path, processes):
-    job = untrained(job_on(textures, epochs=1), batch_size=2)
+    job = evaluation_job_for(classifier_job(textures, epochs=1), batch_size=2)
     single, shared = tmp_path / "alone", tmp_path / "shared"
     [expected] = evaluate(job, single)
 
@@ -117,7 +125,7 @@ def test_evaluation_is_independent_of_process_count(textures, tmp_path, processe
         if records:
             (shared / "record.json").write_text(json.dumps(records[0].as_json()))
 
-    assert ended(forked(evaluate_on_rank, processes)) == [0] * processes
+    assert exit_codes(fork_ranks(evaluate_on_rank, processes)) == [0] * processes
     record = json.loads((shared / "record.json").read_text())
     assert record["metrics"] == expected.metrics
     assert record["samples"] == expected.samples == 4
@@ -127,7 +135,7 @@ def test_evaluation_is_independent_of_process_count(textures, tmp_path, processe
 
 
 def test_interrupted_evaluation_keeps_results_of_each_rank(textures, tmp_path):
-    job = untrained(job_on(textures), batch_size=1)
+    job = evaluation_job_for(classifier_job(textures), batch_size=1)
     [expected] = evaluate(job, tmp_path / "alone")
     seen = tmp_path / "seen"
 
@@ -142,8 +150,8 @@ def test_interrupted_evaluation_keeps_results_of_each_rank(textures, tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
         evaluate(job, tmp_path / "parts", advance)
 
-    assert ended(forked(partial(evaluate_on_rank, stop=True), 2)) == [75, 75]
-    assert ended(forked(partial(evaluate_on_rank, stop=False), 2)) == [0, 0]
+    assert exit_codes(fork_ranks(partial(evaluate_on_rank, stop=True), 2)) == [75, 75]
+    assert exit_codes(fork_ranks(partial(evaluate_on_rank, stop=False), 2)) == [0, 0]
     assert seen.read_text() == "2 2 2 "
     assert (tmp_path / "parts" / expected.predictions).read_bytes() == (
         tmp_path / "alone" / expected.predictions
@@ -161,34 +169,39 @@ def test_remaining_images_are_split_without_overlap(processes, done):
 
 
 def test_unreadable_image_stops_all_and_is_reported_once(textures, tmp_path, capfd):
-    folder, path = broken(textures, tmp_path)
-    assert ended(forked(lambda: train(job_on(folder, batch_size=8), tmp_path / "o"), 2)) == [4, 4]
+    folder, path = copy_with_broken_image(textures, tmp_path)
+    assert exit_codes(fork_ranks(lambda: train(classifier_job(folder, batch_size=8), tmp_path / "o"), 2)) == [
+        4,
+        4,
+    ]
     stderr = capfd.readouterr().err
     assert stderr.count(path.name) == 1
     assert "Traceback" not in stderr
 
 
 def test_skipped_images_of_all_ranks_are_counted(textures, tmp_path):
-    folder, _ = broken(textures, tmp_path)
-    job = job_on(folder, batch_size=10, epochs=6, skip_broken=True)
+    folder, _ = copy_with_broken_image(textures, tmp_path)
+    job = classifier_job(folder, batch_size=10, epochs=6, skip_broken=True)
     assert read_run(train_in_processes(job, tmp_path / "o", 2)).training.skipped_images == 6
 
 
 def test_killed_rank_stops_the_others_and_resume_is_bit_identical(textures, tmp_path, capfd):
-    job = job_on(textures, batch_size=8, epochs=6)
+    job = classifier_job(textures, batch_size=8, epochs=6)
     reference = train_in_processes(job, tmp_path / "whole", 2)
     job_with_checkpoints = job.on(Machine(checkpoint_seconds=0))
-    first, second = forked(lambda: train(job_with_checkpoints, tmp_path / "killed"), 2)
+    first, second = fork_ranks(lambda: train(job_with_checkpoints, tmp_path / "killed"), 2)
     while not list(tmp_path.glob("killed/training/*/checkpoints/*.json")):
         time.sleep(0.01)
     second.kill()
-    assert ended([first, second]) == [1, -9]
+    assert exit_codes([first, second]) == [1, -9]
     assert "another of the 2 processes has ended" in capfd.readouterr().err
-    assert same(weights_of(reference), weights_of(train_in_processes(job, tmp_path / "killed", 2)))
+    assert same_weights(
+        final_weights(reference), final_weights(train_in_processes(job, tmp_path / "killed", 2))
+    )
 
 
 def test_all_ranks_evaluate_and_rank_zero_records(textures, tmp_path):
-    job = job_on(textures, epochs=1)
+    job = classifier_job(textures, epochs=1)
     folder = train(job, tmp_path)
     [expected] = evaluate_training(job, folder, tmp_path)
 
@@ -196,7 +209,7 @@ def test_all_ranks_evaluate_and_rank_zero_records(textures, tmp_path):
         records = evaluate_training(job, folder, tmp_path / "shared")
         assert [record.metrics for record in records] == [expected.metrics] * (world().rank == 0)
 
-    assert ended(forked(evaluate_on_rank, 2)) == [0, 0]
+    assert exit_codes(fork_ranks(evaluate_on_rank, 2)) == [0, 0]
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -204,10 +217,10 @@ def test_detector_on_two_processes_matches_one_process(shapes, backbone, tmp_pat
     """Flips, box sampling and masks are on; the last of four images has no objects."""
     changes = {"batch_size": 4, "epochs": 2, "validation": {"every_epochs": 1}}
     initial_weights = backbone if frozen else None
-    job = detector_on(shapes, backbone=initial_weights, **changes)
-    one = detector_on(shapes, backbone=initial_weights, accumulate=2, **changes)
+    job = detector_job(shapes, backbone=initial_weights, **changes)
+    one = detector_job(shapes, backbone=initial_weights, accumulate=2, **changes)
     single, both = train(one, tmp_path / "alone"), train_in_processes(job, tmp_path / "both", 2)
-    assert same(weights_of(single), weights_of(both))
+    assert same_weights(final_weights(single), final_weights(both))
     keys = ("loss", "loss_mask", "ap_pct", "segmentation_ap_pct")
-    lines = [[{key: line[key] for key in keys} for line in log_of(folder)] for folder in (single, both)]
+    lines = [[{key: line[key] for key in keys} for line in read_log(folder)] for folder in (single, both)]
     assert lines[0] == lines[1]

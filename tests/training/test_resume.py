@@ -20,18 +20,25 @@ from sdabench.training.prediction import predict
 from sdabench.training.run_folder import read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.helpers.processes import ended, forked
-from tests.helpers.training import StopsAfter, detector_on, log_of, same, untrained, weights_of
-from tests.helpers.training import job_on as any_classifier_job
+from tests.helpers.processes import exit_codes, fork_ranks
+from tests.helpers.training import (
+    StopAfter,
+    detector_job,
+    evaluation_job_for,
+    final_weights,
+    read_log,
+    same_weights,
+)
+from tests.helpers.training import classifier_job as any_classifier_job
 
-job_on = partial(any_classifier_job, model="tiny")
+classifier_job = partial(any_classifier_job, model="tiny")
 
 LONG = {"epochs": 6, "validation": {"crop": 32, "every_epochs": 1}}
 TIMES = ("images_per_second",)
 
 
 def log_without_times(folder):
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in log_of(folder)]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in read_log(folder)]
 
 
 def only_run_folder(output):
@@ -40,7 +47,7 @@ def only_run_folder(output):
 
 
 def assert_matches_uninterrupted(folder, reference):
-    assert same(weights_of(folder), weights_of(reference))
+    assert same_weights(final_weights(folder), final_weights(reference))
     assert log_without_times(folder) == log_without_times(reference)
     run, expected = read_run(folder).training, read_run(reference).training
     assert (run.first_loss, run.last_loss, run.steps) == (
@@ -62,7 +69,7 @@ def assert_matches_uninterrupted(folder, reference):
 )
 def test_one_or_two_resumes_give_the_same_state(textures, changes):
     """Compare weights, optimizer, scaler, progress and the next random numbers."""
-    job = job_on(textures, epochs=4, **changes)
+    job = classifier_job(textures, epochs=4, **changes)
 
     def run(trainer, steps):
         for _, batch in zip(range(steps), load_training_batches(trainer), strict=False):
@@ -86,7 +93,7 @@ def test_one_or_two_resumes_give_the_same_state(textures, changes):
 
 
 def test_each_micro_batch_has_its_own_seed(textures, monkeypatch):
-    trainer = Trainer(job_on(textures, accumulate=2, batch_size=4))
+    trainer = Trainer(classifier_job(textures, accumulate=2, batch_size=4))
     losses, seeds = trainer.task.losses, []
 
     def record_seed(*arguments):
@@ -100,7 +107,7 @@ def test_each_micro_batch_has_its_own_seed(textures, monkeypatch):
 
 
 def test_batch_norms_count_one_batch_per_step(textures):
-    trainer = Trainer(job_on(textures, accumulate=2, batch_size=4))
+    trainer = Trainer(classifier_job(textures, accumulate=2, batch_size=4))
     for _, batch in zip(range(3), load_training_batches(trainer), strict=False):
         trainer.take_step(batch)
     counts = [value for key, value in trainer.network.state_dict().items() if "num_batches" in key]
@@ -123,7 +130,7 @@ def assert_equal(first, second):
 
 def test_checkpoints_left_after_completion_are_deleted(textures, tmp_path):
     """The process was killed after writing run.json and before deleting the checkpoints."""
-    job = job_on(textures)
+    job = classifier_job(textures)
     folder = train(job, tmp_path)
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/.step-000000003.pt.part").write_bytes(b"half")
@@ -133,12 +140,12 @@ def test_checkpoints_left_after_completion_are_deleted(textures, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_weights_do_not_depend_on_workers(textures, tmp_path, workers):
-    folders = [train(job_on(textures, count), tmp_path / str(count)) for count in (0, workers)]
-    assert same(weights_of(folders[0]), weights_of(folders[1]))
+    folders = [train(classifier_job(textures, count), tmp_path / str(count)) for count in (0, workers)]
+    assert same_weights(final_weights(folders[0]), final_weights(folders[1]))
 
 
 def test_interrupted_validation_resumes(textures, tmp_path, monkeypatch):
-    job = job_on(textures, **LONG).on(Machine(batch_size=1))  # many batches
+    job = classifier_job(textures, **LONG).on(Machine(batch_size=1))  # many batches
     reference = train(job, tmp_path / "whole")
     calls = []
 
@@ -152,27 +159,27 @@ def test_interrupted_validation_resumes(textures, tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         train(job, tmp_path / "parts")
     log = only_run_folder(tmp_path / "parts") / "metrics.jsonl"
-    assert len(log_of(log.parent)) == 2
-    append_lines(log, log_of(reference)[2])  # as a process killed before its next checkpoint leaves it
+    assert len(read_log(log.parent)) == 2
+    append_lines(log, read_log(reference)[2])  # as a process killed before its next checkpoint leaves it
     assert_matches_uninterrupted(train(job, tmp_path / "parts"), reference)
     assert len(calls) == 3 + 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
 def test_interrupted_training_resumes_bit_identically(textures, tmp_path, number):
-    interrupt_repeatedly(job_on(textures, workers=1, **LONG), tmp_path, number, interruptions=3)
+    interrupt_repeatedly(classifier_job(textures, workers=1, **LONG), tmp_path, number, interruptions=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
 def test_training_resumes_after_a_hundred_interruptions(textures, tmp_path, number):
-    interrupt_repeatedly(job_on(textures, workers=1, **LONG), tmp_path, number, interruptions=100)
+    interrupt_repeatedly(classifier_job(textures, workers=1, **LONG), tmp_path, number, interruptions=100)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_detector_resumes_bit_identically(shapes, backbone, tmp_path, number):
-    job = detector_on(shapes, backbone=backbone, epochs=4, validation={"every_epochs": 2})
+    job = detector_job(shapes, backbone=backbone, epochs=4, validation={"every_epochs": 2})
     interrupt_repeatedly(job, tmp_path, number, interruptions=8, pause=8.0)
 
 
@@ -185,10 +192,10 @@ def interrupt_repeatedly(job, tmp_path, number, interruptions, pause=1.0):
         output = tmp_path / f"disturbed{attempts}"
         attempts += 1
         while True:
-            [process] = forked(lambda output=output: train(job, output))
+            [process] = fork_ranks(lambda output=output: train(job, output))
             time.sleep(rng.uniform(0.0, pause))
             os.kill(process.pid, number)
-            [code] = ended([process])
+            [code] = exit_codes([process])
             if code == 0:
                 break
             count += 1
@@ -197,10 +204,10 @@ def interrupt_repeatedly(job, tmp_path, number, interruptions, pause=1.0):
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(textures, tmp_path):
-    job = job_on(textures, **LONG).on(Machine(checkpoint_seconds=0))
+    job = classifier_job(textures, **LONG).on(Machine(checkpoint_seconds=0))
     reference = train(job, tmp_path / "whole")
     with pytest.raises(Stopped):
-        train(job, tmp_path / "parts", StopsAfter(35))
+        train(job, tmp_path / "parts", StopAfter(35))
     older, newest = sorted(only_run_folder(tmp_path / "parts").glob("checkpoints/*.pt"))
     newest.write_bytes(newest.read_bytes()[:-1])
     messages = []
@@ -211,39 +218,45 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(textures, tmp_path):
 
 
 def test_resume_refuses_changed_settings(textures, tmp_path):
-    job = job_on(textures)
+    job = classifier_job(textures)
     with pytest.raises(Stopped):
-        train(job, tmp_path, StopsAfter(10))
+        train(job, tmp_path, StopAfter(10))
     for other, words in (
-        (job_on(textures, batch_size=4), "batch_size 5 there, 4 here"),
-        (job_on(textures, optimizer={"learning_rate": 0.1}), "optimizer.learning_rate 0.05 there, 0.1 here"),
+        (classifier_job(textures, batch_size=4), "batch_size 5 there, 4 here"),
+        (
+            classifier_job(textures, optimizer={"learning_rate": 0.1}),
+            "optimizer.learning_rate 0.05 there, 0.1 here",
+        ),
         (
             replace(job, spec=job.spec.with_values(dataset=job.split.subset(2).describe())),
             r"validation images synthetic \(4 files.* there, .*\(2 files",
         ),
-        (job_on(textures, train_images=8), r"training images synthetic \(10 files.* there, .*\(8 files"),
+        (
+            classifier_job(textures, train_images=8),
+            r"training images synthetic \(10 files.* there, .*\(8 files",
+        ),
         (job.on(Machine(deterministic=True)), "--deterministic False there, True here"),
     ):
         with pytest.raises(SdabenchError, match=words) as caught:
             train(other, tmp_path)
         assert "\n" not in str(caught.value)
         assert "Continue it with its own options" in str(caught.value)
-    train(job_on(textures, seed=1), tmp_path)  # another seed is another training run
+    train(classifier_job(textures, seed=1), tmp_path)  # another seed is another training run
     train(job.for_model("senet50", 0), tmp_path)  # and so is another network
     assert read_run(train(job, tmp_path)).training.resumed == 1
 
 
 def test_changed_backbone_weights_are_a_difference(textures, tmp_path):
-    run = read_run(train(job_on(textures, epochs=1), tmp_path))
+    run = read_run(train(classifier_job(textures, epochs=1), tmp_path))
     spec = run.spec.with_values(backbone=Weights(source="file", sha256="0" * 64))
     other = run.model_copy(update={"spec": spec})
     assert run.differences(other) == [f"backbone weights None there, {'0' * 64} here"]
 
 
 def test_resume_refuses_folder_of_another_network(textures, tmp_path):
-    job = job_on(textures)
+    job = classifier_job(textures)
     with pytest.raises(Stopped):
-        train(job, tmp_path, StopsAfter(10))
+        train(job, tmp_path, StopAfter(10))
     other = job.for_model("senet50", 0)
     only_run_folder(tmp_path).rename(tmp_path / "training" / other.spec.name)
     with pytest.raises(SdabenchError, match="model tiny there, senet50 here"):
@@ -252,10 +265,10 @@ def test_resume_refuses_folder_of_another_network(textures, tmp_path):
 
 def test_deterministic_refuses_nondeterministic_settings(textures, shapes, tmp_path):
     deterministic = Machine(deterministic=True)
-    job = job_on(textures, quirks={"no_seed": True}).on(deterministic)
+    job = classifier_job(textures, quirks={"no_seed": True}).on(deterministic)
     with pytest.raises(UsageError, match=r"draws a seed at each start \(quirks.no_seed\)"):
         train(job, tmp_path)
-    detector = detector_on(shapes).on(Machine(deterministic=True, device="cuda"))
+    detector = detector_job(shapes).on(Machine(deterministic=True, device="cuda"))
     with pytest.raises(UsageError, match="RoIAlign has no deterministic backward pass on CUDA"):
         train(detector, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -263,23 +276,25 @@ def test_deterministic_refuses_nondeterministic_settings(textures, shapes, tmp_p
 
 def test_deterministic_training_restores_torch_settings(textures, tmp_path):
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    job = job_on(textures, epochs=1).on(Machine(deterministic=True))
+    job = classifier_job(textures, epochs=1).on(Machine(deterministic=True))
     seen = []
     folder = train(job, tmp_path, lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
     assert all(seen)
     assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
     [record] = evaluate_training(job, folder, tmp_path)
     assert record.environment["deterministic"] is True
-    assert same(weights_of(train(job_on(textures, epochs=1), tmp_path / "plain")), weights_of(folder))
+    assert same_weights(
+        final_weights(train(classifier_job(textures, epochs=1), tmp_path / "plain")), final_weights(folder)
+    )
 
 
 def test_resume_restores_the_number_of_threads(textures, tmp_path):
     before = torch.get_num_threads()
-    job = job_on(textures)
+    job = classifier_job(textures)
     try:
         torch.set_num_threads(2)
         with pytest.raises(Stopped):
-            train(job, tmp_path, StopsAfter(10))
+            train(job, tmp_path, StopAfter(10))
         torch.set_num_threads(1)
         train(job, tmp_path)
         assert torch.get_num_threads() == 2
@@ -288,18 +303,18 @@ def test_resume_restores_the_number_of_threads(textures, tmp_path):
 
 
 def test_stop_in_the_last_step_or_batch_loses_nothing(textures, tmp_path):
-    job = job_on(textures)
+    job = classifier_job(textures)
     with pytest.raises(Stopped):
-        train(job, tmp_path, StopsAfter(20))
+        train(job, tmp_path, StopAfter(20))
     assert read_run(only_run_folder(tmp_path)).training.steps == 4
     assert read_run(train(job, tmp_path)).training.resumed == 0
-    evaluation = untrained(job, batch_size=1)
-    [record] = evaluate(evaluation, tmp_path, StopsAfter(3))
+    evaluation = evaluation_job_for(job, batch_size=1)
+    [record] = evaluate(evaluation, tmp_path, StopAfter(3))
     assert record.samples == 4
 
 
 def test_interrupted_evaluation_resumes(textures, tmp_path):
-    job = untrained(job_on(textures), batch_size=1)
+    job = evaluation_job_for(classifier_job(textures), batch_size=1)
     [reference] = evaluate(job, tmp_path / "whole")
 
     def stop_after_two(images):
@@ -324,7 +339,7 @@ def test_interrupted_evaluation_resumes(textures, tmp_path):
     "change", [{"batch_size": 2}, {"seed": 1}, {"precision": "bf16"}, {"channels_last": True}]
 )
 def test_evaluation_with_changed_settings_restarts(textures, tmp_path, change):
-    job = untrained(job_on(textures), batch_size=1)
+    job = evaluation_job_for(classifier_job(textures), batch_size=1)
     seen = []
 
     def stop_after_two(images):
@@ -335,5 +350,7 @@ def test_evaluation_with_changed_settings_restarts(textures, tmp_path, change):
     with pytest.raises(Stopped):
         evaluate(job, tmp_path, stop_after_two)
     remaining = []
-    evaluate(untrained(job_on(textures), **{"batch_size": 1} | change), tmp_path, remaining.append)
+    evaluate(
+        evaluation_job_for(classifier_job(textures), **{"batch_size": 1} | change), tmp_path, remaining.append
+    )
     assert remaining in ([2, 2], [1, 1, 1, 1])

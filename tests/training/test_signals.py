@@ -8,7 +8,7 @@ import pytest
 
 from sdabench.training import signals
 from sdabench.training.signals import SIGNALS, handle_signals, stop_requests
-from tests.helpers.processes import ended, forked
+from tests.helpers.processes import exit_codes, fork_ranks
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_signal_before_the_context_is_seen():
         with stop_requests() as stop_requested:
             assert stop_requested()
 
-    assert ended(forked(work)) == [0]
+    assert exit_codes(fork_ranks(work)) == [0]
 
 
 def test_stop_file_requests_a_stop(tmp_path, monkeypatch):
@@ -105,4 +105,4 @@ def test_signal_outside_the_context_is_a_keyboard_interrupt():
         handle_signals()
         send(signal.SIGTERM)
 
-    assert ended(forked(work)) == [75]
+    assert exit_codes(fork_ranks(work)) == [75]

@@ -21,7 +21,15 @@ from sdabench.training.loop import train
 from sdabench.training.run_folder import find_run, read_run
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
 from tests.helpers.datasets import SAMPLE
-from tests.helpers.training import RECIPE, StopsAfter, broken, job_on, log_of, same, weights_of
+from tests.helpers.training import (
+    RECIPE,
+    StopAfter,
+    classifier_job,
+    copy_with_broken_image,
+    final_weights,
+    read_log,
+    same_weights,
+)
 
 
 def inputs_of(batch):
@@ -62,7 +70,9 @@ def sgd_by_hand(network, batches, rate, momentum, decay, smoothing, parts=1, res
     ],
 )
 def test_steps_match_sgd_by_hand(textures, changes, by_hand):
-    trainer = Trainer(job_on(textures, optimizer={"learning_rate": 0.01, "weight_decay": 0.1}, **changes))
+    trainer = Trainer(
+        classifier_job(textures, optimizer={"learning_rate": 0.01, "weight_decay": 0.1}, **changes)
+    )
     peer = create_model("resnet50", num_classes=2)
     peer.load_state_dict(trainer.network.state_dict())
     start = torch.nn.utils.parameters_to_vector(peer.train().parameters()).clone()
@@ -81,7 +91,7 @@ def test_steps_match_sgd_by_hand(textures, changes, by_hand):
 
 
 def test_unequal_micro_batches_weight_images_equally(textures):
-    trainer = Trainer(job_on(textures, batch_size=5, accumulate=2))
+    trainer = Trainer(classifier_job(textures, batch_size=5, accumulate=2))
     peer = create_model("resnet50", num_classes=2).train()
     peer.load_state_dict(trainer.network.state_dict())
     batch = next(load_training_batches(trainer))
@@ -92,7 +102,7 @@ def test_unequal_micro_batches_weight_images_equally(textures):
 
 def test_weight_decay_of_norms_and_biases_is_optional(textures):
     optimizer = {"learning_rate": 0.05, "decay_norms_and_biases": False}
-    groups = Trainer(job_on(textures, optimizer=optimizer)).optimizer.param_groups
+    groups = Trainer(classifier_job(textures, optimizer=optimizer)).optimizer.param_groups
     assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
     # ResNet-50: 53 convolutions and the classifier; 53 norms of two vectors, and the bias of the classifier.
     assert [len(group["params"]) for group in groups] == [54, 107]
@@ -100,7 +110,7 @@ def test_weight_decay_of_norms_and_biases_is_optional(textures):
 
 def test_each_epoch_has_each_image_once_with_any_workers(textures):
     in_process, in_workers = (
-        list(load_training_batches(Trainer(job_on(textures, workers=workers)))) for workers in (0, 2)
+        list(load_training_batches(Trainer(classifier_job(textures, workers=workers)))) for workers in (0, 2)
     )
     assert [len(batch.labels) for batch in in_process] == [5, 5, 5, 5]
     epochs = [in_process[0].indices + in_process[1].indices, in_process[2].indices + in_process[3].indices]
@@ -123,7 +133,7 @@ def test_training_order_depends_on_seed_and_resumes_at_any_step():
 
 
 def test_augmentation_depends_on_seed_epoch_and_image(textures):
-    job = job_on(textures)
+    job = classifier_job(textures)
     images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
     state = torch.get_rng_state()
     first = images[0, 3].image
@@ -139,7 +149,7 @@ def test_augmentation_depends_on_seed_epoch_and_image(textures):
 
 def test_augmentation_matches_torchvision(textures):
     """The same random numbers give the same image as torchvision's transforms, up to a pixel value of one."""
-    job = job_on(textures)
+    job = classifier_job(textures)
     images = TrainingImages(job.train, job.spec.recipe.augmentation, seed=1)
     torchvision_transforms = transforms.Compose(
         [transforms.RandomResizedCrop(32), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
@@ -157,10 +167,10 @@ def test_augmentation_matches_torchvision(textures):
 
 
 def test_training_writes_weights_log_and_record(textures, tmp_path):
-    job = job_on(textures, validation={"crop": 32, "every_epochs": 1}, fit_below=100.0)
+    job = classifier_job(textures, validation={"crop": 32, "every_epochs": 1}, fit_below=100.0)
     folder = train(job, tmp_path)
     assert folder.name.startswith("resnet50-")
-    lines = log_of(folder)
+    lines = read_log(folder)
     assert [(line["step"], line["epoch"]) for line in lines] == [(2, 1.0), (4, 2.0)]
     assert all(line["learning_rate"] == 0.05 and 0 <= line["top1_pct"] <= 100 for line in lines)
     [record] = evaluate_training(job, folder, tmp_path)
@@ -177,49 +187,51 @@ def test_training_writes_weights_log_and_record(textures, tmp_path):
 
 
 def test_fit_is_decided_by_last_loss(textures, tmp_path):
-    job = job_on(textures, optimizer={"learning_rate": 1e-9}, fit_below=0.5)
+    job = classifier_job(textures, optimizer={"learning_rate": 1e-9}, fit_below=0.5)
     training = read_run(train(job, tmp_path)).training
     assert training.last_loss > 0.5 * math.log(2)
     assert training.fits is False
-    assert read_run(train(job_on(textures, epochs=1), tmp_path)).training.fits is None
+    assert read_run(train(classifier_job(textures, epochs=1), tmp_path)).training.fits is None
 
 
 def test_training_is_reproducible_from_its_seed(textures, tmp_path):
-    folders = [train(job_on(textures, seed=seed), tmp_path / str(n)) for n, seed in enumerate((0, 0, 1))]
-    first, again, other = map(weights_of, folders)
-    assert same(first, again)
-    assert not same(first, other)
+    folders = [
+        train(classifier_job(textures, seed=seed), tmp_path / str(n)) for n, seed in enumerate((0, 0, 1))
+    ]
+    first, again, other = map(final_weights, folders)
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": {"name": "adamw", "learning_rate": 1e-3}}])
 @pytest.mark.parametrize("images", [5, 10, 15])
 def test_interrupted_training_resumes_bit_identically(textures, tmp_path, images, changes):
-    reference = train(job_on(textures, **changes), tmp_path / "whole")
-    job = job_on(textures, **changes)
+    reference = train(classifier_job(textures, **changes), tmp_path / "whole")
+    job = classifier_job(textures, **changes)
     with pytest.raises(KeyboardInterrupt):
-        train(job, tmp_path / "parts", StopsAfter(images))
+        train(job, tmp_path / "parts", StopAfter(images))
     folder = train(job, tmp_path / "parts")
-    assert same(weights_of(reference), weights_of(folder))
+    assert same_weights(final_weights(reference), final_weights(folder))
     run, expected = read_run(folder).training, read_run(reference).training
     assert (run.resumed, run.first_loss, run.last_loss) == (1, expected.first_loss, expected.last_loss)
-    assert [(line["step"], line["loss"]) for line in log_of(folder)] == [
-        (line["step"], line["loss"]) for line in log_of(reference)
+    assert [(line["step"], line["loss"]) for line in read_log(folder)] == [
+        (line["step"], line["loss"]) for line in read_log(reference)
     ]
 
 
 def test_finished_training_is_skipped(textures, tmp_path):
     progress = []
-    folder = train(job_on(textures), tmp_path, lambda images, note="": progress.append(images))
+    folder = train(classifier_job(textures), tmp_path, lambda images, note="": progress.append(images))
     assert sum(progress) == 20
-    train(job_on(textures), tmp_path, lambda images, note="": progress.append(images))
+    train(classifier_job(textures), tmp_path, lambda images, note="": progress.append(images))
     assert sum(progress) == 20
     (folder / "model.safetensors").unlink()
-    train(job_on(textures), tmp_path)
+    train(classifier_job(textures), tmp_path)
     assert (folder / "model.safetensors").is_file()
 
 
 def test_leftovers_of_a_killed_process_are_deleted(textures, tmp_path):
-    job = job_on(textures, model="tiny")
+    job = classifier_job(textures, model="tiny")
     folder = train(job, tmp_path)
     Checkpoints(folder).save(4, {})
     (folder / "checkpoints/.step-000000003.pt.part").write_bytes(b"half")
@@ -232,9 +244,9 @@ def test_leftovers_of_a_killed_process_are_deleted(textures, tmp_path):
 
 def test_quirk_best_epoch_keeps_best_weights(textures, tmp_path):
     quirks = {"best_epoch_by_validation": True}
-    job = job_on(textures, epochs=3, validation={"crop": 32, "every_epochs": 1}, quirks=quirks)
+    job = classifier_job(textures, epochs=3, validation={"crop": 32, "every_epochs": 1}, quirks=quirks)
     folder = train(job, tmp_path)
-    run, lines = read_run(folder), log_of(folder)
+    run, lines = read_run(folder), read_log(folder)
     [record] = evaluate_training(job, folder, tmp_path)
     for metric in ("top1_pct", "top5_pct"):
         values = [line[metric] for line in lines]
@@ -246,20 +258,20 @@ def test_quirk_best_epoch_keeps_best_weights(textures, tmp_path):
 def test_best_weights_of_previous_checkpoint_are_kept(textures, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "validate", lambda self: {"top1_pct": float(self.epoch)})
     changes = {"epochs": 6, "validation": {"crop": 32, "every_epochs": 1}, "model": "tiny"}
-    job = job_on(textures, quirks={"best_epoch_by_validation": True}, **changes)
+    job = classifier_job(textures, quirks={"best_epoch_by_validation": True}, **changes)
     with pytest.raises(KeyboardInterrupt):
-        train(job.on(Machine(checkpoint_seconds=0)), tmp_path, StopsAfter(40))
+        train(job.on(Machine(checkpoint_seconds=0)), tmp_path, StopAfter(40))
     [folder] = (tmp_path / "training").iterdir()
     assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4"]
     with pytest.raises(KeyboardInterrupt):
-        train(job, tmp_path, StopsAfter(50))
+        train(job, tmp_path, StopAfter(50))
     assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4", "5"]
 
 
 def test_quirk_no_seed_draws_a_seed_at_each_start(textures, tmp_path):
-    job = job_on(textures, quirks={"no_seed": True, "resume_without_optimizer": True})
+    job = classifier_job(textures, quirks={"no_seed": True, "resume_without_optimizer": True})
     with pytest.raises(KeyboardInterrupt):
-        train(job, tmp_path, StopsAfter(10))
+        train(job, tmp_path, StopAfter(10))
     seeds = read_run(train(job, tmp_path)).training.seeds
     assert len(seeds) == 2
     assert seeds[0] != seeds[1]
@@ -267,12 +279,12 @@ def test_quirk_no_seed_draws_a_seed_at_each_start(textures, tmp_path):
 
 def test_quirk_resume_without_optimizer_drops_momentum(textures):
     for forget in (False, True):
-        job = job_on(textures, quirks={"resume_without_optimizer": forget})
+        job = classifier_job(textures, quirks={"resume_without_optimizer": forget})
         trainer = Trainer(job)
         trainer.take_step(next(load_training_batches(trainer)))
         resumed = Trainer(job)
         resumed.restore(trainer.state())
-        assert same(resumed.network.state_dict(), trainer.network.state_dict())
+        assert same_weights(resumed.network.state_dict(), trainer.network.state_dict())
         assert bool(resumed.optimizer.state) is not forget
 
 
@@ -289,14 +301,14 @@ def test_precision_and_memory_format_barely_change_first_loss(textures, tmp_path
     exact = {key: value for key, value in changes.items() if key in ("batch_size", "accumulate")}
     larger = {"epochs": 1, "augmentation": {"crop": 64}}
     losses = [
-        read_run(train(job_on(textures, **larger, **options), tmp_path / str(n))).training.first_loss
+        read_run(train(classifier_job(textures, **larger, **options), tmp_path / str(n))).training.first_loss
         for n, options in enumerate((exact, changes))
     ]
     assert losses[0] == pytest.approx(losses[1], abs=0.1)
 
 
 def test_non_finite_loss_reports_step_rate_and_checkpoint(textures, tmp_path):
-    job = job_on(textures, epochs=20, optimizer={"learning_rate": 1e18})
+    job = classifier_job(textures, epochs=20, optimizer={"learning_rate": 1e18})
     with pytest.raises(
         DivergedError, match=r"step \d+ of 40, learning rate 1e\+18;.*no checkpoint yet"
     ) as caught:
@@ -315,35 +327,35 @@ def test_non_finite_loss_reports_step_rate_and_checkpoint(textures, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_image_stops_training_or_is_skipped(textures, tmp_path, workers):
-    folder, path = broken(textures, tmp_path)
+    folder, path = copy_with_broken_image(textures, tmp_path)
     with pytest.raises(DataError, match=path.name):
-        train(job_on(folder, workers), tmp_path / "a")
-    run = train(job_on(folder, workers, skip_broken=True), tmp_path / "b")
+        train(classifier_job(folder, workers), tmp_path / "a")
+    run = train(classifier_job(folder, workers, skip_broken=True), tmp_path / "b")
     assert read_run(run).training.skipped_images == 2
     with pytest.raises(DataError, match="only 1 images of a batch are readable"):
-        train(job_on(folder, workers, skip_broken=True, batch_size=2), tmp_path / "c")
+        train(classifier_job(folder, workers, skip_broken=True, batch_size=2), tmp_path / "c")
 
 
 def test_locked_folder_is_an_error(textures, tmp_path, monkeypatch):
     monkeypatch.setattr("sdabench.files.PATIENCE", 0.1)
-    folder = train(job_on(textures, epochs=1), tmp_path)
+    folder = train(classifier_job(textures, epochs=1), tmp_path)
     with FileLock(folder / ".lock"), pytest.raises(SdabenchError, match="another training is writing to"):
-        train(job_on(textures, epochs=1), tmp_path)
+        train(classifier_job(textures, epochs=1), tmp_path)
 
 
 def test_too_few_images_is_an_error(textures, tmp_path):
     with pytest.raises(DataError, match="holds 1 images, .* batch norms need 2 or more"):
-        train(job_on(textures, train_images=1), tmp_path)
+        train(classifier_job(textures, train_images=1), tmp_path)
 
 
 def test_run_is_found_by_its_folder_or_the_one_above(textures, tmp_path):
-    folder = train(job_on(textures), tmp_path)
+    folder = train(classifier_job(textures), tmp_path)
     assert find_run(folder, "resnet50") == find_run(tmp_path, "resnet50") == folder
     with pytest.raises(UsageError, match="no training of 'senet50' in .*, which holds nothing"):
         find_run(tmp_path, "senet50")
     with pytest.raises(UsageError, match="no training of 'senet50' in .*, which holds resnet50"):
         find_run(folder, "senet50")
-    train(job_on(textures, epochs=1), tmp_path)
+    train(classifier_job(textures, epochs=1), tmp_path)
     with pytest.raises(UsageError, match="holds several trainings of 'resnet50'; name one"):
         find_run(tmp_path, "resnet50")
     (folder / "model.safetensors").unlink()
@@ -368,8 +380,8 @@ def test_tensorboard_matches_the_log(textures, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = train(job_on(textures, epochs=1).on(Machine(tensorboard=True)), tmp_path)
+    folder = train(classifier_job(textures, epochs=1).on(Machine(tensorboard=True)), tmp_path)
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     [loss] = events.Scalars("loss")
-    assert (loss.step, loss.value) == (2, pytest.approx(log_of(folder)[0]["loss"]))
+    assert (loss.step, loss.value) == (2, pytest.approx(read_log(folder)[0]["loss"]))

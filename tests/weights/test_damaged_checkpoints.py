@@ -18,15 +18,15 @@ from sdabench.weights.read import read_checkpoint
 from tests.helpers.checkpoints import (
     CONTAINERS,
     STATE,
-    bare,
-    in_legacy,
-    in_zip,
-    kinds_of_tensors,
-    rebuilt,
-    refusal,
+    all_tensor_kinds,
+    error_line,
+    pickled_call,
+    pickled_storage,
+    pickled_tensor,
     save,
-    storage,
-    text,
+    write_bare,
+    write_legacy,
+    write_zip,
 )
 
 
@@ -51,11 +51,11 @@ from tests.helpers.checkpoints import (
     ],
 )
 def test_a_tensor_that_does_not_lie_within_its_storage_is_refused(tmp_path, offset, size, stride, says):
-    path = in_zip(
-        rebuilt(offset, size, stride).encode(), tmp_path / "w.pth", s0=struct.pack("<4f", 0, 1, 2, 3)
+    path = write_zip(
+        pickled_tensor(offset, size, stride).encode(), tmp_path / "w.pth", s0=struct.pack("<4f", 0, 1, 2, 3)
     )
     if says:
-        assert says in refusal(path)
+        assert says in error_line(path)
     else:
         assert read_checkpoint(path).tolist() in (0.0, [[0.0, 2.0], [1.0, 3.0]])
 
@@ -72,27 +72,27 @@ def test_a_tensor_that_does_not_lie_within_its_storage_is_refused(tmp_path, offs
     ],
 )
 def test_a_storage_that_differs_from_the_pickle_is_refused(tmp_path, numel, kind, key, says):
-    path = in_zip(f"{storage(numel, kind, key)}.".encode(), tmp_path / "w.pth", s0=bytes(16))
-    assert says in refusal(path)
+    path = write_zip(f"{pickled_storage(numel, kind, key)}.".encode(), tmp_path / "w.pth", s0=bytes(16))
+    assert says in error_line(path)
 
 
 def test_a_legacy_storage_larger_than_the_file_is_refused(tmp_path):
-    data = storage(2**40).replace("tQ", "NtQ") + "."
-    assert f"'0' of {2**42:,} bytes" in refusal(in_legacy(data.encode(), tmp_path / "w.pth"))
-    many = "".join(storage(30, key=key).replace("tQ", "NtQ0") for key in range(20)) + "}."
-    assert "it is cut short" in refusal(in_legacy(many.encode(), tmp_path / "w.pth"))
+    data = pickled_storage(2**40).replace("tQ", "NtQ") + "."
+    assert f"'0' of {2**42:,} bytes" in error_line(write_legacy(data.encode(), tmp_path / "w.pth"))
+    many = "".join(pickled_storage(30, key=key).replace("tQ", "NtQ0") for key in range(20)) + "}."
+    assert "it is cut short" in error_line(write_legacy(many.encode(), tmp_path / "w.pth"))
 
 
 def test_a_legacy_storage_of_two_sizes_is_refused(tmp_path):
-    data = "".join(storage(numel).replace("tQ", "NtQ0") for numel in (4, 3)) + "}."
-    assert "'0' of 16 bytes, where 12" in refusal(in_legacy(data.encode(), tmp_path / "w.pth"))
+    data = "".join(pickled_storage(numel).replace("tQ", "NtQ0") for numel in (4, 3)) + "}."
+    assert "'0' of 16 bytes, where 12" in error_line(write_legacy(data.encode(), tmp_path / "w.pth"))
 
 
 def test_a_legacy_file_of_another_version_is_refused(tmp_path):
-    path = in_legacy(b"}.", tmp_path / "w.pth")
+    path = write_legacy(b"}.", tmp_path / "w.pth")
     assert read_checkpoint(path) == {}
     path.write_bytes(path.read_bytes().replace(pickle.dumps(1001, 2), pickle.dumps(1002, 2)))
-    assert "unknown version" in refusal(path)
+    assert "unknown version" in error_line(path)
 
 
 def test_no_more_memory_is_allocated_than_the_file_has_bytes():
@@ -113,38 +113,38 @@ def test_no_more_memory_is_allocated_than_the_file_has_bytes():
 def test_a_lazily_conjugate_or_negative_tensor_is_refused(tmp_path, zipped):
     lazy = torch.ones(2, dtype=torch.complex64).conj()
     for tensor in (lazy, lazy.imag):
-        assert "conjugate or negative" in refusal(save({"w": tensor}, tmp_path / "w.pth", zipped))
+        assert "conjugate or negative" in error_line(save({"w": tensor}, tmp_path / "w.pth", zipped))
 
 
 def test_legacy_views_of_a_storage_are_read(tmp_path):
     """Torch before 0.4 saved views of storages."""
-    view = storage(4).replace("tQ", "(Vpart\nI1\nI2\ntttQ".replace("ttt", "tt"))
-    data = text("torch._utils._rebuild_tensor", view, "I0\n", "(I2\nt", "(I1\nt") + "."
-    path = in_legacy(data.encode(), tmp_path / "w.pth")
+    view = pickled_storage(4).replace("tQ", "(Vpart\nI1\nI2\ntttQ".replace("ttt", "tt"))
+    data = pickled_call("torch._utils._rebuild_tensor", view, "I0\n", "(I2\nt", "(I1\nt") + "."
+    path = write_legacy(data.encode(), tmp_path / "w.pth")
     whole = path.read_bytes().removesuffix(pickle.dumps([], 2))
     content = struct.pack("<q4f", 4, 0, 1, 2, 3)
     path.write_bytes(whole + pickle.dumps(["0"], 2) + content)
     assert read_checkpoint(path).tolist() == [1.0, 2.0]
     path.write_bytes(whole + pickle.dumps(["0"], 2) + struct.pack("<q", 5) + content[8:])
-    assert "'0' of 20 bytes, where 16" in refusal(path)
+    assert "'0' of 20 bytes, where 16" in error_line(path)
     path.write_bytes(whole + pickle.dumps(["1"], 2) + content)
-    assert "other storages" in refusal(path)
+    assert "other storages" in error_line(path)
     path.write_bytes(whole.replace(b"I1\nI2\n", b"I3\nI2\n") + pickle.dumps(["0"], 2) + content)
-    assert "view beyond its storage" in refusal(path)
+    assert "view beyond its storage" in error_line(path)
 
 
 @CONTAINERS
 def test_a_file_cut_short_anywhere_is_refused(tmp_path, zipped):
-    whole = save({"state_dict": kinds_of_tensors()}, tmp_path / "w.pth", zipped).read_bytes()
+    whole = save({"state_dict": all_tensor_kinds()}, tmp_path / "w.pth", zipped).read_bytes()
     for part in range(16):
-        refusal(bare(whole[: len(whole) * part // 16], tmp_path / "cut.pth"))
-    refusal(bare(whole[:-1], tmp_path / "cut.pth"))
+        error_line(write_bare(whole[: len(whole) * part // 16], tmp_path / "cut.pth"))
+    error_line(write_bare(whole[:-1], tmp_path / "cut.pth"))
 
 
 def test_a_file_that_ends_within_the_length_of_nothing_is_refused(tmp_path):
     whole = save(torch.empty(0), tmp_path / "w.pth", zipped=False).read_bytes()
     assert whole.endswith(bytes(8))
-    assert "cut short" in refusal(bare(whole[:-1], tmp_path / "cut.pth"))
+    assert "cut short" in error_line(write_bare(whole[:-1], tmp_path / "cut.pth"))
 
 
 @CONTAINERS
@@ -152,7 +152,7 @@ def test_a_changed_byte_of_a_weight_is_found_where_the_container_can(tmp_path, z
     path = save({"w": torch.full((64,), 1.5)}, tmp_path / "w.pth", zipped)
     path.write_bytes(path.read_bytes().replace(struct.pack("<f", 1.5) * 3, struct.pack("<f", 2.5) * 3, 1))
     if zipped:
-        assert "CRC" in refusal(path)
+        assert "CRC" in error_line(path)
     else:
         assert read_checkpoint(path)["w"].sum() == 64 * 1.5 + 3
 
@@ -161,7 +161,7 @@ def test_other_files_are_refused_in_one_line(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "image.png")
     (tmp_path / "text.pth").write_text("weights of a network\n")
     (tmp_path / "empty.pth").write_bytes(b"")
-    in_zip(b"", tmp_path / "hollow.pth")
+    write_zip(b"", tmp_path / "hollow.pth")
     checkpoint = save(STATE, tmp_path / "w.pth").read_bytes()
     with zipfile.ZipFile(tmp_path / "nested.zip", "w") as archive:
         archive.writestr("w.pth", checkpoint)
@@ -175,7 +175,7 @@ def test_other_files_are_refused_in_one_line(tmp_path):
         "plain.pkl": "torch.save did not write", "tar.pth": "tar archive",
     }  # fmt: skip
     for name, words in says.items():
-        assert words in refusal(tmp_path / name), name
+        assert words in error_line(tmp_path / name), name
     with pytest.raises(UsageError, match="no weights file"):
         read_checkpoint(tmp_path)
 
@@ -195,11 +195,11 @@ def test_an_unreadable_file_is_not_called_damaged(tmp_path, monkeypatch):
 def test_a_zip_bomb_is_refused_before_anything_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**7))
-    assert "compresses 'archive/data.pkl'" in refusal(tmp_path / "deflated.pth")
+    assert "compresses 'archive/data.pkl'" in error_line(tmp_path / "deflated.pth")
     with zipfile.ZipFile(tmp_path / "twice.pth", "w") as archive:
         archive.writestr("archive/data.pkl", b"}.")
         archive.filelist *= 2
-    assert "two files 'archive/data.pkl'" in refusal(tmp_path / "twice.pth")
+    assert "two files 'archive/data.pkl'" in error_line(tmp_path / "twice.pth")
     with zipfile.ZipFile(tmp_path / "overlapping.pth", "w") as archive:  # many names for the same bytes
         archive.writestr("archive/data.pkl", bytes(1000))
         for number in range(9):
@@ -207,11 +207,11 @@ def test_a_zip_bomb_is_refused_before_anything_is_unpacked(tmp_path):
             for field in ("CRC", "compress_size", "file_size", "header_offset"):
                 setattr(copy, field, getattr(archive.filelist[0], field))
             archive.filelist.append(copy)
-    assert "larger than the archive" in refusal(tmp_path / "overlapping.pth")
+    assert "larger than the archive" in error_line(tmp_path / "overlapping.pth")
 
 
 def test_numbers_in_another_byte_order_are_refused(tmp_path):
-    path = in_zip(b"}.", tmp_path / "w.pth")
+    path = write_zip(b"}.", tmp_path / "w.pth")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/byteorder", "big")
-    assert "order b'big'" in refusal(path)
+    assert "order b'big'" in error_line(path)

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from sdabench.weights import unpickling
-from tests.helpers.checkpoints import bare, bytes_of, in_legacy, in_zip, rebuilt, refusal, text, word
+from tests.helpers.checkpoints import (
+    error_line,
+    pickled_call,
+    pickled_string,
+    pickled_tensor,
+    saved_bytes,
+    write_bare,
+    write_legacy,
+    write_zip,
+)
 
 
 def calling(function, *args):
@@ -38,42 +47,57 @@ def setter(marker):
 
 TOUCH = "__import__('pathlib').Path('{}').touch()"
 ATTACKS = {
-    "os.system": (lambda m: text("os.system", word(f"touch {m}")), "os.system"),
+    "os.system": (lambda m: pickled_call("os.system", pickled_string(f"touch {m}")), "os.system"),
     "posix.system": (lambda m: pickle.dumps(calling(os.system, f"touch {m}"), 4), "posix.system"),
-    "eval": (lambda m: text("builtins.eval", word(TOUCH.format(m))), "builtins.eval"),
-    "eval of Python 2": (lambda m: text("__builtin__.eval", word(TOUCH.format(m))), "builtins.eval"),
+    "eval": (lambda m: pickled_call("builtins.eval", pickled_string(TOUCH.format(m))), "builtins.eval"),
+    "eval of Python 2": (
+        lambda m: pickled_call("__builtin__.eval", pickled_string(TOUCH.format(m))),
+        "builtins.eval",
+    ),
     "exec": (lambda m: pickle.dumps(calling(exec, TOUCH.format(m)), 2), "builtins.exec"),
     "getattr": (
         lambda m: (
-            text("builtins.getattr", text("builtins.__import__", word("os")), word("system"))
-            + f"({word(f'touch {m}')}tR"
+            pickled_call(
+                "builtins.getattr",
+                pickled_call("builtins.__import__", pickled_string("os")),
+                pickled_string("system"),
+            )
+            + f"({pickled_string(f'touch {m}')}tR"
         ),
         "builtins.getattr",
     ),
     "partial": (
-        lambda m: text("functools.partial", "cos\nsystem\n", word(f"touch {m}")) + "(tR",
+        lambda m: pickled_call("functools.partial", "cos\nsystem\n", pickled_string(f"touch {m}")) + "(tR",
         "functools.partial",
     ),
     "methodcaller": (
-        lambda m: text("operator.methodcaller", word("touch")) + f"({text('pathlib.PosixPath', word(m))}tR",
+        lambda m: (
+            pickled_call("operator.methodcaller", pickled_string("touch"))
+            + f"({pickled_call('pathlib.PosixPath', pickled_string(m))}tR"
+        ),
         "operator.methodcaller",
     ),
     "attrgetter": (
         lambda m: (
-            text("operator.attrgetter", word("touch")) + f"({text('pathlib.PosixPath', word(m))}tR" + "(tR"
+            pickled_call("operator.attrgetter", pickled_string("touch"))
+            + f"({pickled_call('pathlib.PosixPath', pickled_string(m))}tR"
+            + "(tR"
         ),
         "operator.attrgetter",
     ),
-    "inst": (lambda m: f"({word(f'touch {m}')}ios\nsystem\n", "os.system"),
-    "obj": (lambda m: f"(cos\nsystem\n{word(f'touch {m}')}o", "os.system"),
+    "inst": (lambda m: f"({pickled_string(f'touch {m}')}ios\nsystem\n", "os.system"),
+    "obj": (lambda m: f"(cos\nsystem\n{pickled_string(f'touch {m}')}o", "os.system"),
     "new": (
-        lambda m: f"cpathlib\nPosixPath\n({word(m)}t\x81cos\nsystem\n({word(f'touch {m}')}tR0",
+        lambda m: (
+            f"cpathlib\nPosixPath\n({pickled_string(m)}t\x81cos\nsystem\n({pickled_string(f'touch {m}')}tR0"
+        ),
         "os.system",
     ),
     "build": (lambda m: pickle.dumps(setter(m), 2), "tests.weights.test_hostile_checkpoints.Setter"),
     "a file within": (
-        lambda m: text(
-            "torch.storage._load_from_bytes", text("_codecs.encode", word(inner(m)), word("latin1"))
+        lambda m: pickled_call(
+            "torch.storage._load_from_bytes",
+            pickled_call("_codecs.encode", pickled_string(inner(m)), pickled_string("latin1")),
         ),
         "torch.storage._load_from_bytes",
     ),
@@ -83,12 +107,14 @@ ATTACKS = {
 def inner(marker):
     """A whole hostile file as text, for a function of torch that reads a file."""
     escaped = (
-        bytes_of(calling(os.mkdir, str(marker)), zipped=False).decode("latin-1").replace("\\", "\\u005c")
+        saved_bytes(calling(os.mkdir, str(marker)), zipped=False).decode("latin-1").replace("\\", "\\u005c")
     )
     return "".join(letter if letter not in "\n\r\0\x1a" else f"\\u{ord(letter):04x}" for letter in escaped)
 
 
-@pytest.mark.parametrize("container", [bare, in_zip, in_legacy], ids=lambda container: container.__name__)
+@pytest.mark.parametrize(
+    "container", [write_bare, write_zip, write_legacy], ids=lambda container: container.__name__
+)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_hostile_file_is_refused_by_the_name_it_wants_and_nothing_runs(tmp_path, name, container):
     build, wanted = ATTACKS[name]
@@ -97,10 +123,10 @@ def test_a_hostile_file_is_refused_by_the_name_it_wants_and_nothing_runs(tmp_pat
     data = data if isinstance(data, bytes) else f"{data}.".encode("latin-1")
     path = container(data, tmp_path / "w.pth")
     try:
-        line = refusal(path)
+        line = error_line(path)
     finally:
         assert not marker.exists()
-    assert wanted in line or (container is bare and name == "build")
+    assert wanted in line or (container is write_bare and name == "build")
     pickle.loads(data)
     assert marker.exists(), "Python's own pickle does not run this attack, so the test shows nothing"
 
@@ -118,7 +144,9 @@ def test_a_hostile_file_is_refused_by_the_name_it_wants_and_nothing_runs(tmp_pat
 def test_a_name_of_the_standard_library_is_refused_even_if_it_is_never_called(tmp_path, name, stacked):
     module, _, function = name.rpartition(".")
     data = f"V{module}\nV{function}\n\x930}}." if stacked else f"c{module}\n{function}\n0}}."
-    assert f"wants {name}, which" in refusal(in_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16)))
+    assert f"wants {name}, which" in error_line(
+        write_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16))
+    )
 
 
 def test_every_function_of_the_list_is_sdabenchs():
@@ -134,9 +162,9 @@ def test_every_function_of_the_list_is_sdabenchs():
         ("cmodels\nNet\n)}(V1\nV2\nu\x92.", "wants models.Net, which"),
         ("ctorch.nn\nLinear\n}b.", "state of torch.nn.Linear"),
         ("}}b.", "state of dict"),
-        (f"{rebuilt(0, (4,), (1,))[:-1]}(NNNNtb.", "sets the state of Tensor"),
-        (f"{rebuilt(0, (4,), (1,))[:-1]}I0\nI1\ns.", "sets items of Tensor"),
-        (f"{rebuilt(0, (4,), (1,))[:-1]}(I1\n\x90.", "adds to Tensor"),
+        (f"{pickled_tensor(0, (4,), (1,))[:-1]}(NNNNtb.", "sets the state of Tensor"),
+        (f"{pickled_tensor(0, (4,), (1,))[:-1]}I0\nI1\ns.", "sets items of Tensor"),
+        (f"{pickled_tensor(0, (4,), (1,))[:-1]}(I1\n\x90.", "adds to Tensor"),
         ("]}b.", "state of list"),
         ("ccollections\nOrderedDict\n)R]b.", "state of OrderedDict"),
         ("I1\n(tR.", "wants int"),
@@ -166,4 +194,4 @@ def test_every_function_of_the_list_is_sdabenchs():
     ],
 )  # fmt: skip
 def test_a_pickle_that_torch_never_writes_is_refused_in_one_line(tmp_path, data, says):
-    assert says in refusal(in_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16)))
+    assert says in error_line(write_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16)))

@@ -24,15 +24,15 @@ from sdabench.weights.unpickling import load_pickle
 from tests.helpers.checkpoints import (
     CONTAINERS,
     STATE,
+    all_tensor_kinds,
     assert_same,
-    kinds_of_tensors,
     save,
 )
 
 
 @CONTAINERS
 def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path, zipped):
-    path = save(kinds_of_tensors(zipped), tmp_path / "w.pth", zipped)
+    path = save(all_tensor_kinds(zipped), tmp_path / "w.pth", zipped)
     ours, theirs = read_checkpoint(path), torch.load(path, weights_only=True)
     if zipped:  # which nothing is computed in
         assert (

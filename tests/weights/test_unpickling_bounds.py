@@ -18,14 +18,14 @@ from sdabench.weights.read import read_checkpoint, state_dict_of
 from sdabench.weights.stubs import Name, Stub, is_module, stubbed_classes
 from sdabench.weights.unpickling import load_pickle
 from tests.helpers.checkpoints import (
-    bare,
-    bytes_of,
-    in_legacy,
-    in_zip,
-    rebuilt,
-    refusal,
-    storage,
-    text,
+    error_line,
+    pickled_call,
+    pickled_storage,
+    pickled_tensor,
+    saved_bytes,
+    write_bare,
+    write_legacy,
+    write_zip,
 )
 
 NESTED = {
@@ -38,7 +38,7 @@ NESTED = {
 
 @pytest.mark.parametrize("kind", NESTED)
 def test_deep_nesting_is_read_without_recursion(tmp_path, kind):
-    checkpoint = read_checkpoint(in_zip(NESTED[kind] + b".", tmp_path / "w.pth"))
+    checkpoint = read_checkpoint(write_zip(NESTED[kind] + b".", tmp_path / "w.pth"))
     assert stubbed_classes(checkpoint) == (["m.Net"] if kind == "stubs" else [])
     with pytest.raises(WeightsError, match="no state dict"):
         state_dict_of(checkpoint, "it")
@@ -47,13 +47,13 @@ def test_deep_nesting_is_read_without_recursion(tmp_path, kind):
 def test_a_deeply_nested_key_is_refused_before_it_is_hashed(tmp_path):
     """Python's Unpickler in C hashes it, and overflows the stack of the process."""
     for data in (b"})%sI1\ns.", b"()%sI1\nd.", b"\x8f()%s\x90.", b"()%s\x91."):
-        path = in_zip(data % (b"\x85" * 100_000), tmp_path / "w.pth")
-        assert "key that is tuple" in refusal(path)
+        path = write_zip(data % (b"\x85" * 100_000), tmp_path / "w.pth")
+        assert "key that is tuple" in error_line(path)
 
 
 def test_a_large_memo_index_allocates_nothing(tmp_path):
     """Python's Unpickler in C allocates twice as many entries."""
-    assert read_checkpoint(in_zip(b"}r\xff\xff\xff\xff.", tmp_path / "w.pth")) == {}
+    assert read_checkpoint(write_zip(b"}r\xff\xff\xff\xff.", tmp_path / "w.pth")) == {}
 
 
 def doubling(first, again, levels=60):
@@ -63,22 +63,22 @@ def doubling(first, again, levels=60):
 
 def test_shared_references_are_not_followed_once_for_each_path(tmp_path):
     lists = doubling("]", lambda level: f"0](g{level}\ng{level}\ne") + "."
-    path = in_zip(lists.encode(), tmp_path / "lists.pth")
-    assert "no state dict: it is list" in refusal(path)
+    path = write_zip(lists.encode(), tmp_path / "lists.pth")
+    assert "no state dict: it is list" in error_line(path)
     assert stubbed_classes(read_checkpoint(path)) == []
     keys = "}" + doubling(")", lambda level: f"0(g{level}\ng{level}\nt") + "I1\ns."
-    assert "key that is tuple" in refusal(in_zip(keys.encode(), tmp_path / "keys.pth"))
+    assert "key that is tuple" in error_line(write_zip(keys.encode(), tmp_path / "keys.pth"))
 
     def net(children):
         return f"cm\nNet\n)\x81}}(V_parameters\n}}V_buffers\n}}V_modules\n}}({children}uub"
 
     modules = doubling(net(""), lambda level: "0" + net(f"Va\ng{level}\nVb\ng{level}\n")) + "."
-    path = in_zip(modules.encode("latin-1"), tmp_path / "modules.pth")
+    path = write_zip(modules.encode("latin-1"), tmp_path / "modules.pth")
     assert is_module(read_checkpoint(path))
-    assert "modules that contain each other" in refusal(path)
+    assert "modules that contain each other" in error_line(path)
     itself = net("Va\ng0\n").replace("\x81", "\x81p0\n") + "."
-    assert "modules that contain each other" in refusal(
-        in_zip(itself.encode("latin-1"), tmp_path / "loop.pth")
+    assert "modules that contain each other" in error_line(
+        write_zip(itself.encode("latin-1"), tmp_path / "loop.pth")
     )
 
 
@@ -110,8 +110,8 @@ def test_what_cannot_be_in_a_state_dict_is_named(whole, says):
 
 
 def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
-    path = in_zip(b"}p0\nVstate_dict\ng0\nsVmodel\ng0\ns.", tmp_path / "w.pth")
-    assert "'state_dict' is dict, not a tensor" in refusal(path)
+    path = write_zip(b"}p0\nVstate_dict\ng0\nsVmodel\ng0\ns.", tmp_path / "w.pth")
+    assert "'state_dict' is dict, not a tensor" in error_line(path)
     assert stubbed_classes(read_checkpoint(path)) == []
 
 
@@ -119,17 +119,17 @@ def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
     "data",
     [
         "N0" * 1000,
-        text("_codecs.encode", f"V{'a' * 6400}\np0\n", "Vlatin1\np1\n")
+        pickled_call("_codecs.encode", f"V{'a' * 6400}\np0\n", "Vlatin1\np1\n")
         + "0" + "c_codecs\nencode\n(g0\ng1\ntR0" * 10,
         f"({'N' * 600}lp0\n0" + "ctorch\nSize\n(g0\ntR0" * 3,
     ],
     ids=["instructions", "text", "lists"],
 )  # fmt: skip
 def test_the_steps_of_reading_are_bounded(tmp_path, monkeypatch, data):
-    path = in_zip(f"{data}}}.".encode(), tmp_path / "w.pth")
+    path = write_zip(f"{data}}}.".encode(), tmp_path / "w.pth")
     assert read_checkpoint(path) == {}
     monkeypatch.setattr(unpickling, "MAX_STEPS", 1000)
-    assert "more than 1,000 steps" in refusal(path)
+    assert "more than 1,000 steps" in error_line(path)
 
 
 PLAIN = some.recursive(
@@ -155,7 +155,7 @@ MIXED = {
     "args": Namespace(lr=0.1),
 }
 VALID = [
-    bytes_of(value, zipped)
+    saved_bytes(value, zipped)
     for zipped in (True, False)
     for value in (MIXED, nn.Linear(1, 1).double().bfloat16())
 ]
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_read_or_refused(place, file, changes):
     for where, content in changes:
         start = int(where * len(file))
         file = file[:start] + content + file[start + len(content or b"x") :]
-    reads_or_refuses(bare(file, place))
+    reads_or_refuses(write_bare(file, place))
 
 
 def snippets():
@@ -206,9 +206,9 @@ def snippets():
         + [f"V{word}\n".encode() for word in words]
         + [f"I{number}\n".encode() for number in numbers]
         + [
-            storage(4).encode(),
-            rebuilt(0, (2,), (1,)).encode()[:-1],
-            rebuilt(1, (2, 0), (1, 9)).encode()[:-1],
+            pickled_storage(4).encode(),
+            pickled_tensor(0, (2,), (1,)).encode()[:-1],
+            pickled_tensor(1, (2, 0), (1, 9)).encode()[:-1],
         ]
         + [bytes([code]) for code in b")]}(tlde\x85\x86\x87asuRb\x81\x920\x31\x32N\x88\x8f\x90\x91\x93\x94Q"]
         + [part + bytes([index]) for part, index in itertools.product((b"q", b"h"), range(3))]
@@ -218,12 +218,12 @@ def snippets():
 @settings(FAST, max_examples=400)
 @given(parts=some.lists(some.sampled_from(snippets()), max_size=40))
 def test_random_instructions_are_read_or_refused(place, parts):
-    reads_or_refuses(in_zip(b"".join(parts) + b".", place, s0=bytes(16)))
+    reads_or_refuses(write_zip(b"".join(parts) + b".", place, s0=bytes(16)))
 
 
 @FAST
 @given(content=some.binary(max_size=60))
 def test_random_bytes_are_read_or_refused(place, content):
-    reads_or_refuses(bare(content, place))
-    reads_or_refuses(in_zip(content, place))
-    reads_or_refuses(in_legacy(content, place))
+    reads_or_refuses(write_bare(content, place))
+    reads_or_refuses(write_zip(content, place))
+    reads_or_refuses(write_legacy(content, place))

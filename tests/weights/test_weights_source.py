@@ -120,7 +120,7 @@ def test_a_url_is_fetched_once_and_is_then_a_file(server, tmp_path, how):
     assert came[0] == (local.path.name, None if how == "unsized/" else len(BYTES))
     assert sum(came[1:]) == len(BYTES)
     assert resolve(source) == local == resolve(parse(local.source))
-    assert server.sent == 1
+    assert server.downloads == 1
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again_and_that_is_said(server):
     path.write_bytes(BYTES[:-1] + b"?")
     assert resolve(source, FetchDisplay(say=lines.append)).path.read_bytes() == BYTES
     assert lines == [f"{path} is damaged: its sha256 has changed. It is fetched again."]
-    assert server.sent == 2
+    assert server.downloads == 2
 
 
 def test_offline_what_is_in_the_cache_serves_and_else_the_next_step_is_said(server, monkeypatch):
@@ -195,7 +195,7 @@ def test_offline_what_is_in_the_cache_serves_and_else_the_next_step_is_said(serv
     path.write_bytes(b"damaged")
     with pytest.raises(SdabenchError, match="is damaged in the cache, at .* forbids the network"):
         resolve(source)
-    assert server.sent == 1
+    assert server.downloads == 1
 
 
 def test_credentials_go_to_the_server_alone(server, tmp_path):
@@ -246,13 +246,13 @@ def resolving(url):
 def test_of_two_processes_one_fetches_while_the_other_waits(server):
     url = server.url("w.pth", "slow/")
     first = resolving(url)
-    assert server.half.wait(60)
+    assert server.half_sent.wait(60)
     second = resolving(url)
     assert "Another process is fetching" in second.stdout.readline()
-    server.go_on.set()
+    server.may_continue.set()
     assert first.communicate(timeout=300) == (f"{DIGEST}\n", "")
     assert second.communicate(timeout=300) == (f"{DIGEST}\n", "")
-    assert server.sent == 1
+    assert server.downloads == 1
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_of_two_processes_one_fetches_while_the_other_waits(server):
 def test_a_signal_in_the_middle_leaves_nothing_that_is_taken_for_whole(server, tmp_path, number, status):
     source = parse(server.url("w.pth", "slow/"))
     process = resolving(str(source))
-    assert server.half.wait(60)
+    assert server.half_sent.wait(60)
     beside = locate(source).path.with_name(f".{locate(source).path.name}.part")
     while not beside.exists():
         time.sleep(0.01)
@@ -270,7 +270,7 @@ def test_a_signal_in_the_middle_leaves_nothing_that_is_taken_for_whole(server, t
     assert process.returncode == status
     assert not locate(source).path.exists()
     assert beside.exists() == (number == "SIGKILL")
-    server.go_on.set()
+    server.may_continue.set()
     assert resolve(source).path.read_bytes() == BYTES
     assert cached(tmp_path) == [locate(source).path.name]
 

@@ -7,7 +7,7 @@ import torch
 
 from sdabench.tools.bench.timing import Timing, interleave
 from sdabench.training.memory import MemoryRise
-from tests.helpers.program import failed, sdabench
+from tests.helpers.program import assert_error, sdabench
 
 QUICK = ("--device", "cpu", "--resolution", 32, "--batch-size", 2, "--warmup", 1, "--repeats", 2)
 KEYS = {
@@ -65,13 +65,13 @@ def test_wildcard_skips_detectors_and_mode_selects_one():
     ],
 )
 def test_invalid_arguments_are_usage_errors(arguments, words):
-    failed(sdabench("bench", *arguments), 2, *words)
+    assert_error(sdabench("bench", *arguments), 2, *words)
 
 
 def test_out_of_memory_is_one_line():
     oversized = ("--resolution", 16384, "--batch-size", 1_000_000, "--mode", "inference", "--device", "cpu")
     words = ["resnet50: out of memory for 1000000 images of 16384 pixels on cpu", "--batch-size"]
-    failed(sdabench("bench", "resnet50", *oversized), 1, *words)
+    assert_error(sdabench("bench", "resnet50", *oversized), 1, *words)
 
 
 def test_timed_steps_are_interleaved():

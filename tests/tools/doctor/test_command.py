@@ -9,7 +9,7 @@ from sdabench.tools.doctor.diagnosis import Diagnosis
 from sdabench.tools.doctor.probe import Probe
 from sdabench.tools.doctor.view import print_diagnosis, summary
 from tests.helpers.paths import CHECKOUT
-from tests.helpers.program import failed, sdabench
+from tests.helpers.program import assert_error, sdabench
 
 
 def broken_module_env(path, module, code):
@@ -104,4 +104,4 @@ def test_consequence_and_next_step_follow_the_probe(capsys):
 
 def test_help_has_examples():
     assert "Examples:" in sdabench("doctor", "-h").stdout
-    failed(sdabench("doctor", "--jsn"), 2, "No such option")
+    assert_error(sdabench("doctor", "--jsn"), 2, "No such option")

@@ -21,7 +21,7 @@ from sdabench.data.synthetic.classification import ClassificationPlan
 from sdabench.data.synthetic.detection import DetectionPlan
 from sdabench.hashing import sha256_of_file
 from tests.helpers.datasets import make_imagenet
-from tests.helpers.processes import stopped
+from tests.helpers.processes import stop_process
 from tests.helpers.program import sdabench
 
 
@@ -195,7 +195,7 @@ def test_signal_stops_all_processes(tmp_path, number):
         time.sleep(0.1)
     time.sleep(1)
     started = time.monotonic()
-    stopped(process, number)
+    stop_process(process, number)
     assert time.monotonic() - started < 30
     assert process_ids(process.pid) == []
 
