@@ -1,3 +1,3 @@
 import pytest
 
-pytest.register_assert_rewrite("tests.helpers")  # their assertions report values, as those of tests do
+pytest.register_assert_rewrite("tests.helpers")  # so that failing assertions in helpers show values

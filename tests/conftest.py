@@ -11,19 +11,19 @@ from tests.helpers.datasets import make_coco, make_imagenet
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> Path:
-    """Three classes of two images each, generated."""
+    """Create an ImageNet folder: three classes with two generated images each."""
     return make_imagenet(tmp_path / "imagenet")
 
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    """COCO's layout with a validation split of four images, generated."""
+    """Create a COCO folder: a validation split of four generated images."""
     return make_coco(tmp_path / "coco")
 
 
 @pytest.fixture(scope="session")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated dataset: two classes, five and two images of each, of 32 pixels."""
+    """Generate a dataset: two classes with five training and two validation images each, image size 32."""
     folder = tmp_path_factory.mktemp("synthetic") / "textures"
     write_classification(folder, ClassificationPlan(2, 5, 2, 32))
     return folder
@@ -31,7 +31,7 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated detection dataset: six training and three validation images, one of each without objects."""
+    """Generate a detection dataset: six training and three validation images, one in each without objects."""
     folder = tmp_path_factory.mktemp("detection") / "shapes"
     write_detection(folder, DetectionPlan(categories=3, train=6, val=3, image_size=128))
     return folder
@@ -39,7 +39,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Register a network of 40,000 parameters, for tests that train hundreds of times."""
+    """Register a network with 40,000 parameters, for tests that train hundreds of times."""
     models = load_registry().models
     network = models["resnet50"].network
     assert network is not None
@@ -50,7 +50,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def parity_images() -> torch.Tensor:
-    """The two images for which the outputs of the original code were computed."""
+    """Create the two images for which the outputs of the original code were computed."""
     generator = torch.Generator().manual_seed(8)
     low = torch.randn(2, 3, 14, 14, generator=generator)
     noise = torch.randn(2, 3, 224, 224, generator=generator)

@@ -1,4 +1,4 @@
-"""Cached entries: what is read is what was written, or nothing."""
+"""Cache entries: reading returns exactly what was written, or None."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_an_entry_is_found_under_its_key_only(folder):
+def test_entry_is_found_only_under_its_key(folder):
     write_entry("counts", KEY, [b"con", b"tent"])
     assert read_entry("counts", KEY) == b"content"
     assert read_entry("counts", ["versions"]) is None
@@ -21,12 +21,12 @@ def test_an_entry_is_found_under_its_key_only(folder):
     assert [path for path in folder.rglob("*") if path.is_file()] == [entry_path("counts", KEY)]
 
 
-def test_an_entry_can_be_empty():
+def test_empty_entry_is_stored():
     write_entry("counts", KEY, [])
     assert read_entry("counts", KEY) == b""
 
 
-def test_an_entry_that_another_process_has_stored_stays():
+def test_existing_entry_is_not_rewritten():
     write_entry("counts", KEY, [b"content"])
     before = entry_path("counts", KEY).stat()
     write_entry("counts", KEY, (pytest.fail("computed again") for _ in range(1)))
@@ -36,12 +36,12 @@ def test_an_entry_that_another_process_has_stored_stays():
     ]
 
 
-@pytest.mark.parametrize("place", [0, 6, 7, -1])
-def test_a_changed_byte_makes_an_entry_missing(place):
+@pytest.mark.parametrize("position", [0, 6, 7, -1])
+def test_corrupted_entry_is_treated_as_missing(position):
     write_entry("counts", KEY, [b"con", b"tent"])
     path = entry_path("counts", KEY)
     data = bytearray(path.read_bytes())
-    data[place] ^= 4
+    data[position] ^= 4
     path.write_bytes(data)
     assert read_entry("counts", KEY) is None
     write_entry("counts", KEY, [b"con", b"tent"])
@@ -49,20 +49,20 @@ def test_a_changed_byte_makes_an_entry_missing(place):
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 31, 32, 38])
-def test_a_truncated_entry_is_missing(length):
+def test_truncated_entry_is_treated_as_missing(length):
     write_entry("counts", KEY, [b"con", b"tent"])
     path = entry_path("counts", KEY)
     path.write_bytes(path.read_bytes()[:length])
     assert read_entry("counts", KEY) is None
 
 
-def test_a_cache_that_cannot_be_written_stays_empty(folder):
+def test_unwritable_cache_stays_empty(folder):
     folder.write_text("a file")
     write_entry("counts", KEY, [b"con", b"tent"])
     assert read_entry("counts", KEY) is None
 
 
-def test_a_folder_in_the_place_of_an_entry_is_a_missing_entry():
+def test_folder_at_the_entry_path_is_treated_as_missing():
     entry_path("counts", KEY).mkdir(parents=True)
     write_entry("counts", KEY, [b"con", b"tent"])
     assert read_entry("counts", KEY) is None

@@ -1,4 +1,4 @@
-"""What the documents say is what the program does."""
+"""The documents match the behavior of the program."""
 
 import html
 import os
@@ -35,19 +35,19 @@ BLOCKS = runpy.run_path(str(CHECKOUT / "docs/make_blocks.py"))
 @pytest.mark.parametrize(
     "document", [name for name, text in DOCUMENTS.items() if BLOCKS["BLOCK"].search(text)]
 )
-def test_blocks_of_output_are_what_the_program_prints(document):
-    """``python docs/make_blocks.py`` rewrites them."""
+def test_output_blocks_match_the_program(document):
+    """Update the blocks with ``python docs/make_blocks.py``."""
     assert BLOCKS["rewritten"](DOCUMENTS[document]) == DOCUMENTS[document]
 
 
-def test_every_kind_of_block_is_in_use():
+def test_every_block_kind_is_used():
     assert {block[2] for text in DOCUMENTS.values() for block in BLOCKS["BLOCK"].finditer(text)} == set(
         BLOCKS["KINDS"]
     )
 
 
-def test_the_picture_shows_the_summary_of_the_audit():
-    """``python docs/make_images.py`` draws it."""
+def test_audit_image_shows_the_audit_summary():
+    """Update the image with ``python docs/make_images.py``."""
     drawn = re.findall("<text[^>]*>(.*?)</text>", (CHECKOUT / "docs/images/audit.svg").read_text())
     printed = re.search(
         "<!-- audit: summary -->\n\n```text\n(.*?)```", DOCUMENTS["docs/results.md"], re.DOTALL
@@ -57,7 +57,7 @@ def test_the_picture_shows_the_summary_of_the_audit():
 
 
 def commands(text: str) -> Iterator[str]:
-    """The command lines in a document's code, in blocks and between backquotes."""
+    """Yield the command lines in the code blocks and the inline code of a document."""
     blocks = re.findall(r"^```(?:sh|text)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
@@ -70,7 +70,7 @@ def commands(text: str) -> Iterator[str]:
 COMMANDS = sorted({(name, command) for name, text in DOCUMENTS.items() for command in commands(text)})
 
 
-def test_commands_are_found_in_the_documents():
+def test_documents_cover_all_commands():
     assert {name for name, _ in COMMANDS} >= {
         "README.md",
         "CONTRIBUTING.md",
@@ -81,7 +81,7 @@ def test_commands_are_found_in_the_documents():
 
 
 @pytest.mark.parametrize(("document", "line"), COMMANDS)
-def test_a_command_in_a_document_has_these_options(document, line):
+def test_documented_options_exist(document, line):
     _, *arguments = shlex.split(line)
     command: click.Command = cli
     context = click.Context(cli, **cli.context_settings)
@@ -100,38 +100,38 @@ def test_a_command_in_a_document_has_these_options(document, line):
                     parameter.type.convert(value, parameter, context)
 
 
-def test_the_stored_records_of_the_classifiers_are_of_the_recipe_smoke():
+def test_stored_classifier_records_use_the_smoke_recipe():
     records = list(read_lines(CHECKOUT / "results/smoke.jsonl", Record))
     assert {record.recipe["name"] for record in records} == {"smoke"}
     assert {record.model for record in records} == set(load_registry().suite("classification"))
 
 
-def test_the_stored_records_of_the_detectors_are_of_every_row_and_their_losses_fall():
+def test_stored_detector_records_cover_all_rows_and_fit():
     records = list(read_lines(CHECKOUT / "results/smoke-detection.jsonl", Record))
     for suite in ("detection", "segmentation"):
-        of_suite = [record for record in records if record.task == suite]
-        assert [record.model for record in of_suite] == load_registry().suite(suite)
-        assert all(record.training.fits and record.training.frozen is False for record in of_suite)
+        suite_records = [record for record in records if record.task == suite]
+        assert [record.model for record in suite_records] == load_registry().suite(suite)
+        assert all(record.training.fits and record.training.frozen is False for record in suite_records)
     assert {record.recipe["name"] for record in records} == {"smoke"}
     assert len(records) == 33
 
 
-def test_ci_runs_the_readmes_test_command():
+def test_ci_runs_the_test_command_of_the_readme():
     command = next(line for line in DOCUMENTS["README.md"].splitlines() if line.endswith(".venv/bin/tox"))
     assert command in (CHECKOUT / ".ci/run").read_text().splitlines()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_files_that_a_document_names_are_there(document):
-    """Links are relative to the document, paths in code to the checkout."""
+def test_files_named_in_documents_exist(document):
+    """Links are relative to the document, paths in code to the repository root."""
     links = re.findall(r"\]\((?!http|#)([^)#]+)", DOCUMENTS[document])
     paths = re.findall(r"`((?:[a-z_]+/)+[\w.-]+\.(?:jsonl|py|sh|svg|yaml|yml))`", DOCUMENTS[document])
     named = [(CHECKOUT / document).parent / link for link in links] + [CHECKOUT / path for path in paths]
     assert [path for path in named if not path.exists()] == []
 
 
-def test_the_worked_example_of_a_new_block_works(tmp_path):
-    """In a copy of the checkout: the two files are written, and the commands run."""
+def test_worked_example_of_a_new_block_runs(tmp_path):
+    """Follow the example in a copy of the repository: write its two files and run its commands."""
     for part in ("sdabench", "registry", "results", "cli.py"):
         source = CHECKOUT / part
         shutil.copytree(source, tmp_path / part) if source.is_dir() else shutil.copy(source, tmp_path)
@@ -142,9 +142,9 @@ def test_the_worked_example_of_a_new_block_works(tmp_path):
         with (tmp_path / name).open("a") as file:
             file.write(content)
     [commands] = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.DOTALL)
-    said = {}
-    named = ["sdabench show sda_senet152", "sdabench flops mask_rcnn_sda_varnet50"]
-    for line in [*named, *commands.splitlines()]:
+    stdout = {}
+    more_commands = ["sdabench show sda_senet152", "sdabench flops mask_rcnn_sda_varnet50"]
+    for line in [*more_commands, *commands.splitlines()]:
         _, *arguments = shlex.split(line)
         command = [sys.executable, str(tmp_path / "cli.py"), *arguments]
         environment = os.environ | {"SDABENCH_CACHE": str(tmp_path / "cache")}
@@ -152,25 +152,25 @@ def test_the_worked_example_of_a_new_block_works(tmp_path):
             command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
         )
         assert result.returncode == 0, result.stderr
-        said[" ".join(arguments[:2])] = result.stdout
+        stdout[" ".join(arguments[:2])] = result.stdout
     blocks = 3 * 256 + 4 * 512 + 6 * 1024 + 3 * 2048  # channels; each has a weight and a bias
     stages = [(256, 64, 3), (512, 64, 4), (1024, 64, 6), (2048, 128, 3)]
     depth_attention = 2 * 2048 + sum(c * d + 2 * d + n * (d * c + c) for c, d, n in stages)
     params = 25_557_032 + 2 * blocks
-    assert "baseline: senet152" in said["show sda_senet152"]
-    assert f" {params:,} " in said["flops varnet50"]
-    assert f" {params + depth_attention:,} " in said["flops varnet50"]
-    heads = 44_396_336 - 23_508_032  # of Mask R-CNN, ResNet-50: all, and its backbone (detection-counts.csv)
+    assert "baseline: senet152" in stdout["show sda_senet152"]
+    assert f" {params:,} " in stdout["flops varnet50"]
+    assert f" {params + depth_attention:,} " in stdout["flops varnet50"]
+    heads = 44_396_336 - 23_508_032  # Mask R-CNN ResNet-50: total minus backbone (detection-counts.csv)
     trunk = params + depth_attention - 2048 * 1000 - 1000 - 2 * 2048  # without the classifier and its norm
-    assert f" {trunk + heads:,} " in said["flops mask_rcnn_sda_varnet50"]
-    assert f"depth attention adds {depth_attention:,} parameters" in said["show sda_varnet50"]
-    assert "the network fits them" in said["train sda_varnet50"]
+    assert f" {trunk + heads:,} " in stdout["flops mask_rcnn_sda_varnet50"]
+    assert f"depth attention adds {depth_attention:,} parameters" in stdout["show sda_varnet50"]
+    assert "the network fits them" in stdout["train sda_varnet50"]
     assert re.search(
-        rf"SDA-VarNet-50 .* {(params + depth_attention) / 1e6:.3f} ", said["table classification-attention"]
+        rf"SDA-VarNet-50 .* {(params + depth_attention) / 1e6:.3f} ", stdout["table classification-attention"]
     )
-    assert "@inproceedings{doe2026varnet," in said["cite sda_varnet50"]
-    assert "@article{guo2024selective," in said["cite sda_varnet50"]
+    assert "@inproceedings{doe2026varnet," in stdout["cite sda_varnet50"]
+    assert "@article{guo2024selective," in stdout["cite sda_varnet50"]
 
 
-def test_the_citation_is_of_this_version():
+def test_citation_has_the_current_version():
     assert yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())["version"] == __version__

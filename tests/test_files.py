@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whoever else writes them."""
+"""Atomic writes: a file is complete or absent, also with concurrent writers."""
 
 import threading
 
@@ -8,11 +8,11 @@ from sdabench.errors import OutputError
 from sdabench.files import atomic_write
 
 
-def test_two_that_write_the_same_file_take_turns(tmp_path):
-    path, begun, order = tmp_path / "f", threading.Event(), []
+def test_concurrent_writers_of_one_file_are_serialized(tmp_path):
+    path, started, order = tmp_path / "f", threading.Event(), []
 
     def second():
-        begun.set()
+        started.set()
         with atomic_write(path) as file:
             order.append("second")
             file.write(b"second")
@@ -20,7 +20,7 @@ def test_two_that_write_the_same_file_take_turns(tmp_path):
     with atomic_write(path) as file:
         other = threading.Thread(target=second)
         other.start()
-        begun.wait(10)
+        started.wait(10)
         other.join(0.2)
         file.write(b"first, and longer")
         order.append("first")
@@ -30,7 +30,7 @@ def test_two_that_write_the_same_file_take_turns(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["f"]
 
 
-def test_what_fails_leaves_what_was_there(tmp_path):
+def test_failed_write_keeps_the_previous_file(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"before")
     (tmp_path / ".f.part").write_bytes(b"of a process that was killed, and longer")
@@ -44,7 +44,7 @@ def test_what_fails_leaves_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["f/g", ""])
-def test_where_nothing_can_be_written_is_one_line(tmp_path, name):
+def test_unwritable_path_raises_output_error(tmp_path, name):
     (tmp_path / "f").write_bytes(b"a file")
     with (
         pytest.raises(OutputError, match="cannot write .*; name another --output"),

@@ -14,7 +14,7 @@ def fails():
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_it_is_put_off_and_then_as_it_was_before(enabled):
+def test_garbage_collection_is_disabled_and_then_restored(enabled):
     (gc.enable if enabled else gc.disable)()
     try:
         with pytest.raises(ValueError, match="stop"):

@@ -1,4 +1,4 @@
-"""The directions of imports: between the rooms of the package, and between tests."""
+"""Allowed imports between the subpackages of sdabench, and between tests."""
 
 import ast
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import pytest
 import sdabench
 from tests.helpers.paths import CHECKOUT
 
-# A room may import rooms of lower rank. Top-level modules are the room "".
-ROOMS = [
+# Layers of subpackages, lowest first. A package may import packages of lower layers. Top-level modules are "".
+PACKAGES = [
     {""},
     {"registry"},
     {"models"},
@@ -23,7 +23,7 @@ ROOMS = [
     {"report"},
     {"cli", "tools"},
 ]
-RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+LAYERS = {package: layer for layer, packages in enumerate(PACKAGES) for package in packages}
 ALLOWED = {("tools", "cli")}  # shared options; cli loads the commands of tools by name
 EXEMPT = {"sdabench", "sdabench.__main__"}  # the public names, and the entry point
 
@@ -57,25 +57,25 @@ def is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     name = module.split(".")[1] if "." in module else ""
     return name if (CHECKOUT / "sdabench" / name).is_dir() else ""
 
 
-def test_every_room_has_a_rank():
+def test_every_package_has_a_layer():
     folders = {path.parent.name for path in (CHECKOUT / "sdabench").glob("*/__init__.py")}
-    assert folders == RANKS.keys() - {""}
+    assert folders == LAYERS.keys() - {""}
 
 
-def test_rooms_import_only_rooms_of_lower_rank():
+def test_packages_import_only_lower_layers():
     found = set()
     for module, path in modules_in("sdabench").items():
-        room = room_of(module)
+        package = package_of(module)
         for other in imported_by(path.read_text()):
             if module in EXEMPT or other.split(".")[0] != "sdabench":
                 continue
-            target = room_of(other)
-            if target != room and (room, target) not in ALLOWED and RANKS[target] >= RANKS[room]:
+            target = package_of(other)
+            if target != package and (package, target) not in ALLOWED and LAYERS[target] >= LAYERS[package]:
                 found.add(f"{module} imports {other}")
     assert not found
 
@@ -99,5 +99,5 @@ def test_tests_share_code_through_helpers_only():
         ("from sdabench.data import coco, images", ["sdabench.data.coco", "sdabench.data.images"]),
     ],
 )
-def test_imports_are_found_wherever_they_stand(code, expected):
+def test_imports_are_found_in_any_scope(code, expected):
     assert list(imported_by(code)) == expected

@@ -1,4 +1,4 @@
-"""What --offline forbids, each in a process of its own: there is no way back from it."""
+"""Network access under --offline. Each test starts a process, because offline mode cannot be left."""
 
 import os
 import subprocess
@@ -12,19 +12,19 @@ from sdabench.offline import OFFLINE, is_local_host
 from tests.helpers.program import sdabench
 
 FORBIDDEN = "--offline forbids the network"
-# Notes what gets past the refusal: a hook is asked only if those before it let the event pass.
+# Records the events that are not refused: Python calls an audit hook only if no earlier hook raised.
 WATCH = """
 import socket, sys, urllib.request
 from sdabench.errors import SdabenchError
 from sdabench.offline import go_offline
-went_on = []
+allowed_events = []
 EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr",
           "socket.getnameinfo", "socket.sendto", "socket.sendmsg")
 go_offline()
 go_offline()
-sys.addaudithook(lambda event, arguments: went_on.append(event) if event in EVENTS else None)
+sys.addaudithook(lambda event, arguments: allowed_events.append(event) if event in EVENTS else None)
 """
-# The command, in which the evaluation itself wants something of another machine.
+# Runs the command with an evaluation that opens a URL of a remote host.
 EVALUATION = """
 import sys, urllib.request
 import sdabench.training.evaluation as engine
@@ -42,7 +42,7 @@ def python(code, *arguments, **variables):
 
 
 @pytest.mark.parametrize(
-    ("attempt", "wanted"),
+    ("attempt", "message"),
     [
         ("urllib.request.urlopen('http://192.0.2.1/', timeout=1)", "look up 192.0.2.1,"),
         ("urllib.request.urlopen('https://weights.example/a.pth', timeout=1)", "look up weights.example,"),
@@ -57,18 +57,18 @@ def python(code, *arguments, **variables):
         ("socket.getnameinfo(('192.0.2.1', 80), 0)", "look up 192.0.2.1,"),
     ],
 )  # fmt: skip
-def test_another_machine_is_refused_before_anything_is_sent(attempt, wanted):
-    code = f"{WATCH}\ntry:\n    {attempt}\nexcept SdabenchError as error:\n    print(error, went_on)\n"
+def test_remote_host_is_refused_before_anything_is_sent(attempt, message):
+    code = f"{WATCH}\ntry:\n    {attempt}\nexcept SdabenchError as error:\n    print(error, allowed_events)\n"
     result = python(code)
     assert result.stderr == ""
     assert result.stdout.startswith("tried to ")
     assert result.stdout.endswith(" []\n")
-    assert wanted in result.stdout
+    assert message in result.stdout
     assert FORBIDDEN in result.stdout
 
 
-def test_this_machine_may_be_reached():
-    """By loopback in both versions, by its name, by its own address, and through a Unix socket."""
+def test_local_host_can_be_reached():
+    """Through the loopback address, by name, and through a Unix socket."""
     code = f"""{WATCH}
 import tempfile, threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -83,7 +83,7 @@ server = HTTPServer(("127.0.0.1", 0), Answer)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 for host in ("127.0.0.1", "localhost"):
     assert urllib.request.urlopen(f"http://{{host}}:{{server.server_port}}/", timeout=10).status == 204
-assert "socket.connect" in went_on
+assert "socket.connect" in allowed_events
 try:
     socket.gethostbyname(socket.gethostname())
 except OSError:
@@ -101,18 +101,18 @@ print("reached")
     assert (result.stdout, result.stderr) == ("reached\n", "")
 
 
-def test_whose_an_address_is(monkeypatch):
+def test_local_and_remote_addresses_are_distinguished(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "node1.cluster")
-    here = ["", None, "localhost", "node1", "Node1.cluster", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0"]
-    assert all(is_local_host(host) for host in [*here, "::ffff:127.0.0.1"])
-    there = ["node2.cluster", "node1.example.com", "192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"]
+    local = ["", None, "localhost", "node1", "Node1.cluster", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0"]
+    assert all(is_local_host(host) for host in [*local, "::ffff:127.0.0.1"])
+    remote = ["node2.cluster", "node1.example.com", "192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1"]
     assert not any(
-        is_local_host(host) for host in [*there, "224.0.0.1", "255.255.255.255", "localhost.example"]
+        is_local_host(host) for host in [*remote, "224.0.0.1", "255.255.255.255", "localhost.example"]
     )
 
 
-def test_an_own_address_that_is_not_loopback_is_local_host(monkeypatch):
-    """Only an own address can be bound; which those are, is the system's to say."""
+def test_own_address_other_than_loopback_is_local(monkeypatch):
+    """An address is local if the system can bind it."""
     bound = []
 
     class Socket:
@@ -129,13 +129,13 @@ def test_an_own_address_that_is_not_loopback_is_local_host(monkeypatch):
     assert bound == [("192.0.2.1", 0)]
 
 
-def test_other_packages_are_told():
+def test_offline_variables_of_other_packages_are_set():
     code = f"{WATCH}\nimport os\nprint(*(os.environ[name] for name in ('{OFFLINE}', 'HF_HUB_OFFLINE', 'WANDB_MODE')))"
     assert python(code).stdout == "1 1 offline\n"
 
 
 @pytest.mark.parametrize(("option", "variable"), [(["--offline"], ""), ([], "1")])
-def test_the_option_and_the_variable_alone_forbid_it(imagenet, tmp_path, option, variable):
+def test_option_or_variable_alone_forbids_the_network(imagenet, tmp_path, option, variable):
     arguments = ["eval", "resnet50", "--data", f"imagenet={imagenet}", "--output", tmp_path / "out", *option]
     result = python(EVALUATION, *arguments, **{OFFLINE: variable})
     assert result.returncode == 1
@@ -144,16 +144,16 @@ def test_the_option_and_the_variable_alone_forbid_it(imagenet, tmp_path, option,
     assert FORBIDDEN in line
 
 
-def test_without_it_nothing_is_forbidden(imagenet, tmp_path):
+def test_network_is_allowed_without_offline(imagenet, tmp_path):
     arguments = ["eval", "resnet50", "--data", f"imagenet={imagenet}", "--output", tmp_path / "out"]
-    code = EVALUATION.replace("http://192.0.2.1/", "http://127.0.0.1:1/")  # nobody listens there
+    code = EVALUATION.replace("http://192.0.2.1/", "http://127.0.0.1:1/")  # no server listens there
     result = python(code, *arguments, **{OFFLINE: "0"})
     assert result.returncode == 1
     assert "Connection refused" in result.stderr
     assert FORBIDDEN not in result.stderr
 
 
-def test_a_suite_hands_it_on(imagenet, tmp_path):
+def test_run_passes_offline_to_its_jobs(imagenet, tmp_path):
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
@@ -171,14 +171,14 @@ def test_a_suite_hands_it_on(imagenet, tmp_path):
     assert (tmp_path / "told").read_text() == "1"
 
 
-def test_the_commands_that_fetch_have_it():
+def test_commands_that_fetch_have_the_offline_option():
     context = click.Context(cli)
     commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
     for group in ("data", "weights"):
         commands |= {f"{group} {name}": command for name, command in commands[group].commands.items()}
-    having = {name for name, command in commands.items() if "--offline" in _options(command)}
+    with_option = {name for name, command in commands.items() if "--offline" in _options(command)}
     weights = {"weights inspect", "weights import", "weights export"}
-    assert having == {"train", "eval", "run", "check", "data verify", *weights}
+    assert with_option == {"train", "eval", "run", "check", "data verify", *weights}
 
 
 def _options(command):

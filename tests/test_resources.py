@@ -1,4 +1,4 @@
-"""Limits of containers, read from trees of files as Linux shows them."""
+"""Container limits, read from imitations of the /proc and /sys file trees."""
 
 import os
 
@@ -9,7 +9,7 @@ from sdabench.resources import cpu_limit, memory, memory_limit
 GIB = 2**30
 
 
-def tree(root, **files):
+def write_tree(root, **files):
     for path, text in files.items():
         file = root / path.replace("__", "/")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -18,8 +18,8 @@ def tree(root, **files):
 
 
 @pytest.fixture
-def version_2(tmp_path):
-    """A job of two and a half cores in a slice of eight: the tighter limit of each kind counts."""
+def cgroup_v2(tmp_path):
+    """Imitate a job with 2.5 cores and 4 GiB in a slice with 8 cores."""
     group = tmp_path / "sys/fs/cgroup/system.slice/job_7"
     group.mkdir(parents=True)
     (group / "cpu.max").write_text("max 100000\n")
@@ -27,12 +27,12 @@ def version_2(tmp_path):
     (group.parent / "cpu.max").write_text("250000 100000\n")
     (group.parent / "memory.max").write_text("max\n")
     (group.parents[1] / "cpu.max").write_text("800000 100000\n")
-    return tree(tmp_path, proc__self__cgroup="0::/system.slice/job_7\n")
+    return write_tree(tmp_path, proc__self__cgroup="0::/system.slice/job_7\n")
 
 
 @pytest.fixture
-def version_1(tmp_path):
-    """Docker with --cpus 1.5 --memory 2g; its groups are mounted without their path."""
+def cgroup_v1(tmp_path):
+    """Imitate Docker with --cpus 1.5 --memory 2g; the cgroups are mounted without their path."""
     group = tmp_path / "sys/fs/cgroup"
     (group / "cpu").mkdir(parents=True)
     (group / "memory").mkdir()
@@ -40,34 +40,34 @@ def version_1(tmp_path):
     (group / "cpu/cpu.cfs_period_us").write_text("100000\n")
     (group / "memory/memory.limit_in_bytes").write_text(f"{2 * GIB}\n")
     lines = "9:name=systemd:/docker/a\n4:memory:/docker/a\n2:cpu,cpuacct:/docker/a\n"
-    return tree(tmp_path, proc__self__cgroup=lines)
+    return write_tree(tmp_path, proc__self__cgroup=lines)
 
 
-def test_the_tightest_of_nested_groups_counts(version_2):
-    assert cpu_limit(version_2) == 2.5
-    assert memory_limit(version_2) == 4 * GIB
+def test_tightest_limit_of_nested_cgroups_applies(cgroup_v2):
+    assert cpu_limit(cgroup_v2) == 2.5
+    assert memory_limit(cgroup_v2) == 4 * GIB
 
 
-def test_groups_of_version_1(version_1):
-    assert cpu_limit(version_1) == 1.5
-    assert memory_limit(version_1) == 2 * GIB
+def test_cgroup_v1_limits(cgroup_v1):
+    assert cpu_limit(cgroup_v1) == 1.5
+    assert memory_limit(cgroup_v1) == 2 * GIB
 
 
-def test_no_limit(tmp_path, version_1):
-    (version_1 / "sys/fs/cgroup/cpu/cpu.cfs_quota_us").write_text("-1\n")
-    assert cpu_limit(version_1) is None
+def test_missing_limits_are_none(tmp_path, cgroup_v1):
+    (cgroup_v1 / "sys/fs/cgroup/cpu/cpu.cfs_quota_us").write_text("-1\n")
+    assert cpu_limit(cgroup_v1) is None
     assert cpu_limit(tmp_path / "nowhere") is None
     assert memory_limit(tmp_path / "nowhere") is None
 
 
-def test_memory_is_the_containers_where_that_is_less(version_1):
-    tree(version_1, proc__meminfo="MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 8388608 kB\n")
-    assert memory(version_1) == (2 * GIB, 2 * GIB)
-    (version_1 / "sys/fs/cgroup/memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert memory(version_1) == (16 * GIB, 8 * GIB)
+def test_memory_is_capped_by_the_container_limit(cgroup_v1):
+    write_tree(cgroup_v1, proc__meminfo="MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 8388608 kB\n")
+    assert memory(cgroup_v1) == (2 * GIB, 2 * GIB)
+    (cgroup_v1 / "sys/fs/cgroup/memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert memory(cgroup_v1) == (16 * GIB, 8 * GIB)
 
 
-def test_a_system_without_these_files(tmp_path):
+def test_memory_without_proc_files_comes_from_sysconf(tmp_path):
     total, available = memory(tmp_path)
     assert total == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert available is None

@@ -1,4 +1,4 @@
-"""Promises that only the source code can show."""
+"""Security rules that are checked in the source code."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import sdabench
 
 SOURCES = sorted(Path(sdabench.__file__).parent.rglob("*.py"))
-# What unpickles, or runs what it reads.
+# Functions that unpickle, or execute what they read.
 LOADERS = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open",
     "joblib.load", "dill.load", "torch.jit.load", "torch.hub.load", "torch.package.PackageImporter",
@@ -17,7 +17,7 @@ LOADERS = {
 
 
 def calls(path):
-    """The dotted name of each call in a file, and its keywords."""
+    """Yield the dotted name and the keyword arguments of each call in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), {keyword.arg: keyword.value for keyword in node.keywords}
@@ -27,7 +27,7 @@ def loads(path):
     return [(name, keywords) for name, keywords in calls(path) if name in LOADERS]
 
 
-def test_only_one_module_unpickles_and_it_takes_weights_only():
+def test_only_one_module_unpickles_with_weights_only():
     found = {(path.name, name) for path in SOURCES for name, _ in loads(path)}
     assert found == {("read.py", "torch.load")}
     [path] = [path for path in SOURCES if loads(path)]
@@ -36,12 +36,12 @@ def test_only_one_module_unpickles_and_it_takes_weights_only():
 
 
 @pytest.mark.parametrize("name", ["np.load", "numpy.load"])
-def test_arrays_are_never_read_with_pickled_objects(name):
+def test_numpy_load_takes_no_options(name):
     assert not [path for path in SOURCES for call, keywords in calls(path) if call == name and keywords]
 
 
 def test_no_loader_is_imported_by_name():
-    """``from pickle import loads`` would hide from the test above."""
+    """``from pickle import loads`` would hide a call from the tests above."""
     hidden = {name.split(".")[-1] for name in LOADERS if "." in name} - {"open"}
     modules = {name.rpartition(".")[0] for name in LOADERS if "." in name}
     for path in SOURCES:
@@ -53,7 +53,7 @@ def test_no_loader_is_imported_by_name():
 READERS = {"containers.py", "read.py", "stored_tensors.py", "stubs.py", "unpickling.py"}
 
 
-def test_reading_checkpoints_looks_up_no_name_from_the_file():
+def test_checkpoint_readers_look_up_no_names_from_the_file():
     assert {path.name for path in SOURCES if "weights" in path.parts} >= READERS
     lookups = {"getattr", "setattr", "__import__", "importlib.import_module", "globals", "vars", "locals"}
     found = {
@@ -63,7 +63,7 @@ def test_reading_checkpoints_looks_up_no_name_from_the_file():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in lookups
     }
-    # Number types of a fixed list, some newer than the oldest torch; and the methods of the base class.
+    # dtypes of a fixed list, some newer than the oldest supported torch; and methods of the base class.
     assert found == {
         ("stored_tensors.py", "getattr", "torch"),
         ("unpickling.py", "getattr", "_StubUnpickler"),

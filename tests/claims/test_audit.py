@@ -8,7 +8,7 @@ from tests.helpers.counts import count
 REGISTRY = load_registry()
 
 
-def test_the_audit():
+def test_audit_verdicts_of_all_claims():
     models = REGISTRY.suite("all")
     result = audit(REGISTRY.tables, {name: count(name) for name in models})
     assert len(result.verdicts) == 142
@@ -25,22 +25,22 @@ def test_the_audit():
         "match (total)": 3,
         "explained (mislabelled)": 1,
     }
-    words = {
+    verdicts = {
         (row.row.label, key): str(verdict)
         for compared in result.tables.values()
         for row in compared.rows
         for key, verdict in row.verdicts.items()
     }
-    assert words["CBAM", "params_m"] == "match (per_call)"
-    assert words["ResNet-50", "flops_g"] == "match (total)"
-    assert words["PyConv-101", "params_m"] == "explained (mislabelled)"
-    assert words["SDA-PyConv-86 (ours)", "flops_g"] == "match"
-    assert words["Mask-RCNN SENet-101", "flops_g"] == "explained (other input size)"
-    assert words["Faster-RCNN SDA-ResNet-86 (ours)", "flops_g"] == "match"
+    assert verdicts["CBAM", "params_m"] == "match (per_call)"
+    assert verdicts["ResNet-50", "flops_g"] == "match (total)"
+    assert verdicts["PyConv-101", "params_m"] == "explained (mislabelled)"
+    assert verdicts["SDA-PyConv-86 (ours)", "flops_g"] == "match"
+    assert verdicts["Mask-RCNN SENet-101", "flops_g"] == "explained (other input size)"
+    assert verdicts["Faster-RCNN SDA-ResNet-86 (ours)", "flops_g"] == "match"
 
 
-def test_an_explanation_does_not_cover_another_number():
-    """A network that changed is a finding, although its row has an explanation."""
+def test_explanation_does_not_hide_a_changed_network():
+    """A changed network differs, even if its row has an explanation."""
     models = {name: count(name) for name in REGISTRY.suite("classification")}
     models["pyconv50"] = count("pyconv86")
     models["epsanet50"] = count("epsanet86")
@@ -54,7 +54,7 @@ def test_an_explanation_does_not_cover_another_number():
     assert changed == ["differs"] * 4
 
 
-def test_each_number_that_does_not_simply_match_is_listed_once():
+def test_each_claim_without_plain_match_is_listed_once():
     result = audit(REGISTRY.tables, {name: count(name) for name in REGISTRY.suite("all")})
     listed = [(claim.row.model, claim.column.key) for claim in with_reasons(result.claims)]
     assert len(listed) == len(set(listed))

@@ -1,4 +1,4 @@
-"""Explanations are tests: each number that an explanation states is recomputed."""
+"""Each number that an explanation states is recomputed."""
 
 import csv
 import re
@@ -23,7 +23,7 @@ EXPLAINED = [
 
 
 @pytest.mark.parametrize(("table", "row", "key"), EXPLAINED)
-def test_the_evidence_recomputes_to_the_integer(table, row, key):
+def test_evidence_is_recomputed_exactly(table, row, key):
     for name, item in row.explanations[key].evidence.items():
         model = item.model or row.model
         if item.input or item.without:
@@ -35,7 +35,7 @@ def test_the_evidence_recomputes_to_the_integer(table, row, key):
 
 
 @pytest.mark.parametrize(("table", "row", "key"), EXPLAINED)
-def test_the_reading_fits_the_printed_number(table, row, key):
+def test_evidence_is_consistent_with_the_printed_number(table, row, key):
     column = next(column for column in table.columns if column.key == key)
     explanation, reported = row.explanations[key], row.reported[key]
     values = [rounded(in_unit(item.value, column), column.decimals) for item in explanation.evidence.values()]
@@ -54,11 +54,11 @@ PRINTED = {
 
 
 @pytest.mark.parametrize(("table", "row", "key"), EXPLAINED)
-def test_every_rounded_number_in_a_reason_is_recomputed_or_printed(table, row, key):
-    """Printed in that row; or of other rows, by name, as 4.09 is for SENet in the reason for ResNet-50."""
+def test_every_decimal_in_a_reason_is_recomputed_or_printed(table, row, key):
+    """Printed in the same row, or in a row that the reason names, such as 4.09 of SENet for ResNet-50."""
     column = next(column for column in table.columns if column.key == key)
     explanation = row.explanations[key]
-    others = [
+    named_rows = [
         other.reported[key]
         for each in REGISTRY.tables.values()
         for other in each.rows
@@ -67,7 +67,7 @@ def test_every_rounded_number_in_a_reason_is_recomputed_or_printed(table, row, k
     ]
     known = [
         row.reported[key],
-        *others,
+        *named_rows,
         *(in_unit(item.value, column) for item in explanation.evidence.values()),
     ]
     known += [2 * value for value in known if "twice" in explanation.because]
@@ -94,18 +94,18 @@ def detection_facts(row):
 @pytest.mark.parametrize(
     ("table", "row", "key"), [item for item in EXPLAINED if item.values[0].name == "detection"]
 )
-def test_evidence_on_a_detector_is_the_facts_of_that_row(table, row, key):
+def test_detector_evidence_equals_the_facts_of_its_row(table, row, key):
     evidence = row.explanations[key].evidence
     assert {item.value for name, item in evidence.items() if name != "faster"} == detection_facts(row)
 
 
-def double_attention_of_a_quarter(channels):
-    """By hand: d-li14's module has three maps of C / 4 and one back, all with biases, and no norm."""
+def quarter_width_double_attention_params(channels):
+    """Count d-li14's module by hand: three convolutions to C / 4 and one back, all with bias, and no norm."""
     narrow = channels // 4
     return 3 * (channels * narrow + narrow) + narrow * channels + channels
 
 
-def test_numbers_that_no_counter_here_gives_are_recomputed_otherwise_or_the_facts():
+def test_evidence_with_other_settings_is_recomputed():
     settings = {
         (row.label, name): item.value
         for _, row, key in (item.values for item in EXPLAINED)
@@ -120,10 +120,10 @@ def test_numbers_that_no_counter_here_gives_are_recomputed_otherwise_or_the_fact
         ("PyConv-101", "ptflops"): int(fact["ptflops 0.7.5"]),
         ("A$^2$Net", "statistics"): sum(t.numel() for t in [*a2net.parameters(), *statistics]),
         ("A$^2$Net", "quarter"): count("resnet50").params
-        + 2 * double_attention_of_a_quarter(512)
-        + 3 * double_attention_of_a_quarter(1024),
+        + 2 * quarter_width_double_attention_params(512)
+        + 3 * quarter_width_double_attention_params(1024),
         ("A$^2$Net", "early"): early.fvcore,
         ("Faster-RCNN Res2Net-101", "copied"): count("faster_rcnn_res2net101").value("mmcv")
-        + 1000 * 1024 * 4  # a 81st regression of each proposal, for the background
-        + 26 * 200 * 320,  # the pool of the first stage, of stride 1
+        + 1000 * 1024 * 4  # box regression of an 81st class, the background, for each proposal
+        + 26 * 200 * 320,  # pooling of the first stage, with stride 1
     }

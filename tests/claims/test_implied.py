@@ -1,4 +1,4 @@
-"""Claims that the tables imply, and their verdicts; differences are worked out from the paper's tables."""
+"""Implied claims and their verdicts. Expected differences are computed by hand from the paper's tables."""
 
 import pytest
 
@@ -27,15 +27,15 @@ def claim(model, partner, metric, task="classification"):
         ("sda_pyconv86", "pyconv86", "top1_pct", "classification", 0.64),  # 79.27 - 78.63
         ("faster_rcnn_sda_resnet86", "faster_rcnn_resnet50", "ap_pct", "detection", 3.4),  # 39.8 - 36.4
         ("mask_rcnn_sda_senet86", "mask_rcnn_senet101", "ap_pct", "segmentation", 0.2),
-        ("sda_resnet86", "resnet86_g8", "top1_pct", "classification", None),  # which has no row
+        ("sda_resnet86", "resnet86_g8", "top1_pct", "classification", None),  # has no row
         ("faster_rcnn_sda_res2net86", "faster_rcnn_res2net101", "ap_pct", "detection", None),  # dashes
     ],
 )
-def test_the_tables_imply_so_many_points(model, partner, metric, task, points):
+def test_implied_difference_equals_the_tables(model, partner, metric, task, points):
     assert claim(model, partner, metric, task).reported == points
 
 
-def test_every_network_with_depth_attention_has_its_partners_and_each_claim_is_made_once():
+def test_each_sda_network_has_its_implied_claims_once():
     with_attention = {
         row.model
         for table in load_registry().tables.values()
@@ -48,10 +48,10 @@ def test_every_network_with_depth_attention_has_its_partners_and_each_claim_is_m
     assert claim("sda_resnet86", "resnet86_g8", "top1_pct").roles == ("like for like",)
 
 
-CLAIM = claim("sda_pyconv86", "pyconv86", "top1_pct")  # by 0.64
+CLAIM = claim("sda_pyconv86", "pyconv86", "top1_pct")  # +0.64 points in the paper
 
 
-def judged(own, partner="pyconv86", samples=50_000, **changes):
+def judge(own, partner="pyconv86", samples=50_000, **changes):
     records = [
         StoredRecord(record(model=name, metrics={"top1_pct": value}, samples=samples, **changes), None)
         for name, value in (("sda_pyconv86", own), (partner, 78.00))
@@ -65,22 +65,22 @@ def judged(own, partner="pyconv86", samples=50_000, **changes):
     [
         (78.64, "within", True),
         (79.90, "better", True),
-        (78.30, "within", None),  # the interval is half a point to either side: 0.3 might be 0.64, or nothing
+        (78.30, "within", None),  # the interval is ±0.5 points: it includes 0.64 and 0
         (78.00, "worse", None),
         (76.00, "worse", False),
     ],
 )
-def test_records_say_within_better_or_worse(own, verdict, better):
-    one = judged(own)
+def test_verdict_on_an_implied_claim(own, verdict, better):
+    one = judge(own)
     assert (str(one.verdict), one.better) == (verdict, better)
     assert one.interval.estimate == pytest.approx(own - 78)
     assert not one.paired
 
 
-def test_what_no_record_says_is_not_measured():
+def test_claim_without_comparable_records_is_not_measured():
     for one in (
-        judged(78.64, partner="resnet50"),
-        judged(78.64, dataset=record().dataset.model_copy(update={"complete": False})),
+        judge(78.64, partner="resnet50"),
+        judge(78.64, dataset=record().dataset.model_copy(update={"complete": False})),
     ):
         assert str(one.verdict) == "not measured"
         assert one.interval is None

@@ -1,4 +1,4 @@
-"""Two records on the same images; what is expected is counted by hand."""
+"""Paired comparison of two records on the same images. Expected values are counted by hand."""
 
 import json
 
@@ -13,7 +13,7 @@ from sdabench.records.rescoring import StoredRecord, read_stored
 from tests.helpers.records import LABELS, TEN_IMAGES, correct_on, record, store_record
 
 
-def test_differences_and_changed_images_are_those_counted_by_hand(tmp_path):
+def test_differences_and_changed_images_by_hand(tmp_path):
     a = store_record(tmp_path, "a", correct_on(0, 1, 2, 3))
     b = store_record(tmp_path, "b", correct_on(1, 2, 3, 4, 5, 6), top5=LABELS)
     top1, top5 = compare_records(a, b).differences
@@ -27,7 +27,7 @@ def test_differences_and_changed_images_are_those_counted_by_hand(tmp_path):
     assert changed == {"0.JPEG": (1, 0), "4.JPEG": (0, 1), "5.JPEG": (0, 1), "6.JPEG": (0, 1)}
 
 
-def test_an_image_that_both_get_wrong_otherwise_has_changed_too(tmp_path):
+def test_different_wrong_predictions_count_as_changed(tmp_path):
     a, b = store_record(tmp_path, "a", correct_on()), store_record(tmp_path, "b", correct_on() + 1)
     comparison = compare_records(a, b)
     assert [(one.only_a, one.only_b) for one in comparison.changed] == [(0, 0)] * 10
@@ -35,7 +35,7 @@ def test_an_image_that_both_get_wrong_otherwise_has_changed_too(tmp_path):
     assert comparison.differences[0].mcnemar_p == 1
 
 
-def test_equal_predictions_differ_in_nothing(tmp_path):
+def test_equal_predictions_have_no_difference(tmp_path):
     a = store_record(tmp_path, "a", correct_on(1, 2))
     comparison = compare_records(a, a)
     assert comparison.changed == []
@@ -43,21 +43,21 @@ def test_equal_predictions_differ_in_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"fingerprint_sha256": "0" * 64}, {"fingerprint_sha256": None}])
-def test_other_images_are_refused(tmp_path, changes):
+def test_different_images_are_refused(tmp_path, changes):
     a = store_record(tmp_path, "a", correct_on(1))
     b = store_record(tmp_path, "b", correct_on(1), dataset=TEN_IMAGES.model_copy(update=changes))
     with pytest.raises(DataError, match="not the same images"):
         compare_records(a, b)
 
 
-def test_predictions_that_are_not_those_of_the_record_are_refused(tmp_path):
+def test_predictions_that_contradict_the_record_are_refused(tmp_path):
     a = store_record(tmp_path, "a", correct_on(1), metrics={"top1_pct": 20.0, "top5_pct": 20.0})
     with pytest.raises(DataError, match="gives top1_pct 10.0000, but the record of a has 20.0000"):
         compare_records(a, a)
 
 
-def test_a_metric_of_another_epochs_weights_is_left_out(tmp_path):
-    """The paper's quirk: the published top-5 may be of another epoch than the kept predictions."""
+def test_metric_of_another_epoch_is_left_out(tmp_path):
+    """A quirk of the paper: the published top-5 may be of another epoch than the stored predictions."""
     training = Training(
         epochs=3, steps=3, first_loss=1, last_loss=1, fits=None, seconds=1, images_per_second=1,
         seeds=[0], best_epochs={"top1_pct": 3, "top5_pct": 2},
@@ -68,16 +68,16 @@ def test_a_metric_of_another_epochs_weights_is_left_out(tmp_path):
     assert [one.metric for one in compare_records(a, a).differences] == ["top1_pct"]
 
 
-def test_predictions_that_are_gone_and_other_tasks_are_one_line(tmp_path):
+def test_missing_predictions_and_other_tasks_are_refused(tmp_path):
     a = store_record(tmp_path, "a", correct_on(1))
-    for gone in ({"predictions": None}, {"predictions": "none.csv.gz"}):
+    for missing in ({"predictions": None}, {"predictions": "none.csv.gz"}):
         with pytest.raises(UsageError, match="no predictions of a"):
-            compare_records(a, store_record(tmp_path, "a", correct_on(1), **gone))
+            compare_records(a, store_record(tmp_path, "a", correct_on(1), **missing))
     with pytest.raises(UsageError, match="a record of classification with one of detection"):
         compare_records(a, store_record(tmp_path, "a", correct_on(1), task="detection"))
 
 
-def test_good_records_alone_are_stored(tmp_path):
+def test_records_are_read_from_a_folder_or_file(tmp_path):
     with pytest.raises(UsageError, match="no records in"):
         read_stored(tmp_path)
     append_lines(tmp_path / "records.jsonl", record().as_json())
@@ -94,21 +94,21 @@ HALF = 100 * 51 / 101 / 2  # one of two kites, and no person
 def detected(coco, tmp_path):
     def store_record(name, results, ap, images=4):
         (tmp_path / f"{name}.json").write_text(json.dumps(results))
-        seen = read_coco(coco, "val").subset(images).describe(["0" * 64] * images)
+        data = read_coco(coco, "val").subset(images).describe(["0" * 64] * images)
         metrics = {"ap_pct": ap, "ap50_pct": ap, "ap75_pct": ap}
         return StoredRecord(
-            record(model=name, task="detection", dataset=seen, metrics=metrics, predictions=f"{name}.json"),
+            record(model=name, task="detection", dataset=data, metrics=metrics, predictions=f"{name}.json"),
             tmp_path,
         )
 
     return store_record
 
 
-def test_detections_are_compared_on_their_images(detected):
+def test_detections_are_compared_per_image(detected):
     a, b = detected("a", [KITE], HALF), detected("b", [KITE, PERSON], HALF + 50)
-    seen = []
-    comparison = compare_records(a, b, resamples=50, advance=seen.append)
-    assert sum(seen) == 2 * 50
+    progress = []
+    comparison = compare_records(a, b, resamples=50, advance=progress.append)
+    assert sum(progress) == 2 * 50
     ap = comparison.differences[0]
     assert (ap.metric, ap.a_pct, ap.b_pct) == ("ap_pct", HALF, HALF + 50)
     assert ap.interval.estimate == pytest.approx(50)
@@ -117,19 +117,19 @@ def test_detections_are_compared_on_their_images(detected):
     assert changed.words == "objects found: 1 by A, 2 by B"
 
 
-def test_paired_resamples_of_equal_detections_do_not_differ(detected):
+def test_equal_detections_have_a_zero_interval(detected):
     a = detected("a", [KITE], HALF)
     interval = compare_records(a, a, resamples=50).differences[0].interval
     assert (interval.low, interval.high) == (0, 0)
 
 
-def test_a_single_image_gives_no_interval(detected):
+def test_single_image_has_no_interval(detected):
     a, b = detected("a", [KITE], 50, images=1), detected("b", [KITE, PERSON], 100, images=1)
     difference = compare_records(a, b, resamples=50).differences[0]
     assert (difference.b_pct - difference.a_pct, difference.interval) == (50, None)
 
 
-def test_annotations_may_lie_elsewhere_and_must_be_the_same(detected, coco, tmp_path):
+def test_annotations_may_be_moved_but_not_changed(detected, coco, tmp_path):
     a = detected("a", [KITE], HALF)
     annotations = coco / "annotations/instances_val2017.json"
     moved = annotations.rename(tmp_path / "moved.json")

@@ -6,7 +6,7 @@ from sdabench.registry import load_registry
 from tests.helpers.records import record
 
 
-def test_only_a_comparable_record_is_compared_with_the_paper():
+def test_only_comparable_records_are_compared():
     table = load_registry().table("classification-multiscale")
     measured = [
         record(metrics={"top1_pct": 75.35, "top5_pct": 90.0}),
@@ -22,7 +22,7 @@ def test_only_a_comparable_record_is_compared_with_the_paper():
     assert str(rows["SDA-ResNet-86 (ours)"].verdicts["top1_pct"]) == "not measured"
 
 
-def test_box_ap_and_mask_ap_of_one_detector_are_compared_with_their_own_tables():
+def test_box_and_mask_ap_are_compared_with_their_own_tables():
     resizing = {"preprocessing": Resizing()}
     boxes, masks = (
         record(
@@ -31,9 +31,9 @@ def test_box_ap_and_mask_ap_of_one_detector_are_compared_with_their_own_tables()
         )
         for task, value in (("detection", 37.24), ("segmentation", 34.2))
     )  # fmt: skip
-    for name, own, words in (("detection", 37.24, "within"), ("segmentation", 34.2, "better")):
+    for name, expected, verdict in (("detection", 37.24, "within"), ("segmentation", 34.2, "better")):
         compared = compare_table(load_registry().table(name), {}, [boxes, masks])
         row = next(each for each in compared.rows if each.row.model == "mask_rcnn_resnet50")
-        assert row.measured["ap_pct"] == own
-        assert str(row.verdicts["ap_pct"]) == words  # these have no standard error
+        assert row.measured["ap_pct"] == expected
+        assert str(row.verdicts["ap_pct"]) == verdict  # these have no standard error
         assert str(row.verdicts["ap75_pct"]) == "not measured"

@@ -1,4 +1,4 @@
-"""Verdicts on single claims, worked out by hand."""
+"""Verdicts on single claims, derived by hand."""
 
 from sdabench.claims.verdicts import judge_accuracy, judge_count, rounded
 from sdabench.complexity import Count
@@ -25,7 +25,7 @@ def test_equal_at_the_printed_decimals_is_a_match():
     assert str(judge_count(25.57, PARAMS, counted(), None)) == "differs"
 
 
-def test_halves_round_away_from_zero_and_decimal_digits_are_exact():
+def test_halves_round_away_from_zero_exactly():
     assert rounded(2.675, 2) == 2.68
     assert rounded(0.125, 2) == 0.13
     assert rounded(-0.005, 2) == -0.01
@@ -33,7 +33,7 @@ def test_halves_round_away_from_zero_and_decimal_digits_are_exact():
     assert str(judge_count(25.55, PARAMS, counted(params=25_554_999), None)) == "match"
 
 
-def test_another_convention_counts_only_where_the_registry_declares_it():
+def test_other_convention_needs_a_declaration():
     assert str(judge_count(4.11, FLOPS, counted(), None)) == "differs"
     assert str(judge_count(4.11, FLOPS, counted(), explanation(convention="fvcore"))) == "match (fvcore)"
     assert str(judge_count(4.09, FLOPS, counted(), explanation(convention="fvcore"))) == "match"
@@ -41,7 +41,7 @@ def test_another_convention_counts_only_where_the_registry_declares_it():
     assert str(judge_count(30.1, PARAMS, counted(), explanation(convention="per_call"))) == "differs"
 
 
-def test_an_explanation_stands_only_on_evidence_that_recomputes():
+def test_explanation_needs_evidence_that_recomputes():
     good = explanation(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_256}})
     stale = explanation(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_257}})
     assert str(judge_count(4.08, FLOPS, counted(), good)) == "explained (last digit)"
@@ -49,7 +49,7 @@ def test_an_explanation_stands_only_on_evidence_that_recomputes():
     assert str(judge_count(4.09, FLOPS, counted(), good)) == "match"
 
 
-def test_terms_are_evidence_too_and_have_to_give_the_printed_number():
+def test_terms_as_evidence_must_give_the_printed_number():
     terms = {"sum": {"terms": {"conv": 1, "batch_norm": 10_000_000}, "value": 4_099_184_256}}
     assert (
         str(judge_count(4.10, FLOPS, counted(), explanation(kind="copied", evidence=terms)))
@@ -64,28 +64,28 @@ def test_terms_are_evidence_too_and_have_to_give_the_printed_number():
     assert str(judge_count(4.10, FLOPS, counted(), none)) == "differs"
 
 
-def test_a_mislabelled_number_is_no_match_although_it_is_equal():
+def test_mislabelled_number_is_never_a_match():
     mislabelled = explanation(kind="mislabelled", evidence={"own": {"count": "params", "value": 25_557_032}})
     assert str(judge_count(25.56, PARAMS, counted(), mislabelled)) == "explained (mislabelled)"
 
 
-def test_what_is_not_counted_is_not_measured():
+def test_missing_count_is_not_measured():
     assert str(judge_count(25.56, PARAMS, None, None)) == "not measured"
 
 
-def test_an_accuracy_is_within_the_rounding_plus_two_standard_errors():
+def test_accuracy_is_within_rounding_plus_two_standard_errors():
     # 0.005 + 2 * 0.18526 = 0.37552
     assert str(judge_accuracy(78.37, 2, 78.0, 50_000, 0.18526)) == "within"
     assert str(judge_accuracy(78.38, 2, 78.0, 50_000, 0.18526)) == "worse"
     assert str(judge_accuracy(77.62, 2, 78.0, 50_000, 0.18526)) == "better"
 
 
-def test_without_a_standard_error_within_is_equal_at_the_printed_decimal():
+def test_without_standard_error_within_means_equal_as_printed():
     assert str(judge_accuracy(37.2, 1, 37.24, 5_000, None)) == "within"
     assert str(judge_accuracy(37.2, 1, 37.26, 5_000, None)) == "better"
     assert str(judge_accuracy(37.2, 1, 37.14, 5_000, None)) == "worse"
 
 
-def test_nan_or_no_sample_is_never_a_pass():
+def test_nan_or_no_samples_is_not_measured():
     for measured, samples in ((float("nan"), 50_000), (78.0, 0), (None, 50_000)):
         assert str(judge_accuracy(78.0, 2, measured, samples, 0.2)) == "not measured"

@@ -1,4 +1,4 @@
-"""Counts: against integers measured on the original code, against a second counter, and by hand."""
+"""Counts compared with integers measured on the original code, with a second counter, and by hand."""
 
 import csv
 from math import prod
@@ -26,15 +26,15 @@ with (FACTS / "classification-counts.csv").open() as lines:
     for line in csv.DictReader(lines):
         GOLDEN[ROWS[line["row label"]]] = line
 
-# Where ours does the same by other means, and a counter sees it. fvcore counts adaptive pooling and no
-# other: the originals of these pool with fixed windows or means where ours pools adaptively, or the other
-# way round. A module is counted by the old total and a function is not: so in the bias-free CBAM.
+# Differences where sdabench computes the same with other operations than the original code. fvcore counts
+# only adaptive pooling: these originals pool with fixed windows or means where sdabench pools adaptively, or
+# vice versa. The old total counts modules but not functions, as in the bias-free CBAM.
 BLOCKS_86 = 5 * 256 * 56**2 + 6 * 512 * 28**2 + 12 * 1024 * 14**2 + 5 * 2048 * 7**2
 BLOCKS_50 = 3 * 256 * 56**2 + 4 * 512 * 28**2 + 6 * 1024 * 14**2 + 3 * 2048 * 7**2
 BLOCKS_101 = BLOCKS_50 + 17 * 1024 * 14**2
 STAGES = 256 * 56**2 + 512 * 28**2 + 1024 * 14**2 + 2048 * 7**2
 HEAD = 2048 * 7**2
-FVCORE_OTHERWISE = {
+FVCORE_DIFFERENCES = {
     "senet50": BLOCKS_50 + HEAD,
     "senet86": BLOCKS_86 + HEAD,
     "senet101": BLOCKS_101 + HEAD,
@@ -48,43 +48,43 @@ FVCORE_OTHERWISE = {
     "sda_pyconv86": -STAGES,
     "sda_res2net86": -STAGES,
     "ecanet50": HEAD,
-    # the original multiplies by a centring matrix, HW x HW; ours subtracts the mean
+    # the original multiplies by a centering matrix, HW x HW; sdabench subtracts the mean
     "gsop50": 2048 * 14**2 - 128 * (28**4 + 2 * 14**4),
     "bam50": STAGES,
-    # fvcore reads an einsum's cost, twice the product, from text with four digits; ours has no einsum
+    # fvcore parses the cost of an einsum, twice the product, from text with four digits; sdabench has no einsum
     "aanet50": 20 * (196 * 160 * 27 - 1_693_000 // 2) + 6 * (49 * 160 * 13 - 203_800 // 2),
 }
-# The whole of ScaleNet's original uses functions: stem, pools before a stage and after the last, the three
+# The original ScaleNet uses only functions: stem, pooling before a stage and after the last, and the three
 # ReLUs of each block.
 SCALE_RELUS = (
     (64 + 88) * 3 * 56**2 + (128 + 175) * 4 * 28**2 + (256 + 349) * 6 * 14**2 + (512 + 697) * 3 * 7**2
 )
-TOTAL_MODULES = {
+TOTAL_DIFFERENCES = {
     "cbam86": -BLOCKS_86,
     "cbam101": -BLOCKS_101,
     "scalenet50": 2 * 64 * 112**2 + STAGES + SCALE_RELUS + BLOCKS_50,
-    "bam50": STAGES - HEAD + 2 * (16 + 32 + 64),  # and its one-dimensional batch norms, which were not seen
-    "sanet50": BLOCKS_50 // 2 * 63 // 64,  # its 64 groups are a batch, of which one sample was counted
+    "bam50": STAGES - HEAD + 2 * (16 + 32 + 64),  # and its BatchNorm1d, which the old counter missed
+    "sanet50": BLOCKS_50 // 2 * 63 // 64,  # its 64 groups form a batch, of which one sample was counted
 }
-# AA-Net's queries times its position tables: a matrix product, but no layer.
+# AA-Net's queries times its position tables: a matrix product outside any layer.
 POSITIONS = 20 * 196 * 160 * 27 + 6 * 49 * 160 * 13
 OTHER_PRODUCTS = {"aanet50": POSITIONS, "sda_aanet50": POSITIONS}
-DCT = BLOCKS_50  # FcaNet's buffer, which the authors' counter adds to its total, not to its trainable line
+DCT = BLOCKS_50  # FcaNet's buffer, which the authors' counter adds to the total, not to the trainable parameters
 
 
-def test_all_golden_rows_of_built_networks_are_used():
+def test_all_golden_rows_are_used():
     assert len(GOLDEN) == 33
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_exact_integers(name):
-    golden, own = GOLDEN[name], count(name)
-    assert own.params == own.trainable == int(golden["exact params"])
-    assert own.macs == int(golden["conv+linear MACs"])
-    assert own.per_call == int(golden["authors-counter params"]) - (DCT if name == "fcanet50" else 0)
-    assert own.fvcore == int(golden["fvcore total"]) + FVCORE_OTHERWISE.get(name, 0)
+def test_counts_equal_the_golden_integers(name):
+    golden, counted = GOLDEN[name], count(name)
+    assert counted.params == counted.trainable == int(golden["exact params"])
+    assert counted.macs == int(golden["conv+linear MACs"])
+    assert counted.per_call == int(golden["authors-counter params"]) - (DCT if name == "fcanet50" else 0)
+    assert counted.fvcore == int(golden["fvcore total"]) + FVCORE_DIFFERENCES.get(name, 0)
     total = golden["old-ptflops-style total (conv+fc+2/elem BN+ReLU+pool)"]
-    assert own.value("total") == int(total) + TOTAL_MODULES.get(name, 0)
+    assert counted.value("total") == int(total) + TOTAL_DIFFERENCES.get(name, 0)
 
 
 @pytest.mark.parametrize(
@@ -96,22 +96,22 @@ def test_the_exact_integers(name):
         ("pyconvhg50", 25_234_728),
     ],
 )
-def test_networks_that_the_readme_lacks(name, params):
+def test_params_of_networks_outside_the_paper(name, params):
     assert count(name).params == params
 
 
 def depth_attention_params(depths):
-    """By the paper's formula: C to d without bias, batch norm, and n times d to C with bias; the head's norm."""
+    """Apply the paper's formula: C to d without bias, batch norm, n times d to C with bias; norm of the head."""
     stages = zip(depths, (256, 512, 1024, 2048), (64, 64, 64, 128), strict=True)
     return 2 * 2048 + sum(c * d + 2 * d + n * (d * c + c) for n, c, d in stages)
 
 
-def test_the_formula_gives_the_facts():
+def test_formula_gives_the_known_depth_attention_params():
     assert depth_attention_params((5, 6, 12, 5)) == 2_784_128
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("sda_")])
-def test_depth_attention_adds_its_own_parameters_and_nothing_else(name):
+def test_depth_attention_adds_only_its_own_params(name):
     model = load_registry().model(name)
     depths = list(model.network.depths)
     if model.family == "bl_resnet":  # one block of each of the first stages merges the branches
@@ -121,27 +121,27 @@ def test_depth_attention_adds_its_own_parameters_and_nothing_else(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_three_counters_agree(name):
-    own = count(name)
-    assert own.operations["conv"] + own.operations["linear"] == own.macs
+    counted = count(name)
+    assert counted.operations["conv"] + counted.operations["linear"] == counted.macs
     with torch.device("meta"):
         network = sdabench.create_model(name).eval()
         with FlopCounterMode(display=False) as torch_counter:
             network(torch.zeros(1, 3, 224, 224))
     layers = {torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm}  # no batched products
     flops = {op: n for op, n in torch_counter.get_flop_counts()["Global"].items() if op in layers}
-    assert sum(flops.values()) == 2 * (own.macs + OTHER_PRODUCTS.get(name, 0))
+    assert sum(flops.values()) == 2 * (counted.macs + OTHER_PRODUCTS.get(name, 0))
 
 
 @pytest.mark.parametrize("name", NETWORKS + DETECTORS)
-def test_the_committed_counts_are_todays(name):
+def test_committed_counts_are_current(name):
     assert stored_counts()[name] == count(name), "run: sdabench flops '*' --save results/counts.jsonl"
 
 
-def test_the_committed_counts_are_of_all_networks():
+def test_committed_counts_cover_all_networks():
     assert sorted(stored_counts()) == sorted(NETWORKS + DETECTORS)
 
 
-DETECTOR_ROWS = {}  # by the README's label, in two parts
+DETECTOR_ROWS = {}  # by the two parts of the paper's label
 for row in load_registry().table("detection").rows:
     detector, backbone = row.label.removesuffix(" (ours)").lower().split("-rcnn ")
     DETECTOR_ROWS[detector, backbone] = row.model
@@ -151,22 +151,22 @@ with (FACTS / "detection-counts.csv").open() as lines:
     }
 
 
-def test_all_detectors_of_the_readme_have_golden_counts():
+def test_all_detectors_of_the_paper_have_golden_counts():
     assert len(GOLDEN_DETECTORS) == 22
 
 
 @pytest.mark.parametrize("name", GOLDEN_DETECTORS)
-def test_the_exact_integers_of_a_detector(name):
-    golden, own = GOLDEN_DETECTORS[name], count(name)
-    assert own.trainable == int(golden["params"])
-    assert own.params == int(golden["params_total_incl_frozen"])
-    assert own.value("mmcv") == int(golden["flops_A"])
-    assert own.fvcore is None
+def test_detector_counts_equal_the_golden_integers(name):
+    golden, counted = GOLDEN_DETECTORS[name], count(name)
+    assert counted.trainable == int(golden["params"])
+    assert counted.params == int(golden["params_total_incl_frozen"])
+    assert counted.value("mmcv") == int(golden["flops_A"])
+    assert counted.fvcore is None
 
 
 @pytest.mark.parametrize("side", [(800, 1330), (608, 1003)])
-def test_a_detectors_count_follows_the_closed_form_at_other_sizes(side):
-    """ResNet-50's coefficients of the positions of each level, from detection-counts.md."""
+def test_detector_count_follows_the_closed_form(side):
+    """Cost of ResNet-50 per position of each pyramid level, from detection-counts.md."""
     height, width = side
     positions = []
     for _ in range(6):
@@ -177,10 +177,10 @@ def test_a_detectors_count_follows_the_closed_form_at_other_sizes(side):
     assert sdabench.count("faster_rcnn_resnet50", (3, *side)).value("mmcv") == expected
 
 
-def test_modules_can_be_left_out_of_a_count():
-    whole = count("mask_rcnn_resnet50").operations
+def test_count_without_named_modules():
+    total = count("mask_rcnn_resnet50").operations
     headless = sdabench.count("mask_rcnn_resnet50", without=["roi_heads.mask_head"]).operations
-    assert whole["conv"] - headless["conv"] == 4 * 100 * 14**2 * 256 * 256 * 9
+    assert total["conv"] - headless["conv"] == 4 * 100 * 14**2 * 256 * 256 * 9
     with pytest.raises(UsageError, match="did you mean roi_heads.mask_head"):
         sdabench.count("mask_rcnn_resnet50", without=["roi_heads.mask_haed"])
 
@@ -191,18 +191,18 @@ def test_modules_can_be_left_out_of_a_count():
     "name", ["mask_rcnn_resnet50", "faster_rcnn_ecanet50", "mask_rcnn_sda_senet86", "mask_rcnn_sda_res2net86"]
 )
 def test_fvcore_by_leaf_module_agrees_on_a_detector(name):
-    """Fvcore's trace, told to count as mmcv does, and only what happens inside leaf modules."""
+    """Trace with fvcore, count as mmcv does, and only inside leaf modules."""
     from fvcore.nn.jit_handles import get_shape
 
     def elements(inputs, outputs):
         return prod(get_shape(inputs[0]))
 
     def convolution(inputs, outputs):
-        own, transposed = get_shape(outputs[0]), inputs[6].toIValue()
+        output_shape, transposed = get_shape(outputs[0]), inputs[6].toIValue()
         weight, x = get_shape(inputs[1]), get_shape(inputs[0])
-        bias = 0 if get_shape(inputs[2]) is None else prod(own)
+        bias = 0 if get_shape(inputs[2]) is None else prod(output_shape)
         per_position = prod(weight[1:])
-        return prod(x if transposed else own) * per_position + bias
+        return prod(x if transposed else output_shape) * per_position + bias
 
     handles = {
         "aten::_convolution": convolution,
@@ -217,19 +217,19 @@ def test_fvcore_by_leaf_module_agrees_on_a_detector(name):
     analysis = FlopCountAnalysis(_Dense(network), torch.zeros(1, 3, 800, 1280)).set_op_handle(**handles)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
-    leaves = {  # of torch's own: the pyramid's last pool is a function in a module of torchvision's
+    leaves = {  # of torch.nn: the last pooling of the pyramid is a function in a torchvision module
         path
         for path, module in network.named_modules()
         if type(module).__module__.startswith("torch.nn") and not any(module.children())
     }
-    own = [
+    leaf_flops = [
         sum(operators.values())
         for path, operators in analysis.by_module_and_operator().items()
         if path.removeprefix("detector.") in leaves
     ]
     pooled = 256 * 200 * 320 + 512 * 100 * 160 + 1024 * 50 * 80 + 2048 * 25 * 40
-    by_a_module_in_the_authors_code = pooled if "sda_" in name else 0  # ours pools by a function
-    assert sum(own) + by_a_module_in_the_authors_code == count(name).value("mmcv")
+    pooled_by_modules = pooled if "sda_" in name else 0  # sdabench pools with a function
+    assert sum(leaf_flops) + pooled_by_modules == count(name).value("mmcv")
 
 
 class Shared(nn.Module):
@@ -247,44 +247,44 @@ class Shared(nn.Module):
         return self.gate(self.gate(pooled))
 
 
-def test_a_small_network_by_hand():
+def test_small_network_by_hand():
     module = Shared().train()
     module.gate.bias.requires_grad = False
-    own = sdabench.count(module, (4, 8, 8))
-    assert own.params == 6 * 2 * 9 + 6 + 12 + 36 + 6
-    assert own.trainable == own.params - 6
-    assert own.per_call == 6 * 2 * 9 + 6 + 12 + 36 + 36  # the gate's weight at each of its two calls
+    counted = sdabench.count(module, (4, 8, 8))
+    assert counted.params == 6 * 2 * 9 + 6 + 12 + 36 + 6
+    assert counted.trainable == counted.params - 6
+    assert counted.per_call == 6 * 2 * 9 + 6 + 12 + 36 + 36  # the gate's weight at each of its two calls
     positions = 4 * 4
-    assert own.macs == 6 * positions * 2 * 9 + 2 * 36
-    assert own.value("total") == own.macs + 2 * 6 * positions + 6 * positions + 6 * positions
-    assert own.value("mmcv") == own.value("total") + 6 * positions
-    assert own.fvcore == own.macs + 2 * 6 * positions + 6 * positions
+    assert counted.macs == 6 * positions * 2 * 9 + 2 * 36
+    assert counted.value("total") == counted.macs + 2 * 6 * positions + 6 * positions + 6 * positions
+    assert counted.value("mmcv") == counted.value("total") + 6 * positions
+    assert counted.fvcore == counted.macs + 2 * 6 * positions + 6 * positions
     assert module.training
     assert module.bn.training
     assert module.bn.num_batches_tracked == 0
 
 
-def test_per_module_numbers_add_up_to_the_whole():
+def test_module_counts_add_up_to_the_total():
     modules = count_modules("sda_resnet86", (3, 64, 64))
-    whole = modules[""]
-    assert whole[0] == 27_219_880
-    top = [numbers for path, numbers in modules.items() if path and "." not in path]
-    assert (sum(params for params, _ in top), sum(macs for _, macs in top)) == whole
+    total = modules[""]
+    assert total[0] == 27_219_880
+    top_level = [numbers for path, numbers in modules.items() if path and "." not in path]
+    assert (sum(params for params, _ in top_level), sum(macs for _, macs in top_level)) == total
     assert modules["layer1.attention.reduce"] == (256 * 64, 256 * 64)
 
 
-def test_another_resolution_scales_the_convolutions():
-    small, usual = sdabench.count("resnet50", (3, 96, 96)), count("resnet50")
-    assert 7**2 * small.operations["conv"] == 3**2 * usual.operations["conv"]
+def test_convolution_macs_scale_with_resolution():
+    small, default = sdabench.count("resnet50", (3, 96, 96)), count("resnet50")
+    assert 7**2 * small.operations["conv"] == 3**2 * default.operations["conv"]
     assert small.macs == small.operations["conv"] + 2048 * 1000
-    assert small.params == usual.params
+    assert small.params == default.params
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("50") and name[:4] != "sda_"])
-def test_every_family_is_counted_at_other_sizes(name):
+def test_every_family_can_be_counted_at_other_sizes(name):
     assert 0 < sdabench.count(name, (3, 64, 96)).macs < count(name).macs / 5
 
 
-def test_an_input_that_a_module_cannot_take_is_an_error_of_the_user():
+def test_unsupported_input_is_a_usage_error():
     with pytest.raises(UsageError, match="cannot take an input of"):
         sdabench.count("resnet50", (4, 64, 64))

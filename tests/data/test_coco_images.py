@@ -1,4 +1,4 @@
-"""From COCO's files to what a detector takes: boxes and masks by hand, images by another way to the same."""
+"""Detector inputs from COCO files: boxes and masks by hand, images compared with a second implementation."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ WIDTH, HEIGHT = 60, 50
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]]
 
 
-def annotated(bbox, area=100.0, iscrowd=0, segmentation=SQUARE, category=1):
+def annotation(bbox, area=100.0, iscrowd=0, segmentation=SQUARE, category=1):
     return {
         "bbox": bbox,
         "area": area,
@@ -42,14 +42,14 @@ def annotated(bbox, area=100.0, iscrowd=0, segmentation=SQUARE, category=1):
 
 
 def make_split(root, *of_images):
-    """A training split of noise, 60 pixels wide and 50 high, with these annotations in each image."""
+    """Write a training split of noise images of 60 x 50 pixels with the given annotations of each image."""
     (root / "train2017").mkdir(parents=True)
     (root / "annotations").mkdir()
     annotations = []
-    for number, its in enumerate(of_images, start=1):
+    for number, image_annotations in enumerate(of_images, start=1):
         noise = np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         Image.fromarray(noise).save(root / f"train2017/{number}.jpg", quality=95)
-        for one in its:
+        for one in image_annotations:
             annotations.append({"id": len(annotations) + 1, "image_id": number} | one)
     images = [
         {"id": number, "file_name": f"{number}.jpg", "height": HEIGHT, "width": WIDTH}
@@ -61,22 +61,22 @@ def make_split(root, *of_images):
     return read_coco(root, "train")
 
 
-def found(root, *its, size=(HEIGHT, WIDTH), flipped=False, masks=False):
-    return detection_target(make_split(root, its).items[0], size, flipped, masks)
+def make_target(root, *objects, size=(HEIGHT, WIDTH), flipped=False, masks=False):
+    return detection_target(make_split(root, objects).items[0], size, flipped, masks)
 
 
-def test_what_is_no_object_to_learn_is_left_out(tmp_path):
-    target = found(
+def test_crowds_and_degenerate_boxes_are_left_out(tmp_path):
+    target = make_target(
         tmp_path,
-        annotated([10, 10, 20, 10], category=7),
-        annotated([10, 10, 20, 10], iscrowd=1),
-        annotated([10, 10, 20, 10], area=0.0),
-        annotated([10, 10, 0.9, 10]),
-        annotated([10, 10, 20, 0.9]),
-        annotated([60, 10, 20, 10]),
-        annotated([-9, 10, 9, 10]),
-        annotated([10, 50, 20, 10]),
-        annotated([10, 10, 1, 1]),
+        annotation([10, 10, 20, 10], category=7),
+        annotation([10, 10, 20, 10], iscrowd=1),
+        annotation([10, 10, 20, 10], area=0.0),
+        annotation([10, 10, 0.9, 10]),
+        annotation([10, 10, 20, 0.9]),
+        annotation([60, 10, 20, 10]),
+        annotation([-9, 10, 9, 10]),
+        annotation([10, 50, 20, 10]),
+        annotation([10, 10, 1, 1]),
     )
     assert target["boxes"].tolist() == [[10, 10, 30, 20], [10, 10, 11, 11]]
     assert target["labels"].tolist() == [2, 1]
@@ -84,22 +84,22 @@ def test_what_is_no_object_to_learn_is_left_out(tmp_path):
     assert "masks" not in target
 
 
-def test_boxes_end_at_the_border_even_if_next_to_nothing_is_left(tmp_path):
-    its = (annotated([-5.5, 40.25, 20, 30]), annotated([59.99, 10, 20, 10]))
-    assert found(tmp_path, *its)["boxes"][0].tolist() == [0, 40.25, 14.5, 50]
+def test_boxes_are_clipped_to_the_image_and_keep_an_area(tmp_path):
+    objects = (annotation([-5.5, 40.25, 20, 30]), annotation([59.99, 10, 20, 10]))
+    assert make_target(tmp_path, *objects)["boxes"][0].tolist() == [0, 40.25, 14.5, 50]
     boxes = detection_target(read_coco(tmp_path, "train").items[0], (1111, 1333), True, False)["boxes"]
     assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
-def test_an_image_of_crowds_alone_has_no_objects(tmp_path):
-    target = found(tmp_path, annotated([10, 10, 20, 10], iscrowd=1), masks=True)
+def test_image_with_only_crowds_has_no_objects(tmp_path):
+    target = make_target(tmp_path, annotation([10, 10, 20, 10], iscrowd=1), masks=True)
     assert (target["boxes"].shape, target["labels"].shape, target["masks"]) == ((0, 4), (0,), [])
 
 
-def test_boxes_are_scaled_and_flipped_by_hand(tmp_path):
-    its = (annotated([10, 20, 30, 25]),)
-    assert found(tmp_path / "a", *its, size=(100, 180))["boxes"].tolist() == [[30, 40, 120, 90]]
-    flipped = found(tmp_path / "b", *its, size=(100, 180), flipped=True)["boxes"]
+def test_boxes_are_scaled_and_flipped(tmp_path):
+    objects = (annotation([10, 20, 30, 25]),)
+    assert make_target(tmp_path / "a", *objects, size=(100, 180))["boxes"].tolist() == [[30, 40, 120, 90]]
+    flipped = make_target(tmp_path / "b", *objects, size=(100, 180), flipped=True)["boxes"]
     assert flipped.tolist() == [[60, 40, 150, 90]]
 
 
@@ -113,10 +113,10 @@ TWO_PARTS = [
 
 @pytest.mark.parametrize("polygons", [TRIANGLE, TWO_PARTS])
 @pytest.mark.parametrize("size", [(50, 60), (101, 87)])
-def test_masks_of_polygons_are_those_of_a_scaled_and_flipped_picture(tmp_path, polygons, size):
-    """Drawn at the resized image's size: up to the pixels on the outline, the flipped mask is the mask flipped."""
-    its = (annotated([5, 5, 50, 40], segmentation=polygons),)
-    split = make_split(tmp_path, its)
+def test_polygon_masks_are_scaled_and_flipped(tmp_path, polygons, size):
+    """Polygons are drawn at the resized size; except for outline pixels, the flipped mask is the mask flipped."""
+    objects = (annotation([5, 5, 50, 40], segmentation=polygons),)
+    split = make_split(tmp_path, objects)
     plain, flipped = (
         coco_mask.decode(detection_target(split.items[0], size, flip, True)["masks"][0])
         for flip in (False, True)
@@ -125,14 +125,14 @@ def test_masks_of_polygons_are_those_of_a_scaled_and_flipped_picture(tmp_path, p
     scaled = [(np.reshape(each, (-1, 2)) * scale).flatten().tolist() for each in polygons if len(each) > 4]
     drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(scaled, *size)))
     np.testing.assert_array_equal(plain, drawn)
-    other_way = drawn[:, ::-1]
+    mirrored = drawn[:, ::-1]
     assert flipped.shape == size
-    assert (flipped & other_way).sum() / (flipped | other_way).sum() > 0.93
+    assert (flipped & mirrored).sum() / (flipped | mirrored).sum() > 0.93
     assert (flipped & drawn).sum() / (flipped | drawn).sum() < 0.6
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_masks_in_run_lengths_take_the_nearest_pixel(tmp_path, compressed):
+def test_rle_masks_are_resized_to_the_nearest_pixel(tmp_path, compressed):
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     mask[10:20, 5:40] = 1
     mask[30:35, 7] = 1
@@ -141,7 +141,7 @@ def test_masks_in_run_lengths_take_the_nearest_pixel(tmp_path, compressed):
     runs = {"size": [HEIGHT, WIDTH], "counts": np.diff([0, *edges, mask.size]).tolist()}
     if compressed:
         runs["counts"] = coco_mask.frPyObjects(runs, HEIGHT, WIDTH)["counts"].decode()
-    split = make_split(tmp_path, [annotated([5, 10, 35, 25], segmentation=runs)])
+    split = make_split(tmp_path, [annotation([5, 10, 35, 25], segmentation=runs)])
     for size, flip in product([(HEIGHT, WIDTH), (100, 180), (33, 40)], (False, True)):
         [rle] = detection_target(split.items[0], size, flip, True)["masks"]
         rows = np.arange(size[0]) * HEIGHT // size[0]
@@ -151,8 +151,8 @@ def test_masks_in_run_lengths_take_the_nearest_pixel(tmp_path, compressed):
 
 
 @pytest.mark.parametrize("segmentation", [[], [[1.0, 2.0, 3.0, 4.0]]])
-def test_an_object_without_a_mask_stops_only_what_learns_masks(tmp_path, segmentation):
-    split = make_split(tmp_path, [annotated([10, 10, 20, 10], segmentation=segmentation)])
+def test_object_without_mask_is_an_error_only_with_masks(tmp_path, segmentation):
+    split = make_split(tmp_path, [annotation([10, 10, 20, 10], segmentation=segmentation)])
     resizing = Resizing(short=50, long=60)
     boxes, masks = (DetectionTrainingImages(split, resizing, 0.5, 0, masks)[0, 0] for masks in (False, True))
     assert len(boxes.target["boxes"]) == 1
@@ -160,7 +160,7 @@ def test_an_object_without_a_mask_stops_only_what_learns_masks(tmp_path, segment
     assert "1.jpg has a box but no mask" in str(masks)
 
 
-def test_a_resized_image_is_the_interpolated_one_within_a_level(tmp_path):
+def test_resized_image_equals_interpolation_within_one(tmp_path):
     split = make_split(tmp_path, [])
     pixels = torch.from_numpy(np.array(Image.open(tmp_path / "train2017/1.jpg"))).permute(2, 0, 1)
     for short, long in ((75, 200), (31, 200), (75, 80)):
@@ -172,16 +172,16 @@ def test_a_resized_image_is_the_interpolated_one_within_a_level(tmp_path):
         assert sample.image.shape == (3, *size)
         assert sample.image.dtype == torch.uint8
         assert (sample.image.double() - exact).abs().max() < 1.001  # rounded along rows, then along columns
-    same = DetectionImages(split, Resizing(short=50, long=60))[0]
-    assert torch.equal(same.image, pixels)
-    assert same.target is None
-    assert same.sha256 == sha256_of_file(tmp_path / "train2017/1.jpg")
+    unresized = DetectionImages(split, Resizing(short=50, long=60))[0]
+    assert torch.equal(unresized.image, pixels)
+    assert unresized.target is None
+    assert unresized.sha256 == sha256_of_file(tmp_path / "train2017/1.jpg")
 
 
-def test_grey_images_become_three_channels(coco):
+def test_gray_images_become_three_channels(coco):
     split = read_coco(coco, "val")
-    [grey] = [index for index, item in enumerate(split.items) if item.id == 22]
-    image = DetectionImages(split, Resizing.at(50))[grey].image
+    [gray] = [index for index, item in enumerate(split.items) if item.id == 22]
+    image = DetectionImages(split, Resizing.at(50))[gray].image
     assert image.shape == (3, 50, 60)
     assert torch.equal(image[0], image[2])
 
@@ -192,7 +192,7 @@ def batches(split, workers, seed=0):
     return list(DataLoader(images, batch_sampler=keys, num_workers=workers, collate_fn=collate_detection))
 
 
-def same(first, second):
+def equal(first, second):
     return (
         all(torch.equal(a, b) for a, b in zip(first.images, second.images, strict=True))
         and all(
@@ -202,19 +202,19 @@ def same(first, second):
     )
 
 
-def test_what_is_flipped_follows_from_seed_epoch_and_image_whatever_the_workers(tmp_path):
-    split = make_split(tmp_path, *[[annotated([10, 10, 20, 10])]] * 4)
-    alone = batches(split, 0)
-    assert all(same(one, other) for one, other in zip(alone, batches(split, 2), strict=True))
-    lefts = [batch.targets[place]["boxes"][0, 0].item() for batch in alone for place in range(2)]
-    assert set(lefts) == {10.0, 30.0}  # of 60 pixels
+def test_flips_depend_on_seed_epoch_and_image_not_on_workers(tmp_path):
+    split = make_split(tmp_path, *[[annotation([10, 10, 20, 10])]] * 4)
+    serial = batches(split, 0)
+    assert all(equal(one, other) for one, other in zip(serial, batches(split, 2), strict=True))
+    lefts = [batch.targets[place]["boxes"][0, 0].item() for batch in serial for place in range(2)]
+    assert set(lefts) == {10.0, 30.0}  # in images 60 pixels wide
     epochs = [tuple(lefts[start : start + 4]) for start in (0, 4, 8)]
     assert len(set(epochs)) > 1
-    assert not all(same(one, other) for one, other in zip(alone, batches(split, 0, seed=1), strict=True))
+    assert not all(equal(one, other) for one, other in zip(serial, batches(split, 0, seed=1), strict=True))
 
 
 def test_image_boxes_and_masks_are_flipped_together(tmp_path):
-    split = make_split(tmp_path, [annotated([10, 10, 20, 10])])
+    split = make_split(tmp_path, [annotation([10, 10, 20, 10])])
     plain, flipped = (DetectionTrainingImages(split, Resizing.at(50), flip, 0, True)[0, 0] for flip in (0, 1))
     assert torch.equal(flipped.image, plain.image.flip(2))
     assert plain.target["boxes"].tolist() == [[10, 10, 30, 20]]
@@ -225,7 +225,7 @@ def test_image_boxes_and_masks_are_flipped_together(tmp_path):
 
 
 def test_half_of_the_images_are_flipped(tmp_path):
-    split = make_split(tmp_path, [annotated([10, 10, 20, 10])])
+    split = make_split(tmp_path, [annotation([10, 10, 20, 10])])
     images = DetectionTrainingImages(split, Resizing.at(50), 0.5, 0, False)
     state = torch.get_rng_state()
     flips = [images[epoch, 0].target["boxes"][0, 0].item() == 30 for epoch in range(200)]
@@ -233,8 +233,8 @@ def test_half_of_the_images_are_flipped(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_an_image_of_another_size_than_its_annotations_say_is_an_error(tmp_path):
-    split = make_split(tmp_path, [annotated([10, 10, 20, 10])], [])
+def test_image_size_that_contradicts_annotations_is_an_error(tmp_path):
+    split = make_split(tmp_path, [annotation([10, 10, 20, 10])], [])
     Image.new("RGB", (50, 60)).save(tmp_path / "train2017/1.jpg")
     resizing = Resizing.at(50)
     for error in (
@@ -250,13 +250,15 @@ def test_an_image_of_another_size_than_its_annotations_say_is_an_error(tmp_path)
     assert collate(DetectionBatch.of, True, [error]) is error
 
 
-def test_a_batch_is_split_in_parts_and_scaled_to_one(tmp_path):
-    split = make_split(tmp_path, *[[annotated([10 + place, 10, 20, 10])] for place in range(5)])
+def test_batch_is_split_into_micro_batches_and_scaled_to_one(tmp_path):
+    split = make_split(tmp_path, *[[annotation([10 + place, 10, 20, 10])] for place in range(5)])
     images = DetectionTrainingImages(split, Resizing.at(50), 0, 0, True)
     batch = collate_detection([images[0, index] for index in range(5)])
-    sizes = [len(part) for part in batch.micro_batches(2)]
+    sizes = [len(micro_batch) for micro_batch in batch.micro_batches(2)]
     assert sizes == [3, 2]
-    lefts = [each["boxes"][0, 0].item() for part in batch.micro_batches(2) for each in part.targets]
+    lefts = [
+        each["boxes"][0, 0].item() for micro_batch in batch.micro_batches(2) for each in micro_batch.targets
+    ]
     assert lefts == [10, 11, 12, 13, 14]
     moved = batch.to(torch.device("cpu"), torch.contiguous_format)
     assert torch.equal(moved.images[4], batch.images[4].float() / 255)
@@ -264,11 +266,11 @@ def test_a_batch_is_split_in_parts_and_scaled_to_one(tmp_path):
 
 
 @pytest.mark.skipif(not COCO_SAMPLE.is_dir(), reason="the real sample is not here")
-def test_every_target_of_real_images_is_a_box_inside_with_its_mask():
+def test_targets_of_real_images_have_boxes_inside_and_masks():
     split = read_coco(COCO_SAMPLE, "train").with_annotations()
     resizing = Resizing(short=200, long=333)
     images = DetectionTrainingImages(split, resizing, 0.5, 0, masks=True)
-    number, away = 0, []
+    number, distances = 0, []
     for index, item in enumerate(split.items):
         sample = images[0, index]
         _, height, width = sample.image.shape
@@ -283,15 +285,15 @@ def test_every_target_of_real_images_is_a_box_inside_with_its_mask():
         number += len(boxes)
         for box, rle in zip(boxes, sample.target["masks"], strict=True):
             left, top, w, h = coco_mask.toBbox(rle).tolist()
-            around = torch.tensor([left, top, left + w, top + h])
-            away.append((around - box).abs().max().item() if w else np.inf)
+            mask_box = torch.tensor([left, top, left + w, top + h])
+            distances.append((mask_box - box).abs().max().item() if w else np.inf)
     crowds = sum(one.iscrowd for item in split.items for one in item.annotations)
     assert number == sum(len(item.labels) for item in split.items) - crowds
-    assert np.median(away) < 1.3  # pixels
-    assert np.quantile(away, 0.95) < 3  # what is thinner than a pixel may have no mask left
+    assert np.median(distances) < 1.3  # pixels
+    assert np.quantile(distances, 0.95) < 3  # the mask of an object thinner than a pixel may be empty
 
 
-def test_a_subset_of_images_is_read_by_its_own_indices(coco):
+def test_subset_is_indexed_from_zero(coco):
     split = read_coco(coco, "val")
     shorter = replace(split, items=split.items[1:])
     first = DetectionImages(shorter, Resizing.at(50))[0]

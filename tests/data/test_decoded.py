@@ -1,4 +1,4 @@
-"""Decoded images that processes share: the same pixels as Pillow's, and nothing hidden by them."""
+"""Cache of decoded images that processes share: pixels equal Pillow's, and errors are not hidden."""
 
 import errno
 import pickle
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def split(textures, tmp_path):
-    """Of a dataset that a test may damage."""
+    """Read a copy of a dataset that a test may damage."""
     return DataSource("synthetic", shutil.copytree(textures, tmp_path / "own")).read("train")
 
 
@@ -52,13 +52,13 @@ def cached_file(split):
     return entry_path(KIND, decoded_images(split).key)
 
 
-def shared(split):
+def load(split):
     """Read the images as a new process does."""
     decoded = decoded_images(split)
     return [decode(path, decoded=decoded) for path in paths(split)]
 
 
-def no_decoding(monkeypatch):
+def forbid_decoding(monkeypatch):
     def refuse(data, size=None):
         raise AssertionError("decoded")
 
@@ -68,12 +68,12 @@ def no_decoding(monkeypatch):
 def same_as_pillow(split):
     return all(
         np.array_equal(np.asarray(image), pillow(path)) and digest == sha256_of_file(path)
-        for path, (image, digest) in zip(paths(split), shared(split), strict=True)
+        for path, (image, digest) in zip(paths(split), load(split), strict=True)
     )
 
 
-def test_the_pixels_are_pillows_and_are_decoded_once(split, monkeypatch):
-    no_decoding(monkeypatch)
+def test_pixels_equal_pillow_and_are_decoded_once(split, monkeypatch):
+    forbid_decoding(monkeypatch)
     assert same_as_pillow(split)
     path = cached_file(split)
     before = path.stat()
@@ -82,11 +82,11 @@ def test_the_pixels_are_pillows_and_are_decoded_once(split, monkeypatch):
     assert path.stat() == before
 
 
-def test_inputs_of_evaluation_and_training_are_the_same_without(split, cache):
+def test_inputs_are_the_same_without_the_cache(split, cache):
     def inputs():
-        few = split.subset(3)
-        training = TrainingImages(few, Augmentation(crop=32), seed=3)
-        return [EvaluationImages(few, SMALL)[1], training[2, 1]]
+        subset = split.subset(3)
+        training = TrainingImages(subset, Augmentation(crop=32), seed=3)
+        return [EvaluationImages(subset, SMALL)[1], training[2, 1]]
 
     cache.write_text("no folder")
     plain = inputs()
@@ -98,18 +98,18 @@ def test_inputs_of_evaluation_and_training_are_the_same_without(split, cache):
         assert (one.label, one.sha256) == (other.label, other.sha256)
 
 
-def test_detection_has_them_too_and_grey_ones(tmp_path, monkeypatch):
+def test_detection_and_gray_images_are_cached(tmp_path, monkeypatch):
     write_detection(tmp_path / "shapes", DetectionPlan(categories=2, train=1, val=6, image_size=128))
     split = DataSource("synthetic", tmp_path / "shapes").read("val", "detection")
     assert "L" in map(mode, paths(split))
-    no_decoding(monkeypatch)
+    forbid_decoding(monkeypatch)
     assert same_as_pillow(split)
     item = split.items[0]
     sample = DetectionImages(split, Resizing(short=min(item.height, item.width), long=1000))[0]
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), pillow(paths(split)[0]))
 
 
-def test_a_size_that_the_annotations_do_not_say_is_an_error(split):
+def test_size_that_contradicts_annotations_is_an_error(split):
     [path, *_] = paths(split)
     height, width, _ = pillow(path).shape
     decoded = decoded_images(split)
@@ -117,13 +117,13 @@ def test_a_size_that_the_annotations_do_not_say_is_an_error(split):
     assert "its annotations say 7x5" in str(decode(path, (7, 5), decoded))
 
 
-def test_an_image_that_is_changed_or_broken_later_is_seen_as_it_is(split):
-    shared(split)
+def test_image_changed_or_broken_later_is_noticed(split):
+    load(split)
     changed, broken, gone, *_ = paths(split)
     Image.new("RGB", (20, 30), "red").save(changed)
     broken.write_bytes(b"\xff\xd8 cut short")
     gone.unlink()
-    first, second, third, *others = shared(split)
+    first, second, third, *others = load(split)
     assert first[0].size == (20, 30)
     assert str(second) == str(decode(broken))
     assert "restore it from the original archive" in str(second)
@@ -131,36 +131,36 @@ def test_an_image_that_is_changed_or_broken_later_is_seen_as_it_is(split):
     assert not any(isinstance(one, DataError) for one in others)
 
 
-def test_an_image_that_is_broken_when_they_are_made_is_an_error_and_the_others_are_there(split, monkeypatch):
+def test_broken_image_does_not_affect_the_other_images(split, monkeypatch):
     broken, *_ = paths(split)
     broken.write_bytes(b"\xff\xd8 cut short")
-    assert isinstance(shared(split)[0], DataError)
+    assert isinstance(load(split)[0], DataError)
     broken.unlink()
-    no_decoding(monkeypatch)
-    assert [isinstance(one, DataError) for one in shared(split)] == [True] + [False] * (len(split.items) - 1)
+    forbid_decoding(monkeypatch)
+    assert [isinstance(one, DataError) for one in load(split)] == [True] + [False] * (len(split.items) - 1)
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, -1, -32, -40, -60])
-def test_a_damaged_file_of_them_gives_no_other_pixels(split, place):
-    shared(split)
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.6, -1, -32, -40, -60])
+def test_damaged_cache_never_changes_pixels(split, position):
+    load(split)
     path = cached_file(split)
     data = bytearray(path.read_bytes())
-    data[int(place * len(data)) if isinstance(place, float) else place] ^= 4
+    data[int(position * len(data)) if isinstance(position, float) else position] ^= 4
     path.write_bytes(data)
     assert same_as_pillow(split)
 
 
-@pytest.mark.parametrize("kept", [0, 3, 31, 32, 40, 1000, -1])
-def test_a_file_that_is_cut_off_is_made_anew(split, kept):
-    shared(split)
+@pytest.mark.parametrize("length", [0, 3, 31, 32, 40, 1000, -1])
+def test_truncated_cache_is_rebuilt(split, length):
+    load(split)
     path = cached_file(split)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:kept])
+    content = path.read_bytes()
+    path.write_bytes(content[:length])
     assert same_as_pillow(split)
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == content
 
 
-def test_where_they_cannot_be_written_images_are_decoded(split, cache, monkeypatch):
+def test_images_are_decoded_if_the_cache_is_unwritable(split, cache, monkeypatch):
     def full(self, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -173,7 +173,7 @@ def test_where_they_cannot_be_written_images_are_decoded(split, cache, monkeypat
     assert same_as_pillow(split)
 
 
-def test_other_images_or_another_decoder_have_another_file(split, monkeypatch):
+def test_cache_key_depends_on_images_and_decoder(split, monkeypatch):
     paths = {cached_file(split), cached_file(split.subset(3))}
     monkeypatch.setattr("PIL.__version__", "1.1.7")
     paths.add(cached_file(split))
@@ -182,7 +182,7 @@ def test_other_images_or_another_decoder_have_another_file(split, monkeypatch):
     assert len(paths) == 4
 
 
-def test_a_loaders_process_gets_the_path_and_not_the_pixels(split):
+def test_workers_receive_the_path_not_the_pixels(split):
     images = EvaluationImages(split, SMALL)
     first = images[0]
     assert cached_file(split).stat().st_size > 20_000
@@ -190,7 +190,7 @@ def test_a_loaders_process_gets_the_path_and_not_the_pixels(split):
     assert pickle.loads(pickle.dumps(images))[0].image.equal(first.image)
 
 
-def test_only_generated_datasets_that_are_small_have_them(split, imagenet, monkeypatch):
+def test_only_small_generated_datasets_are_cached(split, imagenet, monkeypatch):
     assert decoded_images(DataSource("imagenet", imagenet).read("val")) is None
     total = sum(path.stat().st_size for path in paths(split))
     assert total < MAX_BYTES

@@ -1,4 +1,4 @@
-"""ImageNet's tree: right labels, honest completeness, and an error that names what is wrong."""
+"""ImageNet layout: labels, completeness of a split, and error messages."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from sdabench.errors import DataError, UsageError
 from tests.helpers.datasets import SAMPLE
 
 
-def test_the_thousand_classes_are_in_their_standard_order():
+def test_classes_are_in_the_standard_order():
     indices = class_indices()
     assert len(indices) == 1000
     assert (indices["n01440764"], indices["n01443537"], indices["n15075141"]) == (
@@ -26,7 +26,7 @@ def test_the_thousand_classes_are_in_their_standard_order():
     assert list(indices) == sorted(indices)
 
 
-def test_labels_are_indices_among_the_thousand(imagenet):
+def test_labels_are_class_indices(imagenet):
     split = read_imagenet(imagenet)
     assert [item.label for item in split.items] == [0, 0, 300, 300, 600, 600]
     assert split.describe().classes == 3
@@ -34,7 +34,7 @@ def test_labels_are_indices_among_the_thousand(imagenet):
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
-def test_the_real_sample_has_two_hundred_labelled_images():
+def test_real_sample_has_200_labeled_images():
     split = read_imagenet(SAMPLE)
     assert len(split.items) == 200
     assert len({item.label for item in split.items}) == 200
@@ -44,7 +44,7 @@ def test_the_real_sample_has_two_hundred_labelled_images():
     assert not split.complete
 
 
-def test_only_the_official_fifty_thousand_are_complete():
+def test_only_the_official_validation_set_is_complete():
     wnids = list(class_indices())
     items = tuple(
         Item(f"{wnids[number % 1000]}/ILSVRC2012_val_{number + 1:08}.JPEG", 1, number % 1000)
@@ -57,8 +57,8 @@ def test_only_the_official_fifty_thousand_are_complete():
         assert not is_validation_set(other)
 
 
-def test_the_whole_training_set_is_known_by_its_numbers():
-    counts = [1300] * 895 + [732] * 104  # 1,239,628; the last class has the rest, which is too many for one
+def test_training_set_is_recognized_by_its_class_counts():
+    counts = [1300] * 895 + [732] * 104  # 1,239,628 images; the rest is too many for the last class
     wnids = list(class_indices())
     items = [
         Item(f"{wnids[label]}/{n}.JPEG", 1, label) for label, count in enumerate(counts) for n in range(count)
@@ -70,14 +70,14 @@ def test_the_whole_training_set_is_known_by_its_numbers():
     assert not is_training_set([*items, *spread[1:]])
 
 
-def test_a_subset_takes_from_all_classes_in_turn(imagenet):
+def test_subset_is_spread_over_all_classes(imagenet):
     split = read_imagenet(imagenet)
     assert [item.label for item in split.subset(4).items] == [0, 0, 300, 600]
     assert split.subset(3).items == split.items[::2]
     assert split.subset(None) is split.subset(6) is split
 
 
-def test_the_fingerprint_follows_the_bytes_and_the_listing_the_sizes(imagenet):
+def test_fingerprint_covers_bytes_and_listing_covers_sizes(imagenet):
     split = read_imagenet(imagenet)
     before = split.describe(["x"] * 6)
     assert before.listing_sha256 == split.describe().listing_sha256
@@ -88,8 +88,8 @@ def test_the_fingerprint_follows_the_bytes_and_the_listing_the_sizes(imagenet):
     assert read_imagenet(imagenet).describe().listing_sha256 != before.listing_sha256
 
 
-def test_the_evaluation_protocol_is_the_usual_one(tmp_path):
-    """A 512x256 image: short side stays 256, the center 224x224 is cropped, then normalized."""
+def test_default_protocol_is_center_crop_and_normalization(tmp_path):
+    """A 512 x 256 image keeps its short side of 256, is cropped to the center 224 x 224 and normalized."""
     folder = tmp_path / "n01440764"
     folder.mkdir()
     image = Image.new("RGB", (512, 256), (0, 0, 255))
@@ -102,20 +102,20 @@ def test_the_evaluation_protocol_is_the_usual_one(tmp_path):
     torch.testing.assert_close(inputs, red[:, None, None].expand(3, 224, 224))
 
 
-def test_another_resolution_keeps_the_ratio_of_resize_and_crop():
+def test_other_resolution_keeps_the_ratio_of_resize_and_crop():
     assert (Preprocessing.at(224).resize, Preprocessing.at(224).crop) == (256, 224)
     assert (Preprocessing.at(160).resize, Preprocessing.at(160).crop) == (183, 160)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
-def test_grey_and_other_images_become_rgb(tmp_path, mode):
+def test_images_of_any_mode_become_rgb(tmp_path, mode):
     folder = tmp_path / "n01440764"
     folder.mkdir()
     Image.new(mode, (64, 48)).save(folder / ("a.JPEG" if mode in ("L", "CMYK") else "a.png"))
     assert EvaluationImages(read_imagenet(tmp_path), Preprocessing())[0].image.shape == (3, 224, 224)
 
 
-def test_a_broken_image_is_its_path_and_never_another_image(imagenet):
+def test_broken_image_gives_an_error_with_its_path(imagenet):
     files = sorted(imagenet.rglob("*.JPEG"))
     files[2].write_bytes(files[2].read_bytes()[:300])
     files[3].write_text("no image at all")
@@ -153,7 +153,7 @@ def break_flat(root):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "words"),
+    ("spoil", "error", "message"),
     [
         (break_missing, UsageError, "no dataset folder at .*nowhere"),
         (break_empty, DataError, "empty has no images"),
@@ -162,13 +162,13 @@ def break_flat(root):
         (break_flat, DataError, "ILSVRC2012_val_00000001.JPEG.*move them"),
     ],
 )
-def test_a_folder_that_is_no_imagenet_is_refused_in_one_line(imagenet, spoil, error, words):
-    with pytest.raises(error, match=words) as caught:
+def test_invalid_imagenet_folder_is_refused_in_one_line(imagenet, spoil, error, message):
+    with pytest.raises(error, match=message) as caught:
         read_imagenet(spoil(imagenet))
     assert "\n" not in str(caught.value)
 
 
-def test_names_that_are_not_utf8_are_read_and_fingerprinted(imagenet):
+def test_non_utf8_file_names_are_read_and_fingerprinted(imagenet):
     first = sorted(imagenet.rglob("*.JPEG"))[0]
     os.rename(first, os.fsencode(first.parent) + b"/caf\xe9.JPEG")
     split = read_imagenet(imagenet)
@@ -176,8 +176,8 @@ def test_names_that_are_not_utf8_are_read_and_fingerprinted(imagenet):
     assert EvaluationImages(split, Preprocessing())[0].image.shape == (3, 224, 224)
 
 
-def test_a_file_is_what_it_holds_not_what_its_name_says(tmp_path):
-    """ImageNet has such files: a PNG called .JPEG, a CMYK JPEG."""
+def test_image_format_is_detected_from_the_content(tmp_path):
+    """ImageNet contains a PNG file named .JPEG, and CMYK JPEGs."""
     folder = tmp_path / "n01440764"
     folder.mkdir()
     blue = Image.new("RGB", (64, 64), (0, 0, 255))
@@ -188,12 +188,12 @@ def test_a_file_is_what_it_holds_not_what_its_name_says(tmp_path):
     assert first[2].float().mean() > 240 > 15 > first[0].float().mean()
 
 
-def test_an_exif_rotation_is_ignored_as_usual(tmp_path):
+def test_exif_rotation_is_ignored(tmp_path):
     folder = tmp_path / "n01440764"
     folder.mkdir()
     image = Image.linear_gradient("L").convert("RGB")  # dark above, light below
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     image.save(folder / "plain.png")
     image.save(folder / "turned.JPEG", quality=100, exif=exif)
     with Image.open(folder / "turned.JPEG") as saved:

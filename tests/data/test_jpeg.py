@@ -1,4 +1,4 @@
-"""Training's decoder: Pillow's pixels, and Pillow's words where there are none."""
+"""JPEG decoder of training: pixels and error messages equal Pillow's."""
 
 import io
 
@@ -18,21 +18,21 @@ REASON = "torchvision has no decoder here"
 
 
 def has_decoder():
-    return decode_jpeg(saved(picture())) is not None
+    return decode_jpeg(encode(make_image())) is not None
 
 
-def picture(mode="RGB"):
+def make_image(mode="RGB"):
     ramp = Image.linear_gradient("L").resize((99, 67))
     return Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(30))).convert(mode)
 
 
-def saved(image, form="JPEG", **options):
+def encode(image, form="JPEG", **options):
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
 
 
-def pillows(data):
+def decode_with_pillow(data):
     return pil_to_tensor(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
@@ -41,57 +41,57 @@ def pillows(data):
 @pytest.mark.parametrize(
     "options", [{}, {"quality": 50}, {"progressive": True}, {"quality": 95, "subsampling": 0}], ids=str
 )
-def test_the_pixels_are_pillows(mode, options):
-    data = saved(picture(mode), **options)
-    assert torch.equal(decode_jpeg(data), pillows(data))
+def test_pixels_equal_pillow(mode, options):
+    data = encode(make_image(mode), **options)
+    assert torch.equal(decode_jpeg(data), decode_with_pillow(data))
 
 
 @pytest.mark.skipif(not (has_decoder() and SAMPLE.is_dir()), reason="the real sample is not here")
-def test_the_pixels_of_real_images_are_pillows():
+def test_pixels_of_real_images_equal_pillow():
     split = read_imagenet(SAMPLE)
     for item in split.items[::10]:
         data = (split.root / item.path).read_bytes()
-        assert torch.equal(decode_jpeg(data), pillows(data))
+        assert torch.equal(decode_jpeg(data), decode_with_pillow(data))
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        saved(picture(), "PNG"),
-        saved(picture("CMYK")),
-        saved(picture())[:300],
-        saved(picture())[:-2],
+        encode(make_image(), "PNG"),
+        encode(make_image("CMYK")),
+        encode(make_image())[:300],
+        encode(make_image())[:-2],
         b"\xff\xd8",
         b"",
     ],
     ids=["PNG", "CMYK", "cut", "without an end", "a beginning", "empty"],
 )
-def test_what_is_not_usual_is_pillows(data, tmp_path):
+def test_other_and_broken_files_fall_back_to_pillow(data, tmp_path):
     assert decode_jpeg(data) is None
     path = tmp_path / "a.JPEG"
     path.write_bytes(data)
-    ours, its = decode_pixels(path), decode(path)
-    if isinstance(its, DataError):
-        assert str(ours) == str(its)
-        assert isinstance(ours, DataError)
+    actual, expected = decode_pixels(path), decode(path)
+    if isinstance(expected, DataError):
+        assert str(actual) == str(expected)
+        assert isinstance(actual, DataError)
     else:
-        assert torch.equal(ours, torch.from_numpy(np.array(its[0])).permute(2, 0, 1))
+        assert torch.equal(actual, torch.from_numpy(np.array(expected[0])).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("error", [AttributeError, RuntimeError])
-def test_without_torchvisions_decoder_all_is_pillows(error, tmp_path, monkeypatch):
+def test_missing_torchvision_decoder_falls_back_to_pillow(error, tmp_path, monkeypatch):
     def missing(data):
         raise error("no such operator")
 
     path = tmp_path / "a.JPEG"
-    path.write_bytes(saved(picture()))
-    usual = decode_pixels(path)
+    path.write_bytes(encode(make_image()))
+    expected = decode_pixels(path)
     monkeypatch.setattr(torchvision.io, "decode_jpeg", missing)
     assert decode_jpeg(path.read_bytes()) is None
-    assert torch.equal(decode_pixels(path), usual)
+    assert torch.equal(decode_pixels(path), expected)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named_in_the_error(tmp_path):
     assert str(decode_pixels(tmp_path / "a.JPEG")).startswith(
         f"{tmp_path}/a.JPEG cannot be read: No such file"
     )

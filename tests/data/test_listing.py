@@ -1,4 +1,4 @@
-"""Listings carry a split to another process, which does not look for its files again."""
+"""Listings pass a split to another process, which does not scan for its files again."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from sdabench.errors import DataError
 
 @pytest.fixture
 def sources(imagenet, coco, textures, shapes):
-    """A source of each kind with its task and a split that is there."""
+    """Provide a source of each kind, the name of an existing split, and the task."""
     return {
         "imagenet": (DataSource("imagenet", imagenet), "val", "classification"),
         "coco": (DataSource("coco", coco), "val", "detection"),
@@ -28,9 +28,7 @@ def refuse(*arguments, **options):
 
 @pytest.mark.parametrize("images", [None, 2])
 @pytest.mark.parametrize("kind", ["imagenet", "coco", "textures", "shapes"])
-def test_a_listing_gives_the_same_split_without_looking_for_files(
-    sources, tmp_path, monkeypatch, kind, images
-):
+def test_listing_gives_the_same_split_without_scanning(sources, tmp_path, monkeypatch, kind, images):
     source, name, task = sources[kind]
     split = source.read(name, task).subset(images)
     listing = Listing.write(split, tmp_path)
@@ -41,20 +39,20 @@ def test_a_listing_gives_the_same_split_without_looking_for_files(
         assert listing.read(source, name, task) == split
 
 
-def test_images_without_annotations_stay_left_out(sources, tmp_path):
+def test_listing_leaves_out_images_without_annotations(sources, tmp_path):
     source, name, task = sources["shapes"]
     split = source.read(name, task).with_annotations()
     assert len(split.items) < len(source.read(name, task).items)
     assert Listing.write(split, tmp_path).read(source, name, task) == split
 
 
-def test_a_listing_is_written_once(imagenet, tmp_path):
+def test_listing_is_written_once(imagenet, tmp_path):
     split = DataSource("imagenet", imagenet).read("val")
     written = Listing.write(split, tmp_path).file.stat().st_mtime_ns
     assert Listing.write(split, tmp_path).file.stat().st_mtime_ns == written
 
 
-def test_a_damaged_listing_is_refused(imagenet, tmp_path):
+def test_damaged_or_missing_listing_is_refused(imagenet, tmp_path):
     source = DataSource("imagenet", imagenet)
     listing = Listing.write(source.read("val"), tmp_path)
     content = listing.file.read_bytes()
@@ -66,7 +64,7 @@ def test_a_damaged_listing_is_refused(imagenet, tmp_path):
         listing.read(source, "val", "classification")
 
 
-def test_annotations_that_changed_since_are_refused(coco, tmp_path):
+def test_changed_annotations_are_refused(coco, tmp_path):
     source = DataSource("coco", coco)
     listing = Listing.write(read_coco(coco, "val"), tmp_path)
     file = coco / "annotations/instances_val2017.json"
@@ -75,7 +73,7 @@ def test_annotations_that_changed_since_are_refused(coco, tmp_path):
         listing.read(source, "val", "detection")
 
 
-def test_class_names_that_changed_since_are_refused(textures, tmp_path):
+def test_changed_class_names_are_refused(textures, tmp_path):
     folder = shutil.copytree(textures, tmp_path / "textures")
     source = DataSource("synthetic", folder)
     listing = Listing.write(source.read("train"), tmp_path)

@@ -1,4 +1,4 @@
-"""COCO's run-length encoding, against pycocotools."""
+"""COCO run-length encoding, compared with pycocotools."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sdabench.data.rle import are_rle, is_rle
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_pycocotools_encodes_fills_its_size_and_no_other(seed):
+def test_pycocotools_rle_is_valid_only_for_its_size(seed):
     rng = np.random.default_rng(seed)
     height, width = (int(side) for side in rng.integers(1, 700, 2))
     smooth = rng.random((height, width)) < rng.choice([0.001, 0.1, 0.5, 0.999])
@@ -22,13 +22,13 @@ def test_what_pycocotools_encodes_fills_its_size_and_no_other(seed):
 
 
 @pytest.mark.parametrize("fill", [0, 1])
-def test_masks_of_one_value(fill):
+def test_constant_masks_are_valid(fill):
     rle = coco_mask.encode(np.full((30, 20), fill, dtype=np.uint8, order="F"))
     assert is_rle(rle, 30, 20)
 
 
 @pytest.mark.parametrize(
-    ("counts", "right"),
+    ("counts", "valid"),
     [
         ([20], True),
         ([0, 20], True),
@@ -46,16 +46,16 @@ def test_masks_of_one_value(fill):
         ("oooooooo0", False),
     ],
 )
-def test_runs_by_hand(counts, right):
-    assert is_rle({"size": [4, 5], "counts": counts}, 4, 5) is right
+def test_run_lengths_by_hand(counts, valid):
+    assert is_rle({"size": [4, 5], "counts": counts}, 4, 5) is valid
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"size": 3, "counts": [20]}, {"counts": [20]}])
-def test_what_is_no_rle_at_all(value):
+def test_other_values_are_not_rle(value):
     assert not is_rle(value, 4, 5)
 
 
-def test_many_at_once_are_judged_each_by_itself(monkeypatch):
+def test_many_values_are_checked_independently(monkeypatch):
     rng = np.random.default_rng(0)
     values, sizes, expected = [], [], []
     for number in range(300):
@@ -63,23 +63,23 @@ def test_many_at_once_are_judged_each_by_itself(monkeypatch):
         rle = coco_mask.encode(np.asfortranarray(rng.random((height, width)) < rng.random(), dtype=np.uint8))
         counts = rle["counts"] if number % 2 else rle["counts"].decode()
         runs = [height * width] if number % 3 else [height * width, -1]
-        nothing = b"" if number % 2 else ""
-        every = (
+        empty = b"" if number % 2 else ""
+        cases = (
             counts,
             counts[:-1],
             counts + counts[:1],
             counts * 2,
-            nothing,
+            empty,
             runs,
             None,
             "é",
             "oooooooooo0",
         )
-        kind = int(rng.integers(len(every) + 1))
-        values.append([1] if kind == len(every) else {"size": [height, width], "counts": every[kind]})
+        kind = int(rng.integers(len(cases) + 1))
+        values.append([1] if kind == len(cases) else {"size": [height, width], "counts": cases[kind]})
         sizes.append((height, width))
         expected.append(kind == 0 or (kind == 5 and number % 3 > 0))
-    for at_once in (10**9, 200):
-        monkeypatch.setattr("sdabench.data.rle.BLOCK_CHARACTERS", at_once)
+    for block_size in (10**9, 200):
+        monkeypatch.setattr("sdabench.data.rle.BLOCK_CHARACTERS", block_size)
         assert are_rle(values, sizes) == expected
     assert are_rle([], []) == []

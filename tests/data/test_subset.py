@@ -1,4 +1,4 @@
-"""Which images a subset has."""
+"""Selection of the images of a subset."""
 
 from collections import Counter
 from dataclasses import replace
@@ -12,34 +12,34 @@ from sdabench.errors import DataError, NothingMeasuredError, UsageError
 
 @pytest.fixture
 def split(textures):
-    """Five images of each of two classes."""
+    """Read a split of two classes with five images each."""
     return DataSource("synthetic", textures).read("train")
 
 
 @pytest.mark.parametrize(
-    ("images", "of_each"), [(1, [1]), (5, [2, 3]), (8, [4, 4]), (10, [5, 5]), (99, [5, 5])]
+    ("images", "per_class"), [(1, [1]), (5, [2, 3]), (8, [4, 4]), (10, [5, 5]), (99, [5, 5])]
 )
-def test_as_many_of_each_class_as_can_be(split, images, of_each):
+def test_subset_is_balanced_over_classes(split, images, per_class):
     drawn = stratified(split, images, seed=1)
-    assert sorted(Counter(item.label for item in drawn.items).values()) == of_each
+    assert sorted(Counter(item.label for item in drawn.items).values()) == per_class
     assert image_ids(drawn) == sorted(image_ids(drawn))
 
 
-def test_a_class_with_few_images_leaves_its_place_to_others(split):
+def test_small_class_is_replaced_by_other_classes(split):
     few = [item for item in split.items if item.label == 0][:1]
     many = [item for item in split.items if item.label == 1]
     drawn = stratified(replace(split, items=tuple(few + many)), 4, seed=0)
     assert Counter(item.label for item in drawn.items) == {0: 1, 1: 3}
 
 
-def test_a_drawn_subset_follows_from_the_seed_and_is_not_the_whole(split):
+def test_subset_depends_on_the_seed_and_is_not_complete(split):
     drawn = {tuple(image_ids(stratified(split, 4, seed))) for seed in (0, 0, 1, 2, 3)}
     assert len(drawn) > 2
     assert not stratified(replace(split, complete=True), 4, 0).complete
     assert stratified(split, 4, 0).fingerprint_sha256 is None
 
 
-def test_of_coco_images_are_numbers_and_those_without_an_object_come_last(shapes):
+def test_coco_images_without_objects_are_drawn_last(shapes):
     split = DataSource("synthetic", shapes).read("train", "detection")
     empty = {str(item.id) for item in split.items if not item.labels}
     assert len(empty) == 1
@@ -48,12 +48,12 @@ def test_of_coco_images_are_numbers_and_those_without_an_object_come_last(shapes
     assert image_ids(with_ids(split, image_ids(split)[3:1:-1])) == image_ids(split)[2:4]
 
 
-def test_what_is_written_is_read_again(split, tmp_path):
+def test_image_ids_round_trip(split, tmp_path):
     write_ids(tmp_path / "ids.txt", image_ids(split))
     assert with_ids(split, read_ids(tmp_path / "ids.txt")) == split
 
 
-def test_ids_that_are_none_are_errors(split, tmp_path):
+def test_invalid_image_ids_are_errors(split, tmp_path):
     with pytest.raises(DataError, match="no image 'a/b.JPEG'"):
         with_ids(split, ["a/b.JPEG"])
     with pytest.raises(NothingMeasuredError):

@@ -1,4 +1,4 @@
-"""Generated datasets: what they hold, that they follow from the seed, and that damage is seen."""
+"""Generated datasets: content, dependence on the seed, and detection of changes."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ PLAN = ClassificationPlan(classes=10, train_per_class=3, val_per_class=2, image_
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "made"
     write_classification(folder, PLAN)
     return folder
@@ -40,69 +40,70 @@ def shapes(tmp_path_factory):
     return folder
 
 
-def test_it_has_imagenets_layout_and_real_jpeg_files(made):
+def test_layout_is_imagenet_with_jpeg_files(generated):
     for split, images in (("train", 3), ("val", 2)):
-        folders = sorted((made / split).iterdir())
+        folders = sorted((generated / split).iterdir())
         assert [folder.name for folder in folders] == sorted(CLASSES[:10])
         assert all(len(list(folder.iterdir())) == images for folder in folders)
-    for path in made.rglob("*.JPEG"):
+    for path in generated.rglob("*.JPEG"):
         with Image.open(path) as image:
             assert (image.format, image.mode) == ("JPEG", "RGB")
             assert all(56 <= side <= 72 for side in image.size)
-    listing = read_classification(made, "train")
+    listing = read_classification(generated, "train")
     assert listing.num_classes == 10
     assert [item.label for item in listing.items] == [label for label in range(10) for _ in range(3)]
 
 
-def test_neither_shape_nor_texture_alone_tells_the_class():
+def test_neither_shape_nor_texture_alone_determines_the_class():
     pairs = [name.split("_") for name in CLASSES[:10]]
     assert Counter(shape for shape, _ in pairs) == dict.fromkeys(SHAPES, 2)
     assert Counter(texture for _, texture in pairs) == {"stripes": 5, "checks": 5}
     assert len(set(CLASSES)) == 20
 
 
-def test_the_stored_size_is_of_its_octave_and_the_place_in_the_image(made):
-    with (made / "objects.csv").open() as file:
+def test_objects_match_their_octave_and_lie_in_the_image(generated):
+    with (generated / "objects.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 50
     assert Counter(row["octave"] for row in rows if "train" in row["path"]) == {"-1": 10, "-2": 10, "-3": 10}
     for row in rows:
         size, side = float(row["size_px"]), min(int(row["width"]), int(row["height"]))
         assert side * 2 ** int(row["octave"]) <= size + 0.01 <= side * 2 ** (int(row["octave"]) + 1) + 0.01
-        with Image.open(made / row["path"]) as image:
+        with Image.open(generated / row["path"]) as image:
             assert image.size == (int(row["width"]), int(row["height"]))
         assert size / 2 - 0.01 <= float(row["x_px"]) <= image.size[0] - size / 2 + 0.01
 
 
 @pytest.mark.parametrize("category", CLASSES)
-def test_an_outline_lies_in_its_circle_and_touches_it(category):
+def test_outline_touches_its_circle_from_inside(category):
     item = TexturedObject(category, size=40.0, x=100.0, y=50.0, angle=1.234)
     distances = np.hypot(*(item.outline - [100.0, 50.0]).T)
     assert distances.max() == pytest.approx(20.0)
 
 
-def test_it_follows_from_the_seed_and_nothing_else(made, tmp_path):
+def test_images_depend_only_on_the_seed(generated, tmp_path):
     write_classification(tmp_path / "again", PLAN)
-    assert (tmp_path / "again" / "dataset.json").read_text() == (made / "dataset.json").read_text()
-    assert (tmp_path / "again" / "objects.csv").read_text() == (made / "objects.csv").read_text()
+    assert (tmp_path / "again" / "dataset.json").read_text() == (generated / "dataset.json").read_text()
+    assert (tmp_path / "again" / "objects.csv").read_text() == (generated / "objects.csv").read_text()
     write_classification(tmp_path / "more", ClassificationPlan(20, 5, 1, 64))  # the same images, and more
     name = "train/star_checks/star_checks_00002.JPEG"
-    assert (tmp_path / "more" / name).read_bytes() == (made / name).read_bytes()
+    assert (tmp_path / "more" / name).read_bytes() == (generated / name).read_bytes()
     write_classification(tmp_path / "other", ClassificationPlan(10, 3, 2, 64, seed=1))
-    assert (tmp_path / "other" / name).read_bytes() != (made / name).read_bytes()
+    assert (tmp_path / "other" / name).read_bytes() != (generated / name).read_bytes()
 
 
-def test_the_fingerprint_is_of_the_bytes(made):
-    stated = json.loads((made / "dataset.json").read_text())["splits"]["val"]
-    files = sorted((made / "val").rglob("*.JPEG"))
+def test_fingerprint_covers_the_bytes(generated):
+    stated = json.loads((generated / "dataset.json").read_text())["splits"]["val"]
+    files = sorted((generated / "val").rglob("*.JPEG"))
     lines = [
-        f"{path.relative_to(made / 'val')}\t{path.stat().st_size}\t{sha256_of_file(path)}" for path in files
+        f"{path.relative_to(generated / 'val')}\t{path.stat().st_size}\t{sha256_of_file(path)}"
+        for path in files
     ]
     assert stated["fingerprint_sha256"] == sha256_of_lines(lines)
     assert stated["files"] == len(files) == 20
 
 
-def test_a_dataset_that_changed_is_refused(tmp_path):
+def test_changed_dataset_is_refused(tmp_path):
     folder = tmp_path / "d"
     write_classification(folder, ClassificationPlan(2, 1, 1, 32))
     next((folder / "val").rglob("*.JPEG")).unlink()
@@ -118,7 +119,7 @@ def test_a_dataset_that_changed_is_refused(tmp_path):
         read_classification(tmp_path / "nowhere", "train")
 
 
-def test_an_interrupted_making_leaves_nothing(tmp_path):
+def test_interrupted_generation_leaves_no_files(tmp_path):
     def interrupt(images):
         raise KeyboardInterrupt
 
@@ -127,7 +128,7 @@ def test_an_interrupted_making_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
+def test_nonempty_folder_is_not_overwritten(tmp_path):
     (tmp_path / "mine").write_text("")
     with pytest.raises(UsageError, match="exists and is not empty"):
         write_classification(tmp_path, PLAN)
@@ -136,12 +137,12 @@ def test_a_folder_that_holds_something_is_not_overwritten(tmp_path):
 def make_default(task):
     synthetic.DEFAULT = ClassificationPlan(2, 2, 1, 32)
     synthetic.DEFAULT_DETECTION = DetectionPlan(2, 4, 2, 128)
-    made = []
-    synthetic.default_dataset(made.append, task)
-    return len(made)
+    generated = []
+    synthetic.default_dataset(generated.append, task)
+    return len(generated)
 
 
-def test_the_default_is_made_once_however_many_want_it(tmp_path, monkeypatch):
+def test_concurrent_processes_generate_the_default_once(tmp_path, monkeypatch):
     monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path))
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         assert sorted(pool.map(make_default, ["classification"] * 3 + ["detection"] * 3)) == [
@@ -156,7 +157,7 @@ def test_the_default_is_made_once_however_many_want_it(tmp_path, monkeypatch):
     assert len(DataSource.parse("synthetic").read("train", task="detection").items) == 4
 
 
-def test_a_plan_of_either_task_says_what_a_bar_and_a_folder_need():
+def test_default_plans_give_total_and_folder():
     for task, total in (("classification", 2500), ("detection", 250)):
         plan = synthetic.default_plan(task)
         assert plan.total == total
@@ -164,7 +165,7 @@ def test_a_plan_of_either_task_says_what_a_bar_and_a_folder_need():
     assert synthetic.default_folder() != synthetic.default_folder("detection")
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+def test_unwritable_cache_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(SdabenchError, match="cannot write the default dataset.*set SDABENCH_CACHE"):
@@ -172,27 +173,27 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["imagenet", "imagenet=", "coco", "coco=", "synthetic=", "x", ""])
-def test_words_that_name_no_dataset(text):
+def test_invalid_data_sources_are_refused(text):
     with pytest.raises(UsageError, match="is not imagenet=PATH, coco=PATH, synthetic=PATH or synthetic"):
         DataSource.parse(text)
 
 
-def test_detection_is_what_pycocotools_reads(shapes, capsys):
+def test_pycocotools_reads_the_detection_dataset(shapes, capsys):
     coco = COCO(str(shapes / "annotations" / "instances_train2017.json"))
     assert sorted(coco.imgs) == list(range(1, 121, 2))
     assert coco.getCatIds() == list(range(1, 31, 3))
     assert len({annotation["id"] for annotation in coco.dataset["annotations"]}) == len(coco.anns)
     empty = [number for number in coco.imgs if not coco.getAnnIds([number])]
     assert empty
-    grey = 0
+    gray = 0
     for number, entry in coco.imgs.items():
         with Image.open(shapes / "train2017" / entry["file_name"]) as image:
             assert image.size == (entry["width"], entry["height"])
-            grey += image.mode == "L"
-        everything = np.zeros((entry["height"], entry["width"]), dtype=int)
+            gray += image.mode == "L"
+        coverage = np.zeros((entry["height"], entry["width"]), dtype=int)
         for annotation in coco.loadAnns(coco.getAnnIds([number])):
             mask = coco.annToMask(annotation)
-            everything += mask
+            coverage += mask
             assert mask.sum() == annotation["area"]
             if not annotation["area"]:
                 continue
@@ -202,8 +203,8 @@ def test_detection_is_what_pycocotools_reads(shapes, capsys):
             assert abs(xs.max() + 1 - x - width) <= 2
             assert abs(ys.min() - y) <= 2
             assert abs(ys.max() + 1 - y - height) <= 2
-        assert everything.max() <= 1, "objects do not cover each other"
-    assert grey
+        assert coverage.max() <= 1, "objects do not cover each other"
+    assert gray
     crowds = [annotation for annotation in coco.dataset["annotations"] if annotation["iscrowd"]]
     assert crowds
     assert all(isinstance(crowd["segmentation"]["counts"], list) for crowd in crowds)
@@ -212,13 +213,13 @@ def test_detection_is_what_pycocotools_reads(shapes, capsys):
 
 
 @pytest.mark.parametrize("mask", [[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[0, 1], [1, 1]], [[1, 0], [0, 1]]])
-def test_run_lengths_are_cocos(mask):
+def test_run_lengths_are_decoded_by_pycocotools(mask):
     mask = np.array(mask, dtype=np.uint8)
     rle = {"size": [2, 2], "counts": run_lengths(mask)}
     assert (coco_mask.decode(coco_mask.frPyObjects(rle, 2, 2)) == mask).all()
 
 
-def test_every_special_image_comes_early_in_each_split_of_any_plan(tmp_path):
+def test_smallest_plan_has_every_special_image(tmp_path):
     write_detection(tmp_path / "few", DetectionPlan(categories=1, train=3, val=3, image_size=128))
     for split in ("train", "val"):
         coco = COCO(str(tmp_path / "few" / "annotations" / f"instances_{split}2017.json"))
@@ -235,17 +236,17 @@ def test_every_special_image_comes_early_in_each_split_of_any_plan(tmp_path):
         assert np.diff(sorted(coco.imgs)).min() > 1
 
 
-def test_what_is_special_follows_from_the_number(shapes):
+def test_special_images_depend_on_their_index(shapes):
     coco = COCO(str(shapes / "annotations" / "instances_train2017.json"))
     ids = sorted(coco.imgs)
-    places = {number: place for place, number in enumerate(ids)}
-    crowds = sorted({places[one["image_id"]] for one in coco.anns.values() if one["iscrowd"]})
+    indices = {number: index for index, number in enumerate(ids)}
+    crowds = sorted({indices[one["image_id"]] for one in coco.anns.values() if one["iscrowd"]})
     assert crowds == [0, 7, 14, 20, 27, 34, 40, 47, 54]
-    assert [places[number] for number in ids if not coco.getAnnIds([number])] == [1, 21, 41]
-    assert [places[one["image_id"]] for one in coco.anns.values() if not one["area"]] == [2, 22, 42]
+    assert [indices[number] for number in ids if not coco.getAnnIds([number])] == [1, 21, 41]
+    assert [indices[one["image_id"]] for one in coco.anns.values() if not one["area"]] == [2, 22, 42]
 
 
-def test_detection_follows_from_the_seed(shapes, tmp_path):
+def test_detection_dataset_depends_only_on_the_seed(shapes, tmp_path):
     write_detection(tmp_path / "again", DetectionPlan(train=2, val=5, image_size=256))
     for name in ("annotations/instances_val2017.json", "train2017/000000000003.jpg"):
         assert (tmp_path / "again" / name).read_bytes() == (shapes / name).read_bytes()
@@ -257,7 +258,7 @@ def test_detection_follows_from_the_seed(shapes, tmp_path):
     assert first["splits"]["train"]["fingerprint_sha256"] != second["splits"]["train"]["fingerprint_sha256"]
 
 
-def test_a_generated_split_is_known_by_its_bytes(shapes):
+def test_generated_split_has_a_fingerprint_of_its_bytes(shapes):
     split = read_detection(shapes, "val")
     assert (split.dataset, split.num_classes, len(split.items), split.complete) == ("synthetic", 10, 5, False)
     lines = [
@@ -276,7 +277,7 @@ def test_a_generated_split_is_known_by_its_bytes(shapes):
     assert read_detection(shapes, "train").with_annotations().fingerprint_sha256 is None
 
 
-def test_a_generated_detection_dataset_that_changed_is_refused(tmp_path):
+def test_changed_detection_dataset_is_refused(tmp_path):
     folder = tmp_path / "d"
     with pytest.raises(UsageError, match="no dataset folder at .*; 'sdabench data synth --task detection"):
         read_detection(folder, "val")

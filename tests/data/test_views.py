@@ -12,7 +12,7 @@ from sdabench.data.description import Preprocessing
 from sdabench.data.images import Batch, Sample
 from sdabench.data.views import Normalization, resize_and_crop, resize_window
 
-USUAL = Preprocessing()
+DEFAULT = Preprocessing()
 SIZES = [
     (500, 375),
     (375, 500),
@@ -32,7 +32,7 @@ def noise(width, height):
     return Image.fromarray(pixels)
 
 
-def torchvisions(image, preprocessing):
+def torchvision_crop(image, preprocessing):
     interpolation = transforms.InterpolationMode(preprocessing.interpolation)
     resized = transforms.Resize(preprocessing.resize, interpolation)(image)
     return transforms.CenterCrop(preprocessing.crop)(resized)
@@ -42,7 +42,7 @@ def torchvisions(image, preprocessing):
 @pytest.mark.parametrize(
     "preprocessing",
     [
-        USUAL,
+        DEFAULT,
         Preprocessing.at(160),
         Preprocessing(resize=64, crop=55),
         Preprocessing(resize=32, crop=32),
@@ -51,51 +51,51 @@ def torchvisions(image, preprocessing):
     ],
     ids=lambda each: f"{each.resize}-{each.crop}-{each.interpolation}",
 )
-def test_the_center_crop_is_bit_identical_to_torchvision(size, preprocessing):
+def test_center_crop_is_bit_identical_to_torchvision(size, preprocessing):
     image = noise(*size)
-    assert resize_and_crop(image, preprocessing).tobytes() == torchvisions(image, preprocessing).tobytes()
+    assert resize_and_crop(image, preprocessing).tobytes() == torchvision_crop(image, preprocessing).tobytes()
 
 
-def test_only_what_the_crop_needs_is_computed():
-    """Else the test above would be one of torchvision with itself."""
+def test_crop_is_computed_by_rows():
+    """Otherwise the test above would compare torchvision with itself."""
     assert views._rows_are_first()
     image = noise(500, 375)
-    assert views._crop_by_rows(image, 256, 224).tobytes() == torchvisions(image, USUAL).tobytes()
+    assert views._crop_by_rows(image, 256, 224).tobytes() == torchvision_crop(image, DEFAULT).tobytes()
 
 
-def test_another_pillow_that_resizes_otherwise_makes_no_difference(monkeypatch):
+def test_crop_is_unchanged_if_pillow_resizes_differently(monkeypatch):
     monkeypatch.setattr(views, "_crop_by_rows", lambda image, resize, crop: Image.new("RGB", (crop, crop)))
     views._rows_are_first.cache_clear()
     try:
         image = noise(500, 375)
-        assert resize_and_crop(image, USUAL).tobytes() == torchvisions(image, USUAL).tobytes()
+        assert resize_and_crop(image, DEFAULT).tobytes() == torchvision_crop(image, DEFAULT).tobytes()
     finally:
         views._rows_are_first.cache_clear()
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
     ("mean", "std"), [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5, 0.4, 0.3), (0.5, 0.6, 0.7))]
 )
-def test_a_batch_becomes_the_floats_of_torchvision_to_the_last_bit(mean, std, layout):
-    ramp = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)  # every level, in each channel
+def test_normalized_batch_is_bit_identical_to_torchvision(mean, std, memory_format):
+    ramp = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)  # every pixel value in each channel
     images = [Image.fromarray(ramp), noise(16, 16)]
-    usual = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    reference = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
     samples = [
         Sample(pil_to_tensor(each), 7, n, "", Normalization(mean, std)) for n, each in enumerate(images)
     ]
     batch = Batch.of(samples, [])
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    for part in (batch, *batch.micro_batches(2)):
-        moved = part.to(torch.device("cpu"), layout)
-        assert moved.images.is_contiguous(memory_format=layout)
-        assert torch.equal(moved.images, torch.stack([usual(images[n]) for n in part.indices]))
-        assert part.images.dtype == torch.uint8, "it can be moved once more, in smaller parts"
+    for micro_batch in (batch, *batch.micro_batches(2)):
+        moved = micro_batch.to(torch.device("cpu"), memory_format)
+        assert moved.images.is_contiguous(memory_format=memory_format)
+        assert torch.equal(moved.images, torch.stack([reference(images[n]) for n in micro_batch.indices]))
+        assert micro_batch.images.dtype == torch.uint8, "it can be moved once more, in smaller parts"
 
 
 @pytest.mark.parametrize("window", [(0, 0, 375, 500), (10, 20, 300, 200), (100, 3, 40, 37), (374, 499, 1, 1)])
-def test_a_resized_window_is_pillows_to_one_level(window):
+def test_resized_window_equals_pillow_within_one(window):
     """Weights have 16 bits in torch and 22 in Pillow, so a value between two integers can be rounded either way."""
     top, left, height, width = window
     image = Image.linear_gradient("L").resize((500, 375))

@@ -1,4 +1,4 @@
-"""Depth attention against its formula, written out naively."""
+"""Depth attention compared with a naive implementation of its formula."""
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ def naive(stage, blocks, x):
     return (weights * stacked).sum(dim=0).relu()
 
 
-def test_the_stage_is_its_formula():
+def test_stage_equals_the_formula():
     torch.manual_seed(0)
     blocks = [nn.Conv2d(32, 32, 3, padding=1) for _ in range(3)]
     stage = DepthAttentionStage(blocks, 32).eval()
@@ -37,14 +37,14 @@ def test_weights_sum_to_one_over_depth_and_hidden_width_is_at_least_64():
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(2, 256, 1, 1))
 
 
-def test_blocks_keep_their_place_and_keys():
+def test_blocks_keep_their_index_and_keys():
     stage = DepthAttentionStage([nn.Conv2d(64, 64, 1) for _ in range(2)], 64)
     assert "1.weight" in stage.state_dict()
     assert isinstance(stage[0], nn.Conv2d)
 
 
-def test_mixed_precision_stays_mixed():
-    """The fused map is of its maps' type, and near what float32 gives."""
+def test_autocast_output_is_bfloat16_and_close_to_float32():
+    """The fused map has the dtype of its inputs and is close to the float32 result."""
     torch.manual_seed(0)
     stage = DepthAttentionStage([nn.Conv2d(32, 32, 3, padding=1) for _ in range(3)], 32).eval()
     x = torch.randn(2, 32, 9, 7)
@@ -54,12 +54,12 @@ def test_mixed_precision_stays_mixed():
     torch.testing.assert_close(fused.float(), stage(x), rtol=0.05, atol=0.05)
 
 
-def test_gradients_are_those_of_the_formula():
+def test_gradients_equal_the_formula():
     torch.manual_seed(0)
     blocks = [nn.Conv2d(32, 32, 3, padding=1) for _ in range(3)]
     stage = DepthAttentionStage(blocks, 32).double()
     x = torch.randn(2, 32, 9, 7, dtype=torch.float64)
     parameters = list(stage.parameters())
-    ours = torch.autograd.grad(stage(x).square().sum(), parameters)
+    actual = torch.autograd.grad(stage(x).square().sum(), parameters)
     expected = torch.autograd.grad(naive(stage, blocks, x).square().sum(), parameters)
-    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(actual, expected)

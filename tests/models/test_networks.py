@@ -15,8 +15,8 @@ def family(name):
     return load_registry().model(name).family
 
 
-def awake(network):
-    """A weight that starts at zero, as in a bL-ResNet block's last norm, lets no gradient through: move it."""
+def replace_zero_weights(network):
+    """Replace weights that start at zero, as in the last norm of a bL-ResNet block: they stop gradients."""
     for key, parameter in network.named_parameters():
         if key.endswith("weight") and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -26,13 +26,13 @@ def awake(network):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_trains_evaluates_and_loads_its_own_weights(name):
     torch.manual_seed(0)
-    network = awake(create_model(name, num_classes=10))
+    network = replace_zero_weights(create_model(name, num_classes=10))
     x = torch.randn(2, 3, 65, 97).to(memory_format=torch.channels_last)
     network(x).square().sum().backward()
     without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
     dead = [key for key, parameter in network.named_parameters() if not parameter.grad.any()]
-    # GCNet's softmax does not see a constant: what reaches this bias is rounding.
+    # GCNet's softmax ignores a constant, so the gradient of this bias is only rounding error.
     assert [key for key in dead if not key.endswith("attention.mask.bias")] == []
 
     network.eval()
@@ -65,7 +65,7 @@ def test_features_only_gives_four_maps_of_the_right_strides(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("50") and name[:4] != "sda_"])
-def test_every_family_computes_in_half_precision(name):
+def test_every_family_computes_in_bfloat16(name):
     torch.manual_seed(0)
     network = create_model(name, num_classes=10).eval()
     x = torch.randn(2, 3, 96, 96)
@@ -77,12 +77,12 @@ def test_every_family_computes_in_half_precision(name):
 
 
 @pytest.mark.parametrize("name", ["aanet50", "sda_aanet50"])
-def test_an_image_that_is_too_large_for_position_tables_is_refused_in_words(name):
+def test_image_too_large_for_position_tables_is_refused(name):
     with torch.device("meta"), pytest.raises(UsageError, match="at most 224 pixels a side"):
         create_model(name)(torch.zeros(2, 3, 256, 224))
 
 
-def test_out_indices_choose_the_maps():
+def test_out_indices_select_the_maps():
     with torch.device("meta"):
         trunk = create_model("resnet50", features_only=True, out_indices=(1, 3))
         maps = trunk(torch.zeros(1, 3, 64, 64))
@@ -90,7 +90,7 @@ def test_out_indices_choose_the_maps():
     assert [info["module"] for info in trunk.feature_info] == ["layer2", "layer4"]
 
 
-def test_reset_classifier_changes_the_number_of_classes_or_removes_the_classifier():
+def test_reset_classifier_changes_or_removes_the_classifier():
     with torch.device("meta"):
         network = create_model("sda_resnet86")
         network.reset_classifier(7)
@@ -106,12 +106,12 @@ def test_list_models_takes_wildcards():
     assert list_models("resnet86*") == ["resnet86", "resnet86_g8"]
 
 
-def test_only_detectors_take_what_detectors_take():
+def test_classifiers_refuse_options_of_detectors():
     with pytest.raises(TypeError, match="'resnet50' is not a detector and does not take min_size"):
         create_model("resnet50", min_size=320)
 
 
-def test_initialisation_is_the_papers():
+def test_initialization_follows_the_paper():
     torch.manual_seed(0)
     network = create_model("resnet50")
     weight = network.layer3[0].conv2.weight

@@ -1,4 +1,4 @@
-"""The original releases: their checkpoints load completely, and their logits come out."""
+"""Original releases: checkpoints load completely, and outputs are reproduced."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def network_for(name):
 
 
 @pytest.mark.parametrize("name", RELEASES)
-def test_an_original_release_loads_completely(name):
+def test_original_release_loads_completely(name):
     network = network_for(name)
     assert sum(parameter.numel() for parameter in network.parameters()) == release(name)["params"]
 
 
 @pytest.mark.parametrize("name", COMPUTED)
-def test_the_original_computes_the_same(name, parity_images):
+def test_outputs_equal_the_original(name, parity_images):
     network = network_for(name)
     expected = dict(np.load(FACTS / "parity" / f"{name}.npz"))
     with torch.inference_mode():
@@ -39,7 +39,7 @@ def test_the_original_computes_the_same(name, parity_images):
         assert error < TOLERANCE, (key, error)
 
 
-def test_the_tolerance_sees_uniform_depth_weights(parity_images):
+def test_tolerance_detects_uniform_depth_weights(parity_images):
     network = network_for("sda_resnet86")
     for select in network.layer3.attention.select:
         torch.nn.init.zeros_(select.weight)

@@ -1,4 +1,4 @@
-"""Kept predictions come back as they were written, and what is none is named."""
+"""Stored predictions round-trip, and errors name the invalid line."""
 
 import gzip
 
@@ -22,15 +22,15 @@ def path(tmp_path):
     return tmp_path / "p.csv.gz"
 
 
-def test_they_come_back_whatever_the_paths_are(path):
-    again = ClassPredictions.read(path)
-    assert again.paths == PREDICTIONS.paths
+def test_predictions_round_trip_with_any_paths(path):
+    predictions = ClassPredictions.read(path)
+    assert predictions.paths == PREDICTIONS.paths
     for name in ("labels", "label_probability", "top5"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(PREDICTIONS, name))
-    assert again.metrics() == {"top1_pct": 100 / 3, "top5_pct": 200 / 3}
+        np.testing.assert_array_equal(getattr(predictions, name), getattr(PREDICTIONS, name))
+    assert predictions.metrics() == {"top1_pct": 100 / 3, "top5_pct": 200 / 3}
 
 
-def test_equal_predictions_are_equal_bytes_and_no_line_need_be_packed(path, tmp_path):
+def test_equal_predictions_give_equal_bytes_and_plain_csv_is_read(path, tmp_path):
     PREDICTIONS.write(tmp_path / "q.csv.gz")
     assert (tmp_path / "q.csv.gz").read_bytes() == path.read_bytes()
     (tmp_path / "plain.csv").write_bytes(gzip.decompress(path.read_bytes()))
@@ -38,7 +38,7 @@ def test_equal_predictions_are_equal_bytes_and_no_line_need_be_packed(path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ("a,0,0.5,0,1,2,3", "line 2"),
         ("a,0,0.5,0,1,2,3,4,5", "line 2"),
@@ -46,19 +46,19 @@ def test_equal_predictions_are_equal_bytes_and_no_line_need_be_packed(path, tmp_
         ("a,0,nan,0,1,2,3,4", "line 2"),
         ("a,x,0.5,0,1,2,3,4", "line 2"),
         ("a,0,0.5,0,1,2,3,-2", "line 2"),
-        ("a,-1,0.5,0,1,-1,-1,-1", "line 2"),  # -1 is no class, of which an image could be
+        ("a,-1,0.5,0,1,-1,-1,-1", "line 2"),  # -1 is not a valid label
         (f"a,0,0.5,0,1,2,3,{10**25}", "line 2"),
         ("a" * 140_000 + ",0,0.5,0,1,2,3,4", "is not a predictions file of a classifier"),
     ],
 )
-def test_a_line_that_is_no_prediction_is_named(tmp_path, line, words):
+def test_invalid_line_is_named_in_the_error(tmp_path, line, message):
     header = "path,label,label_probability,top1,top2,top3,top4,top5"
     (tmp_path / "p.csv").write_text(f"{header}\n{line}\n")
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         ClassPredictions.read(tmp_path / "p.csv")
 
 
-def test_another_file_a_damaged_one_and_none_are_one_line(path, tmp_path):
+def test_other_damaged_and_missing_files_are_errors(path, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n")
     with pytest.raises(DataError, match="is not a predictions file of a classifier"):
         ClassPredictions.read(tmp_path / "other.csv")

@@ -26,34 +26,34 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def filled(folder):
-    put(*[stored_counts()[name] for name in (BACKBONE, DETECTOR, OTHER)])
+    store(*[stored_counts()[name] for name in (BACKBONE, DETECTOR, OTHER)])
     return folder
 
 
-def put(*counted):
+def store(*counted):
     cache = CountCache()
     for each in counted:
         cache.put(each)
 
 
-def known(**settings):
+def cached_models(**settings):
     cache = CountCache(**settings)
     return [name for name in (BACKBONE, DETECTOR, OTHER) if cache.get(name) is not None]
 
 
-def wrong(name):
+def wrong_count(name):
     return stored_counts()[name].model_copy(update={"params": 1})
 
 
-def test_a_count_is_made_once(folder, monkeypatch):
-    made = fresh_counts([BACKBONE], cached=True)
-    assert made == {BACKBONE: stored_counts()[BACKBONE]}
+def test_count_is_computed_once(folder, monkeypatch):
+    result = fresh_counts([BACKBONE], cached=True)
+    assert result == {BACKBONE: stored_counts()[BACKBONE]}
     monkeypatch.setattr(counts, "count", lambda *arguments, **options: pytest.fail("counted again"))
-    assert fresh_counts([BACKBONE], cached=True) == made
+    assert fresh_counts([BACKBONE], cached=True) == result
 
 
-def test_an_audit_of_known_counts_imports_no_torch(folder):
-    put(*stored_counts().values())
+def test_audit_of_cached_counts_does_not_import_torch(folder):
+    store(*stored_counts().values())
     code = (
         "import sys; from sdabench.cli import cli; cli.main(['audit'], standalone_mode=False); "
         "sys.exit('torch' in sys.modules)"
@@ -63,13 +63,13 @@ def test_an_audit_of_known_counts_imports_no_torch(folder):
     assert "Of 142 claims" in result.stdout
 
 
-def test_other_settings_are_another_count(filled):
-    assert known() == [BACKBONE, DETECTOR, OTHER]
-    assert known(input_size=(3, 320, 320)) == []
-    assert known(fvcore=True) == []
+def test_settings_are_part_of_the_key(filled):
+    assert cached_models() == [BACKBONE, DETECTOR, OTHER]
+    assert cached_models(input_size=(3, 320, 320)) == []
+    assert cached_models(fvcore=True) == []
 
 
-def test_a_changed_entry_is_counted_again_and_so_is_the_detector_on_it(filled, tmp_path):
+def test_changed_network_and_its_detectors_are_recounted(filled, tmp_path):
     registry = shutil.copytree(registry_dir(), tmp_path / "registry")
     path = registry / "models" / "resnet.yaml"
     text = path.read_text()
@@ -91,51 +91,51 @@ def test_a_changed_entry_is_counted_again_and_so_is_the_detector_on_it(filled, t
 
 
 @pytest.mark.parametrize("package", counts.PACKAGES)
-def test_another_version_counts_again(filled, monkeypatch, package):
+def test_other_package_version_is_recounted(filled, monkeypatch, package):
     version = counts.installed_version
     monkeypatch.setattr(
         counts, "installed_version", lambda name: version(name) + (".1" if name == package else "")
     )
-    assert known() == []
+    assert cached_models() == []
 
 
 @pytest.mark.parametrize("package", COUNTING)
-def test_edited_code_counts_again(filled, tmp_path, monkeypatch, package):
+def test_edited_code_is_recounted(filled, tmp_path, monkeypatch, package):
     copied = shutil.copytree(Path(sdabench.__file__).parent, tmp_path / "sdabench")
     monkeypatch.setattr(sdabench, "__file__", str(copied / "__init__.py"))
-    assert known() == [BACKBONE, DETECTOR, OTHER]
+    assert cached_models() == [BACKBONE, DETECTOR, OTHER]
     with (copied / package / "__init__.py").open("a") as file:
         file.write("\n")
-    assert known() == []
+    assert cached_models() == []
 
 
-def test_a_count_made_while_code_was_edited_is_not_stored(folder, monkeypatch):
+def test_count_is_not_stored_if_the_key_changed_meanwhile(folder, monkeypatch):
     cache = CountCache()
     monkeypatch.setattr(counts, "PACKAGES", ("torch",))
     cache.put(stored_counts()[OTHER])
     assert not folder.exists()
 
 
-def test_the_key_covers_all_of_our_code_that_counts():
+def test_key_covers_all_code_that_counts():
     code = (
         "import sys; from sdabench.complexity.counters import create_on_meta; "
         f"create_on_meta({DETECTOR!r}); print(*[name for name in sys.modules if name.startswith('sdabench')])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     others = {name for name in result.stdout.split() if name.partition(".")[2].split(".")[0] not in COUNTING}
-    # No number comes from these.
+    # These do not affect any count.
     assert others == {"sdabench", "sdabench.errors", "sdabench.garbage", "sdabench.paths"}
 
 
-def test_a_damaged_entry_is_counted_again(filled):
+def test_damaged_entry_is_recounted(filled):
     for path in filled.iterdir():
         path.write_bytes(path.read_bytes().replace(b'"params":2', b'"params":3'))
-    assert len(known()) < 3
+    assert len(cached_models()) < 3
     assert fresh_counts([BACKBONE], cached=True) == {BACKBONE: stored_counts()[BACKBONE]}
-    assert BACKBONE in known()
+    assert BACKBONE in cached_models()
 
 
-def test_each_count_is_stored_as_soon_as_it_is_made(folder, monkeypatch):
+def test_each_count_is_stored_immediately(folder, monkeypatch):
     def interrupted(name, *arguments, **options):
         if name == OTHER:
             raise KeyboardInterrupt
@@ -144,17 +144,17 @@ def test_each_count_is_stored_as_soon_as_it_is_made(folder, monkeypatch):
     monkeypatch.setattr(counts, "count", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fresh_counts([BACKBONE, OTHER], cached=True)
-    assert known() == [BACKBONE]
+    assert cached_models() == [BACKBONE]
 
 
-def test_a_gate_and_a_recount_measure_whatever_is_in_the_cache(folder, tmp_path):
-    put(wrong(BACKBONE))
+def test_check_and_recount_ignore_the_cache(folder, tmp_path):
+    store(wrong_count(BACKBONE))
     assert fresh_counts([BACKBONE], cached=True)[BACKBONE].params == 1
     assert fresh_counts([BACKBONE]) == {BACKBONE: stored_counts()[BACKBONE]}
     assert count_check(tmp_path).measure(BACKBONE) == stored_counts()[BACKBONE]
 
 
-def test_the_threads_are_as_before(folder):
+def test_number_of_threads_is_restored(folder):
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

@@ -1,4 +1,4 @@
-"""Records survive what happens to files and processes."""
+"""Records: reading and writing, comparability, and spec digests."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SMALLER = Protocol(preprocessing=Preprocessing.at(160))
 TRAINING_SET = DATASET.model_copy(update={"split": "train", "listing_sha256": "e" * 64})
 
 
-def test_a_record_comes_back_as_it_was_written(tmp_path):
+def test_record_round_trips(tmp_path):
     path = tmp_path / "new" / "records.jsonl"
     append_lines(path, record().as_json())
     append_lines(path, record(model="senet50").as_json())
@@ -29,16 +29,16 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     assert json.loads(path.read_text().splitlines()[0])["schema"] == "sdabench.record/1"
 
 
-def test_a_line_cut_short_by_a_kill_spoils_only_itself(tmp_path):
+def test_truncated_line_is_skipped(tmp_path):
     path = tmp_path / "records.jsonl"
     append_lines(path, record().as_json())
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[:40])
+    line = path.read_bytes()
+    path.write_bytes(line + line[:40])
     append_lines(path, record(model="senet50").as_json())
     assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
 
 
-def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
+def test_line_of_another_schema_version_is_an_error(tmp_path):
     path = tmp_path / "records.jsonl"
     append_lines(path, record().as_json() | {"schema": "sdabench.record/2"})
     with pytest.raises(SdabenchError, match=r"records\.jsonl, line 1: schema.*another version"):
@@ -46,19 +46,19 @@ def test_a_line_of_another_version_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"# Notes\n", b"\xff\xfe\x00", b"1,2,3\n", b"7\n"])
-def test_a_file_of_something_else_is_an_error(tmp_path, content):
+def test_file_without_records_is_an_error(tmp_path, content):
     (tmp_path / "notes").write_bytes(content)
     with pytest.raises(SdabenchError, match="name a file of records|another version"):
         list(read_lines(tmp_path / "notes", Record))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 250.0])
-def test_a_metric_is_a_percentage(value):
+def test_metric_outside_0_to_100_is_invalid(value):
     with pytest.raises(ValidationError):
         Record.model_validate(record().as_json() | {"metrics": {"top1_pct": value}})
 
 
-def test_the_standard_error_of_a_metric_follows_from_it_or_is_recorded():
+def test_standard_error_is_computed_or_recorded():
     # 75.3 % of 50,000: sqrt(0.753 * 0.247 / 50000) = 0.0019287
     assert record().standard_error("top1_pct") == pytest.approx(0.19287, abs=1e-5)
     assert record(samples=0).standard_error("top1_pct") is None
@@ -71,20 +71,20 @@ def test_the_standard_error_of_a_metric_follows_from_it_or_is_recorded():
     assert Record.model_validate(older).standard_error("ap_pct") is None
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
+def test_unwritable_path_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SdabenchError, match="cannot write .*file/records.jsonl"):
         append_lines(tmp_path / "file" / "records.jsonl", {})
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_one_clear_line(tmp_path):
+def test_full_disk_is_an_error(tmp_path):
     (tmp_path / "records.jsonl").symlink_to("/dev/full")
     with pytest.raises(SdabenchError, match="No space left on device"):
         append_lines(tmp_path / "records.jsonl", {"a": 1})
 
 
-def test_only_trained_weights_on_the_whole_real_dataset_are_compared():
+def test_only_trained_weights_on_complete_data_are_comparable():
     assert record().comparable
     assert not record(weights=Weights(source="random")).comparable
     assert not record(dataset=DATASET.model_copy(update={"complete": False})).comparable
@@ -93,19 +93,19 @@ def test_only_trained_weights_on_the_whole_real_dataset_are_compared():
     assert not record(protocol=SMALLER).comparable
 
 
-def test_a_training_of_ours_is_compared_if_it_is_the_papers():
+def test_training_is_comparable_if_it_follows_the_paper():
     recipe = load_recipe("paper")
     paper = {"recipe": recipe.model_dump(mode="json"), "train_dataset": TRAINING_SET}
     assert record(**paper).comparable
     shorter = recipe.override(epochs=5).model_dump(mode="json")
-    part = TRAINING_SET.model_copy(update={"complete": False})
+    incomplete = TRAINING_SET.model_copy(update={"complete": False})
     assert not record(**paper | {"recipe": shorter}).comparable
-    assert not record(**paper | {"train_dataset": part}).comparable
-    half = recipe.override(precision="bf16", accumulate=2).model_dump(mode="json")
-    assert record(**paper | {"recipe": half}).comparable
+    assert not record(**paper | {"train_dataset": incomplete}).comparable
+    bf16 = recipe.override(precision="bf16", accumulate=2).model_dump(mode="json")
+    assert record(**paper | {"recipe": bf16}).comparable
 
 
-def test_a_record_answers_the_same_question_only():
+def test_spec_digest_depends_only_on_the_experiment():
     digest = record().spec_digest
     assert record(metrics={}, batch_size=1).spec_digest == digest
     for change in (
@@ -120,13 +120,13 @@ def test_a_record_answers_the_same_question_only():
     ):
         assert record(**change).spec_digest != digest, change
     assert record(weights=Weights(source="elsewhere.pth", sha256="b" * 64)).spec_digest == digest
-    told = [record(recipe={"epochs": 1, "title": title, "source": ""}).spec_digest for title in "ab"]
-    assert told[0] == told[1]
+    retitled = [record(recipe={"epochs": 1, "title": title, "source": ""}).spec_digest for title in "ab"]
+    assert retitled[0] == retitled[1]
     trained = [record(weights=Weights(source="training", sha256=sha256)).spec_digest for sha256 in "ab"]
     assert trained[0] == trained[1] != digest
 
 
-def test_several_processes_write_into_one_file_after_a_line_that_was_cut_short(tmp_path):
+def test_processes_append_concurrently_after_a_truncated_line(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"model": "cut')
     code = (

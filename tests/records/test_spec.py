@@ -1,4 +1,4 @@
-"""Specs: the same digest for the same experiment, whoever computes it."""
+"""Specs: the same experiment has the same digest."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def evaluation(imagenet, **options):
     return evaluation_job("resnet50", source, source.read("val"), **options)
 
 
-def test_a_record_has_the_digest_of_its_spec_also_when_it_is_read_again(textures, shapes, tmp_path):
+def test_record_keeps_the_digest_of_its_spec(textures, shapes, tmp_path):
     store = RecordStore(tmp_path)
     for job in (classifier_job(textures), detector_job(shapes)):
         records = [Record.of(job.spec, task, metrics={"ap_pct": 1.0}) for task in job.spec.tasks]
@@ -31,7 +31,7 @@ def test_a_record_has_the_digest_of_its_spec_also_when_it_is_read_again(textures
     assert [(line["spec_digest"], line["task"]) for line in lines] == [record.key for record in store.read()]
 
 
-def test_a_saved_job_is_the_same_job(textures, tmp_path):
+def test_job_round_trips(textures, tmp_path):
     job = classifier_job(textures, workers=2, skip_broken=True)
     loaded = read_job_file(job.save(tmp_path)).job()
     assert loaded.spec == job.spec
@@ -40,7 +40,7 @@ def test_a_saved_job_is_the_same_job(textures, tmp_path):
     assert (loaded.train, loaded.split) == (job.train, job.split)
 
 
-def test_the_place_of_the_data_and_the_words_of_a_recipe_do_not_count(textures, tmp_path):
+def test_digest_ignores_data_path_and_recipe_title(textures, tmp_path):
     other = shutil.copytree(textures, tmp_path / "elsewhere")
     assert (
         classifier_job(textures).spec.spec_digest
@@ -51,11 +51,11 @@ def test_the_place_of_the_data_and_the_words_of_a_recipe_do_not_count(textures, 
 @pytest.mark.parametrize(
     "changes", [{"seed": 1}, {"epochs": 3}, {"model": "senet50"}, {"train_images": 8}, {"val_images": 2}]
 )
-def test_what_determines_a_training_counts(textures, changes):
+def test_digest_depends_on_training_settings(textures, changes):
     assert classifier_job(textures).spec.spec_digest != classifier_job(textures, **changes).spec.spec_digest
 
 
-def test_weights_count_by_their_bytes(imagenet, tmp_path):
+def test_digest_depends_on_the_bytes_of_weights(imagenet, tmp_path):
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).write_bytes(content)
     files = [LocalWeights.of_file(tmp_path / name) for name in "abc"]
@@ -63,14 +63,14 @@ def test_weights_count_by_their_bytes(imagenet, tmp_path):
     assert a == b != c
 
 
-def test_the_tasks_of_a_spec_decide_its_recipe_and_protocol(textures, shapes):
+def test_recipe_and_protocol_must_fit_the_tasks(textures, shapes):
     with pytest.raises(ValueError, match="protocol"):
         classifier_job(textures).spec.with_values(protocol=detector_job(shapes).spec.protocol)
     with pytest.raises(ValueError, match="recipe"):
         classifier_job(textures).spec.with_values(recipe=load_recipe("smoke", "detection"))
 
 
-def test_a_failure_is_no_valid_record_and_the_last_record_counts(textures, tmp_path):
+def test_failure_is_not_valid_and_the_last_record_is_used(textures, tmp_path):
     job, store = classifier_job(textures), RecordStore(tmp_path)
     good, again = (Record.of(job.spec, "classification", metrics={"top1_pct": x}) for x in (1.0, 2.0))
     failed = good.model_copy(update={"failure": Failure(kind="crash", message="no")})

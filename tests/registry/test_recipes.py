@@ -1,4 +1,4 @@
-"""Recipes say what the paper's code does, and learning rates are those worked out by hand."""
+"""Recipes follow the released code, and learning rates equal values derived by hand."""
 
 from math import pi, sqrt
 
@@ -9,8 +9,8 @@ from sdabench.errors import RegistryError, UsageError
 from sdabench.registry.recipes import load_recipe, recipe_names
 
 
-def test_the_papers_recipe_is_what_its_code_does():
-    """Values as read from the released code (upstream-training.md among the facts)."""
+def test_paper_recipe_follows_the_released_code():
+    """Values are read from the released code (upstream-training.md in the facts)."""
     recipe = load_recipe("paper")
     assert (recipe.epochs, recipe.batch_size, recipe.precision) == (120, 256, "fp32")
     assert recipe.optimizer.name == "sgd"
@@ -28,7 +28,7 @@ def test_the_papers_recipe_is_what_its_code_does():
     assert recipe.reproduction
 
 
-def test_the_other_imagenet_recipe_is_the_same_without_the_quirks():
+def test_imagenet_120e_is_the_paper_recipe_without_quirks():
     paper, plain = load_recipe("paper").model_dump(), load_recipe("imagenet-120e").model_dump()
     assert not any(plain["quirks"].values())
     assert {key for key in plain if plain[key] != paper[key]} == {"name", "title", "quirks"}
@@ -37,13 +37,13 @@ def test_the_other_imagenet_recipe_is_the_same_without_the_quirks():
 @pytest.mark.parametrize(
     ("epoch", "rate"), [(0, 0.1), (29, 0.1), (30, 0.01), (59, 0.01), (60, 1e-3), (90, 1e-4), (119, 1e-4)]
 )
-def test_the_step_schedule_by_hand(epoch, rate):
+def test_step_schedule_by_hand(epoch, rate):
     recipe = load_recipe("imagenet-120e")
     for step in (epoch * 5005, epoch * 5005 + 5004):
         assert recipe.learning_rate(step, 5005) == pytest.approx(rate, rel=1e-12)
 
 
-def test_the_step_schedule_is_that_of_pytorch():
+def test_step_schedule_equals_pytorch():
     recipe = load_recipe("imagenet-120e")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     peer = torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60, 90], 0.1)
@@ -59,14 +59,14 @@ def test_warm_up_and_cosine_by_hand(tmp_path):
         "schedule: {kind: cosine, warmup_epochs: 2}\n"
     )
     recipe = load_recipe(str(tmp_path / "c.yaml"))
-    # Ten steps an epoch: 20 of warm-up, then 80 of half a cosine.
+    # Ten steps per epoch: 20 steps of warm-up, then half a cosine over 80 steps.
     by_hand = {0: 0.05, 9: 0.5, 19: 1.0, 20: 1.0, 40: (1 + sqrt(0.5)) / 2, 60: 0.5, 80: (1 - sqrt(0.5)) / 2}
     for step, rate in by_hand.items():
         assert recipe.learning_rate(step, 10) == pytest.approx(rate, abs=1e-12), step
     assert recipe.learning_rate(99, 10) == pytest.approx((pi / 80) ** 2 / 4, rel=1e-3)
 
 
-def test_ones_own_recipe_extends_another(tmp_path):
+def test_user_recipe_extends_another(tmp_path):
     (tmp_path / "paper.yaml").write_text(
         "extends: paper\ntitle: mine\nepochs: 3\nquirks: {no_seed: false}\noptimizer: {momentum: 0.8}\n"
     )
@@ -76,7 +76,7 @@ def test_ones_own_recipe_extends_another(tmp_path):
     assert mine.optimizer == paper.optimizer.model_copy(update={"momentum": 0.8})
 
 
-def test_what_options_change_is_no_reproduction_where_it_matters():
+def test_overrides_that_change_results_are_not_reproductions():
     recipe = load_recipe("paper")
     assert recipe.override(epochs=None) == recipe
     assert recipe.override(precision="bf16", channels_last=True).reproduction
@@ -86,7 +86,7 @@ def test_what_options_change_is_no_reproduction_where_it_matters():
     assert not recipe.override(batch_size=128).reproduction
 
 
-def test_names_that_are_no_recipe():
+def test_unknown_recipes_are_refused():
     assert recipe_names("classification") == ["demo", "imagenet-120e", "paper", "smoke"]
     with pytest.raises(UsageError, match="unknown recipe 'papr'; did you mean paper"):
         load_recipe("papr")
@@ -100,7 +100,7 @@ def test_names_that_are_no_recipe():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("epochs: 0\n", "epochs: Input should be greater than 0"),
         ("learning_rate: 1\n", "learning_rate: Extra inputs are not permitted"),
@@ -111,22 +111,22 @@ def test_names_that_are_no_recipe():
         ("- a\n", "a recipe must be a mapping"),
     ],
 )
-def test_a_recipe_with_a_mistake_is_one_line_that_names_it(tmp_path, text, words):
+def test_invalid_recipe_is_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text if text.startswith(("extends", "-")) else f"extends: paper\n{text}")
-    with pytest.raises(RegistryError, match=words) as caught:
+    with pytest.raises(RegistryError, match=message) as caught:
         load_recipe(str(path))
     assert "mine.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_options_that_do_not_go_together():
+def test_batch_too_small_for_micro_batches_is_refused():
     with pytest.raises(UsageError, match="a batch of 64 in 40 micro-batches"):
         load_recipe("smoke").override(accumulate=40)
 
 
-def test_the_detection_recipe_is_what_the_authors_configs_say():
-    """Values as read from the released configs (upstream-training.md among the facts)."""
+def test_detection_recipe_follows_the_released_configs():
+    """Values are read from the released configs (upstream-training.md in the facts)."""
     recipe = load_recipe("coco-1x", "detection")
     assert (recipe.epochs, recipe.batch_size, recipe.precision) == (12, 16, "fp32")
     assert recipe.optimizer.name == "sgd"
@@ -139,7 +139,7 @@ def test_the_detection_recipe_is_what_the_authors_configs_say():
 
 
 @pytest.mark.parametrize(("batch", "rate"), [(8, 0.01), (2, 0.0025)])
-def test_the_learning_rate_follows_the_batch_by_the_linear_rule(batch, rate):
+def test_learning_rate_follows_the_linear_rule(batch, rate):
     recipe = load_recipe("coco-1x", "detection").override(batch_size=batch)
     assert recipe.base_learning_rate == pytest.approx(rate, rel=1e-12)
     assert recipe.learning_rate(1000, 1001) == recipe.base_learning_rate
@@ -147,7 +147,7 @@ def test_the_learning_rate_follows_the_batch_by_the_linear_rule(batch, rate):
     assert not recipe.reproduction
 
 
-def test_the_authors_four_gpus_may_have_kept_the_learning_rate_of_eight():
+def test_unscaled_recipe_keeps_the_full_learning_rate():
     recipe = load_recipe("coco-1x-unscaled", "detection")
     assert (recipe.batch_size, recipe.base_learning_rate) == (8, 0.02)
     scaled = load_recipe("coco-1x", "detection").model_dump()
@@ -155,31 +155,31 @@ def test_the_authors_four_gpus_may_have_kept_the_learning_rate_of_eight():
     assert different == {"name", "title", "source", "batch_size", "linear_rule"}
 
 
-def mmdetections_rate(step, per_epoch):
-    """As its LrUpdaterHook says it: of the regular rate, (1 - step / 500)(1 - 0.001) is missing."""
+def mmdetection_rate(step, per_epoch):
+    """Compute the rate of LrUpdaterHook: warm-up subtracts (1 - step / 500)(1 - 0.001) of the regular rate."""
     regular = 0.02 * 0.1 ** ((step // per_epoch >= 8) + (step // per_epoch >= 11))
     return regular * (1 - (1 - step / 500) * (1 - 0.001)) if step < 500 else regular
 
 
-@pytest.mark.parametrize("per_epoch", [7330, 40])  # of COCO; and so few that the warm-up outlasts a step down
-def test_warm_up_and_steps_of_the_detection_recipe_are_mmdetections(per_epoch):
+@pytest.mark.parametrize("per_epoch", [7330, 40])  # of COCO; and so few that warm-up outlasts a milestone
+def test_detection_learning_rates_equal_mmdetection(per_epoch):
     recipe = load_recipe("coco-1x", "detection")
     for step in sorted(
         {*range(0, 12 * per_epoch, 37), 499, 500, 8 * per_epoch - 1, 8 * per_epoch, 11 * per_epoch}
     ):
         if step < 12 * per_epoch:
-            expected = mmdetections_rate(step, per_epoch)
+            expected = mmdetection_rate(step, per_epoch)
             assert recipe.learning_rate(step, per_epoch) == pytest.approx(expected, rel=1e-9), step
 
 
-def test_the_detection_rates_by_hand():
+def test_detection_learning_rates_by_hand():
     recipe = load_recipe("coco-1x", "detection")
     by_hand = {0: 2e-5, 250: 0.02 * 0.5005, 500: 0.02, 8 * 7330 - 1: 0.02, 8 * 7330: 0.002, 11 * 7330: 2e-4}
     for step, rate in by_hand.items():
         assert recipe.learning_rate(step, 7330) == pytest.approx(rate, rel=1e-9), step
 
 
-def test_a_recipe_is_of_its_task():
+def test_recipes_are_separate_for_each_task():
     assert recipe_names("detection") == ["coco-1x", "coco-1x-unscaled", "smoke"]
     with pytest.raises(UsageError, match="choose from coco-1x, coco-1x-unscaled, smoke for detection"):
         load_recipe("paper", "detection")
@@ -189,7 +189,7 @@ def test_a_recipe_is_of_its_task():
         load_recipe("coco-1x", "detection").override(batch_size=2, accumulate=3)
 
 
-def test_a_warm_up_is_of_epochs_or_of_steps(tmp_path):
+def test_warm_up_in_both_epochs_and_steps_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: coco-1x\nschedule: {warmup_epochs: 1}\n")
     with pytest.raises(RegistryError, match="set either warmup_epochs or warmup_steps, not both"):

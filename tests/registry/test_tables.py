@@ -1,4 +1,4 @@
-"""The registry says what the README prints: every row, number, dash, bold and group."""
+"""The registry equals the tables of the paper: every row, number, dash, bold and group."""
 
 import re
 
@@ -10,8 +10,8 @@ from tests.helpers.paths import FACTS
 TABLES = ("classification-multiscale", "classification-attention", "detection", "segmentation")
 
 
-def readme_tables():
-    """The README's own lines, read again here: for each table a list of groups of lines."""
+def paper_tables():
+    """Read the tables as the paper prints them: for each table a list of groups of lines."""
     tables = []
     for line in (FACTS / "readme_tables.txt").read_text().splitlines():
         if line.startswith(("Method ", "Detector ")):
@@ -24,11 +24,11 @@ def readme_tables():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_rows_numbers_dashes_bold_and_groups_are_the_readmes(name):
+def test_rows_numbers_bold_and_groups_equal_the_paper(name):
     table = load_registry().table(name)
     rows = iter(table.rows)
     groups = []
-    for lines in readme_tables()[name]:
+    for lines in paper_tables()[name]:
         names = set()
         for line in lines:
             row = next(rows)
@@ -53,7 +53,7 @@ def test_rows_numbers_dashes_bold_and_groups_are_the_readmes(name):
     assert len(set(groups)) == len(groups)
 
 
-def test_seventy_one_rows_of_thirty_two_networks_and_twenty_two_detectors():
+def test_tables_have_71_rows_of_32_networks_and_22_detectors():
     registry = load_registry()
     assert [len(registry.table(name).rows) for name in TABLES] == [16, 22, 22, 11]
     assert len(registry.suite("classification")) == 32
@@ -72,7 +72,7 @@ def test_rows_of_one_model_print_the_same_size_and_cost():
             assert sizes.setdefault(row.model, numbers) == numbers, row.label
 
 
-def test_sda_networks_pair_with_the_papers_baseline_and_the_same_network_without_depth_attention():
+def test_sda_networks_have_their_baseline_and_control():
     models = load_registry().models
     names = load_registry().suite("all")
     pairs = {

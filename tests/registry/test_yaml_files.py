@@ -1,4 +1,4 @@
-"""A registry file with a mistake gets one line that names file, row and field."""
+"""A mistake in a registry file gives a one-line error with file, row and field."""
 
 import shutil
 
@@ -47,7 +47,7 @@ def edit(path, old, new):
         ("tables/classification-multiscale.yaml", "model: pyconv101", "model: pyconv1O1", ["PyConv-101", "pyconv101"]),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named(folder, file, old, new, words):
+def test_mistake_in_a_file_is_named(folder, file, old, new, words):
     edit(folder / file, old, new)
     with pytest.raises(RegistryError) as caught:
         Registry(folder)
@@ -58,7 +58,7 @@ def test_a_mistake_is_named(folder, file, old, new, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "words"),
+    ("name", "old", "new", "message"),
     [
         ("senet50", "block: senet}", "block: senett}", "unknown block 'senett'; did you mean senet"),
         ("bam50", "stage: bam}", "stage: bma}", "unknown stage 'bma'; did you mean bam"),
@@ -80,24 +80,24 @@ def test_a_mistake_is_named(folder, file, old, new, words):
         ("fcanet50", "{block", "{widths: [6, 128, 256, 512], block", "24 channels are not a multiple of 16"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_built_is_named_with_its_entry(folder, monkeypatch, name, old, new, words):
+def test_network_that_cannot_be_built_is_named(folder, monkeypatch, name, old, new, message):
     from sdabench import create_model
 
     path = folder / "models" / f"{load_registry().model(name).family}.yaml"
     edit(path, old, new)
     monkeypatch.setenv("SDABENCH_REGISTRY", str(folder))
-    where = rf"{path.name}: models\.{name}\.network cannot be built: .*"
-    with pytest.raises(RegistryError, match=where + words):
+    prefix = rf"{path.name}: models\.{name}\.network cannot be built: .*"
+    with pytest.raises(RegistryError, match=prefix + message):
         create_model(name)
 
 
-def test_a_folder_that_is_no_registry_says_so(tmp_path):
+def test_folder_without_registry_is_refused(tmp_path):
     for path in (tmp_path / "none", tmp_path, tmp_path / ("x" * 300)):
         with pytest.raises(RegistryError, match="no registry at"):
             Registry(path)
 
 
-def test_unknown_names_suggest_the_near_ones():
+def test_unknown_names_get_suggestions():
     registry = load_registry()
     with pytest.raises(UsageError, match="unknown model 'sda_pyconv68'; did you mean sda_pyconv86"):
         registry.model("sda_pyconv68")
@@ -105,7 +105,7 @@ def test_unknown_names_suggest_the_near_ones():
         registry.select(["resnet*", "sda_q*"])
 
 
-def test_wildcards_select_in_registry_order_and_only_once():
+def test_wildcards_select_in_registry_order_without_duplicates():
     assert load_registry().select(["resnet86*", "resnet*"]) == [
         "resnet86", "resnet86_g8", "resnet50", "resnet101",
     ]  # fmt: skip

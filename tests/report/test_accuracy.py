@@ -1,4 +1,4 @@
-"""The table of a run, and the summaries of its records: standard errors beside accuracies."""
+"""The table of a run and the summaries of its records show standard errors beside accuracies."""
 
 import pytest
 
@@ -13,9 +13,9 @@ from tests.helpers.records import record
 REPORTED = 36.4  # the paper's AP of Faster-RCNN ResNet-50
 
 
-@pytest.mark.parametrize(("error", "words"), [(0.35, "within"), (0.32, "better"), (None, "better")])
-def test_a_detectors_standard_error_decides_its_verdict_and_is_shown_beside_its_ap(error, words):
-    """An AP that is 0.7 away is within the rounding, 0.05, and two standard errors of 0.35, not of 0.32."""
+@pytest.mark.parametrize(("error", "expected"), [(0.35, "within"), (0.32, "better"), (None, "better")])
+def test_standard_error_of_ap_is_shown_and_decides_the_verdict(error, expected):
+    """A difference of 0.7 is within the rounding, 0.05, plus two standard errors of 0.35, not of 0.32."""
     table = load_registry().table("detection")
     detector = record(
         model="faster_rcnn_resnet50",
@@ -27,12 +27,12 @@ def test_a_detectors_standard_error_decides_its_verdict_and_is_shown_beside_its_
     compared = compare_table(table, {}, [detector])
     row = next(each for each in compared.rows if each.row.model == detector.model)
     assert row.row.reported["ap_pct"] == REPORTED
-    assert str(row.verdicts["ap_pct"]) == words
+    assert str(row.verdicts["ap_pct"]) == expected
     rows = run_verdicts([table], [detector.model], {detector.model: [detector]})
-    assert [str(verdict) for verdict in rows[0].by_metric["ap_pct"]] == [words]
+    assert [str(verdict) for verdict in rows[0].by_metric["ap_pct"]] == [expected]
     sheet = accuracy_sheet(table, rows)
     texts = [heading.text for heading in sheet.headings]
-    assert sheet.groups[0][0][texts.index("verdict")].text == words
+    assert sheet.groups[0][0][texts.index("verdict")].text == expected
     notes = " ".join(sheet.notes)
     if error is None:
         assert "± s.e." not in texts
@@ -45,7 +45,7 @@ def test_a_detectors_standard_error_decides_its_verdict_and_is_shown_beside_its_
         assert f"box AP 37.10 % ± {error}, on" in describe_metrics(detector)
 
 
-def test_the_standard_error_of_top_1_is_binomial_and_is_left_out_where_it_has_no_meaning():
+def test_standard_error_of_top1_is_binomial_and_omitted_at_100():
     # 75.3 % of 50,000: sqrt(0.753 * 0.247 / 50000) = 0.001929
     assert "top-1 75.30 % ± 0.19, top-5 100.00 %, on" in describe_metrics(
         record(metrics={"top1_pct": 75.3, "top5_pct": 100.0})

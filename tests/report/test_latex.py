@@ -1,4 +1,4 @@
-"""LaTeX: what is written, and that it compiles where there is a LaTeX with siunitx."""
+"""LaTeX output; it is compiled where pdflatex and siunitx are installed."""
 
 import re
 import shutil
@@ -27,8 +27,8 @@ def has_latex():
 needs_latex = pytest.mark.skipif(not has_latex(), reason="no pdflatex with siunitx and multirow here")
 
 
-def compiled(text, folder):
-    """The log, of a document without errors, missing characters and lines that are too long."""
+def compile_latex(text, folder):
+    """Compile without errors, missing characters and overfull lines, and return the log."""
     (folder / "t.tex").write_text(text)
     result = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
@@ -49,12 +49,12 @@ def sheet_of(name, mark="paper", records=()):
 
 
 def column(*texts, **options):
-    """A sheet of one column, which is of numbers."""
+    """Create a sheet with one numeric column."""
     return Sheet("", [Heading("x", numeric=True)], [[[Cell(text, **options)] for text in texts]])
 
 
-def measured(name):
-    """Made-up records of all networks of a table."""
+def measured_records(name):
+    """Create records of all networks of a table."""
     table = load_registry().table(name)
     keys = [column.key for column in table.columns if column.higher_is_better]
     return [
@@ -77,7 +77,7 @@ NASTY = Sheet(
 )
 
 
-def test_mathematics_stays_and_all_else_is_escaped():
+def test_math_is_kept_and_other_text_is_escaped():
     assert latex("A$^2$Net") == "A$^2$Net"
     assert latex("AP$_{50}$ (%)") == r"AP$_{50}$ (\%)"
     assert latex(r"a_b & 50% #1 {x} ~^\ <>") == (
@@ -102,11 +102,11 @@ def test_mathematics_stays_and_all_else_is_escaped():
         ([], "c"),
     ],
 )
-def test_a_column_of_numbers_has_room_for_each_of_them(texts, expected):
+def test_column_format_fits_all_numbers(texts, expected):
     assert rf"\begin{{tabular}}{{@{{}}{expected}@{{}}}}" in to_latex(column(*texts))
 
 
-def test_numbers_are_bare_and_all_else_in_their_column_is_in_braces():
+def test_text_in_numeric_columns_is_in_braces():
     rows = to_latex(column("−1.5", "-", "75.2 ± 0.3", "", "match")).splitlines()
     first = rows.index(r"\midrule") + 1
     assert rows[first : first + 5] == [
@@ -116,13 +116,13 @@ def test_numbers_are_bare_and_all_else_in_their_column_is_in_braces():
     assert r"75.20{\underlined{75.20}} \\" in to_latex(column("75.20", underline=True))
 
 
-def test_a_fragment_says_what_it_needs():
+def test_fragment_names_its_packages():
     assert to_latex(sheet_of("detection")).startswith(f"% Needs {PACKAGES}.\n% Object detection on COCO")
     assert to_latex(NASTY, NASTY).count(r"\begin{tabular}") == 2
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_rule_between_groups_and_bold_where_the_paper_has_it(name):
+def test_groups_have_rules_and_bold_follows_the_paper(name):
     table, text = load_registry().table(name), to_latex(sheet_of(name))
     assert text.count(r"\midrule") == len({row.group for row in table.rows})
     assert text.count(r"\strong ") == sum(len(row.bold) for row in table.rows)
@@ -133,7 +133,7 @@ def test_a_rule_between_groups_and_bold_where_the_paper_has_it(name):
 
 
 @needs_latex
-def test_fragments_compile_in_a_paper_that_loads_the_packages(tmp_path):
+def test_fragments_compile_in_a_document(tmp_path):
     sheets = [*(sheet_of(name, "best") for name in TABLES), NASTY]
     parts = []
     for index, sheet in enumerate(sheets):
@@ -142,32 +142,32 @@ def test_fragments_compile_in_a_paper_that_loads_the_packages(tmp_path):
         parts.append(rf"\begin{{table}}\caption{{A table.}}{table}\end{{table}}")
     packages = PACKAGES + r"\usepackage{graphicx}"
     document = [r"\documentclass{article}", packages, r"\begin{document}", *parts, r"\end{document}"]
-    compiled("\n".join(document), tmp_path)
+    compile_latex("\n".join(document), tmp_path)
 
 
 @needs_latex
 @pytest.mark.parametrize("mark", ["paper", "best"])
-def test_all_tables_are_a_document_with_a_page_for_each(mark, tmp_path):
+def test_document_has_one_page_per_table(mark, tmp_path):
     sheets = [sheet_of(name, mark) for name in TABLES]
-    log = compiled(to_latex_document(*sheets, NASTY), tmp_path)
+    log = compile_latex(to_latex_document(*sheets, NASTY), tmp_path)
     assert f"({len(sheets) + 1} pages" in log
 
 
 @needs_latex
-def test_a_document_with_everything_measured_compiles(tmp_path):
-    sheets = [sheet_of(name, "best", measured(name)) for name in TABLES]
+def test_document_with_all_measurements_compiles(tmp_path):
+    sheets = [sheet_of(name, "best", measured_records(name)) for name in TABLES]
     text = to_latex_document(*sheets)
-    assert text.count(r"\begin{tabular}{@{}l S") > text.count(r"\sheetpage{") - 1  # wide ones are in parts
-    assert f"({len(sheets)} pages" in compiled(text, tmp_path)
+    assert text.count(r"\begin{tabular}{@{}l S") > text.count(r"\sheetpage{") - 1  # wide tables are split
+    assert f"({len(sheets)} pages" in compile_latex(text, tmp_path)
 
 
 @needs_latex
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext here")
-def test_bold_and_underlined_digits_stand_below_the_others(tmp_path):
-    """The right edges of all numbers of a column, in points, and that every note is on the page."""
+def test_bold_and_underlined_digits_are_aligned(tmp_path):
+    """The numbers of a column have the same right edge (in points), and all notes are on the page."""
     rows = [[Cell("25.56")], [Cell("125.56", bold=True)], [Cell("35.56", underline=True)]]
     sheet = Sheet("", [Heading("x", numeric=True)], [rows], ["The last note."])
-    compiled(to_latex_document(sheet), tmp_path)
+    compile_latex(to_latex_document(sheet), tmp_path)
     boxes = subprocess.run(
         ["pdftotext", "-bbox", "t.pdf", "-"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout

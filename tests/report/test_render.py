@@ -18,7 +18,7 @@ def sheet_of(name):
     return table_sheet(compare_table(table, stored_counts()))
 
 
-def test_mathematics_is_spelled_out():
+def test_math_becomes_plain_text():
     assert plain("A$^2$Net") == "A²Net"
     assert plain("AP$_{50}$") == "AP50"
 
@@ -38,18 +38,18 @@ def test_markdown_and_html_have_every_row():
     assert "<script" not in to_html(Sheet("<script>", [Heading("<script>")], [[[Cell("<script>")]]]))
 
 
-def test_what_is_underlined_is_so_in_every_format():
+def test_underline_is_kept_in_every_format():
     cells = [Cell("2.5", underline=True), Cell("2.6", bold=True, underline=True)]
     sheet = Sheet("", [Heading("a"), Heading("b")], [[cells]])
     assert re.search(r"\| <ins>2.5</ins> +\| <ins>\*\*2.6\*\*</ins> +\|", to_markdown(sheet))
     assert "<u>2.5</u>" in to_html(sheet)
     assert "<u><b>2.6</b></u>" in to_html(sheet)
-    shown = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
-    shown.print(_rich_table(sheet))
-    assert "\x1b[4m2.5\x1b[0m" in shown.file.getvalue()
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
+    console.print(_rich_table(sheet))
+    assert "\x1b[4m2.5\x1b[0m" in console.file.getvalue()
 
 
-def test_a_narrow_terminal_gets_several_tables_and_loses_nothing():
+def test_narrow_terminal_splits_the_table_without_loss():
     sheet = sheet_of("classification-attention")
     parts = split_columns(sheet, 80)
     assert len(parts) > 1
@@ -58,15 +58,15 @@ def test_a_narrow_terminal_gets_several_tables_and_loses_nothing():
     assert len(split_columns(sheet, 1000)) == 1
     for width in range(64, 200, 7):
         for part in split_columns(sheet, width):
-            shown = Console(width=width, file=io.StringIO())
-            shown.print(_rich_table(part))
-            assert "…" not in shown.file.getvalue()
+            console = Console(width=width, file=io.StringIO())
+            console.print(_rich_table(part))
+            assert "…" not in console.file.getvalue()
 
 
-def test_output_into_a_pipe_is_not_cut(capsys, monkeypatch):
+def test_piped_output_is_not_truncated(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     assert not Console().is_terminal
     print_terminal(sheet_of("detection"))
-    shown = capsys.readouterr().out
-    assert "…" not in shown
-    assert "Faster-RCNN SDA-Res2Net-86 (ours)" in shown
+    output = capsys.readouterr().out
+    assert "…" not in output
+    assert "Faster-RCNN SDA-Res2Net-86 (ours)" in output

@@ -1,4 +1,4 @@
-"""The tables of the paper as sheets and as CSV: what is bold or underlined, and unrounded numbers."""
+"""The tables of the paper as sheets and as CSV: bold, underline, and unrounded numbers."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ def sheet_of(name, mark, records=()):
 
 
 def marked(sheet, group=0):
-    """The marked numbers of a group: best and second best, by column and row."""
+    """Return the rows that are marked as best and second best in each column of a group."""
     found = {}
     for row in sheet.groups[group]:
         for heading, cell in zip(sheet.headings, row, strict=True):
@@ -30,24 +30,24 @@ def marked(sheet, group=0):
 
 
 def test_best_and_second_best_of_a_group_of_detectors():
-    """Found by hand in the paper's first seven rows of detectors; the counts have the same order."""
-    ours, fca, epsa, res2 = "SDA-ResNet-86 (ours)", "FcaNet", "EPSANet", "Res2Net"
-    size, cost = ([epsa], ["ResNet-50", "ECANet"]), ([epsa], [ours])
+    """Derived by hand from the paper's first seven rows of detectors; the counts have the same order."""
+    sda, fca, epsa, res2 = "SDA-ResNet-86 (ours)", "FcaNet", "EPSANet", "Res2Net"
+    size, cost = ([epsa], ["ResNet-50", "ECANet"]), ([epsa], [sda])
     assert marked(sheet_of("detection", "best")) == {
         ("Params (M)", "paper"): size,
         ("Params (M)", "measured"): size,
         ("FLOPs (G)", "paper"): cost,
         ("FLOPs (G)", "measured"): cost,
-        ("AP (%)", "paper"): ([ours], [epsa]),
-        ("AP$_{50}$ (%)", "paper"): ([fca], [ours]),
-        ("AP$_{75}$ (%)", "paper"): ([ours], [epsa, fca]),
+        ("AP (%)", "paper"): ([sda], [epsa]),
+        ("AP$_{50}$ (%)", "paper"): ([fca], [sda]),
+        ("AP$_{75}$ (%)", "paper"): ([sda], [epsa, fca]),
         ("AP$_S$ (%)", "paper"): ([fca], ["ECANet"]),
-        ("AP$_M$ (%)", "paper"): ([ours], [fca]),
-        ("AP$_L$ (%)", "paper"): ([ours], [epsa, res2]),
+        ("AP$_M$ (%)", "paper"): ([sda], [fca]),
+        ("AP$_L$ (%)", "paper"): ([sda], [epsa, res2]),
     }
 
 
-def test_the_papers_bold_is_the_best_of_each_group_but_for_one_slip():
+def test_bold_of_the_paper_marks_the_best_with_one_exception():
     differing = []
     for name in load_registry().tables:
         best, paper = sheet_of(name, "best"), sheet_of(name, "paper")
@@ -74,13 +74,13 @@ def test_the_papers_bold_is_the_best_of_each_group_but_for_one_slip():
         ([], True, ""),
     ],
 )
-def test_ties_dashes_and_lone_numbers(texts, higher, marks):
+def test_ranking_of_ties_dashes_and_single_numbers(texts, higher, marks):
     cells = ranked([Cell(text) for text in texts], higher)
     assert ["b" * cell.bold + "u" * cell.underline or "." for cell in cells] == list(marks)
     assert [cell.text for cell in cells] == texts
 
 
-def test_measured_accuracies_are_ranked_separately_by_what_is_printed():
+def test_measured_accuracies_are_ranked_separately_as_printed():
     measured = {"resnet50": 77.0, "scalenet50": 77.404, "res2net50": 77.4}
     records = [record(model=name, metrics={"top1_pct": top1}) for name, top1 in measured.items()]
     sheet = sheet_of("classification-multiscale", "best", records)
@@ -89,7 +89,7 @@ def test_measured_accuracies_are_ranked_separately_by_what_is_printed():
     assert any("ranked separately" in note for note in sheet.notes)
 
 
-def test_nothing_stands_out_where_nothing_shall():
+def test_mark_none_and_mark_paper():
     assert not marked(sheet_of("classification-attention", "none"))
     assert marked(sheet_of("classification-attention", "paper")) == {
         ("Top-1 (%)", "paper"): (["SDA-ResNet-86 (ours)"], []),

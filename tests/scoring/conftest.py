@@ -8,7 +8,7 @@ from tests.helpers.coco_cases import SIZE
 
 @pytest.fixture
 def write(tmp_path):
-    """Write an annotation file with given objects, images 1 and 2, and categories 3 and 8."""
+    """Return a function that writes annotations of images 1 and 2 and categories 3 and 8."""
 
     def write_file(*objects):
         path = tmp_path / "instances_val2017.json"
@@ -28,7 +28,7 @@ def write(tmp_path):
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory):
-    """The annotation file of a generated detection dataset."""
+    """Generate a detection dataset and return its annotation file."""
     folder = tmp_path_factory.mktemp("data") / "shapes"
     write_detection(folder, DetectionPlan(categories=4, train=1, val=24, image_size=160))
     return folder / "annotations" / "instances_val2017.json"

@@ -1,4 +1,4 @@
-"""COCO's AP of resampled images: held against pycocotools where images are there twice, and worked out by hand."""
+"""COCO AP of resampled images, compared with pycocotools on duplicated images and derived by hand."""
 
 import contextlib
 import io
@@ -30,8 +30,8 @@ from tests.helpers.coco_cases import (
 from tests.helpers.datasets import make_coco
 
 
-def of_one_order(results, iou_type):
-    """Without equal scores in one image and category, whose order means nothing; those of two images stay."""
+def break_score_ties(results, iou_type):
+    """Remove score ties within one image and category, whose order is arbitrary; keep ties between images."""
     seen, results = set(), [dict(result) for result in results]
     for result in results:
         while (key := (result["image_id"], result["category_id"], result["score"])) in seen:
@@ -42,8 +42,8 @@ def of_one_order(results, iou_type):
     return results
 
 
-def multiplied(path, results, weights, to):
-    """The dataset in which image i really is there weights[i] times, and its results."""
+def duplicate_images(path, results, weights, to):
+    """Write a dataset that contains image i weights[i] times, and return its path and results."""
     content = json.loads(path.read_text())
     numbers = itertools.count(1)
     images = sorted(content["images"], key=lambda image: image["id"])
@@ -63,29 +63,31 @@ def multiplied(path, results, weights, to):
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize(("case", "seed"), CASES)
-def test_an_image_of_weight_w_counts_as_pycocotools_counts_w_images(
+def test_image_weight_equals_duplicated_images_in_pycocotools(
     generated, tmp_path, case, seed, iou_type
 ):  # fmt: skip
     path = annotations_of(case, generated)
-    results = of_one_order(detections(path, seed), iou_type)
+    results = break_score_ties(detections(path, seed), iou_type)
     samples = CocoSamples.of(evaluate(path, results, iou_type))
     generator = np.random.default_rng(seed)
     for weights in (
         generator.integers(0, 4, len(samples.image_ids)),
         *draws(len(samples.image_ids), 2, seed),
     ):
-        twice, of_twice = multiplied(path, results, weights.tolist(), tmp_path / "twice.json")
+        duplicated, duplicated_results = duplicate_images(
+            path, results, weights.tolist(), tmp_path / "twice.json"
+        )
         with contextlib.redirect_stdout(io.StringIO()):
-            theirs = evaluate_directly(COCO, COCOeval, twice, of_twice, iou_type)[:6]
-        expected = np.where(theirs < 0, np.nan, 100 * theirs)
+            reference = evaluate_directly(COCO, COCOeval, duplicated, duplicated_results, iou_type)[:6]
+        expected = np.where(reference < 0, np.nan, 100 * reference)
         np.testing.assert_allclose(metrics_of(samples, weights), expected, rtol=1e-12)
         assert 1 < expected[0] < 60
-        assert len({(one["category_id"], one["score"]) for one in results}) < len(results)  # some are equal
+        assert len({(one["category_id"], one["score"]) for one in results}) < len(results)  # with ties
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
-def test_each_image_once_is_the_score_whichever_evaluator_gave_that(generated, iou_type, evaluator):
+def test_unit_weights_give_the_score_of_each_evaluator(generated, iou_type, evaluator):
     evaluation = evaluate(generated, detections(generated, 5), iou_type, evaluator=evaluator)
     score, samples = evaluation.score(), CocoSamples.of(evaluation)
     values = dict(zip(METRICS, metrics_of(samples, np.ones(len(samples.image_ids))).tolist(), strict=True))
@@ -94,10 +96,10 @@ def test_each_image_once_is_the_score_whichever_evaluator_gave_that(generated, i
     assert samples.image_ids == sorted(samples.found)
 
 
-def test_all_256_resamples_of_four_images_worked_out_by_hand(tmp_path):
-    """Image 7 has a kite, which is found, and a person, who is not; image 40 a kite, which cannot be found.
+def test_all_256_resamples_of_four_images_by_hand(tmp_path):
+    """Image 7 has a kite, which is found, and a person, who is not; image 40 has a kite that cannot be found.
 
-    Image 21 has only a crowd, 22 only a mistake: AP is the mean over the categories that are there.
+    Image 21 has only a crowd and image 22 only a false positive. AP is the mean over the present categories.
     """
     path = make_coco(tmp_path / "coco") / "annotations/instances_val2017.json"
     results = [make_detection(0.9, 7, 90, (10, 10, 20, 20)), make_detection(0.8, 22, 1, (10, 10, 20, 20))]
@@ -112,7 +114,7 @@ def test_all_256_resamples_of_four_images_worked_out_by_hand(tmp_path):
     ap, ap50, ap75, small, medium, large = samples.values(np.array(weights, dtype=np.int32)).T
     for same in (ap, ap50, ap75, small):
         np.testing.assert_allclose(same, expected, rtol=1e-12)
-    assert np.isnan(expected).sum() == 16  # of images 21 and 22 alone
+    assert np.isnan(expected).sum() == 16  # resamples of images 21 and 22 only
     assert np.isnan([medium, large]).all()
     exact = np.nanstd(expected)
     errors = bootstrap(samples, 4000).standard_errors
@@ -120,8 +122,8 @@ def test_all_256_resamples_of_four_images_worked_out_by_hand(tmp_path):
     assert errors["ap_m_pct"] is None
 
 
-def test_the_standard_error_is_that_of_the_number_of_objects_found(write):
-    """One object in each of two images, one of them found: none, half or all of them, as of two coins."""
+def test_standard_error_equals_the_binomial_one(write):
+    """Two images with one object each, of which one is found: the resamples follow two coin tosses."""
     samples = CocoSamples.of(
         evaluate(write(make_annotation(1), make_annotation(2)), [make_detection(0.9)], "bbox")
     )
@@ -134,37 +136,37 @@ def test_the_standard_error_is_that_of_the_number_of_objects_found(write):
     assert np.mean(values == 0) == pytest.approx(0.25, abs=0.02)
 
 
-def test_recall_is_compared_with_the_points_as_pycocotools_does(write):
-    """Some recalls, as 41 of 100, are less than their point by the last bit, and do not reach it."""
+def test_recall_thresholds_are_those_of_pycocotools(write):
+    """Some recalls, such as 41 of 100, are below their threshold by the last bit and do not reach it."""
     samples = CocoSamples.of(
         evaluate(write(make_annotation(1), make_annotation(2)), [make_detection(0.9)], "bbox")
     )
     points = np.linspace(0, 1, 101)
     for objects in (3, 7, 50, 100, 300):
-        right = np.arange(1, objects + 1)
-        values = samples.values(np.stack([right, objects - right], axis=1).astype(np.int32))
-        reached = [sum(points <= number / objects) for number in right.tolist()]
+        hits = np.arange(1, objects + 1)
+        values = samples.values(np.stack([hits, objects - hits], axis=1).astype(np.int32))
+        reached = [sum(points <= number / objects) for number in hits.tolist()]
         np.testing.assert_allclose(values[:, 0], 100 * np.array(reached) / 101, rtol=1e-12)
 
 
-def test_resamples_follow_from_the_seed_and_the_number_of_images(generated, monkeypatch):
+def test_resamples_depend_only_on_seed_and_number_of_images(generated, monkeypatch):
     ones, others = (
         CocoSamples.of(evaluate(generated, detections(generated, seed), "bbox")) for seed in (1, 2)
     )
-    seen = []
-    first, second = bootstrap(ones, 230, 5, seen.append), bootstrap(others, 230, 5)
-    assert seen == [100, 100, 30]
+    progress = []
+    first, second = bootstrap(ones, 230, 5, progress.append), bootstrap(others, 230, 5)
+    assert progress == [100, 100, 30]
     weights = np.stack(list(draws(len(ones.image_ids), 230, 5)))
     assert (weights.sum(axis=1) == len(ones.image_ids)).all()
     for samples, resampled in ((ones, first), (others, second)):
         np.testing.assert_array_equal(resampled.values[7], metrics_of(samples, weights[7]))
     np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
     assert not np.array_equal(bootstrap(ones, 30, 6).of("ap_pct"), first.of("ap_pct")[:30])
-    monkeypatch.setattr("sdabench.scoring.average_precision.BLOCK_SIZE", 700)  # several pieces of a block
+    monkeypatch.setattr("sdabench.scoring.average_precision.BLOCK_SIZE", 700)  # several pieces per block
     np.testing.assert_array_equal(bootstrap(ones, 30, 5).values, first.values[:30])
 
 
-def test_what_fewer_than_half_of_the_resamples_have_has_no_standard_error():
+def test_metric_in_few_resamples_has_no_standard_error():
     values = np.full((6, 6), np.nan)
     values[:3, 0], values[:2, 1], values[:, 2] = [1, 2.5, 4], [7, 8], 5
     errors = Resampled(values).standard_errors
@@ -172,7 +174,7 @@ def test_what_fewer_than_half_of_the_resamples_have_has_no_standard_error():
     assert [errors[name] for name in METRICS[1:]] == [None, 0, None, None, None]
 
 
-def test_a_single_image_has_no_standard_error(write):
+def test_single_image_has_no_standard_error(write):
     path = write(make_annotation(1), make_annotation(2))
     assert standard_errors(evaluate(path, [make_detection(0.9)], "bbox", image_ids=[1])) == {}
     assert set(standard_errors(evaluate(path, [make_detection(0.9)], "bbox"))) == set(METRICS) - {
@@ -182,8 +184,8 @@ def test_a_single_image_has_no_standard_error(write):
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):
-    """By their own ids; an IoU of 0.5 is enough, and a box that was used up finds no second object."""
+def test_found_objects_are_listed_by_id_without_crowds(write, iou_type):
+    """An IoU of 0.5 suffices, and a matched detection finds no second object."""
     path = write(
         make_annotation(1) | {"id": 77},
         make_annotation(1, box=(150, 150, 50, 50)) | {"id": 0},
@@ -205,7 +207,7 @@ def test_found_are_the_objects_themselves_and_no_crowds(write, iou_type):
     assert CocoSamples.of(evaluate(path, [], iou_type)).found == {1: set(), 2: set()}
 
 
-def test_only_the_chosen_images_are_drawn(write):
+def test_only_chosen_images_are_drawn(write):
     path = write(make_annotation(1), make_annotation(2))
     samples = CocoSamples.of(
         evaluate(path, [make_detection(0.9), make_detection(0.95, image_id=2)], "bbox", image_ids=[2])

@@ -32,7 +32,7 @@ def rle(result):
     return coco_mask.merge(coco_mask.frPyObjects(result["segmentation"], SIZE, SIZE))
 
 
-def test_one_object_of_two_is_51_of_101_points(write):
+def test_one_of_two_objects_reaches_51_of_101_recall_thresholds(write):
     path = write(make_annotation(1), make_annotation(2))
     result = score(path, [make_detection(0.9)], "bbox")
     assert result.metrics == pytest.approx(
@@ -45,14 +45,14 @@ def test_one_object_of_two_is_51_of_101_points(write):
     ]
 
 
-def test_an_object_whose_id_is_0_is_found_like_any_other(write):
-    """To pycocotools a detection matched with id 0 is matched with nothing."""
+def test_object_with_id_0_is_found(write):
+    """Pycocotools treats a match with id 0 as no match."""
     assert score(write(make_annotation() | {"id": 0}), [make_detection(0.9)], "bbox").metrics[
         "ap_pct"
     ] == pytest.approx(100)
 
 
-def test_a_mistake_of_more_confidence_halves_the_precision(write):
+def test_confident_false_positive_halves_the_precision(write):
     path = write(make_annotation(1), make_annotation(2))
     wrong = make_detection(0.95, box=(150, 150, 20, 20))
     assert score(path, [make_detection(0.9), wrong], "bbox").metrics["ap_pct"] == pytest.approx(HALF / 2)
@@ -60,20 +60,20 @@ def test_a_mistake_of_more_confidence_halves_the_precision(write):
     assert score(path, [make_detection(0.9), later], "bbox").metrics["ap_pct"] == pytest.approx(HALF)
 
 
-def test_an_iou_of_82_percent_passes_seven_thresholds_of_ten(write):
+def test_iou_of_82_percent_passes_seven_of_ten_thresholds(write):
     metrics = score(write(make_annotation()), [make_detection(0.9, box=(0, 0, 100, 82))], "bbox").metrics
     assert metrics["ap_pct"] == pytest.approx(70)
     assert metrics["ap50_pct"] == metrics["ap75_pct"] == pytest.approx(100)
 
 
-def test_ap_is_the_mean_over_the_categories_that_have_objects(write):
+def test_ap_is_the_mean_over_categories_with_objects(write):
     path = write(make_annotation(category_id=3), make_annotation(category_id=8))
     result = score(path, [make_detection(0.9, category_id=8)], "bbox")
     assert [one.ap_pct for one in result.classes] == pytest.approx([0, 100])
     assert result.metrics["ap_pct"] == pytest.approx(50)
 
 
-def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(write):
+def test_detections_in_a_crowd_are_ignored(write):
     crowd = make_annotation(2, box=(0, 0, 150, 150), iscrowd=1)
     results = [make_detection(0.9), *(make_detection(0.95, 2, box=(10 * n, 0, 40, 40)) for n in range(5))]
     for iou_type in ("bbox", "segm"):
@@ -83,12 +83,12 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong(write):
         assert (result.classes[0].ground_truth, result.classes[0].detections) == (1, 6)
 
 
-def test_what_is_found_in_an_image_without_objects_is_wrong(write):
+def test_detections_in_empty_images_are_false_positives(write):
     results = [make_detection(0.9), make_detection(0.95, image_id=2)]
     assert score(write(make_annotation()), results, "bbox").metrics["ap_pct"] == pytest.approx(50)
 
 
-def test_a_box_of_no_area_is_an_object_that_nothing_finds(write):
+def test_box_without_area_is_never_found(write):
     flat = make_annotation(2, box=(5, 5, 40, 0), area=0.0)
     result = score(
         write(make_annotation(), flat),
@@ -99,8 +99,8 @@ def test_a_box_of_no_area_is_an_object_that_nothing_finds(write):
     assert result.metrics["ap_s_pct"] == 0
 
 
-def test_masks_go_by_their_own_area_also_where_a_box_stands_beside(write):
-    """A thin L is small, and its box large: a second L, which is wrong, counts among the small ones."""
+def test_mask_area_is_used_even_if_a_box_is_given(write):
+    """A thin L is small although its box is large: a second L, a false positive, counts as small."""
     path = write(make_annotation(1, outline=thin_l(0, 0)))
     results = [
         make_detection(0.9, segmentation=[thin_l(0, 0)]),
@@ -109,15 +109,15 @@ def test_masks_go_by_their_own_area_also_where_a_box_stands_beside(write):
     metrics = score(path, results, "segm").metrics
     assert metrics == pytest.approx(dict.fromkeys(("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct"), 50))
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = evaluate_directly(
+        reference = evaluate_directly(
             COCO, COCOeval, path, [one | {"segmentation": rle(one)} for one in results], "segm"
         )
-    assert theirs[3] == pytest.approx(1.0)  # by the box's area that L is large, and not counted
+    assert reference[3] == pytest.approx(1.0)  # by the area of its box, the second L is large and not counted
     boxless = [{key: one[key] for key in one if key != "bbox"} for one in results]
     assert score(path, boxless, "segm").metrics == metrics
 
 
-def test_masks_are_polygons_or_lengths_of_runs_or_compressed_ones(write):
+def test_masks_may_be_polygons_or_rle_in_any_form(write):
     path = write(make_annotation())
     compressed = rle({"segmentation": [polygon(0, 0, 100, 100)]})
     runs = {"size": [SIZE, SIZE], "counts": [0, *[100, 100] * 99, 100, 100 + SIZE * 100]}
@@ -125,13 +125,13 @@ def test_masks_are_polygons_or_lengths_of_runs_or_compressed_ones(write):
     for mask in ([polygon(0, 0, 100, 100)], runs, text, compressed):
         result = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": mask}
         assert score(path, [result], "segm").metrics["ap_pct"] == pytest.approx(100)
-    nothing = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": []}
-    assert score(path, [nothing], "segm").metrics["ap_pct"] == 0
+    empty = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": []}
+    assert score(path, [empty], "segm").metrics["ap_pct"] == 0
 
 
 @pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_no_results_are_an_ap_of_zero(write, evaluator, iou_type, capfd):
+def test_no_results_give_an_ap_of_zero(write, evaluator, iou_type, capfd):
     result = score(write(make_annotation()), [], iou_type, evaluator=evaluator)
     assert result.metrics == {"ap_pct": 0, "ap50_pct": 0, "ap75_pct": 0, "ap_l_pct": 0}
     assert result.classes[0] == ClassScore(3, "cat", 0, 0, 1, 0)
@@ -139,7 +139,7 @@ def test_no_results_are_an_ap_of_zero(write, evaluator, iou_type, capfd):
 
 
 @pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
-def test_without_any_object_nothing_is_measured(write, evaluator):
+def test_no_objects_is_an_error(write, evaluator):
     for objects in ([], [make_annotation(iscrowd=1)]):
         with pytest.raises(
             NothingMeasuredError, match="instances_val2017.json has no object in the 2 images"
@@ -149,7 +149,7 @@ def test_without_any_object_nothing_is_measured(write, evaluator):
         score(write(make_annotation(1)), [make_detection(0.9)], "bbox", image_ids=[2], evaluator=evaluator)
 
 
-def test_only_chosen_images_count(write):
+def test_only_chosen_images_are_scored(write):
     path = write(make_annotation(1), make_annotation(2))
     results = [make_detection(0.9), make_detection(0.95, image_id=2, box=(150, 150, 20, 20))]
     result = score(path, results, "bbox", image_ids=[1])

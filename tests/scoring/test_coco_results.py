@@ -11,7 +11,7 @@ from tests.helpers.coco_cases import SIZE, make_annotation, make_detection, poly
 
 
 @pytest.mark.parametrize(
-    ("result", "iou_type", "words"),
+    ("result", "iou_type", "message"),
     [
         (make_detection(0.9, image_id=139), "bbox", "result 2: image_id 139 is not in"),
         (
@@ -42,14 +42,14 @@ from tests.helpers.coco_cases import SIZE, make_annotation, make_detection, poly
         ),
     ],
 )
-def test_results_of_another_dataset_or_kind_are_refused(write, result, iou_type, words):
+def test_results_of_another_dataset_or_kind_are_refused(write, result, iou_type, message):
     good = make_detection(0.9, segmentation=[polygon(0, 0, 9, 9)])
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         score(write(make_annotation()), [good, result], iou_type)
     assert "\n" not in str(caught.value)
 
 
-def test_masks_need_annotated_masks(write):
+def test_mask_scoring_needs_annotated_masks(write):
     annotation = make_annotation() | {"segmentation": []}
     result = make_detection(0.9, segmentation=[polygon(0, 0, 100, 100)])
     assert score(write(annotation), [result], "bbox").metrics["ap_pct"] == pytest.approx(100)
@@ -63,7 +63,7 @@ ENTRY = {"image_id": 1, "category_id": 3, "score": 0.5, "bbox": [1, 2, 3.5, 4]}
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "message"),
     [
         ({"score": "0.5"}, "entry 2: score: Input should be a valid number"),
         ({"score": float("nan")}, "entry 2: score: Input should be a finite number"),
@@ -79,17 +79,17 @@ ENTRY = {"image_id": 1, "category_id": 3, "score": 0.5, "bbox": [1, 2, 3.5, 4]}
         ({"segmentation": 3}, "entry 2: segmentation.RLE: "),
     ],
 )
-def test_an_entry_that_is_no_detection_is_named(tmp_path, entry, words):
+def test_invalid_entry_is_named_in_the_error(tmp_path, entry, message):
     path = tmp_path / "results.json"
     path.write_text(json.dumps([ENTRY, ENTRY | entry]))
     with pytest.raises(DataError) as caught:
         read_results(path)
-    assert str(caught.value).startswith(f"{path}, {words}")
+    assert str(caught.value).startswith(f"{path}, {message}")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("[", "is not JSON"),
         ("", "is not JSON"),
@@ -97,16 +97,16 @@ def test_an_entry_that_is_no_detection_is_named(tmp_path, entry, words):
         ("[3]", "entry 1: "),
     ],
 )
-def test_what_is_no_results_file_is_refused(tmp_path, text, words):
+def test_invalid_or_missing_results_file_is_refused(tmp_path, text, message):
     path = tmp_path / "results.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         read_results(path)
     with pytest.raises(UsageError, match="no results file at .*nowhere.json"):
         read_results(tmp_path / "nowhere.json")
 
 
-def test_results_come_as_they_stand_in_the_file(tmp_path):
+def test_results_are_read_unchanged(tmp_path):
     path = tmp_path / "results.json"
     entries = [ENTRY, ENTRY | {"segmentation": {"size": [9, 9], "counts": "T2"}, "name": "x"}]
     path.write_text(json.dumps(entries))
@@ -115,7 +115,7 @@ def test_results_come_as_they_stand_in_the_file(tmp_path):
     assert read_results(path) == []
 
 
-def test_without_the_fast_evaluator_the_error_names_the_extra(write, monkeypatch):
+def test_missing_faster_coco_eval_error_names_the_extra(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(UsageError, match=r"pip install 'sdabench\[fast\]'"):
         score(write(make_annotation()), [], "bbox", evaluator="faster-coco-eval")

@@ -1,4 +1,4 @@
-"""Standard errors, tests and intervals: published worked examples, and sums done by hand."""
+"""Standard errors, tests and intervals: published examples, and values derived by hand."""
 
 import math
 from fractions import Fraction
@@ -17,7 +17,7 @@ from sdabench.scoring.intervals import (
 )
 
 
-def test_the_standard_error_of_an_accuracy():
+def test_standard_error_of_an_accuracy():
     # 78 % of 50,000: sqrt(0.78 * 0.22 / 50000) = 0.0018526
     assert standard_error_pct(78.0, 50_000) == pytest.approx(0.18526, abs=1e-5)
     assert math.isnan(standard_error_pct(78.0, 0))
@@ -31,33 +31,33 @@ def test_mcnemar_of_published_examples():
     assert mcnemar(1, 7) == mcnemar(7, 1) == pytest.approx(18 / 256)
 
 
-def test_mcnemar_of_systems_that_hardly_differ_is_one_and_never_more():
+def test_mcnemar_p_value_is_at_most_one():
     assert mcnemar(0, 0) == 1
     assert mcnemar(3, 3) == 1
     assert mcnemar(0, 1) == 1
 
 
 @pytest.mark.parametrize("counts", [(0, 9), (40, 61), (240, 261)])
-def test_mcnemar_is_twice_the_tail_of_a_fair_coin(counts):
+def test_mcnemar_is_twice_the_binomial_tail(counts):
     fewer, total = min(counts), sum(counts)
     tail = Fraction(sum(math.comb(total, heads) for heads in range(fewer + 1)), 2**total)
     assert mcnemar(*counts) == pytest.approx(float(2 * tail), rel=1e-12)
 
 
-def test_the_interval_of_bonett_and_price_by_hand():
+def test_bonett_price_interval_by_hand():
     # 1 and 7 of 21 (Bentur's data in Fagerland et al., Statistics in Medicine 33, 2014): with one more each
     # 2/23 and 8/23, whose difference is -6/23 and the standard error sqrt((10/23 - 36/529) / 23) = 0.126275;
     # 1.959964 of these are 0.247494.
     interval = paired_difference(1, 7, 21)
     assert interval.estimate == pytest.approx(-600 / 21)
     assert (interval.low, interval.high) == pytest.approx((-50.836, -1.338), abs=1e-3)
-    turned = paired_difference(7, 1, 21)
-    assert (turned.low, turned.high) == pytest.approx((-interval.high, -interval.low))
+    swapped = paired_difference(7, 1, 21)
+    assert (swapped.low, swapped.high) == pytest.approx((-interval.high, -interval.low))
     # 1.644854 at 90 %
     assert paired_difference(1, 7, 21, 0.9).high == pytest.approx(-26.0870 + 164.4854 * 0.126275, abs=1e-3)
 
 
-def test_an_interval_stays_within_what_a_difference_can_be():
+def test_interval_is_clipped_and_impossible_counts_are_refused():
     assert paired_difference(10, 0, 10).high == 100
     assert paired_difference(0, 10, 10).low == -100
     same = paired_difference(0, 0, 50_000)
@@ -69,7 +69,7 @@ def test_an_interval_stays_within_what_a_difference_can_be():
 
 
 @pytest.mark.parametrize("chances", [(0.02, 0.02), (0.1, 0.05), (0.15, 0.15), (0.3, 0.05), (0.4, 0.0)])
-def test_at_95_percent_it_covers_that_much_summed_over_all_outcomes_of_60_samples(chances):
+def test_interval_has_95_percent_coverage(chances):
     samples, covered = 60, 0.0
     outcomes = [(a, b, samples - a - b) for a in range(samples + 1) for b in range(samples + 1 - a)]
     weights = multinomial.pmf(outcomes, samples, [*chances, 1 - sum(chances)])
@@ -81,13 +81,13 @@ def test_at_95_percent_it_covers_that_much_summed_over_all_outcomes_of_60_sample
         assert covered < 0.97
 
 
-def test_an_unpaired_difference_adds_the_squares_of_the_errors():
+def test_unpaired_difference_adds_squared_errors():
     interval = unpaired_difference(78.0, 0.3, 77.0, 0.4)
     assert interval.estimate == pytest.approx(1.0)
     assert (interval.low, interval.high) == pytest.approx((1 - 0.5 * 1.959964, 1 + 0.5 * 1.959964))
 
 
-def test_percentiles_pass_over_resamples_without_a_number():
+def test_percentile_interval_skips_nan():
     values = np.array([*range(101), np.nan], dtype=float)  # 2.5 % of 0 to 100 lie below 2.5
     assert percentile_interval(values, 48.0) == Interval(48.0, pytest.approx(2.5), pytest.approx(97.5))
     assert percentile_interval(values, 48.0, 0.5) == Interval(48.0, pytest.approx(25), pytest.approx(75))

@@ -12,10 +12,10 @@ def test_percentages_by_hand():
     assert TopK().update(PREDICTIONS, LABELS).compute() == {"top1_pct": 25.0, "top5_pct": 75.0}
 
 
-def test_parts_merge_to_the_whole():
+def test_merged_parts_equal_one_update():
     parts = TopK().update(PREDICTIONS[:1], LABELS[:1]).merge(TopK().update(PREDICTIONS[1:], LABELS[1:]))
     assert parts == TopK().update(PREDICTIONS, LABELS)
 
 
-def test_no_sample_is_nan():
+def test_no_samples_give_nan():
     assert all(math.isnan(value) for value in TopK().compute().values())

@@ -31,7 +31,7 @@ from tests.helpers.checkpoints import (
 
 
 @pytest.mark.parametrize(
-    ("offset", "size", "stride", "says"),
+    ("offset", "size", "stride", "message"),
     [
         (0, (2**40, 2**40), (1, 1), f"size ({2**40}, {2**40})"),
         (0, (1000,), (0,), "size (1000,)"),
@@ -50,18 +50,18 @@ from tests.helpers.checkpoints import (
         (0, (2, 2), (1, 2), None),
     ],
 )
-def test_a_tensor_that_does_not_lie_within_its_storage_is_refused(tmp_path, offset, size, stride, says):
+def test_tensor_outside_its_storage_is_refused(tmp_path, offset, size, stride, message):
     path = write_zip(
         pickled_tensor(offset, size, stride).encode(), tmp_path / "w.pth", s0=struct.pack("<4f", 0, 1, 2, 3)
     )
-    if says:
-        assert says in error_line(path)
+    if message:
+        assert message in error_line(path)
     else:
         assert read_checkpoint(path).tolist() in (0.0, [[0.0, 2.0], [1.0, 3.0]])
 
 
 @pytest.mark.parametrize(
-    ("numel", "kind", "key", "says"),
+    ("numel", "kind", "key", "message"),
     [
         (3, "FloatStorage", "0", "storage '0' of 16 bytes, where 12"),
         (2**50, "FloatStorage", "0", "invalid key or number of elements"),
@@ -71,46 +71,46 @@ def test_a_tensor_that_does_not_lie_within_its_storage_is_refused(tmp_path, offs
         (4, "FloatStorage", "../0", "lacks storage '../0'"),
     ],
 )
-def test_a_storage_that_differs_from_the_pickle_is_refused(tmp_path, numel, kind, key, says):
+def test_storage_that_contradicts_the_pickle_is_refused(tmp_path, numel, kind, key, message):
     path = write_zip(f"{pickled_storage(numel, kind, key)}.".encode(), tmp_path / "w.pth", s0=bytes(16))
-    assert says in error_line(path)
+    assert message in error_line(path)
 
 
-def test_a_legacy_storage_larger_than_the_file_is_refused(tmp_path):
+def test_legacy_storage_larger_than_the_file_is_refused(tmp_path):
     data = pickled_storage(2**40).replace("tQ", "NtQ") + "."
     assert f"'0' of {2**42:,} bytes" in error_line(write_legacy(data.encode(), tmp_path / "w.pth"))
     many = "".join(pickled_storage(30, key=key).replace("tQ", "NtQ0") for key in range(20)) + "}."
     assert "it is cut short" in error_line(write_legacy(many.encode(), tmp_path / "w.pth"))
 
 
-def test_a_legacy_storage_of_two_sizes_is_refused(tmp_path):
+def test_legacy_storage_with_two_sizes_is_refused(tmp_path):
     data = "".join(pickled_storage(numel).replace("tQ", "NtQ0") for numel in (4, 3)) + "}."
     assert "'0' of 16 bytes, where 12" in error_line(write_legacy(data.encode(), tmp_path / "w.pth"))
 
 
-def test_a_legacy_file_of_another_version_is_refused(tmp_path):
+def test_legacy_file_of_unknown_version_is_refused(tmp_path):
     path = write_legacy(b"}.", tmp_path / "w.pth")
     assert read_checkpoint(path) == {}
     path.write_bytes(path.read_bytes().replace(pickle.dumps(1001, 2), pickle.dumps(1002, 2)))
     assert "unknown version" in error_line(path)
 
 
-def test_no_more_memory_is_allocated_than_the_file_has_bytes():
-    asked = []
+def test_allocated_memory_is_bounded_by_the_file_size():
+    requested = []
 
     class Watched(io.BytesIO):
         def read(self, size):
-            asked.append(size)
+            requested.append(size)
             return super().read(size)
 
     data = b"\x80\x04\x8e" + struct.pack("<Q", 2**40)
     with pytest.raises(WeightsError, match="cut short"):
         read_torch_file(Watched(data), len(data))
-    assert max(asked) == 512  # to recognize the format
+    assert max(requested) == 512  # to recognize the format
 
 
 @CONTAINERS
-def test_a_lazily_conjugate_or_negative_tensor_is_refused(tmp_path, zipped):
+def test_lazy_conjugate_or_negative_tensor_is_refused(tmp_path, zipped):
     lazy = torch.ones(2, dtype=torch.complex64).conj()
     for tensor in (lazy, lazy.imag):
         assert "conjugate or negative" in error_line(save({"w": tensor}, tmp_path / "w.pth", zipped))
@@ -121,34 +121,34 @@ def test_legacy_views_of_a_storage_are_read(tmp_path):
     view = pickled_storage(4).replace("tQ", "(Vpart\nI1\nI2\ntttQ".replace("ttt", "tt"))
     data = pickled_call("torch._utils._rebuild_tensor", view, "I0\n", "(I2\nt", "(I1\nt") + "."
     path = write_legacy(data.encode(), tmp_path / "w.pth")
-    whole = path.read_bytes().removesuffix(pickle.dumps([], 2))
+    file_bytes = path.read_bytes().removesuffix(pickle.dumps([], 2))
     content = struct.pack("<q4f", 4, 0, 1, 2, 3)
-    path.write_bytes(whole + pickle.dumps(["0"], 2) + content)
+    path.write_bytes(file_bytes + pickle.dumps(["0"], 2) + content)
     assert read_checkpoint(path).tolist() == [1.0, 2.0]
-    path.write_bytes(whole + pickle.dumps(["0"], 2) + struct.pack("<q", 5) + content[8:])
+    path.write_bytes(file_bytes + pickle.dumps(["0"], 2) + struct.pack("<q", 5) + content[8:])
     assert "'0' of 20 bytes, where 16" in error_line(path)
-    path.write_bytes(whole + pickle.dumps(["1"], 2) + content)
+    path.write_bytes(file_bytes + pickle.dumps(["1"], 2) + content)
     assert "other storages" in error_line(path)
-    path.write_bytes(whole.replace(b"I1\nI2\n", b"I3\nI2\n") + pickle.dumps(["0"], 2) + content)
+    path.write_bytes(file_bytes.replace(b"I1\nI2\n", b"I3\nI2\n") + pickle.dumps(["0"], 2) + content)
     assert "view beyond its storage" in error_line(path)
 
 
 @CONTAINERS
-def test_a_file_cut_short_anywhere_is_refused(tmp_path, zipped):
-    whole = save({"state_dict": all_tensor_kinds()}, tmp_path / "w.pth", zipped).read_bytes()
+def test_truncated_file_is_refused(tmp_path, zipped):
+    file_bytes = save({"state_dict": all_tensor_kinds()}, tmp_path / "w.pth", zipped).read_bytes()
     for part in range(16):
-        error_line(write_bare(whole[: len(whole) * part // 16], tmp_path / "cut.pth"))
-    error_line(write_bare(whole[:-1], tmp_path / "cut.pth"))
+        error_line(write_bare(file_bytes[: len(file_bytes) * part // 16], tmp_path / "cut.pth"))
+    error_line(write_bare(file_bytes[:-1], tmp_path / "cut.pth"))
 
 
-def test_a_file_that_ends_within_the_length_of_nothing_is_refused(tmp_path):
-    whole = save(torch.empty(0), tmp_path / "w.pth", zipped=False).read_bytes()
-    assert whole.endswith(bytes(8))
-    assert "cut short" in error_line(write_bare(whole[:-1], tmp_path / "cut.pth"))
+def test_file_truncated_within_an_empty_storage_is_refused(tmp_path):
+    file_bytes = save(torch.empty(0), tmp_path / "w.pth", zipped=False).read_bytes()
+    assert file_bytes.endswith(bytes(8))
+    assert "cut short" in error_line(write_bare(file_bytes[:-1], tmp_path / "cut.pth"))
 
 
 @CONTAINERS
-def test_a_changed_byte_of_a_weight_is_found_where_the_container_can(tmp_path, zipped):
+def test_changed_weight_is_detected_only_in_zip_containers(tmp_path, zipped):
     path = save({"w": torch.full((64,), 1.5)}, tmp_path / "w.pth", zipped)
     path.write_bytes(path.read_bytes().replace(struct.pack("<f", 1.5) * 3, struct.pack("<f", 2.5) * 3, 1))
     if zipped:
@@ -157,7 +157,7 @@ def test_a_changed_byte_of_a_weight_is_found_where_the_container_can(tmp_path, z
         assert read_checkpoint(path)["w"].sum() == 64 * 1.5 + 3
 
 
-def test_other_files_are_refused_in_one_line(tmp_path):
+def test_other_file_types_are_refused_in_one_line(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "image.png")
     (tmp_path / "text.pth").write_text("weights of a network\n")
     (tmp_path / "empty.pth").write_bytes(b"")
@@ -169,18 +169,18 @@ def test_other_files_are_refused_in_one_line(tmp_path):
         torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "script.pt")
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"w": [1.0]}))
     (tmp_path / "tar.pth").write_bytes(b"sys_info".ljust(257, b"\0") + b"ustar".ljust(500, b"\0"))
-    says = {
+    messages = {
         "image.png": "not a known checkpoint format", "text.pth": "not a known checkpoint", "empty.pth": "not a known checkpoint",
         "hollow.pth": "cannot be read", "nested.zip": "unpack it", "script.pt": "TorchScript",
         "plain.pkl": "torch.save did not write", "tar.pth": "tar archive",
     }  # fmt: skip
-    for name, words in says.items():
-        assert words in error_line(tmp_path / name), name
+    for name, message in messages.items():
+        assert message in error_line(tmp_path / name), name
     with pytest.raises(UsageError, match="no weights file"):
         read_checkpoint(tmp_path)
 
 
-def test_an_unreadable_file_is_not_called_damaged(tmp_path, monkeypatch):
+def test_unreadable_file_is_not_called_damaged(tmp_path, monkeypatch):
     path = save(STATE, tmp_path / "w.pth")
 
     def refuse(*_):
@@ -192,7 +192,7 @@ def test_an_unreadable_file_is_not_called_damaged(tmp_path, monkeypatch):
     assert caught.value.exit_code == ExitCode.ERROR
 
 
-def test_a_zip_bomb_is_refused_before_anything_is_unpacked(tmp_path):
+def test_zip_bomb_is_refused_before_unpacking(tmp_path):
     with zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**7))
     assert "compresses 'archive/data.pkl'" in error_line(tmp_path / "deflated.pth")
@@ -210,7 +210,7 @@ def test_a_zip_bomb_is_refused_before_anything_is_unpacked(tmp_path):
     assert "larger than the archive" in error_line(tmp_path / "overlapping.pth")
 
 
-def test_numbers_in_another_byte_order_are_refused(tmp_path):
+def test_other_byte_order_is_refused(tmp_path):
     path = write_zip(b"}.", tmp_path / "w.pth")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/byteorder", "big")

@@ -1,4 +1,4 @@
-"""Hostile checkpoints are refused, and nothing of them runs."""
+"""Hostile checkpoints are refused and run no code."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ from tests.helpers.checkpoints import (
 
 
 def calling(function, *args):
-    """An object that calls a function of the file's choice where Python's pickle reads it."""
+    """Create an object that calls the function when Python's pickle reads it."""
 
     class Calling:
         def __reduce__(self):
@@ -30,7 +30,7 @@ def calling(function, *args):
 
 
 class Setter:
-    """Its state setter creates a file."""
+    """Create a file when the state is set."""
 
     def __setstate__(self, state):
         Path(state).touch()
@@ -105,7 +105,7 @@ ATTACKS = {
 
 
 def inner(marker):
-    """A whole hostile file as text, for a function of torch that reads a file."""
+    """Write a complete hostile file as text, for a function of torch that reads a file."""
     escaped = (
         saved_bytes(calling(os.mkdir, str(marker)), zipped=False).decode("latin-1").replace("\\", "\\u005c")
     )
@@ -116,8 +116,8 @@ def inner(marker):
     "container", [write_bare, write_zip, write_legacy], ids=lambda container: container.__name__
 )
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_hostile_file_is_refused_by_the_name_it_wants_and_nothing_runs(tmp_path, name, container):
-    build, wanted = ATTACKS[name]
+def test_hostile_file_is_refused_and_runs_nothing(tmp_path, name, container):
+    build, function_name = ATTACKS[name]
     marker = tmp_path / "marker"
     data = build(marker)
     data = data if isinstance(data, bytes) else f"{data}.".encode("latin-1")
@@ -126,7 +126,7 @@ def test_a_hostile_file_is_refused_by_the_name_it_wants_and_nothing_runs(tmp_pat
         line = error_line(path)
     finally:
         assert not marker.exists()
-    assert wanted in line or (container is write_bare and name == "build")
+    assert function_name in line or (container is write_bare and name == "build")
     pickle.loads(data)
     assert marker.exists(), "Python's own pickle does not run this attack, so the test shows nothing"
 
@@ -141,7 +141,7 @@ def test_a_hostile_file_is_refused_by_the_name_it_wants_and_nothing_runs(tmp_pat
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stacked", [False, True])
-def test_a_name_of_the_standard_library_is_refused_even_if_it_is_never_called(tmp_path, name, stacked):
+def test_standard_library_names_are_refused_even_if_not_called(tmp_path, name, stacked):
     module, _, function = name.rpartition(".")
     data = f"V{module}\nV{function}\n\x930}}." if stacked else f"c{module}\n{function}\n0}}."
     assert f"wants {name}, which" in error_line(
@@ -149,13 +149,13 @@ def test_a_name_of_the_standard_library_is_refused_even_if_it_is_never_called(tm
     )
 
 
-def test_every_function_of_the_list_is_sdabenchs():
+def test_every_allowed_function_is_defined_in_sdabench():
     own = {"sdabench.weights.unpickling", "sdabench.weights.stored_tensors"}
     assert {function.__module__ for function in unpickling.CALLS.values()} == own
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         ("cmodels\nbuild\n(tR.", "wants models.build, which"),
         ("cmodels\nNet\n(V1\nt\x81.", "wants models.Net, which"),
@@ -193,5 +193,5 @@ def test_every_function_of_the_list_is_sdabenchs():
         ("", "cannot be read"),
     ],
 )  # fmt: skip
-def test_a_pickle_that_torch_never_writes_is_refused_in_one_line(tmp_path, data, says):
-    assert says in error_line(write_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16)))
+def test_pickle_that_torch_never_writes_is_refused(tmp_path, data, message):
+    assert message in error_line(write_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16)))

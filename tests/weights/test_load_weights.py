@@ -1,4 +1,4 @@
-"""Checkpoints: every tensor accounted for, or an error that lists what is not."""
+"""Loading weights: every tensor is used, or an error lists the tensors that do not fit."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def state():
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
-def test_our_own_keys_load_from_a_file_bare_wrapped_or_from_data_parallel(tmp_path, state, wrap):
+def test_sdabench_keys_load_bare_wrapped_or_data_parallel(tmp_path, state, wrap):
     path = tmp_path / "w.pth"
     torch.save(wrap({f"module.{key}": tensor for key, tensor in state.items()}), path)
     network = load_weights(create_model("resnet50"), path)
@@ -37,17 +37,17 @@ def test_safetensors_load(tmp_path, state):
     )
 
 
-def test_a_trunk_takes_a_classifiers_weights_without_its_head(state):
+def test_features_only_network_loads_classifier_weights(state):
     trunk = load_weights(create_model("resnet50", features_only=True), state)
     assert torch.equal(trunk.conv1.weight, state["conv1.weight"])
 
 
-def test_two_tensors_for_one_place_are_refused(state):
+def test_two_tensors_for_one_key_are_refused(state):
     with pytest.raises(WeightsError, match="two tensors .* are renamed to 'layer1.0.conv1.weight'"):
         load_weights(on_meta("resnet50"), state | {"stage1.layers.0.conv1.weight": state["conv1.weight"]})
 
 
-def test_any_missing_tensor_is_named(state):
+def test_missing_tensor_is_named(state):
     for key in ("conv1.weight", "layer4.2.bn3.running_var", "layer1.0.bn1.num_batches_tracked", "fc.bias"):
         without = {name: tensor for name, tensor in state.items() if name != key}
         with pytest.raises(WeightsError, match=rf"does not fit 'resnet50': 1 missing \({key}\)"):
@@ -59,27 +59,27 @@ def test_checkpoints_from_before_num_batches_tracked_load(state):
     load_weights(create_model("resnet50"), old)
 
 
-def test_an_unexpected_or_misshaped_tensor_is_named(state):
+def test_unexpected_or_misshaped_tensor_is_named(state):
     with pytest.raises(WeightsError, match=r"1 unexpected \(extra\)"):
         load_weights(on_meta("resnet50"), state | {"extra": torch.zeros(1)})
     with pytest.raises(WeightsError, match=r"1 of another shape \(fc.bias \(7,\) for \(1000,\)\)"):
         load_weights(on_meta("resnet50"), state | {"fc.bias": torch.zeros(7)})
 
 
-def test_another_networks_checkpoint_is_refused(state):
+def test_checkpoint_of_another_network_is_refused(state):
     with pytest.raises(WeightsError, match="does not fit 'sda_resnet86'.*missing"):
         load_weights(on_meta("sda_resnet86"), state)
     with pytest.raises(WeightsError, match="does not fit 'cbam86'"):
         load_weights(on_meta("cbam86"), on_meta("cbam50").state_dict())
 
 
-def test_a_missing_a_damaged_and_a_foreign_file_are_refused(tmp_path, state):
+def test_missing_damaged_and_foreign_files_are_refused(tmp_path, state):
     model = on_meta("resnet50")
     with pytest.raises(UsageError, match="no weights file"):
         load_weights(model, tmp_path / "none.pth")
-    whole = tmp_path / "w.pth"
-    torch.save(state, whole)
-    (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:100_000])
+    path = tmp_path / "w.pth"
+    torch.save(state, path)
+    (tmp_path / "cut.pth").write_bytes(path.read_bytes()[:100_000])
     (tmp_path / "text.pth").write_text("not a checkpoint")
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "cut.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{")
@@ -109,7 +109,7 @@ class Bomb:
         return (print, ("this must not run",))
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, capsys):
+def test_pickle_that_would_run_code_is_refused(tmp_path, capsys):
     torch.save({"state_dict": Bomb()}, tmp_path / "bomb.pth")
     with pytest.raises(WeightsError, match="print"):
         load_weights(on_meta("resnet50"), tmp_path / "bomb.pth")
@@ -123,7 +123,7 @@ class WithConstant(nn.Module):
         self.register_buffer("basis", torch.arange(3.0), persistent=False)
 
 
-def test_constants_may_be_absent_and_must_agree_where_present():
+def test_constants_are_optional_but_must_agree():
     given = {"scale": torch.ones(2)}
     assert match_tensors(WithConstant(), given)[1] == {}
     assert match_tensors(WithConstant(), given | {"basis": torch.arange(3.0)})[1] == {}
@@ -133,14 +133,14 @@ def test_constants_may_be_absent_and_must_agree_where_present():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_and_constants_of_any_floating_type_load(dtype):
+def test_weights_and_constants_of_any_floating_dtype_load(dtype):
     network = WithConstant()
-    network.basis += 0.1  # which no short type holds exactly
+    network.basis += 0.1  # not exact in 16-bit types
     given = {"scale": torch.ones(2, dtype=dtype), "basis": network.basis.to(dtype)}
     assert match_tensors(network, given)[1] == {}
 
 
-def test_numbers_that_would_lose_what_they_mean_are_refused(state):
+def test_lossy_dtype_conversion_is_refused(state):
     for dtype in (torch.complex64, torch.int8):
         with pytest.raises(
             WeightsError, match=rf"1 of another type \(fc.bias {str(dtype)[6:]} for float32\)"
@@ -150,6 +150,6 @@ def test_numbers_that_would_lose_what_they_mean_are_refused(state):
     assert load_weights(create_model("resnet50"), averaged).bn1.num_batches_tracked.dtype == torch.int64
 
 
-def test_a_network_that_is_not_of_the_registry_loads_by_our_keys():
+def test_unregistered_network_loads_by_sdabench_keys():
     trunk = Trunk(lambda spec: nn.Conv2d(spec.in_channels, spec.out_channels, 1, spec.stride), [1, 1, 1, 1])
     assert load_weights(trunk, trunk.state_dict()) is trunk

@@ -31,22 +31,23 @@ from tests.helpers.checkpoints import (
 
 
 @CONTAINERS
-def test_every_kind_of_tensor_is_read_as_torch_reads_it(tmp_path, zipped):
+def test_tensors_are_read_as_torch_reads_them(tmp_path, zipped):
     path = save(all_tensor_kinds(zipped), tmp_path / "w.pth", zipped)
-    ours, theirs = read_checkpoint(path), torch.load(path, weights_only=True)
-    if zipped:  # which nothing is computed in
+    loaded, expected = read_checkpoint(path), torch.load(path, weights_only=True)
+    if zipped:  # torch cannot compare float8 tensors
         assert (
-            ours.pop("torch.float8_e5m2").float().tolist() == theirs.pop("torch.float8_e5m2").float().tolist()
+            loaded.pop("torch.float8_e5m2").float().tolist()
+            == expected.pop("torch.float8_e5m2").float().tolist()
         )
-    assert_same(ours, theirs)
-    assert ours["tied"].data_ptr() == ours["tied too"].data_ptr()
-    assert ours["transposed"].stride() == (1, 6)
-    assert ours["part"].data_ptr() != ours["transposed"].data_ptr()
-    assert not any(tensor.requires_grad for tensor in ours.values())
+    assert_same(loaded, expected)
+    assert loaded["tied"].data_ptr() == loaded["tied too"].data_ptr()
+    assert loaded["transposed"].stride() == (1, 6)
+    assert loaded["part"].data_ptr() != loaded["transposed"].data_ptr()
+    assert not any(tensor.requires_grad for tensor in loaded.values())
 
 
 @CONTAINERS
-def test_a_tensor_with_attributes_is_read_without_them(tmp_path, zipped):
+def test_attributes_of_tensors_are_dropped(tmp_path, zipped):
     for make in (torch.ones, lambda size: nn.Parameter(torch.ones(size))):
         tensor = make(2)
         tensor.note = "mine"
@@ -54,7 +55,7 @@ def test_a_tensor_with_attributes_is_read_without_them(tmp_path, zipped):
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_every_protocol_is_read(tmp_path, protocol):
+def test_every_pickle_protocol_is_read(tmp_path, protocol):
     if protocol == 0:  # has no binary persistent ids, which torch needs
         assert load_pickle(io.BytesIO(pickle.dumps({"a": [1, b"x"]}, 0)), None) == {"a": [1, b"x"]}
         return
@@ -66,7 +67,7 @@ def test_every_protocol_is_read(tmp_path, protocol):
     assert (checkpoint["best"], checkpoint["raw"]) == ({1, 2}, b"\xff")
 
 
-def test_values_beside_the_weights_are_read_or_become_stubs(tmp_path):
+def test_other_values_are_read_or_become_stubs(tmp_path):
     network = nn.Linear(2, 3)
     optimizer = torch.optim.SGD(network.parameters(), momentum=0.9)
     network(torch.ones(1, 2)).sum().backward()
@@ -86,22 +87,22 @@ def test_values_beside_the_weights_are_read_or_become_stubs(tmp_path):
         "type": torch.float16,
         "activation": nn.functional.relu,
     }
-    ours = read_checkpoint(save(checkpoint, tmp_path / "w.pth"))
-    assert_same(ours["state_dict"], checkpoint["state_dict"])
-    assert ours["optimizer"]["param_groups"] == checkpoint["optimizer"]["param_groups"]
-    momentum = ours["optimizer"]["state"][0]["momentum_buffer"]
+    loaded = read_checkpoint(save(checkpoint, tmp_path / "w.pth"))
+    assert_same(loaded["state_dict"], checkpoint["state_dict"])
+    assert loaded["optimizer"]["param_groups"] == checkpoint["optimizer"]["param_groups"]
+    momentum = loaded["optimizer"]["state"][0]["momentum_buffer"]
     assert torch.equal(momentum, checkpoint["optimizer"]["state"][0]["momentum_buffer"])
-    assert [ours[key] for key in ("best", "count", "seen", "size")] == [77.25, -3, {"a": [1]}, (1, 2)]
-    assert ours["args"].state == {"lr": 0.1}
-    assert ours["path"].args == ("/", "data", "imagenet")
-    assert str(ours["activation"]) == "torch.nn.functional.relu"
+    assert [loaded[key] for key in ("best", "count", "seen", "size")] == [77.25, -3, {"a": [1]}, (1, 2)]
+    assert loaded["args"].state == {"lr": 0.1}
+    assert loaded["path"].args == ("/", "data", "imagenet")
+    assert str(loaded["activation"]) == "torch.nn.functional.relu"
     stubs = ["argparse.Namespace", "numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "torch.device"]
-    assert stubbed_classes(ours) == stubs
+    assert stubbed_classes(loaded) == stubs
 
 
 @pytest.fixture
 def upstream():
-    """The authors' class, in a module that is gone once this is over, and a network of it."""
+    """Provide a network of the authors' class, whose module is removed afterwards."""
     names = ["models", "models.resnet", "models.resnet.resnet_at"]
     source = """
 from torch import nn
@@ -134,27 +135,27 @@ class ResNet(nn.Module):
 
 
 @CONTAINERS
-def test_a_whole_pickled_module_is_read_when_its_class_is_gone(tmp_path, upstream, zipped):
-    whole = nn.DataParallel(upstream)
-    whole.src_device_obj = torch.device("cuda", 0)  # as on the authors' machine
-    state = {key: tensor.clone() for key, tensor in whole.state_dict().items()}
-    with warnings.catch_warnings(action="ignore"):  # torch misses the source
-        path = save(whole, tmp_path / "model_training_m1", zipped)
-        wrapped = save({"model": whole, "epoch": 3, "ema": None}, tmp_path / "wrapped.pt", zipped)
+def test_pickled_module_is_read_without_its_class(tmp_path, upstream, zipped):
+    parallel = nn.DataParallel(upstream)
+    parallel.src_device_obj = torch.device("cuda", 0)  # as on the authors' machine
+    state = {key: tensor.clone() for key, tensor in parallel.state_dict().items()}
+    with warnings.catch_warnings(action="ignore"):  # torch cannot find the source code
+        path = save(parallel, tmp_path / "model_training_m1", zipped)
+        wrapped = save({"model": parallel, "epoch": 3, "ema": None}, tmp_path / "wrapped.pt", zipped)
     hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("models.resnet")}
     with pytest.raises(ModuleNotFoundError):
         torch.load(path, weights_only=False)
-    ours = read_checkpoint(path)
-    assert_same(state_dict_of(ours, "it"), state)
+    loaded = read_checkpoint(path)
+    assert_same(state_dict_of(loaded, "it"), state)
     assert_same(state_dict_of(read_checkpoint(wrapped), "it"), state)
     assert "module.alias.weight" in state
     assert "module.basis" not in state
-    assert "models.resnet.resnet_at.ResNet" in stubbed_classes(ours)
-    assert "models.resnet.resnet_at.Config" in stubbed_classes(ours)
+    assert "models.resnet.resnet_at.ResNet" in stubbed_classes(loaded)
+    assert "models.resnet.resnet_at.Config" in stubbed_classes(loaded)
     sys.modules |= hidden
 
 
-def test_a_pickled_sdabench_network_loads_with_its_exact_weights(tmp_path):
+def test_pickled_sdabench_network_loads_exactly(tmp_path):
     torch.manual_seed(1)
     network = create_model("resnet50")
     path = save({"model": nn.DataParallel(network)}, tmp_path / "whole.pth")
@@ -178,11 +179,11 @@ OTHER = {"c": torch.ones(3)}
         {"net": {"params": STATE}, "running_mean": torch.ones(1)},
     ],
 )
-def test_wrappers_are_opened(checkpoint):
+def test_weights_are_found_in_wrappers(checkpoint):
     assert_same(state_dict_of(checkpoint, "it"), STATE)
 
 
-def test_several_wrappers_need_the_users_choice():
+def test_several_wrappers_need_a_choice():
     both = {"state_dict": STATE, "state_dict_ema": OTHER}
     with pytest.raises(
         UsageError, match="under 'state_dict' and 'state_dict_ema'; choose one with --wrapper"
@@ -204,31 +205,31 @@ def test_several_wrappers_need_the_users_choice():
         "backbone.", "model._orig_mod.",
     ],
 )  # fmt: skip
-def test_prefixes_that_all_keys_have_are_taken_off(prefix):
+def test_common_prefixes_are_removed(prefix):
     assert list(rename_keys({f"{prefix}conv1.weight": 1, f"{prefix}fc.module.bias": 2}, None)) == [
         "conv1.weight",
         "fc.module.bias",
     ]
 
 
-def test_mmpretrains_separate_head_joins_its_backbone():
+def test_mmpretrain_head_and_backbone_are_joined():
     given = {"backbone.conv1.weight": 1, "head.fc.weight": 2, "head.fc.bias": 3}
     assert rename_keys(given, None) == {"conv1.weight": 1, "fc.weight": 2, "fc.bias": 3}
     doubled = given | {"backbone.fc.bias": 4}
     assert rename_keys(doubled, None) == doubled
 
 
-def test_the_counter_of_averaged_weights_is_none_of_them():
+def test_counter_of_averaged_weights_is_dropped():
     averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 3)).state_dict()
     assert list(rename_keys(averaged, None)) == ["weight", "bias"]
     assert "n_averaged" in rename_keys({"n_averaged": 1, "weight": 2}, None)
 
 
-def test_a_prefix_that_not_all_keys_have_is_part_of_a_name():
+def test_prefix_of_only_some_keys_is_not_removed():
     assert list(rename_keys({"module.a": 1, "b": 2}, None)) == ["module.a", "b"]
 
 
-def test_the_content_tells_the_format_of_a_file(tmp_path):
+def test_file_format_is_detected_from_the_content(tmp_path):
     save_file(STATE, tmp_path / "w.pth")
     assert set(read_checkpoint(tmp_path / "w.pth")) == set(STATE)
     save(STATE, tmp_path / "w.safetensors")

@@ -1,4 +1,4 @@
-"""timm's networks and weights: equal networks, both directions, and the state dict as a cached file."""
+"""timm networks and weights: equal networks, conversion in both directions, and the cached state dict."""
 
 import sys
 from hashlib import sha256
@@ -24,8 +24,8 @@ EQUAL = {
 }  # fmt: skip
 
 
-def stirred(network):
-    """With statistics and scales that are not those of a new network, so that no tensor is idle."""
+def randomize_norms(network):
+    """Randomize statistics and scales, so that every tensor affects the outputs."""
     generator = torch.Generator().manual_seed(3)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -37,28 +37,28 @@ def stirred(network):
     return network.eval()
 
 
-def test_the_registry_names_exactly_these():
+def test_registry_names_exactly_the_equal_networks():
     assert {name: model.timm for name, model in load_registry().models.items() if model.timm} == EQUAL
 
 
 @pytest.mark.parametrize("name", EQUAL)
-def test_timms_network_converts_both_ways_with_equal_logits(name):
+def test_timm_network_converts_both_ways_with_equal_logits(name):
     timm = pytest.importorskip("timm")
-    theirs = stirred(timm.create_model(EQUAL[name], pretrained=False, num_classes=7)).double()
-    ours = load_weights(create_model(name, num_classes=7).double(), theirs.state_dict()).eval()
+    timm_network = randomize_norms(timm.create_model(EQUAL[name], pretrained=False, num_classes=7)).double()
+    network = load_weights(create_model(name, num_classes=7).double(), timm_network.state_dict()).eval()
     images = torch.randn(2, 3, 97, 97, generator=torch.Generator().manual_seed(5)).double()
     with torch.no_grad():
-        timm_logits, logits = theirs(images), ours(images)
+        timm_logits, logits = timm_network(images), network(images)
     assert timm_logits.std() > 1e-3
     torch.testing.assert_close(logits, timm_logits, rtol=1e-9, atol=1e-9)
 
-    back = to_timm(name, ours.state_dict())
-    state = theirs.state_dict()
+    back = to_timm(name, network.state_dict())
+    state = timm_network.state_dict()
     assert list(back) == list(state)
     assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
 
 
-def test_a_network_that_timm_does_not_have_is_refused():
+def test_network_without_timm_equivalent_is_refused():
     pytest.importorskip("timm")
     with pytest.raises(
         UsageError, match=r"no network that equals 'sda_resnet86'; it has equals of .*senet50"
@@ -73,7 +73,7 @@ def test_a_network_that_timm_does_not_have_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "words"),
+    ("name", "timm_name", "message"),
     [
         (
             "res2net50_v1b",
@@ -83,15 +83,15 @@ def test_a_network_that_timm_does_not_have_is_refused():
         ("senet50", "resnet50", "timm's 'resnet50' does not equal 'senet50'; use timm:seresnet50"),
     ],
 )
-def test_weights_of_a_network_that_does_not_equal_ours_are_refused_though_they_may_fit(name, said, words):
-    """Timm's res2net50d averages the last group of its first block, and loads into one that does not."""
+def test_weights_of_an_unequal_timm_network_are_refused(name, timm_name, message):
+    """Timm's res2net50d pools the last group of its first block; its weights fit a network that does not."""
     with torch.device("meta"):
         network = create_model(name)
-    with pytest.raises(UsageError, match=words):
-        load_weights(network, f"timm:{said}")
+    with pytest.raises(UsageError, match=message):
+        load_weights(network, f"timm:{timm_name}")
 
 
-def test_without_timm_the_error_tells_how_to_install_it(monkeypatch):
+def test_missing_timm_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r"timm is not installed; pip install 'sdabench\[timm\]'"):
         resolve(parse("timm:resnet50"))
@@ -99,24 +99,24 @@ def test_without_timm_the_error_tells_how_to_install_it(monkeypatch):
 
 @pytest.fixture
 def timm(tmp_path, monkeypatch):
-    """timm, whose pretrained weights are random ones; ``timm.fetched`` lists what was asked for."""
+    """Patch timm to return random pretrained weights; ``timm.fetched`` lists the requested names."""
     timm = pytest.importorskip("timm")
     monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SDABENCH_OFFLINE", raising=False)
-    real, asked = timm.create_model, []
+    real, requested = timm.create_model, []
 
     def pretrained(name, pretrained):
         assert pretrained
-        asked.append(name)
-        torch.manual_seed(len(asked))  # published anew
+        requested.append(name)
+        torch.manual_seed(len(requested))  # other weights at each call
         return real(name, pretrained=False)
 
     monkeypatch.setattr(timm, "create_model", pretrained)
-    monkeypatch.setattr(timm, "fetched", asked, raising=False)
+    monkeypatch.setattr(timm, "fetched", requested, raising=False)
     return timm
 
 
-def test_timms_weights_are_a_file_in_the_cache_that_fits(timm, tmp_path):
+def test_timm_weights_are_cached_and_load(timm, tmp_path):
     local = resolve(parse("timm:seresnet50.ra2_in1k"))
     assert local.source == "timm:seresnet50.ra2_in1k"
     digest = sha256(local.path.read_bytes()).hexdigest()
@@ -133,7 +133,7 @@ def test_timms_weights_are_a_file_in_the_cache_that_fits(timm, tmp_path):
     assert timm.fetched == ["seresnet50.ra2_in1k"]
 
 
-def test_a_damaged_one_is_fetched_again(timm):
+def test_damaged_timm_weights_are_fetched_again(timm):
     lines = []
     local = resolve(parse("timm:resnet50.tv_in1k"))
     local.path.write_bytes(b"damaged")
@@ -144,36 +144,36 @@ def test_a_damaged_one_is_fetched_again(timm):
     assert len(timm.fetched) == 2
 
 
-def test_a_name_without_a_tag_becomes_that_of_its_default(timm):
+def test_name_without_tag_gets_the_default_tag(timm):
     tag = timm.models.get_pretrained_cfg("resnet50").tag
     assert locate(parse("timm:resnet50")).source == f"timm:resnet50.{tag}"
 
 
-def test_how_timm_has_published_them_is_known():
-    """256 / 224 and bilinear are those of torchvision, from whom these are."""
+def test_published_preprocessing_of_timm_is_known():
+    """These weights come from torchvision: resize 256, crop 224, bilinear."""
     pytest.importorskip("timm")
-    theirs = locate(parse("timm:resnet50.tv_in1k")).published
-    ours = locate(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
-    assert theirs.difference(ours.preprocessing) is None
-    assert theirs.accuracy is None
+    published = locate(parse("timm:resnet50.tv_in1k")).published
+    by_torchvision = locate(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
+    assert published.difference(by_torchvision.preprocessing) is None
+    assert published.accuracy is None
     bicubic = locate(parse("timm:resnet50.a1_in1k")).published
-    assert "interpolation bicubic" in bicubic.difference(ours.preprocessing)
+    assert "interpolation bicubic" in bicubic.difference(by_torchvision.preprocessing)
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("resnet50.tv_in2k", "resnet50.tv_in1k"), ("resnet05", "resnet50")]
+    ("name", "suggestion"), [("resnet50.tv_in2k", "resnet50.tv_in1k"), ("resnet05", "resnet50")]
 )
-def test_what_timm_does_not_have_suggests_the_near_ones(name, near):
+def test_unknown_timm_names_get_suggestions(name, suggestion):
     pytest.importorskip("timm")
-    with pytest.raises(UsageError, match=rf"unknown weights of timm '{name}'; did you mean .*{near}"):
+    with pytest.raises(UsageError, match=rf"unknown weights of timm '{name}'; did you mean .*{suggestion}"):
         resolve(parse(f"timm:{name}"))
 
 
-def test_an_error_of_the_hub_is_one_line(timm, monkeypatch):
-    def fails(name, pretrained):
+def test_hub_error_is_one_line(timm, monkeypatch):
+    def fail(name, pretrained):
         raise ConnectionError("We couldn't connect.\nCheck your internet connection")
 
-    monkeypatch.setattr(timm, "create_model", fails)
+    monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(
         SdabenchError, match=r"cannot fetch timm:resnet50.tv_in1k: We couldn't connect; try again"
     ) as caught:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 from torch import nn
 
 from sdabench.errors import UsageError, WeightsError
@@ -44,35 +44,35 @@ def test_deep_nesting_is_read_without_recursion(tmp_path, kind):
         state_dict_of(checkpoint, "it")
 
 
-def test_a_deeply_nested_key_is_refused_before_it_is_hashed(tmp_path):
-    """Python's Unpickler in C hashes it, and overflows the stack of the process."""
+def test_deeply_nested_key_is_refused_before_hashing(tmp_path):
+    """Python's C Unpickler would hash it and overflow the stack of the process."""
     for data in (b"})%sI1\ns.", b"()%sI1\nd.", b"\x8f()%s\x90.", b"()%s\x91."):
         path = write_zip(data % (b"\x85" * 100_000), tmp_path / "w.pth")
         assert "key that is tuple" in error_line(path)
 
 
-def test_a_large_memo_index_allocates_nothing(tmp_path):
-    """Python's Unpickler in C allocates twice as many entries."""
+def test_large_memo_index_allocates_nothing(tmp_path):
+    """Python's C Unpickler would allocate twice as many entries."""
     assert read_checkpoint(write_zip(b"}r\xff\xff\xff\xff.", tmp_path / "w.pth")) == {}
 
 
-def doubling(first, again, levels=60):
-    """A pickle in which each level holds the one before twice."""
+def doubling_pickle(first, again, levels=60):
+    """Build a pickle in which each level contains the previous level twice."""
     return first + "".join(f"p{level}\n" + again(level) for level in range(levels))
 
 
-def test_shared_references_are_not_followed_once_for_each_path(tmp_path):
-    lists = doubling("]", lambda level: f"0](g{level}\ng{level}\ne") + "."
+def test_shared_references_are_not_followed_once_per_path(tmp_path):
+    lists = doubling_pickle("]", lambda level: f"0](g{level}\ng{level}\ne") + "."
     path = write_zip(lists.encode(), tmp_path / "lists.pth")
     assert "no state dict: it is list" in error_line(path)
     assert stubbed_classes(read_checkpoint(path)) == []
-    keys = "}" + doubling(")", lambda level: f"0(g{level}\ng{level}\nt") + "I1\ns."
+    keys = "}" + doubling_pickle(")", lambda level: f"0(g{level}\ng{level}\nt") + "I1\ns."
     assert "key that is tuple" in error_line(write_zip(keys.encode(), tmp_path / "keys.pth"))
 
     def net(children):
         return f"cm\nNet\n)\x81}}(V_parameters\n}}V_buffers\n}}V_modules\n}}({children}uub"
 
-    modules = doubling(net(""), lambda level: "0" + net(f"Va\ng{level}\nVb\ng{level}\n")) + "."
+    modules = doubling_pickle(net(""), lambda level: "0" + net(f"Va\ng{level}\nVb\ng{level}\n")) + "."
     path = write_zip(modules.encode("latin-1"), tmp_path / "modules.pth")
     assert is_module(read_checkpoint(path))
     assert "modules that contain each other" in error_line(path)
@@ -83,13 +83,13 @@ def test_shared_references_are_not_followed_once_for_each_path(tmp_path):
 
 
 def module(parameters, modules=None):
-    """A pickled module as the reader gives it."""
+    """Create a pickled module as the reader returns it."""
     state = {"_parameters": parameters, "_buffers": {}, "_modules": modules or {}}
     return Stub(Name("m.Net"), state=state)
 
 
 @pytest.mark.parametrize(
-    ("whole", "says"),
+    ("checkpoint", "message"),
     [
         (
             module({"a.b": torch.ones(1)}, {"a": module({"b": torch.ones(1)})}),
@@ -103,13 +103,13 @@ def module(parameters, modules=None):
         ({"module." * 100: torch.ones(1)}, "cannot be printed: 'module.module."),
     ],
 )
-def test_what_cannot_be_in_a_state_dict_is_named(whole, says):
+def test_invalid_state_dict_entries_are_named(checkpoint, message):
     with pytest.raises(WeightsError) as caught:
-        state_dict_of(whole, "it")
-    assert says in str(caught.value)
+        state_dict_of(checkpoint, "it")
+    assert message in str(caught.value)
 
 
-def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
+def test_wrapper_that_contains_itself_is_refused(tmp_path):
     path = write_zip(b"}p0\nVstate_dict\ng0\nsVmodel\ng0\ns.", tmp_path / "w.pth")
     assert "'state_dict' is dict, not a tensor" in error_line(path)
     assert stubbed_classes(read_checkpoint(path)) == []
@@ -125,26 +125,26 @@ def test_a_wrapper_that_holds_itself_is_refused(tmp_path):
     ],
     ids=["instructions", "text", "lists"],
 )  # fmt: skip
-def test_the_steps_of_reading_are_bounded(tmp_path, monkeypatch, data):
+def test_number_of_reading_steps_is_bounded(tmp_path, monkeypatch, data):
     path = write_zip(f"{data}}}.".encode(), tmp_path / "w.pth")
     assert read_checkpoint(path) == {}
     monkeypatch.setattr(unpickling, "MAX_STEPS", 1000)
     assert "more than 1,000 steps" in error_line(path)
 
 
-PLAIN = some.recursive(
-    some.none() | some.booleans() | some.integers(-(2**200), 2**200) | some.floats(allow_nan=False)
-    | some.text() | some.binary(),
-    lambda inner: some.lists(inner) | some.tuples(inner, inner)
-    | some.dictionaries(some.text() | some.integers(-(2**59), 2**59) | some.binary(), inner)
-    | some.sets(some.text()) | some.frozensets(some.integers(0, 9)),
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats(allow_nan=False)
+    | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner)
+    | st.dictionaries(st.text() | st.integers(-(2**59), 2**59) | st.binary(), inner)
+    | st.sets(st.text()) | st.frozensets(st.integers(0, 9)),
     max_leaves=20,
 )  # fmt: skip
 FAST = settings(max_examples=150, deadline=2000, database=None, suppress_health_check=list(HealthCheck))
 
 
 @FAST
-@given(value=PLAIN, protocol=some.integers(0, 5))
+@given(value=PLAIN, protocol=st.integers(0, 5))
 def test_plain_values_are_read_as_pickle_reads_them(value, protocol):
     assert load_pickle(io.BytesIO(pickle.dumps(value, protocol)), None) == value
 
@@ -159,10 +159,10 @@ VALID = [
     for zipped in (True, False)
     for value in (MIXED, nn.Linear(1, 1).double().bfloat16())
 ]
-VALID[1:2] = []  # a whole module has its pickle in the legacy container, where no checksum guards it
+VALID[1:2] = []  # the module is only in the legacy container, where no checksum protects its pickle
 
 
-def reads_or_refuses(path):
+def read_or_refuse(path):
     line = "read"
     try:
         checkpoint = read_checkpoint(path)
@@ -175,26 +175,26 @@ def reads_or_refuses(path):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def fuzz_path(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "w.pth"
 
 
 @FAST
 @given(
-    file=some.sampled_from(VALID),
-    changes=some.lists(
-        some.tuples(some.floats(0, 0.999), some.binary(min_size=0, max_size=3)), min_size=1, max_size=6
+    file=st.sampled_from(VALID),
+    changes=st.lists(
+        st.tuples(st.floats(0, 0.999), st.binary(min_size=0, max_size=3)), min_size=1, max_size=6
     ),
 )
-def test_a_damaged_file_is_read_or_refused(place, file, changes):
+def test_damaged_file_is_read_or_refused(fuzz_path, file, changes):
     for where, content in changes:
         start = int(where * len(file))
         file = file[:start] + content + file[start + len(content or b"x") :]
-    reads_or_refuses(write_bare(file, place))
+    read_or_refuse(write_bare(file, fuzz_path))
 
 
 def snippets():
-    """Instructions with arguments that lead somewhere: names, storages, calls, numbers, the memo."""
+    """List instructions with meaningful arguments: names, storages, calls, numbers, the memo."""
     names = [
         f"c{module}\n{name}\n"
         for module, _, name in (each.rpartition(".") for each in [*unpickling.CALLS, "m.Net", "os.system"])
@@ -216,14 +216,14 @@ def snippets():
 
 
 @settings(FAST, max_examples=400)
-@given(parts=some.lists(some.sampled_from(snippets()), max_size=40))
-def test_random_instructions_are_read_or_refused(place, parts):
-    reads_or_refuses(write_zip(b"".join(parts) + b".", place, s0=bytes(16)))
+@given(parts=st.lists(st.sampled_from(snippets()), max_size=40))
+def test_random_instructions_are_read_or_refused(fuzz_path, parts):
+    read_or_refuse(write_zip(b"".join(parts) + b".", fuzz_path, s0=bytes(16)))
 
 
 @FAST
-@given(content=some.binary(max_size=60))
-def test_random_bytes_are_read_or_refused(place, content):
-    reads_or_refuses(write_bare(content, place))
-    reads_or_refuses(write_zip(content, place))
-    reads_or_refuses(write_legacy(content, place))
+@given(content=st.binary(max_size=60))
+def test_random_bytes_are_read_or_refused(fuzz_path, content):
+    read_or_refuse(write_bare(content, fuzz_path))
+    read_or_refuse(write_zip(content, fuzz_path))
+    read_or_refuse(write_legacy(content, fuzz_path))

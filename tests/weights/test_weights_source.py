@@ -1,4 +1,4 @@
-"""Sources of weights are parsed and resolved to local files; over a real HTTP server."""
+"""Weights sources are parsed and resolved to local files, with a real HTTP server."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.weights_source import WeightsSource, locate, parse, resolve
 from tests.helpers.serving import serving
 
-BYTES = bytes(range(256)) * 4096  # a megabyte, which is read in several parts
+BYTES = bytes(range(256)) * 4096  # one megabyte, which is read in several chunks
 DIGEST = sha256(BYTES).hexdigest()
 
 
@@ -36,7 +36,7 @@ def server(tmp_path, monkeypatch):
 
 
 def cached(tmp_path):
-    """What is in the cache, without locks."""
+    """List the files in the cache, without locks."""
     return sorted(path.name for path in (tmp_path / "cache/weights").glob("*") if path.suffix != ".lock")
 
 
@@ -57,14 +57,14 @@ def test_sources_are_parsed(text, kind, name):
     assert source.sha256 == ("ab" * 32 if kind == "url" else None)
 
 
-def test_a_file_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
+def test_file_name_may_contain_a_colon(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("epoch:3.pth").touch()
     assert parse("epoch:3.pth") == WeightsSource("file", "epoch:3.pth")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "no weights given; use a file"),
         ("https://h.org/w.pth", "h.org/w.pth#sha256=DIGEST, with the 64 hexadecimal digits"),
@@ -81,13 +81,13 @@ def test_a_file_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
         ("~nobody-has-this-name/w.pth", "~nobody-has-this-name/w.pth: "),
     ],
 )
-def test_an_invalid_source_is_one_line_with_the_next_step(text, words):
-    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+def test_invalid_source_is_one_line_with_the_next_step(text, message):
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_suggests_what_is_there(tmp_path):
+def test_missing_file_gets_suggestions(tmp_path):
     (tmp_path / "resnet50.pth").touch()
     with pytest.raises(UsageError, match=rf"no weights file at .*; did you mean {tmp_path}/resnet50.pth\?"):
         resolve(parse(str(tmp_path / "resnet5.pth")))
@@ -104,27 +104,27 @@ def test_a_missing_file_suggests_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["", "moved/", "unsized/"])
-def test_a_url_is_fetched_once_and_is_then_a_file(server, tmp_path, how):
-    came = []
+def test_url_is_fetched_once_and_cached(server, tmp_path, how):
+    progress = []
 
     @contextmanager
     def bar(name, total):
-        came.append((name, total))
-        yield came.append
+        progress.append((name, total))
+        yield progress.append
 
     source = parse(server.url("w.pth", how))
     local = resolve(source, FetchDisplay(bar))
     assert local.path.read_bytes() == BYTES
     assert (local.source, local.sha256) == (server.url("w.pth", how), DIGEST)
     assert cached(tmp_path) == [local.path.name] == [f"w-{DIGEST[:16]}.pth"]
-    assert came[0] == (local.path.name, None if how == "unsized/" else len(BYTES))
-    assert sum(came[1:]) == len(BYTES)
+    assert progress[0] == (local.path.name, None if how == "unsized/" else len(BYTES))
+    assert sum(progress[1:]) == len(BYTES)
     assert resolve(source) == local == resolve(parse(local.source))
     assert server.downloads == 1
 
 
 @pytest.mark.parametrize(
-    ("how", "error", "words"),
+    ("how", "error", "message"),
     [
         ("cut/", SdabenchError, "the connection broke off after 524,288 of 1,048,576 bytes; try again"),
         ("gone/x", SdabenchError, "HTTP 404 Not Found; try again, or download it yourself and pass the file"),
@@ -135,11 +135,9 @@ def test_a_url_is_fetched_once_and_is_then_a_file(server, tmp_path, how):
         ("circle/", SdabenchError, "redirects in a circle; try again"),
     ],
 )
-def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(
-    server, tmp_path, monkeypatch, how, error, words
-):
+def test_failed_download_is_one_line_and_leaves_no_file(server, tmp_path, monkeypatch, how, error, message):
     monkeypatch.setattr(weights_cache, "TIMEOUT", 0.5)
-    with pytest.raises(error, match=words) as caught:
+    with pytest.raises(error, match=message) as caught:
         resolve(parse(server.url("w.pth", how)))
     assert server.address("w.pth", how) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -147,7 +145,7 @@ def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(
     assert cached(tmp_path) == []
 
 
-def test_nobody_listening_is_one_line(server):
+def test_refused_connection_is_an_error(server):
     url = f"http://127.0.0.1:1/w.pth#sha256={DIGEST}"
     with pytest.raises(
         SdabenchError, match="cannot fetch http://127.0.0.1:1/w.pth: Connection refused; try again"
@@ -156,17 +154,17 @@ def test_nobody_listening_is_one_line(server):
 
 
 @pytest.mark.parametrize(("how", "page"), [("", ""), ("page/", " (the server sent a web page)")])
-def test_other_bytes_than_were_named_are_refused_with_both_digests(server, tmp_path, how, page):
+def test_wrong_digest_is_refused_with_both_digests(server, tmp_path, how, page):
     url = f"{server.address('w.pth', how)}#sha256={'0' * 64}"
     with pytest.raises(WeightsError) as caught:
         resolve(parse(url))
-    said = str(caught.value)
-    assert f"is not the expected file{page}: its sha256 is {DIGEST}, and should be {'0' * 64}" in said
+    message = str(caught.value)
+    assert f"is not the expected file{page}: its sha256 is {DIGEST}, and should be {'0' * 64}" in message
     assert caught.value.exit_code == 4
     assert cached(tmp_path) == []
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again_and_that_is_said(server):
+def test_damaged_cached_file_is_fetched_again_with_a_message(server):
     lines = []
     source = parse(server.url("w.pth"))
     path = resolve(source).path
@@ -176,8 +174,8 @@ def test_a_damaged_file_in_the_cache_is_fetched_again_and_that_is_said(server):
     assert server.downloads == 2
 
 
-def test_offline_what_is_in_the_cache_serves_and_else_the_next_step_is_said(server, monkeypatch):
-    """The server could be reached: it is on this machine."""
+def test_offline_uses_the_cache_or_names_the_next_step(server, monkeypatch):
+    """The server is local and could be reached."""
     source = parse(server.url("w.pth"))
     monkeypatch.setenv(OFFLINE, "1")
     with pytest.raises(SdabenchError) as caught:
@@ -198,11 +196,11 @@ def test_offline_what_is_in_the_cache_serves_and_else_the_next_step_is_said(serv
     assert server.downloads == 1
 
 
-def test_credentials_go_to_the_server_alone(server, tmp_path):
-    """Neither into a record, nor into an error, nor to where a redirect leads; and later nobody needs them."""
+def test_credentials_are_sent_only_to_the_server(server, tmp_path):
+    """They do not appear in records or errors or follow redirects, and a cached file does not need them."""
     server.files["w.pth"] = BYTES
-    said = f"{server.address('w.pth', 'moved/', 'me:p%40ss@')}?id=7&X-Amz-Signature=abc#sha256={DIGEST}"
-    local = resolve(parse(said))
+    url = f"{server.address('w.pth', 'moved/', 'me:p%40ss@')}?id=7&X-Amz-Signature=abc#sha256={DIGEST}"
+    local = resolve(parse(url))
     public = f"{server.address('w.pth', 'moved/')}?id=7#sha256={DIGEST}"
     assert local.source == public
     [(_, first), (_, second)] = server.requests
@@ -216,7 +214,7 @@ def test_credentials_go_to_the_server_alone(server, tmp_path):
     assert "abc" not in str(caught.value)
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(server, tmp_path, monkeypatch):
+def test_unwritable_cache_is_an_error(server, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(OutputError, match=r"cannot (write|read) .*; set SDABENCH_CACHE to another folder"):
@@ -238,16 +236,16 @@ assert "torch" not in sys.modules
 """
 
 
-def resolving(url):
+def start_resolving(url):
     command = [sys.executable, "-c", RESOLVE, url]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_of_two_processes_one_fetches_while_the_other_waits(server):
+def test_second_process_waits_for_the_download(server):
     url = server.url("w.pth", "slow/")
-    first = resolving(url)
+    first = start_resolving(url)
     assert server.half_sent.wait(60)
-    second = resolving(url)
+    second = start_resolving(url)
     assert "Another process is fetching" in second.stdout.readline()
     server.may_continue.set()
     assert first.communicate(timeout=300) == (f"{DIGEST}\n", "")
@@ -258,31 +256,31 @@ def test_of_two_processes_one_fetches_while_the_other_waits(server):
 @pytest.mark.parametrize(
     ("number", "status"), [("SIGINT", 75), ("SIGTERM", 75), ("SIGKILL", -signal.SIGKILL)]
 )
-def test_a_signal_in_the_middle_leaves_nothing_that_is_taken_for_whole(server, tmp_path, number, status):
+def test_interrupted_download_is_never_used(server, tmp_path, number, status):
     source = parse(server.url("w.pth", "slow/"))
-    process = resolving(str(source))
+    process = start_resolving(str(source))
     assert server.half_sent.wait(60)
-    beside = locate(source).path.with_name(f".{locate(source).path.name}.part")
-    while not beside.exists():
+    partial = locate(source).path.with_name(f".{locate(source).path.name}.part")
+    while not partial.exists():
         time.sleep(0.01)
     os.kill(process.pid, getattr(signal, number))
     assert process.communicate(timeout=300) == ("", "")
     assert process.returncode == status
     assert not locate(source).path.exists()
-    assert beside.exists() == (number == "SIGKILL")
+    assert partial.exists() == (number == "SIGKILL")
     server.may_continue.set()
     assert resolve(source).path.read_bytes() == BYTES
     assert cached(tmp_path) == [locate(source).path.name]
 
 
-def published_at(monkeypatch, server, name, member=ResNet50_Weights.IMAGENET1K_V1):
+def publish_at(monkeypatch, server, name, member=ResNet50_Weights.IMAGENET1K_V1):
     monkeypatch.setattr(member.value, "url", server.address(name))
 
 
-def test_torchvisions_weights_are_verified_by_the_digest_in_their_files_name(server, tmp_path, monkeypatch):
+def test_torchvision_weights_are_verified_by_the_digest_in_their_name(server, tmp_path, monkeypatch):
     name = f"resnet50-{DIGEST[:8]}.pth"
     server.files[name] = BYTES
-    published_at(monkeypatch, server, name)
+    publish_at(monkeypatch, server, name)
     local = resolve(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1"))
     assert (local.path.name, local.sha256) == (name, DIGEST)
     assert local.source == "torchvision:ResNet50_Weights.IMAGENET1K_V1"
@@ -291,21 +289,21 @@ def test_torchvisions_weights_are_verified_by_the_digest_in_their_files_name(ser
     assert local.path.read_bytes() == BYTES
 
     server.files["resnet50-00000000.pth"] = BYTES
-    published_at(monkeypatch, server, "resnet50-00000000.pth")
+    publish_at(monkeypatch, server, "resnet50-00000000.pth")
     with pytest.raises(WeightsError, match=f"its sha256 is {DIGEST}, and should start with 00000000"):
         resolve(parse(local.source))
     assert cached(tmp_path) == [name]
 
 
-def test_every_weights_of_a_classifier_of_torchvision_has_a_digest_in_its_url():
+def test_every_torchvision_classifier_url_has_a_digest():
     from sdabench.weights.fetch.from_torchvision import _names
 
     for name in _names():
         assert re.search(r"-[0-9a-f]{8,}\.pth$", locate(parse(f"torchvision:{name}")).path.name), name
 
 
-def test_what_torchvision_publishes_is_known_without_fetching():
-    """76.130 and 92.862 by resize 256, and 80.858 and 95.434 by 232: torchvision's documentation."""
+def test_published_values_of_torchvision_are_known_without_fetching():
+    """Torchvision documents 76.130 and 92.862 at resize 256, and 80.858 and 95.434 at resize 232."""
     first = locate(parse("torchvision:ResNet50_Weights.IMAGENET1K_V1")).published
     assert first.preprocessing == Preprocessing()
     assert first.difference(Preprocessing()) is None
@@ -322,7 +320,7 @@ def test_what_torchvision_publishes_is_known_without_fetching():
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("ResNet50_Weights.IMAGENET1K_V3", "did you mean ResNet50_Weights.IMAGENET1K_V"),
         ("Resnet50_Weights.IMAGENET1K_V1", "did you mean ResNet50_Weights.IMAGENET1K_V1"),
@@ -333,16 +331,16 @@ def test_what_torchvision_publishes_is_known_without_fetching():
         ("a.b.c", "unknown weights of torchvision"),
     ],
 )
-def test_what_torchvision_does_not_have_for_a_classifier_is_refused(name, words):
-    with pytest.raises(UsageError, match=re.escape(words)):
+def test_unknown_torchvision_classifier_weights_are_refused(name, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
         resolve(parse(f"torchvision:{name}"))
 
 
-def test_load_weights_takes_what_the_command_line_takes(server):
+def test_load_weights_accepts_a_url(server):
     from sdabench import create_model, load_weights
     from tests.helpers.checkpoints import safetensors_bytes
 
     network = create_model("resnet50", num_classes=2)
     server.files["n.safetensors"] = safetensors_bytes(network.state_dict())
-    again = load_weights(create_model("resnet50", num_classes=2), server.url("n.safetensors"))
-    assert torch.equal(again.layer4[2].conv3.weight, network.layer4[2].conv3.weight)
+    loaded = load_weights(create_model("resnet50", num_classes=2), server.url("n.safetensors"))
+    assert torch.equal(loaded.layer4[2].conv3.weight, network.layer4[2].conv3.weight)

@@ -1,4 +1,4 @@
-"""Whole detectors: inputs, sizes of heads, gradients, freezing, initialisation as in mmdetection 2.x."""
+"""Complete detectors: inputs, head sizes, gradients, freezing, initialization as in mmdetection 2.x."""
 
 import pytest
 import torch
@@ -33,14 +33,14 @@ def test_resized_sizes_round_to_the_nearest_pixel(size, expected):
     assert resized_shape(*expected, 800, 1333) == expected or size == (10, 10000)
 
 
-def test_images_are_normalised_resized_and_padded_and_boxes_mapped_back():
+def test_images_are_normalized_resized_padded_and_boxes_mapped_back():
     inputs = meta_detector(min_size=80, max_size=133).transform
     images = [torch.full((3, 48, 64), 0.5), torch.full((3, 40, 100), 0.5)]
     batch, targets = inputs(images, [target_of([[6, 12, 32, 48]], [1]), target_of([[10, 10, 50, 20]], [1])])
     assert batch.image_sizes == [(80, 107), (53, 133)]
     assert batch.tensors.shape == (2, 3, 96, 160)
-    normalised = torch.tensor([(0.5 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.5 - 0.406) / 0.225])
-    torch.testing.assert_close(batch.tensors[0, :, :80, :107], normalised[:, None, None].expand(3, 80, 107))
+    normalized = torch.tensor([(0.5 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.5 - 0.406) / 0.225])
+    torch.testing.assert_close(batch.tensors[0, :, :80, :107], normalized[:, None, None].expand(3, 80, 107))
     assert not batch.tensors[0, :, 80:].any()
     assert not batch.tensors[1, :, :, 133:].any()
     by_hand = [6 * 107 / 64, 12 * 80 / 48, 32 * 107 / 64, 48 * 80 / 48]
@@ -65,7 +65,7 @@ def test_heads_of_every_detector_have_the_right_sizes(name):
 
 
 @pytest.mark.parametrize("name", ["gsop50", "bl_resnet50", "sda_gcnet50"])
-def test_other_trunks_build_a_detector(name):
+def test_other_backbones_build_a_detector(name):
     network = small_detector(backbone=name, masks=True)
     strides = [4, 8, 16, 16, 32] if name == "gsop50" else STRIDES
     assert list(network.rpn.anchor_generator.strides) == strides
@@ -137,8 +137,8 @@ def test_unfrozen_detector_trains_everything():
     assert create_model("faster_rcnn_resnet50").frozen
 
 
-def test_bfloat16_changes_losses_little_and_no_anchor():
-    """With few boxes, because many processors compute bfloat16 slowly, and the same proposals for both."""
+def test_bfloat16_keeps_anchors_and_nearly_keeps_losses():
+    """Use few boxes, because many CPUs compute bfloat16 slowly, and the same proposals for both."""
     network = small_detector(masks=True, box_batch_size_per_image=16)
     network.roi_heads.detections_per_img = 3
     images, targets = two_images_and_targets()
@@ -166,7 +166,7 @@ def test_bfloat16_changes_losses_little_and_no_anchor():
     assert all(each["boxes"].dtype == each["scores"].dtype == torch.float32 for each in found)
 
 
-def test_initialisation_follows_mmdetection():
+def test_initialization_follows_mmdetection():
     """Normal 0.01 (RPN, classifier) and 0.001 (deltas), Xavier uniform (pyramid, box head), Kaiming (masks)."""
     network = small_detector(masks=True, num_classes=80)
     heads, rpn = network.roi_heads, network.rpn.head
@@ -180,7 +180,7 @@ def test_initialisation_follows_mmdetection():
         (heads.mask_predictor.conv5_mask, (2 / (256 * 4)) ** 0.5),
     ):
         assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
-        assert layer.weight.abs().max() > 2.5 * layer.weight.std()  # no uniform distribution
+        assert layer.weight.abs().max() > 2.5 * layer.weight.std()  # not a uniform distribution
         assert layer.bias.eq(0).all()
     fpn = network.backbone.fpn
     for layer, fans in (

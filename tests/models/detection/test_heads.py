@@ -13,7 +13,7 @@ from tests.helpers.detectors import STRIDES, Constant, meta_detector, small_dete
 
 
 def boxes_near(box, count, generator):
-    """Boxes that overlap a box of 100 x 100 by two thirds or more."""
+    """Create boxes that overlap a box of 100 x 100 by two thirds or more."""
     return torch.tensor(box) + 5 * torch.rand(count, 4, generator=generator)
 
 
@@ -38,7 +38,7 @@ def test_ground_truth_boxes_are_added_to_the_proposals():
 
 
 def test_only_mask_rcnn_matches_low_quality_proposals():
-    """The proposal overlaps the first object by 0.8, the second by 0.6, which nothing overlaps more."""
+    """The proposal overlaps the first object by 0.8 and the second by 0.6, the best overlap of the second."""
     objects = target_of([[0, 0, 10, 10], [0, 0, 6, 8]], [1, 2])
     proposal = torch.tensor([[0.0, 0, 10, 8]])
     for masks, expected in ((False, 1), (True, 2)):
@@ -48,7 +48,7 @@ def test_only_mask_rcnn_matches_low_quality_proposals():
 
 
 def test_box_and_mask_losses_by_hand():
-    """L1 by all boxes, deltas of the own class (0.1, 0.1, 0.2, 0.2 are one), masks of the own class alone."""
+    """L1 over all boxes, deltas of the true class (divided by 0.1, 0.1, 0.2, 0.2), masks of the true class only."""
     heads = small_detector(masks=True, num_classes=3).roi_heads
     objects = target_of([[10, 10, 30, 50]], [2])
     proposals = torch.tensor([[12.0, 10, 32, 50], [40.0, 0, 60, 20], [10.0, 14, 30, 50]])
@@ -61,14 +61,14 @@ def test_box_and_mask_losses_by_hand():
     classes = [2, 0, 2, 2]  # the object itself comes last
     entropies = [-logits[row].log_softmax(0)[label].item() for row, label in enumerate(classes)]
     assert losses["loss_classifier"].item() == pytest.approx(sum(entropies) / 4, rel=1e-5)
-    wanted = {  # shifts in parts of the proposal's own size, and logarithms of growth
+    expected_deltas = {  # shifts relative to the size of the proposal, and logarithms of the scale
         0: [-2 / 20 / 0.1, 0, 0, 0],
         2: [0, (30 - 32) / 36 / 0.1, 0, log(40 / 36) / 0.2],
         3: [0, 0, 0, 0],
     }
     distance = sum(
         abs(deltas[row, 4 + place].item() - value)  # label 2 has deltas 4 to 7
-        for row, values in wanted.items()
+        for row, values in expected_deltas.items()
         for place, value in enumerate(values)
     )
     assert losses["loss_box_reg"].item() == pytest.approx(distance / 4, rel=1e-4)
@@ -80,7 +80,7 @@ def test_box_and_mask_losses_by_hand():
 
 
 def roi_align_by_loops(values, box, stride, side):
-    """Aligned, with as many samples in a bin as the bin has pixels, rounded up."""
+    """Pool aligned bins, with as many samples per bin as it has pixels, rounded up."""
     left, top, right, bottom = (edge / stride - 0.5 for edge in box)
     bin_height, bin_width = (bottom - top) / side, (right - left) / side
     rows, columns = int(np.ceil(bin_height)), int(np.ceil(bin_width))
@@ -99,7 +99,7 @@ def roi_align_by_loops(values, box, stride, side):
 def test_roi_align_is_aligned_and_samples_adaptively():
     values = torch.rand(64, 64)
     features = {0: values[None, None], 1: torch.zeros(1, 1, 32, 32)}
-    box = [21.3, 30.1, 101.9, 61.7]  # of 20 x 8 pixels of the map: 3 x 2 samples a bin
+    box = [21.3, 30.1, 101.9, 61.7]  # 20 x 8 pixels of the map: 3 x 2 samples per bin
     pooled = PyramidAlign([4, 8], 7)(features, [torch.tensor([box])], [(256, 256)])
     expected = roi_align_by_loops(values.double().numpy(), box, 4, 7)
     np.testing.assert_allclose(pooled[0, 0].numpy(), expected, atol=1e-5)
@@ -110,7 +110,7 @@ def test_roi_align_is_aligned_and_samples_adaptively():
     [(20, 0), (111, 0), (112, 1), (223, 1), (224, 2), (447, 2), (448, 3), (900, 3)],
 )
 def test_box_is_pooled_from_the_level_of_its_size(side, level):
-    """Each map holds the x of its pixels' centres and its number; a bin then has the x of its own centre."""
+    """Each map holds the x of its pixel centers and its level; a bin then has the x of its own center."""
     strides = STRIDES[:4]
     features = {}
     for number, stride in enumerate(strides):
@@ -159,22 +159,22 @@ def test_boxes_are_clipped_to_the_image():
 
 
 def logits_of(scores):
-    """Of the background and two classes, from the probabilities of the two."""
+    """Compute the logits of the background and two classes from the probabilities of the two classes."""
     first, second = torch.tensor(scores).unbind(1)
     return torch.stack([1 - first - second, first, second], dim=1).log()
 
 
 def test_score_threshold_and_nms_for_each_class():
-    """Boxes of 100 x 60 and less, one above another; the last two stand apart."""
+    """Boxes of at most 100 x 60 that overlap each other; the last two lie apart."""
     heads = meta_detector(num_classes=2).roi_heads
     bottoms = [60, 31, 29, 58]
     proposals = torch.tensor(
         [[0, 0, 100, bottom] for bottom in bottoms] + [[120, 0, 160, 40], [120, 50, 160, 90]]
     )
     scores = [[0.9, 0.06], [0.8, 0.07], [0.7, 0.0001], [0.0001, 0.6], [0.0001, 0.049], [0.0001, 0.051]]
-    boxes, kept, labels = detections_of(heads, logits_of(scores), torch.zeros(6, 8), proposals.float())
+    boxes, kept_scores, labels = detections_of(heads, logits_of(scores), torch.zeros(6, 8), proposals.float())
     # The second overlaps the first by 31/60, and the fourth, of the other class, by 31/58; the third by 29/60.
-    assert kept.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.051], abs=1e-4)
+    assert kept_scores.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.051], abs=1e-4)
     assert labels.tolist() == [1, 1, 2, 2]
     assert boxes[:, 3].tolist() == [60, 29, 58, 90]
 
@@ -185,9 +185,9 @@ def test_at_most_100_detections_with_the_highest_scores():
     proposals = torch.stack([left, torch.zeros(150), left + 1, torch.ones(150)], dim=1)
     scores = torch.linspace(0.1, 0.9, 150)
     rows = logits_of([[score, 0.01] for score in scores.tolist()])
-    boxes, kept, _ = detections_of(heads, rows, torch.zeros(150, 8), proposals)
+    boxes, kept_scores, _ = detections_of(heads, rows, torch.zeros(150, 8), proposals)
     assert boxes[:, 0].tolist() == list(range(149, 49, -1))
-    assert kept.tolist() == pytest.approx(scores.flip(0)[:100].tolist(), abs=1e-5)
+    assert kept_scores.tolist() == pytest.approx(scores.flip(0)[:100].tolist(), abs=1e-5)
 
 
 def test_image_without_detections_has_no_masks():
@@ -209,7 +209,7 @@ def test_non_finite_outputs_are_an_error():
         outputs[place][0, 0] = float("nan")
         with pytest.raises(FloatingPointError, match="boxes are not finite"):
             detections_of(heads, *outputs, proposals)
-    # All proposals would be dropped, and nothing be found in silence.
+    # Otherwise all proposals would be dropped silently, and nothing would be detected.
     network.backbone.body.conv1.weight.data.fill_(float("nan"))
     with torch.inference_mode(), pytest.raises(FloatingPointError, match="anchors are not finite"):
         network([torch.rand(3, 64, 64)])

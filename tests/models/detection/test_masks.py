@@ -29,9 +29,9 @@ def test_mask_targets_are_cropped_to_their_boxes():
 def test_mask_targets_are_binary():
     disc = torch.linspace(-1, 1, 40).square()
     mask = rle_of(disc[:, None] + disc < 0.8)
-    [wanted] = mask_targets([mask], torch.tensor([0]), torch.tensor([[3.3, 4.1, 36.2, 30.7]]), (40, 40), 28)
-    assert set(wanted.unique().tolist()) == {0.0, 1.0}
-    assert wanted[14, 14] == 1
+    [target] = mask_targets([mask], torch.tensor([0]), torch.tensor([[3.3, 4.1, 36.2, 30.7]]), (40, 40), 28)
+    assert set(target.unique().tolist()) == {0.0, 1.0}
+    assert target[14, 14] == 1
 
 
 def decode_all(rles):
@@ -45,7 +45,7 @@ def test_full_mask_fills_its_box_to_the_pixel(box):
 
 
 def paste_by_loops(probability, box, height, width):
-    """Bilinear at the pixels' centres, and nothing around the 28 x 28."""
+    """Sample bilinearly at the pixel centers, with zeros around the 28 x 28 mask."""
     padded = np.pad(probability.double().numpy(), 1)
     left, top, right, bottom = box
     mask = np.zeros((height, width))

@@ -15,7 +15,7 @@ from tests.helpers.detectors import STRIDES, Constant, meta_detector, zero_maps
 
 
 def test_anchors_use_each_levels_stride_without_rounding():
-    """800 pixels are 13 positions of stride 64; torchvision would divide and say 61."""
+    """800 pixels have 13 positions of stride 64; torchvision would divide and use a stride of 61."""
     maps = zero_maps(800, 800)
     assert maps[-1].shape[-1] == 13
     [anchors] = Anchors(STRIDES)(ImageList(torch.zeros(1, 3, 800, 800), [(800, 800)]), maps)
@@ -59,7 +59,7 @@ def exact_iou(a, b):
 
 
 def allowed_matches(overlaps, high, low, low_quality):
-    """For each candidate which answers are right: where two boxes overlap it alike, either is."""
+    """Return the correct answers for each candidate: more than one if boxes overlap it equally."""
     answers = []
     for candidate in range(len(overlaps[0])):
         column = [row[candidate] for row in overlaps]
@@ -80,7 +80,7 @@ def allowed_matches(overlaps, high, low, low_quality):
 @pytest.mark.parametrize("objects", [1, 5, 33, 70])
 @pytest.mark.parametrize("thresholds", [(0.7, 0.3, 0.3), (0.5, 0.5, 0.5), (0.5, 0.5, None)])
 def test_matching_equals_plain_loops(objects, thresholds):
-    """Boxes of whole numbers, so that overlaps at a threshold and ties between boxes do occur."""
+    """Use integer boxes, so that overlaps equal to a threshold and ties between boxes occur."""
     generator = torch.Generator().manual_seed(objects)
     corners = torch.randint(0, 10, (objects + 150, 2), generator=generator)
     boxes = torch.cat([corners, corners + torch.randint(1, 8, corners.shape, generator=generator)], dim=1)
@@ -94,9 +94,9 @@ def test_matching_equals_plain_loops(objects, thresholds):
 
 
 def test_match_thresholds_by_hand():
-    """Candidates of width 10 within a box of width 10: shifted by some, they overlap (10 - d) / (10 + d)."""
+    """Candidates inside a box of 10 x 10 overlap it by a tenth of their width."""
     box = torch.tensor([[0.0, 0, 10, 10]])
-    widths = torch.tensor([7.0, 6.9, 3.0, 2.9, 1.0])  # of candidates inside: overlaps of a tenth each
+    widths = torch.tensor([7.0, 6.9, 3.0, 2.9, 1.0])  # overlaps of 0.7, 0.69, 0.3, 0.29 and 0.1
     candidates = torch.stack([torch.zeros(5), torch.zeros(5), widths, torch.full((5,), 10.0)], dim=1)
     assert match(box, candidates, 0.7, 0.3).tolist() == [0, IGNORED, IGNORED, BACKGROUND, BACKGROUND]
     assert match(box, candidates[1:], 0.7, 0.3, 0.3).tolist() == [0, IGNORED, BACKGROUND, BACKGROUND]
@@ -108,11 +108,11 @@ def test_match_thresholds_by_hand():
 def test_matching_many_objects_bounds_memory(monkeypatch):
     entries = []
 
-    def seen(boxes, candidates):
+    def recorded_iou(boxes, candidates):
         entries.append(len(boxes) * len(candidates))
         return box_iou(boxes, candidates)
 
-    monkeypatch.setattr(proposals_module, "box_iou", seen)
+    monkeypatch.setattr(proposals_module, "box_iou", recorded_iou)
     corners = torch.rand(60_500, 2) * 800
     boxes = torch.cat([corners, corners + 1 + 50 * torch.rand(60_500, 2)], dim=1)
     match(boxes[:500], boxes[500:], 0.7, 0.3, 0.3)
@@ -121,11 +121,11 @@ def test_matching_many_objects_bounds_memory(monkeypatch):
 
 
 def test_anchors_in_the_padding_are_ignored_and_match_no_object():
-    """The second image, of 40 x 60 in a batch of 96 x 128, is padded to 64 x 64 on its own account."""
+    """The second image, 40 x 60 in a batch of 96 x 128, would be padded to 64 x 64 on its own."""
     rpn = meta_detector().rpn
     sizes = [(96, 128), (40, 60)]
     anchors = rpn.anchor_generator(ImageList(torch.zeros(2, 3, 96, 128), sizes), zero_maps(96, 128))
-    places = torch.tensor(
+    positions = torch.tensor(
         [
             (column * stride, row * stride)
             for stride, each in zip(STRIDES, zero_maps(96, 128), strict=True)
@@ -139,19 +139,19 @@ def test_anchors_in_the_padding_are_ignored_and_match_no_object():
         boxes = torch.cat([corners, torch.tensor([60.0, 40.0]).expand(4, 2)], dim=1)
         targets = [{"boxes": torch.tensor([[20.0, 20, 90, 70]])}, {"boxes": boxes}]
         labels, matched = rpn.assign_targets_to_anchors(anchors, targets, sizes)
-        for label, its, (height, width) in zip(labels, matched, [(96, 128), (64, 64)], strict=True):
+        for label, matched_boxes, (height, width) in zip(labels, matched, [(96, 128), (64, 64)], strict=True):
             own = targets[0 if label is labels[0] else 1]["boxes"]
-            within = ((places[:, 0] < width) & (places[:, 1] < height)).nonzero().flatten().tolist()
+            within = ((positions[:, 0] < width) & (positions[:, 1] < height)).nonzero().flatten().tolist()
             overlaps = box_iou(own, anchors[0][within]).tolist()
-            expected = [-1.0] * len(places)
-            for place, [answer] in zip(within, allowed_matches(overlaps, 0.7, 0.3, 0.3), strict=True):
-                expected[place] = -1.0 if answer == IGNORED else float(answer >= 0)
-                assert answer < 0 or torch.equal(its[place], own[answer])
+            expected = [-1.0] * len(positions)
+            for position, [answer] in zip(within, allowed_matches(overlaps, 0.7, 0.3, 0.3), strict=True):
+                expected[position] = -1.0 if answer == IGNORED else float(answer >= 0)
+                assert answer < 0 or torch.equal(matched_boxes[position], own[answer])
             assert label.tolist() == expected
 
 
-def test_object_whose_best_anchor_is_in_the_padding_takes_the_next_best():
-    """The anchors overlap it by 440/920 and 280/680; the first is centred on x = 64."""
+def test_object_with_best_anchor_in_the_padding_gets_the_next_best():
+    """The anchors overlap it by 440/920 and 280/680; the first is centered on x = 64."""
     rpn = meta_detector().rpn
     anchors = [torch.tensor([[42.0, 0, 86, 20], [30.0, 0, 54, 20]])] * 2
     targets = [{"boxes": torch.tensor([[40.0, 0, 64, 20]])}] * 2
@@ -176,13 +176,13 @@ def test_anchor_thresholds_by_hand():
 
 
 def test_rpn_losses_by_hand():
-    """Of four one is left out; of 0.05 smooth L1 would make something else."""
+    """One of four anchors is ignored; smooth L1 would give another loss for 0.05."""
     rpn = meta_detector().rpn
     labels = [torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.0])]
-    wanted = [torch.zeros(2, 4), torch.ones(2, 4)]
+    targets = [torch.zeros(2, 4), torch.ones(2, 4)]
     deltas = torch.tensor([[0.05, -2.0, 0.0, 1.0], [5.0] * 4, [5.0] * 4, [5.0] * 4])
     logits = torch.tensor([[2.0], [1.0], [9.0], [-1.0]])
-    entropy, distance = rpn.compute_loss(logits, deltas, labels, wanted)
+    entropy, distance = rpn.compute_loss(logits, deltas, labels, targets)
     by_hand = (log(1 + exp(-2)) + log(1 + exp(1)) + log(1 + exp(-1))) / 3
     assert entropy.item() == pytest.approx(by_hand)
     assert distance.item() == pytest.approx(3.05 / 3)
