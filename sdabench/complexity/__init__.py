@@ -1,7 +1,7 @@
 """Count parameters and FLOPs exactly, under every convention that the paper's tables mix.
 
 fvcore counts ``macs`` and ``fvcore``. Hooks on leaf modules count ``per_call``, ``total`` and ``mmcv``, which
-depend on what is a module. The tests compare the two counters with each other and with torch's own.
+depend on which operations are modules. The tests compare both counters with each other and with torch's.
 """
 
 from collections.abc import Sequence

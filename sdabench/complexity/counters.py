@@ -79,7 +79,7 @@ def count_module(
 def counting(module: nn.Module, input_size: InputSize, name: str) -> Iterator[None]:
     """Run in evaluation mode without gradients, then restore the mode of each submodule.
 
-    An unsuitable input size is a user's error.
+    An input size that the module cannot take is a UsageError.
     """
     modes = {child: child.training for child in module.modules()}
     module.eval()
@@ -148,7 +148,7 @@ def count_leaves(module: nn.Module, input_size: InputSize) -> dict[str, Leaf]:
 
 
 def _contains(path: str, name: str) -> bool:
-    """Whether a module is ``path`` or one of its submodules."""
+    """Return whether ``name`` is the module ``path`` or one of its submodules."""
     return not path or name == path or name.startswith(f"{path}.")
 
 
@@ -184,7 +184,7 @@ def _linear(leaf: Any, inputs: tuple[Tensor], output: Tensor) -> dict[Operation,
 
 
 def _depth_attention(leaf: Any, inputs: tuple[list[Tensor], Tensor], output: Tensor) -> dict[Operation, int]:
-    """Count the authors' pooling: their stage pools the sum of its maps once; ours pools each map."""
+    """Count the pooling of the authors' code, which pools the sum of maps once; this code pools each map."""
     return {"pool": inputs[0][0].numel()}
 
 

@@ -1,4 +1,4 @@
-"""Models: one file per family, one skeleton, one depth-attention stage."""
+"""List and create models. Each family has a file of its own; all share the skeleton."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

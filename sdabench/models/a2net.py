@@ -1,9 +1,9 @@
 """A2-Net: one attention gathers features from all positions, a second one distributes them.
 
 Source: Chen et al., "A2-Nets: Double Attention Networks", NeurIPS 2018. No two-dimensional code was
-released, so this is our construction: five double-attention blocks on ResNet-50, after every second
-residual block of stages 2 and 3, with C / 2 channels for each of the three maps, which comes closest to the
-paper's numbers (d-li14/dot-product-attention has C / 4).
+released. sdabench adds five double-attention blocks on ResNet-50, after every second
+residual block of stages 2 and 3. Each of the three maps has C / 2 channels, which gives the numbers closest
+to the paper's (d-li14/dot-product-attention has C / 4).
 """
 
 import torch

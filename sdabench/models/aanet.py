@@ -1,6 +1,6 @@
 """AA-Net: self-attention over positions computes some output channels of the 3x3 convolution.
 
-Source: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019. Our construction by the rules
+Source: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019. sdabench follows the rules
 of that paper: 8 heads, 20 channels per head for keys, a tenth of the width for values, relative positions,
 stages 2 to 4. The logits follow d-li14/dot-product-attention, but not its merging of heads, which mixes
 positions with channels. The position tables are made for 224 pixels: smaller maps use their middle, larger

@@ -39,7 +39,7 @@ class BottleneckAttention(nn.Module):
 
 @register_stage("bam")
 def bam_stage(spec: StageSpec) -> nn.Module:
-    """The blocks of a stage, followed by attention except in the last stage."""
+    """Build the blocks of a stage, and attention after them except in the last stage."""
     blocks = spec.chain()
     if spec.stage == 4:
         return blocks

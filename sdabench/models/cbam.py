@@ -3,7 +3,7 @@
 Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018. The paper's numbers come from
 two implementations: its CBAM row from the official one (Jongchan/attention-module), its CBAM-101, CBAM-86 and
 SDA-CBAM-86 rows from a bias-free one (luuuyi/CBAM.PyTorch). ``official`` selects the former: biases in the
-MLP, a batch norm after the 7x7 convolution, and its input channels in the order (max, mean).
+MLP, a batch norm after the 7x7 convolution, and the input maps of that convolution in the order (max, mean).
 """
 
 from collections import OrderedDict

@@ -30,7 +30,7 @@ def cosine(frequency: int, side: int) -> Tensor:
 
 
 class FrequencySqueeze(nn.Module):
-    """(N, C, H, W) to (N, C, 1, 1): each sixteenth of the channels has its own frequency."""
+    """Pool (N, C, H, W) to (N, C, 1, 1) with one frequency for each sixteenth of the channels."""
 
     basis: Tensor  # (C, side, side)
 
@@ -52,7 +52,7 @@ class FrequencySqueeze(nn.Module):
 
 @register_block("fcanet")
 class FcaBottleneck(Bottleneck):
-    """A bottleneck with squeeze-and-excitation without biases that squeezes by frequencies."""
+    """A bottleneck with squeeze-and-excitation that pools by frequencies and has no biases."""
 
     def __init__(self, spec: BlockSpec) -> None:
         squeeze = FrequencySqueeze(spec.out_channels, side=56 // 2 ** (spec.stage - 1))

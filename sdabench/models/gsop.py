@@ -2,7 +2,7 @@
 
 Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019
 (ZilinGao/Global-Second-order-Pooling-Convolutional-Networks). The last stage keeps the resolution of the
-third. The stages with the module and the convolution with the stride are options, because the released
+third. Options select the stages with the module and the convolution with the stride, because the released
 script and the paper's numbers differ in both.
 """
 

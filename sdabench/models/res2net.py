@@ -59,14 +59,14 @@ class Res2NetBottleneck(Bottleneck):
 
 
 def pooled_projection(spec: BlockSpec) -> nn.Sequential:
-    """Shortcut of the first block of a stage: average pooling by the stride, then a 1x1 convolution."""
+    """Build the shortcut of the first block of a stage: average pooling, then a 1x1 convolution."""
     pool = nn.AvgPool2d(spec.stride, spec.stride, ceil_mode=True, count_include_pad=False)
     return nn.Sequential(pool, *conv_bn(conv1x1(spec.in_channels, spec.out_channels)))
 
 
 @register_stem("deep")
 def three_convs(in_chans: int) -> nn.Module:
-    """3x3 convolutions to 32, 32 and 64 channels with strides 2, 1 and 1."""
+    """Build 3x3 convolutions to 32, 32 and 64 channels with strides 2, 1 and 1."""
     return nn.Sequential(
         *conv_bn(conv3x3(in_chans, 32, 2), activate=True),
         *conv_bn(conv3x3(32, 32), activate=True),

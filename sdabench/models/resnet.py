@@ -13,7 +13,7 @@ from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, conv_bn, regis
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1, attention, shortcut: (N, in, H, W) to (N, out, H/stride, W/stride).
 
-    Each family replaces only what differs.
+    The blocks of other families override single components.
 
     Args:
         stride_in_1x1: put the stride on the first convolution ("v1", as in the ResNet paper).
@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
 
 
 def projection(spec: BlockSpec, stride: int) -> nn.Sequential:
-    """Shortcut of the first block of a stage: 1x1 convolution and batch norm."""
+    """Build the shortcut of the first block of a stage: a 1x1 convolution and a batch norm."""
     return conv_bn(conv1x1(spec.in_channels, spec.out_channels, stride))
 
 

@@ -34,7 +34,7 @@ class BlockSpec:
     out_channels: int
     stride: int
     stage: int  # 1 to 4
-    index: int = 0  # 0 for the block that changes resolution and channels
+    index: int = 0  # of the block in its stage; block 0 changes resolution and channels
     depth: int = 1  # blocks of its stage
     activate: bool = True
 
@@ -161,8 +161,8 @@ class Trunk(nn.Module):
 
     The sequences have one value for each stage. The blocks of a stage have the inner width ``width`` and
     output ``width * expansion`` channels; the first of them has the stride. ``stem`` builds the convolutions
-    before the first batch norm, ``stem_pool`` the module after the stem. ``depth_attention`` says whether it
-    fuses the stage, and ``out_indices`` are the stages (0 to 3) whose maps are returned.
+    before the first batch norm, ``stem_pool`` the module after the stem. ``depth_attention`` states which
+    stages it fuses. ``out_indices`` are the stages (0 to 3) whose maps are returned.
     """
 
     model_name: str | None = None  # registry name; set by create_model
@@ -256,9 +256,9 @@ class ResNet(Trunk):
 
 
 def init_weights(network: nn.Module) -> None:
-    """Initialize convolutions with Kaiming normal (fan out), batch norms with 1 and 0, the rest as PyTorch.
+    """Initialize convolutions with Kaiming normal (fan out), and batch norms with weight 1 and bias 0.
 
-    The ``init_weights`` methods of modules run last.
+    Other layers keep PyTorch's initialization. The ``init_weights`` methods of modules run last.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

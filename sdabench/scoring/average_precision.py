@@ -12,7 +12,7 @@ Integers = NDArray[np.int32]
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
-RECALLS = np.linspace(0.0, 1.0, 101)  # bit-identical to pycocotools: its 0.35 is above 35 / 100
+RECALLS = np.linspace(0.0, 1.0, 101)  # bit-identical to pycocotools, whose 0.35 is above 35 / 100
 # For each of the six metrics: index of the area range (all, small, medium, large), and index of the IoU
 # threshold (0.50, 0.55, … 0.95) or None for their mean.
 METRIC_INDICES: tuple[tuple[int, int | None], ...] = (

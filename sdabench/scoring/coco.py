@@ -1,6 +1,6 @@
 """Compute COCO's AP of boxes or masks in percent. Free of torch.
 
-pycocotools is the authority. The default evaluator (:mod:`sdabench.scoring.matching`, vectorized) and
+pycocotools is the reference. The default evaluator (:mod:`sdabench.scoring.matching`, vectorized) and
 faster-coco-eval compute the same numbers.
 """
 
@@ -151,7 +151,7 @@ class CocoEvaluation:
         return CocoScore(self.iou_type, metrics, len(images), classes)
 
     def matches(self) -> Matches:
-        """Return the matches; the other evaluators do not provide them in this form, so match again."""
+        """Return the matches; match again if another evaluator was used, which has no Matches."""
         if isinstance(self.matched, Matches):
             return self.matched
         return match_vectorized(self.file, self.entries, self.iou_type, self.image_ids)
@@ -178,7 +178,7 @@ def evaluate(
 ) -> CocoEvaluation:
     """Match results with ground truth as COCO does.
 
-    The area of a mask is its own, also if the result has a box; pycocotools would use the area of the box.
+    A result with a mask has the area of the mask; pycocotools would use the area of its box, if it has one.
 
     Args:
         annotations: path of COCO's annotations file, or its content.
@@ -207,7 +207,7 @@ def _select_images(file: AnnotationFile, image_ids: Sequence[int] | None) -> lis
     if image_ids is None:
         return sorted(known)
     if unknown := set(image_ids) - known:
-        raise DataError(f"image_id {min(unknown)} is not in {file.path}")
+        raise DataError(f"image_id {min(unknown)} is not in {file.path}; name its annotations")
     return sorted(set(image_ids))
 
 
@@ -217,7 +217,8 @@ def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], i
     needed, other = REQUIRED_FIELD[iou_type], "segm" if iou_type == "bbox" else "bbox"
     for number, result in enumerate(results, start=1):
         if result["image_id"] not in images:
-            raise DataError(f"result {number}: image_id {result['image_id']} is not in {file.path}")
+            words = f"result {number}: image_id {result['image_id']} is not in {file.path}"
+            raise DataError(f"{words}; name the annotations of the evaluated images")
         if result["category_id"] not in categories:
             raise DataError(
                 f"result {number}: category_id {result['category_id']} is not in {file.path}; ids are the "
@@ -230,7 +231,7 @@ def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], i
 def _entries(
     file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType
 ) -> Sequence[Mapping[str, Any]]:
-    """Return the results, for masks with all of them as compressed RLE."""
+    """Return the results, with masks as compressed RLE."""
     if iou_type == "bbox":
         return results
     of_image = {image["id"]: (image["height"], image["width"]) for image in file.images}

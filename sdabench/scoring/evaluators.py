@@ -1,4 +1,4 @@
-"""Evaluators of COCO results: pycocotools, faster-coco-eval, or our vectorized matching. Free of torch."""
+"""Match COCO results with pycocotools, faster-coco-eval or vectorized matching. Free of torch."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def match_with_package(
     iou_type: IouType,
     image_ids: list[int],
 ) -> Any:
-    """Match with pycocotools or faster-coco-eval; returns its evaluator object.
+    """Match with pycocotools or faster-coco-eval; return the evaluator object of the package.
 
     Raises:
         UsageError: the package is not installed.
@@ -40,7 +40,7 @@ def match_with_package(
         built.createIndex()
         return built
 
-    # Evaluators modify their input, and take the id 0 for 'unmatched'.
+    # Both packages modify their input, and interpret the id 0 as 'unmatched'.
     truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
     found = [{key: entry[key] for key in ("image_id", "category_id", "score")} for entry in entries]
     needed, kind = REQUIRED_FIELD[iou_type], list if iou_type == "bbox" else dict

@@ -1,4 +1,4 @@
-"""Standard errors, paired tests and confidence intervals, in percentage points."""
+"""Compute standard errors, paired tests and confidence intervals, in percentage points."""
 
 from dataclasses import dataclass
 from math import hypot, sqrt

@@ -1,12 +1,12 @@
 """Match detections with objects as COCO does, vectorized over images and categories. Free of torch.
 
-The rules are those of pycocotools, with its IoU. In each image and category, up to 100 detections choose by
-decreasing score: the free object with the highest IoU above the threshold, the last one of equals. Ignored
-objects (crowds, or outside the area range) are chosen only if there is no other; a crowd stays free.
-Unmatched detections outside the area range are ignored.
+The rules and the IoU are those of pycocotools. In each image and category, up to 100 detections are matched
+by decreasing score, each with the free object of highest IoU above the threshold (the last of equal ones).
+Ignored objects (crowds, or outside the area range) are matched only if there is no other; a crowd can match
+several detections. Unmatched detections outside the area range are ignored.
 
 The r-th detections of all images and categories do not compete with each other, so each round assigns all
-detections of one rank. Few detections take part: those with an IoU of at least 0.50.
+detections of one rank. Only the few detections with an IoU of at least 0.50 are considered.
 """
 
 from collections.abc import Sequence

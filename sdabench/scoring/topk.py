@@ -1,4 +1,4 @@
-"""Top-k accuracy as an immutable value with update, merge and compute."""
+"""Accumulate top-k accuracy in an immutable value."""
 
 from dataclasses import dataclass
 

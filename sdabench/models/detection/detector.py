@@ -30,8 +30,8 @@ class Detector(GeneralizedRCNN):
     inside the boxes, which :func:`sdabench.models.detection.masks.paste` turns into masks of the image.
 
     The trunk returns four maps. ``min_size`` is the short side of resized images, ``max_size`` the limit of
-    their long side. Of a training image ``rpn_batch_size_per_image`` anchors are sampled, and
-    ``box_batch_size_per_image`` boxes out of ``rpn_post_nms_top_n_train`` proposals.
+    their long side. For training, ``rpn_batch_size_per_image`` anchors and ``box_batch_size_per_image``
+    boxes are sampled in each image, the boxes from ``rpn_post_nms_top_n_train`` proposals.
     """
 
     model_name: str | None = None  # registry name; set by create_model
@@ -94,7 +94,7 @@ class Detector(GeneralizedRCNN):
         self.freeze()
 
     def freeze(self, frozen: bool = True) -> Self:
-        """Freeze the stem, the first stage and all batch-norm statistics, as in the paper; or unfreeze.
+        """Freeze, or unfreeze, the stem, the first stage and all batch-norm statistics, as in the paper.
 
         Freeze only pretrained trunks: with initial batch-norm statistics the activations of a deep trunk
         grow to 10^4.
@@ -123,8 +123,8 @@ class Detector(GeneralizedRCNN):
     def forward_given(self, images: list[Tensor], boxes: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Compute the raw outputs for given boxes, without selection by score.
 
-        Boxes are (P, 4) for each image, as corners in pixels of the resized image; ``labels`` are the classes
-        of all of them, from 1 to K, whose masks are returned.
+        Boxes are (P, 4) for each image, as corners in pixels of the resized image. ``labels`` has a class
+        from 1 to K for each box of all images, and selects the mask of that class.
         """
         batch, _ = self.transform(images)
         features = self.backbone(batch.tensors)

@@ -43,7 +43,7 @@ class PyramidAlign(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Features (P, C) to logits (P, 1 + K) of background and K classes, and box deltas (P, 4 K)."""
+    """Map features (P, C) to logits (P, 1 + K) of background and K classes, and to box deltas (P, 4 K)."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Heads(RoIHeads):
     def assign_targets_to_proposals(
         self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Assign proposals: for each image the object index (P,) and the label (P,), 0 for background.
+        """Assign proposals to objects: return index (P,) and label (P,) for each image; 0 is background.
 
         The last proposals are the ground-truth boxes; they match themselves and do not compete with others.
         """
@@ -161,7 +161,7 @@ class Heads(RoIHeads):
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Select the best boxes, scores and labels of each image above the threshold, after NMS per class.
 
-        Outputs that are not finite are a FloatingPointError; the threshold would drop them silently.
+        Outputs that are not finite raise a FloatingPointError; the threshold would drop them silently.
         """
         if not (class_logits.isfinite().all() and box_regression.isfinite().all()):
             raise FloatingPointError("the outputs for boxes are not finite")

@@ -51,7 +51,7 @@ def match(
 ) -> Tensor:
     """Match candidates (A, 4) to boxes (M, 4): indices (A,).
 
-    A candidate matches the box with the highest IoU if that is at least ``high``; below ``low`` it is
+    A candidate matches the box with the highest IoU if that is at least ``high``; below ``low`` it becomes
     BACKGROUND, in between IGNORED. With ``low_quality``, the candidates with the highest IoU of a box also
     match it, if that IoU is at least ``low_quality``. Boxes are processed in blocks to bound memory.
     """
@@ -101,7 +101,7 @@ class ProposalNetwork(RegionProposalNetwork):
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Compute the proposals of each image, and the losses in training.
 
-        In evaluation, boxes that are not finite are a FloatingPointError; they would be dropped silently.
+        In evaluation, boxes that are not finite raise a FloatingPointError; they would be dropped silently.
         """
         maps = list(features.values())
         logits, deltas = self.head(maps)
@@ -124,7 +124,7 @@ class ProposalNetwork(RegionProposalNetwork):
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[Target], sizes: list[tuple[int, int]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Assign anchors: for each image labels (A,) and boxes (A, 4).
+        """Assign anchors to objects: return labels (A,) and boxes (A, 4) for each image.
 
         Labels are 1 for objects, 0 for background, -1 for ignored anchors. Anchors in the padding are
         ignored; they get no area, so that they are no object's best match.
