@@ -1,1 +1,1 @@
-"""Records: one result each, stored with its environment and its predictions."""
+"""Store results as records, each with its environment and its predictions."""

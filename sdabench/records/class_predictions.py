@@ -1,4 +1,4 @@
-"""The predictions of a classifier for each image, in one compressed CSV file per run."""
+"""Store the predictions of a classifier for each image in a compressed CSV file."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ class ClassPredictions:
         return TopK().update(self.top5, self.labels).compute()
 
     def hits(self, k: int) -> NDArray[np.bool_]:
-        """Whether the label of each image is among its top k classes, (N,)."""
+        """Return whether the label of each image is among its top k classes: (N,)."""
         hits: NDArray[np.bool_] = (self.top5[:, :k] == self.labels[:, None]).any(axis=1)
         return hits
 
@@ -49,7 +49,7 @@ class ClassPredictions:
 
     @classmethod
     def read(cls, path: Path) -> "ClassPredictions":
-        """Read a file that :meth:`write` has written, compressed or not; another one is a DataError."""
+        """Read a file that :meth:`write` has written, compressed or not; raise a DataError for others."""
         text = read_decompressed(path, "predictions").decode(errors="surrogateescape")
         foreign = f"{path} is not a predictions file of a classifier"
         try:
@@ -57,7 +57,7 @@ class ClassPredictions:
         except csv.Error as error:
             raise DataError(f"{foreign}: {error}") from None
         if rows[:1] != [HEADER]:
-            raise DataError(f"{foreign}; its first line is not {','.join(HEADER)}")
+            raise DataError(f"{foreign}: its first line must be {','.join(HEADER)}")
         for number, row in enumerate(rows[1:], start=2):
             if not _is_prediction(row):
                 raise DataError(

@@ -1,4 +1,4 @@
-"""Load the stored counts, and count models now; counts are cached while nothing has changed."""
+"""Load the stored counts, or count models again, with a cache for counts whose inputs are unchanged."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ from sdabench.paths import COUNTS, results_dir
 from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
 
-COUNTING = ("complexity", "models", "registry")  # our packages that counts depend on
+COUNTING = ("complexity", "models", "registry")  # packages of sdabench that counts depend on
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy")
 
 
@@ -34,7 +34,7 @@ def fresh_counts(
 ) -> dict[str, Count]:
     """Count models by name; see :func:`sdabench.complexity.count`.
 
-    With ``cached``, use cached counts where nothing has changed since, and cache the others.
+    With ``cached``, use cached counts whose inputs are unchanged, and cache the others.
     """
     names = list(dict.fromkeys(models))
     cache = CountCache(input_size, fvcore) if cached else None
@@ -65,9 +65,9 @@ def _one_thread() -> Iterator[None]:
 
 
 class CountCache:
-    """Counts under everything they depend on: model and backbone, input size, counters, sources, versions.
+    """A cache of counts. The key is model and backbone, input size, counters, sources and versions.
 
-    Create it before counting starts: it takes the sources on disk for those that count.
+    Create it before counting starts, because it reads the digests of the sources from the disk.
     """
 
     def __init__(self, input_size: InputSize | None = None, fvcore: bool | None = None) -> None:
@@ -92,7 +92,7 @@ class CountCache:
 
 
 def _code() -> list[str]:
-    """List what counts: versions of Python and packages, and digests of our sources."""
+    """List the versions of Python and packages, and the digests of the sources of sdabench."""
     package = Path(sdabench.__file__).parent
     return [
         f"python {platform.python_version()}",

@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Collect versions, device and settings as plain values."""
+    """Collect versions, device and settings as JSON values."""
     cuda = device.type == "cuda"
     return {
         "sdabench": sdabench.__version__,
@@ -35,7 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The commit of this checkout, with ``-dirty`` if files have changed; None for an installed package."""
+    """Return the commit of this checkout, with ``-dirty`` if files have changed; None if installed."""
     checkout = checkout_dir()
     if checkout is None:
         return None

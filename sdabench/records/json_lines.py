@@ -1,4 +1,4 @@
-"""JSON lines: append-only files that survive a killed process and a full disk."""
+"""Read and append JSON lines in files that survive a killed process and a full disk."""
 
 import errno
 import fcntl
@@ -21,14 +21,14 @@ R = TypeVar("R", bound=BaseModel)
 def append_lines(path: Path, *items: dict[str, Any]) -> None:
     """Append JSON lines and sync them to the disk; without items, check that the file can be written.
 
-    A line that a killed process left incomplete is ended first, so that it damages no other line.
+    An incomplete line of a killed process gets a newline first, so that it damages no other line.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         line = b"".join(json.dumps(item, allow_nan=False).encode() + b"\n" for item in items)
         with path.open("ab+", buffering=0) as file:
             with suppress(OSError):  # not every network file system has locks
-                fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed: other nodes write to it too
+                fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed; other nodes write to it too
             size = file.seek(0, os.SEEK_END)
             if size:
                 file.seek(size - 1)
@@ -43,17 +43,17 @@ def append_lines(path: Path, *items: dict[str, Any]) -> None:
 def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
     """Read the items of a JSON-lines file, in the order of writing; none if there is no file.
 
-    An incomplete line, which a process killed while writing leaves, is skipped. Any other line that does not
-    fit the schema is a SdabenchError.
+    Incomplete lines of killed processes are skipped. Any other line that does not fit the schema raises a
+    SdabenchError.
     """
     try:
         lines = path.read_text(errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        raise SdabenchError(f"cannot read {path}: {error.strerror}") from None
+        raise SdabenchError(f"cannot read {path}: {error.strerror}; name another file or folder") from None
     for number, line in enumerate(lines, start=1):
-        if not line:  # two writers have both ended the same incomplete line
+        if not line:  # two processes have completed the same incomplete line
             continue
         try:
             data = json.loads(line)
@@ -71,6 +71,6 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
 
 
 def write_lines(path: Path, items: Iterable[BaseModel], elsewhere: str = "name another --output") -> None:
-    """Replace a JSON-lines file at once; on an error it stays unchanged."""
+    """Replace a JSON-lines file atomically; on an error it stays unchanged."""
     with atomic_write(path, elsewhere) as file:
         file.writelines(item.model_dump_json(by_alias=True).encode() + b"\n" for item in items)

@@ -1,4 +1,4 @@
-"""Records: one stored result each, its spec with measurements and environment. Free of torch."""
+"""Define records: a stored result with its spec, measurements and environment. Free of torch."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -15,12 +15,12 @@ Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class Training(FrozenModel, populate_by_name=True):
-    """How a training went. Losses are means over images; the last is that of the last epoch.
+    """The result of a training. Losses are means over images; ``last_loss`` is that of the last epoch.
 
-    ``fits`` says whether the last loss fell below the recipe's limit, and is None where it has none.
-    Each batch was computed as ``micro_batches`` with batch-norm statistics of their own, by ``world_size``
-    processes. ``learning_rate`` is that of the batch, before any schedule. ``frozen`` says whether a
-    detector's stem, first stage and batch-norm statistics stayed as they were.
+    ``fits`` states whether the last loss fell below the recipe's limit; None if the recipe has none.
+    Each batch was split into ``micro_batches`` with separate batch-norm statistics, over ``world_size``
+    processes. ``learning_rate`` is that for the batch size, before any schedule. ``frozen`` states whether
+    a detector's stem, first stage and batch-norm statistics were frozen.
     """
 
     epochs: int
@@ -49,20 +49,20 @@ class Failure(FrozenModel):
 class Record(SpecBase, populate_by_name=True):
     """One result of one network: a spec, its measurements by one task's metrics, and the environment.
 
-    Metrics are in percent, unrounded; a failed record has a failure instead. ``standard_errors``, in
-    percentage points, are those that do not follow from metric and samples: of AP.
+    Metrics are in percent, unrounded; the record of a failed job has a failure instead. ``standard_errors``
+    are those of AP in percentage points; those of accuracies follow from metric and samples.
     """
 
     record_schema: Literal["sdabench.record/1"] = Field("sdabench.record/1", alias="schema")
     task: str
-    protocol: Protocol | None = None  # unknown for predictions that somebody else made
-    recipe: dict[str, Any] | None = None  # as it was written, also by another version
+    protocol: Protocol | None = None  # None for third-party predictions
+    recipe: dict[str, Any] | None = None  # as written, possibly by another version
     seed: int | None = None
     metrics: dict[str, Percent] = Field(default={})
     standard_errors: dict[str, Percent] = Field(default={})
     samples: int = 0
     batch_size: int | None = None
-    fitted_batch_size: int | None = None  # what the memory allowed, if less
+    fitted_batch_size: int | None = None  # the batch size that fits into memory, if smaller
     training: Training | None = None
     failure: Failure | None = None
     predictions: str | None = None
@@ -74,7 +74,7 @@ class Record(SpecBase, populate_by_name=True):
 
     @classmethod
     def of(cls, spec: RunSpec, task: str, **measured: Any) -> "Record":
-        """The record of a spec for one of its tasks."""
+        """Build the record of a spec for one of its tasks."""
         shared = {name: getattr(spec, name) for name in (*SpecBase.model_fields, "seed")}
         shared |= spec.model_dump(mode="json", include={"protocol", "recipe"})
         return cls(**shared | {"task": task} | measured)
@@ -82,18 +82,18 @@ class Record(SpecBase, populate_by_name=True):
     @model_validator(mode="before")
     @classmethod
     def _recompute_the_digest(cls, data: Any) -> Any:
-        """The stored digest is for readers of the file; here it follows from the fields."""
+        """Drop the stored digest, which is computed from the other fields."""
         if isinstance(data, dict):
             return {key: value for key, value in data.items() if key != "spec_digest"}
         return data
 
     @property
     def key(self) -> tuple[str, str]:
-        """What a record is looked up by: the digest of its spec, and its task."""
+        """The key of a record: the digest of its spec, and its task."""
         return self.spec_digest, self.task
 
     def standard_error(self, metric: str) -> float | None:
-        """In percentage points; None where it is not known, or the metric was not measured."""
+        """Return a standard error in percentage points; None if it or the metric is unknown."""
         if metric not in self.metrics or self.samples == 0:
             return None
         if self.task == "classification":
@@ -104,9 +104,9 @@ class Record(SpecBase, populate_by_name=True):
     def comparable(self) -> bool:
         """Whether the metrics can be compared with the paper.
 
-        They can be if they are of trained weights, on the complete real dataset, with the paper's
-        preprocessing. Weights that sdabench trained need the paper's recipe and the complete training set,
-        and a detector needs a trained backbone.
+        This requires trained weights, the complete real dataset and the paper's preprocessing. Weights that
+        sdabench trained also require the paper's recipe, the complete training set and, for a detector, a
+        pretrained backbone.
         """
         return (
             self.failure is None
@@ -132,6 +132,6 @@ class Record(SpecBase, populate_by_name=True):
 
 
 def stored_records() -> list[Record]:
-    """The records in ``results/``."""
+    """Read the records in ``results/``."""
     paths = sorted(path for path in results_dir().glob("*.jsonl") if path.name not in (COUNTS, OUTPUTS))
     return [record for path in paths for record in read_lines(path, Record)]

@@ -1,4 +1,4 @@
-"""Records with their stored predictions, from which metrics are computed again. No model is needed."""
+"""Compute the metrics of records again from their stored predictions. No model is needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class StoredRecord:
     folder: Path
 
     def same_images(self, other: "StoredRecord") -> bool:
-        """Whether both models were evaluated on the same image bytes."""
+        """Return whether both models were evaluated on the same image bytes."""
         own = self.record.dataset.fingerprint_sha256
         return own is not None and own == other.record.dataset.fingerprint_sha256
 
@@ -36,7 +36,7 @@ class StoredRecord:
 
     @property
     def predictions(self) -> Path:
-        """The predictions file; a UsageError if there is none."""
+        """The predictions file; raises a UsageError if there is none."""
         name = self.record.predictions
         if name is None or not self.has_predictions:
             where = "" if name is None else f" at {self.folder / name}"
@@ -49,7 +49,8 @@ class StoredRecord:
 def read_stored(path: Path) -> list[StoredRecord]:
     """Read the records in the folder of a run, or in a file of records, except those of failed jobs.
 
-    If there are none, that is a UsageError.
+    Raises:
+        UsageError: there are no such records.
     """
     file = path / RECORDS if path.is_dir() else path
     records = [record for record in read_lines(file, Record) if record.failure is None]
@@ -59,7 +60,7 @@ def read_stored(path: Path) -> list[StoredRecord]:
 
 
 def shipped_records() -> list[StoredRecord]:
-    """The records in ``results/``, whose predictions are not shipped."""
+    """Read the records in ``results/``; their predictions are not shipped."""
     return [StoredRecord(record, results_dir()) for record in stored_records()]
 
 
@@ -80,8 +81,8 @@ def class_predictions(stored: StoredRecord) -> ClassPredictions:
 def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEvaluation:
     """Match the detections of a record with the ground truth, and check their AP against the record.
 
-    ``annotations`` are COCO's, of the evaluated images; by default those of the record's dataset. If that has
-    been moved, it is a UsageError, and if it has changed, a DataError.
+    ``annotations`` is the COCO annotations file of the evaluated images, by default that of the record's
+    dataset. A dataset that has moved raises a UsageError; one that has changed raises a DataError.
     """
     record, file, image_ids = stored.record, annotations, None
     if file is None:
@@ -89,7 +90,7 @@ def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEval
         try:
             split = read_coco(Path(record.dataset.root), name).subset(record.dataset.samples)
         except UsageError as error:
-            raise UsageError(f"{error}; or name --annotations FILE") from None
+            raise UsageError(f"{error}; or add --annotations FILE") from None
         if split.listing_sha256 != record.dataset.listing_sha256:
             raise DataError(
                 f"{record.dataset.root} has changed since {record.model} was evaluated; evaluate it again"
@@ -101,9 +102,10 @@ def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEval
 
 
 def metrics_of_predictions(record: Record) -> list[str]:
-    """The metrics that the stored predictions give.
+    """List the metrics that the stored predictions reproduce.
 
-    With the paper's quirk of choosing the best epoch for each metric, other metrics are of another epoch.
+    With the paper's quirk of selecting the best epoch for each metric, metrics can belong to different
+    epochs; predictions are stored for the epoch of the first metric.
     """
     epochs = record.training.best_epochs if record.training else {}
     first = next(iter(record.metrics), "")

@@ -1,4 +1,4 @@
-"""Specs: everything that determines one measurement, and the digest that identifies it. Free of torch."""
+"""Define specs, which determine one measurement, and the digest that identifies it. Free of torch."""
 
 import json
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,15 +11,15 @@ from sdabench.registry import load_registry
 from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe, Precision, Recipe
 from sdabench.registry.schema import DataTask, Task
 
-RANDOM, TRAINED_HERE = "random", "training"  # sources of weights that are no file
+RANDOM, TRAINED_HERE = "random", "training"  # sources of weights without a file
 S = TypeVar("S", bound="RunSpec")
 
 
 class Weights(FrozenModel):
-    """``source`` is a file's path, ``random`` (from the seed), or ``training`` (by the spec's recipe).
+    """The source of weights, and the sha256 of their file.
 
-    Or the place the file was fetched from, as ``--weights`` takes it: a URL without credentials,
-    ``torchvision:NAME`` or ``timm:NAME``.
+    ``source`` is the path of a file, ``random`` (from the seed), ``training`` (by the spec's recipe), or a
+    value of ``--weights``: a URL without credentials, ``torchvision:NAME`` or ``timm:NAME``.
     """
 
     source: str
@@ -31,12 +31,12 @@ class Weights(FrozenModel):
 
     @property
     def identity(self) -> str | None:
-        """The digest of a file; random and trained weights follow from the rest of the spec."""
+        """The digest of a file, or ``random`` or ``training``: the rest of the spec determines those."""
         return self.source if self.source in (RANDOM, TRAINED_HERE) else self.sha256
 
 
 class Protocol(FrozenModel):
-    """How images become inputs, and the precision of the evaluation."""
+    """The preprocessing of images and the numerical precision of an evaluation."""
 
     preprocessing: Preprocessing | Resizing
     precision: Precision = "fp32"
@@ -52,7 +52,7 @@ class DetectionProtocol(Protocol):
 
 
 class SpecBase(FrozenModel):
-    """What a spec and its record share. ``dataset`` is evaluated; ``backbone`` initialized a detector."""
+    """The fields that a spec and its record share. ``backbone`` are the initial weights of a detector's."""
 
     model: str
     dataset: DatasetInfo
@@ -62,10 +62,10 @@ class SpecBase(FrozenModel):
 
     @property
     def spec_digest(self) -> str:
-        """Identifies the experiment: sha256 of model, data, protocol, recipe, weights and seed.
+        """The identity of an experiment: sha256 of model, data, protocol, recipe, weights and seed.
 
-        Data count by the digest of their listing, weights by that of their file. A recipe's title and
-        source do not count.
+        Data are represented by the digest of their listing, weights by that of their file. A recipe's title
+        and source are not included.
         """
         determined = self.model_dump(mode="json", include={"model", "protocol", "seed", "recipe"})
         for words in ("title", "source"):
@@ -78,10 +78,10 @@ class SpecBase(FrozenModel):
 
 
 class RunSpec(SpecBase):
-    """A measurement that can be run: the evaluation of weights, or a training and its evaluation.
+    """The spec of a measurement to run: an evaluation of weights, or a training and its evaluation.
 
-    ``data`` is the dataset as ``--data`` takes it; where it lies does not count for the digest. A spec
-    whose weights come from elsewhere may have the recipe that they were trained by.
+    ``data`` is a value of ``--data``; its path does not change the digest. An evaluation of the weights of
+    a training run has the recipe of that run.
     """
 
     task: DataTask
@@ -92,17 +92,17 @@ class RunSpec(SpecBase):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """What the model is scored by, each with a record of its own."""
+        """The tasks that the model is evaluated on, each with its own record."""
         return load_registry().model(self.model).tasks
 
     @property
     def trains(self) -> bool:
-        """Whether the weights are the result of this run."""
+        """Whether the spec includes a training."""
         return self.weights.source == TRAINED_HERE
 
     @property
     def keys(self) -> list[tuple[str, str]]:
-        """The keys of its records: see :attr:`sdabench.records.record.Record.key`."""
+        """The keys of the records of this spec: see :attr:`sdabench.records.record.Record.key`."""
         return [(self.spec_digest, task) for task in self.tasks]
 
     @property
@@ -116,7 +116,7 @@ class RunSpec(SpecBase):
         return self.protocol.preprocessing.resolution
 
     def with_values(self: S, **values: Any) -> S:
-        """A copy with other values, under a digest of its own."""
+        """Return a copy with other values, and thus another digest."""
         return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | values)
 
 
@@ -137,7 +137,7 @@ SPECS: dict[DataTask, type[RunSpec]] = {"classification": ClassificationSpec, "d
 
 
 def protocol_at(resolution: int | None, task: DataTask, **options: Any) -> Protocol:
-    """The usual protocol of a task, at another resolution where one is given."""
+    """Return the standard protocol of a task, at another resolution if one is given."""
     protocol = ClassificationProtocol if task == "classification" else DetectionProtocol
     if resolution is not None:
         options["preprocessing"] = (Preprocessing if task == "classification" else Resizing).at(resolution)

@@ -1,4 +1,4 @@
-"""The records of an output folder, looked up by the digest of their specs."""
+"""Store the records of an output folder, and look them up by the digest of their specs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class RecordStore:
-    """``records.jsonl`` in an output folder; of several records with the same key the last one counts."""
+    """``records.jsonl`` in an output folder; the last record with a key replaces earlier ones."""
 
     folder: Path
 
@@ -25,15 +25,15 @@ class RecordStore:
         return list(read_lines(self.path, Record))
 
     def valid(self, specs: Iterable[RunSpec]) -> dict[tuple[str, str], Record]:
-        """The records of these specs that are no failures, by their keys."""
+        """Return the records of successful jobs with these specs, by key."""
         keys = {key for spec in specs for key in spec.keys}
         return {record.key: record for record in self.read() if record.failure is None and record.key in keys}
 
     def latest(self, spec: RunSpec) -> list[Record]:
-        """The last record for each task of a spec, whether it succeeded or failed."""
+        """Return the last record for each task of a spec, of a successful or failed job."""
         records = {record.key: record for record in self.read()}
         return [records[key] for key in spec.keys if key in records]
 
     def append(self, records: Sequence[Record] = ()) -> None:
-        """Writes records to the disk before returning; without any, checks that they could be written."""
+        """Append records and sync them to the disk; without records, check that the file can be written."""
         append_lines(self.path, *(record.as_json() for record in records))

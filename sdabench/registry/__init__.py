@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper, rows in the order of the paper."""
+    """One table of the paper, with rows in the order of the paper."""
 
     name: str
     title: str
@@ -72,7 +72,7 @@ class Table:
 
 
 class Registry:
-    """Tables and models of one registry folder; what is missing or invalid there is a RegistryError."""
+    """Tables and models of one registry folder; missing or invalid files raise a RegistryError."""
 
     def __init__(self, folder: Path) -> None:
         from sdabench.registry.schema import Family, Paper, TableFile
@@ -104,7 +104,7 @@ class Registry:
         self._check_names()
 
     def model(self, name: str) -> Model:
-        """Look up a model; the UsageError of an unknown name suggests similar names."""
+        """Look up a model; raise a UsageError that suggests similar names if it is unknown."""
         if name not in self.models:
             raise UsageError(unknown("model", name, self.models))
         return self.models[name]
@@ -131,7 +131,7 @@ class Registry:
         return [name for name, table in self.tables.items() if any(row.model == model for row in table.rows)]
 
     def papers_of(self, model: str) -> list[Paper]:
-        """List the papers to cite for a model: its family's, its backbone's, and depth attention's."""
+        """List the papers to cite for a model: of its family, of its backbone and of depth attention."""
         declared = self.model(model)
         papers = [self.families[declared.family].paper]
         if declared.backbone is not None:
@@ -252,8 +252,10 @@ def matching(
 ) -> list[str]:
     """List the models that match any of the names or wildcards, pattern by pattern, each once.
 
-    ``among`` are the models to choose from, by default all, and ``where`` describes them in the UsageError of
-    a pattern that matches none.
+    ``among`` are the models to select from, by default all; ``where`` describes them in error messages.
+
+    Raises:
+        UsageError: a pattern matches none of them.
     """
     known = list(models)
     names = known if among is None else list(among)
@@ -261,7 +263,7 @@ def matching(
     for pattern in patterns:
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches and pattern in known:
-            raise UsageError(f"'{pattern}' is not in {where}; 'sdabench list' shows what is")
+            raise UsageError(f"'{pattern}' is not in {where}; 'sdabench list' shows all")
         if not matches:
             raise UsageError(unknown("model", pattern, names))
         chosen.update(dict.fromkeys(matches))
@@ -277,7 +279,7 @@ def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabenc
 
 @cache
 def _load(folder: Path) -> Registry:
-    with without_garbage_collection():  # a sixth of the time; the objects all stay
+    with without_garbage_collection():  # saves a sixth of the time; all objects live on
         return Registry(folder)
 
 

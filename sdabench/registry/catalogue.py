@@ -1,4 +1,4 @@
-"""Titles and tables of the models without their numbers, cached for ``list`` and for completion.
+"""Load the titles and tables of the models, without numbers, from a cache for ``list`` and completion.
 
 Reading the registry takes 0.13 s longer, most of it the import of pydantic.
 """
@@ -17,7 +17,7 @@ from sdabench.registry import SUITE_NAMES, load_registry, matching
 
 @dataclass(frozen=True)
 class Entry:
-    """One model; ``tables`` are those of the paper that have a row for it."""
+    """One model; ``tables`` are the tables of the paper with a row for it."""
 
     model: str
     family: str

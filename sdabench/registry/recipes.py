@@ -1,4 +1,4 @@
-"""Recipes: training hyper-parameters, from ``registry/recipes/TASK/*.yaml`` or a user's own file."""
+"""Load recipes (training hyper-parameters) from ``registry/recipes/TASK/*.yaml`` or a user's file."""
 
 from math import cos, floor, pi
 from pathlib import Path
@@ -26,7 +26,7 @@ Crop = Annotated[int, Field(ge=32)]
 
 
 class Optimizer(Strict):
-    """``momentum`` and ``nesterov`` apply to SGD. Weight decay applies to every parameter by default."""
+    """Optimizer; ``momentum`` and ``nesterov`` are for SGD. All parameters have weight decay by default."""
 
     name: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat
@@ -37,7 +37,7 @@ class Optimizer(Strict):
 
 
 class Schedule(Strict):
-    """Learning-rate schedule: times ``factor`` after each of ``milestones`` (epochs), or half a cosine to 0.
+    """Learning-rate schedule: multiply by ``factor`` at each of ``milestones`` (epochs), or cosine to 0.
 
     The warm-up is linear, starts at ``warmup_factor`` and lasts ``warmup_epochs`` or ``warmup_steps``.
     """
@@ -57,7 +57,7 @@ class Schedule(Strict):
 
 
 class Augmentation(Strict):
-    """RandomResizedCrop to ``crop`` pixels with ranges of ``area`` and ``aspect``; flip probability."""
+    """RandomResizedCrop to ``crop`` pixels in ranges of ``area`` and ``aspect``; probability of a flip."""
 
     crop: Crop = 224
     area: tuple[Fraction, Fraction] = (0.08, 1.0)
@@ -105,7 +105,7 @@ class Recipe(Strict):
     precision: Precision = "fp32"
     channels_last: bool = False
     optimizer: Optimizer
-    linear_rule: PositiveInt | None = None  # batch size that the learning rate is meant for
+    linear_rule: PositiveInt | None = None  # batch size that the learning rate refers to
     schedule: Schedule = Schedule()
     validation: Validation = Validation()
     quirks: Quirks = Quirks()
@@ -194,9 +194,9 @@ class ClassificationRecipe(Recipe):
 class DetectionRecipe(Recipe):
     """Hyper-parameters of detectors.
 
-    ``freeze`` applies to the stem, the first stage and all batch-norm statistics of the backbone's weights;
-    nothing is frozen without such weights. Of each image, ``anchor_samples`` are sampled for the loss of the
-    proposal network, and ``box_samples`` out of ``proposals`` for the loss of the heads.
+    ``freeze`` applies to the stem, the first stage and all batch-norm statistics of a pretrained backbone;
+    without pretrained weights, nothing is frozen. In each image, ``anchor_samples`` anchors are sampled for
+    the loss of the proposal network, and ``box_samples`` of ``proposals`` boxes for the loss of the heads.
     """
 
     short_side: Crop = 800  # of resized images, in pixels
@@ -240,7 +240,7 @@ def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
     path = Path(name) if is_path else _folder(task) / f"{name}.yaml"
     if not path.is_file():
         if is_path:
-            raise UsageError(f"no recipe file at {path}")
+            raise UsageError(f"no recipe file at {path}; check the path")
         known = recipe_names(task)
         listing = f"choose from {', '.join(known)} for {task}, or pass a .yaml file"
         raise UsageError(unknown("recipe", name, known, listing))

@@ -43,7 +43,7 @@ class Network(Strict):
 
 
 class ModelEntry(Strict):
-    """What the file of a family says of one model.
+    """The entry of one model in the file of its family.
 
     ``baseline`` is the model that the paper compares it with, ``like_for_like`` the same network without
     depth attention. ``timm`` names timm's model with the same tensors.
@@ -72,7 +72,7 @@ class Model(ModelEntry):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """Tasks that it is evaluated on, each with its own record."""
+        """The tasks that the model is evaluated on, each with its own record."""
         return (self.task, "segmentation") if self.masks else (self.task,)
 
     @property
@@ -96,7 +96,7 @@ class Model(ModelEntry):
 
 
 class Layout(Strict):
-    """Regular expressions that map the keys of an original release to ours, applied in order."""
+    """Regular expressions that map the keys of a release to sdabench's, applied in order."""
 
     source: str
     rename: dict[str, str]
@@ -113,7 +113,7 @@ class Layout(Strict):
 
 
 class Paper(Strict):
-    """A paper to cite. Authors in BibTeX's form, ``Surname, Given and Surname, Given``."""
+    """A paper to cite; ``authors`` in BibTeX's form, ``Surname, Given and Surname, Given``."""
 
     authors: Annotated[str, Field(min_length=1)]
     title: Annotated[str, Field(min_length=1)]
@@ -200,8 +200,8 @@ class Column(Strict):
 class Evidence(Strict):
     """A number that supports an explanation, and how to obtain it.
 
-    Exactly one of three ways: ``count`` names a counter; ``terms`` are the weights of operations in a sum;
-    ``setting`` describes what no counter here does (an old version of a counting tool).
+    Exactly one of three fields is set: ``count`` names a counter; ``terms`` are the weights of operations in
+    a sum; ``setting`` describes a method without a counter in sdabench, such as an old counting tool.
     """
 
     value: int
@@ -222,7 +222,7 @@ class Evidence(Strict):
 
 
 class Explanation(Strict):
-    """Why a claim differs from our count under the convention of its column.
+    """The reason why a claim differs from the measured count under the convention of its column.
 
     Either the claim holds under another ``convention``, or the difference has a ``kind``. ``because`` may
     refer to ``evidence`` in braces; a test recomputes these numbers.

@@ -1,4 +1,4 @@
-"""Read YAML files of the registry into their schema; a RegistryError names file, row and field."""
+"""Read YAML files of the registry into their schema; errors name file, row and field."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -13,7 +13,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML's safe loader, which also refuses duplicate keys."""
+    """YAML's safe loader, with an error for duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
