@@ -1,4 +1,4 @@
-"""Summary of a checkpoint file: its container, its entries, and its tensors."""
+"""Summarize a checkpoint file: its container, its entries, and its tensors."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from sdabench.weights.stubs import Stub, kind_of, printable, stubbed_classes
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """What a checkpoint file holds."""
+    """The content of a checkpoint file."""
 
     path: Path
     sha256: str
     size: int  # bytes
     container: str
     entries: dict[str, str]  # description of each top-level entry; empty for a bare state dict
-    classes: list[str]  # names of those that were read as stubs
+    classes: list[str]  # names of the classes that were read as stubs
     state: dict[str, Tensor]
 
     @cached_property
@@ -56,7 +56,7 @@ def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
 
     Raises:
         UsageError: there is no such file, or several keys hold weights.
-        WeightsError: it is damaged, holds no weights, or refers to what weights do not need.
+        WeightsError: it is damaged, contains no weights, or refers to classes that weights do not need.
     """
     checkpoint = read_checkpoint(path)
     state = state_dict_of(checkpoint, str(path), wrapper)
@@ -76,12 +76,12 @@ def _container(path: Path) -> str:
         head = file.read(9)
     if head[8:9] == b"{":
         return "safetensors"
-    return "torch.save, zip archive" if head.startswith(b"PK") else "torch.save, as before torch 1.6"
+    return "torch.save, zip archive" if head.startswith(b"PK") else "torch.save, format before torch 1.6"
 
 
 def _entries(checkpoint: Any) -> dict[str, str]:
     if isinstance(checkpoint, Stub):
-        return {"": f"a whole module, {kind_of(checkpoint)}"}
+        return {"": f"a pickled module, {kind_of(checkpoint)}"}
     assert isinstance(checkpoint, Mapping)
     if all(isinstance(value, Tensor) for value in checkpoint.values()):
         return {}

@@ -1,4 +1,4 @@
-"""The two containers of ``torch.save``: a zip archive, and before torch 1.6 a sequence of pickles."""
+"""Read the containers of ``torch.save``: a zip archive, or a sequence of pickles before torch 1.6."""
 
 import sys
 import zipfile
@@ -15,15 +15,15 @@ from sdabench.weights.unpickling import load_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-RESAVE = "load it in a torch installation that you trust it with, and save its state_dict()"
+RESAVE = "if you trust it, load it with torch and save its state_dict()"
 
 
 def read_torch_file(file: BinaryIO, size: int) -> Any:
     """Read the object that was passed to ``torch.save`` from a file of ``size`` bytes, with stubs of classes.
 
     Raises:
-        WeightsError: it is refused; the message continues a sentence.
-        Exception: it is damaged, which no list of errors covers.
+        WeightsError: the file is rejected; the message continues a sentence that begins with its path.
+        Exception: the file is damaged; such errors have many types.
     """
     head = file.read(512)
     file.seek(0)
@@ -66,10 +66,10 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
 
 
 def _zip_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The files of an archive by name; torch compresses none of them."""
+    """Return the files of an archive by name, after checking that none is compressed, as in torch."""
     entries: dict[str, zipfile.ZipInfo] = {}
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist()):
-        raise WeightsError(f"is a TorchScript archive, which is a program; {RESAVE}")
+        raise WeightsError(f"is a TorchScript archive, which contains code; {RESAVE}")
     for entry in archive.infolist():
         name = printable(entry.filename)
         if entry.filename in entries:
@@ -83,14 +83,14 @@ def _zip_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipIn
 
 
 def _read_legacy(file: BinaryIO, size: int) -> Any:
-    """Read pickles of a magic number, a version, the system, the object and the keys; then the storages."""
+    """Read the pickles of magic number, version, system, object and keys, and then the storages."""
     bounded = _BoundedFile(file, size)
     _check_magic(bounded)
     storages: dict[str, Storage] = {}
     claimed = 0  # bytes
 
     def load_storage(saved_id: Any) -> Any:
-        """Allocate a storage, which is filled after the pickle. A class saved with its source is its name."""
+        """Allocate a storage, which is filled later; return the name of a class saved with its source."""
         nonlocal claimed
         if type(saved_id) is tuple and len(saved_id) == 4 and saved_id[0] == "module":
             return saved_id[1]
@@ -106,7 +106,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
             storages[key] = Storage(torch.empty(length, dtype=torch.uint8), dtype)
         data = storages[key].data
         _check_size(key, data.numel(), length)
-        if view is not None:  # of torch before 0.4: key, offset and number of elements
+        if view is not None:  # key, offset and number of elements, before torch 0.4
             _, offset, count = view
             if not all(type(end) is int and 0 <= end <= numel for end in (offset, count, offset + count)):
                 raise WeightsError(f"holds a view beyond its storage '{printable(key)}'")
@@ -156,9 +156,9 @@ class _BoundedFile:
 
 
 def _parse_storage_id(saved_id: Any, length: int) -> tuple[torch.dtype, str, int, Any]:
-    """Element type, key, number of elements and (legacy) view of torch's persistent id of a storage."""
+    """Return element type, key, number of elements and (legacy) view from the id of a storage."""
     if type(saved_id) is not tuple or len(saved_id) != length or saved_id[0] != "storage":
-        raise WeightsError("holds a persistent id that is not one of torch's")
+        raise WeightsError("contains a persistent id that torch does not write")
     _, kind, key, _, numel, *view = saved_id
     if type(key) is not str or type(numel) is not int or not 0 <= numel < MAX_NUMBER:
         raise WeightsError("declares a storage with an invalid key or number of elements")
@@ -170,7 +170,7 @@ def _no_storage(saved_id: Any) -> None:
 
 
 def _fill(data: Tensor, file: IO[bytes]) -> None:
-    """Read as many bytes as the tensor has into it."""
+    """Fill a tensor with bytes of the file."""
     if file.readinto(data.numpy()) != data.numel():  # type: ignore[attr-defined]  # of every binary file
         raise WeightsError("is cut short")
 

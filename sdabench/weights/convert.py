@@ -20,7 +20,7 @@ FORM_SUFFIXES: dict[Form, str] = {"state-dict": ".pth", "timm": ".pth"}  # other
 
 
 def to_sdabench_keys(state: Mapping[str, Tensor], model: str, origin: str) -> dict[str, Tensor]:
-    """Convert a state dict of any known layout to exactly the tensors of a network.
+    """Convert a state dict of any known layout to the tensors of a network.
 
     Raises:
         WeightsError: a tensor is missing, unexpected or of another shape.
@@ -40,7 +40,7 @@ def convert(tensors: Mapping[str, Tensor], model: str, form: Form) -> dict[str, 
     """Convert tensors with sdabench's keys to another form.
 
     Raises:
-        UsageError: timm has no equal network, or the model is a detector, which has no backbone form.
+        UsageError: timm has no equal network, or the backbone of a detector is requested.
     """
     if form == "timm":
         from sdabench.weights.fetch.from_timm import to_timm

@@ -19,7 +19,7 @@ DEFAULT_FEATURES = 2048  # input features assumed for a missing classifier
 
 @dataclass(frozen=True)
 class Fit:
-    """How a state dict fits a network: the problems, none of which means that it does."""
+    """The comparison of a state dict with a network; it fits if there are no problems."""
 
     model: str
     num_classes: int | None  # None without a classifier
@@ -43,7 +43,7 @@ def fit(state: Mapping[str, Tensor], model: str) -> Fit:
 
 
 def num_classes_of(renamed: Mapping[str, Tensor]) -> int | None:
-    """The number of classes of a state dict with sdabench's keys; None without a classifier."""
+    """Return the number of classes of a state dict with sdabench's keys; None without a classifier."""
     if BOX_CLASSIFIER in renamed:
         return len(renamed[BOX_CLASSIFIER]) - 1  # the first is the background
     return len(renamed[CLASSIFIER]) if CLASSIFIER in renamed and renamed[CLASSIFIER].ndim else None
@@ -57,7 +57,7 @@ def network_for(model: str, num_classes: int | None) -> nn.Module:
 
 
 def candidates(state: Mapping[str, Tensor], params: Mapping[str, int]) -> list[str]:
-    """The networks closest in size to a state dict; ``params`` has their sizes for 1000 classes."""
+    """List the networks closest in size to a state dict; ``params`` are sizes for 1000 classes."""
     own = unwrap_keys(state)
     size = sum(tensor.numel() for key, tensor in own.items() if not key.endswith(BUFFERS))
     if not any(key.startswith("rpn.") for key in own):
@@ -67,5 +67,5 @@ def candidates(state: Mapping[str, Tensor], params: Mapping[str, int]) -> list[s
 
 
 def nearest(fits: Iterable[Fit]) -> Fit | None:
-    """The fit with the fewest affected tensors."""
+    """Return the fit with the fewest affected tensors."""
     return min(fits, key=lambda one: sum(max(1, len(keys)) for keys in one.problems.values()), default=None)

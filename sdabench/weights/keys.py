@@ -15,7 +15,7 @@ Problems = dict[str, list[str]]  # affected keys by kind of problem
 WRAPPER_PREFIXES = (
     ("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("network.",), ("backbone.", "head.fc."),
 )  # fmt: skip
-COUNTER = "n_averaged"  # of torch's AveragedModel, beside its "module." keys; not a weight
+COUNTER = "n_averaged"  # counter of torch's AveragedModel beside its "module." keys; not a weight
 
 # The authors' SDA networks of every family (QingbeiGuo/SDA-xNet e126169).
 DEPTH_ATTENTION_LAYOUT = {
@@ -43,26 +43,26 @@ def rename_keys(state: Mapping[str, Tensor], model: str | None) -> dict[str, Ten
 
 
 def unwrap_keys(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Remove the prefixes of network wrappers, which all keys have."""
+    """Remove the prefixes of network wrappers that all keys share."""
     while state:
         weights = {key: tensor for key, tensor in state.items() if key != COUNTER}
         if len(weights) < len(state) and all(key.startswith(WRAPPER_PREFIXES[0]) for key in weights):
             state = weights
         inner = {key.partition(".")[2]: tensor for key, tensor in state.items()}
         wrapped = any(all(key.startswith(prefixes) for key in state) for prefixes in WRAPPER_PREFIXES)
-        if not wrapped or len(inner) < len(state):  # two keys that would become one are kept apart
+        if not wrapped or len(inner) < len(state):  # removing the prefix would merge two keys
             break
         state = inner
     return state
 
 
 def match_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Problems]:
-    """Match a state dict with a model: the tensors to load, and every deviation from the model's own.
+    """Match a state dict with a model: return the tensors to load, and every deviation from the model.
 
-    Trailing dimensions of 1 are no deviation: a linear layer and a 1x1 convolution of the same weights differ
-    by them. Buffers that are not persistent are constants. A checkpoint older than ``num_batches_tracked``
-    has none of these counters; one that has some has to have all. Weights of any floating-point type match;
-    integer (quantized) and complex weights do not, because they would lose their meaning.
+    Trailing dimensions of 1 are ignored, because a linear layer and a 1x1 convolution differ by them. Buffers
+    that are not persistent are constants. Old checkpoints have no ``num_batches_tracked``; a checkpoint with
+    some of these counters needs all of them. Weights of any floating-point type match. Integer (quantized)
+    and complex weights do not match, because a conversion would change their values.
     """
     own = model.state_dict()
     constants = {name: buffer for name, buffer in model.named_buffers() if name not in own}
@@ -92,7 +92,7 @@ def match_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[s
 
 
 def describe_problems(problems: Problems) -> str:
-    """The number of keys of each kind, and the first of them."""
+    """Describe the number of keys of each kind of problem, and the first keys."""
     return "; ".join(
         f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
         for kind, keys in problems.items()
@@ -116,7 +116,7 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _significant_shape(tensor: Tensor) -> list[int]:
-    """The shape without trailing dimensions of 1."""
+    """Return a shape without trailing dimensions of 1."""
     shape = list(tensor.shape)
     while shape and shape[-1] == 1:
         shape.pop()

@@ -1,4 +1,4 @@
-"""Load a checkpoint into a network, with every tensor accounted for."""
+"""Load a checkpoint into a network, and account for every tensor."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weights in a local file, and what their publisher states about them. Imports no torch."""
+"""Describe weights in a local file, and the statements of their publisher. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from sdabench.data.description import Preprocessing
 
 @dataclass(frozen=True)
 class Published:
-    """What the publisher of weights states about them; ImageNet validation accuracy in percent."""
+    """The publisher's preprocessing and ImageNet validation accuracy (percent) of weights."""
 
     publisher: str
     name: str
@@ -42,7 +42,7 @@ class LocalWeights:
     """A local file of weights, or the path that it will be downloaded to."""
 
     path: Path
-    source: str  # as a record stores it; ``--weights`` takes it again
+    source: str  # as in a record; also a value for ``--weights``
     sha256: str | None = None  # None until the file has been read
     published: Published | None = None
 

@@ -13,7 +13,7 @@ from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.weights.containers import read_torch_file
 from sdabench.weights.stubs import MAX_KEY_LENGTH, is_module, kind_of, module_state, printable
 
-# Usual keys of the weights, beside those of the epoch and the optimizer.
+# Common keys of the weights in checkpoints that also store the epoch or the optimizer.
 WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params",
     "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema",
@@ -25,21 +25,21 @@ def load_plain(source: Path | BinaryIO) -> Any:
     """Load tensors (to the CPU) and plain values from a file that sdabench wrote.
 
     Raises:
-        Exception: it holds anything else, or is damaged; no list covers these errors.
+        Exception: it contains anything else, or is damaged; such errors have many types.
     """
     return torch.load(source, map_location="cpu", weights_only=True)
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Read the object in a file, with stubs in place of classes. Its content tells its format, not its name.
+    """Read the object in a file, with stubs instead of classes. The content determines the format.
 
     Raises:
         UsageError: there is no such file.
-        WeightsError: it is damaged, or refers to what weights do not need.
+        WeightsError: it is damaged, or refers to classes that weights do not need.
         SdabenchError: its permissions forbid reading it.
     """
     if not path.is_file():
-        raise UsageError(f"no weights file at {path}")
+        raise UsageError(f"no weights file at {path}; check the path")
     try:
         size = os.path.getsize(path)
         with path.open("rb") as file:
@@ -54,13 +54,13 @@ def read_checkpoint(path: Path) -> Any:
         raise WeightsError(f"{path} {error}") from None
     except PermissionError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}; change its permissions") from None
-    except Exception as error:  # no list covers the errors of damaged files
+    except Exception as error:  # damaged files raise many types
         reason = printable(str(error) or type(error).__name__)
         raise WeightsError(f"{path} cannot be read as a checkpoint: {reason}") from None
 
 
 def state_dict_of(checkpoint: Any, origin: str, wrapper: str | None = None) -> dict[str, Tensor]:
-    """Find the state dict in a checkpoint: at the top level, under a key, or of a pickled module.
+    """Find the state dict in a checkpoint: at the top level, under a key, or in a pickled module.
 
     Args:
         checkpoint: from ``read_checkpoint``, or a state dict.
@@ -68,7 +68,7 @@ def state_dict_of(checkpoint: Any, origin: str, wrapper: str | None = None) -> d
         wrapper: key of the weights, if several keys hold weights.
 
     Raises:
-        UsageError: several keys hold weights and ``wrapper`` is None, or that key holds none.
+        UsageError: several keys hold weights and ``wrapper`` is None, or ``wrapper`` holds no weights.
         WeightsError: it holds no state dict.
     """
     wanted = wrapper
@@ -88,7 +88,7 @@ def state_dict_of(checkpoint: Any, origin: str, wrapper: str | None = None) -> d
             raise UsageError(_ask_for_wrapper(origin, found))
         checkpoint = checkpoint[found[0]]
     if wanted is not None:
-        raise UsageError(f"{origin} holds no weights under '{wanted}'")
+        raise UsageError(f"{origin} holds no weights under '{wanted}'; choose another --wrapper")
     if is_module(checkpoint):
         try:
             checkpoint = module_state(checkpoint)

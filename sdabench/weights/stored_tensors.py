@@ -1,4 +1,4 @@
-"""Tensors rebuilt from the bytes of a checkpoint, after every number that describes them is checked."""
+"""Rebuild tensors from the bytes of a checkpoint, after checking every number that describes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MAX_DIMENSIONS = 64
 MAX_EMPTY_EXTENT = 2**24  # product of the other sizes of a tensor without elements
 MAX_NUMBER = 2**48  # of elements, or any size, stride or offset
 
-# The element types without a storage class of their own.
+# Element types without a storage class.
 DTYPES = {
     f"torch.{name}": getattr(torch, name)
     for name in (
@@ -44,10 +44,10 @@ class Storage:
 
 
 def listed(name: Any, known: dict[str, Any]) -> Any:
-    """Look up a name of the file.
+    """Look up a class name from the file in a table.
 
     Raises:
-        WeightsError: it is not a known name (of a quantized type, for instance).
+        WeightsError: the name is unknown, such as that of a quantized type.
     """
     if not isinstance(name, Name) or name.dotted not in known:
         raise WeightsError(f"holds a tensor or storage of {kind_of(name)}, which is not supported")
@@ -74,11 +74,11 @@ def tensor(
     if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
         raise WeightsError(f"holds a tensor of {len(size)} sizes and {len(stride)} strides")
     if not all(type(number) is int and 0 <= number < MAX_NUMBER for number in (offset, *size, *stride)):
-        raise WeightsError("holds a tensor of negative or absurd size")
+        raise WeightsError("holds a tensor of negative or too large size")
     size, stride, dtype = tuple(size), tuple(stride), dtype or storage.dtype
     if 0 in size:
         if prod(length for length in size if length) > MAX_EMPTY_EXTENT:
-            raise WeightsError(f"holds a tensor of absurd size {size}")
+            raise WeightsError(f"holds a tensor of too large size {size}")
         return torch.empty(size, dtype=dtype)
     elements = storage.data.numel() // dtype.itemsize
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
@@ -87,19 +87,19 @@ def tensor(
             f"holds a tensor of size {size}, more than the {elements:,} elements of its storage"
         )
     flat = storage.data[: elements * dtype.itemsize].view(dtype)
-    # as_strided refuses what does not fit; set_, which torch.load uses, would enlarge the storage.
+    # as_strided raises an error if a tensor does not fit; set_, as in torch.load, would enlarge the storage.
     return flat.as_strided(size, stride, flat.storage_offset() + offset)
 
 
 def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> Tensor:
-    """The tensor of a parameter, without its hooks and attributes."""
+    """Return the tensor of a parameter, without its hooks and attributes."""
     if not isinstance(data, Tensor):
         raise WeightsError(f"holds a parameter of {kind_of(data)}, not of a plain tensor")
     return data
 
 
 def tensor_from_type(function: Any, kind: Any, args: Any, state: Any) -> Tensor:
-    """A tensor that was saved with attributes, without them."""
+    """Rebuild a tensor that was saved with attributes, and drop these."""
     if kind_of(kind) not in TENSOR_CLASSES or type(args) is not tuple:
         raise WeightsError(f"holds a tensor of class {kind_of(kind)}, which is not supported")
     rebuilt: Tensor = listed(function, REBUILD_FUNCTIONS)(*args)

@@ -1,4 +1,4 @@
-"""Stand-ins for the classes of a checkpoint: names and stubs, which hold the pickled data and run nothing."""
+"""Represent the classes and objects of a checkpoint by names and stubs, which run no code of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdabench.errors import WeightsError
 
-# Far beyond any network: modules that contain each other would be walked forever.
+# More than in any network; without limits, modules that contain each other would be an endless loop.
 MAX_MODULE_ENTRIES = 200_000
 MAX_MODULE_DEPTH = 100
 MAX_KEY_LENGTH = 500
@@ -34,10 +34,10 @@ class Stub:
 
     name: Name
     args: tuple[Any, ...] = ()  # of the constructor
-    state: Any = None  # as pickled, from which the class would have set its attributes
-    items: list[Any] = field(default_factory=list)  # added values, or pairs of key and value
+    state: Any = None  # the pickled attributes
+    items: list[Any] = field(default_factory=list)  # pickled items: values, or pairs of key and value
 
-    def append(self, item: Any) -> None:  # by the unpickler, as is extend
+    def append(self, item: Any) -> None:  # called by the unpickler, like extend
         self.items.append(item)
 
     def extend(self, items: list[Any]) -> None:
@@ -50,19 +50,19 @@ class RefusedError(WeightsError):
 
 def refused(name: Any) -> RefusedError:
     return RefusedError(
-        f"wants {kind_of(name)}, which weights do not need; no code was run. "
+        f"refers to {kind_of(name)}, which weights do not need; no code was run. "
         "Ask its author for the state_dict() alone"
     )
 
 
 def printable(text: str, longest: int = 120) -> str:
-    """Text of a file made safe to print: one line of bounded length, without terminal control codes."""
+    """Make a text of a file safe to print: one line of bounded length, without control characters."""
     shown = text if len(text) <= longest else f"{text[:longest]}…"
     return "".join(letter if letter.isprintable() else "?" for letter in shown)
 
 
 def kind_of(value: Any) -> str:
-    """The dotted name of a Name or Stub, and the class name of any other value; for error messages."""
+    """Return the dotted name of a Name or Stub, or the class name of another value, for messages."""
     if isinstance(value, Name):
         return str(value)
     return str(value.name) if isinstance(value, Stub) else type(value).__name__
@@ -78,10 +78,10 @@ def is_module(value: Any) -> bool:
 
 
 def module_state(module: Stub) -> dict[str, Tensor]:
-    """The state dict of a pickled ``nn.Module``, in torch's order.
+    """Collect the state dict of a pickled ``nn.Module``, in torch's order.
 
     Raises:
-        WeightsError: it contains itself, or anything but tensors and modules.
+        WeightsError: the module contains itself, or entries other than tensors and modules.
     """
     state: dict[str, Tensor] = {}
     for count, (prefix, name, value, wanted) in enumerate(_entries(module, ""), start=1):
@@ -114,7 +114,7 @@ def _entries(module: Stub, prefix: str) -> Iterator[tuple[str, Any, Any, str]]:
 
 
 def stubbed_classes(checkpoint: Any) -> list[str]:
-    """The sorted names of the classes whose objects a checkpoint holds as stubs."""
+    """List the names of the classes of all stubs in a checkpoint, sorted."""
     found: set[str] = set()
     seen: set[int] = set()
     pending: list[Any] = [checkpoint]

@@ -1,11 +1,11 @@
-"""Unpickling without running code of the file: names stay names, and objects become stubs.
+"""Unpickle without running code of the file: return names instead of classes, and stubs for objects.
 
 ``find_class``, the standard library's hook for restricting what a pickle imports, imports nothing here: it
-returns a name. Only the functions in ``CALLS`` are ever called, and all of them are ours.
+returns a name. Only the functions in ``CALLS`` are called, all of which are part of sdabench.
 
-The base class is the standard library's Unpickler in Python, because the one in C cannot be bounded. It
-hashes whatever a file uses as a key (nested tuples overflow the stack), calls methods of the tensors on its
-stack (``__setstate__``, ``add``), and allocates a table as large as the largest index in the file.
+The base class is the standard library's Unpickler in Python, because the one in C cannot be limited. That one
+hashes all keys of a file (nested tuples overflow the stack), calls methods of the tensors on its stack
+(``__setstate__``, ``add``), and allocates a table as large as the largest index in the file.
 """
 
 import pickle
@@ -26,14 +26,14 @@ from sdabench.errors import WeightsError
 from sdabench.weights import stored_tensors
 from sdabench.weights.stubs import MAX_KEY_LENGTH, Name, Stub, kind_of, printable, refused
 
-# Bounds, so that a small file cannot make a large object: opcodes, to which the items that our functions copy
-# are added; bits of an integer; characters of a name.
+# Limits, so that a small file cannot make a large object: opcodes plus items that functions in CALLS copy;
+# characters that count as one step; bits of an integer; characters of a name.
 MAX_STEPS = 5_000_000
 CHARACTERS_PER_STEP = 64
 MAX_INTEGER_BITS = 1024
 MAX_NAME_LENGTH = 1000
 
-# Without extensions, text persistent ids and protocol 5's buffers, none of which torch writes.
+# All opcodes except extensions, text persistent ids and buffers of protocol 5, which torch never writes.
 ALLOWED_OPCODES = {
     ord(opcode.code)
     for opcode in opcodes
@@ -41,21 +41,22 @@ ALLOWED_OPCODES = {
 }
 PYTHON2_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 STANDARD_LIBRARY = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
-# Names of the standard library that may be values: the factory of a defaultdict, a base class.
+# Names of the standard library that are allowed as values, such as the factory of a defaultdict.
 VALUE_NAMES = {"typing.Any"} | {
     f"builtins.{kind.__name__}" for kind in (object, dict, list, tuple, str, bytes, int, float, bool, complex)
 }
 
 
 def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
-    """Read one pickle, with stubs in place of every object that has a class of its own.
+    """Read one pickle, with stubs instead of objects of other classes than built-in ones and tensors.
 
     Args:
-        persistent_load: takes a persistent id, which torch uses for storages, and returns the object.
+        persistent_load: returns the object of a persistent id, which torch uses for storages.
 
     Raises:
-        WeightsError: it refers to what weights do not need, or exceeds a bound; continues a sentence.
-        Exception: it is damaged.
+        WeightsError: the pickle refers to classes that weights do not need, or exceeds a limit; the message
+            continues a sentence that begins with the path of the file.
+        Exception: the pickle is damaged.
     """
     start, steps = file.tell(), 0
     for steps, (opcode, argument, _) in enumerate(genops(file), start=1):
@@ -63,7 +64,7 @@ def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
         if ord(opcode.code) not in ALLOWED_OPCODES:
             raise WeightsError(f"holds the pickle instruction {opcode.name}, which torch never writes")
         if type(argument) is int and argument.bit_length() > MAX_INTEGER_BITS:
-            raise WeightsError("holds a number of absurd size")
+            raise WeightsError("holds a number that is too large")
     length = file.tell() - start
     file.seek(start)
     unpickler = _StubUnpickler(BytesIO(file.read(length)), encoding="latin-1")
@@ -80,7 +81,7 @@ def _check_steps(steps: int) -> None:
 
 
 class _StubUnpickler(pickle._Unpickler):
-    """Replaces each instruction that imports, calls, hashes or changes an object; inherits the others."""
+    """An unpickler with safe versions of instructions that import, call, hash or change an object."""
 
     stack: list[Any]
     append: Callable[[Any], None]  # to the stack
@@ -89,7 +90,7 @@ class _StubUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Name:
         if len(module) + len(name) > MAX_NAME_LENGTH:
-            raise WeightsError("names a class by a text of absurd length")
+            raise WeightsError("holds a class name that is too long")
         found = Name(f"{PYTHON2_NAMES.get(module, module)}.{name}")
         listed = found.dotted in CALLS or found.dotted in VALUE_NAMES
         if found.package in STANDARD_LIBRARY and not listed:
@@ -110,11 +111,11 @@ class _StubUnpickler(pickle._Unpickler):
             raise refused(self.stack[-2])
         self.load_newobj()
 
-    def _instantiate(self, kind: Any, args: list[Any]) -> None:  # of INST and OBJ
+    def _instantiate(self, kind: Any, args: list[Any]) -> None:  # called for INST and OBJ
         raise refused(kind)
 
     def load_build(self) -> None:
-        """Keep an object's state in its stub. An OrderedDict's is torch's ``_metadata``, and is dropped."""
+        """Store the state of an object in its stub. Drop that of an OrderedDict, torch's ``_metadata``."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Stub):
             target.state = state
@@ -154,7 +155,7 @@ class _StubUnpickler(pickle._Unpickler):
         self.append(frozenset(_set(values)))
 
     def call(self, function: Any, args: Any) -> Any:
-        """What our function for a listed name returns."""
+        """Call the function of sdabench for a name in ``CALLS``."""
         if not isinstance(function, Name) or function.dotted not in CALLS:
             raise refused(function)
         self.steps += len(_sized(args)) + sum(map(_items_to_copy, args))
@@ -163,7 +164,7 @@ class _StubUnpickler(pickle._Unpickler):
             return CALLS[function.dotted](*args)
         except WeightsError:
             raise
-        except Exception as error:  # arguments of another type or number fail in many ways
+        except Exception as error:  # wrong arguments raise many types
             reason = printable(str(error))
             raise WeightsError(f"passes arguments to {function} that it does not take ({reason})") from None
 
@@ -182,7 +183,7 @@ def _items_to_copy(value: Any) -> int:
 
 
 def _checked_key(key: Any) -> Any:
-    """Return a key, unless hashing nested tuples, comparing long text or colliding integers takes forever."""
+    """Return a key after checking its type, because hashing or comparing some keys takes forever."""
     is_tuple = type(key) is tuple and len(key) <= 4
     for part in key if is_tuple else (key,):
         if type(part) is int:
@@ -197,7 +198,7 @@ def _checked_key(key: Any) -> Any:
 
 
 def _sized(values: Any) -> Collection[Any]:
-    """Return a collection that is no larger than it counts; a tensor would become an item for each row."""
+    """Return a collection after checking its type; a tensor, for instance, would give an item per row."""
     if type(values) not in (list, tuple, set, frozenset):
         raise WeightsError(f"takes items from {kind_of(values)}")
     return values  # type: ignore[no-any-return]
@@ -208,14 +209,14 @@ def _set(values: Any = ()) -> set[Any]:
 
 
 def _new_stub(kind: Any, *args: Any) -> Stub:
-    """An object of a class that is not listed, created without arguments."""
+    """Create a stub for a class that is not in ``CALLS``; arguments are not allowed."""
     if not isinstance(kind, Name) or kind.package in STANDARD_LIBRARY or args:
         raise refused(kind)
     return Stub(kind)
 
 
 def _reconstructor(kind: Any, base: Any, state: Any) -> Stub:
-    """An object as protocols 0 and 1 write it."""
+    """Create a stub for an object in the form of protocols 0 and 1."""
     if base != Name("builtins.object") or state is not None:
         raise refused(base)
     return _new_stub(kind)
@@ -226,14 +227,14 @@ def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """Bytes, which protocols before 3 write as text."""
+    """Return bytes, which protocols before 3 write as text."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
         raise WeightsError(f"encodes {kind_of(text)}")
     return text.encode("latin-1")
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
-    """A number (a saved best accuracy, often), or a stub if its dtype is unusual."""
+    """Return a number, such as a best accuracy, or a stub if its dtype is not supported."""
     code = dtype.args[0] if isinstance(dtype, Stub) and dtype.args else None
     if type(code) is not str or not fullmatch("[fiub][1248]", code) or type(data) not in (bytes, str):
         return Stub(Name("numpy.generic"), (dtype, data))
@@ -259,7 +260,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda factory=None: {},
     "collections.Counter": lambda counts=None: dict(counts) if type(counts) is dict else {},
     "collections.deque": lambda values=(), max_length=None: list(_sized(values)),
-    "builtins.bytes": lambda: b"",  # how protocols before 3 write empty bytes
+    "builtins.bytes": lambda: b"",  # empty bytes in protocols before 3
     "builtins.set": _set,
     "builtins.frozenset": lambda values=(): frozenset(_set(values)),
     "_codecs.encode": _encode,

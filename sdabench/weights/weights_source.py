@@ -1,4 +1,4 @@
-"""Sources of weights: a file, a URL with its digest, torchvision or timm. Imports no torch.
+"""Parse and resolve sources of weights: a file, a URL, torchvision or timm. Imports no torch.
 
 Each source is resolved to a local file with a sha256.
 """
@@ -23,7 +23,7 @@ PUBLISHERS = ("torchvision", "timm")
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _SCHEME = re.compile(r"([A-Za-z][\w+.-]*):")
 _SECRET = re.compile(r"token|secret|signature|^sig$|password|credential|auth|key|policy", re.IGNORECASE)
-# Characters that quoting a URL keeps: escapes, and the separators of its parts.
+# Characters of a URL that are not quoted: escapes and separators.
 _UNQUOTED = "%/:=&?~+!$,;'@()*[]"
 
 
@@ -36,7 +36,7 @@ class WeightsSource:
     sha256: str | None = None  # of a URL
 
     def __str__(self) -> str:
-        """The source without credentials, as records store it; ``parse`` takes it again."""
+        """Return the source without credentials, as in a record; :func:`parse` accepts it."""
         if self.kind == "url":
             return f"{without_credentials(self.name)}#sha256={self.sha256}"
         return self.name if self.kind == "file" else f"{self.kind}:{self.name}"
@@ -67,23 +67,23 @@ def parse(text: str) -> WeightsSource:
 
 
 def check_timm_network(source: WeightsSource, model: str) -> None:
-    """Refuse weights of a timm network that does not equal the model, even if every tensor would fit.
+    """Check that weights of timm are those of the network that equals the model.
 
-    timm's res2net50d, for instance, has the tensors of res2net50_v1b, but pools where that does not.
+    Tensors of other networks can fit too: those of timm's res2net50d fit res2net50_v1b, which pools less.
 
     Raises:
-        UsageError: they are not equal; the message names the equal network of timm.
+        UsageError: the networks are not equal; the message names the equal network of timm.
     """
     if source.kind != "timm":
         return
     equal, given = load_registry().model(model).timm, source.name.partition(".")[0]
     if given != equal:
-        step = f"use timm:{equal}" if equal else "timm has no equal network"
+        step = f"use timm:{equal}" if equal else "timm has no equal network, so pass a file"
         raise UsageError(f"timm's '{given}' does not equal '{model}'; {step}")
 
 
 def locate(source: WeightsSource) -> LocalWeights:
-    """The path of a source's file, whether it exists or not; nothing is fetched.
+    """Return the weights of a source with the path of their file, without fetching it.
 
     Raises:
         UsageError: the publisher has no such weights, or is not installed.
@@ -101,7 +101,7 @@ def locate(source: WeightsSource) -> LocalWeights:
 
 
 def resolve(source: WeightsSource, display: FetchDisplay = QUIET) -> LocalWeights:
-    """The file of a source, downloaded into the cache unless a verified copy is there.
+    """Return the weights of a source, after downloading their file unless a verified copy is cached.
 
     Raises:
         UsageError: there is no such file, or the publisher has no such weights, or is not installed.
@@ -156,7 +156,7 @@ def _is_url(url: str) -> bool:
 
 
 def _file_name(source: WeightsSource) -> str:
-    """File name in the cache: that of the URL, with the start of the digest."""
+    """Return the file name in the cache: that of the URL, with the start of the digest."""
     assert source.sha256 is not None
     last = Path(re.sub(r"[^\w.-]", "_", unquote(urlsplit(source.name).path).rpartition("/")[2])[-80:])
     suffix = last.suffix if last.suffix in SUFFIXES else ".pth"
@@ -170,12 +170,12 @@ def _unknown_scheme(text: str, scheme: str, rest: str) -> str:
     if near and not rest.startswith("/"):
         return f"unknown publisher '{scheme}:'; did you mean {near[0]}:{rest}?"
     if scheme.lower() == "file":
-        return f"'{text}': give the path alone, {rest.removeprefix('//') or 'PATH'}"
+        return f"'{text}' is not a source; use the path alone, {rest.removeprefix('//') or 'PATH'}"
     return f"'{text}' is not a file, and '{scheme}:' cannot be fetched; use {SOURCE_FORMS}"
 
 
 def _missing(path: Path) -> str:
-    """Error message for a missing file, with similar names."""
+    """Describe the error of a missing file, with similar names."""
     if path.is_dir():
         return f"{path} is a folder; name a weights file in it, or a training run's folder"
     if path.exists():
@@ -186,7 +186,7 @@ def _missing(path: Path) -> str:
     try:
         there = {each.name for each in path.parent.iterdir() if each.suffix in SUFFIXES and each.exists()}
     except OSError:
-        return message
+        return f"{message}; check the path"
     near = get_close_matches(path.name, sorted(there), n=3)
     meant = " or ".join(str(path.with_name(name)) for name in near)
-    return f"{message}; did you mean {meant}?" if near else message
+    return f"{message}; did you mean {meant}?" if near else f"{message}; check the path"

@@ -77,7 +77,7 @@ def test_import_of_authors_file_reproduces_their_logits(authors_file, tmp_path, 
 def test_inspect_identifies_model_from_tensors(authors_file, resnet):
     page = " ".join(sdabench("weights", "inspect", authors_file).stdout.split())
     assert f"sha256 {sha256_of_file(authors_file)}" in page
-    assert "a whole module, torch.nn.parallel.data_parallel.DataParallel" in page
+    assert "a pickled module, torch.nn.parallel.data_parallel.DataParallel" in page
     assert "models.resnet.resnet_at.ResNet" in page
     assert "fits sda_resnet86 (1000 classes)" in page
     report = json.loads(sdabench("weights", "inspect", resnet, "--json").stdout)

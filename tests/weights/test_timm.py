@@ -61,7 +61,7 @@ def test_timm_network_converts_both_ways_with_equal_logits(name):
 def test_network_without_timm_equivalent_is_refused():
     pytest.importorskip("timm")
     with pytest.raises(
-        UsageError, match=r"no network that equals 'sda_resnet86'; it has equals of .*senet50"
+        UsageError, match=r"no network that equals 'sda_resnet86'; choose one of .*senet50"
     ):
         to_timm("sda_resnet86", {})
     state = create_model("resnet50").state_dict()
@@ -78,7 +78,7 @@ def test_network_without_timm_equivalent_is_refused():
         (
             "res2net50_v1b",
             "res2net50d.in1k",
-            "timm's 'res2net50d' does not equal 'res2net50_v1b'; timm has no equal network",
+            "timm's 'res2net50d' does not equal 'res2net50_v1b'; timm has no equal network, so pass a file",
         ),
         ("senet50", "resnet50", "timm's 'resnet50' does not equal 'senet50'; use timm:seresnet50"),
     ],

@@ -1,4 +1,4 @@
-"""timm's pretrained weights as cached files, and weights with timm's keys. timm is optional."""
+"""Fetch timm's pretrained weights, and convert weights to timm's keys. timm is optional."""
 
 import hashlib
 import math
@@ -32,7 +32,7 @@ DIGEST_DIGITS = 16  # of the sha256 in the file's name: timm publishes no digest
 
 
 def locate_file(name: str) -> LocalWeights:
-    """The path of the file in the cache; without a digest in its name if it is not there yet.
+    """Return the weights with their path in the cache, whose name has no digest before the download.
 
     Raises:
         UsageError: timm is not installed, or has no such weights.
@@ -74,7 +74,7 @@ def to_timm(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     equal = registry.model(model).timm
     if equal is None:
         known = ", ".join(name for name, entry in registry.models.items() if entry.timm)
-        raise UsageError(f"timm has no network that equals '{model}'; it has equals of {known}")
+        raise UsageError(f"timm has no network that equals '{model}'; choose one of {known}")
     timm = _timm()
     options = {}
     if "fc.weight" in state:
@@ -122,7 +122,7 @@ def _config(name: str) -> Any:
 
 
 def _state_dict(source: str) -> dict[str, Tensor]:
-    """Load the pretrained network with timm, which has a cache of its own, and return its state dict.
+    """Load a pretrained network with timm, which has its own cache, and return the state dict.
 
     Raises:
         SdabenchError: any error of timm, in one line.
@@ -134,7 +134,7 @@ def _state_dict(source: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except SdabenchError:  # --offline forbids the network
         raise _cannot_fetch(source, "it is not in the cache of huggingface_hub") from None
-    except Exception as error:  # no list covers the errors of timm and the hub
+    except Exception as error:  # timm and the hub raise many types
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise _cannot_fetch(source, lines[0][:200].rstrip(".")) from None
     return state
@@ -150,7 +150,7 @@ def _cannot_fetch(source: str, reason: str) -> SdabenchError:
 
 
 def _published(name: str, config: Any) -> Published:
-    """Preprocessing at the test size, or at the training size if timm lists no other."""
+    """Return the preprocessing at timm's test size, or at the training size if there is none."""
     size = (config.test_input_size or config.input_size)[-1]
     fraction = config.test_crop_pct or config.crop_pct
     return Published(

@@ -1,4 +1,4 @@
-"""Weights that torchvision publishes for its classifiers, such as ``ResNet50_Weights.IMAGENET1K_V1``."""
+"""Fetch torchvision's weights of classifiers, such as ``ResNet50_Weights.IMAGENET1K_V1``."""
 
 import re
 from dataclasses import replace
@@ -15,10 +15,10 @@ from sdabench.weights.local import LocalWeights, Published
 
 
 def locate_file(name: str) -> LocalWeights:
-    """The path of the file in the cache, whether it exists or not.
+    """Return the weights with their path in the cache, without downloading them.
 
     Raises:
-        UsageError: there are no such weights, or they are not of a classifier.
+        UsageError: there are no such weights, or they are not those of a classifier.
     """
     weights = _weights(name)
     path = weights_dir() / weights.url.rpartition("/")[2]
@@ -33,7 +33,7 @@ def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
 
 
 def _weights(name: str) -> Any:
-    """The enum member of a name; DEFAULT is resolved to the member it stands for."""
+    """Return the enum member of a name; DEFAULT is resolved."""
     try:
         weights = torchvision.models.get_weight(name)
     except (AttributeError, TypeError, ValueError, KeyError):  # undocumented
@@ -42,14 +42,14 @@ def _weights(name: str) -> Any:
         raise UsageError(unknown(kind, name, _names(), listing)) from None
     if str(weights) not in _names():
         raise UsageError(
-            f"torchvision's {weights} are not of a plain classifier, and fit no network of sdabench"
+            f"torchvision's {weights} fit no network of sdabench; name weights of a plain classifier"
         )
     return weights
 
 
 @cache
 def _names() -> tuple[str, ...]:
-    """Names of all weights of its classifiers."""
+    """List the names of all weights of torchvision's classifiers."""
     models = torchvision.models.list_models(module=torchvision.models)
     return tuple(str(each) for model in models for each in torchvision.models.get_model_weights(model))
 

@@ -1,4 +1,4 @@
-"""Cached downloads: complete or absent, and verified before each use. Imports no torch.
+"""Cache downloads, and verify them before each use; incomplete files are not kept. Imports no torch.
 
 pooch.retrieve is not used: it compares whole digests (torchvision publishes the first digits), and leaves its
 temporary file behind when the process is killed.
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from requests import Response
 
 OTHER_CACHE = "set SDABENCH_CACHE to another folder"
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without data
 CHUNK_SIZE = 1 << 18  # bytes
 HEADERS = {"User-Agent": f"sdabench/{__version__}", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
 class FetchDisplay:
-    """How a download is shown.
+    """The display of a download.
 
-    ``bar`` takes a file name and the total bytes (None if unknown), and gives a function that takes the
-    number of bytes of each chunk. ``say`` prints a line.
+    ``bar`` takes a file name and the total bytes (None if unknown), and yields a function that is called with
+    the number of bytes of each chunk. ``say`` prints a line.
     """
 
     bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], object]]] = lambda name, total: (
@@ -51,7 +51,7 @@ def weights_dir() -> Path:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A URL, the same without credentials for people to see, and the start of the file's sha256."""
+    """A URL, the URL without credentials for messages, and the start of the file's sha256."""
 
     url: str
     public_url: str
@@ -61,10 +61,10 @@ class RemoteFile:
 def ensure_cached(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
     """Download a file unless it is in the cache with the expected digest; return its sha256.
 
-    One process downloads it, and the others wait. ``path`` stays as it was until the file is verified.
+    Other processes wait while one downloads. ``path`` is unchanged until the file is verified.
 
     Raises:
-        WeightsError: it has another digest, and was not kept.
+        WeightsError: the file has another digest, and is deleted.
         SdabenchError: it cannot be fetched, or is not cached and the network is forbidden.
         OutputError: the cache cannot be written.
     """
@@ -84,7 +84,7 @@ def ensure_cached(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
 
 
 def verified_digest(path: Path, digest: str) -> str | None:
-    """The sha256 of a file if it starts with ``digest``; None if it does not, or there is no file."""
+    """Return the sha256 of a file if it starts with ``digest``; None if not, or without a file."""
     try:
         found = sha256_of_file(path)
     except FileNotFoundError:
@@ -142,9 +142,9 @@ def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
 
 
 class _Transfer:
-    """What pooch writes to, with a progress bar of the bytes."""
+    """The file object that pooch writes to; it computes the digest and advances a progress bar."""
 
-    total = 0  # bytes; 0 where the server does not tell
+    total = 0  # bytes; 0 if the server does not send it
     received = 0
     is_web_page = False
 
@@ -154,7 +154,7 @@ class _Transfer:
         self.advance: Any = None
 
     def on_response(self, response: "Response", **_: Any) -> None:
-        response.request.headers.pop("Authorization", None)  # a redirect's target does not get it
+        response.request.headers.pop("Authorization", None)  # not sent to the target of a redirect
         self.total = int(response.headers.get("Content-Length", 0))
         self.is_web_page = "html" in response.headers.get("Content-Type", "")
         self.stack.callback(response.close)
@@ -171,7 +171,7 @@ class _Transfer:
 
 
 def _cannot_fetch(remote: RemoteFile, transfer: _Transfer, error: Exception | None = None) -> SdabenchError:
-    """One line for an error of requests, whose own text may repeat a URL with its credentials."""
+    """Describe an error of requests in one line; its own text could contain credentials."""
     from requests.exceptions import InvalidSchema, TooManyRedirects
 
     cause: BaseException | None = error
