@@ -1,4 +1,4 @@
-"""The accuracies of a run, compared with the paper: its table and its exit code follow from them."""
+"""Compare the accuracies of a run with the paper; the verdicts determine its table and exit code."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sdabench.registry import Row, Table
 
 @dataclass(frozen=True)
 class RowVerdicts:
-    """A row of the paper, the records of its model and the verdicts on each accuracy or AP.
+    """A row of the paper, the records of its model, and the verdicts on each accuracy or AP.
 
     ``records`` has one record for each seed. ``by_metric`` has one verdict for each record that did not
     fail, or a single ``not measured``.

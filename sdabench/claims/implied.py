@@ -38,9 +38,9 @@ class ImpliedClaim:
 
 
 def implied_claims(registry: Registry) -> list[ImpliedClaim]:
-    """One claim for each model with depth attention, partner and metric, in the order of the paper.
+    """List the claim on each metric of each pair of a model with depth attention and its partner.
 
-    A model in two tables of one task implies the same claim in both, which is listed once.
+    Claims are in the order of the paper. A claim that two tables of one task imply is listed once.
     """
     claims: dict[tuple[str, str, str, str], ImpliedClaim] = {}
     for table in registry.tables.values():
@@ -66,8 +66,8 @@ def _partners(registry: Registry, name: str) -> Iterator[tuple[str, tuple[Role, 
 
 
 def _difference(row: Row, partner: Row | None, column: Column) -> float | None:
-    own, its = row.reported[column.key], None if partner is None else partner.reported[column.key]
-    return None if own is None or its is None else round(own - its, column.decimals)
+    own, other = row.reported[column.key], None if partner is None else partner.reported[column.key]
+    return None if own is None or other is None else round(own - other, column.decimals)
 
 
 @dataclass(frozen=True)
@@ -113,23 +113,23 @@ def judge_implied(
     verdicts = []
     for claim in claims:
         task = claim.table.task
-        own, its = last.get((task, claim.model)), last.get((task, claim.partner))
-        if own is None or its is None:
+        own, other = last.get((task, claim.model)), last.get((task, claim.partner))
+        if own is None or other is None:
             verdicts.append(ImpliedVerdict(claim, None, False, NOT_MEASURED))
         else:
             pair = task, claim.model, claim.partner
             if pair not in compared:
-                compared[pair] = _paired_intervals(its, own)
+                compared[pair] = _paired_intervals(other, own)
             key = claim.column.key
             paired = compared[pair].get(key)
-            interval = paired or _unpaired_interval(own.record, its.record, key)
+            interval = paired or _unpaired_interval(own.record, other.record, key)
             verdicts.append(ImpliedVerdict(claim, interval, paired is not None, _judge(claim, interval)))
         advance(1)
     return verdicts
 
 
 def _paired_intervals(a: StoredRecord, b: StoredRecord) -> dict[str, Interval | None]:
-    """B minus A by metric; empty without predictions of both on the same images."""
+    """Compute B minus A by metric; return no interval without predictions of both on the same images."""
     if not (a.has_predictions and b.has_predictions and a.same_images(b)):
         return {}
     try:
@@ -139,15 +139,15 @@ def _paired_intervals(a: StoredRecord, b: StoredRecord) -> dict[str, Interval | 
     return {difference.metric: difference.interval for difference in comparison.differences}
 
 
-def _unpaired_interval(own: Record, its: Record, key: str) -> Interval | None:
-    errors = own.standard_error(key), its.standard_error(key)
-    if key not in own.metrics or key not in its.metrics or None in errors:
+def _unpaired_interval(own: Record, other: Record, key: str) -> Interval | None:
+    errors = own.standard_error(key), other.standard_error(key)
+    if key not in own.metrics or key not in other.metrics or None in errors:
         return None
-    return unpaired_difference(own.metrics[key], errors[0] or 0.0, its.metrics[key], errors[1] or 0.0)
+    return unpaired_difference(own.metrics[key], errors[0] or 0.0, other.metrics[key], errors[1] or 0.0)
 
 
 def _judge(claim: ImpliedClaim, interval: Interval | None) -> Verdict | None:
-    """``within`` allows the interval plus the rounding of the two numbers that the paper prints."""
+    """Judge a claim; ``within`` allows the interval plus the rounding of the two printed numbers."""
     if claim.reported is None:
         return None
     if interval is None:

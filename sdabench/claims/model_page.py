@@ -61,7 +61,7 @@ class ModelPage:
 
 
 def model_page(registry: Registry, name: str, records: Sequence[Record]) -> ModelPage:
-    """Collect what the registry, the stored counts and ``records`` hold on a model."""
+    """Collect the registry entry, the counts, the claims and the ``records`` of a model."""
     model = registry.model(name)
     own = [record for record in records if record.model == name]
     known = stored_counts()

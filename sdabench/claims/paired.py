@@ -77,10 +77,10 @@ def compare_records(
     resamples: int = RESAMPLES,
     advance: Callable[[int], None] = lambda resamples: None,
 ) -> PairedComparison:
-    """Compare two records by their predictions, which are scored again first. No model is needed.
+    """Compare two records by their stored predictions, after scoring these again. No model is needed.
 
-    ``annotations`` are COCO's, by default those of the dataset that the record names. ``advance`` is called
-    with the number of resamples just done, of twice ``resamples``.
+    ``annotations`` is a COCO annotations file, by default that of the dataset that the record names.
+    ``advance`` is called with the number of resamples just done; there are ``resamples`` for each record.
 
     Raises:
         UsageError: the tasks differ, or predictions are missing.
@@ -108,7 +108,7 @@ def _images(dataset: DatasetInfo) -> str:
 def _compare_classes(a: StoredRecord, b: StoredRecord) -> PairedComparison:
     from_a, from_b = class_predictions(a), class_predictions(b)
     if from_a.paths != from_b.paths or (from_a.labels != from_b.labels).any():
-        raise DataError(f"{a.predictions} and {b.predictions} list different images or labels")
+        raise DataError(f"{a.predictions} and {b.predictions} differ in images or labels; evaluate again")
     differences = []
     both = set(metrics_of_predictions(a.record)) & set(metrics_of_predictions(b.record))
     for metric, k in TOP_K.items():

@@ -108,15 +108,15 @@ def _compare_row(table: Table, row: Row, count: Count | None, record: Record | N
 
 
 def judge_metric(reported: float | None, column: Column, record: Record | None) -> Verdict:
-    """The verdict on an accuracy or AP of the paper, if the record can be compared with it."""
+    """Judge an accuracy or AP of the paper; ``not measured`` if the record cannot be compared with it."""
     if reported is None or record is None or not record.comparable:
         return NOT_MEASURED
     measured, error = record.metrics.get(column.key), record.standard_error(column.key)
     return judge_accuracy(reported, column.decimals, measured, record.samples, error)
 
 
-def with_reasons(claims: Iterable[ClaimVerdict]) -> list[ClaimVerdict]:
-    """The sizes and costs that do not simply match. A number that two tables print is listed once."""
+def unmatched_claims(claims: Iterable[ClaimVerdict]) -> list[ClaimVerdict]:
+    """List the sizes and costs whose verdict is not plain ``match``, each number once."""
     found: dict[tuple[str, str], ClaimVerdict] = {}
     for claim in claims:
         counted = claim.column.convention is not None

@@ -24,7 +24,7 @@ class Verdict:
 
     @property
     def outside_tolerance(self) -> bool:
-        """Whether a command that meets it exits with code 3."""
+        """Whether a command exits with code 3 because of this verdict."""
         return self.name in ("differs", "worse")
 
 
@@ -45,7 +45,7 @@ def in_unit(value: int, column: Column) -> float:
 def judge_count(
     reported: float, column: Column, count: Count | None, explanation: Explanation | None
 ) -> Verdict:
-    """The verdict on a size or a cost.
+    """Judge a size or a cost of the paper.
 
     An explanation holds only while its evidence on this model recomputes to the stated integer. Two kinds
     hold although the model's count equals the printed number: ``mislabelled``, where the label names
@@ -72,10 +72,10 @@ def judge_count(
 
 
 def explains(explanation: Explanation, reported: float, column: Column, count: Count) -> bool:
-    """Whether an explanation applies to this printed number and its evidence still holds.
+    """Return whether an explanation applies to this printed number and its evidence still holds.
 
-    One piece of evidence has to round to the printed number, or to its neighbor for ``last digit``. For
-    ``not reproduced`` none may round to it.
+    One piece of evidence has to round to the printed number; for ``last digit``, to a number that differs by
+    one in the last digit. For ``not reproduced`` none may round to it.
     """
     evidence = explanation.evidence.values()
     if not all(_holds(item, count) for item in evidence):
@@ -91,13 +91,13 @@ def explains(explanation: Explanation, reported: float, column: Column, count: C
 
 
 def _holds(evidence: Evidence, count: Count) -> bool:
-    """Whether evidence on this model equals today's count; the tests recompute all other evidence."""
+    """Return whether evidence on this model equals its count; the tests recompute all other evidence."""
     elsewhere = evidence.model or evidence.input or evidence.without or evidence.setting
     return bool(elsewhere) or recompute(evidence, count) == evidence.value
 
 
 def recompute(evidence: Evidence, count: Count) -> int:
-    """Recompute the number that a piece of evidence states from a count."""
+    """Compute the number of a piece of evidence from a count."""
     if evidence.terms is not None:
         return combine(count.operations, evidence.terms)
     assert evidence.count is not None
@@ -107,9 +107,9 @@ def recompute(evidence: Evidence, count: Count) -> int:
 def judge_accuracy(
     reported: float, decimals: int, measured_pct: float | None, samples: int, standard_error: float | None
 ) -> Verdict:
-    """The verdict on an accuracy or AP: ``within`` allows the rounding plus two standard errors.
+    """Judge an accuracy or AP: ``within`` allows the rounding plus two standard errors.
 
-    Without a standard error, in percentage points, it means equal at the printed decimals.
+    ``standard_error`` is in percentage points. Without one, ``within`` means equal at the printed decimals.
     """
     if measured_pct is None or isnan(measured_pct) or samples == 0:
         return NOT_MEASURED

@@ -1,4 +1,4 @@
-"""The table of a run: training losses, accuracies beside the paper's, and verdicts."""
+"""Show the table of a run: training losses, accuracies beside the paper's, and verdicts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import mean, stdev
@@ -17,9 +17,9 @@ METRIC_NAMES = {"classification": "accuracy", "detection": "box AP", "segmentati
 
 
 def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
-    """Show one row for each model, with its measurements or the reason why there are none.
+    """Show one row for each model, with measurements or the reason why there are none.
 
-    With several seeds, the measurements are their mean and standard deviation.
+    With several seeds, a row shows mean and standard deviation.
 
     Args:
         table: the first table of the task, for its columns.
@@ -76,7 +76,7 @@ def _result_cell(row: RowVerdicts) -> Cell:
 
 
 def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -> Iterator[_Column]:
-    """The columns of an accuracy or AP: paper, measured, its spread and the verdict, as records call for."""
+    """Yield the columns of an accuracy or AP that the records need: paper, measured, spread, verdict."""
     records = [record for row in rows for record in row.records]
     over, key, decimals = f"{metric.header} ({metric.unit})", metric.key, metric.decimals
 
@@ -129,7 +129,7 @@ def _note(row: RowVerdicts) -> Cell:
 
 
 def _notes(table: Table, records: Sequence[Record]) -> list[str]:
-    """The notes below the table; ``records`` are those of jobs that did not fail."""
+    """List the notes below the table; ``records`` are those of successful jobs."""
     name = METRIC_NAMES[table.task]
     notes = [_training_note(record) for record in records if record.training is not None]
     notes += [f"Measured on {describe_dataset(record.dataset)}." for record in records]

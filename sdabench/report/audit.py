@@ -1,11 +1,11 @@
-"""The audit on a terminal: the tables, a reason for each number that does not simply match, and a summary."""
+"""Print the audit: the tables, the reason for each verdict other than ``match``, and a summary."""
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from sdabench.claims.audit import Audit
-from sdabench.claims.tables import ClaimVerdict, with_reasons
+from sdabench.claims.tables import ClaimVerdict, unmatched_claims
 from sdabench.claims.verdicts import NOT_MEASURED
 from sdabench.report.cells import TONES, number, verdict_cell
 from sdabench.report.render import STYLES, Terminal, plain, print_terminal
@@ -52,7 +52,7 @@ def print_audit(audit: Audit) -> None:
 
 def _print_reasons(console: Console, audit: Audit) -> None:
     console.print(Text("Numbers that do not simply match", style="bold"))
-    for claim in with_reasons(audit.claims):
+    for claim in unmatched_claims(audit.claims):
         heading = Text.assemble(
             (plain(claim.row.label), "bold"),
             f"  {claim.column.header} {number(claim.reported, claim.column.decimals)}  ",
@@ -64,7 +64,7 @@ def _print_reasons(console: Console, audit: Audit) -> None:
 
 
 def reason(claim: ClaimVerdict) -> str:
-    """The explanation of a claim that does not simply match, with its source."""
+    """Return the explanation of a claim whose verdict is not plain ``match``, with its source."""
     if claim.explanation is None:
         return "The registry has no explanation for this number."
     text, source = claim.explanation.text, claim.explanation.source

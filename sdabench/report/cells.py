@@ -1,4 +1,4 @@
-"""Numbers, differences and verdicts as the text of cells."""
+"""Format numbers, differences and verdicts for the cells of a table."""
 
 from sdabench.claims.verdicts import Verdict, rounded
 from sdabench.registry.schema import Column
@@ -17,33 +17,33 @@ TONES: dict[str, Tone] = {
 
 
 def number(value: float | None, decimals: int) -> str:
-    """The rounded number, or a dash for None."""
+    """Format a rounded number, or a dash for None."""
     return "-" if value is None else f"{rounded(value, decimals):.{decimals}f}"
 
 
 def measured_number(value: float | None, column: Column) -> str:
-    """The measured value. An exact count has one digit more than the paper's number, to judge its last."""
+    """Format a measured value; exact counts get one digit more than the paper's number."""
     return number(value, column.decimals + (column.convention is not None))
 
 
 def signed(value: float, decimals: int) -> str:
-    """The rounded number with its sign; zero has no sign."""
+    """Format a rounded number with its sign; zero has no sign."""
     value = rounded(value, decimals)
     return f"{value:+.{decimals}f}".replace("-", "−") if value else f"{0:.{decimals}f}"
 
 
 def difference(reported: float | None, measured: float | None, decimals: int) -> str:
-    """The measured value minus the paper's; empty where one of them is missing."""
+    """Format the measured value minus the paper's; empty if one of them is missing."""
     return "" if reported is None or measured is None else signed(measured - reported, decimals)
 
 
 def interval_text(interval: Interval | None) -> str:
-    """The bounds of a confidence interval, or a dash for None."""
+    """Format the bounds of a confidence interval, or a dash for None."""
     return "-" if interval is None else f"{signed(interval.low, 2)} to {signed(interval.high, 2)}"
 
 
 def better_cell(interval: Interval | None) -> Cell:
-    """Whether a difference is above zero, by its confidence interval; empty without an interval."""
+    """State whether a confidence interval is above zero; empty without an interval."""
     if interval is None:
         return Cell()
     if interval.above_zero is None:

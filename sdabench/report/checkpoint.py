@@ -1,4 +1,4 @@
-"""The inspection of a checkpoint file on a terminal."""
+"""Print the inspection of a checkpoint file."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""COCO AP as sheets: the six numbers of each IoU type, and AP per category."""
+"""Show COCO AP as sheets: the six numbers of an IoU type, and AP per category."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ IOU_TYPE_NAMES = {"bbox": "boxes", "segm": "masks"}
 
 
 def score_sheet(score: CocoScore, title: str, errors: Mapping[str, float]) -> Sheet:
-    """Show the six AP numbers and their standard errors; a dash: there is no object of that size."""
+    """Show the six AP numbers and their standard errors; a dash means no object of that size."""
     rows = [row(IOU_TYPE_NAMES[score.iou_type], *_numbers(score.metrics))]
     if errors:
         rows.append(row("± s.e.", *_numbers(errors)))

@@ -1,4 +1,4 @@
-"""The improvements that the tables of the paper imply beside the measured ones, as a sheet."""
+"""Show the improvements that the tables of the paper imply beside the measured ones."""
 
 from collections.abc import Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-r"""Renderer of sheets for LaTeX: tabulars with aligned numbers, or a complete document.
+r"""Render sheets for LaTeX: tabulars with aligned numbers, or a complete document.
 
 Bold digits have the width of other digits only in the font series ``b``, which is therefore used for bold.
 siunitx does not align an underlined number, so the line is drawn backwards after the number. Both hold
@@ -68,7 +68,7 @@ _SPECIAL = {
 def latex(text: str) -> str:
     """Escape text, except mathematics between dollars that has no blanks.
 
-    A character that the usual fonts do not have becomes the nearest ASCII text, or a question mark.
+    Characters that common fonts lack become the nearest ASCII text, or a question mark.
     """
     pieces = _MATH.split(" ".join(text.split()))
     return "".join(piece if _MATH.fullmatch(piece) else _escaped(piece) for piece in pieces)

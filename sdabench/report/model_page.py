@@ -1,4 +1,4 @@
-"""The page of a model on a terminal."""
+"""Print the page of a model."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from sdabench.claims.model_page import ModelPage
-from sdabench.claims.tables import ClaimVerdict, with_reasons
+from sdabench.claims.tables import ClaimVerdict, unmatched_claims
 from sdabench.registry.schema import Counter
 from sdabench.report.audit import reason
 from sdabench.report.cells import difference, measured_number, number, verdict_cell
@@ -44,7 +44,7 @@ def print_page(page: ModelPage) -> None:
     for sheet in _claims(page):
         console.print()
         print_terminal(sheet)
-    if reasons := [f"{claim.column.header}: {reason(claim)}" for claim in with_reasons(page.claims)]:
+    if reasons := [f"{claim.column.header}: {reason(claim)}" for claim in unmatched_claims(page.claims)]:
         section("Numbers that do not simply match", reasons)
     section("Records", _records(page))
     if page.differences:
@@ -79,7 +79,7 @@ def _structure(page: ModelPage) -> Sheet:
 
 
 def _claims(page: ModelPage) -> Iterator[Sheet]:
-    """One sheet for each table of the paper that has the model."""
+    """Yield a sheet for each table of the paper that has the model."""
     columns = [Heading("claim"), *headings("paper", "measured", "Δ", numeric=True), Heading("verdict")]
     for (table, label), claims in groupby(page.claims, key=lambda claim: (claim.table, claim.row.label)):
         rows = [_claim_cells(claim) for claim in claims]

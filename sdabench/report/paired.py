@@ -1,4 +1,4 @@
-"""The paired comparison of two records, as sheets."""
+"""Show the paired comparison of two records as sheets."""
 
 from sdabench.claims.paired import MetricDifference, PairedComparison
 from sdabench.records.record import Record

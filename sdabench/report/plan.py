@@ -1,4 +1,4 @@
-"""The plan of a suite: its jobs, the resolved values, and estimates of time and disk space."""
+"""Show the plan of a suite: jobs, resolved values, and estimates of time and disk space."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Renderers of sheets for the terminal, Markdown and HTML."""
+"""Render sheets for the terminal, Markdown and HTML."""
 
 import re
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def plain(text: str) -> str:
 class Terminal(Console):
     """A rich console whose text has 110 columns in a file or a pipe.
 
-    A broken pipe is an exception, which :func:`sdabench.cli.main` handles.
+    A broken pipe raises a BrokenPipeError, which :func:`sdabench.cli.main` handles.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -56,7 +56,7 @@ class Terminal(Console):
 
 
 def print_terminal(sheet: Sheet) -> None:
-    """Print a sheet. A terminal gets parts that fit its width, a file or a pipe the whole width."""
+    """Print a sheet, split to the width of a terminal, or in full width to a file or a pipe."""
     console = Terminal()
     width = console.width if console.is_terminal else UNBOUNDED
     console.width = max(width, 20)
@@ -94,7 +94,7 @@ def split_columns(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sh
 
 
 def _width(sheet: Sheet, column: int) -> int:
-    """The number of characters of a column in a terminal, without the three between two columns."""
+    """Return the width of a column in characters, without the three between two columns."""
     heading = sheet.headings[column]
     texts = [heading.text, *(row[column].text for group in sheet.groups for row in group)]
     if column == 0 or sheet.headings[column - 1].over != heading.over:

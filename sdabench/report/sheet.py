@@ -1,4 +1,4 @@
-"""A sheet: the headings, rows and notes of a display table, independent of the output format."""
+"""Define sheets: headings, rows and notes of a table, independent of the output format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,12 +27,12 @@ class Heading:
 
 
 def headings(*texts: str, over: str = "", numeric: bool = False) -> list[Heading]:
-    """Several column headings of one kind."""
+    """Make several column headings of one kind."""
     return [Heading(text, over, numeric) for text in texts]
 
 
 def row(*values: object) -> list[Cell]:
-    """A row of a sheet, from cells and from values that are shown plainly."""
+    """Make a row of a sheet from cells and from values without emphasis."""
     return [value if isinstance(value, Cell) else Cell(str(value)) for value in values]
 
 
@@ -44,7 +44,7 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
 
     def columns(self, chosen: Sequence[int]) -> "Sheet":
-        """The sheet with some of its columns, without title and notes."""
+        """Return a sheet with some of the columns, without title and notes."""
         groups = [[[row[column] for column in chosen] for row in group] for group in self.groups]
         return Sheet("", [self.headings[column] for column in chosen], groups)
 

@@ -1,4 +1,4 @@
-"""One-line summaries of datasets and records."""
+"""Summarize datasets and records in one line."""
 
 from sdabench.data.description import DatasetInfo
 from sdabench.records.record import Record
@@ -28,7 +28,7 @@ def describe_dataset(dataset: DatasetInfo) -> str:
 
 
 def standard_error_text(record: Record, metric: str) -> str:
-    """The standard error; empty for 0 and 100 %, where the estimate is zero and has no meaning."""
+    """Format the standard error; empty at 0 and 100 %, where the estimate is meaningless."""
     error = record.standard_error(metric)
     return "" if error is None or record.metrics[metric] in (0, 100) else f"{error:.2f}"
 
@@ -46,7 +46,7 @@ def describe_metrics(record: Record) -> str:
 
 
 def describe_training(record: Record) -> str:
-    """Give the first and last training loss, and whether the model fits its training images."""
+    """State the first and last training loss, and whether the model fits its training images."""
     training = record.training
     assert training is not None
     assert record.train_dataset is not None

@@ -1,4 +1,4 @@
-"""The tables of the paper beside the measurements, as sheets and as CSV."""
+"""Show the tables of the paper beside the measured values, as sheets or CSV."""
 
 import csv
 import io
@@ -53,7 +53,7 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
 def _column_cells(
     group: Sequence[ComparedRow], column: Column, with_measured: bool, mark: Mark
 ) -> list[list[Cell]]:
-    """The cells of a group for one column of the paper: reported, measured, difference and verdict."""
+    """Return the cells of a group for one column: reported, measured, difference and verdict."""
     key = column.key
     reported = [
         Cell(number(row.row.reported[key], column.decimals), bold=mark == "paper" and key in row.row.bold)
@@ -74,8 +74,8 @@ def _column_cells(
 def ranked(cells: Sequence[Cell], higher_is_better: bool) -> list[Cell]:
     """Show the best printed number bold, and underline the second best.
 
-    Equal numbers share their mark, and there is no second best beside several that are best. Dashes have
-    no rank, and a single number has no mark.
+    Equal numbers get the same mark. If several numbers are best, none is second best. Dashes are ignored,
+    and a single number gets no mark.
     """
     numbers = [None if cell.text == "-" else float(cell.text) for cell in cells]
     order = sorted((value for value in numbers if value is not None), reverse=higher_is_better)
@@ -110,7 +110,7 @@ def _legend(columns: Iterable[Column]) -> str:
 
 
 def tables_csv(tables: Iterable[ComparedTable]) -> str:
-    """One line for each row of the tables, with unrounded numbers.
+    """Format tables as CSV: one line for each row, with unrounded numbers.
 
     Every column of the paper has four columns. Dashes, and columns that a table does not have, are empty.
     With several tables, the first column names the table.

@@ -1,7 +1,7 @@
 """The audit of every size and cost that the paper prints."""
 
 from sdabench.claims.audit import audit
-from sdabench.claims.tables import with_reasons
+from sdabench.claims.tables import unmatched_claims
 from sdabench.registry import load_registry
 from tests.helpers.counts import count
 
@@ -56,7 +56,7 @@ def test_explanation_does_not_hide_a_changed_network():
 
 def test_each_claim_without_plain_match_is_listed_once():
     result = audit(REGISTRY.tables, {name: count(name) for name in REGISTRY.suite("all")})
-    listed = [(claim.row.model, claim.column.key) for claim in with_reasons(result.claims)]
+    listed = [(claim.row.model, claim.column.key) for claim in unmatched_claims(result.claims)]
     assert len(listed) == len(set(listed))
     assert set(listed) == {
         (claim.row.model, claim.column.key) for claim in result.claims if str(claim.verdict) != "match"

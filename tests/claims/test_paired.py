@@ -133,7 +133,7 @@ def test_annotations_may_be_moved_but_not_changed(detected, coco, tmp_path):
     a = detected("a", [KITE], HALF)
     annotations = coco / "annotations/instances_val2017.json"
     moved = annotations.rename(tmp_path / "moved.json")
-    with pytest.raises(UsageError, match="or name --annotations FILE"):
+    with pytest.raises(UsageError, match="or add --annotations FILE"):
         compare_records(a, a, resamples=10)
     assert compare_records(a, a, moved, resamples=10).changed == []
     content = json.loads(moved.read_text())
