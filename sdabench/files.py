@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
 
 GZIP_MAGIC = b"\x1f\x8b"
-PATIENCE = 8.0  # seconds; the data loader workers of a killed training hold its lock for five more
+LOCK_TIMEOUT = 8.0  # seconds; data loader workers hold the lock of a killed training for five more
 
 
 @contextmanager
@@ -96,9 +96,10 @@ def read_decompressed(path: Path, what: str) -> bytes:
         data = path.read_bytes()
         return gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
     except FileNotFoundError:
-        raise UsageError(f"no {what} file at {path}") from None
+        raise UsageError(f"no {what} file at {path}; check the path") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path}: {reason}; restore it or create it again") from None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -112,7 +113,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def folder_lock(folder: Path, what: str) -> AbstractContextManager[None]:
-    """Lock a folder for this process; it is created if needed.
+    """Lock a folder for this process, after creating it if needed.
+
+    ``what`` names the work of the other process in the error message.
 
     Raises:
         SdabenchError: another process holds the lock.
@@ -122,21 +125,21 @@ def folder_lock(folder: Path, what: str) -> AbstractContextManager[None]:
     def refuse() -> None:
         raise SdabenchError(f"another {what} is writing to {folder}; wait for it, or name another --output")
 
-    return locked(folder / ".lock", refuse, PATIENCE, "name another --output")
+    return locked(folder / ".lock", refuse, LOCK_TIMEOUT, "name another --output")
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], object], patience: float, elsewhere: str) -> Iterator[None]:
-    """Hold a lock file; if another process holds it for ``patience`` seconds, call ``on_wait``, then wait.
+def locked(path: Path, on_wait: Callable[[], object], timeout: float, elsewhere: str) -> Iterator[None]:
+    """Hold a lock file. If another process holds it for ``timeout`` seconds, call ``on_wait``, then wait.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written; the message ends with the next step, ``elsewhere``.
     """
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=patience)
+            lock.acquire(timeout=timeout)
         except Timeout:
             on_wait()
             lock.acquire()

@@ -1,4 +1,4 @@
-"""Options of ``run`` that decide where its jobs run: on this machine or on a Slurm cluster."""
+"""Options of ``run`` that select where jobs run: on this machine or on a Slurm cluster."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.machine import choose_device, gpus_of_each
+from sdabench.cli.machine import choose_device, gpus_per_job
 from sdabench.cli.options import COUNT
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.errors import UsageError
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from sdabench.runs.launchers import Launcher
 
 LAUNCHERS = ("local", "slurm")
-CLUSTER_OF_TESTS = "SDABENCH_SLURM_CLUSTER"  # local: submitit's processes on this machine
-BYTES_OF_EACH = 3 * 2**30  # of a process on the CPU: those of the recipes smoke take 1.4 to 2.7 GiB
-LEAST_MINUTES = 3  # Slurm gives notice 90 seconds before the end
-OURS = {
-    "array": "a job is one network",
-    "cpus-per-task": "say --cpus",
+CLUSTER_VARIABLE = "SDABENCH_SLURM_CLUSTER"  # for tests; "local" selects submitit's local processes
+BYTES_PER_PROCESS = 3 * 2**30  # on the CPU: the smoke recipes take 1.4 to 2.7 GiB
+MIN_MINUTES = 3  # Slurm gives notice 90 seconds before the end
+RESERVED = {
+    "array": "each job trains or evaluates one network",
+    "cpus-per-task": "use --cpus",
     "error": "the logs are in OUTPUT/logs",
-    "gpus-per-node": "say --gpus",
+    "gpus-per-node": "use --gpus",
     "output": "the logs are in OUTPUT/logs",
-    "partition": "say --partition",
-    "time": "say --time",
+    "partition": "use --partition",
+    "time": "use --time",
 }
 
 
@@ -44,8 +44,8 @@ def slurm_minutes(text: str) -> int:
     else:
         hours, (minutes, seconds) = 0, [*parts, 0][:2]
     total = int(days or 0) * 1440 + hours * 60 + minutes + ceil(seconds / 60)
-    if total < LEAST_MINUTES:
-        raise UsageError(f"a job needs {LEAST_MINUTES} minutes: it saves 90 seconds before the end")
+    if total < MIN_MINUTES:
+        raise UsageError(f"'{text}' is too short: a job needs {MIN_MINUTES} minutes to start and to save")
     return total
 
 
@@ -55,14 +55,14 @@ def sbatch_option(text: str) -> tuple[str, str | bool]:
     key = key.replace("_", "-")
     if not re.fullmatch(r"[a-z][a-z-]+", key) or (equals and not words):
         raise UsageError(f"'{text}' is not KEY=VALUE, as in account=vision")
-    if key in OURS:
-        raise UsageError(f"'{key}' is not for this option: {OURS[key]}")
+    if key in RESERVED:
+        raise UsageError(f"--slurm-option cannot set '{key}': {RESERVED[key]}")
     return key, words if equals else True
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """Options that decide where jobs run; all but the first are for Slurm."""
+    """Options that select where jobs run; all but the first are for Slurm."""
 
     # fmt: off
     launcher: Annotated[str, option(
@@ -90,32 +90,32 @@ class ClusterOptions:
     # fmt: on
 
     def refuse(self) -> None:
-        """Raises UsageError for an option that is for Slurm."""
+        """Raise a UsageError if an option for Slurm is given."""
         for name, value in vars(self).items():
             if name != "launcher" and value not in (None, ()):
                 option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option} is for --launcher slurm; add that, or leave out {option}")
+                raise UsageError(f"{option} needs --launcher slurm; add that, or leave out {option}")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a suite's jobs run, and the resources of each."""
+    """The launcher of a suite's jobs, and the resources of each job."""
 
     launcher: "Launcher"
     device: str
-    at_once: int | None  # None: all
+    at_once: int | None  # number of jobs at a time; None for all
     sharing: int  # number of jobs that share the cores of a machine
     nproc: int  # processes of each job
-    cpus: int | None = None  # of each process, on another machine
+    cpus: int | None = None  # cores per process; None on this machine
 
 
 def place_from(
     output: Path, at_once: int | None, device: str | None, nproc: int, cluster: ClusterOptions
 ) -> Place:
-    """Decide where the jobs of a suite run.
+    """Select where the jobs of a suite run.
 
     Raises:
-        UsageError: the options do not go together, or there is no Slurm here.
+        UsageError: options contradict each other, or Slurm is not available.
     """
     if cluster.launcher == "slurm":
         return _on_slurm(output, at_once, device, nproc, cluster)
@@ -123,21 +123,21 @@ def place_from(
     from sdabench.runs.launchers import Local
 
     device = choose_device(device, nproc)
-    gpus = gpus_of_each(nproc) if device == "cuda" else ()  # a cuda:N is the one for all
+    gpus = gpus_per_job(nproc) if device == "cuda" else ()  # all jobs share a device cuda:N
     at_once = at_once or (networks_at_once(nproc) if device == "cpu" else max(1, len(gpus)))
     return Place(Local(gpus if len(gpus) > 1 else ()), device, at_once, sharing=at_once, nproc=nproc)
 
 
 def networks_at_once(processes: int = 1) -> int:
-    """The number of networks, of so many processes each, that fit the cores and the memory here."""
+    """Return how many networks of ``processes`` each fit the cores and the memory of this machine."""
     allowed = min(cores(), ceil(cpu_limit() or cores()))
-    return max(1, min(allowed, memory()[0] // BYTES_OF_EACH) // processes)
+    return max(1, min(allowed, memory()[0] // BYTES_PER_PROCESS) // processes)
 
 
 def _on_slurm(
     output: Path, at_once: int | None, device: str | None, nproc: int, cluster: ClusterOptions
 ) -> Place:
-    """The device is not looked for here: Slurm knows what the nodes have."""
+    """Select Slurm, without looking for devices on this machine: jobs run on other nodes."""
     if device not in (None, "cpu", "cuda"):
         raise UsageError(f"with --launcher slurm the device is cpu or cuda, not {device}")
     gpus = cluster.gpus if cluster.gpus is not None else int(device != "cpu")
@@ -159,5 +159,5 @@ def _on_slurm(
         options=dict(cluster.slurm_option),
         **{name: value for name, value in given.items() if value is not None},
     )
-    launcher = Slurm(output, resources, os.environ.get(CLUSTER_OF_TESTS, "slurm"))
+    launcher = Slurm(output, resources, os.environ.get(CLUSTER_VARIABLE, "slurm"))
     return Place(launcher, "cuda" if gpus else "cpu", at_once, 1, nproc, max(1, cpus // nproc))

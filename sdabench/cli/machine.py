@@ -1,4 +1,4 @@
-"""The options that say where and how to compute, which ``eval``, ``train`` and ``run`` share."""
+"""Options for devices, processes and determinism, shared by ``eval``, ``train`` and ``run``."""
 
 import os
 import re
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """Options that say where and how to compute."""
+    """Options for devices, processes and determinism."""
 
     # fmt: off
     device: Annotated[str | None, option(
@@ -54,11 +54,11 @@ class MachineOptions:
     def machine(
         self, images: int, at_once: int = 1, cpus: int | None = None, batch_size: int | None = None
     ) -> Machine:
-        """The machine of a job; by default with DataLoader workers only where images keep them busy.
+        """Return the machine of a job; by default with DataLoader workers only for more than 1000 images.
 
         Args:
             at_once: number of networks that share the cores.
-            cpus: cores of each process, if the job runs elsewhere: the device is not looked for here.
+            cpus: cores per process on another machine; the device is then not checked on this one.
         """
         if self.evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
             raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
@@ -78,7 +78,7 @@ class MachineOptions:
 def choose_device(name: str | None, processes: int = 1) -> str:
     """Check a device that a user names; the default is CUDA if available, otherwise the CPU.
 
-    With several ``processes``, each has a CUDA device of its own.
+    With several ``processes``, each gets its own CUDA device.
     """
     import torch
 
@@ -96,8 +96,8 @@ def choose_device(name: str | None, processes: int = 1) -> str:
     return name
 
 
-def gpus_of_each(processes: int = 1) -> tuple[str, ...]:
-    """Values of CUDA_VISIBLE_DEVICES for all jobs of so many processes that there are GPUs for."""
+def gpus_per_job(processes: int = 1) -> tuple[str, ...]:
+    """Return one value of CUDA_VISIBLE_DEVICES per job of ``processes``, as many as there are GPUs for."""
     import torch
 
     count = torch.cuda.device_count()
@@ -114,33 +114,34 @@ def _own_device(name: str, processes: int, there: int) -> str:
     if name != "cuda":
         raise UsageError(f"--nproc {processes} needs a device per process; use --device cuda, not {name}")
     if there < min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))):
-        raise UsageError(f"--nproc {processes} needs a GPU per process, but torch sees {there}")
+        raise UsageError(
+            f"--nproc {processes} needs a GPU per process, but torch sees {there}; use fewer processes"
+        )
     own = os.environ.get("LOCAL_RANK")
     return name if own is None else f"cuda:{own}"
 
 
 @contextmanager
-def resumed_by_the_same_command(
-    output: Path, remaining: Callable[[], str | None] = lambda: None
-) -> Iterator[None]:
-    """Tell where the results are and how to resume, if a signal stops the work."""
+def report_how_to_resume(output: Path, remaining: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """Report where the results are and how to resume, if a signal stops the work."""
     try:
         yield
     except KeyboardInterrupt:
         elsewhere = remaining()
-        then = (
-            f"{elsewhere}, and the same command waits for them" if elsewhere else "the same command resumes"
-        )
-        raise StoppedBySignalError(f"Results so far are in {output}; {then}.") from None
+        running, verb = (f"{elsewhere}; ", "wait") if elsewhere else ("", "resume")
+        step = f"{running}rerun the same command to {verb}"
+        raise StoppedBySignalError(f"Results so far are in {output}; {step}.") from None
 
 
 def execute_job(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> "list[Record]":
-    """Execute a job in as many processes as its machine says. See :func:`sdabench.runs.execution.execute`.
+    """Execute a job, and report how to resume it after a signal.
+
+    Args and errors are those of :func:`sdabench.runs.execution.execute`, except:
 
     Raises:
-        StoppedBySignalError: a signal; the message says how to resume.
+        StoppedBySignalError: a signal stopped the job; the message says how to resume.
     """
     from sdabench.runs.execution import execute
 
-    with resumed_by_the_same_command(output):
+    with report_how_to_resume(output):
         return execute(job, output, ready)

@@ -1,1 +1,1 @@
-"""Runs: the jobs of a suite, where they are launched, and what they will take."""
+"""Run the jobs of a suite, select a launcher for them, and estimate their time and disk space."""

@@ -1,4 +1,4 @@
-"""Estimate of the time and disk space of a suite, from a short measurement on this machine."""
+"""Estimate the time and disk space of a suite from a short measurement on this machine."""
 
 import subprocess
 import time
@@ -19,7 +19,7 @@ from sdabench.registry.schema import DataTask
 from sdabench.resources import cores
 from sdabench.runs.launchers import own_environment
 from sdabench.runs.suite import Suite
-from sdabench.training.checkpoints import KEPT
+from sdabench.training.checkpoints import KEEP_LAST
 from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import synchronize
@@ -40,7 +40,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """What the jobs of a task share; ``recipe`` is None for an evaluation."""
+    """The recipe and data that the jobs of a task share; ``recipe`` is None for an evaluation."""
 
     task: str
     probe: str  # the network that was measured
@@ -60,17 +60,17 @@ class Plan:
     output: str
     keep_checkpoints: bool
     at_once: int
-    lanes: int  # how many of them have a device of their own
+    lanes: int  # number of jobs at a time that do not share a device
 
     @property
     def seconds(self) -> float:
-        """Seconds for all remaining jobs; at least those of the longest one."""
+        """Seconds for all remaining jobs, at least the time of the longest job."""
         each = [job.seconds for job in self.jobs]
         return max(sum(each) / self.lanes, *each)
 
     @property
     def disk_bytes(self) -> int:
-        """Peak disk usage: of all trainings if checkpoints are kept, else of those at one time."""
+        """Peak disk usage of all trainings if checkpoints are kept, otherwise of simultaneous ones."""
         left = sorted((job.disk_bytes for job in self.jobs if not job.done), reverse=True)
         return sum(left if self.keep_checkpoints else left[: self.at_once])
 
@@ -80,7 +80,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Rates:
-    """Seconds of the probe for one image, and of a process before its first step."""
+    """Seconds of the probe per image, and seconds that a process takes to start."""
 
     train: float
     evaluate: float
@@ -88,11 +88,11 @@ class _Rates:
 
 
 def estimate(suite: Suite) -> Plan:
-    """Plan a suite; times are those of one network of each task, scaled by multiply-adds."""
+    """Plan a suite. Times are measured with one network of each task, and scaled by multiply-adds."""
     left, machine = suite.remaining(suite.done()), suite.jobs[0].machine
     at_once = suite.lanes(left)
     of_task = {job.spec.task: job for job in reversed(left)}
-    # Only the nodes of a cluster may have the device.
+    # The device may exist only on the nodes of a cluster.
     device = machine.device if torch.cuda.is_available() else "cpu"
     threads = suite.launcher.cores(at_once) if at_once > 1 else None
     measured = {task: _measure(job, device, threads) for task, job in of_task.items()}
@@ -108,7 +108,7 @@ def estimate(suite: Suite) -> Plan:
             seconds += share * rate.train * job.images
             moments = 2 if recipe.optimizer.name == "adamw" else 1
             best = 2 * recipe.quirks.best_epoch_by_validation
-            checkpoints = (KEPT + 1) * (1 + moments)  # one is written before the oldest is deleted
+            checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
             disk = 4 * count.params * (1 + checkpoints + best)
         planned.append(PlannedJob(job.model, job.spec.seed, is_done, 0.0 if is_done else seconds, disk))
     parts = {job.spec.task: _part(job.spec) for job in reversed(suite.jobs)}
@@ -131,7 +131,7 @@ def _part(spec: RunSpec) -> PlannedPart:
 
 
 def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
-    """A few steps and a few evaluated images of a small network, on the job's own data."""
+    """Time a few steps and a few evaluated images of a small network on the data of a job."""
     if threads is not None:
         torch.set_num_threads(min(threads, cores()))
     started = time.perf_counter()
@@ -145,10 +145,10 @@ def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
     def seconds(work: Callable[[], object], images: int) -> float:
         times = []
         for _ in range(3):
-            begun = time.perf_counter()
+            start_time = time.perf_counter()
             work()
             synchronize(device)
-            times.append(time.perf_counter() - begun)
+            times.append(time.perf_counter() - start_time)
         return min(times) / images
 
     train = 0.0

@@ -1,4 +1,4 @@
-"""Execution of a job, in this process or in several that torchrun starts, up to its records on the disk."""
+"""Execute a job in this process or in several that torchrun starts, and store its records."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from sdabench.training.signals import stop_requests
 
 
 def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: None) -> list[Record]:
-    """Execute a job, in as many processes as its machine says, and return its records in the main one.
+    """Execute a job in the processes of its machine; return its records in the main process.
 
-    ``ready`` raises what prevents the job from starting.
+    ``ready`` is called first, and raises an error that prevents the job from starting.
 
     Raises:
-        KeyboardInterrupt: a signal; the same job can be resumed.
-        ReportedByRankZeroError: a process of torchrun has failed and reported why.
-        SdabenchError: the job failed, and its records say why; or no record can be written.
+        KeyboardInterrupt: a signal stopped the job, which can be resumed.
+        ReportedByRankZeroError: a process of torchrun has failed and has reported the error.
+        SdabenchError: the job failed, and its records state why; or no record can be written.
     """
     with recording_failures(job, output):
         ready()
@@ -39,13 +39,13 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
 
 
 def _execute_here(job: AnyJob, output: Path) -> list[Record]:
-    """The same in this process, or in this rank of those that torchrun has started."""
-    from sdabench.training.distributed import joined
+    """Execute a job in this process, which can be a rank of torchrun."""
+    from sdabench.training.distributed import process_group
     from sdabench.training.evaluation import evaluate, evaluate_training
     from sdabench.training.loop import train
 
     images = len(job.split.items)
-    with stop_requests(), joined(job.machine.device), recording_failures(job, output):
+    with stop_requests(), process_group(job.machine.device), recording_failures(job, output):
         if job.spec.trains:
             with progress(job.model, job.images, "images") as advance:
                 folder = train(job, output, advance, advance.say)
@@ -61,9 +61,9 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
 
 @contextmanager
 def recording_failures(job: AnyJob, output: Path) -> Iterator[None]:
-    """Stores the failure of a job in the main process, and raises it as a SdabenchError.
+    """Store the failure of a job in the main process, and raise it as a SdabenchError.
 
-    That a record can be written is checked first.
+    First check that a record can be written.
     """
     if not is_main_process():
         yield
@@ -81,12 +81,12 @@ def recording_failures(job: AnyJob, output: Path) -> Iterator[None]:
 
 
 def failures(job: AnyJob, failure: Failure) -> list[Record]:
-    """The records of a job that failed, one for each of its tasks."""
+    """Build the records of a failed job, one for each of its tasks."""
     return [Record.of(job.spec, task, batch_size=job.batch_size, failure=failure) for task in job.spec.tasks]
 
 
 def _failure_of(error: Exception, job: AnyJob) -> Failure:
-    """The failure that a record keeps of an error, with its traceback if it was unexpected."""
+    """Convert an error to the failure of a record, with the traceback of unexpected errors."""
     from sdabench.training.memory import is_out_of_memory
 
     kind, message = type(error).__name__, " ".join(str(error).split())

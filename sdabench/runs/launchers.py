@@ -1,4 +1,4 @@
-"""Launchers start the jobs of a suite, on this machine or through a scheduler."""
+"""Start the jobs of a suite as local processes; define the interface of other launchers."""
 
 import os
 import signal
@@ -22,47 +22,47 @@ class Process(Protocol):
 
     @property
     def place(self) -> str | None:
-        """Where it runs, in words, if there is a choice."""
+        """A description of the GPU or Slurm job that the job runs on, or None."""
 
     def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
 
     def cause(self) -> str:
-        """The reason for its end, if it has left no record."""
+        """Describe why the process ended without a record."""
 
 
 class Launcher(Protocol):
-    """Starts the jobs of a suite.
+    """Interface of a launcher, which starts the jobs of a suite.
 
-    Its processes are ``attached`` if they are children of this one: they end with it, a single one may
-    write to its terminal, and stopping one stops the suite.
+    Processes are ``attached`` if they are children of this process: they end with it, a single one may
+    write to this terminal, and a stopped one stops the suite.
     """
 
     @property
     def attached(self) -> bool: ...
     def cores(self, at_once: int) -> int:
-        """Cores of each of so many jobs."""
+        """Return the number of cores per job if ``at_once`` jobs run at a time."""
 
     def lanes(self, at_once: int, device: str) -> int:
-        """How many of so many jobs have a device of their own."""
+        """Return how many of ``at_once`` jobs do not share a device."""
 
     def start(self, job: AnyJob, output: Path, log: Path | None, at_once: int) -> Process:
         """Start a process that executes the job; see :mod:`sdabench.runs.worker`.
 
-        ``log`` gets its output, which otherwise goes to this terminal; ``at_once`` jobs run at a time.
+        ``log`` receives the output of the process; None for this terminal. ``at_once`` jobs run at a time.
         """
 
     def pause(self, processes: Sequence[Process]) -> None:
-        """Wait until one of these may have ended."""
+        """Wait until one of the processes may have ended."""
 
     def stop(self, processes: Sequence[Process]) -> None:
-        """Let them save their state and end."""
+        """Stop processes after they have saved their state."""
 
     def leave(self, processes: Sequence[Process]) -> None:
-        """Called when the suite ends before them."""
+        """Handle processes that still run when the suite ends."""
 
     def remaining(self) -> str | None:
-        """What still runs when this process ends, and how to stop it, in words."""
+        """Describe the jobs that continue after this process and how to stop them; None without any."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ class _Child:
 
 @dataclass(frozen=True)
 class Local:
-    """Starts child processes, which share the cores of this machine.
+    """A launcher of child processes, which share the cores of this machine.
 
     ``gpus`` are values of CUDA_VISIBLE_DEVICES, one for each job. With more jobs than values, a job gets the
-    value that the fewest others have. Without any, all jobs see the same devices.
+    value with the fewest running jobs. Without values, all jobs see the same devices.
     """
 
     gpus: tuple[str, ...] = ()
@@ -145,24 +145,24 @@ class Local:
 
 
 def worker_command(spec_file: Path) -> list[str]:
-    """The command that executes a job in a process of its own."""
+    """Return the command that executes a saved job in another process."""
     return [*PYTHON, "-m", "sdabench.runs.worker", str(spec_file)]
 
 
 def own_environment(at_once: int = 1, processes: int = 1) -> dict[str, str]:
-    """The environment of a job's process, which shares out its part of the cores to its own ``processes``."""
+    """Return the environment of a job; its ``processes`` divide the job's share of the cores."""
     shared = {} if at_once == 1 else {"OMP_NUM_THREADS": str(cores(shared_by=at_once * processes))}
     suite = {STARTED_BY: str(os.getpid()), NETWORKS_AT_ONCE: str(at_once)}
     return shared | os.environ | {"PYTHONPATH": python_path()} | suite
 
 
 def cause_of(status: int) -> str:
-    """The reason that a process has ended without a record, by its exit code."""
+    """Describe why a process ended without a record, from its exit code."""
     if status >= 0:
         return f"the process ended with exit code {status} before it could write a record"
     cause = f"the process was ended by {signal.Signals(-status).name}"
     if status == -signal.SIGKILL:
-        cause += ", most often because memory was exhausted: try a smaller --batch-size, or --accumulate"
+        cause += ", usually because memory was exhausted: try a smaller --batch-size, or --accumulate"
     return cause
 
 

@@ -1,4 +1,4 @@
-"""A suite: every job in a process of its own, each with its records at the end. Free of torch."""
+"""Run the jobs of a suite, each in a process of its own. Free of torch."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _FATAL: dict[str, type[SdabenchError]] = {error.__name__: error for error in (Da
 
 
 class Watcher:
-    """Callbacks for the events of a suite; these ignore them."""
+    """Callbacks for the events of a suite; the methods of this base class do nothing."""
 
     def started(self, job: AnyJob) -> None: ...
 
@@ -54,47 +54,48 @@ class Suite:
         return RecordStore(self.output)
 
     def done(self) -> dict[Key, Record]:
-        """The valid records that these jobs have already, by their keys."""
+        """Return the records of completed jobs by key."""
         return self.store.valid(job.spec for job in self.jobs)
 
     def remaining(self, done: Mapping[Key, Record]) -> list[AnyJob]:
-        """The jobs that lack a record."""
+        """List the jobs without a record for each of their tasks."""
         return [job for job in self.jobs if any(key not in done for key in job.spec.keys)]
 
     def lanes(self, jobs: Sequence[AnyJob]) -> int:
-        """How many of these run at a time."""
+        """Return how many of these jobs run at a time."""
         return max(1, min(self.at_once, len(jobs)))
 
     def logs(self, jobs: Sequence[AnyJob]) -> bool:
-        """Whether the output of these goes to ``logs/``, instead of to this terminal."""
+        """Return whether the output of these jobs is written to ``logs/`` instead of this terminal."""
         return self.lanes(jobs) > 1 or not self.launcher.attached
 
     def run(self, watcher: Watcher | None = None) -> list[Record]:
         """Run the jobs that have no valid record; return the records of all jobs, in their order.
 
-        A job that fails gets a record that says why. Several at once share the cores, unless OMP_NUM_THREADS
+        A failed job gets a record with the reason. Simultaneous jobs share the cores, unless OMP_NUM_THREADS
         is set, and write their output to ``logs/``.
 
         Raises:
-            KeyboardInterrupt: a signal, to this process or to a job; trainings have checkpoints, and
+            KeyboardInterrupt: a signal stopped this process or a job; trainings have checkpoints, and
                 processes that are not attached continue.
-            DataError: the dataset is damaged, as it would be for every other job.
-            SdabenchError: another run holds the folder, or it cannot be written.
+            DataError: the dataset is damaged, so that every other job would fail too.
+            OutputError: the folder cannot be written.
+            SdabenchError: another run is writing to the folder.
         """
         with folder_lock(self.output, "run"):
             results = self.done()
             remaining = self.remaining(results)
             for job in self.jobs:
-                if job not in remaining:  # an interrupted run may have left something
-                    self._tidy(job)
+                if job not in remaining:  # an interrupted run may have left weights
+                    self._delete_weights(job)
             for job, records in self._run(remaining, watcher or Watcher()):
                 results |= {record.key: record for record in records}
                 if not any(record.failure for record in records):
-                    self._tidy(job)
+                    self._delete_weights(job)
         return [results[key] for job in self.jobs for key in job.spec.keys]
 
     def _run(self, jobs: Sequence[AnyJob], watcher: Watcher) -> Iterator[tuple[AnyJob, list[Record]]]:
-        """Each job with its records, as it ends; an error or a signal is passed on to all of them."""
+        """Yield each job with its records when it ends; on an error or a signal, stop or leave the others."""
         waiting, running, stopped = deque(jobs), list[_Running](), False
         try:
             while waiting or running:
@@ -135,18 +136,18 @@ class Suite:
             self.launcher.pause([each.process for each in running])
 
     def _records_of(self, ended: _Running) -> list[Record]:
-        """The records that a job has left, or those of its crash."""
+        """Return the records that a job has written, or add those of a crash."""
         job = ended.job
         records = self.store.latest(job.spec)
         if not records or records == ended.earlier:
-            DataSource.parse(job.spec.data).read(job.split.split, job.spec.task)  # its absence is the error
+            DataSource.parse(job.spec.data).read(job.split.split, job.spec.task)  # raises if it is missing
             records = failures(job, Failure(kind="crash", message=ended.process.cause()))
             self.store.append(records)
         if (failed := records[-1].failure) is not None and failed.kind in _FATAL:
             raise _FATAL[failed.kind](failed.message)
         return records
 
-    def _tidy(self, job: AnyJob) -> None:
-        """Deletes what a training needed only until its record was written."""
+    def _delete_weights(self, job: AnyJob) -> None:
+        """Delete the weights and checkpoints of a recorded training, unless they are kept."""
         if job.spec.trains and not self.keep_checkpoints:
             delete_weights(self.output / TRAININGS / job.spec.name)

@@ -1,7 +1,7 @@
-"""One job in several processes on this machine, by torchrun. Only torchrun's own process imports torch.
+"""Execute a job in several processes on this machine with torchrun, which runs in a process of its own.
 
-This process starts one of torchrun, which starts the ranks. torchrun gives them half a minute to end. A
-step and a checkpoint may take longer, so the ranks are asked to stop by a file instead.
+torchrun starts the ranks, and kills them half a minute after a signal. A step and a checkpoint can take
+longer, so a stop file requests the ranks to stop instead. Only the process of torchrun imports torch.
 """
 
 import os
@@ -28,7 +28,7 @@ def run_processes(spec_file: Path, world_size: int) -> int:
 
     A second signal terminates all processes.
     """
-    with stop_requests() as stop_asked, tempfile.TemporaryDirectory() as folder:
+    with stop_requests() as stop_requested, tempfile.TemporaryDirectory() as folder:
         stop_file = Path(folder) / "stop"
         options = ["--standalone", f"--nproc-per-node={world_size}", f"--log-dir={folder}", "--no-python"]
         command = [*PYTHON, "-m", "sdabench.runs.torchrun", *options, "--", *worker_command(spec_file)]
@@ -39,7 +39,7 @@ def run_processes(spec_file: Path, world_size: int) -> int:
         try:
             while torchrun.poll() is None:
                 time.sleep(POLL_SECONDS)
-                if stop_asked() and not stop_file.exists():
+                if stop_requested() and not stop_file.exists():
                     stop_file.touch()
         except BaseException:
             torchrun.terminate()
@@ -52,14 +52,14 @@ def run_processes(spec_file: Path, world_size: int) -> int:
 
 
 def main() -> None:
-    """The process of torchrun; its exit code is that of the first rank that failed."""
+    """Run torchrun in this process; exit with the code of the first rank that failed."""
     import logging
 
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    ignore_signals()  # the file asks to stop; torchrun itself handles SIGTERM once it runs
+    ignore_signals()  # the stop file is used instead; torchrun handles SIGTERM once it runs
     parent = int(os.environ[STARTED_BY])
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     os.environ[STARTED_BY] = str(os.getpid())
@@ -77,14 +77,15 @@ def main() -> None:
 
 
 def _report_signal(who: str, number: int) -> None:
-    sys.stderr.write(f"{who} was killed by {signal.Signals(number).name}; the same command resumes.\n")
+    name = signal.Signals(number).name
+    sys.stderr.write(f"{who} was killed by {name}; rerun the same command to resume.\n")
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process with its parent; the ranks notice that and stop."""
+    """End this process when its parent has ended; the ranks detect this and stop."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)  # the parent has left it behind
+    shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)  # the parent did not delete it
     os._exit(1)
 
 

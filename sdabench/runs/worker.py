@@ -1,7 +1,7 @@
-"""The process that executes one job: ``python -m sdabench.runs.worker SPEC.json``.
+"""Execute one job: ``python -m sdabench.runs.worker SPEC.json``.
 
-A suite's children, the ranks of torchrun and Slurm jobs are such processes. What goes wrong is one line on
-stderr, a record, and the exit code.
+Children of a suite, ranks of torchrun and Slurm jobs are such processes. An error is reported as one line on
+stderr, a record, and an exit code.
 """
 
 import os
@@ -43,7 +43,7 @@ def main() -> NoReturn:
     except Exception:
         if not was_interrupted():
             raise
-        status = ExitCode.STOPPED  # a signal that a library turned into an error of its own
+        status = ExitCode.STOPPED  # a library raised another error after the signal
     ignore_signals()
     sys.exit(status)
 

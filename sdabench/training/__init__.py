@@ -1,1 +1,1 @@
-"""Training and evaluation: the loop, the trainer, checkpoints, distribution, and what each task adds."""
+"""Train and evaluate networks: the loop, the trainer, checkpoints, distribution, and tasks."""

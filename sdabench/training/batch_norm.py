@@ -1,4 +1,4 @@
-"""Running statistics of batch norms under gradient accumulation."""
+"""Update the running statistics of batch norms under gradient accumulation."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from sdabench.training.distributed import World
 
 
 class MicroBatchStatistics:
-    """Updates running statistics once a step, by the mean over all micro-batches of all ranks.
+    """An update of running statistics once per step, by the mean over all micro-batches of all ranks.
 
     Each micro-batch starts from the statistics of the previous step. Otherwise two micro-batches would move
     the statistics twice, and two ranks would have different statistics.
@@ -30,7 +30,7 @@ class MicroBatchStatistics:
             buffer.copy_(before)
 
     def conclude(self, world: World) -> None:
-        """Set the statistics, after all micro-batches of this rank."""
+        """Set the statistics to the mean over all ranks, after all micro-batches of this rank."""
         for count in self.counts:
             count += 1
         if self.running:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: one file each, with a manifest that its content is checked against."""
+"""Store the checkpoints of a training run, each in a file with a manifest to verify it."""
 
 import hashlib
 import io
@@ -16,11 +16,11 @@ from sdabench.errors import SdabenchError
 from sdabench.files import atomic_write
 from sdabench.weights.read import load_plain
 
-KEPT = 2
+KEEP_LAST = 2
 
 
 class Manifest(FrozenModel):
-    """Size and digest of a checkpoint's file. It is written last: a file without a manifest is ignored."""
+    """Size and digest of a checkpoint file, written after it. A file without a manifest is ignored."""
 
     step: int
     file: str
@@ -30,7 +30,7 @@ class Manifest(FrozenModel):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of a training run: the newest two, so that one remains if the newest is damaged."""
+    """The newest two checkpoints of a training run, so that one remains if the newest is damaged."""
 
     training: Path
 
@@ -41,29 +41,29 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write plain values and tensors to the disk; delete all but the last two checkpoints.
 
-        A valid checkpoint of the same step is not written again. A training that has just been resumed
-        would do so, and a crash between file and manifest would leave none. If it cannot be written, which
-        is an OutputError, those before are untouched.
+        A valid checkpoint of the same step is not written again, as a training that was just resumed would
+        do: a crash between file and manifest would leave no checkpoint.
+
+        Raises:
+            OutputError: the checkpoint cannot be written; earlier ones are unchanged.
         """
         path = self.folder / f"step-{step:09d}.pt"
         if not _is_valid(path):
             _write(path, step, state)
         passed_over = [later for later in self._files() if later.name > path.name]
-        for old in (*passed_over, *self._files()[len(passed_over) + KEPT :]):
+        for old in (*passed_over, *self._files()[len(passed_over) + KEEP_LAST :]):
             _delete(old)
         self._delete_parts()
 
     def newest(self, log: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
         """Read the state of the newest valid checkpoint; None if none was ever completed.
 
-        Each damaged one is logged; if all of them are, that is a SdabenchError.
+        Each damaged checkpoint is logged. If all are damaged, raise a SdabenchError.
         """
         files = self._files()
         if not any(path.with_suffix(".json").exists() for path in files):
             if files:
-                log(
-                    f"{files[0]} is incomplete, as its process was killed, and there is no earlier checkpoint"
-                )
+                log(f"{files[0]} is incomplete, because its process was killed, and is the only checkpoint")
             return None
         for path in files:
             try:
@@ -97,7 +97,7 @@ class Checkpoints:
         return bool(self._files())
 
     def _files(self) -> list[Path]:
-        """The newest first, with or without a manifest."""
+        """List the files of checkpoints with or without a manifest, the newest first."""
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
 
 
@@ -121,17 +121,17 @@ def _is_valid(path: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read the state in a checkpoint's file; one that differs from its manifest is a ValueError."""
+    """Read the state in a checkpoint file; raise a ValueError if it differs from its manifest."""
     manifest_file = path.with_suffix(".json")
     if not manifest_file.exists():
-        raise ValueError("it has no manifest, as the process was killed while writing")
+        raise ValueError("no manifest, because the process was killed while writing it")
     try:
         manifest = Manifest.model_validate_json(manifest_file.read_bytes())
     except ValidationError:
         raise ValueError("its manifest cannot be read") from None
     data = path.read_bytes()
     if len(data) != manifest.bytes:
-        raise ValueError(f"{len(data):,} bytes, and its manifest says {manifest.bytes:,}")
+        raise ValueError(f"{len(data):,} bytes, but {manifest.bytes:,} in its manifest")
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise ValueError("its sha256 differs from its manifest's")
     state: dict[str, Any] = load_plain(io.BytesIO(data))
@@ -139,5 +139,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _delete(path: Path) -> None:
-    path.with_suffix(".json").unlink(missing_ok=True)  # first: a file without it is ignored
+    path.with_suffix(".json").unlink(missing_ok=True)  # first, because a file without a manifest is ignored
     path.unlink(missing_ok=True)

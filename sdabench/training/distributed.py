@@ -1,6 +1,6 @@
-"""The process group of a job that torchrun has started, and its collectives on Python values.
+"""Join the process group of a job that torchrun has started, and gather Python values.
 
-These are small and travel on the CPU (gloo, beside NCCL); gradients are DistributedDataParallel's.
+Python values are small and use gloo on the CPU, beside NCCL; DistributedDataParallel reduces gradients.
 """
 
 import os
@@ -19,19 +19,19 @@ from sdabench.errors import ReportedByRankZeroError, SdabenchError
 from sdabench.processes import launched_processes
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=12)  # a dead peer is noticed at once; scoring COCO on rank 0 takes long
+TIMEOUT = timedelta(hours=12)  # long enough to score COCO on rank 0; a dead peer is detected at once
 # Messages of gloo and NCCL for a lost peer; their errors share no class.
-LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+LOST_PEER_MESSAGES = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one rank reports of its share of a batch."""
+    """The report of one rank on its share of a batch."""
 
     images: int
     error: SdabenchError | None
-    stop: bool  # it was asked to
-    save: bool  # it is time to
+    stop: bool  # the rank was requested to stop
+    save: bool  # the time between two checkpoints has passed
     skipped: int = 0
 
 
@@ -50,7 +50,7 @@ class World:
         """Gather the value of every rank, in the order of ranks."""
         values: list[Any] = [value] * self.size
         if self.size > 1:
-            with peers_alive(self):
+            with lost_peer_errors(self):
                 dist.all_gather_object(values, value)
         return values
 
@@ -58,14 +58,14 @@ class World:
         """Gather the value of every rank on rank 0; None on the others."""
         values: list[Any] | None = [value] * self.size if self.is_main else None
         if self.size > 1:
-            with peers_alive(self):
+            with lost_peer_errors(self):
                 dist.gather_object(value, values)
         return values
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """Do some work on rank 0 alone, and return its result on every rank.
+        """Call a function on rank 0 only, and return the result on every rank.
 
-        An error of the work is raised on rank 0, and on the others as ReportedByRankZeroError.
+        A SdabenchError of the function is raised on rank 0, and as ReportedByRankZeroError on the others.
         """
         if self.size == 1:
             return work()
@@ -76,7 +76,7 @@ class World:
                 outcome[0] = work()
             except SdabenchError as caught:
                 error, outcome[1] = caught, caught.exit_code
-        with peers_alive(self):
+        with lost_peer_errors(self):
             dist.broadcast_object_list(outcome)
         if outcome[1] is not None:
             raise error or ReportedByRankZeroError(outcome[1])
@@ -93,23 +93,24 @@ class World:
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce a tensor in place; every rank gets the same bits."""
         if self.size > 1:
-            with peers_alive(self):
+            with lost_peer_errors(self):
                 dist.all_reduce(tensor)
         return tensor
 
 
 def world() -> World:
-    """The world of the default process group; without one, a world of one."""
+    """Return rank and world size of the default process group; without one, rank 0 of 1."""
     if not dist.is_available() or not dist.is_initialized():
         return World()
     return World(dist.get_rank(), dist.get_world_size())
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
-    """Join the process group that torchrun has started; without torchrun it is a world of one.
+def process_group(device: str) -> Iterator[World]:
+    """Join the process group that torchrun has started; without torchrun, the world size is 1.
 
-    If the ranks do not find each other, that is a SdabenchError.
+    Raises:
+        SdabenchError: the ranks cannot connect to each other.
     """
     if launched_processes() == 1:
         yield world()
@@ -118,13 +119,13 @@ def joined(device: str) -> Iterator[World]:
     if on_cuda:
         torch.cuda.set_device(device)
     try:
-        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
         store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except RuntimeError as error:
         words = " ".join(str(error).split())[:150]
-        raise SdabenchError(f"the processes of this job cannot connect to each other: {words}") from error
+        raise SdabenchError(f"the processes cannot connect: {words}; rerun the same command") from error
     try:
         yield world()
     finally:
@@ -132,23 +133,23 @@ def joined(device: str) -> Iterator[World]:
 
 
 def _attempt() -> str:
-    """A prefix that separates these processes from those before an elastic restart.
+    """Return a prefix of the store that differs from that before an elastic restart.
 
-    torchrun keeps their address. Only on a single machine do all ranks know the same number of restarts.
+    torchrun reuses the address of the store. Ranks agree on the number of restarts only on a single machine.
     """
     alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
     return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 'any'}"
 
 
 @contextmanager
-def peers_alive(here: World) -> Iterator[None]:
-    """Turn the error of a collective whose peer is gone into a SdabenchError of one line."""
+def lost_peer_errors(here: World) -> Iterator[None]:
+    """Convert the error of a collective with a lost peer to a SdabenchError in one line."""
     try:
         yield
     except RuntimeError as error:
-        if here.size == 1 or not any(words in str(error) for words in LOST):
+        if here.size == 1 or not any(words in str(error) for words in LOST_PEER_MESSAGES):
             raise
         raise SdabenchError(
-            f"another of the {here.size} processes has ended, and process {here.rank + 1} stops; see its "
-            "error above; the same command resumes from the last checkpoint"
+            f"process {here.rank + 1} of {here.size} stops, because another has ended with the error above; "
+            "rerun the same command to resume from the last checkpoint"
         ) from error

@@ -1,4 +1,4 @@
-"""Evaluation of one network, from image files to records."""
+"""Evaluate one network, from image files to records."""
 
 import hashlib
 import time
@@ -23,13 +23,15 @@ from sdabench.training.run_folder import WEIGHTS, read_run
 from sdabench.training.tasks import task_of
 from sdabench.weights import load_weights
 
-CONDITIONS = ("device", "threads", "deterministic", "packages")  # of the environment: they decide last bits
+# Fields of the environment that can change the last bits of predictions.
+CONDITIONS = ("device", "threads", "deterministic", "packages")
 
 
 def prepare_network(job: AnyJob) -> tuple[nn.Module, Weights]:
-    """The network with the weights of a file, or without one with random ones from the seed.
+    """Build the network of a job with the weights of a file, or with random weights from the seed.
 
-    A file that does not fit the network, or has changed since the job was made, is a WeightsError.
+    Raises:
+        WeightsError: the file does not fit the network, or has changed since the job was made.
     """
     torch.manual_seed(job.spec.seed)
     network = task_of(job.spec.task).build(job)
@@ -51,7 +53,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
         A record for each task of the network in the main process, none in the others.
 
     Raises:
-        Stopped: a signal asked for it; the same evaluation can be resumed.
+        Stopped: a signal requested it; the evaluation can be resumed.
         DataError: an image cannot be decoded, or a generated dataset has changed.
         WeightsError: the checkpoint does not fit.
         SdabenchError: the network's outputs are not finite, or a file cannot be written.
@@ -101,7 +103,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
 def evaluate_training(
     job: AnyJob, folder: Path, output: Path, advance: Callable[[int], None] = lambda images: None
 ) -> list[Record]:
-    """The records of the training in a folder, each metric with the weights that were chosen for it."""
+    """Evaluate the training in a folder, each metric with the weights selected for it; return records."""
     run = read_run(folder)
     of_file = {
         name: evaluate(replace(job, weights=folder / name, training=run.training), output, advance)
@@ -123,7 +125,7 @@ def evaluate_training(
 
 
 def _predictions_folder(output: Path) -> Path:
-    """The folder for predictions, made before anything is computed that could not be stored."""
+    """Create the folder for predictions, before computing any that could not be stored."""
     folder = output / "predictions"
     try:
         folder.mkdir(parents=True, exist_ok=True)

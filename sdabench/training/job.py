@@ -1,4 +1,4 @@
-"""Jobs: a spec with the images it names and the machine it runs on. Free of torch.
+"""Define jobs: a spec, the images that it names, and the machine that runs it. Free of torch.
 
 A job is saved to a file that any process can load again; see :mod:`sdabench.runs.worker`.
 """
@@ -46,11 +46,11 @@ STORED = ("spec", "machine", "weights", "backbone", "skip_broken", "training")  
 
 
 class Machine(FrozenModel):
-    """Where and how a job runs; nothing here is part of its spec.
+    """The device, processes and settings that run a job; none of them is part of its spec.
 
-    ``workers`` are DataLoader workers per process, ``batch_size`` is that of evaluation (by default the
-    task's, or a training's own). ``checkpoint_seconds`` is the pause between two checkpoints within an
-    epoch; at the end of one a tenth of it is enough.
+    ``workers`` are DataLoader workers per process. ``batch_size`` is that of evaluation, by default that of
+    the task, or the micro-batch of a training. ``checkpoint_seconds`` is the time between two checkpoints;
+    at the end of an epoch, a tenth of it is enough.
     """
 
     device: str = "cpu"
@@ -67,10 +67,10 @@ class Machine(FrozenModel):
 class Job(Generic[SpecT, SplitT]):
     """A spec, the splits that it names, and the machine.
 
-    ``split`` is evaluated. ``train_split`` is there for a training. ``weights`` are evaluated as they are,
-    ``backbone`` initializes a detector's training; both are files of this machine. ``skip_broken`` leaves
-    out training images that cannot be decoded. ``training`` says how given weights were trained, if it was
-    a training run of this program.
+    ``split`` is evaluated; ``train_split`` is None without a training. ``weights`` are evaluated without
+    training, ``backbone`` are initial weights for a detector; both are local files. ``skip_broken`` skips
+    training images that cannot be decoded. ``training`` is the result of the training of ``weights``, if
+    sdabench trained them.
     """
 
     spec: SpecT
@@ -88,7 +88,7 @@ class Job(Generic[SpecT, SplitT]):
 
     @property
     def batch_size(self) -> int:
-        """Images that are evaluated at a time; of a training, as many as a micro-batch has."""
+        """Number of images per batch in the evaluation; for a classification training, per micro-batch."""
         recipe = self.spec.recipe
         if self.machine.batch_size is not None:
             return self.machine.batch_size
@@ -98,7 +98,7 @@ class Job(Generic[SpecT, SplitT]):
 
     @property
     def images(self) -> int:
-        """How many images the training processes, over all epochs."""
+        """Number of images that the training processes in all epochs."""
         assert self.spec.recipe is not None
         return self.spec.recipe.epochs * len(self.train.items)
 
@@ -111,18 +111,18 @@ class Job(Generic[SpecT, SplitT]):
         return replace(self, machine=machine)
 
     def for_model(self, model: str, seed: int, backbone: LocalWeights | None = None) -> "Job[SpecT, SplitT]":
-        """The same training of another network, or with another seed."""
-        spec = self.spec.with_values(model=model, seed=seed, backbone=backbone and described(backbone))
+        """Return the same training for a network, a seed and backbone weights."""
+        spec = self.spec.with_values(model=model, seed=seed, backbone=backbone and weights_of_spec(backbone))
         return replace(self, spec=spec, backbone=path_of(backbone))
 
     def check(self) -> None:
-        """See :meth:`sdabench.data.coco.CocoSplit.check`."""
+        """Check the splits; see :meth:`sdabench.data.coco.CocoSplit.check`."""
         for split in (self.train_split, self.split):
             if isinstance(split, CocoSplit):
                 split.check(masks="segmentation" in self.spec.tasks)
 
     def save(self, output: Path) -> Path:
-        """Writes the job to a file in the output folder, beside the listings of its splits."""
+        """Write the job to a file in the output folder, with the listings of its splits beside it."""
         splits = {"val": self.split} | ({"train": self.train} if self.train_split else {})
         folder = output.absolute() / SPECS_FOLDER
         content = JobFile(
@@ -143,7 +143,7 @@ AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
 class JobFile(FrozenModel):
-    """The content of ``specs/NAME.json``: a spec, its machine, and where its files are."""
+    """The content of ``specs/NAME.json``: a spec, its machine, and the paths of its files."""
 
     spec: AnySpec
     machine: Machine
@@ -155,7 +155,7 @@ class JobFile(FrozenModel):
     splits: dict[SplitName, Listing]
 
     def job(self) -> AnyJob:
-        """Reads the listings; one that is damaged, or whose dataset has changed, is a DataError."""
+        """Build the job from its listings; raise a DataError if a listing is damaged or data have changed."""
         source = DataSource.parse(self.spec.data)
         splits = {name: listing.read(source, name, self.spec.task) for name, listing in self.splits.items()}
         return Job(
@@ -166,7 +166,7 @@ class JobFile(FrozenModel):
 
 
 def read_job_file(path: Path) -> JobFile:
-    """Read a job that :meth:`Job.save` has written; another version's is a SdabenchError."""
+    """Read a job that :meth:`Job.save` has written; raise a SdabenchError if it cannot be read."""
     try:
         return JobFile.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -180,11 +180,11 @@ def path_of(weights: LocalWeights | None) -> Path | None:
     return None if weights is None else weights.path
 
 
-def described(weights: LocalWeights) -> Weights:
-    """Weights as a spec has them, with the digest of their file."""
+def weights_of_spec(weights: LocalWeights) -> Weights:
+    """Convert local weights to the weights of a spec, with the digest of their file."""
     try:
         return Weights(source=weights.source, sha256=weights.sha256 or sha256_of_file(weights.path))
-    except OSError:  # absent or unreadable: an error of this job, once it starts
+    except OSError:  # a missing or unreadable file fails when the job starts
         return Weights(source=weights.source)
 
 
@@ -200,10 +200,10 @@ def evaluation_job(
     training: Training | None = None,
     **provenance: Any,
 ) -> AnyJob:
-    """The evaluation of a network on a split, with given weights or random ones.
+    """Make the evaluation of a network on a split, with given or random weights.
 
-    The protocol is by default the usual one of the network's task. ``training`` says how the weights were
-    trained; ``provenance`` are further fields of the spec: recipe, training set and backbone behind them.
+    By default, the protocol is the standard one of the network's task. ``training`` is the result of the
+    training of the weights; ``provenance`` are fields of the spec: its recipe, training set and backbone.
     """
     task = load_registry().model(model).task
     spec = SPECS[task](
@@ -212,7 +212,7 @@ def evaluation_job(
         data=str(source.absolute()),
         dataset=split.describe(),
         protocol=protocol or protocol_at(None, task),
-        weights=Weights(source=RANDOM) if weights is None else described(weights),
+        weights=Weights(source=RANDOM) if weights is None else weights_of_spec(weights),
         seed=seed,
         **provenance,
     )
@@ -230,14 +230,14 @@ def training_job(
     backbone: LocalWeights | None = None,
     splits: tuple[Split, Split] | None = None,
 ) -> AnyJob:
-    """The training of a network by a recipe, and its evaluation in float32 at the recipe's resolution.
+    """Make the training of a network by a recipe, with an evaluation in float32 at the recipe's resolution.
 
-    ``splits`` are for training and evaluation, by default those of the source, which are then read. Of each
-    as many images are taken as the recipe says.
+    ``splits`` are the splits for training and evaluation [default: those of the source, which are read].
+    Both are reduced to the recipe's numbers of images.
 
     Raises:
         UsageError: there is no such dataset, or it is for another task.
-        DataError: it is not what it claims to be, or its two splits do not go together.
+        DataError: it is not what it claims to be, or its splits have different categories.
         NothingMeasuredError: no object is annotated.
     """
     task = load_registry().model(model).task
@@ -245,8 +245,8 @@ def training_job(
     if isinstance(train, CocoSplit) and isinstance(split, CocoSplit):
         if train.categories != split.categories:
             raise DataError(
-                f"{train.annotations_file} and {split.annotations_file} list other categories, so that a "
-                "detector trained by the one cannot be evaluated by the other"
+                f"{train.annotations_file} and {split.annotations_file} list different categories; use two "
+                "splits of one dataset"
             )
         train = train.with_annotations()
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
@@ -259,7 +259,7 @@ def training_job(
         protocol=protocol_at(recipe.resolution, task, channels_last=recipe.channels_last),
         recipe=recipe,
         weights=Weights(source=TRAINED_HERE),
-        backbone=backbone and described(backbone),
+        backbone=backbone and weights_of_spec(backbone),
         seed=seed,
     )
     job: AnyJob = Job(

@@ -1,4 +1,4 @@
-"""The training loop of one network, from image files to weights."""
+"""Train one network, from image files to weights."""
 
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -12,11 +12,11 @@ from sdabench.errors import DataError, UsageError
 from sdabench.files import folder_lock
 from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
-from sdabench.training.checkpoints import KEPT, Checkpoints
-from sdabench.training.distributed import Report, peers_alive, world
+from sdabench.training.checkpoints import KEEP_LAST, Checkpoints
+from sdabench.training.distributed import Report, lost_peer_errors, world
 from sdabench.training.job import AnyJob
 from sdabench.training.precision import strict_fp32
-from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, started_run
+from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, find_started_run
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, task_of
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
@@ -30,24 +30,28 @@ Log = Callable[[str], None]
 def train(
     job: AnyJob, output: Path, advance: Advance = lambda images, note: None, log: Log = lambda line: None
 ) -> Path:
-    """Train a network, resume its training, or find it done; return its folder in ``output``.
+    """Train a network, or resume its training, unless it is finished; return its folder in ``output``.
 
-    In a job of several processes all of them call it; only the main process writes and prints. ``advance``
-    gets a number of images just done and a note on the progress, ``log`` lines on epochs and warnings.
+    All processes of a job call this; only the main process writes and prints. ``advance`` is called with the
+    number of images just processed and a note on the progress, ``log`` with lines on epochs and warnings.
 
     Raises:
-        KeyboardInterrupt: a signal asked to stop; a checkpoint was written.
+        KeyboardInterrupt: a signal requested to stop; a checkpoint was written.
         DivergedError: the loss is not finite; the message names the last good checkpoint.
         DataError: an image cannot be decoded.
-        SdabenchError: another process trains in this folder, the folder holds another training, or a file
+        SdabenchError: another process trains in this folder, the folder contains another training, or a file
             cannot be read or written.
         UsageError: the training cannot be deterministic.
     """
     folder: Path = output / TRAININGS / job.spec.name
     device, here = torch.device(job.machine.device), world()
     if job.machine.deterministic:
-        _check_that_it_can_repeat(job, device)
-    with stop_requests() as stop_asked, ExitStack() as lock, strict_fp32(device, job.machine.deterministic):
+        _check_determinism(job, device)
+    with (
+        stop_requests() as stop_requested,
+        ExitStack() as lock,
+        strict_fp32(device, job.machine.deterministic),
+    ):
         here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
         run = TrainingRun(
             spec=job.spec,
@@ -55,9 +59,9 @@ def train(
             deterministic=job.machine.deterministic,
             environment=environment(device),
         )
-        there = here.on_rank_zero(lambda: started_run(folder, run))
+        there = here.on_rank_zero(lambda: find_started_run(folder, run))
         if there is not None and here.on_rank_zero(lambda: there.is_finished(folder)):
-            here.on_rank_zero(lambda: _tidy(folder, there))  # it may have been killed before that
+            here.on_rank_zero(lambda: _delete_leftovers(folder, there))  # of a process that was killed
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
@@ -67,20 +71,20 @@ def train(
         try:
             training.restore()
             with closing(load_training_batches(training.trainer)) as batches:
-                training.take_steps(batches, stop_asked)
+                training.take_steps(batches, stop_requested)
             here.on_rank_zero(lambda: training.conclude(run))
         except DivergedError as error:
             last = f"the last good checkpoint is in {training.checkpoints.folder}"
             if not training.checkpoints:
                 last = "there is no checkpoint yet"
             raise DivergedError(f"{error}; {last}") from None
-        if any(here.all_gather(stop_asked())):
+        if any(here.all_gather(stop_requested())):
             raise Stopped
     return folder
 
 
 class _Training:
-    """A training in its folder. Every rank has one; only the main process writes and prints."""
+    """A training in its folder, on every rank; only the main process writes and prints."""
 
     def __init__(self, job: AnyJob, folder: Path, advance: Advance, log: Log) -> None:
         self.trainer, self.folder = Trainer(job), folder
@@ -103,14 +107,14 @@ class _Training:
         last_line = progress.step - (progress.concluded < trainer.epoch)
         self.here.on_rank_zero(lambda: self.metrics.forget_after(last_line))
 
-    def take_steps(self, batches: Iterable[AnyBatch | DataError], stop_asked: Callable[[], bool]) -> None:
-        """Take all remaining steps; validate, log and save between them. A signal ends it with Stopped."""
+    def take_steps(self, batches: Iterable[AnyBatch | DataError], stop_requested: Callable[[], bool]) -> None:
+        """Take all remaining steps; validate, log and save between them. Raise Stopped after a signal."""
         trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
         self._conclude_epoch()  # the training may have been stopped during validation
         started = time.monotonic()
         for batch in batches:
-            stop, save = stop_asked(), self._is_time_to_save()
+            stop, save = stop_requested(), self._is_time_to_save()
             if isinstance(batch, DataError):
                 own = Report(0, batch, stop, save)
             else:
@@ -123,7 +127,7 @@ class _Training:
                 raise Stopped
             assert not isinstance(batch, DataError)
             images = sum(each.images for each in of_all)
-            with peers_alive(self.here):
+            with lost_peer_errors(self.here):
                 trainer.take_step(batch, images, sum(each.skipped for each in of_all))
             progress.seconds += time.monotonic() - started
             loss = trainer.mean_losses["loss"]
@@ -145,7 +149,7 @@ class _Training:
         }
         run = run.model_copy(update={"training": trainer.result(), "weights": weights})
         run.save(self.folder)
-        _tidy(self.folder, run)
+        _delete_leftovers(self.folder, run)
 
     def _conclude_epoch(self) -> None:
         """Validate and log an epoch, if one has just ended."""
@@ -178,7 +182,7 @@ class _Training:
         return line
 
     def _validate(self) -> dict[str, float]:
-        """The metrics, if this epoch is validated; saves the weights of a best epoch if the recipe asks."""
+        """Validate if this epoch is due; save the weights of a best epoch if the recipe requires it."""
         trainer, progress, epoch = self.trainer, self.trainer.progress, self.trainer.epoch
         every = trainer.recipe.validation.every_epochs
         if not every or (epoch % every and epoch != trainer.recipe.epochs):
@@ -192,7 +196,7 @@ class _Training:
         return metrics
 
     def _is_time_to_save(self) -> bool:
-        """Checkpoints are more frequent at the end of an epoch, where resuming repeats nothing of it."""
+        """Return whether a checkpoint is due; it is due earlier at the end of an epoch."""
         ended = self.trainer.progress.step % self.trainer.order.steps_per_epoch == 0
         since, pause = time.monotonic() - self.saved, self.trainer.job.machine.checkpoint_seconds
         return self.trainer.progress.step > 0 and since >= pause / (10 if ended else 1)
@@ -203,15 +207,15 @@ class _Training:
         def save() -> None:
             self.checkpoints.save(progress.step, self.trainer.state())
             current = {best_weights(*item) for item in progress.best_epochs.items()}
-            self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEPT:]
-            if len(self.best_of_checkpoints) == KEPT:
+            self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEEP_LAST:]
+            if len(self.best_of_checkpoints) == KEEP_LAST:
                 _keep_best(self.folder, set().union(*self.best_of_checkpoints))
 
         self.here.on_rank_zero(save)
         self.saved = time.monotonic()
 
 
-def _tidy(folder: Path, done: TrainingRun) -> None:
+def _delete_leftovers(folder: Path, done: TrainingRun) -> None:
     """Delete the checkpoints and the weights of former best epochs, after a training."""
     _keep_best(folder, set(done.weights.values()))
     Checkpoints(folder).delete()
@@ -224,22 +228,22 @@ def _keep_best(folder: Path, names: Collection[str]) -> None:
             path.unlink()
 
 
-def _check_that_it_can_repeat(job: AnyJob, device: torch.device) -> None:
+def _check_determinism(job: AnyJob, device: torch.device) -> None:
     recipe = job.spec.recipe
     if recipe.quirks.no_seed:
         raise UsageError(
             f"the recipe '{recipe.name}' draws a seed at each start (quirks.no_seed), so it cannot be "
-            "--deterministic; use another recipe, such as imagenet-120e, or leave out --deterministic"
+            "deterministic; use another recipe, such as imagenet-120e, or leave out --deterministic"
         )
     if device.type == "cuda" and not task_of(job.spec.task).deterministic_on_cuda:
         raise UsageError(
-            "RoIAlign has no deterministic backward pass on CUDA, so no detector can be trained with "
-            "--deterministic there; leave it out"
+            "detectors cannot be trained with --deterministic on CUDA, because RoIAlign has no deterministic "
+            "backward pass; leave out --deterministic"
         )
 
 
 def _restore_conditions(there: dict[str, Any], device: torch.device, log: Log) -> None:
-    """Set the number of threads, which decides the last bits on a CPU; log what else has changed."""
+    """Restore the number of threads, which affects the last bits on a CPU; log other changes."""
     if device.type == "cpu" and there.get("threads"):
         torch.set_num_threads(there["threads"])
     here = environment(device)
@@ -247,7 +251,7 @@ def _restore_conditions(there: dict[str, Any], device: torch.device, log: Log) -
     settings = {key: (there.get(key), here[key]) for key in ("device", "cuda", "cudnn")}
     changed = [f"{key} {old}, now {new}" for key, (old, new) in (versions | settings).items() if old != new]
     if changed:
-        log(f"this training was started with {'; '.join(changed)}: its last digits will differ")
+        log(f"this training was started with {'; '.join(changed)}: the last digits will differ")
 
 
 def _epoch_line(model: str, recipe: Recipe, line: dict[str, float]) -> str:
@@ -259,5 +263,5 @@ def _epoch_line(model: str, recipe: Recipe, line: dict[str, float]) -> str:
 
 
 def best_weights(metric: str, epoch: int) -> str:
-    """The file name of the best weights so far; an earlier file stays until no checkpoint refers to it."""
+    """Name the file of the best weights; an earlier file stays while a checkpoint refers to it."""
     return f"best-{metric}-epoch{epoch}.safetensors"

@@ -1,4 +1,4 @@
-"""Memory: out-of-memory errors, peak memory, and synchronization with a device."""
+"""Detect out-of-memory errors, measure peak memory, and synchronize with a device."""
 
 import ctypes
 import gc
@@ -12,7 +12,7 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of whatever class, means that memory was exhausted."""
+    """Return whether an error of any class means that memory was exhausted."""
     words = str(error)
     return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
 
@@ -24,7 +24,7 @@ def synchronize(device: torch.device) -> None:
 
 @contextmanager
 def measuring_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the peak memory in bytes: the device's, or on the CPU the process's."""
+    """Yield a function that returns the peak memory in bytes: of the device, or of the process on a CPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device)
@@ -36,8 +36,8 @@ def measuring_memory(device: torch.device) -> Iterator[Callable[[], int]]:
 class MemoryRise:
     """The rise of the peak memory, in bytes, above the memory in use when this was created.
 
-    On CUDA it is the memory of tensors on the device. On the CPU it is the resident memory of this process,
-    including kernel workspaces and the allocator's reserve, which only Linux reports.
+    On CUDA this is the memory of tensors on the device. On the CPU it is the resident memory of this process,
+    with kernel workspaces and the allocator's reserve; only Linux reports it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -51,7 +51,7 @@ class MemoryRise:
             self.before = _resident("VmRSS") or 0
 
     def restart(self) -> bool:
-        """Reset the peak; False where the system cannot."""
+        """Reset the peak; return False if the system cannot."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return True
@@ -62,7 +62,7 @@ class MemoryRise:
         return True
 
     def peak(self) -> int | None:
-        """The rise since the last restart; None where the system does not report it."""
+        """Return the rise since the last restart in bytes; None if the system does not report it."""
         if self.device.type == "cuda":
             return max(0, torch.cuda.max_memory_allocated(self.device) - self.before)
         highest = _resident("VmHWM")
@@ -70,7 +70,7 @@ class MemoryRise:
 
 
 def _resident(field: str) -> int | None:
-    """A field of ``/proc/self/status`` in bytes."""
+    """Read a field of ``/proc/self/status`` in bytes."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -79,6 +79,6 @@ def _resident(field: str) -> int | None:
 
 
 def _return_freed_memory() -> None:
-    """Return freed memory to the system; otherwise the memory of earlier networks would be reused unseen."""
+    """Return freed memory to the system, because reusing it would not count as a rise."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

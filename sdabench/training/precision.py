@@ -1,4 +1,4 @@
-"""Numerical precision and determinism of computations."""
+"""Set the numerical precision and determinism of computations."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[None]:
     """Compute float32 without TF32, which cuDNN uses for convolutions by default, and cuBLAS on request.
 
-    ``deterministic`` gives the same bits at every repetition, on the same machine with the same versions. An
+    With ``deterministic``, repetitions on the same machine with the same versions are bit-identical, and an
     operation without a deterministic implementation raises an error.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

@@ -1,4 +1,4 @@
-"""Predictions for all images of a split, each image once, shared out among ranks; they can be resumed."""
+"""Predict all images of a split, each once, divided among ranks; interrupted predictions resume."""
 
 import time
 from collections.abc import Callable, Collection
@@ -35,15 +35,15 @@ class Prediction:
 class PartialEvaluation:
     """The file with the predictions of an interrupted evaluation.
 
-    They are used only under the same conditions: with another batch size, device or version, the last bits
-    of an output differ.
+    They are used only under the same conditions, because another batch size, device or version changes the
+    last bits of an output.
     """
 
     path: Path
     conditions: dict[str, Any]
 
     def read(self) -> list[Prediction]:
-        """Empty if there is no file, if it is damaged, or if its conditions differ."""
+        """Read the predictions; return none if the file is missing or damaged, or if conditions differ."""
         try:
             data = from_json(self.path.read_bytes())
             if data["conditions"] == self.conditions:
@@ -60,7 +60,7 @@ class PartialEvaluation:
 
 @dataclass
 class FittingBatch:
-    """The number of images at a time that the memory allows: halved whenever it does not."""
+    """The number of images per micro-batch, halved whenever the memory is exhausted."""
 
     size: int
 
@@ -85,12 +85,15 @@ def predict(
     fitting: FittingBatch | None = None,
     partial: PartialEvaluation | None = None,
 ) -> Predictions | None:
-    """Run the network over all images, in evaluation mode; the main process returns the predictions.
+    """Run the network on all images in evaluation mode; return the predictions in the main process.
 
-    Batches do not depend on the world size. ``fitting`` learns how many images at a time the memory allows.
-    ``partial`` holds the predictions of an interrupted evaluation, and gets those of this one, also when a
-    signal ends it with Stopped. An image that cannot be decoded is a DataError, an output that is not finite
-    a SdabenchError.
+    Batches do not depend on the world size. ``fitting`` is reduced to the number of images that fit into
+    memory. ``partial`` stores predictions at times and after a signal, so that another call can resume.
+
+    Raises:
+        Stopped: a signal requested it.
+        DataError: an image cannot be decoded.
+        SdabenchError: an output is not finite.
     """
     here, task, fitting = world(), task_of(job.spec.task), fitting or FittingBatch(job.batch_size)
     layout = torch.channels_last if job.spec.protocol.channels_last else torch.contiguous_format
@@ -105,7 +108,7 @@ def predict(
     pin = device.type == "cuda"
     batches = load_batches(images, task.batch_of, job.machine.workers, pin, batch_sampler=own)
     if not here.is_main:
-        predicted = []  # the main process has them
+        predicted = []  # only the main process returns them
 
     @torch.inference_mode()
     def outputs_of(micro_batch: AnyBatch) -> list[Any]:
@@ -122,12 +125,12 @@ def predict(
         predicted.extend(map(Prediction, batch.indices, batch.sha256, outputs))
         return len(batch), None
 
-    with stop_requests() as stop_asked, closing(batches):
+    with stop_requests() as stop_requested, closing(batches):
         saved = time.monotonic()
         for position in range(here.size, len(remaining) + here.size, here.size):
             result = take_turn()
             time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
-            turns = here.reports(Report(*result, stop_asked(), time_to_save))
+            turns = here.reports(Report(*result, stop_requested(), time_to_save))
             advance(sum(turn.images for turn in turns))
             stop = position < len(remaining) and any(turn.stop for turn in turns)
             if partial is not None and (stop or turns[0].save):
@@ -140,14 +143,14 @@ def predict(
     if of_ranks is None:
         return None
     predicted = _sorted(of_ranks)
-    assert [each.index for each in predicted] == list(range(len(job.split.items))), "each image is there once"
+    assert [each.index for each in predicted] == list(range(len(job.split.items))), "one for each image"
     outputs, digests = [each.output for each in predicted], [each.sha256 for each in predicted]
     predictions: Predictions = task.predictions(job, outputs, digests)
     return predictions
 
 
 def batches_without(done: Collection[int], images: int, batch_size: int) -> list[list[int]]:
-    """The indices of all images in batches, without the completed batches."""
+    """List the indices of all images in batches, without completed batches."""
     batches = [list(range(start, min(start + batch_size, images))) for start in range(0, images, batch_size)]
     return [batch for batch in batches if not set(batch) <= set(done)]
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: ``run.json``, ``metrics.jsonl``, checkpoints, and finally the weights."""
+"""Read and write the folder of a training run: ``run.json``, ``metrics.jsonl``, checkpoints, weights."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +21,9 @@ WEIGHTS = "model.safetensors"
 
 
 class TrainingRun(FrozenModel):
-    """``run.json``: what is trained; in the end also how it went, and which weights give which metric.
+    """``run.json``: the spec of a training; at the end, also its result and the weights file of each metric.
 
-    ``environment`` is that of its start, on which the last bits depend.
+    ``environment`` is that of the start of the training, because the last bits depend on it.
     """
 
     spec: AnySpec
@@ -35,11 +35,11 @@ class TrainingRun(FrozenModel):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the spec of an evaluation of these weights has of their training."""
+        """The fields that the spec of an evaluation of these weights copies from the training."""
         return {name: getattr(self.spec, name) for name in ("recipe", "train_dataset", "backbone")}
 
     def is_finished(self, folder: Path) -> bool:
-        """Whether it has ended and its weights are there."""
+        """Return whether the training has ended and its weights exist."""
         return self.training is not None and all((folder / name).is_file() for name in self.weights.values())
 
     def save(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class TrainingRun(FrozenModel):
             file.write(self.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
 
     def differences(self, other: "TrainingRun") -> list[str]:
-        """The values that decide the weights and differ from those of another training, in words."""
+        """Describe the values that determine the weights and differ from those of another training."""
         there, here = self._decisive(), other._decisive()
         return [
             f"{key} {there.get(key)} there, {here.get(key)} here"
@@ -74,17 +74,18 @@ def _in_words(dataset: DatasetInfo) -> str:
     return f"{dataset.name} ({dataset.samples:,} files, listing {dataset.listing_sha256[:8]})"
 
 
-def started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
-    """The training that was started in a folder and is to be continued, if there is one.
+def find_started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
+    """Find the training that was started in a folder and can be resumed; None if there is none.
 
-    Another training there is a SdabenchError, and so is one beside it that has not ended, because it would
-    be given up silently.
+    Raises:
+        SdabenchError: the folder contains another training, or a folder beside it an unfinished training of
+            the same network and seed, which would be abandoned.
     """
     if (folder / "run.json").exists():
         there = read_run(folder)
         if different := there.differences(run):
             raise SdabenchError(
-                f"{folder} holds another training: {'; '.join(different)}. Continue it with its own options, "
+                f"{folder} holds another training: {'; '.join(different)}. Resume it with its own options, "
                 "or name another --output"
             )
         return there
@@ -95,18 +96,24 @@ def started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
         if there.training is None and there.spec.seed == run.spec.seed:
             raise SdabenchError(
                 f"{other} holds an unfinished training of {run.spec.model} with "
-                f"{'; '.join(there.differences(run))}. Continue it with its own options, delete it, or name "
+                f"{'; '.join(there.differences(run))}. Resume it with its own options, delete it, or name "
                 "another --output"
             )
     return None
 
 
 def read_run(folder: Path) -> TrainingRun:
-    """Read the training run in a folder; a SdabenchError says that there is none."""
+    """Read the training run in a folder.
+
+    Raises:
+        UsageError: there is no training run.
+        SdabenchError: the file is damaged or of another version.
+    """
     try:
         return TrainingRun.model_validate_json((folder / "run.json").read_bytes())
     except OSError as error:
-        raise UsageError(f"{folder} is not a training run: run.json: {error.strerror}") from None
+        reason = f"run.json: {error.strerror}; name the folder of one"
+        raise UsageError(f"{folder} is not a training run: {reason}") from None
     except ValidationError:
         raise SdabenchError(
             f"{folder / 'run.json'} is damaged, or another version wrote it; delete the folder to train again"
@@ -120,7 +127,7 @@ def find_run(path: Path, model: str) -> Path:
     good = [folder for folder, run in runs.items() if run.spec.model == model]
     if not good:
         there = ", ".join(sorted({run.spec.model for run in runs.values()})) or "nothing"
-        raise UsageError(f"no training of '{model}' in {path}, which holds {there}")
+        raise UsageError(f"no training of '{model}' in {path}, which has {there}; name another folder")
     if len(good) > 1:
         raise UsageError(
             f"{path} holds several trainings of '{model}'; name one: {', '.join(map(str, good))}"
@@ -129,7 +136,7 @@ def find_run(path: Path, model: str) -> Path:
         raise UsageError(f"the training in {good[0]} is not finished; 'sdabench train {model}' resumes it")
     if not runs[good[0]].is_finished(good[0]):
         raise UsageError(
-            f"the weights of the training in {good[0]} were deleted; --keep-checkpoints keeps them in a suite"
+            f"the weights of the training in {good[0]} were deleted; use a run with --keep-checkpoints"
         )
     return good[0]
 
@@ -158,7 +165,7 @@ class MetricsLog:
 
     @cached_property
     def writer(self) -> Any:
-        """TensorBoard's writer, if it was requested."""
+        """TensorBoard's writer, or None if it was not requested."""
         if not self.tensorboard:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Signals: a request to stop is met between two steps, where everything can be saved."""
+"""Handle signals as requests to stop between two steps, where the state can be saved."""
 
 import os
 import signal
@@ -10,20 +10,20 @@ from types import FrameType
 
 from sdabench.processes import STARTED_BY, STOP_FILE
 
-# From a terminal, from a scheduler, and from Slurm ahead of a time limit or a preemption.
+# Sent by a terminal, by a scheduler, and by Slurm before a time limit or a preemption.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-# A scheduler signals all processes of a job, and their parents pass it on: signals within so many seconds
-# are one request. A later signal is a second request.
+# Seconds within which several signals are one request, because a scheduler signals all processes of a job and
+# parents forward signals. A later signal is a second request.
 ONE_REQUEST = 1.0
 
-_asked: float | None = None  # time of the first signal
+_requested_at: float | None = None  # time of the first signal
 _deferring = False  # inside stop_requests
 
 
 def handle_signals() -> None:
-    """Turn signals into KeyboardInterrupt, or within :func:`stop_requests` into requests.
+    """Convert signals to KeyboardInterrupt, or within :func:`stop_requests` to requests.
 
-    Call it in the main thread.
+    Call this in the main thread.
     """
     for number in SIGNALS:
         signal.signal(number, _on_signal)
@@ -32,60 +32,60 @@ def handle_signals() -> None:
 def ignore_signals(worker: int = 0) -> None:
     """Ignore signals, in a DataLoader worker or in a process that is about to end.
 
-    A signal to the process group must not end a worker before its training.
+    A signal to the process group must not end a worker while the training still uses it.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 class Stopped(KeyboardInterrupt):
-    """The work stopped on request, after it was saved."""
+    """The work stopped on request, after its state was saved."""
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether to stop: after a signal, or when the parent process is gone.
+    """Yield a function that returns whether to stop: after a signal, or when the parent has ended.
 
     A second signal raises KeyboardInterrupt at once.
     """
-    global _asked, _deferring
+    global _requested_at, _deferring
     if _deferring:  # an outer context is active
-        yield stop_is_asked
+        yield stop_requested
         return
     before: Mapping[int, object] = {}
     with suppress(ValueError):  # signal handlers belong to the main thread
         before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     _deferring = True
     try:
-        yield stop_is_asked
+        yield stop_requested
     finally:
         _deferring = False
         if any(handler is not _on_signal for handler in before.values()):
-            _asked = None  # the caller had other handlers
+            _requested_at = None  # the caller had other handlers
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-def stop_is_asked() -> bool:
-    return _asked is not None or _orphaned() or _asked_by_file() is not None
+def stop_requested() -> bool:
+    return _requested_at is not None or _orphaned() or _requested_by_file_at() is not None
 
 
 def was_interrupted() -> bool:
-    """Whether a signal has arrived, even if a library has swallowed the KeyboardInterrupt."""
-    return _asked is not None
+    """Return whether a signal has arrived, even if a library has suppressed the KeyboardInterrupt."""
+    return _requested_at is not None
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    global _asked
-    now, first = time.time(), _asked or _asked_by_file()
-    _asked = first or now
-    if now - _asked <= ONE_REQUEST and (_deferring or first is not None):
+    global _requested_at
+    now, first = time.time(), _requested_at or _requested_by_file_at()
+    _requested_at = first or now
+    if now - _requested_at <= ONE_REQUEST and (_deferring or first is not None):
         return
     raise KeyboardInterrupt
 
 
-def _asked_by_file() -> float | None:
-    """Modification time of the file that asks to stop, if it exists."""
+def _requested_by_file_at() -> float | None:
+    """Return the modification time of the stop file, or None if there is none."""
     stop_file = os.environ.get(STOP_FILE)
     try:
         return None if stop_file is None else Path(stop_file).stat().st_mtime

@@ -1,4 +1,4 @@
-"""The trainer: a network, its optimizer, one training step, and the state that a checkpoint stores."""
+"""Take training steps of a network, and save and restore the state that a checkpoint stores."""
 
 import math
 import secrets
@@ -50,11 +50,11 @@ class Progress:
 
 
 class Trainer:
-    """A network, its optimizer and its progress: everything that a step changes and a checkpoint stores.
+    """A network, its optimizer and its progress, which a step changes and a checkpoint stores.
 
-    A batch is computed as ``micro_batches``, each with batch-norm statistics of its own, which the processes
-    share out. A step is the same whichever process computes which micro-batch, except for the order in which
-    floats are added.
+    A batch is split into ``micro_batches`` with separate batch-norm statistics, which are divided among the
+    processes. A step does not depend on the number of processes, except for the order in which floats are
+    added.
     """
 
     def __init__(self, job: AnyJob) -> None:
@@ -79,7 +79,7 @@ class Trainer:
         self.order = self._order()
 
     def _replica(self) -> nn.Module:
-        """The network as this rank trains it; its gradients are summed over all ranks."""
+        """Wrap the network for training on this rank, with gradients summed over all ranks."""
         if self.world.size == 1:
             return self.network
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of a renamed argument
@@ -94,7 +94,7 @@ class Trainer:
 
     @property
     def smallest_micro_batch(self) -> int:
-        """The number of images that its batch norms need, if they are trained."""
+        """Minimum number of images per micro-batch; more than one if batch norms are trained."""
         return 1 if self.task.is_frozen(self.network) else self.task.smallest_batch
 
     def _order(self) -> TrainingOrder:
@@ -108,8 +108,9 @@ class Trainer:
         )
         if not order.steps_per_epoch or self.recipe.batch_size < order.smallest:
             raise DataError(
-                f"{self.job.train.root} holds {order.images} images, and a batch {self.recipe.batch_size}: "
-                f"batch norms need {order.smallest} or more"
+                f"{self.job.train.root} has {order.images} images, and a batch {self.recipe.batch_size}: "
+                f"batch norms need {order.smallest} or more; use more images, a larger --batch-size or a "
+                "smaller --accumulate"
             )
         return order
 
@@ -123,7 +124,7 @@ class Trainer:
         return self.recipe.learning_rate(self.progress.step, self.order.steps_per_epoch)
 
     def too_small(self, batch: AnyBatch) -> DataError | None:
-        """The error of a batch of which too few images can be read to train on it."""
+        """Return an error if too few images of a batch can be read to train on it, or None."""
         if len(batch) >= self.smallest_micro_batch * self.own_micro_batches:
             return None
         return DataError(f"only {len(batch)} images of a batch are readable: {batch.skipped[0]}")
@@ -131,10 +132,12 @@ class Trainer:
     def take_step(self, batch: AnyBatch, images: int | None = None, skipped: int | None = None) -> None:
         """Take one step of the optimizer on a batch, with gradient accumulation over its micro-batches.
 
-        ``batch`` is the share of this rank; ``images`` and ``skipped`` are those of all ranks. The random
-        numbers of a micro-batch follow from the step and its place in it, so that a resumed training, or one
-        of several processes, draws the same. If the loss is not finite, which is a DivergedError, the
-        weights stay as they were.
+        ``batch`` is the share of this rank; ``images`` and ``skipped`` are totals over all ranks. The seed,
+        the step and the index of a micro-batch determine its random numbers, so that they are the same after
+        a resume and for any number of processes.
+
+        Raises:
+            DivergedError: the loss is not finite; the weights are unchanged.
         """
         progress = self.progress
         images = len(batch) if images is None else images
@@ -178,14 +181,14 @@ class Trainer:
             progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * images
 
     def _gradient_sync(self, last: bool) -> Any:
-        """Gradients of all processes are added in the last micro-batch, when they are sums over all."""
+        """Return a context that synchronizes gradients only in the last micro-batch."""
         if last or not isinstance(self.replica, DistributedDataParallel):
             return nullcontext()
         return self.replica.no_sync()
 
     @property
     def mean_losses(self) -> dict[str, float]:
-        """Means over the images of this epoch so far: of the loss, and of its terms if it has several."""
+        """Mean loss over the images of this epoch so far, and mean terms of the loss if it has several."""
         progress = self.progress
         means = {name: value / progress.epoch_images for name, value in progress.epoch_losses.items()}
         return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
@@ -198,7 +201,7 @@ class Trainer:
         progress.epoch_losses, progress.epoch_images = {}, 0
 
     def validate(self) -> dict[str, float]:
-        """Metrics on the validation images, in percent; those of masks are called ``segmentation_…``."""
+        """Compute metrics on the validation images in percent; names for masks are ``segmentation_…``."""
         predictions = predict(self.network, self.job, self.device)
 
         def metrics_of_all() -> dict[str, float]:
@@ -211,7 +214,7 @@ class Trainer:
         return self.world.on_rank_zero(metrics_of_all)
 
     def state(self) -> dict[str, Any]:
-        """The state that :meth:`restore` takes: tensors and plain values. The weights must be finite."""
+        """Return the state for :meth:`restore`: tensors and plain values. The weights must be finite."""
         self._check_weights()
         return {
             "network": self.network.state_dict(),
@@ -233,7 +236,7 @@ class Trainer:
         self.order = self._order()
 
     def save_weights(self, path: Path) -> None:
-        """Write the weights alone, for :func:`sdabench.load_weights`."""
+        """Write only the weights, for :func:`sdabench.load_weights`."""
         self._check_weights()
         with atomic_write(path) as file:
             file.write(save({key: value.contiguous() for key, value in self.network.state_dict().items()}))
@@ -273,7 +276,7 @@ class Trainer:
 
 
 def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """Build the optimizer; norms and biases have weight decay only if the recipe says so."""
+    """Build the optimizer; norms and biases have weight decay only if the recipe enables it."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
@@ -294,7 +297,7 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Opti
 
 
 def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError]:
-    """The share of this process in the remaining batches; see :func:`load_batches`."""
+    """Yield the share of this rank in the remaining batches; see :func:`load_batches`."""
     job, task = trainer.job, trainer.task
     images = task.training_images(job, trainer.progress.seeds[-1])
     pin, workers = trainer.device.type == "cuda", job.machine.workers

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from sdabench.errors import ExitCode, SdabenchError
-from sdabench.training.distributed import joined
+from sdabench.training.distributed import process_group
 from sdabench.training.signals import SIGNALS, handle_signals
 
 
@@ -52,7 +52,7 @@ def fork_ranks(work: Callable[[], object], processes: int = 1) -> list[multiproc
         handle_signals()
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            with joined("cpu"):
+            with process_group("cpu"):
                 work()
         except KeyboardInterrupt:
             os._exit(ExitCode.STOPPED)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdabench.cli.cluster import BYTES_OF_EACH, ClusterOptions, networks_at_once, place_from
-from sdabench.cli.machine import gpus_of_each
+from sdabench.cli.cluster import BYTES_PER_PROCESS, ClusterOptions, networks_at_once, place_from
+from sdabench.cli.machine import gpus_per_job
 from sdabench.data.source import DataSource
 from sdabench.report.plan import plan_sheet
 from sdabench.runs.estimate import Plan, PlannedJob
@@ -101,7 +101,7 @@ def test_gpus_of_each_job_follow_cuda_visible_devices(monkeypatch, visible, ther
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus_of_each(processes) == expected
+    assert gpus_per_job(processes) == expected
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_jobs_on_cpu_are_limited_by_cores_and_memory(monkeypatch, own, allowed, 
     monkeypatch.setattr("sdabench.cli.cluster.cores", lambda: own)
     monkeypatch.setattr("sdabench.cli.cluster.cpu_limit", lambda: allowed)
     monkeypatch.setattr("sdabench.cli.cluster.memory", lambda: (gib * 2**30, None))
-    assert BYTES_OF_EACH == 3 * 2**30
+    assert BYTES_PER_PROCESS == 3 * 2**30
     assert networks_at_once(processes) == expected
 
 

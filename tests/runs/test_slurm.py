@@ -171,8 +171,8 @@ class FixedStateQueue:
         ("PREEMPTED", ExitCode.STOPPED, "PREEMPTED"),
         ("OUT_OF_MEMORY", ExitCode.ERROR, "OUT_OF_MEMORY; try a smaller --batch-size"),
         ("TIMEOUT", ExitCode.ERROR, "TIMEOUT; it did not save in time"),
-        ("NODE_FAIL", ExitCode.ERROR, "NODE_FAIL; the same command submits it again"),
-        ("UNKNOWN", ExitCode.ERROR, "Slurm has forgotten it"),
+        ("NODE_FAIL", ExitCode.ERROR, "NODE_FAIL; rerun the same command to submit it again"),
+        ("UNKNOWN", ExitCode.ERROR, "no longer known to Slurm"),
     ],
 )
 def test_job_without_result_takes_state_from_slurm(tmp_path, state, status, words):
@@ -187,7 +187,7 @@ def test_result_from_submitit_alone_is_a_timeout(tmp_path):
     (tmp_path / "7_0_result.pkl").write_bytes(b"nobody opens this")
     process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", FixedStateQueue("FAILED"), earlier=False)
     assert process.poll() == ExitCode.ERROR
-    assert process.cause().startswith("TIMEOUT: its time was up more often than --max-timeouts allows, or")
+    assert process.cause().startswith("TIMEOUT: it reached its time limit more often than --max-timeouts allows, or")
     assert str(tmp_path / "7_0_log.out") in process.cause()
 
 
@@ -243,7 +243,7 @@ def test_unreachable_slurm_keeps_the_last_known_state(fake_command):
     assert queue.state("11") == "RUNNING"
     fake_command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     assert queue.state("11") == "RUNNING"
-    with pytest.raises(SdabenchError, match="does not answer: Unable to contact slurm controller"):
+    with pytest.raises(SdabenchError, match="squeue failed: Unable to contact slurm controller"):
         SlurmQueue().state("11")
 
 
@@ -261,8 +261,8 @@ def test_slurm_time_formats(text, minutes):
         (slurm_minutes, "2", "needs 3 minutes"),
         (slurm_minutes, "1h", "is not a Slurm time"),
         (sbatch_option, "account=", "is not KEY=VALUE"),
-        (sbatch_option, "time=5", "say --time"),
-        (sbatch_option, "--cpus_per_task=5", "say --cpus"),
+        (sbatch_option, "time=5", "use --time"),
+        (sbatch_option, "--cpus_per_task=5", "use --cpus"),
     ],
 )
 def test_invalid_slurm_options_are_usage_errors(kind, text, words):
@@ -273,8 +273,8 @@ def test_invalid_slurm_options_are_usage_errors(kind, text, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--partition", "gpu"], "--partition is for --launcher slurm"),
-        (["--slurm-option", "qos=high"], "--slurm-option is for --launcher slurm"),
+        (["--partition", "gpu"], "--partition needs --launcher slurm"),
+        (["--slurm-option", "qos=high"], "--slurm-option needs --launcher slurm"),
         (
             ["--launcher", "slurm", "--gpus", "0", "--device", "cuda"],
             "--device cuda and --gpus 0 contradict each other",
@@ -291,7 +291,7 @@ def test_incompatible_options_are_usage_errors(options, words, tmp_path):
 
 def test_missing_slurm_or_submitit_names_the_next_step(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="there is no Slurm here"):
+    with pytest.raises(UsageError, match="no Slurm commands found"):
         Slurm(tmp_path)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UsageError, match=r"pip install 'sdabench\[slurm\]'"):

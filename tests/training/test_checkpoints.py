@@ -69,13 +69,13 @@ def write_exploit(path):
 
 
 DAMAGES = {
-    "cut short": (lambda path: rewrite(path, path.read_bytes()[:-7]), "bytes, and its manifest says"),
-    "empty": (lambda path: rewrite(path, b""), "0 bytes, and its manifest says"),
+    "cut short": (lambda path: rewrite(path, path.read_bytes()[:-7]), "in its manifest"),
+    "empty": (lambda path: rewrite(path, b""), "0 bytes, but "),
     "a bit": (
         lambda path: rewrite(path, path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
         "its sha256 differs",
     ),
-    "no manifest": (lambda path: path.with_suffix(".json").unlink(), "it has no manifest"),
+    "no manifest": (lambda path: path.with_suffix(".json").unlink(), "no manifest, because"),
     "half a manifest": (lambda path: rewrite(path.with_suffix(".json"), b'{"step": 3'), "cannot be read"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "code": (write_exploit, "Unsupported|GLOBAL|[Ww]eights"),

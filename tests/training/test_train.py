@@ -351,9 +351,9 @@ def test_too_few_images_is_an_error(textures, tmp_path):
 def test_run_is_found_by_its_folder_or_the_one_above(textures, tmp_path):
     folder = train(classifier_job(textures), tmp_path)
     assert find_run(folder, "resnet50") == find_run(tmp_path, "resnet50") == folder
-    with pytest.raises(UsageError, match="no training of 'senet50' in .*, which holds nothing"):
+    with pytest.raises(UsageError, match="no training of 'senet50' in .*, which has nothing"):
         find_run(tmp_path, "senet50")
-    with pytest.raises(UsageError, match="no training of 'senet50' in .*, which holds resnet50"):
+    with pytest.raises(UsageError, match="no training of 'senet50' in .*, which has resnet50"):
         find_run(folder, "senet50")
     train(classifier_job(textures, epochs=1), tmp_path)
     with pytest.raises(UsageError, match="holds several trainings of 'resnet50'; name one"):

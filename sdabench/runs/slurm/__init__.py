@@ -1,4 +1,4 @@
-"""Slurm launcher: the jobs of a suite as Slurm jobs, through submitit, independent of this process.
+"""Submit the jobs of a suite to Slurm with submitit; Slurm jobs are independent of this process.
 
 In the output folder, ``slurm/jobs.json`` has the Slurm job id of each spec digest, beside submitit's files.
 """
@@ -25,30 +25,30 @@ from sdabench.runs.slurm.queue import ENDED, Queue, queue_of, result_of, status_
 from sdabench.training.job import AnyJob
 
 COMMANDS = ("sbatch", "squeue", "srun", "scontrol", "scancel")
-# Ended from outside: the same command submits it again.
+# Ended by the user or the scheduler: rerunning the same command submits the job again.
 CANCELLED = ("CANCELLED", "PREEMPTED", "REVOKED")
 HINTS = {
     "OUT_OF_MEMORY": "try a smaller --batch-size, --accumulate, or --slurm-option mem=SIZE",
     "TIMEOUT": "it did not save in time; try a longer --time, or --slurm-option signal=USR2@SECONDS",
-    "NODE_FAIL": "the same command submits it again",
-    "UNKNOWN": "it left no result, and Slurm has forgotten it; the same command submits it again",
+    "NODE_FAIL": "rerun the same command to submit it again",
+    "UNKNOWN": "no result, and no longer known to Slurm; rerun the same command to submit it again",
 }
 OVERTIME = (
-    "TIMEOUT: its time was up more often than --max-timeouts allows, or submitit has failed; the same "
-    "command resumes"
+    "TIMEOUT: it reached its time limit more often than --max-timeouts allows, or submitit has failed; rerun "
+    "the same command to resume"
 )
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Resources of each Slurm job; ``options`` are further ones of ``sbatch``, by their long names."""
+    """Resources of each Slurm job; ``options`` are other options of ``sbatch`` by long name."""
 
     partition: str | None = None
     minutes: int = 240
     gpus: int = 1
     cpus: int = 8
     processes: int = 1
-    max_timeouts: int = 100  # how often a job that reaches its time limit is requeued
+    max_timeouts: int = 100  # number of times that a job is requeued at its time limit
     options: dict[str, str | bool] = field(default_factory=dict)
 
     @property
@@ -56,7 +56,7 @@ class Resources:
         return max(1, self.cpus // self.processes)
 
     def parameters(self, name: str) -> dict[str, Any]:
-        """Parameters for submitit's AutoExecutor."""
+        """Return the parameters for submitit's AutoExecutor."""
         return ({"gpus_per_node": self.gpus} if self.gpus else {}) | {
             "name": name,
             "timeout_min": self.minutes,
@@ -88,7 +88,7 @@ class SlurmProcess:
 
     def poll(self) -> int | None:
         if self.status is None:
-            state = self.queue.state(self.job_id)  # queried before the result, so that none is missed
+            state = self.queue.state(self.job_id)  # queried before the result, which could appear in between
             if not self._conclude_by_result():
                 self._conclude_by_state(state)
         return self.status
@@ -123,10 +123,10 @@ class SlurmProcess:
 
 @dataclass(frozen=True)
 class Slurm:
-    """Submits each job once; a job that is still pending or running is not submitted again.
+    """A launcher that submits jobs to Slurm, unless they are still pending or running.
 
-    The suite's folder, ``output``, must have the same path on the nodes. ``cluster`` is ``slurm``, or
-    ``local`` for submitit's local processes, in tests.
+    ``output``, the folder of the suite, must have the same path on the nodes. ``cluster`` is ``slurm``, or in
+    tests ``local`` for submitit's local processes.
     """
 
     output: Path
@@ -139,7 +139,7 @@ class Slurm:
             raise UsageError("--launcher slurm needs submitit: pip install 'sdabench[slurm]'")
         if self.cluster == "slurm" and not all(map(which, COMMANDS)):
             raise UsageError(
-                "there is no Slurm here: --launcher slurm is for a machine with sbatch and squeue"
+                "no Slurm commands found; run --launcher slurm where sbatch and squeue are installed"
             )
 
     def cores(self, at_once: int) -> int:
@@ -157,7 +157,7 @@ class Slurm:
         return self.output.absolute() / "slurm"
 
     def start(self, job: AnyJob, output: Path, log: Path | None, at_once: int) -> SlurmProcess:
-        """Submit a job, or find the one that was submitted earlier."""
+        """Submit a job, or find its Slurm job from an earlier run."""
         assert log is not None
         digest, log = job.spec.spec_digest, log.absolute()
         known = self.job_ids()
@@ -173,7 +173,7 @@ class Slurm:
         time.sleep(1)
 
     def stop(self, processes: Sequence[Process]) -> None:
-        """Cancel them, which lets them save; do not wait for them."""
+        """Cancel Slurm jobs without waiting for them; they save their state."""
         job_ids = [each.job_id for each in processes if isinstance(each, SlurmProcess)]
         if self.cluster == "slurm" and job_ids:
             subprocess.run(["scancel", *job_ids], capture_output=True, check=False)
@@ -185,7 +185,7 @@ class Slurm:
         return f"Slurm job {job_ids} still runs (stop with 'scancel {job_ids}')" if job_ids else None
 
     def job_ids(self) -> dict[str, str]:
-        """The id of the latest Slurm job of each spec digest."""
+        """Read the id of the latest Slurm job of each spec digest."""
         try:
             content: dict[str, str] = json.loads((self.folder / "jobs.json").read_bytes())
         except FileNotFoundError:
@@ -210,7 +210,7 @@ class Slurm:
             limits = {f"{self.cluster}_max_num_timeout": self.resources.max_timeouts}
             executor = AutoExecutor(self.folder, self.cluster, **{f"{self.cluster}_python": python}, **limits)
             executor.update_parameters(**self.resources.parameters(f"sdabench-{job.model}"))
-            with redirect_stderr(StringIO()):  # the error repeats it
+            with redirect_stderr(StringIO()):  # the error below has the same text
                 submitted = executor.submit(
                     Step(command, Path.cwd(), self.folder, log, self.resources.threads)
                 )
@@ -221,8 +221,8 @@ class Slurm:
         except RuntimeError as error:
             message = "; ".join(line.removeprefix("sbatch: error: ") for line in str(error).splitlines())
             raise SdabenchError(
-                f"Slurm refuses the job of {job.model}: {message}; see --partition, --time, --gpus, --cpus "
-                "and --slurm-option, or --jobs for fewer at a time"
+                f"Slurm rejects the job of {job.model}: {message}; change --partition, --time, --gpus, "
+                "--cpus or --slurm-option, or run fewer at a time with --jobs"
             ) from None
         job_id = str(submitted.job_id)
         for left in (result_of(job_id, self.folder), status_file(job_id, self.folder)):

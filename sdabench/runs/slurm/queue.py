@@ -1,4 +1,4 @@
-"""The states of Slurm jobs, queried for all jobs of the user at once, and the files that they leave."""
+"""Query the states of Slurm jobs, for all jobs of the user at once, and name their result files."""
 
 import os
 import shutil
@@ -19,39 +19,39 @@ ENDED = FINAL | {UNKNOWN}
 
 @dataclass
 class SlurmQueue:
-    """Queries ``squeue``, and ``sacct`` for older jobs, where Slurm keeps accounts.
+    """The states of jobs from ``squeue``, and from ``sacct`` for older jobs if accounting is enabled.
 
-    A final state counts once it has lasted for ``settle`` seconds: a requeued job passes through such a
-    state, and a shared file system shows its files late.
+    A final state is valid after ``settle`` seconds, because a requeued job passes through one, and a shared
+    file system can show files late.
     """
 
     every: float = 10.0  # seconds between two queries
     settle: float = 15.0
     _states: dict[str, str] = field(default_factory=dict)
-    _asked: float | None = None
+    _queried_at: float | None = None
 
     def state(self, job_id: str) -> str:
-        """The state, at most ``every`` seconds old; a SdabenchError if Slurm has never answered."""
-        fresh = self._asked is not None and time.monotonic() - self._asked < self.every
+        """Return the state, at most ``every`` seconds old; raise a SdabenchError if squeue always failed."""
+        fresh = self._queried_at is not None and time.monotonic() - self._queried_at < self.every
         if not fresh or job_id not in self._states:
-            self._ask()
+            self._query()
         if job_id not in self._states:
             self._states[job_id] = _accounted(job_id)
         return self._states[job_id]
 
-    def _ask(self) -> None:
+    def _query(self) -> None:
         command = ["squeue", f"--user={os.getuid()}", "--states=all", "--noheader", "--format=%i %T"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
             self._states = dict(line.split(maxsplit=1) for line in answer.stdout.splitlines())
-        elif self._asked is None:
+        elif self._queried_at is None:
             message = " ".join(answer.stderr.split())
-            raise SdabenchError(f"Slurm does not answer: {message}; try the same command again")
-        self._asked = time.monotonic()
+            raise SdabenchError(f"squeue failed: {message}; rerun the same command")
+        self._queried_at = time.monotonic()
 
 
 def _accounted(job_id: str) -> str:
-    """``CANCELLED by 1000`` is CANCELLED."""
+    """Return the first word of the state from ``sacct``, such as CANCELLED of ``CANCELLED by 1000``."""
     if shutil.which("sacct") is None:
         return UNKNOWN
     command = ["sacct", f"--jobs={job_id}", "--allocations", "--noheader", "--parsable2", "--format=State"]
@@ -61,7 +61,7 @@ def _accounted(job_id: str) -> str:
 
 @dataclass(frozen=True)
 class LocalQueue:
-    """The states of the processes of submitit's local executor; a missing one was cancelled."""
+    """The states of processes of submitit's local executor; a missing process counts as CANCELLED."""
 
     settle: float = 0.0
 
@@ -87,10 +87,10 @@ def queue_of(cluster: str) -> Queue:
 
 
 def result_of(job_id: str, folder: Path) -> Path:
-    """Submitit's pickle about a job that it has seen end; it is never opened here."""
+    """Return the path of submitit's result pickle of an ended job; sdabench never opens it."""
     return folder / f"{job_id}_0_result.pkl"
 
 
 def status_file(job_id: str, folder: Path) -> Path:
-    """The file with the exit code of a job's command, written once it will not be requeued."""
+    """Return the path of the exit code of a job's command, written if the job is not requeued."""
     return folder / f"{job_id}_status"

@@ -1,4 +1,4 @@
-"""The step that Slurm runs: a worker as a child process, which is requeued when its time is over."""
+"""Run a worker as a child process in a Slurm job, and requeue it at the time limit."""
 
 import os
 import shlex
@@ -17,13 +17,13 @@ from sdabench.files import atomic_write
 from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
 from sdabench.runs.slurm.queue import queue_of, status_file
 
-# It has saved its state, or a signal came before it had any.
+# The worker saved its state, or a signal ended it before it had any state.
 STOPPED = (ExitCode.STOPPED, -signal.SIGTERM, -signal.SIGUSR2)
 
 
 @dataclass
 class Step:
-    """Called by submitit in the job; returns the exit code of the command, negative for a signal."""
+    """The function that submitit calls in the job; returns the exit code, negative for a signal."""
 
     command: list[str]
     directory: Path  # where the command runs
@@ -61,7 +61,7 @@ class Step:
         return status
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit when Slurm gives notice: stop the command, and return the step to requeue."""
+        """Stop the command and return the step to requeue; submitit calls this before the time limit."""
         status = None
         if self._process_id is not None:
             os.kill(self._process_id, signal.SIGUSR2)
@@ -75,18 +75,18 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _status_of(process_id: int) -> int:
-    """Wait for a child, and leave it waitable for a signal handler that interrupts this."""
+    """Return the exit code of a child; a signal handler that interrupts this can wait for it too."""
     ended = os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def _requeue() -> NoReturn:
-    """Requeue after a signal that stopped the command without a notice to submitit.
+    """Requeue the job after a signal that stopped the command but did not reach submitit.
 
-    If Slurm is ending the job, it knows itself whether to requeue it: not after ``scancel``.
+    If Slurm is ending the job, Slurm decides whether to requeue it; it does not after ``scancel``.
     """
     here = JobEnvironment()
     if queue_of(here.cluster).state(here.job_id) == "RUNNING":
-        signal.raise_signal(getattr(signal, f"SIG{here.USR_SIG}"))  # submitit's handler does it, and exits
+        signal.raise_signal(getattr(signal, f"SIG{here.USR_SIG}"))  # submitit requeues the job and exits
     sys.exit(ExitCode.STOPPED)

@@ -1,4 +1,4 @@
-"""Tasks: what training and evaluation have to know of classification and of detection."""
+"""Define the interface of tasks for training and evaluation, and load batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,25 +32,25 @@ class AnyBatch(Protocol):
 
 
 class Measured(NamedTuple):
-    """Metrics in percent; in percentage points the standard errors that do not follow from them."""
+    """Metrics in percent, and standard errors of AP in percentage points."""
 
     metrics: dict[str, float]
     standard_errors: dict[str, float]
 
 
 class Predictions(Protocol):
-    """A network's outputs for each image of a split, with the digests of the images' files in order."""
+    """The outputs of a network for all images of a split, with the sha256 of the image files in order."""
 
     @property
     def sha256(self) -> list[str]: ...
     def metrics(self) -> dict[Task, dict[str, float]]:
-        """The metrics in percent, for each task of the network."""
+        """Compute the metrics in percent for each task of the network."""
 
     def measured(self) -> dict[Task, Measured]:
-        """The metrics with their standard errors, which take longer."""
+        """Compute the metrics with standard errors, which takes longer."""
 
     def write(self, stem: Path) -> Path:
-        """Writes them to a file of that name, with a suffix of their own."""
+        """Write the predictions to a file; return its path, which is ``stem`` with a suffix."""
 
 
 J = TypeVar("J", bound=AnyJob)
@@ -60,11 +60,11 @@ T = TypeVar("T")
 
 
 class TrainingTask(ABC, Generic[J, B, P]):
-    """How networks are built, trained and evaluated by a task, over its jobs, batches and predictions.
+    """Interface of a task: build, train and evaluate networks, with types of jobs, batches and predictions.
 
-    ``metrics`` are names, the main one first. ``smallest_batch`` is the number of images that batch norms
-    need to be trained. ``environment`` names the fields of the machine that belong in a record. ``batch_of``
-    makes a batch of samples; it also gets the errors of samples that were left out.
+    ``metrics`` are names, the main one first. ``smallest_batch`` is the minimum number of images for training
+    batch norms. ``environment`` names the fields of the machine that a record stores. ``batch_of`` makes a
+    batch from samples and from the error messages of skipped samples.
     """
 
     metrics: ClassVar[Sequence[str]]
@@ -75,37 +75,37 @@ class TrainingTask(ABC, Generic[J, B, P]):
 
     @abstractmethod
     def build(self, job: J) -> nn.Module:
-        """The network, freshly initialized."""
+        """Build the network with random weights."""
 
     @abstractmethod
     def build_for_training(self, job: J) -> nn.Module: ...
 
     def is_frozen(self, network: nn.Module) -> bool | None:
-        """Whether a part of it is not trained; None where the task freezes nothing."""
+        """Return whether a part of the network is frozen; None if the task never freezes any."""
         return None
 
     @abstractmethod
     def training_images(self, job: J, seed: int) -> Dataset[Any]:
-        """Takes (epoch, index)."""
+        """Return the dataset of training samples, indexed by (epoch, index)."""
 
     @abstractmethod
     def losses(self, network: nn.Module, micro_batch: B, job: J) -> dict[str, Tensor]:
-        """The terms of the loss by name, means over the images of a micro-batch, in float32."""
+        """Compute the terms of the loss by name: means over the images of a micro-batch, in float32."""
 
     @abstractmethod
     def unfitted_loss(self, job: J, first_loss: float) -> float:
-        """The loss of an untrained network, of which a recipe's ``fit_below`` is a share."""
+        """Return the loss of an untrained network; a recipe's ``fit_below`` is a fraction of it."""
 
     @abstractmethod
     def evaluation_images(self, job: J) -> Dataset[Any]: ...
 
     @abstractmethod
     def outputs(self, network: nn.Module, batch: B, job: J) -> list[Any]:
-        """The output for each image of a batch, as plain values; raises :func:`not_finite` if it is not."""
+        """Compute the output for each image as plain values; raise :func:`not_finite` for NaN or infinity."""
 
     @abstractmethod
     def predictions(self, job: J, outputs: list[Any], sha256: list[str]) -> P:
-        """The predictions that the outputs for all images make, in their order, with the files' digests."""
+        """Collect the outputs for all images, in order, with the sha256 of the image files."""
 
 
 def task_of(name: DataTask) -> TrainingTask[Any, Any, Any]:
@@ -126,9 +126,10 @@ def load_batches(
     skip_broken: bool = False,
     **order: Any,
 ) -> Generator[T | DataError]:
-    """The batches of a dataset; in place of one with a broken file that is not skipped, its error.
+    """Yield the batches of a dataset; yield the error instead of a batch with a broken file.
 
-    Close the generator: that ends the DataLoader workers, which ignore signals.
+    With ``skip_broken``, broken files are skipped. Close the generator to end the DataLoader workers, which
+    ignore signals.
     """
     loader: DataLoader[Any] = DataLoader(
         images,
@@ -142,7 +143,7 @@ def load_batches(
     try:
         yield from batches
     finally:
-        if workers:  # not when an error's traceback is forgotten, which the end of this process may wait for
+        if workers:  # now, not when the traceback of an error is freed, for which the process could wait
             batches._shutdown_workers()  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Classification: cross-entropy, and top-1 and top-5 accuracy."""
+"""Train with cross-entropy, and evaluate top-1 and top-5 accuracy."""
 
 import math
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from sdabench.training.job import ClassificationJob
 from sdabench.training.precision import autocast
 from sdabench.training.tasks import Measured, TrainingTask, not_finite
 
-PIXELS_AT_ONCE = 4 * 224 * 224  # a CPU's
+PIXELS_AT_ONCE = 4 * 224 * 224  # on a CPU
 
 
 @dataclass(frozen=True)
 class Classified:
-    """See :class:`sdabench.training.tasks.Predictions`."""
+    """Predicted classes of all images; see :class:`sdabench.training.tasks.Predictions`."""
 
     classes: ClassPredictions
     sha256: list[str]
@@ -64,7 +64,7 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         return {"loss": loss / len(micro_batch)}
 
     def unfitted_loss(self, job: ClassificationJob, first_loss: float) -> float:
-        """The loss of chance."""
+        """Return the loss at chance, ln(number of classes)."""
         return math.log(job.train.classes)
 
     def evaluation_images(self, job: ClassificationJob) -> EvaluationImages:
@@ -73,7 +73,7 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
     def outputs(
         self, network: nn.Module, batch: Batch, job: ClassificationJob
     ) -> list[tuple[list[int], float]]:
-        """The five best classes, and the probability of the right one."""
+        """Compute the five best classes of each image, and the probability of its label."""
         with autocast(batch.images.device, job.spec.protocol.precision):
             parts = torch.split(batch.images, images_at_once(batch.images))
             logits = torch.cat([network(part) for part in parts]).float()
@@ -97,10 +97,10 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
 
 
 def images_at_once(images: Tensor) -> int:
-    """How many of a batch's images a network takes together.
+    """Return how many images of a batch a network processes at a time.
 
-    On a CPU so few that their maps fit into memory that the process already has: to get more from the system,
-    page by page, takes up to as long as the network's arithmetic.
+    On a CPU, the maps of few images fit into memory that the process already has. To get more memory from the
+    system, page by page, can take as long as the arithmetic of the network.
     """
     if images.device.type != "cpu":
         return len(images)

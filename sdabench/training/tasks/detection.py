@@ -1,4 +1,4 @@
-"""Detection: the losses of proposals, boxes and masks, and COCO's AP."""
+"""Train with the losses of proposals, boxes and masks, and evaluate COCO's AP."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,20 +41,20 @@ class DetectionPredictions:
         return {task: evaluation.score().metrics for task, evaluation in self._evaluations()}
 
     def measured(self) -> dict[Task, Measured]:
-        """The standard errors are by a bootstrap over the images."""
+        """Compute the metrics, and their standard errors by a bootstrap over the images."""
         return {
             task: Measured(evaluation.score().metrics, standard_errors(evaluation))
             for task, evaluation in self._evaluations()
         }
 
     def _evaluations(self) -> Iterator[tuple[Task, CocoEvaluation]]:
-        """One at a time: that of val2017 takes a gigabyte."""
+        """Yield the evaluation of each task, one at a time: one of val2017 takes a gigabyte."""
         file, ids = read_annotations(self.split.annotations_file), [item.id for item in self.split.items]
         for task in self.tasks:
             yield task, evaluate(file, self.results, IOU_TYPES[task], ids, self.evaluator)
 
     def write(self, stem: Path) -> Path:
-        """A COCO results file, compressed, which ``sdabench rescore`` and others take."""
+        """Write a compressed COCO results file, for ``sdabench rescore`` and other tools."""
         path = stem.with_name(f"{stem.name}.json.gz")
         with atomic_gzip_write(path) as file:
             file.write(to_json(self.results))
@@ -63,7 +63,7 @@ class DetectionPredictions:
 
 class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]):
     metrics = METRICS
-    deterministic_on_cuda = False  # RoIAlign's backward pass is not
+    deterministic_on_cuda = False  # because of the backward pass of RoIAlign
     environment = ("evaluator",)
     batch_of = staticmethod(DetectionBatch.of)
 
@@ -71,7 +71,7 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
         return _detector(job, job.split)
 
     def build_for_training(self, job: DetectionJob) -> Detector:
-        """With the weights of its backbone if there are any, and only then frozen."""
+        """Build the network with the weights of its backbone, if any; freeze layers only with these."""
         recipe = recipe_of(job)
         network = _detector(
             job,
@@ -107,7 +107,7 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
     def outputs(
         self, network: nn.Module, batch: DetectionBatch, job: DetectionJob
     ) -> list[list[dict[str, Any]]]:
-        """An image's entries of a COCO results file."""
+        """Compute the entries of a COCO results file for each image."""
         split = job.split
         try:
             with autocast(batch.images[0].device, job.spec.protocol.precision):
@@ -125,7 +125,7 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
 
 
 def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """The detections in one image as entries of a results file, in the pixels of the original image."""
+    """Convert the detections in one image to entries of a results file, in pixels of the original image."""
     item = split.items[index]
     height, width = image.shape[-2:]
     scale = torch.tensor([item.width / width, item.height / height] * 2)
