@@ -59,7 +59,7 @@ def report(name: str, top1: float, samples: int) -> None:
 
 
 def main() -> None:
-    source = DataSource().located()
+    source = DataSource().ensure_generated()
     splits = {name: source.read(name) for name in ("train", "val")}
     labels = {name: torch.tensor([item.label for item in split.items]) for name, split in splits.items()}
     images = {name: pixels(split) for name, split in splits.items()}

@@ -17,7 +17,7 @@ from sdabench.training.signals import handle_signals, ignore_signals, was_interr
 SECTIONS = {
     "Compare with the paper": {
         "audit": "Check every parameter and FLOP count of the paper",
-        "table": "Print a table of the paper beside our measurements",
+        "table": "Print a table of the paper beside the measured values",
         "compare": "Compare two runs, or test what the tables of the paper imply",
     },
     "Measure": {
@@ -47,7 +47,7 @@ TOOLS = ("bench", "check", "doctor")  # commands with a folder of their own
 
 
 class StoppedBySignalError(click.ClickException):
-    """A signal stopped the command. Only the main process reports it, or the program that started it."""
+    """A signal stopped the command. Child processes and ranks other than 0 do not report it."""
 
     exit_code = ExitCode.STOPPED
 
@@ -60,7 +60,7 @@ class StoppedBySignalError(click.ClickException):
 
 
 class _LazyGroup(Group):
-    """Imports a command only when it is called, not for --help or a wrong name."""
+    """A group that imports a command only when it is called, not for --help or a wrong name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS]  # not list(COMMANDS): ``list`` names a module here once that command is imported
@@ -120,7 +120,7 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line. Every error that a user can cause is one line and an exit code."""
+    """Run the command line. Report every error that a user can cause as one line and an exit code."""
     handle_signals()
     if launched_processes() > 1:  # else torch prints the same warnings from every rank
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -153,11 +153,11 @@ def main() -> NoReturn:
     except Exception:
         if not was_interrupted():
             raise
-        status = ExitCode.STOPPED  # a library turned the signal into an error of its own
+        status = ExitCode.STOPPED  # a library raised another error after the signal
     ignore_signals()
     sys.exit(int(status or 0))
 
 
 def _abandon_stdout() -> None:
-    """Keep the interpreter from trying once more, at exit, to write what cannot be written."""
+    """Redirect stdout to the null device, so that the interpreter does not flush it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

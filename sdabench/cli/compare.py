@@ -100,7 +100,7 @@ def command(
     second = _records_of(b)
     tasks = [task for task in first if task in second]
     if not tasks:
-        raise UsageError(f"{a} and {b} have no task in common")
+        raise UsageError(f"{a} and {b} have no task in common; name records of one task")
     times = resamples or RESAMPLES
     total = 2 * times * sum(task != "classification" for task in tasks)
     with progress("resamples", total, "resamples") as advance:

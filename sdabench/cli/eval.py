@@ -10,8 +10,8 @@ from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job
 from sdabench.cli.options import MODEL, AsJson, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
-from sdabench.cli.work import DATASET, ProtocolOptions, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights, report_other_protocol
+from sdabench.cli.work import DATASET, ProtocolOptions, ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
@@ -62,20 +62,20 @@ def command(
 
     Downloaded weights are cached, and verified before each use.
     """
-    task = load_registry().model(name).task  # an unknown name is an error before anything is read
+    task = load_registry().model(name).task  # report an unknown name before anything is read
     if per_class and (as_json or task != "detection"):
-        raise UsageError("--per-class is for detectors, and not for --json; 'sdabench rescore' has both")
-    found = None if source is None else fetched(source, name)
+        raise UsageError("--per-class needs a detector, and no --json; 'sdabench rescore' takes both options")
+    found = None if source is None else fetch_weights(source, name)
     weights, run = (found.weights, found.run) if found else (None, None)
     own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
         if own is None:
             raise UsageError(
-                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; only a training run has a "
-                "dataset of its own"
+                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; only a training run has "
+                "a default dataset"
             )
         data = DataSource.parse(own.data)
-    data = located(data, task)
+    data = ensure_generated(data, task)
     split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
     if run is not None and protocol.resolution is None:
         protocol = replace(protocol, resolution=run.spec.resolution)
@@ -90,7 +90,7 @@ def command(
         training=run.training if run else None,
         **(run.provenance if run else {}),
     )
-    tell_difference(weights, job.spec.protocol.preprocessing)
+    report_other_protocol(weights, job.spec.protocol.preprocessing)
     records = execute_job(job, output, lambda: found and found.check())
     if not records:
         return
@@ -103,9 +103,9 @@ def command(
     for record in records:
         click.echo(describe_metrics(record))
     if weights and weights.published and weights.published.accuracy:
-        click.echo(f"{weights.published.accuracy}, which this run has not measured.")
+        click.echo(f"{weights.published.accuracy}, which is not measured here.")
     if not records[0].weights.trained:
-        click.echo("Random weights: this accuracy is chance, and says nothing about the network.")
+        click.echo("The weights are random: this accuracy is at chance and does not measure the network.")
     if per_class:
         from sdabench.records.rescoring import StoredRecord, match_detections
         from sdabench.report.coco_scores import class_sheet

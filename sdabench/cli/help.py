@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 FIRST_COLUMN = 24  # characters; the text of a longer option begins on the next line
-SHORT_PAGE = 9  # so many options are all shown, and need no groups
+SHORT_PAGE = 9  # pages with up to this many options show all of them, without groups
 HELP_ALL = "sdabench.help_all"  # in the context: the page has all options
 HYPHEN, SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"  # keep a line from breaking there
 
@@ -30,9 +30,9 @@ class Option(click.Option):
         self.advanced = advanced
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Shorten what click adds to a help text.
+        """Shorten the default and the range that click adds to a help text.
 
-        The range of a plain count is left out, and a default that the text names shares its brackets.
+        The range of a plain count is omitted. Brackets of the text and of click are merged.
         """
         record = super().get_help_record(ctx)
         if record is None:
@@ -99,7 +99,7 @@ class Command(click.Command):
         return found
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """The first line of the help text, which is wrapped and not cut."""
+        """Return the first line of the help text, uncut; click wraps it."""
         return (self.help or "").partition("\n")[0].removesuffix(".")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

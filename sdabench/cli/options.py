@@ -25,7 +25,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A random seed. Unlike IntRange it leaves its range out of the help."""
+    """A type for random seeds that, unlike IntRange, does not show its range in the help."""
 
     name = "seed"
     convert = click.IntRange(0, 2**63 - 1).convert
@@ -70,7 +70,7 @@ def output_option(default: Path | None, shown: str = "") -> Declaration:
 
 
 def read_records(folders: Iterable[Path]) -> "list[Record]":
-    """Read the records of runs, each named by its folder or by its records.jsonl."""
+    """Read the records of runs, each given as its folder or its records.jsonl."""
     from sdabench.records.json_lines import read_lines
     from sdabench.records.record import Record
 

@@ -32,7 +32,7 @@ def argument(**attrs: Any) -> Declaration:
 def declared(function: Callable[..., None]) -> Callable[..., None]:
     """Give a function the parameters that its annotations declare, in their order.
 
-    An argument whose type is a dataclass has the parameters of its fields, and receives all their values.
+    An argument whose type is a dataclass declares one parameter per field, and receives an instance.
     """
     annotations: dict[str, Any] = {**function.__annotations__}
     del annotations["return"]
@@ -53,10 +53,10 @@ def declared(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class ParsedType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """A type whose values a function makes of a text; a UsageError that it raises names the option.
+    """A type that parses a text with a function; a UsageError of the function is reported with the option.
 
     Args:
-        shape: the metavar in the help, as it stands; click would write it in capitals.
+        shape: the metavar in the help, shown unchanged; click would capitalize it.
         names: lists the names that the shell completes.
         files: let the shell complete file names.
     """

@@ -61,8 +61,8 @@ def command(
     """Score a results file or stored predictions, without a model.
 
     Prints COCO AP (IoU 0.50:0.95, 100 detections per image) or top-1 and top-5 accuracy, in percent and with
-    standard errors; those of AP come from a bootstrap over the images. A mask is small, medium or large by
-    its own area, even if a box is given with it.
+    standard errors. Standard errors of AP are estimated by a bootstrap over the images. Masks are small,
+    medium or large by the area of the mask, even if the results also contain a box.
     """
     given = (iou_type, per_class, evaluator)
     if (results.is_dir() or annotations is None) and given != ("bbox", False, DEFAULT_EVALUATOR):
@@ -108,7 +108,7 @@ def _rescore_classes(path: Path, as_json: bool) -> None:
         raise NothingMeasuredError(f"nothing was measured: no image in {path}")
     labels = predictions.labels.tolist()
     dataset = DatasetInfo(
-        name="unknown",  # the images themselves were not seen
+        name="unknown",  # predictions do not name the dataset
         split="unknown",
         root="",
         classes=len(set(labels)),

@@ -13,12 +13,12 @@ import click
 from sdabench.claims.accuracy import RowVerdicts, run_verdicts
 from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.help import Command
-from sdabench.cli.machine import MachineOptions, resumed_by_the_same_command
+from sdabench.cli.machine import MachineOptions, report_how_to_resume
 from sdabench.cli.options import COUNT, SHEET_FORMATS, AsJson, Others, echo_json, output_option, show
 from sdabench.cli.parameters import declared, option
-from sdabench.cli.sources import tell_difference, weights_of_each
+from sdabench.cli.sources import report_other_protocol, weights_by_model
 from sdabench.cli.suite_progress import run_with_progress
-from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, located
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
@@ -30,7 +30,7 @@ from sdabench.weights.local import LocalWeights
 if TYPE_CHECKING:
     from sdabench.runs.suite import Suite
 
-FOLDERS = {"segmentation": "detection"}  # of suites whose trainings are another's
+FOLDERS = {"segmentation": "detection"}  # output folder of suites that share the trainings of another suite
 EPILOG = """\b
 Examples:
   sdabench run --suite classification
@@ -106,19 +106,19 @@ def command(
         task: [name for name in names if registry.model(name).task == task] for task in get_args(DataTask)
     }
     if len(sources) > sum(map(bool, of_task.values())):
-        raise UsageError("--data was given more often than this suite has tasks; give it once per task")
+        raise UsageError("more --data than tasks in this suite; give --data once per task")
     if backbones and not of_task["detection"]:
-        raise UsageError("--backbone-weights is for detectors, and there is none among these networks")
+        raise UsageError("--backbone-weights is for detectors, but no detector is selected; leave it out")
     if weights and not eval_only:
-        raise UsageError("--weights is for --eval-only; a training starts from random weights")
+        raise UsageError("--weights needs --eval-only, because trainings start from random weights; add it")
     if backbones and eval_only:
-        raise UsageError("--backbone-weights is for training; leave it out, or --eval-only")
+        raise UsageError("--backbone-weights is for training; leave out either that or --eval-only")
     if eval_only:
         training.refuse()
     output = output or Path("runs") / FOLDERS.get(suite, suite)
     of_backbones = filter(None, (registry.model(name).backbone for name in names))
-    given = weights_of_each(names, weights, "--weights", not dry_run)
-    given |= weights_of_each(of_backbones, backbones, "--backbone-weights", not dry_run)
+    given = weights_by_model(names, weights, "--weights", not dry_run)
+    given |= weights_by_model(of_backbones, backbones, "--backbone-weights", not dry_run)
     place = place_from(output, at_once, machine.device, machine.nproc, cluster)
     machine = replace(machine, device=place.device, nproc=place.nproc)
     machine_for = partial(machine.machine, at_once=place.sharing, cpus=place.cpus)
@@ -127,7 +127,7 @@ def command(
         if models:
             source = _source_for(task, sources)
             recipe = None if eval_only else training.recipe(source, task, protocol)
-            source, all_seeds = located(source, task), range(protocol.seed, protocol.seed + seeds)
+            source, all_seeds = ensure_generated(source, task), range(protocol.seed, protocol.seed + seeds)
             if recipe is None:
                 jobs += _evaluations(models, source, task, all_seeds, protocol, machine_for, given)
             else:
@@ -160,7 +160,7 @@ def command(
 def _trainings(
     models: Sequence[str], example: AnyJob, seeds: Iterable[int], backbones: Mapping[str, LocalWeights]
 ) -> list[AnyJob]:
-    """The trainings of the networks of one task, which share the splits of the dataset."""
+    """Return the trainings of the networks of one task, which share the splits of the dataset."""
     registry = load_registry()
     backbone_of = {model: backbones.get(registry.model(model).backbone or "") for model in models}
     jobs = [example.for_model(model, seed, backbone_of[model]) for model in models for seed in seeds]
@@ -178,11 +178,11 @@ def _evaluations(
     machine_for: Callable[..., Machine],
     weights: Mapping[str, LocalWeights],
 ) -> list[AnyJob]:
-    """The evaluations of the networks of one task, on the same images."""
+    """Return the evaluations of the networks of one task, on the same images."""
     split, protocol = source.read("val", task), options.protocol(task)
     machine = machine_for(len(split.items), batch_size=options.batch_size)
     for one in {weights[model] for model in models if model in weights}:
-        tell_difference(one, protocol.preprocessing)
+        report_other_protocol(one, protocol.preprocessing)
     job = partial(evaluation_job, source=source, split=split, machine=machine, protocol=protocol)
     return [job(model, weights=weights.get(model), seed=seed) for model in models for seed in seeds]
 
@@ -190,7 +190,7 @@ def _evaluations(
 def _verdicts(
     tables: Sequence[Table], names: Sequence[str], extra: Sequence[str], records: Sequence[Record]
 ) -> Iterator[tuple[Table, list[RowVerdicts]]]:
-    """The verdicts on each task, with a table that has its columns; networks of --with have rows too."""
+    """Yield a table with the columns of each task, and its verdicts; include the networks of --with."""
     registry = load_registry()
     for task, of_task in groupby(tables, key=attrgetter("task")):
         *others, last = of_task
@@ -204,33 +204,33 @@ def _verdicts(
 
 
 def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
-    """The only dataset; of several the one that is for this task alone, or the only one that is for it."""
+    """Select the dataset of a task; of several suitable ones, prefer a real one to a generated one."""
     if len(sources) == 1:
         return sources[0]
     suited = [source for source in sources if (source.kind, task) not in NOT_FOR]
     own = [source for source in suited if source.kind != "synthetic"] or suited
     if len(own) != 1:
-        raise UsageError(f"which --data is for {task}? say one for each task, imagenet=PATH and coco=PATH")
+        raise UsageError(f"no single --data is for {task}; give one per task: imagenet=PATH and coco=PATH")
     return own[0]
 
 
 def _run(suite: "Suite") -> list[Record]:
-    """Does what is left of a suite, and says on stderr how far it is."""
+    """Run the remaining jobs of a suite, and report progress on stderr."""
     earlier = suite.done()
     todo = suite.remaining(earlier)
     if len(todo) < len(suite.jobs):
-        click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} have a record already.", err=True)
+        click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} are completed.", err=True)
     try:
-        with resumed_by_the_same_command(suite.output, suite.launcher.remaining):
+        with report_how_to_resume(suite.output, suite.launcher.remaining):
             return run_with_progress(suite, todo)
     except DataError:
         if suite.logs(todo):
             raise
-        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # its own process has reported it
+        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # the process of the job has reported it
 
 
 def _conclude(records: Sequence[Record], verdicts: Sequence[RowVerdicts]) -> None:
-    """The exit code: a failure before a network that does not fit, that before a worse accuracy."""
+    """Exit with an error for failed networks, otherwise with code 3 for unfit or worse ones."""
     failures = [record for record in records if record.failure]
     if len(failures) == len(records):
         raise NothingMeasuredError("nothing was measured: every network failed; the table says why")

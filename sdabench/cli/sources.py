@@ -1,4 +1,4 @@
-"""``--weights`` and ``--backbone-weights``: from the words of a user to files of this machine."""
+"""Resolve the values of ``--weights`` and ``--backbone-weights`` to local files."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,8 +38,8 @@ WEIGHTS = ParsedType(parse, "SOURCE", files=True)
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """Weights, or the error of fetching them, which the job raises so that its record has it."""
+class FetchedWeights:
+    """Weights, or the error of fetching them. The job raises the error, so that a record stores it."""
 
     weights: LocalWeights
     run: "TrainingRun | None" = None
@@ -52,52 +52,52 @@ class Fetched:
         return self.weights
 
 
-def fetched(source: WeightsSource, model: str | None) -> Fetched:
-    """Fetch the file of a source; for the folder of a training run of ``model``, return that run too."""
+def fetch_weights(source: WeightsSource, model: str | None) -> FetchedWeights:
+    """Fetch the file of a source; if it is the folder of a training run of ``model``, add that run."""
     path = Path(source.name)
     if model is not None and source.kind == "file" and path.is_dir():
         from sdabench.training.run_folder import find_run, read_run
 
         folder = find_run(path, model)
         run = read_run(folder)
-        return Fetched(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
+        return FetchedWeights(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
     if model is not None:
         check_timm_network(source, model)
     local = locate(source)
     try:
-        return Fetched(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _say)))
+        return FetchedWeights(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _echo)))
     except SdabenchError as error:
-        return Fetched(local, error=error)
+        return FetchedWeights(local, error=error)
 
 
-def tell_difference(weights: LocalWeights | None, own: Preprocessing | Resizing) -> None:
-    """Tell on stderr if the publisher of the weights measured them with another protocol."""
+def report_other_protocol(weights: LocalWeights | None, own: Preprocessing | Resizing) -> None:
+    """Report on stderr if the publisher of the weights measured them with another protocol."""
     published = weights and weights.published
     if published and isinstance(own, Preprocessing) and STARTED_BY not in os.environ:
         difference = published.difference(own)
         if difference:
-            _say(f"{difference}{f'; {published.accuracy}' if published.accuracy else ''}.")
+            _echo(f"{difference}{f'; {published.accuracy}' if published.accuracy else ''}.")
 
 
-def weights_of_each(
+def weights_by_model(
     models: Iterable[str], values: Sequence[str], option: str, fetch: bool = True
 ) -> dict[str, LocalWeights]:
-    """The weights of each network, from the values of an option.
+    """Return the weights of each network, from the values of an option.
 
     Args:
-        values: a folder, ``NAME=SOURCE``, or both; the latter takes precedence. A file that is missing in
-            the folder is an error of its own network only.
-        fetch: False to download nothing, for a plan.
+        values: a folder, ``NAME=SOURCE``, or both; ``NAME=SOURCE`` takes precedence. A file that is missing
+            in the folder is an error of that network only.
+        fetch: False for a dry run, which downloads nothing.
 
     Raises:
-        UsageError: a name is not one of these networks, or a network has no weights although others have.
+        UsageError: a name is not one of these networks, or weights are given for some networks only.
         SdabenchError: a source cannot be fetched.
     """
     models = list(dict.fromkeys(models))
     folders = [Path(text).expanduser() for text in values if Path(text).expanduser().is_dir()]
-    named = dict(_named(text, option) for text in values if not Path(text).expanduser().is_dir())
+    named = dict(_parse_named(text, option) for text in values if not Path(text).expanduser().is_dir())
     if len(folders) > 1:
-        raise UsageError(f"{option} takes one folder, and NAME=SOURCE several times")
+        raise UsageError(f"{option} takes at most one folder; name other weights as NAME=SOURCE")
     for name in named:
         if name not in models:
             listing = f"{option} is for {', '.join(models[:5])}{', …' * (len(models) > 5)}"
@@ -107,24 +107,26 @@ def weights_of_each(
         others = f" and {len(without) - 1} more" if len(without) > 1 else ""
         raise UsageError(
             f"{option} names no weights for '{without[0]}'{others}; add {option} {without[0]}=SOURCE, or "
-            "choose networks by --models"
+            "select networks with --models"
         )
     return {
-        model: _of_one(model, named, folders[0] if folders else None, fetch) for model in models if values
+        model: _weights_of(model, named, folders[0] if folders else None, fetch) for model in models if values
     }
 
 
-def _of_one(model: str, named: Mapping[str, WeightsSource], folder: Path | None, fetch: bool) -> LocalWeights:
+def _weights_of(
+    model: str, named: Mapping[str, WeightsSource], folder: Path | None, fetch: bool
+) -> LocalWeights:
     if model in named:
         check_timm_network(named[model], model)
         local = locate(named[model])
         here = Path(named[model].name).is_dir() or local.path.is_file()
-        return fetched(named[model], model).check() if fetch or here else local
+        return fetch_weights(named[model], model).check() if fetch or here else local
     assert folder is not None
     candidates = [folder / f"{model}{suffix}" for suffix in SUFFIXES]
     there = next((path for path in candidates if path.is_file()), None)
     if there is None and _has_training(folder, model):
-        return fetched(WeightsSource("file", str(folder)), model).check()
+        return fetch_weights(WeightsSource("file", str(folder)), model).check()
     return LocalWeights.of_file(there or candidates[0])
 
 
@@ -134,13 +136,13 @@ def _has_training(folder: Path, model: str) -> bool:
     return (folder / "run.json").is_file() or any((folder / TRAININGS).glob(f"{model}-*/run.json"))
 
 
-def _named(text: str, option: str) -> tuple[str, WeightsSource]:
+def _parse_named(text: str, option: str) -> tuple[str, WeightsSource]:
     name, equals, source = text.partition("=")
     if not equals or not name.isidentifier():
         raise UsageError(f"{option} {text} is not a folder; for the weights of one network use NAME={text}")
     return name, parse(source)
 
 
-def _say(line: str) -> None:
+def _echo(line: str) -> None:
     if is_main_process():
         click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""Progress of a suite on stderr: a line for each network, and a bar."""
+"""Show the progress of a suite on stderr: a line for each network, and a bar."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run_with_progress(suite: "Suite", remaining: Sequence[AnyJob]) -> list[Record]:
-    """Run a suite with a progress bar: the network's own, or the suite's if several run at a time."""
+    """Run a suite with a progress bar: of each network, or of the suite if several run at a time."""
     from sdabench.runs.suite import Watcher
 
     places = {id(job): f"[{place}/{len(suite.jobs)}]" for place, job in enumerate(suite.jobs, start=1)}
@@ -26,7 +26,7 @@ def run_with_progress(suite: "Suite", remaining: Sequence[AnyJob]) -> list[Recor
     class Reporter(Watcher):
         def __init__(self, advance: Advance) -> None:
             self.advance = advance
-            self.begun, self.done = time.monotonic(), 0
+            self.start_time, self.done = time.monotonic(), 0
             self.running: list[str] = []
 
         def show(self, line: str = "", steps: int = 0) -> None:
@@ -36,7 +36,7 @@ def run_with_progress(suite: "Suite", remaining: Sequence[AnyJob]) -> list[Recor
 
         def started(self, job: AnyJob) -> None:
             self.running.append(name(job))
-            minutes = (time.monotonic() - self.begun) / 60 / max(self.done, 1)
+            minutes = (time.monotonic() - self.start_time) / 60 / max(self.done, 1)
             left = f", about {ceil(minutes * (len(remaining) - self.done))} min left" if self.done else ""
             self.show(f"{places[id(job)]} {name(job)}{left}")
 

@@ -30,7 +30,7 @@ Examples:
 
 
 class MarkOption(click.Choice[str]):
-    """What to highlight; accepts ``readme``, the former name of ``paper``."""
+    """A choice of what to highlight; accepts ``readme``, the former name of ``paper``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return super().convert("paper" if value == "readme" else value, param, ctx)
@@ -54,7 +54,7 @@ def command(
     recount: Annotated[bool, option(
         "--recount", is_flag=True, help="Count every network again instead of using the stored counts")],
 ) -> None:  # fmt: skip
-    """Print a table of the paper beside our measurements.
+    """Print a table of the paper beside the measured values.
 
     TABLE is classification-multiscale, classification-attention, detection, segmentation or all.
 
@@ -68,7 +68,7 @@ def command(
     if mark != "paper" and form in ("csv", "json"):
         raise UsageError(
             f"--mark {mark} needs --format {', '.join(SHEET_FORMATS[:-1])} or {SHEET_FORMATS[-1]}; {form} "
-            "always tells what is bold in the paper"
+            "always lists what is bold in the paper"
         )
     wanted = _tables(table, others)
     counts = _counts([row.model for each in wanted for row in each.rows], recount)

@@ -9,8 +9,8 @@ from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job
 from sdabench.cli.options import MODEL, AsJson, echo_each, output_option
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
-from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
@@ -55,12 +55,12 @@ def command(
     By default, the network is trained for a few steps on a small generated dataset, which shows whether it
     can fit a few images. A signal stops the training with a checkpoint; rerun the same command to resume.
     """
-    model = load_registry().model(name)  # an unknown name is an error before anything is made
+    model = load_registry().model(name)  # report an unknown name before anything is written
     if backbone_source is not None and model.backbone is None:
-        raise UsageError(f"--backbone-weights is for detectors, and '{name}' is not one")
+        raise UsageError(f"--backbone-weights is for detectors, and '{name}' is not one; leave it out")
     recipe = training.recipe(data, model.task, protocol)
-    backbone = fetched(backbone_source, model.backbone) if backbone_source and model.backbone else None
-    source = located(data, model.task)
+    backbone = fetch_weights(backbone_source, model.backbone) if backbone_source and model.backbone else None
+    source = ensure_generated(data, model.task)
 
     from sdabench.training.job import training_job
 

@@ -8,7 +8,7 @@ import click
 from sdabench.cli.help import Command, Group
 from sdabench.cli.options import FILE, MODEL, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import WEIGHTS, fetched
+from sdabench.cli.sources import WEIGHTS, fetch_weights
 from sdabench.errors import ExitCode, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry
@@ -88,7 +88,7 @@ def inspect_(
 
     if model is not None:
         load_registry().model(model)  # an unknown name is an error before anything is read
-    found = summarize(fetched(source, model).check().path, wrapper)
+    found = summarize(fetch_weights(source, model).check().path, wrapper)
     params = {name: count.params for name, count in stored_counts().items()}
     names = candidates(found.state, params) if model is None else [model]
     with progress("comparing networks", len(names), "networks") as advance:
@@ -157,7 +157,7 @@ def _convert(
         raise UsageError(
             f"cannot write {output}: the suffix must be .safetensors, or .pth or .pt for torch.save"
         )
-    path = fetched(source, model).check().path
+    path = fetch_weights(source, model).check().path
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is also the input file; name another --output")
     state = state_dict_of(read_checkpoint(path), str(source), wrapper)

@@ -1,4 +1,4 @@
-"""The options that ``eval``, ``train`` and ``run`` share, and what they mean."""
+"""Options shared by ``eval``, ``train`` and ``run``: the protocol, the recipe and the dataset."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ RECIPE = ParsedType(str, "NAME|FILE", _recipes)
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    """Options of the protocol of an evaluation, some of which a recipe has too."""
+    """Options for the protocol of an evaluation; a training uses them to override its recipe."""
 
     # fmt: off
     batch_size: Annotated[int | None, option(
@@ -50,11 +50,11 @@ class ProtocolOptions:
 
     @property
     def precision(self) -> Precision | None:
-        """None where the recipe, or the usual protocol, decides."""
+        """The precision, or None for that of the recipe or of the standard protocol."""
         return "fp32" if self.amp == "off" else self.amp  # type: ignore[return-value]
 
     def protocol(self, task: DataTask) -> Protocol:
-        """The protocol of an evaluation of given weights."""
+        """Return the protocol for evaluating weights without training."""
         return protocol_at(
             self.resolution,
             task,
@@ -65,7 +65,7 @@ class ProtocolOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options that choose a recipe and change it."""
+    """Options that select a recipe and override its values."""
 
     # fmt: off
     recipe_name: Annotated[str | None, option(
@@ -82,7 +82,7 @@ class TrainingOptions:
     # fmt: on
 
     def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:
-        """The recipe that is asked for, or the dataset's usual one, with the values of the options."""
+        """Load the given recipe, or the default one of the dataset, and override it by the options."""
         source.check(task)
         recipe = load_recipe(self.recipe_name or USUAL_RECIPE[source.kind], task)
         return recipe.override(
@@ -95,21 +95,21 @@ class TrainingOptions:
         )
 
     def refuse(self) -> None:
-        """Raises UsageError for an option that has no meaning without a training."""
+        """Raise a UsageError if an option for training is given."""
         given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
         for name, value in given.items():
             if value is not None:
-                raise UsageError(f"--{name} is for training; leave it out, or --eval-only")
+                raise UsageError(f"--{name} is for training; leave out either that or --eval-only")
 
 
-def located(source: DataSource, task: DataTask) -> DataSource:
-    """The dataset with its path; the default one is made now, with a bar, if it is not there yet."""
+def ensure_generated(source: DataSource, task: DataTask) -> DataSource:
+    """Return a dataset with its path, after generating the default one with a progress bar if needed."""
     if source.path is not None:
         return source
     from sdabench.data.synthetic import default_folder, default_plan
 
     if default_folder(task).is_dir():
-        return source.located(task=task)
+        return source.ensure_generated(task=task)
     click.echo(f"Generating the default dataset, once, in {default_folder(task)}", err=True)
     with progress("generated images", default_plan(task).total, "images") as advance:
-        return source.located(advance, task)
+        return source.ensure_generated(advance, task)

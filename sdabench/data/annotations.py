@@ -75,7 +75,7 @@ def read_annotations(path: Path) -> AnnotationFile:
     lists = {name: _entries(path, content, name) for name in FIELDS}
     for name in ("images", "categories"):
         if not lists[name]:
-            raise DataError(f"{path} has no {name}")
+            raise DataError(f"{path} has no {name}; restore the original file")
     _check_annotations(path, lists)
     return AnnotationFile(path, hashlib.sha256(data).hexdigest(), **lists)
 

@@ -107,7 +107,9 @@ class CocoSplit(Split):
             DataError: an object has no mask.
         """
         if not any(item.labels for item in self.items):
-            raise NothingMeasuredError(f"no object is annotated in {len(self.items)} images of {self.root}")
+            raise NothingMeasuredError(
+                f"no object is annotated in {len(self.items)} images of {self.root}; use another dataset"
+            )
         for item in self.items if masks else ():
             if not all(has_mask(one.segmentation) for one in item.annotations):
                 raise DataError(

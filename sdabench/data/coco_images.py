@@ -105,7 +105,7 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
 
 
 class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
-    """Images of a split and their objects, with random flips that depend only on (seed, epoch, index).
+    """Images of a split and their targets, with random flips that depend only on (seed, epoch, index).
 
     As in mmdetection, crowds are left out, as are objects without area, with a side below one pixel, or
     outside the image.

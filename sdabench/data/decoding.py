@@ -21,7 +21,7 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Imag
     try:
         image: Image.Image = Image.open(io.BytesIO(data))
         image.load()
-        if image.mode != "RGB":  # converting would copy
+        if image.mode != "RGB":  # a conversion would copy the image
             image = image.convert("RGB")
     except UnidentifiedImageError:
         return "is not an image"

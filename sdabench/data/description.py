@@ -19,7 +19,7 @@ class DatasetInfo(FrozenModel):
     root: str
     classes: int
     samples: int
-    complete: bool  # the complete real dataset; only then results are compared with the paper
+    complete: bool  # the complete real dataset; other results are not compared with the paper
     listing_sha256: str  # of relative paths and sizes
     fingerprint_sha256: str | None = None  # of paths, sizes and contents
 
@@ -54,7 +54,7 @@ class Resizing(FrozenModel):
     mean: Triple = MEAN
     std: Triple = STD
     decoder: str = "PIL"
-    detections: int = 100  # at most, per image
+    detections: int = 100  # maximum per image
 
     @property
     def resolution(self) -> int:

@@ -28,7 +28,7 @@ class Item:
 
 @dataclass(frozen=True)
 class ImageSplit(Split):
-    """A split in the order of its paths. Classes can be missing; the labels of the others do not change."""
+    """A split in the order of its paths. Missing classes do not change the labels of the others."""
 
     items: tuple[Item, ...]
 
@@ -63,7 +63,7 @@ def list_images(
             item for folder in _visible(root) for item in _class_items(folder, root, labels, a_class)
         )
     except OSError as error:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
+        raise DataError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from None
     if not items:
         raise DataError(f"{root} has no images; it must contain <class>/*.JPEG, where <class> is {a_class}")
     return items

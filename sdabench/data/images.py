@@ -96,8 +96,8 @@ def decode(
 ) -> tuple[Image.Image, str] | DataError:
     """Read a file; return its RGB image and its sha256.
 
-    An error is returned, not raised, because exceptions lose their message on the way out of a data loader
-    worker; :func:`collate` passes it on. Broken images are never replaced by others. ``size`` is (width,
+    Errors are returned, not raised, because a data loader worker loses the messages of exceptions;
+    :func:`collate` passes them on. Broken images are never replaced by others. ``size`` is (width,
     height) in pixels according to the annotations.
     """
     data = _read(path)
@@ -134,7 +134,7 @@ def decode_jpeg(data: bytes) -> Tensor | None:
     if not data.startswith(b"\xff\xd8"):
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the planned removal, and of read-only bytes
+        with warnings.catch_warnings(action="ignore"):  # of its removal, and of read-only bytes
             pixels: Tensor = io.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
     except (AttributeError, RuntimeError):
         return None
@@ -145,7 +145,7 @@ def _read(path: Path) -> bytes | DataError:
     try:
         return path.read_bytes()
     except OSError as error:
-        return DataError(f"{path} cannot be read: {error.strerror}")
+        return DataError(f"{path} cannot be read: {error.strerror}; restore it or change its permissions")
 
 
 @contextmanager
@@ -206,8 +206,8 @@ class TrainingImages(Dataset[Sample | DataError]):
 class TrainingOrder(Sampler[list[tuple[int, int]]]):
     """Batches of a training run as (epoch, index) pairs: a permutation of the images per epoch.
 
-    The last batch of an epoch can be smaller; it is left out if it has fewer than ``smallest`` images, which
-    batch norm needs.
+    The last batch of an epoch can be smaller. It is dropped if it has fewer than ``smallest`` images, the
+    minimum for batch norm.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
 
 
 class RankBatches(Sampler[list[tuple[int, int]]]):
-    """One rank's part of each batch: ``own`` of the nearly equal ``micro_batches``."""
+    """The share of one rank in each batch: ``own`` of the nearly equal ``micro_batches``."""
 
     def __init__(self, order: TrainingOrder, micro_batches: int, own: int, rank: int) -> None:
         self.order, self.micro_batches = order, micro_batches
@@ -255,7 +255,7 @@ def collate(
 
     Args:
         batch_of: makes a batch from samples and the messages of skipped errors.
-        skip_broken: leave errors out if there is at least one sample; otherwise return the first error.
+        skip_broken: skip errors if there is at least one sample; otherwise return the first error.
     """
     errors = [sample for sample in samples if isinstance(sample, DataError)]
     good = [sample for sample in samples if not isinstance(sample, DataError)]

@@ -22,7 +22,7 @@ class Listing(FrozenModel):
 
     @classmethod
     def write(cls, split: Split, folder: Path) -> "Listing":
-        """Write the listing of a split to a folder, unless it is there.
+        """Write the listing of a split to a folder, unless it exists.
 
         Raises:
             OutputError: the file cannot be written.

@@ -25,7 +25,7 @@ NEEDED_PATHS: dict[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class DataSource:
-    """A dataset to read; without a path it is the default one, which is generated on first use."""
+    """A dataset to read; without a path, the default dataset, which is generated on first use."""
 
     kind: Kind = "synthetic"
     path: Path | None = None
@@ -53,7 +53,7 @@ class DataSource:
         """Check that this kind of dataset fits a task.
 
         Raises:
-            UsageError: it does not.
+            UsageError: the dataset is for another task.
         """
         if (self.kind, task) in NOT_FOR:
             raise UsageError(NOT_FOR[self.kind, task])
@@ -83,7 +83,7 @@ class DataSource:
     def __str__(self) -> str:
         return self.kind if self.path is None else f"{self.kind}={self.path}"
 
-    def located(
+    def ensure_generated(
         self, advance: Callable[[int], None] = lambda images: None, task: DataTask = "classification"
     ) -> "DataSource":
         """Return the source with a path, after generating the default dataset of the task if needed."""
@@ -106,20 +106,20 @@ class DataSource:
             DataError: the folder is invalid.
         """
         self.check(task)
-        located = self.located(task=task)
-        assert located.path is not None
+        path = self.ensure_generated(task=task).path
+        assert path is not None
         if self.kind == "imagenet":
             from sdabench.data.imagenet import read_imagenet
 
-            return read_imagenet(located.path, split, sizes)
+            return read_imagenet(path, split, sizes)
         if self.kind == "coco":
             from sdabench.data.coco import read_coco
 
-            return read_coco(located.path, split, sizes)
+            return read_coco(path, split, sizes)
         if task == "detection":
             from sdabench.data.synthetic.detection import read_detection
 
-            return read_detection(located.path, split, sizes)
+            return read_detection(path, split, sizes)
         from sdabench.data.synthetic.classification import read_classification
 
-        return read_classification(located.path, split, sizes)
+        return read_classification(path, split, sizes)

@@ -63,9 +63,9 @@ def read_ids(path: Path) -> list[str]:
     try:
         lines = path.read_text(errors="surrogateescape").splitlines()
     except FileNotFoundError:
-        raise UsageError(f"no file of image ids at {path}") from None
+        raise UsageError(f"no file of image ids at {path}; it needs one id per line") from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+        raise DataError(f"cannot read {path}: {error.strerror}; name another file of ids") from None
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

@@ -1,4 +1,4 @@
-"""Evaluation's and training's view of a decoded image, and its normalization.
+"""Crop, resize and normalize decoded images for evaluation and training.
 
 Images stay uint8 pixels until they are on the device of the model: a quarter of the bytes of float32.
 """
@@ -57,8 +57,8 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.I
 def _crop_by_rows(image: Image.Image, resize: int, crop: int) -> Image.Image:
     """Resize only the rows that the crop needs, and only its columns.
 
-    The box along the short side is exact if ``resize`` is a power of two. Along the long side it would not
-    be, so all of that side is resized.
+    The box along the short side is exact if ``resize`` is a power of two. The box along the long side would
+    not be exact, so that side is resized completely.
     """
     (width, height), short = image.size, min(image.size)
     scale = short / resize
@@ -81,7 +81,7 @@ def _crop_by_rows(image: Image.Image, resize: int, crop: int) -> Image.Image:
 
 @cache
 def _rows_are_first() -> bool:
-    """Check that this Pillow resizes as :func:`_crop_by_rows` assumes, which a release could change."""
+    """Return whether this version of Pillow resizes as :func:`_crop_by_rows` assumes."""
     noise = np.random.default_rng(0).integers(0, 256, (45, 60, 3), dtype=np.uint8)
     preprocessing = Preprocessing(resize=32, crop=28)
     return all(

@@ -1,1 +1,1 @@
-"""Tools: one folder for each command with a logic and a view of its own."""
+"""Commands with more than one module, each in a folder of its own."""

@@ -62,7 +62,7 @@ def test_suite_trains_once_and_scores_boxes_and_masks(workspace, trained):
     assert "The detectors were trained from random weights, so no layer was frozen." in stdout
     again = run(workspace, "--suite", "detection", "--models", "mask_rcnn_resnet50", "--json")
     assert again.returncode == 0, again.stderr
-    assert "1 of 1 have a record already." in again.stderr
+    assert "1 of 1 are completed." in again.stderr
     assert [record["task"] for record in json.loads(again.stdout)] == ["detection", "segmentation"]
     assert len(list(read_lines(output / "records.jsonl", Record))) == 2
 

@@ -40,7 +40,7 @@ def test_run_writes_records_prints_table_and_resumes(imagenet, tmp_path):
 
     second = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--json")
     assert second.returncode == 0
-    assert "1 of 2 have a record already." in second.stderr
+    assert "1 of 2 are completed." in second.stderr
     assert "resnet50" not in second.stderr
     assert [record["model"] for record in json_records(output)] == ["resnet50", "senet50"]
     assert [record["model"] for record in json.loads(second.stdout)] == ["resnet50", "senet50"]
@@ -48,7 +48,7 @@ def test_run_writes_records_prints_table_and_resumes(imagenet, tmp_path):
     again = run(imagenet, output, "--models", "resnet50", "--seed", 1)
     assert "already" not in again.stderr
     assert len(json_records(output)) == 3
-    assert "1 of 1 have a record already." in run(imagenet, output, "--models", "resnet50").stderr
+    assert "1 of 1 are completed." in run(imagenet, output, "--models", "resnet50").stderr
     assert len({record["predictions"] for record in json_records(output)}) == 3
     assert all((output / record["predictions"]).is_file() for record in json_records(output))
 

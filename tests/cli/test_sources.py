@@ -114,7 +114,7 @@ def test_torchvision_weights_show_published_accuracy(server, imagenet, weights, 
     first = evaluate(imagenet, tmp_path / "out", "torchvision:ResNet50_Weights.IMAGENET1K_V1", *resolution)
     assert (first.returncode, first.stderr) == (0, "")
     published = "torchvision publishes 76.130 / 92.862 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V1"
-    assert f"{published}, which this run has not measured.\n" in first.stdout
+    assert f"{published}, which is not measured here.\n" in first.stdout
     [record] = records(tmp_path / "out")
     assert record.weights.source == "torchvision:ResNet50_Weights.IMAGENET1K_V1"
     assert record.weights.sha256 == digest

@@ -77,7 +77,7 @@ def test_suite_trains_resumes_and_deletes_checkpoints(textures, recipe, tmp_path
 
     second = run(textures, recipe, output, *options, "--seeds", 2, "--keep-checkpoints", "--json")
     assert second.returncode == 0, second.stderr
-    assert "1 of 2 have a record already." in second.stderr
+    assert "1 of 2 are completed." in second.stderr
     assert "resnet50 seed 1" in second.stderr
     assert [record["seed"] for record in json.loads(second.stdout)] == [0, 1]
     assert len(list(output.rglob("model.safetensors"))) == 1

@@ -29,7 +29,7 @@ class SplitManifest(BaseModel):
 
     @classmethod
     def of(cls, split: Split, digests: Mapping[str, str]) -> "SplitManifest":
-        """Build from the sha256 of images by their path."""
+        """Build the manifest of a split from the sha256 of its images by path."""
         made = split.describe([digests[item.path] for item in split.items])
         assert made.fingerprint_sha256 is not None
         return cls(
@@ -55,7 +55,7 @@ class Manifest(BaseModel):
         """Return a split with its expected fingerprint.
 
         Raises:
-            DataError: its listing has changed, if that is to be checked.
+            DataError: the listing has changed, and ``check`` is set.
         """
         made = self.splits[split.split]
         if check and split.listing_sha256 != made.listing_sha256:
@@ -67,7 +67,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
-    """Read the manifest of a generated dataset for a task, or for any.
+    """Read the manifest of a generated dataset for a task, or for any task.
 
     Raises:
         UsageError: there is no such folder, or the dataset is for another task.

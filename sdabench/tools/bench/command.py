@@ -92,7 +92,7 @@ def command(
 
 
 def _select(patterns: Sequence[str]) -> list[str]:
-    """Select classification models: a detector that is named is an error, a wildcard skips detectors."""
+    """Select classification models; wildcards skip detectors, and the name of a detector is an error."""
     if not patterns:
         raise UsageError("name one or more models; 'sdabench list' shows all")
     from sdabench.tools.bench.timing import refuse_detectors

@@ -1,4 +1,4 @@
-"""Timing inference and training steps of several networks, and measuring their peak memory."""
+"""Time inference and training steps of several networks, and measure their peak memory."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of a timing; see the options of ``sdabench bench``."""
+    """The settings of a timing; see the options of ``sdabench bench``."""
 
     device: str = "cpu"
     batch_size: int = 4
@@ -100,7 +100,7 @@ def measure_speed(
     conditions: Conditions = Conditions(),
     advance: Callable[[int, str], None] = lambda steps, note: None,
 ) -> list[Speed]:
-    """Time networks with interleaved steps: one step of each, so that other load affects all of them alike.
+    """Time networks with interleaved steps, so that other load on the machine affects all networks alike.
 
     A training step is forward, cross-entropy, backward and SGD with momentum. The latency of a step is the
     time between two synchronizations with the device. Weights and images are random.
@@ -109,7 +109,7 @@ def measure_speed(
         advance: called with the number of steps just done, of :func:`total_steps`, and a note.
 
     Raises:
-        UsageError: a name is unknown or a detector's, or the batch is too small for training.
+        UsageError: a name is unknown or that of a detector, or the batch is too small for training.
         SdabenchError: out of memory, or a network cannot be compiled.
     """
     refuse_detectors(names)
@@ -156,7 +156,7 @@ def interleave(
     device: torch.device,
     done: Callable[[int], None] = lambda index: None,
 ) -> list[Timing]:
-    """Time steps in rounds of one of each. The device is idle before and after each step."""
+    """Time interleaved steps, one of each per round. The device is idle before and after each step."""
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(repeats):
         for index, step in enumerate(steps):
@@ -170,7 +170,7 @@ def interleave(
 
 
 def load_libraries(device: torch.device, modes: Sequence[Mode]) -> None:
-    """Run a small network, so that what the process loads once does not count as a network's memory."""
+    """Run a small network, so that libraries are loaded before the memory of networks is measured."""
     layers = (nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = nn.Sequential(*layers, nn.Linear(64, 10)).to(device)
     for mode in modes:
@@ -211,7 +211,7 @@ STEPS: dict[Mode, Callable[[nn.Module, Tensor, Precision], Step]] = {
 
 
 def _make_steps(network: nn.Module, modes: Sequence[Mode], conditions: Conditions) -> dict[Mode, Step]:
-    """Make the steps of a network, inference first: its memory has no gradients."""
+    """Make the steps of a network, inference first, because training adds the memory of gradients."""
     device = torch.device(conditions.device)
     layout = torch.channels_last if conditions.channels_last else torch.contiguous_format
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -224,8 +224,8 @@ def _make_steps(network: nn.Module, modes: Sequence[Mode], conditions: Condition
 def _warm_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | None:
     """Run the warm-up steps; return the peak memory of the last one, or None if it cannot be measured.
 
-    Earlier steps may need more, as algorithms are selected and code is compiled. On the CPU, the memory of
-    the compiler would count too.
+    Earlier steps can need more memory to select algorithms and to compile. On the CPU, the memory of the
+    compiler cannot be told apart, so there is no result.
     """
     measurable = False
     for left in reversed(range(conditions.warmup)):
@@ -259,7 +259,7 @@ def high_recompile_limit() -> Iterator[None]:
 
 @contextmanager
 def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
-    """Turn a lack of memory and an error of the compiler into an error of one line; also a decorator."""
+    """Convert out-of-memory and compiler errors to a SdabenchError in one line; also a decorator."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""The table of speed and memory."""
+"""Show the table of speed and memory."""
 
 from collections.abc import Sequence
 

@@ -11,7 +11,7 @@ from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
 from sdabench.cli.options import FILE, FOLDER, MODEL, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.work import located
+from sdabench.cli.work import ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, OutputError, UsageError
 from sdabench.files import atomic_write
@@ -102,7 +102,8 @@ def command(
         if (own.data, own.subset, own.resolution) != (None, None, None):
             raise UsageError("--data, --subset and --resolution need --weights, the file of a checkpoint")
         networks = tuple(name for name in NETWORKS if name in load_registry().models)
-        make_job = seeded_jobs(lambda: located(DataSource(), "classification"), golden_folder, machine)
+        source = DataSource()
+        make_job = seeded_jobs(lambda: ensure_generated(source, "classification"), golden_folder, machine)
     else:
         if own.data is None or folder is None:
             raise UsageError("--weights needs --data and --baseline, the folder of the golden files")
@@ -146,10 +147,10 @@ def command(
 
 def _model_of_weights(names: tuple[CheckName, ...], patterns: tuple[str, ...]) -> str:
     if other := [name for name in names if name not in CHECKS_OF_WEIGHTS]:
-        raise UsageError(f"{other[0]} does not depend on --weights; name only predictions or metrics")
+        raise UsageError(f"{other[0]} does not depend on --weights; select only predictions or metrics")
     selected = load_registry().select(patterns)
     if len(selected) != 1:
-        raise UsageError(f"--weights are those of one network, and --models selects {len(selected)}")
+        raise UsageError(f"--weights needs one network: name one with --models, not {len(selected)}")
     return selected[0]
 
 
@@ -169,6 +170,7 @@ def _print(findings: Findings, form: str, as_json: bool, update: bool) -> None:
                 with Path(page).open("a") as file:
                     file.write(github_summary(findings))
             except OSError as error:
-                raise OutputError(f"cannot write GITHUB_STEP_SUMMARY, {page}: {error.strerror}") from None
+                words = f"cannot write GITHUB_STEP_SUMMARY, {page}: {error.strerror}; unset it"
+                raise OutputError(words) from None
     else:
         print_findings(findings, update)

@@ -1,4 +1,4 @@
-"""The check of counts: every integer of every network, exactly."""
+"""Check the counts of every network: all integers have to be equal."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The evaluations that the gate compares: of seeded weights, or of a user's checkpoint. Without torch."""
+"""Make the evaluations that the gate compares: of seeded weights or a checkpoint. Free of torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import click
 
 from sdabench.cli.options import SEED
 from sdabench.cli.parameters import option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched
-from sdabench.cli.work import DATASET, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights
+from sdabench.cli.work import DATASET, ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.data.subset import image_ids, read_ids, stratified, with_ids
@@ -34,7 +34,7 @@ DEFAULT_IMAGES = 100  # in a user's subset
 
 
 def seeded_jobs(locate: Callable[[], DataSource], folder: Path, machine: Machine) -> JobFactory:
-    """Return a factory of evaluations with seeded weights. It reads the dataset at its first call."""
+    """Return a factory of evaluations with seeded weights; its first call reads the dataset."""
 
     @cache
     def dataset() -> tuple[DataSource, Split]:
@@ -50,7 +50,7 @@ def seeded_jobs(locate: Callable[[], DataSource], folder: Path, machine: Machine
 
 @dataclass(frozen=True)
 class OwnCheckpoint:
-    """A user's checkpoint and the images that it predicts."""
+    """A checkpoint of the user, and the images for its predictions."""
 
     # fmt: off
     weights: Annotated[WeightsSource | None, option(
@@ -80,14 +80,14 @@ class OwnCheckpoint:
         assert self.weights is not None
         assert self.data is not None
         task: DataTask = load_registry().model(model).task
-        weights, source = fetched(self.weights, model).check(), located(self.data, task)
+        weights, source = fetch_weights(self.weights, model).check(), ensure_generated(self.data, task)
         split = _subset(source.read("val", task), folder, self.subset, DEFAULT_IMAGES, self.seed)
         protocol = protocol_at(self.resolution or _resolution(model, folder), task)
         return evaluation_job(model, source, split, weights, machine=machine, protocol=protocol)
 
 
 def check_update(job: AnyJob, folder: Path) -> None:
-    """Check that an update keeps the subset that all networks of a folder share.
+    """Check that an update does not change the subset that all networks of a folder share.
 
     Raises:
         UsageError: the golden files of other networks are those of other images.

@@ -1,4 +1,4 @@
-"""Golden and measured evaluations on a few images, which the checks of predictions and metrics compare.
+"""Store and measure evaluations on a few images, for the checks of predictions and metrics.
 
 In the folder of the golden files, ``predictions/`` holds ``records.jsonl``, ``subset.txt`` (the ids of the
 images) and a file of predictions for each network.
@@ -62,7 +62,7 @@ class Evaluation:
 
 @dataclass
 class Evaluations:
-    """The golden evaluations of a folder, and measured ones: each network is evaluated once.
+    """The golden evaluations of a folder, and the measured ones; each network is evaluated only once.
 
     Args:
         make_job: returns the evaluation of a network; weights are seeded if the job has none.
@@ -79,7 +79,7 @@ class Evaluations:
 
     @cached_property
     def golden(self) -> dict[str, Evaluation]:
-        """The evaluations of which both records and predictions are stored."""
+        """The golden evaluations with both records and predictions."""
         records: dict[str, list[Record]] = defaultdict(list)
         for record in read_lines(self.path, Record):
             records[record.model].append(record)
@@ -94,7 +94,7 @@ class Evaluations:
         networks: Sequence[str],
         problems: Callable[[Evaluation, Evaluation], list[Problem]],
     ) -> Check[Evaluation]:
-        """Make a check of these evaluations; ``problems`` compares two that were made alike."""
+        """Make a check of these evaluations; ``problems`` compares two under the same conditions."""
         return Check(
             name,
             networks,
@@ -113,7 +113,7 @@ class Evaluations:
         return self._measured[name]
 
     def write(self, evaluations: dict[str, Evaluation]) -> None:
-        """Replace the golden evaluations. Predictions that were not measured again keep their file."""
+        """Replace the golden evaluations, but not the files of predictions that were not measured again."""
         latest = {name: self._written.get(name, each) for name, each in evaluations.items()}
         for name, each in evaluations.items():
             if each.computed is not None and name not in self._written:
@@ -138,7 +138,7 @@ class Evaluations:
             )
             predictions = predict(network, job, device)
             conditions = {key: environment(device)[key] for key in CONDITIONS}
-        assert predictions is not None  # as there is one process
+        assert predictions is not None  # because there is a single process
         root = Path(*job.split.root.parts[-2:])  # independent of this machine
         dataset = job.split.describe(predictions.sha256).model_copy(update={"root": str(root)})
         metrics = predictions.metrics()
@@ -180,7 +180,7 @@ def seeded_classifier(job: ClassificationJob) -> nn.Module:
 
 
 def condition_problems(golden: Record, measured: Record) -> list[Problem]:
-    """Return why two evaluations cannot be compared, or an empty list."""
+    """List the reasons why two evaluations cannot be compared."""
     if (golden.weights.identity, golden.seed) != (measured.weights.identity, measured.seed):
         message = f"the weights are not the golden ones: {_weights(golden)} -> {_weights(measured)}"
         return [Problem(message, status="integrity")]

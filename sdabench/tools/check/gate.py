@@ -1,4 +1,4 @@
-"""The gate: measure again what golden files hold, and compare. A check knows one kind of measurement."""
+"""Measure the values of golden files again, and compare them. Each check is one kind of measurement."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,18 +13,18 @@ from sdabench.registry import load_registry
 G = TypeVar("G")
 CheckName = Literal["counts", "outputs", "predictions", "metrics"]
 Status = Literal["ok", "regression", "integrity", "missing", "new", "changed", "gone"]
-PASSED = ("ok", "new", "changed", "gone")  # the last three: written by an update
+PASSED = ("ok", "new", "changed", "gone")  # the last three are those of an update
 
 
 class NotFiniteError(Exception):
-    """A measurement that cannot become a golden value; the message names the output."""
+    """A measurement with NaN or infinity, which cannot become a golden value; names the output."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """A difference from the golden file. ``details`` are further lines.
 
-    ``integrity``: data or weights differ, so that the code cannot be judged.
+    The status ``integrity`` means other data or weights, so that the code cannot be compared.
     """
 
     message: str
@@ -85,7 +85,7 @@ def run_checks(
 
     Args:
         patterns: names or wildcards of networks.
-        cover_all: require that each check covers a selected network; otherwise such checks are skipped.
+        cover_all: require that each check covers a selected network, instead of skipping checks that do not.
         find_obsolete: report golden values of networks that no longer exist.
 
     Raises:
@@ -152,7 +152,7 @@ def _run(
 
 
 def exit_code(findings: Findings) -> ExitCode:
-    """Return the exit code: regressions before other data or weights, and these before missing files."""
+    """Return the exit code: 3 for a regression, else 4 for other data, else 5 for missing golden values."""
     statuses = {finding.status for found in findings.values() for finding in found}
     if not statuses:
         return ExitCode.NOTHING_MEASURED

@@ -1,4 +1,4 @@
-"""Golden files: JSON lines in the order of the registry; and the differences between two golden values."""
+"""Write golden files as JSON lines in the order of the registry, and list differences between values."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The check of outputs: every network, with seeded weights and images."""
+"""Check the outputs of every network for seeded weights and images."""
 
 from functools import partial
 from pathlib import Path
@@ -160,7 +160,7 @@ def _noise(name: str, like: Tensor, channels: int, scale: float) -> Tensor:
 
 
 def selection_outputs(network: Detector, images: list[Tensor]) -> dict[str, Tensor]:
-    """Return proposals and detections that thresholds, NMS and limits leave of seeded scores and deltas.
+    """Return proposals and detections that thresholds, NMS and limits select from seeded outputs.
 
     The first image has so few proposals that the score threshold decides; in the second, the limit does.
     """

@@ -115,7 +115,7 @@ def _change_in_image(golden: list[dict[str, Any]], measured: list[dict[str, Any]
 
 
 def _masks_overlap(golden: dict[str, Any], measured: dict[str, Any]) -> bool:
-    """Whether two compressed RLE masks overlap; two empty masks do."""
+    """Return whether two compressed RLE masks overlap; True for two empty masks."""
     masks = [golden["segmentation"], measured.get("segmentation")]
     if masks[0] == masks[1]:
         return True

@@ -1,4 +1,4 @@
-"""Weights and images that depend only on names, shapes and a seed, for every version of torch.
+"""Make weights and images that depend only on names, shapes and a seed, for every version of torch.
 
 The random numbers are those of PCG64. They depend neither on the order in which a network is built nor on
 torch's random numbers, so that outputs change only if the network or its input changes.
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from sdabench.hashing import sha256_of_lines
 from sdabench.models.build import create_model
 
-RECIPE = "seeded/1"  # to be increased with every change of the weights or images
+RECIPE = "seeded/1"  # increment when weights or images change
 
 
 def seeded_network(name: str, seed: int, **options: Any) -> nn.Module:
     """Build a network with seeded weights, in evaluation mode.
 
-    Its own initialization is skipped, because it would take longer than everything else.
+    The network's own initialization is skipped, because it would take most of the time.
     """
     with torch.device("meta"):
         network = create_model(name, **options)
     if set(dict(network.named_buffers())) <= set(network.state_dict()):
         network = network.to_empty(device="cpu")
-    else:  # it computes constants of the architecture when it is built
+    else:  # buffers outside the state dict are constants that only building computes
         network = create_model(name, **options)
     return fill(network, seed).eval()
 

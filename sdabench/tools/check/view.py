@@ -1,4 +1,4 @@
-"""Findings of the gate: in the terminal, as JUnit XML, as GitHub annotations and as a GitHub summary."""
+"""Show findings of the gate in the terminal, as JUnit XML, as GitHub annotations and as a summary."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from sdabench.report.render import STYLES, Terminal, print_terminal, to_markdown
 from sdabench.report.sheet import Cell, Heading, Sheet, Tone, headings, row
 from sdabench.tools.check.gate import Finding, Findings, Status
 
-SHOWN = 10  # details of a finding in the terminal
+SHOWN = 10  # maximum number of details of a finding in the terminal
 WORDS: dict[Status, tuple[str, Tone]] = {
     "ok": ("ok", "good"),
     "new": ("Added", "good"),

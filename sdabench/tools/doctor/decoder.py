@@ -1,4 +1,4 @@
-"""Probes of image decoding and resizing: a test image has to give the expected pixels.
+"""Probe image decoding and resizing: compare a test image with the expected pixels.
 
 Pillow 10.0, 11.0, 12.0 and 13.0, with libjpeg-turbo 2.1.5 to 3.2.0, agree on the expected digests.
 Pillow-SIMD 12.1.1 decodes to the same pixels, but resizes differently.

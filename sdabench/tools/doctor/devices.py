@@ -1,4 +1,4 @@
-"""Probes of the CPU, the memory and the CUDA devices, which have to compute correct results."""
+"""Probe the CPU, the memory and the CUDA devices, including the results of a test computation."""
 
 import math
 import os
@@ -44,7 +44,7 @@ def probes() -> list[Probe]:
     found.append(Probe("CUDA", "ok", versions))
     architectures = torch.cuda.get_arch_list()
     names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return found + [probe_device(examine(torch.device(name)), architectures) for name in names]
+    return found + [probe_device(measure_device(torch.device(name)), architectures) for name in names]
 
 
 def probe_cpu(usable: int, all_cores: int, limit: float | None, threads: int) -> Probe:
@@ -78,9 +78,9 @@ def largest_peak() -> int:
 
 
 def driver_version(path: Path = DRIVER) -> str | None:
-    """Return the version of the loaded NVIDIA driver, or None.
+    """Return the version of the loaded NVIDIA driver; None without a driver.
 
-    torch.utils.collect_env runs nvidia-smi for it: without a timeout, and not every container has it.
+    torch.utils.collect_env runs nvidia-smi instead, which has no timeout and is missing in some containers.
     """
     try:
         match = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", path.read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def driver_version(path: Path = DRIVER) -> str | None:
 
 
 def probe_without_cuda(built_for: str | None, driver: str | None, why: Callable[[], str]) -> Probe:
-    """Probe a machine on which torch, built for a version of CUDA or for the CPU alone, finds no device."""
+    """Probe a machine without a CUDA device; ``built_for`` is torch's version of CUDA, None for the CPU."""
     if driver is None:
         return Probe("CUDA", "note", "no device, the CPU is used", "It is slower, and as accurate.")
     value = f"NVIDIA driver {driver}, but torch cannot use it"
@@ -110,8 +110,8 @@ def cuda_error() -> str:
     return "no device is visible"
 
 
-def examine(device: torch.device) -> Device:
-    """Run a small test computation on a CUDA device."""
+def measure_device(device: torch.device) -> Device:
+    """Describe a CUDA device, and run a small test computation on it."""
     title, capability, free, total = str(device), (0, 0), 0, 0
     try:
         title, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
@@ -124,8 +124,8 @@ def examine(device: torch.device) -> Device:
 def difference_from_cpu(device: torch.device) -> float:
     """Return the largest difference of a device's float32 results from float64 on the CPU.
 
-    Computes a matrix product and a convolution with sdabench's settings. Each difference is relative to the
-    largest element. NaN if the device's results contain any.
+    The results are a matrix product and a convolution with sdabench's settings. Differences are relative to
+    the largest element, or NaN if the device computes NaN.
     """
     from torchvision.ops import nms
 
@@ -146,11 +146,11 @@ def difference_from_cpu(device: torch.device) -> float:
 
 
 def is_built_for(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
-    """Whether a torch build has code for a compute capability.
+    """Return whether a torch build has code for a compute capability.
 
-    It needs binary code of the same major version that is not newer, or PTX that is not newer.
-    torch lists architectures as ``sm_90``, ``sm_90a`` (exactly 9.0) and ``compute_90`` (PTX). Those that are
-    not NVIDIA's are accepted.
+    This is binary code of the same major version that is not newer, or PTX that is not newer. torch lists
+    architectures as ``sm_90``, ``sm_90a`` (exactly 9.0) and ``compute_90`` (PTX). Architectures of other
+    vendors are accepted.
     """
     for architecture in architectures:
         match = re.fullmatch(r"(sm|compute)_(\d+)([a-z]?)", architecture)

@@ -1,4 +1,4 @@
-"""Running all probes, and the likely causes of an unexpected accuracy that follow from their findings."""
+"""Run all probes, and list the likely causes of an unexpected accuracy."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Diagnosis:
 
     @property
     def fit(self) -> bool:
-        """Whether the machine has no problem."""
+        """Whether no probe found a problem."""
         return self.count("problem") == 0
 
     def as_json(self) -> dict[str, Any]:
@@ -46,9 +46,9 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Run all probes. They change nothing and raise nothing: a failure has the state ``problem``.
+    """Run all probes. A failure is not raised, but has the state ``problem``; nothing is changed.
 
-    Sections that need a package that cannot be imported are left out.
+    Sections that require a package that cannot be imported are omitted.
     """
     broken = requirements.import_errors()
     sections = {"Versions": requirements.probes(broken)}
@@ -72,7 +72,7 @@ DATA = (
     ),
     LikelyCause(
         "Images are missing, or are not the official ones",
-        "It is the accuracy on another dataset. Only the complete official one is compared with the paper.",
+        "The accuracy is that on another dataset. Only the complete official one is compared with the paper.",
         "sdabench data verify imagenet=PATH",
     ),
 )
@@ -91,7 +91,7 @@ PROTOCOL = (
 
 
 def likely_causes(probes: Sequence[Probe]) -> list[LikelyCause]:
-    """List data, broken devices, protocol and rounding: the largest effect on top-1 comes first."""
+    """List the likely causes by decreasing effect on top-1: data, broken devices, protocol, rounding."""
     of_state: dict[State, list[LikelyCause]] = defaultdict(list)
     for probe in probes:
         if probe.affects_accuracy:

@@ -1,4 +1,4 @@
-"""Probes of the torch settings and environment variables that determine how numbers are rounded."""
+"""Probe the torch settings and environment variables that determine how numbers are rounded."""
 
 import os
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from sdabench.tools.doctor.probe import Probe
 
 PREFIXES = ("MKL_", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
 NAMES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "OMP_NUM_THREADS")
-# The values that keep full float32 precision; others may lower it. TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is not
-# here because its effect shows in torch's own settings: see probe_matmul.
+# Values with full float32 precision; others can lower it. The effect of TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is
+# visible in torch's own settings: see probe_matmul.
 FULL_PRECISION = {
     "DNNL_DEFAULT_FPMATH_MODE": "strict",
     "NVIDIA_TF32_OVERRIDE": "0",
@@ -22,7 +22,7 @@ SMALL_EFFECT = "usually by less than 0.1 points"
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings, by default those of this process; ``cuda``: whether there is a CUDA device."""
+    """Settings, by default those of this process; ``cuda`` is True with a CUDA device."""
 
     cuda: bool = field(default_factory=torch.cuda.is_available)
     tf32_matmul: bool = field(default_factory=lambda: torch.backends.cuda.matmul.allow_tf32)
@@ -102,5 +102,5 @@ def probe_variables(settings: Settings) -> Probe:
         )  # fmt: skip
     if set(found) <= {"OMP_NUM_THREADS"}:
         return Probe("variables", "ok", value)
-    consequence = "They select kernels, threads or memory allocation: speed, and the last bits of sums."
+    consequence = "They can select kernels, threads or memory allocation: speed and last digits can change."
     return Probe("variables", "note", value, consequence)

@@ -1,4 +1,4 @@
-"""The finding of a probe, and the words of its value."""
+"""Define the finding of a probe, and format its value."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

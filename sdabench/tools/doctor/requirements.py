@@ -1,4 +1,4 @@
-"""Probes of sdabench, Python and the packages, compared with the versions that sdabench requires."""
+"""Probe sdabench, Python and the packages, and compare versions with those that sdabench requires."""
 
 import platform
 import sys
@@ -31,7 +31,7 @@ NEED_TORCH = ("torchvision", "fvcore")
 
 
 def import_errors() -> dict[str, str]:
-    """Import each package; return the errors. If torch fails, packages that need it are not tried."""
+    """Import each package; return the errors. Skip packages that need torch if it cannot be imported."""
     errors: dict[str, str] = {}
     for name, module in MODULES.items():
         if "torch" in errors and name in NEED_TORCH:
@@ -45,7 +45,7 @@ def import_errors() -> dict[str, str]:
 
 
 def probes(broken: Mapping[str, str]) -> list[Probe]:
-    """Probe sdabench, Python and the packages, given their import errors; others if there is news of them."""
+    """Probe sdabench, Python and the packages with their import errors; add others that are not ok."""
     required = {canonicalize_name(each.name): each for each in declared_requirements()}
     revision = None
     if "torch" not in broken:
@@ -73,7 +73,7 @@ def probes(broken: Mapping[str, str]) -> list[Probe]:
 
 
 def declared_requirements() -> list[Requirement]:
-    """Read the requirements from a checkout's pyproject.toml, else from the installed metadata."""
+    """Read the requirements from pyproject.toml of a checkout, or else from the installed metadata."""
     checkout = checkout_dir()
     if checkout is not None:  # the metadata of an editable installation may be out of date
         project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -104,7 +104,7 @@ def imported_version(package: str) -> str | None:
 
 
 def satisfies(found: str, requirement: Requirement) -> bool:
-    """Whether a version is new enough; a vendor's build of a pre-release, ``2.6.0a0+git``, counts as 2.6."""
+    """Return whether a version is allowed; a vendor's pre-release ``2.6.0a0+git`` counts as 2.6.0."""
     try:
         version = Version(found.partition(" ")[0])
     except InvalidVersion:
@@ -128,14 +128,14 @@ def probe_package(name: str, found: str | None, requirement: Requirement) -> Pro
 
 
 def probe_operators(torchvision: Probe) -> Probe:
-    """Call one of torchvision's compiled operators; return the probe with the result."""
+    """Call a compiled operator of torchvision; return the probe with the result."""
     try:
         import torch
         from torchvision.ops import nms
 
         boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0]])  # IoU 0.9
-        kept = nms(boxes, torch.tensor([0.5, 0.6]), iou_threshold=0.5).tolist()
-        failure = None if kept == [1] else f"nms keeps {kept} of two boxes instead of [1]"
+        selected = nms(boxes, torch.tensor([0.5, 0.6]), iou_threshold=0.5).tolist()
+        failure = None if selected == [1] else f"nms selects {selected} of two boxes instead of [1]"
     except Exception as error:  # as in import_errors
         failure = in_one_line(error)
     if failure is None:

@@ -1,4 +1,4 @@
-"""Probes of the folders that runs write to, and of the system limits on DataLoader workers."""
+"""Probe the folders that runs write to, and the system limits on DataLoader workers."""
 
 import resource
 import shutil
@@ -27,7 +27,7 @@ def probes() -> list[Probe]:
 
 
 def training_bytes() -> int:
-    """Return the bytes that training the largest network stores: weights, and a checkpoint with momentum."""
+    """Return the bytes to store weights and a checkpoint with momentum of the largest network."""
     return 3 * 4 * max((count.params for count in stored_counts().values()), default=0)
 
 

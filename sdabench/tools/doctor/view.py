@@ -1,4 +1,4 @@
-"""Printing a diagnosis in the terminal."""
+"""Print a diagnosis in the terminal."""
 
 from rich.console import Group
 from rich.table import Table
@@ -11,7 +11,7 @@ from sdabench.tools.doctor.diagnosis import Diagnosis
 from sdabench.tools.doctor.probe import State
 
 TONES: dict[State, Tone] = {"ok": "good", "note": "", "warning": "fair", "problem": "bad"}
-SDA_RESNET_86_PCT, VALIDATION_IMAGES = 78.76, 50_000  # the paper's top-1, and the images it is measured on
+SDA_RESNET_86_PCT, VALIDATION_IMAGES = 78.76, 50_000  # the paper's top-1, and its number of images
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

@@ -11,8 +11,8 @@ from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
 from sdabench.cli.options import COUNT, MODEL, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetched, tell_difference
-from sdabench.cli.work import DATASET, located
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights, report_other_protocol
+from sdabench.cli.work import DATASET, ensure_generated
 from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import SplitName
@@ -45,7 +45,7 @@ Exit codes:
       but incomplete, labels in another order
   5   the predictions of --probe do not depend on the classes
 """
-FEW_IMAGES = 200  # decoded by this process before DataLoader workers have started
+FEW_IMAGES = 200  # this process decodes so many before DataLoader workers have started
 
 
 @click.command("verify", cls=Command, epilog=EPILOG)
@@ -90,10 +90,10 @@ def command(
     """
     task = source.own_task()
     if (model is None) != (weights is None):
-        raise UsageError("--probe and --weights go together: a model and its weights")
+        raise UsageError("--probe MODEL and --weights FILE need each other; add the missing one")
     if model is not None and "detection" in (task, load_registry().model(model).task):
         raise UsageError("--probe needs a model and a dataset for classification")
-    source = located(source, task)
+    source = ensure_generated(source, task)
     names = tuple(dict.fromkeys(names)) or source.splits()
     fingerprint = _checked(fingerprint, names)
     splits = {name: source.read(name, task) for name in names}
@@ -121,7 +121,7 @@ def command(
         try:
             with progress(f"predictions of {model}", total, "images") as advance:
                 report = replace(report, label_order=infer_label_order(network, job, advance))
-        except SdabenchError as error:  # the rest of the report is still shown
+        except SdabenchError as error:  # print the rest of the report
             report = replace(report, failure=error)
     if as_json:
         echo_json(report.as_json())
@@ -149,8 +149,8 @@ def _network(
     from sdabench import create_model, load_weights
 
     classes = next(iter(splits.values())).num_classes
-    weights = fetched(source, model).check()
-    tell_difference(weights, protocol_at(resolution, "classification").preprocessing)
+    weights = fetch_weights(source, model).check()
+    report_other_protocol(weights, protocol_at(resolution, "classification").preprocessing)
     return load_weights(create_model(model, num_classes=classes), weights.path)
 
 

@@ -1,4 +1,4 @@
-"""Decoding every file of a split."""
+"""Decode every file of a split."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ class FileFinding:
     mode: str = ""
     format: str = ""
     broken: str | None = None  # why the file cannot be used, as a predicate: "is empty"
-    has_end: bool = True  # a JPEG or PNG file has its end marker; it may decode without
+    has_end: bool = True  # False if a JPEG or PNG file lacks its end marker, but decodes
 
 
 def inspect_files(
@@ -85,7 +85,7 @@ def inspect_file(path: Path, size: tuple[int, int] | None = None) -> FileFinding
 
 
 def _has_end(data: bytes, kind: str) -> bool:
-    """Whether the end marker of a JPEG or PNG file is there. Within a JPEG scan, markers cannot occur."""
+    """Return whether a JPEG or PNG file has its end marker, which cannot occur within a JPEG scan."""
     if kind == "PNG":
         return PNG_END in data
     return kind != "JPEG" or data.rfind(JPEG_END) > data.rfind(JPEG_SCAN)

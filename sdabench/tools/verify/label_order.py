@@ -1,21 +1,22 @@
-"""Testing whether the labels of a dataset are in the order of the classes that a network was trained with.
+"""Test whether the labels of a dataset are in the order of the classes that a network was trained with.
 
 If the class folders are in another order (sorted differently, numbered from one, renamed), every image has a
-wrong label, and the accuracy is near chance, as if the network were bad. The predictions of a trained network
-show the difference: the images of a folder are predicted as one class, but not as the folder's own.
+wrong label, and the accuracy is near chance, even if the network is good. The predictions of a trained
+network show the difference: the images of a folder are predicted as one class, but not as that of the folder.
 
-The order that fits the predictions best assigns one predicted class to each folder so that it agrees with as
-many images as possible. As it would also fit noise, it is fitted on every other image of each folder, and
-both orders are tested on the held-out images:
+The fitted order assigns one predicted class to each folder, so that as many predictions as possible agree. It
+is fitted on every other image of each folder, because it would fit noise too. Both the fitted order and the
+order of the labels are tested on the held-out images:
 
-- chance agreement is that of predictions that are independent of the folder and have the same frequencies;
-- an order is accepted if it agrees with more images than chance, by a binomial test;
-- another order than the labels' own must also agree with more images than the own one, by a sign test on the
-  images on which the two differ, and by at least ``LEAST_GAIN`` of all held-out images, because a few classes
-  that the network confuses are no other order; and it must agree with at least ``LEAST_AGREEMENT`` of them,
-  because random weights, too, may predict one class for all images of a folder.
+- Chance agreement is that of predictions that are independent of the folder and have the same frequencies.
+- An order is accepted if more images agree with it than by chance, according to a binomial test.
+- The fitted order must also agree with more images than the order of the labels: according to a sign test on
+  the images on which the two differ, and by at least ``MIN_GAIN`` of the held-out images, because a network
+  can confuse a few classes.
+- The fitted order must agree with at least ``MIN_AGREEMENT`` of the held-out images, because random weights
+  can also predict one class for all images of a folder.
 
-The labels' own order is not fitted, so that it is tested on all images: one image per class is enough.
+The order of the labels is not fitted, so it is tested on all images: one image per class is enough.
 """
 
 from collections import Counter
@@ -39,13 +40,13 @@ Order = Literal["right", "other", "unknown"]
 Labels = NDArray[np.int64]
 
 SIGNIFICANCE = 0.0001
-LEAST_GAIN = 0.05  # share of the held-out images
-LEAST_AGREEMENT = 0.5  # share of the held-out images
+MIN_GAIN = 0.05  # share of the held-out images
+MIN_AGREEMENT = 0.5  # share of the held-out images
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class TakenFor:
+class ConfusedClass:
     """A class of which more than half of the images are predicted as one other class."""
 
     folder: str
@@ -70,10 +71,10 @@ class LabelOrder:
     chance_pct: float  # expected by chance
     held_out: int  # images that the fitted order is tested on
     held_out_own_pct: float | None  # predicted as their own label; None if no image is held out
-    held_out_fitted_pct: float | None  # predicted as the fitted order says
+    held_out_fitted_pct: float | None  # predicted as in the fitted order
     commonest_is_own: int  # classes whose most frequent prediction is their own label
-    shift: int | None  # the number that nearly every label is too small by, if that is the other order
-    taken_for: tuple[TakenFor, ...]  # classes that are predicted as another one, as the fitted order says
+    shift: int | None  # constant difference of the other order to the labels, if there is one
+    taken_for: tuple[ConfusedClass, ...]  # classes whose images are mostly predicted as the fitted class
 
     @property
     def words(self) -> str:
@@ -99,7 +100,7 @@ class LabelOrder:
 def infer_label_order(
     network: nn.Module, job: ClassificationJob, advance: Callable[[int], None] = lambda images: None
 ) -> LabelOrder:
-    """Run a classification network on the images of a job, which are several of each class.
+    """Infer the order of the labels from the predictions for the images of a job, several of each class.
 
     Raises:
         DataError: an image cannot be decoded.
@@ -114,7 +115,7 @@ def infer_label_order(
 
 
 def first_of_each_class(split: ImageSplit, images: int) -> ImageSplit:
-    """Keep the first ``images`` images of each class."""
+    """Select the first ``images`` images of each class."""
     seen: Counter[int] = Counter()
     items = []
     for item in split.items:
@@ -144,14 +145,14 @@ def label_order(labels: Labels, predicted: Labels, folders: Sequence[str]) -> La
     is_other = (
         is_above_chance(held_labels, held_predicted, fitted)
         and is_significant(better, better + worse, 0.5)
-        and better - worse >= LEAST_GAIN * len(held_labels)
-        and agrees_fitted.mean() >= LEAST_AGREEMENT
+        and better - worse >= MIN_GAIN * len(held_labels)
+        and agrees_fitted.mean() >= MIN_AGREEMENT
     )
     order: Order = "other" if is_other else "unknown"
     if not is_other and is_above_chance(labels, predicted, own):
         order = "right"
 
-    taken_for = _taken_for(labels, predicted, fitted, folders)
+    taken_for = _confused_classes(labels, predicted, fitted, folders)
     return LabelOrder(
         order=order,
         images=len(labels),
@@ -191,29 +192,29 @@ def chance_agreement(labels: Labels, predicted: Labels, order: Labels) -> float:
 
 
 def is_above_chance(labels: Labels, predicted: Labels, order: Labels) -> bool:
-    """Whether more images agree with an order than expected by chance."""
+    """Return whether more images agree with an order than expected by chance."""
     agreeing = int((order[labels] == predicted).sum())
     return is_significant(agreeing, len(labels), chance_agreement(labels, predicted, order))
 
 
 def is_significant(successes: int, trials: int, chance: float) -> bool:
-    """Whether a one-sided binomial test rejects ``chance`` as the probability of a success."""
+    """Return whether a one-sided binomial test rejects ``chance`` as the probability of a success."""
     return bool(binom.sf(successes - 1, trials, min(1.0, chance)) < SIGNIFICANCE)
 
 
-def _taken_for(
+def _confused_classes(
     labels: Labels, predicted: Labels, fitted: Labels, folders: Sequence[str]
-) -> tuple[TakenFor, ...]:
-    taken = []
+) -> tuple[ConfusedClass, ...]:
+    confused = []
     for label in np.unique(labels).tolist():
-        its, other = predicted[labels == label], int(fitted[label])
-        agreeing = int((its == other).sum())
-        if other != label and 2 * agreeing > len(its):
-            taken.append(TakenFor(folders[label], label, other, len(its), agreeing))
-    return tuple(taken)
+        predictions, other = predicted[labels == label], int(fitted[label])
+        agreeing = int((predictions == other).sum())
+        if other != label and 2 * agreeing > len(predictions):
+            confused.append(ConfusedClass(folders[label], label, other, len(predictions), agreeing))
+    return tuple(confused)
 
 
-def _shift(taken_for: Sequence[TakenFor]) -> int | None:
+def _shift(taken_for: Sequence[ConfusedClass]) -> int | None:
     """Return the difference between predicted class and label that 90 % of the classes share, or None."""
     differences = Counter(one.predicted - one.label for one in taken_for)
     if not differences:

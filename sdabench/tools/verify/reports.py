@@ -1,4 +1,4 @@
-"""Reports on a dataset: counts, names, broken and duplicate files, fingerprints, leakage, label order.
+"""Report on a dataset: counts, names, broken and duplicate files, fingerprints, leakage, label order.
 
 split = read_imagenet(path, "val")
 report = verify_split(split, inspect_files(split, workers=8))
@@ -26,7 +26,7 @@ FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}  # by file name exten
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Images per class: ``fewest`` and ``most`` of the ``classes`` that have any; ``missing``: wnids."""
+    """Images per class: ``fewest`` and ``most`` in the ``classes`` with images; ``missing`` are wnids."""
 
     classes: int
     of: int
@@ -75,7 +75,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """The reports on all splits; ``failure``: the error if the label order could not be inferred."""
+    """The reports on all splits; ``failure`` is the error if the label order could not be inferred."""
 
     splits: tuple[SplitReport, ...]
     leakage: Issue | None = None
@@ -84,7 +84,7 @@ class DatasetReport:
 
     @property
     def error(self) -> SdabenchError | None:
-        """Why the dataset is not what it claims to be, or was not tested; None if it is sound."""
+        """The error of a dataset that is not what it claims to be or was not tested; None if it is sound."""
         errors = [f"{split.dataset.split}: {error.words}" for split in self.splits for error in split.errors]
         order = self.label_order
         if order is not None and order.order == "other":
@@ -156,7 +156,7 @@ def count_annotations(split: CocoSplit) -> AnnotationCounts:
 def find_leakage(
     splits: Mapping[SplitName, Split], files: Mapping[SplitName, Sequence[FileFinding]]
 ) -> Issue | None:
-    """Find validation images that are byte for byte in the training split too, if both are there."""
+    """Find validation images whose bytes are also in the training split; None without both splits."""
     if len(splits) < 2:
         return None
     known = {file.sha256: item.path for item, file in zip(splits["train"].items, files["train"], strict=True)}

@@ -1,4 +1,4 @@
-"""Printing the report on a dataset."""
+"""Print the report on a dataset."""
 
 from collections.abc import Iterable
 
@@ -65,7 +65,7 @@ def _print_issues(issues: Iterable[Issue]) -> None:
 
 
 def _print_label_order(order: LabelOrder) -> None:
-    """Print the result; if the order is right, also the classes that are predicted as another one."""
+    """Print the result; if the order is right, list classes that are predicted as another class."""
     console = Terminal()
     console.unwrapped(("Label order", STYLES[ORDER_TONES[order.order]]), f": {order.words}")
     if order.held_out_own_pct is not None:
