@@ -12,7 +12,7 @@ class ExitCode(IntEnum):
     REGRESSION = 3  # outside tolerance
     INTEGRITY = 4  # data or weights are not what they claim
     NOTHING_MEASURED = 5
-    STOPPED = 75  # by a signal; the same command resumes
+    STOPPED = 75  # by a signal; rerun the same command to resume
 
 
 class SdabenchError(Exception):
@@ -32,7 +32,7 @@ class RegistryError(SdabenchError):
 
 
 class OutputError(SdabenchError):
-    """A file cannot be written, which would fail for every other model too."""
+    """A file cannot be written, or the cache not read; every other model would fail too."""
 
 
 class ReportedByRankZeroError(SdabenchError):
@@ -56,6 +56,6 @@ class WeightsError(SdabenchError):
 
 
 class NothingMeasuredError(SdabenchError):
-    """Nothing was measured, which never counts as a pass."""
+    """Nothing was measured; this never counts as success."""
 
     exit_code = ExitCode.NOTHING_MEASURED

@@ -1,4 +1,4 @@
-"""SHA-256 digests of files and of listings."""
+"""Compute SHA-256 digests of files and of listings."""
 
 import hashlib
 from collections.abc import Iterable, Iterator

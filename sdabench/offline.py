@@ -1,4 +1,4 @@
-"""Keep this process, and the sdabench processes that it starts, off the network. Imports no torch.
+"""Forbid network access to this process and to the sdabench processes that it starts. Imports no torch.
 
 sdabench needs the network only for weights that a user names by URL or publisher. Offline, sdabench and the
 packages that it is built on use local files only.
@@ -33,10 +33,10 @@ def is_offline() -> bool:
 
 @cache
 def go_offline() -> None:
-    """Forbid this process to reach other machines; this cannot be undone.
+    """Forbid this process to connect to other machines, until it ends.
 
     The machine itself stays reachable, by loopback, its own name and addresses, and Unix sockets, because
-    processes that train together need it. Network access of compiled code that bypasses Python is not seen.
+    distributed training needs it. Network access of compiled code that bypasses Python is not detected.
 
     Raises (in the caller that opens a connection):
         SdabenchError: names the host.
@@ -80,7 +80,7 @@ def is_local_host(host: str | None) -> bool:
 
 
 def _can_bind(host: str, version: int) -> bool:
-    """Return whether a socket can be bound to an address: only this machine's own allow it."""
+    """Return whether a socket can bind to an address, as only to those of this machine."""
     with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((host, 0))

@@ -13,18 +13,18 @@ def _shipped(name: str) -> Path:
 
 
 def registry_dir() -> Path:
-    """Folder of the paper's claims; ``SDABENCH_REGISTRY`` overrides it."""
+    """Return the registry folder; ``SDABENCH_REGISTRY`` overrides it."""
     override = os.environ.get("SDABENCH_REGISTRY")
     return Path(override) if override else _shipped("registry")
 
 
 def results_dir() -> Path:
-    """Folder of the committed measurements, which the wheel contains."""
+    """Return the folder of the committed measurements, which the wheel contains."""
     return _shipped("results")
 
 
 def cache_dir() -> Path:
-    """Folder of generated datasets, fetched weights and cached results; ``SDABENCH_CACHE`` overrides it."""
+    """Return the folder of datasets, weights and results in the cache; ``SDABENCH_CACHE`` overrides it."""
     if override := os.environ.get("SDABENCH_CACHE"):
         return Path(override)
     from platformdirs import user_cache_dir  # slow to import
@@ -33,7 +33,7 @@ def cache_dir() -> Path:
 
 
 def results_are_shipped() -> bool:
-    """Return whether the results are part of an installed package, which is never written to."""
+    """Return whether the results are part of an installed package, which must not be changed."""
     return (_PACKAGE / "share" / "results").is_dir()
 
 

@@ -1,4 +1,4 @@
-"""Roles of processes, and the environment variables by which one process starts another."""
+"""Roles of processes, and the environment variables that a process sets for its children."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from sdabench.errors import ReportedByRankZeroError, SdabenchError
 
 PYTHON = (sys.executable, "-P")  # -P: import no module from the current directory
-# Name of the parent process: its children leave some messages to it, and stop when it is gone.
+# Id of the parent process: it reports some messages for its children, which stop when it has ended.
 STARTED_BY = "SDABENCH_STARTED_BY"
 STOP_FILE = "SDABENCH_STOP_FILE"  # stop when this file exists; signals do not reach all processes
 NETWORKS_AT_ONCE = "SDABENCH_NETWORKS_AT_ONCE"  # number of models that share the machine; recorded

@@ -8,7 +8,7 @@ from sdabench.processes import is_main_process
 
 
 class Advance:
-    """Advance a progress bar by some steps, with a note beside it. This one has no bar."""
+    """Advance a progress bar by some steps, and show a note beside it. This base class shows no bar."""
 
     def __call__(self, steps: int, note: str = "") -> None: ...
 
@@ -22,8 +22,8 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
     """Show a progress bar on stderr, if that is a terminal; yield the function that advances it.
 
     Args:
-        unit: of the steps, if they are many and alike: the bar then shows rate and remaining time, otherwise
-            elapsed time. ``bytes`` are shown as megabytes, and their ``total`` may be unknown.
+        unit: unit of the steps. With a unit, the bar shows rate and remaining time, otherwise elapsed time.
+            ``bytes`` are shown as megabytes, and their ``total`` may be unknown.
     """
     if not sys.stderr.isatty() or not is_main_process():
         yield Advance()
@@ -47,7 +47,7 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
     with rich.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 
-        class Moving(Advance):
+        class BarAdvance(Advance):
             def __call__(self, steps: int, note: str = "") -> None:
                 words = f"{description}  {note}" if note else description
                 bar.update(task, advance=steps, description=words)
@@ -55,4 +55,4 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
             def say(self, line: str) -> None:
                 bar.console.print(Text(line))
 
-        yield Moving()
+        yield BarAdvance()

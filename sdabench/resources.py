@@ -1,4 +1,4 @@
-"""CPU and memory limits of the machine and of the container that this process runs in. Without torch."""
+"""Read the CPU and memory limits of the machine and of the container. Free of torch."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ ROOT = Path("/")
 
 
 def cores(shared_by: int = 1) -> int:
-    """The cores that this process may use, or the share of each of several processes."""
+    """Return the number of cores that this process may use, or the share of one of several processes."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, own // shared_by)
 
