@@ -35,8 +35,8 @@ def is_offline() -> bool:
 def go_offline() -> None:
     """Forbid this process to connect to other machines, until it ends.
 
-    The machine itself stays reachable, by loopback, its own name and addresses, and Unix sockets, because
-    distributed training needs it. Network access of compiled code that bypasses Python is not detected.
+    Loopback, the name and the addresses of this machine, and Unix sockets stay allowed, because distributed
+    training needs them. Network access of compiled code that bypasses Python is not detected.
 
     Raises (in the caller that opens a connection):
         SdabenchError: names the host.

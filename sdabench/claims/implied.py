@@ -21,7 +21,7 @@ Role = Literal["baseline", "like for like"]
 class ImpliedClaim:
     """The claim that ``model`` improves on ``partner`` by ``reported`` percentage points of one metric.
 
-    ``roles`` says what the partner is to the model: its baseline, the same network without depth
+    ``roles`` state whether the partner is the baseline of the model, the same network without depth
     attention ("like for like", the control), or both.
     """
 

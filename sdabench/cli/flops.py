@@ -88,7 +88,7 @@ def command(
 
     fvcore = True if "fvcore" in conventions else None
     with progress("counting", len(names), "networks") as advance:
-        cached = save is None and not recount  # reference counts are always measured anew
+        cached = save is None and not recount  # reference counts are always counted again
         counts = list(fresh_counts(names, advance, size, fvcore, cached=cached).values())
     if save is not None:
         _save(save, counts)

@@ -233,7 +233,7 @@ def _conclude(records: Sequence[Record], verdicts: Sequence[RowVerdicts]) -> Non
     """Exit with an error for failed networks, otherwise with code 3 for unfit or worse ones."""
     failures = [record for record in records if record.failure]
     if len(failures) == len(records):
-        raise NothingMeasuredError("nothing was measured: every network failed; the table says why")
+        raise NothingMeasuredError("nothing was measured: every network failed; see the notes of the table")
     if failures:
         raise click.exceptions.Exit(ExitCode.ERROR)
     unfit = [record for record in records if record.training is not None and record.training.fits is False]

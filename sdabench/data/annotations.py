@@ -24,8 +24,9 @@ INTEGER: Kinds = (int,)
 NUMBER: Kinds = (int, float)
 TEXT: Kinds = (str,)
 LIST: Kinds = (list,)
+NEXT_STEP = "correct it, or restore the original file"
 KIND_NAMES = {INTEGER: "an integer", NUMBER: "a number", TEXT: "a string", LIST: "a list"}
-# Required fields of the entries of each list. Segmentations are optional, as boxes do without.
+# Required fields of the entries of each list. Segmentations are optional, because boxes do not need them.
 FIELDS: Mapping[str, Mapping[str, Kinds]] = {
     "categories": {"id": INTEGER, "name": TEXT},
     "images": {"id": INTEGER, "file_name": TEXT, "height": INTEGER, "width": INTEGER},
@@ -84,18 +85,18 @@ def _entries(path: Path, content: Entry, name: str) -> list[Entry]:
     """Return one list of the file, after checking the fields and unique ids of its entries."""
     entries = content.get(name)
     if not isinstance(entries, list):
-        raise DataError(f"{path} is not a COCO annotations file: it has no list '{name}'")
+        raise DataError(f"{path} is not a COCO annotations file: it has no list '{name}'; name another file")
     fields = FIELDS[name]
     for position, entry in enumerate(entries, start=1):
         if type(entry) is not dict:
-            raise DataError(f"{path}: entry {position} of '{name}' is not an object")
+            raise DataError(f"{path}: entry {position} of '{name}' is not an object; {NEXT_STEP}")
         for field, kinds in fields.items():
             if type(entry.get(field)) not in kinds:
                 raise DataError(_wrong_field(path, name, position, entry, field))
     if len({entry["id"] for entry in entries}) < len(entries):
         counts = Counter(entry["id"] for entry in entries)
         duplicate = next(number for number, times in counts.items() if times > 1)
-        raise DataError(f"{path}: id {duplicate} occurs twice in '{name}'")
+        raise DataError(f"{path}: id {duplicate} occurs twice in '{name}'; {NEXT_STEP}")
     return entries
 
 
@@ -103,8 +104,9 @@ def _wrong_field(path: Path, name: str, position: int, entry: Entry, field: str)
     known = type(entry.get("id")) is int
     which = f"the entry of '{name}' with id {entry['id']}" if known else f"entry {position} of '{name}'"
     if field not in entry:
-        return f"{path}: {which} has no '{field}'"
-    return f"{path}: {which} has an invalid '{field}': it must be {KIND_NAMES[FIELDS[name][field]]}"
+        return f"{path}: {which} has no '{field}'; {NEXT_STEP}"
+    kind = KIND_NAMES[FIELDS[name][field]]
+    return f"{path}: {which} has an invalid '{field}': it must be {kind}; {NEXT_STEP}"
 
 
 def _check_annotations(path: Path, lists: Mapping[str, list[Entry]]) -> None:
@@ -125,7 +127,7 @@ def _check_annotations(path: Path, lists: Mapping[str, list[Entry]]) -> None:
         elif not _is_segmentation(annotation.get("segmentation", []), images[annotation["image_id"]]):
             wrong = "has a 'segmentation' that is neither polygons nor an RLE of its image's size"
         if wrong:
-            raise DataError(f"{path}: annotation {annotation['id']} {wrong}")
+            raise DataError(f"{path}: annotation {annotation['id']} {wrong}; {NEXT_STEP}")
 
 
 def _is_segmentation(value: Any, image: Entry) -> bool:

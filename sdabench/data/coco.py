@@ -89,7 +89,7 @@ class CocoSplit(Split):
     annotations_sha256: str
 
     def with_annotations(self) -> "CocoSplit":
-        """Drop the images without any annotation, for training; crowds are annotations.
+        """Return the split without images that have no annotation, for training; crowds are annotations.
 
         A training split stays complete. A validation split does not, because detections in empty images
         count for AP.

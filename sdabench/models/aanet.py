@@ -2,9 +2,9 @@
 
 Source: Bello et al., "Attention Augmented Convolutional Networks", ICCV 2019. sdabench follows the rules
 of that paper: 8 heads, 20 channels per head for keys, a tenth of the width for values, relative positions,
-stages 2 to 4. The logits follow d-li14/dot-product-attention, but not its merging of heads, which mixes
-positions with channels. The position tables are made for 224 pixels: smaller maps use their middle, larger
-maps are an error.
+stages 2 to 4. The logits follow d-li14/dot-product-attention. The merging of heads does not, because there it
+mixes positions with channels. The position tables are made for 224 pixels: smaller maps use their middle,
+larger maps raise an error.
 """
 
 import torch

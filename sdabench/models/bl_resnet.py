@@ -31,7 +31,7 @@ BETA = 4  # reduction of blocks in the little branch
 
 @register_block("big_little")
 class BigLittleBottleneck(Bottleneck):
-    """A bottleneck whose shortcut is average-pooled by the stride, and projected if the channels change."""
+    """A bottleneck whose shortcut has average pooling by the stride, and a projection to other channels."""
 
     def __init__(self, spec: BlockSpec) -> None:
         shortcut = nn.Sequential()
@@ -42,7 +42,7 @@ class BigLittleBottleneck(Bottleneck):
         super().__init__(spec, downsample=shortcut)
 
     def init_weights(self) -> None:
-        """Initialize the block to its shortcut."""
+        """Initialize the residual branch to zero, so that the block is its shortcut."""
         nn.init.zeros_(self.bn3.weight)
 
 
@@ -94,7 +94,7 @@ class BigLittle(nn.Module):
 
 @register_stage("big_little")
 def big_little_stage(spec: StageSpec) -> nn.Module:
-    """Merge the branches of the previous stage, then two branches, or plain blocks in stage 4."""
+    """Build the merge of the previous branches, and two branches, or plain blocks in stage 4."""
     if spec.stage == 1:
         if spec.stride != 1:
             raise ValueError("the first big-little stage keeps the resolution: its stride must be 1")

@@ -15,7 +15,7 @@ from sdabench.models.skeleton import BlockSpec, register_block, stage_option
 
 
 class EfficientChannelAttention(nn.Module):
-    """Scale each channel of (N, C, H, W) by a gate of the global means of its neighbors."""
+    """Scale each channel of (N, C, H, W) by a gate of the global means of neighboring channels."""
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()

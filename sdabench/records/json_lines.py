@@ -41,7 +41,7 @@ def append_lines(path: Path, *items: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
-    """Read the items of a JSON-lines file, in the order of writing; none if there is no file.
+    """Read the items of a JSON-lines file, in the order of writing; yield none if there is no file.
 
     Incomplete lines of killed processes are skipped. Any other line that does not fit the schema raises a
     SdabenchError.

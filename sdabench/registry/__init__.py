@@ -144,7 +144,7 @@ class Registry:
         return self.select(patterns, among=of_task, where=f"the networks for {task}")
 
     def extended(self, table: Table, models: Iterable[str]) -> Table:
-        """Add a row without claims for each model that the table lacks."""
+        """Return a table with an added row, without claims, for each model that it lacks."""
         present = {row.model for row in table.rows}
         rows = [
             Row(

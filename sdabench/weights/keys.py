@@ -103,7 +103,7 @@ def _is_constant(tensor: Tensor, constant: Tensor) -> bool:
     """Return whether two constants are equal; on the meta device, whether their shapes are."""
     if tensor.shape != constant.shape:
         return False
-    return constant.is_meta or torch.allclose(tensor, constant.to(tensor.dtype))  # rounded alike
+    return constant.is_meta or torch.allclose(tensor, constant.to(tensor.dtype))  # with equal rounding
 
 
 def _converts_to(own: Tensor, tensor: Tensor) -> bool:

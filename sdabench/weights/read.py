@@ -56,7 +56,7 @@ def read_checkpoint(path: Path) -> Any:
         raise SdabenchError(f"cannot read {path}: {error.strerror}; change its permissions") from None
     except Exception as error:  # damaged files raise many types
         reason = printable(str(error) or type(error).__name__)
-        raise WeightsError(f"{path} cannot be read as a checkpoint: {reason}") from None
+        raise WeightsError(f"{path} cannot be read as a checkpoint: {reason}; get the file again") from None
 
 
 def state_dict_of(checkpoint: Any, origin: str, wrapper: str | None = None) -> dict[str, Tensor]:

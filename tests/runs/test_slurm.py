@@ -187,7 +187,9 @@ def test_result_from_submitit_alone_is_a_timeout(tmp_path):
     (tmp_path / "7_0_result.pkl").write_bytes(b"nobody opens this")
     process = SlurmProcess("7", tmp_path, tmp_path / "absent.log", FixedStateQueue("FAILED"), earlier=False)
     assert process.poll() == ExitCode.ERROR
-    assert process.cause().startswith("TIMEOUT: it reached its time limit more often than --max-timeouts allows, or")
+    assert process.cause().startswith(
+        "TIMEOUT: it reached its time limit more often than --max-timeouts allows, or"
+    )
     assert str(tmp_path / "7_0_log.out") in process.cause()
 
 

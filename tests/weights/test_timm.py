@@ -60,9 +60,7 @@ def test_timm_network_converts_both_ways_with_equal_logits(name):
 
 def test_network_without_timm_equivalent_is_refused():
     pytest.importorskip("timm")
-    with pytest.raises(
-        UsageError, match=r"no network that equals 'sda_resnet86'; choose one of .*senet50"
-    ):
+    with pytest.raises(UsageError, match=r"no network that equals 'sda_resnet86'; choose one of .*senet50"):
         to_timm("sda_resnet86", {})
     state = create_model("resnet50").state_dict()
     del state["layer4.2.bn3.bias"]

@@ -127,7 +127,7 @@ class ProposalNetwork(RegionProposalNetwork):
         """Assign anchors to objects: return labels (A,) and boxes (A, 4) for each image.
 
         Labels are 1 for objects, 0 for background, -1 for ignored anchors. Anchors in the padding are
-        ignored; they get no area, so that they are no object's best match.
+        ignored; their area is set to zero, so that they are never the best match of an object.
         """
         labels, boxes = [], []
         for own, target, size in zip(anchors, targets, sizes, strict=True):

@@ -62,7 +62,7 @@ def command(
     """Time models side by side: throughput, latency, peak memory.
 
     PATTERNS are names or wildcards of classification models. Weights and images are random. The steps of
-    the models are interleaved, so that other load affects all of them alike: compare numbers of the same run.
+    the models are interleaved, so that other load affects all equally: compare only numbers of one run.
     """
     names = _select(patterns)
     device = choose_device(device)

@@ -100,7 +100,7 @@ def measure_speed(
     conditions: Conditions = Conditions(),
     advance: Callable[[int, str], None] = lambda steps, note: None,
 ) -> list[Speed]:
-    """Time networks with interleaved steps, so that other load on the machine affects all networks alike.
+    """Time networks with interleaved steps, so that other load on the machine affects all networks equally.
 
     A training step is forward, cross-entropy, backward and SGD with momentum. The latency of a step is the
     time between two synchronizations with the device. Weights and images are random.
@@ -225,7 +225,7 @@ def _warm_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | None
     """Run the warm-up steps; return the peak memory of the last one, or None if it cannot be measured.
 
     Earlier steps can need more memory to select algorithms and to compile. On the CPU, the memory of the
-    compiler cannot be told apart, so there is no result.
+    compiler cannot be separated, so the result is None.
     """
     measurable = False
     for left in reversed(range(conditions.warmup)):

@@ -162,7 +162,7 @@ def _workers(workers: int | None, images: int) -> int:
 
 
 def _decodable(split: "Split", files: "Sequence[FileFinding]") -> ImageSplit:
-    """Return the split without its broken files."""
+    """Return the split without broken files."""
     assert isinstance(split, ImageSplit)
     items = (item for item, file in zip(split.items, files, strict=True) if file.broken is None)
     return replace(split, items=tuple(items))

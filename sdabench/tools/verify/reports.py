@@ -198,7 +198,7 @@ def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
         if file.broken is None and FORMATS.get(PurePath(path).suffix.lower()) != file.format
     )
     if other:
-        words = f"{plural(len(other), 'file')} in another format than the name says: decoded all the same"
+        words = f"{plural(len(other), 'file')} in another format than the name states, which has no effect"
         yield Issue("note", "other format", words, other)
 
 

@@ -136,7 +136,7 @@ def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
             page = " (the server sent a web page)" if transfer.is_web_page else ""
             raise WeightsError(
                 f"{remote.public_url} is not the expected file{page}: its sha256 is {found}, and should "
-                f"{'be' if len(remote.digest) == 64 else 'start with'} {remote.digest}; it was not kept"
+                f"{'be' if len(remote.digest) == 64 else 'start with'} {remote.digest}; check URL and digest"
             )
     return found
 
