@@ -266,7 +266,7 @@ def test_usage_errors():
     assert_error(sdabench("train", "resnet50", "--recipe", "papr"), 2, "did you mean paper")
     assert_error(sdabench("train", "resnet50", "--batch-size", 1), 2, "batch_size: Input should be greater")
     assert_error(
-        sdabench("run", "--suite", "classification", "--weights", CHECKOUT), 2, "--weights is for --eval-only"
+        sdabench("run", "--suite", "classification", "--weights", CHECKOUT), 2, "--weights needs --eval-only"
     )
     assert_error(
         sdabench("run", "--suite", "classification", "--eval-only", "--epochs", 3),

@@ -112,7 +112,7 @@ def test_incompatible_options_are_usage_errors(workspace, tmp_path):
         ("train", "resnet50", "--data", coco): "coco's images have no single class",
         ("train", "resnet50", "--data", shapes): "is a dataset for detection",
         ("train", "resnet50", "--backbone-weights", workspace / "tiny.yaml"): "'resnet50' is not one",
-        ("eval", "resnet50", "--data", imagenet, "--per-class"): "--per-class is for detectors",
+        ("eval", "resnet50", "--data", imagenet, "--per-class"): "--per-class needs a detector",
         (
             "train",
             "faster_rcnn_resnet50",

@@ -33,7 +33,7 @@ def test_two_processes_stop_and_resume_with_single_messages(options, tmp_path):
     output = tmp_path / "out"
     command = ["train", "resnet50", *options, "--output", str(output), "--nproc", "2"]
     stderr = stop_process(start_two_processes(options, output), signal.SIGUSR2)
-    assert stderr.endswith("the same command resumes.\n")
+    assert stderr.endswith("rerun the same command to resume.\n")
     assert "Warning" not in stderr
     assert len(list(output.rglob("checkpoints/step-*.json"))) == 1
     result = sdabench(*command, "--json")
@@ -71,7 +71,7 @@ def test_killed_torchrun_is_reported(options, tmp_path):
     os.kill(int(listing.stdout.split()[0]), signal.SIGKILL)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "torchrun was killed by SIGKILL; the same command resumes." in stderr
+    assert "torchrun was killed by SIGKILL; rerun the same command to resume." in stderr
 
 
 def test_exit_code_comes_from_the_processes(options, textures, tmp_path):

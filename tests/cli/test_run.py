@@ -172,9 +172,9 @@ def test_signal_exits_75_and_rerun_resumes(imagenet, tmp_path, number, jobs):
     deadline = time.monotonic() + 120
     while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert stop_process(process, number).endswith("the same command resumes.\n")
+    assert stop_process(process, number).endswith("rerun the same command to resume.\n")
     completed = len(json_records(output))
     assert 1 <= completed < 3
     result = run(imagenet, output, "--models", "resnet50", "--models", "senet50", "--models", "cbam50")
     assert result.returncode == 0
-    assert f"{completed} of 3 have a record already." in result.stderr
+    assert f"{completed} of 3 are completed." in result.stderr

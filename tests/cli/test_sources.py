@@ -97,7 +97,10 @@ def test_fetch_failure_is_one_line_and_recorded(server, imagenet, tmp_path):
     assert evaluate(imagenet, tmp_path / "wrong", wrong).returncode == 4
     assert cached_files() == []
     missing = evaluate(imagenet, tmp_path / "no", tmp_path / "no.pth")
-    assert (missing.returncode, missing.stderr) == (2, f"Error: no weights file at {tmp_path / 'no.pth'}\n")
+    assert (missing.returncode, missing.stderr) == (
+        2,
+        f"Error: no weights file at {tmp_path / 'no.pth'}; check the path\n",
+    )
     without_digest = evaluate(imagenet, tmp_path / "bare", server.address("resnet50.safetensors"))
     assert without_digest.returncode == 2
     assert "#sha256=DIGEST" in without_digest.stderr
@@ -152,11 +155,11 @@ def test_suite_fetches_named_weights_once(server, imagenet, weights, tmp_path):
     [record] = records(output)
     assert record.weights.source == server.url("resnet50.safetensors")
     again = run(imagenet, output, *models, "--weights", f"resnet50={url}", "--offline")
-    assert "1 of 1 have a record already." in again.stderr
+    assert "1 of 1 are completed." in again.stderr
     other_output = run(imagenet, tmp_path / "two", *models, "--weights", f"resnet50={url}", "--offline")
     assert other_output.returncode == 0, other_output.stderr
     from_folder = run(imagenet, output, *models, "--weights", weights.parent)
-    assert "1 of 1 have a record already." in from_folder.stderr  # same digest
+    assert "1 of 1 are completed." in from_folder.stderr  # same digest
     assert server.downloads == 1
 
 
@@ -178,7 +181,7 @@ def test_suite_weights_must_match_selected_networks(imagenet, weights, tmp_path)
     assert "is not a folder; for the weights of one network use NAME=" in usage_error(
         *one_model, "--weights", weights
     )
-    assert "takes one folder" in usage_error(
+    assert "takes at most one folder" in usage_error(
         *one_model, *["--weights", tmp_path, "--weights", weights.parent]
     )
     assert "no weights file at" in usage_error(*one_model, "--weights", f"resnet50={tmp_path}/no.pth")

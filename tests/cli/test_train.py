@@ -144,7 +144,7 @@ def test_signal_saves_checkpoint_and_rerun_resumes(textures, recipe, tmp_path, d
     command = [sys.executable, "-m", "sdabench", *map(str, [*subcommand, *options])]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: list(output.rglob("metrics.jsonl")))
-    assert stop_process(process, number).endswith("the same command resumes.\n")
+    assert stop_process(process, number).endswith("rerun the same command to resume.\n")
     assert len(list(output.rglob("checkpoints/step-*.pt"))) == 1
     result = sdabench(*subcommand, *options)
     assert result.returncode == 0, result.stderr

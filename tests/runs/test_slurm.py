@@ -114,7 +114,7 @@ def test_job_survives_coordinator_exit_and_preemption(textures, tmp_path):
     status, stderr = first.wait()
     [job_id] = job_ids(output)
     assert status == ExitCode.STOPPED
-    assert f"Slurm job {job_id} still runs (stop with 'scancel {job_id}'), and the same command" in stderr
+    assert f"Slurm job {job_id} still runs (stop with 'scancel {job_id}'); rerun the same command" in stderr
 
     second = Background(command, tmp_path / "second")
     [task] = children(job_id)
@@ -143,7 +143,7 @@ def test_killed_job_fails_and_cancelled_job_does_not(imagenet, tmp_path, monkeyp
     status, stderr = suite.wait()
     assert status == ExitCode.STOPPED, stderr
     assert "senet50 was stopped: Slurm ended it: CANCELLED" in stderr
-    assert stderr.endswith("the same command resumes.\n")
+    assert stderr.endswith("rerun the same command to resume.\n")
     [record] = records(output)
     assert record["model"] == "resnet50"
     assert "was ended by SIGKILL" in record["failure"]["message"]

@@ -110,7 +110,7 @@ def test_resume_refuses_another_number_of_processes(textures, tmp_path, capfd):
         train(job, tmp_path, StopAfter(10))
     assert exit_codes(fork_ranks(lambda: train(job, tmp_path), 2)) == [1, 1]
     stderr = capfd.readouterr().err
-    assert stderr.count("processes 1 there, 2 here. Continue it with its own options") == 1
+    assert stderr.count("processes 1 there, 2 here. Resume it with its own options") == 1
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -194,7 +194,7 @@ def test_killed_rank_stops_the_others_and_resume_is_bit_identical(textures, tmp_
         time.sleep(0.01)
     second.kill()
     assert exit_codes([first, second]) == [1, -9]
-    assert "another of the 2 processes has ended" in capfd.readouterr().err
+    assert "of 2 stops, because another has ended" in capfd.readouterr().err
     assert same_weights(
         final_weights(reference), final_weights(train_in_processes(job, tmp_path / "killed", 2))
     )

@@ -337,14 +337,14 @@ def test_broken_image_stops_training_or_is_skipped(textures, tmp_path, workers):
 
 
 def test_locked_folder_is_an_error(textures, tmp_path, monkeypatch):
-    monkeypatch.setattr("sdabench.files.PATIENCE", 0.1)
+    monkeypatch.setattr("sdabench.files.LOCK_TIMEOUT", 0.1)
     folder = train(classifier_job(textures, epochs=1), tmp_path)
     with FileLock(folder / ".lock"), pytest.raises(SdabenchError, match="another training is writing to"):
         train(classifier_job(textures, epochs=1), tmp_path)
 
 
 def test_too_few_images_is_an_error(textures, tmp_path):
-    with pytest.raises(DataError, match="holds 1 images, .* batch norms need 2 or more"):
+    with pytest.raises(DataError, match="has 1 images, .* batch norms need 2 or more"):
         train(classifier_job(textures, train_images=1), tmp_path)
 
 

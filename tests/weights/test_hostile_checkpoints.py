@@ -144,7 +144,7 @@ def test_hostile_file_is_refused_and_runs_nothing(tmp_path, name, container):
 def test_standard_library_names_are_refused_even_if_not_called(tmp_path, name, stacked):
     module, _, function = name.rpartition(".")
     data = f"V{module}\nV{function}\n\x930}}." if stacked else f"c{module}\n{function}\n0}}."
-    assert f"wants {name}, which" in error_line(
+    assert f"refers to {name}, which" in error_line(
         write_zip(data.encode("latin-1"), tmp_path / "w.pth", s0=bytes(16))
     )
 

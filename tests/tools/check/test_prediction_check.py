@@ -143,7 +143,7 @@ class TestPredictions:
     def test_weights_option_requirements(self, weights, tmp_path):
         assert "--data" in check("--models", "tiny", "--weights", weights, rc=2)
         weight_options = ("--weights", weights, "--data", "synthetic", "--baseline", tmp_path)
-        assert "those of one network" in check("--models", "resnet*", *weight_options, rc=2)
+        assert "needs one network" in check("--models", "resnet*", *weight_options, rc=2)
         assert "counts does not depend on --weights" in check(
             "counts", "--models", "tiny", *weight_options, rc=2
         )

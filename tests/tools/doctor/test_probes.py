@@ -156,7 +156,7 @@ class TestDevices:
         assert words in probe.consequence
 
     def test_missing_device_is_a_problem(self):
-        device = devices.examine(torch.device("cuda:99"))
+        device = devices.measure_device(torch.device("cuda:99"))
         assert device.error
         probe = devices.probe_device(device, BUILDS)
         assert (probe.name, probe.state, probe.value) == ("cuda:99", "problem", "cuda:99")
