@@ -120,7 +120,7 @@ class TestVersions:
         assert bad.state == "problem"
         assert "torchvision::nms does not exist in this build" in bad.value
         monkeypatch.setattr("torchvision.ops.nms", lambda *arguments, **options: torch.tensor([0]))
-        assert "keeps [0]" in requirements.probe_operators(found).value
+        assert "selects [0] of two" in requirements.probe_operators(found).value
 
     def test_uncommitted_changes_are_a_note(self):
         assert requirements.probe_sdabench(None).value.endswith("installed")
