@@ -36,7 +36,7 @@ command.add_command(import_module("sdabench.tools.verify.command").command)  # t
 @command.command("synth", cls=Command, epilog=SYNTH_EPILOG)
 @declared
 def synth(
-    out: Annotated[Path, option("--out", type=FOLDER, required=True, help="New folder for the dataset")],
+    out: Annotated[Path, option("--out", type=FOLDER, required=True, help="New or empty dataset folder")],
     task: Annotated[str, option(
         "--task", type=click.Choice(["classification", "detection"]), default="classification",
         help="Task of the dataset")],

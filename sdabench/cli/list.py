@@ -27,7 +27,7 @@ def command(
 ) -> None:  # fmt: skip
     """List the networks and the tables that contain them.
 
-    PATTERNS are names or wildcards. Every classification network also exists with depth attention, as
+    PATTERNS are names or wildcards. Each network NAME for classification has a version with depth attention,
     sda_NAME. The last column shows which networks are in the paper.
     """
     models = load_catalogue().select(list(patterns) or ["*"], suite)
