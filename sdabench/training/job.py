@@ -232,7 +232,7 @@ def training_job(
 ) -> AnyJob:
     """Make the training of a network by a recipe, with an evaluation in float32 at the recipe's resolution.
 
-    ``splits`` are the splits for training and evaluation [default: those of the source, which are read].
+    ``splits`` are the splits for training and evaluation [default: read them from the source].
     Both are reduced to the recipe's numbers of images.
 
     Raises:

@@ -67,7 +67,7 @@ def parse(text: str) -> WeightsSource:
 
 
 def check_timm_network(source: WeightsSource, model: str) -> None:
-    """Check that weights of timm are those of the network that equals the model.
+    """Refuse weights of a timm network other than the one that equals the model.
 
     Tensors of other networks can fit too: those of timm's res2net50d fit res2net50_v1b, which pools less.
 

@@ -49,7 +49,7 @@ Examples:
 Exit codes (the first that applies, in the order 3, 4, 5):
   0   all golden files hold
   3   a regression, or NaN
-  4   data or weights differ from those of the golden files
+  4   data or weights are not the ones in the golden files
   5   a golden file is missing, or no network was selected
 """
 CHECKS: tuple[CheckName, ...] = get_args(CheckName)

@@ -61,7 +61,7 @@ class OwnCheckpoint:
     subset: Annotated[str | None, option(
         "--subset", metavar="FILE|N", group="Your own checkpoint",
         help=f"Images to predict: a file with one id per line, or a number, drawn evenly from all classes "
-        f" [default: those of the golden files, or {DEFAULT_IMAGES}]")]
+        f" [default: as in the golden files, or {DEFAULT_IMAGES}]")]
     seed: Annotated[int, option(
         "--seed", type=SEED, default=0, group="Your own checkpoint", advanced=True,
         help="Random seed of --subset N")]
@@ -71,7 +71,7 @@ class OwnCheckpoint:
     # fmt: on
 
     def job(self, model: str, folder: Path, machine: Machine) -> AnyJob:
-        """Return the evaluation. Subset and resolution default to those of the golden files in ``folder``.
+        """Return the evaluation. The golden files in ``folder`` give the default subset and resolution.
 
         Raises:
             NothingMeasuredError: the subset is empty.
