@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import gzip
+import io
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,6 +17,8 @@ from filelock import FileLock, Timeout
 from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
 
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_RATIO = 30  # decompressed to compressed bytes; predictions and annotations have 3 to 12
+MIN_LIMIT = 2**26  # decompressed bytes that are allowed at any ratio
 LOCK_TIMEOUT = 8.0  # seconds; data loader workers hold the lock of a killed training for five more
 
 
@@ -85,21 +89,41 @@ def atomic_gzip_write(path: Path) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, packed)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a file; raise an OSError for a device, which could be endless."""
+    mode = path.stat().st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise OSError(errno.EINVAL, "it is a device, not a file")
+    return path.read_bytes()
+
+
 def read_decompressed(path: Path, what: str) -> bytes:
     """Read a file, decompressed if it is a gzip file.
 
     Raises:
         UsageError: there is no such file.
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or decompresses to more than ``MAX_RATIO`` times its size.
     """
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
+        data = read_bytes(path)
+        return _decompressed(path, data) if data.startswith(GZIP_MAGIC) else data
     except FileNotFoundError:
         raise UsageError(f"no {what} file at {path}; check the path") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {path}: {reason}; restore it or create it again") from None
+
+
+def _decompressed(path: Path, data: bytes) -> bytes:
+    limit = MIN_LIMIT + MAX_RATIO * len(data)
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise DataError(
+            f"{path} has {len(data):,} bytes but decompresses to more than {limit:,}; if that is right, "
+            "decompress it with gunzip and name the decompressed file"
+        )
+    return content
 
 
 def _sync_folder(folder: Path) -> None:

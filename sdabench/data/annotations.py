@@ -11,12 +11,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from sdabench.data.rle import is_rle
 from sdabench.errors import DataError
-from sdabench.files import read_decompressed
 from sdabench.garbage import without_garbage_collection
+from sdabench.json_files import read_json
 
 Entry = dict[str, Any]
 Kinds = tuple[type, ...]
@@ -46,20 +44,6 @@ class AnnotationFile:
     categories: list[Entry]
     images: list[Entry]
     annotations: list[Entry]
-
-
-def read_json(path: Path, what: str) -> tuple[Any, bytes]:
-    """Read a JSON file, possibly compressed with gzip; return its content and its decompressed bytes.
-
-    Raises:
-        UsageError: there is no such file.
-        DataError: the file cannot be read or is not JSON.
-    """
-    data = read_decompressed(path, what)
-    try:
-        return from_json(data), data  # twice as fast as json.loads
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); restore it or create it again") from None
 
 
 @without_garbage_collection()

@@ -22,11 +22,12 @@ from pydantic import (
     model_validator,
 )
 
-from sdabench.data.annotations import AnnotationFile, read_annotations, read_json
+from sdabench.data.annotations import AnnotationFile, read_annotations
 from sdabench.data.coco import has_mask
 from sdabench.data.rle import are_rle, is_compressed
 from sdabench.errors import DataError, NothingMeasuredError
 from sdabench.garbage import without_garbage_collection
+from sdabench.json_files import read_json
 from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator, IouType
 from sdabench.scoring.evaluators import (
     REQUIRED_FIELD,

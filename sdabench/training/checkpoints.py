@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from sdabench.data.description import FrozenModel
 from sdabench.errors import SdabenchError
 from sdabench.files import atomic_write
+from sdabench.json_files import read_model
 from sdabench.weights.read import load_plain
 
 KEEP_LAST = 2
@@ -126,8 +126,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not manifest_file.exists():
         raise ValueError("no manifest, because the process was killed while writing it")
     try:
-        manifest = Manifest.model_validate_json(manifest_file.read_bytes())
-    except ValidationError:
+        manifest = read_model(manifest_file, Manifest)
+    except ValueError:
         raise ValueError("its manifest cannot be read") from None
     data = path.read_bytes()
     if len(data) != manifest.bytes:

@@ -18,6 +18,7 @@ from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, SdabenchError
 from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
+from sdabench.json_files import read_model
 from sdabench.records.record import Training
 from sdabench.records.spec import (
     RANDOM,
@@ -168,11 +169,11 @@ class JobFile(FrozenModel):
 def read_job_file(path: Path) -> JobFile:
     """Read a job that :meth:`Job.save` has written; raise a SdabenchError if it cannot be read."""
     try:
-        return JobFile.model_validate_json(path.read_bytes())
+        return read_model(path, JobFile)
     except OSError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}; run the command again") from None
-    except ValidationError as error:
-        reason = describe_error(error, None)
+    except ValueError as error:
+        reason = describe_error(error, None) if isinstance(error, ValidationError) else error
         raise SdabenchError(f"{path}: {reason}; delete it and run the command again") from None
 
 

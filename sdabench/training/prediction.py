@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from torch import nn
 
 from sdabench.errors import DataError, SdabenchError
 from sdabench.files import atomic_write
+from sdabench.json_files import parse_json
 from sdabench.training.distributed import Report, world
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import is_out_of_memory
@@ -45,7 +46,7 @@ class PartialEvaluation:
     def read(self) -> list[Prediction]:
         """Read the predictions; return none if the file is missing or damaged, or if conditions differ."""
         try:
-            data = from_json(self.path.read_bytes())
+            data = parse_json(self.path.read_bytes())
             if data["conditions"] == self.conditions:
                 return [Prediction(*values) for values in data["predictions"]]
         except (OSError, ValueError, TypeError, KeyError):

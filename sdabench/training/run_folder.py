@@ -5,11 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from sdabench.data.description import DatasetInfo, FrozenModel
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.files import atomic_write
+from sdabench.json_files import read_model
 from sdabench.nested import flattened
 from sdabench.records.json_lines import append_lines, read_lines, write_lines
 from sdabench.records.record import Training
@@ -110,11 +111,11 @@ def read_run(folder: Path) -> TrainingRun:
         SdabenchError: the file is damaged or of another version.
     """
     try:
-        return TrainingRun.model_validate_json((folder / "run.json").read_bytes())
+        return read_model(folder / "run.json", TrainingRun)
     except OSError as error:
         reason = f"run.json: {error.strerror}; name the folder of one"
         raise UsageError(f"{folder} is not a training run: {reason}") from None
-    except ValidationError:
+    except ValueError:
         raise SdabenchError(
             f"{folder / 'run.json'} is damaged, or another version wrote it; delete the folder to train again"
         ) from None

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, UsageError
+from sdabench.json_files import read_model
 from sdabench.registry.schema import DataTask
 
 MANIFEST = "dataset.json"
@@ -77,8 +78,8 @@ def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
     if not folder.is_dir():
         raise UsageError(f"no dataset folder at {folder}; '{command} --out {folder}' generates one")
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
+        manifest = read_model(folder / MANIFEST, Manifest)
+    except (OSError, ValueError):
         kind = "coco" if task == "detection" else "imagenet"
         raise DataError(
             f"{folder} is not a generated dataset: its {MANIFEST} cannot be read; generate one with "

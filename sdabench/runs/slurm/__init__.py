@@ -17,8 +17,11 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
+from pydantic import RootModel
+
 from sdabench.errors import ExitCode, OutputError, SdabenchError, UsageError
 from sdabench.files import atomic_write
+from sdabench.json_files import read_model
 from sdabench.processes import PYTHON, python_path
 from sdabench.runs.launchers import Process, cause_of, worker_command
 from sdabench.runs.slurm.queue import ENDED, Queue, queue_of, result_of, status_file
@@ -187,13 +190,13 @@ class Slurm:
     def job_ids(self) -> dict[str, str]:
         """Read the id of the latest Slurm job of each spec digest."""
         try:
-            content: dict[str, str] = json.loads((self.folder / "jobs.json").read_bytes())
+            return read_model(self.folder / "jobs.json", RootModel[dict[str, str]]).root
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             path = self.folder / "jobs.json"
-            raise SdabenchError(f"cannot read {path}: {error}; delete it once its jobs have ended") from None
-        return content
+            reason = " ".join(str(error).split())
+            raise SdabenchError(f"cannot read {path}: {reason}; delete it once its jobs have ended") from None
 
     def _is_active(self, job_id: str) -> bool:
         return not result_of(job_id, self.folder).exists() and self.queue.state(job_id) not in ENDED
