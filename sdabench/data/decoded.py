@@ -14,7 +14,7 @@ import PIL
 from PIL import Image, features
 
 from sdabench.cache import read_entry, write_entry
-from sdabench.data.decoding import decode_bytes
+from sdabench.data.decoding import decode_bytes, read_file
 from sdabench.data.split import Split
 
 MAX_BYTES = 32 * 2**20  # of the image files of a split; decoded they are about eleven times as large
@@ -69,9 +69,9 @@ class DecodedImages:
         index: dict[str, tuple[int, int, int]] = {}
         offset = 0
         for item in self.split.items:
-            data = (self.split.root / item.path).read_bytes()
-            image = decode_bytes(data)
-            if isinstance(image, Image.Image):  # a broken image fails when it is used
+            data = read_file(self.split.root / item.path)
+            image = decode_bytes(data) if isinstance(data, bytes) else data
+            if isinstance(data, bytes) and isinstance(image, Image.Image):  # others fail when they are used
                 index[sha256(data).hexdigest()] = (offset, *image.size)
                 yield (pixels := image.tobytes())
                 offset += len(pixels)

@@ -1,33 +1,148 @@
-"""Decode image files with Pillow, for evaluation, training and verification. Free of torch."""
+"""Read and decode image files with Pillow, for evaluation, training and verification. Free of torch."""
 
 import io
+import os
+import re
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+MAX_BYTES = 2**30  # of an image file
+MAX_PIXELS = 2**28  # 16,384 x 16,384, beyond the largest camera sensors; 0.8 GB as RGB
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit warns about photographs of 100 megapixels
 
-def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Image | str:
-    """Decode a file's bytes to an RGB image.
+ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height are exchanged
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
+SIXTEEN_BITS = re.compile(r"(I|LA|RGB\w*|CMYK\w*);16[BLNR]?")  # Pillow's raw modes, unsigned
+WIDE_MODES = ("I", "F")
+CONVERT = "convert it to 8 or 16 bits per channel"
 
-    Pillow conceals bytes that are damaged in the middle of a JPEG file; only a digest reveals them.
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why a file cannot be used: a predicate whose subject is the file's path, and the next step."""
+
+    what: str
+    next_step: str = "restore it from the original archive"
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.next_step}"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Pillow's mode and format, whether channels have 16 bits, and the EXIF orientation from 1 to 8."""
+
+    mode: str
+    format: str
+    sixteen_bits: bool
+    orientation: int
+
+
+def read_file(path: Path) -> bytes | Unusable:
+    """Read an image file; refuse devices, pipes and files of more than ``MAX_BYTES`` bytes."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would block
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return Unusable("is not a regular file", "move it out of the dataset")
+            if status.st_size > MAX_BYTES:
+                size = f"has {status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}"
+                return Unusable(size, "replace it by a smaller file")
+            return file.read()
+    except OSError as error:
+        return Unusable(f"cannot be read: {error.strerror}", "restore it or change its permissions")
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read the header of an image; raise DecompressionBombError beyond ``MAX_PIXELS`` pixels."""
+    with warnings.catch_warnings(action="ignore"):  # about metadata
+        image: Image.Image = Image.open(io.BytesIO(data))
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    return image
+
+
+def read_header(data: bytes) -> Header:
+    """Read the header of an image that :func:`decode_bytes` decodes."""
+    with warnings.catch_warnings(action="ignore"), open_image(data) as image:
+        sixteen_bits = image.mode.startswith("I;16") or bool(SIXTEEN_BITS.fullmatch(_raw_mode(image)))
+        kind = "JPEG" if image.format == "MPO" else image.format or ""  # MPO: JPEG with several pictures
+        return Header(image.mode, kind, sixteen_bits, _orientation(image))
+
+
+def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Image | Unusable:
+    """Decode a file's bytes to an RGB image of 8 bits per channel.
+
+    Of 16 bits, the upper 8 are kept (value // 256): Pillow does so itself for color images, but clips gray
+    ones at 255. Integers and floats of 32 bits are refused, because their range is unknown. Pillow conceals
+    bytes that are damaged in the middle of a JPEG file; only a digest reveals them.
 
     Args:
         size: (width, height) in pixels according to the annotations.
-
-    Returns:
-        The image, or an error message that continues a sentence beginning with the file's path.
     """
     if not data:
-        return "is empty"
+        return Unusable("is empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image = open_image(data)
+        raw_mode, orientation = _raw_mode(image), _orientation(image) if size else 1
+        if size not in (None, image.size):
+            assert size is not None
+            return _of_other_size(image.size, size, orientation)
         image.load()
+        if image.mode.startswith("I;16") or (image.mode == "I" and SIXTEEN_BITS.fullmatch(raw_mode)):
+            if (unusable := _unusable_tiff(image)) is not None:
+                return unusable
+            levels = np.asarray(image).astype(np.uint16) >> 8
+            image = Image.fromarray(levels.astype(np.uint8))
+        if image.mode in WIDE_MODES:
+            kind = "integer" if image.mode == "I" else "float"
+            return Unusable(f"has {kind} pixels of unknown range (mode {image.mode})", CONVERT)
         if image.mode != "RGB":  # a conversion would copy the image
             image = image.convert("RGB")
     except UnidentifiedImageError:
-        return "is not an image"
+        return Unusable("is not an image")
+    except Image.DecompressionBombError:
+        return Unusable(f"has more than {MAX_PIXELS:,} pixels, the limit", "replace it by a smaller image")
     except Exception as error:  # decoders raise many types
-        return f"cannot be decoded ({error or type(error).__name__})"
-    if size not in (None, image.size):
-        assert size is not None
-        return f"has {image.width}x{image.height} pixels, but its annotations say {size[0]}x{size[1]}"
+        return Unusable(f"cannot be decoded ({error or type(error).__name__})")
     return image
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return the layout of the file's pixels, before :meth:`load`; empty if its decoder has none."""
+    tile: Any = getattr(image, "tile", None)
+    arguments = tile[0][3] if tile else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _unusable_tiff(image: Image.Image) -> Unusable | None:
+    """Refuse what Pillow opens as 16 bits of a TIFF file but does not scale or invert."""
+    tags = getattr(image, "tag_v2", {})
+    if set(np.atleast_1d(tags.get(BITS_PER_SAMPLE, 16))) == {16} and tags.get(PHOTOMETRIC) != 0:
+        return None
+    return Unusable("is a TIFF file of 12 bits per channel, or in which 0 is white", CONVERT)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged metadata
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _of_other_size(size: tuple[int, int], expected: tuple[int, int], orientation: int) -> Unusable:
+    what = f"has {size[0]}x{size[1]} pixels, but its annotations say {expected[0]}x{expected[1]}"
+    if size[::-1] != expected or orientation < 5:
+        return Unusable(what)
+    return Unusable(
+        f"{what}, probably with its EXIF orientation {orientation}, which is ignored here",
+        "rotate the pixels and remove the tag (ImageMagick: mogrify -auto-orient FILE)",
+    )

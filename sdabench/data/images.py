@@ -1,7 +1,8 @@
 """Datasets and batches of images: decode, crop and collate image files.
 
-Pillow decodes every file and converts it to RGB: gray, palette, CMYK and transparent images, independent of
-the file name extension. EXIF rotation is ignored, as in common ImageNet pipelines.
+Pillow decodes every file and converts it to RGB: gray, palette, CMYK, transparent and 16-bit images,
+independent of the file name extension; see :mod:`sdabench.data.decoding`. EXIF rotation is ignored, as in
+common ImageNet pipelines.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from torchvision import io, transforms
 from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.decoded import DecodedImages, decoded_images
-from sdabench.data.decoding import decode_bytes
+from sdabench.data.decoding import Unusable, decode_bytes, open_image, read_file
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop, resize_window
@@ -100,26 +101,24 @@ def decode(
     :func:`collate` passes them on. Broken images are never replaced by others. ``size`` is (width,
     height) in pixels according to the annotations.
     """
-    data = _read(path)
-    if isinstance(data, DataError):
-        return data
+    data = read_file(path)
+    if isinstance(data, Unusable):
+        return DataError(f"{path} {data}")
     digest = hashlib.sha256(data).hexdigest()
     known = None if decoded is None else decoded.image(digest)
     if known is not None and size in (None, known.size):
         return known, digest
     image = decode_bytes(data, size)
-    if isinstance(image, str):
-        return DataError(f"{path} {image}; restore it from the original archive")
+    if isinstance(image, Unusable):
+        return DataError(f"{path} {image}")
     return image, digest
 
 
 def decode_pixels(path: Path, decoded: DecodedImages | None = None) -> Tensor | DataError:
     """Read the uint8 pixels (3, H, W) of a file for training; faster than :func:`decode` for common JPEGs."""
     if decoded is None:
-        data = _read(path)
-        if isinstance(data, DataError):
-            return data
-        if (pixels := decode_jpeg(data)) is not None:
+        data = read_file(path)
+        if isinstance(data, bytes) and (pixels := decode_jpeg(data)) is not None:
             return pixels
     read = decode(path, decoded=decoded)
     return read if isinstance(read, DataError) else pil_to_tensor(read[0])
@@ -128,24 +127,18 @@ def decode_pixels(path: Path, decoded: DecodedImages | None = None) -> Tensor | 
 def decode_jpeg(data: bytes) -> Tensor | None:
     """Decode a JPEG file to uint8 (3, H, W), channels last in memory, with the same pixels as Pillow.
 
-    Returns None for files that Pillow should decode: other formats and color spaces, broken files (for
-    Pillow's error message), and all files if torchvision has no decoder, which is planned for a release.
+    Returns None for files that Pillow should decode: other formats and color spaces, broken and too large
+    files (for its error message), and all files if torchvision has no decoder, as is planned.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
     try:
+        open_image(data)
         with warnings.catch_warnings(action="ignore"):  # of its removal, and of read-only bytes
             pixels: Tensor = io.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
-    except (AttributeError, RuntimeError):
+    except Exception:  # of which Pillow gives the message
         return None
     return pixels.expand(3, -1, -1) if len(pixels) in (1, 3) else None
-
-
-def _read(path: Path) -> bytes | DataError:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        return DataError(f"{path} cannot be read: {error.strerror}; restore it or change its permissions")
 
 
 @contextmanager

@@ -1,18 +1,16 @@
 """Decode every file of a split."""
 
 import hashlib
-import io
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from torch.utils.data import Dataset
 
 from sdabench.data.coco import CocoImage
-from sdabench.data.decoding import decode_bytes
+from sdabench.data.decoding import Header, Unusable, decode_bytes, read_file, read_header
 from sdabench.data.split import Split
 from sdabench.errors import DataError
 from sdabench.training.tasks import load_batches
@@ -24,12 +22,11 @@ BATCH_SIZE = 4  # small, so that the progress bar moves and a signal takes effec
 
 @dataclass(frozen=True, slots=True)
 class FileFinding:
-    """The result of decoding one file. ``mode`` and ``format`` are Pillow's, and empty for a broken file."""
+    """The result of decoding one file; a broken file has no ``header``."""
 
     sha256: str | None  # None if the file cannot be read
-    mode: str = ""
-    format: str = ""
-    broken: str | None = None  # why the file cannot be used, as a predicate: "is empty"
+    header: Header | None = None
+    broken: Unusable | None = None
     has_end: bool = True  # False if a JPEG or PNG file lacks its end marker, but decodes
 
 
@@ -68,20 +65,17 @@ def _collate(samples: Sequence[FileFinding], skipped: list[str]) -> list[FileFin
 
 def inspect_file(path: Path, size: tuple[int, int] | None = None) -> FileFinding:
     """Decode a file as evaluation does; ``size`` is the expected (width, height) in pixels, if known."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return FileFinding(None, broken=f"cannot be read: {error.strerror}")
+    data = read_file(path)
+    if isinstance(data, Unusable):
+        return FileFinding(None, broken=data)
     digest = hashlib.sha256(data).hexdigest()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata
         image = decode_bytes(data, size)
-        if isinstance(image, str):
-            return FileFinding(digest, broken=image)
-        with Image.open(io.BytesIO(data)) as header:  # the mode before the conversion to RGB
-            mode, kind = header.mode, header.format or ""
-    kind = "JPEG" if kind == "MPO" else kind  # MPO: JPEG with several pictures
-    return FileFinding(digest, mode, kind, has_end=_has_end(data, kind))
+    if isinstance(image, Unusable):
+        return FileFinding(digest, broken=image)
+    header = read_header(data)
+    return FileFinding(digest, header, has_end=_has_end(data, header.format))
 
 
 def _has_end(data: bytes, kind: str) -> bool:

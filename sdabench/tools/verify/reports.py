@@ -123,6 +123,7 @@ def verify_split(
     info = split.describe(digests if len(digests) == len(split.items) else None)
     issues = (
         *_file_issues(split, files),
+        *_header_issues(split, files),
         *_fingerprint_issues(split, info, fingerprint),
         *deviations(split, "error" if official else "note"),
     )
@@ -130,7 +131,7 @@ def verify_split(
         dataset=info,
         counts=count_annotations(split) if isinstance(split, CocoSplit) else count_classes(split),
         broken=sum(file.broken is not None for file in files),
-        modes=dict(Counter(file.mode for file in files if file.broken is None).most_common()),
+        modes=dict(Counter(file.header.mode for file in files if file.header).most_common()),
         issues=issues,
     )
 
@@ -172,11 +173,16 @@ def find_leakage(
 
 
 def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
-    """Find files that are broken, truncated, duplicates, or in another format than their names say."""
+    """Find files that are broken, truncated or duplicates."""
     pairs = [(item.path, file) for item, file in zip(split.items, files, strict=True)]
-    if broken := tuple(AffectedFile(path, file.broken) for path, file in pairs if file.broken):
-        words = f"{plural(len(broken), 'broken file')}: restore from the original archive"
-        yield Issue("error", "broken", words, broken)
+    next_steps = dict.fromkeys(file.broken.next_step for file in files if file.broken)
+    for step in next_steps:
+        broken = tuple(
+            AffectedFile(path, file.broken.what)
+            for path, file in pairs
+            if file.broken and file.broken.next_step == step
+        )
+        yield Issue("error", "broken", f"{plural(len(broken), 'broken file')}: {step}", broken)
     if cut := tuple(AffectedFile(path, "has no end marker") for path, file in pairs if not file.has_end):
         words = f"{plural(len(cut), 'file')} without an end marker: decoded, but the last bytes are missing"
         yield Issue("warning", "no end", words, cut)
@@ -192,14 +198,34 @@ def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
     if duplicates:
         words = f"{plural(len(duplicates), 'duplicate file')}: the same bytes have another name too"
         yield Issue("warning", "doubled", words, duplicates)
-    other = tuple(
-        AffectedFile(path, f"is {file.format}")
-        for path, file in pairs
-        if file.broken is None and FORMATS.get(PurePath(path).suffix.lower()) != file.format
-    )
-    if other:
+
+
+def _header_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
+    """Find files in another format than their names say, of 16 bits, or with an EXIF orientation."""
+    pairs = [(item.path, file.header) for item, file in zip(split.items, files, strict=True) if file.header]
+    if other := tuple(
+        AffectedFile(path, f"is {header.format}")
+        for path, header in pairs
+        if FORMATS.get(PurePath(path).suffix.lower()) != header.format
+    ):
         words = f"{plural(len(other), 'file')} in another format than the name states, which has no effect"
         yield Issue("note", "other format", words, other)
+    if deep := tuple(
+        AffectedFile(path, f"has mode {header.mode}") for path, header in pairs if header.sixteen_bits
+    ):
+        words = f"{plural(len(deep), 'file')} of 16 bits per channel, of which the upper 8 are used"
+        yield Issue("note", "16 bits", words, deep)
+    if turned := tuple(
+        AffectedFile(path, f"has EXIF orientation {header.orientation}")
+        for path, header in pairs
+        if header.orientation != 1
+    ):
+        words = f"{plural(len(turned), 'file')} with an EXIF orientation, which is ignored"
+        if isinstance(split, CocoSplit):
+            words = f"{words}: check that the boxes fit the pixels without it"
+            yield Issue("warning", "orientation", words, turned)
+        else:
+            yield Issue("note", "orientation", f"{words}, as usual for ImageNet", turned)
 
 
 def _fingerprint_issues(split: Split, info: DatasetInfo, expected: str | None) -> Iterator[Issue]:

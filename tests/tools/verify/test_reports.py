@@ -5,10 +5,12 @@ import os
 import struct
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from sdabench.data.coco import read_coco
+from sdabench.data.decoding import Header, Unusable
 from sdabench.data.folders import ImageSplit, Item
 from sdabench.data.imagenet import class_indices, read_imagenet
 from sdabench.data.official import AffectedFile, deviations
@@ -18,6 +20,8 @@ from sdabench.hashing import sha256_of_file
 from sdabench.tools.verify.file_inspection import FileFinding, inspect_file, inspect_files
 from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, find_leakage, verify_split
 from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet
+
+JPEG = Header("RGB", "JPEG", sixteen_bits=False, orientation=1)
 
 
 def verify(split, **claims):
@@ -102,7 +106,7 @@ def test_damaged_files_are_reported_without_crash(tmp_path, damage):
 
 def test_jpeg_without_end_marker_is_a_warning(imagenet):
     """All pixels may be intact, but the file is not the published one."""
-    findings = [FileFinding(str(number), "RGB", "JPEG", has_end=number != 3) for number in range(6)]
+    findings = [FileFinding(str(number), JPEG, has_end=number != 3) for number in range(6)]
     split = read_imagenet(imagenet)
     [warning] = issues(verify_split(split, findings), "no end")
     assert (warning.level, [one.path for one in warning.about]) == ("warning", [split.items[3].path])
@@ -114,7 +118,7 @@ def test_jpeg_without_end_marker_is_a_warning(imagenet):
     path.write_bytes(intact + b"\n\n")  # trailing bytes are allowed
     assert inspect_file(path).has_end
     path.write_bytes(intact[:-2] + b"\0" * 2000)  # enough bytes for the decoder not to complain
-    assert inspect_file(path) == replace(FileFinding(sha256_of_file(path), "RGB", "JPEG"), has_end=False)
+    assert inspect_file(path) == FileFinding(sha256_of_file(path), JPEG, has_end=False)
 
 
 def test_modes_and_formats_come_from_file_contents(tmp_path):
@@ -132,10 +136,38 @@ def test_modes_and_formats_come_from_file_contents(tmp_path):
     assert report.errors == ()
 
 
+def test_sixteen_bit_files_are_named(tmp_path):
+    folder = tmp_path / "n01440764"
+    folder.mkdir()
+    picture().save(folder / "a.png")
+    Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8)).save(folder / "b.png")
+    [deep] = issues(verify(read_imagenet(tmp_path)), "16 bits")
+    assert deep.words == "1 file of 16 bits per channel, of which the upper 8 are used"
+    assert deep.about == (AffectedFile("n01440764/b.png", "has mode I;16"),)
+
+
+def test_exif_orientations_are_named(imagenet, coco):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # by 180 degrees: the size stays
+    for path, size in (("val2017/000000000021.jpg", (60, 50)), ("val2017/000000000040.jpg", (50, 60))):
+        picture().resize(size).save(coco / path, exif=exif)
+        exif[0x0112] = 6
+    report = verify(read_coco(coco, "val"))
+    [turned] = issues(report, "orientation")
+    assert turned.level == "warning"
+    assert turned.about == (AffectedFile("val2017/000000000021.jpg", "has EXIF orientation 3"),)
+    [broken] = report.errors
+    assert "rotate the pixels" in broken.words
+    first = sorted(imagenet.rglob("*.JPEG"))[0]
+    picture().save(first, exif=exif)
+    [turned] = issues(verify(read_imagenet(imagenet)), "orientation")
+    assert (turned.level, turned.about[0].what) == ("note", "has EXIF orientation 6")
+
+
 def test_multi_picture_jpeg_is_a_jpeg(tmp_path):
     path = tmp_path / "a.JPEG"
     picture().save(path, "MPO", save_all=True, append_images=[picture()])
-    assert inspect_file(path) == FileFinding(sha256_of_file(path), "RGB", "JPEG")
+    assert inspect_file(path) == FileFinding(sha256_of_file(path), JPEG)
 
 
 def test_decoder_exception_marks_the_file_broken(tmp_path, monkeypatch):
@@ -145,7 +177,7 @@ def test_decoder_exception_marks_the_file_broken(tmp_path, monkeypatch):
     path = tmp_path / "a.JPEG"
     picture().save(path)
     monkeypatch.setattr(Image, "open", fail)
-    assert inspect_file(path).broken == "cannot be decoded (unpack requires a buffer of 4 bytes)"
+    assert inspect_file(path).broken.what == "cannot be decoded (unpack requires a buffer of 4 bytes)"
 
 
 def test_duplicate_files_within_and_across_splits_are_warnings(imagenet):
@@ -173,7 +205,7 @@ def test_duplicate_files_within_and_across_splits_are_warnings(imagenet):
 def test_different_splits_have_no_leakage(imagenet, tmp_path):
     train = read_imagenet(make_imagenet(tmp_path / "other", classes=1, images=1))
     val = read_imagenet(imagenet)
-    unreadable = [FileFinding(None, broken="cannot be read")]
+    unreadable = [FileFinding(None, broken=Unusable("cannot be read"))]
     findings = [FileFinding(str(number)) for number in range(5)]
     files = {"train": unreadable, "val": [*findings, *unreadable]}
     assert find_leakage({"train": train, "val": val}, files) is None
