@@ -7,8 +7,8 @@ from typing import Annotated
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.machine import MachineOptions, execute_job
-from sdabench.cli.options import MODEL, AsJson, echo_each, output_option, show
+from sdabench.cli.machine import MachineOptions, execute_job, show_plan
+from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights, report_other_protocol
 from sdabench.cli.work import DATASET, ProtocolOptions, ensure_generated
@@ -49,6 +49,7 @@ def command(
     output: Annotated[Path, output_option(Path("runs/eval"))],
     per_class: Annotated[bool, option(
         "--per-class", is_flag=True, group="Output", help="Show a detector's AP of each category too")],
+    dry_run: DryRun,
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Evaluate one network.
@@ -65,7 +66,7 @@ def command(
     task = load_registry().model(name).task  # report an unknown name before anything is read
     if per_class and (as_json or task != "detection"):
         raise UsageError("--per-class needs a detector, and no --json; 'sdabench rescore' takes both options")
-    found = None if source is None else fetch_weights(source, name)
+    found = None if source is None else fetch_weights(source, name, download=not dry_run)
     weights, run = (found.weights, found.run) if found else (None, None)
     own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
@@ -91,6 +92,13 @@ def command(
         **(run.provenance if run else {}),
     )
     report_other_protocol(weights, job.spec.protocol.preprocessing)
+    if dry_run:
+        from sdabench.runs.suite import Suite
+
+        if found is not None:
+            found.check()
+        show_plan(Suite([job], output), as_json, again=True)
+        return
     records = execute_job(job, output, lambda: found and found.check())
     if not records:
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import COUNT, Offline
+from sdabench.cli.options import COUNT, Offline, echo_json, show
 from sdabench.cli.parameters import option
 from sdabench.errors import UsageError
 from sdabench.processes import VISIBLE_GPUS, launched_processes
@@ -22,6 +22,7 @@ from sdabench.training.job import AnyJob, Machine
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
+    from sdabench.runs.suite import Suite
 
 
 @dataclass(frozen=True)
@@ -145,3 +146,15 @@ def execute_job(job: AnyJob, output: Path, ready: Callable[[], object] = lambda:
 
     with report_how_to_resume(output):
         return execute(job, output, ready)
+
+
+def show_plan(suite: "Suite", as_json: bool, form: str = "terminal", again: bool = False) -> None:
+    """Print the plan of a suite, or of a single job in one; nothing is downloaded or written.
+
+    ``again`` is that of :func:`sdabench.runs.estimate.estimate`.
+    """
+    from sdabench.report.plan import plan_sheet
+    from sdabench.runs.estimate import estimate
+
+    plan = estimate(suite, again)
+    echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form=form)

@@ -42,6 +42,8 @@ SEED = Seed()
 
 # fmt: off
 AsJson = Annotated[bool, option("--json", is_flag=True, group="Output", help="Print only JSON to stdout")]
+DryRun = Annotated[bool, option(
+    "--dry-run", is_flag=True, group="Output", help="Print the plan with time and disk estimates")]
 Offline = Annotated[bool, option(
     "--offline", is_flag=True, envvar=OFFLINE, show_envvar=True, is_eager=True, group="Machine",
     advanced=True, callback=lambda context, option, offline: go_offline() if offline else None,

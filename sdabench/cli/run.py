@@ -13,8 +13,17 @@ import click
 from sdabench.claims.accuracy import RowVerdicts, run_verdicts
 from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.help import Command
-from sdabench.cli.machine import MachineOptions, report_how_to_resume
-from sdabench.cli.options import COUNT, SHEET_FORMATS, AsJson, Others, echo_json, output_option, show
+from sdabench.cli.machine import MachineOptions, report_how_to_resume, show_plan
+from sdabench.cli.options import (
+    COUNT,
+    SHEET_FORMATS,
+    AsJson,
+    DryRun,
+    Others,
+    echo_json,
+    output_option,
+    show,
+)
 from sdabench.cli.parameters import declared, option
 from sdabench.cli.sources import report_other_protocol, weights_by_model
 from sdabench.cli.suite_progress import run_with_progress
@@ -82,8 +91,7 @@ def command(
     form: Annotated[str, option(
         "--format", type=click.Choice(SHEET_FORMATS), default="terminal", group="Output",
         help="Format of the results table")],
-    dry_run: Annotated[bool, option(
-        "--dry-run", is_flag=True, group="Output", help="Print the plan with time and disk estimates")],
+    dry_run: DryRun,
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Train and evaluate the networks of a suite.
@@ -138,11 +146,7 @@ def command(
 
     job = Suite(jobs, output, keep_checkpoints, place.at_once or len(jobs), place.launcher)
     if dry_run:
-        from sdabench.report.plan import plan_sheet
-        from sdabench.runs.estimate import estimate
-
-        plan = estimate(job)
-        echo_json(plan.as_json()) if as_json else show(plan_sheet(plan), form=form)
+        show_plan(job, as_json, form)
         return
     records = _run(job)
     if as_json:

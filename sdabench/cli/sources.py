@@ -52,8 +52,11 @@ class FetchedWeights:
         return self.weights
 
 
-def fetch_weights(source: WeightsSource, model: str | None) -> FetchedWeights:
-    """Fetch the file of a source; if it is the folder of a training run of ``model``, add that run."""
+def fetch_weights(source: WeightsSource, model: str | None, download: bool = True) -> FetchedWeights:
+    """Fetch the file of a source; if it is the folder of a training run of ``model``, add that run.
+
+    ``download`` is False for a dry run, which uses a cached file as it is and does not need one.
+    """
     path = Path(source.name)
     if model is not None and source.kind == "file" and path.is_dir():
         from sdabench.training.run_folder import find_run, read_run
@@ -64,6 +67,8 @@ def fetch_weights(source: WeightsSource, model: str | None) -> FetchedWeights:
     if model is not None:
         check_timm_network(source, model)
     local = locate(source)
+    if not download and source.kind != "file":
+        return FetchedWeights(local)
     try:
         return FetchedWeights(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _echo)))
     except SdabenchError as error:

@@ -5,23 +5,37 @@ from typing import Any
 
 from sdabench.data.description import DatasetInfo
 from sdabench.nested import flattened
+from sdabench.records.spec import RANDOM, TRAINED_HERE, Protocol
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
-from sdabench.report.summary import describe_dataset
-from sdabench.runs.estimate import Plan
+from sdabench.report.summary import describe_dataset, describe_protocol
+from sdabench.runs.estimate import Plan, PlannedJob
 
 
 def plan_sheet(plan: Plan) -> Sheet:
     """Show one row for each job; recipe, data and totals are notes."""
     columns = [Heading("model"), Heading("seed", numeric=True), Heading("state")]
     columns += headings("time", "disk", numeric=True)
-    done = Cell("has a record", tone="good")
-    rows = [
-        row(job.model, job.seed, done, "", "")
-        if job.done
-        else row(job.model, job.seed, "to do", duration(job.seconds), size(job.disk_bytes))
-        for job in plan.jobs
-    ]
+    evaluated = [job for job in plan.jobs if job.weights and job.weights["source"] != TRAINED_HERE]
+    if evaluated:
+        columns.append(Heading("weights"))
+    rows = [[*_cells(job), *([Cell(_weights(job))] if evaluated else [])] for job in plan.jobs]
     return Sheet("Plan", columns, [rows], list(_notes(plan)))
+
+
+def _cells(job: PlannedJob) -> list[Cell]:
+    state = Cell("has a record", tone="good") if job.done else Cell("to do")
+    if job.done and not job.seconds:
+        return row(job.model, job.seed, state, "", "")
+    return row(job.model, job.seed, state, duration(job.seconds), size(job.disk_bytes))
+
+
+def _weights(job: PlannedJob) -> str:
+    """Name the source of the weights and the start of their digest."""
+    weights = job.weights or {}
+    source, digest = str(weights.get("source", "")), weights.get("sha256")
+    if source == RANDOM:
+        return RANDOM
+    return f"{source} ({f'sha256 {digest[:12]}' if digest else 'not read yet'})"
 
 
 def _notes(plan: Plan) -> Iterator[str]:
@@ -31,6 +45,8 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"Evaluate on {describe_dataset(DatasetInfo(**part.dataset))}."
         if part.recipe is not None:
             yield f"Recipe {part.recipe['name']} for {part.task}: {_values(part.recipe)}."
+        protocol = describe_protocol(Protocol(**part.protocol))
+        yield f"Protocol for {part.task}: {protocol}; batch size {part.batch_size}."
     shared = f", which share {plan.lanes}" if plan.lanes < plan.at_once else ""
     yield f"Device {plan.device}, {plan.at_once} at a time{shared}; output in {plan.output}."
     machine = (

@@ -1,7 +1,8 @@
 """Summarize datasets and records in one line."""
 
-from sdabench.data.description import DatasetInfo
+from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.records.record import Record
+from sdabench.records.spec import Protocol
 
 DATASETS = {"imagenet": "ImageNet", "coco": "COCO 2017"}
 METRICS = {
@@ -25,6 +26,20 @@ def describe_dataset(dataset: DatasetInfo) -> str:
     if dataset.name == "coco":
         return f"{samples} images with {dataset.classes} categories, in {dataset.root}"
     return f"{samples} images of {dataset.classes} ImageNet classes, in {dataset.root}"
+
+
+def describe_protocol(protocol: Protocol) -> str:
+    """Name the resizing, the precision, and other values that are not the standard ones."""
+    images, standard = protocol.preprocessing, type(protocol.preprocessing)()
+    if isinstance(images, Preprocessing):
+        parts = [f"{images.interpolation} resize to {images.resize}, center crop of {images.crop}"]
+    else:
+        parts = [f"{images.interpolation} resize to a short side of {images.short}, at most {images.long}"]
+    for name in ("mean", "std"):
+        if getattr(images, name) != getattr(standard, name):
+            parts.append(f"{name} ({', '.join(f'{value:g}' for value in getattr(images, name))})")
+    parts.append(protocol.precision)
+    return ", ".join([*parts, "channels_last"] if protocol.channels_last else parts)
 
 
 def standard_error_text(record: Record, metric: str) -> str:

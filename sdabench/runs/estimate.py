@@ -13,7 +13,6 @@ from sdabench.complexity import count as fresh_count
 from sdabench.errors import DataError
 from sdabench.processes import PYTHON
 from sdabench.records.counts import stored_counts
-from sdabench.records.spec import RunSpec
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
 from sdabench.resources import cores
@@ -31,22 +30,31 @@ PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faste
 
 @dataclass(frozen=True)
 class PlannedJob:
+    """A job, with the weights and backbone weights of its spec: their source and sha256."""
+
     model: str
     seed: int
     done: bool
-    seconds: float  # remaining; 0 if it is done
+    seconds: float  # remaining
     disk_bytes: int  # while it runs
+    weights: dict[str, Any] | None = None
+    backbone: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """The recipe and data that the jobs of a task share; ``recipe`` is None for an evaluation."""
+    """The recipe, data and protocol that the jobs of a task share.
+
+    ``recipe`` and ``train_dataset`` are None for an evaluation. ``batch_size`` is that of the evaluation.
+    """
 
     task: str
     probe: str  # the network that was measured
     recipe: dict[str, Any] | None
     dataset: dict[str, Any]
     train_dataset: dict[str, Any] | None
+    protocol: dict[str, Any]
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,13 @@ class _Rates:
     start: float
 
 
-def estimate(suite: Suite) -> Plan:
-    """Plan a suite. Times are measured with one network of each task, and scaled by multiply-adds."""
-    left, machine = suite.remaining(suite.done()), suite.jobs[0].machine
+def estimate(suite: Suite, again: bool = False) -> Plan:
+    """Plan a suite. Times are measured with one network of each task, and scaled by multiply-adds.
+
+    ``again`` states that jobs with a record are executed again.
+    """
+    remaining, machine = suite.remaining(suite.done()), suite.jobs[0].machine
+    left = suite.jobs if again else remaining
     at_once = suite.lanes(left)
     of_task = {job.spec.task: job for job in reversed(left)}
     # The device may exist only on the nodes of a cluster.
@@ -99,7 +111,7 @@ def estimate(suite: Suite) -> Plan:
     counts = stored_counts()
     planned = []
     for job in suite.jobs:
-        count, is_done = counts.get(job.model) or fresh_count(job.model), job not in left
+        count, is_done = counts.get(job.model) or fresh_count(job.model), job not in remaining
         recipe = job.spec.recipe
         share = count.macs / counts[PROBES[job.spec.task]].macs
         rate, disk = measured.get(job.spec.task, _Rates(0, 0, 0)), 0
@@ -110,8 +122,11 @@ def estimate(suite: Suite) -> Plan:
             best = 2 * recipe.quirks.best_epoch_by_validation
             checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
             disk = 4 * count.params * (1 + checkpoints + best)
-        planned.append(PlannedJob(job.model, job.spec.seed, is_done, 0.0 if is_done else seconds, disk))
-    parts = {job.spec.task: _part(job.spec) for job in reversed(suite.jobs)}
+        given = {name: getattr(job.spec, name) for name in ("weights", "backbone")}
+        sources = {name: value and value.model_dump() for name, value in given.items()}
+        seconds = seconds if job in left else 0.0
+        planned.append(PlannedJob(job.model, job.spec.seed, is_done, seconds, disk, **sources))
+    parts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}
     return Plan(
         jobs=planned,
         parts=list(reversed(parts.values())),
@@ -124,10 +139,13 @@ def estimate(suite: Suite) -> Plan:
     )
 
 
-def _part(spec: RunSpec) -> PlannedPart:
-    fields = {name: getattr(spec, name) for name in ("recipe", "dataset", "train_dataset")}
+def _part(job: AnyJob) -> PlannedPart:
+    spec = job.spec
+    fields = {"recipe": None, "train_dataset": None, "dataset": spec.dataset, "protocol": spec.protocol}
+    if spec.trains:
+        fields |= {"recipe": spec.recipe, "train_dataset": spec.train_dataset}
     values = {name: value and value.model_dump(mode="json") for name, value in fields.items()}
-    return PlannedPart(task=spec.task, probe=PROBES[spec.task], **values)
+    return PlannedPart(task=spec.task, probe=PROBES[spec.task], batch_size=job.batch_size, **values)
 
 
 def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:

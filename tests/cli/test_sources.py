@@ -283,3 +283,28 @@ def test_interrupted_download_is_fetched_again_on_rerun(server, imagenet, tmp_pa
     result = evaluate(imagenet, tmp_path / "out", url)
     assert result.returncode == 0, result.stderr
     assert server.downloads == 2
+
+
+def test_dry_run_of_an_evaluation_downloads_and_writes_nothing(server, imagenet, weights, tmp_path):
+    url, output = server.url("resnet50.safetensors"), tmp_path / "out"
+    plan = evaluate(imagenet, output, url, "--dry-run")
+    assert (plan.returncode, plan.stderr) == (0, "")
+    words = " ".join(plan.stdout.split())
+    assert "resnet50 0 to do" in words
+    assert f"{url} (sha256 {sha256_of_file(weights)[:12]})" in words
+    assert "6 images of 3 ImageNet classes" in words
+    assert "bilinear resize to 37, center crop of 32, fp32; batch size 8." in words
+    assert f"Device cpu, 1 at a time; output in {output}." in words
+    assert server.requests == []
+    assert not output.exists()
+    missing = evaluate(imagenet, output, tmp_path / "no.pth", "--dry-run")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert evaluate(imagenet, output, url).returncode == 0
+    again = json.loads(evaluate(imagenet, output, url, "--dry-run", "--json").stdout)
+    [job], [part] = again["jobs"], again["parts"]
+    assert job["done"]
+    assert job["seconds"] > 0, "eval measures again"
+    assert job["weights"] == {"source": url, "sha256": sha256_of_file(weights)}
+    assert part["protocol"]["preprocessing"]["crop"] == 32
+    assert part["dataset"]["samples"] == 6
+    assert len(records(output)) == 1
