@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from sdabench.errors import ReportedByRankZeroError, SdabenchError
+from sdabench.terminal import printable
 
 PYTHON = (sys.executable, "-P")  # -P: import no module from the current directory
 # Id of the parent process: it reports some messages for its children, which stop when it has ended.
@@ -28,7 +29,13 @@ def report_error(error: SdabenchError) -> None:
     """Print an error as one line on stderr, unless rank 0 reports it; other ranks name themselves."""
     if not isinstance(error, ReportedByRankZeroError):
         rank = "" if is_main_process() else f"[process {int(os.environ['RANK']) + 1}] "
-        print(f"{rank}Error: {error}", file=sys.stderr)
+        print(printable(f"{rank}Error: {error}"), file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Print a line to stderr in the main process."""
+    if is_main_process():
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def python_path() -> str:

@@ -81,7 +81,10 @@ def read_records(folders: Iterable[Path]) -> "list[Record]":
         path = folder / "records.jsonl" if folder.is_dir() else folder
         if not path.is_file():
             raise UsageError(f"no records in {folder}; --records takes the --output folder of a run")
-        records += list(read_lines(path, Record))
+        found = list(read_lines(path, Record))
+        if not found:
+            raise UsageError(f"no records in {path}; --records takes the --output folder of a run")
+        records += found
     return records
 
 

@@ -1,21 +1,30 @@
-"""Read and append JSON lines in files that survive a killed process and a full disk."""
+"""Read and append JSON lines in files that survive a killed process and a full disk.
+
+Each line ends with the CRC-32 of its other fields, so that a damaged number is noticed.
+"""
 
 import errno
 import fcntl
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sdabench.errors import OutputError, SdabenchError
-from sdabench.files import atomic_write
+from sdabench.errors import DataError, OutputError, SdabenchError
+from sdabench.files import atomic_write, read_bytes
+from sdabench.json_files import as_utf8, check_numbers, parse_json
+from sdabench.processes import note
 from sdabench.registry.yaml_files import describe_error
 
 R = TypeVar("R", bound=BaseModel)
+CHECKSUM = "crc32"
+RESTORE = "restore the file, or delete that line to measure again"
 
 
 def append_lines(path: Path, *items: dict[str, Any]) -> None:
@@ -25,7 +34,7 @@ def append_lines(path: Path, *items: dict[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        line = b"".join(json.dumps(item, allow_nan=False).encode() + b"\n" for item in items)
+        line = b"".join(_with_checksum(json.dumps(item, allow_nan=False)) for item in items)
         with path.open("ab+", buffering=0) as file:
             with suppress(OSError):  # not every network file system has locks
                 fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed; other nodes write to it too
@@ -43,34 +52,73 @@ def append_lines(path: Path, *items: dict[str, Any]) -> None:
 def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
     """Read the items of a JSON-lines file, in the order of writing; yield none if there is no file.
 
-    Incomplete lines of killed processes are skipped. Any other line that does not fit the schema raises a
-    SdabenchError.
+    Incomplete lines of killed processes are skipped, with a note on stderr. Lines without a checksum are
+    those of earlier versions.
+
+    Raises:
+        DataError: a line is damaged, or the file has no JSON lines.
+        SdabenchError: a line does not fit the schema, or the file cannot be read.
     """
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = as_utf8(read_bytes(path)).split(b"\n")
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}; name another file or folder") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text file ({error.reason}); name a file of records") from None
     for number, line in enumerate(lines, start=1):
-        if not line:  # two processes have completed the same incomplete line
+        if not line.strip():  # two processes have completed the same incomplete line
             continue
         try:
-            data = json.loads(line)
-        except json.JSONDecodeError:
-            if line.startswith("{"):
+            fields = _fields(line)
+        except ValueError as error:
+            if _is_incomplete(line, error):
+                _note_incomplete(path, number)
                 continue
-            raise SdabenchError(f"{path}, line {number}: not JSON; name a file of records") from None
+            raise DataError(f"{path}, line {number} is damaged: {error}; {RESTORE}") from None
         try:
-            yield schema.model_validate(data)
+            yield schema.model_validate(fields)
         except ValidationError as error:
             raise SdabenchError(
-                f"{path}, line {number}: {describe_error(error, data)}; it was written by another version; "
+                f"{path}, line {number}: {describe_error(error, fields)}; it was written by another version; "
                 "move the file away"
             ) from None
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    """Parse a line, without its checksum; raise a ValueError if it is damaged."""
+    fields = parse_json(line)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object, as records are")
+    check_numbers(fields)
+    if fields.pop(CHECKSUM, None) not in (None, _checksum(fields)):
+        raise ValueError(f"its {CHECKSUM} does not fit its content")
+    return fields
+
+
+def _is_incomplete(line: bytes, error: ValueError) -> bool:
+    """Return whether a line is the beginning of a JSON object, which a killed process could not finish."""
+    unclosed_string = str(error).startswith("EOF while parsing a string") and line.endswith(b"}")
+    return line.startswith(b"{") and str(error).startswith("EOF while parsing") and not unclosed_string
+
+
+@cache
+def _note_incomplete(path: Path, number: int) -> None:
+    note(f"{path}, line {number}: skipped, because a process was killed while writing it")
+
+
+def _with_checksum(line: str) -> bytes:
+    comma = "" if line == "{}" else ", "
+    return f'{line[:-1]}{comma}"{CHECKSUM}": "{_checksum(json.loads(line))}"}}\n'.encode()
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    """Return the CRC-32 of the fields, independent of their order and of the spelling of numbers."""
+    return f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}"
 
 
 def write_lines(path: Path, items: Iterable[BaseModel], elsewhere: str = "name another --output") -> None:
     """Replace a JSON-lines file atomically; on an error it stays unchanged."""
     with atomic_write(path, elsewhere) as file:
-        file.writelines(item.model_dump_json(by_alias=True).encode() + b"\n" for item in items)
+        file.writelines(_with_checksum(item.model_dump_json(by_alias=True)) for item in items)

@@ -66,6 +66,7 @@ class Record(SpecBase, populate_by_name=True):
     training: Training | None = None
     failure: Failure | None = None
     predictions: str | None = None
+    predictions_sha256: str | None = None  # of the predictions file; None in records of earlier versions
     environment: dict[str, Any] = Field(default={})
     git_revision: str | None = None
     wall_seconds: float = 0.0
@@ -104,12 +105,13 @@ class Record(SpecBase, populate_by_name=True):
     def comparable(self) -> bool:
         """Whether the metrics can be compared with the paper.
 
-        This requires trained weights, the complete real dataset and the paper's preprocessing. Weights that
-        sdabench trained also require the paper's recipe, the complete training set and, for a detector, a
-        pretrained backbone.
+        This requires the registry's definition of the network, trained weights, the complete real dataset
+        and the paper's preprocessing. Weights that sdabench trained also require the paper's recipe, the
+        complete training set and, for a detector, a pretrained backbone.
         """
         return (
             self.failure is None
+            and self.is_defined
             and self.dataset.complete
             and self.weights.trained
             and self.samples > 0

@@ -7,6 +7,7 @@ from typing import cast
 from sdabench.data.coco import read_coco
 from sdabench.data.split import SplitName
 from sdabench.errors import DataError, UsageError
+from sdabench.hashing import sha256_of_file
 from sdabench.paths import results_dir
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import read_lines
@@ -36,14 +37,25 @@ class StoredRecord:
 
     @property
     def predictions(self) -> Path:
-        """The predictions file; raises a UsageError if there is none."""
+        """The predictions file.
+
+        Raises:
+            UsageError: there is none.
+            DataError: it is not the file that the record names.
+        """
         name = self.record.predictions
         if name is None or not self.has_predictions:
             where = "" if name is None else f" at {self.folder / name}"
             raise UsageError(
                 f"no predictions of {self.record.model}{where}; evaluate it again with sdabench eval or run"
             )
-        return self.folder / name
+        path, sha256 = self.folder / name, self.record.predictions_sha256
+        if sha256 is not None and sha256_of_file(path) != sha256:
+            raise DataError(
+                f"{path} is damaged, or of another evaluation of {self.record.model}: its sha256 is not that "
+                "of the record; restore it, or evaluate again"
+            )
+        return path
 
 
 def read_stored(path: Path) -> list[StoredRecord]:

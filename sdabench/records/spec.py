@@ -52,22 +52,35 @@ class DetectionProtocol(Protocol):
 
 
 class SpecBase(FrozenModel):
-    """The fields that a spec and its record share. ``backbone`` are the initial weights of a detector's."""
+    """The fields that a spec and its record share.
+
+    ``network_sha256`` is the digest of the model's definition in the registry, None in records of earlier
+    versions. ``backbone`` are the initial weights of a detector's backbone.
+    """
 
     model: str
+    network_sha256: str | None = None
     dataset: DatasetInfo
     train_dataset: DatasetInfo | None = None
     weights: Weights
     backbone: Weights | None = None
 
     @property
+    def is_defined(self) -> bool:
+        """Whether the registry still defines the network in this way, or does not know it."""
+        declared = load_registry().models.get(self.model)
+        return declared is None or self.network_sha256 in (None, declared.network_sha256)
+
+    @property
     def spec_digest(self) -> str:
-        """The identity of an experiment: sha256 of model, data, protocol, recipe, weights and seed.
+        """The identity of an experiment: sha256 of network, data, protocol, recipe, weights and seed.
 
         Data are represented by the digest of their listing, weights by that of their file. A recipe's title
         and source are not included.
         """
         determined = self.model_dump(mode="json", include={"model", "protocol", "seed", "recipe"})
+        if self.network_sha256 is not None:
+            determined["network_sha256"] = self.network_sha256
         for words in ("title", "source"):
             (determined["recipe"] or {}).pop(words, None)
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""

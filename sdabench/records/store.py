@@ -9,6 +9,7 @@ from sdabench.records.record import Record
 from sdabench.records.spec import RunSpec
 
 RECORDS = "records.jsonl"
+Key = tuple[str, str]  # see Record.key
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,31 @@ class RecordStore:
     def read(self) -> list[Record]:
         return list(read_lines(self.path, Record))
 
-    def valid(self, specs: Iterable[RunSpec]) -> dict[tuple[str, str], Record]:
+    def valid(self, specs: Iterable[RunSpec]) -> dict[Key, Record]:
         """Return the records of successful jobs with these specs, by key."""
-        keys = {key for spec in specs for key in spec.keys}
-        return {record.key: record for record in self.read() if record.failure is None and record.key in keys}
+        keys = _keys(specs)
+        return {
+            keys[record.key]: record
+            for record in self.read()
+            if record.failure is None and record.key in keys
+        }
 
     def latest(self, spec: RunSpec) -> list[Record]:
         """Return the last record for each task of a spec, of a successful or failed job."""
-        records = {record.key: record for record in self.read()}
+        keys = _keys([spec])
+        records = {keys[record.key]: record for record in self.read() if record.key in keys}
         return [records[key] for key in spec.keys if key in records]
 
     def append(self, records: Sequence[Record] = ()) -> None:
         """Append records and sync them to the disk; without records, check that the file can be written."""
         append_lines(self.path, *(record.as_json() for record in records))
+
+
+def _keys(specs: Iterable[RunSpec]) -> dict[Key, Key]:
+    """Map the keys of records to those of their specs; records of earlier versions name no definition."""
+    return {
+        key: own
+        for spec in specs
+        for each in (spec, spec.with_values(network_sha256=None))
+        for key, own in zip(each.keys, spec.keys, strict=True)
+    }

@@ -1,10 +1,13 @@
 """Schema of the files under ``registry/``."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
+
+from sdabench.hashing import sha256_of_lines
 
 Task = Literal["classification", "detection", "segmentation"]
 DataTask = Literal["classification", "detection"]  # task of a dataset and of training
@@ -74,6 +77,12 @@ class Model(ModelEntry):
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that the model is evaluated on, each with its own record."""
         return (self.task, "segmentation") if self.masks else (self.task,)
+
+    @property
+    def network_sha256(self) -> str:
+        """The digest of the architecture as the registry defines it, without titles and sources."""
+        defined = self.model_dump(mode="json", include={"task", "masks", "network"}, exclude_defaults=True)
+        return sha256_of_lines([json.dumps(defined, sort_keys=True)])
 
     @property
     def depth_attention(self) -> bool:

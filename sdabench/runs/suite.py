@@ -9,14 +9,13 @@ from sdabench.data.source import DataSource
 from sdabench.errors import DataError, ExitCode, OutputError, SdabenchError
 from sdabench.files import folder_lock
 from sdabench.records.record import Failure, Record
-from sdabench.records.store import RecordStore
+from sdabench.records.store import Key, RecordStore
 from sdabench.runs.execution import failures
 from sdabench.runs.launchers import Launcher, Local, Process
 from sdabench.training.job import AnyJob
 from sdabench.training.run_folder import TRAININGS, delete_weights
 
 LOGS = "logs"
-Key = tuple[str, str]  # see Record.key
 _FATAL: dict[str, type[SdabenchError]] = {error.__name__: error for error in (DataError, OutputError)}
 
 

@@ -92,6 +92,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
         "fitted_batch_size": fitted if fitted < job.batch_size else None,
         "training": job.training,
         "predictions": path.relative_to(output).as_posix(),
+        "predictions_sha256": sha256_of_file(path),
         "environment": conditions,
         "git_revision": git_revision(),
         "wall_seconds": round(time.perf_counter() - started, 3),

@@ -156,7 +156,11 @@ class JobFile(FrozenModel):
     splits: dict[SplitName, Listing]
 
     def job(self) -> AnyJob:
-        """Build the job from its listings; raise a DataError if a listing is damaged or data have changed."""
+        """Build the job from its listings; raise a DataError if they, data or the network have changed."""
+        if not self.spec.is_defined:
+            raise DataError(
+                f"the definition of {self.spec.model} has changed since the run started; run it again"
+            )
         source = DataSource.parse(self.spec.data)
         splits = {name: listing.read(source, name, self.spec.task) for name, listing in self.splits.items()}
         return Job(
@@ -206,9 +210,11 @@ def evaluation_job(
     By default, the protocol is the standard one of the network's task. ``training`` is the result of the
     training of the weights; ``provenance`` are fields of the spec: its recipe, training set and backbone.
     """
-    task = load_registry().model(model).task
+    declared = load_registry().model(model)
+    task = declared.task
     spec = SPECS[task](
         model=model,
+        network_sha256=declared.network_sha256,
         task=task,
         data=str(source.absolute()),
         dataset=split.describe(),
@@ -241,7 +247,8 @@ def training_job(
         DataError: it is not what it claims to be, or its splits have different categories.
         NothingMeasuredError: no object is annotated.
     """
-    task = load_registry().model(model).task
+    declared = load_registry().model(model)
+    task = declared.task
     train, split = splits or (source.read("train", task), source.read("val", task))
     if isinstance(train, CocoSplit) and isinstance(split, CocoSplit):
         if train.categories != split.categories:
@@ -253,6 +260,7 @@ def training_job(
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
     spec = SPECS[task](
         model=model,
+        network_sha256=declared.network_sha256,
         task=task,
         data=str(source.absolute()),
         dataset=split.describe(),

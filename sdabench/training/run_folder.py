@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sdabench.data.description import DatasetInfo, FrozenModel
-from sdabench.errors import SdabenchError, UsageError
+from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.files import atomic_write
 from sdabench.json_files import read_model
 from sdabench.nested import flattened
@@ -132,6 +132,11 @@ def find_run(path: Path, model: str) -> Path:
     if len(good) > 1:
         raise UsageError(
             f"{path} holds several trainings of '{model}'; name one: {', '.join(map(str, good))}"
+        )
+    if not runs[good[0]].spec.is_defined:
+        raise DataError(
+            f"{good[0]} was trained with another definition of '{model}' in the registry; restore that "
+            "definition, or train again"
         )
     if runs[good[0]].training is None:
         raise UsageError(f"the training in {good[0]} is not finished; 'sdabench train {model}' resumes it")

@@ -7,6 +7,8 @@ import pytest
 from sdabench.claims.paired import compare_records
 from sdabench.data.coco import read_coco
 from sdabench.errors import DataError, UsageError
+from sdabench.hashing import sha256_of_file
+from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import append_lines
 from sdabench.records.record import Training
 from sdabench.records.rescoring import StoredRecord, read_stored
@@ -66,6 +68,20 @@ def test_metric_of_another_epoch_is_left_out(tmp_path):
         tmp_path, "a", correct_on(1), metrics={"top1_pct": 10.0, "top5_pct": 77.0}, training=training
     )
     assert [one.metric for one in compare_records(a, a).differences] == ["top1_pct"]
+
+
+def test_damaged_predictions_with_the_same_metrics_are_refused(tmp_path):
+    """The probability of a label changes no top-1, and yet the file is not the one that was recorded."""
+    stored = store_record(tmp_path, "a", correct_on(1))
+    record = stored.record.model_copy(update={"predictions_sha256": sha256_of_file(stored.predictions)})
+    one = StoredRecord(record, tmp_path)
+    assert compare_records(one, one).changed == []
+    damaged = ClassPredictions.read(one.predictions)
+    damaged.label_probability[3] = 0.75
+    damaged.write(tmp_path / "a.csv.gz")
+    assert damaged.metrics() == record.metrics
+    with pytest.raises(DataError, match=r"a\.csv\.gz is damaged, or of another evaluation of a: its sha256"):
+        compare_records(one, one)
 
 
 def test_missing_predictions_and_other_tasks_are_refused(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 
 from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.records.class_predictions import ClassPredictions
+from sdabench.records.json_lines import CHECKSUM
 from sdabench.records.record import Record
 from sdabench.records.rescoring import StoredRecord
 from sdabench.records.spec import Protocol, Weights
@@ -72,4 +73,15 @@ def store_record(
 
 def json_records(output: Path) -> list[dict[str, Any]]:
     """Read the records of a run as plain JSON."""
-    return [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
+    return json_lines(output / "records.jsonl")
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines without their checksums."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != CHECKSUM} for line in lines]
+
+
+def write_json_lines(path: Path, *lines: dict[str, Any]) -> None:
+    """Write JSON lines without checksums, as earlier versions did."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))

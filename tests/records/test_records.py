@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,10 +15,15 @@ from sdabench.records.json_lines import append_lines, read_lines
 from sdabench.records.record import Failure, Record
 from sdabench.records.spec import Protocol, Weights
 from sdabench.registry.recipes import load_recipe
+from tests.helpers.program import sdabench
 from tests.helpers.records import DATASET, record
 
 SMALLER = Protocol(preprocessing=Preprocessing.at(160))
 TRAINING_SET = DATASET.model_copy(update={"split": "train", "listing_sha256": "e" * 64})
+
+
+class Anything(BaseModel, extra="allow"):
+    pass
 
 
 def test_record_round_trips(tmp_path):
@@ -29,13 +35,91 @@ def test_record_round_trips(tmp_path):
     assert json.loads(path.read_text().splitlines()[0])["schema"] == "sdabench.record/1"
 
 
-def test_truncated_line_is_skipped(tmp_path):
+def test_truncated_line_is_skipped_with_one_note(tmp_path, capsys):
     path = tmp_path / "records.jsonl"
     append_lines(path, record().as_json())
     line = path.read_bytes()
     path.write_bytes(line + line[:40])
     append_lines(path, record(model="senet50").as_json())
-    assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
+    for _ in range(2):
+        assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
+    assert capsys.readouterr().err == (
+        f"{path}, line 2: skipped, because a process was killed while writing it\n"
+    )
+
+
+def test_every_beginning_of_a_line_is_incomplete(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    append_lines(path, {"a": [1, 2.5e-7, {"b": 'café "\\ \u2028'}, None, True], "c": {}, "d": ""})
+    line = path.read_bytes()
+    for end in range(1, len(line) - 1):
+        path.write_bytes(line[:end] + b"\n" + line)
+        assert len(list(read_lines(path, Anything))) == 1
+
+
+def test_no_flipped_bit_of_a_line_is_believed(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_lines(path, record().as_json())
+    line = path.read_bytes()
+    [before] = read_lines(path, Record)
+    refused = 0
+    for position in range(0, len(line) - 1, 3):
+        flipped = bytearray(line)
+        flipped[position] ^= 1
+        path.write_bytes(flipped)
+        try:
+            assert list(read_lines(path, Record)) in ([], [before])  # no number of another value
+        except SdabenchError:
+            refused += 1
+    assert refused > len(line) / 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"75.3", b"76.3"),
+        (b"75.3", b"1e400"),
+        (b"75.3", b"NaN"),
+        (b'"model": "resnet50"', b'"model": "resnet51"'),
+        (b'"metrics"', b",metrics"),
+        (b"}\n", b"]\n"),
+        (b"{", b"z"),
+        (b'"seed": 0', b'"seed": ' + b"9" * 5000),
+        (b'"failure": null', b'"failure": ' + b"[" * 9999 + b"]" * 9999),
+    ],
+)
+def test_damaged_line_exits_4(tmp_path, old, new):
+    path = tmp_path / "records.jsonl"
+    append_lines(path, record().as_json(), record(model="senet50").as_json())
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    result = sdabench("table", "classification-attention", "--records", path)
+    assert (result.returncode, result.stdout) == (4, "")
+    assert re.fullmatch(
+        rf"Error: {path}, line 1 is damaged: .*; restore the file, or delete that line to measure again\n",
+        result.stderr,
+    )
+
+
+def test_lines_of_earlier_versions_and_other_editors_are_read(tmp_path):
+    """Earlier versions wrote no checksum; editors change the order, spaces, encoding and ends of lines."""
+    path = tmp_path / "records.jsonl"
+    append_lines(path, record().as_json())
+    stored = json.loads(path.read_text())
+    turned = dict(reversed(stored.items()))
+    del stored["crc32"]
+    text = "\r\n".join([json.dumps(turned, separators=(" ,", " : ")), json.dumps(stored), ""])
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(text.encode(encoding))
+        first, second = read_lines(path, Record)
+        assert first == second
+
+
+def test_folder_or_file_without_records_is_an_error(tmp_path):
+    (tmp_path / "records.jsonl").write_text("")
+    for place in (tmp_path, tmp_path / "records.jsonl"):
+        result = sdabench("table", "classification-attention", "--records", place)
+        assert result.returncode == 2
+        assert "no records in " in result.stderr
 
 
 def test_line_of_another_schema_version_is_an_error(tmp_path):
@@ -48,7 +132,7 @@ def test_line_of_another_schema_version_is_an_error(tmp_path):
 @pytest.mark.parametrize("content", [b"# Notes\n", b"\xff\xfe\x00", b"1,2,3\n", b"7\n"])
 def test_file_without_records_is_an_error(tmp_path, content):
     (tmp_path / "notes").write_bytes(content)
-    with pytest.raises(SdabenchError, match="name a file of records|another version"):
+    with pytest.raises(SdabenchError, match="name a file of records|is damaged: "):
         list(read_lines(tmp_path / "notes", Record))
 
 

@@ -6,9 +6,11 @@ import shutil
 import pytest
 
 from sdabench.data.source import DataSource
+from sdabench.errors import DataError
 from sdabench.records.record import Failure, Record
 from sdabench.records.spec import RunSpec
 from sdabench.records.store import RecordStore
+from sdabench.registry import load_registry
 from sdabench.registry.recipes import load_recipe
 from sdabench.training.job import evaluation_job, read_job_file, training_job
 from sdabench.weights.local import LocalWeights
@@ -61,6 +63,31 @@ def test_digest_depends_on_the_bytes_of_weights(imagenet, tmp_path):
     files = [LocalWeights.of_file(tmp_path / name) for name in "abc"]
     a, b, c = (evaluation(imagenet, weights=file).spec.spec_digest for file in files)
     assert a == b != c
+
+
+@pytest.mark.parametrize(
+    "changes", [{"strides": [1, 2, 2, 1]}, {"options": {"groups": 8}}, {"depth_attention": True}]
+)
+def test_changed_definition_of_a_network_is_another_experiment(textures, tmp_path, monkeypatch, changes):
+    job, store = classifier_job(textures), RecordStore(tmp_path)
+    older = job.spec.with_values(network_sha256=None)  # of a version that did not record the definition
+    saved = job.save(tmp_path)
+    store.append([Record.of(older, "classification", metrics={"top1_pct": 1.0})])
+    assert list(store.valid([job.spec])) == job.spec.keys
+    store.append([Record.of(job.spec, "classification", metrics={"top1_pct": 2.0})])
+    assert store.valid([job.spec])[job.spec.keys[0]].metrics == {"top1_pct": 2.0}
+
+    models = load_registry().models
+    network = models[job.model].network.model_copy(update=changes)
+    monkeypatch.setitem(models, job.model, models[job.model].model_copy(update={"network": network}))
+    other = classifier_job(textures).spec
+    assert other.spec_digest != job.spec.spec_digest
+    assert store.valid([other])[other.keys[0]].metrics == {"top1_pct": 1.0}
+    assert not store.read()[-1].is_defined
+    with pytest.raises(DataError, match=f"the definition of {job.model} has changed since the run started"):
+        read_job_file(saved).job()
+    monkeypatch.setitem(models, job.model, models[job.model].model_copy(update={"title": "x", "note": "y"}))
+    assert classifier_job(textures).spec == other
 
 
 def test_recipe_and_protocol_must_fit_the_tasks(textures, shapes):

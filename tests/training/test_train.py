@@ -13,6 +13,7 @@ from sdabench import create_model
 from sdabench.data.images import TrainingImages, TrainingOrder, decode
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.registry import load_registry
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.evaluation import evaluate_training
@@ -348,7 +349,7 @@ def test_too_few_images_is_an_error(textures, tmp_path):
         train(classifier_job(textures, train_images=1), tmp_path)
 
 
-def test_run_is_found_by_its_folder_or_the_one_above(textures, tmp_path):
+def test_run_is_found_by_its_folder_or_the_one_above(textures, tmp_path, monkeypatch):
     folder = train(classifier_job(textures), tmp_path)
     assert find_run(folder, "resnet50") == find_run(tmp_path, "resnet50") == folder
     with pytest.raises(UsageError, match="no training of 'senet50' in .*, which has nothing"):
@@ -358,6 +359,12 @@ def test_run_is_found_by_its_folder_or_the_one_above(textures, tmp_path):
     train(classifier_job(textures, epochs=1), tmp_path)
     with pytest.raises(UsageError, match="holds several trainings of 'resnet50'; name one"):
         find_run(tmp_path, "resnet50")
+    with monkeypatch.context() as changes:
+        declared = load_registry().model("resnet50")
+        network = declared.network.model_copy(update={"strides": [1, 2, 2, 1]})  # the weights still fit
+        changes.setitem(load_registry().models, "resnet50", declared.model_copy(update={"network": network}))
+        with pytest.raises(DataError, match="was trained with another definition of 'resnet50'"):
+            find_run(folder, "resnet50")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="were deleted"):
         find_run(folder, "resnet50")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.data.subset import image_ids, write_ids
+from sdabench.hashing import sha256_of_file
 from sdabench.models.skeleton import ResNet
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.environment import environment
@@ -49,6 +50,12 @@ class Evaluation:
     @property
     def record(self) -> Record:
         return self.records[0]
+
+    @property
+    def belongs_together(self) -> bool:
+        """Whether the file of predictions is that of the record."""
+        stored = self.record.predictions_sha256
+        return self.file is None or stored is None or sha256_of_file(self.file) == stored
 
     @cached_property
     def predictions(self) -> ImagePredictions:
@@ -118,7 +125,10 @@ class Evaluations:
         for name, each in evaluations.items():
             if each.computed is not None and name not in self._written:
                 path = each.computed.write(self.path.with_name(name))
-                place = {"predictions": path.relative_to(self.folder).as_posix()}
+                place = {
+                    "predictions": path.relative_to(self.folder).as_posix(),
+                    "predictions_sha256": sha256_of_file(path),
+                }
                 records = tuple(record.model_copy(update=place) for record in each.records)
                 latest[name] = self._written[name] = Evaluation(records, path)
         records_in_order = [record for name in registry_order(latest) for record in latest[name].records]

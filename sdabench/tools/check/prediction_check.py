@@ -13,6 +13,7 @@ from sdabench.tools.check.gate import Problem
 PROBABILITY = 1e-3  # allowed change of the label's probability; rounding changes it by less than 1e-5
 SCORE = 0.01  # allowed change of a detection's score
 OVERLAP = 0.9  # IoU from which two boxes, or two masks, count as the same detection
+NOT_OF_RECORD = "the golden predictions do not belong to their record; --update rewrites them"
 
 
 def metric_problems(golden: Evaluation, measured: Evaluation, tolerance: float) -> list[Problem]:
@@ -30,6 +31,8 @@ def metric_problems(golden: Evaluation, measured: Evaluation, tolerance: float) 
 
 
 def prediction_problems(golden: Evaluation, measured: Evaluation) -> list[Problem]:
+    if not golden.belongs_together:
+        return [Problem(NOT_OF_RECORD, status="integrity")]
     old, new = golden.predictions, measured.predictions
     if isinstance(old, ClassPredictions) and isinstance(new, ClassPredictions):
         return flips(old, new)
@@ -44,8 +47,7 @@ def flips(golden: ClassPredictions, measured: ClassPredictions) -> list[Problem]
     If there are none, find images in which the probability of the label changed.
     """
     if golden.paths != measured.paths or (golden.labels != measured.labels).any():
-        message = "the golden predictions do not belong to their record; --update rewrites them"
-        return [Problem(message, status="integrity")]
+        return [Problem(NOT_OF_RECORD, status="integrity")]
     old, new = golden.label_probability.astype(float), measured.label_probability.astype(float)
     old_hits, new_hits = golden.hits(5), measured.hits(5)
     flipped = np.flatnonzero((golden.top5[:, 0] != measured.top5[:, 0]) | (old_hits != new_hits)).tolist()

@@ -1,6 +1,5 @@
 """Changed counts are reported as regressions."""
 
-import json
 import shutil
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from sdabench.paths import registry_dir
 from sdabench.records.counts import stored_counts
 from tests.helpers.gate import check, tiny_in
+from tests.helpers.records import json_lines, write_json_lines
 
 GROUPS = "{depths: [5, 6, 12, 5], depth_attention: true, options: {groups: 8}}"
 
@@ -38,8 +38,7 @@ def test_changed_group_count_is_a_regression(tmp_path, monkeypatch):
 
 def test_one_extra_parameter_is_a_regression(golden_folder):
     path = golden_folder / "counts.jsonl"
-    [line] = path.read_text().splitlines()
-    count = json.loads(line)
-    path.write_text(json.dumps(count | {"params": count["params"] + 1}) + "\n")
+    [count] = json_lines(path)
+    write_json_lines(path, count | {"params": count["params"] + 1})
     output = check("counts", *tiny_in(golden_folder), rc=3)
     assert f"counts tiny: params {count['params'] + 1:,} -> {count['params']:,}\n" in output

@@ -1,7 +1,5 @@
 """Missing, obsolete and updated golden files."""
 
-import json
-
 import pytest
 
 from sdabench.paths import results_dir
@@ -11,6 +9,7 @@ from sdabench.registry import load_registry
 from sdabench.tools.check.evaluation_jobs import NETWORKS, RECORDS
 from sdabench.tools.check.output_check import GoldenOutputs
 from tests.helpers.gate import check, tiny_in
+from tests.helpers.records import json_lines, write_json_lines
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -23,8 +22,8 @@ def test_missing_golden_file_exits_5(golden_folder):
 
 def test_regression_outranks_missing_golden_file(golden_folder):
     (golden_folder / "outputs.jsonl").unlink()
-    count = json.loads((golden_folder / "counts.jsonl").read_text())
-    (golden_folder / "counts.jsonl").write_text(json.dumps(count | {"macs": 1}))
+    [count] = json_lines(golden_folder / "counts.jsonl")
+    write_json_lines(golden_folder / "counts.jsonl", count | {"macs": 1})
     check("counts", "outputs", *tiny_in(golden_folder), rc=3)
 
 
@@ -53,22 +52,22 @@ def test_update_rewrites_only_what_differs(golden_folder):
     check(
         "counts", "--models", "senet50", "--models", "resnet50", "--baseline", golden_folder, "--update", rc=0
     )
-    before = {json.loads(line)["model"]: line for line in path.read_text().splitlines()}
+    before = {line["model"]: line for line in json_lines(path)}
     assert list(before) == [name for name in load_registry().models if name in before]
-    modified = {name: json.loads(line) | {"macs": 1} for name, line in before.items()}
-    path.write_text("".join(json.dumps(each) + "\n" for each in modified.values()))
-    macs = json.loads(before["tiny"])["macs"]
+    modified = {name: line | {"macs": 1} for name, line in before.items()}
+    write_json_lines(path, *modified.values())
+    macs = before["tiny"]["macs"]
     output = check("counts", *tiny_in(golden_folder), "--update", rc=0)
     assert f"Changed  counts tiny: macs 1 -> {macs:,}\n" in output
-    after = {json.loads(line)["model"]: json.loads(line) for line in path.read_text().splitlines()}
-    assert after == modified | {"tiny": json.loads(before["tiny"])}
+    after = {line["model"]: line for line in json_lines(path)}
+    assert after == modified | {"tiny": before["tiny"]}
 
 
 def test_update_leaves_passing_golden_files_unchanged(golden_folder):
     path = golden_folder / "outputs.jsonl"
-    stored = json.loads(path.read_text())
+    [stored] = json_lines(path)
     stored["outputs"]["logits"]["values"][0] *= 1 + 1e-6
-    path.write_text(json.dumps(stored))
+    write_json_lines(path, stored)
     before = path.read_bytes()
     check("outputs", *tiny_in(golden_folder), "--update", rc=0)
     assert path.read_bytes() == before

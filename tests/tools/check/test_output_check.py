@@ -17,6 +17,7 @@ from sdabench.registry import load_registry
 from sdabench.tools.check import output_check, seeded_inputs
 from sdabench.tools.check.output_check import GoldenOutputs
 from tests.helpers.gate import check, tiny_in
+from tests.helpers.records import json_lines, write_json_lines
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -73,9 +74,9 @@ def test_changed_box_selection_is_a_regression(monkeypatch, part, setting, value
 
 def test_wrong_number_of_values_exits_4(golden_folder):
     path = golden_folder / "outputs.jsonl"
-    stored = json.loads(path.read_text())
+    [stored] = json_lines(path)
     del stored["outputs"]["logits"]["values"][5:]
-    path.write_text(json.dumps(stored))
+    write_json_lines(path, stored)
     assert "have another number of values" in check("outputs", *tiny_in(golden_folder), rc=4)
 
 

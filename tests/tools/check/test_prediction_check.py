@@ -20,6 +20,7 @@ from sdabench.training.job import evaluation_job
 from sdabench.training.tasks import task_of
 from tests.helpers.gate import check, tiny_in
 from tests.helpers.program import sdabench
+from tests.helpers.records import json_lines, write_json_lines
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -53,6 +54,10 @@ class TestPredictions:
         was, now = stored.top5[1, 1], stored.top5[1, 0]
         stored.top5[1, :2] = was, now
         stored.write(path)
+        assert "do not belong to their record" in check("predictions", *check_arguments, rc=4)
+        records = path.with_name("records.jsonl")
+        [record] = json_lines(records)
+        write_json_lines(records, record | {"predictions_sha256": None})  # as earlier versions did
         output = check("predictions", *check_arguments, rc=3)
         assert "predictions tiny: 1 of 3 predictions flipped" in output
         assert f"    {stored.paths[1]}: label {stored.labels[1]}, predicted class {was} -> {now}, " in output
@@ -62,6 +67,10 @@ class TestPredictions:
         stored = ClassPredictions.read(path)
         stored.label_probability[2] += 0.002
         stored.write(path)
+        assert "do not belong to their record" in check("predictions", *check_arguments, rc=4)
+        records = path.with_name("records.jsonl")
+        [record] = json_lines(records)
+        write_json_lines(records, record | {"predictions_sha256": None})  # as earlier versions did
         output = check("predictions", *check_arguments, rc=3)
         assert "no prediction flipped" in output
         assert stored.paths[2] in output
@@ -92,10 +101,10 @@ class TestPredictions:
 
     def test_metric_tolerance(self, check_arguments, tmp_path):
         path = tmp_path / "own/predictions/records.jsonl"
-        record = json.loads(path.read_text())
+        [record] = json_lines(path)
         top1 = record["metrics"]["top1_pct"]
         record["metrics"]["top1_pct"] = top1 - 1 if top1 > 50 else top1 + 1
-        path.write_text(json.dumps(record))
+        write_json_lines(path, record)
         assert "metrics tiny: classification top1_pct " in check("metrics", *check_arguments, rc=3)
         check("metrics", *check_arguments, "--tolerance", 1.5, rc=0)
 
@@ -182,10 +191,11 @@ class TestDetections:
         image = results[-1]["image_id"]
         detections = sum(each["image_id"] == image for each in results)
         path.write_bytes(gzip.compress(json.dumps(results[:-1]).encode()))
-        lines = [json.loads(line) for line in records.read_text().splitlines()]
+        lines = json_lines(records)
         assert [line["task"] for line in lines] == ["detection", "segmentation"]
         lines[1]["metrics"]["ap_pct"] = 50.0
-        records.write_text("\n".join(map(json.dumps, lines)))
+        lines[0]["predictions_sha256"] = None
+        write_json_lines(records, *lines)
         output = check(*check_arguments, rc=3)
         assert "predictions mask_rcnn_tiny: the detections in 1 image changed" in output
         assert f"    image {image}: {detections - 1} -> {detections} detections" in output

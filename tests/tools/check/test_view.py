@@ -1,6 +1,5 @@
 """Report findings as JUnit XML and as GitHub annotations."""
 
-import json
 from xml.etree import ElementTree
 
 import pytest
@@ -9,14 +8,15 @@ from sdabench.tools.check.gate import Finding
 from sdabench.tools.check.view import to_github, to_junit
 from tests.helpers.gate import check, tiny_in
 from tests.helpers.program import sdabench
+from tests.helpers.records import json_lines, write_json_lines
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture
 def failing_check(golden_folder):
-    count = json.loads((golden_folder / "counts.jsonl").read_text())
-    (golden_folder / "counts.jsonl").write_text(json.dumps(count | {"macs": 1, "params": 2}))
+    [count] = json_lines(golden_folder / "counts.jsonl")
+    write_json_lines(golden_folder / "counts.jsonl", count | {"macs": 1, "params": 2})
     (golden_folder / "outputs.jsonl").unlink()
     return ("counts", "outputs", *tiny_in(golden_folder))
 
