@@ -1,6 +1,6 @@
 """The front door of a checkout: ``python cli.py …`` is ``sdabench …``."""
 
-from sdabench.cli import main
+from sdabench.__main__ import main
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sdabench.processes import is_main_process
 
@@ -14,7 +14,8 @@ class Advance:
 
     def say(self, line: str) -> None:
         """Print a line to stderr, above the bar."""
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal is closed
+            print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -53,6 +54,7 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
                 bar.update(task, advance=steps, description=words)
 
             def say(self, line: str) -> None:
-                bar.console.print(Text(line))
+                with suppress(OSError):
+                    bar.console.print(Text(line))
 
         yield BarAdvance()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import IO, Any, NoReturn
@@ -12,7 +13,7 @@ from sdabench import __version__
 from sdabench.cli.help import Formatter, Group
 from sdabench.errors import ExitCode, SdabenchError
 from sdabench.processes import STARTED_BY, is_main_process, launched_processes, report_error
-from sdabench.training.signals import handle_signals, ignore_signals, was_interrupted
+from sdabench.training.signals import end_with_parent, handle_signals, ignore_signals, was_interrupted
 
 SECTIONS = {
     "Compare with the paper": {
@@ -56,7 +57,8 @@ class StoppedBySignalError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         if STARTED_BY not in os.environ and is_main_process():
-            click.echo(f"Stopped by a signal. {self.message}".rstrip(), err=True)
+            with suppress(OSError):  # the terminal is closed
+                click.echo(f"Stopped by a signal. {self.message}".rstrip(), err=True)
 
 
 class _LazyGroup(Group):
@@ -122,12 +124,13 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line. Report every error that a user can cause as one line and an exit code."""
     handle_signals()
-    if launched_processes() > 1:  # else torch prints the same warnings from every rank
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show Δ must not end the run
     try:
+        if launched_processes() > 1:  # else torch prints the same warnings from every rank
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         status = cli.main(prog_name="sdabench", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -35,7 +35,7 @@ class MachineOptions:
         help="Device: cpu, cuda or cuda:N  [default: auto]")]
     nproc: Annotated[int, option(
         "--nproc", type=COUNT, default=1, group="Machine",
-        callback=lambda context, option, count: max(count, launched_processes()),
+        callback=lambda context, option, count: _world_size(count),
         help="Processes per network, one per GPU")]
     workers: Annotated[int | None, option(
         "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
@@ -74,6 +74,14 @@ class MachineOptions:
             evaluator=self.evaluator,
             batch_size=batch_size,
         )
+
+
+def _world_size(nproc: int) -> int:
+    """Return the number of processes: those of torchrun, or of ``--nproc``."""
+    launched = launched_processes()
+    if 1 < launched < nproc:
+        raise UsageError(f"torchrun has started {launched} processes; leave out --nproc {nproc}")
+    return max(nproc, launched)
 
 
 def choose_device(name: str | None, processes: int = 1) -> str:

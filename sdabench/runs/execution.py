@@ -1,4 +1,4 @@
-"""Execute a job in this process or in several that torchrun starts, and store its records."""
+"""Execute a job in this process or in several, and store its records."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,14 +21,14 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
 
     Raises:
         KeyboardInterrupt: a signal stopped the job, which can be resumed.
-        ReportedByRankZeroError: a process of torchrun has failed and has reported the error.
+        ReportedByRankZeroError: one of several processes has failed and has reported the error.
         SdabenchError: the job failed, and its records state why; or no record can be written.
     """
     with recording_failures(job, output):
         ready()
     if job.machine.world_size <= launched_processes():
         return _execute_here(job, output)
-    from sdabench.runs.torchrun import run_processes
+    from sdabench.runs.ranks import run_processes
 
     status = run_processes(job.save(output), job.machine.world_size)
     if status == ExitCode.STOPPED:
@@ -39,7 +39,7 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
 
 
 def _execute_here(job: AnyJob, output: Path) -> list[Record]:
-    """Execute a job in this process, which can be a rank of torchrun."""
+    """Execute a job in this process, which can be one of several ranks."""
     from sdabench.training.distributed import process_group
     from sdabench.training.evaluation import evaluate, evaluate_training
     from sdabench.training.loop import train

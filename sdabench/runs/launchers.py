@@ -15,6 +15,7 @@ from sdabench.errors import OutputError
 from sdabench.processes import NETWORKS_AT_ONCE, PYTHON, STARTED_BY, VISIBLE_GPUS, python_path
 from sdabench.resources import cores
 from sdabench.training.job import AnyJob
+from sdabench.training.signals import announce_stop, was_interrupted
 
 
 class Process(Protocol):
@@ -138,7 +139,10 @@ class Local:
             for child in children:
                 child.kill()  # after a second signal
 
-    leave = stop
+    def leave(self, processes: Sequence[Process]) -> None:
+        if was_interrupted():
+            announce_stop()
+        self.stop(processes)
 
     def remaining(self) -> None:
         return None

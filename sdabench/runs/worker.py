@@ -1,10 +1,9 @@
 """Execute one job: ``python -m sdabench.runs.worker SPEC.json``.
 
-Children of a suite, ranks of torchrun and Slurm jobs are such processes. An error is reported as one line on
+Children of a suite, ranks and Slurm jobs are such processes. An error is reported as one line on
 stderr, a record, and an exit code.
 """
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import NoReturn
 
 from sdabench.errors import ExitCode, SdabenchError
 from sdabench.offline import go_offline, is_offline
-from sdabench.processes import launched_processes, report_error
-from sdabench.training.signals import handle_signals, ignore_signals, was_interrupted
+from sdabench.processes import launched_processes, local_rank, report_error
+from sdabench.training.signals import end_with_parent, handle_signals, ignore_signals, was_interrupted
 
 
 def run_job(path: Path) -> None:
@@ -23,13 +22,13 @@ def run_job(path: Path) -> None:
     content = read_job_file(path)
     job = content.job()
     if launched_processes() > 1 and job.machine.device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        job = replace(job, machine=job.machine.model_copy(update={"device": device}))
+        job = replace(job, machine=job.machine.model_copy(update={"device": f"cuda:{local_rank()}"}))
     execute(job, content.output)
 
 
 def main() -> NoReturn:
     handle_signals()
+    end_with_parent()
     if is_offline():
         go_offline()
     status: int = ExitCode.OK

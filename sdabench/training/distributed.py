@@ -1,9 +1,11 @@
-"""Join the process group of a job that torchrun has started, and gather Python values.
+"""Join the process group of a job that ``--nproc`` or torchrun has started, and gather Python values.
 
 Python values are small and use gloo on the CPU, beside NCCL; DistributedDataParallel reduces gradients.
 """
 
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +18,13 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from sdabench.errors import ReportedByRankZeroError, SdabenchError
-from sdabench.processes import launched_processes
+from sdabench.processes import STORE_FILE, launched_processes
+from sdabench.training.signals import Stopped, stop_requested
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=12)  # long enough to score COCO on rank 0; a dead peer is detected at once
+MEETING_TIMEOUT = timedelta(minutes=5)  # until all ranks have imported torch
+LOOPBACK = ("lo", "lo0")  # on Linux, on macOS
 # Messages of gloo and NCCL for a lost peer; their errors share no class.
 LOST_PEER_MESSAGES = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
@@ -107,23 +112,26 @@ def world() -> World:
 
 @contextmanager
 def process_group(device: str) -> Iterator[World]:
-    """Join the process group that torchrun has started; without torchrun, the world size is 1.
+    """Join the process group of the ranks that were started; without several, the world size is 1.
 
     Raises:
+        Stopped: a signal requested it before all ranks had started.
         SdabenchError: the ranks cannot connect to each other.
     """
-    if launched_processes() == 1:
+    size = launched_processes()
+    if size == 1:
         yield world()
         return
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
+    rank = int(os.environ["RANK"])
     try:
-        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-        store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
+        store = _store(rank, size)
+        _wait_for_all(store, rank, size)
         backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         words = " ".join(str(error).split())[:150]
         raise SdabenchError(f"the processes cannot connect: {words}; rerun the same command") from error
     try:
@@ -132,13 +140,34 @@ def process_group(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _attempt() -> str:
-    """Return a prefix of the store that differs from that before an elastic restart.
+def _store(rank: int, size: int) -> Any:
+    """Return the store of ``--nproc``, a file, or that of torchrun, which listens on a port."""
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+    if alone:  # else gloo and NCCL listen on the interface of the host name
+        loopback = next((name for _, name in socket.if_nameindex() if name in LOOPBACK), LOOPBACK[0])
+        os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}"}
+    if STORE_FILE in os.environ:
+        return dist.FileStore(os.environ[STORE_FILE], size)  # type: ignore[attr-defined]
+    store = next(rendezvous("env://", timeout=MEETING_TIMEOUT))[0]
+    # torchrun reuses its store at a restart; ranks agree on the number of restarts only on a single machine.
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "any"
+    store.set_timeout(TIMEOUT)
+    return dist.PrefixStore(f"attempt {restarts}", store)  # type: ignore[attr-defined]
 
-    torchrun reuses the address of the store. Ranks agree on the number of restarts only on a single machine.
-    """
-    alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
-    return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 'any'}"
+
+def _wait_for_all(store: Any, rank: int, size: int) -> None:
+    """Wait until all ranks have started, for a limited time: the timeout of collectives is long."""
+    store.set(f"started {rank}", "")
+    deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
+    while not store.check([f"started {other}" for other in range(size)]):
+        if stop_requested():
+            raise Stopped
+        if time.monotonic() > deadline:
+            raise SdabenchError(
+                f"process {rank + 1} of {size} has waited {MEETING_TIMEOUT} for the others; look for their "
+                "errors, and rerun the same command"
+            )
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Train in several processes from the command line: by ``--nproc``, which starts torchrun, or by torchrun."""
+"""Train in several processes from the command line: by ``--nproc`` or by torchrun."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,13 +66,29 @@ def test_second_signal_exits_without_traceback(options, tmp_path):
     stop_process(process, signal.SIGINT)
 
 
-def test_killed_torchrun_is_reported(options, tmp_path):
+def test_killed_rank_is_reported_and_ranks_listen_on_loopback_only(options, tmp_path):
     process = start_two_processes(options, tmp_path / "out")
     listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True)  # fmt: skip
-    os.kill(int(listing.stdout.split()[0]), signal.SIGKILL)
+    ranks = listing.stdout.split()
+    if Path("/proc/net/tcp").exists():
+        addresses = [address for pid in (process.pid, *ranks) for address in listening_addresses(pid)]
+        assert addresses
+        assert set(addresses) == {"0100007F"}  # 127.0.0.1
+    os.kill(int(ranks[1]), signal.SIGKILL)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "torchrun was killed by SIGKILL; rerun the same command to resume." in stderr
+    assert "Process 2 was killed by SIGKILL; rerun the same command to resume." in stderr
+    assert "Traceback" not in stderr
+
+
+def listening_addresses(pid):
+    """Return the addresses in hexadecimal that a process listens on for TCP connections."""
+    files = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    sockets = [line.split() for line in lines[1:]]
+    return [
+        each[1].partition(":")[0] for each in sockets if each[3] == "0A" and f"socket:[{each[9]}]" in files
+    ]
 
 
 def test_exit_code_comes_from_the_processes(options, textures, tmp_path):

@@ -4,18 +4,23 @@ import json
 import os
 import signal
 import time
+from datetime import timedelta
 from functools import partial
 
 import pytest
 import torch
 
 from sdabench.data.images import RankBatches, TrainingOrder
-from sdabench.training.distributed import world
+from sdabench.errors import SdabenchError, UsageError
+from sdabench.processes import launched_processes
+from sdabench.training import distributed
+from sdabench.training.distributed import process_group, world
 from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import batches_without
 from sdabench.training.run_folder import read_run
+from sdabench.training.signals import Stopped, request_stop
 from tests.helpers.processes import exit_codes, fork_ranks
 from tests.helpers.training import (
     StopAfter,
@@ -224,3 +229,57 @@ def test_detector_on_two_processes_matches_one_process(shapes, backbone, tmp_pat
     keys = ("loss", "loss_mask", "ap_pct", "segmentation_ap_pct")
     lines = [[{key: line[key] for key in keys} for line in read_log(folder)] for folder in (single, both)]
     assert lines[0] == lines[1]
+
+
+@pytest.fixture
+def first_of_two(tmp_path, monkeypatch):
+    """Make this process the first of two ranks; return the stop file of both."""
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    files = {"SDABENCH_STORE_FILE": str(tmp_path / "store"), "SDABENCH_STOP_FILE": str(tmp_path / "stop")}
+    for name, value in (variables | files).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path / "stop"
+
+
+def test_rank_waits_a_limited_time_for_others_that_never_start(first_of_two, monkeypatch):
+    monkeypatch.setattr(distributed, "MEETING_TIMEOUT", timedelta(seconds=0.2))
+    with (
+        pytest.raises(SdabenchError, match="process 1 of 2 has waited .* for the others"),
+        process_group("cpu"),
+    ):
+        pass
+
+
+def test_rank_that_waits_for_others_stops_on_request(first_of_two):
+    request_stop(first_of_two)
+    with pytest.raises(Stopped), process_group("cpu"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE is 'abc', not a number"),
+        ({"WORLD_SIZE": "-2", "RANK": "0"}, "WORLD_SIZE is '-2', not a number"),
+        ({"WORLD_SIZE": "0", "RANK": "0"}, "RANK is 0, but WORLD_SIZE is 0"),
+        ({"WORLD_SIZE": "2"}, "RANK is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2, but WORLD_SIZE is 2"),
+        ({"RANK": "1"}, "RANK is 1, but WORLD_SIZE is 1"),
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x', not a number"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1', not a number"),
+    ],
+)
+def test_wrong_variables_of_torchrun_are_a_usage_error(variables, words, monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=words):
+        launched_processes()
+
+
+def test_ranks_without_an_address_cannot_connect(first_of_two, monkeypatch):
+    monkeypatch.delenv("SDABENCH_STORE_FILE")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(SdabenchError, match="cannot connect: .*MASTER_ADDR"), process_group("cpu"):
+        pass

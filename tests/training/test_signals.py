@@ -2,17 +2,23 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from sdabench.training import signals
-from sdabench.training.signals import SIGNALS, handle_signals, stop_requests
-from tests.helpers.processes import exit_codes, fork_ranks
+from sdabench.training.signals import SIGNALS, handle_signals, request_stop, stop_requests
+from tests.helpers.processes import exit_codes, fork_ranks, wait_for
 
 
 @pytest.fixture(autouse=True)
 def handlers_are_restored():
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:  # the tests run in the background, or under nohup
+            signal.signal(number, signal.SIG_DFL)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
@@ -43,6 +49,65 @@ def test_repeated_signals_are_one_request_and_a_later_one_interrupts(monkeypatch
             send(signal.SIGTERM)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signals_that_a_shell_or_nohup_ignores_stay_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop_requested:
+            send(number)
+            assert not stop_requested()
+    finally:
+        signal.signal(number, before)
+
+
+def test_first_signal_is_acknowledged_at_once_and_once(capfd):
+    with stop_requests():
+        send(signal.SIGINT)
+        assert capfd.readouterr().err == "Stopping after this step; press Ctrl-C again to stop now.\n"
+        send(signal.SIGTERM)
+        assert capfd.readouterr().err == ""
+
+
+def test_signal_during_an_import_exits_at_once(tmp_path, monkeypatch):
+    """A KeyboardInterrupt there could abort native code, or be swallowed, as by this module."""
+    (tmp_path / "interrupted.py").write_text(
+        "import os\ntry:\n    os.kill(os.getpid(), 15)\nexcept BaseException:\n    os._exit(3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def work():
+        __import__("interrupted")
+
+    assert exit_codes(fork_ranks(work)) == [75]
+
+
+def test_process_ends_soon_after_its_parent(tmp_path):
+    """The child has no state to save; it is started as a rank is, and killed parents forward nothing."""
+    child = "from sdabench.training.signals import end_with_parent as e; e(); import time; time.sleep(60)"
+    parent = (
+        "import os, subprocess, sys, time\n"
+        "environment = os.environ | {'SDABENCH_STARTED_BY': str(os.getpid())}\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], env=environment)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        pid = int(process.stdout.readline())
+        process.kill()
+    began = time.monotonic()
+    wait_for(lambda: has_ended(pid))
+    assert time.monotonic() - began < 20
+
+
+def has_ended(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"  # nobody waits for it
+
+
 def test_nested_contexts_see_the_same_request():
     with stop_requests() as outer:
         with stop_requests() as inner:
@@ -67,16 +132,17 @@ def test_stop_file_requests_a_stop(tmp_path, monkeypatch):
     monkeypatch.setenv("SDABENCH_STOP_FILE", str(tmp_path / "stop"))
     with stop_requests() as stop_requested:
         assert not stop_requested()
-        (tmp_path / "stop").touch()
+        request_stop(tmp_path / "stop")
         assert stop_requested()
 
 
 def test_signal_after_stop_file_interrupts(tmp_path, monkeypatch):
     monkeypatch.setenv("SDABENCH_STOP_FILE", str(tmp_path / "stop"))
-    (tmp_path / "stop").touch()
+    request_stop(tmp_path / "stop")
     with stop_requests():
         send(signal.SIGTERM)  # the same request, forwarded
-    os.utime(tmp_path / "stop", (0, time.time() - 2))
+    os.utime(tmp_path / "stop", (0, time.time() + 3600))  # as after the clock was set back
+    monkeypatch.setattr(signals, "ONE_REQUEST", 0.0)
     with stop_requests(), pytest.raises(KeyboardInterrupt):
         send(signal.SIGTERM)
 
