@@ -8,6 +8,7 @@ from sdabench.claims.paired import compare_records
 from sdabench.claims.tables import accuracy_columns
 from sdabench.claims.verdicts import NOT_MEASURED, Verdict
 from sdabench.errors import UsageError
+from sdabench.records.conditions import Difference, differences
 from sdabench.records.record import Record
 from sdabench.records.rescoring import StoredRecord
 from sdabench.registry import Registry, Row, Table
@@ -75,12 +76,14 @@ class ImpliedVerdict:
     """The measured difference with its 95 % confidence interval, and the verdict on the implied claim.
 
     The interval is paired if both models were evaluated on the same images and their predictions exist.
+    ``conditions`` differ between the records of the partner and of the model.
     """
 
     claim: ImpliedClaim
     interval: Interval | None
     paired: bool
     verdict: Verdict | None  # None where the paper does not print the difference
+    conditions: Sequence[Difference] = ()
 
     @property
     def better(self) -> bool | None:
@@ -99,6 +102,7 @@ class ImpliedVerdict:
             "paired": self.paired,
             "better": self.better,
             "verdict": self.verdict and str(self.verdict),
+            "conditions": [each.as_json([self.claim.partner, self.claim.model]) for each in self.conditions],
         }
 
 
@@ -123,7 +127,9 @@ def judge_implied(
             key = claim.column.key
             paired = compared[pair].get(key)
             interval = paired or _unpaired_interval(own.record, other.record, key)
-            verdicts.append(ImpliedVerdict(claim, interval, paired is not None, _judge(claim, interval)))
+            conditions = differences([other.record, own.record])
+            verdict = _judge(claim, interval)
+            verdicts.append(ImpliedVerdict(claim, interval, paired is not None, verdict, conditions))
         advance(1)
     return verdicts
 

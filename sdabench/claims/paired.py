@@ -7,6 +7,7 @@ from typing import Any
 
 from sdabench.data.description import DatasetInfo
 from sdabench.errors import DataError, UsageError
+from sdabench.records.conditions import Difference, differences
 from sdabench.records.record import Record
 from sdabench.records.rescoring import (
     StoredRecord,
@@ -60,10 +61,18 @@ class PairedComparison:
     changed: list[ChangedImage]
     resamples: int | None = None
 
+    @property
+    def conditions(self) -> list[Difference]:
+        """The recorded conditions that differ."""
+        return differences([self.a, self.b])
+
     def as_json(self) -> dict[str, Any]:
+        conditions = self.conditions
         return {
             "a": self.a.as_json(),
             "b": self.b.as_json(),
+            "comparable": all(each.kind != "not comparable" for each in conditions),
+            "conditions": [each.as_json(["a", "b"]) for each in conditions],
             "differences": [asdict(difference) for difference in self.differences],
             "changed": [asdict(image) for image in self.changed],
             "resamples": self.resamples,

@@ -6,6 +6,7 @@ from typing import Any
 
 from sdabench.claims.verdicts import NOT_MEASURED, Verdict, in_unit, judge_accuracy, judge_count
 from sdabench.complexity import Count
+from sdabench.records.conditions import Difference, differences
 from sdabench.records.record import Record
 from sdabench.registry import Row, Table
 from sdabench.registry.schema import Column, Explanation
@@ -60,8 +61,15 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class ComparedTable:
+    """A table of the paper, compared row by row with ``records``, between which ``conditions`` differ."""
+
     table: Table
     rows: list[ComparedRow]
+    records: Sequence[Record] = ()
+
+    @property
+    def conditions(self) -> list[Difference]:
+        return differences(self.records)
 
     @property
     def claims(self) -> list[ClaimVerdict]:
@@ -75,7 +83,12 @@ class ComparedTable:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        return {"table": self.table.name, "rows": [row.as_json() for row in self.rows]}
+        names = [record.model for record in self.records]
+        return {
+            "table": self.table.name,
+            "rows": [row.as_json() for row in self.rows],
+            "conditions": [each.as_json(names) for each in self.conditions if each.kind != "compared"],
+        }
 
 
 def accuracy_columns(table: Table) -> list[Column]:
@@ -86,7 +99,8 @@ def compare_table(table: Table, counts: Mapping[str, Count], records: Sequence[R
     """Compare each row with the count of its model and with the model's last comparable record."""
     of_model = {record.model: record for record in records if record.comparable and record.task == table.task}
     rows = [_compare_row(table, row, counts.get(row.model), of_model.get(row.model)) for row in table.rows]
-    return ComparedTable(table, rows)
+    used = [of_model[model] for model in dict.fromkeys(row.model for row in table.rows) if model in of_model]
+    return ComparedTable(table, rows, used)
 
 
 def _compare_row(table: Table, row: Row, count: Count | None, record: Record | None) -> ComparedRow:

@@ -77,7 +77,8 @@ def command(
     A and B name records of earlier evaluations, as FOLDER or FOLDER:NETWORK, where FOLDER is the --output
     folder of a run or its records.jsonl. If a network has several records, the last one is used. Stored
     predictions are compared image by image, without a model. Top-1 and top-5 get McNemar's test, AP gets a
-    paired bootstrap over the images.
+    paired bootstrap over the images. Every recorded condition that differs is listed; with another
+    preprocessing, the numbers are not comparable.
 
     With --claims, each network with depth attention is compared with its baseline and with the same network
     without depth attention: is it better by as much as the paper says?
@@ -112,11 +113,13 @@ def command(
     if as_json:
         echo_each(comparisons)
         return
-    from sdabench.report.paired import changed_sheet, metrics_sheet
+    from sdabench.report.paired import changed_sheet, conditions_sheet, metrics_sheet
 
     sheets = []
     for comparison in comparisons:
         sheets.append(metrics_sheet(comparison))
+        if comparison is comparisons[0] and comparison.conditions:  # shared by boxes and masks
+            sheets.append(conditions_sheet(comparison.conditions))
         if comparison.changed and images:
             sheets.append(changed_sheet(comparison, images))
     show(*sheets, form=form)

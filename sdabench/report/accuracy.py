@@ -5,12 +5,13 @@ from statistics import mean, stdev
 
 from sdabench.claims.accuracy import RowVerdicts
 from sdabench.claims.tables import accuracy_columns
+from sdabench.records.conditions import differences
 from sdabench.records.record import Record
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
 from sdabench.report.cells import number, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet
-from sdabench.report.summary import describe_dataset, standard_error_text
+from sdabench.report.summary import condition_notes, describe_dataset, standard_error_text
 
 _Column = tuple[Heading, Callable[[RowVerdicts], Cell]]
 METRIC_NAMES = {"classification": "accuracy", "detection": "box AP", "segmentation": "mask AP"}
@@ -150,7 +151,7 @@ def _notes(table: Table, records: Sequence[Record]) -> list[str]:
         notes.append("Without a standard error, 'within' means equal at the printed decimals.")
     if any(record.training is not None and record.training.frozen is False for record in records):
         notes.append("The detectors were trained from random weights, so no layer was frozen.")
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys([*notes, *condition_notes(differences(records))]))
 
 
 def _has_errors(record: Record) -> bool:

@@ -6,7 +6,7 @@ from itertools import groupby
 from sdabench.claims.implied import ImpliedClaim, ImpliedVerdict
 from sdabench.report.cells import better_cell, interval_text, signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, headings
-from sdabench.report.summary import METRICS, PREFIXES
+from sdabench.report.summary import METRICS, PREFIXES, describe_conditions
 
 ROLES = {"baseline": "baseline", "like for like": "control"}
 PAIR_WIDTH = 40  # characters, so that a terminal of 80 columns has room for numbers too
@@ -59,4 +59,9 @@ def _notes(verdicts: Sequence[ImpliedVerdict]) -> list[str]:
             f"Unpaired confidence intervals: {unpaired:,}. They are wider than paired ones, which need the "
             "predictions of both models on the same images."
         )
-    return notes
+    for each in verdicts:
+        others = [one for one in each.conditions if one.kind != "compared"]
+        if others:
+            pair = f"{each.claim.partner} and {each.claim.model}"
+            notes.append(f"The records of {pair} differ in {describe_conditions(others)}.")
+    return list(dict.fromkeys(notes))

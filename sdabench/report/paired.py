@@ -1,10 +1,19 @@
 """Show the paired comparison of two records as sheets."""
 
+from collections.abc import Sequence
+
 from sdabench.claims.paired import MetricDifference, PairedComparison
+from sdabench.records.conditions import Difference
 from sdabench.records.record import Record
 from sdabench.report.cells import better_cell, interval_text, signed
-from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
-from sdabench.report.summary import METRICS, PREFIXES, describe_dataset
+from sdabench.report.sheet import Cell, Heading, Sheet, Tone, headings, row
+from sdabench.report.summary import (
+    METRICS,
+    PREFIXES,
+    condition_text,
+    describe_conditions,
+    describe_dataset,
+)
 
 
 def metrics_sheet(comparison: PairedComparison) -> Sheet:
@@ -16,18 +25,35 @@ def metrics_sheet(comparison: PairedComparison) -> Sheet:
         columns.append(Heading("McNemar p", numeric=True))
     columns.append(Heading("B better?"))
     prefix = PREFIXES.get(comparison.a.task, "")
-    rows = [row(prefix + METRICS[each.metric], *_cells(each, accuracies)) for each in comparison.differences]
+    others = [each for each in comparison.conditions if each.kind == "not comparable"]
+    rows = [
+        row(prefix + METRICS[each.metric], *_cells(each, accuracies, not others))
+        for each in comparison.differences
+    ]
     title = f"A: {_describe(comparison.a)}; B: {_describe(comparison.b)}"
-    return Sheet(title, columns, [rows], _notes(comparison))
+    notes = [f"Not comparable: A and B differ in {describe_conditions(others)}."] if others else []
+    return Sheet(title, columns, [rows], notes + _notes(comparison))
 
 
-def _cells(each: MetricDifference, accuracies: bool) -> list[Cell]:
+def conditions_sheet(conditions: Sequence[Difference]) -> Sheet:
+    """Show each recorded condition that differs between A and B."""
+    tones: dict[str, Tone] = {"not comparable": "bad", "compared": "dim"}
+    rows = [
+        row(each.field, *map(condition_text, each.values), Cell(each.kind, tone=tones.get(each.kind, "")))
+        for each in conditions
+    ]
+    note = "Model and weights are what is compared. Any other condition can change the numbers too."
+    return Sheet("Recorded conditions that differ", headings("field", "A", "B", "kind"), [rows], [note])
+
+
+def _cells(each: MetricDifference, accuracies: bool, comparable: bool) -> list[Cell]:
     texts = [f"{each.a_pct:.2f}", f"{each.b_pct:.2f}", signed(each.b_pct - each.a_pct, 2)]
     texts.append(interval_text(each.interval))
     if accuracies:
         p = each.mcnemar_p if each.mcnemar_p is not None else 1.0
         texts += [f"{each.only_a:,}", f"{each.only_b:,}", f"{p:.2g}" if p >= 1e-4 else "<0.0001"]
-    return row(*texts, better_cell(each.interval))
+    better = better_cell(each.interval) if comparable else Cell("not comparable", tone="bad")
+    return row(*texts, better)
 
 
 def _notes(comparison: PairedComparison) -> list[str]:
@@ -39,6 +65,7 @@ def _notes(comparison: PairedComparison) -> list[str]:
         f"Both evaluated on {describe_dataset(comparison.a.dataset)}.",
         method,
         f"Number of images with different predictions: {len(comparison.changed):,}.",
+        *([] if comparison.conditions else ["No recorded condition differs."]),
     ]
 
 

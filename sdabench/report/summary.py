@@ -1,6 +1,10 @@
 """Summarize datasets and records in one line."""
 
+import re
+from collections.abc import Iterable, Mapping
+
 from sdabench.data.description import DatasetInfo, Preprocessing
+from sdabench.records.conditions import Difference
 from sdabench.records.record import Record
 from sdabench.records.spec import Protocol
 
@@ -58,6 +62,31 @@ def describe_metrics(record: Record) -> str:
     fitted = record.fitted_batch_size
     memory = f"; batch size reduced from {record.batch_size} to {fitted} to fit into memory" if fitted else ""
     return f"{record.model}: {prefix}{', '.join(metrics)}, on {describe_dataset(record.dataset)}{memory}"
+
+
+def condition_notes(conditions: Iterable[Difference]) -> list[str]:
+    """Name what differs between the records of a table, apart from networks, their weights and seeds."""
+    own = ("backbone", "seed", "training.seeds")
+    others = [each for each in conditions if each.kind != "compared" and each.field not in own]
+    return [f"The records differ in {describe_conditions(others)}."] if others else []
+
+
+def describe_conditions(conditions: Iterable[Difference]) -> str:
+    """Name the fields that differ, each with its different values."""
+    return ", ".join(
+        f"{each.field} ({', '.join(dict.fromkeys(map(condition_text, each.values)))})" for each in conditions
+    )
+
+
+def condition_text(value: object) -> str:
+    """Format the value of a recorded condition; digests are shortened."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):  # a recipe or a dataset, which other records do not have
+        return str(value.get("name", "recorded"))
+    if isinstance(value, (list, tuple)):
+        return f"({', '.join(map(str, value))})"
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{32,56}\b", r"\1", str(value))
 
 
 def describe_training(record: Record) -> str:

@@ -11,6 +11,7 @@ from sdabench.registry import Table
 from sdabench.registry.schema import Column
 from sdabench.report.cells import difference, measured_number, number, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.summary import condition_notes
 
 Mark = Literal["paper", "best", "none"]
 
@@ -47,7 +48,8 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
         for column in columns:
             shown += _column_cells(group, column, column.key in measured, mark)
         cells.append([list(row) for row in zip(*shown, strict=True)])
-    return Sheet(table.title, headings, cells, [] if brief else _notes(table, measured, mark))
+    notes = [] if brief else [*_notes(table, measured, mark), *condition_notes(compared.conditions)]
+    return Sheet(table.title, headings, cells, notes)
 
 
 def _column_cells(

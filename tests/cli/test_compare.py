@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -28,6 +29,34 @@ def test_compare_two_runs(runs):
     assert "1 3 0.62 not significant" in words
     assert "images with different predictions: 4" in words
     assert "0.JPEG 1 0 class 0: A predicts 0, B predicts 50" in words
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "html"])
+def test_conditions_that_differ_are_named(runs, form):
+    """The same network at 224 and at 96 pixels, in other precisions."""
+    path = runs / "b/records.jsonl"
+    line = json.loads(path.read_text())
+    line["protocol"]["preprocessing"] |= {"resize": 110, "crop": 96}
+    line["protocol"]["precision"] = "bf16"
+    path.write_text(json.dumps(line) + "\n")
+    result = sdabench("compare", runs / "a", runs / "b", "--format", form)
+    assert result.returncode == 0, result.stderr
+    words = " ".join(re.sub(r"<.*?>|[|&\\]", " ", result.stdout).split())
+    assert "Not comparable: A and B differ in protocol.preprocessing.resize (256, 110)" in words
+    assert "protocol.preprocessing.crop 224 96 not comparable" in words
+    assert "protocol.precision fp32 bf16 condition" in words
+    report = json.loads(sdabench("compare", runs / "a", runs / "b", "--json").stdout)
+    assert not report["comparable"]
+    assert {each["field"]: each["values"] for each in report["conditions"]} == {
+        "protocol.preprocessing.resize": {"a": 256, "b": 110},
+        "protocol.preprocessing.crop": {"a": 224, "b": 96},
+        "protocol.precision": {"a": "fp32", "b": "bf16"},
+    }
+
+
+def test_equal_conditions_are_stated(runs):
+    assert "No recorded condition differs." in sdabench("compare", runs / "a", runs / "b").stdout
+    assert json.loads(sdabench("compare", runs / "a", runs / "b", "--json").stdout)["comparable"]
 
 
 def test_json_and_changed_images_csv(runs):
@@ -78,11 +107,16 @@ def test_claims_are_compared_with_records(runs):
     assert "sda_pyconv86 vs. pyconv86 (baseline, control) top-1 +0.64 not measured" in " ".join(
         result.stdout.split()
     )
-    for name, top1 in (("sda_pyconv86", 78.0), ("pyconv86", 78.5)):
-        append_lines(runs / "records.jsonl", record(model=name, metrics={"top1_pct": top1}).as_json())
+    for name, top1, seed in (("sda_pyconv86", 78.0, 1), ("pyconv86", 78.5, 0)):
+        made = record(model=name, metrics={"top1_pct": top1}, seed=seed)
+        append_lines(runs / "records.jsonl", made.as_json())
+    result = sdabench("compare", "--claims", "--models", "sda_pyconv86", "--records", runs)
+    assert "The records of pyconv86 and sda_pyconv86 differ in seed (0, 1)." in result.stdout
     result = sdabench("compare", "--claims", "--models", "sda_pyconv86", "--records", runs, "--json")
     assert result.returncode == 3, result.stderr
     top1, top5 = json.loads(result.stdout)
     assert (top1["reported"], top1["verdict"], top1["paired"]) == (0.64, "worse", False)
     assert top1["measured"]["estimate"] == pytest.approx(-0.5)
     assert top5["verdict"] == "not measured"
+    values = {each["field"]: each["values"] for each in top1["conditions"]}
+    assert values["seed"] == {"pyconv86": 0, "sda_pyconv86": 1}

@@ -6,7 +6,9 @@ import io
 import pytest
 
 from sdabench.claims.tables import compare_table
+from sdabench.data.description import Preprocessing
 from sdabench.records.counts import stored_counts
+from sdabench.records.spec import Protocol
 from sdabench.registry import load_registry
 from sdabench.report.sheet import Cell
 from sdabench.report.tables import ranked, table_sheet, tables_csv
@@ -87,6 +89,17 @@ def test_measured_accuracies_are_ranked_separately_as_printed():
     assert marked(sheet)["Top-1 (%)", "measured"] == (["ScaleNet", "Res2Net"], [])
     assert marked(sheet)["Top-1 (%)", "paper"] == (["SDA-ResNet-86 (ours)"], ["Res2Net"])
     assert any("ranked separately" in note for note in sheet.notes)
+
+
+def test_conditions_that_differ_between_rows_are_named():
+    half = Protocol(preprocessing=Preprocessing(), precision="fp16")
+    records = [record(), record(model="res2net101", protocol=half, seed=1), record(model="pyconv50")]
+    sheet = sheet_of("classification-multiscale", "none", records)
+    assert sheet.notes[-1] == "The records differ in protocol.precision (fp32, fp16)."
+    compared = compare_table(load_registry().table("classification-multiscale"), {}, records).as_json()
+    [precision, _seed] = compared["conditions"]
+    assert precision["values"] == {"resnet50": "fp32", "pyconv50": "fp32", "res2net101": "fp16"}
+    assert "differ" not in sheet_of("classification-multiscale", "none", [records[0]]).notes[-1]
 
 
 def test_mark_none_and_mark_paper():

@@ -6,7 +6,7 @@ images) and a file of predictions for each network.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from sdabench.data.subset import image_ids, write_ids
 from sdabench.hashing import sha256_of_file
 from sdabench.models.skeleton import ResNet
 from sdabench.records.class_predictions import ClassPredictions
+from sdabench.records.conditions import differences as recorded_differences
 from sdabench.records.environment import environment
 from sdabench.records.json_lines import read_lines, write_lines
 from sdabench.records.record import Record
 from sdabench.records.spec import RANDOM, Weights
+from sdabench.report.summary import describe_conditions
 from sdabench.scoring.coco import read_results
 from sdabench.tools.check.evaluation_jobs import RECORDS, SUBSET, JobFactory
 from sdabench.tools.check.gate import Check, CheckName, Problem
@@ -109,7 +111,8 @@ class Evaluations:
             golden=lambda: self.golden,
             measure=self.measure,
             problems=lambda golden, measured: (
-                condition_problems(golden.record, measured.record) or problems(golden, measured)
+                condition_problems(golden.record, measured.record)
+                or _with_conditions(golden.record, measured.record, problems(golden, measured))
             ),
             write=self.write,
         )
@@ -205,6 +208,15 @@ def condition_problems(golden: Record, measured: Record) -> list[Problem]:
         before, after = (each.protocol.model_dump() if each.protocol else {} for each in (golden, measured))
         return [Problem(f"the protocol changed: {'; '.join(differences(before, after))}")]
     return []
+
+
+def _with_conditions(golden: Record, measured: Record, problems: list[Problem]) -> list[Problem]:
+    """Add other recorded conditions that differ, such as versions, to the first problem, if there is one."""
+    others = [each for each in recorded_differences([golden, measured]) if each.kind == "condition"]
+    if not problems or not others:
+        return problems
+    message = f"{problems[0].message}; measured under other conditions: {describe_conditions(others)}"
+    return [replace(problems[0], message=message), *problems[1:]]
 
 
 def _weights(record: Record) -> str:

@@ -106,6 +106,10 @@ class TestPredictions:
         record["metrics"]["top1_pct"] = top1 - 1 if top1 > 50 else top1 + 1
         write_json_lines(path, record)
         assert "metrics tiny: classification top1_pct " in check("metrics", *check_arguments, rc=3)
+        record["environment"]["packages"]["torch"] = "2.6.0"
+        path.write_text(json.dumps(record))
+        output = check("metrics", *check_arguments, rc=3)
+        assert "measured under other conditions: environment.packages.torch (2.6.0, " in output
         check("metrics", *check_arguments, "--tolerance", 1.5, rc=0)
 
     def test_changed_weights_file_is_rejected(self, check_arguments, weights):
