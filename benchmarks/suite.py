@@ -18,7 +18,13 @@ from timing import Command, Spread, milliseconds, output_option, write_record
 from sdabench.data.synthetic import default_dataset
 
 MODELS = ("resnet50", "senet50", "gcnet50", "pyconv50")
-RECIPE = "extends: smoke\ntitle: Smoke without its loss limit\nepochs: {epochs}\nfit_below: 1000.0\n"
+RECIPE = """\
+extends: smoke
+title: Smoke without its loss limit and warm-up
+epochs: {epochs}
+schedule: {{warmup_epochs: 0}}
+fit_below: 1000.0
+"""
 
 
 def variants(folder: Path, options: argparse.Namespace) -> dict[str, Command]:

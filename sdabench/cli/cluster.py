@@ -35,7 +35,7 @@ RESERVED = {
 
 def slurm_minutes(text: str) -> int:
     """Convert Slurm's formats MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM and D-HH:MM:SS to minutes, rounded up."""
-    if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
+    if len(text) > 20 or not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
         raise UsageError(f"'{text}' is not a Slurm time such as 90, 1:30:00 or 2-12:00:00")
     days, dash, rest = text.rpartition("-")
     parts = [int(part) for part in rest.split(":")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import COUNT, Offline, echo_json, show
+from sdabench.cli.options import COUNT, FiniteRange, Offline, echo_json, show
 from sdabench.cli.parameters import option
 from sdabench.errors import UsageError
 from sdabench.processes import VISIBLE_GPUS, launched_processes
@@ -44,7 +44,7 @@ class MachineOptions:
         "--deterministic", is_flag=True, group="Machine", advanced=True,
         help="Use only deterministic algorithms, and fail where there is none; slower on a GPU")]
     checkpoint_minutes: Annotated[float, option(
-        "--checkpoint-every", type=click.FloatRange(min=0), default=10, metavar="MINUTES", group="Machine",
+        "--checkpoint-every", type=FiniteRange(min=0), default=10, metavar="MINUTES", group="Machine",
         advanced=True, help="Minutes between checkpoints")]
     evaluator: Annotated[Evaluator, option(
         "--evaluator", type=click.Choice(EVALUATORS), default=DEFAULT_EVALUATOR, group="Machine",

@@ -24,6 +24,16 @@ EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+class FiniteRange(click.FloatRange):
+    """A type for numbers of at least 0; click's FloatRange accepts nan, and inf."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not number <= 1e9:
+            self.fail(f"{value} is not a finite number up to 1e9.", param, ctx)
+        return number
+
+
 class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A type for random seeds that, unlike IntRange, does not show its range in the help."""
 

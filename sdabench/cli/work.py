@@ -10,6 +10,7 @@ from sdabench.cli.options import COUNT, SEED
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
+from sdabench.processes import is_main_process
 from sdabench.progress import progress
 from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
@@ -72,7 +73,8 @@ class TrainingOptions:
         "--recipe", type=RECIPE, group="Protocol",
         help="Training recipe  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]")]
     epochs: Annotated[int | None, option(
-        "--epochs", type=COUNT, group="Protocol", help="Override the recipe's number of epochs")]
+        "--epochs", type=COUNT, group="Protocol",
+        help="Override the recipe's number of epochs; its milestones are scaled in proportion")]
     accumulate: Annotated[int | None, option(
         "--accumulate", type=COUNT, group="Protocol", advanced=True,
         help="Gradient accumulation steps")]
@@ -82,10 +84,13 @@ class TrainingOptions:
     # fmt: on
 
     def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:
-        """Load the given recipe, or the default one of the dataset, and override it by the options."""
+        """Load the given recipe, or the default one of the dataset, and override it by the options.
+
+        How --epochs scales the schedule is printed to stderr.
+        """
         source.check(task)
-        recipe = load_recipe(self.recipe_name or USUAL_RECIPE[source.kind], task)
-        return recipe.override(
+        loaded = load_recipe(self.recipe_name or USUAL_RECIPE[source.kind], task)
+        recipe = loaded.override(
             precision=protocol.precision,
             batch_size=protocol.batch_size,
             channels_last=protocol.channels_last,
@@ -93,6 +98,9 @@ class TrainingOptions:
             epochs=self.epochs,
             accumulate=self.accumulate,
         )
+        if (how := recipe.scaling_from(loaded)) and is_main_process():
+            click.echo(how.capitalize(), err=True)
+        return recipe
 
     def refuse(self) -> None:
         """Raise a UsageError if an option for training is given."""

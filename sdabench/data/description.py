@@ -1,14 +1,11 @@
 """Description of datasets and preprocessing in specs and records. Free of torch."""
 
-from pydantic import BaseModel, ConfigDict
-
 from sdabench.models.inputs import MEAN, STD, Triple
+from sdabench.registry.schema import Strict
 
 
-class FrozenModel(BaseModel):
-    """Immutable model without extra fields: base class of specs and records."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class FrozenModel(Strict):
+    """Base class of specs and records."""
 
 
 class DatasetInfo(FrozenModel):

@@ -1,15 +1,17 @@
 """Load recipes (training hyper-parameters) from ``registry/recipes/TASK/*.yaml`` or a user's file."""
 
-from math import cos, floor, pi
+import os
+from itertools import pairwise
+from math import cos, floor, isfinite, pi
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
@@ -18,11 +20,18 @@ from sdabench.errors import RegistryError, UsageError
 from sdabench.paths import registry_dir
 from sdabench.registry import unknown
 from sdabench.registry.schema import DataTask, Strict
-from sdabench.registry.yaml_files import describe_error, read_yaml, validated
+from sdabench.registry.yaml_files import describe_error, read_mapping, validated
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Precision = Literal["fp32", "bf16", "fp16"]
-Crop = Annotated[int, Field(ge=32)]
+Crop = Annotated[int, Field(ge=32, le=2**14)]
+# Changes of these fields do not keep a recipe from reproducing the paper.
+FREE_IN_REPRODUCTION = {
+    "name", "title", "source", "reproduction",
+    "accumulate", "precision", "channels_last", "quirks", "fit_below",
+}  # fmt: skip
 
 
 class Optimizer(Strict):
@@ -35,6 +44,12 @@ class Optimizer(Strict):
     weight_decay: NonNegativeFloat = 1e-4
     decay_norms_and_biases: bool = True
 
+    @model_validator(mode="after")
+    def nesterov_needs_momentum(self) -> Self:
+        if self.name == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0; set it, or leave out nesterov")
+        return self
+
 
 class Schedule(Strict):
     """Learning-rate schedule: multiply by ``factor`` at each of ``milestones`` (epochs), or cosine to 0.
@@ -43,25 +58,64 @@ class Schedule(Strict):
     """
 
     kind: Literal["step", "cosine"] = "step"
-    milestones: list[PositiveInt] = Field(default=[])
+    milestones: list[Count] = Field(default=[])
     factor: PositiveFloat = 0.1
     warmup_epochs: NonNegativeFloat = 0
     warmup_steps: NonNegativeInt = 0
     warmup_factor: Fraction = 0
 
     @model_validator(mode="after")
-    def one_warmup(self) -> "Schedule":
+    def one_warmup(self) -> Self:
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("set either warmup_epochs or warmup_steps, not both")
         return self
+
+    def check(self, epochs: int) -> None:
+        """Raise a ValueError unless the milestones and the end of the warm-up are in order and in time."""
+        milestones = self.milestones if self.kind == "step" else []
+        if any(first >= second for first, second in pairwise(milestones)):
+            raise ValueError(f"schedule: milestones {_listed(milestones)} must be in ascending order")
+        for what, last in (("milestone", max(milestones, default=0)), ("warmup_epochs", self.warmup_epochs)):
+            if last >= epochs:
+                raise ValueError(f"schedule: {what} {last:g} must be below the number of epochs, {epochs}")
+
+    def scaled(self, before: int, epochs: int) -> "Schedule":
+        """Return the schedule for another number of epochs: milestones in proportion, and a warm-up too long.
+
+        Raises:
+            UsageError: there are too few epochs for the milestones.
+        """
+        changes: dict[str, Any] = {}
+        if self.kind == "step" and self.milestones:
+            rounded = [(2 * milestone * epochs + before) // (2 * before) for milestone in self.milestones]
+            milestones = [min(milestone, epochs - 1) for milestone in rounded]
+            if 0 in milestones or len(set(milestones)) < len(milestones):
+                raise UsageError(
+                    f"the milestones {_listed(self.milestones)} of {before} epochs cannot be scaled to "
+                    f"{epochs}; use more epochs, or a recipe file with its own schedule"
+                )
+            changes["milestones"] = milestones
+        if self.warmup_epochs >= epochs:
+            changes["warmup_epochs"] = self.warmup_epochs * epochs / before
+        return self.model_copy(update=changes)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"the range {pair[0]:g} to {pair[1]:g} is reversed; put the smaller number first")
+    return pair
 
 
 class Augmentation(Strict):
     """RandomResizedCrop to ``crop`` pixels in ranges of ``area`` and ``aspect``; probability of a flip."""
 
     crop: Crop = 224
-    area: tuple[Fraction, Fraction] = (0.08, 1.0)
-    aspect: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
+    aspect: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (3 / 4, 4 / 3)
     flip: Fraction = 0.5
 
 
@@ -97,19 +151,31 @@ class Recipe(Strict):
     title: str
     source: str = ""
     reproduction: bool = False  # its results on the real dataset may be compared with the paper
-    train_images: PositiveInt | None = None
-    val_images: PositiveInt | None = None
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    accumulate: PositiveInt = 1  # micro-batches per batch, each with its own batch-norm statistics
+    train_images: Count | None = None
+    val_images: Count | None = None
+    epochs: Count
+    batch_size: Count
+    accumulate: Count = 1  # micro-batches per batch, each with its own batch-norm statistics
     precision: Precision = "fp32"
     channels_last: bool = False
     optimizer: Optimizer
-    linear_rule: PositiveInt | None = None  # batch size that the learning rate refers to
+    linear_rule: Count | None = None  # batch size that the learning rate refers to
     schedule: Schedule = Schedule()
     validation: Validation = Validation()
     quirks: Quirks = Quirks()
     fit_below: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def the_schedule_fits(self) -> Self:
+        self.schedule.check(self.epochs)
+        drops = len(self.schedule.milestones) if self.schedule.kind == "step" else 0
+        try:
+            rates = [self.base_learning_rate * self.schedule.factor**drop for drop in (0, drops)]
+        except OverflowError:
+            rates = []
+        if not rates or not all(map(isfinite, rates)):
+            raise ValueError("the learning rate becomes infinite; reduce learning_rate or schedule.factor")
+        return self
 
     @model_validator(mode="after")
     def the_best_epoch_needs_validation(self) -> Self:
@@ -135,19 +201,39 @@ class Recipe(Strict):
     def override(self, **changes: Any) -> Self:
         """Replace values that are not None; ``resolution`` applies to training and validation.
 
-        Changing the length, the batch size or the resolution clears ``reproduction``.
+        The schedule is scaled to a changed number of epochs, and ``source`` says how. Changing the length,
+        the batch size or the resolution clears ``reproduction``.
+
+        Raises:
+            UsageError: the values do not fit together.
         """
         own = self.model_dump() | {"resolution": self.resolution}
         changes = {key: value for key, value in changes.items() if value is not None and value != own[key]}
-        if changes.keys() & {"epochs", "batch_size", "resolution", "train_images", "val_images"}:
+        if changes.keys() - FREE_IN_REPRODUCTION:
             changes["reproduction"] = False
+        if "epochs" in changes:
+            changes["schedule"] = self.schedule.scaled(self.epochs, changes["epochs"])
         if (resolution := changes.pop("resolution", None)) is not None:
             changes |= self.resized(resolution)
         data = self.model_dump() | changes
         try:
-            return type(self).model_validate(data)
+            changed = type(self).model_validate(data)
         except ValidationError as error:
-            raise UsageError(describe_error(error, data)) from None
+            raise UsageError(describe_error(error, data, type(self))) from None
+        if how := changed.scaling_from(self):
+            return changed.model_copy(update={"source": "; ".join(filter(None, [self.source, how]))})
+        return changed
+
+    def scaling_from(self, other: Self) -> str:
+        """Describe how :meth:`override` has scaled the schedule of another recipe; empty if it has not."""
+        changes = []
+        before, after = other.schedule, self.schedule
+        if before.milestones != after.milestones:
+            changes.append(f"milestones {_listed(before.milestones)} -> {_listed(after.milestones)}")
+        if before.warmup_epochs != after.warmup_epochs:
+            changes.append(f"warmup_epochs {before.warmup_epochs:g} -> {after.warmup_epochs:.3g}")
+        scaled = f"schedule scaled from {other.epochs} epochs to {self.epochs}: {', '.join(changes)}"
+        return scaled if changes else ""
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -202,9 +288,9 @@ class DetectionRecipe(Recipe):
     short_side: Crop = 800  # of resized images, in pixels
     flip: Fraction = 0.5
     freeze: bool = True
-    anchor_samples: PositiveInt = 256
-    box_samples: PositiveInt = 512
-    proposals: PositiveInt = 1000
+    anchor_samples: Count = 256
+    box_samples: Count = 512
+    proposals: Count = 1000
 
     @property
     def resolution(self) -> int:
@@ -235,17 +321,28 @@ def recipe_names(task: DataTask) -> list[str]:
 
 
 def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
-    """Load a recipe of the registry, or a file if the name ends in .yaml; ``extends`` names its base."""
-    is_path = name.endswith((".yaml", ".yml"))
-    path = Path(name) if is_path else _folder(task) / f"{name}.yaml"
-    if not path.is_file():
-        if is_path:
+    """Load a recipe of the registry, or a file; ``extends`` names its base.
+
+    Raises:
+        UsageError: there is no such recipe, or the file is invalid.
+        RegistryError: a file of the registry is invalid.
+    """
+    known, path = recipe_names(task), Path(name)
+    if name in known:
+        return _load(_folder(task) / f"{name}.yaml", task)
+    if not os.path.exists(path):
+        if name.endswith((".yaml", ".yml")):
             raise UsageError(f"no recipe file at {path}; check the path")
-        known = recipe_names(task)
         listing = f"choose from {', '.join(known)} for {task}, or pass a .yaml file"
         raise UsageError(unknown("recipe", name, known, listing))
-    data = _extended(path, [path], task)
-    return validated({"name": path.stem} | data, RECIPES[task], path)
+    try:
+        return _load(path, task)
+    except RegistryError as error:
+        raise UsageError(str(error)) from None
+
+
+def _load(path: Path, task: DataTask) -> Recipe:
+    return validated({"name": path.stem} | _extended(path, [path], task), RECIPES[task], path)
 
 
 def _folder(task: DataTask) -> Path:
@@ -253,19 +350,25 @@ def _folder(task: DataTask) -> Path:
 
 
 def _extended(path: Path, seen: list[Path], task: DataTask) -> dict[str, Any]:
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise RegistryError(f"{path}: a recipe must be a mapping of fields")
+    """Read a file and the recipes that it extends.
+
+    Outside the registry, a file that changes the experiment of its base does not inherit ``reproduction``.
+    """
+    data = read_mapping(path)
     if (base := data.pop("extends", None)) is None:
         return data
     candidates = [path.parent / f"{base}.yaml", _folder(task) / f"{base}.yaml"]
-    extended = next((file for file in candidates if file.is_file() and file not in seen), None)
+    extended = next((file for file in candidates if os.path.isfile(file) and file not in seen), None)
     if extended is None:
-        raise RegistryError(
-            f"{path}: extends: no recipe '{base}' in this folder; put its file there, or choose from "
-            f"{', '.join(recipe_names(task))}"
-        )
-    return _merged(_extended(extended, [*seen, extended], task), data)
+        known = recipe_names(task)
+        listing = f"put its file in the same folder, or choose from {', '.join(known)}"
+        raise RegistryError(f"{path}: extends: {unknown('recipe', str(base), known, listing)}")
+    below = _extended(extended, [*seen, extended], task)
+    merged = _merged(below, data)
+    changed = {key for key in merged if merged[key] != below.get(key)}
+    if "reproduction" not in data and path.parent != _folder(task) and changed - FREE_IN_REPRODUCTION:
+        merged["reproduction"] = False
+    return merged
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

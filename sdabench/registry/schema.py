@@ -18,7 +18,9 @@ FourStages = Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Immutable model without extra fields and without infinite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Network(Strict):

@@ -209,17 +209,19 @@ def test_data_synth_writes_images_of_both_tasks(tmp_path):
 def test_train_options_are_applied_and_recorded(imagenet, tmp_path):
     shutil.copytree(imagenet / "val", imagenet / "train")
     recipe = tmp_path / "gentle.yaml"
-    recipe.write_text("extends: paper\ntitle: paper, gently\noptimizer: {learning_rate: 0.001}\n")
-    options = ["--recipe", recipe, "--epochs", 1, "--batch-size", 4, "--resolution", 64, "--amp", "bf16"]
+    recipe.write_text(
+        "extends: paper\ntitle: gently\noptimizer: {learning_rate: 0.001}\nschedule: {milestones: [60]}\n"
+    )
+    options = ["--recipe", recipe, "--epochs", 2, "--batch-size", 4, "--resolution", 64, "--amp", "bf16"]
     options += ["--channels-last", "--accumulate", 2, "--workers", 1, "--output", tmp_path / "o", "--json"]
     result = sdabench("train", "resnet50", "--data", f"imagenet={imagenet}", *options)
     assert result.returncode == 0, result.stderr
     record = json.loads(result.stdout)
     used = record["recipe"]
-    assert (used["name"], used["reproduction"], used["epochs"]) == ("gentle", False, 1)
+    assert (used["name"], used["reproduction"], used["epochs"]) == ("gentle", False, 2)
     assert (used["precision"], used["channels_last"], used["accumulate"]) == ("bf16", True, 2)
     assert record["protocol"]["precision"] == "fp32"
-    assert record["training"]["steps"] == 1  # the last two of six images are too few for two micro-batches
+    assert record["training"]["steps"] == 2  # the last two of six images are too few for two micro-batches
     assert record["train_dataset"]["samples"] == record["dataset"]["samples"] == 6
     assert (record["dataset"]["name"], record["dataset"]["classes"]) == ("imagenet", 3)
 

@@ -1,11 +1,14 @@
 """Recipes follow the released code, and learning rates equal values derived by hand."""
 
+import math
+import os
 from math import pi, sqrt
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from sdabench.errors import RegistryError, UsageError
+from sdabench.errors import UsageError
 from sdabench.registry.recipes import load_recipe, recipe_names
 
 
@@ -68,7 +71,8 @@ def test_warm_up_and_cosine_by_hand(tmp_path):
 
 def test_user_recipe_extends_another(tmp_path):
     (tmp_path / "paper.yaml").write_text(
-        "extends: paper\ntitle: mine\nepochs: 3\nquirks: {no_seed: false}\noptimizer: {momentum: 0.8}\n"
+        "extends: paper\ntitle: mine\nepochs: 3\nschedule: {milestones: [2]}\nquirks: {no_seed: false}\n"
+        "optimizer: {momentum: 0.8}\n"
     )
     mine, paper = load_recipe(str(tmp_path / "paper.yaml")), load_recipe("paper")
     assert (mine.name, mine.title, mine.epochs) == ("paper", "mine", 3)
@@ -99,25 +103,107 @@ def test_unknown_recipes_are_refused():
         load_recipe("nowhere.yaml")
 
 
+def test_folder_and_pipe_are_not_recipes(tmp_path):
+    with pytest.raises(UsageError, match=f"{tmp_path} is a folder; name a file"):
+        load_recipe(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UsageError, match="pipe.yaml is a device or a pipe"):
+        load_recipe(str(tmp_path / "pipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "epochs", "milestones", "warmup"),
+    [
+        ("imagenet-120e", "classification", 12, [3, 6, 9], 0),
+        ("imagenet-120e", "classification", 600, [150, 300, 450], 0),
+        ("coco-1x", "detection", 6, [4, 5], 0),
+        ("smoke", "classification", 7, [], 3),
+        ("smoke", "classification", 2, [], 3 * 2 / 14),
+    ],
+)
+def test_schedule_is_scaled_to_another_number_of_epochs(name, task, epochs, milestones, warmup):
+    recipe = load_recipe(name, task)
+    scaled = recipe.override(epochs=epochs)
+    assert scaled.schedule.milestones == milestones
+    assert scaled.schedule.warmup_epochs == pytest.approx(warmup)
+    assert not scaled.reproduction
+    assert (scaled.schedule != recipe.schedule) == (scaled.source != recipe.source)
+
+
+def test_scaling_is_stated_in_the_source():
+    scaled = load_recipe("imagenet-120e").override(epochs=12)
+    expected = "; schedule scaled from 120 epochs to 12: milestones 30, 60, 90 -> 3, 6, 9"
+    assert scaled.source == load_recipe("imagenet-120e").source + expected
+
+
+def test_milestones_that_cannot_be_scaled_are_refused():
+    with pytest.raises(UsageError, match="milestones 30, 60, 90 of 120 epochs cannot be scaled to 3; use"):
+        load_recipe("paper").override(epochs=3)
+    with pytest.raises(UsageError, match="epochs: Input should be less than or equal to 1000000000"):
+        load_recipe("paper").override(epochs=10**400)
+
+
+@pytest.mark.parametrize(
+    ("text", "reproduction"),
+    [
+        ("", True),
+        ("precision: bf16\n", True),
+        ("epochs: 150\n", False),
+        ("optimizer: {momentum: 0.8}\n", False),
+    ],
+)
+def test_file_that_changes_the_experiment_is_not_a_reproduction(tmp_path, text, reproduction):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: imagenet-120e\ntitle: mine\n{text}")
+    assert load_recipe(str(path)).reproduction is reproduction
+    path.write_text(f"{path.read_text()}reproduction: true\n")
+    assert load_recipe(str(path)).reproduction
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs: 0\n", "epochs: Input should be greater than 0"),
-        ("learning_rate: 1\n", "learning_rate: Extra inputs are not permitted"),
+        ("epochs: 0\n", "epochs: Input should be greater than or equal to 1, not 0"),
+        ("learning_rate: 1\n", "unknown field 'learning_rate'; did you mean optimizer.learning_rate"),
+        ("epohcs: 2\n", r"mine.yaml: unknown field 'epohcs'; did you mean epochs\?"),
+        (
+            "optimizer: {learing_rate: 1}\n",
+            "optimizer: unknown field 'learing_rate'; did you mean learning_rate",
+        ),
+        ("epochs: 20\n", "schedule: milestone 90 must be below the number of epochs, 20"),
+        ("schedule: {milestones: [60, 30]}\n", "schedule: milestones 60, 30 must be in ascending order"),
+        ("schedule: {warmup_epochs: 120}\n", "warmup_epochs 120 must be below the number of epochs, 120"),
+        ("schedule: {factor: .inf}\n", "mine.yaml, line 2: '.inf' is not a finite number"),
+        ("schedule: {factor: 1.0e+300}\n", "the learning rate becomes infinite"),
+        ("optimizer: {learning_rate: 1e400}\n", "line 2: '1e400' is not a finite number"),
+        ("optimizer: {learning_rate: 1e308}\nlinear_rule: 1\n", "the learning rate becomes infinite"),
+        ("optimizer: {nesterov: true, momentum: 0}\n", "optimizer: nesterov needs a momentum above 0"),
+        ("augmentation: {area: [1.0, 0.08]}\n", "augmentation: area: the range 1 to 0.08 is reversed"),
+        ("augmentation: {aspect: [1.3, 0.8]}\n", "augmentation: aspect: the range 1.3 to 0.8 is reversed"),
         ("optimizer: {learning_rate: fast}\n", "optimizer: learning_rate: Input should be a valid number"),
         ("accumulate: 200\n", "a batch of 256 in 200 micro-batches leaves fewer than two images"),
         ("validation: {every_epochs: 0}\n", "best_epoch_by_validation needs"),
-        ("extends: nothing\n", "extends: no recipe 'nothing' in this folder; .* choose from demo"),
-        ("- a\n", "a recipe must be a mapping"),
+        (
+            "extends: nothing\n",
+            "extends: unknown recipe 'nothing'; put its file in the same folder, or choose from demo",
+        ),
+        ("extends: papr\n", r"extends: unknown recipe 'papr'; did you mean paper\?"),
+        ("- a\n", "has no fields; it must be a mapping"),
     ],
 )
 def test_invalid_recipe_is_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text if text.startswith(("extends", "-")) else f"extends: paper\n{text}")
-    with pytest.raises(RegistryError, match=message) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         load_recipe(str(path))
     assert "mine.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_infinite_values_are_refused_without_a_file_too():
+    for changes in ({"optimizer": {"learning_rate": math.inf}}, {"fit_below": math.nan}):
+        with pytest.raises(ValidationError, match="finite number"):
+            type(load_recipe("smoke")).model_validate(load_recipe("smoke").model_dump() | changes)
 
 
 def test_batch_too_small_for_micro_batches_is_refused():
@@ -192,5 +278,5 @@ def test_recipes_are_separate_for_each_task():
 def test_warm_up_in_both_epochs_and_steps_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: coco-1x\nschedule: {warmup_epochs: 1}\n")
-    with pytest.raises(RegistryError, match="set either warmup_epochs or warmup_steps, not both"):
+    with pytest.raises(UsageError, match="set either warmup_epochs or warmup_steps, not both"):
         load_recipe(str(path), "detection")

@@ -7,6 +7,7 @@ import pytest
 from sdabench.errors import RegistryError, UsageError
 from sdabench.paths import registry_dir
 from sdabench.registry import Registry, load_registry
+from sdabench.registry.yaml_files import read_mapping
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def edit(path, old, new):
         ("models/senet.yaml", "family: senet", "{[1, 2]: 3}: senet", ["a key must be a string"]),
         ("models/senet.yaml", "'^(layer", "'^((layer", ["layouts", "is not a regular expression"]),
         ("models/senet.yaml", "depths: [3, 4, 6, 3]", "depths: [3, 0, 6, 3]", ["senet50", "depths"]),
-        ("tables/detection.yaml", "[41.53,", "[.inf,", ["row 'Faster-RCNN ResNet-50'", "finite"]),
+        ("tables/detection.yaml", "[41.53,", "[.inf,", ["line 20", "finite"]),
         ("tables/detection.yaml", "{own}", "{own.x}", ["Faster-RCNN FcaNet", "because"]),
         ("tables/detection.yaml", 'unit: "%"', 'unit: "percent"', ["columns", "unit"]),
         ("tables/classification-multiscale.yaml", "model: pyconv101", "model: pyconv1O1", ["PyConv-101", "pyconv101"]),
@@ -89,6 +90,75 @@ def test_network_that_cannot_be_built_is_named(folder, monkeypatch, name, old, n
     prefix = rf"{path.name}: models\.{name}\.network cannot be built: .*"
     with pytest.raises(RegistryError, match=prefix + message):
         create_model(name)
+
+
+def levels(count):
+    return "a: " + "[" * count + "]" * count
+
+
+def laughs(first, more):
+    """Nine lines, each with ten aliases of the line before: a billion values."""
+    return f"a0: &a0 {first}\n" + "".join(f"a{n}: &a{n} {more(f'*a{n - 1}')}\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty; it must be a mapping"),
+        ("# nothing\n", "is empty; it must be a mapping"),
+        ("text\n", "has no fields; it must be a mapping"),
+        ("a: 1\nb: [1, 2\nc: 3\n", "line 3: while parsing a flow sequence, did not find expected"),
+        ("a: 1\n---\nb: 2\n", "line 2: expected a single document"),
+        ("a: 1\nb: {c: 1, c: 2}\n", "line 2: duplicate key 'c'"),
+        ("a: 1\n1: 2\n", "line 2: a key must be a string"),
+        ("a: !!int ''\n", "line 1: '' is not an integer"),
+        ("a: " + "9" * 5000, "line 1: '9{40}…' is not an integer of at most 64 bits"),
+        ("a: 9223372036854775808\n", "is not an integer of at most 64 bits"),
+        ("a: !!float x\n", "line 1: 'x' is not a finite number"),
+        ("a: -.inf\n", "line 1: '-.inf' is not a finite number"),
+        ("a: 1e999\n", "line 1: '1e999' is not a finite number"),
+        ("a: !odd 1\n", "line 1: unknown tag '!odd'"),
+        ("a: !!python/name:os.system ''\n", "line 1: unknown tag"),
+        ("a: !!timestamp 2001-01-01\n", "line 1: unknown tag"),
+        ("a: *missing\n", "line 1: found undefined alias"),
+        ("a: &o {<<: *o, b: 1}\n", "line 1: an alias inside the value that it stands for"),
+        ("a: &o [*o]\n", "line 1: an alias inside the value that it stands for"),
+        (levels(70), "line 1: more than 64 levels"),
+        (levels(200_000), "line 1: "),
+        (laughs("[x]", lambda alias: f"[{', '.join([alias] * 10)}]"), "line 6: more than 100,000 values"),
+        (laughs("{x: 1}", lambda alias: f"{{<<: [{', '.join([alias] * 10)}]}}"), "more than 100,000 values"),
+        ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 9999)), "64 levels, counting"),
+        ("a: 1\nb: x\0y\n", "line 2: the character U\\+0000"),
+        (b"a: 1\nb: \xff\n", "line 2: not UTF-8"),
+        (b"a: 1\n" + b"# \n" * 400_000, "is larger than 1 MiB"),
+    ],
+)  # fmt: skip
+def test_file_that_is_no_mapping_in_yaml_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RegistryError, match=message) as caught:
+        read_mapping(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_scalars_are_those_of_yaml_1_2(tmp_path):
+    path = tmp_path / "scalars.yaml"
+    path.write_text(
+        "int: 1\noctal: 0100\nfloat: 1e-4\nnone: ~\ndate: 2001-13-45\nsixty: 1:30\nyes: yes\n"
+        "true_: true\nempty:\nmerged: {<<: {a: 1, b: 2}, b: 3}\n"
+    )
+    assert read_mapping(path) == {
+        "int": 1, "octal": 100, "float": 1e-4, "none": None, "date": "2001-13-45",
+        "sixty": "1:30", "yes": "yes", "true_": True, "empty": None, "merged": {"a": 1, "b": 3},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_byte_order_mark_selects_the_encoding(tmp_path, encoding):
+    (tmp_path / "a.yaml").write_text("title: naïve\n", encoding=encoding)
+    assert read_mapping(tmp_path / "a.yaml") == {"title": "naïve"}
 
 
 def test_folder_without_registry_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import FILE, FOLDER, MODEL, AsJson, Offline, echo_json
+from sdabench.cli.options import FILE, FOLDER, MODEL, AsJson, FiniteRange, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.work import ensure_generated
 from sdabench.data.source import DataSource
@@ -71,7 +71,7 @@ def command(
         "--baseline", type=FOLDER, group="Golden files",
         help="Folder of the golden files  [default: results/ of the checkout]")],
     tolerance: Annotated[float, option(
-        "--tolerance", type=click.FloatRange(min=0), default=0.01, metavar="POINTS", group="Golden files",
+        "--tolerance", type=FiniteRange(min=0), default=0.01, metavar="POINTS", group="Golden files",
         help="Allowed change of a metric in percentage points")],
     own: OwnCheckpoint,
     device: Annotated[str | None, option(

@@ -1,0 +1,23 @@
+"""Types of options refuse values outside their range."""
+
+import click
+import pytest
+
+from sdabench.cli.cluster import slurm_minutes
+from sdabench.cli.options import FiniteRange
+from sdabench.errors import UsageError
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-1", "1e10", "x"])
+def test_numbers_that_are_not_finite_are_refused(text):
+    with pytest.raises(click.BadParameter):
+        FiniteRange(min=0).convert(text, None, None)
+
+
+def test_finite_numbers_are_accepted():
+    assert [FiniteRange(min=0).convert(text, None, None) for text in ("0", "0.5", "1e9")] == [0, 0.5, 1e9]
+
+
+def test_long_digits_are_not_a_slurm_time():
+    with pytest.raises(UsageError, match="is not a Slurm time"):
+        slurm_minutes("9" * 5000)
