@@ -35,7 +35,7 @@ SECTIONS = {
         "cite": "Print the BibTeX entries of the papers behind networks",
     },
     "Data and weights": {
-        "data": "Generate and verify datasets",
+        "data": "Generate, verify and sort datasets",
         "weights": "Inspect and convert third-party checkpoints",
     },
     "Machine and regression gate": {

@@ -8,13 +8,19 @@ import click
 
 from sdabench.cli.help import Command, Group
 from sdabench.cli.options import COUNT, FOLDER, SEED
-from sdabench.cli.parameters import declared, option
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.progress import progress
 
 EPILOG = """\b
 Examples:
   sdabench data synth --out textures
   sdabench data verify imagenet=PATH --split val --complete
+  sdabench data sort FLAT imagenet/val
+"""
+SORT_EPILOG = """\b
+Examples:
+  sdabench data sort ILSVRC2012_img_val imagenet/val
+  sdabench eval resnet50 --data imagenet=imagenet --weights FILE
 """
 SYNTH_EPILOG = """\b
 Examples:
@@ -27,7 +33,7 @@ Examples:
 
 @click.group("data", cls=Group, epilog=EPILOG)
 def command() -> None:
-    """Generate and verify datasets."""
+    """Generate, verify and sort datasets."""
 
 
 command.add_command(import_module("sdabench.tools.verify.command").command)  # tools are loaded by name
@@ -77,3 +83,27 @@ def synth(
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}; choose another --out") from None
     click.echo(f"{plan.total:,} images in {out}; use them with --data synthetic={out}")
+
+
+@command.command("sort", cls=Command, epilog=SORT_EPILOG)
+@declared
+def sort(
+    flat: Annotated[Path, argument(type=FOLDER)],
+    folder: Annotated[Path, argument(metavar="DEST", type=FOLDER)],
+) -> None:
+    """Sort ImageNet's validation images into class folders.
+
+    FLAT has ILSVRC2012_val_00000001.JPEG and so on, as downloaded. They are linked to DEST/WNID/, or copied
+    where hard links are impossible; nothing in FLAT changes, and no file is replaced. Rerun the same command
+    to continue after an interruption. This is for other programs: sdabench reads FLAT itself, too.
+    """
+    from sdabench.data.imagenet import read_imagenet
+    from sdabench.data.sorting import sort_images
+
+    split = read_imagenet(flat)
+    with progress("sorted images", len(split.items), "images") as advance:
+        linked, copied, there = sort_images(split, folder, advance)
+    click.echo(
+        f"{len(split.items):,} images in {folder}: {linked:,} linked, {copied:,} copied, {there:,} already "
+        f"there; use them with --data imagenet={folder}"
+    )

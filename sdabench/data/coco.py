@@ -146,6 +146,9 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
                 f"no dataset at {needed}; a COCO folder needs annotations/{annotations_file.name} and "
                 f"{split}2017/*.jpg"
             )
+    folder = (path / f"{split}2017").resolve().name
+    if split == "val" and folder.startswith("train"):
+        raise DataError(f"{path / 'val2017'} is a link to {folder}; it must have the validation images")
     file, root = read_annotations(annotations_file), path.resolve()
     categories = tuple(
         Category(entry["id"], entry["name"]) for entry in sorted(file.categories, key=itemgetter("id"))

@@ -96,7 +96,7 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
 
     def __getitem__(self, index: int) -> DetectionSample | DataError:
         item = self.split.items[index]
-        read = decode(self.split.root / item.path, (item.width, item.height), self.decoded)
+        read = decode(self.split.file(item), (item.width, item.height), self.decoded)
         if isinstance(read, DataError):
             return read
         image, digest = read
@@ -119,7 +119,7 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
     def __getitem__(self, key: tuple[int, int]) -> DetectionSample | DataError:
         epoch, index = key
         item = self.split.items[index]
-        read = decode(self.split.root / item.path, (item.width, item.height), self.decoded)
+        read = decode(self.split.file(item), (item.width, item.height), self.decoded)
         if isinstance(read, DataError):
             return read
         size = resized_shape(item.height, item.width, self.resizing.short, self.resizing.long)

@@ -69,7 +69,7 @@ class DecodedImages:
         index: dict[str, tuple[int, int, int]] = {}
         offset = 0
         for item in self.split.items:
-            data = read_file(self.split.root / item.path)
+            data = read_file(self.split.file(item))
             image = decode_bytes(data) if isinstance(data, bytes) else data
             if isinstance(data, bytes) and isinstance(image, Image.Image):  # others fail when they are used
                 index[sha256(data).hexdigest()] = (offset, *image.size)

@@ -1,21 +1,25 @@
-"""List the files of image-classification datasets with one folder per class. Free of torch."""
+"""List the files of image-classification datasets with one folder per class, or in one flat folder.
+
+Free of torch.
+"""
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sdabench.data.split import Split
+from sdabench.data.split import ImageFile, Split
 from sdabench.errors import DataError
 
+KAGGLE_LABELS = "LOC_val_solution.csv"  # may lie beside flat images, whose names tell the classes too
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image file: path relative to the folder of the split, size in bytes, class index."""
+    """An image file: ``class/name``, relative to the folder of the split; size in bytes; class index."""
 
     path: str
     size: int
@@ -28,9 +32,18 @@ class Item:
 
 @dataclass(frozen=True)
 class ImageSplit(Split):
-    """A split in the order of its paths. Missing classes do not change the labels of the others."""
+    """A split in the order of its paths. Missing classes do not change the labels of the others.
+
+    An image whose name tells its class can also lie in ``root`` itself. Its path still names the class, so
+    that listing and fingerprint do not depend on the layout.
+    """
 
     items: tuple[Item, ...]
+
+    def file(self, item: ImageFile) -> Path:
+        path = self.root / item.path
+        flat = self.root / path.name
+        return flat if not path.exists() and flat.exists() else path
 
     def subset(self, images: int | None) -> Self:
         """Return a number of images: the first of each class, then the second of each, and so on."""
@@ -45,55 +58,79 @@ class ImageSplit(Split):
 
 
 def list_images(
-    root: Path, labels: Mapping[str, int], a_class: str, sizes: Mapping[str, int] | None = None
+    root: Path,
+    labels: Mapping[str, int],
+    a_class: str,
+    sizes: Mapping[str, int] | None = None,
+    class_of: Callable[[str], str | None] = lambda name: None,
 ) -> tuple[Item, ...]:
     """List the images of ``root/<class>/`` in the order of their paths.
 
     Args:
         labels: class index of each allowed folder name, which ``a_class`` describes in error messages.
         sizes: known sizes in bytes by path; then no folder is read.
+        class_of: the class of an image outside of class folders from its name; None if it is unknown.
 
     Raises:
         DataError: there are no images, or other files or folders.
     """
     if sizes is not None:
         return tuple(_listed_item(root, path, size, labels, a_class) for path, size in sizes.items())
+    items: dict[str, Item] = {}
     try:
-        items = tuple(
-            item for folder in _visible(root) for item in _class_items(folder, root, labels, a_class)
-        )
+        for entry in _visible(root):
+            if entry.name == KAGGLE_LABELS:
+                continue
+            inside = entry.is_dir()
+            for file in _visible(entry.path) if inside else [entry]:
+                name = entry.name if inside else class_of(entry.name)
+                if name is None:
+                    raise _outside_of_classes(entry, root, a_class)
+                item = _item(file, name, labels, a_class)
+                if item.path in items:
+                    raise DataError(f"{file.path} is in {root} and in its class folder; delete one of them")
+                items[item.path] = item
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from None
     if not items:
         raise DataError(f"{root} has no images; it must contain <class>/*.JPEG, where <class> is {a_class}")
-    return items
+    return tuple(items[path] for path in sorted(items))
 
 
 def _listed_item(root: Path, path: str, size: int, labels: Mapping[str, int], a_class: str) -> Item:
     name = path.partition("/")[0]
     if name not in labels:
-        raise DataError(f"class folder {root / name} is not {a_class}")
+        raise _unknown_class(root / name, a_class)
     return Item(path, size, labels[name])
 
 
-def _class_items(
-    folder: os.DirEntry[str], root: Path, labels: Mapping[str, int], a_class: str
-) -> Iterator[Item]:
-    if not folder.is_dir():
-        if Path(folder.name).suffix.lower() in EXTENSIONS:
-            raise DataError(
-                f"{root} has images outside of class folders ({folder.name}); move them to one folder per "
-                f"class, named by {a_class}"
-            )
-        raise DataError(f"{folder.path} is not a class folder; {root} must contain <class>/*.JPEG only")
-    if folder.name not in labels:
-        raise DataError(f"class folder {folder.path} is not {a_class}")
-    for file in _visible(folder.path):
-        if not file.is_file() or Path(file.name).suffix.lower() not in EXTENSIONS:
-            raise DataError(
-                f"{file.path} is not an image file ({', '.join(EXTENSIONS)}); move it out of the dataset"
-            )
-        yield Item(f"{folder.name}/{file.name}", file.stat().st_size, labels[folder.name])
+def _item(file: os.DirEntry[str], name: str, labels: Mapping[str, int], a_class: str) -> Item:
+    """Return the item of an image file of a class."""
+    if name not in labels:
+        raise _unknown_class(Path(file.path).parent, a_class)
+    if Path(file.name).suffix.lower() not in EXTENSIONS:
+        raise DataError(
+            f"{file.path} is not an image file ({', '.join(EXTENSIONS)}); move it out of the dataset"
+        )
+    if not file.is_file():
+        raise DataError(
+            f"{file.path} is not an image file, but a folder, a device or a broken link; move it out of the "
+            "dataset"
+        )
+    return Item(f"{name}/{file.name}", file.stat().st_size, labels[name])
+
+
+def _unknown_class(folder: Path, a_class: str) -> DataError:
+    return DataError(f"class folder {folder} is not {a_class}")
+
+
+def _outside_of_classes(entry: os.DirEntry[str], root: Path, a_class: str) -> DataError:
+    if Path(entry.name).suffix.lower() in EXTENSIONS:
+        return DataError(
+            f"{root} has images outside class folders ({entry.name}), whose names do not tell their class; "
+            f"move them to one folder per class, named by {a_class}"
+        )
+    return DataError(f"{entry.path} is not a class folder; {root} must contain <class>/*.JPEG only")
 
 
 def _visible(folder: Path | str) -> list[os.DirEntry[str]]:

@@ -1,20 +1,24 @@
-"""Read ImageNet: class folders named by wnid, with 1000 class indices."""
+"""Read ImageNet: class folders named by wnid, or the validation images in one flat folder. Free of torch."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from sdabench.data.folders import ImageSplit, Item, list_images
+from sdabench.data.official import imagenet_deviations, val_labels, val_number
 from sdabench.data.split import SplitName
-from sdabench.errors import UsageError
+from sdabench.data.synthetic.manifest import MANIFEST
+from sdabench.errors import DataError, UsageError
 
-TRAIN_IMAGES = 1_281_167
-VAL_IMAGES = 50_000
-VAL_IMAGES_PER_CLASS = 50
-WNID_DESCRIPTION = "one of ImageNet's 1000 wnids (such as n01440764)"
+WNID_DESCRIPTION = (
+    "one of ImageNet's 1000 wnids (such as n01440764); only datasets with ImageNet's classes can be read"
+)
+LAYOUTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")  # folders with the splits; the others are Kaggle's
+TRAIN_FOLDER = re.compile(r"(ILSVRC\d*_)?(img_)?train(ing)?([^a-z].*)?", re.IGNORECASE)
+TRAIN_FILE = re.compile(r"(n\d{8})/\1_\d+\.\w+", re.ASCII)  # an official name with any extension
 
 
 @cache
@@ -24,39 +28,78 @@ def class_indices() -> dict[str, int]:
     return {line.split("\t")[0]: index for index, line in enumerate(text.splitlines())}
 
 
+def split_folder(path: Path, split: SplitName) -> Path | None:
+    """Find the folder of a split in a dataset folder; None if there is none."""
+    folders = (path / layout / split for layout in LAYOUTS)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int] | None = None) -> ImageSplit:
     """List the images of ``path/train`` or ``path/val``; validation images can be in ``path`` itself.
 
+    Validation images with official names can lie in one flat folder.
+
     Raises:
-        UsageError: there is no such folder.
-        DataError: there are no images, or files or folders other than class folders with images.
+        UsageError: there is no such folder, or it is another kind of dataset.
+        DataError: there are no images, files or folders other than class folders with images, or training
+            images instead of validation images.
     """
-    root = path / split
-    if not root.is_dir() and split == "val":
+    _check_is_not_generated(path)
+    root = split_folder(path, split)
+    if root is None and split == "val" and path.is_dir():
+        if split_folder(path, "train") is not None:
+            raise UsageError(f"{path} has train/ but no val/; add val/ with the validation images")
         root = path
-    if not root.is_dir():
+    if root is None:
         raise UsageError(
-            f"no dataset folder at {root}; --data imagenet=PATH needs a folder with {split}/<wnid>/*.JPEG"
+            f"no dataset folder at {path / split}; --data imagenet=PATH needs a folder with "
+            f"{split}/<wnid>/*.JPEG"
         )
-    items = list_images(root, class_indices(), WNID_DESCRIPTION, sizes)
-    complete = is_validation_set(items) if split == "val" else is_training_set(items)
-    return ImageSplit("imagenet", split, root.resolve(), items, len(class_indices()), complete)
+    class_of = _class_of_validation_image if split == "val" else lambda name: None
+    items = list_images(root, class_indices(), WNID_DESCRIPTION, sizes, class_of)
+    found = ImageSplit("imagenet", split, root.resolve(), items, len(class_indices()))
+    if sizes is not None:
+        return found
+    if split == "val":
+        _check_are_validation_images(root, items)
+    return replace(found, complete=not any(imagenet_deviations(found)))
 
 
-def is_validation_set(items: Sequence[Item]) -> bool:
-    """Return whether these are the official images: 1000 classes of 50 images with official names."""
-    if set(_images_per_class(items)) != {VAL_IMAGES_PER_CLASS}:
-        return False
-    names = [re.fullmatch(r".*/ILSVRC2012_val_(\d{8})\.JPEG", item.path) for item in items]
-    return {int(name[1]) for name in names if name} == set(range(1, VAL_IMAGES + 1))
+def _class_of_validation_image(name: str) -> str | None:
+    """Return the wnid of an official validation image from its file name; None for other names."""
+    number = val_number(name)
+    return None if number is None else list(class_indices())[val_labels()[number - 1]]
 
 
-def is_training_set(items: Sequence[Item]) -> bool:
-    """Return whether the numbers are official: 1,281,167 images in 1000 classes of at most 1300."""
-    per_class = _images_per_class(items)
-    return len(items) == TRAIN_IMAGES and min(per_class) > 0 and max(per_class) <= 1300
+def _check_is_not_generated(path: Path) -> None:
+    for folder in (path, path.parent):
+        if (folder / MANIFEST).is_file():
+            raise UsageError(f"{folder} is a generated dataset; use --data synthetic={folder}")
 
 
-def _images_per_class(items: Sequence[Item]) -> list[int]:
-    counts = Counter(item.label for item in items)
-    return [counts[label] for label in range(len(class_indices()))]
+def _check_are_validation_images(root: Path, items: Sequence[Item]) -> None:
+    """Refuse training images that would be evaluated as validation images.
+
+    Validation images that were held out of the training images, as ``train/`` beside ``val/`` shows, are
+    accepted.
+
+    Raises:
+        DataError: the folder or its images are those of training.
+    """
+    folder = root.resolve()
+    if TRAIN_FOLDER.fullmatch(folder.name) or ("train" in folder.name and (folder.parent / "val").is_dir()):
+        raise DataError(f"{folder} is a folder of training images; {_name_validation(folder)}")
+    training = [item.path for item in items if TRAIN_FILE.fullmatch(item.path)]
+    train = folder.parent / "train"
+    held_out = folder.name == "val" and train.is_dir()
+    if training and not (held_out and not any((train / path).exists() for path in training)):
+        raise DataError(
+            f"{folder} has {len(training):,} images with names of training images ({training[0]}); "
+            f"{_name_validation(folder)}"
+        )
+
+
+def _name_validation(folder: Path) -> str:
+    beside = folder.parent / "val"
+    where = folder.parent if beside.is_dir() and beside.resolve() != folder else "PATH"
+    return f"name the folder of the validation images: --data imagenet={where}, with {where}/val/"

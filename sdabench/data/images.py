@@ -167,7 +167,7 @@ class EvaluationImages(Dataset[Sample | DataError]):
 
     def __getitem__(self, index: int) -> Sample | DataError:
         item = self.split.items[index]
-        decoded = decode(self.split.root / item.path, decoded=self.decoded)
+        decoded = decode(self.split.file(item), decoded=self.decoded)
         if isinstance(decoded, DataError):
             return decoded
         image, digest = decoded
@@ -185,7 +185,7 @@ class TrainingImages(Dataset[Sample | DataError]):
     def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
         epoch, index = key
         item = self.split.items[index]
-        pixels = decode_pixels(self.split.root / item.path, self.decoded)
+        pixels = decode_pixels(self.split.file(item), self.decoded)
         if isinstance(pixels, DataError):
             return pixels
         area, aspect = list(self.augmentation.area), list(self.augmentation.aspect)

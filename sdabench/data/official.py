@@ -1,19 +1,43 @@
-"""Describe how a split differs from the official one in names and numbers. Free of torch."""
+"""The official splits: what is known of them, and how a split differs. Free of torch."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
 
 from sdabench.data.coco import OFFICIAL, CocoSplit
 from sdabench.data.folders import ImageSplit
-from sdabench.data.imagenet import TRAIN_IMAGES, VAL_IMAGES, VAL_IMAGES_PER_CLASS
 from sdabench.data.split import Split
 
-TRAIN_IMAGES_PER_CLASS = (732, 1300)  # smallest and largest class
-VAL_NAME = re.compile(r"n\d{8}/ILSVRC2012_val_(\d{8})\.JPEG", re.ASCII)
+CLASSES = 1000
+VAL_IMAGES, TRAIN_IMAGES = 50_000, 1_281_167
+VAL_IMAGES_PER_CLASS, TRAIN_IMAGES_PER_CLASS = (50, 50), (732, 1300)  # smallest and largest class
+VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.ASCII)
 TRAIN_NAME = re.compile(r"(n\d{8})/\1_\d+\.JPEG", re.ASCII)
+
+
+class Archive(NamedTuple):
+    """Size in bytes of a tar archive, and the number of archives: one per class within that of training."""
+
+    size: int
+    archives: int
+
+    def sizes(self, images: int) -> tuple[int, int]:
+        """Return the least and the largest possible total size in bytes of so many images.
+
+        Each has a header of 512 bytes and is padded to a multiple of 512; an archive ends with 1024 bytes
+        and is padded to a multiple of 10,240.
+        """
+        ends = self.archives * (512 + 1024 + 10_240)
+        return self.size - images * (512 + 511) - ends, self.size - images * 512
+
+
+VAL_ARCHIVE = Archive(6_744_924_160, 1)
+TRAIN_ARCHIVE = Archive(147_897_477_120, 1 + CLASSES)
 
 Level = Literal["error", "warning", "note"]
 
@@ -47,50 +71,73 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+@cache
+def val_labels() -> tuple[int, ...]:
+    """Return the class index of each official validation image, in the order of their numbers."""
+    packed = int.from_bytes(files("sdabench.data").joinpath("imagenet_val_labels.bin").read_bytes())
+    bits = f"{packed:0{10 * VAL_IMAGES}b}"  # ten for each image
+    return tuple(int(bits[start : start + 10], 2) for start in range(0, len(bits), 10))
+
+
+def val_number(name: str) -> int | None:
+    """Return the number of a validation image from its file name with any extension, or None."""
+    match = VAL_NAME.fullmatch(f"{PurePosixPath(name).stem}.JPEG")
+    number = int(match[1]) if match else 0
+    return number if 1 <= number <= VAL_IMAGES else None
+
+
+Found = Iterator[tuple[str, tuple[AffectedFile, ...]]]
+
+
 def deviations(split: Split, level: Level = "note") -> tuple[Issue, ...]:
-    """List the deviations from the official split, without checking labels against image contents.
+    """List the deviations from the official split in names, counts, classes and sizes, not in pixels.
 
     Args:
         level: level of the issues: "error" if the split is supposed to be official.
     """
+    found: Found = iter(())
     if isinstance(split, CocoSplit):
-        found = _coco(split) if split.dataset == "coco" else iter(())
+        found = _coco(split) if split.dataset == "coco" else found
     elif isinstance(split, ImageSplit) and split.dataset == "imagenet":
-        found = _imagenet_val(split) if split.split == "val" else _imagenet_train(split)
-    else:
-        found = iter(())
+        found = imagenet_deviations(split)
     issues = tuple(Issue(level, "not official", words, about) for words, about in found)
     if split.complete or issues:
         return issues
     return (Issue(level, "not official", f"{split.dataset} data are generated, not official"),)
 
 
-Found = Iterator[tuple[str, tuple[AffectedFile, ...]]]
+def imagenet_deviations(split: ImageSplit) -> Found:
+    """Yield the deviations from ImageNet's official split: none if and only if the split is complete."""
+    return _imagenet_val(split) if split.split == "val" else _imagenet_train(split)
 
 
 def _imagenet_val(split: ImageSplit) -> Found:
     numbers: Counter[int] = Counter()
-    unknown, duplicates = [], []
+    unknown, duplicates, misplaced = [], [], []
     for item in split.items:
-        name = VAL_NAME.fullmatch(item.path)
-        number = int(name[1]) if name else 0
-        if not 1 <= number <= VAL_IMAGES:
+        number = val_number(item.path)
+        if number is None or not item.path.endswith(".JPEG"):
             unknown.append(AffectedFile(item.path, "is not an official name"))
-        elif numbers[number]:
+            continue
+        if numbers[number]:
             duplicates.append(AffectedFile(item.path, "has the same number as another file"))
+        elif item.label != val_labels()[number - 1]:
+            misplaced.append(AffectedFile(item.path, f"is of class {val_labels()[number - 1]}"))
         numbers[number] += 1
-    del numbers[0]
-    official = sum(1 <= number <= VAL_IMAGES for number in numbers)
-    if official < VAL_IMAGES:
-        yield f"{VAL_IMAGES - official:,} of {VAL_IMAGES:,} official images are missing", ()
+    if len(numbers) < VAL_IMAGES:
+        yield f"{VAL_IMAGES - len(numbers):,} of {VAL_IMAGES:,} official images are missing", ()
     yield from _named(unknown, "without an official name (such as ILSVRC2012_val_00000001.JPEG)")
     yield from _named(duplicates, "with the official name of another file")
-    yield from _class_sizes(split, VAL_IMAGES_PER_CLASS, VAL_IMAGES_PER_CLASS)
+    yield from _named(misplaced, "with another class than the official image of that name")
+    yield from _class_sizes(split, *VAL_IMAGES_PER_CLASS)
+    yield from _total_size(split, VAL_ARCHIVE, VAL_IMAGES)
 
 
 def _imagenet_train(split: ImageSplit) -> Found:
     if len(split.items) != TRAIN_IMAGES:
         yield f"{plural(len(split.items), 'image')} instead of {TRAIN_IMAGES:,}", ()
+    elif split.classes < CLASSES:
+        yield f"{CLASSES - split.classes} of {CLASSES:,} classes are missing", ()
     unknown = [
         AffectedFile(item.path, "is not an official name")
         for item in split.items
@@ -98,6 +145,17 @@ def _imagenet_train(split: ImageSplit) -> Found:
     ]
     yield from _named(unknown, "without an official name (such as n01440764_18.JPEG in n01440764)")
     yield from _class_sizes(split, *TRAIN_IMAGES_PER_CLASS)
+    yield from _total_size(split, TRAIN_ARCHIVE, TRAIN_IMAGES)
+
+
+def _total_size(split: ImageSplit, archive: Archive, images: int) -> Found:
+    """Compare the total size with that of the official archive, if the number of images is official."""
+    total, (least, most) = sum(item.size for item in split.items), archive.sizes(images)
+    if len(split.items) == images and not least <= total <= most:
+        words = (
+            f"the images have {total:,} bytes in total, those of the official archive {least:,} to {most:,}"
+        )
+        yield f"{words}: they are other files, or have been encoded again", ()
 
 
 def _coco(split: CocoSplit) -> Found:

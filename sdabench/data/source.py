@@ -17,7 +17,7 @@ NOT_FOR: dict[tuple[Kind, DataTask], str] = {
 }
 # Paths of a split below the path of the dataset.
 NEEDED_PATHS: dict[Kind, tuple[str, ...]] = {
-    "imagenet": ("{}",),
+    "imagenet": (),
     "coco": ("{}2017", "annotations/instances_{}2017.json"),
     "synthetic": (),
 }
@@ -75,8 +75,14 @@ class DataSource:
         """List the splits that exist, or ``val`` if none does, so that reading it gives the error."""
 
         def exists(name: SplitName) -> bool:
+            if self.path is None:
+                return True
+            if self.kind == "imagenet":
+                from sdabench.data.imagenet import split_folder
+
+                return split_folder(self.path, name) is not None
             needed = (path.format(name) for path in NEEDED_PATHS[self.kind])
-            return self.path is None or all((self.path / path).exists() for path in needed)
+            return all((self.path / path).exists() for path in needed)
 
         return tuple(filter(exists, get_args(SplitName))) or ("val",)
 

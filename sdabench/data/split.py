@@ -41,6 +41,10 @@ class Split:
     complete: bool = False
     fingerprint_sha256: str | None = None
 
+    def file(self, item: ImageFile) -> Path:
+        """Return the path of an image file."""
+        return self.root / item.path
+
     def subset(self, images: int | None) -> Self:
         """Return the first images; all images for None."""
         if images is None or images >= len(self.items):

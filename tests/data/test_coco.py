@@ -235,3 +235,10 @@ def test_relative_path_gives_the_same_dataset(coco, monkeypatch):
     absolute = read_coco(coco, "val")
     monkeypatch.chdir(coco.parent)
     assert read_coco(Path("coco"), "val") == absolute
+
+
+def test_training_images_are_not_read_as_validation_images(coco):
+    (coco / "val2017").rename(coco / "train2017")
+    (coco / "val2017").symlink_to("train2017")
+    with pytest.raises(DataError, match="val2017 is a link to train2017; it must have the validation images"):
+        read_coco(coco, "val")

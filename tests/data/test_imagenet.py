@@ -1,18 +1,26 @@
 """ImageNet layout: labels, completeness of a split, and error messages."""
 
+import errno
 import os
+import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from sdabench.data import imagenet
 from sdabench.data.description import Preprocessing
-from sdabench.data.folders import Item
-from sdabench.data.imagenet import class_indices, is_training_set, is_validation_set, read_imagenet
+from sdabench.data.imagenet import class_indices, read_imagenet
 from sdabench.data.images import Batch, EvaluationImages, collate
+from sdabench.data.listing import Listing
+from sdabench.data.official import val_labels
+from sdabench.data.sorting import sort_images
+from sdabench.data.source import DataSource
 from sdabench.errors import DataError, UsageError
-from tests.helpers.datasets import SAMPLE
+from tests.helpers.datasets import SAMPLE, official_val_items
 
 
 def test_classes_are_in_the_standard_order():
@@ -44,30 +52,158 @@ def test_real_sample_has_200_labeled_images():
     assert not split.complete
 
 
-def test_only_the_official_validation_set_is_complete():
-    wnids = list(class_indices())
-    items = tuple(
-        Item(f"{wnids[number % 1000]}/ILSVRC2012_val_{number + 1:08}.JPEG", 1, number % 1000)
-        for number in range(50_000)
+def test_labels_of_validation_images_are_those_of_the_development_kit():
+    """The first seven as in the list that Caffe's preparation script downloads."""
+    labels = val_labels()
+    assert labels[:7] == (65, 970, 230, 809, 516, 57, 334)
+    assert set(Counter(labels).values()) == {50}
+    assert len(set(labels)) == 1000
+
+
+def write_flat(folder, numbers, extension="JPEG"):
+    folder.mkdir(parents=True)
+    for number in numbers:
+        image = Image.new("L", (64, 64), 20 * number)
+        image.save(folder / f"ILSVRC2012_val_{number:08}.{extension}", "JPEG", quality=100)
+    return folder
+
+
+FLAT_ITEMS = [
+    ("n01751748/ILSVRC2012_val_00000001.JPEG", 65),
+    ("n02105855/ILSVRC2012_val_00000003.JPEG", 230),
+    ("n09193705/ILSVRC2012_val_00000002.JPEG", 970),
+]
+
+
+@pytest.mark.parametrize("below", ["", "val", "ILSVRC/Data/CLS-LOC/val"], ids=["flat", "val", "Kaggle"])
+def test_flat_validation_images_get_the_classes_of_their_names(tmp_path, below):
+    write_flat(tmp_path / "d" / below, [1, 2, 3])
+    (tmp_path / "d/LOC_val_solution.csv").touch()
+    split = read_imagenet(tmp_path / "d")
+    assert [(item.path, item.label) for item in split.items] == FLAT_ITEMS
+    images = EvaluationImages(split, Preprocessing())
+    assert [images[n].image[0].float().mean() for n in range(3)] == [20, 60, 40]
+    assert DataSource("imagenet", tmp_path / "d").splits() == ("val",)
+
+
+def test_flat_and_sorted_images_have_the_same_fingerprint(tmp_path):
+    flat = read_imagenet(write_flat(tmp_path / "flat", [1, 2, 3]))
+    assert sort_images(flat, tmp_path / "val") == (3, 0, 0)
+    folders = read_imagenet(tmp_path)
+    assert folders.items == flat.items
+    assert folders.listing_sha256 == flat.listing_sha256
+    shutil.move(tmp_path / "val/n01751748/ILSVRC2012_val_00000001.JPEG", tmp_path / "val")
+    assert read_imagenet(tmp_path).items == flat.items
+    shutil.copy(flat.root / "ILSVRC2012_val_00000002.JPEG", tmp_path / "val")
+    with pytest.raises(DataError, match="in its class folder; delete one"):
+        read_imagenet(tmp_path)
+
+
+def test_listing_of_a_flat_folder_is_read_back(tmp_path):
+    source = DataSource("imagenet", write_flat(tmp_path / "flat", [1, 2, 3]))
+    split = source.read("val")
+    again = Listing.write(split, tmp_path).read(source, "val", "classification")
+    assert again == split
+    assert again.file(again.items[0]).is_file()
+
+
+def test_sorting_resumes_and_replaces_nothing(tmp_path, monkeypatch):
+    flat, folder = read_imagenet(write_flat(tmp_path / "flat", [1, 2, 3])), tmp_path / "val"
+    sort_images(flat.select(flat.items[:1]), folder)
+
+    def fail(source, target):
+        if target.exists():
+            raise FileExistsError
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", fail)
+    assert sort_images(flat, folder) == (0, 2, 1)
+    assert sort_images(flat, folder) == (0, 0, 3)
+    assert sorted(path.name for path in folder.rglob("*.*")) == sorted(
+        path.name for path in flat.root.iterdir()
     )
-    assert is_validation_set(items)
-    renamed = (Item("n01440764/a.JPEG", 1, 0), *items[1:])
-    moved = (Item(items[0].path, 1, 1), *items[1:])
-    for other in (items[1:], renamed, moved, (*items, items[0])):
-        assert not is_validation_set(other)
+    (folder / flat.items[1].path).write_bytes(b"other")
+    with pytest.raises(DataError, match="differs from"):
+        sort_images(flat, folder)
+    assert (folder / flat.items[1].path).read_bytes() == b"other"
+    with pytest.raises(UsageError, match="inside of"):
+        sort_images(flat, flat.root / "sorted")
 
 
-def test_training_set_is_recognized_by_its_class_counts():
-    counts = [1300] * 895 + [732] * 104  # 1,239,628 images; the rest is too many for the last class
-    wnids = list(class_indices())
-    items = [
-        Item(f"{wnids[label]}/{n}.JPEG", 1, label) for label, count in enumerate(counts) for n in range(count)
-    ]
-    rest = 1_281_167 - len(items)
-    assert not is_training_set([*items, *[Item("x", 1, 999)] * rest])
-    spread = [Item("x", 1, 895 + n % 105) for n in range(rest)]
-    assert is_training_set([*items, *spread])
-    assert not is_training_set([*items, *spread[1:]])
+def train_folder(root, name="train", file="photo_{number}.JPEG"):
+    """Write ``root/name/n01440764/`` with two images of the given names."""
+    folder = root / name / "n01440764"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (64, 64)).save(folder / file.format(number=number))
+    return root / name
+
+
+OFFICIAL = "n01440764_1{number}.JPEG"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "read"),
+    [
+        ("train", "photo_{number}.JPEG", "train"),
+        ("train2012_small", "photo_{number}.JPEG", "train2012_small"),
+        ("ILSVRC2012_img_train", "photo_{number}.JPEG", "ILSVRC2012_img_train"),
+        ("images", OFFICIAL, "images"),
+        ("images", "n01440764_1{number}.png", "images"),
+        ("val", OFFICIAL, ""),
+        ("val", OFFICIAL, "val"),
+    ],
+)
+def test_training_images_are_not_evaluated(tmp_path, name, file, read):
+    train_folder(tmp_path, name, file)
+    with pytest.raises(DataError, match=r"training images.*; name the folder of the validation images"):
+        read_imagenet(tmp_path / read)
+
+
+def test_refusal_of_training_images_names_the_validation_images_beside(tmp_path):
+    train, _ = train_folder(tmp_path), train_folder(tmp_path, "val")
+    with pytest.raises(DataError, match=f"--data imagenet={tmp_path}, with {tmp_path}/val/"):
+        read_imagenet(train)
+    assert len(read_imagenet(tmp_path, "train").items) == 2
+
+
+def test_link_to_the_training_images_is_not_evaluated(tmp_path):
+    (tmp_path / "val").symlink_to(train_folder(tmp_path))
+    with pytest.raises(DataError, match="training images"):
+        read_imagenet(tmp_path)
+
+
+def test_dataset_without_validation_images_is_refused(tmp_path):
+    train_folder(tmp_path)
+    with pytest.raises(UsageError, match=r"has train/ but no val/; add val/"):
+        read_imagenet(tmp_path)
+
+
+def test_images_held_out_of_the_training_images_are_evaluated(tmp_path):
+    """Imagenette's validation images are such."""
+    train_folder(tmp_path, "train", "n01440764_2{number}.JPEG")
+    train_folder(tmp_path, "val", OFFICIAL)
+    assert len(read_imagenet(tmp_path).items) == len(read_imagenet(tmp_path / "val").items) == 2
+    train_folder(tmp_path / "other", "val", OFFICIAL)
+    train_folder(tmp_path / "other", "train", OFFICIAL)
+    with pytest.raises(DataError, match="2 images with names of training images"):
+        read_imagenet(tmp_path / "other")
+
+
+def test_generated_datasets_are_not_read_as_imagenet(textures):
+    for path in (textures, textures / "val"):
+        with pytest.raises(UsageError, match=f"is a generated dataset; use --data synthetic={textures}$"):
+            read_imagenet(path)
+    with pytest.raises(UsageError, match=f"a part of a generated dataset; use --data synthetic={textures}$"):
+        DataSource("synthetic", textures / "train").read("val")
+
+
+def test_only_the_official_validation_set_is_complete(tmp_path, monkeypatch):
+    items = official_val_items()
+    moved = [replace(items[0], label=999, path=f"n15075141/{Path(items[0].path).name}"), *items[1:]]
+    for listed, complete in ((items, True), (items[1:], False), (moved, False)):
+        monkeypatch.setattr(imagenet, "list_images", lambda *rest, listed=listed: tuple(listed))
+        assert read_imagenet(tmp_path).complete is complete
 
 
 def test_subset_is_spread_over_all_classes(imagenet):
@@ -148,7 +284,7 @@ def break_stray_text(root):
 
 
 def break_flat(root):
-    next(root.rglob("*.JPEG")).rename(root / "val" / "ILSVRC2012_val_00000001.JPEG")
+    next(root.rglob("*.JPEG")).rename(root / "val" / "cat.JPEG")
     return root
 
 
@@ -159,7 +295,7 @@ def break_flat(root):
         (break_empty, DataError, "empty has no images"),
         (break_names, DataError, "class folder .*tench is not one of ImageNet's 1000 wnids"),
         (break_stray_text, DataError, "notes.txt is not an image file"),
-        (break_flat, DataError, "ILSVRC2012_val_00000001.JPEG.*move them"),
+        (break_flat, DataError, r"\(cat.JPEG\), whose names do not tell their class; move them"),
     ],
 )
 def test_invalid_imagenet_folder_is_refused_in_one_line(imagenet, spoil, error, message):

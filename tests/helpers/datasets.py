@@ -7,7 +7,9 @@ from pathlib import Path
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from sdabench.data.folders import Item
 from sdabench.data.imagenet import class_indices
+from sdabench.data.official import val_labels
 from tests.helpers.paths import CHECKOUT
 
 SHARED = CHECKOUT.parent / "shared/data"
@@ -23,9 +25,19 @@ def make_imagenet(root: Path, classes: int = 3, images: int = 2) -> Path:
         for number in range(images):
             hue = Image.linear_gradient("L").rotate(40 * index + 20 * number).resize((96 + 10 * number, 80))
             Image.merge("RGB", (hue, hue.transpose(Image.Transpose.FLIP_LEFT_RIGHT), hue)).save(
-                folder / f"{wnid}_{number}.JPEG", quality=90
+                folder / f"photo_{number}.JPEG", quality=90
             )
     return root
+
+
+def official_val_items() -> list[Item]:
+    """List items like the 50,000 official validation images: names, classes and plausible sizes."""
+    wnids = list(class_indices())
+    items = [
+        Item(f"{wnids[label]}/ILSVRC2012_val_{number:08}.JPEG", 134_000, label)
+        for number, label in enumerate(val_labels(), start=1)
+    ]
+    return sorted(items, key=lambda item: item.path)
 
 
 def make_coco(root: Path) -> Path:

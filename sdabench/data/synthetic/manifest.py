@@ -80,6 +80,10 @@ def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
     try:
         manifest = read_model(folder / MANIFEST, Manifest)
     except (OSError, ValueError):
+        if (folder.parent / MANIFEST).is_file():
+            raise UsageError(
+                f"{folder} is a part of a generated dataset; use --data synthetic={folder.parent}"
+            ) from None
         kind = "coco" if task == "detection" else "imagenet"
         raise DataError(
             f"{folder} is not a generated dataset: its {MANIFEST} cannot be read; generate one with "

@@ -56,7 +56,7 @@ class _Files(Dataset[FileFinding]):
     def __getitem__(self, index: int) -> FileFinding:
         item = self.split.items[index]
         size = (item.width, item.height) if isinstance(item, CocoImage) else None
-        return inspect_file(self.split.root / item.path, size)
+        return inspect_file(self.split.file(item), size)
 
 
 def _collate(samples: Sequence[FileFinding], skipped: list[str]) -> list[FileFinding]:

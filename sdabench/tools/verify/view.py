@@ -50,7 +50,10 @@ def comparability(report: SplitReport) -> str:
     if report.dataset.split == "train":
         number = "a model trained on it"
     if _is_official(report):
-        return f"yes, complete: {number} can be compared with the paper's"
+        checked = (
+            "names and counts" if isinstance(report.counts, AnnotationCounts) else "names, classes and sizes"
+        )
+        return f"yes, by {checked}, not by pixels: {number} can be compared with the paper's"
     return f"no: {number} cannot be compared with the paper's"
 
 

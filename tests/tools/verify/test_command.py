@@ -60,7 +60,7 @@ def test_sound_subset_passes_with_notes(imagenet):
         "modes RGB 6",
         "official no: an accuracy cannot be compared with the paper's",
         "Note: 50,000 of 50,000 official images are missing",
-        "n01440764/n01440764_0.JPEG is not an official name",
+        "n01440764/photo_0.JPEG is not an official name",
         "and 3 more; --json lists all",
     ):
         assert expected in page

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
 from sdabench.tools.verify.file_inspection import FileFinding, inspect_file, inspect_files
 from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, find_leakage, verify_split
-from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet
+from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet, official_val_items
 
 JPEG = Header("RGB", "JPEG", sixteen_bits=False, orientation=1)
 
@@ -183,7 +184,7 @@ def test_decoder_exception_marks_the_file_broken(tmp_path, monkeypatch):
 def test_duplicate_files_within_and_across_splits_are_warnings(imagenet):
     val = read_imagenet(imagenet)
     first = val.root / val.items[0].path
-    for copy in (first.with_name("n01440764_7.JPEG"), imagenet / "train/n01440764/n01440764_9.JPEG"):
+    for copy in (first.with_name("photo_7.JPEG"), imagenet / "train/n01440764/photo_9.JPEG"):
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(first.read_bytes())
     train, val = read_imagenet(imagenet, "train"), read_imagenet(imagenet, "val")
@@ -191,14 +192,14 @@ def test_duplicate_files_within_and_across_splits_are_warnings(imagenet):
     [duplicates] = issues(report, "doubled")
     assert duplicates.level == "warning"
     assert duplicates.about == (
-        AffectedFile("n01440764/n01440764_7.JPEG", f"is identical to {val.items[0].path}"),
+        AffectedFile("n01440764/photo_7.JPEG", f"is identical to {val.items[0].path}"),
     )
     leakage = find_leakage(
         {"train": train, "val": val}, {"train": inspect_files(train), "val": inspect_files(val)}
     )
     assert leakage.level == "warning"
-    assert [one.path for one in leakage.about] == ["n01440764/n01440764_0.JPEG", "n01440764/n01440764_7.JPEG"]
-    assert leakage.about[0].what == "is identical to the training image n01440764/n01440764_9.JPEG"
+    assert [one.path for one in leakage.about] == ["n01440764/photo_0.JPEG", "n01440764/photo_7.JPEG"]
+    assert leakage.about[0].what == "is identical to the training image n01440764/photo_9.JPEG"
     assert "2 validation images are also training images" in leakage.words
 
 
@@ -223,46 +224,57 @@ def test_unexpected_fingerprint_is_an_error(imagenet, textures):
     assert "not those that were generated" in verify(other).errors[0].words
 
 
-def official_val():
-    wnids = list(class_indices())
-    return [Item(f"{wnids[n % 1000]}/ILSVRC2012_val_{n + 1:08}.JPEG", 1, n % 1000) for n in range(50_000)]
-
-
 def as_split(items, tmp_path, split="val", complete=False):
     return ImageSplit("imagenet", split, tmp_path, tuple(items), 1000, complete)
 
 
 def test_official_validation_images_are_recognized_by_name(tmp_path):
-    items = official_val()
+    items = official_val_items()
     assert deviations(as_split(items, tmp_path, complete=True)) == ()
-    folder = items[0].path.partition("/")[0]
+    folder, label = items[0].path.partition("/")[0], items[0].label
     renamed = [replace(items[0], path=f"{folder}/a.JPEG"), *items[1:]]
     missing, unknown = deviations(as_split(renamed, tmp_path))
     assert missing.words.startswith("1 of 50,000 official images are missing")
     assert unknown.about == (AffectedFile(f"{folder}/a.JPEG", "is not an official name"),)
-    for name in (
-        "ILSVRC2012_val_00050001.JPEG",
-        "ILSVRC2012_val_00000000.JPEG",
-        "ILSVRC2012_val_00000001.jpeg",
-    ):
-        with_invalid_name = [*items[1:], Item(f"{folder}/{name}", 1, 0)]
+    for name in ("ILSVRC2012_val_00050001.JPEG", "ILSVRC2012_val_00000000.JPEG", "ILSVRC2012_val_1.JPEG"):
+        with_invalid_name = [*items[1:], replace(items[0], path=f"{folder}/{name}")]
         assert len(deviations(as_split(with_invalid_name, tmp_path))) == 2
-    duplicated = [*items[:-1], replace(items[-1], path=items[-1].path.replace("50000", "49999"))]
+    duplicated = [replace(items[0], path=items[1].path), *items[1:]]
     words = [issue.words for issue in deviations(as_split(duplicated, tmp_path))]
     assert words == [
         "1 of 50,000 official images are missing",
         "1 file with the official name of another file",
     ]
     moved = [replace(items[0], path=items[0].path.replace(folder, "n01443537"), label=1), *items[1:]]
-    [sizes] = deviations(as_split(moved, tmp_path))
-    assert sizes.about == (AffectedFile("n01440764", "has 49"), AffectedFile("n01443537", "has 51"))
+    misplaced, sizes = deviations(as_split(moved, tmp_path))
+    assert misplaced.about == (AffectedFile(moved[0].path, f"is of class {label}"),)
+    assert sizes.about == (AffectedFile(folder, "has 49"), AffectedFile("n01443537", "has 51"))
+
+
+def test_official_names_with_exchanged_classes_are_not_official(tmp_path):
+    first, *others, last = official_val_items()
+    exchanged = [
+        replace(first, label=last.label, path=f"{last.path.partition('/')[0]}/{Path(first.path).name}"),
+        *others,
+        replace(last, label=first.label, path=f"{first.path.partition('/')[0]}/{Path(last.path).name}"),
+    ]
+    [misplaced] = deviations(as_split(exchanged, tmp_path))
+    assert misplaced.words == "2 files with another class than the official image of that name"
+
+
+@pytest.mark.parametrize("size", [400, 130_000, 140_000])
+def test_files_of_another_total_size_are_not_official(tmp_path, size):
+    """The archive has 6,744,924,160 bytes, so that an image has 134,000 in the mean."""
+    items = [replace(item, size=size) for item in official_val_items()]
+    [total] = deviations(as_split(items, tmp_path))
+    assert f"{50_000 * size:,} bytes in total" in total.words
 
 
 def test_official_training_images_match_their_folder(tmp_path):
     counts = {label: 1281 + (label < 167) for label in range(1000)}  # 1,281,167 in all
     wnids = list(class_indices())
     items = [
-        Item(f"{wnids[label]}/{wnids[label]}_{n}.JPEG", 1, label)
+        Item(f"{wnids[label]}/{wnids[label]}_{n}.JPEG", 114_800, label)
         for label in counts
         for n in range(counts[label])
     ]
