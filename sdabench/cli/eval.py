@@ -10,7 +10,7 @@ from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job, show_plan
 from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights, report_other_protocol
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, Wrapper, fetch_weights, report_other_protocol
 from sdabench.cli.work import DATASET, ProtocolOptions, ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
@@ -44,6 +44,7 @@ def command(
     source: Annotated[WeightsSource | None, option(
         "--weights", type=WEIGHTS, group="Data and weights",
         help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}")],
+    wrapper: Wrapper,
     protocol: ProtocolOptions,
     options: MachineOptions,
     output: Annotated[Path, output_option(Path("runs/eval"))],
@@ -66,11 +67,15 @@ def command(
     task = load_registry().model(name).task  # report an unknown name before anything is read
     if per_class and (as_json or task != "detection"):
         raise UsageError("--per-class needs a detector, and no --json; 'sdabench rescore' takes both options")
-    found = None if source is None else fetch_weights(source, name, download=not dry_run)
+    if wrapper is not None and source is None:
+        raise UsageError("--wrapper names an entry of the file of --weights; add --weights SOURCE")
+    found = None if source is None else fetch_weights(source, name, wrapper, download=not dry_run)
     weights, run = (found.weights, found.run) if found else (None, None)
     own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
         if own is None:
+            if found:
+                found.check()
             raise UsageError(
                 "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; only a training run has "
                 "a default dataset"
@@ -112,6 +117,8 @@ def command(
         click.echo(describe_metrics(record))
     if weights and weights.published and weights.published.accuracy:
         click.echo(f"{weights.published.accuracy}, which is not measured here.")
+    if records[0].weights.entry is not None:
+        click.echo(f"The weights are the entry '{records[0].weights.entry}' of the file.")
     if not records[0].weights.trained:
         click.echo("The weights are random: this accuracy is at chance and does not measure the network.")
     if per_class:

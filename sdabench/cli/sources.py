@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.parameters import ParsedType
+from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
@@ -35,6 +35,9 @@ SOURCE_HELP = (
 
 
 WEIGHTS = ParsedType(parse, "SOURCE", files=True)
+Wrapper = Annotated[str | None, option(
+    "--wrapper", metavar="KEY", group="Data and weights", advanced=True,
+    help="Key or prefix of the weights inside the checkpoint, e.g. ema")]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,13 @@ class FetchedWeights:
         return self.weights
 
 
-def fetch_weights(source: WeightsSource, model: str | None, download: bool = True) -> FetchedWeights:
+def fetch_weights(
+    source: WeightsSource, model: str | None, wrapper: str | None = None, download: bool = True
+) -> FetchedWeights:
     """Fetch the file of a source; if it is the folder of a training run of ``model``, add that run.
 
-    ``download`` is False for a dry run, which uses a cached file as it is and does not need one.
+    ``wrapper`` is the key of the weights inside the file. ``download`` is False for a dry run, which uses a
+    cached file as it is and does not need one.
     """
     path = Path(source.name)
     if model is not None and source.kind == "file" and path.is_dir():
@@ -63,14 +69,16 @@ def fetch_weights(source: WeightsSource, model: str | None, download: bool = Tru
 
         folder = find_run(path, model)
         run = read_run(folder)
-        return FetchedWeights(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
+        weights = LocalWeights.of_file(folder / next(iter(run.weights.values())))
+        return FetchedWeights(replace(weights, wrapper=wrapper), run)
     if model is not None:
         check_timm_network(source, model)
-    local = locate(source)
+    local = replace(locate(source), wrapper=wrapper)
     if not download and source.kind != "file":
         return FetchedWeights(local)
     try:
-        return FetchedWeights(resolve(source, FetchDisplay(partial(progress, unit="bytes"), _echo)))
+        found = resolve(source, FetchDisplay(partial(progress, unit="bytes"), _echo))
+        return FetchedWeights(replace(found, wrapper=wrapper))
     except SdabenchError as error:
         return FetchedWeights(local, error=error)
 

@@ -8,7 +8,7 @@ import click
 from sdabench.cli.help import Command, Group
 from sdabench.cli.options import FILE, MODEL, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import WEIGHTS, fetch_weights
+from sdabench.cli.sources import WEIGHTS, Wrapper, fetch_weights
 from sdabench.errors import ExitCode, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry
@@ -50,8 +50,6 @@ Layouts for --to:
 """
 OUTPUT_HELP = "Output file: .safetensors, or .pth or .pt for torch.save"
 Source = Annotated[WeightsSource, argument(metavar="SOURCE", type=WEIGHTS)]
-Wrapper = Annotated[str | None, option(
-    "--wrapper", metavar="KEY", help="Key of the weights inside the checkpoint, e.g. ema")]  # fmt: skip
 
 
 @click.group("weights", cls=Group, epilog=EPILOG)
@@ -94,7 +92,7 @@ def inspect_(
     with progress("comparing networks", len(names), "networks") as advance:
         fits = []
         for name in names:
-            fits.append(fit(found.state, name))
+            fits.append(fit(found.found, name))
             advance(1)
     if as_json:
         echo_json(found.as_json() | {"fits": [one.as_json() for one in fits]})
@@ -146,9 +144,10 @@ def _convert(
     from sdabench import __version__
     from sdabench.hashing import sha256_of_file
     from sdabench.weights.convert import FORM_SUFFIXES, convert, to_sdabench_keys, write_weights
+    from sdabench.weights.entries import find_state
     from sdabench.weights.identify import num_classes_of
     from sdabench.weights.keys import unwrap_keys
-    from sdabench.weights.read import read_checkpoint, state_dict_of
+    from sdabench.weights.read import read_checkpoint
 
     load_registry().model(model)  # an unknown name is an error before anything is read
     name = model if form == "safetensors" else f"{model}-{form}"
@@ -160,8 +159,8 @@ def _convert(
     path = fetch_weights(source, model).check().path
     if output.exists() and output.samefile(path):
         raise UsageError(f"{output} is also the input file; name another --output")
-    state = state_dict_of(read_checkpoint(path), str(source), wrapper)
-    tensors = to_sdabench_keys(state, model, str(source))
+    found = find_state(read_checkpoint(path), str(source), wrapper)
+    tensors = to_sdabench_keys(found, model, str(source))
     written = convert(tensors, model, form)
     digest = sha256_of_file(path)
     notes = {"model": model, "source": str(source), "source_sha256": digest, "sdabench": __version__}
@@ -169,5 +168,7 @@ def _convert(
     network = f"{model} without its classifier" if num_classes_of(tensors) is None else model
     left = len(tensors) - len(written)
     head = f" (without the {left} of the classifier)" if left else ""
-    click.echo(f"{source}: {len(unwrap_keys(state))} tensors, all match {network}; sha256 {digest}")
+    entry = f" of the entry '{found.entry}'" if found.entry else ""
+    count = len(unwrap_keys(found.tensors))
+    click.echo(f"{source}: {count} tensors{entry}, all match {network}; sha256 {digest}")
     click.echo(f"{output}: {len(written)} tensors{head}; sha256 {sha256_of_file(output)}")

@@ -19,11 +19,14 @@ class Weights(FrozenModel):
     """The source of weights, and the sha256 of their file.
 
     ``source`` is the path of a file, ``random`` (from the seed), ``training`` (by the spec's recipe), or a
-    value of ``--weights``: a URL without credentials, ``torchvision:NAME`` or ``timm:NAME``.
+    value of ``--weights``: a URL without credentials, ``torchvision:NAME`` or ``timm:NAME``. ``wrapper`` is
+    the value of ``--wrapper``, and ``entry`` are the keys in the file that led to the tensors.
     """
 
     source: str
     sha256: str | None = None
+    wrapper: str | None = None
+    entry: str | None = None  # of a record; file and wrapper determine it
 
     @property
     def trained(self) -> bool:
@@ -32,7 +35,9 @@ class Weights(FrozenModel):
     @property
     def identity(self) -> str | None:
         """The digest of a file, or ``random`` or ``training``: the rest of the spec determines those."""
-        return self.source if self.source in (RANDOM, TRAINED_HERE) else self.sha256
+        if self.source in (RANDOM, TRAINED_HERE):
+            return self.source
+        return self.sha256 if self.wrapper is None else f"{self.sha256 or ''} {self.wrapper}"
 
 
 class Protocol(FrozenModel):

@@ -21,7 +21,7 @@ from sdabench.training.precision import strict_fp32
 from sdabench.training.prediction import FittingBatch, PartialEvaluation, predict
 from sdabench.training.run_folder import WEIGHTS, read_run
 from sdabench.training.tasks import task_of
-from sdabench.weights import load_weights
+from sdabench.weights.load import load_file
 
 # Fields of the environment that can change the last bits of predictions.
 CONDITIONS = ("device", "threads", "deterministic", "packages")
@@ -37,13 +37,12 @@ def prepare_network(job: AnyJob) -> tuple[nn.Module, Weights]:
     network = task_of(job.spec.task).build(job)
     weights: Weights = job.spec.weights
     if job.weights is None:
-        digest = _sha256_of_state(network)
-    else:
-        load_weights(network, job.weights)
-        digest = sha256_of_file(job.weights)
-        if weights.sha256 not in (None, digest):
-            raise WeightsError(f"{job.weights} has changed since the run started; run the command again")
-    return network, weights.model_copy(update={"sha256": digest})
+        return network, weights.model_copy(update={"sha256": _sha256_of_state(network)})
+    entry = load_file(network, job.weights, weights.wrapper)
+    digest = sha256_of_file(job.weights)
+    if weights.sha256 not in (None, digest):
+        raise WeightsError(f"{job.weights} has changed since the run started; run the command again")
+    return network, weights.model_copy(update={"sha256": digest, "entry": entry})
 
 
 def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda images: None) -> list[Record]:

@@ -188,9 +188,10 @@ def path_of(weights: LocalWeights | None) -> Path | None:
 def weights_of_spec(weights: LocalWeights) -> Weights:
     """Convert local weights to the weights of a spec, with the digest of their file."""
     try:
-        return Weights(source=weights.source, sha256=weights.sha256 or sha256_of_file(weights.path))
+        digest: str | None = weights.sha256 or sha256_of_file(weights.path)
     except OSError:  # a missing or unreadable file fails when the job starts
-        return Weights(source=weights.source)
+        digest = None
+    return Weights(source=weights.source, sha256=digest, wrapper=weights.wrapper)
 
 
 def evaluation_job(

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from sdabench.hashing import sha256_of_file
-from sdabench.weights.identify import BUFFERS
-from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.entries import StateDict, find_state
+from sdabench.weights.keys import count_parameters
+from sdabench.weights.read import read_checkpoint
 from sdabench.weights.stubs import Stub, kind_of, printable, stubbed_classes
 
 
@@ -25,12 +26,15 @@ class CheckpointSummary:
     container: str
     entries: dict[str, str]  # description of each top-level entry; empty for a bare state dict
     classes: list[str]  # names of the classes that were read as stubs
-    state: dict[str, Tensor]
+    found: StateDict
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return self.found.tensors
 
     @cached_property
     def parameters(self) -> int:
-        """Number of elements of all tensors except batch norm statistics."""
-        return sum(tensor.numel() for key, tensor in self.state.items() if not key.endswith(BUFFERS))
+        return count_parameters(self.state)
 
     @cached_property
     def dtypes(self) -> dict[str, int]:
@@ -44,6 +48,7 @@ class CheckpointSummary:
             "bytes": self.size,
             "container": self.container,
             "holds": self.entries,
+            "entry": self.found.entry,
             "classes": self.classes,
             "tensors": len(self.state),
             "parameters": self.parameters,
@@ -59,7 +64,7 @@ def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
         WeightsError: it is damaged, contains no weights, or refers to classes that weights do not need.
     """
     checkpoint = read_checkpoint(path)
-    state = state_dict_of(checkpoint, str(path), wrapper)
+    found = find_state(checkpoint, str(path), wrapper)
     return CheckpointSummary(
         path=path,
         sha256=sha256_of_file(path),
@@ -67,7 +72,7 @@ def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
         container=_container(path),
         entries=_entries(checkpoint),
         classes=stubbed_classes(checkpoint),
-        state=state,
+        found=found,
     )
 
 

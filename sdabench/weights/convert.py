@@ -12,22 +12,27 @@ from sdabench.errors import UsageError, WeightsError
 from sdabench.files import atomic_write
 from sdabench.models.skeleton import HEAD
 from sdabench.registry import load_registry
-from sdabench.weights.identify import network_for, num_classes_of
+from sdabench.weights.entries import StateDict
+from sdabench.weights.identify import fit, network_for
 from sdabench.weights.keys import describe_problems, match_tensors, rename_keys
 
 Form = Literal["safetensors", "state-dict", "timm", "backbone"]
 FORM_SUFFIXES: dict[Form, str] = {"state-dict": ".pth", "timm": ".pth"}  # others: .safetensors
 
 
-def to_sdabench_keys(state: Mapping[str, Tensor], model: str, origin: str) -> dict[str, Tensor]:
+def to_sdabench_keys(found: StateDict, model: str, origin: str) -> dict[str, Tensor]:
     """Convert a state dict of any known layout to the tensors of a network.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected or of another shape.
+        WeightsError: a tensor is missing, unexpected, of another shape or not finite, or a layer of a pickled
+            module has other settings.
     """
-    renamed = rename_keys(state, model)
-    network = network_for(model, num_classes_of(renamed))
-    tensors, problems = match_tensors(network, renamed)
+    fitted = fit(found, model)  # before memory is allocated
+    tensors: dict[str, Tensor] = {}
+    problems = fitted.problems
+    if not problems:
+        network = network_for(model, fitted.num_classes)
+        tensors, problems = match_tensors(network, rename_keys(found.tensors, model))
     if problems:
         raise WeightsError(
             f"{origin} does not fit '{model}': {describe_problems(problems)}; "

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from sdabench.errors import WeightsError
 from sdabench.models.build import create_model
-from sdabench.weights.keys import Problems, match_tensors, rename_keys, unwrap_keys
+from sdabench.weights.compare import compare
+from sdabench.weights.entries import StateDict
+from sdabench.weights.keys import Problems, count_parameters, rename_keys, unwrap_keys
 
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 CLASSIFIER, BOX_CLASSIFIER = "fc.weight", "roi_heads.box_predictor.cls_score.weight"
 CANDIDATES = 12  # networks of the nearest size that are compared
 DEFAULT_FEATURES = 2048  # input features assumed for a missing classifier
@@ -29,24 +30,37 @@ class Fit:
         return asdict(self)
 
 
-def fit(state: Mapping[str, Tensor], model: str) -> Fit:
+def fit(found: StateDict, model: str) -> Fit:
     """Compare a state dict with a network, which is built on the meta device, without memory for weights."""
     try:
-        renamed = rename_keys(state, model)
+        renamed = rename_keys(found.tensors, model)
         classes = num_classes_of(renamed)
         with torch.device("meta"):
             network = network_for(model, classes)
-        _, problems = match_tensors(network, renamed)
+        _, problems = compare(network, found, renamed, model)
     except WeightsError as error:
         return Fit(model, None, {str(error): []})
     return Fit(model, classes, problems)
 
 
 def num_classes_of(renamed: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of a state dict with sdabench's keys; None without a classifier."""
-    if BOX_CLASSIFIER in renamed:
-        return len(renamed[BOX_CLASSIFIER]) - 1  # the first is the background
-    return len(renamed[CLASSIFIER]) if CLASSIFIER in renamed and renamed[CLASSIFIER].ndim else None
+    """Return the number of classes of a state dict with sdabench's keys; None without a classifier.
+
+    Raises:
+        WeightsError: the classifier has no classes or features, or more elements than the file stores, which
+            would make the network larger than the file.
+    """
+    key = BOX_CLASSIFIER if BOX_CLASSIFIER in renamed else CLASSIFIER
+    if key not in renamed:
+        return None
+    weight, shape = renamed[key], tuple(renamed[key].shape)
+    classes = shape[0] - (key == BOX_CLASSIFIER) if len(shape) > 1 and all(shape) else 0  # the background
+    if classes < 1:
+        raise WeightsError(f"'{key}' has shape {shape}, which is not that of a classifier")
+    stored = weight.untyped_storage().nbytes() // weight.itemsize
+    if weight.numel() > stored:
+        raise WeightsError(f"'{key}' has shape {shape}, but only {stored:,} values are stored")
+    return classes
 
 
 def network_for(model: str, num_classes: int | None) -> nn.Module:
@@ -58,10 +72,10 @@ def network_for(model: str, num_classes: int | None) -> nn.Module:
 
 def candidates(state: Mapping[str, Tensor], params: Mapping[str, int]) -> list[str]:
     """List the networks closest in size to a state dict; ``params`` are sizes for 1000 classes."""
-    own = unwrap_keys(state)
-    size = sum(tensor.numel() for key, tensor in own.items() if not key.endswith(BUFFERS))
+    own, size = unwrap_keys(state), count_parameters(state)
     if not any(key.startswith("rpn.") for key in own):
-        classes, features = own[CLASSIFIER].shape[:2] if CLASSIFIER in own else (0, DEFAULT_FEATURES)
+        head = own[CLASSIFIER].shape[:2] if CLASSIFIER in own else ()
+        classes, features = head if len(head) == 2 else (0, DEFAULT_FEATURES)
         size += (1000 - classes) * (features + 1)
     return sorted(params, key=lambda name: abs(params[name] - size))[:CANDIDATES]
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 from sdabench.errors import WeightsError
 from sdabench.registry import load_registry
 
+T = TypeVar("T")
 Problems = dict[str, list[str]]  # affected keys by kind of problem
 
 # Added by DataParallel, torch.compile, LightningModules, and mmpretrain.
 WRAPPER_PREFIXES = (
     ("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("network.",), ("backbone.", "head.fc."),
 )  # fmt: skip
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms
 COUNTER = "n_averaged"  # counter of torch's AveragedModel beside its "module." keys; not a weight
 
 # The authors' SDA networks of every family (QingbeiGuo/SDA-xNet e126169).
@@ -27,12 +30,12 @@ DEPTH_ATTENTION_LAYOUT = {
 }
 
 
-def rename_keys(state: Mapping[str, Tensor], model: str | None) -> dict[str, Tensor]:
+def rename_keys(state: Mapping[str, T], model: str | None) -> dict[str, T]:
     """Rename keys by the layouts that the registry lists for the model's family; sdabench's keys stay."""
     rules = dict(DEPTH_ATTENTION_LAYOUT)
     for layout in load_registry().layouts(model) if model else ():
         rules |= layout.rename
-    renamed: dict[str, Tensor] = {}
+    renamed: dict[str, T] = {}
     for key, tensor in unwrap_keys(state).items():
         for pattern, replacement in rules.items():
             key = re.sub(pattern, replacement, key)
@@ -42,7 +45,7 @@ def rename_keys(state: Mapping[str, Tensor], model: str | None) -> dict[str, Ten
     return renamed
 
 
-def unwrap_keys(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def unwrap_keys(state: Mapping[str, T]) -> Mapping[str, T]:
     """Remove the prefixes of network wrappers that all keys share."""
     while state:
         weights = {key: tensor for key, tensor in state.items() if key != COUNTER}
@@ -62,7 +65,8 @@ def match_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[s
     Trailing dimensions of 1 are ignored, because a linear layer and a 1x1 convolution differ by them. Buffers
     that are not persistent are constants. Old checkpoints have no ``num_batches_tracked``; a checkpoint with
     some of these counters needs all of them. Weights of any floating-point type match. Integer (quantized)
-    and complex weights do not match, because a conversion would change their values.
+    and complex weights do not match, because a conversion would change their values. Neither do weights that
+    are not finite.
     """
     own = model.state_dict()
     constants = {name: buffer for name, buffer in model.named_buffers() if name not in own}
@@ -86,15 +90,26 @@ def match_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[s
         ],
     }
     problems = {kind: keys for kind, keys in kinds.items() if keys}
+    if not problems and (not_finite := _not_finite(own, state)):
+        problems = {"not finite": not_finite}
     if problems:
         return {}, problems
     return {key: state[key].reshape(tensor.shape) for key, tensor in own.items()}, {}
 
 
+def count_parameters(state: Mapping[str, Tensor]) -> int:
+    """Count the elements of all tensors except buffers of batch norms, counters and indices."""
+    return sum(
+        tensor.numel()
+        for key, tensor in state.items()
+        if not key.endswith(BUFFERS) and (_is_number(tensor) or (tensor.ndim and tensor.itemsize == 1))
+    )
+
+
 def describe_problems(problems: Problems) -> str:
     """Describe the number of keys of each kind of problem, and the first keys."""
     return "; ".join(
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})" if keys else kind
         for kind, keys in problems.items()
     )
 
@@ -109,6 +124,20 @@ def _is_constant(tensor: Tensor, constant: Tensor) -> bool:
 def _converts_to(own: Tensor, tensor: Tensor) -> bool:
     """Return whether a tensor's type converts to the model's; averaged batch counters are floats."""
     return tensor.is_floating_point() or not (tensor.is_complex() or own.is_floating_point())
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _not_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Count the values of each tensor that are NaN or infinite, or become so in the network's type."""
+    counts = {
+        key: int((~state[key].to(tensor.dtype).isfinite()).sum())
+        for key, tensor in own.items()
+        if tensor.is_floating_point() and not state[key].is_meta
+    }
+    return [f"{key}: {count:,} of {own[key].numel():,} values" for key, count in counts.items() if count]
 
 
 def _dtype(tensor: Tensor) -> str:

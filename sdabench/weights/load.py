@@ -8,14 +8,16 @@ from torch import nn
 
 from sdabench.errors import WeightsError
 from sdabench.models.skeleton import HEAD, Trunk
-from sdabench.weights.keys import describe_problems, match_tensors, rename_keys
-from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.compare import compare
+from sdabench.weights.entries import StateDict, find_state
+from sdabench.weights.keys import describe_problems, rename_keys
+from sdabench.weights.read import read_checkpoint
 from sdabench.weights.weights_source import check_timm_network, parse, resolve
 
 N = TypeVar("N", bound=nn.Module)
 
 
-def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
+def load_weights(model: N, source: str | Path | Mapping[str, Any], wrapper: str | None = None) -> N:
     """Load a checkpoint into a network of the registry.
 
     Args:
@@ -24,13 +26,15 @@ def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
             takes (``torchvision:…``, ``timm:…``, ``https://…#sha256=…``), or a state dict. Keys are those of
             sdabench or of the network's original release. Constants of the architecture may be absent. A
             ``features_only`` network takes the weights of a classifier without its head.
+        wrapper: key of the weights inside the checkpoint, if several entries hold weights.
 
     Returns:
         The model.
 
     Raises:
         WeightsError: the file is damaged or unsafe, or its tensors are not exactly those of this
-            network; the message lists what is missing, unexpected, or of another shape or value.
+            network; the message lists what is missing, unexpected, of another shape or value, or not finite.
+        UsageError: several entries hold weights of this network, or ``wrapper`` names none.
         SdabenchError: see :func:`sdabench.weights.weights_source.resolve`.
     """
     origin = "the state dict" if isinstance(source, Mapping) else str(source)
@@ -41,12 +45,25 @@ def load_weights(model: N, source: str | Path | Mapping[str, Any]) -> N:
             check_timm_network(weights_source, name)
         source = resolve(weights_source).path
     checkpoint = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
-    state = rename_keys(state_dict_of(checkpoint, origin), name)
+    load_state(model, find_state(checkpoint, origin, wrapper), origin)
+    return model
+
+
+def load_file(model: nn.Module, path: Path, wrapper: str | None = None) -> str | None:
+    """Load a file into a network as :func:`load_weights` does; return the entry that holds the weights."""
+    found = find_state(read_checkpoint(path), str(path), wrapper)
+    load_state(model, found, str(path))
+    return found.entry
+
+
+def load_state(model: nn.Module, found: StateDict, origin: str) -> None:
+    """Load a state dict into a network; ``origin`` names it in errors. See :func:`load_weights`."""
+    name = getattr(model, "model_name", None)
+    state = rename_keys(found.tensors, name)
     if isinstance(model, Trunk) and not hasattr(model, "fc"):
         state = {key: tensor for key, tensor in state.items() if not key.startswith(HEAD)}
-    tensors, problems = match_tensors(model, state)
+    tensors, problems = compare(model, found, state, name)
     if problems:
         network = f"'{name}'" if name else "this network"
         raise WeightsError(f"{origin} does not fit {network}: {describe_problems(problems)}")
     model.load_state_dict(tensors)
-    return model

@@ -45,6 +45,7 @@ class LocalWeights:
     source: str  # as in a record; also a value for ``--weights``
     sha256: str | None = None  # None until the file has been read
     published: Published | None = None
+    wrapper: str | None = None  # key of the weights inside the file, if a user chose it
 
     @classmethod
     def of_file(cls, path: Path) -> "LocalWeights":

@@ -13,6 +13,7 @@ from sdabench.weights.stubs import Name, kind_of
 
 MAX_DIMENSIONS = 64
 MAX_EMPTY_EXTENT = 2**24  # product of the other sizes of a tensor without elements
+MAX_REPEATED = 2**24  # elements of a tensor that repeats elements of its storage
 MAX_NUMBER = 2**48  # of elements, or any size, stride or offset
 
 # Element types without a storage class.
@@ -65,7 +66,8 @@ def tensor(
         metadata: lazy operations that torch applies when the tensor is used.
 
     Raises:
-        WeightsError: it extends beyond its storage, or repeats elements of it.
+        WeightsError: it extends beyond its storage; or it repeats elements of it other than by a stride of 0,
+            or very often.
     """
     if metadata:
         raise WeightsError("holds a tensor with conjugate or negative bits, which are not supported")
@@ -82,7 +84,8 @@ def tensor(
         return torch.empty(size, dtype=dtype)
     elements = storage.data.numel() // dtype.itemsize
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if prod(size) > elements or last >= elements:
+    different = prod(length for length, step in zip(size, stride, strict=True) if step)
+    if different > elements or prod(size) > max(elements, MAX_REPEATED) or last >= elements:
         raise WeightsError(
             f"holds a tensor of size {size}, more than the {elements:,} elements of its storage"
         )

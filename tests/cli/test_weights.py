@@ -209,6 +209,39 @@ def test_wrapper_option_selects_weights(resnet, tmp_path):
     assert torch.equal(load_file(tmp_path / "w.safetensors")["fc.bias"], state["fc.bias"] + 1)
 
 
+@pytest.mark.parametrize("shape", [(5,), (), (0, 3), (2**24, 0), (1, 3)])
+@pytest.mark.parametrize(
+    ("key", "model"),
+    [("fc.weight", "resnet50"), ("roi_heads.box_predictor.cls_score.weight", "mask_rcnn_resnet50")],
+)
+def test_classifier_of_odd_shape_does_not_fit(tmp_path, key, model, shape):
+    torch.save({key: torch.zeros(shape)}, tmp_path / "w.pth")
+    for name in ([], ["--model", model]):
+        result = sdabench("weights", "inspect", tmp_path / "w.pth", *name)
+        assert result.returncode == (4 if name else 0), result.stderr
+        assert "the nearest is" in result.stdout
+    result = sdabench("weights", "import", tmp_path / "w.pth", "--model", model)
+    assert result.returncode == 4
+    assert f"does not fit '{model}': " in result.stderr
+
+
+def test_network_is_never_larger_than_the_file(tmp_path):
+    weight = torch.zeros(1).expand(2**13, 2048)
+    torch.save({"fc.weight": weight}, tmp_path / "w.pth")
+    result = sdabench("weights", "import", tmp_path / "w.pth", "--model", "resnet50")
+    assert result.returncode == 4
+    assert "'fc.weight' has shape (8192, 2048), but only 1 values are stored" in result.stderr
+
+
+def test_counters_are_not_parameters(tmp_path):
+    averaged = torch.optim.swa_utils.AveragedModel(
+        torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    )
+    torch.save(averaged.state_dict(), tmp_path / "w.pth")
+    report = json.loads(sdabench("weights", "inspect", tmp_path / "w.pth", "--json").stdout)
+    assert report["parameters"] == sum(parameter.numel() for parameter in averaged.parameters())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from sdabench.errors import ExitCode, WeightsError
-from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.entries import find_state
+from sdabench.weights.read import read_checkpoint
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -29,6 +30,10 @@ def saved_bytes(value, zipped):
 
 def safetensors_bytes(state):
     return safetensors.torch.save({key: tensor.contiguous() for key, tensor in state.items()})
+
+
+def state_dict_of(checkpoint, origin, wrapper=None):
+    return find_state(checkpoint, origin, wrapper).tensors
 
 
 def assert_same(actual, expected):

@@ -13,7 +13,7 @@ from torchvision.transforms import functional
 from sdabench import create_model
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.source import DataSource
-from sdabench.errors import DataError, SdabenchError
+from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.records.spec import protocol_at
 from sdabench.report.summary import describe_metrics
 from sdabench.training.evaluation import evaluate
@@ -97,6 +97,24 @@ def test_metrics_come_from_the_given_weights(imagenet, tmp_path):
     assert record.metrics["top1_pct"] == pytest.approx(100 / 3)
     assert record.weights.source == str(tmp_path / "w.pth")
     assert len(record.weights.sha256) == 64
+
+
+def test_record_names_the_entry_of_the_weights(imagenet, tmp_path, network):
+    best = network.state_dict()
+    last = {key: tensor + 1 for key, tensor in best.items()}
+    torch.save({"state_dict": last, "best": {"model": best}}, tmp_path / "w.pth")
+    weights = LocalWeights.of_file(tmp_path / "w.pth")
+    with pytest.raises(UsageError, match="under 'state_dict' and 'best.model'"):
+        evaluate(make_job(imagenet, weights=weights), tmp_path)
+    jobs = [make_job(imagenet, weights=replace(weights, wrapper=key)) for key in ("best", "state_dict")]
+    [record] = evaluate(jobs[0], tmp_path)
+    assert (record.weights.wrapper, record.weights.entry) == ("best", "best.model")
+    assert len({job.spec.spec_digest for job in jobs}) == 2
+    torch.save({"state_dict": best}, tmp_path / "w.pth")
+    job = make_job(imagenet, weights=weights)
+    [record] = evaluate(job, tmp_path)
+    assert (record.weights.wrapper, record.weights.entry) == (None, "state_dict")
+    assert record.spec_digest == job.spec.spec_digest
 
 
 def test_unwritable_output_fails_before_evaluation(imagenet, tmp_path):

@@ -34,7 +34,11 @@ from tests.helpers.checkpoints import (
     ("offset", "size", "stride", "message"),
     [
         (0, (2**40, 2**40), (1, 1), f"size ({2**40}, {2**40})"),
-        (0, (1000,), (0,), "size (1000,)"),
+        (0, (1000,), (0,), None),
+        (0, (2**13, 2**12), (0, 1), f"size ({2**13}, {2**12})"),
+        (0, (5, 2), (0, 3), None),
+        (0, (5, 2), (0, 4), "size (5, 2)"),
+        (0, (3, 2), (1, 1), "size (3, 2)"),
         (0, (5,), (1,), "size (5,)"),
         (1, (4,), (1,), "size (4,)"),
         (0, (2,), (4,), "size (2,)"),
@@ -57,7 +61,8 @@ def test_tensor_outside_its_storage_is_refused(tmp_path, offset, size, stride, m
     if message:
         assert message in error_line(path)
     else:
-        assert read_checkpoint(path).tolist() in (0.0, [[0.0, 2.0], [1.0, 3.0]])
+        expected = torch.tensor([0.0, 1, 2, 3]).as_strided(size, stride, offset)
+        assert torch.equal(read_checkpoint(path), expected)
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,49 @@ def test_lossy_dtype_conversion_is_refused(state):
     assert load_weights(create_model("resnet50"), averaged).bn1.num_batches_tracked.dtype == torch.int64
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float8_e5m2])
+def test_values_that_are_not_finite_are_refused(dtype):
+    network = nn.BatchNorm1d(4)
+    for key in ("weight", "running_var"):
+        given = network.state_dict() | {key: torch.tensor([1, torch.nan, torch.inf, 2]).to(dtype)}
+        with pytest.raises(WeightsError, match=rf"1 not finite \({key}: 2 of 4 values\)"):
+            load_weights(network, given)
+
+
+def test_value_that_overflows_in_the_type_of_the_network_is_refused():
+    given = {"weight": torch.tensor([[1e300]], dtype=torch.float64), "bias": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"not finite \(weight: 1 of 1 values"):
+        load_weights(nn.Linear(1, 1), given)
+
+
+def layers(stride=1, dilation=1, pool=nn.MaxPool2d, eps=1e-5, act=nn.ReLU):
+    conv = nn.Conv2d(3, 4, 3, stride, padding=dilation, dilation=dilation)
+    return nn.Sequential(conv, nn.BatchNorm2d(4, eps), act(), pool(2), nn.Conv2d(4, 4, 1, dilation=dilation))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (layers(stride=2), r"1 of another setting \(0 stride 2 for 1\)"),
+        (layers(dilation=2), r"2 of another setting \(0 padding 2 for 1, 0 dilation 2 for 1\)"),
+        (layers(pool=nn.AvgPool2d), r"\(3 AvgPool2d for MaxPool2d\)"),
+        (layers(pool=lambda size: nn.Identity()), r"\(3 Identity for MaxPool2d\)"),
+        (layers(eps=1e-3), r"\(1 eps 0.001 for 1e-05\)"),
+        (layers(act=nn.ReLU6), r"\(2 ReLU6 for ReLU\)"),
+        (nn.DataParallel(layers(stride=(1, 2))), r"\(0 stride \(1, 2\) for 1\)"),
+        (layers(), None),
+        (layers(stride=(1, 1)), None),
+    ],
+)
+def test_pickled_module_whose_layers_have_other_settings_is_refused(tmp_path, given, message):
+    torch.save({"model": given}, tmp_path / "w.pth")
+    if message is None:
+        load_weights(layers(), tmp_path / "w.pth")
+        return
+    with pytest.raises(WeightsError, match=message):
+        load_weights(layers(), tmp_path / "w.pth")
+
+
 def test_unregistered_network_loads_by_sdabench_keys():
     trunk = Trunk(lambda spec: nn.Conv2d(spec.in_channels, spec.out_channels, 1, spec.stride), [1, 1, 1, 1])
     assert load_weights(trunk, trunk.state_dict()) is trunk

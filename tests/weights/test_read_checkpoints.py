@@ -18,7 +18,7 @@ from torch import nn
 from sdabench import create_model, load_weights
 from sdabench.errors import UsageError, WeightsError
 from sdabench.weights.keys import rename_keys
-from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.read import read_checkpoint
 from sdabench.weights.stubs import stubbed_classes
 from sdabench.weights.unpickling import load_pickle
 from tests.helpers.checkpoints import (
@@ -27,6 +27,7 @@ from tests.helpers.checkpoints import (
     all_tensor_kinds,
     assert_same,
     save,
+    state_dict_of,
 )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from sdabench.errors import UsageError, WeightsError
 from sdabench.weights import unpickling
-from sdabench.weights.read import read_checkpoint, state_dict_of
+from sdabench.weights.read import read_checkpoint
 from sdabench.weights.stubs import Name, Stub, is_module, stubbed_classes
 from sdabench.weights.unpickling import load_pickle
 from tests.helpers.checkpoints import (
@@ -23,6 +23,7 @@ from tests.helpers.checkpoints import (
     pickled_storage,
     pickled_tensor,
     saved_bytes,
+    state_dict_of,
     write_bare,
     write_legacy,
     write_zip,

@@ -1,0 +1,250 @@
+"""Find the state dict in a checkpoint, beside what else a training script saves."""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdabench.errors import UsageError, WeightsError
+from sdabench.weights.keys import BUFFERS, unwrap_keys
+from sdabench.weights.stubs import MAX_KEY_LENGTH, Stub, is_module, kind_of, module_state, printable
+
+# Common keys of the weights. Such an entry is preferred to entries of other networks or criteria.
+WRAPPERS = (
+    "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params",
+    "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema",
+)  # fmt: skip
+MAX_DEPTH = 6
+MAX_VALUES = 2_000_000  # that are searched
+MAX_LIST = 64  # items of a list that is searched
+MAX_LISTED = 5  # names of entries in a message
+SHARE_OF_RIVAL = 0.5  # of the weights' names and shapes; an average may lack a classifier, or buffers
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The tensors of a network, and where the checkpoint holds them.
+
+    ``entry`` are the keys that lead to them, joined by dots; None at the top level. ``module`` is the pickled
+    module that they belong to, if any.
+    """
+
+    tensors: dict[str, Tensor]
+    entry: str | None = None
+    module: Stub | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """A value of a checkpoint that holds tensors by name: a mapping, or a pickled module."""
+
+    keys: tuple[str, ...]
+    value: Any
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.keys)
+
+    @property
+    def is_known(self) -> bool:
+        return all(key in WRAPPERS for key in self.keys)
+
+    @cached_property
+    def is_pure(self) -> bool:
+        """Whether it holds nothing but tensors, not all of them scalars such as metrics."""
+        if is_module(self.value):
+            return True
+        values = self.value.values()
+        return all(isinstance(value, Tensor) for value in values) and any(value.ndim for value in values)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        try:
+            values = module_state(self.value) if is_module(self.value) else self.value
+        except WeightsError:  # which is raised if it is chosen
+            values = {}
+        return {key: value for key, value in values.items() if type(key) is str and isinstance(value, Tensor)}
+
+    @cached_property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The tensors, except buffers of batch norms, by names without wrappers' prefixes."""
+        return {key: value for key, value in unwrap_keys(self.tensors).items() if not key.endswith(BUFFERS)}
+
+    def shared_with(self, other: "_Entry") -> list[str]:
+        """List the names of weights that both have, with the same shape."""
+        mine, others = self.weights, other.weights
+        return [key for key in mine if key in others and mine[key].shape == others[key].shape]
+
+    def equals(self, other: "_Entry") -> bool:
+        shared = self.shared_with(other)
+        return bool(shared) and all(_are_equal(self.weights[key], other.weights[key]) for key in shared)
+
+    def rivals(self, other: "_Entry") -> bool:
+        """Return whether both hold weights of the same network, with other values."""
+        if self.keys == other.keys or len(self.shared_with(other)) < SHARE_OF_RIVAL * len(self.weights):
+            return False
+        return bool(other.weights) and not self.equals(other)
+
+
+def find_state(checkpoint: Any, origin: str, wrapper: str | None = None) -> StateDict:
+    """Find the state dict in a checkpoint: at the top level, under a key, or in a pickled module.
+
+    Args:
+        checkpoint: from ``read_checkpoint``, or a state dict.
+        origin: name of the checkpoint in error messages.
+        wrapper: key of the weights, or several joined by dots, if several entries hold weights; or a prefix
+            of the weights' names.
+
+    Raises:
+        UsageError: several entries hold weights and ``wrapper`` is None, or ``wrapper`` holds no weights.
+        WeightsError: it holds no state dict.
+    """
+    found = list(_entries(checkpoint, origin))
+    if wrapper is not None:
+        found = _named(found, wrapper, origin)
+    chosen = _choose(found, origin)
+    if chosen is None:
+        raise WeightsError(f"{origin} holds no state dict: {_why_none(checkpoint)}")
+    value, module = chosen.value, chosen.value if is_module(chosen.value) else None
+    if module is not None:
+        try:
+            value = module_state(module)
+        except WeightsError as error:
+            raise WeightsError(f"{origin} {error}") from None
+    if not value:
+        raise WeightsError(f"{origin} holds no state dict: the pickled module has no tensors")
+    return StateDict(_checked(value, origin), printable(chosen.name) or None, module)
+
+
+def _entries(checkpoint: Any, origin: str) -> Iterator[_Entry]:
+    """Yield every entry that holds tensors by name, except those of an optimizer."""
+    pending: deque[tuple[tuple[str, ...], Any]] = deque([((), checkpoint)])
+    searched = 0
+    while pending:
+        keys, value = pending.popleft()
+        if is_module(value):
+            yield _Entry(keys, value)
+            continue
+        items = _items(value)
+        searched += len(items)
+        if searched > MAX_VALUES:
+            raise WeightsError(
+                f"{origin} holds more than {MAX_VALUES:,} values; ask for its state_dict() alone"
+            )
+        if isinstance(value, Mapping) and any(
+            type(key) is str and isinstance(each, Tensor) for key, each in items
+        ):
+            yield _Entry(keys, value)
+        if len(keys) < MAX_DEPTH:
+            pending += [
+                ((*keys, str(key)), each)
+                for key, each in items
+                if isinstance(each, Mapping | list | tuple | Stub) and not _is_optimizer(key, each)
+            ]
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    """List keys and values of a mapping, a short list, or the attributes of an object."""
+    if isinstance(value, Stub):
+        value = value.state
+    if isinstance(value, Mapping):
+        return list(value.items())
+    short = isinstance(value, list | tuple) and len(value) <= MAX_LIST
+    return list(enumerate(value)) if short else []
+
+
+def _is_optimizer(key: Any, value: Any) -> bool:
+    """Return whether an entry is an optimizer, whose averages have the shapes of the weights."""
+    if type(key) is str and re.search(r"optim(i[sz]er|_|s?$)", key, re.IGNORECASE):
+        return True
+    return {"state", "param_groups"} <= {key for key, _ in _items(value)}
+
+
+def _named(found: list[_Entry], wrapper: str, origin: str) -> list[_Entry]:
+    """Return the entries under a key; otherwise, the tensors whose names begin with it."""
+    named = [entry for entry in found if entry.name == wrapper] or [
+        entry for entry in found if wrapper in entry.keys or entry.name.startswith(f"{wrapper}.")
+    ]
+    if not named:
+        parts = {entry: _with_prefix(entry.tensors, f"{wrapper}.") for entry in found}
+        named = [_Entry((*entry.keys, wrapper), part) for entry, part in parts.items() if part]
+    if not named:
+        there = [entry for entry in found if entry.keys]
+        step = f"it has {_listed(there)}" if there else "leave out --wrapper"
+        raise UsageError(f"{origin} holds no weights under '{printable(wrapper)}'; {step}")
+    return named
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def _choose(found: list[_Entry], origin: str) -> _Entry | None:
+    """Choose the only entry with weights; None if there is none.
+
+    Raises:
+        UsageError: other entries hold other weights of the same network, or no key is a common one.
+    """
+    known = [entry for entry in found if entry.is_known]
+    pure, mixed = [entry for entry in known if entry.is_pure], [entry for entry in known if entry.keys]
+    preferred = pure or mixed or [entry for entry in found if entry.is_pure] or found
+    if not preferred:
+        return None
+    first, *others = preferred
+    others = [entry for entry in others if not entry.equals(first)]
+    others += [entry for entry in found if entry not in others and first.rivals(entry)]
+    if others:
+        raise UsageError(
+            f"{origin} holds weights under {_listed([first, *others])}; choose one with --wrapper KEY "
+            "(of 'sdabench weights import', 'sdabench eval' or 'sdabench train')"
+        )
+    return first
+
+
+def _listed(entries: list[_Entry]) -> str:
+    names = [f"'{printable(entry.name)}'" if entry.keys else "the top level" for entry in entries]
+    return " and ".join([*names[:MAX_LISTED], *["others"] * (len(names) > MAX_LISTED)])
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors of the same shape have the same bits."""
+    if one.dtype != other.dtype or one.is_meta or other.is_meta:
+        return one is other
+    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
+        return True
+    return torch.equal(_bytes(one), _bytes(other))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _why_none(checkpoint: Any) -> str:
+    """Describe a checkpoint without any tensor under a name."""
+    if not isinstance(checkpoint, Mapping):
+        return f"it is {kind_of(checkpoint)}"
+    if not checkpoint:
+        return "it is empty"
+    named = [(key, value) for key, value in checkpoint.items() if type(key) is str and key in WRAPPERS]
+    key, value = named[0] if named else next(iter(checkpoint.items()))
+    name = f"'{printable(key) if isinstance(key, str) else f'of {kind_of(key)}'}'"
+    if isinstance(value, Mapping) and not value:
+        return f"{name} is empty"
+    if isinstance(value, Tensor):
+        return f"its tensors have keys of type {kind_of(key)}, not names"
+    return f"{name} is {kind_of(value)}, not a tensor"
+
+
+def _checked(tensors: Mapping[Any, Any], origin: str) -> dict[str, Tensor]:
+    for key, value in tensors.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            name = printable(key) if isinstance(key, str) else f"of {kind_of(key)}"
+            raise WeightsError(f"{origin} holds no state dict: '{name}' is {kind_of(value)}, not a tensor")
+        if not key.isprintable() or len(key) > MAX_KEY_LENGTH:
+            raise WeightsError(f"{origin} holds a tensor whose name cannot be printed: '{printable(key)}'")
+    return dict(tensors)

@@ -1,0 +1,99 @@
+"""The state dict in a checkpoint is found among other entries; a second one is never ignored."""
+
+import pytest
+import torch
+from torch import nn
+
+from sdabench.errors import UsageError, WeightsError
+from sdabench.weights.entries import find_state
+from sdabench.weights.read import read_checkpoint
+from tests.helpers.checkpoints import STATE, assert_same, save
+
+torch.manual_seed(0)
+LAST = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict()
+BEST = {key: tensor + 1 for key, tensor in LAST.items()}
+PARAMETERS = {key: tensor for key, tensor in BEST.items() if key.endswith(("weight", "bias"))}
+WITH_PREFIX = {f"module.{key}": tensor for key, tensor in BEST.items()}
+OTHER_HEAD = BEST | {"1.weight": torch.ones(7)}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "known", "other"),
+    [
+        ({"state_dict": LAST, "best_state_dict": BEST}, "state_dict", "best_state_dict"),
+        ({"model": LAST, "best": {"model": BEST, "epoch": 3}}, "model", "best.model"),
+        ({"state_dict": LAST, "extra": {"teacher": WITH_PREFIX}}, "state_dict", "extra.teacher"),
+        ({"net": LAST, "shadow": PARAMETERS}, "net", "shadow"),
+        ({"model": LAST, "pretrained": OTHER_HEAD}, "model", "pretrained"),
+        ({"model": LAST, "snapshots": [BEST]}, "model", "snapshots.0"),
+        ({"model": LAST, "best": BEST | {"epoch": 3}}, "model", "best"),
+        ({"student": LAST, "teacher": BEST}, "student", "teacher"),
+        ({"model": {"student": LAST, "teacher": BEST}}, "model.student", "model.teacher"),
+    ],
+)
+def test_second_state_dict_of_the_same_network_needs_a_choice(checkpoint, known, other):
+    with pytest.raises(UsageError, match=f"under '{known}' and '{other}'; choose one with --wrapper"):
+        find_state(checkpoint, "it")
+    found = find_state(checkpoint, "it", known)
+    assert found.entry == known
+    assert_same(found.tensors, LAST)
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        {"model": LAST, "best": {key: tensor.clone() for key, tensor in LAST.items()}},
+        {"model": LAST, "optimizer": {"momentum": BEST}},
+        {"model": LAST, "solver": {"state": {"m": BEST}, "param_groups": []}},
+        {"model": LAST, "discriminator": {"0.weight": torch.ones(5, 5), "head.bias": torch.ones(1)}},
+        {"model": LAST, "history": {"top1": torch.tensor(70.0)}, "rng": torch.ones(8, dtype=torch.uint8)},
+        {"model": LAST, "running": {"1.running_mean": torch.ones(3)}},
+        {"network_of_mine": LAST, "history": {"top1": torch.tensor(70.0)}},
+    ],
+)
+def test_other_entries_do_not_need_a_choice(checkpoint):
+    assert_same(find_state(checkpoint, "it").tensors, LAST)
+
+
+def test_pickled_module_beside_a_state_dict_needs_a_choice(tmp_path):
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    checkpoint = read_checkpoint(save({"model": network, "ema": BEST}, tmp_path / "w.pth"))
+    with pytest.raises(UsageError, match="under 'model' and 'ema'"):
+        find_state(checkpoint, "it")
+    assert find_state(checkpoint, "it", "model").module is not None
+
+
+def test_wrapper_is_a_key_keys_joined_by_dots_or_a_prefix():
+    nested = {"model": {"student": LAST, "teacher": BEST}}
+    assert_same(find_state(nested, "it", "teacher").tensors, BEST)
+    assert_same(find_state(nested, "it", "model.teacher").tensors, BEST)
+    flat = {
+        f"{name}.{key}": tensor for name, state in nested["model"].items() for key, tensor in state.items()
+    }
+    found = find_state({"state_dict": flat}, "it", "teacher")
+    assert_same(found.tensors, BEST)
+    assert found.entry == "state_dict.teacher"
+    with pytest.raises(
+        UsageError, match="no weights under 'ema'; it has 'model.student' and 'model.teacher'"
+    ):
+        find_state(nested, "it", "ema")
+    with pytest.raises(UsageError, match="no weights under 'ema'; leave out --wrapper"):
+        find_state(LAST, "it", "ema")
+    two = {"teacher": {"last": LAST, "best": BEST}}
+    with pytest.raises(UsageError, match=r"under 'teacher.last' and 'teacher.best'"):
+        find_state(two, "it", "teacher")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ({0: torch.ones(1)}, "its tensors have keys of type int, not names"),
+        ({"epoch": 3, "state_dict": {}}, "'state_dict' is empty"),
+        ({"state_dict": STATE | {"scale": 3}}, "'scale' is int, not a tensor"),
+        ({}, "it is empty"),
+        ({"lr": 0.1}, "'lr' is float, not a tensor"),
+    ],
+)
+def test_missing_state_dict_is_explained(checkpoint, message):
+    with pytest.raises(WeightsError, match=f"it holds no state dict: {message}"):
+        find_state(checkpoint, "it")
