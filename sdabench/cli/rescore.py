@@ -142,7 +142,7 @@ def _rescore_detections(
 
     started = time.monotonic()
     file = read_annotations(annotations)
-    evaluation = evaluate(file, read_results(path), iou_type, evaluator=evaluator)
+    evaluation = evaluate(file, read_results(path), iou_type, evaluator=evaluator, results_file=path)
     scored, errors = evaluation.score(), standard_errors(evaluation)
     if not as_json:
         show(score_sheet(scored, f"{path.name}, {scored.images:,} images", errors), form="terminal")

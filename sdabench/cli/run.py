@@ -27,7 +27,7 @@ from sdabench.cli.options import (
 from sdabench.cli.parameters import declared, option
 from sdabench.cli.sources import report_other_protocol, weights_by_model
 from sdabench.cli.suite_progress import run_with_progress
-from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated, report_left_out
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
@@ -168,8 +168,7 @@ def _trainings(
     registry = load_registry()
     backbone_of = {model: backbones.get(registry.model(model).backbone or "") for model in models}
     jobs = [example.for_model(model, seed, backbone_of[model]) for model in models for seed in seeds]
-    for job in {job.spec.tasks: job for job in jobs}.values():
-        job.check()
+    report_left_out(job.check() for job in {job.spec.tasks: job for job in jobs}.values())
     return jobs
 
 

@@ -10,7 +10,7 @@ from sdabench.cli.machine import MachineOptions, execute_job
 from sdabench.cli.options import MODEL, AsJson, echo_each, output_option
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights
-from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated
+from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated, report_left_out
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
@@ -72,6 +72,7 @@ def command(
         skip_broken=training.skip_broken,
         backbone=backbone.weights if backbone else None,
     )
+    report_left_out([job.left_out])
     machine = options.machine(job.images)
     job = job.on(machine.model_copy(update={"tensorboard": tensorboard}))
     records = execute_job(job, output, lambda: backbone and backbone.check())

@@ -1,6 +1,6 @@
 """Options shared by ``eval``, ``train`` and ``run``: the protocol, the recipe and the dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -108,6 +108,13 @@ class TrainingOptions:
         for name, value in given.items():
             if value is not None:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")
+
+
+def report_left_out(lines: Iterable[str | None]) -> None:
+    """Report once on stderr which annotations the trainings do not use."""
+    for line in dict.fromkeys(lines):
+        if line and is_main_process():
+            click.echo(line, err=True)
 
 
 def ensure_generated(source: DataSource, task: DataTask) -> DataSource:

@@ -5,39 +5,38 @@ Entries are checked in plain Python, without pydantic models: train2017 has 860,
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sdabench.data.rle import is_rle
+from sdabench.data.masks import MAX_PIXELS, mask_problem
 from sdabench.errors import DataError
 from sdabench.garbage import without_garbage_collection
 from sdabench.json_files import read_json
 
 Entry = dict[str, Any]
-Kinds = tuple[type, ...]
-INTEGER: Kinds = (int,)
-NUMBER: Kinds = (int, float)
-TEXT: Kinds = (str,)
-LIST: Kinds = (list,)
+Kind = Literal["an integer", "a number", "a string", "a list", "0 or 1"]
+TYPES: Mapping[Kind, tuple[type, ...]] = {
+    "an integer": (int,), "a number": (int, float), "a string": (str,), "a list": (list,), "0 or 1": (int,),
+}  # fmt: skip
 NEXT_STEP = "correct it, or restore the original file"
-KIND_NAMES = {INTEGER: "an integer", NUMBER: "a number", TEXT: "a string", LIST: "a list"}
-# Required fields of the entries of each list. Segmentations are optional, because boxes do not need them.
-FIELDS: Mapping[str, Mapping[str, Kinds]] = {
-    "categories": {"id": INTEGER, "name": TEXT},
-    "images": {"id": INTEGER, "file_name": TEXT, "height": INTEGER, "width": INTEGER},
+# Required fields of the entries of each list; others are checked where they are needed.
+FIELDS: Mapping[str, Mapping[str, Kind]] = {
+    "categories": {"id": "an integer", "name": "a string"},
+    "images": {"id": "an integer"},
     "annotations": {
-        "id": INTEGER, "image_id": INTEGER, "category_id": INTEGER,
-        "bbox": LIST, "area": NUMBER, "iscrowd": INTEGER,
+        "id": "an integer", "image_id": "an integer", "category_id": "an integer", "area": "a number",
+        "iscrowd": "0 or 1",
     },
 }  # fmt: skip
+SIZE: Mapping[str, Kind] = {"height": "an integer", "width": "an integer"}
 
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """The content of an annotations file."""
+    """The content of an annotations file. Ids and sizes such as 1.0 are integers, ``iscrowd`` is 0 or 1."""
 
     path: Path
     sha256: str
@@ -45,10 +44,63 @@ class AnnotationFile:
     images: list[Entry]
     annotations: list[Entry]
 
+    @property
+    def category_ids(self) -> list[int]:
+        """Ids of all categories in ascending order."""
+        return sorted(category["id"] for category in self.categories)
+
+    @property
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """(height, width) of the images by id; see :meth:`check_sizes`."""
+        return {image["id"]: (image["height"], image["width"]) for image in self.images}
+
+    def check_sizes(self) -> None:
+        """Check height and width of the images, which files and masks need.
+
+        Raises:
+            DataError: a size is missing or impossible.
+        """
+        self.check_fields("images", SIZE)
+        for image in self.images:
+            height, width = image["height"], image["width"]
+            if min(height, width) < 1 or height * width > MAX_PIXELS:
+                raise DataError(
+                    f"{self.path}: the entry of 'images' with id {image['id']} has an impossible size of "
+                    f"{width} x {height} pixels; {NEXT_STEP}"
+                )
+
+    def check_boxes(self) -> None:
+        """Check that each annotation has a box of four finite numbers; raise a DataError otherwise."""
+        self.check_fields("annotations", {"bbox": "a list"})
+        for annotation in self.annotations:
+            if not (len(annotation["bbox"]) == 4 and _are_numbers(annotation["bbox"])):
+                raise DataError(
+                    f"{self.path}: annotation {annotation['id']} has a 'bbox' that is not four numbers; "
+                    f"{NEXT_STEP}"
+                )
+
+    def check_masks(self, image_ids: Container[int]) -> None:
+        """Check that each annotation in these images has a mask; raise a DataError otherwise."""
+        self.check_sizes()
+        sizes = self.sizes
+        for annotation in self.annotations:
+            number = annotation["image_id"]
+            if number in image_ids:
+                problem = mask_problem(annotation.get("segmentation"), sizes[number])
+                if problem:
+                    raise DataError(
+                        f"{self.path}: annotation {annotation['id']} {problem}, so masks cannot be scored; "
+                        "complete the annotations, or score boxes"
+                    )
+
+    def check_fields(self, name: str, fields: Mapping[str, Kind]) -> None:
+        """Check fields of the entries of a list; raise a DataError that names the first invalid one."""
+        _check_fields(self.path, name, getattr(self, name), fields)
+
 
 @without_garbage_collection()
 def read_annotations(path: Path) -> AnnotationFile:
-    """Read a file of COCO's instance annotations.
+    """Read a file of COCO's instance annotations; sizes, boxes and masks are checked where they are needed.
 
     Raises:
         UsageError: there is no such file.
@@ -70,13 +122,10 @@ def _entries(path: Path, content: Entry, name: str) -> list[Entry]:
     entries = content.get(name)
     if not isinstance(entries, list):
         raise DataError(f"{path} is not a COCO annotations file: it has no list '{name}'; name another file")
-    fields = FIELDS[name]
     for position, entry in enumerate(entries, start=1):
         if type(entry) is not dict:
             raise DataError(f"{path}: entry {position} of '{name}' is not an object; {NEXT_STEP}")
-        for field, kinds in fields.items():
-            if type(entry.get(field)) not in kinds:
-                raise DataError(_wrong_field(path, name, position, entry, field))
+    _check_fields(path, name, entries, FIELDS[name])
     if len({entry["id"] for entry in entries}) < len(entries):
         counts = Counter(entry["id"] for entry in entries)
         duplicate = next(number for number, times in counts.items() if times > 1)
@@ -84,17 +133,36 @@ def _entries(path: Path, content: Entry, name: str) -> list[Entry]:
     return entries
 
 
-def _wrong_field(path: Path, name: str, position: int, entry: Entry, field: str) -> str:
+def _check_fields(path: Path, name: str, entries: list[Entry], fields: Mapping[str, Kind]) -> None:
+    for field, kind in fields.items():
+        types = TYPES[kind]
+        for position, entry in enumerate(entries, start=1):
+            if type(entry.get(field)) not in types and not _converted(entry, field, kind):
+                raise DataError(_wrong_field(path, name, position, entry, field, kind))
+
+
+def _converted(entry: Entry, field: str, kind: Kind) -> bool:
+    """Convert 1.0 to an integer, and a missing or boolean ``iscrowd`` to 0 or 1, if the value is one."""
+    value = entry.get(field)
+    if kind in ("an integer", "0 or 1") and type(value) is float and value.is_integer():
+        entry[field] = int(value)
+    elif kind == "0 or 1" and (value is None or type(value) is bool):
+        entry[field] = int(value or 0)
+    else:
+        return False
+    return True
+
+
+def _wrong_field(path: Path, name: str, position: int, entry: Entry, field: str, kind: Kind) -> str:
     known = type(entry.get("id")) is int
     which = f"the entry of '{name}' with id {entry['id']}" if known else f"entry {position} of '{name}'"
     if field not in entry:
         return f"{path}: {which} has no '{field}'; {NEXT_STEP}"
-    kind = KIND_NAMES[FIELDS[name][field]]
     return f"{path}: {which} has an invalid '{field}': it must be {kind}; {NEXT_STEP}"
 
 
 def _check_annotations(path: Path, lists: Mapping[str, list[Entry]]) -> None:
-    images = {image["id"]: image for image in lists["images"]}
+    images = {image["id"] for image in lists["images"]}
     categories = {category["id"] for category in lists["categories"]}
     for annotation in lists["annotations"]:
         wrong = None
@@ -102,25 +170,12 @@ def _check_annotations(path: Path, lists: Mapping[str, list[Entry]]) -> None:
             wrong = f"belongs to image {annotation['image_id']}, which is not in 'images'"
         elif annotation["category_id"] not in categories:
             wrong = f"belongs to category {annotation['category_id']}, which is not in 'categories'"
-        elif not (len(annotation["bbox"]) == 4 and _are_numbers(annotation["bbox"])):
-            wrong = "has a 'bbox' that is not four numbers"
         elif not _are_numbers([annotation["area"]]):
             wrong = "has an 'area' that is not finite"
         elif annotation["iscrowd"] not in (0, 1):
             wrong = "has an 'iscrowd' that is neither 0 nor 1"
-        elif not _is_segmentation(annotation.get("segmentation", []), images[annotation["image_id"]]):
-            wrong = "has a 'segmentation' that is neither polygons nor an RLE of its image's size"
         if wrong:
             raise DataError(f"{path}: annotation {annotation['id']} {wrong}; {NEXT_STEP}")
-
-
-def _is_segmentation(value: Any, image: Entry) -> bool:
-    if isinstance(value, list):
-        return all(
-            type(polygon) is list and polygon and len(polygon) % 2 == 0 and _are_numbers(polygon)
-            for polygon in value
-        )
-    return is_rle(value, image["height"], image["width"])
 
 
 def _are_numbers(values: list[Any]) -> bool:

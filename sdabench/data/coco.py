@@ -2,20 +2,31 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from pydantic_core import from_json, to_json
 
 from sdabench.data.annotations import AnnotationFile, Entry, read_annotations
 from sdabench.data.description import DatasetInfo
+from sdabench.data.masks import mask_problem
+from sdabench.data.objects import (
+    ObjectCounts,
+    Unused,
+    is_scored,
+    nothing_to_score,
+    reaches_out,
+    why_unused,
+)
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
+from sdabench.garbage import without_garbage_collection
 from sdabench.hashing import sha256_of_lines
 
+NAMES = 3  # of categories in a message
 # Numbers of images, annotations and categories.
 OFFICIAL = {"train": (118_287, 860_001, 80), "val": (5_000, 36_781, 80)}
 
@@ -42,11 +53,12 @@ class Category:
 class Annotation:
     """One object, or a crowd of objects."""
 
+    id: int
     label: int  # index of the category from 0, in the order of ids
     bbox: tuple[float, float, float, float]  # (x, y, width, height) in pixels; the area can be 0
     area: float  # of the mask in pixels
     iscrowd: bool
-    segmentation: Polygons | Rle  # (x, y, x, y, …) or an RLE; empty if only boxes are annotated
+    segmentation: Polygons | Rle | None  # (x, y, x, y, …) or an RLE; unchecked, see mask_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +81,16 @@ class CocoImage:
     def annotations(self) -> tuple[Annotation, ...]:
         """Annotations in the order of the file, decoded at each access."""
         return tuple(
-            Annotation(label, tuple(bbox), area, bool(iscrowd), segmentation)
-            for label, (bbox, area, iscrowd, segmentation) in zip(
+            Annotation(number, label, tuple(bbox), area, bool(iscrowd), segmentation)
+            for label, (number, bbox, area, iscrowd, segmentation) in zip(
                 self.labels, from_json(self.encoded), strict=True
             )
         )
+
+    def why_unused(self, annotation: Annotation, masks: bool) -> Unused | None:
+        """Return why one of the annotations is not trained on; see :func:`why_unused`."""
+        one, size = annotation, (self.height, self.width)
+        return why_unused(one.bbox, one.area, one.iscrowd, one.segmentation, size, masks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,34 +116,103 @@ class CocoSplit(Split):
             return self
         return replace(self.select(items), complete=self.complete and self.split == "train")
 
-    def check(self, masks: bool) -> None:
+    @without_garbage_collection()
+    def count_objects(self, masks: bool = False) -> ObjectCounts:
+        """Count the annotations that training, with ``masks`` of masks too, and AP use."""
+        counts = ObjectCounts(images=len(self.items))
+        for item in self.items:
+            size = (item.height, item.width)
+            for one in item.annotations:
+                counts.annotations += 1
+                counts.crowds += one.iscrowd
+                counts.scored += is_scored(one.iscrowd, one.area)
+                counts.reaching_out += reaches_out(one.bbox, size)
+                counts.without_mask += mask_problem(one.segmentation, size) is not None
+                if why := item.why_unused(one, masks):
+                    counts.unused[why] += 1
+                else:
+                    counts.used.add(one.label)
+        return counts
+
+    def check_trainable(self, masks: bool) -> str | None:
+        """Check that detections, or also masks, can be trained; return what training leaves out, in one line.
+
+        Raises:
+            NothingMeasuredError: no annotation can be used.
+            DataError: an object has no mask.
+        """
+        if masks:
+            self._check_masks("trained", lambda item, one: item.why_unused(one, masks=False) is None)
+        counts = self.count_objects(masks)
+        if not counts.used:
+            reason = counts.describe_unused() or f"no annotation in {counts.images:,} images"
+            raise NothingMeasuredError(
+                f"nothing to train on: {self.annotations_file} has no usable object ({reason}); correct its "
+                "annotations, or use another dataset"
+            )
+        left_out = "; ".join(
+            filter(None, (counts.describe_unused(), self.describe_unused_categories(counts)))
+        )
+        return f"{self.annotations_file}: {left_out}" if left_out else None
+
+    def describe_unused_categories(self, counts: ObjectCounts) -> str | None:
+        """Name the categories without an object that training uses."""
+        names = [category.name for label, category in enumerate(self.categories) if label not in counts.used]
+        if not names:
+            return None
+        more = f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
+        return (
+            f"{len(names):,} of {self.num_classes:,} categories have no usable object "
+            f"({', '.join(names[:NAMES])}{more})"
+        )
+
+    def check_scorable(self, masks: bool) -> None:
         """Check that detections, or also masks, can be scored.
 
         Raises:
-            NothingMeasuredError: no object is annotated.
-            DataError: an object has no mask.
+            NothingMeasuredError: no annotation counts as an object.
+            DataError: an annotation has no mask.
         """
-        if not any(item.labels for item in self.items):
+        if masks:
+            self._check_masks("scored", lambda item, one: True)
+        counts = self.count_objects()
+        if not counts.scored:
+            reason = nothing_to_score(counts.images, counts.annotations, counts.crowds)
             raise NothingMeasuredError(
-                f"no object is annotated in {len(self.items)} images of {self.root}; use another dataset"
+                f"nothing can be scored: {self.annotations_file} has {reason}; use another dataset"
             )
-        for item in self.items if masks else ():
-            if not all(has_mask(one.segmentation) for one in item.annotations):
-                raise DataError(
-                    f"an object in {item.path} has a box but no mask of at least three points; complete the "
-                    "annotations, or use a Faster R-CNN"
-                )
+
+    def _check_masks(self, verb: str, needed: Callable[[CocoImage, Annotation], bool]) -> None:
+        for item in self.items:
+            for one in item.annotations:
+                problem = mask_problem(one.segmentation, (item.height, item.width))
+                if problem and needed(item, one):
+                    raise DataError(
+                        f"{self.annotations_file}: annotation {one.id} {problem}, so masks cannot be {verb}; "
+                        "complete the annotations, or use a Faster R-CNN"
+                    )
 
     def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
         yield f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
         yield from super().listing_lines(digests)
 
 
-def has_mask(segmentation: Any) -> bool:
-    """Return whether a segmentation is an RLE, or polygons of at least three points."""
-    return bool(segmentation) and (
-        isinstance(segmentation, dict) or min(len(polygon) for polygon in segmentation) >= 6
-    )
+def category_difference(first: CocoSplit, second: CocoSplit) -> str | None:
+    """Describe how the categories of two splits differ; None if ids and names are the same."""
+    if first.categories == second.categories:
+        return None
+    one, other = ({(each.id, each.name) for each in split.categories} for split in (first, second))
+    only = [
+        f"only {split.annotations_file.name} has {_listed(sorted(own))}"
+        for split, own in ((first, one - other), (second, other - one))
+        if own
+    ]
+    return f"the splits list different categories: {'; '.join(only)}"
+
+
+def _listed(categories: Sequence[tuple[int, str]]) -> str:
+    named = ", ".join(f"{name} (id {number})" for number, name in categories[:NAMES])
+    return named + (f" and {len(categories) - NAMES:,} more" if len(categories) > NAMES else "")
 
 
 def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> CocoSplit:
@@ -150,6 +236,9 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
     if split == "val" and folder.startswith("train"):
         raise DataError(f"{path / 'val2017'} is a link to {folder}; it must have the validation images")
     file, root = read_annotations(annotations_file), path.resolve()
+    file.check_fields("images", {"file_name": "a string"})
+    file.check_sizes()
+    file.check_boxes()
     categories = tuple(
         Category(entry["id"], entry["name"]) for entry in sorted(file.categories, key=itemgetter("id"))
     )
@@ -179,7 +268,9 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
 def _coco_image(
     entry: Entry, path: str, size: int, annotations: Sequence[Entry], labels: Mapping[int, int]
 ) -> CocoImage:
-    fields = [[one["bbox"], one["area"], one["iscrowd"], one.get("segmentation", [])] for one in annotations]
+    fields = [
+        [one["id"], one["bbox"], one["area"], one["iscrowd"], one.get("segmentation")] for one in annotations
+    ]
     return CocoImage(
         id=entry["id"],
         path=path,

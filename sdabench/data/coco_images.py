@@ -18,6 +18,7 @@ from sdabench.data.coco import Annotation, CocoImage, CocoSplit
 from sdabench.data.decoded import decoded_images
 from sdabench.data.description import Resizing
 from sdabench.data.images import decode, seeded
+from sdabench.data.masks import compressed_rle, mask_problem
 from sdabench.errors import DataError
 from sdabench.models.inputs import resized_shape
 
@@ -107,8 +108,7 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
 class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
     """Images of a split and their targets, with random flips that depend only on (seed, epoch, index).
 
-    As in mmdetection, crowds are left out, as are objects without area, with a side below one pixel, or
-    outside the image.
+    :func:`sdabench.data.objects.why_unused` defines which annotations are left out.
     """
 
     def __init__(self, split: CocoSplit, resizing: Resizing, flip: float, seed: int, masks: bool) -> None:
@@ -141,7 +141,7 @@ def detection_target(item: CocoImage, size: tuple[int, int], flipped: bool, mask
     """
     height, width = size
     scale = np.array([width / item.width, height / item.height] * 2)
-    annotations = [annotation for annotation in item.annotations if _is_object(annotation, item)]
+    annotations = [one for one in item.annotations if item.why_unused(one, masks) is None]
     corners = np.array([_corners(annotation) for annotation in annotations], dtype=np.float64).reshape(-1, 4)
     boxes = (corners * scale).clip(0, [width, height] * 2).astype(np.float32)
     if flipped:
@@ -162,42 +162,29 @@ def _corners(annotation: Annotation) -> tuple[float, float, float, float]:
     return x, y, x + width, y + height
 
 
-def _is_object(annotation: Annotation, item: CocoImage) -> bool:
-    left, top, right, bottom = _corners(annotation)
-    inside = min(right, item.width) > max(left, 0) and min(bottom, item.height) > max(top, 0)
-    large = annotation.area > 0 and min(annotation.bbox[2:]) >= 1
-    return inside and large and not annotation.iscrowd
-
-
 def _mask(annotation: Annotation, item: CocoImage, size: tuple[int, int], flipped: bool) -> dict[str, Any]:
     """Resize an object's mask: scale polygons, and interpolate RLEs to the nearest pixel."""
     height, width = size
+    if problem := mask_problem(annotation.segmentation, (item.height, item.width)):
+        raise DataError(
+            f"{item.path}: annotation {annotation.id} {problem}; complete the annotations, or train a "
+            "Faster R-CNN"
+        )
     if isinstance(annotation.segmentation, dict):
-        rle = annotation.segmentation
-        if isinstance(rle["counts"], list):
-            rle = coco_mask.frPyObjects(rle, item.height, item.width)
+        rle = compressed_rle(annotation.segmentation, item.height, item.width)
         mask = torch.as_tensor(coco_mask.decode(rle))[None, None]
         mask = F.interpolate(mask, size, mode="nearest")[0, 0]
         mask = mask.flip(1) if flipped else mask
         encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.numpy()))
         return encoded
     polygons = []
-    for polygon in annotation.segmentation:
-        points = np.array(polygon, dtype=np.float64).reshape(-1, 2) * (
-            width / item.width,
-            height / item.height,
-        )
+    for polygon in annotation.segmentation or []:
+        scale = (width / item.width, height / item.height)
+        points = np.array(polygon, dtype=np.float64).reshape(-1, 2) * scale
         if flipped:
             points[:, 0] = width - points[:, 0]
-        if len(points) > 2:
-            polygons.append(points.flatten().tolist())
-    if not polygons:
-        raise DataError(
-            f"an object in {item.path} has a box but no mask; complete the annotations, or train a "
-            "Faster R-CNN"
-        )
-    merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return merged
+        polygons.append(points.flatten().tolist())
+    return compressed_rle(polygons, height, width)
 
 
 def resize_image(image: Image.Image, size: tuple[int, int]) -> Tensor:

@@ -108,7 +108,9 @@ def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEval
                 f"{record.dataset.root} has changed since {record.model} was evaluated; evaluate it again"
             )
         file, image_ids = split.annotations_file, [item.id for item in split.items]
-    evaluation = evaluate(file, read_results(stored.predictions), IOU_TYPES[record.task], image_ids)
+    found = stored.predictions
+    iou_type = IOU_TYPES[record.task]
+    evaluation = evaluate(file, read_results(found), iou_type, image_ids, results_file=found)
     check_metrics(stored, evaluation.score().metrics)
     return evaluation
 

@@ -13,3 +13,4 @@ PACKAGES: dict[Evaluator, tuple[str, ...]] = {
     "pycocotools": ("pycocotools",),
     "faster-coco-eval": ("faster-coco-eval",),
 }
+REQUIRED_FIELD: dict[IouType, str] = {"bbox": "bbox", "segm": "segmentation"}  # of a result

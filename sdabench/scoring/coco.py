@@ -23,15 +23,14 @@ from pydantic import (
 )
 
 from sdabench.data.annotations import AnnotationFile, read_annotations
-from sdabench.data.coco import has_mask
+from sdabench.data.masks import compressed_rle, is_absent, mask_problem
+from sdabench.data.objects import is_scored, nothing_to_score
 from sdabench.data.rle import are_rle, is_compressed
 from sdabench.errors import DataError, NothingMeasuredError
 from sdabench.garbage import without_garbage_collection
 from sdabench.json_files import read_json
-from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator, IouType
+from sdabench.scoring import DEFAULT_EVALUATOR, REQUIRED_FIELD, Evaluator, IouType
 from sdabench.scoring.evaluators import (
-    REQUIRED_FIELD,
-    compressed_rle,
     compute_precisions,
     match_vectorized,
     match_with_package,
@@ -79,6 +78,10 @@ class Result(BaseModel):
     def has_region(self) -> "Result":
         if self.bbox is None and self.segmentation is None:
             raise ValueError("neither bbox nor segmentation")
+        if self.bbox is not None and min(self.bbox[2:]) < 0:
+            raise ValueError(
+                "bbox has a negative width or height; it must be (x, y, width, height), not corners"
+            )
         return self
 
 
@@ -108,6 +111,9 @@ class CocoScore:
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Read a results file: a JSON list of image_id, category_id, score, and bbox or segmentation.
 
+    Placeholders are dropped: a box or mask that is null or empty, and boxes if all are zeros beside masks.
+    Integers may be written as 1.0.
+
     Raises:
         UsageError: there is no such file.
         DataError: the file is invalid; the message names the entry, counted from 1.
@@ -115,6 +121,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     results, _ = read_json(path, "results")
     if not isinstance(results, list):
         raise DataError(f"{path} is not a COCO results file: it must be a JSON list of detections")
+    _normalize(results)
     try:
         TypeAdapter(list[Result]).validate_python(results)
     except ValidationError as error:
@@ -124,6 +131,25 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         words = first["msg"].removeprefix("Value error, ")
         raise DataError(f"{path}, entry {int(number) + 1}: {where + ': ' if where else ''}{words}") from None
     return results
+
+
+def _normalize(results: list[Any]) -> None:
+    def integer(value: Any) -> Any:
+        return int(value) if type(value) is float and value.is_integer() else value
+
+    entries = [result for result in results if isinstance(result, dict)]
+    for entry in entries:
+        for name in ("bbox", "segmentation"):
+            if is_absent(entry.get(name)):
+                entry.pop(name, None)
+        for name in entry.keys() & {"image_id", "category_id"}:
+            entry[name] = integer(entry[name])
+        mask = entry.get("segmentation")
+        if isinstance(mask, dict) and isinstance(mask.get("size"), list):
+            mask["size"] = [integer(side) for side in mask["size"]]
+    if all(entry.get("bbox") == [0, 0, 0, 0] and "segmentation" in entry for entry in entries):
+        for entry in entries:
+            del entry["bbox"]
 
 
 @dataclass(frozen=True)
@@ -142,11 +168,15 @@ class CocoEvaluation:
         Raises:
             NothingMeasuredError: no object is annotated in these images.
         """
-        images, (values, precisions) = self.image_ids, compute_precisions(self.matched)
+        images = self.image_ids
+        values, precisions = compute_precisions(self.matched, self.file.category_ids)
         metrics = {name: value for name, value in zip(METRICS, values, strict=True) if value is not None}
         if METRICS[0] not in metrics:
+            chosen = set(images)
+            found = [one["iscrowd"] for one in self.file.annotations if one["image_id"] in chosen]
+            reason = nothing_to_score(len(images), len(found), sum(found))
             raise NothingMeasuredError(
-                f"nothing was measured: {self.file.path} has no object in the {len(images)} images"
+                f"nothing was measured: {self.file.path} has {reason}; name other annotations"
             )
         classes = _classes(self.file, self.entries, images, precisions)
         return CocoScore(self.iou_type, metrics, len(images), classes)
@@ -176,6 +206,7 @@ def evaluate(
     iou_type: IouType,
     image_ids: Sequence[int] | None = None,
     evaluator: Evaluator = DEFAULT_EVALUATOR,
+    results_file: Path | None = None,
 ) -> CocoEvaluation:
     """Match results with ground truth as COCO does.
 
@@ -185,17 +216,23 @@ def evaluate(
         annotations: path of COCO's annotations file, or its content.
         results: results as from :func:`read_results`, with original category ids; they are not modified.
         image_ids: use only these images, and ignore results of others.
+        results_file: the file of the results, for error messages.
 
     Raises:
         UsageError: there is no such file, or the evaluator is not installed.
-        DataError: a result belongs to another dataset, or lacks the field that the IoU type needs.
+        DataError: a result belongs to another dataset, or a result or annotation lacks the field that the
+            IoU type needs.
     """
     file = annotations if isinstance(annotations, AnnotationFile) else read_annotations(annotations)
     chosen = _select_images(file, image_ids)
-    _check_results(file, results, iou_type)
+    where = "result" if results_file is None else f"{results_file}, result"
     if iou_type == "segm":
-        _check_masks(file, chosen)
-    entries = _entries(file, results, iou_type)
+        file.check_masks(set(chosen))
+    else:
+        file.check_boxes()
+    _check_results(file, results, where)
+    _check_regions(results, iou_type, where)
+    entries = _entries(file, results, iou_type, where)
     if evaluator == "vectorised":
         matched: Any = match_vectorized(file, entries, iou_type, chosen)
     else:
@@ -212,53 +249,66 @@ def _select_images(file: AnnotationFile, image_ids: Sequence[int] | None) -> lis
     return sorted(set(image_ids))
 
 
-def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType) -> None:
+def _check_results(file: AnnotationFile, results: Sequence[Mapping[str, Any]], where: str) -> None:
     images = {image["id"] for image in file.images}
-    categories = {category["id"] for category in file.categories}
-    needed, other = REQUIRED_FIELD[iou_type], "segm" if iou_type == "bbox" else "bbox"
+    categories = set(file.category_ids)
     for number, result in enumerate(results, start=1):
         if result["image_id"] not in images:
-            words = f"result {number}: image_id {result['image_id']} is not in {file.path}"
-            raise DataError(f"{words}; name the annotations of the evaluated images")
-        if result["category_id"] not in categories:
             raise DataError(
-                f"result {number}: category_id {result['category_id']} is not in {file.path}; ids are the "
-                f"original ones ({min(categories)} to {max(categories)}), not 1 to {len(categories)}"
+                f"{where} {number}: image_id {result['image_id']} is not in {file.path}; name the "
+                "annotations of the evaluated images"
             )
-        if result.get(needed) is None:
-            raise DataError(f"result {number} has no {needed}; use --iou-type {other}")
+        if result["category_id"] not in categories:
+            cause = _likely_cause({each["category_id"] for each in results}, categories)
+            raise DataError(
+                f"{where} {number}: category_id {result['category_id']} is not one of the {len(categories)} "
+                f"ids in {file.path} ({min(categories)} to {max(categories)}); {cause}"
+            )
+
+
+def _likely_cause(found: set[int], known: set[int]) -> str:
+    """Explain category ids of results that are not all known, with the next step."""
+    for first in (0, 1):
+        if found <= set(range(first, first + len(known))):
+            return f"the results seem to have indices from {first} instead of ids, so convert them to ids"
+    for shift in (1, -1):
+        if {number + shift for number in found} <= known:
+            step = "add 1 to" if shift > 0 else "subtract 1 from"
+            return f"the ids of the results seem shifted by one, so {step} each of them"
+    return "name the annotations of the dataset that the results are for"
+
+
+def _check_regions(results: Sequence[Mapping[str, Any]], iou_type: IouType, where: str) -> None:
+    """Check that each result has a box or a mask, which must be no placeholder."""
+    needed = REQUIRED_FIELD[iou_type]
+    other: IouType = "segm" if iou_type == "bbox" else "bbox"
+    without = [number for number, result in enumerate(results, start=1) if is_absent(result.get(needed))]
+    if without:
+        first = results[without[0] - 1]
+        step = f"use --iou-type {other}" if not is_absent(first.get(REQUIRED_FIELD[other])) else "complete it"
+        some = "" if len(without) == len(results) else f", like {len(without):,} of {len(results):,} results"
+        raise DataError(f"{where} {without[0]} has no {needed}{some}; {step}")
 
 
 def _entries(
-    file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType
+    file: AnnotationFile, results: Sequence[Mapping[str, Any]], iou_type: IouType, where: str
 ) -> Sequence[Mapping[str, Any]]:
     """Return the results, with masks as compressed RLE."""
     if iou_type == "bbox":
         return results
-    of_image = {image["id"]: (image["height"], image["width"]) for image in file.images}
+    of_image = file.sizes
     sizes = [of_image[result["image_id"]] for result in results]
     masks = [result["segmentation"] for result in results]
-    for number, fits in enumerate(are_rle(masks, sizes), start=1):
-        if not (fits or isinstance(masks[number - 1], list)):
-            height, width = sizes[number - 1]
-            raise DataError(
-                f"result {number}: its mask is not an RLE of {height} x {width} pixels (height x width), "
-                "the size of its image"
-            )
+    for number, (fits, mask, size) in enumerate(
+        zip(are_rle(masks, sizes), masks, sizes, strict=True), start=1
+    ):
+        problem = None if fits else mask_problem(mask, size)
+        if problem:
+            raise DataError(f"{where} {number} {problem}; correct it, or score boxes")
     return [
         result if is_compressed(mask) else {**result, "segmentation": compressed_rle(mask, *size)}
         for result, mask, size in zip(results, masks, sizes, strict=True)
     ]
-
-
-def _check_masks(file: AnnotationFile, image_ids: list[int]) -> None:
-    chosen = set(image_ids)
-    for annotation in file.annotations:
-        if annotation["image_id"] in chosen and not has_mask(annotation.get("segmentation")):
-            raise DataError(
-                f"{file.path}: annotation {annotation['id']} has neither an RLE nor polygons of at least "
-                "three points, so masks cannot be scored; complete the annotations, or score boxes"
-            )
 
 
 def _classes(
@@ -269,7 +319,9 @@ def _classes(
 ) -> list[ClassScore]:
     chosen = set(image_ids)
     objects = Counter(
-        one["category_id"] for one in file.annotations if one["image_id"] in chosen and not one["iscrowd"]
+        one["category_id"]
+        for one in file.annotations
+        if one["image_id"] in chosen and is_scored(one["iscrowd"], one["area"])
     )
     if len(chosen) < len(file.images):
         entries = [entry for entry in entries if entry["image_id"] in chosen]

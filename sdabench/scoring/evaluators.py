@@ -11,13 +11,13 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from sdabench.data.annotations import AnnotationFile, Entry
+from sdabench.data.masks import compressed_rle
 from sdabench.errors import UsageError
 from sdabench.scoring import Evaluator, IouType
 from sdabench.scoring.average_precision import METRIC_INDICES, RECALLS, Floats
 from sdabench.scoring.matching import AREAS, THRESHOLDS, Matches, Regions, match
 
 Precisions = tuple[list[float | None], dict[int, tuple[float, float]]]
-REQUIRED_FIELD = {"bbox": "bbox", "segm": "segmentation"}
 
 
 def match_with_package(
@@ -34,23 +34,47 @@ def match_with_package(
     """
     dataset_class, evaluator_class = _package_classes(evaluator)
 
+    # Both packages modify their input, take the id 0 for 'unmatched', and fail at ids of more than 64 bits.
+    images = {
+        number: rank for rank, number in enumerate(sorted(image["id"] for image in file.images), start=1)
+    }
+    categories = {number: rank for rank, number in enumerate(file.category_ids, start=1)}
+    sizes = file.sizes if iou_type == "segm" else dict.fromkeys(images, (1, 1))  # boxes need none
+
     def dataset(annotations: list[Entry]) -> Any:
         built = dataset_class()
-        built.dataset = {"images": file.images, "categories": file.categories, "annotations": annotations}
+        built.dataset = {
+            "images": [
+                {"id": rank, "height": sizes[number][0], "width": sizes[number][1]}
+                for number, rank in images.items()
+            ],
+            "categories": [{"id": rank, "name": str(rank)} for rank in categories.values()],
+            "annotations": annotations,
+        }
         built.createIndex()
         return built
 
-    # Both packages modify their input, and interpret the id 0 as 'unmatched'.
-    truth = [entry | {"id": number} for number, entry in enumerate(file.annotations, start=1)]
-    found = [{key: entry[key] for key in ("image_id", "category_id", "score")} for entry in entries]
-    needed, kind = REQUIRED_FIELD[iou_type], list if iou_type == "bbox" else dict
-    for copied, entry in zip(found, entries, strict=True):
-        copied[needed] = kind(entry[needed])
+    def copied(entry: Mapping[str, Any], *fields: str) -> Entry:
+        number = entry["image_id"]
+        copy: Entry = {"image_id": images[number], "category_id": categories[entry["category_id"]]}
+        if iou_type == "segm":
+            copy["segmentation"] = dict(compressed_rle(entry["segmentation"], *sizes[number]))
+        else:
+            copy["bbox"] = list(entry["bbox"])
+        return copy | {field: entry[field] for field in fields}
+
+    chosen = set(image_ids)
+    truth = [
+        copied(entry, "area", "iscrowd") | {"id": number}
+        for number, entry in enumerate(file.annotations, start=1)
+        if entry["image_id"] in chosen
+    ]
+    found = [copied(entry, "score") for entry in entries]
     with redirect_stdout(io.StringIO()):
         ground_truth = dataset(truth)
         detections = ground_truth.loadRes(found) if found else dataset([])  # loadRes fails on an empty list
         matched = evaluator_class(ground_truth, detections, iou_type)
-        matched.params.imgIds = image_ids
+        matched.params.imgIds = [images[number] for number in image_ids]
         matched.evaluate()
     return matched
 
@@ -73,7 +97,7 @@ def match_vectorized(
 ) -> Matches:
     """Match with :func:`sdabench.scoring.matching.match`."""
     images = {image: index for index, image in enumerate(image_ids)}
-    category_ids = sorted(category["id"] for category in file.categories)
+    category_ids = file.category_ids
     categories = {category: index * len(images) for index, category in enumerate(category_ids)}
     if len(images) < len(file.images):
         entries = [entry for entry in entries if entry["image_id"] in images]
@@ -98,7 +122,7 @@ def match_vectorized(
     else:
         shapes = [entry["segmentation"] for entry in entries]
         areas = _mask_areas(shapes)
-        sizes = {image["id"]: (image["height"], image["width"]) for image in file.images}
+        sizes = file.sizes
         object_shapes = [compressed_rle(one["segmentation"], *sizes[one["image_id"]]) for one in objects]
     return match(
         len(images),
@@ -106,7 +130,7 @@ def match_vectorized(
         Regions(pairs(entries), areas, shapes),
         column(entries, "score"),
         Regions(pairs(objects), column(objects, "area"), object_shapes),
-        column(objects, "id", np.int64),
+        column(objects, "id", np.object_),
         column(objects, "iscrowd", np.bool_),
     )
 
@@ -117,18 +141,11 @@ def _mask_areas(masks: list[Entry]) -> Floats:
     return np.concatenate([np.zeros(0), *pieces])
 
 
-def compressed_rle(segmentation: Any, height: int, width: int) -> Entry:
-    """Convert polygons or an RLE to a compressed RLE."""
-    rle: Entry = {"size": [height, width], "counts": [height * width]} if segmentation == [] else segmentation
-    if isinstance(rle, list):
-        rle = coco_mask.merge(coco_mask.frPyObjects(rle, height, width))
-    elif isinstance(rle["counts"], list):
-        rle = coco_mask.frPyObjects(rle, height, width)
-    return rle
-
-
-def compute_precisions(matched: Any) -> Precisions:
+def compute_precisions(matched: Any, category_ids: Sequence[int]) -> Precisions:
     """Compute precisions from the result of :func:`match_with_package` or :func:`match_vectorized`.
+
+    Args:
+        category_ids: ids of all categories in ascending order.
 
     Returns:
         In percent: the six metrics, None without an object; AP and AP50 of categories with objects, by id.
@@ -140,7 +157,7 @@ def compute_precisions(matched: Any) -> Precisions:
         matched.summarize()
     stats = [100 * float(value) for value in matched.stats[: len(METRIC_INDICES)]]
     # IoU thresholds, recall points, categories, area ranges, limits of detections
-    classes = _class_precisions(matched.eval["precision"][:, :, :, 0, -1], matched.params.catIds)
+    classes = _class_precisions(matched.eval["precision"][:, :, :, 0, -1], category_ids)
     return [value if value >= 0 else None for value in stats], classes
 
 
@@ -162,7 +179,7 @@ def _precisions(matches: Matches) -> Precisions:
 def _class_precisions(precision: Floats, category_ids: Sequence[int]) -> dict[int, tuple[float, float]]:
     """Average the precision (T, R, K) by category; it is -1 for categories without objects."""
     return {
-        int(category): (
+        category: (
             100 * float(precision[:, :, index].mean()),
             100 * float(precision[0, :, index].mean()),
         )

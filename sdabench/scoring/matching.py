@@ -64,7 +64,7 @@ class Matches:
     right: Booleans
     counts: Booleans
     object_pairs: Indices
-    object_ids: NDArray[np.int64]
+    object_ids: NDArray[np.object_]  # (O,) integers of any size
     objects_count: Booleans
     objects_found: Booleans  # (O,) objects that count, at IoU 0.50 in any area range
 
@@ -108,7 +108,7 @@ def match(
     detections: Regions,
     scores: Floats,
     objects: Regions,
-    object_ids: NDArray[np.int64],
+    object_ids: NDArray[np.object_],
     crowd: Booleans,
 ) -> Matches:
     """Match detections (D,) with objects (O,), both in the order of their files."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, ValidationError
 
-from sdabench.data.coco import CocoSplit
+from sdabench.data.coco import CocoSplit, category_difference
 from sdabench.data.description import FrozenModel
 from sdabench.data.folders import ImageSplit
 from sdabench.data.listing import Listing
@@ -71,7 +71,7 @@ class Job(Generic[SpecT, SplitT]):
     ``split`` is evaluated; ``train_split`` is None without a training. ``weights`` are evaluated without
     training, ``backbone`` are initial weights for a detector; both are local files. ``skip_broken`` skips
     training images that cannot be decoded. ``training`` is the result of the training of ``weights``, if
-    sdabench trained them.
+    sdabench trained them. ``left_out`` describes the annotations that the training does not use.
     """
 
     spec: SpecT
@@ -82,6 +82,7 @@ class Job(Generic[SpecT, SplitT]):
     backbone: Path | None = None
     skip_broken: bool = False
     training: Training | None = None
+    left_out: str | None = None
 
     @property
     def model(self) -> str:
@@ -116,11 +117,18 @@ class Job(Generic[SpecT, SplitT]):
         spec = self.spec.with_values(model=model, seed=seed, backbone=backbone and weights_of_spec(backbone))
         return replace(self, spec=spec, backbone=path_of(backbone))
 
-    def check(self) -> None:
-        """Check the splits; see :meth:`sdabench.data.coco.CocoSplit.check`."""
-        for split in (self.train_split, self.split):
-            if isinstance(split, CocoSplit):
-                split.check(masks="segmentation" in self.spec.tasks)
+    def check(self) -> str | None:
+        """Check that objects can be trained and scored; return what training leaves out, in one line.
+
+        Raises:
+            NothingMeasuredError, DataError: see :class:`sdabench.data.coco.CocoSplit`.
+        """
+        masks, unused = "segmentation" in self.spec.tasks, None
+        if isinstance(self.train_split, CocoSplit):
+            unused = self.train_split.check_trainable(masks)
+        if isinstance(self.split, CocoSplit):
+            self.split.check_scorable(masks)
+        return unused
 
     def save(self, output: Path) -> Path:
         """Write the job to a file in the output folder, with the listings of its splits beside it."""
@@ -252,11 +260,8 @@ def training_job(
     task = declared.task
     train, split = splits or (source.read("train", task), source.read("val", task))
     if isinstance(train, CocoSplit) and isinstance(split, CocoSplit):
-        if train.categories != split.categories:
-            raise DataError(
-                f"{train.annotations_file} and {split.annotations_file} list different categories; use two "
-                "splits of one dataset"
-            )
+        if difference := category_difference(train, split):
+            raise DataError(f"{source}: {difference}; use two splits of one dataset")
         train = train.with_annotations()
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
     spec = SPECS[task](
@@ -275,5 +280,4 @@ def training_job(
     job: AnyJob = Job(
         spec, split, train, machine=machine, backbone=path_of(backbone), skip_broken=skip_broken
     )
-    job.check()
-    return job
+    return replace(job, left_out=job.check())

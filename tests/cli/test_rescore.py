@@ -133,7 +133,10 @@ def test_errors_are_one_line(rescore, coco, tmp_path):
     )
     assert_error(rescore([first | {"image_id": 8}]), 4, "image_id 8 is not in", "instances_val2017.json")
     assert_error(
-        rescore([first | {"category_id": 3}]), 4, "category_id 3", "the original ones (1 to 90), not 1 to 3"
+        rescore([first | {"category_id": 3}]),
+        4,
+        "category_id 3",
+        "(1 to 90); the results seem to have indices from 1 instead of ids",
     )
     assert_error(rescore(BOXES, "--iou-type", "segm"), 4, "result 1 has no segmentation; use --iou-type bbox")
     assert_error(rescore(MASKS), 4, "result 1 has no bbox; use --iou-type segm")
@@ -151,7 +154,7 @@ def test_errors_are_one_line(rescore, coco, tmp_path):
     annotations = coco / "annotations/instances_val2017.json"
     content = json.loads(annotations.read_text())
     annotations.write_text(json.dumps(content | {"annotations": []}))
-    assert_error(rescore(BOXES, "--json"), 5, "nothing was measured", "has no object in the 4 images")
+    assert_error(rescore(BOXES, "--json"), 5, "nothing was measured", "has no annotation in 4 images")
 
 
 def test_stored_class_predictions_are_rescored(tmp_path):

@@ -182,18 +182,15 @@ def edit_first(name, **fields):
         (edit_first("images", height="50"), "'images' with id 40 has an invalid 'height': it must be an integer"),
         (edit_first("annotations", area=None), "entry of 'annotations' with id 9 has no 'area'"),
         (edit_first("annotations", bbox="x"), "id 9 has an invalid 'bbox': it must be a list"),
-        (edit_first("annotations", iscrowd=True), "id 9 has an invalid 'iscrowd': it must be an integer"),
+        (edit_first("annotations", iscrowd="no"), "id 9 has an invalid 'iscrowd': it must be 0 or 1"),
+        (edit_first("images", height=0), "'images' with id 40 has an impossible size of 60 x 0 pixels"),
+        (edit_first("images", width=2**30), "'images' with id 40 has an impossible size of 1073741824 x 50 pixels"),
         (edit_first("annotations", image_id=8), "annotation 9 belongs to image 8, which is not in 'images'"),
         (edit_first("annotations", category_id=2), "annotation 9 belongs to category 2, which is not in 'categories'"),
         (edit_first("annotations", bbox=[1, 2, 3]), "annotation 9 has a 'bbox' that is not four numbers"),
         (edit_first("annotations", bbox=[1, 2, 3, "4"]), "annotation 9 has a 'bbox' that is not four numbers"),
         (edit_first("annotations", area=float("nan")), "annotation 9 has an 'area' that is not finite"),
         (edit_first("annotations", iscrowd=2), "annotation 9 has an 'iscrowd' that is neither 0 nor 1"),
-        (edit_first("annotations", segmentation=[[1, 2, 3]]), "annotation 9 has a 'segmentation' that is neither"),
-        (edit_first("annotations", segmentation=[["1", 2]]), "annotation 9 has a 'segmentation'"),
-        (edit_first("annotations", segmentation={"size": [60, 50], "counts": [9]}), "nor an RLE of its image's size"),
-        (edit_first("annotations", segmentation={"size": [50, 60], "counts": [9]}), "nor an RLE of its image's size"),
-        (edit_first("annotations", segmentation={"size": [50, 60]}), "annotation 9 has a 'segmentation'"),
     ],
 )  # fmt: skip
 def test_invalid_annotations_are_refused_in_one_line(coco, lists, message):
@@ -228,7 +225,34 @@ def test_segmentations_are_optional(coco):
         return [{key: one[key] for key in one if key != "segmentation"} for one in annotations]
 
     split = read_coco(replace_lists(coco, annotations=boxes), "val")
-    assert split.items[0].annotations[0].segmentation == []
+    assert split.items[0].annotations[0].segmentation is None
+    split.check_scorable(masks=False)
+    with pytest.raises(DataError, match=r"annotation 1 has no mask, so masks cannot be scored"):
+        split.check_scorable(masks=True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_values_with_a_plain_meaning_are_read(coco, encoding):
+    """Floats for integers, booleans for iscrowd, none at all, and a byte-order mark."""
+    before = read_coco(coco, "val")
+
+    def loosely(entries):
+        ids = ("id", "image_id", "category_id", "height", "width")
+        loose = [one | {key: float(one[key]) for key in ids if key in one} for one in entries]
+        for one in loose:
+            if one.get("iscrowd"):
+                one["iscrowd"] = True
+            else:
+                one.pop("iscrowd", None)
+        return loose
+
+    replace_lists(coco, images=loosely, annotations=loosely, categories=loosely)
+    text = (coco / FILE).read_text()
+    (coco / FILE).write_bytes(text.encode(encoding))
+    after = read_coco(coco, "val")
+    assert after.items == before.items
+    assert after.categories == before.categories
+    assert all(type(item.id) is type(item.height) is int for item in after.items)
 
 
 def test_relative_path_gives_the_same_dataset(coco, monkeypatch):

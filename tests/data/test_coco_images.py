@@ -157,7 +157,7 @@ def test_object_without_mask_is_an_error_only_with_masks(tmp_path, segmentation)
     boxes, masks = (DetectionTrainingImages(split, resizing, 0.5, 0, masks)[0, 0] for masks in (False, True))
     assert len(boxes.target["boxes"]) == 1
     assert isinstance(masks, DataError)
-    assert "1.jpg has a box but no mask" in str(masks)
+    assert "1.jpg: annotation 1 has no" in str(masks)
 
 
 def test_resized_image_equals_interpolation_within_one(tmp_path):

@@ -117,7 +117,7 @@ def pycocotools_samples(evaluation):
     parameters, each = evaluation.matched.params, iter(evaluation.matched.evalImgs)
     objects = {image: set() for image in images}
     categories = []
-    for category_id in parameters.catIds:
+    for category_id in evaluation.file.category_ids:
         for area, _ in enumerate(parameters.areaRng):
             per_image = [next(each) for _ in images]
             matches = [(index, one) for index, one in enumerate(per_image) if one is not None]

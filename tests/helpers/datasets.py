@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -73,3 +74,16 @@ def make_coco(root: Path) -> Path:
     }
     (root / "annotations/instances_val2017.json").write_text(json.dumps(content))
     return root
+
+
+def write_annotations(root: Path, split: str, annotations: list[dict[str, Any]]) -> None:
+    """Write a COCO split of one image of 60 x 50 pixels and the categories cat and dog."""
+    (root / f"{split}2017").mkdir(parents=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    Image.linear_gradient("L").resize((60, 50)).convert("RGB").save(root / f"{split}2017/1.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "height": 50, "width": 60}],
+        "annotations": [{"id": number} | one for number, one in enumerate(annotations, start=1)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    (root / f"annotations/instances_{split}2017.json").write_text(json.dumps(content))

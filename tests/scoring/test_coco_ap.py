@@ -125,7 +125,8 @@ def test_masks_may_be_polygons_or_rle_in_any_form(write):
     for mask in ([polygon(0, 0, 100, 100)], runs, text, compressed):
         result = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": mask}
         assert score(path, [result], "segm").metrics["ap_pct"] == pytest.approx(100)
-    empty = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": []}
+    nothing = {"size": [SIZE, SIZE], "counts": [SIZE * SIZE]}
+    empty = {"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": nothing}
     assert score(path, [empty], "segm").metrics["ap_pct"] == 0
 
 
@@ -140,12 +141,10 @@ def test_no_results_give_an_ap_of_zero(write, evaluator, iou_type, capfd):
 
 @pytest.mark.parametrize("evaluator", EACH_EVALUATOR)
 def test_no_objects_is_an_error(write, evaluator):
-    for objects in ([], [make_annotation(iscrowd=1)]):
-        with pytest.raises(
-            NothingMeasuredError, match="instances_val2017.json has no object in the 2 images"
-        ):
+    for objects, words in (([], "no annotation"), ([make_annotation(iscrowd=1)], "only crowds")):
+        with pytest.raises(NothingMeasuredError, match=f"instances_val2017.json has {words} in 2 images"):
             score(write(*objects), [make_detection(0.9)], "bbox", evaluator=evaluator)
-    with pytest.raises(NothingMeasuredError, match="no object in the 1 images"):
+    with pytest.raises(NothingMeasuredError, match="no annotation in 1 images"):
         score(write(make_annotation(1)), [make_detection(0.9)], "bbox", image_ids=[2], evaluator=evaluator)
 
 

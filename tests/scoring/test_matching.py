@@ -131,7 +131,7 @@ def test_only_the_first_100_detections_count(before, expected):
 
 def test_only_crowds_is_an_error():
     crowd = {"image_id": 1, "category_id": 4, "bbox": [0, 0, 36, 36], "area": None, "iscrowd": 1}
-    with pytest.raises(NothingMeasuredError, match="made.json has no object in the 3 images"):
+    with pytest.raises(NothingMeasuredError, match="made.json has only crowds in 3 images"):
         evaluate(annotation_file([crowd]), [make_result(crowd, 0.5)], "bbox", evaluator="vectorised").score()
 
 

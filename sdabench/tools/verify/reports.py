@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from sdabench.data.coco import CocoSplit
+from sdabench.data.coco import CocoSplit, category_difference
 from sdabench.data.description import DatasetInfo
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import class_indices
+from sdabench.data.objects import nothing_to_score
 from sdabench.data.official import AffectedFile, Issue, deviations, plural
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
@@ -75,10 +76,13 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """The reports on all splits; ``failure`` is the error if the label order could not be inferred."""
+    """The reports on all splits, and the issues between them.
+
+    ``failure`` is the error if the label order could not be inferred.
+    """
 
     splits: tuple[SplitReport, ...]
-    leakage: Issue | None = None
+    issues: tuple[Issue, ...] = ()
     label_order: LabelOrder | None = None
     failure: SdabenchError | None = None
 
@@ -86,6 +90,7 @@ class DatasetReport:
     def error(self) -> SdabenchError | None:
         """The error of a dataset that is not what it claims to be or was not tested; None if it is sound."""
         errors = [f"{split.dataset.split}: {error.words}" for split in self.splits for error in split.errors]
+        errors += [issue.words for issue in self.issues if issue.level == "error"]
         order = self.label_order
         if order is not None and order.order == "other":
             errors.append(order.words)
@@ -101,7 +106,7 @@ class DatasetReport:
         return {
             "sound": self.error is None,
             "splits": [split.as_json() for split in self.splits],
-            "remarks": [self.leakage.as_json()] if self.leakage else [],
+            "remarks": [issue.as_json() for issue in self.issues],
             "probe": self.label_order and self.label_order.as_json(),
         }
 
@@ -126,6 +131,7 @@ def verify_split(
         *_header_issues(split, files),
         *_fingerprint_issues(split, info, fingerprint),
         *deviations(split, "error" if official else "note"),
+        *(_object_issues(split) if isinstance(split, CocoSplit) else ()),
     )
     return SplitReport(
         dataset=info,
@@ -170,6 +176,48 @@ def find_leakage(
         return None
     also = "is also a training image" if len(about) == 1 else "are also training images"
     return Issue("warning", "leakage", f"{plural(len(about), 'validation image')} {also} (leakage)", about)
+
+
+def compare_splits(
+    splits: Mapping[SplitName, Split], files: Mapping[SplitName, Sequence[FileFinding]]
+) -> tuple[Issue, ...]:
+    """Find leakage, and categories that differ between the training and the validation split."""
+    return tuple(filter(None, (find_leakage(splits, files), find_other_categories(splits))))
+
+
+def find_other_categories(splits: Mapping[SplitName, Split]) -> Issue | None:
+    """Find categories that only one of the splits lists; training refuses such a pair."""
+    train, val = splits.get("train"), splits.get("val")
+    if not (isinstance(train, CocoSplit) and isinstance(val, CocoSplit)):
+        return None
+    difference = category_difference(train, val)
+    return None if difference is None else Issue("error", "categories", difference)
+
+
+def _object_issues(split: CocoSplit) -> Iterator[Issue]:
+    """Report which annotations training or AP does not use, and boxes that training clips."""
+    counts = split.count_objects()
+    if split.split == "train":
+        unused = counts.describe_unused()
+        if not counts.used:
+            reason = unused or f"no annotation in {counts.images:,} images"
+            yield Issue("error", "no object", f"no object can be trained on: {reason}")
+        elif unused:
+            yield Issue("note", "unused", f"{unused}; training leaves them out")
+        if categories := split.describe_unused_categories(counts):
+            yield Issue("note", "unused categories", categories)
+    else:
+        if not counts.scored:
+            reason = nothing_to_score(counts.images, counts.annotations, counts.crowds)
+            yield Issue("error", "no object", f"no object can be scored: {reason}")
+        elif unused := counts.describe_unscored():
+            yield Issue("note", "unused", f"{unused}; AP ignores them")
+    if counts.reaching_out:
+        boxes = plural(counts.reaching_out, "box reaches", "boxes reach")
+        yield Issue("note", "box outside", f"{boxes} out of the image; training clips them")
+    if counts.without_mask:
+        masks = plural(counts.without_mask, "annotation has", "annotations have")
+        yield Issue("note", "no mask", f"{masks} no valid mask, which only networks with masks need")
 
 
 def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:

@@ -22,8 +22,7 @@ def print_report(report: DatasetReport) -> None:
     for split in report.splits:
         print_terminal(split_sheet(split))
         _print_issues(split.issues)
-    if report.leakage:
-        _print_issues([report.leakage])
+    _print_issues(report.issues)
     if report.label_order:
         _print_label_order(report.label_order)
 

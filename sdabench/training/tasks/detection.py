@@ -101,7 +101,7 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
         return first_loss
 
     def evaluation_images(self, job: DetectionJob) -> DetectionImages:
-        job.split.check(masks="segmentation" in job.spec.tasks)
+        job.split.check_scorable(masks="segmentation" in job.spec.tasks)
         return DetectionImages(job.split, job.spec.protocol.preprocessing)
 
     def outputs(

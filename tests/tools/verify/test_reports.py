@@ -19,8 +19,20 @@ from sdabench.data.source import DataSource
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
 from sdabench.tools.verify.file_inspection import FileFinding, inspect_file, inspect_files
-from sdabench.tools.verify.reports import AnnotationCounts, ClassCounts, find_leakage, verify_split
-from tests.helpers.datasets import COCO_SAMPLE, SAMPLE, make_imagenet, official_val_items
+from sdabench.tools.verify.reports import (
+    AnnotationCounts,
+    ClassCounts,
+    find_leakage,
+    find_other_categories,
+    verify_split,
+)
+from tests.helpers.datasets import (
+    COCO_SAMPLE,
+    SAMPLE,
+    make_imagenet,
+    official_val_items,
+    write_annotations,
+)
 
 JPEG = Header("RGB", "JPEG", sixteen_bits=False, orientation=1)
 
@@ -303,8 +315,59 @@ def test_coco_counts_come_from_annotations(coco):
         "4 images instead of 5,000",
         "5 annotations instead of 36,781",
         "3 categories instead of 80",
+        "2 of 5 annotations unused: 2 crowds; AP ignores them",
     ]
     assert report.errors == ()
+
+
+OBJECT = {"image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 10], "area": 200}
+
+
+def object_issues(root, split, *changes):
+    write_annotations(root, split, [OBJECT | change for change in changes])
+    listed = verify(read_coco(root, split)).issues
+    return {issue.kind: (issue.level, issue.words) for issue in listed if issue.kind != "not official"}
+
+
+def test_annotations_that_training_and_ap_do_not_use_are_reported(tmp_path):
+    changes = (
+        {"iscrowd": 1},
+        {"area": 0},
+        {"bbox": [0, 0, 9, 0.1]},
+        {"bbox": [60, 0, 9, 9]},
+        {"bbox": [-5, 0, 9, 9]},
+    )
+    expected = "4 of 5 annotations unused: 1 crowds, 1 of area 0, 1 below a pixel, 1 outside the image"
+    train = object_issues(tmp_path, "train", *changes)
+    assert train == {
+        "unused": ("note", f"{expected}; training leaves them out"),
+        "unused categories": ("note", "1 of 2 categories have no usable object (dog)"),
+        "box outside": ("note", "2 boxes reach out of the image; training clips them"),
+        "no mask": ("note", "5 annotations have no valid mask, which only networks with masks need"),
+    }
+    val = object_issues(tmp_path, "val", *changes)
+    assert val["unused"] == ("note", "1 of 5 annotations unused: 1 crowds; AP ignores them")
+
+
+def test_splits_without_an_object_are_errors(tmp_path):
+    crowds = ({"iscrowd": 1}, {"iscrowd": 1})
+    assert object_issues(tmp_path, "train", *crowds)["no object"][0] == "error"
+    level, words = object_issues(tmp_path, "val", *crowds)["no object"]
+    assert (level, words.partition(" in ")[0]) == ("error", "no object can be scored: only crowds")
+
+
+def test_other_categories_in_one_split_are_an_error(tmp_path):
+    for split in ("train", "val"):
+        write_annotations(tmp_path, split, [OBJECT])
+    path = tmp_path / "annotations/instances_val2017.json"
+    splits = {name: read_coco(tmp_path, name) for name in ("train", "val")}
+    assert find_other_categories(splits) is None
+    path.write_text(path.read_text().replace('"dog"', '"horse"'))
+    issue = find_other_categories(splits | {"val": read_coco(tmp_path, "val")})
+    assert issue.level == "error"
+    assert (
+        "only instances_train2017.json has dog (id 2); only instances_val2017.json has horse" in issue.words
+    )
 
 
 def test_coco_image_with_wrong_size_is_broken(coco):
