@@ -31,6 +31,10 @@ class RegistryError(SdabenchError):
     """An invalid file of the registry; the message names file, row and field."""
 
 
+class RefusedError(SdabenchError):
+    """The output folder belongs to other work; nothing was started, so no record is written."""
+
+
 class OutputError(SdabenchError):
     """A file cannot be written, or the cache not read; every other model would fail too."""
 

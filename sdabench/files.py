@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from sdabench.errors import DataError, OutputError, SdabenchError, UsageError
+from sdabench.errors import DataError, OutputError, RefusedError, UsageError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO = 30  # decompressed to compressed bytes; predictions and annotations have 3 to 12
@@ -142,12 +142,12 @@ def folder_lock(folder: Path, what: str) -> AbstractContextManager[None]:
     ``what`` names the work of the other process in the error message.
 
     Raises:
-        SdabenchError: another process holds the lock.
+        RefusedError: another process holds the lock.
         OutputError: the folder cannot be written.
     """
 
     def refuse() -> None:
-        raise SdabenchError(f"another {what} is writing to {folder}; wait for it, or name another --output")
+        raise RefusedError(f"another {what} is writing to {folder}; wait for it, or name another --output")
 
     return locked(folder / ".lock", refuse, LOCK_TIMEOUT, "name another --output")
 

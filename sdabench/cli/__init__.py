@@ -52,7 +52,7 @@ class StoppedBySignalError(click.ClickException):
 
     exit_code = ExitCode.STOPPED
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "Rerun the same command to start again.") -> None:
         super().__init__(message)
 
     def show(self, file: IO[Any] | None = None) -> None:

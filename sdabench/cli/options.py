@@ -34,6 +34,18 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class OutputFolder(click.Path):
+    """A type for folders whose names records can store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        folder = super().convert(value, param, ctx)
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            self.fail("the name of the folder is not UTF-8, so that no record can name it.", param, ctx)
+        return folder
+
+
 class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """A type for random seeds that, unlike IntRange, does not show its range in the help."""
 
@@ -76,8 +88,9 @@ def records_option(text: str, group: str = "Options") -> Declaration:
 
 def output_option(default: Path | None, shown: str = "") -> Declaration:
     note = f"  [default: {shown}]" if shown else ""
+    kind = OutputFolder(file_okay=False, path_type=Path)
     return option(
-        "--output", type=FOLDER, default=default, group="Output", help=f"Folder for all output files{note}"
+        "--output", type=kind, default=default, group="Output", help=f"Folder for all output files{note}"
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import click
 
+from sdabench.cli import StoppedBySignalError
 from sdabench.cli.options import COUNT, SEED
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.source import DataSource
@@ -126,5 +127,9 @@ def ensure_generated(source: DataSource, task: DataTask) -> DataSource:
     if default_folder(task).is_dir():
         return source.ensure_generated(task=task)
     click.echo(f"Generating the default dataset, once, in {default_folder(task)}", err=True)
-    with progress("generated images", default_plan(task).total, "images") as advance:
-        return source.ensure_generated(advance, task)
+    try:
+        with progress("generated images", default_plan(task).total, "images") as advance:
+            return source.ensure_generated(advance, task)
+    except KeyboardInterrupt:
+        again = "Rerun the same command to generate the dataset from the start."
+        raise StoppedBySignalError(again) from None

@@ -86,6 +86,29 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
             ) from None
 
 
+def read_sound_lines(path: Path, schema: type[R]) -> tuple[list[R], int]:
+    """Read the items of a file of which nothing depends; return them, and the number of damaged lines.
+
+    Raises:
+        SdabenchError: the file cannot be read.
+    """
+    items, damaged = [], 0
+    try:
+        lines = read_bytes(path).split(b"\n")
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise SdabenchError(
+            f"cannot read {path}: {error.strerror}; delete it, or name another --output"
+        ) from None
+    for line in filter(bytes.strip, lines):
+        try:
+            items.append(schema.model_validate(_fields(line)))
+        except ValueError:  # also pydantic's
+            damaged += 1
+    return items, damaged
+
+
 def _fields(line: bytes) -> dict[str, Any]:
     """Parse a line, without its checksum; raise a ValueError if it is damaged."""
     fields = parse_json(line)

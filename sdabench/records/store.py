@@ -1,14 +1,18 @@
 """Store the records of an output folder, and look them up by the digest of their specs."""
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdabench.errors import OutputError
 from sdabench.records.json_lines import append_lines, read_lines
 from sdabench.records.record import Record
 from sdabench.records.spec import RunSpec
 
 RECORDS = "records.jsonl"
+PREDICTIONS = "predictions"
 Key = tuple[str, str]  # see Record.key
 
 
@@ -40,8 +44,24 @@ class RecordStore:
         records = {keys[record.key]: record for record in self.read() if record.key in keys}
         return [records[key] for key in spec.keys if key in records]
 
-    def append(self, records: Sequence[Record] = ()) -> None:
-        """Append records and sync them to the disk; without records, check that the file can be written."""
+    def check(self) -> None:
+        """Check that records and predictions can be written; raise an OutputError if not."""
+        append_lines(self.path)
+        self.predictions_folder()
+
+    def predictions_folder(self) -> Path:
+        """Create the folder for predictions; raise an OutputError if it cannot be written."""
+        folder = self.folder / PREDICTIONS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror}; name another --output") from None
+        return folder
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Append records and sync them to the disk."""
         append_lines(self.path, *(record.as_json() for record in records))
 
 

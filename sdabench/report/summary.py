@@ -97,9 +97,10 @@ def describe_training(record: Record) -> str:
     results = {True: "; the network fits them", False: "; the network does not fit them", None: ""}
     if record.task != "classification":
         results = {True: "; the loss falls", False: "; the loss does not fall", None: ""}
+    skipped = f"; broken images skipped {training.skipped_images:,} times, never counted as trained on"
     frozen = {None: "", True: "; backbone frozen as in the paper", False: "; no layer frozen"}
     return (
         f"{record.model}: training loss {training.first_loss:.3f} to {training.last_loss:.3f} in "
         f"{training.epochs} epochs on {describe_dataset(record.train_dataset)}"
-        f"{results[training.fits]}{frozen[training.frozen]}"
+        f"{results[training.fits]}{frozen[training.frozen]}{skipped if training.skipped_images else ''}"
     )

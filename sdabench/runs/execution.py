@@ -1,12 +1,13 @@
 """Execute a job in this process or in several, and store its records."""
 
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdabench.errors import ExitCode, ReportedByRankZeroError, SdabenchError
-from sdabench.processes import is_main_process, launched_processes
+from sdabench.errors import ExitCode, RefusedError, ReportedByRankZeroError, SdabenchError, UsageError
+from sdabench.processes import NETWORKS_AT_ONCE, is_main_process, launched_processes
 from sdabench.progress import progress
 from sdabench.records.record import Failure, Record
 from sdabench.records.store import RecordStore
@@ -63,16 +64,19 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
 def recording_failures(job: AnyJob, output: Path) -> Iterator[None]:
     """Store the failure of a job in the main process, and raise it as a SdabenchError.
 
-    First check that a record can be written.
+    First check that records and predictions can be written. Outside a suite, whose table states the reason,
+    wrong usage and a refusal to start are not recorded.
     """
     if not is_main_process():
         yield
         return
     store = RecordStore(output)
-    store.append()
+    store.check()
     try:
         yield
     except Exception as error:
+        if isinstance(error, (RefusedError, UsageError)) and NETWORKS_AT_ONCE not in os.environ:
+            raise
         failure = _failure_of(error, job)
         store.append(failures(job, failure))
         if isinstance(error, SdabenchError):

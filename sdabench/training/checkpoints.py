@@ -14,9 +14,11 @@ from sdabench.data.description import FrozenModel
 from sdabench.errors import SdabenchError
 from sdabench.files import atomic_write
 from sdabench.json_files import read_model
+from sdabench.processes import note
 from sdabench.weights.read import load_plain
 
 KEEP_LAST = 2
+Log = Callable[[str], None]
 
 
 class Manifest(FrozenModel):
@@ -38,7 +40,7 @@ class Checkpoints:
     def folder(self) -> Path:
         return self.training / "checkpoints"
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any], log: Log = note) -> None:
         """Write plain values and tensors to the disk; delete all but the last two checkpoints.
 
         A valid checkpoint of the same step is not written again, as a training that was just resumed would
@@ -52,10 +54,10 @@ class Checkpoints:
             _write(path, step, state)
         passed_over = [later for later in self._files() if later.name > path.name]
         for old in (*passed_over, *self._files()[len(passed_over) + KEEP_LAST :]):
-            _delete(old)
-        self._delete_parts()
+            _delete_with_manifest(old, log)
+        self._delete_parts(log)
 
-    def newest(self, log: Callable[[str], None] = lambda line: None) -> dict[str, Any] | None:
+    def newest(self, log: Log = lambda line: None) -> dict[str, Any] | None:
         """Read the state of the newest valid checkpoint; None if none was ever completed.
 
         Each damaged checkpoint is logged. If all are damaged, raise a SdabenchError.
@@ -80,18 +82,18 @@ class Checkpoints:
             "from the start"
         )
 
-    def delete(self) -> None:
-        """Delete all checkpoints, once the training has ended."""
+    def delete(self, log: Log = note) -> None:
+        """Delete all checkpoints, once the training has ended, or log why not."""
         for path in self._files():
-            _delete(path)
-        self._delete_parts()
+            _delete_with_manifest(path, log)
+        self._delete_parts(log)
         with suppress(OSError):
             self.folder.rmdir()
 
-    def _delete_parts(self) -> None:
+    def _delete_parts(self, log: Log) -> None:
         """Delete the partial files of a process that was killed."""
         for path in self.folder.glob(".step-*.part"):
-            path.unlink(missing_ok=True)
+            delete(path, log)
 
     def __bool__(self) -> bool:
         return bool(self._files())
@@ -138,6 +140,14 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _delete(path: Path) -> None:
-    path.with_suffix(".json").unlink(missing_ok=True)  # first, because a file without a manifest is ignored
-    path.unlink(missing_ok=True)
+def _delete_with_manifest(path: Path, log: Log) -> None:
+    delete(path.with_suffix(".json"), log)  # first, because a file without a manifest is ignored
+    delete(path, log)
+
+
+def delete(path: Path, log: Log = note) -> None:
+    """Delete a file that is not needed any more; log the reason if that is impossible, and continue."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log(f"cannot delete {path}: {error.strerror}; it is not needed any more")

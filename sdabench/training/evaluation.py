@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sdabench.errors import DataError, OutputError, WeightsError
+from sdabench.errors import DataError, WeightsError
 from sdabench.hashing import sha256_of_file
 from sdabench.records.environment import environment, git_revision
 from sdabench.records.record import Record
 from sdabench.records.spec import Weights
+from sdabench.records.store import RecordStore
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import measuring_memory
@@ -58,7 +59,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
         SdabenchError: the network's outputs are not finite, or a file cannot be written.
     """
     spec, device, here = job.spec, torch.device(job.machine.device), world()
-    folder = here.on_rank_zero(lambda: _predictions_folder(output))
+    folder = here.on_rank_zero(RecordStore(output).predictions_folder)
     network, weights = prepare_network(job)
     started = time.perf_counter()
     best = job.weights is not None and spec.trains and job.weights.name != WEIGHTS
@@ -122,16 +123,6 @@ def evaluate_training(
         }
         records.append(first.model_copy(update=chosen))
     return records
-
-
-def _predictions_folder(output: Path) -> Path:
-    """Create the folder for predictions, before computing any that could not be stored."""
-    folder = output / "predictions"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}; name another --output") from None
-    return folder
 
 
 def _sha256_of_state(network: nn.Module) -> str:

@@ -15,7 +15,7 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.listing import Listing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split, SplitName
-from sdabench.errors import DataError, SdabenchError
+from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
 from sdabench.json_files import read_model
@@ -202,6 +202,18 @@ def weights_of_spec(weights: LocalWeights) -> Weights:
     return Weights(source=weights.source, sha256=digest, wrapper=weights.wrapper)
 
 
+def _spec(task: DataTask, **fields: Any) -> RunSpec:
+    """Make a spec; raise a UsageError if a path in it is not UTF-8."""
+    spec = SPECS[task](task=task, **fields)
+    try:
+        f"{spec.data} {spec.weights.source} {spec.backbone and spec.backbone.source}".encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            "the path of the data or weights is not UTF-8, so no record can name it; rename it"
+        ) from None
+    return spec
+
+
 def evaluation_job(
     model: str,
     source: DataSource,
@@ -221,10 +233,10 @@ def evaluation_job(
     """
     declared = load_registry().model(model)
     task = declared.task
-    spec = SPECS[task](
+    spec = _spec(
+        task,
         model=model,
         network_sha256=declared.network_sha256,
-        task=task,
         data=str(source.absolute()),
         dataset=split.describe(),
         protocol=protocol or protocol_at(None, task),
@@ -264,10 +276,10 @@ def training_job(
             raise DataError(f"{source}: {difference}; use two splits of one dataset")
         train = train.with_annotations()
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
-    spec = SPECS[task](
+    spec = _spec(
+        task,
         model=model,
         network_sha256=declared.network_sha256,
-        task=task,
         data=str(source.absolute()),
         dataset=split.describe(),
         train_dataset=train.describe(),

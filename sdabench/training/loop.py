@@ -8,15 +8,22 @@ from typing import Any
 
 import torch
 
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.files import folder_lock
 from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
-from sdabench.training.checkpoints import KEEP_LAST, Checkpoints
+from sdabench.training.checkpoints import KEEP_LAST, Checkpoints, Log, delete
 from sdabench.training.distributed import Report, lost_peer_errors, world
 from sdabench.training.job import AnyJob
 from sdabench.training.precision import strict_fp32
-from sdabench.training.run_folder import TRAININGS, WEIGHTS, MetricsLog, TrainingRun, find_started_run
+from sdabench.training.run_folder import (
+    TRAININGS,
+    WEIGHTS,
+    MetricsLog,
+    TrainingRun,
+    find_started_run,
+    refuse_to_abandon,
+)
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, task_of
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
@@ -24,7 +31,6 @@ from sdabench.training.trainer import DivergedError, Trainer, load_training_batc
 LOG_STEPS = 100
 MAIN = {"top1_pct": "top-1", "ap_pct": "AP", "segmentation_ap_pct": "mask AP"}
 Advance = Callable[[int, str], None]
-Log = Callable[[str], None]
 
 
 def train(
@@ -39,8 +45,8 @@ def train(
         KeyboardInterrupt: a signal requested to stop; a checkpoint was written.
         DivergedError: the loss is not finite; the message names the last good checkpoint.
         DataError: an image cannot be decoded.
-        SdabenchError: another process trains in this folder, the folder contains another training, or a file
-            cannot be read or written.
+        RefusedError: another process trains in this folder, or it contains another training.
+        SdabenchError: a file cannot be read or written.
         UsageError: the training cannot be deterministic.
     """
     folder: Path = output / TRAININGS / job.spec.name
@@ -52,16 +58,17 @@ def train(
         ExitStack() as lock,
         strict_fp32(device, job.machine.deterministic),
     ):
-        here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
         run = TrainingRun(
             spec=job.spec,
             world_size=here.size,
             deterministic=job.machine.deterministic,
             environment=environment(device),
         )
-        there = here.on_rank_zero(lambda: find_started_run(folder, run))
+        here.on_rank_zero(lambda: refuse_to_abandon(folder, run, log))
+        here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
+        there = here.on_rank_zero(lambda: find_started_run(folder, run, log))
         if there is not None and here.on_rank_zero(lambda: there.is_finished(folder)):
-            here.on_rank_zero(lambda: _delete_leftovers(folder, there))  # of a process that was killed
+            here.on_rank_zero(lambda: _delete_leftovers(folder, there, log))  # of a process that was killed
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
@@ -105,7 +112,18 @@ class _Training:
             progress = trainer.progress
             self.log(f"{trainer.job.model}: resuming after epoch {trainer.epoch}, step {progress.step}")
         last_line = progress.step - (progress.concluded < trainer.epoch)
-        self.here.on_rank_zero(lambda: self.metrics.forget_after(last_line))
+
+        def prepare_files() -> None:
+            for metric, epoch in progress.best_epochs.items():
+                if not (path := self.folder / best_weights(metric, epoch)).is_file():
+                    raise SdabenchError(
+                        f"{path}, the weights of the best epoch so far, is missing; restore it, or delete "
+                        f"{self.folder} to train from the start"
+                    )
+            self.metrics.forget_after(last_line, self.log)
+            _ = self.metrics.writer  # an error now, not after an epoch
+
+        self.here.on_rank_zero(prepare_files)
 
     def take_steps(self, batches: Iterable[AnyBatch | DataError], stop_requested: Callable[[], bool]) -> None:
         """Take all remaining steps; validate, log and save between them. Raise Stopped after a signal."""
@@ -149,7 +167,7 @@ class _Training:
         }
         run = run.model_copy(update={"training": trainer.result(), "weights": weights})
         run.save(self.folder)
-        _delete_leftovers(self.folder, run)
+        _delete_leftovers(self.folder, run, self.log)
 
     def _conclude_epoch(self) -> None:
         """Validate and log an epoch, if one has just ended."""
@@ -205,27 +223,29 @@ class _Training:
         progress = self.trainer.progress
 
         def save() -> None:
-            self.checkpoints.save(progress.step, self.trainer.state())
+            self.checkpoints.save(progress.step, self.trainer.state(), self.log)
             current = {best_weights(*item) for item in progress.best_epochs.items()}
             self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEEP_LAST:]
             if len(self.best_of_checkpoints) == KEEP_LAST:
-                _keep_best(self.folder, set().union(*self.best_of_checkpoints))
+                _keep_best(self.folder, set().union(*self.best_of_checkpoints), self.log)
 
         self.here.on_rank_zero(save)
         self.saved = time.monotonic()
 
 
-def _delete_leftovers(folder: Path, done: TrainingRun) -> None:
-    """Delete the checkpoints and the weights of former best epochs, after a training."""
-    _keep_best(folder, set(done.weights.values()))
-    Checkpoints(folder).delete()
+def _delete_leftovers(folder: Path, done: TrainingRun, log: Log) -> None:
+    """Delete checkpoints, weights of former best epochs and partial files, after a training."""
+    _keep_best(folder, set(done.weights.values()), log)
+    Checkpoints(folder).delete(log)
+    for path in folder.glob(".*.part"):
+        delete(path, log)
 
 
-def _keep_best(folder: Path, names: Collection[str]) -> None:
+def _keep_best(folder: Path, names: Collection[str], log: Log) -> None:
     """Delete the weights of former best epochs that no checkpoint and no result refers to."""
     for path in folder.glob("best-*.safetensors"):
         if path.name not in names:
-            path.unlink()
+            delete(path, log)
 
 
 def _check_determinism(job: AnyJob, device: torch.device) -> None:

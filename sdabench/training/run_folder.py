@@ -8,14 +8,15 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sdabench.data.description import DatasetInfo, FrozenModel
-from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.errors import DataError, OutputError, RefusedError, SdabenchError, UsageError
 from sdabench.files import atomic_write
 from sdabench.json_files import read_model
 from sdabench.nested import flattened
-from sdabench.records.json_lines import append_lines, read_lines, write_lines
+from sdabench.processes import note
+from sdabench.records.json_lines import append_lines, read_sound_lines, write_lines
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec
-from sdabench.training.checkpoints import Checkpoints
+from sdabench.training.checkpoints import Checkpoints, Log, delete
 
 TRAININGS = "training"  # the folder of all trainings in an output folder
 WEIGHTS = "model.safetensors"
@@ -75,32 +76,49 @@ def _in_words(dataset: DatasetInfo) -> str:
     return f"{dataset.name} ({dataset.samples:,} files, listing {dataset.listing_sha256[:8]})"
 
 
-def find_started_run(folder: Path, run: TrainingRun) -> TrainingRun | None:
+def find_started_run(folder: Path, run: TrainingRun, log: Log = note) -> TrainingRun | None:
     """Find the training that was started in a folder and can be resumed; None if there is none.
 
+    If ``run.json`` is damaged and there are checkpoints, this run takes its place: the name of the folder is
+    that of its spec. Only the last digits depend on the rest.
+
     Raises:
-        SdabenchError: the folder contains another training, or a folder beside it an unfinished training of
-            the same network and seed, which would be abandoned.
+        RefusedError: the folder contains another training.
+        SdabenchError: ``run.json`` is damaged, and there are no checkpoints.
     """
-    if (folder / "run.json").exists():
+    if not (folder / "run.json").exists():
+        return None
+    try:
         there = read_run(folder)
-        if different := there.differences(run):
-            raise SdabenchError(
-                f"{folder} holds another training: {'; '.join(different)}. Resume it with its own options, "
-                "or name another --output"
-            )
-        return there
+    except SdabenchError:
+        if not Checkpoints(folder):
+            raise
+        log(f"{folder / 'run.json'} is damaged and is written again; the last digits can differ")
+        return None
+    if different := there.differences(run):
+        raise RefusedError(
+            f"{folder} holds another training: {'; '.join(different)}. Resume it with its own options, "
+            "or name another --output"
+        )
+    return there
+
+
+def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log = note) -> None:
+    """Raise a RefusedError if a folder beside it has an unfinished training of the same network and seed."""
     for other in sorted(folder.parent.glob(f"{run.spec.model}-*")):
-        if not (other / "run.json").is_file() or not Checkpoints(other):
+        if other == folder or not (other / "run.json").is_file() or not Checkpoints(other):
             continue
-        there = read_run(other)
+        try:
+            there = read_run(other)
+        except SdabenchError as error:
+            log(f"{error}; it is ignored")
+            continue
         if there.training is None and there.spec.seed == run.spec.seed:
-            raise SdabenchError(
+            raise RefusedError(
                 f"{other} holds an unfinished training of {run.spec.model} with "
                 f"{'; '.join(there.differences(run))}. Resume it with its own options, delete it, or name "
                 "another --output"
             )
-    return None
 
 
 def read_run(folder: Path) -> TrainingRun:
@@ -150,7 +168,7 @@ def find_run(path: Path, model: str) -> Path:
 def delete_weights(folder: Path) -> None:
     """Delete all weights and checkpoints of a training run."""
     for path in folder.glob("*.safetensors"):
-        path.unlink()
+        delete(path)
     Checkpoints(folder).delete()
 
 
@@ -178,7 +196,11 @@ class MetricsLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UsageError("--tensorboard needs TensorBoard: pip install 'sdabench[tensorboard]'") from None
-        return SummaryWriter(self.folder / "tensorboard")
+        try:
+            return SummaryWriter(self.folder / "tensorboard")
+        except OSError as error:
+            path = self.folder / "tensorboard"
+            raise OutputError(f"cannot write {path}: {error.strerror}; leave out --tensorboard") from None
 
     def write(self, values: dict[str, Any]) -> None:
         append_lines(self.path, values)
@@ -187,7 +209,9 @@ class MetricsLog:
                 self.writer.add_scalar(key, values[key], values["step"])
             self.writer.flush()
 
-    def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a resumed training repeats."""
-        lines = list(read_lines(self.path, _MetricsLine))
+    def forget_after(self, step: int, log: Log = note) -> None:
+        """Drop the lines of steps that a resumed training repeats, and damaged lines; log the latter."""
+        lines, damaged = read_sound_lines(self.path, _MetricsLine)
         write_lines(self.path, [line for line in lines if line.step <= step])
+        if damaged:
+            log(f"{self.path}: dropped {damaged} damaged lines; the training does not depend on them")

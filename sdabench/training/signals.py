@@ -141,7 +141,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 def _exit() -> NoReturn:
     if STARTED_BY not in os.environ and is_main_process():
         with suppress(OSError):
-            os.write(2, b"Stopped by a signal.\n")
+            os.write(2, b"Stopped by a signal. Rerun the same command to start again.\n")
     os._exit(ExitCode.STOPPED)
 
 

@@ -1,10 +1,13 @@
 """Types of options refuse values outside their range."""
 
+import os
+from pathlib import Path
+
 import click
 import pytest
 
 from sdabench.cli.cluster import slurm_minutes
-from sdabench.cli.options import FiniteRange
+from sdabench.cli.options import FiniteRange, OutputFolder
 from sdabench.errors import UsageError
 
 
@@ -16,6 +19,13 @@ def test_numbers_that_are_not_finite_are_refused(text):
 
 def test_finite_numbers_are_accepted():
     assert [FiniteRange(min=0).convert(text, None, None) for text in ("0", "0.5", "1e9")] == [0, 0.5, 1e9]
+
+
+def test_name_of_an_output_folder_must_be_utf_8():
+    kind = OutputFolder(file_okay=False, path_type=Path)
+    assert kind.convert("naïve", None, None) == Path("naïve")
+    with pytest.raises(click.BadParameter, match="not UTF-8"):
+        kind.convert(os.fsdecode(b"out\xff"), None, None)
 
 
 def test_long_digits_are_not_a_slurm_time():

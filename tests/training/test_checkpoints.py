@@ -1,10 +1,12 @@
 """Two checkpoints are kept, damaged ones are skipped, and they hold only tensors and plain values."""
 
+import errno
 import hashlib
 import json
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,6 +143,21 @@ def test_damaged_later_checkpoint_is_deleted(checkpoints):
     Checkpoints(checkpoints.training).save(2, state(2))
     assert files(checkpoints) == ["step-000000002.json", "step-000000002.pt"]
     assert checkpoints.newest()["progress"] == {"step": 2}
+
+
+def test_old_checkpoint_that_cannot_be_deleted_is_only_reported(checkpoints, monkeypatch):
+    unlink, messages = Path.unlink, []
+
+    def fail(path, missing_ok=False):
+        if path.name == "step-000000002.pt":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    checkpoints.save(4, state(4), messages.append)
+    path = checkpoints.folder / "step-000000002.pt"
+    assert messages == [f"cannot delete {path}: Operation not permitted; it is not needed any more"]
+    assert checkpoints.newest()["progress"] == {"step": 4}
 
 
 def test_full_disk_keeps_earlier_checkpoints(checkpoints):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdabench.errors import SdabenchError, UsageError
-from sdabench.records.json_lines import append_lines
+from sdabench.records.json_lines import CHECKSUM, append_lines
 from sdabench.records.spec import Weights
 from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
@@ -34,7 +34,7 @@ from tests.helpers.training import classifier_job as any_classifier_job
 classifier_job = partial(any_classifier_job, model="tiny")
 
 LONG = {"epochs": 6, "validation": {"crop": 32, "every_epochs": 1}}
-TIMES = ("images_per_second",)
+TIMES = ("images_per_second", CHECKSUM)  # a checksum includes the times
 
 
 def log_without_times(folder):
@@ -217,6 +217,48 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(textures, tmp_path):
     assert "resuming after epoch 3, step 6" in messages[2]
 
 
+def test_damaged_side_files_do_not_prevent_a_resume(textures, tmp_path):
+    job = classifier_job(textures, **LONG).on(Machine(checkpoint_seconds=0))
+    reference = train(job, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(job, tmp_path / "parts", StopAfter(35))
+    folder = only_run_folder(tmp_path / "parts")
+    first, second, third = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    damaged = second.replace(b"epoch", b"epcoh")
+    (folder / "metrics.jsonl").write_bytes(first + b"not JSON\n\xff\n" + damaged + third)
+    (folder / "run.json").write_text("{")
+    (folder / ".model.safetensors.part").write_bytes(b"x")
+    messages = []
+    train(job, tmp_path / "parts", log=messages.append)
+    assert same_weights(final_weights(folder), final_weights(reference))
+    of_reference = log_without_times(reference)
+    assert log_without_times(folder) == [of_reference[0], *of_reference[2:]]
+    text = "\n".join(messages)
+    assert f"{folder / 'run.json'} is damaged and is written again" in text
+    assert f"{folder / 'metrics.jsonl'}: dropped 3 damaged lines" in text
+    assert read_run(folder).training.resumed == 1
+    assert not list(folder.glob(".*.part"))
+
+
+def test_damaged_run_without_checkpoints_is_refused(textures, tmp_path):
+    job = classifier_job(textures)
+    folder = train(job, tmp_path)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(SdabenchError, match="run.json is damaged"):
+        train(job, tmp_path)
+
+
+def test_missing_weights_of_the_best_epoch_are_refused(textures, tmp_path):
+    changes = {"quirks": {"best_epoch_by_validation": True}}
+    job = classifier_job(textures, **LONG, **changes).on(Machine(checkpoint_seconds=0))
+    with pytest.raises(Stopped):
+        train(job, tmp_path, StopAfter(35))
+    for path in only_run_folder(tmp_path).glob("best-*"):
+        path.unlink()
+    with pytest.raises(SdabenchError, match="the weights of the best epoch so far, is missing; restore it"):
+        train(job, tmp_path)
+
+
 def test_resume_refuses_changed_settings(textures, tmp_path):
     job = classifier_job(textures)
     with pytest.raises(Stopped):
@@ -241,6 +283,7 @@ def test_resume_refuses_changed_settings(textures, tmp_path):
             train(other, tmp_path)
         assert "\n" not in str(caught.value)
         assert "Resume it with its own options" in str(caught.value)
+    assert [path.name for path in (tmp_path / "training").iterdir()] == [job.spec.name]
     train(classifier_job(textures, seed=1), tmp_path)  # another seed is another training run
     train(job.for_model("senet50", 0), tmp_path)  # and so is another network
     assert read_run(train(job, tmp_path)).training.resumed == 1
