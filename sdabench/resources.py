@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")
+ENOUGH_OPEN_FILES = 1024  # Linux's default
+OPEN_FILES_REMEDY = f"ulimit -n {ENOUGH_OPEN_FILES}"
+SHARED_MEMORY_REMEDY = "docker run --shm-size=8g"
 
 
 def cores(shared_by: int = 1) -> int:

@@ -23,6 +23,7 @@ from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import synchronize
 from sdabench.training.prediction import predict
+from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 
 PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faster_rcnn_resnet50"}
@@ -177,7 +178,7 @@ def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
         trainer = Trainer(replace(probe, spec=probe.spec.with_values(recipe=recipe)))
         with closing(load_training_batches(trainer)) as batches:
             batch = next(batches)
-        if isinstance(batch, DataError):
+        if isinstance(batch, (DataError, Stopped)):
             raise batch
         train = seconds(lambda: trainer.take_step(batch), len(batch))
         network = trainer.network

@@ -43,10 +43,16 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
     """Execute a job in this process, which can be one of several ranks."""
     from sdabench.training.distributed import process_group
     from sdabench.training.evaluation import evaluate, evaluate_training
+    from sdabench.training.loading import lost_worker_errors
     from sdabench.training.loop import train
 
     images = len(job.split.items)
-    with stop_requests(), process_group(job.machine.device), recording_failures(job, output):
+    with (
+        stop_requests(),
+        process_group(job.machine.device),
+        recording_failures(job, output),
+        lost_worker_errors(),
+    ):
         if job.spec.trains:
             with progress(job.model, job.images, "images") as advance:
                 folder = train(job, output, advance, advance.say)
@@ -93,7 +99,10 @@ def _failure_of(error: Exception, job: AnyJob) -> Failure:
     """Convert an error to the failure of a record, with the traceback of unexpected errors."""
     from sdabench.training.memory import is_out_of_memory
 
-    kind, message = type(error).__name__, " ".join(str(error).split())
+    lines = str(error).strip().splitlines()
+    if "Original Traceback (most recent call last):" in lines:  # of a DataLoader worker
+        lines = lines[-1:]
+    kind, message = type(error).__name__, " ".join(" ".join(lines).split())
     if is_out_of_memory(error):
         smaller_batch = "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"
         hint = "a smaller --resolution" if job.batch_size <= 2 else smaller_batch

@@ -125,7 +125,9 @@ class _Training:
 
         self.here.on_rank_zero(prepare_files)
 
-    def take_steps(self, batches: Iterable[AnyBatch | DataError], stop_requested: Callable[[], bool]) -> None:
+    def take_steps(
+        self, batches: Iterable[AnyBatch | DataError | Stopped], stop_requested: Callable[[], bool]
+    ) -> None:
         """Take all remaining steps; validate, log and save between them. Raise Stopped after a signal."""
         trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
@@ -133,7 +135,9 @@ class _Training:
         started = time.monotonic()
         for batch in batches:
             stop, save = stop_requested(), self._is_time_to_save()
-            if isinstance(batch, DataError):
+            if isinstance(batch, Stopped):  # while this rank waited for a batch
+                own = Report(0, None, stop=True, save=save)
+            elif isinstance(batch, DataError):
                 own = Report(0, batch, stop, save)
             else:
                 own = Report(len(batch), trainer.too_small(batch), stop, save, len(batch.skipped))
@@ -143,7 +147,7 @@ class _Training:
                 self._save()
             if stop:
                 raise Stopped
-            assert not isinstance(batch, DataError)
+            assert not isinstance(batch, (DataError, Stopped))
             images = sum(each.images for each in of_all)
             with lost_peer_errors(self.here):
                 trainer.take_step(batch, images, sum(each.skipped for each in of_all))

@@ -115,25 +115,27 @@ def predict(
     def outputs_of(micro_batch: AnyBatch) -> list[Any]:
         return task.outputs(network, micro_batch.to(device, layout), job)
 
-    def take_turn() -> tuple[int, SdabenchError | None]:
+    def take_turn(stop: bool, save: bool) -> Report:
         batch = next(batches, None)
         if batch is None or isinstance(batch, DataError):
-            return 0, batch
+            return Report(0, batch, stop, save)
+        if isinstance(batch, Stopped):  # while this rank waited for a batch
+            return Report(0, None, stop=True, save=save)
         try:
             outputs = fitting.outputs(batch, outputs_of)
         except SdabenchError as error:
-            return 0, error
+            return Report(0, error, stop, save)
         predicted.extend(map(Prediction, batch.indices, batch.sha256, outputs))
-        return len(batch), None
+        return Report(len(batch), None, stop, save)
 
     with stop_requests() as stop_requested, closing(batches):
         saved = time.monotonic()
         for position in range(here.size, len(remaining) + here.size, here.size):
-            result = take_turn()
             time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
-            turns = here.reports(Report(*result, stop_requested(), time_to_save))
+            is_last = position >= len(remaining)
+            turns = here.reports(take_turn(stop_requested() and not is_last, time_to_save))
             advance(sum(turn.images for turn in turns))
-            stop = position < len(remaining) and any(turn.stop for turn in turns)
+            stop = any(turn.stop for turn in turns)
             if partial is not None and (stop or turns[0].save):
                 so_far = here.gather(predicted)
                 here.on_rank_zero(lambda of_ranks=so_far: partial.write(_sorted(of_ranks)))  # type: ignore[misc]

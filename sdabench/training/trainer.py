@@ -23,6 +23,7 @@ from sdabench.training.batch_norm import MicroBatchStatistics
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
 from sdabench.training.prediction import predict
+from sdabench.training.signals import Stopped
 from sdabench.training.tasks import AnyBatch, load_batches, task_of
 
 
@@ -296,7 +297,7 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Opti
     )
 
 
-def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError]:
+def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError | Stopped]:
     """Yield the share of this rank in the remaining batches; see :func:`load_batches`."""
     job, task = trainer.job, trainer.task
     images = task.training_images(job, trainer.progress.seeds[-1])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from sdabench.paths import cache_dir
 from sdabench.records.counts import stored_counts
+from sdabench.resources import ENOUGH_OPEN_FILES, OPEN_FILES_REMEDY, SHARED_MEMORY_REMEDY
 from sdabench.tools.doctor.probe import GIGABYTE, Probe, gigabytes
 
 OUTPUT = Path("runs")  # parent of the default --output folders
 SHARED_MEMORY = Path("/dev/shm")
 ENOUGH_SHARED_MEMORY = GIGABYTE  # docker's default is 64 MB, Linux's is half of the memory
-ENOUGH_OPEN_FILES = 1024  # Linux's default
 
 
 def probes() -> list[Probe]:
@@ -63,7 +63,7 @@ def probe_shared_memory(size: int) -> Probe:
         return Probe("shared memory", "ok", value)
     return Probe(
         "shared memory", "warning", value, "DataLoader workers that fill it are killed by a bus error.",
-        "docker run --shm-size=8g, or --workers 0.",
+        f"{SHARED_MEMORY_REMEDY}, or --workers 0.",
     )  # fmt: skip
 
 
@@ -73,5 +73,5 @@ def probe_open_files(limit: int) -> Probe:
         return Probe("open files", "ok", value)
     return Probe(
         "open files", "note", value, "Many DataLoader workers can fail with 'Too many open files'.",
-        f"ulimit -n {ENOUGH_OPEN_FILES}",
+        f"{OPEN_FILES_REMEDY}, or --workers 0.",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from sdabench.data.coco import CocoImage
 from sdabench.data.decoding import Header, Unusable, decode_bytes, read_file, read_header
 from sdabench.data.split import Split
 from sdabench.errors import DataError
+from sdabench.training.signals import Stopped
 from sdabench.training.tasks import load_batches
 
 JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
@@ -40,6 +41,8 @@ def inspect_files(
         batches = load_batches(_Files(split), _collate, workers, pin=False, batch_size=BATCH_SIZE)
         with closing(batches):
             for batch in batches:
+                if isinstance(batch, Stopped):
+                    raise batch
                 assert not isinstance(batch, DataError)  # a broken file is a finding
                 findings += batch
                 advance(len(batch))

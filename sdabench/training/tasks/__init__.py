@@ -14,7 +14,8 @@ from sdabench.data.images import collate
 from sdabench.errors import DataError, SdabenchError
 from sdabench.registry.schema import DataTask, Task
 from sdabench.training.job import AnyJob
-from sdabench.training.signals import ignore_signals
+from sdabench.training.loading import POLL_SECONDS, batches_from_workers, start_worker
+from sdabench.training.signals import Stopped
 
 
 class AnyBatch(Protocol):
@@ -125,26 +126,22 @@ def load_batches(
     pin: bool,
     skip_broken: bool = False,
     **order: Any,
-) -> Generator[T | DataError]:
+) -> Generator[T | DataError | Stopped]:
     """Yield the batches of a dataset; yield the error instead of a batch with a broken file.
 
-    With ``skip_broken``, broken files are skipped. Close the generator to end the DataLoader workers, which
-    ignore signals.
+    With ``skip_broken``, broken files are skipped. If a stop is requested while the DataLoader workers have
+    no batch, yield Stopped. Close the generator to end the workers, which ignore signals.
     """
     loader: DataLoader[Any] = DataLoader(
         images,
         num_workers=workers,
         collate_fn=partial(collate, batch_of, skip_broken),
         pin_memory=pin,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=start_worker,
+        timeout=POLL_SECONDS if workers else 0,
         **order,
     )
-    batches = iter(loader)
-    try:
-        yield from batches
-    finally:
-        if workers:  # now, not when the traceback of an error is freed, for which the process could wait
-            batches._shutdown_workers()  # type: ignore[attr-defined]
+    yield from batches_from_workers(loader) if workers else loader
 
 
 def not_finite(job: AnyJob, path: str) -> SdabenchError:
