@@ -1,6 +1,5 @@
 """``sdabench eval``."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,10 @@ from sdabench.cli.machine import MachineOptions, execute_job, show_plan
 from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, Wrapper, fetch_weights, report_other_protocol
-from sdabench.cli.work import DATASET, ProtocolOptions, ensure_generated
+from sdabench.cli.work import DATASET, PreprocessingOptions, ProtocolOptions, ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
+from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.training.job import evaluation_job
 from sdabench.weights.weights_source import WeightsSource
@@ -22,7 +22,7 @@ EPILOG = """\b
 Examples:
   sdabench eval resnet50 --data imagenet=PATH --weights resnet50.pth
   sdabench eval resnet50 --data imagenet=PATH \\
-      --weights torchvision:ResNet50_Weights.IMAGENET1K_V1
+      --weights torchvision:ResNet50_Weights.IMAGENET1K_V2 --protocol source
   sdabench eval sda_resnet86 --data imagenet=PATH --amp bf16 --json
   sdabench eval mask_rcnn_sda_resnet86 --data coco=PATH --weights FILE
   sdabench eval resnet50 --weights runs/train
@@ -46,6 +46,7 @@ def command(
         help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}")],
     wrapper: Wrapper,
     protocol: ProtocolOptions,
+    preprocessing: PreprocessingOptions,
     options: MachineOptions,
     output: Annotated[Path, output_option(Path("runs/eval"))],
     per_class: Annotated[bool, option(
@@ -56,8 +57,9 @@ def command(
     """Evaluate one network.
 
     Classification: top-1 and top-5 on ImageNet's validation images, with the standard preprocessing: bilinear
-    resize to 8/7 of the crop size (256 for 224), center crop. A folder with only some of the 1000 classes is
-    evaluated with the correct labels.
+    resize to 8/7 of the crop size (256 for 224), center crop. --protocol source uses that of the publisher
+    of the weights; such a result is not compared with the paper. A folder with only some of the 1000
+    classes is evaluated with the correct labels.
 
     Detection: COCO AP of boxes and masks, with the short side resized to 800 pixels and the long side to at
     most 1333.
@@ -83,15 +85,14 @@ def command(
         data = DataSource.parse(own.data)
     data = ensure_generated(data, task)
     split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
-    if run is not None and protocol.resolution is None:
-        protocol = replace(protocol, resolution=run.spec.resolution)
+    base = preprocessing.protocol_of_source(weights, run, task)
     job = evaluation_job(
         name,
         data,
         split,
         weights,
         machine=options.machine(len(split.items), batch_size=protocol.batch_size),
-        protocol=protocol.protocol(task),
+        protocol=preprocessing.override(protocol.protocol(task, base)),
         seed=protocol.seed,
         training=run.training if run else None,
         **(run.provenance if run else {}),
@@ -111,10 +112,13 @@ def command(
         echo_each(records)
         return
     from sdabench.records.store import RECORDS
-    from sdabench.report.summary import describe_metrics
+    from sdabench.report.summary import describe_metrics, describe_protocol
 
     for record in records:
         click.echo(describe_metrics(record))
+    used = job.spec.protocol
+    if used.preprocessing != protocol_at(None, task).preprocessing:
+        click.echo(f"Protocol: {describe_protocol(used)}; only the standard one is compared with the paper.")
     if weights and weights.published and weights.published.accuracy:
         click.echo(f"{weights.published.accuracy}, which is not measured here.")
     if records[0].weights.entry is not None:

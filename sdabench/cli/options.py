@@ -1,6 +1,7 @@
 """Options and output shared by the commands."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,16 @@ class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
     name = "seed"
     convert = click.IntRange(0, 2**63 - 1).convert
+
+
+class Number(click.FloatRange):
+    """A type for finite numbers in a range; FloatRange accepts NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def _models() -> Iterable[str]:

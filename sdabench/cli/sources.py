@@ -89,7 +89,8 @@ def report_other_protocol(weights: LocalWeights | None, own: Preprocessing | Res
     if published and isinstance(own, Preprocessing) and STARTED_BY not in os.environ:
         difference = published.difference(own)
         if difference:
-            _echo(f"{difference}{f'; {published.accuracy}' if published.accuracy else ''}.")
+            accuracy = f"; {published.accuracy}" if published.accuracy else ""
+            _echo(f"{difference}{accuracy}. 'sdabench eval --protocol source' uses the publisher's protocol.")
 
 
 def weights_by_model(

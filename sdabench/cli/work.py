@@ -1,21 +1,28 @@
 """Options shared by ``eval``, ``train`` and ``run``: the protocol, the recipe and the dataset."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import COUNT, SEED
+from sdabench.cli.options import COUNT, SEED, Number
 from sdabench.cli.parameters import ParsedType, option
+from sdabench.data.description import INTERPOLATIONS, Resizing
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
+from sdabench.models.inputs import Triple
 from sdabench.processes import is_main_process
 from sdabench.progress import progress
 from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
+from sdabench.weights.local import LocalWeights
+
+if TYPE_CHECKING:
+    from sdabench.training.run_folder import TrainingRun
 
 F = TypeVar("F", bound=Callable[..., Any])
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
@@ -55,14 +62,89 @@ class ProtocolOptions:
         """The precision, or None for that of the recipe or of the standard protocol."""
         return "fp32" if self.amp == "off" else self.amp  # type: ignore[return-value]
 
-    def protocol(self, task: DataTask) -> Protocol:
-        """Return the protocol for evaluating weights without training."""
-        return protocol_at(
-            self.resolution,
-            task,
-            precision=self.precision or "fp32",
-            channels_last=bool(self.channels_last),
-        )
+    def protocol(self, task: DataTask, base: Protocol | None = None) -> Protocol:
+        """Return the protocol for evaluating weights: ``base`` with the values of these options.
+
+        ``base`` is by default the standard protocol of the task.
+        """
+        base = base or protocol_at(None, task)
+        values: dict[str, Any] = {"precision": self.precision, "channels_last": self.channels_last}
+        if self.resolution is not None:
+            values["preprocessing"] = base.preprocessing.resized(self.resolution)
+        given = {name: value for name, value in values.items() if value is not None}
+        return base.model_copy(update=given)
+
+
+@dataclass(frozen=True)
+class PreprocessingOptions:
+    """Options for the protocol that weights were published with."""
+
+    # fmt: off
+    base: Annotated[str | None, option(
+        "--protocol", type=click.Choice(["standard", "source"]), group="Protocol",
+        help="Preprocess as the standard or as the publisher of the weights does  [default: standard; "
+        "source for weights of a training run]")]
+    resize: Annotated[int | None, option(
+        "--resize", type=COUNT, group="Protocol", advanced=True,
+        help="Short side in pixels before the crop  [default: in proportion to --resolution]")]
+    crop_pct: Annotated[float | None, option(
+        "--crop-pct", type=Number(min=0.1, max=1), metavar="FRACTION", group="Protocol", advanced=True,
+        help="Crop size as a fraction of the short side, as in timm; instead of --resize")]
+    interpolation: Annotated[str | None, option(
+        "--interpolation", type=click.Choice(INTERPOLATIONS), metavar="NAME", group="Protocol",
+        advanced=True, help=f"Filter for resizing with Pillow: {', '.join(INTERPOLATIONS)}")]
+    mean: Annotated[Triple | None, option(
+        "--mean", type=Number(0, 1), nargs=3, metavar="R G B", group="Protocol", advanced=True,
+        help="Mean that is subtracted from pixels between 0 and 1")]
+    std: Annotated[Triple | None, option(
+        "--std", type=Number(0, 1, min_open=True), nargs=3, metavar="R G B", group="Protocol",
+        advanced=True, help="Standard deviation that pixels are divided by")]
+    # fmt: on
+
+    def protocol_of_source(
+        self, weights: LocalWeights | None, run: "TrainingRun | None", task: DataTask
+    ) -> Protocol | None:
+        """Return the protocol of the source of the weights, or None for the standard protocol.
+
+        Raises:
+            UsageError: --protocol source, but the protocol of the source is unknown.
+        """
+        if self.base == "standard" or (self.base is None and run is None):
+            return None
+        if run is not None:
+            return run.spec.protocol
+        if weights is None or weights.published is None or task == "detection":
+            own = "" if task == "detection" else "; name it with --resize, --resolution, --interpolation, …"
+            raise UsageError(
+                "--protocol source needs weights whose protocol is known: torchvision:NAME, timm:NAME or a "
+                f"training run{own}"
+            )
+        return protocol_at(None, task, preprocessing=weights.published.preprocessing)
+
+    def override(self, protocol: Protocol) -> Protocol:
+        """Return a protocol with the values of these options.
+
+        Raises:
+            UsageError: the options contradict each other, or are not for detectors.
+        """
+        names = ("resize", "crop_pct", "interpolation", "mean", "std")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        images = protocol.preprocessing
+        if not given:
+            return protocol
+        if isinstance(images, Resizing):
+            name = next(iter(given)).replace("_", "-")
+            raise UsageError(f"--{name} is for classifiers; for a detector, --resolution sets the short side")
+        if (fraction := given.pop("crop_pct", None)) is not None:
+            if self.resize is not None:
+                raise UsageError("--resize and --crop-pct both set the short side; leave out one of them")
+            given["resize"] = math.floor(images.crop / fraction)
+        elif self.resize is not None and self.resize < images.crop:
+            raise UsageError(
+                f"--resize {self.resize} is smaller than the crop of {images.crop} pixels, which would get "
+                "a black border; choose at least the crop, or a smaller --resolution"
+            )
+        return protocol.model_copy(update={"preprocessing": images.model_copy(update=given)})
 
 
 @dataclass(frozen=True)

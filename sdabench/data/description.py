@@ -21,8 +21,15 @@ class DatasetInfo(FrozenModel):
     fingerprint_sha256: str | None = None  # of paths, sizes and contents
 
 
+# Filters of Pillow, all with antialiasing but the first.
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+
 class Preprocessing(FrozenModel):
-    """Preprocessing for classification: resize the short side, take the center crop, normalize."""
+    """Preprocessing for classification: resize the short side, take the center crop, normalize.
+
+    ``interpolation`` is one of ``INTERPOLATIONS``.
+    """
 
     resize: int = 256
     crop: int = 224
@@ -39,7 +46,12 @@ class Preprocessing(FrozenModel):
     @classmethod
     def at(cls, resolution: int) -> "Preprocessing":
         """Return the standard protocol at another crop size; the short side stays 8/7 of it."""
-        return cls(resize=round(resolution * 8 / 7), crop=resolution)
+        return cls().resized(resolution)
+
+    def resized(self, resolution: int) -> "Preprocessing":
+        """Return the same preprocessing at another crop size; the short side stays in proportion."""
+        resize = round(resolution * self.resize / self.crop)
+        return self.model_copy(update={"resize": resize, "crop": resolution})
 
 
 class Resizing(FrozenModel):
@@ -61,4 +73,8 @@ class Resizing(FrozenModel):
     @classmethod
     def at(cls, short: int) -> "Resizing":
         """Return the standard protocol at another short side; the long side stays in proportion."""
-        return cls(short=short, long=round(short * 1333 / 800))
+        return cls().resized(short)
+
+    def resized(self, short: int) -> "Resizing":
+        """Return the same preprocessing at another short side; the long side stays in proportion."""
+        return self.model_copy(update={"short": short, "long": round(short * self.long / self.short)})

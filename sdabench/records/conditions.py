@@ -89,5 +89,6 @@ def _conditions(record: Record) -> dict[str, Any]:
     values = record.model_dump(mode="json", exclude=RESULTS)
     for name in ("weights", "backbone"):
         weights: Weights | None = getattr(record, name)
-        values[name] = weights and (weights.sha256 or weights.source)
+        if weights is not None:
+            values[name] = " ".join(filter(None, (weights.sha256 or weights.source, weights.entry)))
     return values

@@ -13,6 +13,7 @@ from safetensors.torch import save, save_file
 from torchvision.models import ResNet50_Weights
 
 from sdabench import create_model
+from sdabench.data.description import Preprocessing
 from sdabench.data.source import DataSource
 from sdabench.hashing import sha256_of_file
 from sdabench.records.json_lines import read_lines
@@ -129,7 +130,22 @@ def test_torchvision_weights_show_published_accuracy(server, imagenet, weights, 
     assert line.startswith(
         "ResNet50_Weights.IMAGENET1K_V2 was published at resize 232; measured here at resize 256"
     )
-    assert line.endswith("publishes 80.858 / 95.434 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V2.")
+    assert "publishes 80.858 / 95.434 (top-1 / top-5) for ResNet50_Weights.IMAGENET1K_V2. " in line
+    assert line.endswith("'sdabench eval --protocol source' uses the publisher's protocol.")
+    own = evaluate(
+        imagenet,
+        tmp_path / "three",
+        "torchvision:ResNet50_Weights.DEFAULT",
+        *resolution,
+        "--protocol",
+        "source",
+    )
+    assert own.stderr == ""
+    assert (
+        "Protocol: bilinear resize to 232, center crop of 224, fp32; only the standard one is" in own.stdout
+    )
+    [record] = records(tmp_path / "three")
+    assert record.protocol.preprocessing == Preprocessing(resize=232)
     assert json.loads(second.stdout)["weights"]["source"] == "torchvision:ResNet50_Weights.IMAGENET1K_V2"
     assert server.downloads == 1
 

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data import views
-from sdabench.data.description import Preprocessing
-from sdabench.data.images import Batch, Sample
+from sdabench.data.description import INTERPOLATIONS, Preprocessing, Resizing
+from sdabench.data.folders import ImageSplit, Item
+from sdabench.data.images import Batch, EvaluationImages, Sample
 from sdabench.data.views import Normalization, resize_and_crop, resize_window
+from sdabench.weights.fetch import from_timm, from_torchvision
 
 DEFAULT = Preprocessing()
 SIZES = [
@@ -105,3 +108,67 @@ def test_resized_window_equals_pillow_within_one(window):
     difference = (resize_window(pil_to_tensor(image), window, 224).int() - expected).abs()
     assert difference.max() <= 1
     assert difference.float().mean() < 0.1
+
+
+def evaluated(path, preprocessing):
+    """Return the input of a network for one file, as an evaluation computes it."""
+    split = ImageSplit("imagenet", "val", path.parent.parent, (Item(f"a/{path.name}", 1, 0),), 1)
+    batch = Batch.of([EvaluationImages(split, preprocessing)[0]], [])
+    return batch.to(torch.device("cpu"), torch.contiguous_format).images[0]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    (tmp_path / "a").mkdir()
+    paths = []
+    for size in [(500, 375), (333, 500), (90, 201), (300, 120)]:
+        paths.append(tmp_path / f"a/{size[0]}.png")
+        noise(*size).save(paths[-1])
+    return paths
+
+
+def presets():
+    """Return weights of torchvision's classifiers, one for each different preprocessing."""
+    members = {name: torchvision.models.get_weight(name) for name in from_torchvision._names()}
+    distinct = {repr(member.transforms()): name for name, member in members.items()}
+    return sorted(distinct.values())
+
+
+@pytest.mark.parametrize("name", presets())
+def test_protocol_of_torchvision_is_bit_identical(name, photographs):
+    transform = torchvision.models.get_weight(name).transforms()
+    preprocessing = from_torchvision.locate_file(name).published.preprocessing
+    for path in photographs:
+        with Image.open(path) as image:
+            assert torch.equal(evaluated(path, preprocessing), transform(image))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50.a1_in1k", "resnet50.tv2_in1k", "resnet50.fb_swsl_ig1b_ft_in1k", "seresnet50.ra2_in1k"]
+)
+def test_protocol_of_timm_is_bit_identical(name, photographs):
+    timm = pytest.importorskip("timm")
+    config = timm.models.get_pretrained_cfg(name).to_dict()
+    settings = timm.data.resolve_data_config(pretrained_cfg=config, use_test_size=True)
+    transform = timm.data.create_transform(**settings)
+    preprocessing = from_timm.locate_file(name).published.preprocessing
+    for path in photographs:
+        with Image.open(path) as image:
+            assert torch.equal(evaluated(path, preprocessing), transform(image))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_interpolation_is_that_of_pillow(interpolation):
+    image, own = noise(120, 90), Preprocessing(resize=60, crop=56, interpolation=interpolation)
+    resized = image.resize((80, 60), Image.Resampling[interpolation.upper()]).crop((12, 2, 68, 58))
+    assert resize_and_crop(image, own).tobytes() == resized.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "resolution", "resize"),
+    [(Preprocessing(), 160, 183), (Preprocessing(resize=232), 112, 116), (Preprocessing(resize=224), 96, 96)],
+)
+def test_another_resolution_keeps_the_proportion(preprocessing, resolution, resize):
+    resized = preprocessing.resized(resolution)
+    assert (resized.crop, resized.resize) == (resolution, resize)
+    assert Resizing(short=400, long=800).resized(600).long == 1200

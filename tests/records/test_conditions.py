@@ -64,6 +64,13 @@ def preprocessing(**values):
             (None, "c" * 64),
             "condition",
         ),
+        (
+            {},
+            {"weights": Weights(source="w.pth", sha256="b" * 64, entry="ema")},
+            "weights",
+            ("b" * 64, f"{'b' * 64} ema"),
+            "compared",
+        ),
         ({}, {"seed": 7}, "seed", (0, 7), "condition"),
         (
             {"recipe": PAPER},
