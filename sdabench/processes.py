@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from sdabench.errors import ReportedByRankZeroError, SdabenchError, UsageError
-from sdabench.terminal import printable
+from sdabench.terminal import error_line, printable
 
 PYTHON = (sys.executable, "-P")  # -P: import no module from the current directory
 # Id of the parent process: it reports some messages for its children, which stop when it has ended.
@@ -55,7 +55,7 @@ def report_error(error: SdabenchError) -> None:
     if not isinstance(error, ReportedByRankZeroError):
         rank = os.environ.get("RANK", "0")
         prefix = f"[process {int(rank) + 1}] " if rank.isdecimal() and rank != "0" else ""
-        print(printable(f"{prefix}Error: {error}"), file=sys.stderr)
+        print(error_line(f"{prefix}Error: {error}"), file=sys.stderr)
 
 
 def note(text: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from sdabench.processes import is_main_process
+from sdabench.terminal import printable
 
 
 class Advance:
@@ -15,7 +16,7 @@ class Advance:
     def say(self, line: str) -> None:
         """Print a line to stderr, above the bar."""
         with suppress(OSError):  # the terminal is closed
-            print(line, file=sys.stderr, flush=True)
+            print(printable(line), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -30,8 +31,9 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
         yield Advance()
         return
     import rich.progress as rich
-    from rich.console import Console
     from rich.text import Text
+
+    from sdabench.console import PrintableConsole
 
     class Rate(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
@@ -44,8 +46,8 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
         (rate, rich.TimeRemainingColumn(elapsed_when_finished=True)) if unit else (rich.TimeElapsedColumn(),)
     )
     count = rich.DownloadColumn() if of_bytes else rich.MofNCompleteColumn()
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), count, *times)
-    with rich.Progress(*columns, console=Console(stderr=True)) as bar:
+    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), count, *times)
+    with rich.Progress(*columns, console=PrintableConsole(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 
         class BarAdvance(Advance):

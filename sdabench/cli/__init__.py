@@ -10,9 +10,10 @@ from typing import IO, Any, NoReturn
 import click
 
 from sdabench import __version__
-from sdabench.cli.help import Formatter, Group
+from sdabench.cli.help import Formatter, Group, one_line
 from sdabench.errors import ExitCode, SdabenchError
 from sdabench.processes import STARTED_BY, is_main_process, launched_processes, report_error
+from sdabench.terminal import echo, error_line
 from sdabench.training.signals import end_with_parent, handle_signals, ignore_signals, was_interrupted
 
 SECTIONS = {
@@ -58,7 +59,7 @@ class StoppedBySignalError(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         if STARTED_BY not in os.environ and is_main_process():
             with suppress(OSError):  # the terminal is closed
-                click.echo(f"Stopped by a signal. {self.message}".rstrip(), err=True)
+                echo(f"Stopped by a signal. {self.message}".rstrip(), err=True)
 
 
 class _LazyGroup(Group):
@@ -127,7 +128,7 @@ def main() -> NoReturn:
     end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show Δ must not end the run
+            stream.reconfigure(errors="ascii")  # a terminal that cannot show Δ must not end the run
     try:
         if launched_processes() > 1:  # else torch prints the same warnings from every rank
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -136,8 +137,11 @@ def main() -> NoReturn:
             sys.stdout.flush()
     except click.exceptions.Exit as error:
         status = error.exit_code
-    except click.ClickException as error:
+    except StoppedBySignalError as error:
         error.show()
+        status = error.exit_code
+    except click.ClickException as error:
+        echo(error_line(f"Error: {one_line(error)}"), err=True)
         status = error.exit_code
     except SdabenchError as error:
         report_error(error)
@@ -150,8 +154,9 @@ def main() -> NoReturn:
         _abandon_stdout()
         status = ExitCode.OK
     except OSError as error:
-        click.echo(f"Error: {error}", err=True)
+        words = _described(error)
         _abandon_stdout()
+        echo(error_line(f"Error: {words}"), err=True)
         status = ExitCode.ERROR
     except Exception:
         if not was_interrupted():
@@ -159,6 +164,14 @@ def main() -> NoReturn:
         status = ExitCode.STOPPED  # a library raised another error after the signal
     ignore_signals()
     sys.exit(int(status or 0))
+
+
+def _described(error: OSError) -> str:
+    try:
+        sys.stdout.flush()
+    except OSError as cause:
+        return f"cannot write to stdout: {cause.strerror}; redirect it elsewhere"
+    return str(error)
 
 
 def _abandon_stdout() -> None:

@@ -6,6 +6,7 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import Patterns
 from sdabench.cli.parameters import declared
 from sdabench.registry import load_registry
+from sdabench.terminal import echo
 
 EPILOG = """\b
 Examples:
@@ -27,4 +28,4 @@ def command(
     registry = load_registry()
     names = registry.select(patterns)
     papers = [paper for name in names for paper in registry.papers_of(name)] or [registry.paper]
-    click.echo("\n\n".join(dict.fromkeys(paper.bibtex for paper in papers)))
+    echo("\n\n".join(dict.fromkeys(paper.bibtex for paper in papers)))

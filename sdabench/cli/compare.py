@@ -22,6 +22,7 @@ from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import ExitCode, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry
+from sdabench.terminal import csv_text
 
 if TYPE_CHECKING:
     from sdabench.claims.paired import PairedComparison
@@ -178,5 +179,6 @@ def _write_changed(path: Path, comparisons: "list[PairedComparison]") -> None:
         writer.writerow(["task", "image", "only_a", "only_b", "words"])
         for comparison in comparisons:
             for one in comparison.changed:
-                writer.writerow([comparison.a.task, one.image, one.only_a, one.only_b, one.words])
+                texts = csv_text(one.image), csv_text(one.words)
+                writer.writerow([comparison.a.task, texts[0], one.only_a, one.only_b, texts[1]])
         text.detach()

@@ -10,6 +10,7 @@ from sdabench.cli.help import Command, Group
 from sdabench.cli.options import COUNT, FOLDER, SEED
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.progress import progress
+from sdabench.terminal import echo
 
 EPILOG = """\b
 Examples:
@@ -82,7 +83,7 @@ def synth(
             write_dataset(out, plan, advance)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    click.echo(f"{plan.total:,} images in {out}; use them with --data synthetic={out}")
+    echo(f"{plan.total:,} images in {out}; use them with --data synthetic={out}")
 
 
 @command.command("sort", cls=Command, epilog=SORT_EPILOG)
@@ -103,7 +104,7 @@ def sort(
     split = read_imagenet(flat)
     with progress("sorted images", len(split.items), "images") as advance:
         linked, copied, there = sort_images(split, folder, advance)
-    click.echo(
+    echo(
         f"{len(split.items):,} images in {folder}: {linked:,} linked, {copied:,} copied, {there:,} already "
         f"there; use them with --data imagenet={folder}"
     )

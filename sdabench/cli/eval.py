@@ -15,6 +15,7 @@ from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
+from sdabench.terminal import echo
 from sdabench.training.job import evaluation_job
 from sdabench.weights.weights_source import WeightsSource
 
@@ -115,16 +116,16 @@ def command(
     from sdabench.report.summary import describe_metrics, describe_protocol
 
     for record in records:
-        click.echo(describe_metrics(record))
+        echo(describe_metrics(record))
     used = job.spec.protocol
     if used.preprocessing != protocol_at(None, task).preprocessing:
-        click.echo(f"Protocol: {describe_protocol(used)}; only the standard one is compared with the paper.")
+        echo(f"Protocol: {describe_protocol(used)}; only the standard one is compared with the paper.")
     if weights and weights.published and weights.published.accuracy:
-        click.echo(f"{weights.published.accuracy}, which is not measured here.")
+        echo(f"{weights.published.accuracy}, which is not measured here.")
     if records[0].weights.entry is not None:
-        click.echo(f"The weights are the entry '{records[0].weights.entry}' of the file.")
+        echo(f"The weights are the entry '{records[0].weights.entry}' of the file.")
     if not records[0].weights.trained:
-        click.echo("The weights are random: this accuracy is at chance and does not measure the network.")
+        echo("The weights are random: this accuracy is at chance and does not measure the network.")
     if per_class:
         from sdabench.records.rescoring import StoredRecord, match_detections
         from sdabench.report.coco_scores import class_sheet
@@ -132,4 +133,4 @@ def command(
         for record in records:
             matched = match_detections(StoredRecord(record, output), None)
             show(class_sheet(matched.score()), form="terminal")
-    click.echo(f"Record: {output / RECORDS}")
+    echo(f"Record: {output / RECORDS}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from sdabench.registry import unknown
+
 FIRST_COLUMN = 24  # characters; the text of a longer option begins on the next line
 SHORT_PAGE = 9  # pages with up to this many options show all of them, without groups
 HELP_ALL = "sdabench.help_all"  # in the context: the page has all options
@@ -141,9 +143,25 @@ class Group(Command, click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # as they are declared; click would sort them
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            listing = f"'{ctx.command_path} -h' lists all"
+            ctx.fail(unknown("command", args[0], self.list_commands(ctx), listing))
+        return super().resolve_command(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
         super().format_options(ctx, formatter)
+
+
+def one_line(error: click.ClickException) -> str:
+    """Return an error of click as one line, with the page that describes the command as the next step."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if not isinstance(error, click.UsageError) or error.ctx is None or "; " in message:
+        return message
+    return f"{message}; see '{error.ctx.command_path} -h'"
 
 
 def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -9,6 +9,7 @@ from sdabench.cli.options import AsJson, Patterns, SuiteName, echo_json
 from sdabench.cli.parameters import declared
 from sdabench.registry.catalogue import load_catalogue
 from sdabench.report.sheet import Cell, Sheet, headings, row
+from sdabench.tex import Tex
 
 EPILOG = """\b
 Examples:
@@ -40,7 +41,7 @@ def command(
     for model in models:
         name = Cell(model.model, bold=model.depth_attention)
         tables = Cell("\n".join(model.tables)) if model.tables else Cell("no", tone="dim")
-        rows.append(row(name, model.title, model.baseline or "", model.like_for_like or "", tables))
+        rows.append(row(name, Tex(model.title), model.baseline or "", model.like_for_like or "", tables))
     extra = sum(not model.tables for model in models)
     notes = [
         f"{len(models)} networks, {extra} of them not in the paper. Bold: with depth attention. "

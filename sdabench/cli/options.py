@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from sdabench.cli.parameters import Declaration, ParsedType, argument, option
+from sdabench.cli.parameters import Declaration, OneOf, ParsedType, argument, option
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.registry import SUITE_NAMES
+from sdabench.terminal import echo
 
 if TYPE_CHECKING:
     from sdabench.claims.paired import PairedComparison
@@ -88,7 +89,7 @@ Patterns = Annotated[tuple[str, ...], argument(nargs=-1, type=MODEL)]
 Recount = Annotated[bool, option(
     "--recount", is_flag=True, help="Count again instead of using cached counts")]
 SuiteName = Annotated[str | None, option(
-    "--suite", type=click.Choice(SUITE_NAMES), group="Networks", help="Select all networks of a suite")]
+    "--suite", type=OneOf("suite", SUITE_NAMES), group="Networks", help="Select all networks of a suite")]
 # fmt: on
 
 
@@ -128,16 +129,16 @@ def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
 
     if form == "terminal":
         for index, sheet in enumerate(sheets):
-            click.echo("\n" if index else "", nl=False)
+            echo("\n" if index else "", nl=False)
             render.print_terminal(sheet)
         return
     renderers = {"markdown": render.to_markdown, "html": render.to_html}
     renderers["latex"] = latex.to_latex_document if standalone else latex.to_latex
-    click.echo(renderers[form](*sheets))
+    echo(renderers[form](*sheets))
 
 
 def echo_json(data: Any) -> None:
-    click.echo(json.dumps(data, indent=2, allow_nan=False))
+    echo(json.dumps(data, indent=2, allow_nan=False))
 
 
 def echo_each(items: "Sequence[Record | PairedComparison]") -> None:

@@ -5,7 +5,7 @@
 def command(name: Annotated[str, argument()], loud: Annotated[bool, option("--loud", is_flag=True)]) -> None:
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any
@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from sdabench.cli.help import Option
 from sdabench.errors import UsageError
+from sdabench.registry import unknown
 
 Declaration = Callable[[str], click.Parameter]  # takes the name of the Python argument
 
@@ -85,3 +86,16 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         if self.files:
             return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
+
+
+class OneOf(click.Choice[str]):
+    """A choice of names, whose error for another name suggests similar ones."""
+
+    def __init__(self, kind: str, names: Sequence[str]) -> None:
+        super().__init__(names)
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.choices:
+            self.fail(unknown(self.kind, value, self.choices, f"use {', '.join(self.choices)}"), param, ctx)
+        return super().convert(value, param, ctx)

@@ -17,6 +17,7 @@ from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.records.record import Record
 from sdabench.records.spec import Weights
 from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, IOU_TYPES, PACKAGES, Evaluator, IouType
+from sdabench.terminal import echo
 
 EPILOG = """\b
 Examples:
@@ -88,12 +89,12 @@ def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
         raise UsageError(f"no stored predictions in {folder}; name the --output folder of a run")
     for one in every:
         if not one.has_predictions:
-            click.echo(f"{one.record.model}: skipped, its predictions file is missing", err=True)
+            echo(f"{one.record.model}: skipped, its predictions file is missing", err=True)
     if as_json:
         echo_each([one.record.model_copy(update={"metrics": metrics}) for one, metrics in scored])
         return
     for one, _ in scored:
-        click.echo(f"{describe_metrics(one.record)}: same as recorded")
+        echo(f"{describe_metrics(one.record)}: same as recorded")
 
 
 def _rescore_classes(path: Path, as_json: bool) -> None:
@@ -128,7 +129,7 @@ def _rescore_classes(path: Path, as_json: bool) -> None:
     if as_json:
         echo_json(record.as_json())
     else:
-        click.echo(describe_metrics(record))
+        echo(describe_metrics(record))
 
 
 def _rescore_detections(

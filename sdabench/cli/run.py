@@ -24,7 +24,7 @@ from sdabench.cli.options import (
     output_option,
     show,
 )
-from sdabench.cli.parameters import declared, option
+from sdabench.cli.parameters import OneOf, declared, option
 from sdabench.cli.sources import report_other_protocol, weights_by_model
 from sdabench.cli.suite_progress import run_with_progress
 from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated, report_left_out
@@ -33,6 +33,7 @@ from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageErro
 from sdabench.records.record import Record
 from sdabench.registry import SUITE_NAMES, Table, load_registry
 from sdabench.registry.schema import DataTask
+from sdabench.terminal import echo
 from sdabench.training.job import AnyJob, Machine, evaluation_job, training_job
 from sdabench.weights.local import LocalWeights
 
@@ -56,7 +57,7 @@ Examples:
 @declared
 def command(
     suite: Annotated[str, option(
-        "--suite", type=click.Choice(SUITE_NAMES), required=True, group="Networks", help="Suite to run")],
+        "--suite", type=OneOf("suite", SUITE_NAMES), required=True, group="Networks", help="Suite to run")],
     patterns: Annotated[tuple[str, ...], option(
         "--models", multiple=True, metavar="PATTERN", group="Networks",
         help="Select networks of the suite: names or wildcards")],
@@ -222,7 +223,7 @@ def _run(suite: "Suite") -> list[Record]:
     earlier = suite.done()
     todo = suite.remaining(earlier)
     if len(todo) < len(suite.jobs):
-        click.echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} are completed.", err=True)
+        echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} are completed.", err=True)
     try:
         with report_how_to_resume(suite.output, suite.launcher.remaining):
             return run_with_progress(suite, todo)

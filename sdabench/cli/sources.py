@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
-
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, is_main_process
 from sdabench.progress import progress
 from sdabench.registry import unknown
+from sdabench.terminal import echo
 from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
 from sdabench.weights.weights_source import (
@@ -159,4 +158,4 @@ def _parse_named(text: str, option: str) -> tuple[str, WeightsSource]:
 
 def _echo(line: str) -> None:
     if is_main_process():
-        click.echo(line, err=True)
+        echo(line, err=True)

@@ -7,10 +7,11 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.options import SHEET_FORMATS, Others, echo_json, read_records, records_option, show
-from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.parameters import OneOf, argument, declared, option
 from sdabench.errors import UsageError
 from sdabench.progress import progress
 from sdabench.registry import SUITES, Table, load_registry
+from sdabench.terminal import echo
 
 if TYPE_CHECKING:
     from sdabench.complexity import Count
@@ -39,7 +40,7 @@ class MarkOption(click.Choice[str]):
 @click.command("table", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    table: Annotated[str, argument(metavar="TABLE", type=click.Choice(TABLES))],
+    table: Annotated[str, argument(metavar="TABLE", type=OneOf("table", TABLES))],
     form: Annotated[str, option(
         "--format", type=click.Choice(FORMATS), default="terminal", help="Output format")],
     standalone: Annotated[bool, option(
@@ -80,7 +81,7 @@ def command(
     from sdabench.report.tables import table_sheet, tables_csv
 
     if form == "csv":
-        click.echo(tables_csv(compared), nl=False)
+        echo(tables_csv(compared), nl=False)
         return
     sheets = [table_sheet(each, mark=mark) for each in compared]
     show(*sheets, form=form, standalone=standalone)

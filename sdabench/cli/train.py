@@ -14,6 +14,7 @@ from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
+from sdabench.terminal import echo
 from sdabench.weights.weights_source import WeightsSource
 
 EPILOG = """\b
@@ -85,10 +86,10 @@ def command(
         from sdabench.report.summary import describe_metrics, describe_training
         from sdabench.training.run_folder import TRAININGS
 
-        click.echo(describe_training(records[0]))
+        echo(describe_training(records[0]))
         for record in records:
-            click.echo(describe_metrics(record))
-        click.echo(f"Training: {output / TRAININGS / job.spec.name}\nRecord: {output / RECORDS}")
+            echo(describe_metrics(record))
+        echo(f"Training: {output / TRAININGS / job.spec.name}\nRecord: {output / RECORDS}")
     result = records[0].training
     if result is not None and result.fits is False:
         raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -12,6 +12,7 @@ from sdabench.cli.sources import WEIGHTS, Wrapper, fetch_weights
 from sdabench.errors import ExitCode, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry
+from sdabench.terminal import echo
 from sdabench.weights.weights_source import SUFFIXES, WeightsSource
 
 if TYPE_CHECKING:
@@ -170,5 +171,5 @@ def _convert(
     head = f" (without the {left} of the classifier)" if left else ""
     entry = f" of the entry '{found.entry}'" if found.entry else ""
     count = len(unwrap_keys(found.tensors))
-    click.echo(f"{source}: {count} tensors{entry}, all match {network}; sha256 {digest}")
-    click.echo(f"{output}: {len(written)} tensors{head}; sha256 {sha256_of_file(output)}")
+    echo(f"{source}: {count} tensors{entry}, all match {network}; sha256 {digest}")
+    echo(f"{output}: {len(written)} tensors{head}; sha256 {sha256_of_file(output)}")

@@ -19,6 +19,7 @@ from sdabench.progress import progress
 from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
+from sdabench.terminal import echo
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class TrainingOptions:
             accumulate=self.accumulate,
         )
         if (how := recipe.scaling_from(loaded)) and is_main_process():
-            click.echo(how.capitalize(), err=True)
+            echo(how.capitalize(), err=True)
         return recipe
 
     def refuse(self) -> None:
@@ -197,7 +198,7 @@ def report_left_out(lines: Iterable[str | None]) -> None:
     """Report once on stderr which annotations the trainings do not use."""
     for line in dict.fromkeys(lines):
         if line and is_main_process():
-            click.echo(line, err=True)
+            echo(line, err=True)
 
 
 def ensure_generated(source: DataSource, task: DataTask) -> DataSource:
@@ -208,7 +209,7 @@ def ensure_generated(source: DataSource, task: DataTask) -> DataSource:
 
     if default_folder(task).is_dir():
         return source.ensure_generated(task=task)
-    click.echo(f"Generating the default dataset, once, in {default_folder(task)}", err=True)
+    echo(f"Generating the default dataset, once, in {default_folder(task)}", err=True)
     try:
         with progress("generated images", default_plan(task).total, "images") as advance:
             return source.ensure_generated(advance, task)

@@ -76,7 +76,10 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
             if _is_incomplete(line, error):
                 _note_incomplete(path, number)
                 continue
-            raise DataError(f"{path}, line {number} is damaged: {error}; {RESTORE}") from None
+            wrong = f"is damaged: {error}; {RESTORE}"
+            if not line.startswith(b"{"):
+                wrong = "is not a JSON object; restore the file, or name a file of records"
+            raise DataError(f"{path}, line {number} {wrong}") from None
         try:
             yield schema.model_validate(fields)
         except ValidationError as error:
@@ -113,7 +116,7 @@ def _fields(line: bytes) -> dict[str, Any]:
     """Parse a line, without its checksum; raise a ValueError if it is damaged."""
     fields = parse_json(line)
     if not isinstance(fields, dict):
-        raise ValueError("not a JSON object, as records are")
+        raise ValueError("not a JSON object")
     check_numbers(fields)
     if fields.pop(CHECKSUM, None) not in (None, _checksum(fields)):
         raise ValueError(f"its {CHECKSUM} does not fit its content")

@@ -272,9 +272,23 @@ def matching(
 
 def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabench list' shows all.") -> str:
     """Format the error for an unknown name, with similar names or else ``listing``."""
-    near = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    near = similar(name, known)
     hint = f"did you mean {' or '.join(near)}?" if near else listing
     return f"unknown {kind} '{name}'; {hint}"
+
+
+def similar(name: str, known: Iterable[str]) -> list[str]:
+    """List up to three known names that are similar, whatever their case, hyphens, dots and underscores."""
+    by_letters: dict[str, list[str]] = {}
+    for each in known:
+        by_letters.setdefault(_letters(each), []).append(each)
+    letters = _letters(name)
+    near = [letters] if letters in by_letters else get_close_matches(letters, list(by_letters), 3, cutoff=0.5)
+    return [each for letters in near for each in by_letters[letters]][:3]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 @cache

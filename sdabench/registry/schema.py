@@ -5,15 +5,26 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from sdabench.hashing import sha256_of_lines
+from sdabench.tex import Tex
 
 Task = Literal["classification", "detection", "segmentation"]
 DataTask = Literal["classification", "detection"]  # task of a dataset and of training
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool"]
 Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
+TexText = Annotated[str, AfterValidator(Tex)]
 FourStages = Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
 
 
@@ -54,7 +65,7 @@ class ModelEntry(Strict):
     depth attention. ``timm`` names timm's model with the same tensors.
     """
 
-    title: str
+    title: TexText
     backbone: str | None = None
     baseline: str | None = None
     like_for_like: str | None = None
@@ -95,7 +106,7 @@ class Model(ModelEntry):
         """Return this model, called ``name``, with depth attention on every stage."""
         return self.model_copy(
             update={
-                "title": f"SDA-{self.title}",
+                "title": Tex(f"SDA-{self.title}"),
                 "network": self.network.model_copy(update={"depth_attention": True}),
                 "baseline": name,
                 "like_for_like": name,
@@ -145,11 +156,11 @@ class Paper(Strict):
         return [author.partition(",")[0] for author in self.authors.split(" and ")]
 
     @property
-    def reference(self) -> str:
+    def reference(self) -> Tex:
         """Authors, title, venue and year in one line."""
         first, *others = self._surnames
         who = first if not others else f"{first} and {others[0]}" if len(others) == 1 else f"{first} et al."
-        return f"{who}, {self.title}, {self.venue}{'' if ':' in self.venue else f' {self.year}'}"
+        return Tex(f"{who}, {self.title}, {self.venue}{'' if ':' in self.venue else f' {self.year}'}")
 
     @property
     def bibtex(self) -> str:
@@ -198,7 +209,7 @@ class Column(Strict):
     """A column of numbers. ``convention`` names the counter of parameters or FLOPs; None for accuracies."""
 
     key: str
-    header: str
+    header: TexText
     decimals: Annotated[int, Field(ge=0, le=6)]
     unit: Literal["M", "G", "%"]
     convention: Counter | None = None
@@ -265,14 +276,14 @@ class Explanation(Strict):
 class RowEntry(Strict):
     """One row of a table: ``reported`` has one number per column, null for a dash."""
 
-    label: str
-    dimension: str | None = None
+    label: TexText
+    dimension: TexText | None = None
     model: str
     reported: list[FiniteFloat | None]
     bold: list[str] = []
     claims: dict[str, Explanation] = {}
     claims_in: str | None = None  # the table that explains the same numbers
-    note: str = ""
+    note: TexText = Tex()
 
 
 class Group(Strict):
@@ -282,11 +293,11 @@ class Group(Strict):
 
 class TableFile(Strict):
     table: str
-    title: str
+    title: TexText
     task: Task
-    source: str
-    label_header: str
-    dimension_header: str | None = None
+    source: TexText
+    label_header: TexText
+    dimension_header: TexText | None = None
     columns: list[Column]
     groups: Annotated[list[Group], Field(min_length=1)]
 

@@ -12,6 +12,7 @@ from sdabench.registry.schema import Column
 from sdabench.report.cells import number, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import condition_notes, describe_dataset, standard_error_text
+from sdabench.tex import Tex
 
 _Column = tuple[Heading, Callable[[RowVerdicts], Cell]]
 METRIC_NAMES = {"classification": "accuracy", "detection": "box AP", "segmentation": "mask AP"}
@@ -79,7 +80,7 @@ def _result_cell(row: RowVerdicts) -> Cell:
 def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -> Iterator[_Column]:
     """Yield the columns of an accuracy or AP that the records need: paper, measured, spread, verdict."""
     records = [record for row in rows for record in row.records]
-    over, key, decimals = f"{metric.header} ({metric.unit})", metric.key, metric.decimals
+    over, key, decimals = Tex(f"{metric.header} ({metric.unit})"), metric.key, metric.decimals
 
     def values(row: RowVerdicts) -> list[float]:
         return [record.metrics[key] for record in row.measured if key in record.metrics]

@@ -55,7 +55,7 @@ def _print_reasons(console: Console, audit: Audit) -> None:
     for claim in unmatched_claims(audit.claims):
         heading = Text.assemble(
             (plain(claim.row.label), "bold"),
-            f"  {claim.column.header} {number(claim.reported, claim.column.decimals)}  ",
+            f"  {plain(claim.column.header)} {number(claim.reported, claim.column.decimals)}  ",
             (str(claim.verdict), STYLES[TONES[claim.verdict.name]]),
         )
         console.print(heading)

@@ -11,6 +11,7 @@ from unicodedata import normalize
 
 from sdabench.report.render import plain, split_columns
 from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.tex import Tex
 
 PACKAGES = r"\usepackage{booktabs, multirow, siunitx}"
 WIDEST = 285  # characters; a wider sheet is split into several tabulars on one page
@@ -66,11 +67,14 @@ _SPECIAL = {
 
 
 def latex(text: str) -> str:
-    """Escape text, except mathematics between dollars that has no blanks.
+    """Escape text, except the registry's mathematics between dollars, which has no blanks.
 
     Characters that common fonts lack become the nearest ASCII text, or a question mark.
     """
-    pieces = _MATH.split(" ".join(text.split()))
+    line = " ".join(text.split())
+    if not isinstance(text, Tex):
+        return _escaped(line)
+    pieces = _MATH.split(line)
     return "".join(piece if _MATH.fullmatch(piece) else _escaped(piece) for piece in pieces)
 
 

@@ -14,6 +14,7 @@ from sdabench.report.cells import difference, measured_number, number, verdict_c
 from sdabench.report.render import Terminal, plain, print_terminal
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_metrics, describe_training
+from sdabench.tex import Tex
 
 COUNTERS: tuple[Counter, ...] = ("params", "trainable", "per_call", "macs", "total", "mmcv")
 RELATIONS = {
@@ -30,7 +31,7 @@ def print_page(page: ModelPage) -> None:
     def section(title: str, lines: Iterable[str]) -> None:
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:
-            console.print(Padding(Text(plain(line)), (0, 0, 0, 2), expand=False))
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
     console.print(Text.assemble((page.name, "bold"), f"  {plain(page.model.title)}"))
     if page.model.note:
@@ -44,12 +45,14 @@ def print_page(page: ModelPage) -> None:
     for sheet in _claims(page):
         console.print()
         print_terminal(sheet)
-    if reasons := [f"{claim.column.header}: {reason(claim)}" for claim in unmatched_claims(page.claims)]:
+    if reasons := [
+        f"{plain(claim.column.header)}: {reason(claim)}" for claim in unmatched_claims(page.claims)
+    ]:
         section("Numbers that do not simply match", reasons)
     section("Records", _records(page))
     if page.differences:
         section("Differences from the authors' code", page.differences)
-    section("Papers", (paper.reference for paper in page.papers))
+    section("Papers", (plain(paper.reference) for paper in page.papers))
     section("Sources", page.model.sources or ["none named"])
 
 
@@ -90,7 +93,7 @@ def _claim_cells(claim: ClaimVerdict) -> list[Cell]:
     column, decimals = claim.column, claim.column.decimals
     delta = difference(claim.reported, claim.measured, decimals)
     numbers = number(claim.reported, decimals), measured_number(claim.measured, column), delta
-    return row(f"{column.header} ({column.unit})", *numbers, verdict_cell(claim.verdict))
+    return row(Tex(f"{column.header} ({column.unit})"), *numbers, verdict_cell(claim.verdict))
 
 
 def _records(page: ModelPage) -> Iterator[str]:

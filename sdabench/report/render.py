@@ -7,11 +7,13 @@ from typing import Any
 
 from rich.box import HORIZONTALS
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from sdabench.console import PrintableConsole
 from sdabench.report.sheet import Cell, Sheet, Tone
+from sdabench.terminal import printable
+from sdabench.tex import Tex
 
 STYLES: dict[Tone, str] = {"": "", "good": "green", "fair": "yellow", "bad": "bold red", "dim": "dim"}
 UNBOUNDED = 1000  # characters, wider than any sheet
@@ -20,16 +22,18 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def plain(text: str) -> str:
-    """Convert LaTeX to plain text: ``A$^2$Net`` to A²Net, ``AP$_{50}$`` to AP50."""
+    """Spell mathematics of the registry, ``A$^2$Net`` as A²Net, and escape control characters."""
+    if not isinstance(text, Tex):
+        return printable(text)
 
     def spell(match: re.Match[str]) -> str:
         inner = re.sub(r"\^\{?(\d+)\}?", lambda power: power[1].translate(_SUPERSCRIPTS), match[1])
         return re.sub(r"[_{}]", "", inner)
 
-    return _MATH.sub(spell, text)
+    return printable(_MATH.sub(spell, text))
 
 
-class Terminal(Console):
+class Terminal(PrintableConsole):
     """A rich console whose text has 110 columns in a file or a pipe.
 
     A broken pipe raises a BrokenPipeError, which :func:`sdabench.cli.main` handles.
@@ -109,7 +113,12 @@ def _rich_table(sheet: Sheet) -> RichTable:
     for heading, (left, own) in zip(sheet.headings, pairwise(above), strict=True):
         upper = "" if own == left else plain(own)
         header = f"{upper}\n{plain(heading.text)}" if upper_line else plain(heading.text)
-        table.add_column(header, justify="right" if heading.numeric else "left", no_wrap=heading.numeric)
+        table.add_column(
+            Text(header),  # a string would be markup
+            justify="right" if heading.numeric else "left",
+            no_wrap=heading.numeric,
+            overflow="fold",
+        )
     for group in sheet.groups:
         for row in group:
             table.add_row(*(_rich(cell) for cell in row))
@@ -135,7 +144,7 @@ def _markdown_table(sheet: Sheet) -> str:
     from tabulate import tabulate
 
     headers = [
-        plain(f"{heading.over} {heading.text}") if heading.over else plain(heading.text)
+        " ".join(_escaped(text) for text in (heading.over, heading.text) if text)
         for heading in sheet.headings
     ]
     groups = [[[_markdown(cell) for cell in row] for row in group] for group in sheet.groups]
@@ -145,14 +154,19 @@ def _markdown_table(sheet: Sheet) -> str:
     align = ["right" if heading.numeric else "left" for heading in sheet.headings]
     text = tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
     return "\n".join(
-        [f"**{plain(sheet.title)}**", "", text, "", *(f"{plain(note)}  " for note in sheet.notes)]
+        [f"**{_escaped(sheet.title)}**", "", text, "", *(f"{_escaped(note)}  " for note in sheet.notes)]
     )
 
 
 def _markdown(cell: Cell) -> str:
-    text = re.sub(r"([\\`*_|<>])", r"\\\1", plain(" ".join(cell.text.split())))
+    text = _escaped(cell.text)
     text = f"**{text}**" if cell.bold and text else text
     return f"<ins>{text}</ins>" if cell.underline and text else text  # GitHub does not render <u>
+
+
+def _escaped(text: str) -> str:
+    """Escape what GitHub would render: emphasis, code, links, HTML, mathematics and table columns."""
+    return re.sub(r"([\\`*_|<>\[\]$&~])", r"\\\1", " ".join(plain(text).split()))
 
 
 def to_html(*sheets: Sheet) -> str:

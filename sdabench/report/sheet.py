@@ -9,7 +9,7 @@ Tone = Literal["", "good", "fair", "bad", "dim"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Text and its emphasis. The text may have mathematics between dollars, as in ``A$^2$Net``."""
+    """Text and its emphasis; all texts of a sheet may be :class:`sdabench.tex.Tex`, with mathematics."""
 
     text: str = ""
     bold: bool = False
@@ -33,7 +33,11 @@ def headings(*texts: str, over: str = "", numeric: bool = False) -> list[Heading
 
 def row(*values: object) -> list[Cell]:
     """Make a row of a sheet from cells and from values without emphasis."""
-    return [value if isinstance(value, Cell) else Cell(str(value)) for value in values]
+    return [value if isinstance(value, Cell) else Cell(_text(value)) for value in values]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else str(value)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from sdabench.registry.schema import Column
 from sdabench.report.cells import difference, measured_number, number, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import condition_notes
+from sdabench.terminal import csv_text
+from sdabench.tex import Tex
 
 Mark = Literal["paper", "best", "none"]
 
@@ -33,7 +35,7 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
     dimension = table.dimension_header if not brief else None
     headings = [Heading(table.label_header), *([Heading(dimension)] if dimension else [])]
     for column in columns:
-        over = f"{column.header} ({column.unit})"
+        over = Tex(f"{column.header} ({column.unit})")
         headings.append(Heading("paper", over, numeric=True))
         if column.key in measured:
             headings += [Heading("measured", over, numeric=True), Heading("Δ", over, numeric=True)]
@@ -90,16 +92,17 @@ def ranked(cells: Sequence[Cell], higher_is_better: bool) -> list[Cell]:
     ]
 
 
-def _notes(table: Table, measured: set[str], mark: Mark) -> list[str]:
+def _notes(table: Table, measured: set[str], mark: Mark) -> list[Tex]:
     conventions = [f"{column.convention} for {column.header}" for column in table.counted]
     unmeasured = [column.header for column in table.columns if column.key not in measured]
-    return [
+    notes = [
         f"Source of the paper's numbers: {table.source}.",
         f"Counting conventions of this table: {', '.join(conventions)}.",
         *([f"Not measured in any row: {', '.join(unmeasured)}."] if unmeasured else []),
         *([_legend(table.columns)] if mark == "best" else []),
         *(f"{row.label}: {row.note}" for row in table.rows if row.note),
     ]
+    return [Tex(note) for note in notes]
 
 
 def _legend(columns: Iterable[Column]) -> str:
@@ -132,8 +135,9 @@ def tables_csv(tables: Iterable[ComparedTable]) -> str:
 
 def _csv_line(compared: ComparedRow) -> dict[str, object]:
     row = compared.row
-    line: dict[str, object] = {"label": row.label, "group": row.group, "dimension": row.dimension}
-    line |= {"model": row.model, "bold": " ".join(row.bold)}
+    texts = {"label": row.label, "group": row.group, "dimension": row.dimension or "", "model": row.model}
+    line: dict[str, object] = {key: csv_text(text) for key, text in texts.items()}
+    line["bold"] = " ".join(row.bold)
     for key, reported in row.reported.items():
         measured = compared.measured[key]
         delta = None if reported is None or measured is None else measured - reported

@@ -11,6 +11,7 @@ from sdabench.processes import NETWORKS_AT_ONCE, is_main_process, launched_proce
 from sdabench.progress import progress
 from sdabench.records.record import Failure, Record
 from sdabench.records.store import RecordStore
+from sdabench.terminal import error_line, redacted
 from sdabench.training.job import AnyJob
 from sdabench.training.signals import stop_requests
 
@@ -102,12 +103,12 @@ def _failure_of(error: Exception, job: AnyJob) -> Failure:
     lines = str(error).strip().splitlines()
     if "Original Traceback (most recent call last):" in lines:  # of a DataLoader worker
         lines = lines[-1:]
-    kind, message = type(error).__name__, " ".join(" ".join(lines).split())
+    kind, message = type(error).__name__, error_line(" ".join(lines))
     if is_out_of_memory(error):
         smaller_batch = "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"
         hint = "a smaller --resolution" if job.batch_size <= 2 else smaller_batch
         kind, message = "out of memory", f"try {hint} ({message[:150]})"
     if "deterministic implementation" in message:
         message = f"{message.split('.')[0]}; leave out --deterministic"
-    trace = None if isinstance(error, SdabenchError) else "".join(traceback.format_exception(error))
+    trace = None if isinstance(error, SdabenchError) else redacted("".join(traceback.format_exception(error)))
     return Failure(kind=kind, message=message, traceback=trace)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
@@ -22,7 +22,6 @@ SOURCE_FORMS = (
 PUBLISHERS = ("torchvision", "timm")
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _SCHEME = re.compile(r"([A-Za-z][\w+.-]*):")
-_SECRET = re.compile(r"token|secret|signature|^sig$|password|credential|auth|key|policy", re.IGNORECASE)
 # Characters of a URL that are not quoted: escapes and separators.
 _UNQUOTED = "%/:=&?~+!$,;'@()*[]"
 
@@ -125,19 +124,17 @@ def resolve(source: WeightsSource, display: FetchDisplay = QUIET) -> LocalWeight
 
 
 def without_credentials(url: str) -> str:
-    """Remove user, password and secret parameters (of signed URLs, for instance) from a URL."""
+    """Remove user, password and query from a URL: any parameter can be a secret, as in signed URLs."""
     parts = urlsplit(url)
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    public = [pair for pair in pairs if not _SECRET.search(pair[0])]
-    query = parts.query if len(public) == len(pairs) else urlencode(public)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment=""))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def _parse_url(text: str) -> WeightsSource:
     url, _, fragment = text.partition("#")
-    shown = without_credentials(url) if _is_url(url) else url
     if not _is_url(url):
+        shown = url.partition("?")[0].rpartition("@")[2]
         raise UsageError(f"'{shown}' is not a URL; use https://HOST/FILE#sha256=DIGEST")
+    shown = without_credentials(url)
     kind, _, digest = fragment.partition("=")
     if kind != "sha256" or not re.fullmatch("[0-9a-fA-F]{64}", digest):
         raise UsageError(

@@ -12,6 +12,7 @@ from sdabench.registry import load_registry
 from sdabench.report.latex import PACKAGES, latex, to_latex, to_latex_document
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.tables import table_sheet
+from sdabench.tex import Tex
 from tests.helpers.records import record
 
 TABLES = tuple(load_registry().tables)
@@ -78,13 +79,16 @@ NASTY = Sheet(
 
 
 def test_math_is_kept_and_other_text_is_escaped():
-    assert latex("A$^2$Net") == "A$^2$Net"
-    assert latex("AP$_{50}$ (%)") == r"AP$_{50}$ (\%)"
+    assert latex(Tex("A$^2$Net")) == "A$^2$Net"
+    assert latex(Tex("AP$_{50}$ (%)")) == r"AP$_{50}$ (\%)"
+    assert latex(r"$\input{/etc/passwd}$^^5c") == (
+        r"\$$\backslash$input$\{$/etc/passwd$\}$\$\textasciicircum{}\textasciicircum{}5c"
+    )
     assert latex(r"a_b & 50% #1 {x} ~^\ <>") == (
         r"a\_b \& 50\% \#1 $\{$x$\}$ \textasciitilde{}\textasciicircum{}$\backslash$ $<$$>$"
     )
     assert latex("5$") == r"5\$"
-    assert latex("$A_1 & $B_2") == r"\$A\_1 \& \$B\_2"
+    assert latex(Tex("$A_1 & $B_2")) == r"\$A\_1 \& \$B\_2"
     assert latex("--a ---") == "-{}-a -{}-{}-"
     assert latex("[a] | é 日\n\nb\x1b") == r"{[}a] $|$ e ? b?"
 

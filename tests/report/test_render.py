@@ -8,9 +8,19 @@ from rich.console import Console
 from sdabench.claims.tables import compare_table
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
-from sdabench.report.render import _rich_table, plain, print_terminal, split_columns, to_html, to_markdown
+from sdabench.report.latex import to_latex_document
+from sdabench.report.render import (
+    Terminal,
+    _rich_table,
+    plain,
+    print_terminal,
+    split_columns,
+    to_html,
+    to_markdown,
+)
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.tables import table_sheet
+from sdabench.tex import Tex
 
 
 def sheet_of(name):
@@ -19,8 +29,9 @@ def sheet_of(name):
 
 
 def test_math_becomes_plain_text():
-    assert plain("A$^2$Net") == "A²Net"
-    assert plain("AP$_{50}$") == "AP50"
+    assert plain(Tex("A$^2$Net")) == "A²Net"
+    assert plain(Tex("AP$_{50}$")) == "AP50"
+    assert plain("a$b_1$c.JPEG") == "a$b_1$c.JPEG"  # the name of a file
 
 
 def test_markdown_and_html_have_every_row():
@@ -47,6 +58,31 @@ def test_underline_is_kept_in_every_format():
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
     console.print(_rich_table(sheet))
     assert "\x1b[4m2.5\x1b[0m" in console.file.getvalue()
+
+
+HOSTILE = "a$b_1$c | <b>*x*</b> [y](z) \x1b[31m\x9b2J\u202e\r`q` &amp;"
+PRINTABLE = r"a$b_1$c | <b>*x*</b> [y](z) \x1b[31m\x9b2J\u202e\r`q` &amp;"
+
+
+def test_names_control_no_output_format(capsys):
+    sheet = Sheet(HOSTILE, [Heading(HOSTILE)], [[[Cell(HOSTILE)]]], [HOSTILE])
+    print_terminal(sheet)
+    terminal = capsys.readouterr().out
+    assert terminal.count(PRINTABLE) == 4
+    for text in (terminal, to_markdown(sheet), to_html(sheet), to_latex_document(sheet)):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text)
+    assert re.findall(r"(?<!\\)[|<>*_`$&\[\]]", " ".join(to_markdown(sheet).split("\n")[-1:])) == []
+    assert "<b>*x*" not in to_html(sheet)
+    body = to_latex_document(sheet).partition(r"\begin{document}")[2]
+    assert body.count(r"a\$b\_1\$c") + body.count(r"a\$b\_\allowbreak{}1\$c") == 4
+
+
+def test_long_digest_is_folded_in_a_narrow_terminal():
+    digest = "0123456789abcdef" * 4
+    console = Terminal(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
+    console.print(_rich_table(Sheet("", [Heading("x"), Heading("y")], [[[Cell("sha256"), Cell(digest)]]])))
+    assert "…" not in console.file.getvalue()
+    assert re.sub("sha256|[^0-9a-f]", "", console.file.getvalue()) == digest
 
 
 def test_narrow_terminal_splits_the_table_without_loss():

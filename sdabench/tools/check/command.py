@@ -10,13 +10,14 @@ import click
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
 from sdabench.cli.options import FILE, FOLDER, MODEL, AsJson, FiniteRange, Offline, echo_json
-from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.parameters import OneOf, argument, declared, option
 from sdabench.cli.work import ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, OutputError, UsageError
 from sdabench.files import atomic_write
 from sdabench.paths import results_are_shipped, results_dir
 from sdabench.registry import load_registry
+from sdabench.terminal import echo
 from sdabench.tools.check.evaluation_jobs import (
     NETWORKS,
     SUBSET,
@@ -60,7 +61,7 @@ CHECKS_OF_WEIGHTS: tuple[CheckName, ...] = ("predictions", "metrics")
 @declared
 def command(
     names: Annotated[tuple[CheckName, ...], argument(
-        metavar="[CHECKS]...", nargs=-1, type=click.Choice(CHECKS))],
+        metavar="[CHECKS]...", nargs=-1, type=OneOf("check", CHECKS))],
     patterns: Annotated[tuple[str, ...], option(
         "--models", multiple=True, type=MODEL, group="Networks",
         help="Check only these networks: names or wildcards")],
@@ -139,7 +140,7 @@ def command(
         with atomic_write(junit, "choose another --junit") as file:
             file.write(to_junit(findings).encode())
     if update and own.weights is not None:
-        click.echo(f"Golden files are in {golden_folder}, image ids in {golden_folder / SUBSET}", err=True)
+        echo(f"Golden files are in {golden_folder}, image ids in {golden_folder / SUBSET}", err=True)
     status = exit_code(findings)
     if status != ExitCode.OK:
         raise click.exceptions.Exit(status)
@@ -161,10 +162,10 @@ def _print(findings: Findings, form: str, as_json: bool, update: bool) -> None:
         every = [finding.as_json() for found in findings.values() for finding in found]
         echo_json({"passed": exit_code(findings) == ExitCode.OK, "findings": every})
     elif form == "junit":
-        click.echo(to_junit(findings), nl=False)
+        echo(to_junit(findings), nl=False)
     elif form == "github":
         for line in to_github(findings):
-            click.echo(line)
+            echo(line)
         if page := os.environ.get("GITHUB_STEP_SUMMARY"):
             try:
                 with Path(page).open("a") as file:

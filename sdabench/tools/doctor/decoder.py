@@ -58,7 +58,7 @@ def probe_decoder(digest: str) -> Probe:
         return Probe("JPEG decoder", "problem", "none", consequence, "pip install Pillow")
     return Probe(
         "JPEG decoder", "warning", f"{name}, pixels of a test image differ from libjpeg-turbo's",
-        FEW_FLIP, "Install the Pillow wheel: pip install --force-reinstall Pillow",
+        FEW_FLIP, "pip install --only-binary :all: --force-reinstall Pillow",
         affects_accuracy=True,
     )  # fmt: skip
 
@@ -69,6 +69,6 @@ def probe_resizing(digest: str) -> Probe:
     return Probe(
         "resizing", "warning",
         f"Pillow {imported_version('Pillow')}, pixels of a test image differ from Pillow's",
-        FEW_FLIP, "pip uninstall Pillow-SIMD, then pip install --force-reinstall Pillow",
+        FEW_FLIP, "pip uninstall --yes Pillow-SIMD && pip install --force-reinstall Pillow",
         affects_accuracy=True,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from sdabench.files import atomic_write, locked
 from sdabench.hashing import sha256_of_file
 from sdabench.offline import is_offline
 from sdabench.paths import cache_dir
+from sdabench.terminal import redacted
 
 if TYPE_CHECKING:
     from requests import Response
@@ -195,4 +196,4 @@ def _cannot_fetch(remote: RemoteFile, transfer: _Transfer, error: Exception | No
         reason = type(error).__name__
     else:
         reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-    return SdabenchError(f"cannot fetch {remote.public_url}: {' '.join(reason.split())}; {step}")
+    return SdabenchError(f"cannot fetch {remote.public_url}: {redacted(' '.join(reason.split()))}; {step}")
