@@ -111,7 +111,8 @@ def compare_records(
 
 def _images(dataset: DatasetInfo) -> str:
     fingerprint = (dataset.fingerprint_sha256 or "unknown")[:8]
-    return f"{dataset.samples:,} in {dataset.root} (fingerprint {fingerprint})"
+    some = "" if dataset.subset_of is None else f" of {dataset.subset_of:,}"
+    return f"{dataset.samples:,}{some} in {dataset.root} (fingerprint {fingerprint})"
 
 
 def _compare_classes(a: StoredRecord, b: StoredRecord) -> PairedComparison:

@@ -1,6 +1,7 @@
 """``sdabench compare``."""
 
 import csv
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,10 +77,10 @@ def command(
     """Compare two runs, or test what the tables of the paper imply.
 
     A and B name records of earlier evaluations, as FOLDER or FOLDER:NETWORK, where FOLDER is the --output
-    folder of a run or its records.jsonl. If a network has several records, the last one is used. Stored
-    predictions are compared image by image, without a model. Top-1 and top-5 get McNemar's test, AP gets a
-    paired bootstrap over the images. Every recorded condition that differs is listed; with another
-    preprocessing, the numbers are not comparable.
+    folder of a run or its records.jsonl. If a network has several records, the last ones on the same images
+    are used, those of eval --limit only without others. Stored predictions are compared image by image,
+    without a model. Top-1 and top-5 get McNemar's test, AP gets a paired bootstrap over the images. Every
+    recorded condition that differs is listed; with another preprocessing, the numbers are not comparable.
 
     With --claims, each network with depth attention is compared with its baseline and with the same network
     without depth attention: is it better by as much as the paper says?
@@ -98,17 +99,15 @@ def command(
     from sdabench.claims.paired import compare_records
     from sdabench.scoring.bootstrap import RESAMPLES
 
-    first = _records_of(a)
-    second = _records_of(b)
-    tasks = [task for task in first if task in second]
+    first, second = _records_of(a), _records_of(b)
+    pairs = {task: _pair(first[task], second[task]) for task in first if task in second}
+    tasks = list(pairs)
     if not tasks:
         raise UsageError(f"{a} and {b} have no task in common; name records of one task")
     times = resamples or RESAMPLES
     total = 2 * times * sum(task != "classification" for task in tasks)
     with progress("resamples", total, "resamples") as advance:
-        comparisons = [
-            compare_records(first[task], second[task], annotations, times, advance) for task in tasks
-        ]
+        comparisons = [compare_records(*pairs[task], annotations, times, advance) for task in tasks]
     if changed is not None:
         _write_changed(changed, comparisons)
     if as_json:
@@ -126,8 +125,17 @@ def command(
     show(*sheets, form=form)
 
 
-def _records_of(text: str) -> "dict[str, StoredRecord]":
-    """Read the last record of one network for each of its tasks; ``text`` is FOLDER or FOLDER:NETWORK."""
+def _pair(first: "list[StoredRecord]", second: "list[StoredRecord]") -> "tuple[StoredRecord, StoredRecord]":
+    """Choose the last record of A and of B on the same images; those of a subset only without others."""
+    ordered = [
+        sorted(each, key=lambda one: one.record.dataset.subset_of is None)[::-1] for each in (first, second)
+    ]
+    pairs = list(product(*ordered))
+    return next((pair for pair in pairs if pair[0].same_images(pair[1])), pairs[0])  # type: ignore[return-value]
+
+
+def _records_of(text: str) -> "dict[str, list[StoredRecord]]":
+    """Read the records of one network for each of its tasks; ``text`` is FOLDER or FOLDER:NETWORK."""
     from sdabench.records.rescoring import read_stored
 
     place, colon, model = text.rpartition(":")
@@ -142,7 +150,11 @@ def _records_of(text: str) -> "dict[str, StoredRecord]":
         raise UsageError(f"no record of '{model}' in {path}; it has records of {', '.join(names)}")
     if not model and len(names) > 1:
         raise UsageError(f"{path} has records of {len(names)} networks; choose one, e.g. {path}:{names[0]}")
-    return {one.record.task: one for one in stored if one.record.model == (model or names[0])}
+    own = [one for one in stored if one.record.model == (model or names[0])]
+    return {
+        task: [one for one in own if one.record.task == task]
+        for task in {one.record.task: None for one in own}
+    }
 
 
 def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job, show_plan
-from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option, show
+from sdabench.cli.options import COUNT, MODEL, AsJson, DryRun, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, Wrapper, fetch_weights, report_other_protocol
 from sdabench.cli.work import DATASET, PreprocessingOptions, ProtocolOptions, ensure_generated
@@ -42,6 +42,10 @@ def command(
     data: Annotated[DataSource | None, option(
         "--data", type=DATASET, group="Data and weights",
         help="Dataset  [default for weights of a training run: the dataset of that run]")],
+    limit: Annotated[int | None, option(
+        "--limit", type=COUNT, group="Data and weights",
+        help="Evaluate only this many images, spread over the classes; the result is not compared with the "
+        "paper")],
     source: Annotated[WeightsSource | None, option(
         "--weights", type=WEIGHTS, group="Data and weights",
         help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}")],
@@ -86,6 +90,7 @@ def command(
         data = DataSource.parse(own.data)
     data = ensure_generated(data, task)
     split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
+    split = split.subset(limit)
     base = preprocessing.protocol_of_source(weights, run, task)
     job = evaluation_job(
         name,

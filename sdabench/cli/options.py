@@ -1,7 +1,6 @@
 """Options and output shared by the commands."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +26,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class FiniteRange(click.FloatRange):
-    """A type for numbers of at least 0; click's FloatRange accepts nan, and inf."""
+    """A type for finite numbers in a range; click's FloatRange accepts nan, and inf."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
@@ -53,16 +52,6 @@ class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
     name = "seed"
     convert = click.IntRange(0, 2**63 - 1).convert
-
-
-class Number(click.FloatRange):
-    """A type for finite numbers in a range; FloatRange accepts NaN."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
 
 
 def _models() -> Iterable[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import COUNT, SEED, Number
+from sdabench.cli.options import COUNT, SEED, FiniteRange
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.description import INTERPOLATIONS, Resizing
 from sdabench.data.source import DataSource
@@ -89,16 +89,16 @@ class PreprocessingOptions:
         "--resize", type=COUNT, group="Protocol", advanced=True,
         help="Short side in pixels before the crop  [default: in proportion to --resolution]")]
     crop_pct: Annotated[float | None, option(
-        "--crop-pct", type=Number(min=0.1, max=1), metavar="FRACTION", group="Protocol", advanced=True,
+        "--crop-pct", type=FiniteRange(min=0.1, max=1), metavar="FRACTION", group="Protocol", advanced=True,
         help="Crop size as a fraction of the short side, as in timm; instead of --resize")]
     interpolation: Annotated[str | None, option(
         "--interpolation", type=click.Choice(INTERPOLATIONS), metavar="NAME", group="Protocol",
         advanced=True, help=f"Filter for resizing with Pillow: {', '.join(INTERPOLATIONS)}")]
     mean: Annotated[Triple | None, option(
-        "--mean", type=Number(0, 1), nargs=3, metavar="R G B", group="Protocol", advanced=True,
+        "--mean", type=FiniteRange(0, 1), nargs=3, metavar="R G B", group="Protocol", advanced=True,
         help="Mean that is subtracted from pixels between 0 and 1")]
     std: Annotated[Triple | None, option(
-        "--std", type=Number(0, 1, min_open=True), nargs=3, metavar="R G B", group="Protocol",
+        "--std", type=FiniteRange(0, 1, min_open=True), nargs=3, metavar="R G B", group="Protocol",
         advanced=True, help="Standard deviation that pixels are divided by")]
     # fmt: on
 

@@ -114,7 +114,8 @@ class CocoSplit(Split):
         items = tuple(item for item in self.items if item.labels)
         if len(items) == len(self.items):
             return self
-        return replace(self.select(items), complete=self.complete and self.split == "train")
+        complete = self.complete and self.split == "train"
+        return replace(self.select(items), complete=complete, subset_of=self.subset_of)
 
     @without_garbage_collection()
     def count_objects(self, masks: bool = False) -> ObjectCounts:

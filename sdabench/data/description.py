@@ -19,6 +19,7 @@ class DatasetInfo(FrozenModel):
     complete: bool  # the complete real dataset; other results are not compared with the paper
     listing_sha256: str  # of relative paths and sizes
     fingerprint_sha256: str | None = None  # of paths, sizes and contents
+    subset_of: int | None = None  # number of images of the split, if only some of them are used
 
 
 # Filters of Pillow, all with antialiasing but the first.

@@ -19,6 +19,7 @@ class Listing(FrozenModel):
     sha256: str
     complete: bool
     fingerprint_sha256: str | None
+    subset_of: int | None = None
 
     @classmethod
     def write(cls, split: Split, folder: Path) -> "Listing":
@@ -37,6 +38,7 @@ class Listing(FrozenModel):
             sha256=split.listing_sha256,
             complete=split.complete,
             fingerprint_sha256=split.fingerprint_sha256,
+            subset_of=split.subset_of,
         )
 
     def read(self, source: DataSource, split: SplitName, task: DataTask) -> Split:
@@ -48,7 +50,8 @@ class Listing(FrozenModel):
         found = source.read(split, task, self._sizes())
         if found.listing_sha256 != self.sha256:
             raise DataError(f"the {split} split of {source} has changed since the run started; run it again")
-        return replace(found, complete=self.complete, fingerprint_sha256=self.fingerprint_sha256)
+        names = ("complete", "fingerprint_sha256", "subset_of")
+        return replace(found, **{name: getattr(self, name) for name in names})
 
     def _sizes(self) -> dict[str, int]:
         """Read the size in bytes of each file by its path relative to the root of the split."""

@@ -30,7 +30,7 @@ class Split:
     """A list of image files.
 
     ``complete`` is True for the complete real dataset. ``fingerprint_sha256`` is the expected fingerprint, if
-    it is known.
+    it is known. ``subset_of`` is the number of images from which these were selected, if any were left out.
     """
 
     dataset: str
@@ -40,6 +40,7 @@ class Split:
     num_classes: int
     complete: bool = False
     fingerprint_sha256: str | None = None
+    subset_of: int | None = None
 
     def file(self, item: ImageFile) -> Path:
         """Return the path of an image file."""
@@ -53,7 +54,8 @@ class Split:
 
     def select(self, items: Sequence[Any]) -> Self:
         """Return a part of the images."""
-        return replace(self, items=tuple(items), complete=False, fingerprint_sha256=None)
+        whole = self.subset_of or len(self.items)
+        return replace(self, items=tuple(items), complete=False, fingerprint_sha256=None, subset_of=whole)
 
     @cached_property
     def classes(self) -> int:
@@ -82,4 +84,5 @@ class Split:
             complete=self.complete,
             listing_sha256=self.listing_sha256,
             fingerprint_sha256=None if digests is None else sha256_of_lines(self.listing_lines(digests)),
+            subset_of=self.subset_of,
         )

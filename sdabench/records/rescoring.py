@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from sdabench.data.annotations import read_annotations
 from sdabench.data.coco import read_coco
 from sdabench.data.split import SplitName
 from sdabench.errors import DataError, UsageError
@@ -97,6 +98,9 @@ def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEval
     dataset. A dataset that has moved raises a UsageError; one that has changed raises a DataError.
     """
     record, file, image_ids = stored.record, annotations, None
+    if file is not None and record.dataset.subset_of is not None:
+        ids = sorted(image["id"] for image in read_annotations(file).images)
+        image_ids = ids[: record.dataset.samples]
     if file is None:
         name = cast(SplitName, record.dataset.split)
         try:

@@ -20,6 +20,8 @@ PREFIXES = {"detection": "box ", "segmentation": "mask "}  # of an AP, by task
 def describe_dataset(dataset: DatasetInfo) -> str:
     """Name the dataset, if it is complete, or its number of images and classes."""
     samples = f"{dataset.samples:,}"
+    if dataset.subset_of is not None:
+        samples = f"{samples} of {dataset.subset_of:,}"
     if dataset.complete:
         split = "validation" if dataset.split == "val" else "training"
         return f"the {DATASETS[dataset.name]} {split} set ({samples} images)"

@@ -8,7 +8,7 @@ import pytest
 
 from sdabench.records.json_lines import append_lines
 from tests.helpers.program import sdabench
-from tests.helpers.records import correct_on, record, store_record
+from tests.helpers.records import correct_on, json_records, record, store_record
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_compare_two_runs(runs):
 def test_conditions_that_differ_are_named(runs, form):
     """The same network at 224 and at 96 pixels, in other precisions."""
     path = runs / "b/records.jsonl"
-    line = json.loads(path.read_text())
+    [line] = json_records(runs / "b")
     line["protocol"]["preprocessing"] |= {"resize": 110, "crop": 96}
     line["protocol"]["precision"] = "bf16"
     path.write_text(json.dumps(line) + "\n")

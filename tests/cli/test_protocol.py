@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sdabench import create_model
+from sdabench.data.folders import ImageSplit, Item
 from tests.helpers.program import sdabench
-from tests.helpers.records import json_records
+from tests.helpers.records import json_records, record
 
 V2 = ["--weights", "torchvision:ResNet50_Weights.IMAGENET1K_V2"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -120,11 +121,11 @@ def test_weights_of_a_training_run_use_its_protocol(plan, textures, tmp_path):
     train = ["--data", f"synthetic={textures}", "--recipe", "smoke", "--epochs", 1, "--channels-last"]
     trained = sdabench("train", "resnet50", *train, "--output", tmp_path / "run", "--workers", 0)
     assert trained.returncode in (0, 3), trained.stderr
-    [record] = json_records(tmp_path / "run")
+    [made] = json_records(tmp_path / "run")
     weights = ["--weights", tmp_path / "run"]
-    assert plan(*weights, data=())[1] == record["protocol"]
-    assert plan(*weights, "--protocol", "source", data=())[1] == record["protocol"]
-    assert plan(*weights, "--no-channels-last", data=())[1] == record["protocol"] | {"channels_last": False}
+    assert plan(*weights, data=())[1] == made["protocol"]
+    assert plan(*weights, "--protocol", "source", data=())[1] == made["protocol"]
+    assert plan(*weights, "--no-channels-last", data=())[1] == made["protocol"] | {"channels_last": False}
     standard = plan(*weights, "--protocol", "standard", data=())[1]
     assert (standard["preprocessing"]["crop"], standard["channels_last"]) == (224, False)
 
@@ -137,5 +138,65 @@ def test_other_protocol_is_recorded_and_not_compared_with_the_paper(imagenet, tm
     assert (
         "Protocol: bilinear resize to 64, center crop of 32, fp32; only the standard one is" in result.stdout
     )
-    [record] = json_records(tmp_path / "out")
-    assert record["protocol"]["preprocessing"]["resize"] == 64
+    [made] = json_records(tmp_path / "out")
+    assert made["protocol"]["preprocessing"]["resize"] == 64
+
+
+def test_limit_is_spread_over_classes_and_recorded(imagenet, tmp_path):
+    evaluate = ["eval", "resnet50", "--data", f"imagenet={imagenet}", "--resolution", 32]
+    evaluate += ["--output", tmp_path / "out"]
+    whole, limited = sdabench(*evaluate), sdabench(*evaluate, "--limit", 3)
+    assert limited.returncode == 0, limited.stderr
+    assert "on 3 of 6 images of 3 ImageNet classes" in limited.stdout
+    full, some = json_records(tmp_path / "out")
+    assert (some["samples"], some["dataset"]["classes"], some["dataset"]["subset_of"]) == (3, 3, 6)
+    assert full["dataset"]["subset_of"] is None
+    assert not some["dataset"]["complete"]
+    assert some["spec_digest"] != full["spec_digest"]
+    assert "on 6 images of 3 ImageNet classes" in whole.stdout
+    plan = sdabench(*evaluate, "--limit", 2, "--dry-run", "--json")
+    [job], [part] = json.loads(plan.stdout)["jobs"], json.loads(plan.stdout)["parts"]
+    assert (job["done"], part["dataset"]["samples"]) == (False, 2)
+    assert json.loads(sdabench(*evaluate, "--limit", 6, "--dry-run", "--json").stdout)["jobs"][0]["done"]
+
+
+def test_limited_official_images_are_not_comparable(tmp_path):
+    """Even if all of the other conditions hold."""
+    items = tuple(Item(f"a/ILSVRC2012_val_{number:08}.JPEG", 1, 0) for number in range(1, 9))
+    whole = ImageSplit("imagenet", "val", tmp_path, items, 1000, complete=True)
+    for images, comparable in ((None, True), (8, True), (4, False)):
+        dataset = whole.subset(images).describe()
+        assert record(dataset=dataset, samples=dataset.samples).comparable == comparable
+
+
+def test_compare_prefers_the_record_of_all_images(imagenet, tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        evaluate = ["eval", "resnet50", "--data", f"imagenet={imagenet}", "--resolution", 32]
+        evaluate += ["--seed", seed, "--output", tmp_path / name]
+        sdabench(*evaluate)
+        sdabench(*evaluate, "--limit", 3)
+    report = json.loads(sdabench("compare", tmp_path / "a", tmp_path / "b", "--json").stdout)
+    assert (report["a"]["samples"], report["b"]["samples"]) == (6, 6)
+    lines = (tmp_path / "b/records.jsonl").read_text().splitlines()
+    (tmp_path / "b/records.jsonl").write_text(lines[1] + "\n")
+    report = json.loads(sdabench("compare", tmp_path / "a", tmp_path / "b", "--json").stdout)
+    assert (report["a"]["samples"], report["b"]["samples"]) == (3, 3)
+    lines = (tmp_path / "a/records.jsonl").read_text().splitlines()
+    (tmp_path / "a/records.jsonl").write_text(lines[0] + "\n")
+    refused = sdabench("compare", tmp_path / "a", tmp_path / "b")
+    assert refused.returncode == 4
+    assert "not the same images: 6 in " in refused.stderr
+    assert " and 3 of 6 in " in refused.stderr
+
+
+def test_limit_of_a_detector(coco, tmp_path):
+    """The stored detections of the subset give its AP again, also with a moved annotations file."""
+    output = tmp_path / "out"
+    options = ["--data", f"coco={coco}", "--resolution", 64, "--limit", 2, "--output", output]
+    result = sdabench("eval", "faster_rcnn_resnet50", *options)
+    assert result.returncode == 0, result.stderr
+    [made] = json_records(output)
+    assert (made["samples"], made["dataset"]["subset_of"]) == (2, 4)
+    for options in ([], ["--annotations", coco / "annotations/instances_val2017.json"]):
+        rescored = sdabench("rescore", output, *options)
+        assert rescored.returncode == 0, rescored.stderr
