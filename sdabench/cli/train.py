@@ -6,8 +6,8 @@ from typing import Annotated
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.machine import MachineOptions, execute_job
-from sdabench.cli.options import MODEL, AsJson, echo_each, output_option
+from sdabench.cli.machine import MachineOptions, execute_job, show_plan
+from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights
 from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated, report_left_out
@@ -22,6 +22,7 @@ Examples:
   sdabench train sda_resnet86
   sdabench train sda_resnet86 --recipe demo --device cuda
   sdabench train resnet50 --data imagenet=PATH --recipe imagenet-120e --amp bf16
+  sdabench train resnet50 --data imagenet=PATH --dry-run
   sdabench train mask_rcnn_resnet50 --data coco=PATH \\
       --backbone-weights resnet50.pth
   sdabench eval resnet50 --weights runs/train
@@ -49,6 +50,7 @@ def command(
     output: Annotated[Path, output_option(Path("runs/train"))],
     tensorboard: Annotated[bool, option(
         "--tensorboard", is_flag=True, group="Output", advanced=True, help="Write TensorBoard events too")],
+    dry_run: DryRun,
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Train one network and evaluate it.
@@ -60,7 +62,9 @@ def command(
     if backbone_source is not None and model.backbone is None:
         raise UsageError(f"--backbone-weights is for detectors, and '{name}' is not one; leave it out")
     recipe = training.recipe(data, model.task, protocol)
-    backbone = fetch_weights(backbone_source, model.backbone) if backbone_source and model.backbone else None
+    backbone = None
+    if backbone_source and model.backbone:
+        backbone = fetch_weights(backbone_source, model.backbone, download=not dry_run)
     source = ensure_generated(data, model.task)
 
     from sdabench.training.job import training_job
@@ -76,6 +80,16 @@ def command(
     report_left_out([job.left_out])
     machine = options.machine(job.images)
     job = job.on(machine.model_copy(update={"tensorboard": tensorboard}))
+    if dry_run:
+        from sdabench.runs.suite import Suite
+        from sdabench.training.run_folder import TRAININGS, TrainingRun, check_start
+
+        if backbone is not None:
+            backbone.check()
+        run = TrainingRun(spec=job.spec, world_size=options.nproc, deterministic=options.deterministic)
+        check_start(output / TRAININGS / job.spec.name, run)
+        show_plan(Suite([job], output), as_json, again=True)
+        return
     records = execute_job(job, output, lambda: backbone and backbone.check())
     if not records:
         return

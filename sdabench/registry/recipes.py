@@ -235,6 +235,15 @@ class Recipe(Strict):
         scaled = f"schedule scaled from {other.epochs} epochs to {self.epochs}: {', '.join(changes)}"
         return scaled if changes else ""
 
+    def warmup_warning(self, steps: int) -> str:
+        """Describe a warm-up in steps that does not end within the ``steps`` of the training; else empty."""
+        if self.schedule.warmup_steps < steps:
+            return ""
+        return (
+            f"the warm-up of {self.schedule.warmup_steps:,} steps does not end within the {steps:,} steps of "
+            f"this training, so the learning rate stays below {self.base_learning_rate:g}"
+        )
+
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         schedule, base = self.schedule, self.base_learning_rate

@@ -8,7 +8,7 @@ from sdabench.nested import flattened
 from sdabench.records.spec import RANDOM, TRAINED_HERE, Protocol
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_dataset, describe_protocol
-from sdabench.runs.estimate import Plan, PlannedJob
+from sdabench.runs.estimate import Plan, PlannedJob, PlannedPart
 
 
 def plan_sheet(plan: Plan) -> Sheet:
@@ -24,6 +24,10 @@ def plan_sheet(plan: Plan) -> Sheet:
 
 def _cells(job: PlannedJob) -> list[Cell]:
     state = Cell("has a record", tone="good") if job.done else Cell("to do")
+    if job.trained and not job.done:
+        state = Cell("trained", tone="good")
+    elif job.step and not job.done:
+        state = Cell(f"resumes at step {job.step}", tone="good")
     if job.done and not job.seconds:
         return row(job.model, job.seed, state, "", "")
     return row(job.model, job.seed, state, duration(job.seconds), size(job.disk_bytes))
@@ -41,7 +45,9 @@ def _weights(job: PlannedJob) -> str:
 def _notes(plan: Plan) -> Iterator[str]:
     for part in plan.parts:
         if part.train_dataset is not None:
-            yield f"Train on {describe_dataset(DatasetInfo(**part.train_dataset))}."
+            yield f"Train on {describe_dataset(DatasetInfo(**part.train_dataset))}: {_steps(part)}."
+        if part.warning:
+            yield f"{part.warning[0].upper()}{part.warning[1:]}."
         yield f"Evaluate on {describe_dataset(DatasetInfo(**part.dataset))}."
         if part.recipe is not None:
             yield f"Recipe {part.recipe['name']} for {part.task}: {_values(part.recipe)}."
@@ -58,6 +64,12 @@ def _notes(plan: Plan) -> Iterator[str]:
         f"are those of {probes} on {machine}, scaled by multiply-adds; a network can take half or twice as "
         "long."
     )
+
+
+def _steps(part: PlannedPart) -> str:
+    micro_batches = f" in {part.micro_batches} micro-batches" if part.micro_batches > 1 else ""
+    batches = f"batches of {part.recipe['batch_size']}{micro_batches}" if part.recipe else ""
+    return f"{part.steps_per_epoch:,} steps per epoch, {part.steps:,} in all, with {batches}"
 
 
 def _values(recipe: dict[str, Any]) -> str:

@@ -23,15 +23,19 @@ from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import synchronize
 from sdabench.training.prediction import predict
+from sdabench.training.run_folder import TRAININGS, progress_in
 from sdabench.training.signals import Stopped
-from sdabench.training.trainer import Trainer, load_training_batches
+from sdabench.training.trainer import Trainer, load_training_batches, micro_batches, training_order
 
 PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faster_rcnn_resnet50"}
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job, with the weights and backbone weights of its spec: their source and sha256."""
+    """A job, with the weights and backbone weights of its spec: their source and sha256.
+
+    A training resumes at ``step``, unless it is ``trained``; then only its evaluation is left.
+    """
 
     model: str
     seed: int
@@ -40,6 +44,8 @@ class PlannedJob:
     disk_bytes: int  # while it runs
     weights: dict[str, Any] | None = None
     backbone: dict[str, Any] | None = None
+    step: int = 0
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class PlannedPart:
     """The recipe, data and protocol that the jobs of a task share.
 
     ``recipe`` and ``train_dataset`` are None for an evaluation. ``batch_size`` is that of the evaluation.
+    ``steps`` are those of all epochs.
     """
 
     task: str
@@ -56,6 +63,10 @@ class PlannedPart:
     train_dataset: dict[str, Any] | None
     protocol: dict[str, Any]
     batch_size: int
+    steps_per_epoch: int = 0
+    steps: int = 0
+    micro_batches: int = 0
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,18 +126,21 @@ def estimate(suite: Suite, again: bool = False) -> Plan:
         count, is_done = counts.get(job.model) or fresh_count(job.model), job not in remaining
         recipe = job.spec.recipe
         share = count.macs / counts[PROBES[job.spec.task]].macs
-        rate, disk = measured.get(job.spec.task, _Rates(0, 0, 0)), 0
+        rate, disk, step, trained = measured.get(job.spec.task, _Rates(0, 0, 0)), 0, 0, False
         seconds = rate.start + share * rate.evaluate * len(job.split.items)
         if job.spec.trains:
-            seconds += share * rate.train * job.images
+            step, trained = progress_in(suite.output / TRAININGS / job.spec.name)
+            done = 1.0 if trained else min(1.0, step / _steps(job)[1])
+            seconds += share * rate.train * job.images * (1 - done)
             moments = 2 if recipe.optimizer.name == "adamw" else 1
             best = 2 * recipe.quirks.best_epoch_by_validation
             checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
             disk = 4 * count.params * (1 + checkpoints + best)
         given = {name: getattr(job.spec, name) for name in ("weights", "backbone")}
-        sources = {name: value and value.model_dump() for name, value in given.items()}
+        fields: dict[str, Any] = {name: value and value.model_dump() for name, value in given.items()}
         seconds = seconds if job in left else 0.0
-        planned.append(PlannedJob(job.model, job.spec.seed, is_done, seconds, disk, **sources))
+        fields |= {"step": step, "trained": trained}
+        planned.append(PlannedJob(job.model, job.spec.seed, is_done, seconds, disk, **fields))
     parts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}
     return Plan(
         jobs=planned,
@@ -146,7 +160,17 @@ def _part(job: AnyJob) -> PlannedPart:
     if spec.trains:
         fields |= {"recipe": spec.recipe, "train_dataset": spec.train_dataset}
     values = {name: value and value.model_dump(mode="json") for name, value in fields.items()}
+    if spec.trains:
+        per_epoch, steps = _steps(job)
+        values |= {"steps_per_epoch": per_epoch, "steps": steps, "warning": spec.recipe.warmup_warning(steps)}
+        values["micro_batches"] = micro_batches(spec.recipe, job.machine.world_size)
     return PlannedPart(task=spec.task, probe=PROBES[spec.task], batch_size=job.batch_size, **values)
+
+
+def _steps(job: AnyJob) -> tuple[int, int]:
+    """Return the number of steps per epoch and in all epochs of a training."""
+    per_epoch = training_order(job, job.machine.world_size).steps_per_epoch
+    return per_epoch, per_epoch * job.spec.recipe.epochs
 
 
 def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:

@@ -82,6 +82,12 @@ class Checkpoints:
             "from the start"
         )
 
+    def newest_step(self) -> int:
+        """Return the step of the newest checkpoint, which may be damaged; 0 without any."""
+        complete = [path for path in self._files() if path.with_suffix(".json").exists()]
+        number = complete[0].stem.removeprefix("step-") if complete else ""
+        return int(number) if number.isdecimal() else 0
+
     def delete(self, log: Log = note) -> None:
         """Delete all checkpoints, once the training has ended, or log why not."""
         for path in self._files():

@@ -111,6 +111,8 @@ class _Training:
             trainer.restore(state)
             progress = trainer.progress
             self.log(f"{trainer.job.model}: resuming after epoch {trainer.epoch}, step {progress.step}")
+        if warning := trainer.recipe.warmup_warning(trainer.recipe.epochs * trainer.order.steps_per_epoch):
+            self.log(f"{trainer.job.model}: {warning}")
         last_line = progress.step - (progress.concluded < trainer.epoch)
 
         def prepare_files() -> None:

@@ -103,6 +103,21 @@ def find_started_run(folder: Path, run: TrainingRun, log: Log = note) -> Trainin
     return there
 
 
+def check_start(folder: Path, run: TrainingRun) -> None:
+    """Raise the error that prevents a training from starting in a folder; write nothing."""
+    refuse_to_abandon(folder, run, lambda line: None)
+    find_started_run(folder, run, lambda line: None)
+
+
+def progress_in(folder: Path) -> tuple[int, bool]:
+    """Return the step at which the training in a folder would resume, and whether it has ended."""
+    try:
+        ended = read_run(folder).is_finished(folder)
+    except SdabenchError:
+        ended = False
+    return Checkpoints(folder).newest_step(), ended
+
+
 def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log = note) -> None:
     """Raise a RefusedError if a folder beside it has an unfinished training of the same network and seed."""
     for other in sorted(folder.parent.glob(f"{run.spec.model}-*")):

@@ -62,8 +62,8 @@ class Trainer:
         self.job = job
         self.recipe: Recipe = job.spec.recipe
         self.world = world()
-        self.own_micro_batches = math.ceil(self.recipe.accumulate / self.world.size)
-        self.micro_batches = self.own_micro_batches * self.world.size
+        self.micro_batches = micro_batches(self.recipe, self.world.size)
+        self.own_micro_batches = self.micro_batches // self.world.size
         self.task = task_of(job.spec.task)
         self.device = torch.device(job.machine.device)
         self.layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
@@ -96,24 +96,10 @@ class Trainer:
     @property
     def smallest_micro_batch(self) -> int:
         """Minimum number of images per micro-batch; more than one if batch norms are trained."""
-        return 1 if self.task.is_frozen(self.network) else self.task.smallest_batch
+        return self.task.smallest_micro_batch(self.job)
 
     def _order(self) -> TrainingOrder:
-        order = TrainingOrder(
-            images=len(self.job.train.items),
-            batch_size=self.recipe.batch_size,
-            epochs=self.recipe.epochs,
-            seed=self.progress.seeds[-1],
-            smallest=self.smallest_micro_batch * self.micro_batches,
-            first_step=self.progress.step,
-        )
-        if not order.steps_per_epoch or self.recipe.batch_size < order.smallest:
-            raise DataError(
-                f"{self.job.train.root} has {order.images} images, and a batch {self.recipe.batch_size}: "
-                f"batch norms need {order.smallest} or more; use more images, a larger --batch-size or a "
-                "smaller --accumulate"
-            )
-        return order
+        return training_order(self.job, self.world.size, self.progress.seeds[-1], self.progress.step)
 
     @property
     def epoch(self) -> int:
@@ -274,6 +260,30 @@ class Trainer:
             frozen=self.task.is_frozen(self.network),
             best_epochs=progress.best_epochs,
         )
+
+
+def micro_batches(recipe: Recipe, processes: int) -> int:
+    """Return the number of micro-batches per batch: at least the recipe's, and equally many per process."""
+    return math.ceil(recipe.accumulate / processes) * processes
+
+
+def training_order(job: AnyJob, processes: int, seed: int = 0, first_step: int = 0) -> TrainingOrder:
+    """Return the remaining batches of a training; raise a DataError if they are too small for batch norm."""
+    recipe: Recipe = job.spec.recipe
+    order = TrainingOrder(
+        images=len(job.train.items),
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=seed,
+        smallest=task_of(job.spec.task).smallest_micro_batch(job) * micro_batches(recipe, processes),
+        first_step=first_step,
+    )
+    if not order.steps_per_epoch or recipe.batch_size < order.smallest:
+        raise DataError(
+            f"{job.train.root} has {order.images} images, and a batch {recipe.batch_size}: batch norms need "
+            f"{order.smallest} or more; use more images, a larger --batch-size or a smaller --accumulate"
+        )
+    return order
 
 
 def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:

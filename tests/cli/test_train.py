@@ -131,6 +131,21 @@ def test_dry_run_prints_the_plan_only(textures, recipe, tmp_path):
     assert plan["at_once"] == 1
 
 
+def test_dry_run_of_a_training_prints_its_steps_and_writes_nothing(textures, recipe, tmp_path):
+    output = tmp_path / "out"
+    command = ["train", "resnet50", "--data", f"synthetic={textures}", "--recipe", recipe, "--output", output]
+    result = sdabench(*command, "--epochs", 3, "--batch-size", 4, "--accumulate", 2, "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    [part], [job] = plan["parts"], plan["jobs"]
+    # Ten images: two batches of four, and one of two, which is too small for two micro-batches of two.
+    assert (part["steps_per_epoch"], part["steps"], part["micro_batches"]) == (2, 6, 2)
+    assert (part["recipe"]["epochs"], part["recipe"]["batch_size"]) == (3, 4)
+    assert (job["model"], job["done"], job["step"], job["trained"]) == ("resnet50", False, 0, False)
+    assert plan["output"] == str(output)
+    assert not output.exists()
+
+
 @pytest.mark.parametrize(("door", "number"), [("train", signal.SIGUSR2), ("run", signal.SIGINT)])
 def test_signal_saves_checkpoint_and_rerun_resumes(textures, recipe, tmp_path, door, number):
     recipe.write_text(RECIPE_FILE.replace("epochs: 2", "epochs: 30"))

@@ -233,6 +233,13 @@ def test_learning_rate_follows_the_linear_rule(batch, rate):
     assert not recipe.reproduction
 
 
+def test_warm_up_that_outlasts_the_training_is_described():
+    recipe = load_recipe("coco-1x", "detection")
+    assert recipe.warmup_warning(501) == ""
+    assert "500 steps does not end within the 500 steps" in recipe.warmup_warning(500)
+    assert load_recipe("smoke").warmup_warning(1) == ""
+
+
 def test_unscaled_recipe_keeps_the_full_learning_rate():
     recipe = load_recipe("coco-1x-unscaled", "detection")
     assert (recipe.batch_size, recipe.base_learning_rate) == (8, 0.02)

@@ -39,7 +39,7 @@ def without_backbone(shapes, tmp_path_factory):
         epochs=1,
         optimizer={"learning_rate": 0.02},
         linear_rule=16,
-        schedule={"milestones": [8], "warmup_steps": 500, "warmup_factor": 0.001},
+        schedule={"warmup_steps": 500, "warmup_factor": 0.001},
         fit_below=100.0,
     )
     return train(job, tmp_path_factory.mktemp("loose"))

@@ -17,7 +17,7 @@ from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import predict
-from sdabench.training.run_folder import read_run
+from sdabench.training.run_folder import progress_in, read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.processes import exit_codes, fork_ranks
@@ -228,6 +228,7 @@ def test_damaged_side_files_do_not_prevent_a_resume(textures, tmp_path):
     (folder / "metrics.jsonl").write_bytes(first + b"not JSON\n\xff\n" + damaged + third)
     (folder / "run.json").write_text("{")
     (folder / ".model.safetensors.part").write_bytes(b"x")
+    assert progress_in(folder) == (7, False)  # 35 images in steps of 5
     messages = []
     train(job, tmp_path / "parts", log=messages.append)
     assert same_weights(final_weights(folder), final_weights(reference))
@@ -238,6 +239,7 @@ def test_damaged_side_files_do_not_prevent_a_resume(textures, tmp_path):
     assert f"{folder / 'metrics.jsonl'}: dropped 3 damaged lines" in text
     assert read_run(folder).training.resumed == 1
     assert not list(folder.glob(".*.part"))
+    assert progress_in(folder) == (0, True)
 
 
 def test_damaged_run_without_checkpoints_is_refused(textures, tmp_path):

@@ -85,6 +85,10 @@ class TrainingTask(ABC, Generic[J, B, P]):
         """Return whether a part of the network is frozen; None if the task never freezes any."""
         return None
 
+    def smallest_micro_batch(self, job: J) -> int:
+        """Return the minimum number of images per micro-batch; more than one if batch norms are trained."""
+        return self.smallest_batch
+
     @abstractmethod
     def training_images(self, job: J, seed: int) -> Dataset[Any]:
         """Return the dataset of training samples, indexed by (epoch, index)."""

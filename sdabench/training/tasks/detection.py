@@ -82,7 +82,10 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
         )
         if job.backbone is not None:
             load_weights(network.backbone.body, job.backbone)
-        return network.freeze(recipe.freeze and job.backbone is not None)
+        return network.freeze(_freezes(job))
+
+    def smallest_micro_batch(self, job: DetectionJob) -> int:
+        return 1 if _freezes(job) else self.smallest_batch
 
     def is_frozen(self, network: nn.Module) -> bool:
         assert isinstance(network, Detector)
@@ -155,6 +158,10 @@ def _detector(job: DetectionJob, split: CocoSplit, **options: Any) -> Detector:
     )
     assert isinstance(network, Detector)
     return network
+
+
+def _freezes(job: DetectionJob) -> bool:
+    return recipe_of(job).freeze and job.backbone is not None
 
 
 def recipe_of(job: DetectionJob) -> DetectionRecipe:
