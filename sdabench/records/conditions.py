@@ -17,6 +17,7 @@ RESULTS: Any = {
     "standard_errors": True,
     "failure": True,
     "predictions": True,
+    "predictions_sha256": True,
     "wall_seconds": True,
     "peak_memory_bytes": True,
     "created": True,
@@ -60,7 +61,7 @@ def differences(records: Sequence[Record]) -> list[Difference]:
     same_images = len(fingerprints) == 1 and None not in fingerprints
 
     def kind(field: str) -> Kind:
-        if field in ("model", "weights"):
+        if field in ("model", "network_sha256", "weights"):
             return "compared"
         of_images = not same_images and field.startswith(("dataset", "samples"))
         return "not comparable" if of_images or field.startswith("protocol.preprocessing") else "condition"

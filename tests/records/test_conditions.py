@@ -113,7 +113,7 @@ def test_each_condition_is_named_with_its_values(a, b, field, values, kind):
     [
         {"metrics": {"top1_pct": 1.0}},
         {"wall_seconds": 5.0},
-        {"predictions": "p.csv.gz"},
+        {"predictions": "p.csv.gz", "predictions_sha256": "0" * 64},
         {"weights": Weights(source="moved.pth", sha256="b" * 64)},
         {"dataset": DATASET.model_copy(update={"root": "/moved"})},
         {"environment": {"platform": "Linux", "networks_at_once": 2}},
