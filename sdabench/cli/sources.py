@@ -76,7 +76,7 @@ def fetch_weights(
     if not download and source.kind != "file":
         return FetchedWeights(local)
     try:
-        found = resolve(source, FetchDisplay(partial(progress, unit="bytes"), _echo))
+        found = resolve(source, FetchDisplay(partial(progress, unit="bytes"), _echo), model)
         return FetchedWeights(replace(found, wrapper=wrapper))
     except SdabenchError as error:
         return FetchedWeights(local, error=error)
@@ -113,8 +113,8 @@ def weights_by_model(
         raise UsageError(f"{option} takes at most one folder; name other weights as NAME=SOURCE")
     for name in named:
         if name not in models:
-            listing = f"{option} is for {', '.join(models[:5])}{', …' * (len(models) > 5)}"
-            raise UsageError(unknown(f"network in {option}", name, models, listing))
+            listing = f"this run has {', '.join(models[:5])}{', …' * (len(models) > 5)}"
+            raise UsageError(f"{option}: {unknown('network', name, models, listing)}")
     without = [model for model in models if model not in named] if values and not folders else []
     if without:
         others = f" and {len(without) - 1} more" if len(without) > 1 else ""

@@ -60,8 +60,9 @@ def command() -> None:
     SOURCE is a file, torchvision:NAME, timm:NAME, URL#sha256=DIGEST, or, with --model, the folder of a
     training run.
 
-    No code of a checkpoint is executed. Classes that it names are replaced by stubs that only hold their
-    saved state; a file that calls any other function is refused (exit code 4).
+    No code of a checkpoint is executed. Classes and functions that it names are replaced by stubs, which only
+    hold the saved values. A file that names a function of the standard library, such as os.system, is refused
+    (exit code 4).
     """
 
 

@@ -17,6 +17,7 @@ from sdabench.records.json_lines import append_lines, read_sound_lines, write_li
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec
 from sdabench.training.checkpoints import Checkpoints, Log, delete
+from sdabench.weights.weights_source import SUFFIXES
 
 TRAININGS = "training"  # the folder of all trainings in an output folder
 WEIGHTS = "model.safetensors"
@@ -159,8 +160,10 @@ def find_run(path: Path, model: str) -> Path:
     folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob(f"{model}-*"))
     runs = {folder: read_run(folder) for folder in folders if (folder / "run.json").is_file()}
     good = [folder for folder, run in runs.items() if run.spec.model == model]
+    if not runs:
+        raise UsageError(_without_run(path, model))
     if not good:
-        there = ", ".join(sorted({run.spec.model for run in runs.values()})) or "nothing"
+        there = ", ".join(sorted({run.spec.model for run in runs.values()}))
         raise UsageError(f"no training of '{model}' in {path}, which has {there}; name another folder")
     if len(good) > 1:
         raise UsageError(
@@ -178,6 +181,19 @@ def find_run(path: Path, model: str) -> Path:
             f"the weights of the training in {good[0]} were deleted; use a run with --keep-checkpoints"
         )
     return good[0]
+
+
+def _without_run(path: Path, model: str) -> str:
+    """Describe the error of a folder without a training run of a network; name what is in it."""
+    names = sorted(each.name for each in path.iterdir())
+    runs = sorted(each.parent.name for each in (path / TRAININGS).glob("*/run.json"))
+    files = [name for name in names if Path(name).suffix in SUFFIXES]
+    if runs:
+        return f"no training of '{model}' in {path}, which has {', '.join(runs[:5])}; name another folder"
+    if files:
+        return f"{path} holds no training run; name a file in it, such as {path / files[0]}"
+    kind = "holds no training run" if names else "is an empty folder"
+    return f"{path} {kind}; name a weights file, or the folder of a training run"
 
 
 def delete_weights(folder: Path) -> None:

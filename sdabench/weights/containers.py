@@ -1,6 +1,7 @@
 """Read the containers of ``torch.save``: a zip archive, or a sequence of pickles before torch 1.6."""
 
 import sys
+import tarfile
 import zipfile
 from io import BytesIO
 from typing import IO, Any, BinaryIO
@@ -10,11 +11,20 @@ from torch import Tensor
 
 from sdabench.errors import WeightsError
 from sdabench.weights.stored_tensors import MAX_NUMBER, STORAGE_DTYPES, Storage, listed
-from sdabench.weights.stubs import RefusedError, printable
+from sdabench.weights.stubs import RefusedError, kind_of, printable
 from sdabench.weights.unpickling import load_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
+COMPRESSED = {
+    "gzip": b"\x1f\x8b",
+    "bzip2": b"BZh",
+    "xz": b"\xfd7zXZ",
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "7z": b"7z\xbc\xaf",
+}
+MAX_TAR_MEMBERS = 5  # that are listed
+CUT_OFF = "is cut off, as after an incomplete download; get the file again"
 RESAVE = "if you trust it, load it with torch and save its state_dict()"
 
 
@@ -28,11 +38,48 @@ def read_torch_file(file: BinaryIO, size: int) -> Any:
     head = file.read(512)
     file.seek(0)
     if head.startswith(b"PK"):
-        with zipfile.ZipFile(file) as archive:
+        try:
+            archive = zipfile.ZipFile(file)
+        except zipfile.BadZipFile:  # its table of contents is at the end
+            raise WeightsError(CUT_OFF) from None
+        with archive:
             return _read_zip(archive, size)
     if head[257:262] == b"ustar":
-        raise WeightsError(f"is a tar archive, as torch before 0.2 wrote them; {RESAVE}")
-    return _read_legacy(file, size)
+        raise WeightsError(_describe_tar(file))
+    if reason := _describe_other(head):
+        raise WeightsError(reason)
+    try:
+        return _read_legacy(file, size)
+    except ValueError:
+        if file.read(1):
+            raise
+        raise WeightsError(CUT_OFF) from None  # within a pickle
+
+
+def _describe_other(head: bytes) -> str | None:
+    """Describe a file of another kind by its first bytes; None if it may be a checkpoint."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head.strip(b"\0"):
+        return "is empty or begins with zeros, as after an incomplete download; get the file again"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; run 'git lfs pull' in its repository"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+        return "is a web page, not a checkpoint; download the file itself, after a login if it needs one"
+    if text.startswith((b"{", b"[")):
+        kind = "an index of weights in several files" if b"weight_map" in text else "a JSON file"
+        return f"is {kind}, not a checkpoint; pass one file with all tensors"
+    for name, magic in COMPRESSED.items():
+        if head.startswith(magic):
+            return f"is compressed ({name}); unpack it first"
+    return "is an HDF5 file, as Keras writes them, not a checkpoint of torch" if head[1:4] == b"HDF" else None
+
+
+def _describe_tar(file: BinaryIO) -> str:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        names = [member.name for member, _ in zip(archive, range(MAX_TAR_MEMBERS), strict=False)]
+    if "sys_info" in names:
+        return f"is a tar archive, as torch before 0.2 wrote them; {RESAVE}"
+    return f"is a tar archive, which holds {printable(', '.join(names))}; unpack it first"
 
 
 def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
@@ -66,8 +113,12 @@ def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
 
 
 def _zip_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the files of an archive by name, after checking that none is compressed, as in torch."""
+    """Return the files of an archive by name, after checking that none is compressed, as in torch.
+
+    If torch was told not to compute checksums, all are 0 and are not compared.
+    """
     entries: dict[str, zipfile.ZipInfo] = {}
+    unchecked = all(entry.CRC == 0 for entry in archive.infolist())
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist()):
         raise WeightsError(f"is a TorchScript archive, which contains code; {RESAVE}")
     for entry in archive.infolist():
@@ -76,6 +127,8 @@ def _zip_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipIn
             raise WeightsError(f"is a zip archive with two files '{name}'")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise WeightsError(f"is a zip archive that compresses '{name}', which torch never does")
+        if unchecked:
+            entry.CRC = None  # type: ignore[assignment]  # zipfile compares no checksum then
         entries[entry.filename] = entry
     if sum(entry.file_size for entry in entries.values()) > size:
         raise WeightsError("is a zip archive whose files are larger than the archive")
@@ -100,8 +153,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
             claimed += length
             if claimed > size:
                 raise WeightsError(
-                    f"declares a storage '{printable(key)}' of {length:,} bytes, more than the file has: "
-                    "it is cut short"
+                    f"{CUT_OFF} (its tensors need more than {size:,} bytes, the size of the file)"
                 )
             storages[key] = Storage(torch.empty(length, dtype=torch.uint8), dtype)
         data = storages[key].data
@@ -124,7 +176,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
         storage = storages[key]
         length = file.read(8)
         if len(length) < 8:
-            raise WeightsError("is cut short")
+            raise WeightsError(CUT_OFF)
         stored = int.from_bytes(length, "little", signed=True) * storage.dtype.itemsize
         _check_size(key, stored, storage.data.numel())
         _fill(storage.data, file)
@@ -138,10 +190,12 @@ def _check_magic(file: "_BoundedFile") -> None:
         raise
     except Exception:
         raise WeightsError(
-            "is not a known checkpoint format (torch.save, safetensors), or is cut short"
+            "is not a known checkpoint format (torch.save, safetensors), or is cut off"
         ) from None
     if type(magic) is not int or magic != LEGACY_MAGIC:
-        raise WeightsError("is a pickle that torch.save did not write; save its tensors with torch.save")
+        raise WeightsError(
+            f"is a pickle of {kind_of(magic)} that torch.save did not write; save its tensors with torch.save"
+        )
 
 
 class _BoundedFile:
@@ -172,7 +226,7 @@ def _no_storage(saved_id: Any) -> None:
 def _fill(data: Tensor, file: IO[bytes]) -> None:
     """Fill a tensor with bytes of the file."""
     if file.readinto(data.numpy()) != data.numel():  # type: ignore[attr-defined]  # of every binary file
-        raise WeightsError("is cut short")
+        raise WeightsError(CUT_OFF)
 
 
 def _check_size(key: str, stored: int, declared: int) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from sdabench.errors import SdabenchError, UsageError, WeightsError
-from sdabench.weights.containers import read_torch_file
+from sdabench.weights.containers import CUT_OFF, read_torch_file
 from sdabench.weights.stubs import printable
 
 
@@ -37,20 +38,19 @@ def read_checkpoint(path: Path) -> Any:
             head = file.read(9)
             if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:  # of safetensors' header
                 return load_file(path)
-            if path.suffix == ".safetensors":
-                raise WeightsError(_not_safetensors(head))
+            if path.suffix == ".safetensors" and head.startswith((b"PK", b"\x80")):
+                raise WeightsError("is named .safetensors, but was written by torch.save; rename it to .pth")
+            if head[8:] == b"{" and head[5:8] == bytes(3):  # a plausible size of that header
+                raise WeightsError(CUT_OFF)
             file.seek(0)
             return read_torch_file(file, size)
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from None
+    except SafetensorError as error:
+        reason = CUT_OFF if "ncomplete" in str(error) else f"is damaged: {printable(str(error))}"
+        raise WeightsError(f"{path} {reason}") from None
     except PermissionError as error:
         raise SdabenchError(f"cannot read {path}: {error.strerror}; change its permissions") from None
     except Exception as error:  # damaged files raise many types
         reason = printable(str(error) or type(error).__name__)
         raise WeightsError(f"{path} cannot be read as a checkpoint: {reason}; get the file again") from None
-
-
-def _not_safetensors(head: bytes) -> str:
-    if head.startswith((b"PK", b"\x80")):
-        return "is named .safetensors, but was written by torch.save; rename it to .pth"
-    return "is named .safetensors, but is damaged or of another format"

@@ -1,16 +1,19 @@
 """Unpickle without running code of the file: return names instead of classes, and stubs for objects.
 
 ``find_class``, the standard library's hook for restricting what a pickle imports, imports nothing here: it
-returns a name. Only the functions in ``CALLS`` are called, all of which are part of sdabench.
+returns a name. A call of a name in ``CALLS`` calls a function of sdabench. A call of any other name becomes a
+stub, which stores name and arguments, so that values of any class may lie beside the weights. A name of the
+standard library that is not that of a plain value refuses the file: no training script saves ``os.system``.
 
 The base class is the standard library's Unpickler in Python, because the one in C cannot be limited. That one
 hashes all keys of a file (nested tuples overflow the stack), calls methods of the tensors on its stack
 (``__setstate__``, ``add``), and allocates a table as large as the largest index in the file.
 """
 
+import builtins
 import pickle
 import sys
-from _compat_pickle import IMPORT_MAPPING
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from io import BytesIO
@@ -41,14 +44,20 @@ ALLOWED_OPCODES = {
 }
 PYTHON2_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 STANDARD_LIBRARY = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
-# Names of the standard library that are allowed as values, such as the factory of a defaultdict.
-VALUE_NAMES = {"typing.Any"} | {
-    f"builtins.{kind.__name__}" for kind in (object, dict, list, tuple, str, bytes, int, float, bool, complex)
-}
+# Names of the standard library that are allowed: modules of plain values, all built-in types, single classes.
+VALUE_MODULES = (
+    "datetime", "decimal", "enum", "fractions", "ipaddress", "pathlib", "pathlib._local", "typing", "uuid",
+)  # fmt: skip
+VALUE_NAMES = {
+    "argparse.Namespace", "types.SimpleNamespace", "types.GenericAlias", "types.NoneType", "types.UnionType",
+    "collections.UserDict", "collections.UserList", "collections.ChainMap", "re._compile",
+    "builtins.NotImplemented", "builtins.Ellipsis",
+    "_operator.getitem", "_operator.or_", "functools.reduce",  # of type hints
+} | {f"builtins.{name}" for name, value in vars(builtins).items() if isinstance(value, type)}  # fmt: skip
 
 
 def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
-    """Read one pickle, with stubs instead of objects of other classes than built-in ones and tensors.
+    """Read one pickle, with stubs instead of objects of other classes than containers and tensors.
 
     Args:
         persistent_load: returns the object of a persistent id, which torch uses for storages.
@@ -91,8 +100,10 @@ class _StubUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Name:
         if len(module) + len(name) > MAX_NAME_LENGTH:
             raise WeightsError("holds a class name that is too long")
-        found = Name(f"{PYTHON2_NAMES.get(module, module)}.{name}")
-        listed = found.dotted in CALLS or found.dotted in VALUE_NAMES
+        default = (PYTHON2_NAMES.get(module, module), name)
+        module, name = NAME_MAPPING.get((module, name), default)  # protocol 2 writes long for int
+        found = Name(f"{module}.{name}")
+        listed = module in VALUE_MODULES or found.dotted in CALLS or found.dotted in VALUE_NAMES
         if found.package in STANDARD_LIBRARY and not listed:
             raise refused(found)
         return found
@@ -102,17 +113,14 @@ class _StubUnpickler(pickle._Unpickler):
         self.append(self.call(function, args))
 
     def load_newobj(self) -> None:
-        args, kind = self.stack.pop(), self.stack.pop()
-        listed = isinstance(kind, Name) and kind.dotted in CALLS
-        self.append(self.call(kind, args) if listed else _new_stub(kind, *_sized(args)))
+        self.load_reduce()
 
     def load_newobj_ex(self) -> None:
-        if self.stack.pop():  # keyword arguments
-            raise refused(self.stack[-2])
-        self.load_newobj()
+        keywords, args, kind = self.stack.pop(), self.stack.pop(), self.stack.pop()
+        self.append(self.call(kind, (*_sized(args), keywords) if keywords else args))
 
     def _instantiate(self, kind: Any, args: list[Any]) -> None:  # called for INST and OBJ
-        raise refused(kind)
+        self.append(self.call(kind, args))
 
     def load_build(self) -> None:
         """Store the state of an object in its stub. Drop that of an OrderedDict, torch's ``_metadata``."""
@@ -146,20 +154,25 @@ class _StubUnpickler(pickle._Unpickler):
 
     def load_additems(self) -> None:
         values, target = self.pop_mark(), self.stack[-1]
-        if type(target) is not set:
+        if isinstance(target, Stub):
+            target.items += values
+        elif type(target) is set:
+            target |= _set(values)
+        else:
             raise WeightsError(f"adds to {kind_of(target)}, which is not a set")
-        target |= _set(values)
 
     def load_frozenset(self) -> None:
         values = self.pop_mark()  # changes self.append
         self.append(frozenset(_set(values)))
 
     def call(self, function: Any, args: Any) -> Any:
-        """Call the function of sdabench for a name in ``CALLS``."""
-        if not isinstance(function, Name) or function.dotted not in CALLS:
+        """Call the function of sdabench for a name in ``CALLS``; make a stub of a call of another name."""
+        if not isinstance(function, Name):
             raise refused(function)
         self.steps += len(_sized(args)) + sum(map(_items_to_copy, args))
         _check_steps(self.steps)
+        if function.dotted not in CALLS:
+            return Stub(function, tuple(args))
         try:
             return CALLS[function.dotted](*args)
         except WeightsError:
@@ -209,17 +222,14 @@ def _set(values: Any = ()) -> set[Any]:
 
 
 def _new_stub(kind: Any, *args: Any) -> Stub:
-    """Create a stub for a class that is not in ``CALLS``; arguments are not allowed."""
-    if not isinstance(kind, Name) or kind.package in STANDARD_LIBRARY or args:
+    if not isinstance(kind, Name):
         raise refused(kind)
-    return Stub(kind)
+    return Stub(kind, args)
 
 
 def _reconstructor(kind: Any, base: Any, state: Any) -> Stub:
-    """Create a stub for an object in the form of protocols 0 and 1."""
-    if base != Name("builtins.object") or state is not None:
-        raise refused(base)
-    return _new_stub(kind)
+    """Create a stub for an object in the form of protocols 0 and 1, with the value of a built-in base."""
+    return _new_stub(kind) if state is None else _new_stub(kind, state)
 
 
 def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
@@ -242,11 +252,7 @@ def _numpy_scalar(dtype: Any, data: Any) -> Any:
     return np.frombuffer(data, np.dtype(code).newbyteorder(dtype.state[1])).item()
 
 
-def _stub(dotted: str) -> Callable[..., Stub]:
-    return lambda *args: Stub(Name(dotted), args)
-
-
-# Every name that a file may call, and the function that is called instead.
+# Names that a file may call, and the function that is called instead.
 CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": lambda *args: stored_tensors.tensor(*args[:4]),
     **stored_tensors.REBUILD_FUNCTIONS,
@@ -268,12 +274,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "copyreg.__newobj__": _new_stub,
 }
 for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    CALLS |= {f"{_core}.scalar": _numpy_scalar, f"{_core}._reconstruct": _stub("numpy.ndarray")}
-_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
-for _stubbed in (
-    "torch.device", "numpy.dtype", "argparse.Namespace", "types.SimpleNamespace",
-    *(f"datetime.{kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
-    *(f"pathlib.{kind}" for kind in _PATHS),
-    *(f"pathlib._local.{kind}" for kind in _PATHS),  # of Python 3.13
-):  # fmt: skip
-    CALLS[_stubbed] = _stub(_stubbed)
+    CALLS |= {
+        f"{_core}.scalar": _numpy_scalar,
+        f"{_core}._reconstruct": lambda *args: Stub(Name("numpy.ndarray"), args),
+    }

@@ -16,8 +16,7 @@ from sdabench.weights.fetch.weights_cache import QUIET, FetchDisplay, RemoteFile
 from sdabench.weights.local import LocalWeights
 
 SOURCE_FORMS = (
-    "a file, a training run's folder, torchvision:ResNet50_Weights.IMAGENET1K_V1, timm:NAME, or "
-    "https://HOST/FILE#sha256=DIGEST"
+    "a file, a training run's folder, torchvision:NAME, timm:NAME or https://HOST/FILE#sha256=DIGEST"
 )
 PUBLISHERS = ("torchvision", "timm")
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -99,8 +98,10 @@ def locate(source: WeightsSource) -> LocalWeights:
     return locate_file(source.name)
 
 
-def resolve(source: WeightsSource, display: FetchDisplay = QUIET) -> LocalWeights:
+def resolve(source: WeightsSource, display: FetchDisplay = QUIET, model: str | None = None) -> LocalWeights:
     """Return the weights of a source, after downloading their file unless a verified copy is cached.
+
+    ``model`` is the network that they are for, if it is known; errors suggest other weights for it.
 
     Raises:
         UsageError: there is no such file, or the publisher has no such weights, or is not installed.
@@ -110,7 +111,7 @@ def resolve(source: WeightsSource, display: FetchDisplay = QUIET) -> LocalWeight
     local = locate(source)
     if source.kind == "file":
         if not local.path.is_file():
-            raise UsageError(_missing(Path(source.name)))
+            raise UsageError(_missing(Path(source.name), model))
         return local
     if source.kind == "url":
         assert source.sha256 is not None
@@ -171,15 +172,22 @@ def _unknown_scheme(text: str, scheme: str, rest: str) -> str:
     return f"'{text}' is not a file, and '{scheme}:' cannot be fetched; use {SOURCE_FORMS}"
 
 
-def _missing(path: Path) -> str:
+def _missing(path: Path, model: str | None) -> str:
     """Describe the error of a missing file, with similar names."""
+    if (path / "run.json").is_file() or (path / "training").is_dir():
+        return f"{path} is a folder; name a weights file in it, or add --model for a training run's folder"
     if path.is_dir():
-        return f"{path} is a folder; name a weights file in it, or a training run's folder"
+        return f"{path} is a folder; name a weights file in it"
     if path.exists():
         return f"{path} is a device or a pipe; name a weights file"
     message = f"no weights file at {path}"
-    if re.fullmatch(r"\w+_Weights\.\w+", path.name):
+    if of_torchvision := re.fullmatch(r"(\w+)_Weights(\.\w+)?", path.name):
+        network = of_torchvision[1].lower()
+        if model not in (None, network):
+            return f"{message}; weights of '{model}' are needed: {SOURCE_FORMS}"
         return f"{message}; did you mean torchvision:{path.name}?"
+    if path.name == str(path) and not path.suffix:
+        return f"{message}; use {SOURCE_FORMS}"
     try:
         there = {each.name for each in path.parent.iterdir() if each.suffix in SUFFIXES and each.exists()}
     except OSError:

@@ -1,8 +1,10 @@
 """Damaged checkpoints are refused in one line: tensors, storages, containers."""
 
+import gzip
 import io
 import pickle
 import struct
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.helpers.checkpoints import (
     pickled_call,
     pickled_storage,
     pickled_tensor,
+    safetensors_bytes,
     save,
     write_bare,
     write_legacy,
@@ -83,9 +86,9 @@ def test_storage_that_contradicts_the_pickle_is_refused(tmp_path, numel, kind, k
 
 def test_legacy_storage_larger_than_the_file_is_refused(tmp_path):
     data = pickled_storage(2**40).replace("tQ", "NtQ") + "."
-    assert f"'0' of {2**42:,} bytes" in error_line(write_legacy(data.encode(), tmp_path / "w.pth"))
+    assert "cut off" in error_line(write_legacy(data.encode(), tmp_path / "w.pth"))
     many = "".join(pickled_storage(30, key=key).replace("tQ", "NtQ0") for key in range(20)) + "}."
-    assert "it is cut short" in error_line(write_legacy(many.encode(), tmp_path / "w.pth"))
+    assert "is cut off" in error_line(write_legacy(many.encode(), tmp_path / "w.pth"))
 
 
 def test_legacy_storage_with_two_sizes_is_refused(tmp_path):
@@ -109,7 +112,7 @@ def test_allocated_memory_is_bounded_by_the_file_size():
             return super().read(size)
 
     data = b"\x80\x04\x8e" + struct.pack("<Q", 2**40)
-    with pytest.raises(WeightsError, match="cut short"):
+    with pytest.raises(WeightsError, match="cut off"):
         read_torch_file(Watched(data), len(data))
     assert max(requested) == 512  # to recognize the format
 
@@ -141,15 +144,16 @@ def test_legacy_views_of_a_storage_are_read(tmp_path):
 @CONTAINERS
 def test_truncated_file_is_refused(tmp_path, zipped):
     file_bytes = save({"state_dict": all_tensor_kinds()}, tmp_path / "w.pth", zipped).read_bytes()
-    for part in range(16):
-        error_line(write_bare(file_bytes[: len(file_bytes) * part // 16], tmp_path / "cut.pth"))
+    for part in range(1, 16):
+        line = error_line(write_bare(file_bytes[: len(file_bytes) * part // 16], tmp_path / "cut.pth"))
+        assert "is cut off, as after an incomplete download" in line
     error_line(write_bare(file_bytes[:-1], tmp_path / "cut.pth"))
 
 
 def test_file_truncated_within_an_empty_storage_is_refused(tmp_path):
     file_bytes = save(torch.empty(0), tmp_path / "w.pth", zipped=False).read_bytes()
     assert file_bytes.endswith(bytes(8))
-    assert "cut short" in error_line(write_bare(file_bytes[:-1], tmp_path / "cut.pth"))
+    assert "cut off" in error_line(write_bare(file_bytes[:-1], tmp_path / "cut.pth"))
 
 
 @CONTAINERS
@@ -160,6 +164,25 @@ def test_changed_weight_is_detected_only_in_zip_containers(tmp_path, zipped):
         assert "CRC" in error_line(path)
     else:
         assert read_checkpoint(path)["w"].sum() == 64 * 1.5 + 3
+
+
+SAFETENSORS = safetensors_bytes({"w": torch.zeros(100)})
+OTHER_CONTENTS = {
+    "pointer.pth": b"version https://git-lfs.github.com/spec/v1\noid sha256:"
+    + b"0" * 64
+    + b"\nsize 102530333\n",
+    "page.pth": b"\r\n<!DOCTYPE html><html><title>Quota exceeded</title></html>",
+    "page.safetensors": b"<html><body>Sign in</body></html>",
+    "i.index.json": b'{"metadata": {"total_size": 8}, "weight_map": {"w": "model-00001-of-00002.safetensors"}}',
+    "w.pth.gz": gzip.compress(b"weights"),
+    "zeros.pth": bytes(1000),
+    "cut.safetensors": SAFETENSORS[:-100],
+}
+
+
+@pytest.mark.parametrize("end", [20, 60])
+def test_truncated_safetensors_file_is_refused(tmp_path, end):
+    assert "is cut off" in error_line(write_bare(SAFETENSORS[:end], tmp_path / "w.safetensors"))
 
 
 def test_other_file_types_are_refused_in_one_line(tmp_path):
@@ -173,11 +196,19 @@ def test_other_file_types_are_refused_in_one_line(tmp_path):
     with warnings.catch_warnings(action="ignore"):
         torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "script.pt")
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"w": [1.0]}))
-    (tmp_path / "tar.pth").write_bytes(b"sys_info".ljust(257, b"\0") + b"ustar".ljust(500, b"\0"))
+    for tar, member in (("old.tar", "sys_info"), ("new.pth.tar", "w.pth")):
+        with tarfile.open(tmp_path / tar, "w") as archive:
+            archive.add(tmp_path / "w.pth", member)
+    for name, content in OTHER_CONTENTS.items():
+        (tmp_path / name).write_bytes(content)
     messages = {
-        "image.png": "not a known checkpoint format", "text.pth": "not a known checkpoint", "empty.pth": "not a known checkpoint",
+        "image.png": "not a known checkpoint format", "text.pth": "not a known checkpoint", "empty.pth": "is empty",
         "hollow.pth": "cannot be read", "nested.zip": "unpack it", "script.pt": "TorchScript",
-        "plain.pkl": "torch.save did not write", "tar.pth": "tar archive",
+        "plain.pkl": "torch.save did not write", "old.tar": "as torch before 0.2 wrote them",
+        "new.pth.tar": "is a tar archive, which holds w.pth; unpack it", "pointer.pth": "is a Git LFS pointer",
+        "page.pth": "is a web page", "i.index.json": "is an index of weights in several files",
+        "w.pth.gz": "is compressed (gzip)", "zeros.pth": "begins with zeros", "cut.safetensors": "is cut off",
+        "page.safetensors": "is a web page",
     }  # fmt: skip
     for name, message in messages.items():
         assert message in error_line(tmp_path / name), name

@@ -1,13 +1,21 @@
 """Checkpoints are read as torch reads them: containers, wrappers, prefixes and pickled modules."""
 
+import datetime
+import enum
 import io
 import pickle
+import re
 import sys
 import types
+import typing
+import uuid
 import warnings
 from argparse import Namespace
-from collections import defaultdict
-from pathlib import Path
+from collections import Counter, defaultdict
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -99,6 +107,59 @@ def test_other_values_are_read_or_become_stubs(tmp_path):
     assert str(loaded["activation"]) == "torch.nn.functional.relu"
     stubs = ["argparse.Namespace", "numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "torch.device"]
     assert stubbed_classes(loaded) == stubs
+
+
+class Mode(enum.Enum):
+    FAST = 1
+
+
+class Settings(dict):
+    pass
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+@CONTAINERS
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    "value",
+    [
+        1 + 2j, bytearray(b"a"), Mode.FAST, {Mode.FAST: 1}, Pair(1, 2), Settings(lr=0.1), slice(1, 2), range(3),
+        datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), datetime.timedelta(1), Decimal("0.1"), Fraction(1, 3),
+        uuid.UUID(int=1), PurePosixPath("a/b"), defaultdict(int), defaultdict(list), Counter("aab"),
+        Namespace(type=str, kind=complex, base=type(None)), int | None, dict[str, int], typing.Any,
+        re.compile("a"), np.float32(1), np.arange(3), np.dtype("f4"), np.datetime64("2026-01-02"), np.str_("a"),
+        torch.__version__, torch.Size([1]), torch.strided, torch.Generator, ValueError("a"), {(1, "a")}, ...,
+        torch.arange(5.0).expand(4, 5), torch.eye(2).to_sparse(),
+    ],
+    ids=lambda value: str(value)[:30],
+)  # fmt: skip
+def test_any_value_may_lie_beside_the_weights(tmp_path, value, protocol, zipped):
+    path = tmp_path / "w.pth"
+    torch.save(
+        {"state_dict": STATE, "extra": {"value": value}}, path, pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zipped,
+    )  # fmt: skip
+    loaded = read_checkpoint(path)
+    assert_same(state_dict_of(loaded, "it"), STATE)
+    stubbed_classes(loaded)
+
+
+def test_file_without_checksums_is_read(tmp_path):
+    path, state = tmp_path / "w.pth", all_tensor_kinds()
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        save(state, path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    del state["torch.float8_e5m2"]  # torch cannot compare it
+    loaded = read_checkpoint(path)
+    del loaded["torch.float8_e5m2"]
+    assert_same(loaded, state)
 
 
 @pytest.fixture

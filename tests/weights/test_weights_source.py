@@ -17,6 +17,7 @@ from torchvision.models import ResNet50_Weights
 from sdabench.data.description import Preprocessing
 from sdabench.errors import OutputError, SdabenchError, UsageError, WeightsError
 from sdabench.offline import OFFLINE
+from sdabench.training.run_folder import find_run
 from sdabench.weights.fetch import weights_cache
 from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.weights_source import WeightsSource, locate, parse, resolve
@@ -92,7 +93,11 @@ def test_missing_file_gets_suggestions(tmp_path):
     with pytest.raises(UsageError, match=rf"no weights file at .*; did you mean {tmp_path}/resnet50.pth\?"):
         resolve(parse(str(tmp_path / "resnet5.pth")))
     with pytest.raises(UsageError, match=r"did you mean torchvision:ResNet50_Weights.IMAGENET1K_V1\?"):
-        resolve(parse("ResNet50_Weights.IMAGENET1K_V1"))
+        resolve(parse("ResNet50_Weights.IMAGENET1K_V1"), model="resnet50")
+    with pytest.raises(UsageError, match="weights of 'resnet101' are needed: (?!.*ResNet50)"):
+        resolve(parse("ResNet50_Weights.IMAGENET1K_V1"), model="resnet101")
+    with pytest.raises(UsageError, match="no weights file at nosuchname; use a file, .*, torchvision:NAME"):
+        resolve(parse("nosuchname"))
     (tmp_path / "gone.pth").symlink_to("nowhere")
     with pytest.raises(UsageError, match=r"gone.pth; did you mean .*/resnet50.pth\?$"):
         resolve(parse(str(tmp_path / "gone.pth")))
@@ -101,6 +106,11 @@ def test_missing_file_gets_suggestions(tmp_path):
     with pytest.raises(UsageError, match="is a folder; name a weights file"):
         resolve(parse(str(tmp_path)))
     assert resolve(parse(str(tmp_path / "resnet50.pth"))).path == tmp_path / "resnet50.pth"
+    with pytest.raises(UsageError, match="holds no training run; name a file in it, such as .*/gone.pth"):
+        find_run(tmp_path, "resnet50")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="is an empty folder; name a weights file"):
+        find_run(tmp_path / "empty", "resnet50")
 
 
 @pytest.mark.parametrize("how", ["", "moved/", "unsized/"])
@@ -325,6 +335,11 @@ def test_published_values_of_torchvision_are_known_without_fetching():
         ("ResNet50_Weights.IMAGENET1K_V3", "did you mean ResNet50_Weights.IMAGENET1K_V"),
         ("Resnet50_Weights.IMAGENET1K_V1", "did you mean ResNet50_Weights.IMAGENET1K_V1"),
         ("ResNet50_Weights", "did you mean ResNet50_Weights.IMAGENET1K_V"),
+        ("resnet101", "did you mean ResNet101_Weights.IMAGENET1K_V1 or ResNet101_Weights.IMAGENET1K_V2?"),
+        (
+            "ResNet101_Weights.V9",
+            "did you mean ResNet101_Weights.IMAGENET1K_V1 or ResNet101_Weights.IMAGENET1K_V2?",
+        ),
         ("resnet50.V1", "unknown weights of torchvision 'resnet50.V1'"),
         ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "fit no network of sdabench"),
         ("ResNet50_QuantizedWeights.DEFAULT", "fit no network of sdabench"),

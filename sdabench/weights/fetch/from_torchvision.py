@@ -37,14 +37,22 @@ def _weights(name: str) -> Any:
     try:
         weights = torchvision.models.get_weight(name)
     except (AttributeError, TypeError, ValueError, KeyError):  # undocumented
-        kind = "weights of torchvision"
-        listing = "torchvision.models.list_models() names the networks."
-        raise UsageError(unknown(kind, name, _names(), listing)) from None
+        raise UsageError(_unknown(name)) from None
     if str(weights) not in _names():
         raise UsageError(
             f"torchvision's {weights} fit no network of sdabench; name weights of a plain classifier"
         )
     return weights
+
+
+def _unknown(name: str) -> str:
+    """Format the error for unknown weights, with those of the same network if there are any."""
+    network = re.split(r"_weights|\.", name.lower())[0]
+    same = [known for known in _names() if known.lower().startswith(f"{network}_weights")]
+    if same:
+        return f"unknown weights of torchvision '{name}'; did you mean {' or '.join(same)}?"
+    listing = "torchvision.models.list_models() names the networks."
+    return unknown("weights of torchvision", name, _names(), listing)
 
 
 @cache
