@@ -5,7 +5,11 @@ import fcntl
 import gzip
 import io
 import os
+import re
+import secrets
+import shutil
 import stat
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,10 +19,12 @@ from typing import BinaryIO, cast
 from filelock import FileLock, Timeout
 
 from sdabench.errors import DataError, OutputError, RefusedError, UsageError
+from sdabench.processes import note
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO = 30  # decompressed to compressed bytes; predictions and annotations have 3 to 12
 MIN_LIMIT = 2**26  # decompressed bytes that are allowed at any ratio
+SILENT_SECONDS = 1.0  # of waiting for a lock
 LOCK_TIMEOUT = 8.0  # seconds; data loader workers hold the lock of a killed training for five more
 
 
@@ -28,7 +34,8 @@ def atomic_write(
 ) -> Iterator[BinaryIO]:
     """Write a file atomically: a temporary file beside it replaces ``path`` at the end.
 
-    Other writers of the same file wait.
+    Other writers of the same file wait. The temporary file is new and has a random name, so that nothing that
+    somebody else has put there, such as a symbolic link, is written to.
 
     Args:
         elsewhere: next step in the error message if the file cannot be written.
@@ -37,45 +44,110 @@ def atomic_write(
     Raises:
         OutputError: the file cannot be written; ``path`` is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.part")
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # root could replace /dev/null
             raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; {elsewhere}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _open_exclusive(temporary) as file:
-            try:
+        with _temporary(path, _create_file) as (temporary, descriptor):
+            with open(descriptor, "wb", closefd=False) as file:
                 yield file
                 file.flush()
                 if durable:
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-                raise
+                    os.fsync(descriptor)
+            temporary.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            _sync(path.parent)
     except OSError as error:
         hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else elsewhere
         raise OutputError(f"cannot write {path}: {error.strerror}; {hint}") from None
 
 
-def _open_exclusive(path: Path) -> BinaryIO:
-    """Open an empty file that no other process writes to until it is closed."""
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder atomically: a temporary folder, synced to disk, becomes ``folder`` at the end.
+
+    Raises:
+        UsageError: ``folder`` exists and is not empty.
+        OSError: the folder cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not empty; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(folder, _create_folder) as (temporary, _):
+        yield temporary
+        for path in temporary.rglob("*"):
+            _sync(path)
+        _sync(temporary)
+        temporary.replace(folder)
+    _sync(folder.parent)
+
+
+def _create_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _create_folder(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+@contextmanager
+def _temporary(path: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+    """Create a temporary file or folder beside ``path`` and lock it; yield its path and descriptor.
+
+    Temporary files of killed processes are deleted. Those of running processes are locked, and older ones,
+    whose names sort first, are waited for. At the end the file is deleted if it was not renamed.
+    """
+    stem = path.name[:40]  # names have at most 255 bytes
     while True:
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb")  # noqa: SIM115
+        temporary = path.with_name(f".{stem}.{time.time_ns():016x}{secrets.token_hex(4)}.part")
+        descriptor = create(temporary)
         try:
             with suppress(OSError):  # not every network file system has locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            opened = os.fstat(file.fileno())
-            if path.exists() and path.stat().st_ino == opened.st_ino:
-                if opened.st_size:
-                    file.truncate(0)
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # another process renamed or removed it while this one waited
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_open_at(temporary, descriptor):  # another process took it for a leftover
+                continue
+            pattern = re.compile(rf"\.{re.escape(stem)}(\.[0-9a-f]{{24}})?\.part")
+            for other in sorted(os.listdir(path.parent)):
+                if pattern.fullmatch(other) and other != temporary.name:
+                    _delete_leftover(path.with_name(other), wait=other < temporary.name)
+            yield temporary, descriptor
+            return
+        finally:
+            if _is_open_at(temporary, descriptor):
+                _delete(temporary)
+            os.close(descriptor)
+
+
+def _delete_leftover(temporary: Path, wait: bool) -> None:
+    """Delete the temporary file of a process that has ended; if ``wait``, wait for a process that runs."""
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # renamed by now, a symbolic link, or of another user
+        return
+    try:
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_open_at(temporary, descriptor):
+                    _delete(temporary)
+    finally:
+        os.close(descriptor)
+
+
+def _is_open_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager
@@ -126,17 +198,18 @@ def _decompressed(path: Path, data: bytes) -> bytes:
     return content
 
 
-def _sync_folder(folder: Path) -> None:
-    """Sync a folder: a renamed file keeps its new name after a crash only if its folder is synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Sync a file or a folder: a renamed file keeps its name after a crash only if its folder is synced."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with suppress(OSError):  # not supported by some network file systems
+        with suppress(OSError):  # folders: not supported by some network file systems
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def folder_lock(folder: Path, what: str) -> AbstractContextManager[None]:
+@contextmanager
+def folder_lock(folder: Path, what: str) -> Iterator[None]:
     """Lock a folder for this process, after creating it if needed.
 
     ``what`` names the work of the other process in the error message.
@@ -145,31 +218,54 @@ def folder_lock(folder: Path, what: str) -> AbstractContextManager[None]:
         RefusedError: another process holds the lock.
         OutputError: the folder cannot be written.
     """
-
-    def refuse() -> None:
-        raise RefusedError(f"another {what} is writing to {folder}; wait for it, or name another --output")
-
-    return locked(folder / ".lock", refuse, LOCK_TIMEOUT, "name another --output")
+    path = folder / ".lock"
+    try:
+        lock = _acquire(path, f"another {what} in {folder} to end", "name another --output", LOCK_TIMEOUT)
+    except Timeout:
+        raise RefusedError(
+            f"another {what} is writing to {folder}{_holder(path)}; wait for it, or name another --output"
+        ) from None
+    with lock:
+        yield
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], object], timeout: float, elsewhere: str) -> Iterator[None]:
-    """Hold a lock file. If another process holds it for ``timeout`` seconds, call ``on_wait``, then wait.
+def locked(path: Path, awaited: str, elsewhere: str, say: Callable[[str], object] = note) -> Iterator[None]:
+    """Hold a lock file. If another process holds it, wait, and say after a second for what: ``awaited``.
 
     Raises:
         OutputError: the file cannot be written; the message ends with the next step, ``elsewhere``.
     """
+    with _acquire(path, awaited, elsewhere, say=say):
+        yield
+
+
+def _acquire(
+    path: Path, awaited: str, elsewhere: str, timeout: float = -1, say: Callable[[str], object] = note
+) -> AbstractContextManager[object]:
+    """Acquire a lock; raise filelock's Timeout if another process holds it for ``timeout`` seconds."""
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=timeout)
+            return lock.acquire(timeout=SILENT_SECONDS)
         except Timeout:
-            on_wait()
-            lock.acquire()
+            say(f"Waiting for {awaited}{_holder(path)}.")
+            return lock.acquire(timeout=timeout)
+    except Timeout:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write {path.parent}: {error.strerror}; {elsewhere}") from None
+
+
+def _holder(path: Path) -> str:
+    """Name the process that holds a lock, as Linux lists it: ' (process 1234)', or nothing if unknown."""
     try:
-        yield
-    finally:
-        lock.release()
+        inode = str(path.stat().st_ino)
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, _, _, process, file, *_ = line.split()
+            if kind == "FLOCK" and file.rpartition(":")[2] == inode:
+                return f" (process {process})"
+    except (OSError, ValueError):
+        pass
+    return ""

@@ -205,9 +205,9 @@ def ensure_generated(source: DataSource, task: DataTask) -> DataSource:
     """Return a dataset with its path, after generating the default one with a progress bar if needed."""
     if source.path is not None:
         return source
-    from sdabench.data.synthetic import default_folder, default_plan
+    from sdabench.data.synthetic import default_folder, default_plan, has_default
 
-    if default_folder(task).is_dir():
+    if has_default(task):
         return source.ensure_generated(task=task)
     echo(f"Generating the default dataset, once, in {default_folder(task)}", err=True)
     try:

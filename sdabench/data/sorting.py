@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sdabench.data.folders import ImageSplit
 from sdabench.errors import DataError, OutputError, UsageError
+from sdabench.files import atomic_write
 
 
 class Sorted(NamedTuple):
@@ -54,7 +55,6 @@ def _link_or_copy(source: Path, target: Path) -> str:
             return "there"
         raise DataError(f"{target} exists and differs from {source}; delete one of them") from None
     except OSError:  # another file system, or one without hard links
-        temporary = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
+        with atomic_write(target, "name another folder", durable=False) as file, source.open("rb") as content:
+            shutil.copyfileobj(content, file)
         return "copied"

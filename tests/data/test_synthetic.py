@@ -157,6 +157,36 @@ def test_concurrent_processes_generate_the_default_once(tmp_path, monkeypatch):
     assert len(DataSource.parse("synthetic").read("train", task="detection").items) == 4
 
 
+def generate_default(monkeypatch, cache):
+    monkeypatch.setenv("SDABENCH_CACHE", str(cache))
+    monkeypatch.setattr(synthetic, "DEFAULT", ClassificationPlan(2, 2, 1, 32))
+    monkeypatch.setattr(synthetic, "_intact", set())
+    return synthetic.default_dataset()
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"\0" * len(data), lambda data: data[:-9], lambda data: b""])
+@pytest.mark.parametrize("name", ["dataset.json", "val/disc_stripes/disc_stripes_00000.JPEG"])
+def test_damaged_default_dataset_is_generated_again(tmp_path, monkeypatch, capsys, name, damage):
+    """A power failure can leave files with zeros, or cut short."""
+    path = generate_default(monkeypatch, tmp_path) / name
+    before = path.read_bytes()
+    path.write_bytes(damage(before))
+    folder = generate_default(monkeypatch, tmp_path)
+    assert path.read_bytes() == before
+    assert capsys.readouterr().err == f"The default dataset in {folder} is damaged; it is generated again.\n"
+    generate_default(monkeypatch, tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_default_dataset_in_a_cache_needs_no_lock(tmp_path, monkeypatch):
+    """The cache may be readable only; this test cannot rely on permissions, which root does not have."""
+    folder = generate_default(monkeypatch, tmp_path)
+    lock = tmp_path / f"{folder.name}.lock"
+    lock.unlink(missing_ok=True)
+    assert generate_default(monkeypatch, tmp_path) == folder
+    assert not lock.exists()
+
+
 def test_default_plans_give_total_and_folder():
     for task, total in (("classification", 2500), ("detection", 250)):
         plan = synthetic.default_plan(task)

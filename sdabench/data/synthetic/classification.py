@@ -19,12 +19,12 @@ from sdabench.data.synthetic.manifest import (
     MANIFEST,
     Manifest,
     SplitManifest,
-    atomic_folder,
     read_manifest,
     save_image,
 )
 from sdabench.data.synthetic.scenes import CLASSES, paint_background, paint_object, place_object, to_image
 from sdabench.errors import UsageError
+from sdabench.files import atomic_folder
 
 GENERATOR = "synthetic/1"  # increment when images change
 SPLITS: tuple[SplitName, ...] = ("train", "val")

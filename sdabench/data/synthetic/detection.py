@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 from sdabench.data.coco import CocoSplit, read_coco
 from sdabench.data.split import SplitName
-from sdabench.data.synthetic.manifest import Manifest, SplitManifest, atomic_folder, read_manifest, save_image
+from sdabench.data.synthetic.manifest import Manifest, SplitManifest, read_manifest, save_image
 from sdabench.data.synthetic.scenes import (
     CLASSES,
     TexturedObject,
@@ -30,6 +30,7 @@ from sdabench.data.synthetic.scenes import (
     to_image,
 )
 from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.files import atomic_folder
 
 GENERATOR = "synthetic-detection/2"  # increment when datasets change
 SPLITS: tuple[SplitName, ...] = ("train", "val")

@@ -2,9 +2,7 @@
 
 import hashlib
 import io
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -94,25 +92,6 @@ def read_manifest(folder: Path, task: DataTask | None = None) -> Manifest:
             f"{folder} is a dataset for {manifest.task}; '{command} --out DIR' generates one for {task}"
         )
     return manifest
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Write a folder atomically: a temporary folder becomes ``folder`` at the end, or is removed on an error.
-
-    Raises:
-        UsageError: ``folder`` exists and is not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not empty; choose another folder")
-    temporary = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_image(image: Image.Image, path: Path, quality: int) -> str:

@@ -106,8 +106,8 @@ def download_lock(path: Path, display: FetchDisplay) -> AbstractContextManager[N
     Raises:
         OutputError: the cache cannot be written.
     """
-    line = f"Another process is fetching {path.name}; this one waits for it."
-    return locked(path.with_name(f".{path.name}.lock"), lambda: display.say(line), 0, OTHER_CACHE)
+    awaited = f"another process that is fetching {path.name}"
+    return locked(path.with_name(f".{path.name}.lock"), awaited, OTHER_CACHE, display.say)
 
 
 def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
