@@ -9,7 +9,14 @@ from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job, show_plan
 from sdabench.cli.options import COUNT, MODEL, AsJson, DryRun, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, Wrapper, fetch_weights, report_other_protocol
+from sdabench.cli.sources import (
+    SOURCE_HELP,
+    WEIGHTS,
+    Wrapper,
+    fetch_weights,
+    report_class_order,
+    report_other_protocol,
+)
 from sdabench.cli.work import DATASET, PreprocessingOptions, ProtocolOptions, ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
@@ -104,6 +111,7 @@ def command(
         **(run.provenance if run else {}),
     )
     report_other_protocol(weights, job.spec.protocol.preprocessing)
+    report_class_order(job)
     if dry_run:
         from sdabench.runs.suite import Suite
 

@@ -26,6 +26,7 @@ from sdabench.weights.weights_source import (
 )
 
 if TYPE_CHECKING:
+    from sdabench.training.job import AnyJob
     from sdabench.training.run_folder import TrainingRun
 
 SOURCE_HELP = (
@@ -90,6 +91,19 @@ def report_other_protocol(weights: LocalWeights | None, own: Preprocessing | Res
         if difference:
             accuracy = f"; {published.accuracy}" if published.accuracy else ""
             _echo(f"{difference}{accuracy}. 'sdabench eval --protocol source' uses the publisher's protocol.")
+
+
+def report_class_order(job: "AnyJob") -> None:
+    """Report on stderr if the outputs of the weights are not known to be the classes in their order."""
+    if job.weights is not None and job.weights.is_file() and STARTED_BY not in os.environ:
+        from sdabench.weights.classes import describe_order
+
+        try:
+            line = describe_order(job.weights, job.split)
+        except SdabenchError:  # the job raises it, so that a record stores it
+            return
+        if line:
+            _echo(line)
 
 
 def weights_by_model(

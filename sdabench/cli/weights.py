@@ -145,6 +145,7 @@ def _convert(
 ) -> None:
     from sdabench import __version__
     from sdabench.hashing import sha256_of_file
+    from sdabench.weights.classes import metadata_of, read_classes
     from sdabench.weights.convert import FORM_SUFFIXES, convert, to_sdabench_keys, write_weights
     from sdabench.weights.entries import find_state
     from sdabench.weights.identify import num_classes_of
@@ -166,7 +167,7 @@ def _convert(
     written = convert(tensors, model, form)
     digest = sha256_of_file(path)
     notes = {"model": model, "source": str(source), "source_sha256": digest, "sdabench": __version__}
-    write_weights(output, written, notes)
+    write_weights(output, written, notes | metadata_of(read_classes(path)))
     network = f"{model} without its classifier" if num_classes_of(tensors) is None else model
     left = len(tensors) - len(written)
     head = f" (without the {left} of the classifier)" if left else ""

@@ -57,7 +57,8 @@ def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int]
         )
     class_of = _class_of_validation_image if split == "val" else lambda name: None
     items = list_images(root, class_indices(), WNID_DESCRIPTION, sizes, class_of)
-    found = ImageSplit("imagenet", split, root.resolve(), items, len(class_indices()))
+    wnids = tuple(class_indices())
+    found = ImageSplit("imagenet", split, root.resolve(), items, len(wnids), class_names=wnids)
     if sizes is not None:
         return found
     if split == "val":

@@ -31,6 +31,7 @@ class Split:
 
     ``complete`` is True for the complete real dataset. ``fingerprint_sha256`` is the expected fingerprint, if
     it is known. ``subset_of`` is the number of images from which these were selected, if any were left out.
+    ``class_names`` are in the order of labels; ``class_ids`` are a detection dataset's own.
     """
 
     dataset: str
@@ -41,6 +42,8 @@ class Split:
     complete: bool = False
     fingerprint_sha256: str | None = None
     subset_of: int | None = None
+    class_names: tuple[str, ...] = ()
+    class_ids: tuple[int, ...] | None = None
 
     def file(self, item: ImageFile) -> Path:
         """Return the path of an image file."""

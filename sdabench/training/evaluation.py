@@ -32,8 +32,9 @@ def prepare_network(job: AnyJob) -> tuple[nn.Module, Weights]:
     """Build the network of a job with the weights of a file, or with random weights from the seed.
 
     Raises:
-        WeightsError: the file does not fit the network, or has changed since the job was made.
+        WeightsError: the file does not fit the network or the classes, or has changed since the job was made.
     """
+    _ = job.class_order  # other classes are reported rather than tensors of another shape
     torch.manual_seed(job.spec.seed)
     network = task_of(job.spec.task).build(job)
     weights: Weights = job.spec.weights

@@ -4,6 +4,7 @@ A job is saved to a file that any process can load again; see :mod:`sdabench.run
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -108,6 +109,17 @@ class Job(Generic[SpecT, SplitT]):
     def train(self) -> SplitT:
         assert self.train_split is not None, "this job does not train"
         return self.train_split
+
+    @cached_property
+    def class_order(self) -> tuple[int, ...] | None:
+        """Index in the split's classes of each output of ``weights``; None if that is not known.
+
+        Raises:
+            WeightsError: the weights have other classes.
+        """
+        from sdabench.weights.classes import class_order  # imports torch
+
+        return None if self.weights is None else class_order(self.weights, self.split)
 
     def on(self, machine: Machine) -> "Job[SpecT, SplitT]":
         return replace(self, machine=machine)

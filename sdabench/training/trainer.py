@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sdabench.data.classes import ClassList
 from sdabench.data.images import RankBatches, TrainingOrder, seed_from
 from sdabench.errors import DataError, SdabenchError
 from sdabench.files import atomic_write
@@ -25,6 +26,8 @@ from sdabench.training.job import AnyJob
 from sdabench.training.prediction import predict
 from sdabench.training.signals import Stopped
 from sdabench.training.tasks import AnyBatch, load_batches, task_of
+from sdabench.weights.classes import KEY as CLASSES
+from sdabench.weights.classes import metadata_of
 
 
 class DivergedError(SdabenchError):
@@ -208,6 +211,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
+            CLASSES: ClassList.of(self.job.train).model_dump(mode="json"),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -223,10 +227,11 @@ class Trainer:
         self.order = self._order()
 
     def save_weights(self, path: Path) -> None:
-        """Write only the weights, for :func:`sdabench.load_weights`."""
+        """Write the weights, for :func:`sdabench.load_weights`, and the names of the classes."""
         self._check_weights()
         with atomic_write(path) as file:
-            file.write(save({key: value.contiguous() for key, value in self.network.state_dict().items()}))
+            state = {key: value.contiguous() for key, value in self.network.state_dict().items()}
+            file.write(save(state, metadata=metadata_of(ClassList.of(self.job.train))))
 
     def _check_weights(self) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values()):

@@ -138,4 +138,5 @@ def _list(
 ) -> ImageSplit:
     labels = {name: index for index, name in enumerate(classes)}
     items = list_images(folder / split, labels, f"one of the {len(classes)} classes of {MANIFEST}", sizes)
-    return ImageSplit("synthetic", split, (folder / split).resolve(), items, len(classes))
+    root = (folder / split).resolve()
+    return ImageSplit("synthetic", split, root, items, len(classes), class_names=tuple(classes))

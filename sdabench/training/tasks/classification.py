@@ -80,6 +80,8 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         if not logits.isfinite().all():
             worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
             raise not_finite(job, job.split.items[batch.indices[worst]].path)
+        if job.class_order is not None:
+            logits[:, list(job.class_order)] = logits.clone()
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         probability = logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
         return list(zip(best.tolist(), probability.tolist(), strict=True))

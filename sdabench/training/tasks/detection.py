@@ -1,6 +1,6 @@
 """Train with the losses of proposals, boxes and masks, and evaluate COCO's AP."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from torch import Tensor, nn
 
 from sdabench.data.annotations import read_annotations
-from sdabench.data.coco import CocoSplit
+from sdabench.data.coco import CocoImage, CocoSplit
 from sdabench.data.coco_images import DetectionBatch, DetectionImages, DetectionTrainingImages
 from sdabench.files import atomic_gzip_write
 from sdabench.models.build import create_model
@@ -117,8 +117,10 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
                 detections = network(batch.images)
         except FloatingPointError:
             raise not_finite(job, split.items[batch.indices[0]].path) from None
+        order = job.class_order or range(split.num_classes)
+        ids = [split.categories[index].id for index in order]
         return [
-            _entries(split, index, image, found)
+            _entries(split.items[index], ids, image, found)
             for index, image, found in zip(batch.indices, batch.images, detections, strict=True)
         ]
 
@@ -127,9 +129,13 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
         return DetectionPredictions(job.split, job.spec.tasks, results, sha256, job.machine.evaluator)
 
 
-def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """Convert the detections in one image to entries of a results file, in pixels of the original image."""
-    item = split.items[index]
+def _entries(
+    item: CocoImage, ids: Sequence[int], image: Tensor, found: dict[str, Tensor]
+) -> list[dict[str, Any]]:
+    """Convert the detections in one image to entries of a results file, in pixels of the original image.
+
+    ``ids`` are the category ids of the network's outputs.
+    """
     height, width = image.shape[-2:]
     scale = torch.tensor([item.width / width, item.height / height] * 2)
     boxes = found["boxes"].float().cpu() * scale
@@ -137,7 +143,7 @@ def _entries(split: CocoSplit, index: int, image: Tensor, found: dict[str, Tenso
     entries: list[dict[str, Any]] = [
         {
             "image_id": item.id,
-            "category_id": split.categories[label - 1].id,
+            "category_id": ids[label - 1],
             "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
             "score": round(confidence, 6),
         }

@@ -1,0 +1,58 @@
+"""Identify the classes of datasets and of weights by their names. Free of torch."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Self
+
+from sdabench.data.description import FrozenModel
+from sdabench.data.split import Split
+
+SHOWN = 3  # names in a message
+
+
+class ClassList(FrozenModel):
+    """Classes in the order of a network's outputs, and the ids of a detection dataset's categories."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, split: Split) -> Self:
+        return cls(names=split.class_names, ids=split.class_ids)
+
+    def order_in(self, other: "ClassList") -> tuple[int, ...] | None:
+        """Return the index in another list of each class, by name; None if these are not the same classes.
+
+        Names that occur twice identify no class; then the ids must be the same too.
+        """
+        if self == other:
+            return tuple(range(len(self.names)))
+        indices = {name: index for index, name in enumerate(other.names)}
+        if not len(set(self.names)) == len(self.names) == len(other.names) == len(indices):
+            return None
+        order = tuple(indices.get(name, -1) for name in self.names)
+        return None if -1 in order else order
+
+    def difference(self, other: "ClassList") -> str:
+        """Name the classes that only weights, which have this list, or only a dataset, ``other``, have."""
+        sides = (("the weights have", self.names, other.names), ("the dataset has", other.names, self.names))
+        only = [
+            f"only {who} {list_names([name for name in own if name not in set(rest)])}"
+            for who, own, rest in sides
+            if set(own) - set(rest)
+        ]
+        return "; ".join(only) or "names that occur twice have other ids"
+
+
+@cache
+def coco_categories() -> dict[int, str]:
+    """Return the names of COCO's 80 categories by their ids, 1 to 90."""
+    lines = files("sdabench.data").joinpath("coco_categories.tsv").read_text().splitlines()
+    return {int(number): name for number, name in (line.split("\t") for line in lines)}
+
+
+def list_names(names: Sequence[str]) -> str:
+    """List the first names, and the number of others."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
