@@ -43,6 +43,7 @@ Exit codes with --claims:
   0   no measured difference is worse than the paper's
   3   a measured difference is worse than the paper's
 """
+SHOWN = 10  # changed images, by default
 RECORDS, CLAIMS = "Two records", "Claims of the paper"
 
 
@@ -57,9 +58,9 @@ def command(
     resamples: Annotated[int | None, option(
         "--resamples", type=click.IntRange(min=10), group=RECORDS,
         help="Number of bootstrap resamples for the confidence interval of AP")],
-    images: Annotated[int, option(
-        "--images", type=click.IntRange(min=0), default=10, group=RECORDS,
-        help="Number of changed images to list")],
+    images: Annotated[int | None, option(
+        "--images", type=click.IntRange(min=0), group=RECORDS,
+        help="Number of changed images to list  [default: 10]")],
     changed: Annotated[Path | None, option(
         "--changed", type=FILE, group=RECORDS, help="Write all changed images to a CSV file")],
     claims: Annotated[bool, option(
@@ -88,8 +89,8 @@ def command(
     if claims:
         if a is not None:
             raise UsageError("--claims takes no records A and B; add the records of a run with --records")
-        if (annotations, resamples, changed) != (None, None, None):
-            raise UsageError("--annotations, --resamples and --changed cannot be used with --claims")
+        if (annotations, resamples, images, changed) != (None, None, None, None):
+            raise UsageError(f"options of the group '{RECORDS}' cannot be used with --claims")
         _claims(patterns, folders, form, as_json)
         return
     if a is None or b is None:
@@ -115,13 +116,13 @@ def command(
         return
     from sdabench.report.paired import changed_sheet, conditions_sheet, metrics_sheet
 
-    sheets = []
+    sheets, shown = [], SHOWN if images is None else images
     for comparison in comparisons:
         sheets.append(metrics_sheet(comparison))
         if comparison is comparisons[0] and comparison.conditions:  # shared by boxes and masks
             sheets.append(conditions_sheet(comparison.conditions))
-        if comparison.changed and images:
-            sheets.append(changed_sheet(comparison, images))
+        if comparison.changed and shown:
+            sheets.append(changed_sheet(comparison, shown))
     show(*sheets, form=form)
 
 

@@ -63,8 +63,8 @@ def command(
         help="Show this convention for all networks")],
     per_module: Annotated[bool, option(
         "--per-module", is_flag=True, help="Show each network as a tree of its modules")],
-    depth: Annotated[int, option(
-        "--depth", type=COUNT, default=3, help="Number of levels that --per-module shows")],
+    depth: Annotated[int | None, option(
+        "--depth", type=COUNT, help="Number of levels that --per-module shows  [default: 3]")],
     save: Annotated[Path | None, option(
         "--save", type=FILE, help="Write the counts to a file in the format of results/counts.jsonl")],
     recount: Recount,
@@ -77,12 +77,14 @@ def command(
     """
     if save is not None and (per_module or size is not None or conventions):
         raise UsageError("--save stores the default counts; combine it only with names or --suite")
+    if depth is not None and (as_json or not per_module):
+        raise UsageError("--depth needs --per-module, and no --json, which has all levels")
     if not patterns and suite is None:
         raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
     if per_module:
-        _print_trees(names, size, depth, as_json)
+        _print_trees(names, size, depth or 3, as_json)
         return
     from sdabench.records.counts import fresh_counts
 

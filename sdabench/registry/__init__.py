@@ -106,6 +106,10 @@ class Registry:
     def model(self, name: str) -> Model:
         """Look up a model; raise a UsageError that suggests similar names if it is unknown."""
         if name not in self.models:
+            if found := [each for each in self.models if fnmatchcase(each, name)]:
+                more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+                matches = f"{', '.join(found[:3])}{more}"
+                raise UsageError(f"'{name}' is a wildcard; name one model of its matches: {matches}")
             raise UsageError(unknown("model", name, self.models))
         return self.models[name]
 

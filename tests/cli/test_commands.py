@@ -239,6 +239,13 @@ def test_networks_outside_the_paper_get_their_own_rows():
 
 def test_usage_errors():
     assert_error(sdabench("show", "resnet05"), 2, "did you mean resnet50")
+    assert_error(sdabench("show", "sda_resnet*"), 2, "is a wildcard; name one model", "sda_resnet86")
+    assert_error(sdabench("eval", "resnet[15]*"), 2, "is a wildcard; name one model", "resnet50")
+    assert_error(sdabench("flops", "resnet50", "--depth", 2), 2, "--depth needs --per-module")
+    assert_error(
+        sdabench("flops", "resnet50", "--depth", 2, "--per-module", "--json"), 2, "--depth needs --per-module"
+    )
+    assert_error(sdabench("train", "resnet50", "--recipe", CHECKOUT), 2, "is a folder; name a file")
     assert_error(sdabench("cite", "nothing*"), 2, "unknown model 'nothing*'")
     assert_error(sdabench("flops", "sda_pyconv68"), 2, "unknown model 'sda_pyconv68'", "sda_pyconv86")
     assert_error(sdabench("flops"), 2, "no network selected", "--suite")
