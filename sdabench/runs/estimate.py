@@ -135,7 +135,7 @@ def estimate(suite: Suite, again: bool = False) -> Plan:
             moments = 2 if recipe.optimizer.name == "adamw" else 1
             best = 2 * recipe.quirks.best_epoch_by_validation
             checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
-            disk = 4 * count.params * (1 + checkpoints + best)
+            disk = 0 if trained else 4 * count.params * (1 + checkpoints + best)
         given = {name: getattr(job.spec, name) for name in ("weights", "backbone")}
         fields: dict[str, Any] = {name: value and value.model_dump() for name, value in given.items()}
         seconds = seconds if job in left else 0.0

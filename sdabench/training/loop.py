@@ -122,7 +122,9 @@ class _Training:
                         f"{path}, the weights of the best epoch so far, is missing; restore it, or delete "
                         f"{self.folder} to train from the start"
                     )
-            self.metrics.forget_after(last_line, self.log)
+            epochs = progress.concluded
+            at = {"step": epochs * trainer.order.steps_per_epoch, "epoch": epochs, "loss": progress.last_loss}
+            self.metrics.forget_after(last_line, at if epochs else None, self.log)
             _ = self.metrics.writer  # an error now, not after an epoch
 
         self.here.on_rank_zero(prepare_files)

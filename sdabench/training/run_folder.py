@@ -240,9 +240,16 @@ class MetricsLog:
                 self.writer.add_scalar(key, values[key], values["step"])
             self.writer.flush()
 
-    def forget_after(self, step: int, log: Log = note) -> None:
-        """Drop the lines of steps that a resumed training repeats, and damaged lines; log the latter."""
+    def forget_after(self, step: int, last_epoch: dict[str, Any] | None = None, log: Log = note) -> None:
+        """Drop the lines of steps that a resumed training repeats, and damaged lines; log the latter.
+
+        ``last_epoch`` are values of a checkpoint, which replace the line of that epoch if it was damaged.
+        """
         lines, damaged = read_sound_lines(self.path, _MetricsLine)
-        write_lines(self.path, [line for line in lines if line.step <= step])
+        lines, added = [line for line in lines if line.step <= step], ""
+        if damaged and last_epoch and all(line.step != last_epoch["step"] for line in lines):
+            lines = sorted([*lines, _MetricsLine.model_validate(last_epoch)], key=lambda line: line.step)
+            added = f"; the loss at step {last_epoch['step']} is that of the checkpoint"
+        write_lines(self.path, lines)
         if damaged:
-            log(f"{self.path}: dropped {damaged} damaged lines; the training does not depend on them")
+            log(f"{self.path}: {damaged} damaged {'line' if damaged == 1 else 'lines'} dropped{added}")
