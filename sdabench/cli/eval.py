@@ -17,7 +17,13 @@ from sdabench.cli.sources import (
     report_class_order,
     report_other_protocol,
 )
-from sdabench.cli.work import DATASET, PreprocessingOptions, ProtocolOptions, ensure_generated
+from sdabench.cli.work import (
+    DATASET,
+    PreprocessingOptions,
+    ProtocolOptions,
+    SkipBroken,
+    ensure_generated,
+)
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.records.spec import protocol_at
@@ -59,6 +65,7 @@ def command(
     wrapper: Wrapper,
     protocol: ProtocolOptions,
     preprocessing: PreprocessingOptions,
+    skip_broken: SkipBroken,
     options: MachineOptions,
     output: Annotated[Path, output_option(Path("runs/eval"))],
     per_class: Annotated[bool, option(
@@ -108,6 +115,7 @@ def command(
         protocol=preprocessing.override(protocol.protocol(task, base)),
         seed=protocol.seed,
         training=run.training if run else None,
+        skip_broken=skip_broken,
         **(run.provenance if run else {}),
     )
     report_other_protocol(weights, job.spec.protocol.preprocessing)

@@ -138,7 +138,8 @@ def command(
             recipe = None if eval_only else training.recipe(source, task, protocol)
             source, all_seeds = ensure_generated(source, task), range(protocol.seed, protocol.seed + seeds)
             if recipe is None:
-                jobs += _evaluations(models, source, task, all_seeds, protocol, machine_for, given)
+                skip = training.skip_broken
+                jobs += _evaluations(models, source, task, all_seeds, protocol, machine_for, given, skip)
             else:
                 example = training_job(models[0], source, recipe, skip_broken=training.skip_broken)
                 jobs += _trainings(models, example.on(machine_for(example.images)), all_seeds, given)
@@ -181,13 +182,21 @@ def _evaluations(
     options: ProtocolOptions,
     machine_for: Callable[..., Machine],
     weights: Mapping[str, LocalWeights],
+    skip_broken: bool,
 ) -> list[AnyJob]:
     """Return the evaluations of the networks of one task, on the same images."""
     split, protocol = source.read("val", task), options.protocol(task)
     machine = machine_for(len(split.items), batch_size=options.batch_size)
     for one in {weights[model] for model in models if model in weights}:
         report_other_protocol(one, protocol.preprocessing)
-    job = partial(evaluation_job, source=source, split=split, machine=machine, protocol=protocol)
+    job = partial(
+        evaluation_job,
+        source=source,
+        split=split,
+        machine=machine,
+        protocol=protocol,
+        skip_broken=skip_broken,
+    )
     return [job(model, weights=weights.get(model), seed=seed) for model in models for seed in seeds]
 
 

@@ -36,6 +36,12 @@ def _recipes() -> list[str]:
 DATASET = ParsedType(DataSource.parse, "imagenet=PATH|coco=PATH|synthetic[=PATH]")
 RECIPE = ParsedType(str, "NAME|FILE", _recipes)
 
+# fmt: off
+SkipBroken = Annotated[bool, option(
+    "--skip-broken", is_flag=True, group="Protocol", advanced=True,
+    help="Skip images that cannot be decoded; such an evaluation is not compared with the paper")]
+# fmt: on
+
 
 @dataclass(frozen=True)
 class ProtocolOptions:
@@ -162,9 +168,7 @@ class TrainingOptions:
     accumulate: Annotated[int | None, option(
         "--accumulate", type=COUNT, group="Protocol", advanced=True,
         help="Gradient accumulation steps")]
-    skip_broken: Annotated[bool, option(
-        "--skip-broken", is_flag=True, group="Protocol", advanced=True,
-        help="Skip images that cannot be decoded")]
+    skip_broken: SkipBroken
     # fmt: on
 
     def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:

@@ -5,13 +5,15 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+T = TypeVar("T")
 MAX_BYTES = 2**30  # of an image file
 MAX_PIXELS = 2**28  # 16,384 x 16,384, beyond the largest camera sensors; 0.8 GB as RGB
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit warns about photographs of 100 megapixels
@@ -20,6 +22,9 @@ ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height are exchanged
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
 SIXTEEN_BITS = re.compile(r"(I|LA|RGB\w*|CMYK\w*);16[BLNR]?")  # Pillow's raw modes, unsigned
 WIDE_MODES = ("I", "F")
+COMMON_MODES = ("RGB", "L", "CMYK", "RGBA", "P", "LA")
+JPEG_END, PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
+END_BYTES = 4096  # that are searched for these
 CONVERT = "convert it to 8 or 16 bits per channel"
 
 
@@ -46,6 +51,25 @@ class Header:
 
 def read_file(path: Path) -> bytes | Unusable:
     """Read an image file; refuse devices, pipes and files of more than ``MAX_BYTES`` bytes."""
+    return _with_file(path, lambda file: file.read())
+
+
+def check_file(path: Path, size: tuple[int, int] | None = None, fully: bool = False) -> Unusable | None:
+    """Check that a file can be decoded from its header and its end; decode it if these leave a doubt.
+
+    Args:
+        size: (width, height) in pixels according to the annotations.
+        fully: decode the file in any case.
+    """
+    seems_sound = False if fully else _with_file(path, lambda file: _seems_sound(file, size))
+    if seems_sound is True:
+        return None
+    data = read_file(path)
+    image = decode_bytes(data, size) if isinstance(data, bytes) else data
+    return image if isinstance(image, Unusable) else None
+
+
+def _with_file(path: Path, use: Callable[[BinaryIO], T]) -> T | Unusable:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would block
             status = os.fstat(file.fileno())
@@ -54,15 +78,26 @@ def read_file(path: Path) -> bytes | Unusable:
             if status.st_size > MAX_BYTES:
                 size = f"has {status.st_size:,} bytes, more than the limit of {MAX_BYTES:,}"
                 return Unusable(size, "replace it by a smaller file")
-            return file.read()
+            return use(file)
     except OSError as error:
         return Unusable(f"cannot be read: {error.strerror}", "restore it or change its permissions")
 
 
-def open_image(data: bytes) -> Image.Image:
+def _seems_sound(file: BinaryIO, size: tuple[int, int] | None) -> bool:
+    """Return whether a file has the header and the end of a JPEG or PNG image of usual depth."""
+    try:
+        image = open_image(file)
+        file.seek(-min(END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        end = {"JPEG": JPEG_END, "PNG": PNG_END}[image.format or ""]
+        return size in (None, image.size) and image.mode in COMMON_MODES and end in file.read()
+    except Exception:  # decoders raise many types
+        return False
+
+
+def open_image(file: BinaryIO) -> Image.Image:
     """Read the header of an image; raise DecompressionBombError beyond ``MAX_PIXELS`` pixels."""
     with warnings.catch_warnings(action="ignore"):  # about metadata
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(file)
     if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError
     return image
@@ -70,7 +105,7 @@ def open_image(data: bytes) -> Image.Image:
 
 def read_header(data: bytes) -> Header:
     """Read the header of an image that :func:`decode_bytes` decodes."""
-    with warnings.catch_warnings(action="ignore"), open_image(data) as image:
+    with warnings.catch_warnings(action="ignore"), open_image(io.BytesIO(data)) as image:
         sixteen_bits = image.mode.startswith("I;16") or bool(SIXTEEN_BITS.fullmatch(_raw_mode(image)))
         kind = "JPEG" if image.format == "MPO" else image.format or ""  # MPO: JPEG with several pictures
         return Header(image.mode, kind, sixteen_bits, _orientation(image))
@@ -89,7 +124,7 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Imag
     if not data:
         return Unusable("is empty")
     try:
-        image = open_image(data)
+        image = open_image(io.BytesIO(data))
         raw_mode, orientation = _raw_mode(image), _orientation(image) if size else 1
         if size not in (None, image.size):
             assert size is not None

@@ -18,8 +18,9 @@ class DatasetInfo(FrozenModel):
     samples: int
     complete: bool  # the complete real dataset; other results are not compared with the paper
     listing_sha256: str  # of relative paths and sizes
-    fingerprint_sha256: str | None = None  # of paths, sizes and contents
+    fingerprint_sha256: str | None = None  # of paths, sizes and contents of the evaluated images
     subset_of: int | None = None  # number of images of the split, if only some of them are used
+    skipped: tuple[str, ...] = ()  # images of the listing that were left out because they are broken
 
 
 # Filters of Pillow, all with antialiasing but the first.

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from sdabench.errors import DataError
 from sdabench.registry.recipes import Augmentation
 
 B = TypeVar("B")
+BROKEN_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def decode_jpeg(data: bytes) -> Tensor | None:
     if not data.startswith(b"\xff\xd8"):
         return None
     try:
-        open_image(data)
+        open_image(BytesIO(data))
         with warnings.catch_warnings(action="ignore"):  # of its removal, and of read-only bytes
             pixels: Tensor = io.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8))
     except Exception:  # of which Pillow gives the message
@@ -241,6 +243,20 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
             yield [batch[index] for index in np.concatenate(own)]
 
 
+class BrokenImagesError(DataError):
+    """Images that cannot be used; the arguments are their messages, of one line each."""
+
+    def __str__(self) -> str:
+        if len(self.args) == 1:
+            return str(self.args[0])
+        reasons = [message.rpartition("; ")[0] or message for message in self.args]  # without the next steps
+        rest = f" and {len(reasons) - BROKEN_SHOWN:,} more" if len(reasons) > BROKEN_SHOWN else ""
+        return (
+            f"{len(reasons):,} broken images: {', '.join(reasons[:BROKEN_SHOWN])}{rest}; restore them "
+            "('sdabench data verify' lists all), or leave them out with --skip-broken"
+        )
+
+
 def collate(
     batch_of: Callable[[list[Any], list[str]], B], skip_broken: bool, samples: Sequence[Any]
 ) -> B | DataError:
@@ -248,10 +264,10 @@ def collate(
 
     Args:
         batch_of: makes a batch from samples and the messages of skipped errors.
-        skip_broken: skip errors if there is at least one sample; otherwise return the first error.
+        skip_broken: skip errors if there is at least one sample; otherwise return the errors as one.
     """
     errors = [sample for sample in samples if isinstance(sample, DataError)]
     good = [sample for sample in samples if not isinstance(sample, DataError)]
     if errors and not (skip_broken and good):
-        return errors[0]
+        return errors[0] if len(errors) == 1 else BrokenImagesError(*map(str, errors))
     return batch_of(good, [str(error) for error in errors])

@@ -104,14 +104,17 @@ def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEval
     if file is None:
         name = cast(SplitName, record.dataset.split)
         try:
-            split = read_coco(Path(record.dataset.root), name).subset(record.dataset.samples)
+            listed = record.dataset.samples + len(record.dataset.skipped)
+            split = read_coco(Path(record.dataset.root), name).subset(listed)
         except UsageError as error:
             raise UsageError(f"{error}; or add --annotations FILE") from None
         if split.listing_sha256 != record.dataset.listing_sha256:
             raise DataError(
                 f"{record.dataset.root} has changed since {record.model} was evaluated; evaluate it again"
             )
-        file, image_ids = split.annotations_file, [item.id for item in split.items]
+        skipped = set(record.dataset.skipped)
+        image_ids = [item.id for item in split.items if item.path not in skipped]
+        file = split.annotations_file
     found = stored.predictions
     iou_type = IOU_TYPES[record.task]
     evaluation = evaluate(file, read_results(found), iou_type, image_ids, results_file=found)

@@ -124,6 +124,9 @@ def _note(row: RowVerdicts) -> Cell:
         return Cell(f"failed{seed}{unexpected}: {failure.message}", tone="bad")
     if not records:
         return Cell("not measured", tone="dim")
+    left_out = max(len(record.dataset.skipped) for record in records)
+    if left_out:
+        return Cell(f"without {left_out} broken validation images", tone="fair")
     skipped = sum(record.training.skipped_images for record in records if record.training is not None)
     if skipped:
         return Cell(f"skipped broken images {skipped} times", tone="fair")

@@ -63,7 +63,10 @@ def describe_metrics(record: Record) -> str:
     prefix = PREFIXES.get(record.task, "")
     fitted = record.fitted_batch_size
     memory = f"; batch size reduced from {record.batch_size} to {fitted} to fit into memory" if fitted else ""
-    return f"{record.model}: {prefix}{', '.join(metrics)}, on {describe_dataset(record.dataset)}{memory}"
+    skipped = len(record.dataset.skipped)
+    without = f", without {skipped:,} broken {'image' if skipped == 1 else 'images'}" if skipped else ""
+    measured_on = f"{describe_dataset(record.dataset)}{without}"
+    return f"{record.model}: {prefix}{', '.join(metrics)}, on {measured_on}{memory}"
 
 
 def condition_notes(conditions: Iterable[Difference]) -> list[str]:

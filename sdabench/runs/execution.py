@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdabench.errors import ExitCode, RefusedError, ReportedByRankZeroError, SdabenchError, UsageError
+from sdabench.errors import (
+    DataError,
+    ExitCode,
+    RefusedError,
+    ReportedByRankZeroError,
+    SdabenchError,
+    UsageError,
+)
 from sdabench.processes import NETWORKS_AT_ONCE, is_main_process, launched_processes
 from sdabench.progress import progress
 from sdabench.records.record import Failure, Record
@@ -44,6 +51,7 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
     """Execute a job in this process, which can be one of several ranks."""
     from sdabench.training.distributed import process_group
     from sdabench.training.evaluation import evaluate, evaluate_training
+    from sdabench.training.image_check import check_validation_images
     from sdabench.training.loading import lost_worker_errors
     from sdabench.training.loop import train
 
@@ -55,6 +63,7 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
         lost_worker_errors(),
     ):
         if job.spec.trains:
+            check_validation_images(job)
             with progress(job.model, job.images, "images") as advance:
                 folder = train(job, output, advance, advance.say)
             with progress(f"{job.model}  evaluation", images, "images") as advance:
@@ -104,6 +113,8 @@ def _failure_of(error: Exception, job: AnyJob) -> Failure:
     if "Original Traceback (most recent call last):" in lines:  # of a DataLoader worker
         lines = lines[-1:]
     kind, message = type(error).__name__, error_line(" ".join(lines))
+    if isinstance(error, DataError):
+        kind = DataError.__name__  # every other job on these data would fail too
     if is_out_of_memory(error):
         smaller_batch = "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"
         hint = "a smaller --resolution" if job.batch_size <= 2 else smaller_batch

@@ -53,8 +53,10 @@ class Suite:
         return RecordStore(self.output)
 
     def done(self) -> dict[Key, Record]:
-        """Return the records of completed jobs by key."""
-        return self.store.valid(job.spec for job in self.jobs)
+        """Return the records of completed jobs by key; skipped images only count if the jobs skip them."""
+        skip = any(job.skip_broken for job in self.jobs)
+        done = self.store.valid(job.spec for job in self.jobs)
+        return {key: record for key, record in done.items() if skip or not record.dataset.skipped}
 
     def remaining(self, done: Mapping[Key, Record]) -> list[AnyJob]:
         """List the jobs without a record for each of their tasks."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -92,8 +92,12 @@ class World:
         """Gather the reports of all ranks, and raise their first error as :meth:`on_rank_zero` does."""
         of_all = self.all_gather(own)
         if errors := [report.error for report in of_all if report.error is not None]:
-            raise errors[0] if self.is_main else ReportedByRankZeroError(errors[0].exit_code)
+            self.raise_everywhere(errors[0])
         return of_all
+
+    def raise_everywhere(self, error: SdabenchError) -> NoReturn:
+        """Raise an error that every rank knows, as :meth:`on_rank_zero` does."""
+        raise error if self.is_main else ReportedByRankZeroError(error.exit_code)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce a tensor in place; every rank gets the same bits."""

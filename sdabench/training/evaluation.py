@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from sdabench.data.description import DatasetInfo
 from sdabench.errors import DataError, WeightsError
-from sdabench.hashing import sha256_of_file
+from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.records.environment import environment, git_revision
 from sdabench.records.record import Record
 from sdabench.records.spec import Weights
@@ -21,7 +23,7 @@ from sdabench.training.memory import measuring_memory
 from sdabench.training.precision import strict_fp32
 from sdabench.training.prediction import FittingBatch, PartialEvaluation, predict
 from sdabench.training.run_folder import WEIGHTS, read_run
-from sdabench.training.tasks import task_of
+from sdabench.training.tasks import Predictions, task_of
 from sdabench.weights.load import load_file
 
 # Fields of the environment that can change the last bits of predictions.
@@ -55,7 +57,8 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
 
     Raises:
         Stopped: a signal requested it; the evaluation can be resumed.
-        DataError: an image cannot be decoded, or a generated dataset has changed.
+        DataError: images cannot be decoded, and the job does not skip them; or a generated dataset has
+            changed.
         WeightsError: the checkpoint does not fit.
         SdabenchError: the network's outputs are not finite, or a file cannot be written.
     """
@@ -70,14 +73,14 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
         conditions = environment(device)
         same = {key: conditions[key] for key in CONDITIONS}
         same |= {"batch_size": job.batch_size, "weights": weights.sha256}
-        partial = PartialEvaluation(folder / f".{name}.partial", same)
+        partial = _partial_evaluation(job, folder, name.removeprefix(spec.name), same)
         predictions = predict(network, job, device, advance, fitting, partial)
         conditions["processes"] = here.size
     fitted = min(here.all_gather(fitting.size))
     if predictions is None:
         return []
     conditions |= {field: getattr(job.machine, field) for field in task_of(spec.task).environment}
-    dataset = job.split.describe(predictions.sha256)
+    dataset = _evaluated(job, predictions)
     if job.split.fingerprint_sha256 not in (None, dataset.fingerprint_sha256):
         raise DataError(
             f"the images in {job.split.root} have changed since they were generated; generate them again"
@@ -88,7 +91,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     shared = {
         "weights": weights,
         "dataset": dataset,
-        "samples": len(job.split.items),
+        "samples": dataset.samples,
         "batch_size": job.batch_size,
         "fitted_batch_size": fitted if fitted < job.batch_size else None,
         "training": job.training,
@@ -124,6 +127,30 @@ def evaluate_training(
         }
         records.append(first.model_copy(update=chosen))
     return records
+
+
+def _partial_evaluation(
+    job: AnyJob, folder: Path, suffix: str, conditions: dict[str, Any]
+) -> PartialEvaluation:
+    """Return the partial evaluation of a job, whose name does not depend on the sizes of the files.
+
+    A repaired file can have another size; the other predictions are still valid.
+    """
+    items, spec = job.split.items, job.spec
+    paths = spec.dataset.model_copy(update={"listing_sha256": sha256_of_lines(item.path for item in items)})
+    conditions |= {"annotations": getattr(job.split, "annotations_sha256", None)}
+    path = folder / f".{spec.with_values(dataset=paths).name}{suffix}.partial"
+    return PartialEvaluation(path, conditions, [item.size for item in items])
+
+
+def _evaluated(job: AnyJob, predictions: Predictions) -> DatasetInfo:
+    """Describe the evaluated images by the listing of all, and name the skipped ones."""
+    dataset = predictions.split.describe(predictions.sha256)
+    if predictions.split is job.split:
+        return dataset
+    evaluated = {item.path for item in predictions.split.items}
+    skipped = tuple(item.path for item in job.split.items if item.path not in evaluated)
+    return dataset.model_copy(update={"listing_sha256": job.split.listing_sha256, "skipped": skipped})
 
 
 def _sha256_of_state(network: nn.Module) -> str:

@@ -71,8 +71,9 @@ class Job(Generic[SpecT, SplitT]):
 
     ``split`` is evaluated; ``train_split`` is None without a training. ``weights`` are evaluated without
     training, ``backbone`` are initial weights for a detector; both are local files. ``skip_broken`` skips
-    training images that cannot be decoded. ``training`` is the result of the training of ``weights``, if
-    sdabench trained them. ``left_out`` describes the annotations that the training does not use.
+    images that cannot be decoded, in training and evaluation. ``training`` is the result of the training of
+    ``weights``, if sdabench trained them. ``left_out`` describes the annotations that the training does not
+    use.
     """
 
     spec: SpecT
@@ -236,6 +237,7 @@ def evaluation_job(
     protocol: Protocol | None = None,
     seed: int = 0,
     training: Training | None = None,
+    skip_broken: bool = False,
     **provenance: Any,
 ) -> AnyJob:
     """Make the evaluation of a network on a split, with given or random weights.
@@ -256,7 +258,14 @@ def evaluation_job(
         seed=seed,
         **provenance,
     )
-    return Job(spec, split, machine=machine, weights=path_of(weights), training=training)
+    return Job(
+        spec,
+        split,
+        machine=machine,
+        weights=path_of(weights),
+        skip_broken=skip_broken,
+        training=training,
+    )
 
 
 def training_job(

@@ -1,9 +1,9 @@
 """Predict all images of a split, each once, divided among ranks; interrupted predictions resume."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from pydantic_core import to_json
 from torch import nn
 
-from sdabench.errors import DataError, SdabenchError
+from sdabench.data.images import BrokenImagesError
+from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
 from sdabench.files import atomic_write
 from sdabench.json_files import parse_json
 from sdabench.training.distributed import Report, world
@@ -37,24 +38,26 @@ class PartialEvaluation:
     """The file with the predictions of an interrupted evaluation.
 
     They are used only under the same conditions, because another batch size, device or version changes the
-    last bits of an output.
+    last bits of an output, and only for files of the same size: ``sizes`` are those of all images in bytes.
     """
 
     path: Path
     conditions: dict[str, Any]
+    sizes: Sequence[int]
 
     def read(self) -> list[Prediction]:
         """Read the predictions; return none if the file is missing or damaged, or if conditions differ."""
         try:
             data = parse_json(self.path.read_bytes())
             if data["conditions"] == self.conditions:
-                return [Prediction(*values) for values in data["predictions"]]
-        except (OSError, ValueError, TypeError, KeyError):
+                rows = [(Prediction(*values), size) for *values, size in data["predictions"]]
+                return [each for each, size in rows if self.sizes[each.index] == size]
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
             pass
         return []
 
     def write(self, predictions: list[Prediction]) -> None:
-        rows = [(prediction.index, prediction.sha256, prediction.output) for prediction in predictions]
+        rows = [(each.index, each.sha256, each.output, self.sizes[each.index]) for each in predictions]
         with atomic_write(self.path) as file:
             file.write(to_json({"conditions": self.conditions, "predictions": rows}))
 
@@ -89,11 +92,13 @@ def predict(
     """Run the network on all images in evaluation mode; return the predictions in the main process.
 
     Batches do not depend on the world size. ``fitting`` is reduced to the number of images that fit into
-    memory. ``partial`` stores predictions at times and after a signal, so that another call can resume.
+    memory. ``partial`` stores predictions at times, after a signal and if images are broken, so that another
+    call can resume. A batch with a broken image is left out, or only that image if the job skips them.
 
     Raises:
         Stopped: a signal requested it.
-        DataError: an image cannot be decoded.
+        DataError: images cannot be decoded, and the job does not skip them; all others were predicted.
+        NothingMeasuredError: all images were skipped.
         SdabenchError: an output is not finite.
     """
     here, task, fitting = world(), task_of(job.spec.task), fitting or FittingBatch(job.batch_size)
@@ -101,13 +106,18 @@ def predict(
     network = network.eval().to(device, memory_format=layout)  # type: ignore[call-overload]
     images = task.evaluation_images(job)
     predicted = here.on_rank_zero(partial.read) if partial else []
-    if predicted:
-        advance(len(predicted))
     done = {prediction.index for prediction in predicted}
     remaining = batches_without(done, len(job.split.items), job.batch_size)
+    done -= {index for batch in remaining for index in batch}  # of a batch in which an image was broken
+    predicted = [prediction for prediction in predicted if prediction.index in done]
+    if predicted:
+        advance(len(predicted))
     own = remaining[here.rank :: here.size]
     pin = device.type == "cuda"
-    batches = load_batches(images, task.batch_of, job.machine.workers, pin, batch_sampler=own)
+    batches = load_batches(
+        images, task.batch_of, job.machine.workers, pin, job.skip_broken, batch_sampler=own
+    )
+    broken: list[str] = []
     if not here.is_main:
         predicted = []  # only the main process returns them
 
@@ -117,8 +127,10 @@ def predict(
 
     def take_turn(stop: bool, save: bool) -> Report:
         batch = next(batches, None)
+        if isinstance(batch, DataError):
+            broken.extend(batch.args)
         if batch is None or isinstance(batch, DataError):
-            return Report(0, batch, stop, save)
+            return Report(0, None, stop, save)
         if isinstance(batch, Stopped):  # while this rank waited for a batch
             return Report(0, None, stop=True, save=save)
         try:
@@ -127,6 +139,15 @@ def predict(
             return Report(0, error, stop, save)
         predicted.extend(map(Prediction, batch.indices, batch.sha256, outputs))
         return Report(len(batch), None, stop, save)
+
+    def save() -> None:
+        so_far = here.gather(predicted)
+
+        def write() -> None:
+            if partial is not None and so_far is not None:
+                partial.write(_sorted(so_far))
+
+        here.on_rank_zero(write)
 
     with stop_requests() as stop_requested, closing(batches):
         saved = time.monotonic()
@@ -137,16 +158,28 @@ def predict(
             advance(sum(turn.images for turn in turns))
             stop = any(turn.stop for turn in turns)
             if partial is not None and (stop or turns[0].save):
-                so_far = here.gather(predicted)
-                here.on_rank_zero(lambda of_ranks=so_far: partial.write(_sorted(of_ranks)))  # type: ignore[misc]
+                save()
                 saved = time.monotonic()
             if stop:
                 raise Stopped
+    if all_broken := sorted(message for own in here.all_gather(broken) for message in own):
+        if not job.skip_broken:
+            save()
+            kept = "; then rerun the same command, which keeps the other predictions" if partial else ""
+            here.raise_everywhere(DataError(f"{BrokenImagesError(*all_broken)}{kept}"))
+        if not any(here.all_gather(len(predicted))):
+            here.raise_everywhere(
+                NothingMeasuredError(f"every image is broken: {BrokenImagesError(*all_broken)}")
+            )
     of_ranks = here.gather(predicted)
     if of_ranks is None:
         return None
     predicted = _sorted(of_ranks)
-    assert [each.index for each in predicted] == list(range(len(job.split.items))), "one for each image"
+    indices, items = [each.index for each in predicted], job.split.items
+    if len(indices) < len(items) and job.skip_broken:
+        job = replace(job, split=job.split.select([items[index] for index in indices]))
+    else:
+        assert indices == list(range(len(items))), "one for each image"
     outputs, digests = [each.output for each in predicted], [each.sha256 for each in predicted]
     predictions: Predictions = task.predictions(job, outputs, digests)
     return predictions

@@ -109,6 +109,23 @@ def test_broken_image_exits_4(imagenet, tmp_path, jobs):
     assert [name in result.stderr for name in models] == [index < jobs for index in range(3)]
 
 
+def test_skipped_images_are_named_and_evaluated_after_a_repair(imagenet, tmp_path):
+    broken = sorted(imagenet.rglob("*.JPEG"))[0]
+    content = broken.read_bytes()
+    broken.write_bytes(b"x" * len(content))
+    options = ["--models", "resnet50"]
+    first = run(imagenet, tmp_path / "out", *options, "--skip-broken")
+    assert first.returncode == 0, first.stderr
+    assert "without 1 broken validation image" in first.stdout
+    assert "1 of 1 are completed." in run(imagenet, tmp_path / "out", *options, "--skip-broken").stderr
+    assert run(imagenet, tmp_path / "out", *options).returncode == 4
+    broken.write_bytes(content)
+    assert run(imagenet, tmp_path / "out", *options).returncode == 0
+    records = json_records(tmp_path / "out")
+    assert [record["samples"] for record in records] == [5, 0, 6]
+    assert records[0]["dataset"]["skipped"] == [f"{broken.parent.name}/{broken.name}"]
+
+
 def test_parallel_jobs_write_records_and_logs(imagenet, tmp_path):
     output = tmp_path / "out"
     options = ["--models", "resnet50", "--models", "senet50", "--jobs", 2]

@@ -106,10 +106,10 @@ class StopAfter:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def copy_with_broken_image(textures: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Copy a generated dataset and truncate one training image; return the folder and that image."""
+def copy_with_broken_image(textures: Path, tmp_path: Path, split: str = "train") -> tuple[Path, Path]:
+    """Copy a generated dataset and damage one image; return the folder and that image."""
     folder = shutil.copytree(textures, tmp_path / "data")
-    path = sorted((folder / "train").rglob("*.JPEG"))[3]
+    path = sorted((folder / split).rglob("*.JPEG"))[3]
     path.write_bytes(path.read_bytes()[:300].ljust(path.stat().st_size, b"\0"))
     return folder, path
 

@@ -1,18 +1,24 @@
 """Train, interrupt, resume and evaluate detectors on real files; results are COCO results files."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save_file
 
+from sdabench.data.coco import read_coco
+from sdabench.data.source import DataSource
 from sdabench.errors import SdabenchError
 from sdabench.hashing import sha256_of_file
+from sdabench.records.rescoring import StoredRecord, match_detections
+from sdabench.records.spec import protocol_at
 from sdabench.scoring.bootstrap import standard_errors
 from sdabench.scoring.coco import evaluate as evaluate_results
 from sdabench.scoring.coco import read_results
 from sdabench.training.evaluation import evaluate, evaluate_training, prepare_network
+from sdabench.training.job import evaluation_job
 from sdabench.training.loop import train
 from sdabench.training.prediction import predict
 from sdabench.training.run_folder import read_run
@@ -207,6 +213,25 @@ def test_perfect_detections_have_ap_100(shapes):
     first = [one["bbox"] for one in annotations if one["image_id"] == 1 and not one["iscrowd"]]
     assert [entry["bbox"] for entry in predictions.results] == [pytest.approx(box, abs=0.01) for box in first]
     assert len(values) > 3
+
+
+def test_skipped_images_do_not_count_for_ap(shapes, tmp_path, monkeypatch):
+    """Objects of a broken image would be missed, and AP be too low."""
+    folder = shutil.copytree(shapes, tmp_path / "coco")
+    source, split = DataSource("coco", folder), read_coco(folder, "val")
+    skipped = split.items[2].path
+    (folder / skipped).write_bytes(b"")
+    oracle = OracleDetector(shapes, mistakes=False, masks=False)
+    oracle.queue.pop(2)
+    monkeypatch.setattr(Detection, "build", lambda self, job: oracle)
+    protocol = protocol_at(64, "detection")
+    job = evaluation_job(FASTER, source, split, skip_broken=True, protocol=protocol)
+    [record] = evaluate(job, tmp_path)
+    assert (record.dataset.skipped, record.samples) == ((skipped,), 2)
+    assert record.metrics["ap_pct"] == pytest.approx(100)
+    stored = StoredRecord(record, tmp_path)
+    (folder / skipped).write_bytes((shapes / skipped).read_bytes())
+    assert match_detections(stored, None).score().metrics == record.metrics
 
 
 def test_rescoring_results_file_reproduces_metrics(shapes, tmp_path, monkeypatch):

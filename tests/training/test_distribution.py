@@ -10,13 +10,16 @@ from functools import partial
 import pytest
 import torch
 
+from sdabench.data.imagenet import read_imagenet
 from sdabench.data.images import RankBatches, TrainingOrder
+from sdabench.data.source import DataSource
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import launched_processes
+from sdabench.records.spec import protocol_at
 from sdabench.training import distributed
 from sdabench.training.distributed import process_group, world
 from sdabench.training.evaluation import evaluate, evaluate_training
-from sdabench.training.job import Machine
+from sdabench.training.job import Machine, evaluation_job
 from sdabench.training.loop import train
 from sdabench.training.prediction import batches_without
 from sdabench.training.run_folder import read_run
@@ -161,6 +164,24 @@ def test_interrupted_evaluation_keeps_results_of_each_rank(textures, tmp_path):
     assert (tmp_path / "parts" / expected.predictions).read_bytes() == (
         tmp_path / "alone" / expected.predictions
     ).read_bytes()
+
+
+def test_broken_images_of_all_ranks_are_named_once(imagenet, tmp_path, capfd):
+    source, split = DataSource("imagenet", imagenet), read_imagenet(imagenet)
+    job = evaluation_job("resnet50", source, split, protocol=protocol_at(32, "classification"))
+    job = job.on(Machine(batch_size=1))
+    broken = [split.file(split.items[index]) for index in (0, 1, 5)]
+    contents = [path.read_bytes() for path in broken]
+    for path in broken:
+        path.write_bytes(b"")
+    assert exit_codes(fork_ranks(lambda: evaluate(job, tmp_path), 2)) == [4, 4]
+    stderr = capfd.readouterr().err
+    assert [stderr.count(str(path)) for path in broken] == [1, 1, 1]
+    for path, content in zip(broken, contents, strict=True):
+        path.write_bytes(content)
+    progress = []
+    evaluate(job, tmp_path, progress.append)
+    assert progress == [3, 1, 1, 1]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

@@ -13,7 +13,7 @@ from torchvision.transforms import functional
 from sdabench import create_model
 from sdabench.data.imagenet import read_imagenet
 from sdabench.data.source import DataSource
-from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.errors import DataError, NothingMeasuredError, SdabenchError, UsageError
 from sdabench.records.spec import protocol_at
 from sdabench.report.summary import describe_metrics
 from sdabench.training.evaluation import evaluate
@@ -224,3 +224,74 @@ def test_large_batch_is_split_on_cpu(imagenet, network, monkeypatch):
     assert [probability for _, probability in outputs] == pytest.approx(
         [probability for _, probability in expected], rel=1e-4
     )
+
+
+def truncated(folder, *numbers):
+    """Truncate some images; return their paths and contents."""
+    files = sorted(folder.rglob("*.JPEG"))
+    before = {files[number]: files[number].read_bytes() for number in numbers}
+    for path, data in before.items():
+        path.write_bytes(data[: len(data) // 2])
+    return before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_predictions_are_kept_when_images_are_broken(imagenet, tmp_path, workers):
+    """A repaired file has another size, and its batch alone is predicted again."""
+    [expected] = evaluate(make_job(imagenet, batch_size=2), tmp_path / "whole")
+    broken = truncated(imagenet, 2, 5)
+    with pytest.raises(DataError, match="2 broken images: .*rerun the same command") as caught:
+        evaluate(make_job(imagenet, batch_size=2, workers=workers), tmp_path)
+    for path in broken:
+        assert str(path) in str(caught.value)
+    first, last = broken
+    first.write_bytes(broken[first])
+    with pytest.raises(DataError, match=f"{last} cannot be decoded"):
+        evaluate(make_job(imagenet, batch_size=2, workers=workers), tmp_path)
+    last.write_bytes(broken[last])
+    progress = []
+    [record] = evaluate(make_job(imagenet, batch_size=2), tmp_path, progress.append)
+    assert progress == [4, 2]  # the kept predictions, and the batch of the last image
+    assert (record.metrics, record.dataset) == (expected.metrics, expected.dataset)
+    assert (tmp_path / record.predictions).read_bytes() == (
+        tmp_path / "whole" / expected.predictions
+    ).read_bytes()
+    assert len(list((tmp_path / "predictions").iterdir())) == 1
+
+
+def test_kept_prediction_of_a_changed_file_is_not_used(imagenet, tmp_path):
+    broken = truncated(imagenet, 5)
+    with pytest.raises(DataError):
+        evaluate(make_job(imagenet, batch_size=2), tmp_path)
+    [(path, data)] = broken.items()
+    path.write_bytes(data)
+    with sorted(imagenet.rglob("*.JPEG"))[0].open("ab") as file:
+        file.write(b"\0")
+    progress = []
+    evaluate(make_job(imagenet, batch_size=2), tmp_path, progress.append)
+    assert progress == [2, 2, 2]
+
+
+@pytest.mark.parametrize("broken", [(2,), (2, 3, 5)], ids=["one", "a whole batch and one"])
+def test_skipped_images_are_recorded_and_not_comparable(imagenet, tmp_path, broken):
+    paths = truncated(imagenet, *broken)
+    job = replace(make_job(imagenet, batch_size=2), skip_broken=True)
+    [record] = evaluate(replace(job, split=replace(job.split, complete=True)), tmp_path)
+    assert record.dataset.skipped == tuple(f"{path.parent.name}/{path.name}" for path in paths)
+    assert record.samples == record.dataset.samples == 6 - len(broken)
+    assert not record.dataset.complete
+    assert record.spec_digest == job.spec.spec_digest
+    with gzip.open(tmp_path / record.predictions, "rt", newline="") as lines:
+        assert len(list(csv.DictReader(lines))) == record.samples
+    assert f"without {len(broken)} broken image" in describe_metrics(record)
+    for path in paths:
+        path.unlink()
+    [same] = evaluate(make_job(imagenet, batch_size=1), tmp_path / "without")
+    assert same.metrics == record.metrics
+    assert same.dataset.fingerprint_sha256 == record.dataset.fingerprint_sha256
+
+
+def test_nothing_is_measured_if_every_image_is_skipped(imagenet, tmp_path):
+    truncated(imagenet, *range(6))
+    with pytest.raises(NothingMeasuredError, match="every image is broken: 6 broken images"):
+        evaluate(replace(make_job(imagenet, batch_size=4), skip_broken=True), tmp_path)

@@ -10,14 +10,13 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from sdabench.data.coco import CocoImage
-from sdabench.data.decoding import Header, Unusable, decode_bytes, read_file, read_header
+from sdabench.data.decoding import JPEG_END, PNG_END, Header, Unusable, decode_bytes, read_file, read_header
 from sdabench.data.split import Split
 from sdabench.errors import DataError
 from sdabench.training.signals import Stopped
 from sdabench.training.tasks import load_batches
 
-JPEG_SCAN, JPEG_END = b"\xff\xda", b"\xff\xd9"
-PNG_END = b"IEND\xaeB`\x82"
+JPEG_SCAN = b"\xff\xda"
 BATCH_SIZE = 4  # small, so that the progress bar moves and a signal takes effect soon
 
 

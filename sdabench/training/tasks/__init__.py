@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sdabench.data.images import collate
+from sdabench.data.split import Split
 from sdabench.errors import DataError, SdabenchError
 from sdabench.registry.schema import DataTask, Task
 from sdabench.training.job import AnyJob
@@ -40,8 +41,13 @@ class Measured(NamedTuple):
 
 
 class Predictions(Protocol):
-    """The outputs of a network for all images of a split, with the sha256 of the image files in order."""
+    """The outputs of a network for all images of a split, with the sha256 of the image files in order.
 
+    Skipped images are not in the split.
+    """
+
+    @property
+    def split(self) -> Split: ...
     @property
     def sha256(self) -> list[str]: ...
     def metrics(self) -> dict[Task, dict[str, float]]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.models.build import create_model
 from sdabench.records.class_predictions import ClassPredictions
@@ -26,6 +27,7 @@ PIXELS_AT_ONCE = 4 * 224 * 224  # on a CPU
 class Classified:
     """Predicted classes of all images; see :class:`sdabench.training.tasks.Predictions`."""
 
+    split: ImageSplit
     classes: ClassPredictions
     sha256: list[str]
 
@@ -95,7 +97,7 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
             label_probability=np.array([probability for _, probability in outputs], dtype=np.float32),
             top5=np.pad(best, ((0, 0), (0, 5 - best.shape[1])), constant_values=-1),
         )
-        return Classified(classes, sha256)
+        return Classified(job.split, classes, sha256)
 
 
 def images_at_once(images: Tensor) -> int:
