@@ -48,11 +48,6 @@ def test_evidence_is_consistent_with_the_printed_number(table, row, key):
         assert reported in values
 
 
-PRINTED = {
-    value for table in REGISTRY.tables.values() for row in table.rows for value in row.reported.values()
-}
-
-
 @pytest.mark.parametrize(("table", "row", "key"), EXPLAINED)
 def test_every_decimal_in_a_reason_is_recomputed_or_printed(table, row, key):
     """Printed in the same row, or in a row that the reason names, such as 4.09 of SENet for ResNet-50."""

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from filelock import FileLock
 from sdabench import create_model
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.report import accuracy
-from tests.helpers.processes import stop_process
+from tests.helpers.processes import stop_process, wait_for
 from tests.helpers.program import sdabench
 from tests.helpers.records import json_records
 
@@ -186,9 +185,7 @@ def test_signal_exits_75_and_rerun_resumes(imagenet, tmp_path, number, jobs):
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     path = output / "records.jsonl"
-    deadline = time.monotonic() + 120
-    while not (path.exists() and path.read_text().endswith("\n")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: path.exists() and path.read_text().endswith("\n"))
     assert stop_process(process, number).endswith("rerun the same command to resume.\n")
     completed = len(json_records(output))
     assert 1 <= completed < 3

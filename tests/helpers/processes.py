@@ -15,9 +15,10 @@ from sdabench.training.signals import SIGNALS, handle_signals
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Poll a condition until it holds, for two minutes at most."""
+    """Poll a condition until it holds; fail if it does not within two minutes."""
     deadline = time.monotonic() + 120
-    while not condition() and time.monotonic() < deadline:
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold within two minutes"
         time.sleep(0.05)
 
 

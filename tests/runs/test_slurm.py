@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from sdabench.cli.cluster import sbatch_option, slurm_minutes
 from sdabench.errors import ExitCode, SdabenchError, UsageError
 from sdabench.runs.slurm import Resources, Slurm, SlurmProcess
 from sdabench.runs.slurm.queue import SlurmQueue
+from tests.helpers.processes import wait_for
 from tests.helpers.program import sdabench
 
 pytest.importorskip("submitit")
@@ -63,13 +63,6 @@ def job_ids(output):
 def read_log(output, model):
     [path] = (output / "logs").glob(f"{model}-*.log")
     return path.read_text()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 class Background:

@@ -128,16 +128,6 @@ def assert_equal(first, second):
         assert first == second or (first != first and second != second)
 
 
-def test_checkpoints_left_after_completion_are_deleted(textures, tmp_path):
-    """The process was killed after writing run.json and before deleting the checkpoints."""
-    job = classifier_job(textures)
-    folder = train(job, tmp_path)
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints/.step-000000003.pt.part").write_bytes(b"half")
-    assert train(job, tmp_path) == folder
-    assert not (folder / "checkpoints").exists()
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_weights_do_not_depend_on_workers(textures, tmp_path, workers):
     folders = [train(classifier_job(textures, count), tmp_path / str(count)) for count in (0, workers)]

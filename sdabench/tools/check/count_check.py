@@ -1,27 +1,15 @@
 """Check the counts of every network: all integers have to be equal."""
 
-from functools import partial
 from pathlib import Path
 
 from sdabench.complexity import Count, count
 from sdabench.paths import COUNTS
-from sdabench.records.json_lines import read_lines
-from sdabench.registry import load_registry
 from sdabench.tools.check.gate import Check, Problem
-from sdabench.tools.check.golden_files import differences, write_golden_file
+from sdabench.tools.check.golden_files import check_of_lines, differences
 
 
 def count_check(folder: Path) -> Check[Count]:
-    path = folder / COUNTS
-    return Check(
-        "counts",
-        list(load_registry().models),
-        path,
-        golden=lambda: {item.model: item for item in read_lines(path, Count)},
-        measure=count,
-        problems=_problems,
-        write=partial(write_golden_file, path),
-    )
+    return check_of_lines("counts", folder / COUNTS, Count, count, _problems)
 
 
 def _problems(golden: Count, measured: Count) -> list[Problem]:

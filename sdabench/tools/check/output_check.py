@@ -1,6 +1,5 @@
 """Check the outputs of every network for seeded weights and images."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,10 +15,9 @@ from sdabench.data.views import Normalization, resize_and_crop
 from sdabench.models.detection.detector import Detector
 from sdabench.models.inputs import resized_shape
 from sdabench.paths import OUTPUTS
-from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
 from sdabench.tools.check.gate import Check, NotFiniteError, Problem
-from sdabench.tools.check.golden_files import write_golden_file
+from sdabench.tools.check.golden_files import check_of_lines
 from sdabench.tools.check.seeded_inputs import RECIPE, layout_digest, noise, seeded_image, seeded_network
 from sdabench.training.precision import strict_fp32
 
@@ -66,16 +64,7 @@ class GoldenOutputs(BaseModel):
 
 
 def output_check(folder: Path) -> Check[GoldenOutputs]:
-    path = folder / OUTPUTS
-    return Check(
-        "outputs",
-        list(load_registry().models),
-        path,
-        golden=lambda: {item.model: item for item in read_lines(path, GoldenOutputs)},
-        measure=compute_outputs,
-        problems=_problems,
-        write=partial(write_golden_file, path),
-    )
+    return check_of_lines("outputs", folder / OUTPUTS, GoldenOutputs, compute_outputs, _problems)
 
 
 def _problems(golden: GoldenOutputs, measured: GoldenOutputs) -> list[Problem]:

@@ -21,7 +21,7 @@ from sdabench.data.synthetic.classification import ClassificationPlan
 from sdabench.data.synthetic.detection import DetectionPlan
 from sdabench.hashing import sha256_of_file
 from tests.helpers.datasets import make_imagenet
-from tests.helpers.processes import stop_process
+from tests.helpers.processes import stop_process, wait_for
 from tests.helpers.program import sdabench
 
 
@@ -190,9 +190,7 @@ def test_signal_stops_all_processes(tmp_path, number):
         [sys.executable, "-m", "sdabench", "data", "verify", f"imagenet={tmp_path}", "--workers", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while len(process_ids(process.pid)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: len(process_ids(process.pid)) >= 3)
     time.sleep(1)
     started = time.monotonic()
     stop_process(process, number)
