@@ -1,5 +1,6 @@
 """The command line: one file per command, imported only when that command is called."""
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -167,10 +168,9 @@ def main() -> NoReturn:
 
 
 def _described(error: OSError) -> str:
-    try:
-        sys.stdout.flush()
-    except OSError as cause:
-        return f"cannot write to stdout: {cause.strerror}; redirect it elsewhere"
+    """Describe an error of the system; writing to stdout, which has no file name, fails on a full disk."""
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+        return f"cannot write to stdout: {error.strerror}; redirect it elsewhere"
     return str(error)
 
 

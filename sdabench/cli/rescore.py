@@ -102,7 +102,7 @@ def _rescore_classes(path: Path, as_json: bool) -> None:
     from sdabench.records.class_predictions import ClassPredictions
     from sdabench.report.summary import describe_metrics
 
-    if read_decompressed(path, "predictions")[:1] in (b"[", b"{"):
+    if read_decompressed(path, "predictions").lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{"):
         raise UsageError(f"{path} is a COCO results file; name its ground truth with --annotations FILE")
     predictions = ClassPredictions.read(path)
     if not predictions.paths:

@@ -50,7 +50,7 @@ class ClassPredictions:
     @classmethod
     def read(cls, path: Path) -> "ClassPredictions":
         """Read a file that :meth:`write` has written, compressed or not; raise a DataError for others."""
-        text = read_decompressed(path, "predictions").decode(errors="surrogateescape")
+        text = read_decompressed(path, "predictions").decode("utf-8-sig", errors="surrogateescape")
         foreign = f"{path} is not a predictions file of a classifier"
         try:
             rows = list(csv.reader(io.StringIO(text, newline="")))

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from sdabench.report.cells import number
 from sdabench.report.sheet import Heading, Sheet, headings, row
 from sdabench.scoring.coco import METRICS, CocoScore
+from sdabench.tex import Tex
 
-HEADERS = ("AP", "AP$_{50}$", "AP$_{75}$", "AP$_S$", "AP$_M$", "AP$_L$")
+HEADERS = tuple(map(Tex, ("AP", "AP$_{50}$", "AP$_{75}$", "AP$_S$", "AP$_M$", "AP$_L$")))
 IOU_TYPE_NAMES = {"bbox": "boxes", "segm": "masks"}
 
 

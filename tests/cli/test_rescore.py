@@ -1,5 +1,6 @@
 """Run ``sdabench rescore`` as a user does: output and exit codes."""
 
+import gzip
 import importlib.util
 import json
 import subprocess
@@ -44,6 +45,7 @@ def test_prints_ap_metrics_and_per_class_table(rescore):
     assert "kite" not in result.stdout
     page = " ".join(rescore(BOXES, "--per-class").stdout.split())
     for words in (
+        "AP50",
         "AP per category, scored by boxes",
         "person 1 1 0.00 0.00",
         "cat 0 0 - -",
@@ -166,6 +168,15 @@ def test_stored_class_predictions_are_rescored(tmp_path):
     record = json.loads(sdabench("rescore", one.predictions, "--json").stdout)
     assert record["metrics"] == {"top1_pct": 30.0, "top5_pct": 100.0}
     assert record["samples"] == 10
+
+
+def test_byte_order_mark_changes_no_kind_of_file(tmp_path):
+    one = store_record(tmp_path, "a", correct_on(1))
+    bom = b"\xef\xbb\xbf"
+    (tmp_path / "b.csv").write_bytes(bom + gzip.decompress(one.predictions.read_bytes()))
+    assert "top-1 10.00 %" in sdabench("rescore", tmp_path / "b.csv").stdout
+    (tmp_path / "c.json").write_bytes(bom + b"[]")
+    assert_error(sdabench("rescore", tmp_path / "c.json"), 2, "is a COCO results file")
 
 
 def test_rescoring_a_run_reproduces_its_records(tmp_path):

@@ -1,5 +1,7 @@
 """Print a diagnosis in the terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -18,18 +20,15 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     console = Terminal()
     name_width = max(len(probe.name) for probe in diagnosis.probes)
     for title, probes in diagnosis.sections.items():
-        grid = Table.grid("", "", "", padding=(0, 2, 0, 0))
-        grid.columns[0].width, grid.columns[1].width = len("problem"), name_width
+        console.print(Text(title, style="bold"))
         for probe in probes:
             state = Text(probe.state, style=STYLES[TONES[probe.state]])
-            grid.add_row(state, probe.name, _lines(probe.value, probe.consequence, probe.next_step))
-        console.print(Text(title, style="bold"), grid, "", sep="\n")
-    causes = Table.grid("", "", padding=(0, 2, 0, 0))
-    causes.columns[0].justify = "right"
-    for number, each in enumerate(diagnosis.likely_causes, 1):
-        causes.add_row(f"{number}.", _lines(f"{each.cause}.", each.effect, each.next_step))
+            left = [(state, len("problem")), (Text(probe.name), name_width)]
+            _print_entry(console, left, probe.value, probe.consequence, probe.next_step)
+        console.print()
     console.print(Text("Likely causes of a wrong accuracy, largest effect first\n", style="bold"))
-    console.print(causes)
+    for number, each in enumerate(diagnosis.likely_causes, 1):
+        _print_entry(console, [(Text(f"{number}."), 2)], f"{each.cause}.", each.effect, each.next_step)
     note = (
         f"Two standard errors of a top-1 on ImageNet's 50,000 images are {two_standard_errors_pct():.1f} "
         "points: a smaller difference from the paper is within chance."
@@ -51,10 +50,16 @@ def summary(diagnosis: Diagnosis) -> str:
     return f"{answer}: {', '.join(words) or 'all probes are ok'}."
 
 
-def _lines(first: str, consequence: str, next_step: str) -> Group:
-    lines = [Text(first)]
-    if consequence:
-        lines.append(Text(consequence, style="dim"))
+def _print_entry(
+    console: Terminal, left: Sequence[tuple[Text, int]], first: str, consequence: str, next_step: str
+) -> None:
+    """Print columns of given widths and the lines beside them; a next step is not wrapped, to be pasted."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _, width in left:
+        grid.add_column(width=width, justify="right" if len(left) == 1 else "left")
+    grid.add_column()
+    lines = [Text(first), *([Text(consequence, style="dim")] if consequence else [])]
+    grid.add_row(*(text for text, _ in left), Group(*lines))
+    console.print(grid)
     if next_step:
-        lines.append(Text(f"→ {next_step}"))
-    return Group(*lines)
+        console.unwrapped(" " * sum(width + 2 for _, width in left), f"→ {next_step}")

@@ -102,6 +102,12 @@ def test_consequence_and_next_step_follow_the_probe(capsys):
     assert lines[1:4] == ["warning  memory  1 GB [of 2]", "Too little.", "→ Buy more."]
 
 
+def test_next_step_is_one_line_to_paste(capsys):
+    step = "pip install --upgrade 'torch>=2.6' " + " ".join(f"'package{number}>=1'" for number in range(20))
+    print_diagnosis(Diagnosis({"Versions": [Probe("torch", "problem", "2.0", "", step)]}, []))
+    assert f"→ {step}" in [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+
 def test_help_has_examples():
     assert "Examples:" in sdabench("doctor", "-h").stdout
     assert_error(sdabench("doctor", "--jsn"), 2, "No such option")
