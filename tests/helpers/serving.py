@@ -13,6 +13,7 @@ class Server(ThreadingHTTPServer):
     ``/cut/NAME`` closes the connection halfway. ``/slow/NAME`` sets ``half_sent`` halfway and waits for
     ``may_continue``. ``/moved/NAME`` redirects to ``/NAME``, ``/circle/NAME`` to itself, and ``/tofile/NAME`` to
     a local file. ``/silent/NAME`` accepts the connection and sends nothing. ``/unsized/NAME`` omits the length,
+    ``/drip/NAME`` sends a byte at a time and ``/endless/NAME`` never stops, both without a length, and
     ``/page/NAME`` claims to be HTML, and ``/secret/NAME`` requires authorization.
     """
 
@@ -62,15 +63,19 @@ class _Handler(BaseHTTPRequestHandler):
             return
         data = self.server.files[name]
         self.send_response(200)
-        if behavior != "unsized":
+        if behavior not in ("unsized", "drip", "endless"):
             self.send_header("Content-Length", str(len(data)))
         if behavior == "page":
             self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
         with suppress(ConnectionError):
-            self.wfile.write(data[: len(data) // 2])
+            self.wfile.write(data[: len(data) // 2] if behavior != "drip" else b"")
             if behavior == "cut":
                 return
+            while behavior in ("drip", "endless"):
+                self.wfile.write(data if behavior == "endless" else data[:1])
+                if self.server.may_continue.wait(0.0 if behavior == "endless" else 0.05):
+                    return
             if behavior == "slow":
                 self.server.half_sent.set()
                 self.server.may_continue.wait(60)

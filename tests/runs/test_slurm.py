@@ -257,6 +257,8 @@ def test_slurm_time_formats(text, minutes):
         (slurm_minutes, "1h", "is not a Slurm time"),
         (sbatch_option, "account=", "is not KEY=VALUE"),
         (sbatch_option, "time=5", "use --time"),
+        (sbatch_option, "comment=x\n#SBATCH --uid=0", "control character"),
+        (sbatch_option, "comment=x\r", "control character"),
         (sbatch_option, "--cpus_per_task=5", "use --cpus"),
     ],
 )

@@ -155,6 +155,26 @@ def test_failed_download_is_one_line_and_leaves_no_file(server, tmp_path, monkey
     assert cached(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("how", "limits", "message"),
+    [
+        (
+            "drip/",
+            {"SLOW_SECONDS": 0.4},
+            "less than 64 KiB in 0.4 seconds; try again, or download it yourself",
+        ),
+        ("drip/", {"MAX_SECONDS": 0.4}, "incomplete after .* hours; try again, or download it yourself"),
+        ("endless/", {"MAX_BYTES": 1 << 22}, "larger than .* GiB; try again, or download it yourself"),
+    ],
+)
+def test_endless_download_ends(server, tmp_path, monkeypatch, how, limits, message):
+    for name, limit in limits.items():
+        monkeypatch.setattr(weights_cache, name, limit)
+    with pytest.raises(SdabenchError, match=message):
+        resolve(parse(server.url("w.pth", how)))
+    assert cached(tmp_path) == []
+
+
 def test_refused_connection_is_an_error(server):
     url = f"http://127.0.0.1:1/w.pth#sha256={DIGEST}"
     with pytest.raises(

@@ -5,6 +5,8 @@ temporary file behind when the process is killed.
 """
 
 import hashlib
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 OTHER_CACHE = "set SDABENCH_CACHE to another folder"
 TIMEOUT = 30.0  # seconds without data
-CHUNK_SIZE = 1 << 18  # bytes
+CHUNK_SIZE = 1 << 16  # bytes
+SLOW_SECONDS = 60.0  # without a whole chunk, of which at most half a minute is without data
+MAX_SECONDS, MAX_BYTES = 6 * 3600.0, 1 << 34  # of a whole download
 HEADERS = {"User-Agent": f"sdabench/{__version__}", "Accept-Encoding": "identity"}
 
 
@@ -127,7 +131,7 @@ def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
             hooks={"response": transfer.on_response},
         )
         try:
-            fetch(urlunsplit(parts._replace(netloc=host)), transfer, None)
+            transfer.run(lambda: fetch(urlunsplit(parts._replace(netloc=host)), transfer, None))
         except (requests.RequestException, ValueError) as error:
             raise _cannot_fetch(remote, transfer, error) from None
         if transfer.received < transfer.total:
@@ -142,8 +146,12 @@ def _download(remote: RemoteFile, path: Path, display: FetchDisplay) -> str:
     return found
 
 
+class _LimitError(ValueError):
+    """A download takes too long, or is too large."""
+
+
 class _Transfer:
-    """The file object that pooch writes to; it computes the digest and advances a progress bar."""
+    """The file object that pooch writes to; it computes the digest, limits time and size, and shows a bar."""
 
     total = 0  # bytes; 0 if the server does not send it
     received = 0
@@ -153,12 +161,39 @@ class _Transfer:
         self.file, self.name, self.display, self.stack = file, name, display, stack
         self.digest = hashlib.sha256()
         self.advance: Any = None
+        self.response: Response | None = None
+        self.error: Exception | None = None
+        self.started = self.progressed = time.monotonic()
+
+    def run(self, fetch: Callable[[], object]) -> None:
+        """Fetch in a thread, which no slow server can keep this one waiting for."""
+
+        def run_in_thread() -> None:
+            try:
+                fetch()
+            except Exception as error:
+                self.error = error
+            finally:
+                if self.response is not None:
+                    self.response.close()
+
+        thread = threading.Thread(target=run_in_thread, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.5)
+            now = time.monotonic()
+            if now - self.progressed > SLOW_SECONDS:
+                raise _LimitError(f"less than {CHUNK_SIZE // 1024} KiB in {SLOW_SECONDS:g} seconds")
+            if now - self.started > MAX_SECONDS:
+                raise _LimitError(f"incomplete after {MAX_SECONDS / 3600:g} hours")
+        if self.error is not None:
+            raise self.error
 
     def on_response(self, response: "Response", **_: Any) -> None:
         response.request.headers.pop("Authorization", None)  # not sent to the target of a redirect
         self.total = int(response.headers.get("Content-Length", 0))
         self.is_web_page = "html" in response.headers.get("Content-Type", "")
-        self.stack.callback(response.close)
+        self.response = response
 
     def write(self, chunk: bytes) -> None:
         if self.advance is None:
@@ -166,6 +201,9 @@ class _Transfer:
         self.file.write(chunk)
         self.digest.update(chunk)
         self.received += len(chunk)
+        self.progressed = time.monotonic()
+        if self.received > MAX_BYTES:
+            raise _LimitError(f"larger than {MAX_BYTES / 2**30:.0f} GiB")
         self.advance(len(chunk))
 
     def flush(self) -> None: ...
@@ -184,6 +222,8 @@ def _cannot_fetch(remote: RemoteFile, transfer: _Transfer, error: Exception | No
         reason = f"HTTP {response.status_code} {response.reason}"
         if response.status_code in (401, 403):
             step = "if it needs a password, use https://USER:PASSWORD@HOST, or pass a downloaded file"
+    elif isinstance(error, _LimitError):
+        reason = str(error)
     elif isinstance(error, TooManyRedirects):
         reason = "it redirects in a circle"
     elif isinstance(error, InvalidSchema):
