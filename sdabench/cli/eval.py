@@ -23,6 +23,7 @@ from sdabench.cli.work import (
     ProtocolOptions,
     SkipBroken,
     ensure_generated,
+    report_id_zero,
 )
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
@@ -120,6 +121,7 @@ def command(
     )
     report_other_protocol(weights, job.spec.protocol.preprocessing)
     report_class_order(job)
+    report_id_zero(split)
     if dry_run:
         from sdabench.runs.suite import Suite
 

@@ -135,7 +135,7 @@ def _rescore_classes(path: Path, as_json: bool) -> None:
 def _rescore_detections(
     path: Path, annotations: Path, iou_type: IouType, per_class: bool, evaluator: Evaluator, as_json: bool
 ) -> None:
-    from sdabench.data.annotations import read_annotations
+    from sdabench.data.annotations import ID_ZERO, read_annotations
     from sdabench.data.coco import describe_annotations
     from sdabench.report.coco_scores import class_sheet, score_sheet
     from sdabench.scoring.bootstrap import standard_errors
@@ -145,6 +145,9 @@ def _rescore_detections(
     file = read_annotations(annotations)
     evaluation = evaluate(file, read_results(path), iou_type, evaluator=evaluator, results_file=path)
     scored, errors = evaluation.score(), standard_errors(evaluation)
+    id_zero = file.has_id_zero(set(evaluation.image_ids))
+    if id_zero:
+        echo(f"{file.path}: {ID_ZERO}.", err=True)
     if not as_json:
         show(score_sheet(scored, f"{path.name}, {scored.images:,} images", errors), form="terminal")
         if per_class:
@@ -162,7 +165,8 @@ def _rescore_detections(
             "sdabench": __version__,
             "evaluator": evaluator,
             "packages": {package: version(package) for package in PACKAGES[evaluator]},
-        },
+        }
+        | ({"annotation_id_0": ID_ZERO} if id_zero else {}),
         wall_seconds=round(time.monotonic() - started, 3),
     ).as_json()
     classes = [vars(one) for one in scored.classes]

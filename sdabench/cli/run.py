@@ -27,7 +27,14 @@ from sdabench.cli.options import (
 from sdabench.cli.parameters import OneOf, declared, option
 from sdabench.cli.sources import report_other_protocol, weights_by_model
 from sdabench.cli.suite_progress import run_with_progress
-from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated, report_left_out
+from sdabench.cli.work import (
+    DATASET,
+    ProtocolOptions,
+    TrainingOptions,
+    ensure_generated,
+    report_id_zero,
+    report_left_out,
+)
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
@@ -170,6 +177,7 @@ def _trainings(
     registry = load_registry()
     backbone_of = {model: backbones.get(registry.model(model).backbone or "") for model in models}
     jobs = [example.for_model(model, seed, backbone_of[model]) for model in models for seed in seeds]
+    report_id_zero(example.split)
     report_left_out(job.check() for job in {job.spec.tasks: job for job in jobs}.values())
     return jobs
 
@@ -187,6 +195,7 @@ def _evaluations(
     """Return the evaluations of the networks of one task, on the same images."""
     split, protocol = source.read("val", task), options.protocol(task)
     machine = machine_for(len(split.items), batch_size=options.batch_size)
+    report_id_zero(split)
     for one in {weights[model] for model in models if model in weights}:
         report_other_protocol(one, protocol.preprocessing)
     job = partial(

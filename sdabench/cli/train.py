@@ -10,7 +10,14 @@ from sdabench.cli.machine import MachineOptions, execute_job, show_plan
 from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights
-from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated, report_left_out
+from sdabench.cli.work import (
+    DATASET,
+    ProtocolOptions,
+    TrainingOptions,
+    ensure_generated,
+    report_id_zero,
+    report_left_out,
+)
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
@@ -78,6 +85,7 @@ def command(
         backbone=backbone.weights if backbone else None,
     )
     report_left_out([job.left_out])
+    report_id_zero(job.split)
     machine = options.machine(job.images)
     job = job.on(machine.model_copy(update={"tensorboard": tensorboard}))
     if dry_run:

@@ -23,6 +23,7 @@ from sdabench.terminal import echo
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
+    from sdabench.data.split import Split
     from sdabench.training.run_folder import TrainingRun
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -196,6 +197,15 @@ class TrainingOptions:
         for name, value in given.items():
             if value is not None:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")
+
+
+def report_id_zero(split: "Split") -> None:
+    """Report on stderr if an annotation has the id that pycocotools by itself takes for no match."""
+    from sdabench.data.annotations import ID_ZERO
+    from sdabench.data.coco import CocoSplit
+
+    if isinstance(split, CocoSplit) and split.has_id_zero and is_main_process():
+        echo(f"{split.annotations_file}: {ID_ZERO}.", err=True)
 
 
 def report_left_out(lines: Iterable[str | None]) -> None:

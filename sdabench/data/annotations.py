@@ -31,6 +31,10 @@ FIELDS: Mapping[str, Mapping[str, Kind]] = {
         "iscrowd": "0 or 1",
     },
 }  # fmt: skip
+ID_ZERO = (
+    "the annotation with id 0 counts as any other; pycocotools by itself takes a match with it for none, so "
+    "that its AP can be lower"
+)
 SIZE: Mapping[str, Kind] = {"height": "an integer", "width": "an integer"}
 
 
@@ -53,6 +57,10 @@ class AnnotationFile:
     def sizes(self) -> dict[int, tuple[int, int]]:
         """(height, width) of the images by id; see :meth:`check_sizes`."""
         return {image["id"]: (image["height"], image["width"]) for image in self.images}
+
+    def has_id_zero(self, image_ids: Container[int]) -> bool:
+        """Return whether an annotation in these images has id 0; see :data:`ID_ZERO`."""
+        return any(one["id"] == 0 and one["image_id"] in image_ids for one in self.annotations)
 
     def check_sizes(self) -> None:
         """Check height and width of the images, which files and masks need.

@@ -4,8 +4,10 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypedDict
 
 from pydantic_core import from_json, to_json
@@ -193,6 +195,11 @@ class CocoSplit(Split):
                         "complete the annotations, or use a Faster R-CNN"
                     )
 
+    @cached_property
+    def has_id_zero(self) -> bool:
+        """Whether an annotation has id 0; see :data:`sdabench.data.annotations.ID_ZERO`."""
+        return any(one.id == 0 for item in self.items for one in item.annotations)
+
     def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
         yield f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
         yield from super().listing_lines(digests)
@@ -249,7 +256,7 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
         of_image[annotation["image_id"]].append(annotation)
     items = []
     for entry in sorted(file.images, key=itemgetter("id")):
-        image = f"{split}2017/{entry['file_name']}"
+        image = _image_path(root, f"{split}2017", entry, annotations_file)
         if sizes is None or image in sizes:
             size = _size(root / image, annotations_file) if sizes is None else sizes[image]
             items.append(_coco_image(entry, image, size, of_image[entry["id"]], labels))
@@ -285,9 +292,38 @@ def _coco_image(
     )
 
 
+def _image_path(root: Path, folder: str, entry: Entry, annotations_file: Path) -> str:
+    """Return the path of an image relative to the root of the dataset, and refuse one that leaves it.
+
+    Links are followed, as datasets consist of them; only names with ``..`` must resolve to a path below
+    the root.
+    """
+    name = entry["file_name"]
+    path = f"{folder}/{name}"
+    controls = any(ord(character) < 32 or ord(character) == 127 for character in name)
+    parts = name.split("/")
+    if (
+        controls
+        or name.startswith("/")
+        or (".." in parts and not (root / path).resolve().is_relative_to(root))
+    ):
+        words = "contains control characters" if controls else "leaves the dataset"
+        raise DataError(
+            f"{annotations_file}: the entry of 'images' with id {entry['id']} has a 'file_name' that {words}"
+            f": {name[:100]!r}; name a file in {folder}/"
+        )
+    return path
+
+
 def _size(path: Path, annotations_file: Path) -> int:
     try:
-        return path.stat().st_size
+        found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise DataError(
+                f"{path}, which is listed in {annotations_file}, is a folder, a device or a pipe; restore "
+                "the image file from the original archive"
+            )
+        return found.st_size
     except OSError as error:
         raise DataError(
             f"cannot read {path}, which is listed in {annotations_file}: {error.strerror}; restore it from "

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdabench.data.annotations import ID_ZERO
+from sdabench.data.coco import CocoSplit
 from sdabench.data.description import DatasetInfo
 from sdabench.errors import DataError, WeightsError
 from sdabench.hashing import sha256_of_file, sha256_of_lines
@@ -80,6 +82,8 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     if predictions is None:
         return []
     conditions |= {field: getattr(job.machine, field) for field in task_of(spec.task).environment}
+    if isinstance(job.split, CocoSplit) and job.split.has_id_zero:
+        conditions["annotation_id_0"] = ID_ZERO
     dataset = _evaluated(job, predictions)
     if job.split.fingerprint_sha256 not in (None, dataset.fingerprint_sha256):
         raise DataError(

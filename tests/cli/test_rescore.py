@@ -1,12 +1,16 @@
 """Run ``sdabench rescore`` as a user does: output and exit codes."""
 
+import contextlib
 import gzip
 import importlib.util
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from sdabench.data.coco import read_coco
 from sdabench.hashing import sha256_of_file
@@ -106,6 +110,28 @@ def test_built_in_evaluator_gives_the_same_metrics(rescore):
         assert (built_in.metrics, built_in.standard_errors) == (peer.metrics, peer.standard_errors)
         assert [one.environment["evaluator"] for one in (built_in, peer)] == ["vectorised", "pycocotools"]
         assert set(built_in.environment["packages"]) == {"numpy", "pycocotools"}
+
+
+def test_id_zero_is_reported_where_pycocotools_differs(rescore, coco):
+    """A match with the annotation of id 0 counts here, but not in pycocotools by itself."""
+    path = coco / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    for one in content["annotations"]:
+        one["id"] -= 1
+    path.write_text(json.dumps(content))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        direct = COCOeval(truth, truth.loadRes([dict(one) for one in BOXES]), "bbox")
+        direct.evaluate()
+        direct.accumulate()
+        direct.summarize()
+    assert direct.stats[0] == 0
+    for evaluator in ("vectorised", "pycocotools"):
+        result = rescore(BOXES, "--json", "--evaluator", evaluator)
+        record = Record.model_validate_json(result.stdout)
+        assert record.metrics["ap_pct"] == pytest.approx(AP)
+        assert result.stderr.count("annotation with id 0") == result.stderr.count("\n") == 1
+        assert "annotation with id 0" in record.environment["annotation_id_0"]
 
 
 def test_no_detections_score_zero(rescore):

@@ -1,6 +1,7 @@
 """COCO layout: reading, completeness of a split, and error messages."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,6 +219,55 @@ def test_missing_files_are_named_in_the_error(coco):
     image.unlink()
     with pytest.raises(DataError, match=rf"cannot read {image}, which is listed in .*instances_val2017.json"):
         read_coco(coco, "val")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../../outside.jpg", "leaves the dataset: '../../outside.jpg'"),
+        ("a/../../../outside.jpg", "leaves the dataset"),
+        ("/etc/hostname", "leaves the dataset"),
+        ("//etc/hostname", "leaves the dataset"),
+        ("a\0.jpg", "contains control characters"),
+        ("a\n.jpg", "contains control characters"),
+        ("", "is a folder, a device or a pipe"),
+        ("pipe.jpg", "is a folder, a device or a pipe"),
+        ("zero.jpg", "is a folder, a device or a pipe"),
+    ],
+)
+def test_only_regular_files_of_the_dataset_are_read(coco, name, words):
+    (coco.parent / "outside.jpg").write_bytes(b"")
+    os.mkfifo(coco / "val2017/pipe.jpg")
+    (coco / "val2017/zero.jpg").symlink_to("/dev/zero")
+    replace_lists(coco, **edit_first("images", file_name=name))
+    with pytest.raises(DataError, match=words) as caught:
+        read_coco(coco, "val")
+    assert "\n" not in str(caught.value)
+
+
+def test_links_of_datasets_are_followed(coco, tmp_path):
+    """The root, the folder of a split and single images may be links; names may use '..' below the root."""
+    expected = read_coco(coco, "val")
+    (tmp_path / "elsewhere").mkdir()
+    folder = (coco / "val2017").rename(tmp_path / "elsewhere/images")
+    (coco / "val2017").symlink_to(folder)
+    image = (folder / "000000000007.jpg").rename(tmp_path / "elsewhere/7.jpg")
+    (folder / "000000000007.jpg").symlink_to(image)
+    (tmp_path / "link").symlink_to(coco)
+    assert read_coco(tmp_path / "link", "val").items == expected.items
+    (coco / "val2017").unlink()
+    folder.rename(coco / "val2017")
+    (coco / "more").mkdir()
+    (coco / "val2017/000000000040.jpg").rename(coco / "more/40.jpg")
+    replace_lists(coco, **edit_first("images", file_name="../more/40.jpg"))
+    assert read_coco(coco, "val").items[-1].size == expected.items[-1].size
+
+
+def test_id_zero_is_known(coco):
+    assert not read_coco(coco, "val").has_id_zero
+    replace_lists(coco, **edit_first("annotations", id=0))
+    assert read_coco(coco, "val").has_id_zero
+    assert not read_coco(coco, "val").subset(3).has_id_zero  # it is of image 40
 
 
 def test_segmentations_are_optional(coco):
