@@ -52,7 +52,7 @@ VALUE_NAMES = {
     "argparse.Namespace", "types.SimpleNamespace", "types.GenericAlias", "types.NoneType", "types.UnionType",
     "collections.UserDict", "collections.UserList", "collections.ChainMap", "re._compile",
     "builtins.NotImplemented", "builtins.Ellipsis",
-    "_operator.getitem", "_operator.or_", "functools.reduce",  # of type hints
+    "_operator.getitem", "_operator.or_", "functools.reduce", "_functools.reduce",  # of type hints
 } | {f"builtins.{name}" for name, value in vars(builtins).items() if isinstance(value, type)}  # fmt: skip
 
 

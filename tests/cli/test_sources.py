@@ -320,7 +320,7 @@ def test_dry_run_of_an_evaluation_downloads_and_writes_nothing(server, imagenet,
     [job], [part] = again["jobs"], again["parts"]
     assert job["done"]
     assert job["seconds"] > 0, "eval measures again"
-    assert job["weights"] == {"source": url, "sha256": sha256_of_file(weights)}
+    assert job["weights"].items() >= {"source": url, "sha256": sha256_of_file(weights)}.items()
     assert part["protocol"]["preprocessing"]["crop"] == 32
     assert part["dataset"]["samples"] == 6
     assert len(records(output)) == 1
