@@ -112,8 +112,14 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
 def evaluate_training(
     job: AnyJob, folder: Path, output: Path, advance: Callable[[int], None] = lambda images: None
 ) -> list[Record]:
-    """Evaluate the training in a folder, each metric with the weights selected for it; return records."""
+    """Evaluate the training in a folder, each metric with the weights selected for it; return records.
+
+    Raises:
+        WeightsError: a file of weights has changed since the training wrote it.
+        Exception: see :func:`evaluate`.
+    """
     run = read_run(folder)
+    world().on_rank_zero(lambda: run.check_weights(folder))
     of_file = {
         name: evaluate(replace(job, weights=folder / name, training=run.training), output, advance)
         for name in dict.fromkeys(run.weights.values())

@@ -21,6 +21,7 @@ from sdabench.training.run_folder import (
     WEIGHTS,
     MetricsLog,
     TrainingRun,
+    check_digest,
     find_started_run,
     refuse_to_abandon,
 )
@@ -122,6 +123,7 @@ class _Training:
                         f"{path}, the weights of the best epoch so far, is missing; restore it, or delete "
                         f"{self.folder} to train from the start"
                     )
+                check_digest(path, progress.best_sha256.get(metric))
             epochs = progress.concluded
             at = {"step": epochs * trainer.order.steps_per_epoch, "epoch": epochs, "loss": progress.last_loss}
             self.metrics.forget_after(last_line, at if epochs else None, self.log)
@@ -168,12 +170,14 @@ class _Training:
     def conclude(self, run: TrainingRun) -> None:
         """Write the weights and the result; delete the checkpoints."""
         trainer = self.trainer
-        trainer.save_weights(self.folder / WEIGHTS)
-        best = trainer.progress.best_epochs
+        last = trainer.save_weights(self.folder / WEIGHTS)
+        best, digests = trainer.progress.best_epochs, trainer.progress.best_sha256
         weights = {
             metric: best_weights(metric, best[metric]) if best else WEIGHTS for metric in trainer.task.metrics
         }
-        run = run.model_copy(update={"training": trainer.result(), "weights": weights})
+        of_files = {name: digests[metric] for metric, name in weights.items() if metric in digests}
+        results = {"training": trainer.result(), "weights": weights, "sha256": {WEIGHTS: last} | of_files}
+        run = run.model_copy(update=results)
         run.save(self.folder)
         _delete_leftovers(self.folder, run, self.log)
 
@@ -218,7 +222,8 @@ class _Training:
             if value > progress.best.get(metric, -1.0):
                 progress.best[metric], progress.best_epochs[metric] = value, epoch
                 path = self.folder / best_weights(metric, epoch)
-                self.here.on_rank_zero(lambda path=path: trainer.save_weights(path))  # type: ignore[misc]
+                digest = self.here.on_rank_zero(lambda path=path: trainer.save_weights(path))  # type: ignore[misc]
+                progress.best_sha256[metric] = digest
         return metrics
 
     def _is_time_to_save(self) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sdabench.data.description import DatasetInfo, FrozenModel
-from sdabench.errors import DataError, OutputError, RefusedError, SdabenchError, UsageError
+from sdabench.errors import DataError, OutputError, RefusedError, SdabenchError, UsageError, WeightsError
 from sdabench.files import atomic_write
+from sdabench.hashing import sha256_of_file
 from sdabench.json_files import read_model
 from sdabench.nested import flattened
 from sdabench.processes import note
@@ -26,7 +27,8 @@ WEIGHTS = "model.safetensors"
 class TrainingRun(FrozenModel):
     """``run.json``: the spec of a training; at the end, also its result and the weights file of each metric.
 
-    ``environment`` is that of the start of the training, because the last bits depend on it.
+    ``sha256`` are the digests of the weights files by name; earlier versions wrote none. ``environment`` is
+    that of the start of the training, because the last bits depend on it.
     """
 
     spec: AnySpec
@@ -35,6 +37,7 @@ class TrainingRun(FrozenModel):
     environment: dict[str, Any] = Field(default={})
     training: Training | None = None
     weights: dict[str, str] = Field(default={})
+    sha256: dict[str, str] = Field(default={})
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -44,6 +47,11 @@ class TrainingRun(FrozenModel):
     def is_finished(self, folder: Path) -> bool:
         """Return whether the training has ended and its weights exist."""
         return self.training is not None and all((folder / name).is_file() for name in self.weights.values())
+
+    def check_weights(self, folder: Path) -> None:
+        """Raise a WeightsError if a file of weights is not the one that the training wrote."""
+        for name in dict.fromkeys(self.weights.values()):
+            check_digest(folder / name, self.sha256.get(name))
 
     def save(self, folder: Path) -> None:
         with atomic_write(folder / "run.json") as file:
@@ -180,6 +188,7 @@ def find_run(path: Path, model: str) -> Path:
         raise UsageError(
             f"the weights of the training in {good[0]} were deleted; use a run with --keep-checkpoints"
         )
+    runs[good[0]].check_weights(good[0])
     return good[0]
 
 
@@ -194,6 +203,15 @@ def _without_run(path: Path, model: str) -> str:
         return f"{path} holds no training run; name a file in it, such as {path / files[0]}"
     kind = "holds no training run" if names else "is an empty folder"
     return f"{path} {kind}; name a weights file, or the folder of a training run"
+
+
+def check_digest(path: Path, sha256: str | None) -> None:
+    """Raise a WeightsError if a file of weights has another digest; without an expected one, do nothing."""
+    if sha256 is not None and sha256_of_file(path) != sha256:
+        raise WeightsError(
+            f"{path} has changed since the training wrote it: its sha256 is another; restore it, or delete "
+            f"{path.parent} to train again"
+        )
 
 
 def delete_weights(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Take training steps of a network, and save and restore the state that a checkpoint stores."""
 
+import hashlib
 import math
 import secrets
 import warnings
@@ -51,6 +52,7 @@ class Progress:
     seeds: list[int] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     best_epochs: dict[str, int] = field(default_factory=dict)
+    best_sha256: dict[str, str] = field(default_factory=dict)  # of the weights files of the best epochs
 
 
 class Trainer:
@@ -226,12 +228,18 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.order = self._order()
 
-    def save_weights(self, path: Path) -> None:
-        """Write the weights, for :func:`sdabench.load_weights`, and the names of the classes."""
+    def save_weights(self, path: Path) -> str:
+        """Write the weights, for :func:`sdabench.load_weights`, and the names of the classes.
+
+        Returns:
+            The sha256 of the file.
+        """
         self._check_weights()
+        state = {key: value.contiguous() for key, value in self.network.state_dict().items()}
+        data = save(state, metadata=metadata_of(ClassList.of(self.job.train)))
         with atomic_write(path) as file:
-            state = {key: value.contiguous() for key, value in self.network.state_dict().items()}
-            file.write(save(state, metadata=metadata_of(ClassList.of(self.job.train))))
+            file.write(data)
+        return hashlib.sha256(data).hexdigest()
 
     def _check_weights(self) -> None:
         if not all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values()):

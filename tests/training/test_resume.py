@@ -10,14 +10,15 @@ from functools import partial
 import pytest
 import torch
 
-from sdabench.errors import SdabenchError, UsageError
+from sdabench.errors import SdabenchError, UsageError, WeightsError
+from sdabench.hashing import sha256_of_file
 from sdabench.records.json_lines import CHECKSUM, append_lines
 from sdabench.records.spec import Weights
 from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import predict
-from sdabench.training.run_folder import progress_in, read_run
+from sdabench.training.run_folder import find_run, progress_in, read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.processes import exit_codes, fork_ranks
@@ -241,15 +242,39 @@ def test_damaged_run_without_checkpoints_is_refused(textures, tmp_path):
         train(job, tmp_path)
 
 
-def test_missing_weights_of_the_best_epoch_are_refused(textures, tmp_path):
+def flip_a_bit(path):
+    """Change the last stored value, as a damaged disk does."""
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+def test_missing_or_changed_weights_of_the_best_epoch_are_refused(textures, tmp_path):
     changes = {"quirks": {"best_epoch_by_validation": True}}
     job = classifier_job(textures, **LONG, **changes).on(Machine(checkpoint_seconds=0))
     with pytest.raises(Stopped):
         train(job, tmp_path, StopAfter(35))
     for path in only_run_folder(tmp_path).glob("best-*"):
+        flip_a_bit(path)
+    with pytest.raises(WeightsError, match=r"best-.* has changed since the training wrote it"):
+        train(job, tmp_path)
+    for path in only_run_folder(tmp_path).glob("best-*"):
         path.unlink()
     with pytest.raises(SdabenchError, match="the weights of the best epoch so far, is missing; restore it"):
         train(job, tmp_path)
+
+
+def test_changed_weights_of_a_finished_training_are_refused(textures, tmp_path):
+    job = classifier_job(textures)
+    folder = train(job, tmp_path)
+    run = read_run(folder)
+    assert run.sha256 == {"model.safetensors": sha256_of_file(folder / "model.safetensors")}
+    flip_a_bit(folder / "model.safetensors")
+    for use in (lambda: evaluate_training(job, folder, tmp_path), lambda: find_run(tmp_path, job.model)):
+        with pytest.raises(WeightsError, match=r"model.safetensors has changed since the training wrote it"):
+            use()
+    run.model_copy(update={"sha256": {}}).save(folder)  # as earlier versions wrote it
+    assert find_run(tmp_path, job.model) == folder
 
 
 def test_resume_refuses_changed_settings(textures, tmp_path):
