@@ -6,8 +6,11 @@ from pathlib import Path
 import click
 import pytest
 
+from sdabench.cli import StoppedBySignalError
 from sdabench.cli.cluster import slurm_minutes
 from sdabench.cli.options import FiniteRange, OutputFolder
+from sdabench.cli.work import ensure_generated
+from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 
 
@@ -26,6 +29,16 @@ def test_name_of_an_output_folder_must_be_utf_8():
     assert kind.convert("naïve", None, None) == Path("naïve")
     with pytest.raises(click.BadParameter, match="not UTF-8"):
         kind.convert(os.fsdecode(b"out\xff"), None, None)
+
+
+def test_interrupted_generation_says_that_it_starts_again(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("sdabench.data.synthetic.write_dataset", interrupt)
+    with pytest.raises(StoppedBySignalError, match="Rerun the same command to generate the dataset from"):
+        ensure_generated(DataSource(), "classification")
 
 
 def test_long_digits_are_not_a_slurm_time():
