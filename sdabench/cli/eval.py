@@ -132,11 +132,19 @@ def command(
     records = execute_job(job, output, lambda: found and found.check())
     if not records:
         return
+    from sdabench.report.summary import at_chance, describe_metrics, describe_protocol
+
+    if at_chance(records[0], split.num_classes):
+        echo(
+            f"The accuracy is near chance ({100 / split.num_classes:.3g} %): the labels may be in another "
+            "order than the classes of the weights, or the preprocessing may be another; 'sdabench data "
+            f"verify {data} --split val --probe {name} --weights FILE' tests the order.",
+            err=True,
+        )
     if as_json:
         echo_each(records)
         return
     from sdabench.records.store import RECORDS
-    from sdabench.report.summary import describe_metrics, describe_protocol
 
     for record in records:
         echo(describe_metrics(record))

@@ -94,6 +94,16 @@ def condition_text(value: object) -> str:
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{32,56}\b", r"\1", str(value))
 
 
+def at_chance(record: Record, classes: int) -> bool:
+    """Return whether trained weights are hardly better than chance on a hundred images or more.
+
+    That is three times chance, or five percentage points above it if there are few classes.
+    """
+    chance = 100 / classes
+    top1 = record.metrics.get("top1_pct", 100.0)
+    return record.weights.trained and record.samples >= 100 and top1 < min(3 * chance, chance + 5)
+
+
 def describe_training(record: Record) -> str:
     """State the first and last training loss, and whether the model fits its training images."""
     training = record.training

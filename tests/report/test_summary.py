@@ -1,9 +1,10 @@
-"""Summaries of trainings in one line."""
+"""Summaries of records in one line."""
 
 import pytest
 
 from sdabench.records.record import Training
-from sdabench.report.summary import describe_training
+from sdabench.records.spec import Weights
+from sdabench.report.summary import at_chance, describe_training
 from tests.helpers.records import DATASET, record
 
 
@@ -15,3 +16,22 @@ def test_skipped_images_are_in_the_summary_of_a_training(skipped):
     )  # fmt: skip
     text = describe_training(record(training=training, train_dataset=DATASET))
     assert ("broken images skipped 1,234 times, never counted as trained on" in text) == bool(skipped)
+
+
+@pytest.mark.parametrize(
+    ("top1", "classes", "samples", "expected"),
+    [
+        (0.1, 1000, 50_000, True),
+        (0.29, 1000, 50_000, True),
+        (0.31, 1000, 50_000, False),
+        (0.0, 1000, 99, False),
+        (14.0, 10, 500, True),
+        (16.0, 10, 500, False),
+        (54.0, 2, 500, True),
+    ],
+)
+def test_accuracy_near_chance_is_noticed(top1, classes, samples, expected):
+    one = record(metrics={"top1_pct": top1}, samples=samples)
+    assert at_chance(one, classes) is expected
+    assert not at_chance(one.model_copy(update={"weights": Weights(source="random")}), classes)
+    assert not at_chance(one.model_copy(update={"metrics": {"ap_pct": top1}}), classes)
