@@ -129,8 +129,8 @@ class CocoSplit(Split):
                 counts.annotations += 1
                 counts.crowds += one.iscrowd
                 counts.scored += is_scored(one.iscrowd, one.area)
-                counts.reaching_out += reaches_out(one.bbox, size)
-                counts.without_mask += mask_problem(one.segmentation, size) is not None
+                if reaches_out(one.bbox, size):
+                    counts.reaching_out.append((item.path, one.id))
                 if why := item.why_unused(one, masks):
                     counts.unused[why] += 1
                 else:
@@ -185,15 +185,20 @@ class CocoSplit(Split):
                 f"nothing can be scored: {self.annotations_file} has {reason}; use another dataset"
             )
 
-    def _check_masks(self, verb: str, needed: Callable[[CocoImage, Annotation], bool]) -> None:
+    def mask_problems(self) -> Iterator[tuple[CocoImage, Annotation, str]]:
+        """Yield the annotations without a valid mask; see :func:`sdabench.data.masks.mask_problem`."""
         for item in self.items:
             for one in item.annotations:
-                problem = mask_problem(one.segmentation, (item.height, item.width))
-                if problem and needed(item, one):
-                    raise DataError(
-                        f"{self.annotations_file}: annotation {one.id} {problem}, so masks cannot be {verb}; "
-                        "complete the annotations, or use a Faster R-CNN"
-                    )
+                if problem := mask_problem(one.segmentation, (item.height, item.width)):
+                    yield item, one, problem
+
+    def _check_masks(self, verb: str, needed: Callable[[CocoImage, Annotation], bool]) -> None:
+        for item, one, problem in self.mask_problems():
+            if needed(item, one):
+                raise DataError(
+                    f"{self.annotations_file}: annotation {one.id} {problem}, so masks cannot be {verb}; "
+                    "complete the annotations, or use a Faster R-CNN"
+                )
 
     @cached_property
     def has_id_zero(self) -> bool:

@@ -59,7 +59,7 @@ class ObjectCounts:
     """Counts of the annotations of a split: ``unused`` ones by reason, and those that AP counts.
 
     ``used`` are the class indices of the annotations that training uses. Training clips the boxes that are
-    ``reaching_out`` of their images.
+    ``reaching_out`` of their images, given as path of the image and id of the annotation.
     """
 
     images: int
@@ -68,8 +68,7 @@ class ObjectCounts:
     unused: Counter[Unused] = field(default_factory=Counter)
     used: set[int] = field(default_factory=set)
     scored: int = 0
-    reaching_out: int = 0
-    without_mask: int = 0
+    reaching_out: list[tuple[str, int]] = field(default_factory=list)
 
     def describe_unused(self) -> str | None:
         """Describe what training leaves out: ``3 of 9 annotations unused: 2 crowds, 1 of area 0``."""

@@ -212,12 +212,17 @@ def _object_issues(split: CocoSplit) -> Iterator[Issue]:
             yield Issue("error", "no object", f"no object can be scored: {reason}")
         elif unused := counts.describe_unscored():
             yield Issue("note", "unused", f"{unused}; AP ignores them")
-    if counts.reaching_out:
-        boxes = plural(counts.reaching_out, "box reaches", "boxes reach")
-        yield Issue("note", "box outside", f"{boxes} out of the image; training clips them")
-    if counts.without_mask:
-        masks = plural(counts.without_mask, "annotation has", "annotations have")
-        yield Issue("note", "no mask", f"{masks} no valid mask, which only networks with masks need")
+    if boxes := tuple(
+        AffectedFile(path, f"has the box of annotation {number}") for path, number in counts.reaching_out
+    ):
+        words = plural(len(boxes), "box reaches", "boxes reach")
+        yield Issue("note", "box outside", f"{words} out of the image; training clips them", boxes)
+    if masks := tuple(
+        AffectedFile(item.path, f"annotation {one.id} {problem}")
+        for item, one, problem in split.mask_problems()
+    ):
+        words = plural(len(masks), "annotation has", "annotations have")
+        yield Issue("note", "no mask", f"{words} no valid mask, which only networks with masks need", masks)
 
 
 def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:

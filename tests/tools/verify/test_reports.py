@@ -360,6 +360,17 @@ def test_annotations_that_training_and_ap_do_not_use_are_reported(tmp_path):
     assert val["unused"] == ("note", "1 of 5 annotations unused: 1 crowds; AP ignores them")
 
 
+def test_annotations_with_invalid_masks_and_boxes_are_named(tmp_path):
+    write_annotations(
+        tmp_path, "val", [OBJECT | {"bbox": [50, 0, 20, 9], "segmentation": [[0, 0, 1e9, 0, 9, 9]]}]
+    )
+    about = {issue.kind: issue.about for issue in verify(read_coco(tmp_path, "val")).issues}
+    image = "val2017/1.jpg"
+    assert about["box outside"] == (AffectedFile(image, "has the box of annotation 1"),)
+    far = "annotation 1 has a polygon with coordinate 1e+09, far outside its 60 x 50 pixels"
+    assert about["no mask"] == (AffectedFile(image, far),)
+
+
 def test_splits_without_an_object_are_errors(tmp_path):
     crowds = ({"iscrowd": 1}, {"iscrowd": 1})
     assert object_issues(tmp_path, "train", *crowds)["no object"][0] == "error"
