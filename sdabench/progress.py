@@ -24,10 +24,11 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
     """Show a progress bar on stderr, if that is a terminal; yield the function that advances it.
 
     Args:
+        total: number of steps; no bar is shown for 0.
         unit: unit of the steps. With a unit, the bar shows rate and remaining time, otherwise elapsed time.
             ``bytes`` are shown as megabytes, and their ``total`` may be unknown.
     """
-    if not sys.stderr.isatty() or not is_main_process():
+    if total == 0 or not sys.stderr.isatty() or not is_main_process():
         yield Advance()
         return
     import rich.progress as rich
@@ -38,7 +39,8 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
     class Rate(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
+            known = speed is not None and (task.elapsed or 0.0) >= 1  # else mostly results that were cached
+            return Text(f"{speed:,.1f} {unit}/s" if known else "", style="progress.data.speed")
 
     of_bytes = unit == "bytes"
     rate = rich.TransferSpeedColumn() if of_bytes else Rate()

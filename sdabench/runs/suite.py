@@ -26,6 +26,8 @@ class Watcher:
 
     def placed(self, job: AnyJob, place: str) -> None: ...
 
+    def waiting(self) -> None: ...
+
     def stopped(self, job: AnyJob, cause: str) -> None: ...
 
     def finished(self, job: AnyJob, records: Sequence[Record]) -> None: ...
@@ -106,7 +108,7 @@ class Suite:
                     running.append(self._start(job, jobs))
                     if (place := running[-1].process.place) is not None:
                         watcher.placed(job, place)
-                ended = self._first_to_end(running)
+                ended = self._first_to_end(running, watcher)
                 running.remove(ended)
                 if ended.process.poll() == ExitCode.STOPPED:
                     if self.launcher.attached:
@@ -129,11 +131,12 @@ class Suite:
         earlier = self.store.latest(job.spec)
         return _Running(job, self.launcher.start(job, self.output, log, self.lanes(jobs)), earlier)
 
-    def _first_to_end(self, running: Sequence[_Running]) -> _Running:
+    def _first_to_end(self, running: Sequence[_Running], watcher: Watcher) -> _Running:
         while True:
             for each in running:
                 if each.process.poll() is not None:
                     return each
+            watcher.waiting()
             self.launcher.pause([each.process for each in running])
 
     def _records_of(self, ended: _Running) -> list[Record]:

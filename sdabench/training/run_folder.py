@@ -1,5 +1,7 @@
 """Read and write the folder of a training run: ``run.json``, ``metrics.jsonl``, checkpoints, weights."""
 
+import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -225,6 +227,10 @@ class _MetricsLine(BaseModel, extra="allow"):
     step: int
 
 
+TAIL_BYTES = 4096  # of a log of metrics, with several lines
+EPOCH = re.compile(rb'"epoch": ?([0-9.]+(?=[,}]))')
+
+
 @dataclass(frozen=True)
 class MetricsLog:
     """``metrics.jsonl``, one line for each logged step, and TensorBoard events on request."""
@@ -257,6 +263,16 @@ class MetricsLog:
             for key in values.keys() - {"step"}:
                 self.writer.add_scalar(key, values[key], values["step"])
             self.writer.flush()
+
+    def last_epoch(self) -> float:
+        """Return the number of trained epochs, with a fraction; 0 if no line states it yet."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                found = EPOCH.findall(file.read())
+        except OSError:
+            return 0.0
+        return float(found[-1]) if found else 0.0
 
     def forget_after(self, step: int, last_epoch: dict[str, Any] | None = None, log: Log = note) -> None:
         """Drop the lines of steps that a resumed training repeats, and damaged lines; log the latter.

@@ -19,7 +19,7 @@ from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.evaluation import evaluate_training
 from sdabench.training.job import Machine, training_job
 from sdabench.training.loop import train
-from sdabench.training.run_folder import find_run, read_run
+from sdabench.training.run_folder import MetricsLog, find_run, read_run
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
 from tests.helpers.datasets import SAMPLE
 from tests.helpers.training import (
@@ -392,3 +392,11 @@ def test_tensorboard_matches_the_log(textures, tmp_path):
     events.Reload()
     [loss] = events.Scalars("loss")
     assert (loss.step, loss.value) == (2, pytest.approx(read_log(folder)[0]["loss"]))
+
+
+def test_log_states_the_trained_epochs(tmp_path):
+    log = MetricsLog(tmp_path)
+    assert log.last_epoch() == 0
+    for step in range(1, 101):
+        log.write({"step": step, "epoch": step / 8, "loss": 1.0})
+    assert log.last_epoch() == 12.5
