@@ -60,7 +60,7 @@ class Record(SpecBase, populate_by_name=True):
     seed: int | None = None
     metrics: dict[str, Percent] = Field(default={})
     standard_errors: dict[str, Percent] = Field(default={})
-    samples: int = 0
+    samples: Annotated[int, Field(ge=0)] = 0
     batch_size: int | None = None
     fitted_batch_size: int | None = None  # the batch size that fits into memory, if smaller
     training: Training | None = None

@@ -101,7 +101,7 @@ def _records(page: ModelPage) -> Iterator[str]:
         if record.failure is not None:
             text = f"failed: {record.failure.message}"
         else:
-            text = f"{describe_training(record)}; " if record.training else ""
+            text = f"{describe_training(record)}; " if record.training and record.train_dataset else ""
             text += describe_metrics(record)
         yield f"{record.created[:10]}: {text.replace(f'{page.name}: ', '')}"
     if not page.records:

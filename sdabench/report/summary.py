@@ -24,7 +24,7 @@ def describe_dataset(dataset: DatasetInfo) -> str:
         samples = f"{samples} of {dataset.subset_of:,}"
     if dataset.complete:
         split = "validation" if dataset.split == "val" else "training"
-        return f"the {DATASETS[dataset.name]} {split} set ({samples} images)"
+        return f"the {DATASETS.get(dataset.name, dataset.name)} {split} set ({samples} images)"
     if dataset.name == "synthetic":
         return f"{samples} generated images of {dataset.classes} classes"
     if dataset.name == "unknown":
@@ -59,7 +59,7 @@ def describe_metrics(record: Record) -> str:
     metrics = []
     for key, value in record.metrics.items():
         error = standard_error_text(record, key)
-        metrics.append(f"{METRICS[key]} {value:.2f} %" + (f" ± {error}" if error else ""))
+        metrics.append(f"{METRICS.get(key, key)} {value:.2f} %" + (f" ± {error}" if error else ""))
     prefix = PREFIXES.get(record.task, "")
     fitted = record.fitted_batch_size
     memory = f"; batch size reduced from {record.batch_size} to {fitted} to fit into memory" if fitted else ""

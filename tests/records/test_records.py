@@ -15,6 +15,7 @@ from sdabench.records.json_lines import append_lines, read_lines
 from sdabench.records.record import Failure, Record
 from sdabench.records.spec import Protocol, Weights
 from sdabench.registry.recipes import load_recipe
+from sdabench.report.summary import describe_metrics
 from tests.helpers.program import assert_error, sdabench
 from tests.helpers.records import DATASET, record
 
@@ -147,6 +148,15 @@ def test_file_without_records_is_an_error(tmp_path, content):
 def test_metric_outside_0_to_100_is_invalid(value):
     with pytest.raises(ValidationError):
         Record.model_validate(record().as_json() | {"metrics": {"top1_pct": value}})
+
+
+def test_record_with_unknown_names_is_described_and_negative_samples_are_refused():
+    dataset = DATASET.model_copy(update={"name": "places"})
+    other = record(metrics={"mean_pct": 7.0}, dataset=dataset)
+    words = "resnet50: mean_pct 7.00 % ± 0.11, on the places validation set (50,000 images)"
+    assert describe_metrics(other) == words
+    with pytest.raises(ValidationError, match="samples"):
+        Record.model_validate(record().as_json() | {"samples": -1})
 
 
 def test_standard_error_is_computed_or_recorded():
