@@ -27,7 +27,6 @@ from sdabench.cli.work import (
 )
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
-from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.terminal import echo
 from sdabench.training.job import evaluation_job
@@ -148,9 +147,9 @@ def command(
 
     for record in records:
         echo(describe_metrics(record))
-    used = job.spec.protocol
-    if used.preprocessing != protocol_at(None, task).preprocessing:
-        echo(f"Protocol: {describe_protocol(used)}; only the standard one is compared with the paper.")
+    if not records[0].preprocessed_as_standard:
+        protocol_used = describe_protocol(job.spec.protocol)
+        echo(f"Protocol: {protocol_used}; only the standard one is compared with the paper.")
     if weights and weights.published and weights.published.accuracy:
         echo(f"{weights.published.accuracy}, which is not measured here.")
     if records[0].weights.entry is not None:

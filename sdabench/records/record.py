@@ -102,6 +102,11 @@ class Record(SpecBase, populate_by_name=True):
         return self.standard_errors.get(metric)
 
     @property
+    def preprocessed_as_standard(self) -> bool:
+        """Whether the images were preprocessed by the standard protocol, which is the paper's."""
+        return self.protocol is not None and self.protocol.preprocessing in (Preprocessing(), Resizing())
+
+    @property
     def comparable(self) -> bool:
         """Whether the metrics can be compared with the paper.
 
@@ -115,8 +120,7 @@ class Record(SpecBase, populate_by_name=True):
             and self.dataset.complete
             and self.weights.trained
             and self.samples > 0
-            and self.protocol is not None
-            and self.protocol.preprocessing in (Preprocessing(), Resizing())
+            and self.preprocessed_as_standard
             and (self.recipe is None or self._reproduces)
         )
 

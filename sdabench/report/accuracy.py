@@ -144,6 +144,8 @@ def _notes(table: Table, records: Sequence[Record]) -> list[str]:
         notes.append(f"The {name} on generated images is not compared with the paper.")
     elif any(not record.dataset.complete for record in records):
         notes.append("Only results on the complete validation set are compared with the paper.")
+    elif any(not record.preprocessed_as_standard for record in records):
+        notes.append("Only results with the standard preprocessing are compared with the paper.")
     elif any(not record.comparable for record in records):
         notes.append(
             "Only networks trained with the paper's recipe on the complete training set are compared with "

@@ -4,7 +4,7 @@ import pytest
 
 from sdabench.claims.accuracy import run_verdicts
 from sdabench.claims.tables import compare_table
-from sdabench.data.description import Resizing
+from sdabench.data.description import Preprocessing, Resizing
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.summary import describe_metrics
@@ -50,3 +50,12 @@ def test_standard_error_of_top1_is_binomial_and_omitted_at_100():
     assert "top-1 75.30 % ± 0.19, top-5 100.00 %, on" in describe_metrics(
         record(metrics={"top1_pct": 75.3, "top5_pct": 100.0})
     )
+
+
+def test_results_of_another_preprocessing_get_no_verdict_and_a_note():
+    table = load_registry().table("classification-multiscale")
+    other = record().protocol.model_copy(update={"preprocessing": Preprocessing.at(288)})
+    rows = run_verdicts([table], ["resnet50"], {"resnet50": [record(protocol=other)]})
+    sheet = accuracy_sheet(table, rows)
+    assert "verdict" not in [heading.text for heading in sheet.headings]
+    assert "Only results with the standard preprocessing are compared with the paper." in sheet.notes
