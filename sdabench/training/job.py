@@ -127,7 +127,12 @@ class Job(Generic[SpecT, SplitT]):
 
     def for_model(self, model: str, seed: int, backbone: LocalWeights | None = None) -> "Job[SpecT, SplitT]":
         """Return the same training for a network, a seed and backbone weights."""
-        spec = self.spec.with_values(model=model, seed=seed, backbone=backbone and weights_of_spec(backbone))
+        spec = self.spec.with_values(
+            model=model,
+            network_sha256=load_registry().model(model).network_sha256,
+            seed=seed,
+            backbone=backbone and weights_of_spec(backbone),
+        )
         return replace(self, spec=spec, backbone=path_of(backbone))
 
     def check(self) -> str | None:

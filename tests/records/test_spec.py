@@ -115,3 +115,9 @@ def test_specs_are_frozen(textures):
     ).spec
     with pytest.raises(ValueError, match="frozen"):
         spec.seed = 1
+
+
+def test_job_for_another_network_has_its_definition(textures):
+    spec = classifier_job(textures, model="senet50").for_model("resnet50", 0).spec
+    assert spec.network_sha256 == load_registry().model("resnet50").network_sha256
+    assert spec.is_defined
