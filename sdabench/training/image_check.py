@@ -10,6 +10,7 @@ from sdabench.cache import read_entry, write_entry
 from sdabench.data.coco import CocoImage
 from sdabench.data.decoding import check_file
 from sdabench.data.images import BrokenImagesError
+from sdabench.data.official import plural
 from sdabench.data.split import Split
 from sdabench.errors import DataError
 from sdabench.progress import progress
@@ -52,7 +53,8 @@ def check_validation_images(job: AnyJob) -> None:
                     broken += [message for message in batch if message]
                     advance(len(batch))
                 if broken and job.skip_broken:
-                    advance.say(f"{job.model}: {len(broken):,} validation images are broken and are skipped")
+                    count = plural(len(broken), "broken validation image")
+                    advance.say(f"{job.model}: {count} will be skipped")
             if broken and not job.skip_broken:
                 raise BrokenImagesError(*broken)
             if not broken:

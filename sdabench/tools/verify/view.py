@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from sdabench.data.description import DatasetInfo
 from sdabench.data.official import Issue, Level, plural
 from sdabench.report.render import STYLES, Terminal, print_terminal
 from sdabench.report.sheet import Cell, Sheet, Tone, headings, row
@@ -21,6 +22,7 @@ NAMES_SHOWN = 3
 def print_report(report: DatasetReport) -> None:
     for split in report.splits:
         print_terminal(split_sheet(split))
+        _print_digests(split.dataset)
         _print_issues(split.issues)
     _print_issues(report.issues)
     if report.label_order:
@@ -37,10 +39,15 @@ def split_sheet(report: SplitReport) -> Sheet:
         *(row(name, words) for name, words in _count_rows(report.counts)),
         row("modes", modes or "none"),
         row("official", Cell(comparability(report), tone="good" if _is_official(report) else "fair")),
-        row("listing sha256", info.listing_sha256),
-        row("fingerprint", info.fingerprint_sha256 or "none: a file cannot be read"),
     ]
     return Sheet("", headings(f"{info.name} {info.split}", info.root), [rows])
+
+
+def _print_digests(info: DatasetInfo) -> None:
+    """Print the digests, each on a line of its own, which a narrow terminal does not cut."""
+    console = Terminal()
+    console.unwrapped(f"Listing sha256: {info.listing_sha256}")
+    console.unwrapped(f"Fingerprint: {info.fingerprint_sha256 or 'none, because a file cannot be read'}")
 
 
 def comparability(report: SplitReport) -> str:

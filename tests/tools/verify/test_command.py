@@ -285,8 +285,8 @@ def test_probe_with_random_weights_exits_5(colors, tmp_path):
     assert "images 50, all decoded" in normalize_spaces(result.stdout)
 
 
-def test_nan_weights_do_not_hide_the_report(colors, tmp_path):
-    result = run_probe(colors, tmp_path, lambda weight: weight * float("nan"))
+def test_infinite_outputs_do_not_hide_the_report(colors, tmp_path):
+    result = run_probe(colors, tmp_path, lambda weight: weight.sign() * 3e38)
     assert_error(result, 1, "is not finite")
     assert "images 50, all decoded" in normalize_spaces(result.stdout)
 
