@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -10,8 +11,8 @@ from pathlib import Path
 from sdabench.data.folders import ImageSplit, Item, list_images
 from sdabench.data.official import imagenet_deviations, val_labels, val_number
 from sdabench.data.split import SplitName
-from sdabench.data.synthetic.manifest import MANIFEST
-from sdabench.errors import DataError, UsageError
+from sdabench.data.synthetic.manifest import read_manifest
+from sdabench.errors import DataError, SdabenchError, UsageError
 
 WNID_DESCRIPTION = (
     "one of ImageNet's 1000 wnids (such as n01440764); only datasets with ImageNet's classes can be read"
@@ -74,8 +75,12 @@ def _class_of_validation_image(name: str) -> str | None:
 
 def _check_is_not_generated(path: Path) -> None:
     for folder in (path, path.parent):
-        if (folder / MANIFEST).is_file():
-            raise UsageError(f"{folder} is a generated dataset; use --data synthetic={folder}")
+        with suppress(SdabenchError):
+            read_manifest(folder)
+            break
+    else:
+        return
+    raise UsageError(f"{folder} is a generated dataset; use --data synthetic={folder}")
 
 
 def _check_are_validation_images(root: Path, items: Sequence[Item]) -> None:

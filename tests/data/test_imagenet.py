@@ -190,6 +190,12 @@ def test_images_held_out_of_the_training_images_are_evaluated(tmp_path):
         read_imagenet(tmp_path / "other")
 
 
+def test_other_dataset_json_is_ignored(imagenet):
+    for folder in (imagenet, imagenet.parent):
+        (folder / "dataset.json").write_text('{"name": "of another program"}')
+    assert len(read_imagenet(imagenet).items) == 6
+
+
 def test_generated_datasets_are_not_read_as_imagenet(textures):
     for path in (textures, textures / "val"):
         with pytest.raises(UsageError, match=f"is a generated dataset; use --data synthetic={textures}$"):
