@@ -49,16 +49,21 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[Ad
     )
     count = rich.DownloadColumn() if of_bytes else rich.MofNCompleteColumn()
     columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), count, *times)
-    with rich.Progress(*columns, console=PrintableConsole(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
+    bar = rich.Progress(*columns, console=PrintableConsole(stderr=True))
+    task = bar.add_task(description, total=total)
 
-        class BarAdvance(Advance):
-            def __call__(self, steps: int, note: str = "") -> None:
-                words = f"{description}  {note}" if note else description
-                bar.update(task, advance=steps, description=words)
+    class BarAdvance(Advance):
+        def __call__(self, steps: int, note: str = "") -> None:
+            words = f"{description}  {note}" if note else description
+            bar.update(task, advance=steps, description=words)
 
-            def say(self, line: str) -> None:
-                with suppress(OSError):
-                    bar.console.print(Text(line))
+        def say(self, line: str) -> None:
+            with suppress(OSError):
+                bar.console.print(Text(line))
 
+    bar.start()
+    try:
         yield BarAdvance()
+    finally:
+        with suppress(OSError):  # the terminal is closed
+            bar.stop()
