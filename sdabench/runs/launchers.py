@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
@@ -124,7 +124,8 @@ class Local:
 
     def pause(self, processes: Sequence[Process]) -> None:
         if len(processes) == 1 and isinstance(processes[0], _Child):
-            processes[0].process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                processes[0].process.wait(1)
         else:
             time.sleep(0.05)
 
