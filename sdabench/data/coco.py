@@ -23,14 +23,13 @@ from sdabench.data.objects import (
     reaches_out,
     why_unused,
 )
+from sdabench.data.official import Found, coco_deviations
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.garbage import without_garbage_collection
 from sdabench.hashing import sha256_of_lines
 
 NAMES = 3  # of categories in a message
-# Numbers of images, annotations and categories.
-OFFICIAL = {"train": (118_287, 860_001, 80), "val": (5_000, 36_781, 80)}
 
 
 class Rle(TypedDict):
@@ -205,6 +204,14 @@ class CocoSplit(Split):
         """Whether an annotation has id 0; see :data:`sdabench.data.annotations.ID_ZERO`."""
         return any(one.id == 0 for item in self.items for one in item.annotations)
 
+    def deviations(self) -> Found:
+        """Yield the deviations from COCO's official split; see :func:`coco_deviations`."""
+        names = {item.id: item.path.removeprefix(f"{self.split}2017/") for item in self.items}
+        categories = {category.id: category.name for category in self.categories}
+        annotations = sum(len(item.labels) for item in self.items)
+        size = sum(item.size for item in self.items)
+        return coco_deviations(self.split, names, annotations, categories, size)
+
     def listing_lines(self, digests: Sequence[str] | None = None) -> Iterator[str]:
         yield f"{self.annotations_file.relative_to(self.root)}\t{self.annotations_sha256}"
         yield from super().listing_lines(digests)
@@ -265,7 +272,7 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
         if sizes is None or image in sizes:
             size = _size(root / image, annotations_file) if sizes is None else sizes[image]
             items.append(_coco_image(entry, image, size, of_image[entry["id"]], labels))
-    return CocoSplit(
+    found = CocoSplit(
         dataset="coco",
         split=split,
         root=root,
@@ -276,8 +283,8 @@ def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = No
         categories=categories,
         annotations_file=root / "annotations" / annotations_file.name,
         annotations_sha256=file.sha256,
-        complete=is_complete(file, split),
     )
+    return found if sizes is not None else replace(found, complete=not any(found.deviations()))
 
 
 def _coco_image(
@@ -336,15 +343,12 @@ def _size(path: Path, annotations_file: Path) -> int:
         ) from None
 
 
-def is_complete(file: AnnotationFile, split: str) -> bool:
-    """Return whether the numbers of images, annotations and categories are the official ones."""
-    return OFFICIAL.get(split) == (len(file.images), len(file.annotations), len(file.categories))
-
-
 def describe_annotations(file: AnnotationFile) -> DatasetInfo:
     """Describe an annotations file for a record of third-party results, without reading images."""
     name = re.fullmatch(r"instances_(train|val)2017", file.path.stem)
     split = name[1] if name else file.path.stem
+    names = {image["id"]: image.get("file_name", "") for image in file.images}
+    categories = {category["id"]: category["name"] for category in file.categories}
     folder = file.path.resolve().parent
     lines = [f"annotations/{file.path.name}\t{file.sha256}"]
     return DatasetInfo(
@@ -353,6 +357,6 @@ def describe_annotations(file: AnnotationFile) -> DatasetInfo:
         root=str(folder.parent if folder.name == "annotations" else folder),
         classes=len({annotation["category_id"] for annotation in file.annotations}),
         samples=len(file.images),
-        complete=is_complete(file, split),
+        complete=not any(coco_deviations(split, names, len(file.annotations), categories)),
         listing_sha256=sha256_of_lines(lines),
     )

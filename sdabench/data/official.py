@@ -2,16 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from sdabench.data.coco import OFFICIAL, CocoSplit
+from sdabench.data.classes import coco_categories
 from sdabench.data.folders import ImageSplit
-from sdabench.data.split import Split
 
 CLASSES = 1000
 VAL_IMAGES, TRAIN_IMAGES = 50_000, 1_281_167
@@ -38,6 +37,21 @@ class Archive(NamedTuple):
 
 VAL_ARCHIVE = Archive(6_744_924_160, 1)
 TRAIN_ARCHIVE = Archive(147_897_477_120, 1 + CLASSES)
+
+
+class CocoFacts(NamedTuple):
+    """A split of COCO 2017: numbers of images and annotations, and bytes of the zip archive of its images."""
+
+    images: int
+    annotations: int
+    archive_bytes: int
+
+
+COCO = {
+    "train": CocoFacts(118_287, 860_001, 19_336_861_798),
+    "val": CocoFacts(5_000, 36_781, 815_585_330),
+}
+COMPRESSION = (0.98, 1.1)  # bounds of the size of JPEG files relative to their zip archive
 
 Level = Literal["error", "warning", "note"]
 
@@ -89,23 +103,6 @@ def val_number(name: str) -> int | None:
 Found = Iterator[tuple[str, tuple[AffectedFile, ...]]]
 
 
-def deviations(split: Split, level: Level = "note") -> tuple[Issue, ...]:
-    """List the deviations from the official split in names, counts, classes and sizes, not in pixels.
-
-    Args:
-        level: level of the issues: "error" if the split is supposed to be official.
-    """
-    found: Found = iter(())
-    if isinstance(split, CocoSplit):
-        found = _coco(split) if split.dataset == "coco" else found
-    elif isinstance(split, ImageSplit) and split.dataset == "imagenet":
-        found = imagenet_deviations(split)
-    issues = tuple(Issue(level, "not official", words, about) for words, about in found)
-    if split.complete or issues:
-        return issues
-    return (Issue(level, "not official", f"{split.dataset} data are generated, not official"),)
-
-
 def imagenet_deviations(split: ImageSplit) -> Found:
     """Yield the deviations from ImageNet's official split: none if and only if the split is complete."""
     return _imagenet_val(split) if split.split == "val" else _imagenet_train(split)
@@ -150,27 +147,56 @@ def _imagenet_train(split: ImageSplit) -> Found:
 
 def _total_size(split: ImageSplit, archive: Archive, images: int) -> Found:
     """Compare the total size with that of the official archive, if the number of images is official."""
-    total, (least, most) = sum(item.size for item in split.items), archive.sizes(images)
-    if len(split.items) == images and not least <= total <= most:
+    if len(split.items) == images:
+        yield from _other_total(sum(item.size for item in split.items), *archive.sizes(images))
+
+
+def _other_total(total: int, least: int, most: int) -> Found:
+    if not least <= total <= most:
         words = (
             f"the images have {total:,} bytes in total, those of the official archive {least:,} to {most:,}"
         )
         yield f"{words}: they are other files, or have been encoded again", ()
 
 
-def _coco(split: CocoSplit) -> Found:
-    annotations = sum(len(item.labels) for item in split.items)
-    own = (len(split.items), annotations, split.num_classes)
-    things = (("image", "images"), ("annotation", "annotations"), ("category", "categories"))
-    for count, official, words in zip(own, OFFICIAL[split.split], things, strict=True):
-        if count != official:
-            yield f"{plural(count, *words)} instead of {official:,}", ()
+def coco_deviations(
+    split: str,
+    names: Mapping[int, str],
+    annotations: int,
+    categories: Mapping[int, str],
+    size: int | None = None,
+) -> Found:
+    """Yield the deviations from COCO's official split: none if and only if the split is complete.
+
+    Args:
+        names: file names of the images by id.
+        annotations: their number.
+        categories: names of the categories by id.
+        size: total size of the image files in bytes, if they are known.
+    """
+    if split not in COCO:
+        yield f"split {split} is not an official one: {', '.join(COCO)}", ()
+        return
+    official = COCO[split]
+    for count, expected, words in (
+        (len(names), official.images, ("image", "images")),
+        (annotations, official.annotations, ("annotation", "annotations")),
+        (len(categories), len(coco_categories()), ("category", "categories")),
+    ):
+        if count != expected:
+            yield f"{plural(count, *words)} instead of {expected:,}", ()
+    if len(categories) == len(coco_categories()) and dict(categories) != coco_categories():
+        number, name = min(categories.items() - coco_categories().items())
+        yield f"other ids or names of the categories, such as {name} with id {number}", ()
     unknown = [
-        AffectedFile(item.path, f"is not the official name of image {item.id}")
-        for item in split.items
-        if item.path != f"{split.split}2017/{item.id:012d}.jpg"
+        AffectedFile(f"{split}2017/{name}", f"is not the official name of image {number}")
+        for number, name in sorted(names.items())
+        if name != f"{number:012d}.jpg"
     ]
     yield from _named(unknown, "without an official name (such as 000000000139.jpg for image 139)")
+    if size is not None and len(names) == official.images:
+        least, most = (round(official.archive_bytes * factor) for factor in COMPRESSION)
+        yield from _other_total(size, least, most)
 
 
 def _class_sizes(split: ImageSplit, least: int, most: int) -> Found:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from sdabench.data.annotations import read_annotations
-from sdabench.data.coco import Category, describe_annotations, is_complete, read_coco
+from sdabench.data.classes import coco_categories
+from sdabench.data.coco import Category, describe_annotations, read_coco
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split
 from sdabench.errors import DataError, UsageError
 from sdabench.hashing import sha256_of_file, sha256_of_lines
+from sdabench.tools.verify.reports import deviations
 from tests.helpers.datasets import COCO_SAMPLE
 
 FILE = "annotations/instances_val2017.json"
@@ -85,26 +88,84 @@ def test_fingerprint_covers_annotations_listing_and_bytes(coco):
     assert read_coco(coco, "val").listing_sha256 != info.listing_sha256
 
 
-def test_only_the_official_dataset_size_is_complete(coco):
-    """5,000 images, 36,781 annotations and 80 categories; with one less of any, the split is incomplete."""
-    image = {"file_name": "000000000007.jpg", "height": 50, "width": 60}
+def official_lists(images=5000, annotations=36_781, categories=80):
+    """Return the lists of a file like the official one of the validation split."""
     shape = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "area": 1, "iscrowd": 0}
+    named = [{"id": number, "name": name} for number, name in coco_categories().items()]
+    return {
+        "images": [
+            {"id": number, "file_name": f"{number:012d}.jpg", "height": 50, "width": 60}
+            for number in range(1, images + 1)
+        ],
+        "annotations": [{"id": number + 1, **shape} for number in range(annotations)],
+        "categories": named[:categories],
+    }
 
-    def lists(images, annotations, categories):
-        return {
-            "images": [{"id": number, **image} for number in range(images)],
-            "annotations": [{"id": number + 1, **shape} for number in range(annotations)],
-            "categories": [{"id": number, "name": str(number)} for number in range(categories)],
-        }
 
-    split = read_coco(replace_lists(coco, **lists(5000, 36_781, 80)), "val")
+@pytest.fixture(scope="module")
+def five_thousand_images(tmp_path_factory):
+    """Write empty files as large as the official images are in the mean."""
+    folder = tmp_path_factory.mktemp("official") / "val2017"
+    folder.mkdir()
+    for number in range(1, 5001):
+        with (folder / f"{number:012d}.jpg").open("wb") as file:
+            file.truncate(163_000)  # the zip archive has 815,585,330 bytes
+    return folder
+
+
+@pytest.fixture
+def official(coco, five_thousand_images):
+    shutil.rmtree(coco / "val2017")
+    (coco / "val2017").symlink_to(five_thousand_images)
+    return replace_lists(coco, **official_lists())
+
+
+def test_only_the_official_split_is_complete(official):
+    split = read_coco(official, "val")
     assert split.complete
+    assert deviations(split) == ()
     assert not split.subset(4999).complete
     assert not split.with_annotations().complete  # detections in empty images are false positives
-    assert describe_annotations(read_annotations(coco / FILE)).complete
-    assert not is_complete(read_annotations(coco / FILE), "train")
-    for smaller in ((4999, 36_781, 80), (5000, 36_780, 80), (5000, 36_781, 79)):
-        assert not read_coco(replace_lists(coco, **lists(*smaller)), "val").complete
+    assert describe_annotations(read_annotations(official / FILE)).complete
+    another = (official / FILE).with_name("instances_train2017.json")
+    shutil.copy(official / FILE, another)
+    assert not describe_annotations(read_annotations(another)).complete
+
+
+@pytest.mark.parametrize("smaller", [(4999, 36_781, 80), (5000, 36_780, 80), (5000, 36_781, 79)])
+def test_splits_of_another_size_are_not_official(official, smaller):
+    split = read_coco(replace_lists(official, **official_lists(*smaller)), "val")
+    assert not split.complete
+    [size] = deviations(split)
+    assert " instead of " in size.words
+
+
+def test_splits_with_other_names_or_categories_are_not_official(official):
+    """The numbers of images, annotations and categories are official, as in data that were made from COCO."""
+
+    def the_deviation():
+        split = read_coco(official, "val")
+        assert not split.complete
+        assert not describe_annotations(read_annotations(official / FILE)).complete
+        [issue] = deviations(split)
+        return issue.words
+
+    lists = official_lists()
+    lists["images"][0] |= {"file_name": lists["images"][1]["file_name"]}
+    replace_lists(official, **lists)
+    assert the_deviation().startswith("1 file without an official name")
+    lists = official_lists()
+    lists["categories"][0]["name"], lists["categories"][1]["name"] = "bicycle", "person"
+    replace_lists(official, **lists)
+    assert the_deviation() == "other ids or names of the categories, such as bicycle with id 1"
+
+
+def test_images_of_another_total_size_are_not_official(official):
+    """Small images of one color under the official names."""
+    split = read_coco(official, "val")
+    items = tuple(replace(item, size=600) for item in split.items)
+    [size] = deviations(replace(split, items=items))
+    assert "3,000,000 bytes in total" in size.words
 
 
 def test_training_set_without_empty_images_is_complete(coco):

@@ -16,7 +16,7 @@ from sdabench.data.description import DatasetInfo
 from sdabench.data.folders import ImageSplit
 from sdabench.data.imagenet import class_indices
 from sdabench.data.objects import nothing_to_score
-from sdabench.data.official import AffectedFile, Issue, deviations, plural
+from sdabench.data.official import AffectedFile, Found, Issue, Level, imagenet_deviations, plural
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
 from sdabench.tools.verify.file_inspection import FileFinding
@@ -140,6 +140,23 @@ def verify_split(
         modes=dict(Counter(file.header.mode for file in files if file.header).most_common()),
         issues=issues,
     )
+
+
+def deviations(split: Split, level: Level = "note") -> tuple[Issue, ...]:
+    """List the deviations from the official split in names, counts, classes and sizes, not in pixels.
+
+    Args:
+        level: level of the issues: "error" if the split is supposed to be official.
+    """
+    found: Found = iter(())
+    if isinstance(split, CocoSplit):
+        found = split.deviations() if split.dataset == "coco" else found
+    elif isinstance(split, ImageSplit) and split.dataset == "imagenet":
+        found = imagenet_deviations(split)
+    issues = tuple(Issue(level, "not official", words, about) for words, about in found)
+    if split.complete or issues:
+        return issues
+    return (Issue(level, "not official", f"{split.dataset} data are generated, not official"),)
 
 
 def count_classes(split: Split) -> ClassCounts:

@@ -14,7 +14,7 @@ from sdabench.data.coco import read_coco
 from sdabench.data.decoding import Header, Unusable
 from sdabench.data.folders import ImageSplit, Item
 from sdabench.data.imagenet import class_indices, read_imagenet
-from sdabench.data.official import AffectedFile, deviations
+from sdabench.data.official import AffectedFile
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
@@ -22,6 +22,7 @@ from sdabench.tools.verify.file_inspection import FileFinding, inspect_file, ins
 from sdabench.tools.verify.reports import (
     AnnotationCounts,
     ClassCounts,
+    deviations,
     find_leakage,
     find_other_categories,
     verify_split,
