@@ -9,7 +9,7 @@ from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job, show_plan
 from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights
+from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, Wrapper, fetch_weights
 from sdabench.cli.work import (
     DATASET,
     ProtocolOptions,
@@ -32,6 +32,7 @@ Examples:
   sdabench train resnet50 --data imagenet=PATH --dry-run
   sdabench train mask_rcnn_resnet50 --data coco=PATH \\
       --backbone-weights resnet50.pth
+  sdabench train resnet50 --weights torchvision:ResNet50_Weights.IMAGENET1K_V2
   sdabench eval resnet50 --weights runs/train
 
 \b
@@ -46,11 +47,16 @@ Output files:
 def command(
     name: Annotated[str, argument(type=MODEL)],
     data: Annotated[DataSource, option(
-        "--data", type=DATASET, default="synthetic", group="Data",
+        "--data", type=DATASET, default="synthetic", group="Data and weights",
         help="Dataset; synthetic without PATH is generated once")],
     training: TrainingOptions,
+    initial_source: Annotated[WeightsSource | None, option(
+        "--weights", type=WEIGHTS, group="Data and weights",
+        help=f"Initial weights of a classification network, whose classifier stays random if it has another "
+             f"number of classes. {SOURCE_HELP}")],
+    wrapper: Wrapper,
     backbone_source: Annotated[WeightsSource | None, option(
-        "--backbone-weights", type=WEIGHTS, group="Protocol", advanced=True,
+        "--backbone-weights", type=WEIGHTS, group="Data and weights", advanced=True,
         help=f"Initial weights of a detector's backbone, which the recipe may freeze. {SOURCE_HELP}")],
     protocol: ProtocolOptions,
     options: MachineOptions,
@@ -68,8 +74,16 @@ def command(
     model = load_registry().model(name)  # report an unknown name before anything is written
     if backbone_source is not None and model.backbone is None:
         raise UsageError(f"--backbone-weights is for detectors, and '{name}' is not one; leave it out")
+    if initial_source is not None and model.backbone is not None:
+        raise UsageError(
+            f"--weights is for classification networks; for the detector '{name}' use --backbone-weights"
+        )
+    if wrapper is not None and initial_source is None:
+        raise UsageError("--wrapper names an entry of the file of --weights; add --weights SOURCE")
     recipe = training.recipe(data, model.task, protocol)
-    backbone = None
+    initial = backbone = None
+    if initial_source:
+        initial = fetch_weights(initial_source, name, wrapper, download=not dry_run)
     if backbone_source and model.backbone:
         backbone = fetch_weights(backbone_source, model.backbone, download=not dry_run)
     source = ensure_generated(data, model.task)
@@ -83,8 +97,15 @@ def command(
         seed=protocol.seed,
         skip_broken=training.skip_broken,
         backbone=backbone.weights if backbone else None,
+        initial=initial.weights if initial else None,
     )
     report_left_out([job.left_out])
+
+    def check_sources() -> None:
+        for found in (backbone, initial):
+            if found is not None:
+                found.check()
+
     report_id_zero(job.split)
     machine = options.machine(job.images)
     job = job.on(machine.model_copy(update={"tensorboard": tensorboard}))
@@ -92,13 +113,12 @@ def command(
         from sdabench.runs.suite import Suite
         from sdabench.training.run_folder import TRAININGS, TrainingRun, check_start
 
-        if backbone is not None:
-            backbone.check()
+        check_sources()
         run = TrainingRun(spec=job.spec, world_size=options.nproc, deterministic=options.deterministic)
         check_start(output / TRAININGS / job.spec.name, run)
         show_plan(Suite([job], output), as_json, again=True)
         return
-    records = execute_job(job, output, lambda: backbone and backbone.check())
+    records = execute_job(job, output, check_sources)
     if not records:
         return
     if as_json:

@@ -88,7 +88,7 @@ def _different(records: Sequence[Record]) -> Iterator[tuple[str, tuple[Any, ...]
 
 def _conditions(record: Record) -> dict[str, Any]:
     values = record.model_dump(mode="json", exclude=RESULTS)
-    for name in ("weights", "backbone"):
+    for name in ("weights", "backbone", "initial"):
         weights: Weights | None = getattr(record, name)
         if weights is not None:
             values[name] = " ".join(filter(None, (weights.sha256 or weights.source, weights.entry)))

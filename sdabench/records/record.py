@@ -20,7 +20,8 @@ class Training(FrozenModel, populate_by_name=True):
     ``fits`` states whether the last loss fell below the recipe's limit; None if the recipe has none.
     Each batch was split into ``micro_batches`` with separate batch-norm statistics, over ``world_size``
     processes. ``learning_rate`` is that for the batch size, before any schedule. ``frozen`` states whether
-    a detector's stem, first stage and batch-norm statistics were frozen.
+    a detector's stem, first stage and batch-norm statistics were frozen, ``new_classifier`` whether initial
+    weights lack a classifier of this number of classes, so that it started from random weights.
     """
 
     epochs: int
@@ -37,6 +38,7 @@ class Training(FrozenModel, populate_by_name=True):
     seeds: list[int]
     learning_rate: float | None = None
     frozen: bool | None = None
+    new_classifier: bool | None = None
     best_epochs: dict[str, int] = Field(default={})
 
 
@@ -112,7 +114,8 @@ class Record(SpecBase, populate_by_name=True):
 
         This requires the registry's definition of the network, trained weights, the complete real dataset
         and the paper's preprocessing. Weights that sdabench trained also require the paper's recipe, the
-        complete training set and, for a detector, a pretrained backbone.
+        complete training set and, for a detector, a pretrained backbone; a classifier starts from random
+        weights.
         """
         return (
             self.failure is None
@@ -128,7 +131,7 @@ class Record(SpecBase, populate_by_name=True):
     def _reproduces(self) -> bool:
         assert self.recipe is not None
         complete = self.train_dataset is not None and self.train_dataset.complete
-        initialized = self.task == "classification" or self.backbone is not None
+        initialized = self.initial is None if self.task == "classification" else self.backbone is not None
         return complete and initialized and bool(self.recipe.get("reproduction"))
 
     def as_json(self) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class SpecBase(FrozenModel):
     """The fields that a spec and its record share.
 
     ``network_sha256`` is the digest of the model's definition in the registry, None in records of earlier
-    versions. ``backbone`` are the initial weights of a detector's backbone.
+    versions. ``backbone`` are the initial weights of a detector's backbone, ``initial`` those of a trained
+    classifier.
     """
 
     model: str
@@ -69,6 +70,7 @@ class SpecBase(FrozenModel):
     train_dataset: DatasetInfo | None = None
     weights: Weights
     backbone: Weights | None = None
+    initial: Weights | None = None
 
     @property
     def is_defined(self) -> bool:
@@ -89,7 +91,8 @@ class SpecBase(FrozenModel):
         for words in ("title", "source"):
             (determined["recipe"] or {}).pop(words, None)
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
-        weights = [each.identity or "" for each in (self.weights, self.backbone) if each is not None]
+        sources = (self.weights, self.backbone, self.initial)
+        weights = [each.identity or "" for each in sources if each is not None]
         return sha256_of_lines(
             [json.dumps(determined, sort_keys=True), self.dataset.listing_sha256, trained_on, *weights]
         )

@@ -32,7 +32,7 @@ PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faste
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job, with the weights and backbone weights of its spec: their source and sha256.
+    """A job, with the weights, backbone weights and initial weights of its spec: their source and sha256.
 
     A training resumes at ``step``, unless it is ``trained``; then only its evaluation is left.
     """
@@ -44,6 +44,7 @@ class PlannedJob:
     disk_bytes: int  # while it runs
     weights: dict[str, Any] | None = None
     backbone: dict[str, Any] | None = None
+    initial: dict[str, Any] | None = None
     step: int = 0
     trained: bool = False
 
@@ -136,7 +137,7 @@ def estimate(suite: Suite, again: bool = False) -> Plan:
             best = 2 * recipe.quirks.best_epoch_by_validation
             checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
             disk = 0 if trained else 4 * count.params * (1 + checkpoints + best)
-        given = {name: getattr(job.spec, name) for name in ("weights", "backbone")}
+        given = {name: getattr(job.spec, name) for name in ("weights", "backbone", "initial")}
         fields: dict[str, Any] = {name: value and value.model_dump() for name, value in given.items()}
         seconds = seconds if job in left else 0.0
         fields |= {"step": step, "trained": trained}

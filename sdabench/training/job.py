@@ -44,7 +44,8 @@ SpecT = TypeVar("SpecT", bound=RunSpec)
 SplitT = TypeVar("SplitT", bound=Split)
 EVALUATION_BATCH: dict[DataTask, int] = {"classification": 64, "detection": 1}
 SPECS_FOLDER = "specs"
-STORED = ("spec", "machine", "weights", "backbone", "skip_broken", "training")  # fields of a job in its file
+# Fields of a job in its file.
+STORED = ("spec", "machine", "weights", "backbone", "initial", "skip_broken", "training")
 
 
 class Machine(FrozenModel):
@@ -70,10 +71,10 @@ class Job(Generic[SpecT, SplitT]):
     """A spec, the splits that it names, and the machine.
 
     ``split`` is evaluated; ``train_split`` is None without a training. ``weights`` are evaluated without
-    training, ``backbone`` are initial weights for a detector; both are local files. ``skip_broken`` skips
-    images that cannot be decoded, in training and evaluation. ``training`` is the result of the training of
-    ``weights``, if sdabench trained them. ``left_out`` describes the annotations that the training does not
-    use.
+    training, ``backbone`` are initial weights for a detector, ``initial`` for a classifier; all are local
+    files. ``skip_broken`` skips images that cannot be decoded, in training and evaluation. ``training`` is
+    the result of the training of ``weights``, if sdabench trained them. ``left_out`` describes the
+    annotations that the training does not use.
     """
 
     spec: SpecT
@@ -82,6 +83,7 @@ class Job(Generic[SpecT, SplitT]):
     machine: Machine = field(default_factory=Machine)
     weights: Path | None = None
     backbone: Path | None = None
+    initial: Path | None = None
     skip_broken: bool = False
     training: Training | None = None
     left_out: str | None = None
@@ -177,6 +179,7 @@ class JobFile(FrozenModel):
     output: AbsolutePath
     weights: AbsolutePath | None
     backbone: AbsolutePath | None
+    initial: AbsolutePath | None = None
     skip_broken: bool
     training: Training | None
     splits: dict[SplitName, Listing]
@@ -224,7 +227,8 @@ def _spec(task: DataTask, **fields: Any) -> RunSpec:
     """Make a spec; raise a UsageError if a path in it is not UTF-8."""
     spec = SPECS[task](task=task, **fields)
     try:
-        f"{spec.data} {spec.weights.source} {spec.backbone and spec.backbone.source}".encode()
+        sources = (each.source for each in (spec.weights, spec.backbone, spec.initial) if each)
+        " ".join([spec.data, *sources]).encode()
     except UnicodeEncodeError:
         raise UsageError(
             "the path of the data or weights is not UTF-8, so no record can name it; rename it"
@@ -282,6 +286,7 @@ def training_job(
     seed: int = 0,
     skip_broken: bool = False,
     backbone: LocalWeights | None = None,
+    initial: LocalWeights | None = None,
     splits: tuple[Split, Split] | None = None,
 ) -> AnyJob:
     """Make the training of a network by a recipe, with an evaluation in float32 at the recipe's resolution.
@@ -313,9 +318,16 @@ def training_job(
         recipe=recipe,
         weights=Weights(source=TRAINED_HERE),
         backbone=backbone and weights_of_spec(backbone),
+        initial=initial and weights_of_spec(initial),
         seed=seed,
     )
     job: AnyJob = Job(
-        spec, split, train, machine=machine, backbone=path_of(backbone), skip_broken=skip_broken
+        spec,
+        split,
+        train,
+        machine=machine,
+        backbone=path_of(backbone),
+        initial=path_of(initial),
+        skip_broken=skip_broken,
     )
     return replace(job, left_out=job.check())

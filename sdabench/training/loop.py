@@ -112,6 +112,9 @@ class _Training:
             trainer.restore(state)
             progress = trainer.progress
             self.log(f"{trainer.job.model}: resuming after epoch {trainer.epoch}, step {progress.step}")
+        elif trainer.new_classifier:
+            classes = trainer.job.train.num_classes
+            self.log(f"{trainer.job.model}: the classifier of {classes} classes starts from random weights")
         if warning := trainer.recipe.warmup_warning(trainer.recipe.epochs * trainer.order.steps_per_epoch):
             self.log(f"{trainer.job.model}: {warning}")
         last_line = progress.step - (progress.concluded < trainer.epoch)

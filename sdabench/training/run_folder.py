@@ -44,7 +44,7 @@ class TrainingRun(FrozenModel):
     @property
     def provenance(self) -> dict[str, Any]:
         """The fields that the spec of an evaluation of these weights copies from the training."""
-        return {name: getattr(self.spec, name) for name in ("recipe", "train_dataset", "backbone")}
+        return {name: getattr(self.spec, name) for name in ("recipe", "train_dataset", "backbone", "initial")}
 
     def is_finished(self, folder: Path) -> bool:
         """Return whether the training has ended and its weights exist."""
@@ -80,6 +80,7 @@ class TrainingRun(FrozenModel):
             "training images": spec.train_dataset and _in_words(spec.train_dataset),
             "validation images": _in_words(spec.dataset),
             "backbone weights": spec.backbone and spec.backbone.sha256,
+            "initial weights": spec.initial and spec.initial.identity,
         } | flattened(recipe)
 
 

@@ -78,6 +78,7 @@ class Trainer:
         self.progress.seeds.append(seed)
         torch.manual_seed(seed)
         network = self.task.build_for_training(job)
+        self.new_classifier = self.task.load_initial(network, job)
         self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.replica = self._replica()
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
@@ -271,6 +272,7 @@ class Trainer:
             seeds=progress.seeds,
             learning_rate=recipe.base_learning_rate,
             frozen=self.task.is_frozen(self.network),
+            new_classifier=self.new_classifier,
             best_epochs=progress.best_epochs,
         )
 

@@ -56,6 +56,27 @@ def load_file(model: nn.Module, path: Path, wrapper: str | None = None) -> str |
     return found.entry
 
 
+def load_initial(model: nn.Module, path: Path, wrapper: str | None = None) -> bool:
+    """Load a file into a classifier before its training.
+
+    If the file has a classifier of another shape, or none, that of the network stays as it is.
+
+    Returns:
+        Whether the classifier stayed as it was.
+
+    Raises:
+        WeightsError: see :func:`load_weights`.
+    """
+    found, name = find_state(read_checkpoint(path), str(path), wrapper), getattr(model, "model_name", None)
+    state, own = rename_keys(found.tensors, name), model.state_dict()
+    head = {key: tensor for key, tensor in own.items() if key.startswith("fc.")}
+    same = all(key in state and state[key].numel() == tensor.numel() for key, tensor in head.items())
+    if not same:
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")} | head
+    load_state(model, StateDict(state, found.entry, found.module), str(path))
+    return not same
+
+
 def load_state(model: nn.Module, found: StateDict, origin: str) -> None:
     """Load a state dict into a network; ``origin`` names it in errors. See :func:`load_weights`."""
     name = getattr(model, "model_name", None)

@@ -252,3 +252,17 @@ def test_missing_training_split_is_a_usage_error(imagenet):
     result = sdabench("train", "resnet50", "--data", f"imagenet={imagenet}")
     assert result.returncode == 2
     assert f"no dataset folder at {imagenet}/train" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["faster_rcnn_resnet50", "--weights", "w.pth"], "use --backbone-weights"),
+        (["resnet50", "--wrapper", "ema"], "add --weights SOURCE"),
+        (["resnet50", "--backbone-weights", "w.pth"], "--backbone-weights is for detectors"),
+    ],
+)  # fmt: skip
+def test_initial_weights_of_the_wrong_kind_are_a_usage_error(arguments, words):
+    result = sdabench("train", *arguments)
+    assert result.returncode == 2
+    assert words in result.stderr

@@ -21,6 +21,7 @@ from sdabench.training.job import Machine, training_job
 from sdabench.training.loop import train
 from sdabench.training.run_folder import MetricsLog, find_run, read_run
 from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
+from sdabench.weights.local import LocalWeights
 from tests.helpers.datasets import SAMPLE
 from tests.helpers.training import (
     RECIPE,
@@ -347,6 +348,31 @@ def test_locked_folder_is_an_error(textures, tmp_path, monkeypatch):
 def test_too_few_images_is_an_error(textures, tmp_path):
     with pytest.raises(DataError, match="has 1 images, .* batch norms need 2 or more"):
         train(classifier_job(textures, train_images=1), tmp_path)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_initial_weights_start_a_training(textures, tmp_path, is_new):
+    torch.manual_seed(5)
+    classes = classifier_job(textures).train.num_classes + is_new
+    given = create_model("tiny", num_classes=classes).state_dict()
+    torch.save(given, tmp_path / "w.pth")
+    source, weights = DataSource("synthetic", textures), LocalWeights.of_file(tmp_path / "w.pth")
+    recipe = ClassificationRecipe.model_validate(
+        RECIPE | {"optimizer": {"learning_rate": 1e-12}, "epochs": 1}
+    )
+    job = training_job("tiny", source, recipe, initial=weights)
+    plain = training_job("tiny", source, recipe)
+    assert job.spec.spec_digest != plain.spec.spec_digest
+    lines = []
+    folder = train(job, tmp_path, log=lines.append)
+    trained, run = final_weights(folder), read_run(folder)
+    assert torch.allclose(trained["conv1.weight"], given["conv1.weight"], atol=1e-6)
+    assert (trained["fc.weight"].shape == given["fc.weight"].shape) is not is_new
+    assert run.training.new_classifier is is_new
+    assert any("starts from random weights" in line for line in lines) is is_new
+    [record] = evaluate_training(job, folder, tmp_path)
+    assert record.initial.sha256 == job.spec.initial.sha256
+    assert run.provenance["initial"] == job.spec.initial
 
 
 def test_run_is_found_by_its_folder_or_the_one_above(textures, tmp_path, monkeypatch):

@@ -87,6 +87,13 @@ class TrainingTask(ABC, Generic[J, B, P]):
     @abstractmethod
     def build_for_training(self, job: J) -> nn.Module: ...
 
+    def load_initial(self, network: nn.Module, job: J) -> bool | None:
+        """Load the initial weights of a classifier; return whether its last layer stayed random.
+
+        None without initial weights.
+        """
+        return None
+
     def is_frozen(self, network: nn.Module) -> bool | None:
         """Return whether a part of the network is frozen; None if the task never freezes any."""
         return None

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
+from sdabench.errors import WeightsError
+from sdabench.hashing import sha256_of_file
 from sdabench.models.build import create_model
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.registry.recipes import ClassificationRecipe
@@ -19,6 +21,7 @@ from sdabench.registry.schema import Task
 from sdabench.training.job import ClassificationJob
 from sdabench.training.precision import autocast
 from sdabench.training.tasks import Measured, TrainingTask, not_finite
+from sdabench.weights.load import load_initial
 
 PIXELS_AT_ONCE = 4 * 224 * 224  # on a CPU
 
@@ -52,6 +55,14 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
 
     def build_for_training(self, job: ClassificationJob) -> nn.Module:
         return create_model(job.model, num_classes=job.train.num_classes)
+
+    def load_initial(self, network: nn.Module, job: ClassificationJob) -> bool | None:
+        if job.initial is None or job.spec.initial is None:
+            return None
+        is_new = load_initial(network, job.initial, job.spec.initial.wrapper)
+        if job.spec.initial.sha256 not in (None, sha256_of_file(job.initial)):
+            raise WeightsError(f"{job.initial} has changed since the run started; run the command again")
+        return is_new
 
     def training_images(self, job: ClassificationJob, seed: int) -> TrainingImages:
         return TrainingImages(job.train, recipe_of(job).augmentation, seed)
