@@ -158,7 +158,7 @@ def _compare_detections(
 
 
 def _changed_images(evaluation: CocoEvaluation, a: CocoSamples, b: CocoSamples) -> Iterator[ChangedImage]:
-    names = {image["id"]: image["file_name"] for image in evaluation.file.images}
+    names = {image["id"]: str(image.get("file_name", image["id"])) for image in evaluation.file.images}
     for image in a.image_ids:
         by_a, by_b = a.found[image], b.found[image]
         if by_a != by_b:

@@ -106,9 +106,8 @@ def open_image(file: BinaryIO) -> Image.Image:
 def read_header(data: bytes) -> Header:
     """Read the header of an image that :func:`decode_bytes` decodes."""
     with warnings.catch_warnings(action="ignore"), open_image(io.BytesIO(data)) as image:
-        sixteen_bits = image.mode.startswith("I;16") or bool(SIXTEEN_BITS.fullmatch(_raw_mode(image)))
         kind = "JPEG" if image.format == "MPO" else image.format or ""  # MPO: JPEG with several pictures
-        return Header(image.mode, kind, sixteen_bits, _orientation(image))
+        return Header(image.mode, kind, _has_sixteen_bits(image), _orientation(image))
 
 
 def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Image | Unusable:
@@ -125,12 +124,12 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Imag
         return Unusable("is empty")
     try:
         image = open_image(io.BytesIO(data))
-        raw_mode, orientation = _raw_mode(image), _orientation(image) if size else 1
+        sixteen_bits, orientation = _has_sixteen_bits(image), _orientation(image) if size else 1
         if size not in (None, image.size):
             assert size is not None
             return _of_other_size(image.size, size, orientation)
         image.load()
-        if image.mode.startswith("I;16") or (image.mode == "I" and SIXTEEN_BITS.fullmatch(raw_mode)):
+        if image.mode.startswith("I;16") or (image.mode == "I" and sixteen_bits):
             if (unusable := _unusable_tiff(image)) is not None:
                 return unusable
             levels = np.asarray(image).astype(np.uint16) >> 8
@@ -149,12 +148,18 @@ def decode_bytes(data: bytes, size: tuple[int, int] | None = None) -> Image.Imag
     return image
 
 
-def _raw_mode(image: Image.Image) -> str:
-    """Return the layout of the file's pixels, before :meth:`load`; empty if its decoder has none."""
+def _has_sixteen_bits(image: Image.Image) -> bool:
+    """Return whether the channels of a file have 16 bits; call it before :meth:`load`.
+
+    Pillow scales PPM files of more than 255 levels to 16 bits, or to 8 if they are in color.
+    """
     tile: Any = getattr(image, "tile", None)
-    arguments = tile[0][3] if tile else ""
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
+    decoder, arguments = (tile[0][0], tile[0][3]) if tile else ("", ())
+    several = arguments if isinstance(arguments, tuple) and arguments else (arguments,)
+    first, last = several[0], several[-1]
+    if decoder == "SGI16" or (decoder.startswith("ppm") and isinstance(last, int) and last > 255):
+        return True
+    return image.mode.startswith("I;16") or bool(SIXTEEN_BITS.fullmatch(str(first)))
 
 
 def _unusable_tiff(image: Image.Image) -> Unusable | None:

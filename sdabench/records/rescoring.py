@@ -97,24 +97,21 @@ def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEval
     ``annotations`` is the COCO annotations file of the evaluated images, by default that of the record's
     dataset. A dataset that has moved raises a UsageError; one that has changed raises a DataError.
     """
-    record, file, image_ids = stored.record, annotations, None
-    if file is not None and record.dataset.subset_of is not None:
-        ids = sorted(image["id"] for image in read_annotations(file).images)
-        image_ids = ids[: record.dataset.samples]
-    if file is None:
-        name = cast(SplitName, record.dataset.split)
+    record, dataset = stored.record, stored.record.dataset
+    listed, skipped = dataset.samples + len(dataset.skipped), set(dataset.skipped)
+    if annotations is None:
         try:
-            listed = record.dataset.samples + len(record.dataset.skipped)
-            split = read_coco(Path(record.dataset.root), name).subset(listed)
+            split = read_coco(Path(dataset.root), cast(SplitName, dataset.split)).subset(listed)
         except UsageError as error:
             raise UsageError(f"{error}; or add --annotations FILE") from None
-        if split.listing_sha256 != record.dataset.listing_sha256:
-            raise DataError(
-                f"{record.dataset.root} has changed since {record.model} was evaluated; evaluate it again"
-            )
-        skipped = set(record.dataset.skipped)
-        image_ids = [item.id for item in split.items if item.path not in skipped]
-        file = split.annotations_file
+        if split.listing_sha256 != dataset.listing_sha256:
+            raise DataError(f"{split.root} has changed since {record.model} was evaluated; evaluate again")
+        paths, file = {item.id: item.path for item in split.items}, read_annotations(split.annotations_file)
+    else:
+        file = read_annotations(annotations)
+        paths = {one["id"]: f"{dataset.split}2017/{one.get('file_name')}" for one in file.images}
+    ids = sorted(paths) if dataset.subset_of is None else sorted(paths)[:listed]
+    image_ids = [number for number in ids if paths[number] not in skipped]
     found = stored.predictions
     iou_type = IOU_TYPES[record.task]
     evaluation = evaluate(file, read_results(found), iou_type, image_ids, results_file=found)

@@ -57,6 +57,7 @@ SIXTEEN_BITS = {
     "gray TIFF": tiff(LEVELS),
     "packed gray TIFF": encode(Image.fromarray(LEVELS), "TIFF", compression="tiff_deflate"),
     "gray PPM": encode(Image.fromarray(LEVELS), "PPM"),
+    "plain gray PPM": b"P2 %d %d 65535 " % LEVELS.shape[::-1] + b" ".join(b"%d" % one for one in LEVELS.flat),
 }
 
 
@@ -69,6 +70,15 @@ def test_sixteen_bits_are_scaled_to_eight(data, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(data)
     assert torch.equal(decode_pixels(path), torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("magic", [b"P5", b"P6"])
+def test_ppm_files_of_twelve_bits_are_scaled_to_eight(magic):
+    """The largest value of 4095 is white; the mean value is gray."""
+    samples = np.array([0, 2048, 4095], ">u2").repeat(1 if magic == b"P5" else 3)
+    data = magic + b" 3 1 4095 " + samples.tobytes()
+    assert np.asarray(decode_bytes(data))[0, :, 0].tolist() == [0, 128, 255]
+    assert read_header(data).sixteen_bits
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])

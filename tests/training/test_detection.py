@@ -231,7 +231,8 @@ def test_skipped_images_do_not_count_for_ap(shapes, tmp_path, monkeypatch):
     assert record.metrics["ap_pct"] == pytest.approx(100)
     stored = StoredRecord(record, tmp_path)
     (folder / skipped).write_bytes((shapes / skipped).read_bytes())
-    assert match_detections(stored, None).score().metrics == record.metrics
+    for annotations in (None, split.annotations_file):
+        assert match_detections(stored, annotations).score().metrics == record.metrics
 
 
 def test_rescoring_results_file_reproduces_metrics(shapes, tmp_path, monkeypatch):
