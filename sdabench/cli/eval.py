@@ -1,5 +1,6 @@
 """``sdabench eval``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -90,8 +91,8 @@ def command(
         raise UsageError("--per-class needs a detector, and no --json; 'sdabench rescore' takes both options")
     if wrapper is not None and source is None:
         raise UsageError("--wrapper names an entry of the file of --weights; add --weights SOURCE")
-    found = None if source is None else fetch_weights(source, name, wrapper, download=not dry_run)
-    weights, run = (found.weights, found.run) if found else (None, None)
+    found = None if source is None else fetch_weights(source, name, download=not dry_run)
+    weights, run = (replace(found.weights, wrapper=wrapper), found.run) if found else (None, None)
     own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
         if own is None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.errors import SdabenchError, UsageError
-from sdabench.processes import STARTED_BY, is_main_process
+from sdabench.processes import STARTED_BY, note
 from sdabench.progress import progress
 from sdabench.registry import unknown
-from sdabench.terminal import echo
 from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
 from sdabench.weights.weights_source import (
@@ -55,13 +54,10 @@ class FetchedWeights:
         return self.weights
 
 
-def fetch_weights(
-    source: WeightsSource, model: str | None, wrapper: str | None = None, download: bool = True
-) -> FetchedWeights:
+def fetch_weights(source: WeightsSource, model: str | None, download: bool = True) -> FetchedWeights:
     """Fetch the file of a source; if it is the folder of a training run of ``model``, add that run.
 
-    ``wrapper`` is the key of the weights inside the file. ``download`` is False for a dry run, which uses a
-    cached file as it is and does not need one.
+    ``download`` is False for a dry run, which uses a cached file as it is and does not need one.
     """
     path = Path(source.name)
     if model is not None and source.kind == "file" and path.is_dir():
@@ -69,16 +65,14 @@ def fetch_weights(
 
         folder = find_run(path, model)
         run = read_run(folder)
-        weights = LocalWeights.of_file(folder / next(iter(run.weights.values())))
-        return FetchedWeights(replace(weights, wrapper=wrapper), run)
+        return FetchedWeights(LocalWeights.of_file(folder / next(iter(run.weights.values()))), run)
     if model is not None:
         check_timm_network(source, model)
-    local = replace(locate(source), wrapper=wrapper)
+    local = locate(source)
     if not download and source.kind != "file":
         return FetchedWeights(local)
     try:
-        found = resolve(source, FetchDisplay(partial(progress, unit="bytes"), _echo), model)
-        return FetchedWeights(replace(found, wrapper=wrapper))
+        return FetchedWeights(resolve(source, FetchDisplay(partial(progress, unit="bytes"), note), model))
     except SdabenchError as error:
         return FetchedWeights(local, error=error)
 
@@ -86,11 +80,11 @@ def fetch_weights(
 def report_other_protocol(weights: LocalWeights | None, own: Preprocessing | Resizing) -> None:
     """Report on stderr if the publisher of the weights measured them with another protocol."""
     published = weights and weights.published
-    if published and isinstance(own, Preprocessing) and STARTED_BY not in os.environ:
-        difference = published.difference(own)
-        if difference:
-            accuracy = f"; {published.accuracy}" if published.accuracy else ""
-            _echo(f"{difference}{accuracy}. 'sdabench eval --protocol source' uses the publisher's protocol.")
+    if not published or not isinstance(own, Preprocessing) or STARTED_BY in os.environ:
+        return
+    if difference := published.difference(own):
+        accuracy = f"; {published.accuracy}" if published.accuracy else ""
+        note(f"{difference}{accuracy}. 'sdabench eval --protocol source' uses the publisher's protocol.")
 
 
 def report_class_order(job: "AnyJob") -> None:
@@ -103,18 +97,18 @@ def report_class_order(job: "AnyJob") -> None:
         except SdabenchError:  # the job raises it, so that a record stores it
             return
         if line:
-            _echo(line)
+            note(line)
 
 
 def weights_by_model(
-    models: Iterable[str], values: Sequence[str], option: str, fetch: bool = True
+    models: Iterable[str], values: Sequence[str], option: str, download: bool = True
 ) -> dict[str, LocalWeights]:
     """Return the weights of each network, from the values of an option.
 
     Args:
         values: a folder, ``NAME=SOURCE``, or both; ``NAME=SOURCE`` takes precedence. A file that is missing
             in the folder is an error of that network only.
-        fetch: False for a dry run, which downloads nothing.
+        download: False for a dry run.
 
     Raises:
         UsageError: a name is not one of these networks, or weights are given for some networks only.
@@ -136,19 +130,15 @@ def weights_by_model(
             f"{option} names no weights for '{without[0]}'{others}; add {option} {without[0]}=SOURCE, or "
             "select networks with --models"
         )
-    return {
-        model: _weights_of(model, named, folders[0] if folders else None, fetch) for model in models if values
-    }
+    folder = folders[0] if folders else None
+    return {model: _weights_of(model, named, folder, download) for model in models if values}
 
 
 def _weights_of(
-    model: str, named: Mapping[str, WeightsSource], folder: Path | None, fetch: bool
+    model: str, named: Mapping[str, WeightsSource], folder: Path | None, download: bool
 ) -> LocalWeights:
     if model in named:
-        check_timm_network(named[model], model)
-        local = locate(named[model])
-        here = Path(named[model].name).is_dir() or local.path.is_file()
-        return fetch_weights(named[model], model).check() if fetch or here else local
+        return fetch_weights(named[model], model, download).check()
     assert folder is not None
     candidates = [folder / f"{model}{suffix}" for suffix in SUFFIXES]
     there = next((path for path in candidates if path.is_file()), None)
@@ -168,8 +158,3 @@ def _parse_named(text: str, option: str) -> tuple[str, WeightsSource]:
     if not equals or not name.isidentifier():
         raise UsageError(f"{option} {text} is not a folder; for the weights of one network use NAME={text}")
     return name, parse(source)
-
-
-def _echo(line: str) -> None:
-    if is_main_process():
-        echo(line, err=True)

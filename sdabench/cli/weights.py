@@ -90,11 +90,11 @@ def inspect_(
         load_registry().model(model)  # an unknown name is an error before anything is read
     found = summarize(fetch_weights(source, model).check().path, wrapper)
     params = {name: count.params for name, count in stored_counts().items()}
-    names = candidates(found.state, params) if model is None else [model]
+    names = candidates(found.state_dict.tensors, params) if model is None else [model]
     with progress("comparing networks", len(names), "networks") as advance:
         fits = []
         for name in names:
-            fits.append(fit(found.found, name))
+            fits.append(fit(found.state_dict, name))
             advance(1)
     if as_json:
         echo_json(found.as_json() | {"fits": [one.as_json() for one in fits]})

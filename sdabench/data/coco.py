@@ -13,15 +13,15 @@ from typing import TypedDict
 from pydantic_core import from_json, to_json
 
 from sdabench.data.annotations import AnnotationFile, Entry, read_annotations
+from sdabench.data.classes import list_names
 from sdabench.data.description import DatasetInfo
-from sdabench.data.masks import mask_problem
+from sdabench.data.masks import is_empty, mask_problem
 from sdabench.data.objects import (
     ObjectCounts,
     Unused,
     is_scored,
     nothing_to_score,
     reaches_out,
-    why_unused,
 )
 from sdabench.data.official import Found, coco_deviations
 from sdabench.data.split import Split, SplitName
@@ -29,7 +29,6 @@ from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.garbage import without_garbage_collection
 from sdabench.hashing import sha256_of_lines
 
-NAMES = 3  # of categories in a message
 
 
 class Rle(TypedDict):
@@ -89,9 +88,21 @@ class CocoImage:
         )
 
     def why_unused(self, annotation: Annotation, masks: bool) -> Unused | None:
-        """Return why one of the annotations is not trained on; see :func:`why_unused`."""
-        one, size = annotation, (self.height, self.width)
-        return why_unused(one.bbox, one.area, one.iscrowd, one.segmentation, size, masks)
+        """Return why one of the annotations is not trained on, as in mmdetection; None if it is.
+
+        With ``masks``, masks are trained on too, and must have pixels.
+        """
+        if annotation.iscrowd:
+            return "crowds"
+        if annotation.area <= 0:
+            return "of area 0"
+        x, y, width, height = annotation.bbox
+        if min(width, height) < 1:
+            return "below a pixel"
+        if min(x + width, self.width) <= max(x, 0) or min(y + height, self.height) <= max(y, 0):
+            return "outside the image"
+        without_pixels = masks and is_empty(annotation.segmentation, (self.height, self.width))
+        return "with an empty mask" if without_pixels else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,11 +173,8 @@ class CocoSplit(Split):
         names = [category.name for label, category in enumerate(self.categories) if label not in counts.used]
         if not names:
             return None
-        more = f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
-        return (
-            f"{len(names):,} of {self.num_classes:,} categories have no usable object "
-            f"({', '.join(names[:NAMES])}{more})"
-        )
+        count = f"{len(names):,} of {self.num_classes:,} categories"
+        return f"{count} have no usable object ({list_names(names)})"
 
     def check_scorable(self, masks: bool) -> None:
         """Check that detections, or also masks, can be scored.
@@ -223,16 +231,12 @@ def category_difference(first: CocoSplit, second: CocoSplit) -> str | None:
         return None
     one, other = ({(each.id, each.name) for each in split.categories} for split in (first, second))
     only = [
-        f"only {split.annotations_file.name} has {_listed(sorted(own))}"
+        f"only {split.annotations_file.name} has "
+        + list_names([f"{name} (id {number})" for number, name in sorted(own)])
         for split, own in ((first, one - other), (second, other - one))
         if own
     ]
     return f"the splits list different categories: {'; '.join(only)}"
-
-
-def _listed(categories: Sequence[tuple[int, str]]) -> str:
-    named = ", ".join(f"{name} (id {number})" for number, name in categories[:NAMES])
-    return named + (f" and {len(categories) - NAMES:,} more" if len(categories) > NAMES else "")
 
 
 def read_coco(path: Path, split: SplitName, sizes: Mapping[str, int] | None = None) -> CocoSplit:

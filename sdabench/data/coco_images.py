@@ -108,7 +108,7 @@ class DetectionImages(Dataset[DetectionSample | DataError]):
 class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
     """Images of a split and their targets, with random flips that depend only on (seed, epoch, index).
 
-    :func:`sdabench.data.objects.why_unused` defines which annotations are left out.
+    :meth:`sdabench.data.coco.CocoImage.why_unused` defines which annotations are left out.
     """
 
     def __init__(self, split: CocoSplit, resizing: Resizing, flip: float, seed: int, masks: bool) -> None:

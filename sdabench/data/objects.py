@@ -6,9 +6,7 @@ Training, scoring and verification use these definitions.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-
-from sdabench.data.masks import is_empty
+from typing import Literal, get_args
 
 MAX_AREA = 1e10  # pixels; COCO's AP ignores larger objects
 ROUNDING = 0.01  # pixels by which a box may reach out of its image, because coordinates are rounded
@@ -19,33 +17,6 @@ UNUSED: tuple[Unused, ...] = get_args(Unused)
 def is_scored(iscrowd: bool | int, area: float) -> bool:
     """Return whether COCO's AP counts an annotation as an object."""
     return not iscrowd and 0 <= area <= MAX_AREA
-
-
-def why_unused(
-    bbox: Sequence[float],
-    area: float,
-    iscrowd: bool | int,
-    segmentation: Any,
-    size: tuple[int, int],
-    masks: bool,
-) -> Unused | None:
-    """Return why an annotation is not trained on, as in mmdetection; None if it is.
-
-    Args:
-        bbox: (x, y, width, height) in pixels.
-        size: (height, width) of the image.
-        masks: the mask is trained on too, and must have pixels.
-    """
-    if iscrowd:
-        return "crowds"
-    if area <= 0:
-        return "of area 0"
-    x, y, width, height = bbox
-    if min(width, height) < 1:
-        return "below a pixel"
-    if min(x + width, size[1]) <= max(x, 0) or min(y + height, size[0]) <= max(y, 0):
-        return "outside the image"
-    return "with an empty mask" if masks and is_empty(segmentation, size) else None
 
 
 def reaches_out(bbox: Sequence[float], size: tuple[int, int]) -> bool:

@@ -60,11 +60,7 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
         SdabenchError: a line does not fit the schema, or the file cannot be read.
     """
     try:
-        lines = as_utf8(read_bytes(path)).split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise SdabenchError(f"cannot read {path}: {error.strerror}; name another file or folder") from None
+        lines = as_utf8(_read(path, "name another file or folder")).split(b"\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file ({error.reason}); name a file of records") from None
     for number, line in enumerate(lines, start=1):
@@ -96,20 +92,22 @@ def read_sound_lines(path: Path, schema: type[R]) -> tuple[list[R], int]:
         SdabenchError: the file cannot be read.
     """
     items, damaged = [], 0
-    try:
-        lines = read_bytes(path).split(b"\n")
-    except FileNotFoundError:
-        return [], 0
-    except OSError as error:
-        raise SdabenchError(
-            f"cannot read {path}: {error.strerror}; delete it, or name another --output"
-        ) from None
-    for line in filter(bytes.strip, lines):
+    for line in filter(bytes.strip, _read(path, "delete it, or name another --output").split(b"\n")):
         try:
             items.append(schema.model_validate(_fields(line)))
         except ValueError:  # also pydantic's
             damaged += 1
     return items, damaged
+
+
+def _read(path: Path, next_step: str) -> bytes:
+    """Read a file; return no bytes if there is none."""
+    try:
+        return read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        raise SdabenchError(f"cannot read {path}: {error.strerror}; {next_step}") from None
 
 
 def _fields(line: bytes) -> dict[str, Any]:

@@ -15,16 +15,16 @@ def print_inspection(found: CheckpointSummary, fits: Sequence[Fit]) -> None:
     classes = (
         f"{', '.join(found.classes)} (not imported, only their contents were read)" if found.classes else ""
     )
-    entry, module = found.found.entry, found.found.module
     lines = {
         "file": f"{found.path}, {found.size:,} bytes, {found.container}",
         "sha256": found.sha256,
         "holds": "; ".join(f"{key}: {words}" if key else words for key, words in found.entries.items()),
         "classes": classes,
-        "entry": entry,
-        "tensors": f"{len(found.state)} ({types}), {found.parameters:,} parameters",
+        "entry": found.state_dict.entry,
+        "tensors": f"{len(found.state_dict.tensors)} ({types}), {found.parameters:,} parameters",
         "fits": _fits(fits),
-        "note": module and "only tensors and the settings of layers were compared, not the module's code",
+        "note": found.state_dict.module
+        and "only tensors and the settings of layers were compared, not the module's code",
     }
     for name, words in lines.items():
         if words:

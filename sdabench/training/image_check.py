@@ -16,7 +16,7 @@ from sdabench.errors import DataError
 from sdabench.progress import progress
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
-from sdabench.training.signals import Stopped, stop_requests
+from sdabench.training.signals import Stopped, stop_requested, stop_requests
 from sdabench.training.tasks import load_batches
 
 KIND = "checked-images"
@@ -34,35 +34,33 @@ def check_validation_images(job: AnyJob) -> None:
         Stopped: a signal requested it.
         DataError: images are broken, and the job does not skip them.
     """
-    with stop_requests() as stop_requested:
-
-        def check() -> bool:
-            key = [str(job.split.root), job.split.listing_sha256, PIL.__version__]
-            if read_entry(KIND, key) is not None:
-                return False
-            broken: list[str] = []
-            batches = load_batches(
-                _Files(job.split), _collate, job.machine.workers, pin=False, batch_size=BATCH_SIZE
-            )
-            total = len(job.split.items)
-            with closing(batches), progress(f"{job.model}  validation images", total, "images") as advance:
-                for batch in batches:
-                    if isinstance(batch, Stopped) or stop_requested():
-                        return True
-                    assert not isinstance(batch, DataError)
-                    broken += [message for message in batch if message]
-                    advance(len(batch))
-                if broken and job.skip_broken:
-                    count = plural(len(broken), "broken validation image")
-                    advance.say(f"{job.model}: {count} will be skipped")
-            if broken and not job.skip_broken:
-                raise BrokenImagesError(*broken)
-            if not broken:
-                write_entry(KIND, key, [b"all can be decoded"])
-            return False
-
-        if world().on_rank_zero(check):
+    with stop_requests():
+        if world().on_rank_zero(lambda: _is_stopped(job)):
             raise Stopped
+
+
+def _is_stopped(job: AnyJob) -> bool:
+    """Check the images in the main process; return whether a signal has requested to stop."""
+    split, broken = job.split, list[str]()
+    key = [str(split.root), split.listing_sha256, PIL.__version__]
+    if read_entry(KIND, key) is not None:
+        return False
+    files, total = _Files(split), len(split.items)
+    batches = load_batches(files, _collate, job.machine.workers, pin=False, batch_size=BATCH_SIZE)
+    with closing(batches), progress(f"{job.model}  validation images", total, "images") as advance:
+        for batch in batches:
+            if isinstance(batch, Stopped) or stop_requested():
+                return True
+            assert not isinstance(batch, DataError)
+            broken += filter(None, batch)
+            advance(len(batch))
+        if broken and job.skip_broken:
+            advance.say(f"{job.model}: {plural(len(broken), 'broken validation image')} will be skipped")
+    if not broken:
+        write_entry(KIND, key, [b"all can be decoded"])
+    elif not job.skip_broken:
+        raise BrokenImagesError(*broken)
+    return False
 
 
 class _Files(Dataset[str]):

@@ -223,9 +223,17 @@ def weights_of_spec(weights: LocalWeights) -> Weights:
     return Weights(source=weights.source, sha256=digest, wrapper=weights.wrapper)
 
 
-def _spec(task: DataTask, **fields: Any) -> RunSpec:
+def _spec(model: str, source: DataSource, split: Split, **fields: Any) -> RunSpec:
     """Make a spec; raise a UsageError if a path in it is not UTF-8."""
-    spec = SPECS[task](task=task, **fields)
+    declared = load_registry().model(model)
+    spec = SPECS[declared.task](
+        task=declared.task,
+        model=model,
+        network_sha256=declared.network_sha256,
+        data=str(source.absolute()),
+        dataset=split.describe(),
+        **fields,
+    )
     try:
         sources = (each.source for each in (spec.weights, spec.backbone, spec.initial) if each)
         " ".join([spec.data, *sources]).encode()
@@ -254,27 +262,17 @@ def evaluation_job(
     By default, the protocol is the standard one of the network's task. ``training`` is the result of the
     training of the weights; ``provenance`` are fields of the spec: its recipe, training set and backbone.
     """
-    declared = load_registry().model(model)
-    task = declared.task
     spec = _spec(
-        task,
-        model=model,
-        network_sha256=declared.network_sha256,
-        data=str(source.absolute()),
-        dataset=split.describe(),
-        protocol=protocol or protocol_at(None, task),
+        model,
+        source,
+        split,
+        protocol=protocol or protocol_at(None, load_registry().model(model).task),
         weights=Weights(source=RANDOM) if weights is None else weights_of_spec(weights),
         seed=seed,
         **provenance,
     )
-    return Job(
-        spec,
-        split,
-        machine=machine,
-        weights=path_of(weights),
-        skip_broken=skip_broken,
-        training=training,
-    )
+    path = path_of(weights)
+    return Job(spec, split, machine=machine, weights=path, skip_broken=skip_broken, training=training)
 
 
 def training_job(
@@ -299,8 +297,7 @@ def training_job(
         DataError: it is not what it claims to be, or its splits have different categories.
         NothingMeasuredError: no object is annotated.
     """
-    declared = load_registry().model(model)
-    task = declared.task
+    task = load_registry().model(model).task
     train, split = splits or (source.read("train", task), source.read("val", task))
     if isinstance(train, CocoSplit) and isinstance(split, CocoSplit):
         if difference := category_difference(train, split):
@@ -308,11 +305,9 @@ def training_job(
         train = train.with_annotations()
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
     spec = _spec(
-        task,
-        model=model,
-        network_sha256=declared.network_sha256,
-        data=str(source.absolute()),
-        dataset=split.describe(),
+        model,
+        source,
+        split,
         train_dataset=train.describe(),
         protocol=protocol_at(recipe.resolution, task, channels_last=recipe.channels_last),
         recipe=recipe,

@@ -88,7 +88,7 @@ def _in_words(dataset: DatasetInfo) -> str:
     return f"{dataset.name} ({dataset.samples:,} files, listing {dataset.listing_sha256[:8]})"
 
 
-def find_started_run(folder: Path, run: TrainingRun, log: Log = note) -> TrainingRun | None:
+def find_started_run(folder: Path, run: TrainingRun, log: Log) -> TrainingRun | None:
     """Find the training that was started in a folder and can be resumed; None if there is none.
 
     If ``run.json`` is damaged and there are checkpoints, this run takes its place: the name of the folder is
@@ -130,7 +130,7 @@ def progress_in(folder: Path) -> tuple[int, bool]:
     return Checkpoints(folder).newest_step(), ended
 
 
-def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log = note) -> None:
+def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log) -> None:
     """Raise a RefusedError if a folder beside it has an unfinished training of the same network and seed."""
     for other in sorted(folder.parent.glob(f"{run.spec.model}-*")):
         if other == folder or not (other / "run.json").is_file() or not Checkpoints(other):
@@ -170,29 +170,29 @@ def find_run(path: Path, model: str) -> Path:
     """Find the finished training run of a network: ``path``, or the only one in that output folder."""
     folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob(f"{model}-*"))
     runs = {folder: read_run(folder) for folder in folders if (folder / "run.json").is_file()}
-    good = [folder for folder, run in runs.items() if run.spec.model == model]
+    found = [(folder, run) for folder, run in runs.items() if run.spec.model == model]
     if not runs:
         raise UsageError(_without_run(path, model))
-    if not good:
+    if not found:
         there = ", ".join(sorted({run.spec.model for run in runs.values()}))
         raise UsageError(f"no training of '{model}' in {path}, which has {there}; name another folder")
-    if len(good) > 1:
-        raise UsageError(
-            f"{path} holds several trainings of '{model}'; name one: {', '.join(map(str, good))}"
-        )
-    if not runs[good[0]].spec.is_defined:
+    if len(found) > 1:
+        names = ", ".join(str(folder) for folder, _ in found)
+        raise UsageError(f"{path} holds several trainings of '{model}'; name one: {names}")
+    folder, run = found[0]
+    if not run.spec.is_defined:
         raise DataError(
-            f"{good[0]} was trained with another definition of '{model}' in the registry; restore that "
+            f"{folder} was trained with another definition of '{model}' in the registry; restore that "
             "definition, or train again"
         )
-    if runs[good[0]].training is None:
-        raise UsageError(f"the training in {good[0]} is not finished; 'sdabench train {model}' resumes it")
-    if not runs[good[0]].is_finished(good[0]):
+    if run.training is None:
+        raise UsageError(f"the training in {folder} is not finished; 'sdabench train {model}' resumes it")
+    if not run.is_finished(folder):
         raise UsageError(
-            f"the weights of the training in {good[0]} were deleted; use a run with --keep-checkpoints"
+            f"the weights of the training in {folder} were deleted; use a run with --keep-checkpoints"
         )
-    runs[good[0]].check_weights(good[0])
-    return good[0]
+    run.check_weights(folder)
+    return folder
 
 
 def _without_run(path: Path, model: str) -> str:

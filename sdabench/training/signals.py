@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 from sdabench.errors import ExitCode
 from sdabench.processes import STARTED_BY, STOP_FILE, is_main_process
@@ -22,7 +21,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 # parents forward signals. A later signal is a second request.
 ONE_REQUEST = 1.0
 ORPHAN_GRACE = 20.0  # seconds that a process has to save its state after its parent has ended
-STOPPING = "Stopping after this step; press Ctrl-C again to stop now.\n"
 
 _requested_at: float | None = None  # time.monotonic() at the first signal
 _deferring = False  # inside stop_requests
@@ -106,10 +104,15 @@ def end_with_parent() -> None:
 
 
 def announce_stop() -> None:
-    """Print at once that a signal was heard, also in a signal handler; child processes do not."""
+    """Print at once that a signal was heard."""
+    _print("Stopping after this step; press Ctrl-C again to stop now.")
+
+
+def _print(line: str) -> None:
+    """Print to stderr, also in a signal handler, unless a parent or the main process does."""
     if STARTED_BY not in os.environ and is_main_process():
         with suppress(OSError):  # the terminal is closed
-            os.write(2, STOPPING.encode())
+            os.write(2, f"{line}\n".encode())
 
 
 def _not_ignored() -> list[signal.Signals]:
@@ -125,7 +128,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
             announce_stop()
         return
     if _is_importing(frame):
-        _exit()
+        _print("Stopped by a signal. Rerun the same command to start again.")
+        os._exit(ExitCode.STOPPED)
     raise KeyboardInterrupt
 
 
@@ -136,13 +140,6 @@ def _is_importing(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _exit() -> NoReturn:
-    if STARTED_BY not in os.environ and is_main_process():
-        with suppress(OSError):
-            os.write(2, b"Stopped by a signal. Rerun the same command to start again.\n")
-    os._exit(ExitCode.STOPPED)
 
 
 def _requested_by_file_at() -> float | None:

@@ -26,20 +26,18 @@ class CheckpointSummary:
     container: str
     entries: dict[str, str]  # description of each top-level entry; empty for a bare state dict
     classes: list[str]  # names of the classes that were read as stubs
-    found: StateDict
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        return self.found.tensors
+    state_dict: StateDict
 
     @cached_property
     def parameters(self) -> int:
-        return count_parameters(self.state)
+        return count_parameters(self.state_dict.tensors)
 
     @cached_property
     def dtypes(self) -> dict[str, int]:
         """Number of tensors of each dtype."""
-        return dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in self.state.values()))
+        return dict(
+            Counter(str(tensor.dtype).removeprefix("torch.") for tensor in self.state_dict.tensors.values())
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -48,9 +46,9 @@ class CheckpointSummary:
             "bytes": self.size,
             "container": self.container,
             "holds": self.entries,
-            "entry": self.found.entry,
+            "entry": self.state_dict.entry,
             "classes": self.classes,
-            "tensors": len(self.state),
+            "tensors": len(self.state_dict.tensors),
             "parameters": self.parameters,
             "dtypes": self.dtypes,
         }
@@ -64,7 +62,6 @@ def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
         WeightsError: it is damaged, contains no weights, or refers to classes that weights do not need.
     """
     checkpoint = read_checkpoint(path)
-    found = find_state(checkpoint, str(path), wrapper)
     return CheckpointSummary(
         path=path,
         sha256=sha256_of_file(path),
@@ -72,7 +69,7 @@ def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
         container=_container(path),
         entries=_entries(checkpoint),
         classes=stubbed_classes(checkpoint),
-        found=found,
+        state_dict=find_state(checkpoint, str(path), wrapper),
     )
 
 

@@ -28,8 +28,7 @@ def to_sdabench_keys(found: StateDict, model: str, origin: str) -> dict[str, Ten
             module has other settings.
     """
     fitted = fit(found, model)  # before memory is allocated
-    tensors: dict[str, Tensor] = {}
-    problems = fitted.problems
+    tensors, problems = dict[str, Tensor](), fitted.problems
     if not problems:
         network = network_for(model, fitted.num_classes)
         tensors, problems = match_tensors(network, rename_keys(found.tensors, model))

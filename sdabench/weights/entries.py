@@ -110,15 +110,14 @@ def find_state(checkpoint: Any, origin: str, wrapper: str | None = None) -> Stat
     chosen = _choose(found, origin)
     if chosen is None:
         raise WeightsError(f"{origin} holds no state dict: {_why_none(checkpoint)}")
-    value, module = chosen.value, chosen.value if is_module(chosen.value) else None
-    if module is not None:
-        try:
-            value = module_state(module)
-        except WeightsError as error:
-            raise WeightsError(f"{origin} {error}") from None
-    if not value:
+    module = chosen.value if is_module(chosen.value) else None
+    try:
+        tensors = chosen.value if module is None else module_state(module)
+    except WeightsError as error:
+        raise WeightsError(f"{origin} {error}") from None
+    if not tensors:
         raise WeightsError(f"{origin} holds no state dict: the pickled module has no tensors")
-    return StateDict(_checked(value, origin), printable(chosen.name) or None, module)
+    return StateDict(_checked(tensors, origin), printable(chosen.name) or None, module)
 
 
 def _entries(checkpoint: Any, origin: str) -> Iterator[_Entry]:
@@ -232,7 +231,7 @@ def _why_none(checkpoint: Any) -> str:
         return "it is empty"
     named = [(key, value) for key, value in checkpoint.items() if type(key) is str and key in WRAPPERS]
     key, value = named[0] if named else next(iter(checkpoint.items()))
-    name = f"'{printable(key) if isinstance(key, str) else f'of {kind_of(key)}'}'"
+    name = _shown(key)
     if isinstance(value, Mapping) and not value:
         return f"{name} is empty"
     if isinstance(value, Tensor):
@@ -240,11 +239,16 @@ def _why_none(checkpoint: Any) -> str:
     return f"{name} is {kind_of(value)}, not a tensor"
 
 
+def _shown(key: Any) -> str:
+    return f"'{printable(key) if isinstance(key, str) else f'of {kind_of(key)}'}'"
+
+
 def _checked(tensors: Mapping[Any, Any], origin: str) -> dict[str, Tensor]:
     for key, value in tensors.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            name = printable(key) if isinstance(key, str) else f"of {kind_of(key)}"
-            raise WeightsError(f"{origin} holds no state dict: '{name}' is {kind_of(value)}, not a tensor")
+            raise WeightsError(
+                f"{origin} holds no state dict: {_shown(key)} is {kind_of(value)}, not a tensor"
+            )
         if not key.isprintable() or len(key) > MAX_KEY_LENGTH:
             raise WeightsError(f"{origin} holds a tensor whose name cannot be printed: '{printable(key)}'")
     return dict(tensors)

@@ -102,7 +102,8 @@ def count_parameters(state: Mapping[str, Tensor]) -> int:
     return sum(
         tensor.numel()
         for key, tensor in state.items()
-        if not key.endswith(BUFFERS) and (_is_number(tensor) or (tensor.ndim and tensor.itemsize == 1))
+        if not key.endswith(BUFFERS)
+        and (tensor.is_floating_point() or tensor.is_complex() or (tensor.ndim and tensor.itemsize == 1))
     )
 
 
@@ -124,10 +125,6 @@ def _is_constant(tensor: Tensor, constant: Tensor) -> bool:
 def _converts_to(own: Tensor, tensor: Tensor) -> bool:
     """Return whether a tensor's type converts to the model's; averaged batch counters are floats."""
     return tensor.is_floating_point() or not (tensor.is_complex() or own.is_floating_point())
-
-
-def _is_number(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _not_finite(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
