@@ -24,7 +24,7 @@ from sdabench.cli.work import (
     ProtocolOptions,
     SkipBroken,
     ensure_generated,
-    report_id_zero,
+    report_annotations,
 )
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
@@ -121,7 +121,7 @@ def command(
     )
     report_other_protocol(weights, job.spec.protocol.preprocessing)
     report_class_order(job)
-    report_id_zero(split)
+    report_annotations(split)
     if dry_run:
         from sdabench.runs.suite import Suite
 

@@ -32,8 +32,7 @@ from sdabench.cli.work import (
     ProtocolOptions,
     TrainingOptions,
     ensure_generated,
-    report_id_zero,
-    report_left_out,
+    report_annotations,
 )
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
@@ -177,8 +176,7 @@ def _trainings(
     registry = load_registry()
     backbone_of = {model: backbones.get(registry.model(model).backbone or "") for model in models}
     jobs = [example.for_model(model, seed, backbone_of[model]) for model in models for seed in seeds]
-    report_id_zero(example.split)
-    report_left_out(job.check() for job in {job.spec.tasks: job for job in jobs}.values())
+    report_annotations(example.split, [job.check() for job in {job.spec.tasks: job for job in jobs}.values()])
     return jobs
 
 
@@ -195,7 +193,7 @@ def _evaluations(
     """Return the evaluations of the networks of one task, on the same images."""
     split, protocol = source.read("val", task), options.protocol(task)
     machine = machine_for(len(split.items), batch_size=options.batch_size)
-    report_id_zero(split)
+    report_annotations(split)
     for one in {weights[model] for model in models if model in weights}:
         report_other_protocol(one, protocol.preprocessing)
     job = partial(

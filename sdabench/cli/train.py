@@ -15,8 +15,7 @@ from sdabench.cli.work import (
     ProtocolOptions,
     TrainingOptions,
     ensure_generated,
-    report_id_zero,
-    report_left_out,
+    report_annotations,
 )
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
@@ -99,14 +98,13 @@ def command(
         backbone=backbone.weights if backbone else None,
         initial=initial.weights if initial else None,
     )
-    report_left_out([job.left_out])
+    report_annotations(job.split, [job.left_out])
 
     def check_sources() -> None:
         for found in (backbone, initial):
             if found is not None:
                 found.check()
 
-    report_id_zero(job.split)
     machine = options.machine(job.images)
     job = job.on(machine.model_copy(update={"tensorboard": tensorboard}))
     if dry_run:

@@ -14,7 +14,7 @@ from sdabench.data.description import INTERPOLATIONS, Resizing
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.models.inputs import Triple
-from sdabench.processes import is_main_process
+from sdabench.processes import note
 from sdabench.progress import progress
 from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
@@ -187,8 +187,8 @@ class TrainingOptions:
             epochs=self.epochs,
             accumulate=self.accumulate,
         )
-        if (how := recipe.scaling_from(loaded)) and is_main_process():
-            echo(how.capitalize(), err=True)
+        if how := recipe.scaling_from(loaded):
+            note(how.capitalize())
         return recipe
 
     def refuse(self) -> None:
@@ -199,20 +199,15 @@ class TrainingOptions:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")
 
 
-def report_id_zero(split: "Split") -> None:
-    """Report on stderr if an annotation has the id that pycocotools by itself takes for no match."""
+def report_annotations(split: "Split", left_out: Iterable[str | None] = ()) -> None:
+    """Report on stderr what trainings leave out, each line once, and an annotation with id 0."""
     from sdabench.data.annotations import ID_ZERO
     from sdabench.data.coco import CocoSplit
 
-    if isinstance(split, CocoSplit) and split.has_id_zero and is_main_process():
-        echo(f"{split.annotations_file}: {ID_ZERO}.", err=True)
-
-
-def report_left_out(lines: Iterable[str | None]) -> None:
-    """Report once on stderr which annotations the trainings do not use."""
-    for line in dict.fromkeys(lines):
-        if line and is_main_process():
-            echo(line, err=True)
+    for line in filter(None, dict.fromkeys(left_out)):
+        note(line)
+    if isinstance(split, CocoSplit) and split.has_id_zero:
+        note(f"{split.annotations_file}: {ID_ZERO}.")
 
 
 def ensure_generated(source: DataSource, task: DataTask) -> DataSource:

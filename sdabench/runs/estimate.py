@@ -2,13 +2,15 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from sdabench.complexity import Count
 from sdabench.complexity import count as fresh_count
 from sdabench.errors import DataError
 from sdabench.processes import PYTHON
@@ -59,11 +61,11 @@ class PlannedPart:
 
     task: str
     probe: str  # the network that was measured
-    recipe: dict[str, Any] | None
     dataset: dict[str, Any]
-    train_dataset: dict[str, Any] | None
     protocol: dict[str, Any]
     batch_size: int
+    recipe: dict[str, Any] | None = None
+    train_dataset: dict[str, Any] | None = None
     steps_per_epoch: int = 0
     steps: int = 0
     micro_batches: int = 0
@@ -121,30 +123,13 @@ def estimate(suite: Suite, again: bool = False) -> Plan:
     device = machine.device if torch.cuda.is_available() else "cpu"
     threads = suite.launcher.cores(at_once) if at_once > 1 else None
     measured = {task: _measure(job, device, threads) for task, job in of_task.items()}
-    counts = stored_counts()
-    planned = []
+    parts, counts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}, stored_counts()
+    jobs = []
     for job in suite.jobs:
-        count, is_done = counts.get(job.model) or fresh_count(job.model), job not in remaining
-        recipe = job.spec.recipe
-        share = count.macs / counts[PROBES[job.spec.task]].macs
-        rate, disk, step, trained = measured.get(job.spec.task, _Rates(0, 0, 0)), 0, 0, False
-        seconds = rate.start + share * rate.evaluate * len(job.split.items)
-        if job.spec.trains:
-            step, trained = progress_in(suite.output / TRAININGS / job.spec.name)
-            done = 1.0 if trained else min(1.0, step / _steps(job)[1])
-            seconds += share * rate.train * job.images * (1 - done)
-            moments = 2 if recipe.optimizer.name == "adamw" else 1
-            best = 2 * recipe.quirks.best_epoch_by_validation
-            checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
-            disk = 0 if trained else 4 * count.params * (1 + checkpoints + best)
-        given = {name: getattr(job.spec, name) for name in ("weights", "backbone", "initial")}
-        fields: dict[str, Any] = {name: value and value.model_dump() for name, value in given.items()}
-        seconds = seconds if job in left else 0.0
-        fields |= {"step": step, "trained": trained}
-        planned.append(PlannedJob(job.model, job.spec.seed, is_done, seconds, disk, **fields))
-    parts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}
+        rates = measured[job.spec.task] if job in left else None
+        jobs.append(_planned(job, suite.output, counts, job not in remaining, rates))
     return Plan(
-        jobs=planned,
+        jobs=jobs,
         parts=list(reversed(parts.values())),
         device=machine.device,
         measured_on=device,
@@ -155,17 +140,40 @@ def estimate(suite: Suite, again: bool = False) -> Plan:
     )
 
 
-def _part(job: AnyJob) -> PlannedPart:
-    spec = job.spec
-    fields = {"recipe": None, "train_dataset": None, "dataset": spec.dataset, "protocol": spec.protocol}
+def _planned(
+    job: AnyJob, output: Path, counts: Mapping[str, Count], is_done: bool, rates: _Rates | None
+) -> PlannedJob:
+    """Plan a job; without ``rates``, it is not executed."""
+    spec, count = job.spec, counts.get(job.model) or fresh_count(job.model)
+    share = count.macs / counts[PROBES[spec.task]].macs
+    seconds = rates.start + share * rates.evaluate * len(job.split.items) if rates else 0.0
+    disk, step, trained = 0, 0, False
     if spec.trains:
-        fields |= {"recipe": spec.recipe, "train_dataset": spec.train_dataset}
-    values = {name: value and value.model_dump(mode="json") for name, value in fields.items()}
+        step, trained = progress_in(output / TRAININGS / spec.name)
+    if spec.trains and not trained:
+        seconds += share * rates.train * job.images * max(0.0, 1 - step / _steps(job)[1]) if rates else 0.0
+        moments = 2 if spec.recipe.optimizer.name == "adamw" else 1
+        best = 2 * spec.recipe.quirks.best_epoch_by_validation
+        checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
+        disk = 4 * count.params * (1 + checkpoints + best)
+    given = (each and each.model_dump() for each in (spec.weights, spec.backbone, spec.initial))
+    return PlannedJob(job.model, spec.seed, is_done, seconds, disk, *given, step=step, trained=trained)
+
+
+def _part(job: AnyJob) -> PlannedPart:
+    spec, training = job.spec, dict[str, Any]()
     if spec.trains:
         per_epoch, steps = _steps(job)
-        values |= {"steps_per_epoch": per_epoch, "steps": steps, "warning": spec.recipe.warmup_warning(steps)}
-        values["micro_batches"] = micro_batches(spec.recipe, job.machine.world_size)
-    return PlannedPart(task=spec.task, probe=PROBES[spec.task], batch_size=job.batch_size, **values)
+        training = {
+            "recipe": spec.recipe.model_dump(mode="json"),
+            "train_dataset": spec.train_dataset.model_dump(mode="json"),
+            "steps_per_epoch": per_epoch,
+            "steps": steps,
+            "micro_batches": micro_batches(spec.recipe, job.machine.world_size),
+            "warning": spec.recipe.warmup_warning(steps),
+        }
+    dataset, protocol = spec.dataset.model_dump(mode="json"), spec.protocol.model_dump(mode="json")
+    return PlannedPart(spec.task, PROBES[spec.task], dataset, protocol, job.batch_size, **training)
 
 
 def _steps(job: AnyJob) -> tuple[int, int]:

@@ -69,13 +69,13 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     network, weights = prepare_network(job)
     started = time.perf_counter()
     best = job.weights is not None and spec.trains and job.weights.name != WEIGHTS
-    name = f"{spec.name}-{job.weights.stem}" if best and job.weights else spec.name
+    suffix = f"-{job.weights.stem}" if best and job.weights else ""
     fitting = FittingBatch(job.batch_size)
     with strict_fp32(device, job.machine.deterministic), measuring_memory(device) as memory:
         conditions = environment(device)
         same = {key: conditions[key] for key in CONDITIONS}
         same |= {"batch_size": job.batch_size, "weights": weights.sha256}
-        partial = _partial_evaluation(job, folder, name.removeprefix(spec.name), same)
+        partial = _partial_evaluation(job, folder, suffix, same)
         predictions = predict(network, job, device, advance, fitting, partial)
         conditions["processes"] = here.size
     fitted = min(here.all_gather(fitting.size))
@@ -85,11 +85,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     if isinstance(job.split, CocoSplit) and job.split.has_id_zero:
         conditions["annotation_id_0"] = ID_ZERO
     dataset = _evaluated(job, predictions)
-    if job.split.fingerprint_sha256 not in (None, dataset.fingerprint_sha256):
-        raise DataError(
-            f"the images in {job.split.root} have changed since they were generated; generate them again"
-        )
-    path = predictions.write(folder / name)
+    path = predictions.write(folder / f"{spec.name}{suffix}")
     partial.path.unlink(missing_ok=True)
     measured = predictions.measured()
     shared = {
@@ -156,6 +152,10 @@ def _partial_evaluation(
 def _evaluated(job: AnyJob, predictions: Predictions) -> DatasetInfo:
     """Describe the evaluated images by the listing of all, and name the skipped ones."""
     dataset = predictions.split.describe(predictions.sha256)
+    if job.split.fingerprint_sha256 not in (None, dataset.fingerprint_sha256):
+        raise DataError(
+            f"the images in {job.split.root} have changed since they were generated; generate them again"
+        )
     if predictions.split is job.split:
         return dataset
     evaluated = {item.path for item in predictions.split.items}

@@ -104,22 +104,23 @@ def predict(
     here, task, fitting = world(), task_of(job.spec.task), fitting or FittingBatch(job.batch_size)
     layout = torch.channels_last if job.spec.protocol.channels_last else torch.contiguous_format
     network = network.eval().to(device, memory_format=layout)  # type: ignore[call-overload]
-    images = task.evaluation_images(job)
     predicted = here.on_rank_zero(partial.read) if partial else []
-    done = {prediction.index for prediction in predicted}
-    remaining = batches_without(done, len(job.split.items), job.batch_size)
-    done -= {index for batch in remaining for index in batch}  # of a batch in which an image was broken
-    predicted = [prediction for prediction in predicted if prediction.index in done]
+    remaining = batches_without({each.index for each in predicted}, len(job.split.items), job.batch_size)
+    again = {index for batch in remaining for index in batch}  # also of a batch with a broken image
+    predicted = [each for each in predicted if each.index not in again]
     if predicted:
         advance(len(predicted))
-    own = remaining[here.rank :: here.size]
-    pin = device.type == "cuda"
-    batches = load_batches(
-        images, task.batch_of, job.machine.workers, pin, job.skip_broken, batch_sampler=own
-    )
-    broken: list[str] = []
     if not here.is_main:
         predicted = []  # only the main process returns them
+    broken: list[str] = []
+    batches = load_batches(
+        task.evaluation_images(job),
+        task.batch_of,
+        job.machine.workers,
+        device.type == "cuda",
+        job.skip_broken,
+        batch_sampler=remaining[here.rank :: here.size],
+    )
 
     @torch.inference_mode()
     def outputs_of(micro_batch: AnyBatch) -> list[Any]:
@@ -163,25 +164,26 @@ def predict(
             if stop:
                 raise Stopped
     if all_broken := sorted(message for own in here.all_gather(broken) for message in own):
+        error = BrokenImagesError(*all_broken)
         if not job.skip_broken:
             save()
             kept = "; then rerun the same command, which keeps the other predictions" if partial else ""
-            here.raise_everywhere(DataError(f"{BrokenImagesError(*all_broken)}{kept}"))
+            here.raise_everywhere(DataError(f"{error}{kept}"))
         if not any(here.all_gather(len(predicted))):
-            here.raise_everywhere(
-                NothingMeasuredError(f"every image is broken: {BrokenImagesError(*all_broken)}")
-            )
+            here.raise_everywhere(NothingMeasuredError(f"every image is broken: {error}"))
     of_ranks = here.gather(predicted)
-    if of_ranks is None:
-        return None
-    predicted = _sorted(of_ranks)
+    return None if of_ranks is None else _predictions(job, _sorted(of_ranks))
+
+
+def _predictions(job: AnyJob, predicted: list[Prediction]) -> Predictions:
+    """Convert the predictions of all images, apart from those that the job skips, in their order."""
     indices, items = [each.index for each in predicted], job.split.items
     if len(indices) < len(items) and job.skip_broken:
         job = replace(job, split=job.split.select([items[index] for index in indices]))
     else:
         assert indices == list(range(len(items))), "one for each image"
     outputs, digests = [each.output for each in predicted], [each.sha256 for each in predicted]
-    predictions: Predictions = task.predictions(job, outputs, digests)
+    predictions: Predictions = task_of(job.spec.task).predictions(job, outputs, digests)
     return predictions
 
 

@@ -100,7 +100,12 @@ def command(
     network = None if model is None or weights is None else _network(model, weights, splits, resolution)
 
     from sdabench.tools.verify.file_inspection import inspect_files
-    from sdabench.tools.verify.reports import DatasetReport, compare_splits, verify_split
+    from sdabench.tools.verify.reports import (
+        DatasetReport,
+        find_leakage,
+        find_other_categories,
+        verify_split,
+    )
 
     files, reports = {}, []
     for name, split in splits.items():
@@ -108,7 +113,8 @@ def command(
         with progress(f"{split.dataset} {name}", total, "images") as advance:
             files[name] = inspect_files(split, _workers(workers, total), advance)
         reports.append(verify_split(split, files[name], official=complete, fingerprint=fingerprint))
-    report = DatasetReport(tuple(reports), compare_splits(splits, files))
+    between = find_leakage(splits, files), find_other_categories(splits)
+    report = DatasetReport(tuple(reports), tuple(filter(None, between)))
     if model is not None and network is not None:
         from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
 

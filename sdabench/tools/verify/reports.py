@@ -195,13 +195,6 @@ def find_leakage(
     return Issue("warning", "leakage", f"{plural(len(about), 'validation image')} {also} (leakage)", about)
 
 
-def compare_splits(
-    splits: Mapping[SplitName, Split], files: Mapping[SplitName, Sequence[FileFinding]]
-) -> tuple[Issue, ...]:
-    """Find leakage, and categories that differ between the training and the validation split."""
-    return tuple(filter(None, (find_leakage(splits, files), find_other_categories(splits))))
-
-
 def find_other_categories(splits: Mapping[SplitName, Split]) -> Issue | None:
     """Find categories that only one of the splits lists; training refuses such a pair."""
     train, val = splits.get("train"), splits.get("val")
@@ -229,17 +222,23 @@ def _object_issues(split: CocoSplit) -> Iterator[Issue]:
             yield Issue("error", "no object", f"no object can be scored: {reason}")
         elif unused := counts.describe_unscored():
             yield Issue("note", "unused", f"{unused}; AP ignores them")
-    if boxes := tuple(
+    boxes = [
         AffectedFile(path, f"has the box of annotation {number}") for path, number in counts.reaching_out
-    ):
-        words = plural(len(boxes), "box reaches", "boxes reach")
-        yield Issue("note", "box outside", f"{words} out of the image; training clips them", boxes)
-    if masks := tuple(
+    ]
+    words = f"{plural(len(boxes), 'box reaches', 'boxes reach')} out of the image; training clips them"
+    yield from _about("note", "box outside", words, boxes)
+    masks = [
         AffectedFile(item.path, f"annotation {one.id} {problem}")
         for item, one, problem in split.mask_problems()
-    ):
-        words = plural(len(masks), "annotation has", "annotations have")
-        yield Issue("note", "no mask", f"{words} no valid mask, which only networks with masks need", masks)
+    ]
+    words = plural(len(masks), "annotation has", "annotations have")
+    yield from _about("note", "no mask", f"{words} no valid mask, which only networks with masks need", masks)
+
+
+def _about(level: Level, name: str, words: str, files: Sequence[AffectedFile]) -> Iterator[Issue]:
+    """Yield an issue about files, if there are any."""
+    if files:
+        yield Issue(level, name, words, tuple(files))
 
 
 def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
@@ -253,49 +252,46 @@ def _file_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
             if file.broken and file.broken.next_step == step
         )
         yield Issue("error", "broken", f"{plural(len(broken), 'broken file')}: {step}", broken)
-    if cut := tuple(AffectedFile(path, "has no end marker") for path, file in pairs if not file.has_end):
-        words = f"{plural(len(cut), 'file')} without an end marker: decoded, but the last bytes are missing"
-        yield Issue("warning", "no end", words, cut)
+    cut = [AffectedFile(path, "has no end marker") for path, file in pairs if not file.has_end]
+    words = f"{plural(len(cut), 'file')} without an end marker: decoded, but the last bytes are missing"
+    yield from _about("warning", "no end", words, cut)
     groups: dict[str, list[str]] = defaultdict(list)
     for path, file in pairs:
         if file.sha256 is not None:
             groups[file.sha256].append(path)
-    duplicates = tuple(
+    duplicates = [
         AffectedFile(path, f"is identical to {first}")
         for first, *others in groups.values()
         for path in others
-    )
-    if duplicates:
-        words = f"{plural(len(duplicates), 'duplicate file')}: the same bytes have another name too"
-        yield Issue("warning", "doubled", words, duplicates)
+    ]
+    words = f"{plural(len(duplicates), 'duplicate file')}: the same bytes have another name too"
+    yield from _about("warning", "doubled", words, duplicates)
 
 
 def _header_issues(split: Split, files: Sequence[FileFinding]) -> Iterator[Issue]:
     """Find files in another format than their names say, of 16 bits, or with an EXIF orientation."""
     pairs = [(item.path, file.header) for item, file in zip(split.items, files, strict=True) if file.header]
-    if other := tuple(
+    other = [
         AffectedFile(path, f"is {header.format}")
         for path, header in pairs
         if FORMATS.get(PurePath(path).suffix.lower()) != header.format
-    ):
-        words = f"{plural(len(other), 'file')} in another format than the name states, which has no effect"
-        yield Issue("note", "other format", words, other)
-    if deep := tuple(
-        AffectedFile(path, f"has mode {header.mode}") for path, header in pairs if header.sixteen_bits
-    ):
-        words = f"{plural(len(deep), 'file')} of 16 bits per channel, of which the upper 8 are used"
-        yield Issue("note", "16 bits", words, deep)
-    if turned := tuple(
+    ]
+    words = f"{plural(len(other), 'file')} in another format than the name states, which has no effect"
+    yield from _about("note", "other format", words, other)
+    deep = [AffectedFile(path, f"has mode {header.mode}") for path, header in pairs if header.sixteen_bits]
+    words = f"{plural(len(deep), 'file')} of 16 bits per channel, of which the upper 8 are used"
+    yield from _about("note", "16 bits", words, deep)
+    turned = [
         AffectedFile(path, f"has EXIF orientation {header.orientation}")
         for path, header in pairs
         if header.orientation != 1
-    ):
-        words = f"{plural(len(turned), 'file')} with an EXIF orientation, which is ignored"
-        if isinstance(split, CocoSplit):
-            words = f"{words}: check that the boxes fit the pixels without it"
-            yield Issue("warning", "orientation", words, turned)
-        else:
-            yield Issue("note", "orientation", f"{words}, as usual for ImageNet", turned)
+    ]
+    words = f"{plural(len(turned), 'file')} with an EXIF orientation, which is ignored"
+    if isinstance(split, CocoSplit):
+        words = f"{words}: check that the boxes fit the pixels without it"
+        yield from _about("warning", "orientation", words, turned)
+    else:
+        yield from _about("note", "orientation", f"{words}, as usual for ImageNet", turned)
 
 
 def _fingerprint_issues(split: Split, info: DatasetInfo, expected: str | None) -> Iterator[Issue]:
