@@ -1,5 +1,6 @@
 """``sdabench train``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -82,7 +83,7 @@ def command(
     recipe = training.recipe(data, model.task, protocol)
     initial = backbone = None
     if initial_source:
-        initial = fetch_weights(initial_source, name, wrapper, download=not dry_run)
+        initial = fetch_weights(initial_source, name, download=not dry_run)
     if backbone_source and model.backbone:
         backbone = fetch_weights(backbone_source, model.backbone, download=not dry_run)
     source = ensure_generated(data, model.task)
@@ -96,7 +97,7 @@ def command(
         seed=protocol.seed,
         skip_broken=training.skip_broken,
         backbone=backbone.weights if backbone else None,
-        initial=initial.weights if initial else None,
+        initial=replace(initial.weights, wrapper=wrapper) if initial else None,
     )
     report_annotations(job.split, [job.left_out])
 

@@ -30,7 +30,6 @@ from sdabench.garbage import without_garbage_collection
 from sdabench.hashing import sha256_of_lines
 
 
-
 class Rle(TypedDict):
     """A mask as run lengths in column order, starting with zeros."""
 

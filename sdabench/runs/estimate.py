@@ -156,8 +156,10 @@ def _planned(
         best = 2 * spec.recipe.quirks.best_epoch_by_validation
         checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
         disk = 4 * count.params * (1 + checkpoints + best)
-    given = (each and each.model_dump() for each in (spec.weights, spec.backbone, spec.initial))
-    return PlannedJob(job.model, spec.seed, is_done, seconds, disk, *given, step=step, trained=trained)
+    weights, backbone, initial = (
+        each and each.model_dump() for each in (spec.weights, spec.backbone, spec.initial)
+    )
+    return PlannedJob(job.model, spec.seed, is_done, seconds, disk, weights, backbone, initial, step, trained)
 
 
 def _part(job: AnyJob) -> PlannedPart:
