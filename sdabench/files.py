@@ -12,7 +12,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -218,44 +218,42 @@ def folder_lock(folder: Path, what: str) -> Iterator[None]:
         RefusedError: another process holds the lock.
         OutputError: the folder cannot be written.
     """
-    path = folder / ".lock"
+    path, awaited = folder / ".lock", f"another {what} in {folder} to end"
     try:
-        lock = _acquire(path, f"another {what} in {folder} to end", "name another --output", LOCK_TIMEOUT)
+        with locked(path, awaited, "name another --output", timeout=LOCK_TIMEOUT):
+            yield
     except Timeout:
         raise RefusedError(
             f"another {what} is writing to {folder}{_holder(path)}; wait for it, or name another --output"
         ) from None
-    with lock:
-        yield
 
 
 @contextmanager
-def locked(path: Path, awaited: str, elsewhere: str, say: Callable[[str], object] = note) -> Iterator[None]:
+def locked(
+    path: Path, awaited: str, elsewhere: str, say: Callable[[str], object] = note, timeout: float = -1
+) -> Iterator[None]:
     """Hold a lock file. If another process holds it, wait, and say after a second for what: ``awaited``.
 
     Raises:
+        Timeout: another process holds it for ``timeout`` seconds.
         OutputError: the file cannot be written; the message ends with the next step, ``elsewhere``.
     """
-    with _acquire(path, awaited, elsewhere, say=say):
-        yield
-
-
-def _acquire(
-    path: Path, awaited: str, elsewhere: str, timeout: float = -1, say: Callable[[str], object] = note
-) -> AbstractContextManager[object]:
-    """Acquire a lock; raise filelock's Timeout if another process holds it for ``timeout`` seconds."""
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return lock.acquire(timeout=SILENT_SECONDS)
+            lock.acquire(timeout=SILENT_SECONDS)
         except Timeout:
             say(f"Waiting for {awaited}{_holder(path)}.")
-            return lock.acquire(timeout=timeout)
+            lock.acquire(timeout=timeout)
     except Timeout:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {path.parent}: {error.strerror}; {elsewhere}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _holder(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sdabench.errors import ReportedByRankZeroError, SdabenchError, UsageError
@@ -61,7 +62,8 @@ def report_error(error: SdabenchError) -> None:
 def note(text: str) -> None:
     """Print a line to stderr in the main process."""
     if is_main_process():
-        print(printable(text), file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal is closed
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def python_path() -> str:

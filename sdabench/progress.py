@@ -4,8 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from sdabench.processes import is_main_process
-from sdabench.terminal import printable
+from sdabench.processes import is_main_process, note
 
 
 class Advance:
@@ -15,8 +14,7 @@ class Advance:
 
     def say(self, line: str) -> None:
         """Print a line to stderr, above the bar."""
-        with suppress(OSError):  # the terminal is closed
-            print(printable(line), file=sys.stderr, flush=True)
+        note(line)
 
 
 @contextmanager

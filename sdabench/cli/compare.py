@@ -151,11 +151,11 @@ def _records_of(text: str) -> "dict[str, list[StoredRecord]]":
         raise UsageError(f"no record of '{model}' in {path}; it has records of {', '.join(names)}")
     if not model and len(names) > 1:
         raise UsageError(f"{path} has records of {len(names)} networks; choose one, e.g. {path}:{names[0]}")
-    own = [one for one in stored if one.record.model == (model or names[0])]
-    return {
-        task: [one for one in own if one.record.task == task]
-        for task in {one.record.task: None for one in own}
-    }
+    of_task: dict[str, list[StoredRecord]] = {}
+    for one in stored:
+        if one.record.model == (model or names[0]):
+            of_task.setdefault(one.record.task, []).append(one)
+    return of_task
 
 
 def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:

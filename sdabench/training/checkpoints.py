@@ -40,7 +40,7 @@ class Checkpoints:
     def folder(self) -> Path:
         return self.training / "checkpoints"
 
-    def save(self, step: int, state: dict[str, Any], log: Log = note) -> None:
+    def save(self, step: int, state: dict[str, Any]) -> None:
         """Write plain values and tensors to the disk; delete all but the last two checkpoints.
 
         A valid checkpoint of the same step is not written again, as a training that was just resumed would
@@ -54,8 +54,8 @@ class Checkpoints:
             _write(path, step, state)
         passed_over = [later for later in self._files() if later.name > path.name]
         for old in (*passed_over, *self._files()[len(passed_over) + KEEP_LAST :]):
-            _delete_with_manifest(old, log)
-        self._delete_parts(log)
+            _delete_with_manifest(old)
+        self._delete_parts()
 
     def newest(self, log: Log = lambda line: None) -> dict[str, Any] | None:
         """Read the state of the newest valid checkpoint; None if none was ever completed.
@@ -88,18 +88,18 @@ class Checkpoints:
         number = complete[0].stem.removeprefix("step-") if complete else ""
         return int(number) if number.isdecimal() else 0
 
-    def delete(self, log: Log = note) -> None:
-        """Delete all checkpoints, once the training has ended, or log why not."""
+    def delete(self) -> None:
+        """Delete all checkpoints, once the training has ended."""
         for path in self._files():
-            _delete_with_manifest(path, log)
-        self._delete_parts(log)
+            _delete_with_manifest(path)
+        self._delete_parts()
         with suppress(OSError):
             self.folder.rmdir()
 
-    def _delete_parts(self, log: Log) -> None:
+    def _delete_parts(self) -> None:
         """Delete the partial files of a process that was killed."""
         for path in self.folder.glob(".step-*.part"):
-            delete(path, log)
+            delete(path)
 
     def __bool__(self) -> bool:
         return bool(self._files())
@@ -146,14 +146,14 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _delete_with_manifest(path: Path, log: Log) -> None:
-    delete(path.with_suffix(".json"), log)  # first, because a file without a manifest is ignored
-    delete(path, log)
+def _delete_with_manifest(path: Path) -> None:
+    delete(path.with_suffix(".json"))  # first, because a file without a manifest is ignored
+    delete(path)
 
 
-def delete(path: Path, log: Log = note) -> None:
-    """Delete a file that is not needed any more; log the reason if that is impossible, and continue."""
+def delete(path: Path) -> None:
+    """Delete a file that is not needed any more; report on stderr if that is impossible."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        log(f"cannot delete {path}: {error.strerror}; it is not needed any more")
+        note(f"cannot delete {path}: {error.strerror}; it is not needed any more")

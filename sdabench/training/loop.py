@@ -69,7 +69,7 @@ def train(
         here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
         there = here.on_rank_zero(lambda: find_started_run(folder, run, log))
         if there is not None and here.on_rank_zero(lambda: there.is_finished(folder)):
-            here.on_rank_zero(lambda: _delete_leftovers(folder, there, log))  # of a process that was killed
+            here.on_rank_zero(lambda: _delete_leftovers(folder, there))  # of a process that was killed
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
@@ -182,7 +182,7 @@ class _Training:
         results = {"training": trainer.result(), "weights": weights, "sha256": {WEIGHTS: last} | of_files}
         run = run.model_copy(update=results)
         run.save(self.folder)
-        _delete_leftovers(self.folder, run, self.log)
+        _delete_leftovers(self.folder, run)
 
     def _conclude_epoch(self) -> None:
         """Validate and log an epoch, if one has just ended."""
@@ -239,29 +239,29 @@ class _Training:
         progress = self.trainer.progress
 
         def save() -> None:
-            self.checkpoints.save(progress.step, self.trainer.state(), self.log)
+            self.checkpoints.save(progress.step, self.trainer.state())
             current = {best_weights(*item) for item in progress.best_epochs.items()}
             self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEEP_LAST:]
             if len(self.best_of_checkpoints) == KEEP_LAST:
-                _keep_best(self.folder, set().union(*self.best_of_checkpoints), self.log)
+                _keep_best(self.folder, set().union(*self.best_of_checkpoints))
 
         self.here.on_rank_zero(save)
         self.saved = time.monotonic()
 
 
-def _delete_leftovers(folder: Path, done: TrainingRun, log: Log) -> None:
+def _delete_leftovers(folder: Path, done: TrainingRun) -> None:
     """Delete checkpoints, weights of former best epochs and partial files, after a training."""
-    _keep_best(folder, set(done.weights.values()), log)
-    Checkpoints(folder).delete(log)
+    _keep_best(folder, set(done.weights.values()))
+    Checkpoints(folder).delete()
     for path in folder.glob(".*.part"):
-        delete(path, log)
+        delete(path)
 
 
-def _keep_best(folder: Path, names: Collection[str], log: Log) -> None:
+def _keep_best(folder: Path, names: Collection[str]) -> None:
     """Delete the weights of former best epochs that no checkpoint and no result refers to."""
     for path in folder.glob("best-*.safetensors"):
         if path.name not in names:
-            delete(path, log)
+            delete(path)
 
 
 def _check_determinism(job: AnyJob, device: torch.device) -> None:

@@ -15,7 +15,6 @@ from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
 from sdabench.json_files import read_model
 from sdabench.nested import flattened
-from sdabench.processes import note
 from sdabench.records.json_lines import append_lines, read_sound_lines, write_lines
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec
@@ -275,7 +274,7 @@ class MetricsLog:
             return 0.0
         return float(found[-1]) if found else 0.0
 
-    def forget_after(self, step: int, last_epoch: dict[str, Any] | None = None, log: Log = note) -> None:
+    def forget_after(self, step: int, last_epoch: dict[str, Any] | None, log: Log) -> None:
         """Drop the lines of steps that a resumed training repeats, and damaged lines; log the latter.
 
         ``last_epoch`` are values of a checkpoint, which replace the line of that epoch if it was damaged.
