@@ -144,6 +144,7 @@ def _rescore_detections(
     started = time.monotonic()
     file = read_annotations(annotations)
     evaluation = evaluate(file, read_results(path), iou_type, evaluator=evaluator, results_file=path)
+    evaluation.check_has_pixels(path)
     scored, errors = evaluation.score(), standard_errors(evaluation)
     id_zero = file.has_id_zero(set(evaluation.image_ids))
     if id_zero:

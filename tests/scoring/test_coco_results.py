@@ -76,11 +76,6 @@ ENTRY = {"image_id": 1, "category_id": 3, "score": 0.5, "bbox": [1, 2, 3.5, 4]}
         ({"category_id": 1.5}, "entry 2: category_id: Input should be a valid integer"),
         ({"bbox": [1, 2, 3]}, "entry 2: bbox: List should have at least 4 items"),
         ({"bbox": None}, "entry 2: neither bbox nor segmentation"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "entry 2: segmentation.polygons.0: List should have at least 6"),
-        ({"segmentation": {"size": [9, 9]}}, "entry 2: segmentation.RLE.counts: Field required"),
-        ({"segmentation": {"size": [9, 9], "counts": 3}}, "entry 2: segmentation.RLE.counts.compressed: "),
-        ({"segmentation": {"size": [9, 9], "counts": [81.5]}}, "entry 2: segmentation.RLE.counts.list.0: "),
-        ({"segmentation": 3}, "entry 2: segmentation.RLE: "),
     ],
 )
 def test_invalid_entry_is_named_in_the_error(tmp_path, entry, message):
@@ -90,6 +85,35 @@ def test_invalid_entry_is_named_in_the_error(tmp_path, entry, message):
         read_results(path)
     assert str(caught.value).startswith(f"{path}, {message}")
     assert "\n" not in str(caught.value)
+
+
+INVALID_MASKS = [
+    [1, 2, 3, 4, 5, 6],
+    [[1, 2, 3, 4]],
+    {"size": [9, 9]},
+    {"size": [9, 9], "counts": 3},
+    {"size": [9, 9], "counts": [81.5]},
+    3,
+]
+
+
+@pytest.mark.parametrize("mask", INVALID_MASKS)
+def test_invalid_masks_are_refused_where_masks_are_scored(write, tmp_path, mask):
+    results = read(tmp_path / "results.json", make_detection(0.9, segmentation=mask))
+    assert score(write(make_annotation()), results, "bbox").metrics["ap_pct"] == pytest.approx(100)
+    with pytest.raises(DataError, match="result 1 has "):
+        score(write(make_annotation()), results, "segm")
+
+
+@pytest.mark.parametrize("mask", [{"size": [SIZE, SIZE], "counts": [SIZE * SIZE]}, [[0, 0, 0, 0, 0, 0]]])
+def test_empty_masks_of_all_results_are_placeholders(write, tmp_path, mask):
+    empty = make_detection(0.9, segmentation=mask)
+    right = make_detection(0.8, segmentation=[polygon(0, 0, 100, 100)])
+    annotations, path = write(make_annotation()), tmp_path / "results.json"
+    evaluate(annotations, [empty, right], "segm").check_has_pixels(path)
+    evaluate(annotations, [empty], "bbox").check_has_pixels(path)
+    with pytest.raises(DataError, match="results.json: the masks of all 1 results are empty"):
+        evaluate(annotations, [empty], "segm").check_has_pixels(path)
 
 
 @pytest.mark.parametrize(
