@@ -1,8 +1,9 @@
 """``sdabench eval``."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
@@ -28,10 +29,15 @@ from sdabench.cli.work import (
 )
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
+from sdabench.processes import note
 from sdabench.registry import load_registry
 from sdabench.terminal import echo
 from sdabench.training.job import evaluation_job
+from sdabench.weights.local import LocalWeights
 from sdabench.weights.weights_source import WeightsSource
+
+if TYPE_CHECKING:
+    from sdabench.records.record import Record
 
 EPILOG = """\b
 Examples:
@@ -132,31 +138,20 @@ def command(
     records = execute_job(job, output, lambda: found and found.check())
     if not records:
         return
-    from sdabench.report.summary import at_chance, describe_metrics, describe_protocol
+    from sdabench.report.summary import at_chance
 
     if at_chance(records[0], split.num_classes):
-        echo(
+        note(
             f"The accuracy is near chance ({100 / split.num_classes:.3g} %): the labels may be in another "
             "order than the classes of the weights, or the preprocessing may be another; 'sdabench data "
-            f"verify {data} --split val --probe {name} --weights FILE' tests the order.",
-            err=True,
+            f"verify {data} --split val --probe {name} --weights FILE' tests the order."
         )
     if as_json:
         echo_each(records)
         return
     from sdabench.records.store import RECORDS
 
-    for record in records:
-        echo(describe_metrics(record))
-    if not records[0].preprocessed_as_standard:
-        protocol_used = describe_protocol(job.spec.protocol)
-        echo(f"Protocol: {protocol_used}; only the standard one is compared with the paper.")
-    if weights and weights.published and weights.published.accuracy:
-        echo(f"{weights.published.accuracy}, which is not measured here.")
-    if records[0].weights.entry is not None:
-        echo(f"The weights are the entry '{records[0].weights.entry}' of the file.")
-    if not records[0].weights.trained:
-        echo("The weights are random: this accuracy is at chance and does not measure the network.")
+    _print_results(records, weights)
     if per_class:
         from sdabench.records.rescoring import StoredRecord, match_detections
         from sdabench.report.coco_scores import class_sheet
@@ -165,3 +160,21 @@ def command(
             matched = match_detections(StoredRecord(record, output), None)
             show(class_sheet(matched.score()), form="terminal")
     echo(f"Record: {output / RECORDS}")
+
+
+def _print_results(records: "Sequence[Record]", weights: LocalWeights | None) -> None:
+    """Print the metrics, and what else a reader must know of the weights and the protocol."""
+    from sdabench.report.summary import describe_metrics, describe_protocol
+
+    for record in records:
+        echo(describe_metrics(record))
+    first = records[0]
+    if first.protocol is not None and not first.preprocessed_as_standard:
+        protocol = describe_protocol(first.protocol)
+        echo(f"Protocol: {protocol}; only the standard one is compared with the paper.")
+    if weights and weights.published and weights.published.accuracy:
+        echo(f"{weights.published.accuracy}, which is not measured here.")
+    if first.weights.entry is not None:
+        echo(f"The weights are the entry '{first.weights.entry}' of the file.")
+    if not first.weights.trained:
+        echo("The weights are random: this accuracy is at chance and does not measure the network.")

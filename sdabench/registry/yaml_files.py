@@ -210,8 +210,9 @@ def describe_error(error: ValidationError, data: Any, schema: type[BaseModel] | 
     reason = first["msg"].removeprefix("Value error, ")
     if schema is not None and first["type"] == "extra_forbidden":
         name = str(location.pop())
-        own, nested = _known_fields(schema, location)
-        reason = unknown("field", name, [*own, *nested], f"choose from {', '.join(own)}")
+        known = _known_fields(schema, location)
+        own = [each for each in known if "." not in each]
+        reason = unknown("field", name, known, f"choose from {', '.join(own)}")
     elif reason.startswith("Input should be") and isinstance(value, str | int | float):
         reason += f", not {_shown(value) if isinstance(value, str) else value}"
     steps: list[str] = []
@@ -231,21 +232,20 @@ def describe_error(error: ValidationError, data: Any, schema: type[BaseModel] | 
     return ": ".join([*steps, reason])
 
 
-def _known_fields(schema: type[BaseModel], location: list[int | str]) -> tuple[list[str], list[str]]:
-    """List the fields of the models at a location of a schema, and the fields of those as FIELD.FIELD."""
+def _known_fields(schema: type[BaseModel], location: list[int | str]) -> list[str]:
+    """List the fields of the models at a location of a schema, then the fields of those as FIELD.FIELD."""
     models = [schema]
     for step in location:
         if found := [model.model_fields[step] for model in models if step in model.model_fields]:
             models = [model for field in found for model in _models_in(field.annotation)]
-    own = {
-        name: [*_models_in(field.annotation)]
-        for model in models
-        for name, field in model.model_fields.items()
-    }
+    fields = {name: field for model in models for name, field in model.model_fields.items()}
     nested = [
-        f"{name}.{below}" for name, inner in own.items() for each in inner for below in each.model_fields
+        f"{name}.{below}"
+        for name, field in fields.items()
+        for model in _models_in(field.annotation)
+        for below in model.model_fields
     ]
-    return [*own], nested
+    return [*fields, *nested]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

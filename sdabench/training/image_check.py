@@ -1,7 +1,10 @@
 """Check the validation images before a training, which would end with an error without its result."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import PIL
 from torch.utils.data import Dataset
@@ -19,6 +22,7 @@ from sdabench.training.job import AnyJob
 from sdabench.training.signals import Stopped, stop_requested, stop_requests
 from sdabench.training.tasks import load_batches
 
+T = TypeVar("T")
 KIND = "checked-images"
 FULLY_DECODED = 32 * 2**20  # bytes of a split up to which its images are decoded completely
 BATCH_SIZE = 16
@@ -45,8 +49,9 @@ def _is_stopped(job: AnyJob) -> bool:
     key = [str(split.root), split.listing_sha256, PIL.__version__]
     if read_entry(KIND, key) is not None:
         return False
-    files, total = _Files(split), len(split.items)
-    batches = load_batches(files, _collate, job.machine.workers, pin=False, batch_size=BATCH_SIZE)
+    fully = sum(item.size for item in split.items) <= FULLY_DECODED
+    batches = results_of_files(split, partial(_message, fully=fully), job.machine.workers, BATCH_SIZE)
+    total = len(split.items)
     with closing(batches), progress(f"{job.model}  validation images", total, "images") as advance:
         for batch in batches:
             if isinstance(batch, Stopped) or stop_requested():
@@ -63,23 +68,31 @@ def _is_stopped(job: AnyJob) -> bool:
     return False
 
 
-class _Files(Dataset[str]):
-    """The error message of each file; empty for a sound one."""
+def _message(path: Path, size: tuple[int, int] | None, fully: bool) -> str:
+    """Return the error message of a file; empty for a sound one."""
+    unusable = check_file(path, size, fully)
+    return "" if unusable is None else f"{path} {unusable}"
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
-        self.fully = sum(item.size for item in split.items) <= FULLY_DECODED
+
+def results_of_files(
+    split: Split, use: Callable[[Path, tuple[int, int] | None], T], workers: int, batch_size: int
+) -> Generator[list[T] | DataError | Stopped]:
+    """Yield the results of a function of the path and the annotated (width, height) of each file."""
+    return load_batches(_Files(split, use), _collate, workers, pin=False, batch_size=batch_size)
+
+
+class _Files(Dataset[T]):
+    def __init__(self, split: Split, use: Callable[[Path, tuple[int, int] | None], T]) -> None:
+        self.split, self.use = split, use
 
     def __len__(self) -> int:
         return len(self.split.items)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> T:
         item = self.split.items[index]
         size = (item.width, item.height) if isinstance(item, CocoImage) else None
-        path = self.split.file(item)
-        unusable = check_file(path, size, self.fully)
-        return "" if unusable is None else f"{path} {unusable}"
+        return self.use(self.split.file(item), size)
 
 
-def _collate(samples: Sequence[str], skipped: list[str]) -> list[str]:
+def _collate(samples: Sequence[T], skipped: list[str]) -> list[T]:
     return list(samples)

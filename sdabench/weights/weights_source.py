@@ -174,10 +174,10 @@ def _unknown_scheme(text: str, scheme: str, rest: str) -> str:
 
 def _missing(path: Path, model: str | None) -> str:
     """Describe the error of a missing file, with similar names."""
-    if (path / "run.json").is_file() or (path / "training").is_dir():
-        return f"{path} is a folder; name a weights file in it, or add --model for a training run's folder"
     if path.is_dir():
-        return f"{path} is a folder; name a weights file in it"
+        of_training = (path / "run.json").is_file() or (path / "training").is_dir()
+        also = ", or add --model for a training run's folder" if of_training else ""
+        return f"{path} is a folder; name a weights file in it{also}"
     if path.exists():
         return f"{path} is a device or a pipe; name a weights file"
     message = f"no weights file at {path}"

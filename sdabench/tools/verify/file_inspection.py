@@ -2,19 +2,16 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
-from sdabench.data.coco import CocoImage
 from sdabench.data.decoding import JPEG_END, PNG_END, Header, Unusable, decode_bytes, read_file, read_header
 from sdabench.data.split import Split
 from sdabench.errors import DataError
+from sdabench.training.image_check import results_of_files
 from sdabench.training.signals import Stopped
-from sdabench.training.tasks import load_batches
 
 JPEG_SCAN = b"\xff\xda"
 BATCH_SIZE = 4  # small, so that the progress bar moves and a signal takes effect soon
@@ -37,8 +34,7 @@ def inspect_files(
     findings: list[FileFinding] = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores
-        batches = load_batches(_Files(split), _collate, workers, pin=False, batch_size=BATCH_SIZE)
-        with closing(batches):
+        with closing(results_of_files(split, inspect_file, workers, BATCH_SIZE)) as batches:
             for batch in batches:
                 if isinstance(batch, Stopped):
                     raise batch
@@ -46,23 +42,6 @@ def inspect_files(
                 findings += batch
                 advance(len(batch))
     return findings
-
-
-class _Files(Dataset[FileFinding]):
-    def __init__(self, split: Split) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split.items)
-
-    def __getitem__(self, index: int) -> FileFinding:
-        item = self.split.items[index]
-        size = (item.width, item.height) if isinstance(item, CocoImage) else None
-        return inspect_file(self.split.file(item), size)
-
-
-def _collate(samples: Sequence[FileFinding], skipped: list[str]) -> list[FileFinding]:
-    return list(samples)
 
 
 def inspect_file(path: Path, size: tuple[int, int] | None = None) -> FileFinding:
