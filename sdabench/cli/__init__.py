@@ -155,7 +155,7 @@ def main() -> NoReturn:
         _abandon_stdout()
         status = ExitCode.OK
     except OSError as error:
-        words = _described(error)
+        words = _describe_os_error(error)
         _abandon_stdout()
         echo(error_line(f"Error: {words}"), err=True)
         status = ExitCode.ERROR
@@ -167,7 +167,7 @@ def main() -> NoReturn:
     sys.exit(int(status or 0))
 
 
-def _described(error: OSError) -> str:
+def _describe_os_error(error: OSError) -> str:
     """Describe an error of the system; writing to stdout, which has no file name, fails on a full disk."""
     if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
         return f"cannot write to stdout: {error.strerror}; redirect it elsewhere"

@@ -49,7 +49,7 @@ def slurm_minutes(text: str) -> int:
     return total
 
 
-def _line(text: str) -> str:
+def _check_one_line(text: str) -> str:
     """Return a value for the script of a Slurm job, in which a line break would start another option."""
     if not text.isprintable():
         raise UsageError(f"{text!r} has a control character; an option of sbatch is one line")
@@ -62,7 +62,7 @@ def sbatch_option(text: str) -> tuple[str, str | bool]:
     key = key.replace("_", "-")
     if not re.fullmatch(r"[a-z][a-z-]+", key) or (equals and not words):
         raise UsageError(f"'{text}' is not KEY=VALUE, as in account=vision")
-    _line(words)
+    _check_one_line(words)
     if key in RESERVED:
         raise UsageError(f"--slurm-option cannot set '{key}': {RESERVED[key]}")
     return key, words if equals else True
@@ -77,7 +77,7 @@ class ClusterOptions:
         "--launcher", type=click.Choice(LAUNCHERS), default="local", group="Machine",
         help="Run locally or as Slurm jobs")]
     partition: Annotated[str | None, option(
-        "--partition", type=ParsedType(_line, "NAME"), group="Slurm", advanced=True,
+        "--partition", type=ParsedType(_check_one_line, "NAME"), group="Slurm", advanced=True,
         help="Slurm partition  [default: the cluster's default]")] = None
     time: Annotated[int | None, option(
         "--time", type=ParsedType(slurm_minutes, "MINUTES|[D-]HH:MM:SS"), group="Slurm", advanced=True,

@@ -145,11 +145,11 @@ def _check_fields(path: Path, name: str, entries: list[Entry], fields: Mapping[s
     for field, kind in fields.items():
         types = TYPES[kind]
         for position, entry in enumerate(entries, start=1):
-            if type(entry.get(field)) not in types and not _converted(entry, field, kind):
+            if type(entry.get(field)) not in types and not _convert(entry, field, kind):
                 raise DataError(_wrong_field(path, name, position, entry, field, kind))
 
 
-def _converted(entry: Entry, field: str, kind: Kind) -> bool:
+def _convert(entry: Entry, field: str, kind: Kind) -> bool:
     """Convert 1.0 to an integer, and a missing or boolean ``iscrowd`` to 0 or 1, if the value is one."""
     value = entry.get(field)
     if kind in ("an integer", "0 or 1") and type(value) is float and value.is_integer():

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from sdabench.data.description import DatasetInfo, Preprocessing
+from sdabench.data.official import plural
 from sdabench.records.conditions import Difference
 from sdabench.records.record import Record
 from sdabench.records.spec import Protocol
@@ -64,7 +65,7 @@ def describe_metrics(record: Record) -> str:
     fitted = record.fitted_batch_size
     memory = f"; batch size reduced from {record.batch_size} to {fitted} to fit into memory" if fitted else ""
     skipped = len(record.dataset.skipped)
-    without = f", without {skipped:,} broken {'image' if skipped == 1 else 'images'}" if skipped else ""
+    without = f", without {plural(skipped, 'broken image')}" if skipped else ""
     measured_on = f"{describe_dataset(record.dataset)}{without}"
     return f"{record.model}: {prefix}{', '.join(metrics)}, on {measured_on}{memory}"
 

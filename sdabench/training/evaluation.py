@@ -84,7 +84,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     conditions |= {field: getattr(job.machine, field) for field in task_of(spec.task).environment}
     if isinstance(job.split, CocoSplit) and job.split.has_id_zero:
         conditions["annotation_id_0"] = ID_ZERO
-    dataset = _evaluated(job, predictions)
+    dataset = _describe_evaluated(job, predictions)
     path = predictions.write(folder / f"{spec.name}{suffix}")
     partial.path.unlink(missing_ok=True)
     measured = predictions.measured()
@@ -149,7 +149,7 @@ def _partial_evaluation(
     return PartialEvaluation(path, conditions, [item.size for item in items])
 
 
-def _evaluated(job: AnyJob, predictions: Predictions) -> DatasetInfo:
+def _describe_evaluated(job: AnyJob, predictions: Predictions) -> DatasetInfo:
     """Describe the evaluated images by the listing of all, and name the skipped ones."""
     dataset = predictions.split.describe(predictions.sha256)
     if job.split.fingerprint_sha256 not in (None, dataset.fingerprint_sha256):

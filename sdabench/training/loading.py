@@ -45,16 +45,16 @@ def batches_from_workers(loader: DataLoader[Any]) -> Generator[Any]:
     others = multiprocessing.active_children()
     try:
         with _transport_errors():
-            batches = _started(loader)
+            batches = _start_workers(loader)
         try:
-            yield from _taken(batches)
+            yield from _take_batches(batches)
         finally:  # now, not when the traceback of an error is freed, for which the process could wait
             batches._shutdown_workers()  # type: ignore[attr-defined]
     finally:
         _kill(set(multiprocessing.active_children()) - set(others))
 
 
-def _taken(batches: Iterator[Any]) -> Generator[Any]:
+def _take_batches(batches: Iterator[Any]) -> Generator[Any]:
     workers: list[BaseProcess] = batches._workers  # type: ignore[attr-defined]
     waiting_since = time.monotonic()
     while True:
@@ -133,7 +133,7 @@ def _kill(workers: Iterable[BaseProcess]) -> None:
         signal.signal(signal.SIGCHLD, handler)
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+def _start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         return iter(loader)
     except OSError as error:

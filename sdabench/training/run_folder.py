@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sdabench.data.description import DatasetInfo, FrozenModel
+from sdabench.data.official import plural
 from sdabench.errors import DataError, OutputError, RefusedError, SdabenchError, UsageError, WeightsError
 from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
@@ -286,4 +287,4 @@ class MetricsLog:
             added = f"; the loss at step {last_epoch['step']} is that of the checkpoint"
         write_lines(self.path, lines)
         if damaged:
-            log(f"{self.path}: {damaged} damaged {'line' if damaged == 1 else 'lines'} dropped{added}")
+            log(f"{self.path}: {plural(damaged, 'damaged line')} dropped{added}")

@@ -106,7 +106,7 @@ def find_state(checkpoint: Any, origin: str, wrapper: str | None = None) -> Stat
     """
     found = list(_entries(checkpoint, origin))
     if wrapper is not None:
-        found = _named(found, wrapper, origin)
+        found = _entries_under(found, wrapper, origin)
     chosen = _choose(found, origin)
     if chosen is None:
         raise WeightsError(f"{origin} holds no state dict: {_why_none(checkpoint)}")
@@ -117,7 +117,7 @@ def find_state(checkpoint: Any, origin: str, wrapper: str | None = None) -> Stat
         raise WeightsError(f"{origin} {error}") from None
     if not tensors:
         raise WeightsError(f"{origin} holds no state dict: the pickled module has no tensors")
-    return StateDict(_checked(tensors, origin), printable(chosen.name) or None, module)
+    return StateDict(_check_tensors(tensors, origin), printable(chosen.name) or None, module)
 
 
 def _entries(checkpoint: Any, origin: str) -> Iterator[_Entry]:
@@ -164,7 +164,7 @@ def _is_optimizer(key: Any, value: Any) -> bool:
     return {"state", "param_groups"} <= {key for key, _ in _items(value)}
 
 
-def _named(found: list[_Entry], wrapper: str, origin: str) -> list[_Entry]:
+def _entries_under(found: list[_Entry], wrapper: str, origin: str) -> list[_Entry]:
     """Return the entries under a key; otherwise, the tensors whose names begin with it."""
     named = [entry for entry in found if entry.name == wrapper] or [
         entry for entry in found if wrapper in entry.keys or entry.name.startswith(f"{wrapper}.")
@@ -174,7 +174,7 @@ def _named(found: list[_Entry], wrapper: str, origin: str) -> list[_Entry]:
         named = [_Entry((*entry.keys, wrapper), part) for entry, part in parts.items() if part]
     if not named:
         there = [entry for entry in found if entry.keys]
-        step = f"it has {_listed(there)}" if there else "leave out --wrapper"
+        step = f"it has {_list_entries(there)}" if there else "leave out --wrapper"
         raise UsageError(f"{origin} holds no weights under '{printable(wrapper)}'; {step}")
     return named
 
@@ -199,13 +199,13 @@ def _choose(found: list[_Entry], origin: str) -> _Entry | None:
     others += [entry for entry in found if entry not in others and first.rivals(entry)]
     if others:
         raise UsageError(
-            f"{origin} holds weights under {_listed([first, *others])}; choose one with --wrapper KEY "
+            f"{origin} holds weights under {_list_entries([first, *others])}; choose one with --wrapper KEY "
             "(of 'sdabench weights import', 'sdabench eval' or 'sdabench train')"
         )
     return first
 
 
-def _listed(entries: list[_Entry]) -> str:
+def _list_entries(entries: list[_Entry]) -> str:
     names = [f"'{printable(entry.name)}'" if entry.keys else "the top level" for entry in entries]
     return " and ".join([*names[:MAX_LISTED], *["others"] * (len(names) > MAX_LISTED)])
 
@@ -231,7 +231,7 @@ def _why_none(checkpoint: Any) -> str:
         return "it is empty"
     named = [(key, value) for key, value in checkpoint.items() if type(key) is str and key in WRAPPERS]
     key, value = named[0] if named else next(iter(checkpoint.items()))
-    name = _shown(key)
+    name = _describe_key(key)
     if isinstance(value, Mapping) and not value:
         return f"{name} is empty"
     if isinstance(value, Tensor):
@@ -239,15 +239,15 @@ def _why_none(checkpoint: Any) -> str:
     return f"{name} is {kind_of(value)}, not a tensor"
 
 
-def _shown(key: Any) -> str:
+def _describe_key(key: Any) -> str:
     return f"'{printable(key) if isinstance(key, str) else f'of {kind_of(key)}'}'"
 
 
-def _checked(tensors: Mapping[Any, Any], origin: str) -> dict[str, Tensor]:
+def _check_tensors(tensors: Mapping[Any, Any], origin: str) -> dict[str, Tensor]:
     for key, value in tensors.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(
-                f"{origin} holds no state dict: {_shown(key)} is {kind_of(value)}, not a tensor"
+                f"{origin} holds no state dict: {_describe_key(key)} is {kind_of(value)}, not a tensor"
             )
         if not key.isprintable() or len(key) > MAX_KEY_LENGTH:
             raise WeightsError(f"{origin} holds a tensor whose name cannot be printed: '{printable(key)}'")
