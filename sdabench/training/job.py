@@ -3,6 +3,7 @@
 A job is saved to a file that any process can load again; see :mod:`sdabench.runs.worker`.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -216,10 +217,10 @@ def path_of(weights: LocalWeights | None) -> Path | None:
 
 def weights_of_spec(weights: LocalWeights) -> Weights:
     """Convert local weights to the weights of a spec, with the digest of their file."""
-    try:
-        digest: str | None = weights.sha256 or sha256_of_file(weights.path)
-    except OSError:  # a missing or unreadable file fails when the job starts
-        digest = None
+    digest = weights.sha256
+    with suppress(OSError):  # a missing or unreadable file fails when the job starts
+        if digest is None and weights.path.is_file():  # a pipe would wait for a writer
+            digest = sha256_of_file(weights.path)
     return Weights(source=weights.source, sha256=digest, wrapper=weights.wrapper)
 
 

@@ -189,6 +189,11 @@ def _check_magic(file: "_BoundedFile") -> None:
     except RefusedError:
         raise
     except Exception:
+        file.seek(0)
+        if text := _first_line(file.read(512)):
+            raise WeightsError(
+                f"is a text file that begins with '{text}', not a checkpoint; get the file again"
+            ) from None
         raise WeightsError(
             "is not a known checkpoint format (torch.save, safetensors), or is cut off"
         ) from None
@@ -196,6 +201,16 @@ def _check_magic(file: "_BoundedFile") -> None:
         raise WeightsError(
             f"is a pickle of {kind_of(magic)} that torch.save did not write; save its tensors with torch.save"
         )
+
+
+def _first_line(head: bytes) -> str | None:
+    """Return the first line of a text of at least one word, such as a server's error; None for other bytes."""
+    try:
+        lines = head.decode("utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "ascii").split("\n")
+    except UnicodeDecodeError:
+        return None
+    is_text = len(head) > 3 and all(line.strip("\r\t").isprintable() for line in lines)
+    return printable(lines[0].strip(), 60) if is_text else None
 
 
 class _BoundedFile:

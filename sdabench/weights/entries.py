@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdabench.errors import UsageError, WeightsError
-from sdabench.weights.keys import BUFFERS, unwrap_keys
+from sdabench.weights.keys import BUFFERS, STATISTICS, unwrap_keys
 from sdabench.weights.stubs import MAX_KEY_LENGTH, Stub, is_module, kind_of, module_state, printable
 
 # Common keys of the weights. Such an entry is preferred to entries of other networks or criteria.
@@ -19,10 +19,11 @@ WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params",
     "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema",
 )  # fmt: skip
-MAX_DEPTH = 6
+MAX_SHARED_DEPTH = 6  # to which a value that several others refer to is searched under each of its names
+MAX_DEPTH = 100
 MAX_VALUES = 2_000_000  # that are searched
-MAX_LIST = 64  # items of a list that is searched
 MAX_LISTED = 5  # names of entries in a message
+MAX_DEPTH_LISTED = 2
 SHARE_OF_RIVAL = 0.5  # of the weights' names and shapes; an average may lack a classifier, or buffers
 
 
@@ -81,8 +82,13 @@ class _Entry:
         return [key for key in mine if key in others and mine[key].shape == others[key].shape]
 
     def equals(self, other: "_Entry") -> bool:
-        shared = self.shared_with(other)
-        return bool(shared) and all(_are_equal(self.weights[key], other.weights[key]) for key in shared)
+        """Return whether all tensors that both have are equal, except counters of batches."""
+        mine, others = unwrap_keys(self.tensors), unwrap_keys(other.tensors)
+        compared = [
+            *self.shared_with(other),
+            *(key for key in mine if key in others and key.endswith(STATISTICS)),
+        ]
+        return bool(self.shared_with(other)) and all(_are_equal(mine[key], others[key]) for key in compared)
 
     def rivals(self, other: "_Entry") -> bool:
         """Return whether both hold weights of the same network, with other values."""
@@ -123,13 +129,20 @@ def find_state(checkpoint: Any, origin: str, wrapper: str | None = None) -> Stat
 def _entries(checkpoint: Any, origin: str) -> Iterator[_Entry]:
     """Yield every entry that holds tensors by name, except those of an optimizer."""
     pending: deque[tuple[tuple[str, ...], Any]] = deque([((), checkpoint)])
-    searched = 0
+    searched, seen = 0, set()
     while pending:
         keys, value = pending.popleft()
+        if len(keys) > MAX_SHARED_DEPTH and id(value) in seen:
+            continue
+        seen.add(id(value))
         if is_module(value):
             yield _Entry(keys, value)
             continue
-        items = _items(value)
+        items = [
+            (key, each)
+            for key, each in _items(value)
+            if isinstance(each, Tensor | Mapping | list | tuple | Stub)
+        ]
         searched += len(items)
         if searched > MAX_VALUES:
             raise WeightsError(
@@ -143,18 +156,17 @@ def _entries(checkpoint: Any, origin: str) -> Iterator[_Entry]:
             pending += [
                 ((*keys, str(key)), each)
                 for key, each in items
-                if isinstance(each, Mapping | list | tuple | Stub) and not _is_optimizer(key, each)
+                if not isinstance(each, Tensor) and not _is_optimizer(key, each)
             ]
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:
-    """List keys and values of a mapping, a short list, or the attributes of an object."""
+    """List keys and values of a mapping or list, or the attributes of an object."""
     if isinstance(value, Stub):
         value = value.state
     if isinstance(value, Mapping):
         return list(value.items())
-    short = isinstance(value, list | tuple) and len(value) <= MAX_LIST
-    return list(enumerate(value)) if short else []
+    return list(enumerate(value)) if isinstance(value, list | tuple) else []
 
 
 def _is_optimizer(key: Any, value: Any) -> bool:
@@ -223,7 +235,7 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
-def _why_none(checkpoint: Any) -> str:
+def _why_none(checkpoint: Any, depth: int = 0) -> str:
     """Describe a checkpoint without any tensor under a name."""
     if not isinstance(checkpoint, Mapping):
         return f"it is {kind_of(checkpoint)}"
@@ -234,6 +246,8 @@ def _why_none(checkpoint: Any) -> str:
     name = _describe_key(key)
     if isinstance(value, Mapping) and not value:
         return f"{name} is empty"
+    if isinstance(value, Mapping) and depth < MAX_DEPTH_LISTED:
+        return f"in {name}, {_why_none(value, depth + 1)}"
     if isinstance(value, Tensor):
         return f"its tensors have keys of type {kind_of(key)}, not names"
     return f"{name} is {kind_of(value)}, not a tensor"

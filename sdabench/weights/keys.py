@@ -17,7 +17,8 @@ Problems = dict[str, list[str]]  # affected keys by kind of problem
 WRAPPER_PREFIXES = (
     ("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("network.",), ("backbone.", "head.fc."),
 )  # fmt: skip
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms
+STATISTICS = ("running_mean", "running_var")  # of batch norms
+BUFFERS = (*STATISTICS, "num_batches_tracked")
 COUNTER = "n_averaged"  # counter of torch's AveragedModel beside its "module." keys; not a weight
 
 # The authors' SDA networks of every family (QingbeiGuo/SDA-xNet e126169).

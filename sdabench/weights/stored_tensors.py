@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdabench.errors import WeightsError
-from sdabench.weights.stubs import Name, kind_of
+from sdabench.weights.stubs import Name, Stub, kind_of
 
 MAX_DIMENSIONS = 64
 MAX_EMPTY_EXTENT = 2**24  # product of the other sizes of a tensor without elements
@@ -21,6 +21,7 @@ DTYPES = {
     f"torch.{name}": getattr(torch, name)
     for name in (
         "uint64", "uint32", "uint16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+        "float8_e8m0fnu", "complex32",
     )
 }  # fmt: skip
 STORAGE_DTYPES: dict[str, torch.dtype] = {
@@ -30,7 +31,9 @@ STORAGE_DTYPES: dict[str, torch.dtype] = {
         "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
         "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8,
         "Byte": torch.uint8, "Bool": torch.bool, "Untyped": torch.uint8,
-        "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64,
+        "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64, "ComplexHalf": torch.complex32,
+        "QInt32": torch.int32, "QInt8": torch.int8, "QUInt8": torch.uint8,  # of quantized tensors
+        "QUInt4x2": torch.uint8, "QUInt2x4": torch.uint8,
     }.items()
 } | dict.fromkeys(("torch.storage.UntypedStorage", "torch.storage._UntypedStorage"), torch.uint8)  # fmt: skip
 TENSOR_CLASSES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter")
@@ -63,14 +66,11 @@ def tensor(
     Args:
         offset: in elements, as are the strides.
         dtype: the element type [default: the storage's].
-        metadata: lazy operations that torch applies when the tensor is used.
+        metadata: lazy operations, "conj" and "neg", that torch applies when the tensor is used.
 
     Raises:
-        WeightsError: it extends beyond its storage; or it repeats elements of it other than by a stride of 0,
-            or very often.
+        WeightsError: it extends beyond its storage, or repeats elements of it very often.
     """
-    if metadata:
-        raise WeightsError("holds a tensor with conjugate or negative bits, which are not supported")
     if not isinstance(storage, Storage):
         raise WeightsError(f"holds a tensor over {kind_of(storage)}, which is not a storage")
     if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
@@ -84,14 +84,21 @@ def tensor(
         return torch.empty(size, dtype=dtype)
     elements = storage.data.numel() // dtype.itemsize
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    different = prod(length for length, step in zip(size, stride, strict=True) if step)
-    if different > elements or prod(size) > max(elements, MAX_REPEATED) or last >= elements:
+    if prod(size) > max(elements, MAX_REPEATED) or last >= elements:
         raise WeightsError(
             f"holds a tensor of size {size}, more than the {elements:,} elements of its storage"
         )
     flat = storage.data[: elements * dtype.itemsize].view(dtype)
     # as_strided raises an error if a tensor does not fit; set_, as in torch.load, would enlarge the storage.
-    return flat.as_strided(size, stride, flat.storage_offset() + offset)
+    return _with_lazy(flat.as_strided(size, stride, flat.storage_offset() + offset), metadata)
+
+
+def _with_lazy(view: Tensor, metadata: Any) -> Tensor:
+    """Mark a tensor as conjugate or negative."""
+    if type(metadata) is not dict:
+        return view
+    view = view.conj() if metadata.get("conj") else view
+    return torch._neg_view(view) if metadata.get("neg") else view
 
 
 def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> Tensor:
@@ -101,10 +108,12 @@ def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: An
     return data
 
 
-def tensor_from_type(function: Any, kind: Any, args: Any, state: Any) -> Tensor:
-    """Rebuild a tensor that was saved with attributes, and drop these."""
-    if kind_of(kind) not in TENSOR_CLASSES or type(args) is not tuple:
+def tensor_from_type(function: Any, kind: Any, args: Any, state: Any) -> Tensor | Stub:
+    """Rebuild a tensor that was saved with attributes, and drop these. A tensor of a subclass is a stub."""
+    if type(args) is not tuple or not isinstance(kind, Name):
         raise WeightsError(f"holds a tensor of class {kind_of(kind)}, which is not supported")
+    if kind.dotted not in TENSOR_CLASSES:
+        return Stub(kind, args)
     rebuilt: Tensor = listed(function, REBUILD_FUNCTIONS)(*args)
     return rebuilt
 

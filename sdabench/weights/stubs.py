@@ -37,6 +37,9 @@ class Stub:
     state: Any = None  # the pickled attributes
     items: list[Any] = field(default_factory=list)  # pickled items: values, or pairs of key and value
 
+    def __str__(self) -> str:
+        return str(self.name)
+
     def append(self, item: Any) -> None:  # called by the unpickler, like extend
         self.items.append(item)
 

@@ -46,11 +46,13 @@ PYTHON2_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 STANDARD_LIBRARY = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
 # Names of the standard library that are allowed: modules of plain values, all built-in types, single classes.
 VALUE_MODULES = (
-    "datetime", "decimal", "enum", "fractions", "ipaddress", "pathlib", "pathlib._local", "typing", "uuid",
+    "_abcoll", "collections.abc", "datetime", "decimal", "enum", "fractions", "ipaddress",
+    "pathlib", "pathlib._local", "typing", "uuid",
 )  # fmt: skip
 VALUE_NAMES = {
     "argparse.Namespace", "types.SimpleNamespace", "types.GenericAlias", "types.NoneType", "types.UnionType",
-    "collections.UserDict", "collections.UserList", "collections.ChainMap", "re._compile",
+    "collections.UserDict", "collections.UserList", "collections.UserString", "collections.ChainMap",
+    "array.array", "array._array_reconstructor", "random.Random", "time.struct_time", "re._compile",
     "builtins.NotImplemented", "builtins.Ellipsis",
     "_operator.getitem", "_operator.or_", "functools.reduce", "_functools.reduce",  # of type hints
 } | {f"builtins.{name}" for name, value in vars(builtins).items() if isinstance(value, type)}  # fmt: skip
@@ -196,7 +198,7 @@ def _items_to_copy(value: Any) -> int:
 
 
 def _checked_key(key: Any) -> Any:
-    """Return a key after checking its type, because hashing or comparing some keys takes forever."""
+    """Return a key that can be hashed: a stub of a key whose hashing or comparison may take forever."""
     is_tuple = type(key) is tuple and len(key) <= 4
     for part in key if is_tuple else (key,):
         if type(part) is int:
@@ -205,6 +207,8 @@ def _checked_key(key: Any) -> Any:
             plain = len(part) <= MAX_KEY_LENGTH
         else:
             plain = not is_tuple and isinstance(part, float | bool | NoneType | Name | Stub | Tensor)
+        if not plain and isinstance(key, tuple | frozenset | int):
+            return Stub(Name(f"builtins.{kind_of(key)}"), (key,))
         if not plain:
             raise WeightsError(f"holds a key that is {kind_of(key)}, of a form that is not supported")
     return key

@@ -22,7 +22,7 @@ from sdabench.training.job import evaluation_job, read_job_file
 from sdabench.weights.fetch.weights_cache import weights_dir
 from sdabench.weights.local import LocalWeights
 from tests.helpers.processes import stop_process
-from tests.helpers.program import sdabench
+from tests.helpers.program import assert_error, sdabench
 from tests.helpers.serving import serving
 
 FAST = ["--batch-size", 8, "--workers", 0, "--resolution", 32]
@@ -324,3 +324,9 @@ def test_dry_run_of_an_evaluation_downloads_and_writes_nothing(server, imagenet,
     assert part["protocol"]["preprocessing"]["crop"] == 32
     assert part["dataset"]["samples"] == 6
     assert len(records(output)) == 1
+
+
+def test_pipe_is_not_waited_for(imagenet, tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    result = evaluate(imagenet, tmp_path / "run", tmp_path / "pipe.pth")
+    assert_error(result, 2, "pipe.pth is a device or a pipe; name a weights file")

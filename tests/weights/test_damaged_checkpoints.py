@@ -41,7 +41,7 @@ from tests.helpers.checkpoints import (
         (0, (2**13, 2**12), (0, 1), f"size ({2**13}, {2**12})"),
         (0, (5, 2), (0, 3), None),
         (0, (5, 2), (0, 4), "size (5, 2)"),
-        (0, (3, 2), (1, 1), "size (3, 2)"),
+        (0, (3, 2), (1, 1), None),
         (0, (5,), (1,), "size (5,)"),
         (1, (4,), (1,), "size (4,)"),
         (0, (2,), (4,), "size (2,)"),
@@ -75,7 +75,7 @@ def test_tensor_outside_its_storage_is_refused(tmp_path, offset, size, stride, m
         (2**50, "FloatStorage", "0", "invalid key or number of elements"),
         (2**40, "FloatStorage", "0", f"of 16 bytes, where {2**42:,}"),
         (-4, "FloatStorage", "0", "invalid key or number of elements"),
-        (4, "QInt32Storage", "0", "storage of torch.QInt32Storage, which is not supported"),
+        (4, "OtherStorage", "0", "storage of torch.OtherStorage, which is not supported"),
         (4, "FloatStorage", "../0", "lacks storage '../0'"),
     ],
 )
@@ -118,10 +118,11 @@ def test_allocated_memory_is_bounded_by_the_file_size():
 
 
 @CONTAINERS
-def test_lazy_conjugate_or_negative_tensor_is_refused(tmp_path, zipped):
-    lazy = torch.ones(2, dtype=torch.complex64).conj()
+def test_lazy_conjugate_or_negative_tensor_is_read(tmp_path, zipped):
+    lazy = torch.tensor([1 + 2j, 3 - 4j]).conj()
     for tensor in (lazy, lazy.imag):
-        assert "conjugate or negative" in error_line(save({"w": tensor}, tmp_path / "w.pth", zipped))
+        read = read_checkpoint(save({"w": tensor}, tmp_path / "w.pth", zipped))["w"]
+        assert read.tolist() == tensor.tolist()
 
 
 def test_legacy_views_of_a_storage_are_read(tmp_path):
@@ -202,7 +203,7 @@ def test_other_file_types_are_refused_in_one_line(tmp_path):
     for name, content in OTHER_CONTENTS.items():
         (tmp_path / name).write_bytes(content)
     messages = {
-        "image.png": "not a known checkpoint format", "text.pth": "not a known checkpoint", "empty.pth": "is empty",
+        "image.png": "not a known checkpoint format", "text.pth": "is a text file that begins with 'weights of a network', not a checkpoint", "empty.pth": "is empty",
         "hollow.pth": "cannot be read", "nested.zip": "unpack it", "script.pt": "TorchScript",
         "plain.pkl": "torch.save did not write", "old.tar": "as torch before 0.2 wrote them",
         "new.pth.tar": "is a tar archive, which holds w.pth; unpack it", "pointer.pth": "is a Git LFS pointer",

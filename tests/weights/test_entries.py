@@ -13,6 +13,7 @@ torch.manual_seed(0)
 LAST = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict()
 BEST = {key: tensor + 1 for key, tensor in LAST.items()}
 PARAMETERS = {key: tensor for key, tensor in BEST.items() if key.endswith(("weight", "bias"))}
+STATISTICS = {key: tensor for key, tensor in BEST.items() if "running" in key}
 WITH_PREFIX = {f"module.{key}": tensor for key, tensor in BEST.items()}
 OTHER_HEAD = BEST | {"1.weight": torch.ones(7)}
 
@@ -26,6 +27,9 @@ OTHER_HEAD = BEST | {"1.weight": torch.ones(7)}
         ({"net": LAST, "shadow": PARAMETERS}, "net", "shadow"),
         ({"model": LAST, "pretrained": OTHER_HEAD}, "model", "pretrained"),
         ({"model": LAST, "snapshots": [BEST]}, "model", "snapshots.0"),
+        ({"model": LAST, "snapshots": [*[None] * 99, BEST]}, "model", "snapshots.99"),
+        ({"model": LAST, "a": {"b": {"c": {"d": {"e": {"f": {"g": BEST}}}}}}}, "model", "a.b.c.d.e.f.g"),
+        ({"model": LAST, "recalibrated": LAST | STATISTICS}, "model", "recalibrated"),
         ({"model": LAST, "best": BEST | {"epoch": 3}}, "model", "best"),
         ({"student": LAST, "teacher": BEST}, "student", "teacher"),
         ({"model": {"student": LAST, "teacher": BEST}}, "model.student", "model.teacher"),
@@ -89,6 +93,7 @@ def test_wrapper_is_a_key_keys_joined_by_dots_or_a_prefix():
     [
         ({0: torch.ones(1)}, "its tensors have keys of type int, not names"),
         ({"epoch": 3, "state_dict": {}}, "'state_dict' is empty"),
+        ({"state_dict": {0: torch.ones(1)}}, "in 'state_dict', its tensors have keys of type int"),
         ({"state_dict": STATE | {"scale": 3}}, "'scale' is int, not a tensor"),
         ({}, "it is empty"),
         ({"lr": 0.1}, "'lr' is float, not a tensor"),

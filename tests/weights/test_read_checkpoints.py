@@ -1,17 +1,20 @@
 """Checkpoints are read as torch reads them: containers, wrappers, prefixes and pickled modules."""
 
+import array
 import datetime
 import enum
 import io
 import pickle
 import re
 import sys
+import time
 import types
 import typing
 import uuid
 import warnings
 from argparse import Namespace
-from collections import Counter, defaultdict
+from collections import Counter, UserString, defaultdict
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -117,6 +120,10 @@ class Settings(dict):
     pass
 
 
+class Image(torch.Tensor):
+    pass
+
+
 class Pair(NamedTuple):
     left: int
     right: int
@@ -133,7 +140,10 @@ class Pair(NamedTuple):
         Namespace(type=str, kind=complex, base=type(None)), int | None, dict[str, int], typing.Any,
         re.compile("a"), np.float32(1), np.arange(3), np.dtype("f4"), np.datetime64("2026-01-02"), np.str_("a"),
         torch.__version__, torch.Size([1]), torch.strided, torch.Generator, ValueError("a"), {(1, "a")}, ...,
-        torch.arange(5.0).expand(4, 5), torch.eye(2).to_sparse(),
+        torch.arange(5.0).expand(4, 5), torch.arange(5.0).unfold(0, 3, 1), torch.eye(2).to_sparse(),
+        torch.tensor([1j]).conj(), torch.ones(2).as_subclass(Image), Callable[[int], str],
+        array.array("d", [1]), time.gmtime(0), UserString("a"),
+        {(-1, 2.0): 1, ((1, 2), None): 2, (1, 2, 3, 4, 5): 3, frozenset("a"): 4, 2**70: 5},
     ],
     ids=lambda value: str(value)[:30],
 )  # fmt: skip

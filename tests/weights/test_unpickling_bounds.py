@@ -45,11 +45,11 @@ def test_deep_nesting_is_read_without_recursion(tmp_path, kind):
         state_dict_of(checkpoint, "it")
 
 
-def test_deeply_nested_key_is_refused_before_hashing(tmp_path):
+def test_deeply_nested_key_is_not_hashed(tmp_path):
     """Python's C Unpickler would hash it and overflow the stack of the process."""
     for data in (b"})%sI1\ns.", b"()%sI1\nd.", b"\x8f()%s\x90.", b"()%s\x91."):
         path = write_zip(data % (b"\x85" * 100_000), tmp_path / "w.pth")
-        assert "key that is tuple" in error_line(path)
+        assert stubbed_classes(read_checkpoint(path)) == ["builtins.tuple"]
 
 
 def test_large_memo_index_allocates_nothing(tmp_path):
@@ -68,7 +68,8 @@ def test_shared_references_are_not_followed_once_per_path(tmp_path):
     assert "no state dict: it is list" in error_line(path)
     assert stubbed_classes(read_checkpoint(path)) == []
     keys = "}" + doubling_pickle(")", lambda level: f"0(g{level}\ng{level}\nt") + "I1\ns."
-    assert "key that is tuple" in error_line(write_zip(keys.encode(), tmp_path / "keys.pth"))
+    path = write_zip(keys.encode(), tmp_path / "keys.pth")
+    assert stubbed_classes(read_checkpoint(path)) == ["builtins.tuple"]
 
     def net(children):
         return f"cm\nNet\n)\x81}}(V_parameters\n}}V_buffers\n}}V_modules\n}}({children}uub"
