@@ -204,7 +204,7 @@ def _check_magic(file: "_BoundedFile") -> None:
 
 
 def _first_line(head: bytes) -> str | None:
-    """Return the first line of a text of at least one word, such as a server's error; None for other bytes."""
+    """Return the first line of a text, such as the error of a server; None for other bytes."""
     try:
         lines = head.decode("utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "ascii").split("\n")
     except UnicodeDecodeError:
