@@ -261,7 +261,7 @@ def test_usage_errors():
         sdabench("eval", "resnet50", "--data", "imagenet=/nowhere"), 2, "no dataset folder at /nowhere"
     )
     assert_error(sdabench("eval", "resnet50"), 2, "name the dataset: --data imagenet=PATH")
-    assert_error(sdabench("eval", "resnet50", "--weights", CHECKOUT), 2, "no training of 'resnet50' in")
+    assert_error(sdabench("eval", "resnet50", "--weights", CHECKOUT), 2, "holds no training run")
     assert_error(sdabench("train", "resnet05"), 2, "unknown model 'resnet05'")
     assert_error(sdabench("train", "faster_rcnn_resnet05"), 2, "did you mean faster_rcnn_resnet50")
     assert_error(
