@@ -54,6 +54,11 @@ def test_what_training_leaves_out_is_counted_and_alone_refused(tmp_path, why, ch
         make_split(tmp_path / "all", change, change).check_trainable(masks)
 
 
+def test_training_without_annotations_names_the_number_of_images(tmp_path):
+    with pytest.raises(NothingMeasuredError, match="no annotation in 1 images"):
+        make_split(tmp_path).with_annotations().check_trainable(masks=False)
+
+
 def test_an_empty_mask_is_left_out_only_with_masks(tmp_path):
     split = make_split(tmp_path, LEFT_OUT["with an empty mask"])
     split.check_trainable(masks=False)
