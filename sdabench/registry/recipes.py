@@ -249,7 +249,8 @@ class Recipe(Strict):
         schedule, base = self.schedule, self.base_learning_rate
         warmup = schedule.warmup_epochs * steps_per_epoch
         if step < warmup:
-            return base * (schedule.warmup_factor + (1 - schedule.warmup_factor) * (step + 1) / warmup)
+            share = min((step + 1) / warmup, 1.0)  # a warm-up can end within a step
+            return base * (schedule.warmup_factor + (1 - schedule.warmup_factor) * share)
         if step < schedule.warmup_steps:  # as in mmdetection: the first step uses the factor itself
             rising = schedule.warmup_factor + (1 - schedule.warmup_factor) * step / schedule.warmup_steps
         else:

@@ -111,6 +111,15 @@ def test_folder_and_pipe_are_not_recipes(tmp_path):
         load_recipe(str(tmp_path / "pipe.yaml"))
 
 
+@pytest.mark.parametrize("name", ["demo", "smoke"])
+@pytest.mark.parametrize("steps_per_epoch", [1, 2, 7, 10])
+def test_warm_up_that_ends_within_a_step_does_not_exceed_the_rate(name, steps_per_epoch):
+    """Scaled to one epoch, the warm-up of three epochs lasts a fraction of a step."""
+    recipe = load_recipe(name).override(epochs=1)
+    rates = [recipe.learning_rate(step, steps_per_epoch) for step in range(steps_per_epoch)]
+    assert max(rates) <= recipe.optimizer.learning_rate
+
+
 @pytest.mark.parametrize(
     ("name", "task", "epochs", "milestones", "warmup"),
     [
