@@ -11,8 +11,9 @@ LONGEST = 2000  # characters of an error
 # Control characters, also those of ISO 8859 (C1), and marks that turn text or end lines.
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _UNPRINTABLE = re.compile(f"[{_CONTROLS}]")
-_USER = re.compile(r"(\b(?:https?|ftp):/{1,2})(?!USER:PASSWORD@)[^\s/?#]*@", re.IGNORECASE)
-_QUERY = re.compile(r"(\b(?:https?|ftp):/{1,2}[^\s?#]*)\?[^\s#]*[^\s#;:,.)']", re.IGNORECASE)
+_SCHEME = r"\b(?:https?:/|[a-z][a-z0-9+.-]{0,20}://)/?"  # also of sources that cannot be fetched: s3, sftp
+_USER = re.compile(rf"({_SCHEME})(?!USER:PASSWORD@)[^\s/?#]*@", re.IGNORECASE)
+_QUERY = re.compile(rf"({_SCHEME}[^\s?#]*)\?[^\s#]*[^\s#;:,.)']", re.IGNORECASE)
 
 
 def _ascii(error: UnicodeError) -> tuple[str, int]:

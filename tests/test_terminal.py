@@ -29,6 +29,7 @@ def test_control_characters_are_escaped(text, expected):
         ("no folder at https:/u:p@h/x?sig=1; check", "no folder at https:/h/x; check"),
         ("url: HTTPS://u:p%40@[::1]:8/x?a=b c", "url: HTTPS://[::1]:8/x c"),
         ("use https://USER:PASSWORD@HOST, or https://host/pkg@1.0/f", "use https://USER:PASSWORD@HOST, or https://host/pkg@1.0/f"),
+        ("'sftp://me:pw@host/f' or s3://key:pw@bucket/f?sig=x#f", "'sftp://host/f' or s3://bucket/f#f"),
         ("did you mean https://host/f?", "did you mean https://host/f?"),
         ("user@host: what? no URL", "user@host: what? no URL"),
     ],

@@ -14,6 +14,7 @@ from sdabench.registry import unknown
 FIRST_COLUMN = 24  # characters; the text of a longer option begins on the next line
 SHORT_PAGE = 9  # pages with up to this many options show all of them, without groups
 HELP_ALL = "sdabench.help_all"  # in the context: the page has all options
+_COUNT = r"(?:x>=[01]|[01]<=x<=(?:1024|1000000000))"  # the range of a plain count
 HYPHEN, SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"  # keep a line from breaking there
 
 
@@ -39,7 +40,7 @@ class Option(click.Option):
         record = super().get_help_record(ctx)
         if record is None:
             return None
-        text = re.sub(r"  \[x>=[01]\]$|; x>=[01](?=\]$)", "", record[1])
+        text = re.sub(rf"  \[{_COUNT}\]$|; {_COUNT}(?=\]$)", "", record[1])
         return record[0], text.replace("]  [", "; ")
 
 

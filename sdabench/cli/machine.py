@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import COUNT, FiniteRange, Offline, echo_json, show
+from sdabench.cli.options import PROCESSES, WORKERS, FiniteRange, Offline, echo_json, show
 from sdabench.cli.parameters import option
 from sdabench.errors import UsageError
 from sdabench.processes import VISIBLE_GPUS, launched_processes
@@ -34,11 +34,11 @@ class MachineOptions:
         "--device", metavar="DEVICE", group="Machine",
         help="Device: cpu, cuda or cuda:N  [default: auto]")]
     nproc: Annotated[int, option(
-        "--nproc", type=COUNT, default=1, group="Machine",
+        "--nproc", type=PROCESSES, default=1, group="Machine",
         callback=lambda context, option, count: _world_size(count),
         help="Processes per network, one per GPU")]
     workers: Annotated[int | None, option(
-        "--workers", type=click.IntRange(min=0), group="Machine", advanced=True,
+        "--workers", type=WORKERS, group="Machine", advanced=True,
         help="Number of DataLoader workers per process  [default: auto]")]
     deterministic: Annotated[bool, option(
         "--deterministic", is_flag=True, group="Machine", advanced=True,

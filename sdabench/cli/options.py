@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from sdabench.report.sheet import Sheet
 
 SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
-COUNT = click.IntRange(min=1)
+COUNT = click.IntRange(1, 10**9)
+PROCESSES = click.IntRange(1, 1024)
+WORKERS = click.IntRange(0, 1024)
+PIXELS = click.IntRange(32, 2**14)  # a side, as in recipes
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import COUNT, SEED, FiniteRange
+from sdabench.cli.options import COUNT, PIXELS, SEED, FiniteRange
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.data.description import INTERPOLATIONS, Resizing
 from sdabench.data.source import DataSource
@@ -58,7 +58,7 @@ class ProtocolOptions:
         "--channels-last/--no-channels-last", default=None, group="Protocol", advanced=True,
         help="Use the channels_last memory format")]
     resolution: Annotated[int | None, option(
-        "--resolution", type=click.IntRange(min=32), group="Protocol", advanced=True,
+        "--resolution", type=PIXELS, group="Protocol", advanced=True,
         help="Crop size in pixels, or the short side for detectors")]
     seed: Annotated[int, option(
         "--seed", type=SEED, default=0, group="Protocol",
@@ -93,7 +93,7 @@ class PreprocessingOptions:
         help="Preprocess as the standard or as the publisher of the weights does  [default: standard; "
         "source for weights of a training run]")]
     resize: Annotated[int | None, option(
-        "--resize", type=COUNT, group="Protocol", advanced=True,
+        "--resize", type=PIXELS, group="Protocol", advanced=True,
         help="Short side in pixels before the crop  [default: in proportion to --resolution]")]
     crop_pct: Annotated[float | None, option(
         "--crop-pct", type=FiniteRange(min=0.1, max=1), metavar="FRACTION", group="Protocol", advanced=True,

@@ -133,8 +133,10 @@ def _note_incomplete(path: Path, number: int) -> None:
 
 
 def _with_checksum(line: str) -> bytes:
+    fields = json.loads(line)
+    check_numbers(fields)  # else the line could not be read
     comma = "" if line == "{}" else ", "
-    return f'{line[:-1]}{comma}"{CHECKSUM}": "{_checksum(json.loads(line))}"}}\n'.encode()
+    return f'{line[:-1]}{comma}"{CHECKSUM}": "{_checksum(fields)}"}}\n'.encode()
 
 
 def _checksum(fields: dict[str, Any]) -> str:

@@ -12,18 +12,19 @@ import torch
 
 from sdabench.complexity import Count
 from sdabench.complexity import count as fresh_count
-from sdabench.errors import DataError
+from sdabench.errors import DataError, SdabenchError
 from sdabench.processes import PYTHON
 from sdabench.records.counts import stored_counts
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
 from sdabench.resources import cores
+from sdabench.runs.execution import out_of_memory
 from sdabench.runs.launchers import own_environment
 from sdabench.runs.suite import Suite
 from sdabench.training.checkpoints import KEEP_LAST
 from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import AnyJob
-from sdabench.training.memory import synchronize
+from sdabench.training.memory import is_out_of_memory, synchronize
 from sdabench.training.prediction import predict
 from sdabench.training.run_folder import TRAININGS, progress_in
 from sdabench.training.signals import Stopped
@@ -122,7 +123,7 @@ def estimate(suite: Suite, again: bool = False) -> Plan:
     # The device may exist only on the nodes of a cluster.
     device = machine.device if torch.cuda.is_available() else "cpu"
     threads = suite.launcher.cores(at_once) if at_once > 1 else None
-    measured = {task: _measure(job, device, threads) for task, job in of_task.items()}
+    measured = {task: _measured(job, device, threads) for task, job in of_task.items()}
     parts, counts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}, stored_counts()
     jobs = []
     for job in suite.jobs:
@@ -182,6 +183,15 @@ def _steps(job: AnyJob) -> tuple[int, int]:
     """Return the number of steps per epoch and in all epochs of a training."""
     per_epoch = training_order(job, job.machine.world_size).steps_per_epoch
     return per_epoch, per_epoch * job.spec.recipe.epochs
+
+
+def _measured(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
+    try:
+        return _measure(job, device_name, threads)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SdabenchError(f"{job.model}: {out_of_memory(job, str(error).partition(chr(10))[0])}") from error
 
 
 def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:

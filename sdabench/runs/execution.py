@@ -105,6 +105,13 @@ def failures(job: AnyJob, failure: Failure) -> list[Record]:
     return [Record.of(job.spec, task, batch_size=job.batch_size, failure=failure) for task in job.spec.tasks]
 
 
+def out_of_memory(job: AnyJob, reason: str) -> str:
+    """Describe an error of exhausted memory, with its next step."""
+    smaller_batch = "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"
+    hint = "a smaller --resolution" if job.batch_size <= 2 else smaller_batch
+    return f"out of memory; try {hint} ({reason[:150]})" if reason else f"out of memory; try {hint}"
+
+
 def _failure_of(error: Exception, job: AnyJob) -> Failure:
     """Convert an error to the failure of a record, with the traceback of unexpected errors."""
     from sdabench.training.memory import is_out_of_memory
@@ -116,9 +123,7 @@ def _failure_of(error: Exception, job: AnyJob) -> Failure:
     if isinstance(error, DataError):
         kind = DataError.__name__  # every other job on these data would fail too
     if is_out_of_memory(error):
-        smaller_batch = "a larger --accumulate" if job.spec.trains else "a smaller --batch-size"
-        hint = "a smaller --resolution" if job.batch_size <= 2 else smaller_batch
-        kind, message = "out of memory", f"try {hint} ({message[:150]})"
+        kind, message = "out of memory", out_of_memory(job, message)
     if "deterministic implementation" in message:
         message = f"{message.split('.')[0]}; leave out --deterministic"
     trace = None if isinstance(error, SdabenchError) else redacted("".join(traceback.format_exception(error)))

@@ -133,7 +133,7 @@ def without_credentials(url: str) -> str:
 def _parse_url(text: str) -> WeightsSource:
     url, _, fragment = text.partition("#")
     if not _is_url(url):
-        shown = url.partition("?")[0].rpartition("@")[2]
+        shown = re.split(r"[?#]", text.rpartition("@")[2])[0]  # a password can have these characters
         raise UsageError(f"'{shown}' is not a URL; use https://HOST/FILE#sha256=DIGEST")
     shown = without_credentials(url)
     kind, _, digest = fragment.partition("=")

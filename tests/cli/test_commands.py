@@ -304,6 +304,8 @@ def test_usage_errors():
         (["train", "resnet50", "--epochs", "\x1b[31m"], r"'\x1b[31m' is not a valid integer"),
         (["show", "resnet50", "https://me:pw@host/x?sas=1"], "(https://host/x)"),
         (["eval", "resnet50", "--weights", "https://me:pw@host:port/x?sas=1"], "'host:port/x' is not a URL"),
+        (["eval", "resnet50", "--weights", "https://me:p#w@host/x"], "'host/x' is not a URL"),
+        (["eval", "resnet50", "--weights", "s3://me:pw@host/x"], "'s3://host/x' is not a file"),
     ],
 )
 def test_wrong_usage_is_one_line_with_the_next_step(arguments, words):

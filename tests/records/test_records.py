@@ -172,6 +172,15 @@ def test_standard_error_is_computed_or_recorded():
     assert Record.model_validate(older).standard_error("ap_pct") is None
 
 
+@pytest.mark.parametrize("value", [10**20, float("nan"), float("inf")])
+def test_no_line_is_written_that_cannot_be_read(tmp_path, value):
+    path = tmp_path / "records.jsonl"
+    append_lines(path, {"a": 1})
+    with pytest.raises(ValueError, match=r"64 bits|JSON compliant"):
+        append_lines(path, {"a": {"b": [value]}})
+    assert [item.a for item in read_lines(path, Anything)] == [1]
+
+
 def test_unwritable_path_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SdabenchError, match="cannot write .*file/records.jsonl"):

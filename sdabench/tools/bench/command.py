@@ -7,7 +7,7 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import COUNT, AsJson, Patterns, echo_json
+from sdabench.cli.options import COUNT, PIXELS, AsJson, Patterns, echo_json
 from sdabench.cli.parameters import declared, option
 from sdabench.errors import UsageError
 from sdabench.progress import progress
@@ -36,7 +36,7 @@ def command(
         "--batch-size", type=COUNT, group="Steps",
         help="Images per batch  [default: 64 on CUDA, 4 on the CPU]")],
     resolution: Annotated[int, option(
-        "--resolution", type=click.IntRange(32, 16384), default=224, group="Steps",
+        "--resolution", type=PIXELS, default=224, group="Steps",
         help="Side of the images in pixels")],
     repeats: Annotated[int, option(
         "--repeats", type=COUNT, default=20, group="Steps", help="Number of timed steps")],

@@ -6,9 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-import click
-
-from sdabench.cli.options import SEED
+from sdabench.cli.options import PIXELS, SEED
 from sdabench.cli.parameters import option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights
 from sdabench.cli.work import DATASET, ensure_generated
@@ -66,7 +64,7 @@ class OwnCheckpoint:
         "--seed", type=SEED, default=0, group="Your own checkpoint", advanced=True,
         help="Random seed of --subset N")]
     resolution: Annotated[int | None, option(
-        "--resolution", type=click.IntRange(min=32), group="Your own checkpoint", advanced=True,
+        "--resolution", type=PIXELS, group="Your own checkpoint", advanced=True,
         help="Crop size in pixels; for a detector, the short side  [default: that of the golden files]")]
     # fmt: on
 

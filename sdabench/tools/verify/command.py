@@ -9,7 +9,7 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import choose_device
-from sdabench.cli.options import COUNT, MODEL, AsJson, Offline, echo_json
+from sdabench.cli.options import COUNT, MODEL, PIXELS, WORKERS, AsJson, Offline, echo_json
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, fetch_weights, report_other_protocol
 from sdabench.cli.work import DATASET, ensure_generated
@@ -60,7 +60,7 @@ def command(
     fingerprint: Annotated[str | None, option(
         "--fingerprint", metavar="SHA256", help="Require this fingerprint of a split")],
     workers: Annotated[int | None, option(
-        "--workers", type=click.IntRange(min=0), group="Machine",
+        "--workers", type=WORKERS, group="Machine",
         help="Number of DataLoader workers  [default: all cores]")],
     model: Annotated[str | None, option(
         "--probe", type=MODEL, group="Label order",
@@ -72,7 +72,7 @@ def command(
         "--probe-images", type=COUNT, default=5, group="Label order",
         help="Number of images of each class that the model predicts")],
     resolution: Annotated[int, option(
-        "--resolution", type=click.IntRange(min=32), default=224, group="Label order",
+        "--resolution", type=PIXELS, default=224, group="Label order",
         help="Side of the model's input in pixels")],
     device: Annotated[str | None, option(
         "--device", metavar="DEVICE", group="Machine",
