@@ -14,6 +14,7 @@ from sdabench.registry import unknown
 FIRST_COLUMN = 24  # characters; the text of a longer option begins on the next line
 SHORT_PAGE = 9  # pages with up to this many options show all of them, without groups
 HELP_ALL = "sdabench.help_all"  # in the context: the page has all options
+NO_COMMAND: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # since click 8.2
 _COUNT = r"(?:x>=[01]|[01]<=x<=(?:1024|1000000000))"  # the range of a plain count
 HYPHEN, SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"  # keep a line from breaking there
 
@@ -159,7 +160,10 @@ class Group(Command, click.Group):
 
 def one_line(error: click.ClickException) -> str:
     """Return an error of click as one line, with the page that describes the command as the next step."""
-    message = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error, NO_COMMAND) and error.ctx is not None:  # its message is the whole page
+        message = "name a command"
+    else:
+        message = " ".join(error.format_message().split()).rstrip(".")
     if not isinstance(error, click.UsageError) or error.ctx is None or "; " in message:
         return message
     return f"{message}; see '{error.ctx.command_path} -h'"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sdabench.cli.help import NO_COMMAND
 from sdabench.paths import registry_dir
 from sdabench.registry import load_registry
 from tests.helpers.paths import CHECKOUT
@@ -313,6 +314,12 @@ def test_wrong_usage_is_one_line_with_the_next_step(arguments, words):
     assert_error(result, 2, words)
     assert len(result.stderr.splitlines()) == 1
     assert "pw" not in result.stderr
+
+
+@pytest.mark.skipif(not NO_COMMAND, reason="before click 8.2, the help is printed")
+@pytest.mark.parametrize("group", [[], ["data"], ["weights"]])
+def test_group_without_a_command_is_one_line(group):
+    assert_error(sdabench(*group), 2, f"name a command; see '{' '.join(['sdabench', *group])} -h'")
 
 
 def test_registry_typo_is_reported_in_one_line(tmp_path):

@@ -102,6 +102,12 @@ def test_invalid_preprocessing_is_one_usage_line(plan, options, words):
 
 
 @pytest.mark.parametrize("options", [["--interpolation", "bicubic"], ["--crop-pct", 0.9]], ids=str)
+def test_preprocessing_options_are_not_for_detectors(plan, coco, options):
+    result, _ = plan(*options, model="faster_rcnn_resnet50", data=("--data", f"coco={coco}"))
+    assert result.returncode == 2
+    assert f"{options[0]} is for classifiers; for a detector, --resolution" in result.stderr
+
+
 def test_plan_that_exceeds_the_memory_is_one_line(plan, monkeypatch):
     def exhausted(*_):
         raise MemoryError
@@ -110,12 +116,6 @@ def test_plan_that_exceeds_the_memory_is_one_line(plan, monkeypatch):
     result, _ = plan("--resolution", 16384)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "Error: resnet50: out of memory; try a smaller --batch-size\n"
-
-
-def test_preprocessing_options_are_not_for_detectors(plan, coco, options):
-    result, _ = plan(*options, model="faster_rcnn_resnet50", data=("--data", f"coco={coco}"))
-    assert result.returncode == 2
-    assert f"{options[0]} is for classifiers; for a detector, --resolution" in result.stderr
 
 
 def test_standard_options_are_the_standard_protocol(plan):
