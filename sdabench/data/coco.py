@@ -157,8 +157,7 @@ class CocoSplit(Split):
             self._check_masks("trained", lambda item, one: item.why_unused(one, masks=False) is None)
         counts = self.count_objects(masks)
         if not counts.used:
-            listed = self.subset_of or counts.images  # training drops images without annotations
-            reason = counts.describe_unused() or f"no annotation in {listed:,} images"
+            reason = counts.describe_unused() or "no annotation"
             raise NothingMeasuredError(
                 f"nothing to train on: {self.annotations_file} has no usable object ({reason}); correct its "
                 "annotations, or use another dataset"

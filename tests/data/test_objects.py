@@ -54,8 +54,8 @@ def test_what_training_leaves_out_is_counted_and_alone_refused(tmp_path, why, ch
         make_split(tmp_path / "all", change, change).check_trainable(masks)
 
 
-def test_training_without_annotations_names_the_number_of_images(tmp_path):
-    with pytest.raises(NothingMeasuredError, match="no annotation in 1 images"):
+def test_training_without_annotations_is_refused(tmp_path):
+    with pytest.raises(NothingMeasuredError, match=r"has no usable object \(no annotation\); correct"):
         make_split(tmp_path).with_annotations().check_trainable(masks=False)
 
 
