@@ -82,6 +82,14 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     _sync(folder.parent)
 
 
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file to append to and read it; raise an OSError for a symbolic link, which leads elsewhere."""
+    if path.is_symlink():  # O_NOFOLLOW alone gives a message about too many links
+        raise OSError(errno.ELOOP, "it is a symbolic link")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    return open(descriptor, "ab+", buffering=0)
+
+
 def _create_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
 

@@ -9,6 +9,7 @@ from filelock import FileLock
 from sdabench import files
 from sdabench.errors import OutputError, RefusedError
 from sdabench.files import atomic_folder, atomic_write, folder_lock
+from sdabench.records.json_lines import append_lines
 
 
 def test_concurrent_writers_of_one_file_are_serialized(tmp_path):
@@ -88,6 +89,14 @@ def test_link_in_place_of_a_lock_is_refused(tmp_path):
     (tmp_path / ".lock").symlink_to(tmp_path / "victim")
     with pytest.raises(OutputError, match="cannot write"), folder_lock(tmp_path, "training"):
         pass
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_link_in_place_of_a_file_to_append_to_is_refused(tmp_path):
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "records.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(OutputError, match="it is a symbolic link; name another --output"):
+        append_lines(tmp_path / "records.jsonl", {"a": 1})
     assert (tmp_path / "victim").read_bytes() == b"precious"
 
 

@@ -200,14 +200,22 @@ class TrainingOptions:
 
 
 def report_annotations(split: "Split", left_out: Iterable[str | None] = ()) -> None:
-    """Report on stderr what trainings leave out, each line once, and an annotation with id 0."""
+    """Report on stderr what trainings leave out, each line once, annotations with id 0, and wrong labels."""
     from sdabench.data.annotations import ID_ZERO
     from sdabench.data.coco import CocoSplit
+    from sdabench.data.folders import ImageSplit
+    from sdabench.data.official import mislabeled, plural
 
     for line in filter(None, dict.fromkeys(left_out)):
         note(line)
     if isinstance(split, CocoSplit) and split.has_id_zero:
         note(f"{split.annotations_file}: {ID_ZERO}.")
+    if isinstance(split, ImageSplit) and (wrong := mislabeled(split)):
+        note(
+            f"{plural(len(wrong), 'image')} of {len(split.items):,} in {split.root} "
+            f"{'is' if len(wrong) == 1 else 'are'} in another class folder than the official image of that "
+            "name: the accuracy is wrong; 'sdabench data verify' names them"
+        )
 
 
 def ensure_generated(source: DataSource, task: DataTask) -> DataSource:

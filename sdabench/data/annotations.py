@@ -78,13 +78,18 @@ class AnnotationFile:
                 )
 
     def check_boxes(self) -> None:
-        """Check that each annotation has a box of four finite numbers; raise a DataError otherwise."""
+        """Check the box of each annotation: finite numbers, no negative side; raise a DataError otherwise."""
         self.check_fields("annotations", {"bbox": "a list"})
         for annotation in self.annotations:
             if not (len(annotation["bbox"]) == 4 and _are_numbers(annotation["bbox"])):
                 raise DataError(
                     f"{self.path}: annotation {annotation['id']} has a 'bbox' that is not four numbers; "
                     f"{NEXT_STEP}"
+                )
+            if min(annotation["bbox"][2:]) < 0:
+                raise DataError(
+                    f"{self.path}: annotation {annotation['id']} has a 'bbox' of negative width or height; "
+                    "it must be [x, y, width, height]"
                 )
 
     def check_masks(self, image_ids: Container[int]) -> None:

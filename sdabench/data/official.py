@@ -100,6 +100,15 @@ def val_number(name: str) -> int | None:
     return number if 1 <= number <= VAL_IMAGES else None
 
 
+def mislabeled(split: ImageSplit) -> list[AffectedFile]:
+    """Return the validation images with an official name whose class is not that of the official image."""
+    return [
+        AffectedFile(item.path, f"is of class {val_labels()[number - 1]}")
+        for item in split.items
+        if (number := val_number(item.path)) and item.label != val_labels()[number - 1]
+    ]
+
+
 Found = Iterator[tuple[str, tuple[AffectedFile, ...]]]
 
 
@@ -110,7 +119,7 @@ def imagenet_deviations(split: ImageSplit) -> Found:
 
 def _imagenet_val(split: ImageSplit) -> Found:
     numbers: Counter[int] = Counter()
-    unknown, duplicates, misplaced = [], [], []
+    unknown, duplicates = [], []
     for item in split.items:
         number = val_number(item.path)
         if number is None or not item.path.endswith(".JPEG"):
@@ -118,14 +127,12 @@ def _imagenet_val(split: ImageSplit) -> Found:
             continue
         if numbers[number]:
             duplicates.append(AffectedFile(item.path, "has the same number as another file"))
-        elif item.label != val_labels()[number - 1]:
-            misplaced.append(AffectedFile(item.path, f"is of class {val_labels()[number - 1]}"))
         numbers[number] += 1
     if len(numbers) < VAL_IMAGES:
         yield f"{VAL_IMAGES - len(numbers):,} of {VAL_IMAGES:,} official images are missing", ()
     yield from _named(unknown, "without an official name (such as ILSVRC2012_val_00000001.JPEG)")
     yield from _named(duplicates, "with the official name of another file")
-    yield from _named(misplaced, "with another class than the official image of that name")
+    yield from _named(mislabeled(split), "with another class than the official image of that name")
     yield from _class_sizes(split, *VAL_IMAGES_PER_CLASS)
     yield from _total_size(split, VAL_ARCHIVE, VAL_IMAGES)
 

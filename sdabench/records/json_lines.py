@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sdabench.errors import DataError, OutputError, SdabenchError
-from sdabench.files import atomic_write, read_bytes
+from sdabench.files import atomic_write, open_to_append, read_bytes
 from sdabench.json_files import as_utf8, check_numbers, parse_json
 from sdabench.processes import note
 from sdabench.registry.yaml_files import describe_error
@@ -35,7 +35,7 @@ def append_lines(path: Path, *items: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         line = b"".join(_with_checksum(json.dumps(item, allow_nan=False)) for item in items)
-        with path.open("ab+", buffering=0) as file:
+        with open_to_append(path) as file:
             with suppress(OSError):  # not every network file system has locks
                 fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed; other nodes write to it too
             size = file.seek(0, os.SEEK_END)

@@ -77,7 +77,10 @@ class Schedule(Strict):
             raise ValueError(f"schedule: milestones {_listed(milestones)} must be in ascending order")
         for what, last in (("milestone", max(milestones, default=0)), ("warmup_epochs", self.warmup_epochs)):
             if last >= epochs:
-                raise ValueError(f"schedule: {what} {last:g} must be below the number of epochs, {epochs}")
+                raise ValueError(
+                    f"schedule: {what} {last:g} must be below the number of epochs, {epochs}; set it too, or "
+                    "use --epochs, which scales it"
+                )
 
     def scaled(self, before: int, epochs: int) -> "Schedule":
         """Return the schedule for another number of epochs: milestones in proportion, and a warm-up too long.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from sdabench.errors import OutputError
+from sdabench.files import open_to_append
 from sdabench.processes import NETWORKS_AT_ONCE, PYTHON, STARTED_BY, VISIBLE_GPUS, python_path
 from sdabench.resources import cores
 from sdabench.training.job import AnyJob
@@ -176,6 +177,6 @@ def _opened(log: Path | None) -> AbstractContextManager[IO[bytes] | None]:
         return nullcontext()
     try:
         log.parent.mkdir(exist_ok=True)
-        return log.open("ab")
+        return open_to_append(log)
     except OSError as error:
         raise OutputError(f"cannot write {log}: {error.strerror}; name another --output") from None

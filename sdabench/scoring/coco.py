@@ -128,7 +128,7 @@ def _normalize(results: list[Any]) -> None:
         mask = entry.get("segmentation")
         if isinstance(mask, dict) and isinstance(mask.get("size"), list):
             mask["size"] = [integer(side) for side in mask["size"]]
-    if all(entry.get("bbox") == [0, 0, 0, 0] and "segmentation" in entry for entry in entries):
+    if all(entry.get("bbox") == [0, 0, 0, 0] for entry in entries):
         for entry in entries:
             del entry["bbox"]
 

@@ -37,3 +37,12 @@ def test_accuracy_near_chance_points_to_the_order_of_labels(tmp_path):
     assert json.loads(result.stdout)["metrics"]["top1_pct"] == 0
     assert "The accuracy is near chance (0.1 %)" in result.stderr
     assert f"'sdabench data verify {data} --split val --probe resnet50" in result.stderr
+
+
+def test_official_images_in_the_folder_of_another_class_are_reported(tmp_path):
+    """Image 1 is of class n01751748, image 2 of class n09193705."""
+    for wnid, number in (("n01751748", 1), ("n01440764", 2)):
+        (tmp_path / "val" / wnid).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "val" / wnid / f"ILSVRC2012_val_{number:08}.JPEG")
+    result = sdabench("eval", "resnet50", "--data", f"imagenet={tmp_path}", "--dry-run")
+    assert f"1 image of 2 in {tmp_path / 'val'} is in another class folder than the official" in result.stderr

@@ -251,6 +251,7 @@ def edit_first(name, **fields):
         (edit_first("annotations", category_id=2), "annotation 9 belongs to category 2, which is not in 'categories'"),
         (edit_first("annotations", bbox=[1, 2, 3]), "annotation 9 has a 'bbox' that is not four numbers"),
         (edit_first("annotations", bbox=[1, 2, 3, "4"]), "annotation 9 has a 'bbox' that is not four numbers"),
+        (edit_first("annotations", bbox=[9, 9, -1, 4]), "annotation 9 has a 'bbox' of negative width or height"),
         (edit_first("annotations", area=float("nan")), "annotation 9 has an 'area' that is not finite"),
         (edit_first("annotations", iscrowd=2), "annotation 9 has an 'iscrowd' that is neither 0 nor 1"),
     ],

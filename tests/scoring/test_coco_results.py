@@ -168,6 +168,11 @@ def test_placeholders_are_no_boxes(write, tmp_path, placeholder):
     score(write(make_annotation()), results, "segm")
 
 
+def test_results_of_empty_boxes_only_are_refused(tmp_path):
+    with pytest.raises(DataError, match="entry 1: neither bbox nor segmentation"):
+        read(tmp_path / "results.json", *[make_detection(0.9, box=(0, 0, 0, 0))] * 2)
+
+
 def test_a_degenerate_box_among_others_is_kept(tmp_path):
     entries = [make_detection(0.9) | MASK, make_detection(0.9, box=(0, 0, 0, 0)) | MASK]
     assert read(tmp_path / "results.json", *entries) == entries

@@ -13,7 +13,7 @@ from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
 from sdabench.errors import ExitCode
-from sdabench.files import atomic_write
+from sdabench.files import atomic_write, open_to_append
 from sdabench.processes import NETWORKS_AT_ONCE, STARTED_BY
 from sdabench.runs.slurm.queue import queue_of, status_file
 
@@ -40,7 +40,7 @@ class Step:
         return status
 
     def _run(self) -> int:
-        with self.log.open("ab") as log:
+        with open_to_append(self.log) as log:
             here = JobEnvironment()
             words = f"Job {here.job_id} on {here.hostname}: {shlex.join(self.command)}\n"
             log.write(words.encode())
