@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ from sdabench.data.synthetic.classification import ClassificationPlan, write_cla
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.registry import load_registry
 from tests.helpers.datasets import make_coco, make_imagenet
+
+# The program respects ignored signals, which processes inherit: background jobs of a script ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

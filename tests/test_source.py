@@ -41,7 +41,6 @@ def test_text_is_made_printable_before_it_is_printed():
         ("terminal.py", "click.echo"),
         ("help.py", "click.echo"),  # of a help page
         ("processes.py", "print"),
-        ("progress.py", "print"),
     }
 
 

@@ -121,11 +121,17 @@ class TestPredictions:
         assert "Changed  predictions tiny: the weights are not" in check(*check_arguments, "--update", rc=0)
         check(*check_arguments, rc=0)
 
-    def test_nan_in_weights_is_a_regression(self, check_arguments, weights):
+    def test_infinite_outputs_are_a_regression(self, check_arguments, weights):
+        tensors = load_file(weights)
+        tensors["fc.weight"][:] = 3e38
+        save_file(tensors, weights)
+        assert "predictions tiny: measurement failed: " in check(*check_arguments, rc=3)
+
+    def test_nan_in_weights_is_rejected(self, check_arguments, weights):
         tensors = load_file(weights)
         tensors["fc.bias"][0] = float("nan")
         save_file(tensors, weights)
-        assert "predictions tiny: measurement failed: " in check(*check_arguments, rc=3)
+        assert "not finite (fc.bias: 1 of 2 values)" in check(*check_arguments, rc=4)
 
     def test_changed_images_are_not_a_regression(self, check_arguments, textures, tmp_path):
         image_ids = [f"{path.parent.name}/{path.name}" for path in (textures / "val").glob("*/*")]
