@@ -58,8 +58,7 @@ def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int]
         )
     class_of = _class_of_validation_image if split == "val" else lambda name: None
     items = list_images(root, class_indices(), WNID_DESCRIPTION, sizes, class_of)
-    wnids = tuple(class_indices())
-    found = ImageSplit("imagenet", split, root.resolve(), items, len(wnids), class_names=wnids)
+    found = ImageSplit("imagenet", split, root.resolve(), items, len(_wnids()), class_names=_wnids())
     if sizes is not None:
         return found
     if split == "val":
@@ -67,10 +66,15 @@ def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int]
     return replace(found, complete=not any(imagenet_deviations(found)))
 
 
+@cache
+def _wnids() -> tuple[str, ...]:
+    return tuple(class_indices())
+
+
 def _class_of_validation_image(name: str) -> str | None:
     """Return the wnid of an official validation image from its file name; None for other names."""
     number = val_number(name)
-    return None if number is None else list(class_indices())[val_labels()[number - 1]]
+    return None if number is None else _wnids()[val_labels()[number - 1]]
 
 
 def _check_is_not_generated(path: Path) -> None:

@@ -66,7 +66,7 @@ class RecordStore:
 
 
 def _keys(specs: Iterable[RunSpec]) -> dict[Key, Key]:
-    """Map the keys of records to those of their specs; records of earlier versions name no definition."""
+    """Map record keys to spec keys. Records of earlier versions have no digest of the definition."""
     return {
         key: own
         for spec in specs

@@ -34,7 +34,7 @@ def compare(
 
 
 def other_settings(network: nn.Module, module: Stub, model: str | None) -> list[str]:
-    """Describe the settings of a pickled module's layers that differ from those of the network's layers.
+    """Describe the layer settings in which a pickled module differs from the network.
 
     Layers are matched by their names, and settings by torch's names of attributes. What the module's
     ``forward`` does is not compared.

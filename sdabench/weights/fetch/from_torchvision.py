@@ -46,7 +46,7 @@ def _weights(name: str) -> Any:
 
 
 def _unknown(name: str) -> str:
-    """Format the error for unknown weights, with those of the same network if there are any."""
+    """Format the error for unknown weights; suggest weights of the same network if there are any."""
     network = re.split(r"_weights|\.", name.lower())[0]
     same = [known for known in _names() if known.lower().startswith(f"{network}_weights")]
     if same:
