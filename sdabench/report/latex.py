@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from sdabench.report.render import plain, split_columns
 from sdabench.report.sheet import Cell, Heading, Sheet
-from sdabench.tex import Tex
+from sdabench.tex import MATH, Tex
 
 PACKAGES = r"\usepackage{booktabs, multirow, siunitx}"
 WIDEST = 285  # characters; a wider sheet is split into several tabulars on one page
@@ -40,7 +40,6 @@ PAGE = r"""
   \shipout\vbox{\box\sheet}\stepcounter{page}}
 """.strip()
 _NUMBER = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
-_MATH = re.compile(r"(\$[^$\s&#%]*\$)")
 _SPECIAL = {
     "\\": r"$\backslash$",
     "{": r"$\{$",
@@ -67,15 +66,15 @@ _SPECIAL = {
 
 
 def latex(text: str) -> str:
-    """Escape text, except the registry's mathematics between dollars, which has no blanks.
+    """Escape text, except the registry's mathematics between dollars.
 
     Characters that common fonts lack become the nearest ASCII text, or a question mark.
     """
     line = " ".join(text.split())
     if not isinstance(text, Tex):
         return _escaped(line)
-    pieces = _MATH.split(line)
-    return "".join(piece if _MATH.fullmatch(piece) else _escaped(piece) for piece in pieces)
+    pieces = MATH.split(line)
+    return "".join(piece if MATH.fullmatch(piece) else _escaped(piece) for piece in pieces)
 
 
 def _escaped(text: str) -> str:

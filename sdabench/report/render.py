@@ -13,11 +13,10 @@ from rich.text import Text
 from sdabench.console import PrintableConsole
 from sdabench.report.sheet import Cell, Sheet, Tone
 from sdabench.terminal import printable
-from sdabench.tex import Tex
+from sdabench.tex import MATH, Tex
 
 STYLES: dict[Tone, str] = {"": "", "good": "green", "fair": "yellow", "bad": "bold red", "dim": "dim"}
 UNBOUNDED = 1000  # characters, wider than any sheet
-_MATH = re.compile(r"\$([^$]*)\$")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -28,9 +27,9 @@ def plain(text: str) -> str:
 
     def spell(match: re.Match[str]) -> str:
         inner = re.sub(r"\^\{?(\d+)\}?", lambda power: power[1].translate(_SUPERSCRIPTS), match[1])
-        return re.sub(r"[_{}]", "", inner)
+        return re.sub(r"[$_{}]", "", inner)
 
-    return printable(_MATH.sub(spell, text))
+    return printable(MATH.sub(spell, text))
 
 
 class Terminal(PrintableConsole):

@@ -89,6 +89,7 @@ def test_math_is_kept_and_other_text_is_escaped():
     )
     assert latex("5$") == r"5\$"
     assert latex(Tex("$A_1 & $B_2")) == r"\$A\_1 \& \$B\_2"
+    assert latex(Tex(r"$\input{/etc/hostname}$")) == r"\$$\backslash$input$\{$/etc/hostname$\}$\$"
     assert latex("--a ---") == "-{}-a -{}-{}-"
     assert latex("[a] | é 日\n\nb\x1b") == r"{[}a] $|$ e ? b?"
 
