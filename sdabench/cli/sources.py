@@ -36,7 +36,7 @@ SOURCE_HELP = (
 WEIGHTS = ParsedType(parse, "SOURCE", files=True)
 Wrapper = Annotated[str | None, option(
     "--wrapper", metavar="KEY", group="Data and weights", advanced=True,
-    help="Key or prefix of the weights inside the checkpoint, e.g. ema")]  # fmt: skip
+    help="Key or prefix of the weights inside the checkpoint, e.g. ema; . for the top level")]  # fmt: skip
 
 
 @dataclass(frozen=True)

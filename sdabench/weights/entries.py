@@ -19,6 +19,7 @@ WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params",
     "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "params_ema",
 )  # fmt: skip
+TOP_LEVEL = "."  # as the key of the weights
 MAX_SHARED_DEPTH = 6  # to which a value that several others refer to is searched under each of its names
 MAX_DEPTH = 100
 MAX_VALUES = 2_000_000  # that are searched
@@ -103,8 +104,8 @@ def find_state(checkpoint: Any, origin: str, wrapper: str | None = None) -> Stat
     Args:
         checkpoint: from ``read_checkpoint``, or a state dict.
         origin: name of the checkpoint in error messages.
-        wrapper: key of the weights, or several joined by dots, if several entries hold weights; or a prefix
-            of the weights' names.
+        wrapper: key of the weights, or several joined by dots, if several entries hold weights; a prefix of
+            the weights' names; or ``TOP_LEVEL``.
 
     Raises:
         UsageError: several entries hold weights and ``wrapper`` is None, or ``wrapper`` holds no weights.
@@ -170,18 +171,19 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
 
 
 def _is_optimizer(key: Any, value: Any) -> bool:
-    """Return whether an entry is an optimizer, whose averages have the shapes of the weights."""
-    if type(key) is str and re.search(r"optim(i[sz]er|_|s?$)", key, re.IGNORECASE):
+    """Return whether an entry is the state of an optimizer, whose averages have the shapes of the weights."""
+    if type(key) is str and re.fullmatch(r"optim(i[sz]er)?s?(_states?)?(_dict)?", key, re.IGNORECASE):
         return True
     return {"state", "param_groups"} <= {key for key, _ in _items(value)}
 
 
 def _entries_under(found: list[_Entry], wrapper: str, origin: str) -> list[_Entry]:
     """Return the entries under a key; otherwise, the tensors whose names begin with it."""
-    named = [entry for entry in found if entry.name == wrapper] or [
-        entry for entry in found if wrapper in entry.keys or entry.name.startswith(f"{wrapper}.")
+    wanted = "" if wrapper == TOP_LEVEL else wrapper
+    named = [entry for entry in found if entry.name == wanted] or [
+        entry for entry in found if wanted in entry.keys or entry.name.startswith(f"{wanted}.")
     ]
-    if not named:
+    if not named and wanted:
         parts = {entry: _with_prefix(entry.tensors, f"{wrapper}.") for entry in found}
         named = [_Entry((*entry.keys, wrapper), part) for entry, part in parts.items() if part]
     if not named:
@@ -218,7 +220,8 @@ def _choose(found: list[_Entry], origin: str) -> _Entry | None:
 
 
 def _list_entries(entries: list[_Entry]) -> str:
-    names = [f"'{printable(entry.name)}'" if entry.keys else "the top level" for entry in entries]
+    top = f"the top level (KEY {TOP_LEVEL})"
+    names = [f"'{printable(entry.name)}'" if entry.keys else top for entry in entries]
     return " and ".join([*names[:MAX_LISTED], *["others"] * (len(names) > MAX_LISTED)])
 
 
@@ -248,6 +251,8 @@ def _why_none(checkpoint: Any, depth: int = 0) -> str:
         return f"{name} is empty"
     if isinstance(value, Mapping) and depth < MAX_DEPTH_LISTED:
         return f"in {name}, {_why_none(value, depth + 1)}"
+    if isinstance(value, Tensor) and type(key) is str:
+        return "it is the state of an optimizer"
     if isinstance(value, Tensor):
         return f"its tensors have keys of type {kind_of(key)}, not names"
     return f"{name} is {kind_of(value)}, not a tensor"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,12 @@ Problems = dict[str, list[str]]  # affected keys by kind of problem
 WRAPPER_PREFIXES = (
     ("module.",), ("_orig_mod.",), ("model.",), ("net.",), ("network.",), ("backbone.", "head.fc."),
 )  # fmt: skip
+# Added by FSDP, activation checkpointing, torch.compile and Fabric, also within a key.
+INNER_WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:_fsdp_wrapped_module|_fpw_module|_checkpoint_wrapped_module|_orig_mod|_forward_module)\."
+)
 STATISTICS = ("running_mean", "running_var")  # of batch norms
 BUFFERS = (*STATISTICS, "num_batches_tracked")
-COUNTER = "n_averaged"  # counter of torch's AveragedModel beside its "module." keys; not a weight
 
 # The authors' SDA networks of every family (QingbeiGuo/SDA-xNet e126169).
 DEPTH_ATTENTION_LAYOUT = {
@@ -47,10 +50,17 @@ def rename_keys(state: Mapping[str, T], model: str | None) -> dict[str, T]:
 
 
 def unwrap_keys(state: Mapping[str, T]) -> Mapping[str, T]:
-    """Remove the prefixes of network wrappers that all keys share."""
+    """Remove the prefixes of network wrappers that all keys share, and torch's own within keys.
+
+    A scalar beside keys that all begin with ``module.`` is a counter or a setting of an average, such as
+    ``n_averaged`` of torch and ``steps`` of mmengine, and is removed too.
+    """
+    plain = {INNER_WRAPPERS.sub("", key): tensor for key, tensor in state.items()}
+    if len(plain) == len(state):  # no two keys are merged
+        state = plain
     while state:
-        weights = {key: tensor for key, tensor in state.items() if key != COUNTER}
-        if len(weights) < len(state) and all(key.startswith(WRAPPER_PREFIXES[0]) for key in weights):
+        weights = {key: tensor for key, tensor in state.items() if "." in key or not _is_scalar(tensor)}
+        if len(weights) < len(state) and weights and all(key.startswith("module.") for key in weights):
             state = weights
         inner = {key.partition(".")[2]: tensor for key, tensor in state.items()}
         wrapped = any(all(key.startswith(prefixes) for key in state) for prefixes in WRAPPER_PREFIXES)
@@ -102,7 +112,7 @@ def count_parameters(state: Mapping[str, Tensor]) -> int:
     """Count the elements of all tensors except buffers of batch norms, counters and indices."""
     return sum(
         tensor.numel()
-        for key, tensor in state.items()
+        for key, tensor in unwrap_keys(state).items()
         if not key.endswith(BUFFERS)
         and (tensor.is_floating_point() or tensor.is_complex() or (tensor.ndim and tensor.itemsize == 1))
     )
@@ -114,6 +124,10 @@ def describe_problems(problems: Problems) -> str:
         f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})" if keys else kind
         for kind, keys in problems.items()
     )
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0
 
 
 def _is_constant(tensor: Tensor, constant: Tensor) -> bool:

@@ -60,8 +60,8 @@ def listed(name: Any, known: dict[str, Any]) -> Any:
 
 def tensor(
     storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None, metadata: Any = None
-) -> Tensor:
-    """Rebuild a tensor over a Storage.
+) -> Tensor | Stub:
+    """Rebuild a tensor over a Storage, or make a stub of one that repeats elements of it very often.
 
     Args:
         offset: in elements, as are the strides.
@@ -69,7 +69,7 @@ def tensor(
         metadata: lazy operations, "conj" and "neg", that torch applies when the tensor is used.
 
     Raises:
-        WeightsError: it extends beyond its storage, or repeats elements of it very often.
+        WeightsError: it extends beyond its storage.
     """
     if not isinstance(storage, Storage):
         raise WeightsError(f"holds a tensor over {kind_of(storage)}, which is not a storage")
@@ -84,10 +84,12 @@ def tensor(
         return torch.empty(size, dtype=dtype)
     elements = storage.data.numel() // dtype.itemsize
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if prod(size) > max(elements, MAX_REPEATED) or last >= elements:
+    if last >= elements:
         raise WeightsError(
             f"holds a tensor of size {size}, more than the {elements:,} elements of its storage"
         )
+    if prod(size) > max(elements, MAX_REPEATED):
+        return Stub(Name("torch.Tensor.expand"), (size,))
     flat = storage.data[: elements * dtype.itemsize].view(dtype)
     # as_strided raises an error if a tensor does not fit; set_, as in torch.load, would enlarge the storage.
     return _with_lazy(flat.as_strided(size, stride, flat.storage_offset() + offset), metadata)
@@ -101,9 +103,9 @@ def _with_lazy(view: Tensor, metadata: Any) -> Tensor:
     return torch._neg_view(view) if metadata.get("neg") else view
 
 
-def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> Tensor:
-    """Return the tensor of a parameter, without its hooks and attributes."""
-    if not isinstance(data, Tensor):
+def parameter(data: Any, requires_grad: Any = True, hooks: Any = None, state: Any = None) -> Tensor | Stub:
+    """Return the tensor (or stub) of a parameter, without its hooks and attributes."""
+    if not isinstance(data, Tensor | Stub):
         raise WeightsError(f"holds a parameter of {kind_of(data)}, not of a plain tensor")
     return data
 
@@ -114,24 +116,24 @@ def tensor_from_type(function: Any, kind: Any, args: Any, state: Any) -> Tensor 
         raise WeightsError(f"holds a tensor of class {kind_of(kind)}, which is not supported")
     if kind.dotted not in TENSOR_CLASSES:
         return Stub(kind, args)
-    rebuilt: Tensor = listed(function, REBUILD_FUNCTIONS)(*args)
+    rebuilt: Tensor | Stub = listed(function, REBUILD_FUNCTIONS)(*args)
     return rebuilt
 
 
 def _tensor_v2(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
-) -> Tensor:
+) -> Tensor | Stub:
     return tensor(storage, offset, size, stride, None, metadata)
 
 
 def _tensor_v3(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any,
     metadata: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor | Stub:  # fmt: skip
     return tensor(storage, offset, size, stride, listed(dtype, DTYPES), metadata)
 
 
-REBUILD_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+REBUILD_FUNCTIONS: dict[str, Callable[..., Tensor | Stub]] = {
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
 }

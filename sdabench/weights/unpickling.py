@@ -70,12 +70,10 @@ def load_pickle(file: Any, persistent_load: Callable[[Any], Any]) -> Any:
         Exception: the pickle is damaged.
     """
     start, steps = file.tell(), 0
-    for steps, (opcode, argument, _) in enumerate(genops(file), start=1):
+    for steps, (opcode, _, _) in enumerate(genops(file), start=1):
         _check_steps(steps)
         if ord(opcode.code) not in ALLOWED_OPCODES:
             raise WeightsError(f"holds the pickle instruction {opcode.name}, which torch never writes")
-        if type(argument) is int and argument.bit_length() > MAX_INTEGER_BITS:
-            raise WeightsError("holds a number that is too large")
     length = file.tell() - start
     file.seek(start)
     unpickler = _StubUnpickler(BytesIO(file.read(length)), encoding="latin-1")
@@ -109,6 +107,27 @@ class _StubUnpickler(pickle._Unpickler):
         if found.package in STANDARD_LIBRARY and not listed:
             raise refused(found)
         return found
+
+    def load_long(self) -> None:
+        super().load_long()
+        self.bound_integer()
+
+    def load_long1(self) -> None:
+        super().load_long1()
+        self.bound_integer()
+
+    def load_long4(self) -> None:
+        super().load_long4()
+        self.bound_integer()
+
+    def load_int(self) -> None:
+        super().load_int()
+        self.bound_integer()
+
+    def bound_integer(self) -> None:
+        """Replace a huge integer, whose decimal digits take long to compute, by a stub."""
+        if self.stack[-1].bit_length() > MAX_INTEGER_BITS:
+            self.stack[-1] = Stub(Name("builtins.int"))
 
     def load_reduce(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()

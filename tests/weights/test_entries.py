@@ -26,6 +26,8 @@ OTHER_HEAD = BEST | {"1.weight": torch.ones(7)}
         ({"state_dict": LAST, "extra": {"teacher": WITH_PREFIX}}, "state_dict", "extra.teacher"),
         ({"net": LAST, "shadow": PARAMETERS}, "net", "shadow"),
         ({"model": LAST, "pretrained": OTHER_HEAD}, "model", "pretrained"),
+        ({"model": LAST, "optim_weights": BEST}, "model", "optim_weights"),
+        ({"model": LAST, "best_optim": {"net": BEST}}, "model", "best_optim.net"),
         ({"model": LAST, "snapshots": [BEST]}, "model", "snapshots.0"),
         ({"model": LAST, "snapshots": [*[None] * 99, BEST]}, "model", "snapshots.99"),
         ({"model": LAST, "a": {"b": {"c": {"d": {"e": {"f": {"g": BEST}}}}}}}, "model", "a.b.c.d.e.f.g"),
@@ -67,6 +69,17 @@ def test_pickled_module_beside_a_state_dict_needs_a_choice(tmp_path):
     assert find_state(checkpoint, "it", "model").module is not None
 
 
+def test_wrapper_can_name_the_top_level():
+    checkpoint = LAST | {"ema": BEST}
+    with pytest.raises(UsageError, match=r"under 'ema' and the top level \(KEY \.\); choose one"):
+        find_state(checkpoint, "it")
+    assert_same(find_state(checkpoint | {"ema": BEST}, "it", "ema").tensors, BEST)
+    found = find_state({"0.weight": torch.ones(1)}, "it", ".")
+    assert (list(found.tensors), found.entry) == (["0.weight"], None)
+    with pytest.raises(UsageError, match=r"no weights under '\.'; it has 'model'"):
+        find_state({"model": LAST}, "it", ".")
+
+
 def test_wrapper_is_a_key_keys_joined_by_dots_or_a_prefix():
     nested = {"model": {"student": LAST, "teacher": BEST}}
     assert_same(find_state(nested, "it", "teacher").tensors, BEST)
@@ -96,6 +109,7 @@ def test_wrapper_is_a_key_keys_joined_by_dots_or_a_prefix():
         ({"state_dict": {0: torch.ones(1)}}, "in 'state_dict', its tensors have keys of type int"),
         ({"state_dict": STATE | {"scale": 3}}, "'scale' is int, not a tensor"),
         ({}, "it is empty"),
+        ({"optimizer": {"0.weight": torch.ones(1)}}, "in 'optimizer', it is the state of an optimizer"),
         ({"lr": 0.1}, "'lr' is float, not a tensor"),
     ],
 )

@@ -178,7 +178,7 @@ def test_every_allowed_function_is_defined_in_sdabench():
         ("}]I1\ns.", "key that is list"),
         (f"}}V{'a' * 501}\nI1\ns.", "key that is str"),
         ("\x8f(]\x90.", "key that is list"),
-        ("I" + "9" * 4000 + "\n.", "too large"),
+        ("I" + "9" * 4000 + "\n.", "no state dict: it is builtins.int"),
         ("ctorch\x1b[31m\nevil\n(tR.", "it is torch?[31m.evil"),
         (f"c{'a' * 5000}\nb\n.", "too long"),
         ("c_codecs\nencode\n(Va\nVrot13\ntR.", "encodes"),

@@ -28,7 +28,7 @@ from torch import nn
 
 from sdabench import create_model, load_weights
 from sdabench.errors import UsageError, WeightsError
-from sdabench.weights.keys import rename_keys
+from sdabench.weights.keys import count_parameters, rename_keys
 from sdabench.weights.read import read_checkpoint
 from sdabench.weights.stubs import stubbed_classes
 from sdabench.weights.unpickling import load_pickle
@@ -144,6 +144,7 @@ class Pair(NamedTuple):
         torch.tensor([1j]).conj(), torch.ones(2).as_subclass(Image), Callable[[int], str],
         array.array("d", [1]), time.gmtime(0), UserString("a"),
         {(-1, 2.0): 1, ((1, 2), None): 2, (1, 2, 3, 4, 5): 3, frozenset("a"): 4, 2**70: 5},
+        torch.zeros(1).expand(2**25), nn.Parameter(torch.zeros(2).expand(2**40, 2)), 2**3000, -(2**14_000),
     ],
     ids=lambda value: str(value)[:30],
 )  # fmt: skip
@@ -291,10 +292,32 @@ def test_mmpretrain_head_and_backbone_are_joined():
     assert rename_keys(doubled, None) == doubled
 
 
-def test_counter_of_averaged_weights_is_dropped():
-    averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 3)).state_dict()
-    assert list(rename_keys(averaged, None)) == ["weight", "bias"]
-    assert "n_averaged" in rename_keys({"n_averaged": 1, "weight": 2}, None)
+@pytest.mark.parametrize("name", ["n_averaged", "steps", "decay"])
+def test_scalars_beside_averaged_weights_are_dropped(name):
+    averaged = {f"module.{key}": tensor for key, tensor in nn.Linear(2, 3).state_dict().items()}
+    scalar = {name: torch.tensor(0.5)}
+    assert list(rename_keys(averaged | scalar, None)) == ["weight", "bias"]
+    assert count_parameters(averaged | scalar) == 9
+    assert name in rename_keys({"weight": torch.ones(2)} | scalar, None)
+    assert "token" in rename_keys({"token": torch.ones(2), "module.weight": torch.ones(2)}, None)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "_fsdp_wrapped_module.layer1._fsdp_wrapped_module.0.conv1.weight",
+        "layer1.0._checkpoint_wrapped_module.conv1.weight",
+        "_forward_module.module.layer1._orig_mod.0.conv1.weight",
+        "_fsdp_wrapped_module._fpw_module.layer1.0.conv1.weight",
+    ],
+)
+def test_wrappers_of_torch_within_keys_are_removed(key):
+    assert list(rename_keys({key: 1}, None)) == ["layer1.0.conv1.weight"]
+
+
+def test_keys_that_removed_wrappers_would_merge_are_not_changed():
+    given = {"layer1._orig_mod.weight": 1, "layer1.weight": 2}
+    assert rename_keys(given, None) == given
 
 
 def test_prefix_of_only_some_keys_is_not_removed():
