@@ -175,11 +175,10 @@ class TrainingOptions:
     def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:
         """Load the given recipe, or the default one of the dataset, and override it by the options.
 
-        How --epochs scales the schedule is printed to stderr.
+        How --epochs or a recipe file scales the schedule is printed to stderr.
         """
         source.check(task)
-        loaded = load_recipe(self.recipe_name or USUAL_RECIPE[source.kind], task)
-        recipe = loaded.override(
+        recipe = load_recipe(self.recipe_name or USUAL_RECIPE[source.kind], task).override(
             precision=protocol.precision,
             batch_size=protocol.batch_size,
             channels_last=protocol.channels_last,
@@ -187,7 +186,7 @@ class TrainingOptions:
             epochs=self.epochs,
             accumulate=self.accumulate,
         )
-        if how := recipe.scaling_from(loaded):
+        for how in recipe.scalings:
             note(how.capitalize())
         return recipe
 

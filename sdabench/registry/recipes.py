@@ -13,6 +13,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
     model_validator,
 )
 
@@ -26,6 +28,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Precision = Literal["fp32", "bf16", "fp16"]
+OF_STEPS = ("milestones", "factor")  # fields of a schedule that cosine does not use
+SCALED = "schedule scaled from"
 Crop = Annotated[int, Field(ge=32, le=2**14)]
 # Changes of these fields do not keep a recipe from reproducing the paper.
 FREE_IN_REPRODUCTION = {
@@ -34,7 +38,20 @@ FREE_IN_REPRODUCTION = {
 }  # fmt: skip
 
 
-class Optimizer(Strict):
+class Settings(Strict):
+    """Base class of recipes and their parts; true and false are not taken for 1 and 0."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def booleans_are_no_numbers(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        valid = validate(value)
+        pairs = zip(value, valid, strict=True) if isinstance(value, list | tuple) else [(value, valid)]
+        if any(isinstance(given, bool) and not isinstance(number, bool) for given, number in pairs):
+            raise ValueError("Input should be a valid number")
+        return valid
+
+
+class Optimizer(Settings):
     """Optimizer; ``momentum`` and ``nesterov`` are for SGD. All parameters have weight decay by default."""
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -51,7 +68,7 @@ class Optimizer(Strict):
         return self
 
 
-class Schedule(Strict):
+class Schedule(Settings):
     """Learning-rate schedule: multiply by ``factor`` at each of ``milestones`` (epochs), or cosine to 0.
 
     The warm-up is linear, starts at ``warmup_factor`` and lasts ``warmup_epochs`` or ``warmup_steps``.
@@ -78,17 +95,21 @@ class Schedule(Strict):
         for what, last in (("milestone", max(milestones, default=0)), ("warmup_epochs", self.warmup_epochs)):
             if last >= epochs:
                 raise ValueError(
-                    f"schedule: {what} {last:g} must be below the number of epochs, {epochs}; set it too, or "
-                    "use --epochs, which scales it"
+                    f"schedule: {what} {last:g} must be below the number of epochs, {epochs}; reduce it, or "
+                    "raise epochs"
                 )
 
-    def scaled(self, before: int, epochs: int) -> "Schedule":
-        """Return the schedule for another number of epochs: milestones in proportion, and a warm-up too long.
+    def scaled(self, before: int, epochs: int) -> tuple["Schedule", str]:
+        """Scale milestones in proportion to another number of epochs, and a warm-up if it would be too long.
+
+        Returns:
+            The schedule, and a description of the changes, empty if there are none.
 
         Raises:
             UsageError: there are too few epochs for the milestones.
         """
         changes: dict[str, Any] = {}
+        words = []
         if self.kind == "step" and self.milestones:
             rounded = [(2 * milestone * epochs + before) // (2 * before) for milestone in self.milestones]
             milestones = [min(milestone, epochs - 1) for milestone in rounded]
@@ -97,10 +118,14 @@ class Schedule(Strict):
                     f"the milestones {_listed(self.milestones)} of {before} epochs cannot be scaled to "
                     f"{epochs}; use more epochs, or a recipe file with its own schedule"
                 )
-            changes["milestones"] = milestones
+            if milestones != self.milestones:
+                changes["milestones"] = milestones
+                words = [f"milestones {_listed(self.milestones)} -> {_listed(milestones)}"]
         if self.warmup_epochs >= epochs:
             changes["warmup_epochs"] = self.warmup_epochs * epochs / before
-        return self.model_copy(update=changes)
+            words.append(f"warmup_epochs {self.warmup_epochs:g} -> {changes['warmup_epochs']:.3g}")
+        how = f"{SCALED} {before} epochs to {epochs}: {', '.join(words)}" if words else ""
+        return self.model_copy(update=changes), how
 
 
 def _listed(numbers: list[int]) -> str:
@@ -113,7 +138,7 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-class Augmentation(Strict):
+class Augmentation(Settings):
     """RandomResizedCrop to ``crop`` pixels in ranges of ``area`` and ``aspect``; probability of a flip."""
 
     crop: Crop = 224
@@ -122,7 +147,7 @@ class Augmentation(Strict):
     flip: Fraction = 0.5
 
 
-class Validation(Strict):
+class Validation(Settings):
     """Epochs between validations; 0 for one validation after the last epoch."""
 
     every_epochs: NonNegativeInt = 1
@@ -134,7 +159,7 @@ class CropValidation(Validation):
     crop: Crop = 224
 
 
-class Quirks(Strict):
+class Quirks(Settings):
     """Unexpected behavior of the paper's code that can change a result."""
 
     new_optimizer_each_epoch: bool = False  # momentum restarts from zero in every epoch
@@ -143,7 +168,7 @@ class Quirks(Strict):
     resume_without_optimizer: bool = False  # resume from the weights only
 
 
-class Recipe(Strict):
+class Recipe(Settings):
     """Hyper-parameters of a training run: everything but the model, the data and the seed.
 
     The model fits its training images if the mean loss of the last epoch is below ``fit_below`` times the
@@ -215,28 +240,20 @@ class Recipe(Strict):
         if changes.keys() - FREE_IN_REPRODUCTION:
             changes["reproduction"] = False
         if "epochs" in changes:
-            changes["schedule"] = self.schedule.scaled(self.epochs, changes["epochs"])
+            changes["schedule"], how = self.schedule.scaled(self.epochs, changes["epochs"])
+            changes["source"] = "; ".join(filter(None, [self.source, how]))
         if (resolution := changes.pop("resolution", None)) is not None:
             changes |= self.resized(resolution)
         data = self.model_dump() | changes
         try:
-            changed = type(self).model_validate(data)
+            return type(self).model_validate(data)
         except ValidationError as error:
             raise UsageError(describe_error(error, data, type(self))) from None
-        if how := changed.scaling_from(self):
-            return changed.model_copy(update={"source": "; ".join(filter(None, [self.source, how]))})
-        return changed
 
-    def scaling_from(self, other: Self) -> str:
-        """Describe how :meth:`override` has scaled the schedule of another recipe; empty if it has not."""
-        changes = []
-        before, after = other.schedule, self.schedule
-        if before.milestones != after.milestones:
-            changes.append(f"milestones {_listed(before.milestones)} -> {_listed(after.milestones)}")
-        if before.warmup_epochs != after.warmup_epochs:
-            changes.append(f"warmup_epochs {before.warmup_epochs:g} -> {after.warmup_epochs:.3g}")
-        scaled = f"schedule scaled from {other.epochs} epochs to {self.epochs}: {', '.join(changes)}"
-        return scaled if changes else ""
+    @property
+    def scalings(self) -> list[str]:
+        """Descriptions in ``source`` of how the schedule was scaled to other numbers of epochs."""
+        return [text for text in self.source.split("; ") if text.startswith(SCALED)]
 
     def warmup_warning(self, steps: int) -> str:
         """Describe a warm-up in steps that does not end within the ``steps`` of the training; else empty."""
@@ -355,7 +372,12 @@ def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
 
 
 def _load(path: Path, task: DataTask) -> Recipe:
-    return validated({"name": path.stem} | _extended(path, [path], task), RECIPES[task], path)
+    data = {"name": path.stem} | _extended(path, [path], task)
+    schedule: Any = data.get("schedule")
+    is_cosine = isinstance(schedule, dict) and schedule.get("kind") == "cosine"
+    if unused := [field for field in OF_STEPS if is_cosine and field in schedule]:
+        raise RegistryError(f"{path}: schedule: {unused[0]} is for kind: step; leave it out")
+    return validated(data, RECIPES[task], path)
 
 
 def _folder(task: DataTask) -> Path:
@@ -365,7 +387,8 @@ def _folder(task: DataTask) -> Path:
 def _extended(path: Path, seen: list[Path], task: DataTask) -> dict[str, Any]:
     """Read a file and the recipes that it extends.
 
-    Outside the registry, a file that changes the experiment of its base does not inherit ``reproduction``.
+    A schedule is scaled to another number of epochs, except the values that the file itself states. Outside
+    the registry, a file that changes the experiment of its base does not inherit ``reproduction``.
     """
     data = read_mapping(path)
     if (base := data.pop("extends", None)) is None:
@@ -378,10 +401,36 @@ def _extended(path: Path, seen: list[Path], task: DataTask) -> dict[str, Any]:
         raise RegistryError(f"{path}: extends: {unknown('recipe', str(base), known, listing)}")
     below = _extended(extended, [*seen, extended], task)
     merged = _merged(below, data)
+    try:
+        _fit_schedule(merged, below, data)
+    except UsageError as error:
+        raise RegistryError(f"{path}: {error}") from None
     changed = {key for key in merged if merged[key] != below.get(key)}
     if "reproduction" not in data and path.parent != _folder(task) and changed - FREE_IN_REPRODUCTION:
         merged["reproduction"] = False
     return merged
+
+
+def _fit_schedule(merged: dict[str, Any], below: dict[str, Any], own: dict[str, Any]) -> None:
+    """Fit the schedule that a file inherits to the file's number of epochs and kind of schedule."""
+    before, epochs = below.get("epochs"), merged.get("epochs")
+    schedules = [each.get("schedule", {}) for each in (merged, below, own)]
+    if not all(isinstance(each, dict) for each in schedules):
+        return  # reported by the validation, as other errors
+    schedule, inherited, stated = schedules
+    inherited = {key: value for key, value in inherited.items() if key not in stated}
+    if schedule.get("kind") == "cosine":
+        inherited = {key: value for key, value in inherited.items() if key not in OF_STEPS}
+    if type(before) is type(epochs) is int and before != epochs and epochs > 0:
+        try:
+            valid = Schedule.model_validate(inherited)
+        except ValidationError:
+            return
+        scaled, how = valid.scaled(before, epochs)
+        inherited = scaled.model_dump(include=set(inherited))
+        merged["source"] = "; ".join(filter(None, [merged.get("source"), how]))
+    if inherited or stated:
+        merged["schedule"] = inherited | stated
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -215,6 +215,7 @@ def describe_error(error: ValidationError, data: Any, schema: type[BaseModel] | 
         reason = unknown("field", name, known, f"choose from {', '.join(own)}")
     elif reason.startswith("Input should be") and isinstance(value, str | int | float):
         reason += f", not {_shown(value) if isinstance(value, str) else value}"
+        reason += "; put it in quotes" * (first["type"] == "string_type")
     steps: list[str] = []
     for step in location:
         try:

@@ -108,27 +108,6 @@ class _StubUnpickler(pickle._Unpickler):
             raise refused(found)
         return found
 
-    def load_long(self) -> None:
-        super().load_long()
-        self.bound_integer()
-
-    def load_long1(self) -> None:
-        super().load_long1()
-        self.bound_integer()
-
-    def load_long4(self) -> None:
-        super().load_long4()
-        self.bound_integer()
-
-    def load_int(self) -> None:
-        super().load_int()
-        self.bound_integer()
-
-    def bound_integer(self) -> None:
-        """Replace a huge integer, whose decimal digits take long to compute, by a stub."""
-        if self.stack[-1].bit_length() > MAX_INTEGER_BITS:
-            self.stack[-1] = Stub(Name("builtins.int"))
-
     def load_reduce(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()
         self.append(self.call(function, args))
@@ -203,11 +182,24 @@ class _StubUnpickler(pickle._Unpickler):
             raise WeightsError(f"passes arguments to {function} that it does not take ({reason})") from None
 
 
+def _bounded(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Make a stub of a huge integer, whose decimal digits take long to compute."""
+
+    def bounded(unpickler: Any) -> None:
+        load(unpickler)
+        if unpickler.stack[-1].bit_length() > MAX_INTEGER_BITS:
+            unpickler.stack[-1] = Stub(Name("builtins.int"))
+
+    return bounded
+
+
 _StubUnpickler.dispatch = {
     code: getattr(_StubUnpickler, load.__name__)
     for code, load in pickle._Unpickler.dispatch.items()
     if code in ALLOWED_OPCODES
 }
+for _code in (pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4):
+    _StubUnpickler.dispatch[ord(_code)] = _bounded(_StubUnpickler.dispatch[ord(_code)])
 
 
 def _items_to_copy(value: Any) -> int:

@@ -139,6 +139,29 @@ def test_schedule_is_scaled_to_another_number_of_epochs(name, task, epochs, mile
     assert (scaled.schedule != recipe.schedule) == (scaled.source != recipe.source)
 
 
+@pytest.mark.parametrize(
+    ("text", "milestones", "warmup", "how"),
+    [
+        ("extends: imagenet-120e\nepochs: 12\n", [3, 6, 9], 0, ["milestones 30, 60, 90 -> 3, 6, 9"]),
+        ("extends: smoke\nepochs: 1\n", [], 3 / 14, ["warmup_epochs 3 -> 0.214"]),
+        ("extends: smoke\nepochs: 5\n", [], 3, []),
+        ("extends: paper\nepochs: 60\nschedule: {milestones: [50]}\n", [50], 0, []),
+        ("extends: paper\nepochs: 12\nschedule: {kind: cosine}\n", [], 0, []),
+        ("extends: imagenet-120e\nschedule: {kind: cosine, warmup_epochs: 5}\n", [], 5, []),
+        ("extends: demo\nepochs: 2\nschedule: {warmup_epochs: 1}\n", [], 1, []),
+        ("extends: demo\nepochs: 2\nschedule: {kind: step, milestones: [1]}\n", [1], 0.06, ["w"]),
+    ],
+)
+def test_inherited_schedule_is_scaled_to_the_epochs_of_a_file(tmp_path, text, milestones, warmup, how):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{text}title: mine\n")
+    recipe = load_recipe(str(path))
+    assert recipe.schedule.milestones == milestones
+    assert recipe.schedule.warmup_epochs == pytest.approx(warmup)
+    assert len(recipe.scalings) == len(how)
+    assert all(words in scaling for words, scaling in zip(how, recipe.scalings, strict=True))
+
+
 def test_scaling_is_stated_in_the_source():
     scaled = load_recipe("imagenet-120e").override(epochs=12)
     expected = "; schedule scaled from 120 epochs to 12: milestones 30, 60, 90 -> 3, 6, 9"
@@ -179,7 +202,17 @@ def test_file_that_changes_the_experiment_is_not_a_reproduction(tmp_path, text, 
             "optimizer: {learing_rate: 1}\n",
             "optimizer: unknown field 'learing_rate'; did you mean learning_rate",
         ),
-        ("epochs: 20\n", "schedule: milestone 90 must be below the number of epochs, 20"),
+        ("epochs: 3\n", "mine.yaml: the milestones 30, 60, 90 of 120 epochs cannot be scaled to 3"),
+        ("epochs: true\n", "epochs: Input should be a valid number, not True"),
+        ("optimizer: {learning_rate: true}\n", "learning_rate: Input should be a valid number, not True"),
+        ("schedule: {milestones: [true, 60]}\n", "milestones: Input should be a valid number"),
+        ("title: 2024\n", "title: Input should be a valid string, not 2024; put it in quotes"),
+        (
+            "epochs: 20\nschedule: {milestones: [30, 90]}\n",
+            "milestone 90 must be below the number of epochs, 20; reduce it",
+        ),
+        ("schedule: {kind: cosine, milestones: [60]}\n", "schedule: milestones is for kind: step"),
+        ("schedule: {kind: cosine, factor: 0.5}\n", "schedule: factor is for kind: step"),
         ("schedule: {milestones: [60, 30]}\n", "schedule: milestones 60, 30 must be in ascending order"),
         ("schedule: {warmup_epochs: 120}\n", "warmup_epochs 120 must be below the number of epochs, 120"),
         ("schedule: {factor: .inf}\n", "mine.yaml, line 2: '.inf' is not a finite number"),
