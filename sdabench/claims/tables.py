@@ -9,12 +9,15 @@ from sdabench.complexity import Count
 from sdabench.records.conditions import Difference, differences
 from sdabench.records.record import Record
 from sdabench.registry import Row, Table
-from sdabench.registry.schema import Column, Explanation
+from sdabench.registry.schema import Column, Counter, Explanation, Place
 
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """One number that a table of the paper prints, the measured value and the verdict."""
+    """One number that a table of the paper prints, the measured value and the verdict.
+
+    A number that matches under another ``convention`` than that of its column is measured under it.
+    """
 
     table: str
     row: Row
@@ -22,6 +25,10 @@ class ClaimVerdict:
     reported: float
     measured: float | None
     verdict: Verdict
+
+    @property
+    def convention(self) -> Counter | None:
+        return self.verdict.convention or self.column.convention
 
     @property
     def explanation(self) -> Explanation | None:
@@ -34,6 +41,7 @@ class ClaimVerdict:
             "claim": self.column.key,
             "reported": self.reported,
             "measured": self.measured,
+            "convention": self.convention,
             "verdict": str(self.verdict),
             "because": self.explanation and self.explanation.text,
         }
@@ -41,11 +49,19 @@ class ClaimVerdict:
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """A row of the paper, the measured value of each column and the verdict on each printed number."""
+    """A row of the paper, the measured value of each column and the verdict on each printed number.
+
+    Sizes and costs are measured under the convention that their verdict names, else under their column's.
+    """
 
     row: Row
     measured: dict[str, float | None]
     verdicts: dict[str, Verdict | None]
+
+    def other_convention(self, key: str) -> Counter | None:
+        """Return the convention of a column's measured value, if it is not that of the column."""
+        verdict = self.verdicts.get(key)
+        return None if verdict is None else verdict.convention
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -55,6 +71,9 @@ class ComparedRow:
             "reported": self.row.reported,
             "bold": list(self.row.bold),
             "measured": self.measured,
+            "other_convention": {
+                key: counter for key in self.verdicts if (counter := self.other_convention(key)) is not None
+            },
             "verdict": {key: verdict and str(verdict) for key, verdict in self.verdicts.items()},
         }
 
@@ -95,29 +114,47 @@ def accuracy_columns(table: Table) -> list[Column]:
     return [column for column in table.columns if column.convention is None]
 
 
-def compare_table(table: Table, counts: Mapping[str, Count], records: Sequence[Record] = ()) -> ComparedTable:
-    """Compare each row with the count of its model and with the model's last comparable record."""
+def compare_table(
+    table: Table,
+    counts: Mapping[str, Count],
+    records: Sequence[Record] = (),
+    elsewhere: Mapping[Place, Count] | None = None,
+) -> ComparedTable:
+    """Compare each row with the count of its model and with the model's last comparable record.
+
+    ``elsewhere`` has the counts for evidence on other models, inputs or parts; see :func:`judge_count`.
+    """
     of_model = {record.model: record for record in records if record.comparable and record.task == table.task}
-    rows = [_compare_row(table, row, counts.get(row.model), of_model.get(row.model)) for row in table.rows]
+    rows = [
+        _compare_row(table, row, counts.get(row.model), of_model.get(row.model), elsewhere)
+        for row in table.rows
+    ]
     used = [of_model[model] for model in dict.fromkeys(row.model for row in table.rows) if model in of_model]
     return ComparedTable(table, rows, used)
 
 
-def _compare_row(table: Table, row: Row, count: Count | None, record: Record | None) -> ComparedRow:
+def _compare_row(
+    table: Table,
+    row: Row,
+    count: Count | None,
+    record: Record | None,
+    elsewhere: Mapping[Place, Count] | None,
+) -> ComparedRow:
     measured: dict[str, float | None] = {}
     verdicts: dict[str, Verdict | None] = {}
     for column in table.columns:
         key, reported = column.key, row.reported[column.key]
-        if column.convention is not None:
-            measured[key] = None if count is None else in_unit(count.value(column.convention), column)
-        else:
+        verdict: Verdict | None = None
+        if column.convention is None:
             measured[key] = None if record is None else record.metrics.get(key)
-        if reported is None:
-            verdicts[key] = None
-        elif column.convention is not None:
-            verdicts[key] = judge_count(reported, column, count, row.explanations.get(key))
+            if reported is not None:
+                verdict = judge_metric(reported, column, record)
         else:
-            verdicts[key] = judge_metric(reported, column, record)
+            if reported is not None:
+                verdict = judge_count(reported, column, count, row.explanations.get(key), elsewhere)
+            counter = (verdict and verdict.convention) or column.convention
+            measured[key] = None if count is None else in_unit(count.value(counter), column)
+        verdicts[key] = verdict
     return ComparedRow(row, measured, verdicts)
 
 

@@ -1,15 +1,16 @@
 """The verdict on one number of the paper, given one measurement."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from math import isnan
-from typing import Literal
+from typing import Literal, cast
 
 from sdabench.complexity import Count
 from sdabench.complexity.conventions import combine
-from sdabench.registry.schema import Column, Counter, Evidence, Explanation
+from sdabench.registry.schema import Column, Counter, Evidence, Explanation, Place
 
-Name = Literal["match", "explained", "differs", "within", "better", "worse", "not measured"]
+Name = Literal["match", "explained", "not reproduced", "differs", "within", "better", "worse", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,18 @@ class Verdict:
         """Whether a command exits with code 3 because of this verdict."""
         return self.name in ("differs", "worse")
 
+    @property
+    def convention(self) -> Counter | None:
+        """The convention of a match that needs another one than that of the column."""
+        return cast(Counter, self.detail) if self.name == "match" and self.detail else None
+
 
 NOT_MEASURED = Verdict("not measured")
+NEAR_PCT = 3  # a number that nothing here computes has to be this near to a count
+COUNTERS: tuple[tuple[Counter, ...], ...] = (
+    ("params", "trainable", "per_call"),
+    ("macs", "fvcore", "total", "mmcv"),
+)
 _UNITS = {"M": 1e6, "G": 1e9, "%": 1.0}
 
 
@@ -43,13 +54,18 @@ def in_unit(value: int, column: Column) -> float:
 
 
 def judge_count(
-    reported: float, column: Column, count: Count | None, explanation: Explanation | None
+    reported: float,
+    column: Column,
+    count: Count | None,
+    explanation: Explanation | None,
+    elsewhere: Mapping[Place, Count] | None = None,
 ) -> Verdict:
     """Judge a size or a cost of the paper.
 
-    An explanation holds only while its evidence on this model recomputes to the stated integer. Two kinds
-    hold although the model's count equals the printed number: ``mislabelled``, where the label names
-    another model, and ``fitted``, where the model was chosen to give the number.
+    An explanation holds only while its evidence recomputes to the stated integer: evidence on this model
+    from ``count``, other evidence from ``elsewhere``, as far as it was counted. Two kinds hold although the
+    model's count equals the printed number: ``mislabelled``, where the label names another model, and
+    ``fitted``, where the model was chosen to give the number.
     """
     if count is None:
         return NOT_MEASURED
@@ -60,8 +76,14 @@ def judge_count(
         return rounded(in_unit(count.value(counter), column), column.decimals) == reported
 
     explained = None
-    if explanation is not None and explanation.kind and explains(explanation, reported, column, count):
+    if (
+        explanation is not None
+        and explanation.kind
+        and explains(explanation, reported, column, count, elsewhere or {})
+    ):
         explained = Verdict("explained", explanation.kind)
+        if explanation.kind == "not reproduced":
+            explained = Verdict("not reproduced")
         if explanation.kind in ("mislabelled", "fitted"):
             return explained
     if equal(column.convention):
@@ -71,18 +93,29 @@ def judge_count(
     return explained or Verdict("differs")
 
 
-def explains(explanation: Explanation, reported: float, column: Column, count: Count) -> bool:
+def explains(
+    explanation: Explanation,
+    reported: float,
+    column: Column,
+    count: Count,
+    elsewhere: Mapping[Place, Count],
+) -> bool:
     """Return whether an explanation applies to this printed number and its evidence still holds.
 
     One piece of evidence has to round to the printed number; for ``last digit``, to a number that differs by
-    one in the last digit. For ``not reproduced`` none may round to it.
+    one in the last digit. For ``not reproduced`` neither evidence nor any convention may round to it. A
+    ``setting``, and a number that is not reproduced, need a count that is at most ``NEAR_PCT`` % away.
     """
     evidence = explanation.evidence.values()
-    if not all(_holds(item, count) for item in evidence):
+    if not all(_holds(item, count, elsewhere) for item in evidence):
         return False
-    values = [rounded(in_unit(item.value, column), column.decimals) for item in evidence]
+    counts = [in_unit(value, column) for value in _counts(column, count)]
+    computed = counts + [in_unit(item.value, column) for item in evidence if item.setting is None]
+    near = any(abs(value - reported) <= NEAR_PCT / 100 * abs(reported) for value in computed)
+    stated = [in_unit(item.value, column) for item in evidence if near or item.setting is None]
     if explanation.kind == "not reproduced":
-        return reported not in values
+        return near and reported not in [rounded(value, column.decimals) for value in counts + stated]
+    values = [rounded(value, column.decimals) for value in stated]
     if explanation.kind == "last digit":
         return any(
             rounded(abs(value - reported), column.decimals) == 10**-column.decimals for value in values
@@ -90,10 +123,18 @@ def explains(explanation: Explanation, reported: float, column: Column, count: C
     return reported in values
 
 
-def _holds(evidence: Evidence, count: Count) -> bool:
-    """Return whether evidence on this model equals its count; the tests recompute all other evidence."""
-    elsewhere = evidence.model or evidence.input or evidence.without or evidence.setting
-    return bool(elsewhere) or recompute(evidence, count) == evidence.value
+def _counts(column: Column, count: Count) -> Iterator[int]:
+    """Yield the counts of a column's quantity under all conventions that were counted."""
+    for counter in next(counters for counters in COUNTERS if column.convention in counters):
+        if counter != "fvcore" or count.fvcore is not None:
+            yield count.value(counter)
+
+
+def _holds(evidence: Evidence, count: Count, elsewhere: Mapping[Place, Count]) -> bool:
+    """Return whether evidence equals its count; a test recomputes settings and what was not counted."""
+    place = evidence.place(count.model)
+    counted = elsewhere.get(place) if evidence.elsewhere else count
+    return evidence.setting is not None or counted is None or recompute(evidence, counted) == evidence.value
 
 
 def recompute(evidence: Evidence, count: Count) -> int:

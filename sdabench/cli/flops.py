@@ -33,10 +33,16 @@ Columns:
   macs        convolutions and linear layers, as in the paper's own rows
   fvcore      default total of fvcore; for detectors only with
               --convention fvcore, which takes seconds
-  total       macs with batch normalization, ReLU and pooling
+  total       macs with batch normalization, ReLU and pooling, if they are
+              modules; functions count nothing, so sda_resnet50 shows less than
+              resnet50
   mmcv        get_flops of mmdetection; for classification networks only with
               --convention mmcv
 """
+MODULES_ONLY = (
+    "total and mmcv count modules, not functions: a ReLU that is a function, as the last one of each SDA "
+    "block, counts nothing."
+)
 
 
 def input_size(text: str) -> "InputSize":
@@ -113,8 +119,8 @@ def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
     numbers = headings(*(name.replace("_", " ") for name in columns), numeric=True)
     rows = [row(item.model, *(f"{item.value(name):,}" for name in columns)) for item in counts]
     title = f"Parameters and FLOPs at {'x'.join(map(str, counts[0].input[:0:-1]))}"
-    note = "One multiply-add counts as one operation."
-    print_terminal(Sheet(title, [Heading("model"), *numbers], [rows], [note]))
+    notes = ["One multiply-add counts as one operation.", MODULES_ONLY]
+    print_terminal(Sheet(title, [Heading("model"), *numbers], [rows], notes))
 
 
 def _print_trees(names: list[str], size: "InputSize | None", depth: int, as_json: bool) -> None:

@@ -4,7 +4,8 @@ One multiply-add counts once, one element of a batch norm twice (scale and shift
 
 - ``macs``: convolutions and linear layers; used for the paper's own models.
 - ``fvcore``: fvcore's default total, with batch norms, adaptive pooling, matrix products and upsampling.
-- ``total``: ptflops' former total, which includes ReLU and pooling if they are modules.
+- ``total``: ptflops' former total, which includes ReLU and pooling if they are modules. Functions count
+  nothing, so ``sda_resnet50``, whose blocks end in ``F.relu``, shows less than ``resnet50``.
 - ``mmcv``: the total of mmdetection's get_flops: ``total`` plus the biases of convolutions.
 """
 

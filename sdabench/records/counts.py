@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sdabench.packages import installed_version
 from sdabench.paths import COUNTS, results_dir
 from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry
+from sdabench.registry.schema import Place
 
 COUNTING = ("complexity", "models", "registry")  # packages of sdabench that counts depend on
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy")
@@ -30,6 +31,7 @@ def fresh_counts(
     input_size: InputSize | None = None,
     fvcore: bool | None = None,
     *,
+    without: Sequence[str] = (),
     cached: bool = False,
 ) -> dict[str, Count]:
     """Count models by name; see :func:`sdabench.complexity.count`.
@@ -37,18 +39,35 @@ def fresh_counts(
     With ``cached``, use cached counts whose inputs are unchanged, and cache the others.
     """
     names = list(dict.fromkeys(models))
-    cache = CountCache(input_size, fvcore) if cached else None
+    cache = CountCache(input_size, fvcore, without) if cached else None
     found = {name: cache.get(name) if cache else None for name in names}
     counts = {name: item for name, item in found.items() if item is not None}
     advance(len(counts))
     missing = [name for name in names if name not in counts]
     with _one_thread() if missing else nullcontext():
         for name in missing:
-            counts[name] = count(name, input_size, fvcore=fvcore)
+            counts[name] = count(name, input_size, fvcore=fvcore, without=without)
             if cache:
                 cache.put(counts[name])
             advance(1)
     return {name: counts[name] for name in names}
+
+
+def counts_at(
+    places: Iterable[Place],
+    advance: Callable[[int], None] = lambda steps: None,
+    *,
+    cached: bool = False,
+) -> dict[Place, Count]:
+    """Count models at other inputs, or without some of their modules, as :func:`fresh_counts` does."""
+    models: dict[tuple[InputSize | None, tuple[str, ...]], list[str]] = {}
+    for model, size, without in places:
+        models.setdefault((size, without), []).append(model)
+    return {
+        (model, size, without): counted
+        for (size, without), names in models.items()
+        for model, counted in fresh_counts(names, advance, size, without=without, cached=cached).items()
+    }
 
 
 @contextmanager
@@ -65,13 +84,18 @@ def _one_thread() -> Iterator[None]:
 
 
 class CountCache:
-    """A cache of counts. The key is model and backbone, input size, counters, sources and versions.
+    """A cache of counts. The key is model, backbone, input, parts, counters, sources and versions.
 
     Create it before counting starts, because it reads the digests of the sources from the disk.
     """
 
-    def __init__(self, input_size: InputSize | None = None, fvcore: bool | None = None) -> None:
-        self._settings = json.dumps([input_size, fvcore])
+    def __init__(
+        self,
+        input_size: InputSize | None = None,
+        fvcore: bool | None = None,
+        without: Sequence[str] = (),
+    ) -> None:
+        self._settings = json.dumps([input_size, fvcore, *without])
         self._code = _code()
 
     def get(self, model: str) -> Count | None:

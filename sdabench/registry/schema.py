@@ -25,6 +25,7 @@ Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", 
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool"]
 Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
 TexText = Annotated[str, AfterValidator(Tex)]
+Place = tuple[str, tuple[int, int, int] | None, tuple[str, ...]]  # model, input, modules left out
 FourStages = Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
 
 
@@ -242,6 +243,15 @@ class Evidence(Strict):
             raise ValueError("evidence with a setting describes input and modules in the setting itself")
         return self
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it counts something else than the whole model of the row at its task's input size."""
+        return bool(self.model or self.input or self.without)
+
+    def place(self, model: str) -> Place:
+        """Return what is counted, in a row of ``model``."""
+        return self.model or model, self.input, tuple(self.without)
+
 
 class Explanation(Strict):
     """The reason why a claim differs from the measured count under the convention of its column.
@@ -262,6 +272,8 @@ class Explanation(Strict):
             raise ValueError("an explanation has either a convention or a kind")
         if self.kind is not None and not self.evidence:
             raise ValueError(f"'{self.kind}' needs evidence")
+        if self.kind == "other input size" and self.source is None:
+            raise ValueError("'other input size' needs a source; a size found by searching is 'fitted'")
         assert self.text, "an explanation needs a text"  # rejects braces without evidence
         return self
 

@@ -1,15 +1,18 @@
 """Print the audit: the tables, the reason for each verdict other than ``match``, and a summary."""
 
+from collections import Counter
+from collections.abc import Collection
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from sdabench.claims.audit import Audit
 from sdabench.claims.tables import ClaimVerdict, unmatched_claims
-from sdabench.claims.verdicts import NOT_MEASURED
+from sdabench.claims.verdicts import NEAR_PCT
 from sdabench.report.cells import TONES, number, verdict_cell
 from sdabench.report.render import STYLES, Terminal, plain, print_terminal
-from sdabench.report.sheet import Heading, Sheet, row
+from sdabench.report.sheet import Heading, Sheet, headings, row
 from sdabench.report.tables import table_sheet
 
 MEANINGS = {
@@ -23,10 +26,10 @@ MEANINGS = {
     "match (mmcv)": "equal only under the convention of mmdetection's get_flops",
     "explained (mislabelled)": "the number of another network than the label names",
     "explained (copied)": "copied from another paper, which counts differently",
-    "explained (other input size)": "counted at another input size than the table's",
+    "explained (other input size)": "counted at another input size, which a source states",
     "explained (last digit)": "off by one in the last printed digit",
     "explained (fitted)": "reproduced by a setting that was found by searching",
-    "explained (not reproduced)": "no convention gives this number; the nearest is stated",
+    "not reproduced": f"no convention gives this number; the nearest is at most {NEAR_PCT} % away",
     "differs": "differs without an explanation that holds",
     "not measured": "the network was not counted",
 }
@@ -39,15 +42,18 @@ def print_audit(audit: Audit) -> None:
         print_terminal(table_sheet(compared, brief=True))
         console.print()
     _print_reasons(console, audit)
-    columns = [Heading("verdict"), Heading("claims", numeric=True), Heading("meaning")]
+    columns = [Heading("verdict"), *headings("claims", "numbers", numeric=True), Heading("meaning")]
     verdicts = {str(verdict): verdict for verdict in audit.verdicts}
+    numbers = audit.numbers_by_verdict
     rows = [
-        row(verdict_cell(verdicts[words]), claims, MEANINGS[words])
+        row(verdict_cell(verdicts[words]), claims, numbers[words], MEANINGS[words])
         for words, claims in audit.by_verdict.items()
     ]
-    title = f"The paper's {len(audit.verdicts)} claims about parameters and FLOPs"
+    title = f"The paper's {len(audit.claims)} claims about parameters and FLOPs"
     print_terminal(Sheet(title, columns, [rows]))
-    console.print(Text(_conclusion(audit)))
+    console.print(Text(f"Of {len(audit.claims)} claims, {_outcomes(audit.claims)}."))
+    repeated = f"Tables share rows: these are {len(audit.numbers)} distinct numbers, of which "
+    console.print(Text(f"{repeated}{_outcomes(audit.numbers)}."))
 
 
 def _print_reasons(console: Console, audit: Audit) -> None:
@@ -72,11 +78,14 @@ def reason(claim: ClaimVerdict) -> str:
     return f"The explanation no longer holds: {text}" if claim.verdict.name == "differs" else text
 
 
-def _conclusion(audit: Audit) -> str:
-    names = [verdict.name for verdict in audit.verdicts if verdict != NOT_MEASURED]
-    own_convention = sum(str(verdict) == "match" for verdict in audit.verdicts)
-    other_convention = names.count("match") - own_convention
-    return (
-        f"Of {len(names)} claims, {own_convention} match under the table's convention and {other_convention} "
-        f"under another, {names.count('explained')} are explained, and {names.count('differs')} differ."
-    )
+def _outcomes(claims: Collection[ClaimVerdict]) -> str:
+    names = Counter(claim.verdict.name for claim in claims)
+    other_convention = sum(claim.verdict.convention is not None for claim in claims)
+    outcomes = [
+        f"{names['match'] - other_convention} match under the table's convention and {other_convention} "
+        "under another",
+        f"{names['explained']} are explained",
+        f"{names['not reproduced']} are not reproduced",
+        *([f"{names['not measured']} are not measured"] if names["not measured"] else []),
+    ]
+    return f"{', '.join(outcomes)}, and {names['differs']} differ"

@@ -10,6 +10,7 @@ TONES: dict[str, Tone] = {
     "within": "good",
     "better": "good",
     "explained": "fair",
+    "not reproduced": "fair",
     "differs": "bad",
     "worse": "bad",
     "not measured": "dim",

@@ -16,18 +16,22 @@ from sdabench.terminal import csv_text
 from sdabench.tex import Tex
 
 Mark = Literal["paper", "best", "none"]
+CSV_COLUMNS = ("reported", "measured", "delta", "verdict", "other_convention")  # of each column of the paper
+OTHER_CONVENTION = "Where a verdict names another convention, measured and Δ are counted under it."
 
 
 def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "paper") -> Sheet:
     """Show the paper's number, the measured value, their difference and the verdict for each column.
 
-    A column without any measured value shows the paper's numbers alone.
+    A column without any measured value shows the paper's numbers alone. A number that matches under another
+    convention is measured under it.
 
     Args:
-        brief: show size and cost alone, without notes.
+        brief: show size and cost alone, without notes on source and conditions.
         mark: ``paper`` shows bold what is bold in the paper: the best accuracy or AP of each group, except
             for one slip (Mask-RCNN's AP of small objects, 24.2 instead of 25.2). ``best`` marks the best
-            and second best of each group as :func:`ranked` does.
+            and second best of each group as :func:`ranked` does, among the measured ones those of the
+            table's convention.
     """
     table, rows = compared.table, compared.rows
     columns = table.counted if brief else table.columns
@@ -50,7 +54,9 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
         for column in columns:
             shown += _column_cells(group, column, column.key in measured, mark)
         cells.append([list(row) for row in zip(*shown, strict=True)])
-    notes = [] if brief else [*_notes(table, measured, mark), *condition_notes(compared.conditions)]
+    notes = [] if brief else _notes(table, measured, mark)
+    notes += [OTHER_CONVENTION] if any(row.other_convention(key) for row in rows for key in measured) else []
+    notes += [] if brief else condition_notes(compared.conditions)
     return Sheet(table.title, headings, cells, notes)
 
 
@@ -66,7 +72,8 @@ def _column_cells(
     measured = [Cell(measured_number(row.measured[key], column)) for row in group]
     if mark == "best":
         reported = ranked(reported, column.higher_is_better)
-        measured = ranked(measured, column.higher_is_better)
+        own = [row.other_convention(key) is None for row in group]
+        measured = ranked(measured, column.higher_is_better, own)
     if not with_measured:
         return [reported]
     differences = [
@@ -75,13 +82,18 @@ def _column_cells(
     return [reported, measured, differences, [verdict_cell(row.verdicts[key]) for row in group]]
 
 
-def ranked(cells: Sequence[Cell], higher_is_better: bool) -> list[Cell]:
+def ranked(
+    cells: Sequence[Cell], higher_is_better: bool, comparable: Sequence[bool] | None = None
+) -> list[Cell]:
     """Show the best printed number bold, and underline the second best.
 
-    Equal numbers get the same mark. If several numbers are best, none is second best. Dashes are ignored,
-    and a single number gets no mark.
+    Equal numbers get the same mark. If several numbers are best, none is second best. Dashes, and numbers
+    that are not ``comparable``, are ignored, and a single number gets no mark.
     """
-    numbers = [None if cell.text == "-" else float(cell.text) for cell in cells]
+    numbers = [
+        float(cell.text) if counts and cell.text != "-" else None
+        for cell, counts in zip(cells, comparable or [True] * len(cells), strict=True)
+    ]
     order = sorted((value for value in numbers if value is not None), reverse=higher_is_better)
     if len(order) < 2:
         return list(cells)
@@ -92,7 +104,7 @@ def ranked(cells: Sequence[Cell], higher_is_better: bool) -> list[Cell]:
     ]
 
 
-def _notes(table: Table, measured: set[str], mark: Mark) -> list[Tex]:
+def _notes(table: Table, measured: set[str], mark: Mark) -> list[str]:
     conventions = [f"{column.convention} for {column.header}" for column in table.counted]
     unmeasured = [column.header for column in table.columns if column.key not in measured]
     notes = [
@@ -102,7 +114,7 @@ def _notes(table: Table, measured: set[str], mark: Mark) -> list[Tex]:
         *([_legend(table.columns)] if mark == "best" else []),
         *(f"{row.label}: {row.note}" for row in table.rows if row.note),
     ]
-    return [Tex(note) for note in notes]
+    return [*map(Tex, notes)]
 
 
 def _legend(columns: Iterable[Column]) -> str:
@@ -117,14 +129,15 @@ def _legend(columns: Iterable[Column]) -> str:
 def tables_csv(tables: Iterable[ComparedTable]) -> str:
     """Format tables as CSV: one line for each row, with unrounded numbers.
 
-    Every column of the paper has four columns. Dashes, and columns that a table does not have, are empty.
+    Every column of the paper has five columns; the last names the convention of the measured value, if it
+    is not that of the column. Dashes, and columns that a table does not have, are empty.
     With several tables, the first column names the table.
     """
     tables = list(tables)
     keys = dict.fromkeys(column.key for compared in tables for column in compared.table.columns)
     names = ["table"] if len(tables) > 1 else []
     names += ["label", "group", "dimension", "model", "bold"]
-    names += [f"{key}_{kind}" for key in keys for kind in ("reported", "measured", "delta", "verdict")]
+    names += [f"{key}_{kind}" for key in keys for kind in CSV_COLUMNS]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -143,4 +156,5 @@ def _csv_line(compared: ComparedRow) -> dict[str, object]:
         delta = None if reported is None or measured is None else measured - reported
         line |= {f"{key}_reported": reported, f"{key}_measured": measured}
         line |= {f"{key}_delta": delta, f"{key}_verdict": compared.verdicts[key]}
+        line[f"{key}_other_convention"] = compared.other_convention(key)
     return line

@@ -341,9 +341,31 @@ def test_audit_exits_3_for_a_different_number(tmp_path):
     assert result.returncode == 3
     audit = json.loads(result.stdout)
     assert audit["claims"] == 142
-    assert audit["by_verdict"]["differs"] == 2
+    assert audit["numbers"] == 108
+    assert (audit["by_verdict"]["differs"], audit["numbers_by_verdict"]["differs"]) == (2, 1)
     assert sum(audit["by_verdict"].values()) == 142
     assert len(audit["rows"]) == 71
+
+
+@pytest.mark.parametrize(
+    "explanation",
+    [
+        "kind: not reproduced, because: so, evidence: {own: {count: macs, value: 3879993344}}",
+        "kind: not reproduced, because: so, evidence: {tool: {setting: a tool, value: 9980000000}}",
+        "kind: copied, because: so, evidence: {tool: {setting: a tool, value: 9990000000}}",
+        "kind: fitted, because: so, evidence: {other: {model: resnet50, count: macs, value: 9990000000}}",
+    ],
+)
+def test_explanation_that_does_not_hold_exits_3(tmp_path, explanation):
+    folder = shutil.copytree(registry_dir(), tmp_path / "registry")
+    for table in folder.glob("tables/classification-*.yaml"):
+        row = "reported: [27.22, 3.88, 78.76, 94.37]"
+        wrong = f"reported: [27.22, 9.99, 78.76, 94.37]\n        claims: {{flops_g: {{{explanation}}}}}"
+        table.write_text(table.read_text().replace(row, wrong))
+    result = sdabench("audit", "--json", env=os.environ | {"SDABENCH_REGISTRY": str(folder)})
+    assert result.returncode == 3
+    audit = json.loads(result.stdout)
+    assert (audit["by_verdict"]["differs"], audit["numbers_by_verdict"]["differs"]) == (2, 1)
 
 
 def test_unwritable_output_is_an_error(imagenet, tmp_path):

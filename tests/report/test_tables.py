@@ -2,6 +2,7 @@
 
 import csv
 import io
+from itertools import pairwise
 
 import pytest
 
@@ -10,6 +11,8 @@ from sdabench.data.description import Preprocessing
 from sdabench.records.counts import stored_counts
 from sdabench.records.spec import Protocol
 from sdabench.registry import load_registry
+from sdabench.report.latex import to_latex
+from sdabench.report.render import to_html, to_markdown
 from sdabench.report.sheet import Cell
 from sdabench.report.tables import ranked, table_sheet, tables_csv
 from tests.helpers.records import record
@@ -102,6 +105,26 @@ def test_conditions_that_differ_between_rows_are_named():
     assert "differ" not in sheet_of("classification-multiscale", "none", [records[0]]).notes[-1]
 
 
+@pytest.mark.parametrize("form", [to_html, to_latex, to_markdown])
+def test_no_difference_stands_beside_a_match(form):
+    """A verdict that names another convention is about the numbers beside it; CBAM-101 differed by -4.75."""
+    sheet = sheet_of("classification-attention", "none")
+    for group in sheet.groups:
+        for cells in group:
+            shown = zip(sheet.headings, cells, strict=True)
+            texts = [(heading.text, cell.text) for heading, cell in shown if heading.over]
+            for (_, delta), (_, verdict) in pairwise(texts):
+                assert not verdict.startswith("match") or delta in ("0.00", "+0.01", "−0.01")
+    assert "measured and" in form(sheet)
+    assert "are counted under it." in form(sheet)
+
+
+def test_numbers_under_another_convention_are_not_ranked():
+    """Without ReLUs and batch norms, as all others, ResNet-50 would have 4.09 instead of 4.12."""
+    best, second = marked(sheet_of("classification-attention", "best"))["FLOPs (G)", "measured"]
+    assert "ResNet-50" not in best + second
+
+
 def test_mark_none_and_mark_paper():
     assert not marked(sheet_of("classification-attention", "none"))
     assert marked(sheet_of("classification-attention", "paper")) == {
@@ -115,6 +138,8 @@ def test_csv_has_unrounded_numbers():
     rows = list(csv.DictReader(io.StringIO(tables_csv([compare_table(table, stored_counts())]))))
     assert len(rows) == 16
     assert rows[0]["params_m_measured"] == "25.557032"
-    assert float(rows[0]["flops_g_delta"]) == pytest.approx(4.089184256 - 4.12)
-    assert rows[0]["flops_g_verdict"] == "match (total)"
+    assert float(rows[0]["flops_g_measured"]) == pytest.approx(4.121924096)  # 4.089184256 under macs
+    assert float(rows[0]["flops_g_delta"]) == pytest.approx(4.121924096 - 4.12)
+    assert (rows[0]["flops_g_verdict"], rows[0]["flops_g_other_convention"]) == ("match (total)", "total")
+    assert rows[0]["params_m_other_convention"] == ""
     assert rows[1]["top5_pct_reported"] == ""
