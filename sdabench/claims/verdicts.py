@@ -10,7 +10,12 @@ from sdabench.complexity import Count
 from sdabench.complexity.conventions import combine
 from sdabench.registry.schema import Column, Counter, Evidence, Explanation, Place
 
-Name = Literal["match", "explained", "not reproduced", "differs", "within", "better", "worse", "not measured"]
+Name = Literal[
+    "match", "explained", "not reproduced", "differs", "not measured",
+    "within", "better", "worse",
+    "supported", "contradicted", "open",
+    "not testable", "survives", "does not survive",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

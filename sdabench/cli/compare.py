@@ -22,7 +22,7 @@ from sdabench.cli.options import (
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import ExitCode, UsageError
 from sdabench.progress import progress
-from sdabench.registry import load_registry
+from sdabench.registry import load_registry, unknown
 from sdabench.terminal import csv_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ Examples:
   sdabench compare runs/a runs/b --changed changed.csv
   sdabench compare --claims
   sdabench compare --claims --records runs/imagenet --models 'sda_res*'
+  sdabench compare --claims --baseline torchvision
+  sdabench compare --statements
 
 \b
 Exit codes with --claims:
@@ -65,6 +67,12 @@ def command(
         "--changed", type=FILE, group=RECORDS, help="Write all changed images to a CSV file")],
     claims: Annotated[bool, option(
         "--claims", is_flag=True, group=CLAIMS, help="Test what the tables of the paper imply")],
+    baseline: Annotated[str | None, option(
+        "--baseline", metavar="SOURCE", group=CLAIMS,
+        help="Compare with published trainings of the paper's networks: a source, or 'best' of all")],
+    statements: Annotated[bool, option(
+        "--statements", is_flag=True, group=CLAIMS,
+        help="Test the statements of the paper's text with its printed numbers")],
     patterns: Annotated[tuple[str, ...], option(
         "--models", multiple=True, type=MODEL, group=CLAIMS,
         help="Test only the claims about these networks: names or wildcards")],
@@ -85,18 +93,36 @@ def command(
 
     With --claims, each network with depth attention is compared with its baseline and with the same network
     without depth attention: is it better by as much as the paper says?
+
+    With --baseline, each network with depth attention is compared with published trainings of the networks in
+    its group, such as torchvision's: does the paper's improvement survive? No record is used.
+
+    With --statements, sentences such as "outperforms other attention methods" are tested with the printed
+    numbers alone. The exit code is 0 whatever the verdicts are, because nothing is measured.
     """
+    if statements:
+        if a is not None or claims or baseline or patterns or folders:
+            raise UsageError("--statements takes no records and no other option of its group")
+        _statements(form, as_json)
+        return
     if claims:
         if a is not None:
             raise UsageError("--claims takes no records A and B; add the records of a run with --records")
         if (annotations, resamples, images, changed) != (None, None, None, None):
             raise UsageError(f"options of the group '{RECORDS}' cannot be used with --claims")
+        if baseline is not None:
+            if folders:
+                raise UsageError("--baseline compares numbers of the paper; omit --records")
+            _baselines(baseline, patterns, form, as_json)
+            return
         _claims(patterns, folders, form, as_json)
         return
     if a is None or b is None:
         raise UsageError("name two records to compare, or use --claims; see 'sdabench compare -h'")
-    if patterns or folders:
-        raise UsageError("--models and --records need --claims; name one network of a run as FOLDER:NETWORK")
+    if patterns or folders or baseline is not None:
+        raise UsageError(
+            "--models, --records and --baseline need --claims; name one network of a run as FOLDER:NETWORK"
+        )
     from sdabench.claims.paired import compare_records
     from sdabench.scoring.bootstrap import RESAMPLES
 
@@ -179,6 +205,43 @@ def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_
         show(implied_sheet(judged), form=form)
     if any(one.verdict is not None and one.verdict.outside_tolerance for one in judged):
         raise click.exceptions.Exit(ExitCode.REGRESSION)
+
+
+def _baselines(name: str, patterns: tuple[str, ...], form: str, as_json: bool) -> None:
+    from sdabench.claims.baselines import judge_baselines
+    from sdabench.registry.baselines import load_baselines
+
+    registry = load_registry()
+    sources = load_baselines(registry)
+    names = ["best", *sources]
+    if name not in names:
+        raise UsageError(unknown("source", name, names, f"choose from {', '.join(names)}"))
+    chosen = sources if name == "best" else {name: sources[name]}
+    judged = judge_baselines(registry, chosen, best=name == "best")
+    if patterns:
+        known = list(dict.fromkeys(each.comparison.row.model for each in judged))
+        selected = registry.select(patterns, among=known, where=f"the networks to compare with '{name}'")
+        judged = [each for each in judged if each.comparison.row.model in selected]
+    if as_json:
+        echo_json([one.as_json() for one in judged])
+    else:
+        from sdabench.report.baselines import baselines_sheet
+
+        show(baselines_sheet(judged, sources), form=form)
+
+
+def _statements(form: str, as_json: bool) -> None:
+    from sdabench.claims.statements import judge_statements
+    from sdabench.registry.statements import load_statements
+
+    registry = load_registry()
+    judged = judge_statements(registry, load_statements(registry))
+    if as_json:
+        echo_json([one.as_json() for one in judged])
+    else:
+        from sdabench.report.statements import statements_sheet
+
+        show(statements_sheet(judged), form=form)
 
 
 def _write_changed(path: Path, comparisons: "list[PairedComparison]") -> None:

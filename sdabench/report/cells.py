@@ -14,6 +14,12 @@ TONES: dict[str, Tone] = {
     "differs": "bad",
     "worse": "bad",
     "not measured": "dim",
+    "supported": "good",
+    "open": "fair",
+    "contradicted": "fair",
+    "not testable": "dim",
+    "survives": "good",
+    "does not survive": "fair",
 }
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from sdabench.records.json_lines import append_lines
-from tests.helpers.program import sdabench
+from tests.helpers.program import assert_error, sdabench
 from tests.helpers.records import correct_on, json_records, record, store_record
 
 
@@ -121,3 +121,51 @@ def test_claims_are_compared_with_records(runs):
     assert top5["verdict"] == "not measured"
     values = {each["field"]: each["values"] for each in top1["conditions"]}
     assert values["seed"] == {"pyconv86": 0, "sda_pyconv86": 1}
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "html"])
+def test_statements_are_shown_with_their_evidence(form):
+    result = sdabench("compare", "--statements", "--format", form)
+    assert result.returncode == 0, result.stderr
+    words = " ".join(re.sub(r"<.*?>|[|&\\*]", " ", result.stdout).split())
+    assert "A number in bold is the best of its group." in words
+    assert "vs. Mask-RCNN FcaNet: box AP small" in words
+    assert "63 of 64 comparisons hold as printed." in words
+
+
+def test_statements_as_json():
+    by_name = {
+        each["name"]: each for each in json.loads(sdabench("compare", "--statements", "--json").stdout)
+    }
+    assert by_name["improves-resnet"]["verdict"] == "not testable"
+    assert by_name["improves-resnet"]["not_printed"] == 1
+    assert by_name["orthogonal"]["verdict"] == "supported"
+    assert sorted(each["difference"] for each in by_name["orthogonal"]["comparisons"]) == [
+        0.64, 0.66, 0.69, 0.73, 1.09,
+    ]  # fmt: skip
+
+
+def test_claims_under_another_baseline():
+    command = ("compare", "--claims", "--baseline", "torchvision", "--models", "sda_resnet86")
+    result = sdabench(*command)
+    assert result.returncode == 0, result.stderr
+    words = " ".join(result.stdout.split())
+    assert "vs. resnet50: top-1 75.20 76.13 +3.56 +2.63 survives torchvision: IMAGENET1K_V1" in words
+    assert "vs. resnet50: top-1 75.20 80.86 +3.56 −2.10 does not survive" in words
+    first = json.loads(sdabench(*command, "--json").stdout)[0]
+    assert (first["paper"], first["published"], first["verdict"]) == (75.2, 76.13, "survives")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--statements", "--claims"], "--statements"),
+        (["--statements", "--models", "sda_*"], "--statements"),
+        (["--baseline", "best"], "--claims"),
+        (["--claims", "--baseline", "torchvison"], "did you mean torchvision?"),
+        (["--claims", "--baseline", "best", "--records", "."], "--records"),
+        (["--claims", "--baseline", "torchvision", "--models", "sda_senet86"], "'torchvision'"),
+    ],
+)
+def test_wrong_use_of_statements_and_baselines(options, words):
+    assert_error(sdabench("compare", *options), 2, words)

@@ -1,0 +1,249 @@
+"""The statements of the paper's text, decided from the numbers that its tables print.
+
+A printed accuracy or AP is the result of one training, and two trainings of one network differ by chance. A
+printed difference supports a statement about networks only if chance and rounding do not explain it at 95 %.
+Sizes, costs and bold print are exact up to rounding.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import hypot, sqrt
+from typing import Any, Literal
+
+from sdabench.claims.trainings import LEVEL, PRIOR_FREEDOM, PRIOR_SD, holm
+from sdabench.claims.verdicts import Verdict
+from sdabench.registry import Registry, Row, Table
+from sdabench.registry.schema import Column
+from sdabench.registry.statements import Against, Statement
+
+Outcome = Literal["supported", "contradicted", "open"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two printed rows in one column, and what follows for a statement.
+
+    ``difference`` is in percentage points of the metric, in percent for sizes and costs. ``surplus`` is the
+    difference in favor of the statement, beyond what it needs. ``sd`` is the standard deviation by which it
+    varies between trainings, and ``rounding`` the largest error from the rounding of the printed numbers.
+    """
+
+    table: Table
+    row: Row
+    other: Row
+    column: Column
+    difference: float
+    surplus: float
+    sd: float = 0.0
+    rounding: float = 0.0
+    minus: Column | None = None  # whose difference is subtracted
+
+    @property
+    def holds_as_printed(self) -> bool:
+        return self.surplus > 0 or (self.surplus == 0 and not self.sd)
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value of the surplus, if there is none; the standard deviation is estimated."""
+        from scipy.special import stdtr  # slow to import
+
+        beyond = abs(self.surplus) - self.rounding
+        if not self.sd:
+            return float(beyond < 0)
+        return float(2 * stdtr(PRIOR_FREEDOM, -max(beyond, 0.0) / self.sd))
+
+    def as_json(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "table": self.table.name,
+            "label": self.row.label,
+            "compared_with": self.other.label,
+            "metric": self.column.key,
+            "minus": self.minus and self.minus.key,
+            "difference": self.difference,
+            "p": self.p_value,
+            "outcome": outcome,
+        }
+
+
+@dataclass(frozen=True)
+class JudgedStatement:
+    """A statement with its comparisons, those least in its favor first, and its verdict.
+
+    ``missing`` counts the comparisons of which a number or a row is not printed. One contradicted comparison
+    contradicts the statement, so Holm's method allows for their number; all must be supported to support it.
+    """
+
+    name: str
+    statement: Statement
+    comparisons: Sequence[Comparison]
+    missing: int
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        raw = [each.p_value for each in self.comparisons]
+        adjusted = holm(dict(enumerate(raw)))
+        outcomes: list[Outcome] = []
+        for number, each in enumerate(self.comparisons):
+            if each.holds_as_printed and raw[number] < 1 - LEVEL:
+                outcomes.append("supported")
+            elif not each.holds_as_printed and adjusted[number] < 1 - LEVEL:
+                outcomes.append("contradicted")
+            else:
+                outcomes.append("open")
+        return outcomes
+
+    @property
+    def verdict(self) -> Verdict:
+        outcomes = self.outcomes
+        if not outcomes:
+            return Verdict("not testable")
+        if "contradicted" in outcomes:
+            return Verdict("contradicted")
+        return Verdict("open" if "open" in outcomes else "supported")
+
+    @property
+    def as_printed(self) -> int:
+        """The number of comparisons that hold by the printed numbers alone."""
+        return sum(each.holds_as_printed for each in self.comparisons)
+
+    def as_json(self) -> dict[str, Any]:
+        judged = zip(self.comparisons, self.outcomes, strict=True)
+        return {
+            "name": self.name,
+            **self.statement.model_dump(mode="json", include={"statement", "source", "reading"}),
+            "verdict": str(self.verdict),
+            "comparisons": [each.as_json(outcome) for each, outcome in judged],
+            "hold_as_printed": self.as_printed,
+            "not_printed": self.missing,
+            "experiment": self.statement.experiment,
+        }
+
+
+def judge_statements(registry: Registry, statements: Mapping[str, Statement]) -> list[JudgedStatement]:
+    """Judge each statement by the numbers that the tables print."""
+    judged = []
+    for name, statement in statements.items():
+        found = list(_comparisons(registry, statement))
+        printed = sorted(filter(None, found), key=lambda each: each.surplus)
+        judged.append(JudgedStatement(name, statement, printed, found.count(None)))
+    return judged
+
+
+def _comparisons(registry: Registry, statement: Statement) -> Iterator[Comparison | None]:
+    """Yield what a statement compares; None stands for a comparison of numbers that are not printed."""
+    if statement.check in ("bold is best", "best is bold"):
+        for name in statement.tables:
+            yield from _bold(registry.tables[name], best=statement.check == "best is bold")
+        return
+    for table, row, other in _pairs(registry, statement):
+        by_key = {column.key: column for column in table.columns}
+        columns = [by_key[metric] for metric in statement.metrics]
+        if statement.check == "small objects":
+            for larger in columns[1:]:
+                yield None if other is None else _small_objects(table, row, other, columns[0], larger)
+            continue
+        for column in columns:
+            if other is None or (points := difference(row, other, column)) is None:
+                yield None
+            elif statement.at_most_pct is None:
+                yield trainings_differ(table, row, other, column, points)
+            else:
+                yield _cost(table, row, other, column, statement.at_most_pct)
+
+
+def _pairs(registry: Registry, statement: Statement) -> Iterator[tuple[Table, Row, Row | None]]:
+    """Yield each network with depth attention and each row to compare it with, once for each task.
+
+    The other row is None if no table of the statement prints it.
+    """
+    pairs: dict[tuple[str, str, str], tuple[Table, Row, Row | None]] = {}
+    for name in statement.tables:
+        table = registry.tables[name]
+        for row, others in opponents(registry, table, statement.against):
+            if not statement.models or any(fnmatchcase(row.model, each) for each in statement.models):
+                for model, other in others.items():
+                    key = table.task, row.model, model
+                    if pairs.get(key, (None, None, None))[2] is None:
+                        pairs[key] = table, row, other
+    return iter(pairs.values())
+
+
+def opponents(
+    registry: Registry, table: Table, against: Against
+) -> Iterator[tuple[Row, dict[str, Row | None]]]:
+    """Yield each row with depth attention and the rows that it is compared with, by their model."""
+    rows = {row.model: row for row in table.rows}
+    for row in table.rows:
+        model = registry.model(row.model)
+        if not model.depth_attention:
+            continue
+        if against == "group":
+            others = [other.model for other in table.rows if other.group == row.group and other != row]
+        else:
+            partner = model.like_for_like if against == "control" else model.baseline
+            others = [partner] if partner else []
+        yield row, {name: rows.get(name) for name in others}
+
+
+def difference(row: Row, other: Row, column: Column) -> float | None:
+    """Return the difference between two printed numbers; None if one is not printed."""
+    own, others = row.reported[column.key], other.reported[column.key]
+    return None if own is None or others is None else round(own - others, column.decimals)
+
+
+def trainings_differ(table: Table, row: Row, other: Row, column: Column, points: float) -> Comparison:
+    """Compare two accuracies or APs, each from one training, whose difference is ``points``."""
+    sd, rounding = sqrt(2) * PRIOR_SD[column.key], 10**-column.decimals
+    return Comparison(table, row, other, column, points, surplus=points, sd=sd, rounding=rounding)
+
+
+def _cost(table: Table, row: Row, other: Row, column: Column, at_most_pct: float) -> Comparison:
+    """Compare a printed size or cost of two rows with the share by which it may be larger."""
+    ratio = (row.reported[column.key] or 0.0) / (others := other.reported[column.key] or 1.0)
+    more = 100 * (ratio - 1)
+    rounding = 100 * (1 + ratio) * 0.5 * 10**-column.decimals / others
+    return Comparison(table, row, other, column, round(more, 2), at_most_pct - more, rounding=rounding)
+
+
+def _small_objects(table: Table, row: Row, other: Row, small: Column, larger: Column) -> Comparison | None:
+    """Compare the gain on small objects with that on larger ones.
+
+    The metrics of one training are taken as independent, although they rise together: a cautious choice.
+    """
+    gain, others = difference(row, other, small), difference(row, other, larger)
+    if gain is None or others is None:
+        return None
+    points = round(gain - others, small.decimals)
+    return Comparison(
+        table,
+        row,
+        other,
+        small,
+        points,
+        surplus=points,
+        sd=sqrt(2) * hypot(PRIOR_SD[small.key], PRIOR_SD[larger.key]),
+        rounding=2 * 10**-small.decimals,
+        minus=larger,
+    )
+
+
+def _bold(table: Table, best: bool) -> Iterator[Comparison]:
+    """Compare each number in bold, or the best number of each group, with the best other one of its group.
+
+    With ``best``, the surplus of a number that is not in bold is negative. A tie with the best number is the
+    best as well. Columns without a number in bold, such as those of parameters, are skipped.
+    """
+    columns = [column for column in table.columns if any(column.key in row.bold for row in table.rows)]
+    for group in dict.fromkeys(row.group for row in table.rows):
+        for column in columns:
+            key = column.key
+            rows = [row for row in table.rows if row.group == group and row.reported[key] is not None]
+            rows.sort(key=lambda row: (row.reported[key] or 0, key in row.bold), reverse=True)
+            if len(rows) < 2:
+                continue
+            for row in rows[:1] if best else [row for row in rows if key in row.bold]:
+                other = rows[1] if row is rows[0] else rows[0]
+                ahead = difference(row, other, column) or 0.0
+                surplus = -max(ahead, 10**-column.decimals) if best and key not in row.bold else ahead
+                yield Comparison(table, row, other, column, ahead, surplus)

@@ -1,0 +1,75 @@
+"""Show the statements of the paper with the printed numbers that decide them."""
+
+import textwrap
+from collections.abc import Sequence
+
+from sdabench.claims.statements import Comparison, JudgedStatement
+from sdabench.claims.trainings import PRIOR_SD
+from sdabench.report.cells import signed, verdict_cell
+from sdabench.report.sheet import Cell, Heading, Sheet, row
+from sdabench.report.summary import METRICS, PREFIXES
+from sdabench.tex import Tex
+
+SHOWN = 3  # comparisons of a statement, those least in its favor
+WIDTH = 66  # characters of a line of text
+MEANINGS = [
+    "supported: each printed comparison holds, accuracies by more than trainings differ by chance (95 %).",
+    "contradicted: at least one comparison fails by more than that, after Holm's correction.",
+    "open: the printed numbers decide neither. not testable: the tables lack what the statement needs.",
+]
+
+
+def statements_sheet(judged: Sequence[JudgedStatement]) -> Sheet:
+    """Show a group for each statement: text, test, the comparisons least in its favor, and the experiment."""
+    columns = [Heading("statement"), Heading("Δ", numeric=True), Heading("verdict")]
+    groups = [_group(each) for each in judged]
+    title = "Statements of the paper, tested with its printed numbers"
+    return Sheet(title, columns, groups, [*MEANINGS, *_priors(judged)])
+
+
+def _group(judged: JudgedStatement) -> list[list[Cell]]:
+    statement = judged.statement
+    rows = [row(Cell(judged.name, bold=True), "", verdict_cell(judged.verdict))]
+    rows.append(_text(statement.statement, f"[{statement.source}]"))
+    rows.append(_text("Test:", statement.reading))
+    for comparison, outcome in list(zip(judged.comparisons, judged.outcomes, strict=True))[:SHOWN]:
+        rows.append(row(_compared(comparison), _difference(comparison), Cell(outcome, tone="dim")))
+    if judged.comparisons or judged.missing:
+        rows.append(_text(_count(judged)))
+    if str(judged.verdict) in ("open", "not testable") and statement.experiment:
+        rows.append(_text("Experiment:", statement.experiment))
+    return rows
+
+
+def _text(*parts: str) -> list[Cell]:
+    return row(textwrap.fill(" ".join(parts), WIDTH, initial_indent="  ", subsequent_indent="  "), "", "")
+
+
+def _compared(comparison: Comparison) -> Tex:
+    column, task = comparison.column, comparison.table.task
+    metric = column.header if column.convention else PREFIXES.get(task, "") + METRICS[column.key]
+    if comparison.minus is not None:
+        metric = f"{metric} − {METRICS[comparison.minus.key]}"
+    return Tex(f"  {comparison.row.label}\n    vs. {comparison.other.label}: {metric}")
+
+
+def _difference(comparison: Comparison) -> str:
+    if comparison.column.convention is not None:
+        return f"{signed(comparison.difference, 1)} %"
+    return signed(comparison.difference, comparison.column.decimals)
+
+
+def _count(judged: JudgedStatement) -> str:
+    total, missing = len(judged.comparisons), judged.missing
+    text = (
+        f"{judged.as_printed} of {total} comparisons hold as printed" if total else "No comparison is printed"
+    )
+    if any(each.sd for each in judged.comparisons):
+        text += f", {judged.outcomes.count('supported')} of them significantly"
+    return f"{text}; {missing} not printed." if missing else f"{text}."
+
+
+def _priors(judged: Sequence[JudgedStatement]) -> list[str]:
+    used = {each.column.key for one in judged for each in one.comparisons if each.sd}
+    values = ", ".join(f"{METRICS[key]} {sd:.2f}" for key, sd in PRIOR_SD.items() if key in used)
+    return [f"Assumed standard deviations between trainings of one network, in points: {values}."]
