@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdabench.claims.statements import Comparison, difference, opponents, trainings_differ
+from sdabench.claims.statements import Comparison, compare_trainings, difference, opponents
 from sdabench.claims.trainings import LEVEL
 from sdabench.claims.verdicts import Verdict
 from sdabench.registry import Registry, Row, Table
@@ -84,6 +84,6 @@ def _compared(
             same = (task, result.model) == (table.task, other.model)
             if same and own is not None and published is not None:
                 points = round(own - published, column.decimals)
-                comparison = trainings_differ(table, row, other, column, points)
+                comparison = compare_trainings(table, row, other, column, points)
                 reported = difference(row, other, column)
                 yield BaselineVerdict(comparison, reported, published, name, result.training)

@@ -70,14 +70,14 @@ class Comparison:
 class JudgedStatement:
     """A statement with its comparisons, those least in its favor first, and its verdict.
 
-    ``missing`` counts the comparisons of which a number or a row is not printed. One contradicted comparison
+    ``missing`` names the comparisons of which a number or a row is not printed. One contradicted comparison
     contradicts the statement, so Holm's method allows for their number; all must be supported to support it.
     """
 
     name: str
     statement: Statement
     comparisons: Sequence[Comparison]
-    missing: int
+    missing: Sequence[str]
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -115,7 +115,7 @@ class JudgedStatement:
             "verdict": str(self.verdict),
             "comparisons": [each.as_json(outcome) for each, outcome in judged],
             "hold_as_printed": self.as_printed,
-            "not_printed": self.missing,
+            "not_printed": list(self.missing),
             "experiment": self.statement.experiment,
         }
 
@@ -125,47 +125,51 @@ def judge_statements(registry: Registry, statements: Mapping[str, Statement]) ->
     judged = []
     for name, statement in statements.items():
         found = list(_comparisons(registry, statement))
-        printed = sorted(filter(None, found), key=lambda each: each.surplus)
-        judged.append(JudgedStatement(name, statement, printed, found.count(None)))
+        printed = [each for each in found if isinstance(each, Comparison)]
+        missing = [each for each in found if isinstance(each, str)]
+        printed.sort(key=lambda each: each.surplus)
+        judged.append(JudgedStatement(name, statement, printed, missing))
     return judged
 
 
-def _comparisons(registry: Registry, statement: Statement) -> Iterator[Comparison | None]:
-    """Yield what a statement compares; None stands for a comparison of numbers that are not printed."""
+def _comparisons(registry: Registry, statement: Statement) -> Iterator[Comparison | str]:
+    """Yield what a statement compares; where a number is not printed, the names of what is compared."""
     if statement.check in ("bold is best", "best is bold"):
         for name in statement.tables:
             yield from _bold(registry.tables[name], best=statement.check == "best is bold")
         return
-    for table, row, other in _pairs(registry, statement):
+    for table, row, partner, other in _pairs(registry, statement):
+        names = f"{row.model} vs. {partner}"
         by_key = {column.key: column for column in table.columns}
         columns = [by_key[metric] for metric in statement.metrics]
         if statement.check == "small objects":
             for larger in columns[1:]:
-                yield None if other is None else _small_objects(table, row, other, columns[0], larger)
+                found = other and _small_objects(table, row, other, columns[0], larger)
+                yield found or f"{names}: {larger.key}"
             continue
         for column in columns:
             if other is None or (points := difference(row, other, column)) is None:
-                yield None
+                yield f"{names}: {column.key}"
             elif statement.at_most_pct is None:
-                yield trainings_differ(table, row, other, column, points)
+                yield compare_trainings(table, row, other, column, points)
             else:
                 yield _cost(table, row, other, column, statement.at_most_pct)
 
 
-def _pairs(registry: Registry, statement: Statement) -> Iterator[tuple[Table, Row, Row | None]]:
-    """Yield each network with depth attention and each row to compare it with, once for each task.
+def _pairs(registry: Registry, statement: Statement) -> Iterator[tuple[Table, Row, str, Row | None]]:
+    """Yield each network with depth attention, the model to compare it with and its row, once for each task.
 
     The other row is None if no table of the statement prints it.
     """
-    pairs: dict[tuple[str, str, str], tuple[Table, Row, Row | None]] = {}
+    pairs: dict[tuple[str, str, str], tuple[Table, Row, str, Row | None]] = {}
     for name in statement.tables:
         table = registry.tables[name]
         for row, others in opponents(registry, table, statement.against):
             if not statement.models or any(fnmatchcase(row.model, each) for each in statement.models):
                 for model, other in others.items():
                     key = table.task, row.model, model
-                    if pairs.get(key, (None, None, None))[2] is None:
-                        pairs[key] = table, row, other
+                    if key not in pairs or pairs[key][-1] is None:
+                        pairs[key] = table, row, model, other
     return iter(pairs.values())
 
 
@@ -192,7 +196,7 @@ def difference(row: Row, other: Row, column: Column) -> float | None:
     return None if own is None or others is None else round(own - others, column.decimals)
 
 
-def trainings_differ(table: Table, row: Row, other: Row, column: Column, points: float) -> Comparison:
+def compare_trainings(table: Table, row: Row, other: Row, column: Column, points: float) -> Comparison:
     """Compare two accuracies or APs, each from one training, whose difference is ``points``."""
     sd, rounding = sqrt(2) * PRIOR_SD[column.key], 10**-column.decimals
     return Comparison(table, row, other, column, points, surplus=points, sd=sd, rounding=rounding)

@@ -1,5 +1,6 @@
 """Show the improvements that the paper prints beside those over published trainings."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -22,11 +23,10 @@ def baselines_sheet(judged: Sequence[BaselineVerdict], sources: Mapping[str, Sou
     for model, of_model in groupby(judged, key=lambda each: each.comparison.row.model):
         groups.append([row(Cell(model, bold=True), *[""] * 6), *map(_row, of_model)])
     used = dict.fromkeys(each.source for each in judged)
-    verdicts = [str(each.verdict) for each in judged]
+    verdicts = Counter(str(each.verdict) for each in judged)
+    counts = ", ".join(f"{verdicts[name]} {name}" for name in ("survives", "does not survive", "open"))
     notes = [
-        f"Over {len(judged)} published numbers, {verdicts.count('survives')} improvements survive, "
-        f"{verdicts.count('does not survive')} do not, and {verdicts.count('open')} are open: two trainings "
-        "of one network differ by as much (95 %).",
+        f"{len(judged)} comparisons: {counts}. Open: two trainings of one network differ by as much (95 %).",
         "The published trainings have other recipes than the paper's. A baseline that catches up shows what "
         "a recipe can give, not what depth attention would give with that recipe.",
         *(f"{name}: {sources[name].title} ({sources[name].place})." for name in used),

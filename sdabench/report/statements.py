@@ -61,12 +61,12 @@ def _difference(comparison: Comparison) -> str:
 
 def _count(judged: JudgedStatement) -> str:
     total, missing = len(judged.comparisons), judged.missing
-    text = (
-        f"{judged.as_printed} of {total} comparisons hold as printed" if total else "No comparison is printed"
-    )
+    if not total:
+        return f"Not printed: {', '.join(dict.fromkeys(missing))}."
+    text = f"{judged.as_printed} of {total} comparisons hold as printed"
     if any(each.sd for each in judged.comparisons):
         text += f", {judged.outcomes.count('supported')} of them significantly"
-    return f"{text}; {missing} not printed." if missing else f"{text}."
+    return f"{text}; {len(missing)} not printed." if missing else f"{text}."
 
 
 def _priors(judged: Sequence[JudgedStatement]) -> list[str]:
