@@ -40,7 +40,8 @@ def redacted(text: str) -> str:
 def error_line(text: str) -> str:
     """Return the text of an error as one printable line without secrets."""
     line = printable(redacted(" ".join(text.split())))
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f"{line[:half]} … {line[-half:]}"  # ends with the next step
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:

@@ -41,6 +41,7 @@ def test_urls_lose_users_and_queries(text, expected):
 def test_error_is_one_line_of_bounded_length():
     assert error_line("a\n\n b\x1b") == r"a b\x1b"
     assert len(error_line("9" * 5000)) < 2010
+    assert error_line("9" * 5000 + "; name another file").endswith("; name another file")
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])

@@ -131,6 +131,8 @@ def command(
     tasks = list(pairs)
     if not tasks:
         raise UsageError(f"{a} and {b} have no task in common; name records of one task")
+    if "classification" in tasks and (annotations, resamples) != (None, None):
+        raise UsageError("--annotations and --resamples are for AP; leave them out for classifiers")
     times = resamples or RESAMPLES
     total = 2 * times * sum(task != "classification" for task in tasks)
     with progress("resamples", total, "resamples") as advance:

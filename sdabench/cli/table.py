@@ -1,5 +1,6 @@
 """``sdabench table``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,13 +9,16 @@ import click
 from sdabench.cli.help import Command
 from sdabench.cli.options import SHEET_FORMATS, Others, echo_json, read_records, records_option, show
 from sdabench.cli.parameters import OneOf, argument, declared, option
+from sdabench.data.classes import list_names
 from sdabench.errors import UsageError
+from sdabench.processes import note
 from sdabench.progress import progress
 from sdabench.registry import SUITES, Table, load_registry
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
     from sdabench.complexity import Count
+    from sdabench.records.record import Record
     from sdabench.report.tables import Mark
 
 TABLES = (*(table for tables in SUITES.values() for table in tables), "all")
@@ -74,6 +78,7 @@ def command(
     wanted = _tables(table, others)
     counts = _counts([row.model for each in wanted for row in each.rows], recount)
     records = read_records(folders)
+    _report_left_out(records)
     compared = [compare_table(each, counts, records) for each in wanted]
     if form == "json":
         echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
@@ -85,6 +90,17 @@ def command(
         return
     sheets = [table_sheet(each, mark=mark) for each in compared]
     show(*sheets, form=form, standalone=standalone)
+
+
+def _report_left_out(records: "Sequence[Record]") -> None:
+    """Report on stderr how many records cannot be compared with the paper, and of which networks."""
+    names = [record.model for record in records if not record.comparable]
+    if names:
+        networks = list_names(list(dict.fromkeys(names)))
+        note(
+            f"{len(names):,} of {len(records):,} records are left out ({networks}): a table takes only those "
+            "of trained weights on the complete real dataset with the standard protocol"
+        )
 
 
 def _tables(name: str, others: tuple[str, ...]) -> list[Table]:

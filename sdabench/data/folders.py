@@ -130,7 +130,7 @@ def _outside_of_classes(entry: os.DirEntry[str], root: Path, a_class: str) -> Da
             f"{root} has images outside class folders ({entry.name}), whose names do not tell their class; "
             f"move them to one folder per class, named by {a_class}"
         )
-    return DataError(f"{entry.path} is not a class folder; {root} must contain <class>/*.JPEG only")
+    return DataError(f"{entry.path} is neither a class folder nor an image; move it out of the dataset")
 
 
 def _visible(folder: Path | str) -> list[os.DirEntry[str]]:

@@ -18,8 +18,14 @@ WNID_DESCRIPTION = (
     "one of ImageNet's 1000 wnids (such as n01440764); only datasets with ImageNet's classes can be read"
 )
 LAYOUTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")  # folders with the splits; the others are Kaggle's
+# Names of the folder of a split; the others are those of ImageNet's archives, and of Hugging Face.
+FOLDERS: Mapping[SplitName, Sequence[str]] = {
+    "train": ("train", "ILSVRC2012_img_train"),
+    "val": ("val", "validation", "ILSVRC2012_img_val"),
+}
 TRAIN_FOLDER = re.compile(r"(ILSVRC\d*_)?(img_)?train(ing)?([^a-z].*)?", re.IGNORECASE)
-TRAIN_FILE = re.compile(r"(n\d{8})/\1_\d+\.\w+", re.ASCII)  # an official name with any extension
+SYNSET = re.compile(r"_n\d{8}\.", re.ASCII)  # in the file names of Hugging Face
+TRAIN_FILE = re.compile(r"(n\d{8})/\1_\d+(_\1)?\.\w+", re.ASCII)  # an official name with any extension
 
 
 @cache
@@ -31,13 +37,14 @@ def class_indices() -> dict[str, int]:
 
 def split_folder(path: Path, split: SplitName) -> Path | None:
     """Find the folder of a split in a dataset folder; None if there is none."""
-    folders = (path / layout / split for layout in LAYOUTS)
+    folders = (path / layout / name for layout in LAYOUTS for name in FOLDERS[split])
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int] | None = None) -> ImageSplit:
     """List the images of ``path/train`` or ``path/val``; validation images can be in ``path`` itself.
 
+    See ``FOLDERS`` and ``LAYOUTS`` for other names of these folders.
     Validation images with official names can lie in one flat folder.
 
     Raises:
@@ -74,7 +81,10 @@ def _wnids() -> tuple[str, ...]:
 def _class_of_validation_image(name: str) -> str | None:
     """Return the wnid of an official validation image from its file name; None for other names."""
     number = val_number(name)
-    return None if number is None else _wnids()[val_labels()[number - 1]]
+    if number is None:
+        return None
+    wnid = _wnids()[val_labels()[number - 1]]
+    return wnid if wnid in name or not SYNSET.search(name) else None
 
 
 def _check_is_not_generated(path: Path) -> None:
@@ -97,19 +107,24 @@ def _check_are_validation_images(root: Path, items: Sequence[Item]) -> None:
         DataError: the folder or its images are those of training.
     """
     folder = root.resolve()
-    if TRAIN_FOLDER.fullmatch(folder.name) or ("train" in folder.name and (folder.parent / "val").is_dir()):
+    if TRAIN_FOLDER.fullmatch(folder.name) or ("train" in folder.name and _validation_beside(folder)):
         raise DataError(f"{folder} is a folder of training images; {_name_validation(folder)}")
     training = [item.path for item in items if TRAIN_FILE.fullmatch(item.path)]
-    train = folder.parent / "train"
-    held_out = folder.name == "val" and train.is_dir()
-    if training and not (held_out and not any((train / path).exists() for path in training)):
+    train = split_folder(folder.parent, "train")
+    held_out = folder.name in FOLDERS["val"] and train is not None
+    if training and not (held_out and train and not any((train / path).exists() for path in training)):
         raise DataError(
             f"{folder} has {len(training):,} images with names of training images ({training[0]}); "
             f"{_name_validation(folder)}"
         )
 
 
+def _validation_beside(folder: Path) -> Path | None:
+    beside = split_folder(folder.parent, "val")
+    return None if beside is None or beside.resolve() == folder else beside
+
+
 def _name_validation(folder: Path) -> str:
-    beside = folder.parent / "val"
-    where = folder.parent if beside.is_dir() and beside.resolve() != folder else "PATH"
-    return f"name the folder of the validation images: --data imagenet={where}, with {where}/val/"
+    beside = _validation_beside(folder)
+    where, name = ("PATH", "val") if beside is None else (folder.parent, beside.name)
+    return f"name the folder of the validation images: --data imagenet={where}, with {where}/{name}/"

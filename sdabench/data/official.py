@@ -15,8 +15,9 @@ from sdabench.data.folders import ImageSplit
 CLASSES = 1000
 VAL_IMAGES, TRAIN_IMAGES = 50_000, 1_281_167
 VAL_IMAGES_PER_CLASS, TRAIN_IMAGES_PER_CLASS = (50, 50), (732, 1300)  # smallest and largest class
-VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.ASCII)
-TRAIN_NAME = re.compile(r"(n\d{8})/\1_\d+\.JPEG", re.ASCII)
+# Hugging Face's copies have the wnid at the end too.
+VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})(_n\d{8})?\.JPEG", re.ASCII)
+TRAIN_NAME = re.compile(r"(n\d{8})/\1_\d+(_\1)?\.JPEG", re.ASCII)
 
 
 class Archive(NamedTuple):
@@ -161,7 +162,7 @@ def _total_size(split: ImageSplit, archive: Archive, images: int) -> Found:
 def _other_total(total: int, least: int, most: int) -> Found:
     if not least <= total <= most:
         words = (
-            f"the images have {total:,} bytes in total, those of the official archive {least:,} to {most:,}"
+            f"the images have {total:,} bytes in total, but the official images have {least:,} to {most:,}"
         )
         yield f"{words}: they are other files, or have been encoded again", ()
 

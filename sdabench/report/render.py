@@ -17,6 +17,7 @@ from sdabench.tex import MATH, Tex
 
 STYLES: dict[Tone, str] = {"": "", "good": "green", "fair": "yellow", "bad": "bold red", "dim": "dim"}
 UNBOUNDED = 1000  # characters, wider than any sheet
+LONGEST_WORD = 48  # characters; longer names are broken in a narrow terminal
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -66,7 +67,7 @@ def print_terminal(sheet: Sheet) -> None:
     if sheet.title:
         console.print(Text(plain(sheet.title), style="bold"))
     for part in split_columns(sheet, width, longest=2 * width // 5):
-        console.print(_rich_table(part))
+        console.print(_rich_table(part, width))
     for note in sheet.notes:
         console.print(Text(plain(note), style="dim"))
 
@@ -76,9 +77,11 @@ def split_columns(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sh
 
     Args:
         width: number of characters available.
-        longest: upper bound of the width of a column; longer texts are wrapped.
+        longest: upper bound of the width of a column; longer texts are wrapped, but not single words.
     """
-    widths = [min(_width(sheet, column), longest) + 3 for column in range(len(sheet.headings))]
+    columns = range(len(sheet.headings))
+    longest_of = [UNBOUNDED if _has_words_only(sheet, column, width) else longest for column in columns]
+    widths = [min(_width(sheet, column), longest_of[column]) + 3 for column in columns]
     if sum(widths) - 1 <= width:
         return [sheet]
     blocks: list[list[int]] = []
@@ -96,6 +99,12 @@ def split_columns(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sh
     return [sheet.columns(part) for part in parts]
 
 
+def _has_words_only(sheet: Sheet, column: int, width: int) -> bool:
+    """Return whether a column has single words, such as names of fields, that fit into half of the width."""
+    texts = [plain(row[column].text) for group in sheet.groups for row in group]
+    return all(len(text.split()) < 2 and cell_len(text) <= min(LONGEST_WORD, width // 2) for text in texts)
+
+
 def _width(sheet: Sheet, column: int) -> int:
     """Return the width of a column in characters, without the three between two columns."""
     heading = sheet.headings[column]
@@ -105,17 +114,17 @@ def _width(sheet: Sheet, column: int) -> int:
     return max(cell_len(line) for text in texts for line in plain(text).split("\n"))
 
 
-def _rich_table(sheet: Sheet) -> RichTable:
+def _rich_table(sheet: Sheet, width: int = UNBOUNDED) -> RichTable:
     table = RichTable(header_style="bold", box=HORIZONTALS, pad_edge=False)
     above = ["", *(heading.over for heading in sheet.headings)]
     upper_line = any(above)
-    for heading, (left, own) in zip(sheet.headings, pairwise(above), strict=True):
+    for column, (heading, (left, own)) in enumerate(zip(sheet.headings, pairwise(above), strict=True)):
         upper = "" if own == left else plain(own)
         header = f"{upper}\n{plain(heading.text)}" if upper_line else plain(heading.text)
         table.add_column(
             Text(header),  # a string would be markup
             justify="right" if heading.numeric else "left",
-            no_wrap=heading.numeric,
+            no_wrap=heading.numeric or _has_words_only(sheet, column, width),
             overflow="fold",
         )
     for group in sheet.groups:

@@ -67,7 +67,8 @@ def describe_metrics(record: Record) -> str:
     skipped = len(record.dataset.skipped)
     without = f", without {plural(skipped, 'broken image')}" if skipped else ""
     measured_on = f"{describe_dataset(record.dataset)}{without}"
-    return f"{record.model}: {prefix}{', '.join(metrics)}, on {measured_on}{memory}"
+    line = f"{record.model}: {prefix}{', '.join(metrics)}, on {measured_on}{memory}"
+    return " ".join(line.split())  # names of folders may contain line breaks
 
 
 def condition_notes(conditions: Iterable[Difference]) -> list[str]:

@@ -54,6 +54,22 @@ def test_conditions_that_differ_are_named(runs, form):
     }
 
 
+def test_options_of_ap_are_refused_for_classifiers(runs):
+    result = sdabench("compare", runs / "a", runs / "b", "--resamples", 100)
+    assert_error(result, 2, "--annotations and --resamples are for AP")
+
+
+def test_table_names_the_records_that_it_leaves_out(runs):
+    result = sdabench("table", "classification-attention", "--records", runs / "a")
+    assert "left out" not in result.stderr  # of the complete dataset
+    [line] = json_records(runs / "a")
+    line["protocol"]["preprocessing"] |= {"resize": 110, "crop": 96}
+    (runs / "b/records.jsonl").write_text(json.dumps(line) + "\n")
+    result = sdabench("table", "classification-attention", "--records", runs / "a", "--records", runs / "b")
+    assert result.returncode == 0
+    assert "1 of 2 records are left out (resnet50): a table takes only" in result.stderr
+
+
 def test_equal_conditions_are_stated(runs):
     assert "No recorded condition differs." in sdabench("compare", runs / "a", runs / "b").stdout
     assert json.loads(sdabench("compare", runs / "a", runs / "b", "--json").stdout)["comparable"]

@@ -75,7 +75,9 @@ FLAT_ITEMS = [
 ]
 
 
-@pytest.mark.parametrize("below", ["", "val", "ILSVRC/Data/CLS-LOC/val"], ids=["flat", "val", "Kaggle"])
+@pytest.mark.parametrize(
+    "below", ["", "val", "validation", "ILSVRC2012_img_val", "ILSVRC/Data/CLS-LOC/val"], ids=str
+)
 def test_flat_validation_images_get_the_classes_of_their_names(tmp_path, below):
     write_flat(tmp_path / "d" / below, [1, 2, 3])
     (tmp_path / "d/LOC_val_solution.csv").touch()
@@ -84,6 +86,17 @@ def test_flat_validation_images_get_the_classes_of_their_names(tmp_path, below):
     images = EvaluationImages(split, Preprocessing())
     assert [images[n].image[0].float().mean() for n in range(3)] == [20, 60, 40]
     assert DataSource("imagenet", tmp_path / "d").splits() == ("val",)
+
+
+def test_names_of_hugging_face_have_the_class_of_their_number(tmp_path):
+    folder = write_flat(tmp_path / "flat", [1])
+    name = folder / "ILSVRC2012_val_00000001_n01751748.JPEG"
+    (folder / "ILSVRC2012_val_00000001.JPEG").rename(name)
+    (item,) = read_imagenet(folder).items
+    assert (item.path, item.label) == (f"n01751748/{name.name}", 65)
+    name.rename(folder / "ILSVRC2012_val_00000001_n01440764.JPEG")
+    with pytest.raises(DataError, match="do not tell their class"):
+        read_imagenet(folder)
 
 
 def test_flat_and_sorted_images_have_the_same_fingerprint(tmp_path):
@@ -150,6 +163,7 @@ OFFICIAL = "n01440764_1{number}.JPEG"
         ("ILSVRC2012_img_train", "photo_{number}.JPEG", "ILSVRC2012_img_train"),
         ("images", OFFICIAL, "images"),
         ("images", "n01440764_1{number}.png", "images"),
+        ("images", "n01440764_1{number}_n01440764.JPEG", "images"),
         ("val", OFFICIAL, ""),
         ("val", OFFICIAL, "val"),
     ],
@@ -184,6 +198,8 @@ def test_images_held_out_of_the_training_images_are_evaluated(tmp_path):
     train_folder(tmp_path, "train", "n01440764_2{number}.JPEG")
     train_folder(tmp_path, "val", OFFICIAL)
     assert len(read_imagenet(tmp_path).items) == len(read_imagenet(tmp_path / "val").items) == 2
+    train_folder(tmp_path, "validation", OFFICIAL)
+    assert len(read_imagenet(tmp_path / "validation").items) == 2
     train_folder(tmp_path / "other", "val", OFFICIAL)
     train_folder(tmp_path / "other", "train", OFFICIAL)
     with pytest.raises(DataError, match="2 images with names of training images"):

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from sdabench.data.description import Preprocessing
-from sdabench.errors import SdabenchError
+from sdabench.errors import DataError, SdabenchError
 from sdabench.records.json_lines import append_lines, read_lines
 from sdabench.records.record import Failure, Record
 from sdabench.records.spec import Protocol, Weights
@@ -99,6 +99,18 @@ def test_damaged_line_exits_4(tmp_path, old, new):
         rf"Error: {path}, line 1 is damaged: .*; restore the file, or delete that line to measure again\n",
         result.stderr,
     )
+
+
+@pytest.mark.parametrize("end", [b"\0" * 9, b"\0" * 9 + b"\n"])
+def test_bytes_lost_in_a_power_loss_are_named(tmp_path, end):
+    path = tmp_path / "records.jsonl"
+    append_lines(path, record().as_json())
+    with path.open("ab") as file:
+        file.write(end)
+    with pytest.raises(
+        DataError, match=r"line 2 is damaged: it has NUL bytes.*; restore .* or delete that line"
+    ):
+        list(read_lines(path, Record))
 
 
 def test_line_without_its_beginning_exits_4(tmp_path):

@@ -85,6 +85,20 @@ def test_long_digest_is_folded_in_a_narrow_terminal():
     assert re.sub("sha256|[^0-9a-f]", "", console.file.getvalue()) == digest
 
 
+def test_names_are_not_broken_at_80_columns(monkeypatch):
+    name, value = "protocol.preprocessing.interpolation", "b" * 16
+    sheet = Sheet(
+        "", [Heading(text) for text in "abcd"], [[[Cell(name), Cell(value), Cell(value), Cell("not c")]]]
+    )
+    out = io.StringIO()
+    monkeypatch.setattr(
+        "sdabench.report.render.Terminal",
+        lambda: Console(file=out, force_terminal=True, width=80, color_system=None),
+    )
+    print_terminal(sheet)
+    assert name in out.getvalue()
+
+
 def test_narrow_terminal_splits_the_table_without_loss():
     sheet = sheet_of("classification-attention")
     parts = split_columns(sheet, 80)
