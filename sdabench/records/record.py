@@ -1,17 +1,24 @@
 """Define records: a stored result with its spec, measurements and environment. Free of torch."""
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sdabench.data.description import FrozenModel, Preprocessing, Resizing
+from sdabench.hashing import sha256_of_lines
 from sdabench.paths import COUNTS, OUTPUTS, results_dir
 from sdabench.records.json_lines import read_lines
-from sdabench.records.spec import Protocol, RunSpec, SpecBase
+from sdabench.records.spec import RANDOM, Protocol, RunSpec, SpecBase
+from sdabench.registry.recipes import DESCRIPTIONS, RECIPES, Recipe
 from sdabench.scoring.intervals import standard_error_pct
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+# Limits of what may differ from the paper's training, for the reasons in docs/recipes.md.
+MIN_BATCH_NORM_IMAGES, AUTHORS_BATCH_NORM_IMAGES = 32, 64
+MAX_SKIPPED_SHARE = 0.001
 
 
 class Training(FrozenModel, populate_by_name=True):
@@ -110,29 +117,146 @@ class Record(SpecBase, populate_by_name=True):
 
     @property
     def comparable(self) -> bool:
-        """Whether the metrics can be compared with the paper.
+        """Whether the metrics can be compared with the paper: see :attr:`obstacles`."""
+        return not self.obstacles
 
-        This requires the registry's definition of the network, trained weights, the complete real dataset
-        and the paper's preprocessing. Weights that sdabench trained also require the paper's recipe, the
-        complete training set and, for a detector, a pretrained backbone; a classifier starts from random
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why the metrics cannot be compared with the paper: one sentence for each reason.
+
+        A comparison requires the registry's definition of the network, trained weights, the complete real
+        dataset, and the paper's preprocessing in float32. Weights that sdabench trained also require the
+        values of a recipe that reproduces the paper, the complete training set, and the paper's initial
         weights.
         """
-        return (
-            self.failure is None
-            and self.is_defined
-            and self.dataset.complete
-            and self.weights.trained
-            and self.samples > 0
-            and self.preprocessed_as_standard
-            and (self.recipe is None or self._reproduces)
+        if self.failure is not None:
+            return (f"The job failed: {self.failure.message}",)
+        found = list(self._obstacles_of_evaluation())
+        if self.recipe is not None and self.dataset.name != "synthetic":
+            found += self._obstacles_of_training(self.recipe)
+        return tuple(found)
+
+    def _obstacles_of_evaluation(self) -> Iterator[str]:
+        dataset = self.dataset
+        if not self.is_defined:
+            yield f"The registry has changed the definition of {self.model} since it was measured."
+        if not self.weights.trained:
+            yield "Results of random weights are not compared with the paper."
+        if dataset.name == "synthetic":
+            yield "Results on generated images are not compared with the paper."
+            return
+        if self.samples == 0:
+            yield "No image was evaluated."
+        if dataset.skipped:
+            yield f"Results without {len(dataset.skipped)} broken images are not compared with the paper."
+        if dataset.subset_of is not None or not (dataset.complete or dataset.skipped):
+            yield "Only results on the complete validation set are compared with the paper."
+        if not self.preprocessed_as_standard:
+            yield "Only results with the standard preprocessing are compared with the paper."
+        if self.protocol is not None and self.protocol.precision != "fp32":
+            yield f"Results in {self.protocol.precision} are not compared with the paper; evaluate in fp32."
+
+    def _obstacles_of_training(self, recorded: dict[str, Any]) -> Iterator[str]:
+        name, recipe = recorded.get("name"), self._valid_recipe
+        if recipe is None:
+            yield f"The recipe {name} is of another version of sdabench, which cannot be compared."
+        elif different := recipe.deviations():
+            yield f"The recipe {name} does not reproduce the paper: {', '.join(different)}."
+        if self.train_dataset is None or not self.train_dataset.complete:
+            yield "Only networks trained on the complete training set are compared with the paper."
+        if self.task == "classification":
+            if self.initial is not None:
+                yield "Only classifiers trained from random weights are compared with the paper."
+            if (images := self.batch_norm_images) is not None and images < MIN_BATCH_NORM_IMAGES:
+                yield f"Each batch norm saw {images} images in training, fewer than {MIN_BATCH_NORM_IMAGES}."
+        elif self.backbone is None:
+            yield "Only detectors trained from a pretrained backbone are compared with the paper."
+        if self._skipped_share > MAX_SKIPPED_SHARE:
+            yield f"{self._skipped_words}, more than {MAX_SKIPPED_SHARE:.1%}."
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What differs from the paper and does not prevent a comparison: one sentence for each."""
+        found = []
+        if self.fitted_batch_size is not None:
+            found.append(f"Evaluated in batches of {self.fitted_batch_size}, which fit into memory.")
+        if (recipe := self._valid_recipe) is None:
+            return tuple(found)
+        if recipe.precision != "fp32":
+            found.append(f"Trained in {recipe.precision}.")
+        images = self.batch_norm_images
+        if self.task == "classification" and images not in (None, AUTHORS_BATCH_NORM_IMAGES):
+            found.append(
+                f"Each batch norm saw {images} images in training; the authors': {AUTHORS_BATCH_NORM_IMAGES}."
+            )
+        if 0 < self._skipped_share <= MAX_SKIPPED_SHARE:
+            found.append(f"{self._skipped_words}.")
+        if self.training is not None and self.training.resumed and (lost := recipe.quirks.lost_by_resume):
+            found.append(f"Resumed {self.training.resumed} times with {', '.join(lost)}.")
+        if self.backbone is not None:
+            found.append("How the weights of the backbone were trained is not known.")
+        return tuple(found)
+
+    @property
+    def batch_norm_images(self) -> int | None:
+        """Number of images that each batch norm normalizes together in training; None if it is not known."""
+        recipe, training = self._valid_recipe, self.training
+        if recipe is None:
+            return None
+        counted = training.micro_batches if training else recipe.accumulate
+        return recipe.batch_size // (
+            counted or max(recipe.accumulate, training.world_size if training else 1)
         )
 
     @property
-    def _reproduces(self) -> bool:
-        assert self.recipe is not None
-        complete = self.train_dataset is not None and self.train_dataset.complete
-        initialized = self.initial is None if self.task == "classification" else self.backbone is not None
-        return complete and initialized and bool(self.recipe.get("reproduction"))
+    def training_digest(self) -> str | None:
+        """The identity of a training apart from network and seed; None for weights of unknown training.
+
+        It is the sha256 of the recipe's values, the training set and the initial weights. The backbone of a
+        detector is only distinguished from none, because each network has its own.
+        """
+        if self.recipe is None:
+            return None
+        if (recipe := self._valid_recipe) is None:
+            values = {key: value for key, value in self.recipe.items() if key not in DESCRIPTIONS}
+        else:
+            values = recipe.decisive()
+            if self.task == "classification":
+                values["accumulate"] = self.batch_norm_images
+        trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
+        initial = self.initial.identity or "" if self.initial else RANDOM
+        backbone = "backbone" if self.backbone else "none"
+        return sha256_of_lines([json.dumps(values, sort_keys=True), trained_on, initial, backbone])
+
+    @property
+    def _valid_recipe(self) -> Recipe | None:
+        """The recipe; None if there is none, or it is of another version."""
+        if self.recipe is None:
+            return None
+        schema = RECIPES["classification" if self.task == "classification" else "detection"]
+        try:
+            return schema.model_validate(self.recipe)
+        except ValidationError:
+            return None
+
+    @property
+    def _skipped_share(self) -> float:
+        """Share of the images drawn in training that were skipped because they are broken."""
+        if self.training is None or self.train_dataset is None:
+            return 0.0
+        return self.training.skipped_images / max(self._drawn_images, 1)
+
+    @property
+    def _drawn_images(self) -> int:
+        assert self.training is not None
+        return self.training.epochs * (self.train_dataset.samples if self.train_dataset else 0)
+
+    @property
+    def _skipped_words(self) -> str:
+        assert self.training is not None
+        return (
+            f"{self.training.skipped_images:,} of {self._drawn_images:,} images drawn in training were broken"
+        )
 
     def as_json(self) -> dict[str, Any]:
         fields = self.model_dump(mode="json", by_alias=True)

@@ -1,6 +1,8 @@
 """Load recipes (training hyper-parameters) from ``registry/recipes/TASK/*.yaml`` or a user's file."""
 
 import os
+from collections.abc import Set
+from functools import cache
 from itertools import pairwise
 from math import cos, floor, isfinite, pi
 from pathlib import Path
@@ -19,6 +21,7 @@ from pydantic import (
 )
 
 from sdabench.errors import RegistryError, UsageError
+from sdabench.nested import flattened
 from sdabench.paths import registry_dir
 from sdabench.registry import unknown
 from sdabench.registry.schema import DataTask, Strict
@@ -31,11 +34,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 OF_STEPS = ("milestones", "factor")  # fields of a schedule that cosine does not use
 SCALED = "schedule scaled from"
 Crop = Annotated[int, Field(ge=32, le=2**14)]
-# Changes of these fields do not keep a recipe from reproducing the paper.
-FREE_IN_REPRODUCTION = {
-    "name", "title", "source", "reproduction",
-    "accumulate", "precision", "channels_last", "quirks", "fit_below",
-}  # fmt: skip
+DESCRIPTIONS = {"name", "title", "source", "reproduction", "fit_below", "channels_last"}
+# Fields that a reproduction may change, for the reasons in docs/recipes.md; a record checks ``accumulate``.
+FREE_IN_REPRODUCTION = DESCRIPTIONS | {"accumulate", "precision", "quirks"}
 
 
 class Settings(Strict):
@@ -167,6 +168,12 @@ class Quirks(Settings):
     no_seed: bool = False  # draw the seed from the operating system at each start
     resume_without_optimizer: bool = False  # resume from the weights only
 
+    @property
+    def lost_by_resume(self) -> list[str]:
+        """The quirks by which a resumed training differs from an uninterrupted one."""
+        names = ("no_seed", "resume_without_optimizer")
+        return [name for name in names if getattr(self, name)]
+
 
 class Recipe(Settings):
     """Hyper-parameters of a training run: everything but the model, the data and the seed.
@@ -178,7 +185,7 @@ class Recipe(Settings):
     name: str
     title: str
     source: str = ""
-    reproduction: bool = False  # its results on the real dataset may be compared with the paper
+    reproduction: bool = False  # of a registered recipe; that of others follows from their values
     train_images: Count | None = None
     val_images: Count | None = None
     epochs: Count
@@ -229,16 +236,14 @@ class Recipe(Settings):
     def override(self, **changes: Any) -> Self:
         """Replace values that are not None; ``resolution`` applies to training and validation.
 
-        The schedule is scaled to a changed number of epochs, and ``source`` says how. Changing the length,
-        the batch size or the resolution clears ``reproduction``.
+        The schedule is scaled to a changed number of epochs, and ``source`` says how. The values determine
+        ``reproduction``.
 
         Raises:
             UsageError: the values do not fit together.
         """
         own = self.model_dump() | {"resolution": self.resolution}
         changes = {key: value for key, value in changes.items() if value is not None and value != own[key]}
-        if changes.keys() - FREE_IN_REPRODUCTION:
-            changes["reproduction"] = False
         if "epochs" in changes:
             changes["schedule"], how = self.schedule.scaled(self.epochs, changes["epochs"])
             changes["source"] = "; ".join(filter(None, [self.source, how]))
@@ -246,9 +251,36 @@ class Recipe(Settings):
             changes |= self.resized(resolution)
         data = self.model_dump() | changes
         try:
-            return type(self).model_validate(data)
+            changed = type(self).model_validate(data)
         except ValidationError as error:
             raise UsageError(describe_error(error, data, type(self))) from None
+        return changed.model_copy(update={"reproduction": not changed.deviations()})
+
+    def decisive(self, free: Set[str] = DESCRIPTIONS) -> dict[str, Any]:
+        """Return the values that a result depends on, flattened, except those of ``free`` fields.
+
+        Recipes with the same learning rate for their batch size have equal values.
+        """
+        values = self.model_dump(mode="json", exclude={*free, "linear_rule"})
+        values["optimizer"]["learning_rate"] = self.base_learning_rate
+        if not self.quirks.best_epoch_by_validation:
+            values["validation"]["every_epochs"] = 1  # validations between do not change the result
+        return flattened(values)
+
+    def deviations(self) -> list[str]:
+        """Describe the differences from the nearest registered recipe that reproduces the paper.
+
+        The list is empty if only values of ``FREE_IN_REPRODUCTION`` differ.
+        """
+        own = self.decisive(FREE_IN_REPRODUCTION)
+        [task] = [task for task, schema in RECIPES.items() if isinstance(self, schema)]
+        return min(
+            (
+                [f"{key} {own[key]} instead of {value}" for key, value in paper.items() if own[key] != value]
+                for paper in _reproductions(_folder(task), task)
+            ),
+            key=len,
+        )
 
     @property
     def scalings(self) -> list[str]:
@@ -377,7 +409,23 @@ def _load(path: Path, task: DataTask) -> Recipe:
     is_cosine = isinstance(schedule, dict) and schedule.get("kind") == "cosine"
     if unused := [field for field in OF_STEPS if is_cosine and field in schedule]:
         raise RegistryError(f"{path}: schedule: {unused[0]} is for kind: step; leave it out")
-    return validated(data, RECIPES[task], path)
+    recipe = validated(data, RECIPES[task], path)
+    if path.parent == _folder(task):
+        return recipe
+    different = recipe.deviations()
+    if recipe.reproduction and different:
+        raise RegistryError(
+            f"{path}: reproduction: true needs the values of a registered recipe, but this has "
+            f"{', '.join(different)}; remove 'reproduction', or restore the values"
+        )
+    return recipe.model_copy(update={"reproduction": not different})
+
+
+@cache
+def _reproductions(folder: Path, task: DataTask) -> list[dict[str, Any]]:
+    """Return the decisive values of the recipes in the registry that reproduce the paper."""
+    recipes = [_load(folder / f"{name}.yaml", task) for name in recipe_names(task)]
+    return [recipe.decisive(FREE_IN_REPRODUCTION) for recipe in recipes if recipe.reproduction]
 
 
 def _folder(task: DataTask) -> Path:
@@ -388,7 +436,7 @@ def _extended(path: Path, seen: list[Path], task: DataTask) -> dict[str, Any]:
     """Read a file and the recipes that it extends.
 
     A schedule is scaled to another number of epochs, except the values that the file itself states. Outside
-    the registry, a file that changes the experiment of its base does not inherit ``reproduction``.
+    the registry, ``reproduction`` is not inherited.
     """
     data = read_mapping(path)
     if (base := data.pop("extends", None)) is None:
@@ -400,14 +448,13 @@ def _extended(path: Path, seen: list[Path], task: DataTask) -> dict[str, Any]:
         listing = f"put its file in the same folder, or choose from {', '.join(known)}"
         raise RegistryError(f"{path}: extends: {unknown('recipe', str(base), known, listing)}")
     below = _extended(extended, [*seen, extended], task)
+    if path.parent != _folder(task):
+        below.pop("reproduction", None)
     merged = _merged(below, data)
     try:
         _fit_schedule(merged, below, data)
     except UsageError as error:
         raise RegistryError(f"{path}: {error}") from None
-    changed = {key for key in merged if merged[key] != below.get(key)}
-    if "reproduction" not in data and path.parent != _folder(task) and changed - FREE_IN_REPRODUCTION:
-        merged["reproduction"] = False
     return merged
 
 

@@ -135,22 +135,9 @@ def _note(row: RowVerdicts) -> Cell:
 
 def _notes(table: Table, records: Sequence[Record]) -> list[str]:
     """List the notes below the table; ``records`` are those of successful jobs."""
-    name = METRIC_NAMES[table.task]
     notes = [_training_note(record) for record in records if record.training is not None]
     notes += [f"Measured on {describe_dataset(record.dataset)}." for record in records]
-    if any(not record.weights.trained for record in records):
-        notes.append("Results of random weights are not compared with the paper.")
-    if any(record.dataset.name == "synthetic" for record in records):
-        notes.append(f"The {name} on generated images is not compared with the paper.")
-    elif any(not record.dataset.complete for record in records):
-        notes.append("Only results on the complete validation set are compared with the paper.")
-    elif any(not record.preprocessed_as_standard for record in records):
-        notes.append("Only results with the standard preprocessing are compared with the paper.")
-    elif any(not record.comparable for record in records):
-        notes.append(
-            "Only networks trained with the paper's recipe on the complete training set are compared with "
-            "the paper."
-        )
+    notes += [sentence for record in records for sentence in (*record.obstacles, *record.remarks)]
     if any(record.standard_errors for record in records):
         notes.append("The standard errors of AP are estimated by a bootstrap over the images.")
     if any(record.comparable and record.metrics and not _has_errors(record) for record in records):

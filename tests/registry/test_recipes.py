@@ -189,7 +189,11 @@ def test_file_that_changes_the_experiment_is_not_a_reproduction(tmp_path, text, 
     path.write_text(f"extends: imagenet-120e\ntitle: mine\n{text}")
     assert load_recipe(str(path)).reproduction is reproduction
     path.write_text(f"{path.read_text()}reproduction: true\n")
-    assert load_recipe(str(path)).reproduction
+    if reproduction:
+        assert load_recipe(str(path)).reproduction
+    else:
+        with pytest.raises(UsageError, match="reproduction: true needs the values of a registered recipe"):
+            load_recipe(str(path))
 
 
 @pytest.mark.parametrize(

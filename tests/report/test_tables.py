@@ -95,13 +95,13 @@ def test_measured_accuracies_are_ranked_separately_as_printed():
 
 
 def test_conditions_that_differ_between_rows_are_named():
-    half = Protocol(preprocessing=Preprocessing(), precision="fp16")
-    records = [record(), record(model="res2net101", protocol=half, seed=1), record(model="pyconv50")]
+    layout = Protocol(preprocessing=Preprocessing(), channels_last=True)
+    records = [record(), record(model="res2net101", protocol=layout, seed=1), record(model="pyconv50")]
     sheet = sheet_of("classification-multiscale", "none", records)
-    assert sheet.notes[-1] == "The records differ in protocol.precision (fp32, fp16)."
+    assert sheet.notes[-1] == "The records differ in protocol.channels_last (False, True)."
     compared = compare_table(load_registry().table("classification-multiscale"), {}, records).as_json()
-    [precision, _seed] = compared["conditions"]
-    assert precision["values"] == {"resnet50": "fp32", "pyconv50": "fp32", "res2net101": "fp16"}
+    [channels_last, _seed] = compared["conditions"]
+    assert channels_last["values"] == {"resnet50": False, "pyconv50": False, "res2net101": True}
     assert "differ" not in sheet_of("classification-multiscale", "none", [records[0]]).notes[-1]
 
 
