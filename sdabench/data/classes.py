@@ -1,6 +1,6 @@
 """Identify the classes of datasets and of weights by their names. Free of torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Self
@@ -24,15 +24,12 @@ class ClassList(FrozenModel):
     def order_in(self, other: "ClassList") -> tuple[int, ...] | None:
         """Return the index in another list of each class, by name; None if these are not the same classes.
 
-        Names that occur twice identify no class; then the ids must be the same too.
+        Names match without case, spaces and punctuation if they do not match exactly. Names that occur twice
+        identify no class; then the ids must be the same too.
         """
         if self == other:
             return tuple(range(len(self.names)))
-        indices = {name: index for index, name in enumerate(other.names)}
-        if not len(set(self.names)) == len(self.names) == len(other.names) == len(indices):
-            return None
-        order = tuple(indices.get(name, -1) for name in self.names)
-        return None if -1 in order else order
+        return _order(self.names, other.names) or _order(*(map(_plain, each.names) for each in (self, other)))
 
     def difference(self, other: "ClassList") -> str:
         """Name the classes that only weights, which have this list, or only a dataset, ``other``, have."""
@@ -43,6 +40,19 @@ class ClassList(FrozenModel):
             if set(own) - set(rest)
         ]
         return "; ".join(only) or "names that occur twice have other ids"
+
+
+def _order(own: Iterable[str], others: Iterable[str]) -> tuple[int, ...] | None:
+    own, others = tuple(own), tuple(others)
+    indices = {name: index for index, name in enumerate(others)}
+    if not len(set(own)) == len(own) == len(others) == len(indices):
+        return None
+    order = tuple(indices.get(name, -1) for name in own)
+    return None if -1 in order else order
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold())) or name
 
 
 @cache

@@ -1,22 +1,27 @@
 """Map the outputs of weights to the classes of a dataset by name; the number of classes is no identity.
 
 Weights that sdabench trained store the classes that they were trained on: in the metadata of a safetensors
-file, and in a checkpoint of a training.
+file, and in a checkpoint of a training. Checkpoints of mmdetection, mmengine and common training scripts name
+them too.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from sdabench.data.classes import ClassList, coco_categories
+from sdabench.data.classes import ClassList, coco_categories, list_names
 from sdabench.data.coco import CocoSplit
 from sdabench.data.split import Split
 from sdabench.errors import WeightsError
 from sdabench.weights.read import read_checkpoint
 
 KEY = "classes"
+NAMES = ("classes", "class_names", "class_to_idx")  # keys of other programs, in any case
+SETTINGS = ("meta", "dataset_meta", "hyper_parameters")  # mappings that may hold such a key
 
 
 def metadata_of(classes: ClassList | None) -> dict[str, str]:
@@ -30,6 +35,13 @@ def read_classes(path: Path) -> ClassList | None:
     Raises:
         SdabenchError: the file cannot be read; see :func:`sdabench.weights.read.read_checkpoint`.
     """
+    state = path.stat() if path.is_file() else None
+    return _read_classes(path, state and (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=4)
+def _read_classes(path: Path, _version: Any) -> ClassList | None:
+    """Read the classes once for each version of a file, because a checkpoint is read as a whole."""
     try:
         with safe_open(path, "pt") as file:
             return ClassList.model_validate_json((file.metadata() or {}).get(KEY, ""))
@@ -38,9 +50,30 @@ def read_classes(path: Path) -> ClassList | None:
     except (SafetensorError, OSError):
         checkpoint = read_checkpoint(path)
     try:
-        return ClassList.model_validate(checkpoint[KEY]) if isinstance(checkpoint, Mapping) else None
-    except (KeyError, ValidationError):
-        return None
+        return ClassList.model_validate(checkpoint[KEY])
+    except (KeyError, TypeError, ValidationError, AttributeError, IndexError):
+        names = _find_names(checkpoint) if isinstance(checkpoint, Mapping) else ()
+        return ClassList(names=names) if names else None
+
+
+def _find_names(settings: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Find the names of classes in a checkpoint of another program; empty if it has none."""
+    items = [(key.lower(), value) for key, value in settings.items() if type(key) is str]
+    for key, value in items:
+        if key in NAMES and (names := _names_in(value)):
+            return names
+    below = (_find_names(value) for key, value in items if key in SETTINGS and isinstance(value, Mapping))
+    return next(filter(None, below), ())
+
+
+def _names_in(value: Any) -> tuple[str, ...]:
+    """Return names from a list, or from a mapping of each name to its index; empty for other values."""
+    if isinstance(value, Mapping):
+        if sorted(index for index in value.values() if type(index) is int) != list(range(len(value))):
+            return ()
+        value = sorted(value, key=value.__getitem__)
+    is_names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return tuple(value) if is_names else ()
 
 
 def class_order(path: Path, split: Split) -> tuple[int, ...] | None:
@@ -54,7 +87,7 @@ def class_order(path: Path, split: Split) -> tuple[int, ...] | None:
     """
     classes = ClassList.of(split)
     own = read_classes(path)
-    if own is not None and classes.names:
+    if own is not None and classes.names and not _in_english(own, split):
         order = own.order_in(classes)
         if order is None:
             raise WeightsError(
@@ -70,11 +103,24 @@ def describe_order(path: Path, split: Split) -> str | None:
     order = class_order(path, split)
     if order is None:
         if split.dataset == "imagenet":
-            return None
+            own = read_classes(path)
+            return (
+                None
+                if own is None
+                else (
+                    f"{path} names its classes in words ({list_names(own.names)}): they are taken to be "
+                    "ImageNet's, in the order of the wnids."
+                )
+            )
         return f"{path} does not name its classes: they are taken to be the dataset's, in the same order."
     if order == tuple(range(len(order))):
         return None
     return f"{path} has the classes of the dataset in another order: its outputs are mapped by name."
+
+
+def _in_english(own: ClassList, split: Split) -> bool:
+    """Return whether weights name ImageNet's classes in words, which identify no wnid: two are 'crane'."""
+    return split.dataset == "imagenet" and not set(own.names) & set(split.class_names)
 
 
 def _coco_order(path: Path, split: CocoSplit, classes: ClassList) -> tuple[int, ...] | None:

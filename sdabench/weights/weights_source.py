@@ -125,15 +125,16 @@ def resolve(source: WeightsSource, display: FetchDisplay = QUIET, model: str | N
 
 
 def without_credentials(url: str) -> str:
-    """Remove user, password and query from a URL: any parameter can be a secret, as in signed URLs."""
+    """Remove user, password and parameters from a URL: any parameter can be a secret, as in signed URLs."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    host, path = parts.netloc.rpartition("@")[2], re.sub(";[^/]*", "", parts.path)
+    return urlunsplit(parts._replace(netloc=host, path=path, query="", fragment=""))
 
 
 def _parse_url(text: str) -> WeightsSource:
     url, _, fragment = text.partition("#")
     if not _is_url(url):
-        shown = re.split(r"[?#]", text.rpartition("@")[2])[0]  # a password can have these characters
+        shown = re.split(r"[;?#]", text.rpartition("@")[2])[0]  # a password can have these characters
         raise UsageError(f"'{shown}' is not a URL; use https://HOST/FILE#sha256=DIGEST")
     shown = without_credentials(url)
     kind, _, digest = fragment.partition("=")
@@ -168,7 +169,8 @@ def _unknown_scheme(text: str, scheme: str, rest: str) -> str:
     if near and not rest.startswith("/"):
         return f"unknown publisher '{scheme}:'; did you mean {near[0]}:{rest}?"
     if scheme.lower() == "file":
-        return f"'{text}' is not a source; use the path alone, {rest.removeprefix('//') or 'PATH'}"
+        path = rest.removeprefix("//").rpartition("@")[2]
+        return f"'{text}' is not a source; use the path alone, {path or 'PATH'}"
     return f"'{text}' is not a file, and '{scheme}:' cannot be fetched; use {SOURCE_FORMS}"
 
 

@@ -119,7 +119,37 @@ def test_weights_checkpoints_and_exports_of_a_training_name_its_classes(textures
     assert load_file(exported).keys() == load_file(moved).keys()
 
 
-@pytest.mark.parametrize("classes", [3, {"names": 3}, [["cat"]], None])
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"meta": {"CLASSES": ("cat", "dog"), "epoch": 3}},
+        {"meta": {"dataset_meta": {"classes": ["cat", "dog"], "palette": None}}},
+        {"class_to_idx": {"dog": 1, "cat": 0}},
+        {"hyper_parameters": {"class_names": ["cat", "dog"]}},
+        {"classes": ["cat", "dog"]},
+    ],
+)
+def test_classes_that_other_programs_store_are_read(tmp_path, entries):
+    torch.save({"state_dict": {"weight": torch.zeros(1)}} | entries, tmp_path / "a.pth")
+    assert read_classes(tmp_path / "a.pth") == ClassList(names=("cat", "dog"))
+    swapped = read_coco(tmp_path / "data", {1: "Dog", 2: "cat"})
+    assert class_order(tmp_path / "a.pth", swapped) == (1, 0)
+    others = read_coco(tmp_path / "others", {1: "cat", 2: "horse"})
+    with pytest.raises(WeightsError, match="trained on other classes"):
+        class_order(tmp_path / "a.pth", others)
+
+
+def test_words_for_imagenets_classes_are_not_compared_with_wnids(imagenet, tmp_path):
+    path, split = tmp_path / "a.pth", DataSource("imagenet", imagenet).read("val")
+    torch.save({"weight": torch.zeros(1), "meta": {"CLASSES": ["tench", "crane", "crane"]}}, path)
+    assert class_order(path, split) is None
+    assert "in words (tench, crane, crane): they are taken to be" in describe_order(path, split)
+    wnids = split.class_names[::-1]
+    torch.save({"class_to_idx": {name: index for index, name in enumerate(wnids)}}, path)
+    assert class_order(path, split) == tuple(range(999, -1, -1))
+
+
+@pytest.mark.parametrize("classes", [3, {"names": 3}, [["cat"]], {"cat": 1, "dog": 1}, None])
 def test_other_values_name_no_classes(tmp_path, classes):
     torch.save({"state_dict": {"weight": torch.zeros(1)}, "classes": classes}, tmp_path / "a.pth")
     assert read_classes(tmp_path / "a.pth") is None

@@ -17,6 +17,7 @@ from torchvision.models import ResNet50_Weights
 from sdabench.data.description import Preprocessing
 from sdabench.errors import OutputError, SdabenchError, UsageError, WeightsError
 from sdabench.offline import OFFLINE
+from sdabench.terminal import redacted
 from sdabench.training.run_folder import find_run
 from sdabench.weights.fetch import weights_cache
 from sdabench.weights.fetch.weights_cache import FetchDisplay
@@ -382,3 +383,12 @@ def test_load_weights_accepts_a_url(server):
     server.files["n.safetensors"] = safetensors_bytes(network.state_dict())
     loaded = load_weights(create_model("resnet50", num_classes=2), server.url("n.safetensors"))
     assert torch.equal(loaded.layer4[2].conv3.weight, network.layer4[2].conv3.weight)
+
+
+def test_parameters_of_a_path_are_not_shown():
+    url = f"https://host/a/w.pth;token=secret#sha256={'1' * 64}"
+    assert str(parse(url)) == f"https://host/a/w.pth#sha256={'1' * 64}"
+    for wrong in ("https://host/w.pth;token=secret", "file://me:secret@host/w.pth"):
+        with pytest.raises(UsageError) as caught:
+            parse(wrong)
+        assert "secret" not in redacted(str(caught.value)), caught.value
