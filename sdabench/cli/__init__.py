@@ -20,6 +20,7 @@ from sdabench.training.signals import end_with_parent, handle_signals, ignore_si
 SECTIONS = {
     "Compare with the paper": {
         "audit": "Check every parameter and FLOP count of the paper",
+        "explain": "Search how a printed number of parameters or FLOPs was counted",
         "table": "Print a table of the paper beside the measured values",
         "compare": "Compare two runs, or test what the tables of the paper imply",
     },

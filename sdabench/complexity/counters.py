@@ -59,7 +59,7 @@ def count_module(
     with counting(module, input_size, name):
         leaves = count_leaves(module, input_size)
         operators = fvcore_analysis(module, input_size).by_operator() if fvcore else None
-    counted = [leaf for path, leaf in leaves.items() if not any(_contains(each, path) for each in without)]
+    counted = [leaf for path, leaf in leaves.items() if not any(contains(each, path) for each in without)]
     operations = {each: sum(leaf.operations[each] for leaf in counted) for each in get_args(Operation)}
     summands = operations if operators is None or without else operators
     parameters = list(module.parameters())
@@ -147,7 +147,7 @@ def count_leaves(module: nn.Module, input_size: InputSize) -> dict[str, Leaf]:
     return leaves
 
 
-def _contains(path: str, name: str) -> bool:
+def contains(path: str, name: str) -> bool:
     """Return whether ``name`` is the module ``path`` or one of its submodules."""
     return not path or name == path or name.startswith(f"{path}.")
 
@@ -161,7 +161,7 @@ def count_modules(name: str, input_size: InputSize) -> dict[str, tuple[int, int]
     return {
         path: (
             sum(parameter.numel() for parameter in module.parameters()),
-            sum(number for leaf, number in macs.items() if _contains(path, leaf)),
+            sum(number for leaf, number in macs.items() if contains(path, leaf)),
         )
         for path, module in network.named_modules()
     }

@@ -368,6 +368,27 @@ def test_explanation_that_does_not_hold_exits_3(tmp_path, explanation):
     assert (audit["by_verdict"]["differs"], audit["numbers_by_verdict"]["differs"]) == (2, 1)
 
 
+def test_explain_says_whether_a_convention_gives_a_number():
+    options = ["--model", "resnet50", "--resolution", "224"]
+    found = sdabench("explain", "4.12G", "--params", "25.56M", *options, "--json")
+    assert found.returncode == 0
+    flops, params = json.loads(found.stdout)["numbers"]
+    assert (flops["hits"][0]["count"], flops["hits"][0]["fit"]) == ("total", True)
+    assert (params["hits"][0]["count"], params["hits"][0]["fit"]) == ("params", False)
+    assert sdabench("explain", "4.00G", *options).returncode == 3
+    missed = sdabench("explain", "9.99G", *options)
+    assert missed.returncode == 3
+    assert "No setting gives it." in missed.stdout
+
+
+def test_explain_refuses_wrong_numbers_and_models_in_one_line():
+    assert_error(sdabench("explain", "4.12Q", "--model", "resnet50"), 2, "'4.12Q'", "4.12G or 25.56M")
+    assert_error(sdabench("explain", "4.12", "--model", "resnet50"), 2, "'4.12' has no unit")
+    assert_error(sdabench("explain", "4.12G", "--model", "resnet5"), 2, "resnet50")
+    assert_error(sdabench("explain", "4.12G"), 2, "--model")
+    assert_error(sdabench("explain", "--model", "sda_resnet50"), 2, "no table prints")
+
+
 def test_unwritable_output_is_an_error(imagenet, tmp_path):
     (tmp_path / "file").write_text("")
     options = ["--data", f"imagenet={imagenet}", "--output", tmp_path / "file" / "out"]
