@@ -1,25 +1,26 @@
 """Compare the accuracies of a run with the paper; the verdicts determine its table and exit code."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sdabench.claims.tables import accuracy_columns, judge_metric
-from sdabench.claims.verdicts import NOT_MEASURED, Verdict
+from sdabench.claims.evidence import Evidence, evidence_of
+from sdabench.claims.metrics import Family, Judged, corrected, family_of, judge_number
+from sdabench.claims.tables import accuracy_columns
 from sdabench.records.record import Record
 from sdabench.registry import Row, Table
 
 
 @dataclass(frozen=True)
 class RowVerdicts:
-    """A row of the paper, the records of its model, and the verdicts on each accuracy or AP.
+    """A row of the paper, the records of its model, and what they say about each accuracy or AP.
 
-    ``records`` has one record for each seed. ``by_metric`` has one verdict for each record that did not
-    fail, or a single ``not measured``.
+    ``records`` has one record for each seed; ``compared`` are those that may stand beside the paper.
     """
 
     row: Row
     records: tuple[Record, ...]
-    by_metric: dict[str, list[Verdict]]
+    by_metric: dict[str, Judged]
+    compared: tuple[Record, ...] = ()
 
     @property
     def measured(self) -> list[Record]:
@@ -28,9 +29,7 @@ class RowVerdicts:
 
     @property
     def outside_tolerance(self) -> bool:
-        return any(
-            verdict.outside_tolerance for of_metric in self.by_metric.values() for verdict in of_metric
-        )
+        return any(judged.verdict.outside_tolerance for judged in self.by_metric.values())
 
 
 def run_verdicts(
@@ -40,18 +39,42 @@ def run_verdicts(
 
     Each model is listed once, in the order of the paper, although its row may be in several tables.
     """
-    columns, wanted = accuracy_columns(tables[0]), set(models)
+    wanted = set(models)
     rows: dict[str, Row] = {}
     for table in tables:
         for row in table.rows:
             if row.model in wanted:
                 rows.setdefault(row.model, row)
-    verdicts = []
-    for model, row in rows.items():
-        compared = RowVerdicts(row, tuple(records.get(model, ())), {})
-        for column in columns:
-            reported = row.reported[column.key]
-            judged = [judge_metric(reported, column, record) for record in compared.measured]
-            compared.by_metric[column.key] = judged or [NOT_MEASURED]
-        verdicts.append(compared)
-    return verdicts
+    evidence = evidence_of([record for of_model in records.values() for record in of_model])
+    return corrected_rows(
+        [
+            _judge_row(tables[0], row, records.get(model, ()), evidence.get((tables[0].task, model)))
+            for model, row in rows.items()
+        ]
+    )
+
+
+def _judge_row(table: Table, row: Row, records: Sequence[Record], evidence: Evidence | None) -> RowVerdicts:
+    judged = {
+        column.key: judge_number(row.reported[column.key], column, evidence)
+        for column in accuracy_columns(table)
+    }
+    return RowVerdicts(row, tuple(records), judged, evidence.records if evidence else ())
+
+
+def corrected_rows(rows: Sequence[RowVerdicts]) -> list[RowVerdicts]:
+    """Limit the verdicts that are not significant after Holm's correction over all rows."""
+    judged = corrected(_family(rows))
+    return [
+        replace(row, by_metric={key: judged[index, key] for key in row.by_metric})
+        for index, row in enumerate(rows)
+    ]
+
+
+def rows_family(rows: Sequence[RowVerdicts]) -> Family:
+    """Count the numbers that were judged together."""
+    return family_of(_family(rows))
+
+
+def _family(rows: Sequence[RowVerdicts]) -> dict[tuple[int, str], Judged]:
+    return {(index, key): each for index, row in enumerate(rows) for key, each in row.by_metric.items()}

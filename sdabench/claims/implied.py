@@ -1,12 +1,25 @@
 """The improvements of depth attention that the tables imply, over the baseline and over the control."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from sdabench.claims.evidence import Evidence, evidence_of
+from sdabench.claims.metrics import (
+    FEWER,
+    JUDGED_NOT_MEASURED,
+    SCATTERED,
+    Family,
+    Judged,
+    corrected,
+    family_of,
+    judge_difference,
+    recipe_names,
+)
 from sdabench.claims.paired import compare_records
 from sdabench.claims.tables import accuracy_columns
-from sdabench.claims.verdicts import NOT_MEASURED, Verdict
+from sdabench.claims.trainings import ENOUGH, PRIOR_SD, Estimate, of_pairs, of_two
+from sdabench.claims.verdicts import DIFFERENT_TRAININGS, NOT_MEASURED, Verdict
 from sdabench.errors import UsageError
 from sdabench.records.conditions import Difference, differences
 from sdabench.records.record import Record
@@ -73,22 +86,34 @@ def _difference(row: Row, partner: Row | None, column: Column) -> float | None:
 
 @dataclass(frozen=True)
 class ImpliedVerdict:
-    """The measured difference with its 95 % confidence interval, and the verdict on the implied claim.
+    """The measured difference with its 95 % intervals, and the verdict on the implied claim.
 
-    The interval is paired if both models were evaluated on the same images and their predictions exist.
-    ``conditions`` differ between the records of the partner and of the model.
+    ``own`` is the confidence interval of the expected difference; ``judged`` has that of a difference of two
+    single trainings, such as the paper's. For given weights of unknown recipe both are the interval of the
+    test images, which is ``paired`` if both models have predictions on the same images. Trainings are
+    ``paired`` by their seeds. ``conditions`` differ between the last records of the partner and of the model.
     """
 
     claim: ImpliedClaim
-    interval: Interval | None
-    paired: bool
-    verdict: Verdict | None  # None where the paper does not print the difference
+    judged: Judged = JUDGED_NOT_MEASURED
+    own: Interval | None = None
+    paired: bool = False
     conditions: Sequence[Difference] = ()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict; None where the paper does not print the difference."""
+        return None if self.claim.reported is None else self.judged.verdict
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval by which the claim is judged."""
+        return self.judged.interval
 
     @property
     def better(self) -> bool | None:
         """Whether the model is better than its partner; None where the interval includes zero."""
-        return None if self.interval is None else self.interval.above_zero
+        return None if self.own is None else self.own.above_zero
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -98,10 +123,11 @@ class ImpliedVerdict:
             "as": list(self.claim.roles),
             "metric": self.claim.column.key,
             "reported": self.claim.reported,
-            "measured": self.interval and asdict(self.interval),
+            "measured": self.own and asdict(self.own),
             "paired": self.paired,
             "better": self.better,
             "verdict": self.verdict and str(self.verdict),
+            **self.judged.as_json(),
             "conditions": [each.as_json([self.claim.partner, self.claim.model]) for each in self.conditions],
         }
 
@@ -111,27 +137,88 @@ def judge_implied(
     records: Sequence[StoredRecord],
     advance: Callable[[int], None] = lambda claims: None,
 ) -> list[ImpliedVerdict]:
-    """Compare claims with the last comparable record of each model."""
-    last = {(each.record.task, each.record.model): each for each in records if each.record.comparable}
+    """Judge claims by all trainings of both networks with a common recipe, or by given weights of both.
+
+    The verdicts are those after Holm's correction over the claims.
+    """
+    stored = {id(each.record): each for each in records}
+    evidence = evidence_of([each.record for each in records])
     compared: dict[tuple[str, str, str], dict[str, Interval | None]] = {}
-    verdicts = []
+    verdicts: list[ImpliedVerdict] = []
     for claim in claims:
-        task = claim.table.task
-        own, other = last.get((task, claim.model)), last.get((task, claim.partner))
-        if own is None or other is None:
-            verdicts.append(ImpliedVerdict(claim, None, False, NOT_MEASURED))
+        task, key = claim.table.task, claim.column.key
+        own, other = (
+            one and one.with_metric(key)
+            for one in (evidence.get((task, claim.model)), evidence.get((task, claim.partner)))
+        )
+        if own is None or other is None or not own.records or not other.records:
+            verdicts.append(ImpliedVerdict(claim))
+        elif own.recipes or other.recipes:
+            verdicts.append(_judge_trainings(claim, own, other))
         else:
-            pair = task, claim.model, claim.partner
+            pair, a, b = (task, claim.model, claim.partner), other.records[-1], own.records[-1]
             if pair not in compared:
-                compared[pair] = _paired_intervals(other, own)
-            key = claim.column.key
-            paired = compared[pair].get(key)
-            interval = paired or _unpaired_interval(own.record, other.record, key)
-            conditions = differences([other.record, own.record])
-            verdict = _judge(claim, interval)
-            verdicts.append(ImpliedVerdict(claim, interval, paired is not None, verdict, conditions))
+                compared[pair] = _paired_intervals(stored[id(a)], stored[id(b)])
+            verdicts.append(_judge_weights(claim, a, b, compared[pair].get(key)))
         advance(1)
-    return verdicts
+    judged = corrected({index: each.judged for index, each in enumerate(verdicts)})
+    return [replace(each, judged=judged[index]) for index, each in enumerate(verdicts)]
+
+
+def implied_family(verdicts: Sequence[ImpliedVerdict]) -> Family:
+    """Count the claims that were judged together."""
+    return family_of({index: each.judged for index, each in enumerate(verdicts)})
+
+
+def _judge_trainings(claim: ImpliedClaim, own: Evidence, other: Evidence) -> ImpliedVerdict:
+    """Judge a claim by the trainings with recipes that both networks have."""
+    common = set(own.recipes) & set(other.recipes)
+    if not common:
+        return ImpliedVerdict(claim, Judged(DIFFERENT_TRAININGS))
+    own, other = own.of_recipes(common), other.of_recipes(common)
+    estimate, paired = difference_of(own, other, claim.column)
+    rounding = 10**-claim.column.decimals  # of the two printed numbers
+    interval = estimate.prediction(rounding)
+    verdict = judge_difference(claim.reported, interval, 0)
+    judged = Judged(
+        verdict or NOT_MEASURED, estimate.mean, interval, estimate, estimate.trainings, recipe_names(own)
+    )  # fmt: skip
+    conditions = differences([other.records[-1], own.records[-1]])
+    found = ImpliedVerdict(claim, judged, estimate.interval, paired, conditions)
+    if verdict is None or claim.reported is None:
+        return found
+    details, limited = [verdict.detail, *own.limits], bool(own.limits)
+    if verdict.name == "supported" and estimate.scattered:
+        verdict, details = Verdict("open"), [SCATTERED, *details]
+    if estimate.trainings < ENOUGH:
+        details.append(FEWER[estimate.trainings])
+        limited = limited or verdict.name == "supported"
+    verdict = Verdict(verdict.name, ", ".join(filter(None, details)) or None, limited)
+    p = None if own.limits else estimate.p_value(claim.reported, rounding)
+    return replace(found, judged=replace(judged, verdict=verdict, p=p))
+
+
+def difference_of(own: Evidence, other: Evidence, column: Column) -> tuple[Estimate, bool]:
+    """Estimate the difference of two networks, and whether it is paired: both have the same seeds."""
+    key, prior = column.key, PRIOR_SD[column.key]
+    ours, theirs = (dict(zip(each.seeds, each.values(key), strict=True)) for each in (own, other))
+    if ours.keys() == theirs.keys() and len(ours) == len(own.records) == len(other.records):
+        return of_pairs(list(ours.values()), [theirs[seed] for seed in ours], prior), True
+    return of_two(own.values(key), other.values(key), prior), False
+
+
+def _judge_weights(
+    claim: ImpliedClaim, other: Record, own: Record, paired: Interval | None
+) -> ImpliedVerdict:
+    """Judge a claim by given weights of both networks, which no verdict on a network can rest on."""
+    conditions = differences([other, own])
+    interval = paired or _unpaired_interval(own, other, claim.column.key)
+    if interval is None:
+        return ImpliedVerdict(claim, conditions=conditions)
+    verdict = judge_difference(claim.reported, interval, 10**-claim.column.decimals) or NOT_MEASURED
+    detail = ", ".join(filter(None, [verdict.detail, "unknown recipe"]))
+    judged = Judged(replace(verdict, detail=detail, limited=True), interval.estimate, interval)
+    return ImpliedVerdict(claim, judged, interval, paired is not None, conditions)
 
 
 def _paired_intervals(a: StoredRecord, b: StoredRecord) -> dict[str, Interval | None]:
@@ -150,15 +237,3 @@ def _unpaired_interval(own: Record, other: Record, key: str) -> Interval | None:
     if key not in own.metrics or key not in other.metrics or None in errors:
         return None
     return unpaired_difference(own.metrics[key], errors[0] or 0.0, other.metrics[key], errors[1] or 0.0)
-
-
-def _judge(claim: ImpliedClaim, interval: Interval | None) -> Verdict | None:
-    """Judge a claim; ``within`` allows the interval plus the rounding of the two printed numbers."""
-    if claim.reported is None:
-        return None
-    if interval is None:
-        return NOT_MEASURED
-    rounding = 10**-claim.column.decimals
-    if interval.low - rounding <= claim.reported <= interval.high + rounding:
-        return Verdict("within")
-    return Verdict("better" if interval.estimate > claim.reported else "worse")

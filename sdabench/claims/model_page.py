@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sdabench.claims.tables import ClaimVerdict, compare_table
+from sdabench.claims.tables import ClaimVerdict, compare_tables
 from sdabench.complexity import Count
 from sdabench.records.counts import fresh_counts, stored_counts
 from sdabench.records.record import Record
@@ -69,8 +69,8 @@ def model_page(registry: Registry, name: str, records: Sequence[Record]) -> Mode
     counts = {each: known[each] if each in known else fresh_counts([each])[each] for each in compared}
     claims = [
         claim
-        for table in registry.tables.values()
-        for claim in compare_table(table, counts, own).claims
+        for compared in compare_tables(list(registry.tables.values()), counts, own)
+        for claim in compared.claims
         if claim.row.model == name
     ]
     return ModelPage(

@@ -1,10 +1,12 @@
 """The tables of the paper, compared with counts and records."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sdabench.claims.verdicts import NOT_MEASURED, Verdict, in_unit, judge_accuracy, judge_count
+from sdabench.claims.evidence import Evidence, evidence_of
+from sdabench.claims.metrics import Family, Judged, corrected, family_of, judge_number
+from sdabench.claims.verdicts import NOT_MEASURED, Verdict, in_unit, judge_count
 from sdabench.complexity import Count
 from sdabench.records.conditions import Difference, differences
 from sdabench.records.record import Record
@@ -25,6 +27,7 @@ class ClaimVerdict:
     reported: float
     measured: float | None
     verdict: Verdict
+    judged: Judged | None = None  # of an accuracy or AP
 
     @property
     def convention(self) -> Counter | None:
@@ -44,6 +47,7 @@ class ClaimVerdict:
             "convention": self.convention,
             "verdict": str(self.verdict),
             "because": self.explanation and self.explanation.text,
+            **(self.judged.as_json() if self.judged else {}),
         }
 
 
@@ -52,11 +56,14 @@ class ComparedRow:
     """A row of the paper, the measured value of each column and the verdict on each printed number.
 
     Sizes and costs are measured under the convention that their verdict names, else under their column's.
+
+    ``judged`` has what the verdicts on accuracies and APs rest on.
     """
 
     row: Row
     measured: dict[str, float | None]
     verdicts: dict[str, Verdict | None]
+    judged: dict[str, Judged] = field(default_factory=dict)
 
     def other_convention(self, key: str) -> Counter | None:
         """Return the convention of a column's measured value, if it is not that of the column."""
@@ -75,6 +82,11 @@ class ComparedRow:
                 key: counter for key in self.verdicts if (counter := self.other_convention(key)) is not None
             },
             "verdict": {key: verdict and str(verdict) for key, verdict in self.verdicts.items()},
+            **{
+                name: {key: judged.as_json()[name] for key, judged in self.judged.items()}
+                for name in ("interval", "sd", "seeds", "recipe", "p")
+                if self.judged
+            },
         }
 
 
@@ -94,7 +106,15 @@ class ComparedTable:
     def claims(self) -> list[ClaimVerdict]:
         """Every number that has a verdict, row by row."""
         return [
-            ClaimVerdict(self.table.name, row.row, column, reported, row.measured[column.key], verdict)
+            ClaimVerdict(
+                self.table.name,
+                row.row,
+                column,
+                reported,
+                row.measured[column.key],
+                verdict,
+                row.judged.get(column.key),
+            )
             for row in self.rows
             for column in self.table.columns
             if (verdict := row.verdicts.get(column.key)) is not None
@@ -120,50 +140,89 @@ def compare_table(
     records: Sequence[Record] = (),
     elsewhere: Mapping[Place, Count] | None = None,
 ) -> ComparedTable:
-    """Compare each row with the count of its model and with the model's last comparable record.
+    """Compare each row with the count of its model and with the comparable records of the model.
 
     ``elsewhere`` has the counts for evidence on other models, inputs or parts; see :func:`judge_count`.
     """
-    of_model = {record.model: record for record in records if record.comparable and record.task == table.task}
-    rows = [
-        _compare_row(table, row, counts.get(row.model), of_model.get(row.model), elsewhere)
-        for row in table.rows
+    return compare_tables([table], counts, records, elsewhere)[0]
+
+
+def compare_tables(
+    tables: Iterable[Table],
+    counts: Mapping[str, Count],
+    records: Sequence[Record] = (),
+    elsewhere: Mapping[Place, Count] | None = None,
+) -> list[ComparedTable]:
+    """Compare tables as :func:`compare_table` does, with Holm's correction over all their numbers."""
+    evidence = evidence_of(records)
+    compared = []
+    for table in tables:
+        of_model = {model: each for (task, model), each in evidence.items() if task == table.task}
+        rows = [
+            _compare_row(table, row, counts.get(row.model), of_model.get(row.model), elsewhere)
+            for row in table.rows
+        ]
+        models = dict.fromkeys(row.model for row in table.rows if row.model in of_model)
+        used = [record for model in models for record in of_model[model].records]
+        compared.append(ComparedTable(table, rows, used))
+    judged = corrected(_family(compared))
+    return [
+        replace(each, rows=[_corrected(each.table, row, judged) for row in each.rows]) for each in compared
     ]
-    used = [of_model[model] for model in dict.fromkeys(row.model for row in table.rows) if model in of_model]
-    return ComparedTable(table, rows, used)
+
+
+def tables_family(compared: Iterable[ComparedTable]) -> Family:
+    """Count the numbers that were judged together."""
+    return family_of(_family(compared))
+
+
+Claim = tuple[str, str, str, float | None]  # task, model, column, reported: some are in two tables
+
+
+def _claim(table: Table, row: ComparedRow, key: str) -> Claim:
+    return table.task, row.row.model, key, row.row.reported[key]
+
+
+def _family(compared: Iterable[ComparedTable]) -> dict[Claim, Judged]:
+    return {
+        _claim(each.table, row, key): judged
+        for each in compared
+        for row in each.rows
+        for key, judged in row.judged.items()
+    }
+
+
+def _corrected(table: Table, row: ComparedRow, family: Mapping[Claim, Judged]) -> ComparedRow:
+    judged = {key: family[_claim(table, row, key)] for key in row.judged}
+    printed = {key: each for key, each in judged.items() if row.row.reported[key] is not None}
+    verdicts: dict[str, Verdict | None] = {key: each.verdict for key, each in printed.items()}
+    return replace(row, judged=judged, verdicts=row.verdicts | verdicts)
 
 
 def _compare_row(
     table: Table,
     row: Row,
     count: Count | None,
-    record: Record | None,
+    evidence: Evidence | None,
     elsewhere: Mapping[Place, Count] | None,
 ) -> ComparedRow:
     measured: dict[str, float | None] = {}
     verdicts: dict[str, Verdict | None] = {}
+    judged: dict[str, Judged] = {}
     for column in table.columns:
         key, reported = column.key, row.reported[column.key]
         verdict: Verdict | None = None
         if column.convention is None:
-            measured[key] = None if record is None else record.metrics.get(key)
-            if reported is not None:
-                verdict = judge_metric(reported, column, record)
+            judged[key] = judge_number(reported, column, evidence)
+            measured[key] = judged[key].measured
+            verdict = None if reported is None else judged[key].verdict
         else:
             if reported is not None:
                 verdict = judge_count(reported, column, count, row.explanations.get(key), elsewhere)
             counter = (verdict and verdict.convention) or column.convention
             measured[key] = None if count is None else in_unit(count.value(counter), column)
         verdicts[key] = verdict
-    return ComparedRow(row, measured, verdicts)
-
-
-def judge_metric(reported: float | None, column: Column, record: Record | None) -> Verdict:
-    """Judge an accuracy or AP of the paper; ``not measured`` if the record cannot be compared with it."""
-    if reported is None or record is None or not record.comparable:
-        return NOT_MEASURED
-    measured, error = record.metrics.get(column.key), record.standard_error(column.key)
-    return judge_accuracy(reported, column.decimals, measured, record.samples, error)
+    return ComparedRow(row, measured, verdicts, judged)
 
 
 def unmatched_claims(claims: Iterable[ClaimVerdict]) -> list[ClaimVerdict]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from math import isnan
 from typing import Literal, cast
 
 from sdabench.complexity import Count
@@ -13,17 +12,22 @@ from sdabench.registry.schema import Column, Counter, Evidence, Explanation, Pla
 Name = Literal[
     "match", "explained", "not reproduced", "differs", "not measured",
     "within", "better", "worse",
-    "supported", "contradicted", "open",
+    "supported", "contradicted", "open", "different trainings",
     "not testable", "survives", "does not survive",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A verdict such as ``match (per_call)``; ``detail`` is a convention or the kind of an explanation."""
+    """A verdict such as ``match (per_call)``.
+
+    ``detail`` is a convention, the kind of an explanation, or what limits a verdict on a metric. A
+    ``limited`` verdict is shown, but it neither confirms a claim nor is it outside tolerance.
+    """
 
     name: Name
     detail: str | None = None
+    limited: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.detail})" if self.detail else self.name
@@ -31,7 +35,8 @@ class Verdict:
     @property
     def outside_tolerance(self) -> bool:
         """Whether a command exits with code 3 because of this verdict."""
-        return self.name in ("differs", "worse")
+        smaller = self.name == "contradicted" and (self.detail or "").startswith(SMALLER)
+        return not self.limited and (self.name in ("differs", "worse") or smaller)
 
     @property
     def convention(self) -> Counter | None:
@@ -45,6 +50,8 @@ COUNTERS: tuple[tuple[Counter, ...], ...] = (
     ("params", "trainable", "per_call"),
     ("macs", "fvcore", "total", "mmcv"),
 )
+DIFFERENT_TRAININGS = Verdict("different trainings")
+SMALLER, LARGER = "smaller", "larger"  # first details of a contradicted claim
 _UNITS = {"M": 1e6, "G": 1e9, "%": 1.0}
 
 
@@ -148,18 +155,3 @@ def recompute(evidence: Evidence, count: Count) -> int:
         return combine(count.operations, evidence.terms)
     assert evidence.count is not None
     return count.value(evidence.count)
-
-
-def judge_accuracy(
-    reported: float, decimals: int, measured_pct: float | None, samples: int, standard_error: float | None
-) -> Verdict:
-    """Judge an accuracy or AP: ``within`` allows the rounding plus two standard errors.
-
-    ``standard_error`` is in percentage points. Without one, ``within`` means equal at the printed decimals.
-    """
-    if measured_pct is None or isnan(measured_pct) or samples == 0:
-        return NOT_MEASURED
-    tolerance = 0.5 * 10**-decimals + 2 * (standard_error or 0)
-    if abs(measured_pct - reported) <= tolerance:
-        return Verdict("within")
-    return Verdict("better" if measured_pct > reported else "worse")

@@ -42,8 +42,8 @@ Examples:
 
 \b
 Exit codes with --claims:
-  0   no measured difference is worse than the paper's
-  3   a measured difference is worse than the paper's
+  0   no printed difference is contradicted by smaller ones
+  3   a printed difference is contradicted: ours is smaller, after Holm's correction
 """
 SHOWN = 10  # changed images, by default
 RECORDS, CLAIMS = "Two records", "Claims of the paper"
@@ -92,7 +92,8 @@ def command(
     recorded condition that differs is listed; with another preprocessing, the numbers are not comparable.
 
     With --claims, each network with depth attention is compared with its baseline and with the same network
-    without depth attention: is it better by as much as the paper says?
+    without depth attention: is it better by as much as the paper says? All trainings of both networks with
+    the same recipe count.
 
     With --baseline, each network with depth attention is compared with published trainings of the networks in
     its group, such as torchvision's: does the paper's improvement survive? No record is used.

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import click
 
-from sdabench.claims.accuracy import RowVerdicts, run_verdicts
+from sdabench.claims.accuracy import RowVerdicts, corrected_rows, run_verdicts
 from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, report_how_to_resume, show_plan
@@ -159,13 +159,15 @@ def command(
     records = _run(job)
     if as_json:
         echo_json([record.as_json() for record in records])
-    verdicts: list[RowVerdicts] = []
-    for table, rows in _verdicts(tables, names, extra, records):
-        verdicts += rows
+    by_table = list(_verdicts(tables, names, extra, records))
+    verdicts = corrected_rows([row for _, rows in by_table for row in rows])
+    corrected = iter(verdicts)
+    for table, rows in by_table:
+        shown = list(islice(corrected, len(rows)))
         if not as_json:
             from sdabench.report.accuracy import accuracy_sheet
 
-            show(accuracy_sheet(table, rows), form=form)
+            show(accuracy_sheet(table, shown), form=form)
     _conclude(records, verdicts)
 
 

@@ -66,7 +66,7 @@ def command(
     Parameters and FLOPs come from the stored counts; networks without stored counts are counted now.
     Accuracies and APs come from records of trained weights on the complete real dataset.
     """
-    from sdabench.claims.tables import compare_table
+    from sdabench.claims.tables import compare_tables
 
     if standalone and form != "latex":
         raise UsageError(f"--standalone needs --format latex, not {form}")
@@ -79,7 +79,7 @@ def command(
     counts = _counts([row.model for each in wanted for row in each.rows], recount)
     records = read_records(folders)
     _report_left_out(records)
-    compared = [compare_table(each, counts, records) for each in wanted]
+    compared = compare_tables(wanted, counts, records)
     if form == "json":
         echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
         return

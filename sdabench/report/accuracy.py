@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import mean, stdev
 
-from sdabench.claims.accuracy import RowVerdicts
+from sdabench.claims.accuracy import RowVerdicts, rows_family
 from sdabench.claims.tables import accuracy_columns
 from sdabench.records.conditions import differences
 from sdabench.records.record import Record
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
-from sdabench.report.cells import number, verdict_cell
+from sdabench.report.cells import number, tolerance, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import condition_notes, describe_dataset, standard_error_text
+from sdabench.report.trainings import TOLERANCE_NOTE, training_notes
 from sdabench.tex import Tex
 
 _Column = tuple[Heading, Callable[[RowVerdicts], Cell]]
@@ -36,8 +37,7 @@ def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
         *(column for metric in accuracy_columns(table) for column in _metric_columns(table, metric, rows)),
     ]
     if _have_seeds(rows):
-        seeds = Heading("seeds", numeric=True)
-        columns.append((seeds, lambda row: Cell(str(len(row.measured)) if row.records else "")))
+        columns.append((Heading("seeds", numeric=True), _seeds_cell))
     if any(_note(row).text for row in rows):
         columns.append((Heading("note"), _note))
     groups: dict[str, list[list[Cell]]] = {}
@@ -45,12 +45,18 @@ def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
         groups.setdefault(row.row.group, []).append([cell(row) for _, cell in columns])
     name = METRIC_NAMES[table.task]
     title = f"Training and {name}" if trained else name[0].upper() + name[1:]
-    notes = _notes(table, [record for row in rows for record in row.measured])
+    notes = _notes([record for row in rows for record in row.measured])
+    judged = training_notes([pair for row in rows for pair in row.by_metric.items()], rows_family(rows))
+    notes += [TOLERANCE_NOTE, *judged] if judged else []
     return Sheet(title, [heading for heading, _ in columns], list(groups.values()), notes)
 
 
 def _have_seeds(rows: Iterable[RowVerdicts]) -> bool:
     return any(len(row.records) > 1 for row in rows)
+
+
+def _seeds_cell(row: RowVerdicts) -> Cell:
+    return Cell(str(len(row.compared or row.measured)) if row.records else "")
 
 
 def _training_columns() -> list[_Column]:
@@ -83,7 +89,9 @@ def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -
     over, key, decimals = Tex(f"{metric.header} ({metric.unit})"), metric.key, metric.decimals
 
     def values(row: RowVerdicts) -> list[float]:
-        return [record.metrics[key] for record in row.measured if key in record.metrics]
+        """Return the values that the verdict rests on; those of all records if none may be compared."""
+        known = row.compared or row.measured
+        return [record.metrics[key] for record in known if key in record.metrics]
 
     def paper(row: RowVerdicts) -> Cell:
         return Cell(number(row.row.reported[key], decimals), bold=key in row.row.bold)
@@ -97,11 +105,6 @@ def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -
     def error(row: RowVerdicts) -> Cell:
         return Cell(standard_error_text(row.measured[0], key) if values(row) else "")
 
-    def verdict(row: RowVerdicts) -> Cell:
-        first, *others = verdicts = row.by_metric[key]
-        same = all(other == first for other in others)
-        return verdict_cell(first) if same else Cell(" / ".join(map(str, verdicts)), tone="fair")
-
     if any(record.dataset.name != "synthetic" for record in records):
         yield Heading("paper", over, numeric=True), paper
     yield Heading("measured", over, numeric=True), measured
@@ -110,7 +113,8 @@ def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -
     elif table.task == "classification" or any(record.standard_errors for record in records):
         yield Heading("± s.e.", over, numeric=True), error
     if any(record.comparable for record in records):
-        yield Heading("verdict", over), verdict
+        yield Heading("±", over, numeric=True), lambda row: Cell(tolerance(row.by_metric[key]))
+        yield Heading("verdict", over), lambda row: verdict_cell(row.by_metric[key].verdict)
 
 
 def _note(row: RowVerdicts) -> Cell:
@@ -133,22 +137,16 @@ def _note(row: RowVerdicts) -> Cell:
     return Cell("" if records[0].weights.trained else "random weights", tone="dim")
 
 
-def _notes(table: Table, records: Sequence[Record]) -> list[str]:
+def _notes(records: Sequence[Record]) -> list[str]:
     """List the notes below the table; ``records`` are those of successful jobs."""
     notes = [_training_note(record) for record in records if record.training is not None]
     notes += [f"Measured on {describe_dataset(record.dataset)}." for record in records]
     notes += [sentence for record in records for sentence in (*record.obstacles, *record.remarks)]
     if any(record.standard_errors for record in records):
         notes.append("The standard errors of AP are estimated by a bootstrap over the images.")
-    if any(record.comparable and record.metrics and not _has_errors(record) for record in records):
-        notes.append("Without a standard error, 'within' means equal at the printed decimals.")
     if any(record.training is not None and record.training.frozen is False for record in records):
         notes.append("The detectors were trained from random weights, so no layer was frozen.")
     return list(dict.fromkeys([*notes, *condition_notes(differences(records))]))
-
-
-def _has_errors(record: Record) -> bool:
-    return any(record.standard_error(metric) is not None for metric in record.metrics)
 
 
 def _training_note(record: Record) -> str:

@@ -1,5 +1,6 @@
 """Format numbers, differences and verdicts for the cells of a table."""
 
+from sdabench.claims.metrics import Judged
 from sdabench.claims.verdicts import Verdict, rounded
 from sdabench.registry.schema import Column
 from sdabench.report.sheet import Cell, Tone
@@ -8,15 +9,16 @@ from sdabench.scoring.intervals import Interval
 TONES: dict[str, Tone] = {
     "match": "good",
     "within": "good",
-    "better": "good",
+    "supported": "good",
+    "better": "fair",
     "explained": "fair",
     "not reproduced": "fair",
+    "open": "fair",
+    "contradicted": "fair",
+    "different trainings": "fair",
     "differs": "bad",
     "worse": "bad",
     "not measured": "dim",
-    "supported": "good",
-    "open": "fair",
-    "contradicted": "fair",
     "not testable": "dim",
     "survives": "good",
     "does not survive": "fair",
@@ -58,5 +60,20 @@ def better_cell(interval: Interval | None) -> Cell:
     return Cell("yes", tone="good") if interval.above_zero else Cell("no", tone="bad")
 
 
+def tolerance(judged: Judged | None) -> str:
+    """Format half the width of the interval by which a number is judged; empty without one."""
+    if judged is None or judged.interval is None:
+        return ""
+    return f"{judged.interval.high - judged.interval.estimate:.2f}"
+
+
 def verdict_cell(verdict: Verdict | None) -> Cell:
-    return Cell() if verdict is None else Cell(str(verdict), tone=TONES[verdict.name])
+    """Show a verdict: green confirms a claim, red is outside tolerance."""
+    if verdict is None:
+        return Cell()
+    tone = TONES[verdict.name]
+    if verdict.outside_tolerance:
+        tone = "bad"
+    elif verdict.limited:
+        tone = "fair"
+    return Cell(str(verdict), tone=tone)

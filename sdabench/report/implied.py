@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from sdabench.claims.implied import ImpliedClaim, ImpliedVerdict
+from sdabench.claims.implied import ImpliedClaim, ImpliedVerdict, implied_family
 from sdabench.report.cells import better_cell, interval_text, signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, headings
-from sdabench.report.summary import METRICS, PREFIXES, describe_conditions
+from sdabench.report.summary import METRICS, PREFIXES, SEEDS, describe_conditions
+from sdabench.report.trainings import training_notes
 
 ROLES = {"baseline": "baseline", "like for like": "control"}
 PAIR_WIDTH = 40  # characters, so that a terminal of 80 columns has room for numbers too
@@ -17,7 +18,7 @@ def implied_sheet(verdicts: Sequence[ImpliedVerdict]) -> Sheet:
     measured = any(each.interval is not None for each in verdicts)
     columns = [Heading("comparison"), Heading("paper Δ", numeric=True)]
     if measured:
-        columns += [*headings("measured Δ", "95 % CI", numeric=True), Heading("better?")]
+        columns += [*headings("measured Δ", "95 % interval", numeric=True), Heading("better?")]
     columns.append(Heading("verdict"))
     groups = []
     for pair, of_pair in groupby(verdicts, key=lambda each: _pair(each.claim)):
@@ -40,27 +41,44 @@ def _cells(each: ImpliedVerdict, measured: bool) -> list[Cell]:
     cells = [Cell(f"  {metric}"), Cell(reported)]
     if measured:
         cells.append(Cell("" if each.interval is None else signed(each.interval.estimate, 2)))
-        cells += [Cell(interval_text(each.interval)), better_cell(each.interval)]
+        cells += [Cell(interval_text(each.interval)), better_cell(each.own)]
     return [*cells, verdict_cell(each.verdict)]
 
 
 def _notes(verdicts: Sequence[ImpliedVerdict]) -> list[str]:
     printed = sum(each.claim.reported is not None for each in verdicts)
     measured = sum(each.interval is not None for each in verdicts)
-    unpaired = sum(each.interval is not None and not each.paired for each in verdicts)
+    weights = [each for each in verdicts if each.interval is not None and each.judged.estimate is None]
+    unpaired = sum(not each.paired for each in weights)
     notes = [
         "Baseline: the model that the paper compares it with. "
         "Control: the same network without depth attention.",
         f"The paper prints the numbers of both models for {printed:,} of {len(verdicts):,} differences. "
         f"Measured: {measured:,}.",
     ]
+    if any(each.judged.estimate is not None for each in verdicts):
+        notes += [
+            "The interval has 95 % of the differences that two other single trainings, such as the paper's, "
+            "give. 'better?' is about the mean of our trainings.",
+            *training_notes(
+                ((each.claim.column.key, each.judged) for each in verdicts), implied_family(verdicts)
+            ),
+        ]
+    if weights:
+        notes.append(
+            "Weights of unknown recipe on both sides: the interval is that of the test images, and says "
+            "nothing about the networks."
+        )
+    if any(each.verdict is not None and each.verdict.name == "different trainings" for each in verdicts):
+        notes.append("Different trainings: the two networks have no trainings with the same recipe.")
     if unpaired:
         notes.append(
             f"Unpaired confidence intervals: {unpaired:,}. They are wider than paired ones, which need the "
             "predictions of both models on the same images."
         )
     for each in verdicts:
-        others = [one for one in each.conditions if one.kind != "compared"]
+        seeds = SEEDS if each.judged.estimate is not None else ()
+        others = [one for one in each.conditions if one.kind != "compared" and one.field not in seeds]
         if others:
             pair = f"{each.claim.partner} and {each.claim.model}"
             notes.append(f"The records of {pair} differ in {describe_conditions(others)}.")

@@ -10,7 +10,7 @@ from sdabench.claims.model_page import ModelPage
 from sdabench.claims.tables import ClaimVerdict, unmatched_claims
 from sdabench.registry.schema import Counter
 from sdabench.report.audit import reason
-from sdabench.report.cells import difference, measured_number, number, verdict_cell
+from sdabench.report.cells import difference, measured_number, number, tolerance, verdict_cell
 from sdabench.report.render import Terminal, plain, print_terminal
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_metrics, describe_training
@@ -83,7 +83,7 @@ def _structure(page: ModelPage) -> Sheet:
 
 def _claims(page: ModelPage) -> Iterator[Sheet]:
     """Yield a sheet for each table of the paper that has the model."""
-    columns = [Heading("claim"), *headings("paper", "measured", "Δ", numeric=True), Heading("verdict")]
+    columns = [Heading("claim"), *headings("paper", "measured", "Δ", "±", numeric=True), Heading("verdict")]
     for (table, label), claims in groupby(page.claims, key=lambda claim: (claim.table, claim.row.label)):
         rows = [_claim_cells(claim) for claim in claims]
         yield Sheet(f"Claims of the table {table}, row {plain(label)}", columns, [rows])
@@ -93,7 +93,8 @@ def _claim_cells(claim: ClaimVerdict) -> list[Cell]:
     column, decimals = claim.column, claim.column.decimals
     delta = difference(claim.reported, claim.measured, decimals)
     numbers = number(claim.reported, decimals), measured_number(claim.measured, column), delta
-    return row(Tex(f"{column.header} ({column.unit})"), *numbers, verdict_cell(claim.verdict))
+    tolerated = tolerance(claim.judged)
+    return row(Tex(f"{column.header} ({column.unit})"), *numbers, tolerated, verdict_cell(claim.verdict))
 
 
 def _records(page: ModelPage) -> Iterator[str]:

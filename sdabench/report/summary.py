@@ -15,6 +15,7 @@ METRICS = {
     "ap_pct": "AP", "ap50_pct": "AP50", "ap75_pct": "AP75",
     "ap_s_pct": "AP small", "ap_m_pct": "AP medium", "ap_l_pct": "AP large",
 }  # fmt: skip
+SEEDS = ("seed", "training.seeds")  # fields of a record
 PREFIXES = {"detection": "box ", "segmentation": "mask "}  # of an AP, by task
 
 
@@ -73,7 +74,7 @@ def describe_metrics(record: Record) -> str:
 
 def condition_notes(conditions: Iterable[Difference]) -> list[str]:
     """Name what differs between the records of a table, apart from networks, their weights and seeds."""
-    own = ("backbone", "seed", "training.seeds")
+    own = ("backbone", *SEEDS)
     others = [each for each in conditions if each.kind != "compared" and each.field not in own]
     return [f"The records differ in {describe_conditions(others)}."] if others else []
 

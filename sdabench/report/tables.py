@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from sdabench.claims.tables import ComparedRow, ComparedTable
+from sdabench.claims.tables import ComparedRow, ComparedTable, tables_family
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
-from sdabench.report.cells import difference, measured_number, number, verdict_cell
+from sdabench.report.cells import difference, measured_number, number, tolerance, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import condition_notes
+from sdabench.report.trainings import TOLERANCE_NOTE, remark_notes, training_notes
 from sdabench.terminal import csv_text
 from sdabench.tex import Tex
 
@@ -43,6 +44,8 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
         headings.append(Heading("paper", over, numeric=True))
         if column.key in measured:
             headings += [Heading("measured", over, numeric=True), Heading("Δ", over, numeric=True)]
+            if column.convention is None:
+                headings.append(Heading("±", over, numeric=True))
             headings.append(Heading("verdict", over))
     groups: dict[str, list[ComparedRow]] = {}
     for row in rows:
@@ -56,7 +59,7 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
         cells.append([list(row) for row in zip(*shown, strict=True)])
     notes = [] if brief else _notes(table, measured, mark)
     notes += [OTHER_CONVENTION] if any(row.other_convention(key) for row in rows for key in measured) else []
-    notes += [] if brief else condition_notes(compared.conditions)
+    notes += [] if brief else [*_training_notes(compared), *condition_notes(compared.conditions)]
     return Sheet(table.title, headings, cells, notes)
 
 
@@ -79,7 +82,10 @@ def _column_cells(
     differences = [
         Cell(difference(row.row.reported[key], row.measured[key], column.decimals)) for row in group
     ]
-    return [reported, measured, differences, [verdict_cell(row.verdicts[key]) for row in group]]
+    shown = [reported, measured, differences]
+    if column.convention is None:
+        shown.append([Cell(tolerance(row.judged.get(key))) for row in group])
+    return [*shown, [verdict_cell(row.verdicts[key]) for row in group]]
 
 
 def ranked(
@@ -115,6 +121,13 @@ def _notes(table: Table, measured: set[str], mark: Mark) -> list[str]:
         *(f"{row.label}: {row.note}" for row in table.rows if row.note),
     ]
     return [*map(Tex, notes)]
+
+
+def _training_notes(compared: ComparedTable) -> list[str]:
+    judged = [(key, each) for row in compared.rows for key, each in row.judged.items()]
+    notes = training_notes(judged, tables_family([compared]))
+    notes = [TOLERANCE_NOTE, *notes] if notes else []
+    return [*map(Tex, [*notes, *remark_notes(compared.records)])]
 
 
 def _legend(columns: Iterable[Column]) -> str:

@@ -5,7 +5,7 @@ import pytest
 from sdabench.claims.implied import implied_claims, judge_implied
 from sdabench.records.rescoring import StoredRecord
 from sdabench.registry import load_registry
-from tests.helpers.records import record
+from tests.helpers.records import record, trained
 
 CLAIMS = implied_claims(load_registry())
 
@@ -49,39 +49,99 @@ def test_each_sda_network_has_its_implied_claims_once():
 
 
 CLAIM = claim("sda_pyconv86", "pyconv86", "top1_pct")  # +0.64 points in the paper
+NOISE = (0.0, 0.1, -0.1)
 
 
-def judge(own, partner="pyconv86", samples=50_000, **changes):
-    records = [
-        StoredRecord(record(model=name, metrics={"top1_pct": value}, samples=samples, **changes), None)
-        for name, value in (("sda_pyconv86", own), (partner, 78.00))
-    ]
-    [one] = judge_implied([CLAIM], records)
+def judge_records(*records):
+    [one] = judge_implied([CLAIM], [StoredRecord(each, None) for each in records])
     return one
+
+
+def trainings(difference, number=3, own_recipe="paper", recipe="paper", first=0):
+    """Make trainings of both networks that differ by as much as ``difference`` on average."""
+    return [
+        trained(name, base + noise, seed, used)
+        for name, base, used, start in (
+            ("sda_pyconv86", 78 + difference, own_recipe, first),
+            ("pyconv86", 78.0, recipe, 0),
+        )
+        for seed, noise in enumerate(NOISE[:number], start=start)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("difference", "number", "verdict", "better", "outside"),
+    [
+        (0.64, 3, "supported", True, False),
+        (0.64, 1, "open (one training)", True, False),
+        (0.64, 2, "supported (two trainings)", True, False),
+        (0.30, 3, "open", True, False),  # 0.64 and 0 are inside ±0.5; our own mean is above zero
+        (0.00, 3, "contradicted (smaller)", None, True),
+        (-0.50, 1, "contradicted (smaller, one training)", False, True),
+        (1.90, 3, "contradicted (larger)", True, False),
+    ],
+)
+def test_verdict_on_an_implied_claim(difference, number, verdict, better, outside):
+    one = judge_records(*trainings(difference, number))
+    assert (str(one.verdict), one.better) == (verdict, better)
+    assert one.verdict.outside_tolerance == outside
+    assert one.own.estimate == one.interval.estimate == pytest.approx(difference)
+    assert one.interval.low < one.own.low < one.own.high < one.interval.high
+    assert one.paired
+    assert one.as_json()["seeds"] == number
+
+
+def test_trainings_with_different_seeds_are_not_paired():
+    one = judge_records(*trainings(0.64, first=7))
+    assert (str(one.verdict), one.paired) == ("supported", False)
+
+
+def test_different_trainings_do_not_show_an_effect_of_the_network():
+    """The baseline is trained by another recipe, or its recipe is unknown."""
+    others = (
+        trainings(0.64, recipe="imagenet-120e"),
+        [*trainings(0.64)[:3], record(model="pyconv86", metrics={"top1_pct": 78.0})],
+    )
+    for records in others:
+        one = judge_records(*records)
+        assert str(one.verdict) == "different trainings"
+        assert not one.verdict.outside_tolerance
+        assert one.better is None
+
+
+def test_only_trainings_with_a_common_recipe_count():
+    one = judge_records(*trainings(0.64), trained("pyconv86", 70.0, recipe="imagenet-120e"))
+    assert one.interval.estimate == pytest.approx(0.64)
 
 
 @pytest.mark.parametrize(
     ("own", "verdict", "better"),
     [
-        (78.64, "within", True),
-        (79.90, "better", True),
-        (78.30, "within", None),  # the interval is ±0.5 points: it includes 0.64 and 0
-        (78.00, "worse", None),
-        (76.00, "worse", False),
+        (78.64, "supported (unknown recipe)", True),
+        (79.90, "contradicted (larger, unknown recipe)", True),
+        (78.30, "open (unknown recipe)", None),  # the interval is ±0.5 points: it includes 0.64 and 0
+        (76.00, "contradicted (smaller, unknown recipe)", False),
     ],
 )
-def test_verdict_on_an_implied_claim(own, verdict, better):
-    one = judge(own)
+def test_given_weights_are_compared_on_the_images_alone(own, verdict, better):
+    one = judge_records(
+        *(
+            record(model=name, metrics={"top1_pct": value})
+            for name, value in (("sda_pyconv86", own), ("pyconv86", 78.0))
+        )
+    )
     assert (str(one.verdict), one.better) == (verdict, better)
+    assert one.verdict.limited
+    assert not one.verdict.outside_tolerance
     assert one.interval.estimate == pytest.approx(own - 78)
     assert not one.paired
 
 
 def test_claim_without_comparable_records_is_not_measured():
-    for one in (
-        judge(78.64, partner="resnet50"),
-        judge(78.64, dataset=record().dataset.model_copy(update={"complete": False})),
-    ):
+    incomplete = record().dataset.model_copy(update={"complete": False})
+    partial = [each.model_copy(update={"dataset": incomplete}) for each in trainings(0.64)]
+    for records in (trainings(0.64)[:3], partial):
+        one = judge_records(*records)
         assert str(one.verdict) == "not measured"
         assert one.interval is None
         assert one.as_json()["measured"] is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sdabench.claims.verdicts import judge_accuracy, judge_count, rounded
+from sdabench.claims.verdicts import judge_count, rounded
 from sdabench.complexity import Count
 from sdabench.registry.schema import Column, Explanation
 
@@ -110,21 +110,3 @@ def test_mislabelled_number_is_never_a_match():
 
 def test_missing_count_is_not_measured():
     assert str(judge_count(25.56, PARAMS, None, None)) == "not measured"
-
-
-def test_accuracy_is_within_rounding_plus_two_standard_errors():
-    # 0.005 + 2 * 0.18526 = 0.37552
-    assert str(judge_accuracy(78.37, 2, 78.0, 50_000, 0.18526)) == "within"
-    assert str(judge_accuracy(78.38, 2, 78.0, 50_000, 0.18526)) == "worse"
-    assert str(judge_accuracy(77.62, 2, 78.0, 50_000, 0.18526)) == "better"
-
-
-def test_without_standard_error_within_means_equal_as_printed():
-    assert str(judge_accuracy(37.2, 1, 37.24, 5_000, None)) == "within"
-    assert str(judge_accuracy(37.2, 1, 37.26, 5_000, None)) == "better"
-    assert str(judge_accuracy(37.2, 1, 37.14, 5_000, None)) == "worse"
-
-
-def test_nan_or_no_samples_is_not_measured():
-    for measured, samples in ((float("nan"), 50_000), (78.0, 0), (None, 50_000)):
-        assert str(judge_accuracy(78.0, 2, measured, samples, 0.2)) == "not measured"

@@ -8,7 +8,7 @@ import pytest
 
 from sdabench.records.json_lines import append_lines
 from tests.helpers.program import assert_error, sdabench
-from tests.helpers.records import correct_on, json_records, record, store_record
+from tests.helpers.records import correct_on, json_records, record, store_record, trained
 
 
 @pytest.fixture
@@ -124,19 +124,22 @@ def test_claims_are_compared_with_records(runs):
     assert "sda_pyconv86 vs. pyconv86 (baseline, control) top-1 +0.64 not measured" in " ".join(
         result.stdout.split()
     )
-    for name, top1, seed in (("sda_pyconv86", 78.0, 1), ("pyconv86", 78.5, 0)):
-        made = record(model=name, metrics={"top1_pct": top1}, seed=seed)
-        append_lines(runs / "records.jsonl", made.as_json())
+    for name, top1, revision in (("sda_pyconv86", 77.0, "b"), ("pyconv86", 78.5, "a")):
+        append_lines(runs / "records.jsonl", trained(name, top1, git_revision=revision).as_json())
     result = sdabench("compare", "--claims", "--models", "sda_pyconv86", "--records", runs)
-    assert "The records of pyconv86 and sda_pyconv86 differ in seed (0, 1)." in result.stdout
+    assert "The records of pyconv86 and sda_pyconv86 differ in git_revision (a, b)." in result.stdout
+    assert "Judged at 95 %: 1. Expected outside by chance: 0.1. Outside: 1." in result.stdout
     result = sdabench("compare", "--claims", "--models", "sda_pyconv86", "--records", runs, "--json")
     assert result.returncode == 3, result.stderr
     top1, top5 = json.loads(result.stdout)
-    assert (top1["reported"], top1["verdict"], top1["paired"]) == (0.64, "worse", False)
-    assert top1["measured"]["estimate"] == pytest.approx(-0.5)
+    assert (top1["reported"], top1["paired"], top1["seeds"], top1["recipe"]) == (0.64, True, 1, "paper")
+    assert top1["verdict"] == "contradicted (smaller, one training)"
+    assert top1["measured"]["estimate"] == pytest.approx(-1.5)
+    assert top1["interval"]["low"] < top1["measured"]["low"]
+    assert top1["p"] < 0.01
     assert top5["verdict"] == "not measured"
     values = {each["field"]: each["values"] for each in top1["conditions"]}
-    assert values["seed"] == {"pyconv86": 0, "sda_pyconv86": 1}
+    assert values["git_revision"] == {"pyconv86": "a", "sda_pyconv86": "b"}
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "html"])

@@ -12,6 +12,7 @@ from sdabench.records.json_lines import CHECKSUM
 from sdabench.records.record import Record
 from sdabench.records.rescoring import StoredRecord
 from sdabench.records.spec import Protocol, Weights
+from sdabench.registry.recipes import load_recipe
 
 DATASET = DatasetInfo(
     name="imagenet",
@@ -40,6 +41,21 @@ def record(**changes: Any) -> Record:
         batch_size=64,
     )
     return made.model_copy(update=changes)
+
+
+def trained(model: str, top1: float, seed: int = 0, recipe: str = "paper", **changes: Any) -> Record:
+    """Make a record of a training on the complete ImageNet by a registered recipe."""
+    training_set = DATASET.model_copy(
+        update={"split": "train", "samples": 1_281_167, "listing_sha256": "t" * 64}
+    )
+    return record(
+        model=model,
+        metrics={"top1_pct": top1},
+        seed=seed,
+        recipe=load_recipe(recipe).model_dump(mode="json"),
+        train_dataset=training_set,
+        weights=Weights(source="training", sha256=f"{model} {seed}"),
+    ).model_copy(update=changes)
 
 
 def correct_on(*images: int) -> np.ndarray:

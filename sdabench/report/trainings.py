@@ -1,0 +1,74 @@
+"""Notes below tables whose verdicts rest on trainings: the spread used, and what chance explains."""
+
+from collections.abc import Iterable, Iterator
+
+from sdabench.claims.metrics import Family, Judged
+from sdabench.claims.trainings import ENOUGH
+from sdabench.records.record import Record
+from sdabench.report.summary import METRICS
+
+TOLERANCE_NOTE = (
+    "±: 95 % of the differences between the mean of our trainings and another single training, such as the "
+    "paper's, and the rounding of its number."
+)
+
+
+def training_notes(judged: Iterable[tuple[str, Judged]], family: Family) -> list[str]:
+    """Explain the verdicts on metrics: pairs of a metric and what it was judged by."""
+    pairs = [(metric, each) for metric, each in judged if each.estimate is not None]
+    if not pairs:
+        return []
+    verdicts = [each.verdict for _, each in pairs]
+    return [
+        *_spread_notes(pairs),
+        *family_notes(family),
+        *(
+            ["A verdict on weights of an unknown recipe or backbone is about these weights alone."]
+            if any("unknown" in (verdict.detail or "") for verdict in verdicts)
+            else []
+        ),
+        *(
+            [f"A network needs {ENOUGH} trainings; with fewer, the spread is that of published trainings."]
+            if any(each.seeds < ENOUGH and each.seeds for _, each in pairs)
+            else []
+        ),
+        *(
+            ["A result above the interval is not confirmed: it needs an explanation."]
+            if any(verdict.name == "better" or verdict.detail == "larger" for verdict in verdicts)
+            else []
+        ),
+    ]
+
+
+def _spread_notes(pairs: Iterable[tuple[str, Judged]]) -> Iterator[str]:
+    of_metric: dict[str, list[float]] = {}
+    for metric, each in pairs:
+        assert each.estimate is not None
+        of_metric.setdefault(metric, []).append(each.estimate.sd)
+    texts = []
+    for metric, values in of_metric.items():
+        low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+        texts.append(f"{METRICS[metric]} {low if low == high else f'{low} to {high}'}")
+    yield (
+        "Standard deviation between trainings, from ours and published ones, in percentage points: "
+        f"{', '.join(texts)}."
+    )
+
+
+def family_notes(family: Family) -> list[str]:
+    """State how many claims are outside of their interval, and how many chance explains."""
+    if not family.judged:
+        return []
+    return [
+        f"Judged at 95 %: {family.judged:,}. Expected outside by chance: {family.by_chance:.1f}. "
+        f"Outside: {family.outside:,}. Outside after Holm's correction: {family.significant:,}."
+    ]
+
+
+def remark_notes(records: Iterable[Record]) -> list[str]:
+    """List what is allowed to differ from the paper in the records, each remark with its networks."""
+    of_remark: dict[str, dict[str, None]] = {}
+    for record in records:
+        for remark in record.remarks:
+            of_remark.setdefault(remark, {})[record.model] = None
+    return [f"{', '.join(models)}: {remark}" for remark, models in of_remark.items()]
