@@ -160,12 +160,18 @@ def _store(rank: int, size: int) -> Any:
 
 
 def _wait_for_all(store: Any, rank: int, size: int) -> None:
-    """Wait until all ranks have started, for a limited time: the timeout of collectives is long."""
+    """Wait until all ranks have started, for a limited time: the timeout of collectives is long.
+
+    The first rank that sees all others, or a request to stop, decides for all: no rank joins without them.
+    """
     store.set(f"started {rank}", "")
     deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
-    while not store.check([f"started {other}" for other in range(size)]):
-        if stop_requested():
-            raise Stopped
+    while True:
+        all_started = store.check([f"started {other}" for other in range(size)])
+        if all_started or stop_requested():
+            if store.compare_set("decision", "", "join" if all_started else "stop") == b"stop":
+                raise Stopped
+            return
         if time.monotonic() > deadline:
             raise SdabenchError(
                 f"process {rank + 1} of {size} has waited {MEETING_TIMEOUT} for the others; look for their "

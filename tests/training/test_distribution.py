@@ -277,6 +277,16 @@ def test_rank_that_waits_for_others_stops_on_request(first_of_two):
         pass
 
 
+def test_rank_does_not_join_another_that_has_stopped(first_of_two, monkeypatch):
+    request_stop(first_of_two)
+    with pytest.raises(Stopped), process_group("cpu"):
+        pass
+    monkeypatch.setenv("RANK", "1")
+    first_of_two.unlink()  # a stop that only one rank has heard
+    with pytest.raises(Stopped), process_group("cpu"):
+        pass
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
