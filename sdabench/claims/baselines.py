@@ -30,8 +30,8 @@ class BaselineVerdict:
     def verdict(self) -> Verdict:
         """``survives`` or ``does not survive``, unless two trainings differ by as much by chance."""
         if self.comparison.p_value >= 1 - LEVEL:
-            return Verdict("open")
-        return Verdict("survives" if self.comparison.surplus > 0 else "does not survive")
+            return Verdict("open", limited=True)
+        return Verdict("survives" if self.comparison.surplus > 0 else "does not survive", limited=True)
 
     def as_json(self) -> dict[str, Any]:
         one = self.comparison

@@ -95,12 +95,13 @@ class JudgedStatement:
 
     @property
     def verdict(self) -> Verdict:
+        """The verdict; ``limited``, because printed numbers do not confirm themselves."""
         outcomes = self.outcomes
         if not outcomes:
             return Verdict("not testable")
         if "contradicted" in outcomes:
-            return Verdict("contradicted")
-        return Verdict("open" if "open" in outcomes else "supported")
+            return Verdict("contradicted", limited=True)
+        return Verdict("open" if "open" in outcomes else "supported", limited=True)
 
     @property
     def as_printed(self) -> int:

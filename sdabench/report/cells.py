@@ -20,7 +20,7 @@ TONES: dict[str, Tone] = {
     "worse": "bad",
     "not measured": "dim",
     "not testable": "dim",
-    "survives": "good",
+    "survives": "fair",
     "does not survive": "fair",
 }
 

@@ -8,6 +8,7 @@ import pytest
 from sdabench.claims.statements import judge_statements
 from sdabench.registry import load_registry
 from sdabench.registry.statements import load_statements
+from sdabench.report.cells import verdict_cell
 
 REGISTRY = load_registry()
 STATEMENTS = load_statements(REGISTRY)
@@ -165,3 +166,10 @@ def test_rounding_of_printed_costs_decides_nothing():
     judged = outcomes(judge("compresses"))
     assert judged["sda_epsanet86", "epsanet86", "flops_g", None] == "open"
     assert judged["sda_epsanet86", "epsanet86", "params_m", None] == "contradicted"
+
+
+def test_no_statement_is_green_or_red():
+    """The paper's numbers neither confirm themselves nor are they ours to be outside tolerance."""
+    for judged in judge_statements(REGISTRY, STATEMENTS):
+        assert verdict_cell(judged.verdict).tone in ("fair", "dim")
+        assert not judged.verdict.outside_tolerance
