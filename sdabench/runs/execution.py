@@ -114,12 +114,10 @@ def out_of_memory(job: AnyJob, reason: str) -> str:
 
 def _failure_of(error: Exception, job: AnyJob) -> Failure:
     """Convert an error to the failure of a record, with the traceback of unexpected errors."""
+    from sdabench.training.loading import message_of
     from sdabench.training.memory import is_out_of_memory
 
-    lines = str(error).strip().splitlines()
-    if "Original Traceback (most recent call last):" in lines:  # of a DataLoader worker
-        lines = lines[-1:]
-    kind, message = type(error).__name__, error_line(" ".join(lines))
+    kind, message = type(error).__name__, error_line(" ".join(message_of(error).splitlines()))
     if isinstance(error, DataError):
         kind = DataError.__name__  # every other job on these data would fail too
     if is_out_of_memory(error):

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import dropwhile
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import Any, NoReturn
@@ -33,7 +34,7 @@ FAILURES = re.compile(
     f"{LOST_WORKER.pattern}|[Pp]in memory thread exited|shared memory|ancdata|Communication with the workers|"
     + "|".join(os.strerror(cause) for cause in CAUSES)
 )
-CAUGHT = "in DataLoader worker process"  # in an error of a worker, whose text ends with a traceback
+CAUGHT = "in DataLoader worker process"  # in an error of a worker, whose text has a traceback
 
 
 def batches_from_workers(loader: DataLoader[Any]) -> Generator[Any]:
@@ -110,10 +111,16 @@ def _transport_errors(workers: Sequence[BaseProcess] = ()) -> Iterator[None]:
         raise _failure_of_workers(error, [process.exitcode for process in workers]) from error
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an error; of a DataLoader worker's, without the traceback before it."""
+    of_worker = str(error).strip().rpartition("Traceback (most recent call last):\n")[2].splitlines()
+    lines = dropwhile(lambda line: line.startswith("  "), of_worker)
+    return "\n".join(lines) or type(error).__name__
+
+
 def _failure_of_workers(error: BaseException, exit_codes: Sequence[int | None] = ()) -> SdabenchError:
     """Describe the failure in one line, with a remedy."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    reason = lines[-1 if CAUGHT in lines[0] else 0]
+    reason = message_of(error).splitlines()[0]
     codes = [*exit_codes, *map(int, re.findall(r"exit code (\d+)", reason))]
     reason = next((os.strerror(code) for code in codes if code in CAUSES), reason)
     remedies = {OPEN_FILES_REMEDY: "open files|ancdata", SHARED_MEMORY_REMEDY: "shared memory|space|system"}

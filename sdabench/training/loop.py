@@ -74,8 +74,8 @@ def train(
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
             _restore_conditions(there.environment, device, log if here.is_main else lambda line: None)
-        here.on_rank_zero(lambda: run.save(folder))
         training = _Training(job, folder, advance, log)
+        here.on_rank_zero(lambda: run.save(folder))  # not of a training whose initial weights are unusable
         try:
             training.restore()
             with closing(load_training_batches(training.trainer)) as batches:

@@ -15,7 +15,7 @@ from torch import nn
 
 from sdabench.data.images import BrokenImagesError
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
-from sdabench.files import atomic_write
+from sdabench.files import atomic_gzip_write, read_decompressed
 from sdabench.json_files import parse_json
 from sdabench.training.distributed import Report, world
 from sdabench.training.job import AnyJob
@@ -48,17 +48,17 @@ class PartialEvaluation:
     def read(self) -> list[Prediction]:
         """Read the predictions; return none if the file is missing or damaged, or if conditions differ."""
         try:
-            data = parse_json(self.path.read_bytes())
+            data = parse_json(read_decompressed(self.path, "predictions"))
             if data["conditions"] == self.conditions:
                 rows = [(Prediction(*values), size) for *values, size in data["predictions"]]
                 return [each for each, size in rows if self.sizes[each.index] == size]
-        except (OSError, ValueError, TypeError, KeyError, IndexError):
+        except (SdabenchError, OSError, ValueError, TypeError, KeyError, IndexError):
             pass
         return []
 
     def write(self, predictions: list[Prediction]) -> None:
         rows = [(each.index, each.sha256, each.output, self.sizes[each.index]) for each in predictions]
-        with atomic_write(self.path) as file:
+        with atomic_gzip_write(self.path) as file:  # whose checksum shows damage
             file.write(to_json({"conditions": self.conditions, "predictions": rows}))
 
 
@@ -101,78 +101,105 @@ def predict(
         NothingMeasuredError: all images were skipped.
         SdabenchError: an output is not finite.
     """
-    here, task, fitting = world(), task_of(job.spec.task), fitting or FittingBatch(job.batch_size)
-    layout = torch.channels_last if job.spec.protocol.channels_last else torch.contiguous_format
-    network = network.eval().to(device, memory_format=layout)  # type: ignore[call-overload]
+    here = world()
     predicted = here.on_rank_zero(partial.read) if partial else []
     remaining = batches_without({each.index for each in predicted}, len(job.split.items), job.batch_size)
     again = {index for batch in remaining for index in batch}  # also of a batch with a broken image
     predicted = [each for each in predicted if each.index not in again]
     if predicted:
         advance(len(predicted))
-    if not here.is_main:
-        predicted = []  # only the main process returns them
-    broken: list[str] = []
-    batches = load_batches(
-        task.evaluation_images(job),
-        task.batch_of,
-        job.machine.workers,
-        device.type == "cuda",
-        job.skip_broken,
-        batch_sampler=remaining[here.rank :: here.size],
-    )
+    # Only the main process returns the predictions of the earlier call.
+    predictor = _Predictor(network, job, device, fitting, partial, predicted if here.is_main else [])
+    predictor.take_turns(remaining, advance)
+    predictor.report_broken()
+    of_ranks = here.gather(predictor.predicted)
+    return None if of_ranks is None else _predictions(job, _sorted(of_ranks))
 
-    @torch.inference_mode()
-    def outputs_of(micro_batch: AnyBatch) -> list[Any]:
-        return task.outputs(network, micro_batch.to(device, layout), job)
 
-    def take_turn(stop: bool, save: bool) -> Report:
-        batch = next(batches, None)
+class _Predictor:
+    """The share of one rank in the predictions of all images."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        job: AnyJob,
+        device: torch.device,
+        fitting: FittingBatch | None,
+        partial: PartialEvaluation | None,
+        predicted: list[Prediction],
+    ) -> None:
+        channels_last = job.spec.protocol.channels_last
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.eval().to(device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.job, self.device, self.partial, self.predicted = job, device, partial, predicted
+        self.fitting = fitting or FittingBatch(job.batch_size)
+        self.here, self.task = world(), task_of(job.spec.task)
+        self.broken: list[str] = []
+
+    def take_turns(self, remaining: Sequence[list[int]], advance: Callable[[int], None]) -> None:
+        """Predict batches, one per rank in each turn; save between turns. Raise Stopped after a signal."""
+        here, job = self.here, self.job
+        batches = load_batches(
+            self.task.evaluation_images(job),
+            self.task.batch_of,
+            job.machine.workers,
+            self.device.type == "cuda",
+            job.skip_broken,
+            batch_sampler=remaining[here.rank :: here.size],
+        )
+        with stop_requests() as stop_requested, closing(batches):
+            saved = time.monotonic()
+            for position in range(here.size, len(remaining) + here.size, here.size):
+                time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
+                is_last = position >= len(remaining)
+                own = self.take_turn(next(batches, None), stop_requested() and not is_last, time_to_save)
+                turns = here.reports(own)
+                advance(sum(turn.images for turn in turns))
+                stop = any(turn.stop for turn in turns)
+                if stop or turns[0].save:
+                    self.save()
+                    saved = time.monotonic()
+                if stop:
+                    raise Stopped
+
+    def take_turn(self, batch: AnyBatch | DataError | Stopped | None, stop: bool, save: bool) -> Report:
+        """Predict a batch; None if the other ranks have one more."""
         if isinstance(batch, DataError):
-            broken.extend(batch.args)
+            self.broken.extend(batch.args)
         if batch is None or isinstance(batch, DataError):
             return Report(0, None, stop, save)
         if isinstance(batch, Stopped):  # while this rank waited for a batch
             return Report(0, None, stop=True, save=save)
         try:
-            outputs = fitting.outputs(batch, outputs_of)
+            outputs = self.fitting.outputs(batch, self.outputs_of)
         except SdabenchError as error:
             return Report(0, error, stop, save)
-        predicted.extend(map(Prediction, batch.indices, batch.sha256, outputs))
+        self.predicted.extend(map(Prediction, batch.indices, batch.sha256, outputs))
         return Report(len(batch), None, stop, save)
 
-    def save() -> None:
-        so_far = here.gather(predicted)
+    @torch.inference_mode()
+    def outputs_of(self, micro_batch: AnyBatch) -> list[Any]:
+        return self.task.outputs(self.network, micro_batch.to(self.device, self.layout), self.job)
 
-        def write() -> None:
-            if partial is not None and so_far is not None:
-                partial.write(_sorted(so_far))
+    def save(self) -> None:
+        """Store the predictions of all ranks, if the evaluation can be resumed."""
+        partial = self.partial
+        if partial is not None:
+            so_far = self.here.gather(self.predicted)
+            self.here.on_rank_zero(lambda: partial.write(_sorted(so_far or [])))
 
-        here.on_rank_zero(write)
-
-    with stop_requests() as stop_requested, closing(batches):
-        saved = time.monotonic()
-        for position in range(here.size, len(remaining) + here.size, here.size):
-            time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
-            is_last = position >= len(remaining)
-            turns = here.reports(take_turn(stop_requested() and not is_last, time_to_save))
-            advance(sum(turn.images for turn in turns))
-            stop = any(turn.stop for turn in turns)
-            if partial is not None and (stop or turns[0].save):
-                save()
-                saved = time.monotonic()
-            if stop:
-                raise Stopped
-    if all_broken := sorted(message for own in here.all_gather(broken) for message in own):
+    def report_broken(self) -> None:
+        """Raise the error of broken images on all ranks, unless the job skips them and others are left."""
+        all_broken = sorted(message for own in self.here.all_gather(self.broken) for message in own)
+        if not all_broken:
+            return
         error = BrokenImagesError(*all_broken)
-        if not job.skip_broken:
-            save()
-            kept = "; then rerun the same command, which keeps the other predictions" if partial else ""
-            here.raise_everywhere(DataError(f"{error}{kept}"))
-        if not any(here.all_gather(len(predicted))):
-            here.raise_everywhere(NothingMeasuredError(f"every image is broken: {error}"))
-    of_ranks = here.gather(predicted)
-    return None if of_ranks is None else _predictions(job, _sorted(of_ranks))
+        if not self.job.skip_broken:
+            self.save()
+            kept = "; then rerun the same command, which keeps the other predictions" if self.partial else ""
+            self.here.raise_everywhere(DataError(f"{error}{kept}"))
+        if not any(self.here.all_gather(len(self.predicted))):
+            self.here.raise_everywhere(NothingMeasuredError(f"every image is broken: {error}"))
 
 
 def _predictions(job: AnyJob, predicted: list[Prediction]) -> Predictions:

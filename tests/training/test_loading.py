@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from sdabench.errors import SdabenchError
 from sdabench.training import loading
+from sdabench.training.loading import message_of
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import load_batches
 
@@ -56,6 +57,19 @@ def use_up_shared_memory():
 
 def end_by(number):
     return lambda: os.kill(os.getpid(), number)
+
+
+def fail_in_two_lines():
+    raise ValueError("no such pixel\n(3, 4)")
+
+
+def test_traceback_of_a_worker_is_not_part_of_the_message():
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # its message is checked below
+        list(batches(fail_in_two_lines))
+    assert "Original Traceback" in str(caught.value)
+    assert message_of(caught.value) == "ValueError: no such pixel\n(3, 4)"
+    assert message_of(OSError(28, "No space left")) == "[Errno 28] No space left"
+    assert message_of(MemoryError()) == "MemoryError"
 
 
 def test_workers_deliver_all_batches_in_order():

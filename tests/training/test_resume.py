@@ -396,6 +396,21 @@ def test_interrupted_evaluation_resumes(textures, tmp_path):
     assert not list((tmp_path / "parts/predictions").glob(".*"))
 
 
+def test_damaged_predictions_of_an_interrupted_evaluation_are_not_used(textures, tmp_path):
+    job = evaluation_job_for(classifier_job(textures), batch_size=1)
+    [reference] = evaluate(job, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        evaluate(job, tmp_path / "parts", StopAfter(2))
+    [partial] = (tmp_path / "parts/predictions").glob(".*.partial")
+    stored = partial.read_bytes()
+    for damaged in (b"", stored[:-20], stored[: len(stored) // 2] + b"\0" + stored[len(stored) // 2 + 1 :]):
+        partial.write_bytes(damaged)
+        remaining = []
+        [record] = evaluate(job, tmp_path / "parts", remaining.append)
+        assert remaining == [1, 1, 1, 1]
+        assert record.metrics == reference.metrics
+
+
 @pytest.mark.parametrize(
     "change", [{"batch_size": 2}, {"seed": 1}, {"precision": "bf16"}, {"channels_last": True}]
 )

@@ -12,7 +12,7 @@ from torchvision import transforms
 from sdabench import create_model
 from sdabench.data.images import TrainingImages, TrainingOrder, decode
 from sdabench.data.source import DataSource
-from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.errors import DataError, SdabenchError, UsageError, WeightsError
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.training.checkpoints import Checkpoints
@@ -348,6 +348,17 @@ def test_locked_folder_is_an_error(textures, tmp_path, monkeypatch):
 def test_too_few_images_is_an_error(textures, tmp_path):
     with pytest.raises(DataError, match="has 1 images, .* batch norms need 2 or more"):
         train(classifier_job(textures, train_images=1), tmp_path)
+
+
+def test_training_whose_initial_weights_are_unusable_leaves_no_run(textures, tmp_path):
+    torch.save(create_model("tiny", num_classes=3).state_dict(), tmp_path / "w.pth")
+    recipe = ClassificationRecipe.model_validate(RECIPE)
+    weights = LocalWeights.of_file(tmp_path / "w.pth")
+    job = training_job("tiny", DataSource("synthetic", textures), recipe, initial=weights)
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError):
+        train(job, tmp_path)
+    assert not list(tmp_path.rglob("run.json"))
 
 
 @pytest.mark.parametrize("is_new", [False, True])
