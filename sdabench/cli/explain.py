@@ -54,7 +54,7 @@ def command(
         help="Search this input size in pixels instead of the common ones")],
     as_json: AsJson,
 ) -> None:  # fmt: skip
-    """Search how a printed number was counted.
+    """Search how a printed number of parameters or FLOPs was counted.
 
     NUMBER is a number of FLOPs as printed, such as 4.12G. Without a number, the command explains those that
     the tables of the paper print for the network.
