@@ -55,13 +55,13 @@ def command(
     a: Annotated[str | None, argument(required=False)],
     b: Annotated[str | None, argument(required=False)],
     annotations: Annotated[Path | None, option(
-        "--annotations", type=EXISTING_FILE, group=RECORDS,
+        "--annotations", type=EXISTING_FILE, group=RECORDS, advanced=True,
         help="COCO annotations file, if the dataset has moved since the evaluation")],
     resamples: Annotated[int | None, option(
-        "--resamples", type=click.IntRange(min=10), group=RECORDS,
+        "--resamples", type=click.IntRange(min=10), group=RECORDS, advanced=True,
         help="Number of bootstrap resamples for the confidence interval of AP")],
     images: Annotated[int | None, option(
-        "--images", type=click.IntRange(min=0), group=RECORDS,
+        "--images", type=click.IntRange(min=0), group=RECORDS, advanced=True,
         help="Number of changed images to list  [default: 10]")],
     changed: Annotated[Path | None, option(
         "--changed", type=FILE, group=RECORDS, help="Write all changed images to a CSV file")],
@@ -69,10 +69,10 @@ def command(
         "--claims", is_flag=True, group=CLAIMS, help="Test what the tables of the paper imply")],
     baseline: Annotated[str | None, option(
         "--baseline", metavar="SOURCE", group=CLAIMS,
-        help="Compare with published trainings of the paper's networks: a source, or 'best' of all")],
+        help="Compare with published trainings of a source")],
     statements: Annotated[bool, option(
         "--statements", is_flag=True, group=CLAIMS,
-        help="Test the statements of the paper's text with its printed numbers")],
+        help="Test what the text of the paper states")],
     patterns: Annotated[tuple[str, ...], option(
         "--models", multiple=True, type=MODEL, group=CLAIMS,
         help="Test only the claims about these networks: names or wildcards")],
