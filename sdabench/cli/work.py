@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sdabench.training.run_folder import TrainingRun
 
 F = TypeVar("F", bound=Callable[..., Any])
-USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x"}
+USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x-unscaled"}
 
 
 def _recipes() -> list[str]:
@@ -162,7 +162,7 @@ class TrainingOptions:
     # fmt: off
     recipe_name: Annotated[str | None, option(
         "--recipe", type=RECIPE, group="Protocol",
-        help="Training recipe  [default: smoke for synthetic, paper for imagenet, coco-1x for coco]")]
+        help="Training recipe  [default: paper for imagenet, coco-1x-unscaled for coco, else smoke]")]
     epochs: Annotated[int | None, option(
         "--epochs", type=COUNT, group="Protocol",
         help="Override the recipe's number of epochs; its milestones are scaled in proportion")]

@@ -167,11 +167,13 @@ class Quirks(Settings):
     best_epoch_by_validation: bool = False  # report the best epoch, separately for top-1 and top-5
     no_seed: bool = False  # draw the seed from the operating system at each start
     resume_without_optimizer: bool = False  # resume from the weights only
+    resume_without_best: bool = False  # forget on resume how good the best epochs were
+    first_replica_statistics: bool = False  # keep the batch-norm statistics of the first micro-batch
 
     @property
     def lost_by_resume(self) -> list[str]:
         """The quirks by which a resumed training differs from an uninterrupted one."""
-        names = ("no_seed", "resume_without_optimizer")
+        names = ("no_seed", "resume_without_optimizer", "resume_without_best")
         return [name for name in names if getattr(self, name)]
 
 

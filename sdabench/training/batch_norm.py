@@ -11,7 +11,8 @@ class MicroBatchStatistics:
     """An update of running statistics once per step, by the mean over all micro-batches of all ranks.
 
     Each micro-batch starts from the statistics of the previous step. Otherwise two micro-batches would move
-    the statistics twice, and two ranks would have different statistics.
+    the statistics twice, and two ranks would have different statistics. Other weights than the shares of the
+    batch can be given: DataParallel keeps the statistics of its first replica alone.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -23,7 +24,7 @@ class MicroBatchStatistics:
         self.means = [torch.zeros_like(buffer) for buffer in self.running]
 
     def add(self, share: float) -> None:
-        """Add the statistics of a micro-batch, with its share of the batch."""
+        """Add the statistics of a micro-batch, with its weight in the mean, usually its share."""
         for mean, buffer in zip(self.means, self.running, strict=True):
             mean += share * buffer
         for buffer, before in zip((*self.running, *self.counts), self.before, strict=True):

@@ -152,7 +152,9 @@ class Trainer:
                 # DistributedDataParallel takes the mean over the processes; the sum is needed.
                 self.scaler.scale(loss * self.world.size).backward()  # type: ignore[no-untyped-call]
             if statistics is not None:
-                statistics.add(share)
+                is_first = self.world.rank == 0 and place == 1
+                first_only = self.recipe.quirks.first_replica_statistics
+                statistics.add(float(is_first) if first_only else share)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() * share
         if statistics is not None:
@@ -224,6 +226,8 @@ class Trainer:
         self.progress.resumed += 1
         if self.recipe.quirks.no_seed:
             self.progress.seeds += new_seed
+        if self.recipe.quirks.resume_without_best:
+            self.progress.best = {}
         if not self.recipe.quirks.resume_without_optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])

@@ -20,21 +20,40 @@ def test_paper_recipe_follows_the_released_code():
     assert (recipe.optimizer.learning_rate, recipe.optimizer.momentum) == (0.1, 0.9)
     assert (recipe.optimizer.weight_decay, recipe.optimizer.decay_norms_and_biases) == (1e-4, True)
     assert not recipe.optimizer.nesterov
-    assert (recipe.schedule.milestones, recipe.schedule.factor) == ([30, 60, 90], 0.1)
+    assert (recipe.schedule.milestones, recipe.schedule.factor) == ([31, 61, 91], 0.1)
     assert recipe.schedule.warmup_epochs == 0
     assert recipe.label_smoothing == 0.1
     assert recipe.augmentation.crop == recipe.validation.crop == 224
     assert recipe.augmentation.area == (0.08, 1.0)
     assert recipe.augmentation.aspect == (3 / 4, 4 / 3)
     assert recipe.augmentation.flip == 0.5
+    assert recipe.batch_size // recipe.accumulate == 64  # of each of the four replicas of DataParallel
     assert all(recipe.quirks.model_dump().values())
     assert recipe.reproduction
+
+
+def test_paper_recipe_has_the_learning_rates_of_the_released_training_loop():
+    """Its loop divides the rate after the epochs 30, 60 and 90, counted from 0, and then starts the next."""
+    rate, rates = 0.1, []
+    for epoch in range(120):
+        rates.append(rate)
+        if epoch in (30, 60, 90):
+            rate /= 10
+    recipe = load_recipe("paper")
+    assert [recipe.learning_rate(epoch * 5005, 5005) for epoch in range(120)] == pytest.approx(rates)
+    assert [rates.count(each) for each in sorted(set(rates), reverse=True)] == [31, 30, 30, 29]
 
 
 def test_imagenet_120e_is_the_paper_recipe_without_quirks():
     paper, plain = load_recipe("paper").model_dump(), load_recipe("imagenet-120e").model_dump()
     assert not any(plain["quirks"].values())
-    assert {key for key in plain if plain[key] != paper[key]} == {"name", "title", "quirks"}
+    assert {key for key in plain if plain[key] != paper[key]} == {
+        "name",
+        "title",
+        "quirks",
+        "accumulate",
+        "schedule",
+    }
 
 
 @pytest.mark.parametrize(
@@ -169,7 +188,7 @@ def test_scaling_is_stated_in_the_source():
 
 
 def test_milestones_that_cannot_be_scaled_are_refused():
-    with pytest.raises(UsageError, match="milestones 30, 60, 90 of 120 epochs cannot be scaled to 3; use"):
+    with pytest.raises(UsageError, match="milestones 31, 61, 91 of 120 epochs cannot be scaled to 3; use"):
         load_recipe("paper").override(epochs=3)
     with pytest.raises(UsageError, match="epochs: Input should be less than or equal to 1000000000"):
         load_recipe("paper").override(epochs=10**400)
@@ -206,7 +225,7 @@ def test_file_that_changes_the_experiment_is_not_a_reproduction(tmp_path, text, 
             "optimizer: {learing_rate: 1}\n",
             "optimizer: unknown field 'learing_rate'; did you mean learning_rate",
         ),
-        ("epochs: 3\n", "mine.yaml: the milestones 30, 60, 90 of 120 epochs cannot be scaled to 3"),
+        ("epochs: 3\n", "mine.yaml: the milestones 31, 61, 91 of 120 epochs cannot be scaled to 3"),
         ("epochs: true\n", "epochs: Input should be a valid number, not True"),
         ("optimizer: {learning_rate: true}\n", "learning_rate: Input should be a valid number, not True"),
         ("schedule: {milestones: [true, 60]}\n", "milestones: Input should be a valid number"),
@@ -276,7 +295,7 @@ def test_learning_rate_follows_the_linear_rule(batch, rate):
     assert recipe.base_learning_rate == pytest.approx(rate, rel=1e-12)
     assert recipe.learning_rate(1000, 1001) == recipe.base_learning_rate
     assert load_recipe("coco-1x", "detection").base_learning_rate == 0.02
-    assert not recipe.reproduction
+    assert recipe.reproduction == (batch == 8)  # the values of coco-1x-8
 
 
 def test_warm_up_that_outlasts_the_training_is_described():
@@ -319,8 +338,10 @@ def test_detection_learning_rates_by_hand():
 
 
 def test_recipes_are_separate_for_each_task():
-    assert recipe_names("detection") == ["coco-1x", "coco-1x-unscaled", "smoke"]
-    with pytest.raises(UsageError, match="choose from coco-1x, coco-1x-unscaled, smoke for detection"):
+    assert recipe_names("detection") == ["coco-1x", "coco-1x-8", "coco-1x-unscaled", "smoke"]
+    with pytest.raises(
+        UsageError, match="choose from coco-1x, coco-1x-8, coco-1x-unscaled, smoke for detection"
+    ):
         load_recipe("paper", "detection")
     smaller = load_recipe("coco-1x", "detection").override(resolution=320)
     assert (smaller.short_side, smaller.reproduction) == (320, False)

@@ -48,10 +48,12 @@ def train_in_processes(job, output, processes, **options):
     return folder
 
 
-def test_two_processes_match_one_with_two_micro_batches(textures, tmp_path):
+@pytest.mark.parametrize("first_only", [False, True])
+def test_two_processes_match_one_with_two_micro_batches(textures, tmp_path, first_only):
     """Each batch norm sees four of eight images; a sum of two gradients has one order, so results are equal."""
-    single = train(classifier_job(textures, **LOSSES, accumulate=2), tmp_path / "alone")
-    both = train_in_processes(classifier_job(textures, **LOSSES), tmp_path / "both", 2)
+    changes = LOSSES | {"quirks": {"first_replica_statistics": first_only}}
+    single = train(classifier_job(textures, **changes, accumulate=2), tmp_path / "alone")
+    both = train_in_processes(classifier_job(textures, **changes), tmp_path / "both", 2)
     assert same_weights(final_weights(single), final_weights(both))
     keys = ("step", "loss", "top1_pct", "top5_pct")
     lines = [[{key: line[key] for key in keys} for line in read_log(folder)] for folder in (single, both)]

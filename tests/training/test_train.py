@@ -1,5 +1,6 @@
 """Train on real JPEG files: steps computed by hand, interruptions, quirks, errors."""
 
+import copy
 import math
 from itertools import product
 
@@ -288,6 +289,34 @@ def test_quirk_resume_without_optimizer_drops_momentum(textures):
         resumed.restore(trainer.state())
         assert same_weights(resumed.network.state_dict(), trainer.network.state_dict())
         assert bool(resumed.optimizer.state) is not forget
+
+
+def test_quirk_resume_without_best_forgets_how_good_the_best_epochs_were(textures):
+    for forget in (False, True):
+        job = classifier_job(textures, quirks={"resume_without_best": forget}, model="tiny")
+        trainer = Trainer(job)
+        trainer.progress.best, trainer.progress.best_epochs = {"top1_pct": 70.0}, {"top1_pct": 3}
+        resumed = Trainer(job)
+        resumed.restore(trainer.state())
+        assert resumed.progress.best == ({} if forget else {"top1_pct": 70.0})
+        assert resumed.progress.best_epochs == {"top1_pct": 3}
+
+
+@pytest.mark.parametrize("first_only", [True, False])
+def test_running_statistics_are_those_of_the_first_replica_or_of_all(textures, first_only):
+    """The replicas of DataParallel are computed one by one; only the first shares the module's buffers."""
+    quirks = {"first_replica_statistics": first_only}
+    trainer = Trainer(classifier_job(textures, batch_size=6, accumulate=3, quirks=quirks))
+    batch = next(load_training_batches(trainer))
+    replicas = []
+    for images in inputs_of(batch).chunk(3):
+        replicas.append(copy.deepcopy(trainer.network).train())
+        replicas[-1](images)
+    kept = [dict(replica.named_buffers()) for replica in (replicas[:1] if first_only else replicas)]
+    trainer.take_step(batch)
+    for name, buffer in trainer.network.named_buffers():
+        expected = torch.stack([buffers[name].double() for buffers in kept]).mean(0)
+        assert torch.allclose(buffer.double(), expected, rtol=1e-4, atol=1e-6), name
 
 
 @pytest.mark.parametrize(
