@@ -43,7 +43,7 @@ Examples:
 \b
 Exit codes with --claims:
   0   no printed difference is contradicted by smaller ones
-  3   a printed difference is contradicted: ours is smaller, after Holm's correction
+  3   a printed difference is contradicted: the measured one is smaller
 """
 SHOWN = 10  # changed images, by default
 RECORDS, CLAIMS = "Two records", "Claims of the paper"
