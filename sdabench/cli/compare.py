@@ -36,6 +36,7 @@ Examples:
   sdabench compare runs/a:mask_rcnn_resnet50 runs/b --annotations FILE
   sdabench compare runs/a runs/b --changed changed.csv
   sdabench compare --claims
+  sdabench compare --power --models sda_resnet86
   sdabench compare --claims --records runs/imagenet --models 'sda_res*'
   sdabench compare --claims --baseline torchvision
   sdabench compare --statements
@@ -73,6 +74,8 @@ def command(
     statements: Annotated[bool, option(
         "--statements", is_flag=True, group=CLAIMS,
         help="Test what the text of the paper states")],
+    power: Annotated[bool, option(
+        "--power", is_flag=True, group=CLAIMS, help="Print what would show each difference")],
     patterns: Annotated[tuple[str, ...], option(
         "--models", multiple=True, type=MODEL, group=CLAIMS,
         help="Test only the claims about these networks: names or wildcards")],
@@ -97,32 +100,39 @@ def command(
 
     With --baseline, each network with depth attention is compared with published trainings of the networks in
     its group, such as torchvision's: does the paper's improvement survive? No record is used.
+    With --power, how many trainings of both networks, or how many test images, would show each difference?
 
     With --statements, sentences such as "outperforms other attention methods" are tested with the printed
     numbers alone. The exit code is 0 whatever the verdicts are, because nothing is measured.
     """
     if statements:
-        if a is not None or claims or baseline or patterns or folders:
+        if a is not None or claims or power or baseline or patterns or folders:
             raise UsageError("--statements takes no records and no other option of its group")
         _statements(form, as_json)
         return
-    if claims:
+    if claims or power:
         if a is not None:
-            raise UsageError("--claims takes no records A and B; add the records of a run with --records")
+            flag = "--claims" if claims else "--power"
+            raise UsageError(f"{flag} takes no records A and B; add the records of a run with --records")
         if (annotations, resamples, images, changed) != (None, None, None, None):
-            raise UsageError(f"options of the group '{RECORDS}' cannot be used with --claims")
+            raise UsageError(
+                f"options of the group '{RECORDS}' cannot be used with {'--claims' if claims else '--power'}"
+            )
+        if power and (claims or baseline is not None):
+            raise UsageError("--power has a table of its own; leave out --claims and --baseline")
         if baseline is not None:
             if folders:
                 raise UsageError("--baseline compares numbers of the paper; omit --records")
             _baselines(baseline, patterns, form, as_json)
             return
-        _claims(patterns, folders, form, as_json)
+        _claims(patterns, folders, form, as_json, power)
         return
     if a is None or b is None:
         raise UsageError("name two records to compare, or use --claims; see 'sdabench compare -h'")
     if patterns or folders or baseline is not None:
         raise UsageError(
-            "--models, --records and --baseline need --claims; name one network of a run as FOLDER:NETWORK"
+            "--models, --records and --baseline need --claims (or --power); name one network of a run as "
+            "FOLDER:NETWORK"
         )
     from sdabench.claims.paired import compare_records
     from sdabench.scoring.bootstrap import RESAMPLES
@@ -187,7 +197,9 @@ def _records_of(text: str) -> "dict[str, list[StoredRecord]]":
     return of_task
 
 
-def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool) -> None:
+def _claims(
+    patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool, power: bool
+) -> None:
     from sdabench.claims.implied import implied_claims, judge_implied
     from sdabench.records.rescoring import read_stored, shipped_records
 
@@ -200,6 +212,16 @@ def _claims(patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_
     records = [*shipped_records(), *(one for folder in folders for one in read_stored(folder))]
     with progress("claims", len(implied), "claims") as advance:
         judged = judge_implied(implied, records, advance)
+    if power:
+        from sdabench.claims.power import needed
+        from sdabench.report.power import power_sheet
+
+        found = needed(judged)
+        if as_json:
+            echo_json([one.as_json() for one in found])
+        else:
+            show(power_sheet(found), form=form)
+        return
     if as_json:
         echo_json([one.as_json() for one in judged])
     else:

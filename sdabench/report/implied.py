@@ -21,14 +21,15 @@ def implied_sheet(verdicts: Sequence[ImpliedVerdict]) -> Sheet:
         columns += [*headings("measured Δ", "95 % interval", numeric=True), Heading("better?")]
     columns.append(Heading("verdict"))
     groups = []
-    for pair, of_pair in groupby(verdicts, key=lambda each: _pair(each.claim)):
+    for pair, of_pair in groupby(verdicts, key=lambda each: pair_text(each.claim)):
         blank = [Cell() for _ in columns[1:]]
         groups.append([[Cell(pair, bold=True), *blank], *(_cells(each, measured) for each in of_pair)])
     title = "Improvements that the tables imply, in percentage points"
     return Sheet(title, columns, groups, _notes(verdicts))
 
 
-def _pair(claim: ImpliedClaim) -> str:
+def pair_text(claim: ImpliedClaim) -> str:
+    """Name both models on one line, or on two if it would be too long."""
     partner = f"vs. {claim.partner} ({', '.join(ROLES[role] for role in claim.roles)})"
     line = f"{claim.model} {partner}"
     return line if len(line) <= PAIR_WIDTH else f"{claim.model}\n{partner}"
