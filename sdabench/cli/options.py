@@ -22,7 +22,8 @@ SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
 COUNT = click.IntRange(1, 10**9)
 PROCESSES = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 1024)
-PIXELS = click.IntRange(32, 2**14)  # a side, as in recipes
+MAX_PIXELS = 2**14  # of a side, as in recipes
+PIXELS = click.IntRange(32, MAX_PIXELS)
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import COUNT, PIXELS, SEED, FiniteRange
+from sdabench.cli.options import COUNT, MAX_PIXELS, PIXELS, SEED, FiniteRange
 from sdabench.cli.parameters import ParsedType, option
-from sdabench.data.description import INTERPOLATIONS, Resizing
+from sdabench.data.description import INTERPOLATIONS, Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
 from sdabench.models.inputs import Triple
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sdabench.training.run_folder import TrainingRun
 
 F = TypeVar("F", bound=Callable[..., Any])
+MAX_SHORT_SIDE = Preprocessing.at(MAX_PIXELS).resize
 USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x-unscaled"}
 
 
@@ -138,9 +139,9 @@ class PreprocessingOptions:
         names = ("resize", "crop_pct", "interpolation", "mean", "std")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         images = protocol.preprocessing
-        if not given:
-            return protocol
         if isinstance(images, Resizing):
+            if not given:
+                return protocol
             name = next(iter(given)).replace("_", "-")
             raise UsageError(f"--{name} is for classifiers; for a detector, --resolution sets the short side")
         if (fraction := given.pop("crop_pct", None)) is not None:
@@ -152,7 +153,13 @@ class PreprocessingOptions:
                 f"--resize {self.resize} is smaller than the crop of {images.crop} pixels, which would get "
                 "a black border; choose at least the crop, or a smaller --resolution"
             )
-        return protocol.model_copy(update={"preprocessing": images.model_copy(update=given)})
+        images = images.model_copy(update=given)
+        if images.resize > MAX_SHORT_SIDE:
+            raise UsageError(
+                f"the short side before the crop of {images.crop:,} pixels would be {images.resize:,}, more "
+                f"than {MAX_SHORT_SIDE:,}; choose a larger --crop-pct or a smaller --resolution"
+            )
+        return protocol.model_copy(update={"preprocessing": images})
 
 
 @dataclass(frozen=True)

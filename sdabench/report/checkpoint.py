@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sdabench.report.render import Terminal
 from sdabench.weights.checkpoint_summary import CheckpointSummary
-from sdabench.weights.identify import Fit, nearest
+from sdabench.weights.identify import Fit, nearest, suggest_wrapper
 from sdabench.weights.keys import describe_problems
 
 
@@ -22,7 +22,7 @@ def print_inspection(found: CheckpointSummary, fits: Sequence[Fit]) -> None:
         "classes": classes,
         "entry": found.state_dict.entry,
         "tensors": f"{len(found.state_dict.tensors)} ({types}), {found.parameters:,} parameters",
-        "fits": _fits(fits),
+        "fits": _fits(found, fits),
         "note": found.state_dict.module
         and "only tensors and the settings of layers were compared, not the module's code",
     }
@@ -40,15 +40,16 @@ def print_problems(fit: Fit) -> None:
             console.unwrapped(f"  {key}")
 
 
-def _fits(fits: Sequence[Fit]) -> str:
+def _fits(found: CheckpointSummary, fits: Sequence[Fit]) -> str:
     """List the models that the tensors fit, or the nearest model with its differences."""
     fitting = [f"{fit.model} ({_classes(fit)})" for fit in fits if not fit.problems]
     if fitting:
         return ", ".join(fitting)
     near = nearest(fits)
-    return (
-        f"no model; the nearest is {near.model}: {describe_problems(near.problems)}" if near else "no model"
-    )
+    if near is None:
+        return "no model"
+    words = f"no model; the nearest is {near.model}: {describe_problems(near.problems)}"
+    return words + suggest_wrapper(found.state_dict, near.model)
 
 
 def _classes(fit: Fit) -> str:

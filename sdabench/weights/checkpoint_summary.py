@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sdabench.hashing import sha256_of_file
+from sdabench.weights.containers import LEGACY_MAGIC
 from sdabench.weights.entries import StateDict, find_state
 from sdabench.weights.keys import count_parameters
 from sdabench.weights.read import read_checkpoint
@@ -75,10 +76,13 @@ def summarize(path: Path, wrapper: str | None = None) -> CheckpointSummary:
 
 def _container(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(9)
+        head = file.read(16)
     if head[8:9] == b"{":
         return "safetensors"
-    return "torch.save, zip archive" if head.startswith(b"PK") else "torch.save, format before torch 1.6"
+    if head.startswith(b"PK"):
+        return "torch.save, zip archive"
+    of_torch = LEGACY_MAGIC.to_bytes(10, "little") in head
+    return "torch.save, format before torch 1.6" if of_torch else "a pickle of arrays"
 
 
 def _entries(checkpoint: Any) -> dict[str, str]:

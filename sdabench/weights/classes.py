@@ -1,8 +1,8 @@
 """Map the outputs of weights to the classes of a dataset by name; the number of classes is no identity.
 
 Weights that sdabench trained store the classes that they were trained on: in the metadata of a safetensors
-file, and in a checkpoint of a training. Checkpoints of mmdetection, mmengine and common training scripts name
-them too.
+file, in an attribute of a state dict that torch.save wrote, and in a checkpoint of a training. Checkpoints of
+mmdetection, mmengine and common training scripts name them too.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from sdabench.data.coco import CocoSplit
 from sdabench.data.split import Split
 from sdabench.errors import WeightsError
 from sdabench.weights.read import read_checkpoint
+from sdabench.weights.unpickling import NOTES
 
 KEY = "classes"
 NAMES = ("classes", "class_names", "class_to_idx")  # keys of other programs, in any case
@@ -44,16 +45,23 @@ def _read_classes(path: Path, _version: Any) -> ClassList | None:
     """Read the classes once for each version of a file, because a checkpoint is read as a whole."""
     try:
         with safe_open(path, "pt") as file:
-            return ClassList.model_validate_json((file.metadata() or {}).get(KEY, ""))
-    except ValidationError:
-        return None
+            return _of_metadata(file.metadata())
     except (SafetensorError, OSError):
         checkpoint = read_checkpoint(path)
+    if (own := _of_metadata(getattr(checkpoint, NOTES, None))) is not None:
+        return own
     try:
         return ClassList.model_validate(checkpoint[KEY])
     except (KeyError, TypeError, ValidationError, AttributeError, IndexError):
         names = _find_names(checkpoint) if isinstance(checkpoint, Mapping) else ()
         return ClassList(names=names) if names else None
+
+
+def _of_metadata(metadata: Any) -> ClassList | None:
+    try:
+        return ClassList.model_validate_json(metadata[KEY])
+    except (KeyError, TypeError, IndexError, ValidationError):
+        return None
 
 
 def _find_names(settings: Mapping[Any, Any]) -> tuple[str, ...]:

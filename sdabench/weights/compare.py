@@ -30,6 +30,8 @@ def compare(
     tensors, problems = match_tensors(network, renamed)
     if found.module is not None and (others := other_settings(network, found.module, model)):
         problems |= {"of another setting": others}
+    if problems and found.left_out:
+        problems["not a tensor"] = list(found.left_out)
     return ({} if problems else tensors), problems
 
 

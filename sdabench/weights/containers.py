@@ -1,4 +1,7 @@
-"""Read the containers of ``torch.save``: a zip archive, or a sequence of pickles before torch 1.6."""
+"""Read the containers of ``torch.save``: a zip archive, or a sequence of pickles before torch 1.6.
+
+A single pickle of arrays, as detectron2 publishes weights, is read too.
+"""
 
 import sys
 import tarfile
@@ -138,7 +141,8 @@ def _zip_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipIn
 def _read_legacy(file: BinaryIO, size: int) -> Any:
     """Read the pickles of magic number, version, system, object and keys, and then the storages."""
     bounded = _BoundedFile(file, size)
-    _check_magic(bounded)
+    if (arrays := _read_magic(bounded)) is not None:
+        return arrays
     storages: dict[str, Storage] = {}
     claimed = 0  # bytes
 
@@ -183,7 +187,8 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
     return checkpoint
 
 
-def _check_magic(file: "_BoundedFile") -> None:
+def _read_magic(file: "_BoundedFile") -> dict[Any, Any] | None:
+    """Read the magic number; or the only pickle of a file, if it holds arrays, as detectron2 writes them."""
     try:
         magic = load_pickle(file, _no_storage)
     except RefusedError:
@@ -197,10 +202,18 @@ def _check_magic(file: "_BoundedFile") -> None:
         raise WeightsError(
             "is not a known checkpoint format (torch.save, safetensors), or is cut off"
         ) from None
+    if isinstance(magic, dict) and any(
+        isinstance(value, Tensor)
+        for part in (magic, *magic.values())
+        if isinstance(part, dict)
+        for value in part.values()
+    ):
+        return magic
     if type(magic) is not int or magic != LEGACY_MAGIC:
         raise WeightsError(
             f"is a pickle of {kind_of(magic)} that torch.save did not write; save its tensors with torch.save"
         )
+    return None
 
 
 def _first_line(head: bytes) -> str | None:

@@ -1,5 +1,6 @@
 """Convert weights to another key layout: sdabench's, timm's, or a detector's backbone."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -13,8 +14,9 @@ from sdabench.files import atomic_write
 from sdabench.models.skeleton import HEAD
 from sdabench.registry import load_registry
 from sdabench.weights.entries import StateDict
-from sdabench.weights.identify import fit, network_for
+from sdabench.weights.identify import fit, network_for, suggest_wrapper
 from sdabench.weights.keys import describe_problems, match_tensors, rename_keys
+from sdabench.weights.unpickling import NOTES
 
 Form = Literal["safetensors", "state-dict", "timm", "backbone"]
 FORM_SUFFIXES: dict[Form, str] = {"state-dict": ".pth", "timm": ".pth"}  # others: .safetensors
@@ -35,7 +37,7 @@ def to_sdabench_keys(found: StateDict, model: str, origin: str) -> dict[str, Ten
     if problems:
         raise WeightsError(
             f"{origin} does not fit '{model}': {describe_problems(problems)}; "
-            f"'sdabench weights inspect --model {model}' lists every key"
+            f"'sdabench weights inspect --model {model}' lists every key{suggest_wrapper(found, model)}"
         )
     return tensors
 
@@ -60,12 +62,15 @@ def convert(tensors: Mapping[str, Tensor], model: str, form: Form) -> dict[str, 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file with metadata, or, for a name ending in .pth or .pt, a file of torch.save.
 
+    That file holds a state dict, whose attribute ``NOTES`` has the metadata.
+
     Raises:
         OutputError: it cannot be written.
     """
-    unshared = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
+    unshared = OrderedDict((key, tensor.contiguous().clone()) for key, tensor in tensors.items())
     with atomic_write(path) as file:
         if path.suffix in (".pth", ".pt"):
+            setattr(unshared, NOTES, dict(metadata))
             torch.save(unshared, file)
         else:
             file.write(save(unshared, metadata=dict(metadata)))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sdabench.errors import UsageError, WeightsError
-from sdabench.weights.keys import BUFFERS, STATISTICS, unwrap_keys
+from sdabench.processes import note
+from sdabench.weights.keys import BUFFERS, STATISTICS, list_first, unwrap_keys
 from sdabench.weights.stubs import MAX_KEY_LENGTH, Stub, is_module, kind_of, module_state, printable
 
 # Common keys of the weights. Such an entry is preferred to entries of other networks or criteria.
@@ -33,12 +34,13 @@ class StateDict:
     """The tensors of a network, and where the checkpoint holds them.
 
     ``entry`` are the keys that lead to them, joined by dots; None at the top level. ``module`` is the pickled
-    module that they belong to, if any.
+    module that they belong to, if any. ``left_out`` describes the values beside them that are not tensors.
     """
 
     tensors: dict[str, Tensor]
     entry: str | None = None
     module: Stub | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +58,12 @@ class _Entry:
     def is_known(self) -> bool:
         return all(key in WRAPPERS for key in self.keys)
 
-    @cached_property
+    @property
     def is_pure(self) -> bool:
         """Whether it holds nothing but tensors, not all of them scalars such as metrics."""
         if is_module(self.value):
             return True
-        values = self.value.values()
-        return all(isinstance(value, Tensor) for value in values) and any(value.ndim for value in values)
+        return len(self.tensors) == len(self.value) and any(each.ndim for each in self.tensors.values())
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -117,14 +118,19 @@ def find_state(checkpoint: Any, origin: str, wrapper: str | None = None) -> Stat
     chosen = _choose(found, origin)
     if chosen is None:
         raise WeightsError(f"{origin} holds no state dict: {_why_none(checkpoint)}")
-    module = chosen.value if is_module(chosen.value) else None
+    entry = printable(chosen.name) or None
+    if not is_module(chosen.value):
+        left_out = _describe_others(chosen, origin)
+        if left_out:
+            note(f"{origin}: left out, because they are not tensors with names: {list_first(left_out)}.")
+        return StateDict(_check_names(chosen.tensors, origin), entry, left_out=left_out)
     try:
-        tensors = chosen.value if module is None else module_state(module)
+        tensors = module_state(chosen.value)
     except WeightsError as error:
         raise WeightsError(f"{origin} {error}") from None
     if not tensors:
         raise WeightsError(f"{origin} holds no state dict: the pickled module has no tensors")
-    return StateDict(_check_tensors(tensors, origin), printable(chosen.name) or None, module)
+    return StateDict(_check_names(tensors, origin), entry, chosen.value)
 
 
 def _entries(checkpoint: Any, origin: str) -> Iterator[_Entry]:
@@ -184,7 +190,7 @@ def _entries_under(found: list[_Entry], wrapper: str, origin: str) -> list[_Entr
         entry for entry in found if wanted in entry.keys or entry.name.startswith(f"{wanted}.")
     ]
     if not named and wanted:
-        parts = {entry: _with_prefix(entry.tensors, f"{wrapper}.") for entry in found}
+        parts = {entry: names_below(wrapper, entry.tensors) for entry in found}
         named = [_Entry((*entry.keys, wrapper), part) for entry, part in parts.items() if part]
     if not named:
         there = [entry for entry in found if entry.keys]
@@ -193,7 +199,9 @@ def _entries_under(found: list[_Entry], wrapper: str, origin: str) -> list[_Entr
     return named
 
 
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def names_below(wrapper: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a wrapper's, without it."""
+    prefix = f"{wrapper}."
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
@@ -262,12 +270,23 @@ def _describe_key(key: Any) -> str:
     return f"'{printable(key) if isinstance(key, str) else f'of {kind_of(key)}'}'"
 
 
-def _check_tensors(tensors: Mapping[Any, Any], origin: str) -> dict[str, Tensor]:
-    for key, value in tensors.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                f"{origin} holds no state dict: {_describe_key(key)} is {kind_of(value)}, not a tensor"
-            )
+def _describe_others(entry: _Entry, origin: str) -> tuple[str, ...]:
+    """Describe the values beside weights that are not tensors, such as the number of an epoch.
+
+    Raises:
+        WeightsError: the tensors are scalars such as metrics, not weights.
+    """
+    others = [(key, value) for key, value in entry.value.items() if key not in entry.tensors]
+    if others and not any(tensor.ndim for tensor in entry.tensors.values()):
+        [key, value] = others[0]
+        raise WeightsError(
+            f"{origin} holds no state dict: {_describe_key(key)} is {kind_of(value)}, not a tensor"
+        )
+    return tuple(f"{_describe_key(key)} ({kind_of(value)})" for key, value in others)
+
+
+def _check_names(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    for key in tensors:
         if not key.isprintable() or len(key) > MAX_KEY_LENGTH:
             raise WeightsError(f"{origin} holds a tensor whose name cannot be printed: '{printable(key)}'")
     return dict(tensors)

@@ -1,5 +1,6 @@
 """Identify the network of the registry that a state dict belongs to."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 from sdabench.errors import WeightsError
 from sdabench.models.build import create_model
 from sdabench.weights.compare import compare
-from sdabench.weights.entries import StateDict
+from sdabench.weights.entries import StateDict, names_below
 from sdabench.weights.keys import Problems, count_parameters, rename_keys, unwrap_keys
+from sdabench.weights.stubs import printable
 
 CLASSIFIER, BOX_CLASSIFIER = "fc.weight", "roi_heads.box_predictor.cls_score.weight"
 CANDIDATES = 12  # networks of the nearest size that are compared
+MAX_WRAPPERS = 6  # prefixes of names that are tried
 DEFAULT_FEATURES = 2048  # input features assumed for a missing classifier
 
 
@@ -41,6 +44,17 @@ def fit(found: StateDict, model: str) -> Fit:
     except WeightsError as error:
         return Fit(model, None, {str(error): []})
     return Fit(model, classes, problems)
+
+
+def suggest_wrapper(found: StateDict, model: str) -> str:
+    """Return the end of an error message: the wrapper that has a network's tensors, if there is one."""
+    modules = [key.split(".")[:-1] for key in found.tensors]
+    parts = Counter(".".join(names[:depth]) for names in modules for depth in (1, 2))
+    for wrapper, count in parts.most_common(MAX_WRAPPERS):
+        below = names_below(wrapper, found.tensors)
+        if wrapper and count > 1 and not fit(StateDict(below), model).problems:
+            return f"; its tensors are below '{printable(wrapper)}': add --wrapper {printable(wrapper)}"
+    return ""
 
 
 def num_classes_of(renamed: Mapping[str, Tensor]) -> int | None:

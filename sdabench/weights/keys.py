@@ -1,7 +1,7 @@
 """Rename the keys of an original release to sdabench's, and account for every tensor."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -121,9 +121,12 @@ def count_parameters(state: Mapping[str, Tensor]) -> int:
 def describe_problems(problems: Problems) -> str:
     """Describe the number of keys of each kind of problem, and the first keys."""
     return "; ".join(
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})" if keys else kind
-        for kind, keys in problems.items()
+        f"{len(keys)} {kind} ({list_first(keys)})" if keys else kind for kind, keys in problems.items()
     )
+
+
+def list_first(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:3])}{', …' * (len(words) > 3)}"
 
 
 def _is_scalar(value: Any) -> bool:

@@ -10,6 +10,7 @@ from sdabench.errors import WeightsError
 from sdabench.models.skeleton import HEAD, Trunk
 from sdabench.weights.compare import compare
 from sdabench.weights.entries import StateDict, find_state
+from sdabench.weights.identify import suggest_wrapper
 from sdabench.weights.keys import describe_problems, rename_keys
 from sdabench.weights.read import read_checkpoint
 from sdabench.weights.weights_source import check_timm_network, parse, resolve
@@ -86,5 +87,6 @@ def load_state(model: nn.Module, found: StateDict, origin: str) -> None:
     tensors, problems = compare(model, found, state, name)
     if problems:
         network = f"'{name}'" if name else "this network"
-        raise WeightsError(f"{origin} does not fit {network}: {describe_problems(problems)}")
+        step = suggest_wrapper(found, name) if name else ""
+        raise WeightsError(f"{origin} does not fit {network}: {describe_problems(problems)}{step}")
     model.load_state_dict(tensors)

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
+from warnings import catch_warnings
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,6 +95,22 @@ def tensor(
     flat = storage.data[: elements * dtype.itemsize].view(dtype)
     # as_strided raises an error if a tensor does not fit; set_, as in torch.load, would enlarge the storage.
     return _with_lazy(flat.as_strided(size, stride, flat.storage_offset() + offset), metadata)
+
+
+def of_bytes(data: bytes, element: np.dtype[Any], size: tuple[Any, ...], is_reversed: bool) -> Tensor:
+    """View the bytes of a numpy array as a tensor, which must not be written to.
+
+    Raises:
+        WeightsError: the bytes are not as many as its size says.
+    """
+    fits = len(size) <= MAX_DIMENSIONS and all(type(each) is int and 0 <= each < MAX_NUMBER for each in size)
+    if not fits or prod(size) * element.itemsize != len(data):
+        raise WeightsError(f"holds an array of {len(size)} dimensions, whose size is not that of its data")
+    if prod(length for length in size if length) > max(len(data), MAX_EMPTY_EXTENT):
+        raise WeightsError(f"holds an array of too large size {size}")
+    with catch_warnings(action="ignore"):  # of torch: the bytes cannot be written to
+        tensor = torch.from_numpy(np.frombuffer(data, element)).view(size)
+    return tensor.permute(*range(tensor.ndim)[::-1]) if is_reversed else tensor
 
 
 def _with_lazy(view: Tensor, metadata: Any) -> Tensor:

@@ -35,6 +35,7 @@ MAX_STEPS = 5_000_000
 CHARACTERS_PER_STEP = 64
 MAX_INTEGER_BITS = 1024
 MAX_NAME_LENGTH = 1000
+NOTES = "sdabench"  # attribute of a state dict with the metadata that a safetensors file would hold
 
 # All opcodes except extensions, text persistent ids and buffers of protocol 5, which torch never writes.
 ALLOWED_OPCODES = {
@@ -123,12 +124,33 @@ class _StubUnpickler(pickle._Unpickler):
         self.append(self.call(kind, args))
 
     def load_build(self) -> None:
-        """Store the state of an object in its stub. Drop that of an OrderedDict, torch's ``_metadata``."""
+        """Store the state of an object in its stub, and the numbers of an array as a tensor.
+
+        Of the attributes of an OrderedDict only ``NOTES`` is kept; torch's ``_metadata`` is dropped.
+        """
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Stub):
-            target.state = state
+            target.state = self.numbers(state) if _is_array(target) else state
         elif type(target) is not OrderedDict or type(state) is not dict:
             raise WeightsError(f"sets the state of {kind_of(target)}, which has none")
+        elif NOTES in state:
+            setattr(target, NOTES, state[NOTES])
+
+    def numbers(self, state: Any) -> Any:
+        """Return the numbers of an array's state as a tensor; the state itself if it holds other values."""
+        if type(state) is not tuple or len(state) != 5:
+            return state
+        _, shape, dtype, is_column_major, data = state
+        element = _element_type(dtype)
+        is_plain = type(shape) is tuple and type(data) in (bytes, str)
+        if element is None or not element.isnative or not is_plain:
+            return state
+        if type(data) is str:  # of Python 2
+            self.steps += _items_to_copy(data)
+            _check_steps(self.steps)
+            data = data.encode("latin-1")
+        size = shape[::-1] if is_column_major else shape
+        return stored_tensors.of_bytes(data, element, size, bool(is_column_major))
 
     def load_dict(self) -> None:
         items = self.pop_mark()
@@ -148,7 +170,7 @@ class _StubUnpickler(pickle._Unpickler):
         if isinstance(target, Stub):
             target.items += pairs
         elif type(target) in (dict, OrderedDict):
-            target.update((_checked_key(key), value) for key, value in pairs)
+            target.update((_checked_key(key), _without_array(value)) for key, value in pairs)
         else:
             raise WeightsError(f"sets items of {kind_of(target)}, which is not a dictionary")
 
@@ -208,6 +230,15 @@ def _items_to_copy(value: Any) -> int:
     return len(value) if isinstance(value, list | tuple | dict | set | frozenset) else 0
 
 
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Stub) and value.name.dotted == "numpy.ndarray"
+
+
+def _without_array(value: Any) -> Any:
+    """Return the tensor that an array of numbers was read as; any other value as it is."""
+    return value.state if _is_array(value) and isinstance(value.state, Tensor) else value
+
+
 def _checked_key(key: Any) -> Any:
     """Return a key that can be hashed: a stub of a key whose hashing or comparison may take forever."""
     is_tuple = type(key) is tuple and len(key) <= 4
@@ -260,11 +291,20 @@ def _encode(text: Any, encoding: Any) -> bytes:
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
     """Return a number, such as a best accuracy, or a stub if its dtype is not supported."""
-    code = dtype.args[0] if isinstance(dtype, Stub) and dtype.args else None
-    if type(code) is not str or not fullmatch("[fiub][1248]", code) or type(data) not in (bytes, str):
+    element = _element_type(dtype)
+    if element is None or type(data) not in (bytes, str):
         return Stub(Name("numpy.generic"), (dtype, data))
-    data = data.encode("latin-1") if type(data) is str else data
-    return np.frombuffer(data, np.dtype(code).newbyteorder(dtype.state[1])).item()
+    return np.frombuffer(data.encode("latin-1") if type(data) is str else data, element).item()
+
+
+def _element_type(dtype: Any) -> np.dtype[Any] | None:
+    """Return the type of numbers that a pickled dtype names; None for others, such as Python's objects."""
+    if not isinstance(dtype, Stub) or type(dtype.state) is not tuple:
+        return None
+    match dtype.args, dtype.state:
+        case (str(code), *_), (_, "<" | ">" | "|" as order, *_) if fullmatch("f[248]|[iu][1248]|b1", code):
+            return np.dtype(code).newbyteorder(order)
+    return None
 
 
 # Names that a file may call, and the function that is called instead.

@@ -84,6 +84,11 @@ def test_protocol_of_timm(plan):
         (["--resize", 200], "--resize 200 is smaller than the crop of 224"),
         (["--resize", 256, "--crop-pct", 0.9], "--resize and --crop-pct both set the short side"),
         (["--crop-pct", 1.1], "--crop-pct"),
+        (
+            ["--crop-pct", 0.1, "--resolution", 16384],
+            "the short side before the crop of 16,384 pixels would be 163,840, more than 18,725; choose a larger "
+            "--crop-pct or a smaller --resolution",
+        ),
         (["--crop-pct", "nan"], "--crop-pct"),
         (["--crop-pct", 0], "--crop-pct"),
         (["--mean", 123.675, 116.28, 103.53], "--mean"),

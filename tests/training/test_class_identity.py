@@ -111,12 +111,17 @@ def test_weights_checkpoints_and_exports_of_a_training_name_its_classes(textures
     assert read_classes(folder / WEIGHTS) == expected
     torch.save(Trainer(job).state(), tmp_path / "step.pt")
     assert read_classes(tmp_path / "step.pt") == expected
-    moved, exported = tmp_path / "moved.safetensors", tmp_path / "exported.safetensors"
+    moved = tmp_path / "moved.safetensors"
     shutil.copy(folder / WEIGHTS, moved)
-    done = sdabench("weights", "export", moved, "--model", job.model, "--to", "safetensors", "-o", exported)
-    assert done.returncode == 0, done.stderr
-    assert read_classes(exported) == expected
-    assert load_file(exported).keys() == load_file(moved).keys()
+    for form, suffix, load in (
+        ("safetensors", ".safetensors", load_file),
+        ("state-dict", ".pth", torch.load),
+    ):
+        exported = tmp_path / f"exported{suffix}"
+        done = sdabench("weights", "export", moved, "--model", job.model, "--to", form, "-o", exported)
+        assert done.returncode == 0, done.stderr
+        assert read_classes(exported) == expected
+        assert load(exported).keys() == load_file(moved).keys()
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from sdabench.errors import UsageError, WeightsError
+from sdabench.models.build import create_model
+from sdabench.weights import load_weights
 from sdabench.weights.entries import find_state
 from sdabench.weights.read import read_checkpoint
-from tests.helpers.checkpoints import STATE, assert_same, save
+from tests.helpers.checkpoints import assert_same, save
 
 torch.manual_seed(0)
 LAST = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).state_dict()
@@ -107,7 +109,7 @@ def test_wrapper_is_a_key_keys_joined_by_dots_or_a_prefix():
         ({0: torch.ones(1)}, "its tensors have keys of type int, not names"),
         ({"epoch": 3, "state_dict": {}}, "'state_dict' is empty"),
         ({"state_dict": {0: torch.ones(1)}}, "in 'state_dict', its tensors have keys of type int"),
-        ({"state_dict": STATE | {"scale": 3}}, "'scale' is int, not a tensor"),
+        ({"loss": torch.tensor(1.0), "epoch": 3}, "'epoch' is int, not a tensor"),
         ({}, "it is empty"),
         ({"optimizer": {"0.weight": torch.ones(1)}}, "in 'optimizer', it is the state of an optimizer"),
         ({"lr": 0.1}, "'lr' is float, not a tensor"),
@@ -116,3 +118,33 @@ def test_wrapper_is_a_key_keys_joined_by_dots_or_a_prefix():
 def test_missing_state_dict_is_explained(checkpoint, message):
     with pytest.raises(WeightsError, match=f"it holds no state dict: {message}"):
         find_state(checkpoint, "it")
+
+
+@pytest.mark.parametrize(
+    "checkpoint", [LAST | {"epoch": 3, "args": {}}, {"model": LAST | {"epoch": 3, "args": {}}}]
+)
+def test_values_beside_weights_are_left_out_and_named(checkpoint, capsys):
+    found = find_state(checkpoint, "it")
+    assert_same(found.tensors, LAST)
+    assert found.left_out == ("'epoch' (int)", "'args' (dict)")
+    left_out = "it: left out, because they are not tensors with names: 'epoch' (int), 'args' (dict).\n"
+    assert capsys.readouterr().err == left_out
+
+
+RESNET = create_model("resnet50", num_classes=2)
+
+
+def test_left_out_value_that_the_network_needs_is_named():
+    with pytest.raises(WeightsError, match=r"1 missing \(fc.bias\); 1 not a tensor \('fc.bias' \(list\)\)"):
+        load_weights(RESNET, RESNET.state_dict() | {"fc.bias": [0.0, 1.0]})
+
+
+@pytest.mark.parametrize("wrapper", ["encoder", "module.encoder"])
+def test_wrapper_with_the_weights_of_a_network_is_suggested(wrapper):
+    weights = {f"{wrapper}.{key}": tensor for key, tensor in RESNET.state_dict().items()}
+    checkpoint = {"state_dict": weights | {"module.projector.weight": torch.ones(2, 2)}}
+    with pytest.raises(WeightsError, match=f"are below '{wrapper}': add --wrapper {wrapper}$"):
+        load_weights(RESNET, checkpoint)
+    load_weights(RESNET, checkpoint, wrapper)
+    with pytest.raises(WeightsError, match=r"of another shape \([^)]*\)[^:]*$"):
+        load_weights(RESNET, RESNET.state_dict() | {"bn1.weight": torch.ones(3)})

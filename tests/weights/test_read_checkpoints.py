@@ -28,6 +28,7 @@ from torch import nn
 
 from sdabench import create_model, load_weights
 from sdabench.errors import UsageError, WeightsError
+from sdabench.weights.entries import find_state
 from sdabench.weights.keys import count_parameters, rename_keys
 from sdabench.weights.read import read_checkpoint
 from sdabench.weights.stubs import stubbed_classes
@@ -39,6 +40,7 @@ from tests.helpers.checkpoints import (
     assert_same,
     save,
     state_dict_of,
+    write_bare,
 )
 
 
@@ -108,8 +110,8 @@ def test_other_values_are_read_or_become_stubs(tmp_path):
     assert loaded["args"].state == {"lr": 0.1}
     assert loaded["path"].args == ("/", "data", "imagenet")
     assert str(loaded["activation"]) == "torch.nn.functional.relu"
-    stubs = ["argparse.Namespace", "numpy.dtype", "numpy.ndarray", "pathlib.PosixPath", "torch.device"]
-    assert stubbed_classes(loaded) == stubs
+    assert loaded["curve"].tolist() == [0, 1, 2]
+    assert stubbed_classes(loaded) == ["argparse.Namespace", "pathlib.PosixPath", "torch.device"]
 
 
 class Mode(enum.Enum):
@@ -157,6 +159,39 @@ def test_any_value_may_lie_beside_the_weights(tmp_path, value, protocol, zipped)
     loaded = read_checkpoint(path)
     assert_same(state_dict_of(loaded, "it"), STATE)
     stubbed_classes(loaded)
+
+
+ARRAYS = {
+    "f8": np.arange(24.0).reshape(2, 3, 4), "column major": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "transposed": np.arange(6, dtype="f4").reshape(2, 3).T, "f2": np.ones(2, "f2"), "scalar": np.array(3.5),
+    "empty": np.zeros((0, 3)), "bool": np.array([True]), "u1": np.arange(3, dtype="u1"), "i8": np.array([-1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_arrays_are_read_as_tensors(tmp_path, protocol):
+    """detectron2 publishes weights as a pickle of arrays."""
+    expected = {key: torch.from_numpy(array.copy()) for key, array in ARRAYS.items()}
+    path = tmp_path / "model.pkl"
+    for checkpoint in (ARRAYS, {"model": ARRAYS, "__author__": "a"}):
+        path.write_bytes(pickle.dumps(checkpoint, protocol))
+        assert_same(state_dict_of(read_checkpoint(path), "it"), expected)
+        torch.save(checkpoint, path, pickle_protocol=max(protocol, 2))
+        assert_same(state_dict_of(read_checkpoint(path), "it"), expected)
+
+
+def test_array_whose_size_is_not_that_of_its_data_is_refused(tmp_path):
+    data = pickle.dumps({"w": np.zeros(3, "f8")}, 4)
+    for size in (b"\x04", b"\xff"):
+        path = write_bare(data.replace(b"K\x03\x85", b"K" + size + b"\x85"), tmp_path / "w.pkl")
+        with pytest.raises(WeightsError):
+            read_checkpoint(path)
+
+
+def test_arrays_of_other_types_are_left_out(tmp_path):
+    arrays = {"w": np.zeros(3), "swapped": np.zeros(3, ">f4"), "objects": np.array([1, "a"], dtype=object)}
+    loaded = read_checkpoint(write_bare(pickle.dumps(arrays, 4), tmp_path / "w.pkl"))
+    assert find_state(loaded, "it").left_out == ("'swapped' (numpy.ndarray)", "'objects' (numpy.ndarray)")
 
 
 def test_file_without_checksums_is_read(tmp_path):
