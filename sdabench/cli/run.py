@@ -252,12 +252,12 @@ def _run(suite: "Suite") -> list[Record]:
 
 
 def _conclude(records: Sequence[Record], verdicts: Sequence[RowVerdicts]) -> None:
-    """Exit with an error for failed networks, otherwise with code 3 for unfit or worse ones."""
+    """Exit with an error for failed networks, otherwise with code 3 for unfit, unsound or worse ones."""
     failures = [record for record in records if record.failure]
     if len(failures) == len(records):
         raise NothingMeasuredError("nothing was measured: every network failed; see the notes of the table")
     if failures:
         raise click.exceptions.Exit(ExitCode.ERROR)
-    unfit = [record for record in records if record.training is not None and record.training.fits is False]
+    unfit = any(record.training is not None and not record.training.passes for record in records)
     if unfit or any(row.outside_tolerance for row in verdicts):
         raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -132,5 +132,5 @@ def command(
             echo(describe_metrics(record))
         echo(f"Training: {output / TRAININGS / job.spec.name}\nRecord: {output / RECORDS}")
     result = records[0].training
-    if result is not None and result.fits is False:
+    if result is not None and not result.passes:
         raise click.exceptions.Exit(ExitCode.REGRESSION)

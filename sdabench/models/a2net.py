@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, conv1x1, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, conv1x1, register_block
 
 
-class DoubleAttention(nn.Module):
+class DoubleAttention(Attention):
     """Add attended global features to each position: (N, C, H, W) to (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:

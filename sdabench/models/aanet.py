@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from sdabench.errors import UsageError
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, conv1x1, conv3x3, register_block
 
 HEADS = 8
 KEY_CHANNELS = 20  # per head
 SIDES = {2: 14, 3: 14, 4: 7}  # side of the attended map by stage, at 224 pixels
 
 
-class RelativeAttention(nn.Module):
+class RelativeAttention(Attention):
     """Self-attention over the positions of a map: (N, C, H, W) to (N, out, H/stride, W/stride)."""
 
     def __init__(self, channels: int, out_channels: int, side: int, stride: int) -> None:

@@ -9,10 +9,10 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from sdabench.models.skeleton import StageSpec, conv_bn, register_stage
+from sdabench.models.skeleton import Attention, StageSpec, conv_bn, register_stage
 
 
-class BottleneckAttention(nn.Module):
+class BottleneckAttention(Attention):
     """Compute x (1 + sigmoid(channel gate * spatial gate)) for x (N, C, H, W)."""
 
     def __init__(self, channels: int, reduction: int = 16, dilation: int = 4) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, register_block
 
 
-class ChannelGate(nn.Module):
+class ChannelGate(Attention):
     """Scale channels by a gate of their means and maxima through a shared MLP: (N, C, H, W), same out."""
 
     def __init__(self, channels: int, reduction: int, official: bool) -> None:
@@ -38,7 +38,7 @@ class ChannelGate(nn.Module):
                 nn.init.zeros_(layer.bias)
 
 
-class SpatialGate(nn.Module):
+class SpatialGate(Attention):
     """Scale positions by a gate of the maximum and mean over channels: (N, C, H, W), same out."""
 
     def __init__(self, official: bool) -> None:

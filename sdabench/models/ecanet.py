@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block, stage_option
+from sdabench.models.skeleton import Attention, BlockSpec, register_block, stage_option
 
 
-class EfficientChannelAttention(nn.Module):
+class EfficientChannelAttention(Attention):
     """Scale each channel of (N, C, H, W) by a gate of the global means of neighboring channels."""
 
     def __init__(self, kernel_size: int) -> None:

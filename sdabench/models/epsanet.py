@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, register_block
 
 KERNELS = (3, 5, 7, 9)
 GROUPS = (1, 4, 8, 16)
@@ -29,7 +29,7 @@ class BranchGate(nn.Module):
         return torch.sigmoid(self.fc2(self.relu(self.fc1(self.pool(x)))))
 
 
-class PyramidSqueezeAttention(nn.Module):
+class PyramidSqueezeAttention(Attention):
     """Four convolutions of one input, weighted by a softmax over branches: (N, C, H, W) to (N, C, H/s, W/s).
 
     The four branches share one gate; counters that add parameters at each call count it four times.

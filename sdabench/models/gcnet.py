@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, register_block
 
 
-class GlobalContext(nn.Module):
+class GlobalContext(Attention):
     """Add a transform of the attention-weighted sum over positions to (N, C, H, W)."""
+
+    without_effect = ("mask.bias",)
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, register_block
 
 
-class SecondOrderPooling(nn.Module):
+class SecondOrderPooling(Attention):
     """Scale the channels of (N, C, H, W) by a gate of the covariances of ``hidden`` mixtures of them."""
 
     def __init__(self, channels: int, stride: int, hidden: int = 128) -> None:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, register_block
 
 GROUPS = 64
 
 
-class ShuffleAttention(nn.Module):
+class ShuffleAttention(Attention):
     """Gate (N, C, H, W) and shuffle its channels; the groups share all parameters."""
 
     def __init__(self, channels: int) -> None:

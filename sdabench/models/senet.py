@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sdabench.models.resnet import Bottleneck
-from sdabench.models.skeleton import BlockSpec, register_block
+from sdabench.models.skeleton import Attention, BlockSpec, register_block
 
 
-class SqueezeExcitation(nn.Module):
+class SqueezeExcitation(Attention):
     """Scale the channels of (N, C, H, W) by a sigmoid gate of their global means, or of ``pool``."""
 
     def __init__(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,17 @@ def stage_option(values: Sequence[T], stage: int, option: str) -> T:
     if len(values) != 4:
         raise ValueError(f"{option} has {len(values)} entries, but there are four stages")
     return values[stage - 1]
+
+
+class Attention(nn.Module):
+    """Base class of attention: a map (N, C, H, W) to a map, linear in it apart from weights computed from it.
+
+    Training with ``check_network`` checks that these weights follow from the sample's own map and from every
+    parameter, and that their gradients are right; see :mod:`sdabench.training.soundness`. Parameters
+    ``without_effect`` cancel out, such as a bias before a softmax over positions.
+    """
+
+    without_effect: ClassVar[tuple[str, ...]] = ()
 
 
 class Trunk(nn.Module):

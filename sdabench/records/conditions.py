@@ -25,7 +25,8 @@ RESULTS: Any = {
     "train_dataset": {"root"},
     "recipe": {"title", "source"},
     "training": {
-        "first_loss", "last_loss", "fits", "seconds", "images_per_second", "resumed", "best_epochs",
+        "first_loss", "last_loss", "fits", "unsound", "seconds", "images_per_second", "resumed",
+        "best_epochs",
     },
     # Every evaluator gives the same numbers, on any number of processes.
     "environment": {"python", "platform", "networks_at_once", "evaluator", "processes"},

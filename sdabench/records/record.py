@@ -25,6 +25,7 @@ class Training(FrozenModel, populate_by_name=True):
     """The result of a training. Losses are means over images; ``last_loss`` is that of the last epoch.
 
     ``fits`` states whether the last loss fell below the recipe's limit; None if the recipe has none.
+    ``unsound`` lists the faults that the check of the network found; None if the recipe has no check.
     Each batch was split into ``micro_batches`` with separate batch-norm statistics, over ``world_size``
     processes. ``learning_rate`` is that for the batch size, before any schedule. ``frozen`` states whether
     a detector's stem, first stage and batch-norm statistics were frozen, ``new_classifier`` whether initial
@@ -36,6 +37,7 @@ class Training(FrozenModel, populate_by_name=True):
     first_loss: float
     last_loss: float
     fits: bool | None
+    unsound: tuple[str, ...] | None = None
     seconds: float
     images_per_second: float
     skipped_images: int = 0
@@ -47,6 +49,11 @@ class Training(FrozenModel, populate_by_name=True):
     frozen: bool | None = None
     new_classifier: bool | None = None
     best_epochs: dict[str, int] = Field(default={})
+
+    @property
+    def passes(self) -> bool:
+        """Whether the network fits and is sound, as far as the recipe checks it."""
+        return self.fits is not False and not self.unsound
 
 
 class Failure(FrozenModel):

@@ -34,7 +34,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 OF_STEPS = ("milestones", "factor")  # fields of a schedule that cosine does not use
 SCALED = "schedule scaled from"
 Crop = Annotated[int, Field(ge=32, le=2**14)]
-DESCRIPTIONS = {"name", "title", "source", "reproduction", "fit_below", "channels_last"}
+DESCRIPTIONS = {"name", "title", "source", "reproduction", "fit_below", "check_network", "channels_last"}
 # Fields that a reproduction may change, for the reasons in docs/recipes.md; a record checks ``accumulate``.
 FREE_IN_REPRODUCTION = DESCRIPTIONS | {"accumulate", "precision", "quirks"}
 
@@ -181,7 +181,8 @@ class Recipe(Settings):
     """Hyper-parameters of a training run: everything but the model, the data and the seed.
 
     The model fits its training images if the mean loss of the last epoch is below ``fit_below`` times the
-    loss at chance, ln(number of classes), or a detector's loss in the first step.
+    loss at chance, ln(number of classes), or a detector's loss in the first step. ``check_network`` checks
+    the network before the first step; see :mod:`sdabench.training.soundness`.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Recipe(Settings):
     validation: Validation = Validation()
     quirks: Quirks = Quirks()
     fit_below: PositiveFloat | None = None
+    check_network: bool = False
 
     @model_validator(mode="after")
     def the_schedule_fits(self) -> Self:

@@ -74,13 +74,21 @@ def _loss_cell(row: RowVerdicts, name: str) -> Cell:
 
 
 def _result_cell(row: RowVerdicts) -> Cell:
-    fits = [record.training.fits for record in row.measured if record.training is not None]
-    if not any(fit is not None for fit in fits):
-        return Cell()
-    verb = "fit" if row.measured[0].task == "classification" else "fall"
-    if False not in fits:
+    """State whether the networks of all seeds fit and are sound; empty if that was not checked."""
+    trainings = [record.training for record in row.measured if record.training is not None]
+    fits = [training.fits for training in trainings]
+    unsound = sum(bool(training.unsound) for training in trainings)
+    verb = "fit" if any(record.task == "classification" for record in row.measured) else "fall"
+    faults = []
+    if False in fits:
+        faults.append(f"does not {verb}" if len(fits) == 1 else f"{fits.count(False)} do not {verb}")
+    if unsound:
+        faults.append("unsound" if len(fits) == 1 else f"{unsound} unsound")
+    if faults:
+        return Cell(", ".join(faults), tone="bad")
+    if True in fits:
         return Cell(f"{verb}s", tone="good")
-    return Cell(f"does not {verb}" if len(fits) == 1 else f"{fits.count(False)} do not {verb}", tone="bad")
+    return Cell("sound", tone="good") if any(each.unsound is not None for each in trainings) else Cell()
 
 
 def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -> Iterator[_Column]:
@@ -128,6 +136,10 @@ def _note(row: RowVerdicts) -> Cell:
         return Cell(f"failed{seed}{unexpected}: {failure.message}", tone="bad")
     if not records:
         return Cell("not measured", tone="dim")
+    unsound = [record.training.unsound for record in records if record.training and record.training.unsound]
+    if unsound:
+        first, *others = unsound[0]
+        return Cell(f"{first}{f'; {len(others)} more faults in the record' if others else ''}", tone="bad")
     left_out = max(len(record.dataset.skipped) for record in records)
     if left_out:
         return Cell(f"without {left_out} broken validation images", tone="fair")
@@ -165,4 +177,6 @@ def _training_note(record: Record) -> str:
             )
         else:
             note += f" A loss falls if its mean in the last epoch is {limit} of the loss in the first step."
+    if record.training is not None and record.training.unsound is not None:
+        note += " Each network's gradients, batch norms, blocks and attention were checked before training."
     return note

@@ -113,6 +113,7 @@ def describe_training(record: Record) -> str:
     assert training is not None
     assert record.train_dataset is not None
     results = {True: "; the network fits them", False: "; the network does not fit them", None: ""}
+    unsound = f"; it is unsound: {'; '.join(training.unsound)}" if training.unsound else ""
     if record.task != "classification":
         results = {True: "; the loss falls", False: "; the loss does not fall", None: ""}
     skipped = f"; broken images skipped {training.skipped_images:,} times, never counted as trained on"
@@ -120,5 +121,6 @@ def describe_training(record: Record) -> str:
     return (
         f"{record.model}: training loss {training.first_loss:.3f} to {training.last_loss:.3f} in "
         f"{training.epochs} epochs on {describe_dataset(record.train_dataset)}"
-        f"{results[training.fits]}{frozen[training.frozen]}{skipped if training.skipped_images else ''}"
+        f"{results[training.fits]}{unsound}{frozen[training.frozen]}"
+        f"{skipped if training.skipped_images else ''}"
     )

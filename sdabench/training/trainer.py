@@ -26,6 +26,7 @@ from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
 from sdabench.training.prediction import predict
 from sdabench.training.signals import Stopped
+from sdabench.training.soundness import IMAGES, find_unsound
 from sdabench.training.tasks import AnyBatch, load_batches, task_of
 from sdabench.weights.classes import KEY as CLASSES
 from sdabench.weights.classes import metadata_of
@@ -45,6 +46,7 @@ class Progress:
     epoch_images: int = 0
     first_loss: float = math.nan
     last_loss: float = math.nan
+    unsound: list[str] | None = None  # faults that the check of the network found
     images: int = 0
     skipped: int = 0
     seconds: float = 0.0
@@ -136,6 +138,8 @@ class Trainer:
         images = len(batch) if images is None else images
         if self.recipe.quirks.new_optimizer_each_epoch and progress.step % self.order.steps_per_epoch == 0:
             self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
+        if self.recipe.check_network and progress.step == 0 and self.world.is_main:
+            progress.unsound = self.find_unsound(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.network.train()
@@ -174,6 +178,14 @@ class Trainer:
         progress.epoch_images += images
         for name, value in values.items():
             progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * images
+
+    def find_unsound(self, batch: AnyBatch) -> list[str]:
+        """Check the network with a few images of a batch; see :func:`find_unsound`."""
+        some = next(batch.micro_batches(max(1, len(batch) // IMAGES)))
+        images, loss = self.task.check_inputs(
+            self.network, some.to(torch.device("cpu"), torch.contiguous_format)
+        )
+        return find_unsound(self.network, images, loss)
 
     def _gradient_sync(self, last: bool) -> Any:
         """Return a context that synchronizes gradients only in the last micro-batch."""
@@ -266,6 +278,7 @@ class Trainer:
             steps=progress.step,
             first_loss=progress.first_loss,
             last_loss=progress.last_loss,
+            unsound=progress.unsound,
             fits=None if share is None else progress.last_loss < share * unfitted,
             seconds=round(progress.seconds, 3),
             images_per_second=round(progress.images / max(progress.seconds, 1e-9), 2),

@@ -17,6 +17,7 @@ from sdabench.registry.schema import DataTask, Task
 from sdabench.training.job import AnyJob
 from sdabench.training.loading import POLL_SECONDS, batches_from_workers, start_worker
 from sdabench.training.signals import Stopped
+from sdabench.training.soundness import Loss
 
 
 class AnyBatch(Protocol):
@@ -113,6 +114,10 @@ class TrainingTask(ABC, Generic[J, B, P]):
     @abstractmethod
     def unfitted_loss(self, job: J, first_loss: float) -> float:
         """Return the loss of an untrained network; a recipe's ``fit_below`` is a fraction of it."""
+
+    @abstractmethod
+    def check_inputs(self, network: nn.Module, batch: B) -> tuple[Tensor, Loss]:
+        """Return the images and the loss for :func:`find_unsound`, from a few images on the CPU."""
 
     @abstractmethod
     def evaluation_images(self, job: J) -> Dataset[Any]: ...

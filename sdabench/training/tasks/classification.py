@@ -20,6 +20,7 @@ from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.registry.schema import Task
 from sdabench.training.job import ClassificationJob
 from sdabench.training.precision import autocast
+from sdabench.training.soundness import SIDE, Loss
 from sdabench.training.tasks import Measured, TrainingTask, not_finite
 from sdabench.weights.load import load_initial
 
@@ -79,6 +80,10 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
     def unfitted_loss(self, job: ClassificationJob, first_loss: float) -> float:
         """Return the loss at chance, ln(number of classes)."""
         return math.log(job.train.classes)
+
+    def check_inputs(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Loss]:
+        images = F.interpolate(batch.images, (SIDE, SIDE))
+        return images, lambda copy: F.cross_entropy(copy(images), batch.labels)
 
     def evaluation_images(self, job: ClassificationJob) -> EvaluationImages:
         return EvaluationImages(job.split, job.spec.protocol.preprocessing)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pydantic_core import to_json
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from sdabench.scoring.bootstrap import standard_errors
 from sdabench.scoring.coco import METRICS, CocoEvaluation, evaluate
 from sdabench.training.job import DetectionJob
 from sdabench.training.precision import autocast
+from sdabench.training.soundness import SIDE, Loss
 from sdabench.training.tasks import Measured, TrainingTask, not_finite
 from sdabench.weights import load_weights
 
@@ -102,6 +104,22 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
 
     def unfitted_loss(self, job: DetectionJob, first_loss: float) -> float:
         return first_loss
+
+    def check_inputs(self, network: nn.Module, batch: DetectionBatch) -> tuple[Tensor, Loss]:
+        """Return the resized images, and a loss of all anchors, so that every map of the pyramid has some."""
+        assert isinstance(network, Detector)
+        resized, _ = network.transform(batch.images)
+        images: Tensor = F.interpolate(
+            resized.tensors, [max(SIDE, side) for side in resized.tensors.shape[2:]]
+        )
+
+        def loss(copy: nn.Module) -> Tensor:
+            assert isinstance(copy, Detector)
+            copy.rpn.fg_bg_sampler.batch_size_per_image = images[0].numel()
+            losses: dict[str, Tensor] = copy(batch.images, batch.targets)
+            return torch.stack(list(losses.values())).sum()
+
+        return images, loss
 
     def evaluation_images(self, job: DetectionJob) -> DetectionImages:
         job.split.check_scorable(masks="segmentation" in job.spec.tasks)
