@@ -61,7 +61,7 @@ class SpatialGate(Attention):
 @register_block("cbam")
 class CBAMBottleneck(Bottleneck):
     def __init__(self, spec: BlockSpec, *, official: bool, reduction: int = 16) -> None:
-        gates = OrderedDict(
+        gates: OrderedDict[str, nn.Module] = OrderedDict(
             channel=ChannelGate(spec.out_channels, reduction, official), spatial=SpatialGate(official)
         )
         super().__init__(spec, attention=nn.Sequential(gates))

@@ -274,11 +274,9 @@ def plain_depth_attention(attention: DepthAttention, maps: Tensor) -> Tensor:
     if bn.training or mean is None or variance is None:
         mean, variance = reduced.mean(dim=0), reduced.var(dim=0, correction=0)
     hidden = ((reduced - mean) / (variance + bn.eps).sqrt() * bn.weight + bn.bias).clamp(min=0)
-    logits = [
-        torch.einsum("nh,ch->nc", hidden, select.weight.flatten(1)) + select.bias
-        for select in attention.select
-    ]
-    powers = torch.stack(logits).exp()
+    weights = torch.stack([select.get_parameter("weight").flatten(1) for select in attention.select])
+    biases = torch.stack([select.get_parameter("bias") for select in attention.select])
+    powers = (torch.einsum("nh,bch->bnc", hidden, weights) + biases[:, None]).exp()
     weights = powers / powers.sum(dim=0)
     return torch.einsum("bnc,bnchw->nchw", weights, maps)
 
