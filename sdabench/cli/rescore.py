@@ -79,11 +79,11 @@ def command(
 
 
 def _rescore_run(folder: Path, annotations: Path | None, as_json: bool) -> None:
-    """Score every record of a run that has stored predictions."""
+    """Score every record of a run that has stored predictions, unless a later one has replaced them."""
     from sdabench.records.rescoring import read_stored, rescore
     from sdabench.report.summary import describe_metrics
 
-    every = read_stored(folder)
+    every = {one.record.key: one for one in read_stored(folder)}.values()
     scored = [(one, rescore(one, annotations)) for one in every if one.has_predictions]
     if not scored:
         raise UsageError(f"no stored predictions in {folder}; name the --output folder of a run")

@@ -218,6 +218,18 @@ def test_rescoring_a_run_reproduces_its_records(tmp_path):
     assert_error(sdabench("rescore", tmp_path), 2, "no stored predictions in")
 
 
+def test_record_of_a_repeated_evaluation_replaces_the_earlier_one(tmp_path):
+    for correct in (correct_on(1, 2, 3), correct_on(1, 2)):
+        one = store_record(tmp_path, "resnet50", correct)
+        digest = sha256_of_file(one.predictions)
+        record = one.record.model_copy(update={"predictions_sha256": digest})
+        append_lines(tmp_path / "records.jsonl", record.as_json())
+    result = sdabench("rescore", tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("resnet50: top-1 20.00 % ± 12.65")
+    assert len(result.stdout.splitlines()) == 1
+
+
 def test_missing_predictions_are_reported(tmp_path):
     for name in ("resnet50", "senet50"):
         one = store_record(tmp_path, name, correct_on(1, 2, 3))
