@@ -97,7 +97,9 @@ def tensor(
     return _with_lazy(flat.as_strided(size, stride, flat.storage_offset() + offset), metadata)
 
 
-def of_bytes(data: bytes, element: np.dtype[Any], size: tuple[Any, ...], is_reversed: bool) -> Tensor:
+def of_bytes(
+    data: bytes | bytearray, element: np.dtype[Any], size: tuple[Any, ...], is_reversed: bool
+) -> Tensor:
     """View the bytes of a numpy array as a tensor, which must not be written to.
 
     Raises:

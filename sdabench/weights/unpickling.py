@@ -37,12 +37,9 @@ MAX_INTEGER_BITS = 1024
 MAX_NAME_LENGTH = 1000
 NOTES = "sdabench"  # attribute of a state dict with the metadata that a safetensors file would hold
 
-# All opcodes except extensions, text persistent ids and buffers of protocol 5, which torch never writes.
-ALLOWED_OPCODES = {
-    ord(opcode.code)
-    for opcode in opcodes
-    if opcode.proto <= 4 and opcode.name not in ("EXT1", "EXT2", "EXT4", "PERSID")
-}
+# All opcodes except extensions, text persistent ids and buffers out of the file, which torch never writes.
+NEVER_WRITTEN = ("EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER", "READONLY_BUFFER")
+ALLOWED_OPCODES = {ord(opcode.code) for opcode in opcodes if opcode.name not in NEVER_WRITTEN}
 PYTHON2_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 STANDARD_LIBRARY = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in IMPORT_MAPPING)}
 # Names of the standard library that are allowed: modules of plain values, all built-in types, single classes.
@@ -142,7 +139,7 @@ class _StubUnpickler(pickle._Unpickler):
             return state
         _, shape, dtype, is_column_major, data = state
         element = _element_type(dtype)
-        is_plain = type(shape) is tuple and type(data) in (bytes, str)
+        is_plain = type(shape) is tuple and type(data) in (bytes, bytearray, str)
         if element is None or not element.isnative or not is_plain:
             return state
         if type(data) is str:  # of Python 2
@@ -193,6 +190,9 @@ class _StubUnpickler(pickle._Unpickler):
             raise refused(function)
         self.steps += len(_sized(args)) + sum(map(_items_to_copy, args))
         _check_steps(self.steps)
+        if function.dotted in ARRAYS_OF_BUFFERS and len(args) >= 4:
+            data, dtype, shape, order = args[:4]
+            return Stub(Name("numpy.ndarray"), state=self.numbers((1, shape, dtype, order == "F", data)))
         if function.dotted not in CALLS:
             return Stub(function, tuple(args))
         try:
@@ -328,6 +328,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "copyreg._reconstructor": _reconstructor,
     "copyreg.__newobj__": _new_stub,
 }
+# Called for arrays by protocol 5: with their bytes, element type, shape and order.
+ARRAYS_OF_BUFFERS = ("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer")
 for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
     CALLS |= {
         f"{_core}.scalar": _numpy_scalar,

@@ -168,7 +168,7 @@ ARRAYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_arrays_are_read_as_tensors(tmp_path, protocol):
     """detectron2 publishes weights as a pickle of arrays."""
     expected = {key: torch.from_numpy(array.copy()) for key, array in ARRAYS.items()}
