@@ -25,7 +25,7 @@ class CheckpointSummary:
     sha256: str
     size: int  # bytes
     container: str
-    entries: dict[str, str]  # description of each top-level entry; empty for a bare state dict
+    entries: dict[str, str]  # description of each top-level entry but tensors; empty for a bare state dict
     classes: list[str]  # names of the classes that were read as stubs
     state_dict: StateDict
 
@@ -89,9 +89,8 @@ def _entries(checkpoint: Any) -> dict[str, str]:
     if isinstance(checkpoint, Stub):
         return {"": f"a pickled module, {kind_of(checkpoint)}"}
     assert isinstance(checkpoint, Mapping)
-    if all(isinstance(value, Tensor) for value in checkpoint.values()):
-        return {}
-    return {printable(str(key)): _describe(value) for key, value in checkpoint.items()}
+    others = ((key, value) for key, value in checkpoint.items() if not isinstance(value, Tensor))
+    return {printable(str(key)): _describe(value) for key, value in others}
 
 
 def _describe(value: Any) -> str:

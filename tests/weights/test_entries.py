@@ -7,6 +7,7 @@ from torch import nn
 from sdabench.errors import UsageError, WeightsError
 from sdabench.models.build import create_model
 from sdabench.weights import load_weights
+from sdabench.weights.checkpoint_summary import summarize
 from sdabench.weights.entries import find_state
 from sdabench.weights.read import read_checkpoint
 from tests.helpers.checkpoints import assert_same, save
@@ -148,3 +149,8 @@ def test_wrapper_with_the_weights_of_a_network_is_suggested(wrapper):
     load_weights(RESNET, checkpoint, wrapper)
     with pytest.raises(WeightsError, match=r"of another shape \([^)]*\)[^:]*$"):
         load_weights(RESNET, RESNET.state_dict() | {"bn1.weight": torch.ones(3)})
+
+
+def test_inspection_lists_the_values_beside_weights(tmp_path):
+    found = summarize(save(LAST | {"epoch": 3, "loss": torch.tensor(0.5)}, tmp_path / "w.pth"))
+    assert found.entries == {"epoch": "3"}
