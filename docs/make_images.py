@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
-WIDTH = 110  # characters
+WIDTH = 112  # characters
 IMAGE = Path(__file__).parent / "images/audit.svg"
 
 
