@@ -4,8 +4,9 @@
 
 Each repeat makes up a paper with one training per network, and reproductions with 1, 3 and 5 trainings. The
 values of trainings are normal with the standard deviation ``--spread`` times the published one. A faithful
-reproduction has the expected values of the paper's networks. Then networks that are short of the paper's, and
-the intervals of AP by a bootstrap over made-up images, whose population is known.
+reproduction has the expected values of the paper's networks. Then networks that are short of the paper's,
+differences between two networks, and the intervals of AP by a bootstrap over made-up images, whose population
+is known.
 """
 
 import argparse
@@ -14,14 +15,15 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from sdabench.claims.metrics import Judged, corrected
-from sdabench.claims.trainings import ENOUGH, PRIOR_SD, of_values
+from sdabench.claims.metrics import Judged, corrected, judge_difference
+from sdabench.claims.trainings import ENOUGH, PRIOR_SD, of_pairs, of_values
 from sdabench.claims.verdicts import Name, Verdict
 from sdabench.scoring.average_precision import CategoryMatches, Floats, Integers
 from sdabench.scoring.bootstrap import draws
 
 METRIC, NUMBERS, ROUNDING = "top1_pct", 40, 0.005  # judged together, printed with two decimals
 SEEDS = (1, 3, 5)
+DIFFERENCE = 0.7  # points of top-1, about what the paper prints over a network of the same depth
 FAMILY_SPREADS = (0.67, 1.0, 1.5, 2.0)
 IMAGES, RESAMPLES, GROUPS = 1000, 300, 100
 CLASSES = {"20 common classes": [0.1] * 20, "20 classes, some rare": list(np.geomspace(0.008, 0.4, 20))}
@@ -77,6 +79,42 @@ def simulate_short(generator: np.random.Generator, repeats: int) -> None:
             red = np.mean([each.outside_tolerance for each in verdicts])
             texts.append(f"{seeds} seeds {green:.0%} green ({within:.0%} within), {red:.0%} red")
         print(f"  {short:g} points short: {'; '.join(texts)}")
+
+
+def difference_family(
+    generator: np.random.Generator, seeds: int, true: float, sd: float
+) -> dict[int, Judged]:
+    """Judge printed differences of ``DIFFERENCE`` points; of our networks, ``true`` points are expected.
+
+    Pairs of networks are trained with the same seeds, as in :mod:`sdabench.claims.implied`.
+    """
+    judged = {}
+    for number in range(NUMBERS):
+        reported = round(float(generator.normal(DIFFERENCE, np.sqrt(2) * sd)), 2)
+        own, other = generator.normal(true, sd, seeds), generator.normal(0.0, sd, seeds)
+        estimate = of_pairs(own.tolist(), other.tolist(), PRIOR_SD[METRIC])
+        verdict = judge_difference(reported, estimate.prediction(2 * ROUNDING), 0)
+        assert verdict is not None
+        judged[number] = Judged(verdict, p=estimate.p_value(reported, 2 * ROUNDING))
+    return corrected(judged)
+
+
+def simulate_differences(generator: np.random.Generator, repeats: int) -> None:
+    print(f"{NUMBERS} printed differences of about {DIFFERENCE:g} points judged together")
+    for true in (DIFFERENCE, DIFFERENCE / 2, 0.0):
+        texts = []
+        for seeds in SEEDS[1:]:
+            families = [
+                difference_family(generator, seeds, true, PRIOR_SD[METRIC]) for _ in range(repeats // 4)
+            ]
+            names = [each.verdict.name for one in families for each in one.values()]
+            shares = [np.mean([each == name for each in names]) for name in ("supported", "open")]
+            red = np.mean([_red(each) > 0 for each in families])
+            texts.append(
+                f"{seeds} seeds {shares[0]:.0%} supported, {shares[1]:.0%} open, "
+                f"{red:.1%} of families with exit 3"
+            )
+        print(f"  {true:g} points expected of ours: {'; '.join(texts)}")
 
 
 def detector(generator: np.random.Generator, objects: Integers, skill: float) -> tuple[Integers, np.ndarray]:
@@ -157,6 +195,7 @@ def main() -> None:
     generator = np.random.default_rng(options.seed)
     simulate_families(generator, options.repeats)
     simulate_short(generator, options.repeats)
+    simulate_differences(generator, options.repeats)
     simulate_ap(generator, max(options.repeats // 8, 2))
 
 
