@@ -276,15 +276,18 @@ class MetricsLog:
         return float(found[-1]) if found else 0.0
 
     def forget_after(self, step: int, last_epoch: dict[str, Any] | None, log: Log) -> None:
-        """Drop the lines of steps that a resumed training repeats, and damaged lines; log the latter.
+        """Drop the lines of steps that a resumed training repeats, and damaged lines; log what is lost.
 
-        ``last_epoch`` are values of a checkpoint, which replace the line of that epoch if it was damaged.
+        ``last_epoch`` are values of a checkpoint, which replace the line of that epoch if it was lost.
         """
-        lines, damaged = read_sound_lines(self.path, _MetricsLine)
-        lines, added = [line for line in lines if line.step <= step], ""
-        if damaged and last_epoch and all(line.step != last_epoch["step"] for line in lines):
-            lines = sorted([*lines, _MetricsLine.model_validate(last_epoch)], key=lambda line: line.step)
-            added = f"; the loss at step {last_epoch['step']} is that of the checkpoint"
-        write_lines(self.path, lines)
-        if damaged:
-            log(f"{self.path}: {plural(damaged, 'damaged line')} dropped{added}")
+        found, damaged = read_sound_lines(self.path, _MetricsLine)
+        lines = {line.step: line for line in found if line.step <= step}
+        lost = [f"{plural(damaged, 'damaged line')} dropped"] if damaged else []
+        if last_epoch and (ended := last_epoch["step"]) not in lines:
+            if not damaged:
+                lost.append("lines are missing")
+            lost.append(f"the loss at step {ended} is that of the checkpoint")
+            lines[ended] = _MetricsLine.model_validate(last_epoch)
+        write_lines(self.path, (lines[each] for each in sorted(lines)))
+        if lost:
+            log(f"{self.path}: {'; '.join(lost)}")

@@ -18,7 +18,7 @@ from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import predict
-from sdabench.training.run_folder import find_run, progress_in, read_run
+from sdabench.training.run_folder import MetricsLog, find_run, progress_in, read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.processes import exit_codes, fork_ranks
@@ -232,6 +232,26 @@ def test_damaged_side_files_do_not_prevent_a_resume(textures, tmp_path):
     assert read_run(folder).training.resumed == 1
     assert not list(folder.glob(".*.part"))
     assert progress_in(folder) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept", "expected"),
+    [
+        ([2, 4, 6], [2, 4], ""),
+        ([2, 2, 4, 4], [2, 4], ""),
+        ([4, 2], [2, 4], ""),
+        ([2], [2, 4], "lines are missing; the loss at step 4 is that of the checkpoint"),
+        ([], [4], "lines are missing; the loss at step 4 is that of the checkpoint"),
+    ],
+)
+def test_missing_and_repeated_lines_of_a_log_are_mended(tmp_path, steps, kept, expected):
+    log, messages = MetricsLog(tmp_path), []
+    for step in steps:
+        log.write({"step": step, "epoch": step / 2, "loss": 1.0})
+    log.forget_after(5, {"step": 4, "epoch": 2, "loss": 1.0}, messages.append)
+    lines = [{key: line[key] for key in ("step", "epoch", "loss")} for line in read_log(tmp_path)]
+    assert lines == [{"step": step, "epoch": step / 2, "loss": 1.0} for step in kept]
+    assert messages == ([f"{log.path}: {expected}"] if expected else [])
 
 
 def test_damaged_run_without_checkpoints_is_refused(textures, tmp_path):
