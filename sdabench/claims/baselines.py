@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdabench.claims.statements import Comparison, compare_trainings, difference, opponents
+from sdabench.claims.statements import Comparison, compare_trainings, opponents
+from sdabench.claims.tables import printed_difference
 from sdabench.claims.trainings import LEVEL
 from sdabench.claims.verdicts import Verdict
 from sdabench.registry import Registry, Row, Table
@@ -85,5 +86,5 @@ def _compared(
             if same and own is not None and published is not None:
                 points = round(own - published, column.decimals)
                 comparison = compare_trainings(table, row, other, column, points)
-                reported = difference(row, other, column)
+                reported = printed_difference(row, other, column)
                 yield BaselineVerdict(comparison, reported, published, name, result.training)

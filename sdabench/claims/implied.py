@@ -17,7 +17,7 @@ from sdabench.claims.metrics import (
     recipe_names,
 )
 from sdabench.claims.paired import compare_records
-from sdabench.claims.tables import accuracy_columns
+from sdabench.claims.tables import accuracy_columns, printed_difference
 from sdabench.claims.trainings import ENOUGH, PRIOR_SD, Estimate, of_pairs, of_two
 from sdabench.claims.verdicts import DIFFERENT_TRAININGS, NOT_MEASURED, Verdict
 from sdabench.errors import UsageError
@@ -62,7 +62,7 @@ def implied_claims(registry: Registry) -> list[ImpliedClaim]:
         for row in table.rows:
             for partner, roles in _partners(registry, row.model):
                 for column in accuracy_columns(table):
-                    reported = _difference(row, rows.get(partner), column)
+                    reported = printed_difference(row, rows.get(partner), column)
                     claim = ImpliedClaim(table, row, partner, roles, column, reported)
                     known = claims.setdefault((table.task, row.model, partner, column.key), claim)
                     if known.reported is None and reported is not None:
@@ -77,11 +77,6 @@ def _partners(registry: Registry, name: str) -> Iterator[tuple[str, tuple[Role, 
     named: dict[Role, str | None] = {"baseline": model.baseline, "like for like": model.like_for_like}
     for partner in dict.fromkeys(filter(None, named.values())):
         yield partner, tuple(role for role, name in named.items() if name == partner)
-
-
-def _difference(row: Row, partner: Row | None, column: Column) -> float | None:
-    own, other = row.reported[column.key], None if partner is None else partner.reported[column.key]
-    return None if own is None or other is None else round(own - other, column.decimals)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from math import hypot, sqrt
 from typing import Any, Literal
 
+from sdabench.claims.tables import printed_difference
 from sdabench.claims.trainings import LEVEL, PRIOR_FREEDOM, PRIOR_SD, holm
 from sdabench.claims.verdicts import Verdict
 from sdabench.registry import Registry, Row, Table
@@ -149,7 +150,7 @@ def _comparisons(registry: Registry, statement: Statement) -> Iterator[Compariso
                 yield found or f"{names}: {larger.key}"
             continue
         for column in columns:
-            if other is None or (points := difference(row, other, column)) is None:
+            if other is None or (points := printed_difference(row, other, column)) is None:
                 yield f"{names}: {column.key}"
             elif statement.at_most_pct is None:
                 yield compare_trainings(table, row, other, column, points)
@@ -191,12 +192,6 @@ def opponents(
         yield row, {name: rows.get(name) for name in others}
 
 
-def difference(row: Row, other: Row, column: Column) -> float | None:
-    """Return the difference between two printed numbers; None if one is not printed."""
-    own, others = row.reported[column.key], other.reported[column.key]
-    return None if own is None or others is None else round(own - others, column.decimals)
-
-
 def compare_trainings(table: Table, row: Row, other: Row, column: Column, points: float) -> Comparison:
     """Compare two accuracies or APs, each from one training, whose difference is ``points``."""
     sd, rounding = sqrt(2) * PRIOR_SD[column.key], 10**-column.decimals
@@ -216,7 +211,7 @@ def _small_objects(table: Table, row: Row, other: Row, small: Column, larger: Co
 
     The metrics of one training are taken as independent, although they rise together: a cautious choice.
     """
-    gain, others = difference(row, other, small), difference(row, other, larger)
+    gain, others = (printed_difference(row, other, column) for column in (small, larger))
     if gain is None or others is None:
         return None
     points = round(gain - others, small.decimals)
@@ -249,6 +244,6 @@ def _bold(table: Table, best: bool) -> Iterator[Comparison]:
                 continue
             for row in rows[:1] if best else [row for row in rows if key in row.bold]:
                 other = rows[1] if row is rows[0] else rows[0]
-                ahead = difference(row, other, column) or 0.0
+                ahead = printed_difference(row, other, column) or 0.0
                 surplus = -max(ahead, 10**-column.decimals) if best and key not in row.bold else ahead
                 yield Comparison(table, row, other, column, ahead, surplus)

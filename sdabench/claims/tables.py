@@ -56,7 +56,6 @@ class ComparedRow:
     """A row of the paper, the measured value of each column and the verdict on each printed number.
 
     Sizes and costs are measured under the convention that their verdict names, else under their column's.
-
     ``judged`` has what the verdicts on accuracies and APs rest on.
     """
 
@@ -132,6 +131,12 @@ class ComparedTable:
 
 def accuracy_columns(table: Table) -> list[Column]:
     return [column for column in table.columns if column.convention is None]
+
+
+def printed_difference(row: Row, other: Row | None, column: Column) -> float | None:
+    """Return the difference between the numbers of two rows; None if one is not printed."""
+    own, others = row.reported[column.key], None if other is None else other.reported[column.key]
+    return None if own is None or others is None else round(own - others, column.decimals)
 
 
 def compare_table(
