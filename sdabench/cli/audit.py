@@ -31,8 +31,8 @@ def command(
 ) -> None:  # fmt: skip
     """Check every parameter and FLOP count of the paper.
 
-    Counts every network of the paper's tables, and the evidence of explanations. Cached counts are used as
-    long as the network's entry, the code and the versions of the counters are unchanged.
+    The command counts every network of the paper's tables and the evidence of explanations. Cached counts are
+    used as long as the network's entry, the code and the versions of the counters are unchanged.
 
     Verdicts: a claim matches, matches under another convention, is explained (the reason is shown with its
     evidence), is not reproduced, or differs. Measured values are counted under the convention that the

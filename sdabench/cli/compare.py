@@ -43,7 +43,7 @@ Examples:
 
 \b
 Exit codes with --claims:
-  0   no printed difference is contradicted by smaller ones
+  0   no verdict is 'contradicted (smaller)' after Holm's correction
   3   a printed difference is contradicted: the measured one is smaller
 """
 SHOWN = 10  # changed images, by default
@@ -70,12 +70,13 @@ def command(
         "--claims", is_flag=True, group=CLAIMS, help="Test what the tables of the paper imply")],
     baseline: Annotated[str | None, option(
         "--baseline", metavar="SOURCE", group=CLAIMS,
-        help="Compare with published trainings of a source")],
+        help="With --claims: compare with published trainings of this source")],
     statements: Annotated[bool, option(
         "--statements", is_flag=True, group=CLAIMS,
         help="Test what the text of the paper states")],
     power: Annotated[bool, option(
-        "--power", is_flag=True, group=CLAIMS, help="Print what would show each difference")],
+        "--power", is_flag=True, group=CLAIMS,
+        help="Print how many trainings or images would show each difference")],
     patterns: Annotated[tuple[str, ...], option(
         "--models", multiple=True, type=MODEL, group=CLAIMS,
         help="Test only the claims about these networks: names or wildcards")],
@@ -96,43 +97,42 @@ def command(
 
     With --claims, each network with depth attention is compared with its baseline and with the same network
     without depth attention: is it better by as much as the paper says? All trainings of both networks with
-    the same recipe count.
+    the same recipe count. --power prints how many trainings of both networks, or how many test images, would
+    show each difference.
 
-    With --baseline, each network with depth attention is compared with published trainings of the networks in
-    its group, such as torchvision's: does the paper's improvement survive? No record is used.
-    With --power, how many trainings of both networks, or how many test images, would show each difference?
-
-    With --statements, sentences such as "outperforms other attention methods" are tested with the printed
-    numbers alone. The exit code is 0 whatever the verdicts are, because nothing is measured.
+    With --claims --baseline SOURCE, each network with depth attention is compared with published trainings of
+    the networks in its group, such as torchvision's: does the paper's improvement survive? With --statements,
+    sentences such as "outperforms other attention methods" are tested. Both use printed numbers alone, and
+    exit with 0 whatever the verdicts are.
     """
-    if statements:
-        if a is not None or claims or power or baseline or patterns or folders:
-            raise UsageError("--statements takes no records and no other option of its group")
-        _statements(form, as_json)
-        return
-    if claims or power:
+    modes = {"--statements": statements, "--power": power, "--claims": claims}
+    if mode := next((name for name, chosen in modes.items() if chosen), None):
         if a is not None:
-            flag = "--claims" if claims else "--power"
-            raise UsageError(f"{flag} takes no records A and B; add the records of a run with --records")
+            remedy = "leave them out" if statements else "add the records of a run with --records"
+            raise UsageError(f"{mode} takes no records A and B; {remedy}")
         if (annotations, resamples, images, changed) != (None, None, None, None):
-            raise UsageError(
-                f"options of the group '{RECORDS}' cannot be used with {'--claims' if claims else '--power'}"
-            )
+            raise UsageError(f"options of the group '{RECORDS}' cannot be used with {mode}")
+        if statements:
+            if claims or power or baseline is not None or patterns or folders:
+                raise UsageError("--statements takes no other option of its group; leave them out")
+            _statements(form, as_json)
+            return
         if power and (claims or baseline is not None):
             raise UsageError("--power has a table of its own; leave out --claims and --baseline")
-        if baseline is not None:
-            if folders:
-                raise UsageError("--baseline compares numbers of the paper; omit --records")
-            _baselines(baseline, patterns, form, as_json)
+        if baseline is None:
+            _claims(patterns, folders, form, as_json, power)
             return
-        _claims(patterns, folders, form, as_json, power)
+        if folders:
+            raise UsageError("--baseline compares numbers of the paper; leave out --records")
+        _baselines(baseline, patterns, form, as_json)
         return
+    if baseline is not None:
+        raise UsageError("--baseline needs --claims; add it")
     if a is None or b is None:
         raise UsageError("name two records to compare, or use --claims; see 'sdabench compare -h'")
-    if patterns or folders or baseline is not None:
+    if patterns or folders:
         raise UsageError(
-            "--models, --records and --baseline need --claims (or --power); name one network of a run as "
-            "FOLDER:NETWORK"
+            "--models and --records need --claims or --power; name one network of a run as FOLDER:NETWORK"
         )
     from sdabench.claims.paired import compare_records
     from sdabench.scoring.bootstrap import RESAMPLES

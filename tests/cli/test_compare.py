@@ -104,7 +104,7 @@ def test_colon_selects_one_network_of_a_run(runs):
         (["a"], "name two records"),
         (["none", "a"], "no run at"),
         (["a", "b", "--claims"], "--claims takes no records"),
-        (["a", "b", "--models", "resnet50"], "need --claims"),
+        (["a", "b", "--models", "resnet50"], "need --claims or --power"),
         (["--claims", "--resamples", "20"], "options of the group 'Two records' cannot"),
         (["--claims", "--images", "3"], "options of the group 'Two records' cannot"),
         (["--claims", "--models", "sda_resnet8"], "did you mean sda_resnet86"),
@@ -180,7 +180,8 @@ def test_claims_under_another_baseline():
     [
         (["--statements", "--claims"], "--statements"),
         (["--statements", "--models", "sda_*"], "--statements"),
-        (["--baseline", "best"], "--claims"),
+        (["--statements", "--images", "3"], "cannot be used with --statements"),
+        (["--baseline", "best"], "--baseline needs --claims"),
         (["--claims", "--baseline", "torchvison"], "did you mean torchvision?"),
         (["--claims", "--baseline", "best", "--records", "."], "--records"),
         (["--claims", "--baseline", "torchvision", "--models", "sda_senet86"], "'torchvision'"),
