@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from sdabench.data.description import FrozenModel, Preprocessing, Resizing
+from sdabench.data.official import plural
 from sdabench.hashing import sha256_of_lines
 from sdabench.paths import COUNTS, OUTPUTS, results_dir
 from sdabench.records.json_lines import read_lines
@@ -155,7 +156,8 @@ class Record(SpecBase, populate_by_name=True):
         if self.samples == 0:
             yield "No image was evaluated."
         if dataset.skipped:
-            yield f"Results without {len(dataset.skipped)} broken images are not compared with the paper."
+            broken = plural(len(dataset.skipped), "broken image")
+            yield f"Results without {broken} are not compared with the paper."
         if dataset.subset_of is not None or not (dataset.complete or dataset.skipped):
             yield "Only results on the complete validation set are compared with the paper."
         if not self.preprocessed_as_standard:
@@ -199,9 +201,10 @@ class Record(SpecBase, populate_by_name=True):
         if 0 < self._skipped_share <= MAX_SKIPPED_SHARE:
             found.append(f"{self._skipped_words}.")
         if self.training is not None and self.training.resumed and (lost := recipe.quirks.lost_by_resume):
-            found.append(f"Resumed {self.training.resumed} times with {', '.join(lost)}.")
+            times = plural(self.training.resumed, "time")
+            found.append(f"Resumed {times} with {', '.join(lost)}.")
         if self.backbone is not None:
-            found.append("How the weights of the backbone were trained is not known.")
+            found.append("The record does not state how the weights of the backbone were trained.")
         return tuple(found)
 
     @property

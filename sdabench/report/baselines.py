@@ -24,9 +24,9 @@ def baselines_sheet(judged: Sequence[BaselineVerdict], sources: Mapping[str, Sou
         groups.append([row(Cell(model, bold=True), *[""] * 6), *map(_row, of_model)])
     used = dict.fromkeys(each.source for each in judged)
     verdicts = Counter(str(each.verdict) for each in judged)
-    counts = ", ".join(f"{verdicts[name]} {name}" for name in ("survives", "does not survive", "open"))
     notes = [
-        f"{len(judged)} comparisons: {counts}. Open: two trainings of one network differ by as much (95 %).",
+        f"Verdicts: survives {verdicts['survives']}, does not survive {verdicts['does not survive']}, open "
+        f"{verdicts['open']}. Open: two trainings of one network differ by as much by chance (95 %).",
         "The published trainings have other recipes than the paper's. A baseline that catches up shows what "
         "a recipe can give, not what depth attention would give with that recipe.",
         *(f"{name}: {sources[name].title} ({sources[name].place})." for name in used),

@@ -36,13 +36,13 @@ def _sheet(title: str, search: Search) -> Sheet:
     for hit in search.hits[:SHOWN]:
         verdict = Cell("fit", tone="fair") if hit.departures else Cell("match", tone="good")
         simple = search.as_simple_as(hit)
-        size = "x".join(map(str, hit.input[:0:-1]))
         numbers = f"{hit.value:,}", hit.departures, f"{len(simple):,}", f"{search.by_chance(simple):.2f}"
-        rows.append(row(verdict, hit.counted, size, hit.part or "-", *numbers))
+        rows.append(row(verdict, hit.counted, _size(hit), hit.part or "-", *numbers))
     notes = [
-        "match: the own convention of the tables. fit: found by searching, however plausible it looks.",
-        "as simple: distinct counts with at most as many departures from the own convention.",
-        f"by chance: how many of them would give a number drawn at random within {NEIGHBORHOOD_PCT} % of it.",
+        "match: the tables' own convention. fit: found by searching, however plausible it looks.",
+        "as simple: distinct counts with at most as many departures from the tables' own convention.",
+        "by chance: how many of them would give a random number within "
+        f"{NEIGHBORHOOD_PCT} % of the printed one.",
     ]
     return Sheet(title, columns, [rows], notes)
 
@@ -57,10 +57,9 @@ def _sentences(search: Search) -> list[str]:
         )
     if not search.hits:
         nearest = search.nearest
-        part = f" without {nearest.part}" if nearest.part else ""
-        size = "x".join(map(str, nearest.input[:0:-1]))
+        part = f", left out: {nearest.part}" if nearest.part else ""
         sentences.append(
-            f"No setting gives it. The nearest counts {nearest.counted} at {size}{part}: "
+            f"No setting gives it. The nearest counts {nearest.counted} at {_size(nearest)}{part}: "
             f"{_shown(search, nearest)}."
         )
     share, chance = f"{100 * search.share_found:.0f} %", search.by_chance(search.distinct)
@@ -73,6 +72,11 @@ def _sentences(search: Search) -> list[str]:
         f"{chance:.1f} of them would give it by chance."
     )
     return sentences
+
+
+def _size(setting: Setting) -> str:
+    """Format the input size as WIDTHxHEIGHT."""
+    return "x".join(map(str, setting.input[:0:-1]))
 
 
 def _shown(search: Search, setting: Setting) -> str:

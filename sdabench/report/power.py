@@ -23,10 +23,11 @@ def power_sheet(found: Sequence[Needed]) -> Sheet:
     notes = [
         "Power 80 %, two-sided test at 5 %. SD: standard deviation of a difference of two trainings, from "
         "published trainings (*: from three or more of the records).",
-        "mean: trainings of each network that show it in their mean; a verdict needs three. paper: that show "
-        "it beside the spread of the paper's two single trainings, which no number of ours reduces.",
-        "images: test images that show it for given weights of both networks, paired. Assumed share of "
-        f"images on which only one is correct: {shares}.",
+        "mean: number of trainings of each network whose mean difference shows it; a verdict needs three. "
+        "paper: the same beside the spread of the paper's two single trainings, which no number of ours "
+        "reduces.",
+        "images: number of test images that show it for given weights of both networks, paired. Assumed "
+        f"share of images on which only one is correct: {shares}.",
     ]
     return Sheet("What would show each printed difference", columns, groups, notes)
 

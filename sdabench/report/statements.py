@@ -15,7 +15,7 @@ WIDTH = 66  # characters of a line of text
 MEANINGS = [
     "supported: each printed comparison holds, accuracies by more than trainings differ by chance (95 %).",
     "contradicted: at least one comparison fails by more than that, after Holm's correction.",
-    "open: the printed numbers decide neither. not testable: the tables lack what the statement needs.",
+    "open: the printed numbers show neither. not testable: the tables lack what the statement needs.",
 ]
 
 
@@ -42,7 +42,8 @@ def _group(judged: JudgedStatement) -> list[list[Cell]]:
 
 
 def _text(*parts: str) -> list[Cell]:
-    return row(textwrap.fill(" ".join(parts), WIDTH, initial_indent="  ", subsequent_indent="  "), "", "")
+    indented = textwrap.TextWrapper(WIDTH, "  ", "  ", break_on_hyphens=False)
+    return row(indented.fill(" ".join(parts)), "", "")
 
 
 def _compared(comparison: Comparison) -> Tex:

@@ -8,8 +8,8 @@ from sdabench.records.record import Record
 from sdabench.report.summary import METRICS
 
 TOLERANCE_NOTE = (
-    "±: 95 % of the differences between the mean of our trainings and another single training, such as the "
-    "paper's, and the rounding of its number."
+    "±: half the width of the interval around the mean of our trainings that has 95 % of other single "
+    "trainings, such as the paper's, with the rounding of its number."
 )
 
 
