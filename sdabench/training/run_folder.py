@@ -141,10 +141,10 @@ def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log) -> None:
             log(f"{error}; it is ignored")
             continue
         if there.training is None and there.spec.seed == run.spec.seed:
+            different = "; ".join(there.differences(run)) or "the recipe of another version"
             raise RefusedError(
-                f"{other} holds an unfinished training of {run.spec.model} with "
-                f"{'; '.join(there.differences(run))}. Resume it with its own options, delete it, or name "
-                "another --output"
+                f"{other} holds an unfinished training of {run.spec.model} with {different}. Resume it with "
+                "its own options, delete it, or name another --output"
             )
 
 

@@ -18,7 +18,7 @@ from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.prediction import predict
-from sdabench.training.run_folder import MetricsLog, find_run, progress_in, read_run
+from sdabench.training.run_folder import MetricsLog, TrainingRun, check_start, find_run, progress_in, read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.processes import exit_codes, fork_ranks
@@ -252,6 +252,16 @@ def test_missing_and_repeated_lines_of_a_log_are_mended(tmp_path, steps, kept, e
     lines = [{key: line[key] for key in ("step", "epoch", "loss")} for line in read_log(tmp_path)]
     assert lines == [{"step": step, "epoch": step / 2, "loss": 1.0} for step in kept]
     assert messages == ([f"{log.path}: {expected}"] if expected else [])
+
+
+def test_unfinished_training_of_another_version_is_named(textures, tmp_path):
+    """Its spec has another digest, although no value differs."""
+    run = TrainingRun(spec=classifier_job(textures).spec)
+    run.save(tmp_path / "tiny-0123456789ab")
+    (tmp_path / "tiny-0123456789ab/checkpoints").mkdir()
+    (tmp_path / "tiny-0123456789ab/checkpoints/step-000000001.pt").touch()
+    with pytest.raises(SdabenchError, match=r"of tiny with the recipe of another version\. Resume"):
+        check_start(tmp_path / run.spec.name, run)
 
 
 def test_damaged_run_without_checkpoints_is_refused(textures, tmp_path):
