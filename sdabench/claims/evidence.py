@@ -67,7 +67,9 @@ def evidence_of(records: Sequence[Record]) -> dict[tuple[str, str], Evidence]:
     backbones = {
         record.weights.sha256: digest
         for record in records
-        if record.task == "classification" and (digest := record.training_digest) is not None
+        if record.task == "classification"
+        and record.comparable
+        and (digest := record.training_digest) is not None
     }
     return {key: _evidence(each, backbones) for key, each in of_network.items()}
 
@@ -81,16 +83,15 @@ def _evidence(records: Sequence[Record], backbones: Mapping[str | None, str]) ->
 
 
 def _trainings(records: Iterable[Record]) -> Iterator[Record]:
+    """Yield one record for each training: the last of its own evaluation, else of its weights."""
     known = [record for record in records if record.training_digest is not None]
-    own = {
-        (record.spec_digest, seeds_of(record)): record
-        for record in known
-        if record.weights.source == TRAINED_HERE
-    }
-    files = {record.weights.sha256: record for record in known if record.weights.source != TRAINED_HERE}
-    already = {record.weights.sha256 for record in own.values()}
-    yield from own.values()
-    yield from (record for sha256, record in files.items() if sha256 not in already)
+    own_last = sorted(known, key=lambda record: record.weights.source == TRAINED_HERE)
+    yield from {_identity(record): record for record in own_last}.values()
+
+
+def _identity(record: Record) -> tuple[object, ...]:
+    """What determines a training, whatever its recipe is called and where its weights are evaluated."""
+    return record.training_digest, record.backbone and record.backbone.identity, seeds_of(record)
 
 
 def _backbone_training(record: Record, backbones: Mapping[str | None, str]) -> str:

@@ -166,11 +166,17 @@ def implied_family(verdicts: Sequence[ImpliedVerdict]) -> Family:
 
 
 def _judge_trainings(claim: ImpliedClaim, own: Evidence, other: Evidence) -> ImpliedVerdict:
-    """Judge a claim by the trainings with recipes that both networks have."""
+    """Judge a claim by the trainings with recipes that both networks have.
+
+    Several recipes count only if the networks have equal trainings of each, else that with most trainings.
+    """
     common = set(own.recipes) & set(other.recipes)
     if not common:
         return ImpliedVerdict(claim, Judged(DIFFERENT_TRAININGS))
     own, other = own.of_recipes(common), other.of_recipes(common)
+    if len(common) > 1 and set(own.seeds) != set(other.seeds):  # else the mix of recipes makes a difference
+        common = {max(own.recipes, key=lambda one: min(own.recipes.count(one), other.recipes.count(one)))}
+        own, other = own.of_recipes(common), other.of_recipes(common)
     estimate, paired = difference_of(own, other, claim.column)
     rounding = 10**-claim.column.decimals  # of the two printed numbers
     interval = estimate.prediction(rounding)

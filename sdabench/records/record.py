@@ -171,6 +171,8 @@ class Record(SpecBase, populate_by_name=True):
             yield f"The recipe {name} is of another version of sdabench, which cannot be compared."
         elif different := recipe.deviations():
             yield f"The recipe {name} does not reproduce the paper: {', '.join(different)}."
+        elif self.training is not None and self.training.epochs != recipe.epochs:
+            yield f"The network was trained for {self.training.epochs:,} of {recipe.epochs:,} epochs."
         if self.train_dataset is None or not self.train_dataset.complete:
             yield "Only networks trained on the complete training set are compared with the paper."
         if self.task == "classification":
@@ -223,7 +225,8 @@ class Record(SpecBase, populate_by_name=True):
         """The identity of a training apart from network and seed; None for weights of unknown training.
 
         It is the sha256 of the recipe's values, the training set and the initial weights. The backbone of a
-        detector is only distinguished from none, because each network has its own.
+        detector is only distinguished from none, because each network has its own, and micro-batches make no
+        difference to its frozen batch norms. How seeds are drawn makes none either.
         """
         if self.recipe is None:
             return None
@@ -231,8 +234,8 @@ class Record(SpecBase, populate_by_name=True):
             values = {key: value for key, value in self.recipe.items() if key not in DESCRIPTIONS}
         else:
             values = recipe.decisive()
-            if self.task == "classification":
-                values["accumulate"] = self.batch_norm_images
+            values["accumulate"] = self.batch_norm_images if self.task == "classification" else None
+            del values["quirks.no_seed"]
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
         initial = self.initial.identity or "" if self.initial else RANDOM
         backbone = "backbone" if self.backbone else "none"

@@ -42,8 +42,26 @@ def test_evaluation_of_the_weights_of_a_training_is_no_further_training():
         update={"weights": Weights(source="x/weights.pth", sha256=first.weights.sha256)}
     )
     assert judge(*records, evaluated).seeds == 2
-    elsewhere = first.model_copy(update={"weights": Weights(source="y/weights.pth", sha256="other")})
-    assert judge(*records, elsewhere, elsewhere).seeds == 3
+    best_of_top5 = first.model_copy(update={"weights": Weights(source="x/best.pth", sha256="other")})
+    assert judge(*records, best_of_top5).seeds == 2
+    other = trained("sda_resnet86", 78.6, seed=9).model_copy(update={"weights": best_of_top5.weights})
+    assert judge(*records, other).seeds == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": load_recipe("paper").model_dump(mode="json") | {"name": "mine"}},
+        {"recipe": load_recipe("paper").model_dump(mode="json") | {"channels_last": True, "fit_below": 0.9}},
+        {"network_sha256": load_registry().models["sda_resnet86"].network_sha256},
+        {"dataset": record().dataset.model_copy(update={"root": "/copy", "listing_sha256": "c" * 64})},
+    ],
+)
+def test_training_that_is_called_or_evaluated_otherwise_counts_once(changes):
+    first, second = of_network(78.6, 78.7)
+    again = first.model_copy(update=changes)
+    assert again.comparable
+    assert judge(first, again, second).seeds == 2
 
 
 def test_trainings_of_all_reproducing_recipes_count():
@@ -95,6 +113,8 @@ def test_backbone_of_unknown_training_limits_the_verdict():
     key = ("detection", "faster_rcnn_sda_resnet86")
     detectors = [detector(seed, backbone.weights.sha256) for seed in range(3)]
     assert str(judge_number(39.8, ap, evidence_of([backbone, *detectors])[key]).verdict) == "within"
-    judged = judge_number(39.8, ap, evidence_of(detectors)[key])
-    assert str(judged.verdict) == "within (unknown backbone)"
-    assert judged.verdict.limited
+    longer = load_recipe("paper").override(epochs=300).model_dump(mode="json")
+    for known in ((), (backbone.model_copy(update={"recipe": longer}),)):
+        judged = judge_number(39.8, ap, evidence_of([*known, *detectors])[key])
+        assert str(judged.verdict) == "within (unknown backbone)"
+        assert judged.verdict.limited

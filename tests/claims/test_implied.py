@@ -114,6 +114,22 @@ def test_only_trainings_with_a_common_recipe_count():
     assert one.interval.estimate == pytest.approx(0.64)
 
 
+def test_mix_of_recipes_makes_no_difference_between_networks():
+    """Both have two recipes, of which one gives 0.5 points more: each network has more of the other one."""
+    better, worse = "paper", "imagenet-120e"
+    records = [
+        trained(name, base + (0.5 if recipe == better else 0), seed, recipe)
+        for name, base, recipes in (
+            ("sda_pyconv86", 78.3, (better, better, better, worse)),
+            ("pyconv86", 78.0, (better, worse, worse, worse)),
+        )
+        for seed, recipe in enumerate(recipes)
+    ]
+    one = judge_records(*records)
+    assert one.interval.estimate == pytest.approx(0.3)
+    assert (one.judged.recipe, one.judged.seeds) == (better, 1)
+
+
 @pytest.mark.parametrize(
     ("own", "verdict", "better"),
     [

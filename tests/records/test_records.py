@@ -295,6 +295,10 @@ def test_at_most_one_in_a_thousand_training_images_may_be_broken():
     assert many.obstacles == ("6,001 of 6,000,000 images drawn in training were broken, more than 0.1%.",)
 
 
+def test_training_that_ended_early_is_an_obstacle():
+    assert trained(epochs=37).obstacles == ("The network was trained for 37 of 120 epochs.",)
+
+
 def test_training_in_bf16_is_a_remark():
     assert trained(changes={"precision": "bf16"}).remarks == ("Trained in bf16.",)
 
@@ -304,7 +308,10 @@ def test_training_digest_is_that_of_recipe_data_and_initial_weights():
     assert record().training_digest is None
     same = {"model": "senet50", "seed": 3, "weights": Weights(source="training", sha256="d" * 64)}
     assert trained().model_copy(update=same).training_digest == digest
-    for values in ({"title": "mine"}, {"name": "mine"}, {"reproduction": False}, {"accumulate": 1}):
+    seeded = trained().recipe["quirks"] | {"no_seed": False}
+    for values in (
+        {"title": "mine"}, {"name": "mine"}, {"reproduction": False}, {"accumulate": 1}, {"quirks": seeded}
+    ):  # fmt: skip
         renamed = trained().recipe | values
         assert trained().model_copy(update={"recipe": renamed}).training_digest == digest, values
     initial = Weights(source="w.pth", sha256="c" * 64)
@@ -320,10 +327,14 @@ def test_training_digest_is_that_of_recipe_data_and_initial_weights():
     assert len({digest, *(each.training_digest for each in others)}) == len(others) + 1
     detectors = [
         record(
-            task=task, recipe=load_recipe("coco-1x", "detection").model_dump(mode="json"), backbone=weights
+            task=task,
+            recipe=load_recipe("coco-1x", "detection").model_dump(mode="json") | {"accumulate": accumulate},
+            backbone=weights,
         )
-        for task, weights in [("detection", initial), ("segmentation", record().weights), ("detection", None)]
-    ]
+        for task, weights, accumulate in [
+            ("detection", initial, 1), ("segmentation", record().weights, 2), ("detection", None, 1)
+        ]
+    ]  # fmt: skip
     assert detectors[0].training_digest == detectors[1].training_digest != detectors[2].training_digest
 
 
