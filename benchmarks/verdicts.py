@@ -15,13 +15,14 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from sdabench.claims.metrics import Judged, corrected, judge_difference
-from sdabench.claims.trainings import ENOUGH, PRIOR_SD, of_pairs, of_values
-from sdabench.claims.verdicts import Name, Verdict
+from sdabench.claims.metrics import Judged, corrected, judge_difference, judge_values
+from sdabench.claims.trainings import PRIOR_SD, of_pairs
+from sdabench.registry.schema import Column
 from sdabench.scoring.average_precision import CategoryMatches, Floats, Integers
 from sdabench.scoring.bootstrap import draws
 
 METRIC, NUMBERS, ROUNDING = "top1_pct", 40, 0.005  # judged together, printed with two decimals
+COLUMN = Column(key=METRIC, header="Top-1", unit="%", decimals=2)
 SEEDS = (1, 3, 5)
 DIFFERENCE = 0.7  # points of top-1, about what the paper prints over a network of the same depth
 FAMILY_SPREADS = (0.67, 1.0, 1.5, 2.0)
@@ -29,25 +30,13 @@ IMAGES, RESAMPLES, GROUPS = 1000, 300, 100
 CLASSES = {"20 common classes": [0.1] * 20, "20 classes, some rare": list(np.geomspace(0.008, 0.4, 20))}
 
 
-def judge(values: list[float], reported: float) -> Judged:
-    """Judge a printed number as :func:`sdabench.claims.metrics.judge_number` does."""
-    estimate = of_values(values, PRIOR_SD[METRIC])
-    interval = estimate.prediction(ROUNDING)
-    name: Name = "within"
-    if not interval.low <= reported <= interval.high:
-        name = "better" if estimate.mean > reported else "worse"
-    elif estimate.scattered:
-        name = "open"
-    limited = name == "within" and len(values) < ENOUGH
-    return Judged(Verdict(name, limited=limited), interval=interval, p=estimate.p_value(reported, ROUNDING))
-
-
 def family(generator: np.random.Generator, seeds: int, sd: float, short: float = 0.0) -> dict[int, Judged]:
     """Judge a family of networks that are ``short`` points below the paper's."""
     judged = {}
     for number in range(NUMBERS):
         reported = round(float(generator.normal(78.0, sd)), 2)
-        judged[number] = judge(generator.normal(78.0 - short, sd, seeds).tolist(), reported)
+        values = generator.normal(78.0 - short, sd, seeds).tolist()
+        judged[number] = judge_values(reported, COLUMN, values, seeds)
     return corrected(judged)
 
 

@@ -1,6 +1,6 @@
 """Judge accuracies and APs of the paper, and differences between them, by trainings of the networks."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from typing import Any, TypeVar
@@ -48,34 +48,46 @@ J = TypeVar("J", bound=Hashable)
 
 
 def judge_number(reported: float | None, column: Column, evidence: Evidence | None) -> Judged:
+    """Judge a metric that the paper prints by the trainings of the network, or by its given weights."""
+    evidence = evidence and evidence.with_metric(column.key)
+    if evidence is None or not evidence.records or any(map(isnan, evidence.values(column.key))):
+        return JUDGED_NOT_MEASURED
+    values, trainings = evidence.values(column.key), len(evidence.recipes)
+    judged = judge_values(reported, column, values, trainings, evidence.limits)
+    return replace(judged, recipe=recipe_names(evidence))
+
+
+def judge_values(
+    reported: float | None,
+    column: Column,
+    values: Sequence[float],
+    trainings: int,
+    limits: Sequence[str] = (),
+) -> Judged:
     """Judge a metric that the paper prints: is it what another training of the network may give?
 
     ``within`` is a number in the prediction interval of all trainings, which includes the spread of the
     paper's single training and the rounding of its number.
+
+    Args:
+        values: the metric of each training, or of given weights.
+        trainings: their number, 0 for given weights.
+        limits: what is not known of them, so that the verdict is limited.
     """
-    evidence = evidence and evidence.with_metric(column.key)
-    if evidence is None or not evidence.records or any(map(isnan, evidence.values(column.key))):
-        return JUDGED_NOT_MEASURED
-    estimate = of_values(evidence.values(column.key), PRIOR_SD[column.key])
-    rounding = 0.5 * 10**-column.decimals
-    judged = Judged(
-        NOT_MEASURED, estimate.mean, estimate.prediction(rounding), estimate,
-        len(evidence.recipes), recipe_names(evidence),
-    )  # fmt: skip
+    estimate, rounding = of_values(values, PRIOR_SD[column.key]), 0.5 * 10**-column.decimals
+    interval = estimate.prediction(rounding)
+    judged = Judged(NOT_MEASURED, estimate.mean, interval, estimate, trainings)
     if reported is None:
         return judged
-    assert judged.interval is not None
-    limits, enough = evidence.limits, len(evidence.recipes) >= ENOUGH
-    if evidence.recipes and not enough:
-        limits.append(FEWER[len(evidence.recipes)])
     name: Name = "within"
-    if not judged.interval.low <= reported <= judged.interval.high:
+    details = [*limits, *([FEWER[trainings]] if trainings in FEWER else [])]
+    if not interval.low <= reported <= interval.high:
         name = "better" if estimate.mean > reported else "worse"
     elif estimate.scattered:
-        name, limits = "open", [SCATTERED, *limits]
-    unknown = bool(evidence.limits)
-    verdict = Verdict(name, ", ".join(limits) or None, limited=unknown or (name == "within" and not enough))
-    return replace(judged, verdict=verdict, p=None if unknown else estimate.p_value(reported, rounding))
+        name, details = "open", [SCATTERED, *details]
+    limited = bool(limits) or (name == "within" and trainings < ENOUGH)
+    verdict = Verdict(name, ", ".join(details) or None, limited)
+    return replace(judged, verdict=verdict, p=None if limits else estimate.p_value(reported, rounding))
 
 
 def recipe_names(evidence: Evidence) -> str | None:
