@@ -8,6 +8,7 @@ Sizes, costs and bold print are exact up to rounding.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from math import hypot, sqrt
 from typing import Any, Literal
 
@@ -80,7 +81,7 @@ class JudgedStatement:
     comparisons: Sequence[Comparison]
     missing: Sequence[str]
 
-    @property
+    @cached_property
     def outcomes(self) -> list[Outcome]:
         raw = [each.p_value for each in self.comparisons]
         adjusted = holm(dict(enumerate(raw)))

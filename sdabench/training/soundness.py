@@ -8,6 +8,7 @@ running statistic and no random number of the training. They find modules by typ
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +89,7 @@ def _batch_norm_findings(
     return {"running statistics of batch norms do not move": still} if still else {}
 
 
-def _is_trained_norm(module: nn.Module) -> bool:
+def _is_trained_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
     return isinstance(module, _BatchNorm) and module.training
 
 
@@ -98,7 +99,7 @@ def use_batch_statistics(module: nn.Module, x: Tensor) -> None:
 
     Then each image has an output of its own, of the size that it has in training.
     """
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
+    norms = [norm for norm in module.modules() if _is_trained_norm(norm)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches: there is one
