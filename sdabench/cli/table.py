@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TABLES = (*(table for tables in SUITES.values() for table in tables), "all")
 FORMATS = (*SHEET_FORMATS, "csv", "json")
+SHOWN = 3  # reasons why records are left out
 EPILOG = """\b
 Examples:
   sdabench table classification-multiscale
@@ -64,7 +65,8 @@ def command(
     TABLE is classification-multiscale, classification-attention, detection, segmentation or all.
 
     Parameters and FLOPs come from the stored counts; networks without stored counts are counted now.
-    Accuracies and APs come from records of trained weights on the complete real dataset.
+    Accuracies and APs come from records that can be compared with the paper; stderr states why others are
+    left out.
     """
     from sdabench.claims.tables import compare_tables
 
@@ -93,13 +95,15 @@ def command(
 
 
 def _report_left_out(records: "Sequence[Record]") -> None:
-    """Report on stderr how many records cannot be compared with the paper, and of which networks."""
-    names = [record.model for record in records if not record.comparable]
-    if names:
-        networks = list_names(list(dict.fromkeys(names)))
+    """Report on stderr which records cannot be compared with the paper, and why."""
+    left_out = [record for record in records if not record.comparable]
+    if left_out:
+        networks = list_names(list(dict.fromkeys(record.model for record in left_out)))
+        reasons = list(dict.fromkeys(sentence for record in left_out for sentence in record.obstacles))
+        more = f" And {len(reasons) - SHOWN:,} more reasons." if len(reasons) > SHOWN else ""
         note(
-            f"{len(names):,} of {len(records):,} records are left out ({networks}): a table takes only those "
-            "of trained weights on the complete real dataset with the standard protocol"
+            f"{len(left_out):,} of {len(records):,} records are left out ({networks}). "
+            f"{' '.join(reasons[:SHOWN])}{more}"
         )
 
 

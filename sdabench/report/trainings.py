@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from sdabench.claims.metrics import Family, Judged
 from sdabench.claims.trainings import ENOUGH
+from sdabench.claims.verdicts import LARGER
 from sdabench.records.record import Record
 from sdabench.report.summary import METRICS
 
@@ -18,26 +19,15 @@ def training_notes(judged: Iterable[tuple[str, Judged]], family: Family) -> list
     pairs = [(metric, each) for metric, each in judged if each.estimate is not None]
     if not pairs:
         return []
+    notes = [*_spread_notes(pairs), *family_notes(family)]
     verdicts = [each.verdict for _, each in pairs]
-    return [
-        *_spread_notes(pairs),
-        *family_notes(family),
-        *(
-            ["A verdict on weights of an unknown recipe or backbone is about these weights alone."]
-            if any("unknown" in (verdict.detail or "") for verdict in verdicts)
-            else []
-        ),
-        *(
-            [f"A network needs {ENOUGH} trainings; with fewer, the spread is that of published trainings."]
-            if any(each.seeds < ENOUGH and each.seeds for _, each in pairs)
-            else []
-        ),
-        *(
-            ["A result above the interval is not confirmed: it needs an explanation."]
-            if any(verdict.name == "better" or verdict.detail == "larger" for verdict in verdicts)
-            else []
-        ),
-    ]
+    if any("unknown" in (verdict.detail or "") for verdict in verdicts):
+        notes.append("A verdict on weights of an unknown recipe or backbone is about these weights alone.")
+    if any(0 < each.seeds < ENOUGH for _, each in pairs):
+        notes.append(f"No claim is confirmed by fewer than {ENOUGH} trainings of each network.")
+    if any(each.name == "better" or (each.detail or "").startswith(LARGER) for each in verdicts):
+        notes.append("A result above the paper's does not confirm a claim: it needs an explanation.")
+    return notes
 
 
 def _spread_notes(pairs: Iterable[tuple[str, Judged]]) -> Iterator[str]:
