@@ -18,6 +18,11 @@ def registry_dir() -> Path:
     return Path(override) if override else _shipped("registry")
 
 
+def is_other_registry() -> bool:
+    """Whether the registry is not the one of this version."""
+    return registry_dir() != _shipped("registry")
+
+
 def results_dir() -> Path:
     """Return the folder of the committed measurements, which the wheel contains."""
     return _shipped("results")

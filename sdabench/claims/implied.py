@@ -110,6 +110,11 @@ class ImpliedVerdict:
         """Whether the model is better than its partner; None where the interval includes zero."""
         return None if self.own is None else self.own.above_zero
 
+    @property
+    def of_networks(self) -> bool:
+        """Whether the difference is one of the networks: there are enough trainings, of known recipes."""
+        return self.judged.seeds >= ENOUGH and not self.judged.verdict.limited
+
     def as_json(self) -> dict[str, Any]:
         return {
             "table": self.claim.table.name,
@@ -172,7 +177,8 @@ def _judge_trainings(claim: ImpliedClaim, own: Evidence, other: Evidence) -> Imp
     """
     common = set(own.recipes) & set(other.recipes)
     if not common:
-        return ImpliedVerdict(claim, Judged(DIFFERENT_TRAININGS))
+        conditions = differences([other.records[-1], own.records[-1]])
+        return ImpliedVerdict(claim, Judged(DIFFERENT_TRAININGS), conditions=conditions)
     own, other = own.of_recipes(common), other.of_recipes(common)
     if len(common) > 1 and set(own.seeds) != set(other.seeds):  # else the mix of recipes makes a difference
         common = {max(own.recipes, key=lambda one: min(own.recipes.count(one), other.recipes.count(one)))}
@@ -181,9 +187,8 @@ def _judge_trainings(claim: ImpliedClaim, own: Evidence, other: Evidence) -> Imp
     rounding = 10**-claim.column.decimals  # of the two printed numbers
     interval = estimate.prediction(rounding)
     verdict = judge_difference(claim.reported, interval, 0)
-    judged = Judged(
-        verdict or NOT_MEASURED, estimate.mean, interval, estimate, estimate.trainings, recipe_names(own)
-    )  # fmt: skip
+    shown = verdict or replace(NOT_MEASURED, limited=bool(own.limits))
+    judged = Judged(shown, estimate.mean, interval, estimate, estimate.trainings, recipe_names(own))
     conditions = differences([other.records[-1], own.records[-1]])
     found = ImpliedVerdict(claim, judged, estimate.interval, paired, conditions)
     if verdict is None or claim.reported is None:

@@ -42,7 +42,8 @@ def _cells(each: ImpliedVerdict, measured: bool) -> list[Cell]:
     cells = [Cell(f"  {metric}"), Cell(reported)]
     if measured:
         cells.append(Cell("" if each.interval is None else signed(each.interval.estimate, 2)))
-        cells += [Cell(interval_text(each.interval)), better_cell(each.own)]
+        better = better_cell(each.own)
+        cells += [Cell(interval_text(each.interval)), better if each.of_networks else Cell(better.text)]
     return [*cells, verdict_cell(each.verdict)]
 
 
@@ -62,7 +63,9 @@ def _notes(verdicts: Sequence[ImpliedVerdict]) -> list[str]:
             "The interval has 95 % of the differences that two other single trainings, such as the paper's, "
             "give. 'better?' is about the mean of our trainings.",
             *training_notes(
-                ((each.claim.column.key, each.judged) for each in verdicts), implied_family(verdicts)
+                ((each.claim.column.key, each.judged) for each in verdicts),
+                implied_family(verdicts),
+                "of a difference of two trainings",
             ),
         ]
     if weights:
@@ -78,7 +81,7 @@ def _notes(verdicts: Sequence[ImpliedVerdict]) -> list[str]:
             "predictions of both models on the same images."
         )
     for each in verdicts:
-        seeds = SEEDS if each.judged.estimate is not None else ()
+        seeds = () if each in weights else SEEDS
         others = [one for one in each.conditions if one.kind != "compared" and one.field not in seeds]
         if others:
             pair = f"{each.claim.partner} and {each.claim.model}"

@@ -60,7 +60,10 @@ def _notes(comparison: PairedComparison) -> list[str]:
     if comparison.a.task == "classification":
         method = "Confidence intervals for paired proportions (Bonett and Price), exact McNemar test."
     else:
-        method = f"Confidence intervals by {comparison.resamples or 0:,} paired resamples of the images."
+        method = (
+            f"Confidence intervals by {comparison.resamples or 0:,} paired resamples of the images. "
+            "Their bias of a single AP, 0.3 to 0.4 standard errors, nearly cancels in the difference."
+        )
     return [
         f"Both evaluated on {describe_dataset(comparison.a.dataset)}.",
         method,

@@ -1,10 +1,11 @@
 """Notes below tables whose verdicts rest on trainings: the spread used, and what chance explains."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from sdabench.claims.metrics import Family, Judged
-from sdabench.claims.trainings import ENOUGH
+from sdabench.claims.trainings import ENOUGH, PRIOR_FREEDOM, Estimate
 from sdabench.claims.verdicts import LARGER
+from sdabench.paths import is_other_registry
 from sdabench.records.record import Record
 from sdabench.report.summary import METRICS
 
@@ -14,12 +15,17 @@ TOLERANCE_NOTE = (
 )
 
 
-def training_notes(judged: Iterable[tuple[str, Judged]], family: Family) -> list[str]:
-    """Explain the verdicts on metrics: pairs of a metric and what it was judged by."""
+def training_notes(
+    judged: Iterable[tuple[str, Judged]], family: Family, spread: str = "between trainings"
+) -> list[str]:
+    """Explain the verdicts on metrics: pairs of a metric and what it was judged by.
+
+    ``spread`` says of what the standard deviation is.
+    """
     pairs = [(metric, each) for metric, each in judged if each.estimate is not None]
     if not pairs:
         return []
-    notes = [*_spread_notes(pairs), *family_notes(family)]
+    notes = [_spread_note(pairs, spread), *family_notes(family)]
     verdicts = [each.verdict for _, each in pairs]
     if any("unknown" in (verdict.detail or "") for verdict in verdicts):
         notes.append("A verdict on weights of an unknown recipe or backbone is about these weights alone.")
@@ -27,22 +33,23 @@ def training_notes(judged: Iterable[tuple[str, Judged]], family: Family) -> list
         notes.append(f"No claim is confirmed by fewer than {ENOUGH} trainings of each network.")
     if any(each.name == "better" or (each.detail or "").startswith(LARGER) for each in verdicts):
         notes.append("A result above the paper's does not confirm a claim: it needs an explanation.")
+    if is_other_registry():
+        notes.append("Recipes and the paper's numbers are those of SDABENCH_REGISTRY, not of this version.")
     return notes
 
 
-def _spread_notes(pairs: Iterable[tuple[str, Judged]]) -> Iterator[str]:
-    of_metric: dict[str, list[float]] = {}
+def _spread_note(pairs: Iterable[tuple[str, Judged]], spread: str) -> str:
+    of_metric: dict[str, list[Estimate]] = {}
     for metric, each in pairs:
         assert each.estimate is not None
-        of_metric.setdefault(metric, []).append(each.estimate.sd)
-    texts = []
-    for metric, values in of_metric.items():
-        low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-        texts.append(f"{METRICS[metric]} {low if low == high else f'{low} to {high}'}")
-    yield (
-        "Standard deviation between trainings, from ours and published ones, in percentage points: "
-        f"{', '.join(texts)}."
-    )
+        of_metric.setdefault(metric, []).append(each.estimate)
+    texts, ours = [], False
+    for metric, estimates in of_metric.items():
+        values = [f"{estimate.sd:.2f}" for estimate in sorted(estimates, key=lambda each: each.sd)]
+        texts.append(f"{METRICS[metric]} {' to '.join(dict.fromkeys([values[0], values[-1]]))}")
+        ours = ours or any(estimate.freedom > PRIOR_FREEDOM for estimate in estimates)
+    source = "ours and published ones" if ours else "published ones"
+    return f"Standard deviation {spread}, from {source}, in percentage points: {', '.join(texts)}."
 
 
 def family_notes(family: Family) -> list[str]:

@@ -12,6 +12,7 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import append_lines
 from sdabench.records.record import Training
 from sdabench.records.rescoring import StoredRecord, read_stored
+from sdabench.report.paired import metrics_sheet
 from tests.helpers.records import LABELS, TEN_IMAGES, correct_on, record, store_record
 
 
@@ -131,6 +132,10 @@ def test_detections_are_compared_per_image(detected):
     [changed] = comparison.changed
     assert (changed.image, changed.only_a, changed.only_b) == ("000000000007.jpg", 0, 1)
     assert changed.words == "objects found: 1 by A, 2 by B"
+    assert (
+        "bias of a single AP, 0.3 to 0.4 standard errors, nearly cancels"
+        in metrics_sheet(comparison).notes[1]
+    )
 
 
 def test_equal_detections_have_a_zero_interval(detected):
