@@ -11,7 +11,7 @@ from sdabench.report.summary import METRICS, PREFIXES
 from sdabench.tex import Tex
 
 SHOWN = 3  # comparisons of a statement, those least in its favor
-WIDTH = 66  # characters of a line of text
+WIDTH = 52  # characters of a line of text, so that a table fits into 80 columns
 MEANINGS = [
     "supported: each printed comparison holds, accuracies by more than trainings differ by chance (95 %).",
     "contradicted: at least one comparison fails by more than that, after Holm's correction.",
