@@ -114,7 +114,7 @@ def test_table_json_schema():
     table = json.loads(sdabench("table", "classification-attention", "--format", "json").stdout)
     assert table["table"] == "classification-attention"
     rows = {row["label"]: row for row in table["rows"]}
-    assert rows["SDA-SENet-86 (ours)"] == {
+    expected = {
         "label": "SDA-SENet-86 (ours)",
         "group": "SENet",
         "model": "sda_senet86",
@@ -125,6 +125,7 @@ def test_table_json_schema():
             "params_m": "match", "flops_g": "match", "top1_pct": "not measured", "top5_pct": "not measured",
         },
     }  # fmt: skip
+    assert expected.items() <= rows["SDA-SENet-86 (ours)"].items()
     assert "A$^2$Net" in rows
     detection = json.loads(sdabench("table", "detection", "--format", "json").stdout)["rows"]
     without_ap = next(row for row in detection if row["label"] == "Faster-RCNN Res2Net-101")
@@ -190,7 +191,7 @@ def test_show_prints_lineage_claims_records_and_sources():
     for words in (
         "control of: sda_cbam86",
         "params 46,320,864, trainable 46,320,864, per_call 50,752,736, macs 6,720,691,562",
-        "50.75 46.321 −4.43 match (per_call)",
+        "50.75 50.753 0.00 match (per_call)",
         "6,720,691,562 rounds to 6.72. It is not known why 6.71 is printed.",
         "in 14 epochs on 64 generated images of 10 classes; the network fits them",
         "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018",
