@@ -236,6 +236,14 @@ def test_detectors_are_checked(shapes):
     assert "no gradient reaches parameters: roi_heads.box_head" in found
 
 
+def test_detectors_are_sound_whatever_objects_a_batch_has(shapes):
+    trainer = Trainer(detector_job(shapes, MASK, batch_size=4))
+    batch = next(load_training_batches(trainer))
+    for target in batch.targets:  # smaller than all anchors
+        target["boxes"] = target["boxes"][:, [0, 1, 0, 1]] + torch.tensor([0.0, 0.0, 2.0, 2.0])
+    assert trainer.find_unsound(batch) == []
+
+
 def test_checked_training_is_bit_identical_and_keeps_its_result_after_a_resume(textures, tiny, tmp_path):
     plain = train(classifier_job(textures, model=tiny), tmp_path / "plain")
     job = classifier_job(textures, model=tiny, check_network=True)
