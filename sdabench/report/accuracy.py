@@ -5,6 +5,7 @@ from statistics import mean, stdev
 
 from sdabench.claims.accuracy import RowVerdicts, rows_family
 from sdabench.claims.tables import accuracy_columns
+from sdabench.data.official import plural
 from sdabench.records.conditions import differences
 from sdabench.records.record import Record
 from sdabench.registry import Table
@@ -145,7 +146,7 @@ def _note(row: RowVerdicts) -> Cell:
         return Cell(f"without {left_out} broken validation images", tone="fair")
     skipped = sum(record.training.skipped_images for record in records if record.training is not None)
     if skipped:
-        return Cell(f"skipped broken images {skipped} times", tone="fair")
+        return Cell(f"skipped broken images {plural(skipped, 'time')}", tone="fair")
     return Cell("" if records[0].weights.trained else "random weights", tone="dim")
 
 

@@ -116,7 +116,8 @@ def describe_training(record: Record) -> str:
     unsound = f"; it is unsound: {'; '.join(training.unsound)}" if training.unsound else ""
     if record.task != "classification":
         results = {True: "; the loss falls", False: "; the loss does not fall", None: ""}
-    skipped = f"; broken images skipped {training.skipped_images:,} times, never counted as trained on"
+    times = plural(training.skipped_images, "time")
+    skipped = f"; broken images skipped {times}, never counted as trained on"
     frozen = {None: "", True: "; backbone frozen as in the paper", False: "; no layer frozen"}
     return (
         f"{record.model}: training loss {training.first_loss:.3f} to {training.last_loss:.3f} in "
