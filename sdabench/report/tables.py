@@ -31,8 +31,8 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
         brief: show size and cost alone, without notes on source and conditions.
         mark: ``paper`` shows bold what is bold in the paper: the best accuracy or AP of each group, except
             for one slip (Mask-RCNN's AP of small objects, 24.2 instead of 25.2). ``best`` marks the best
-            and second best of each group as :func:`ranked` does, among the measured ones those of the
-            table's convention.
+            and second best number of each group, see :func:`ranked`. Measured numbers take part only if
+            they are counted under the table's own convention.
     """
     table, rows = compared.table, compared.rows
     columns = table.counted if brief else table.columns

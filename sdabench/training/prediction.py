@@ -153,10 +153,10 @@ class _Predictor:
                 time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
                 is_last = position >= len(remaining)
                 own = self.take_turn(next(batches, None), stop_requested() and not is_last, time_to_save)
-                turns = here.reports(own)
-                advance(sum(turn.images for turn in turns))
-                stop = any(turn.stop for turn in turns)
-                if stop or turns[0].save:
+                reports = here.reports(own)
+                advance(sum(report.images for report in reports))
+                stop = any(report.stop for report in reports)
+                if stop or reports[0].save:
                     self.save()
                     saved = time.monotonic()
                 if stop:

@@ -71,7 +71,7 @@ def _batch_norm_findings(
 ) -> Findings:
     """Check that a batch moves all running statistics; store the input shapes of attention modules.
 
-    Then set the statistics to those of the batch, and the batch norms to evaluation mode.
+    Afterwards the batch norms are in evaluation mode and use the mean and variance of this batch.
     """
     attention = [module for module in trunk.modules() if isinstance(module, Attention)]
     hooks = [
