@@ -1,3 +1,4 @@
+import os
 import signal
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from sdabench.data.synthetic.classification import ClassificationPlan, write_classification
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.registry import load_registry
+from tests.helpers.counts import fill_cache
 from tests.helpers.datasets import make_coco, make_imagenet
 
 # The program respects ignored signals, which processes inherit: background jobs of a script ignore SIGINT.
@@ -51,6 +53,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     small = network.model_copy(update={"depths": [1, 1, 1, 1], "widths": [8, 8, 16, 16]})
     monkeypatch.setitem(models, "tiny", models["resnet50"].model_copy(update={"network": small}))
     return "tiny"
+
+
+@pytest.fixture
+def counts_cached(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a cache with all counts of an audit, which the processes of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "counts"
+    monkeypatch.setenv("SDABENCH_CACHE", str(folder))
+    fill_cache(folder)
 
 
 @pytest.fixture(scope="session")

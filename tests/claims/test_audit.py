@@ -2,15 +2,15 @@
 
 from sdabench.claims.audit import audit, evidence_elsewhere
 from sdabench.claims.tables import unmatched_claims
+from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
-from tests.helpers.counts import count
 
 REGISTRY = load_registry()
+COUNTS = stored_counts()  # a test of tests.complexity recounts each
 
 
 def test_audit_verdicts_of_all_claims():
-    models = REGISTRY.suite("all")
-    result = audit(REGISTRY.tables, {name: count(name) for name in models})
+    result = audit(REGISTRY.tables, COUNTS)
     assert len(result.verdicts) == 142
     assert sum(result.by_verdict.values()) == 142
     assert result.by_verdict == {
@@ -40,7 +40,7 @@ def test_audit_verdicts_of_all_claims():
 
 def test_rows_of_two_tables_count_once_among_the_distinct_numbers():
     """Six networks are in both tables of classification, and the 11 Mask R-CNNs in both of COCO."""
-    result = audit(REGISTRY.tables, {name: count(name) for name in REGISTRY.suite("all")})
+    result = audit(REGISTRY.tables, COUNTS)
     assert len(result.numbers) == 142 - 2 * (6 + 11) == 108
     assert sum(result.numbers_by_verdict.values()) == 108
     printed = {
@@ -53,7 +53,7 @@ def test_rows_of_two_tables_count_once_among_the_distinct_numbers():
 
 
 def test_measured_values_are_counted_under_the_convention_of_a_match():
-    result = audit(REGISTRY.tables, {name: count(name) for name in REGISTRY.suite("all")})
+    result = audit(REGISTRY.tables, COUNTS)
     cbam = next(row for row in result.tables["classification-attention"].rows if row.row.label == "CBAM")
     assert cbam.measured["params_m"] == 30.620616  # 28.089624 without counting the shared MLP twice
     assert cbam.as_json()["other_convention"] == {"params_m": "per_call"}
@@ -68,18 +68,15 @@ def test_evidence_on_another_model_is_counted():
     places = evidence_elsewhere(REGISTRY.tables.values())
     size = (3, 800, 1330)
     assert ("faster_rcnn_senet50", size, ()) in places  # evidence of the row of FcaNet
-    models = {name: count(name) for name in REGISTRY.suite("all")}
-    wrong = audit(REGISTRY.tables, models, {("faster_rcnn_senet50", size, ()): count("faster_rcnn_senet50")})
+    wrong = audit(REGISTRY.tables, COUNTS, {("faster_rcnn_senet50", size, ()): COUNTS["faster_rcnn_senet50"]})
     changed = [claim.row.model for claim in wrong.claims if claim.verdict.name == "differs"]
     assert changed == ["faster_rcnn_fcanet50"]
 
 
 def test_explanation_does_not_hide_a_changed_network():
     """A changed network differs, even if its row has an explanation."""
-    models = {name: count(name) for name in REGISTRY.suite("classification")}
-    models["pyconv50"] = count("pyconv86")
-    models["epsanet50"] = count("epsanet86")
-    result = audit(REGISTRY.tables, models)
+    changed_models = {"pyconv50": COUNTS["pyconv86"], "epsanet50": COUNTS["epsanet86"]}
+    result = audit(REGISTRY.tables, COUNTS | changed_models)
     changed = [
         str(row.verdicts[key])
         for row in result.tables["classification-multiscale"].rows
@@ -90,7 +87,7 @@ def test_explanation_does_not_hide_a_changed_network():
 
 
 def test_each_claim_without_plain_match_is_listed_once():
-    result = audit(REGISTRY.tables, {name: count(name) for name in REGISTRY.suite("all")})
+    result = audit(REGISTRY.tables, COUNTS)
     listed = [(claim.row.model, claim.column.key) for claim in unmatched_claims(result.claims)]
     assert len(listed) == len(set(listed))
     assert set(listed) == {

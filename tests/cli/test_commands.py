@@ -331,6 +331,7 @@ def test_registry_typo_is_reported_in_one_line(tmp_path):
     assert_error(result, 1, "detection.yaml", "row 'Faster-RCNN ResNet-50'", "reported")
 
 
+@pytest.mark.usefixtures("counts_cached")
 def test_audit_exits_3_for_a_different_number(tmp_path):
     folder = shutil.copytree(registry_dir(), tmp_path / "registry")
     for table in folder.glob("tables/*.yaml"):
@@ -348,6 +349,7 @@ def test_audit_exits_3_for_a_different_number(tmp_path):
     assert len(audit["rows"]) == 71
 
 
+@pytest.mark.usefixtures("counts_cached")
 @pytest.mark.parametrize(
     "explanation",
     [

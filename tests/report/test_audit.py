@@ -3,10 +3,10 @@
 from typing import get_args
 
 from sdabench.claims.audit import audit
+from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
 from sdabench.registry.schema import Counter, Kind
 from sdabench.report.audit import MEANINGS, print_audit
-from tests.helpers.counts import count
 
 
 def test_every_verdict_on_size_and_cost_has_a_meaning():
@@ -18,7 +18,7 @@ def test_every_verdict_on_size_and_cost_has_a_meaning():
 def test_each_mismatch_is_printed_with_its_reason(capsys):
     registry = load_registry()
     names = ("resnet50", "cbam50", "sda_resnet86", "pyconvhg101")
-    print_audit(audit(registry.tables, {name: count(name) for name in names}))
+    print_audit(audit(registry.tables, {name: stored_counts()[name] for name in names}))
     output = " ".join(capsys.readouterr().out.split())
     assert "CBAM Params 30.62 match (per_call)" in output
     assert "30,620,616 instead of 28,089,624" in output
