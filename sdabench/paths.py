@@ -15,12 +15,17 @@ def _shipped(name: str) -> Path:
 def registry_dir() -> Path:
     """Return the registry folder; ``SDABENCH_REGISTRY`` overrides it."""
     override = os.environ.get("SDABENCH_REGISTRY")
-    return Path(override) if override else _shipped("registry")
+    return Path(override) if override else shipped_registry_dir()
+
+
+def shipped_registry_dir() -> Path:
+    """Return the registry folder of this version."""
+    return _shipped("registry")
 
 
 def is_other_registry() -> bool:
     """Whether the registry is not the one of this version."""
-    return registry_dir() != _shipped("registry")
+    return registry_dir() != shipped_registry_dir()
 
 
 def results_dir() -> Path:

@@ -28,10 +28,15 @@ class Audit:
 
     @property
     def numbers(self) -> list[ClaimVerdict]:
-        """The claims without repetitions: a row that several tables share states each number once."""
+        """The claims without repetitions: a row that several tables share states each number once.
+
+        If only one of the tables explains a number, it counts as different.
+        """
         distinct: dict[tuple[str, str, float], ClaimVerdict] = {}
         for claim in self.claims:
-            distinct.setdefault((claim.row.model, claim.column.key, claim.reported), claim)
+            key = claim.row.model, claim.column.key, claim.reported
+            if key not in distinct or claim.verdict.outside_tolerance:
+                distinct[key] = claim
         return list(distinct.values())
 
     @property

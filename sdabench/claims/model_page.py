@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from sdabench.claims.audit import evidence_elsewhere
 from sdabench.claims.tables import ClaimVerdict, compare_tables
 from sdabench.complexity import Count
-from sdabench.records.counts import fresh_counts, stored_counts
+from sdabench.records.counts import counts_of_evidence, fresh_counts, known_counts
 from sdabench.records.record import Record
 from sdabench.registry import Registry
 from sdabench.registry.schema import Model, Paper
@@ -64,15 +65,15 @@ def model_page(registry: Registry, name: str, records: Sequence[Record]) -> Mode
     """Collect the registry entry, the counts, the claims and the ``records`` of a model."""
     model = registry.model(name)
     own = [record for record in records if record.model == name]
-    known = stored_counts()
+    known = known_counts()
     compared = dict.fromkeys(filter(None, [name, model.baseline, model.like_for_like]))
     counts = {each: known[each] if each in known else fresh_counts([each])[each] for each in compared}
-    claims = [
-        claim
-        for compared in compare_tables(list(registry.tables.values()), counts, own)
-        for claim in compared.claims
-        if claim.row.model == name
+    tables = [
+        replace(table, rows=tuple(row for row in table.rows if row.model == name))
+        for table in registry.tables.values()
     ]
+    elsewhere = counts_of_evidence(evidence_elsewhere(tables))
+    claims = [claim for each in compare_tables(tables, counts, own, elsewhere) for claim in each.claims]
     return ModelPage(
         name=name,
         model=model,

@@ -18,7 +18,7 @@ from sdabench.registry.schema import Column, Counter, Explanation, Place
 class ClaimVerdict:
     """One number that a table of the paper prints, the measured value and the verdict.
 
-    A number that matches under another ``convention`` than that of its column is measured under it.
+    A number whose verdict rests on another ``convention`` than that of its column is measured under it.
     """
 
     table: str
@@ -55,7 +55,7 @@ class ClaimVerdict:
 class ComparedRow:
     """A row of the paper, the measured value of each column and the verdict on each printed number.
 
-    Sizes and costs are measured under the convention that their verdict names, else under their column's.
+    Sizes and costs are measured under the convention that their verdict rests on, or their column's.
     ``judged`` has what the verdicts on accuracies and APs rest on.
     """
 
@@ -231,10 +231,10 @@ def _compare_row(
 
 
 def unmatched_claims(claims: Iterable[ClaimVerdict]) -> list[ClaimVerdict]:
-    """List the sizes and costs whose verdict is not plain ``match``, each number once."""
-    found: dict[tuple[str, str], ClaimVerdict] = {}
+    """List the sizes and costs whose verdict is not plain ``match``, each number and verdict once."""
+    found: dict[tuple[str, str, float, Verdict], ClaimVerdict] = {}
     for claim in claims:
         counted = claim.column.convention is not None
         if counted and claim.verdict not in (Verdict("match"), NOT_MEASURED):
-            found.setdefault((claim.row.model, claim.column.key), claim)
+            found.setdefault((claim.row.model, claim.column.key, claim.reported, claim.verdict), claim)
     return list(found.values())

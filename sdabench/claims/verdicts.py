@@ -1,7 +1,7 @@
 """The verdict on one number of the paper, given one measurement."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal, cast
 
@@ -22,12 +22,14 @@ class Verdict:
     """A verdict such as ``match (per_call)``.
 
     ``detail`` is a convention, the kind of an explanation, or what limits a verdict on a metric. A
-    ``limited`` verdict is shown, but it neither confirms a claim nor is it outside tolerance.
+    ``limited`` verdict is shown, but it neither confirms a claim nor is it outside tolerance. An explanation
+    of a number that is counted under another convention than that of the column has this ``counter``.
     """
 
     name: Name
     detail: str | None = None
     limited: bool = False
+    counter: Counter | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.detail})" if self.detail else self.name
@@ -40,8 +42,8 @@ class Verdict:
 
     @property
     def convention(self) -> Counter | None:
-        """The convention of a match that needs another one than that of the column."""
-        return cast(Counter, self.detail) if self.name == "match" and self.detail else None
+        """The convention that the verdict rests on, if it is not that of the column."""
+        return cast(Counter, self.detail) if self.name == "match" and self.detail else self.counter
 
 
 NOT_MEASURED = Verdict("not measured")
@@ -82,76 +84,71 @@ def judge_count(
     if count is None:
         return NOT_MEASURED
     assert column.convention is not None
-
-    def equal(counter: Counter) -> bool:
-        assert count is not None
-        return rounded(in_unit(count.value(counter), column), column.decimals) == reported
-
     explained = None
-    if (
-        explanation is not None
-        and explanation.kind
-        and explains(explanation, reported, column, count, elsewhere or {})
-    ):
-        explained = Verdict("explained", explanation.kind)
-        if explanation.kind == "not reproduced":
-            explained = Verdict("not reproduced")
-        if explanation.kind in ("mislabelled", "fitted"):
+    if explanation is not None and _holds(explanation, count, elsewhere or {}):
+        explained = _explained(explanation, reported, column, count)
+        if explanation.kind in ("mislabelled", "fitted") and explained:
             return explained
-    if equal(column.convention):
-        return Verdict("match")
-    if explanation is not None and explanation.convention is not None and equal(explanation.convention):
-        return Verdict("match", explanation.convention)
-    return explained or Verdict("differs")
+    own = rounded(in_unit(count.value(column.convention), column), column.decimals)
+    return Verdict("match") if own == reported else explained or Verdict("differs")
 
 
-def explains(
-    explanation: Explanation,
-    reported: float,
-    column: Column,
-    count: Count,
-    elsewhere: Mapping[Place, Count],
-) -> bool:
-    """Return whether an explanation applies to this printed number and its evidence still holds.
+def _explained(explanation: Explanation, reported: float, column: Column, count: Count) -> Verdict | None:
+    """Return the verdict of an explanation whose evidence holds; None if it does not apply to the number.
 
-    One piece of evidence has to round to the printed number; for ``last digit``, to a number that differs by
-    one in the last digit. For ``not reproduced`` neither evidence nor any convention may round to it. A
-    ``setting``, and a number that is not reproduced, need a count that is at most ``NEAR_PCT`` % away.
+    One piece of evidence has to round to the printed number; for ``last digit``, one on this model to a
+    number that differs by one in the last digit. For ``not reproduced`` neither evidence nor any convention
+    may round to it. A ``setting``, a ``last digit`` and a number that is not reproduced need a count of this
+    model, under a named convention, that is at most ``NEAR_PCT`` % away.
     """
-    evidence = explanation.evidence.values()
-    if not all(_holds(item, count, elsewhere) for item in evidence):
-        return False
-    counts = [in_unit(value, column) for value in _counts(column, count)]
-    computed = counts + [in_unit(item.value, column) for item in evidence if item.setting is None]
-    near = any(abs(value - reported) <= NEAR_PCT / 100 * abs(reported) for value in computed)
-    stated = [in_unit(item.value, column) for item in evidence if near or item.setting is None]
+    counts = _counts(column, count)
+    printed = {counter: rounded(value, column.decimals) for counter, value in counts.items()}
+    if explanation.kind is None:
+        assert explanation.convention is not None
+        equal = printed.get(explanation.convention) == reported
+        return Verdict("match", explanation.convention) if equal else None
+    near = any(abs(value - reported) <= NEAR_PCT / 100 * abs(reported) for value in counts.values())
+    given = {
+        name: rounded(in_unit(item.value, column), column.decimals)
+        for name, item in explanation.evidence.items()
+        if near or item.setting is None
+    }
     if explanation.kind == "not reproduced":
-        return near and reported not in [rounded(value, column.decimals) for value in counts + stated]
-    values = [rounded(value, column.decimals) for value in stated]
-    if explanation.kind == "last digit":
-        return any(
-            rounded(abs(value - reported), column.decimals) == 10**-column.decimals for value in values
-        )
-    return reported in values
+        unexplained = near and reported not in [*printed.values(), *given.values()]
+        return Verdict("not reproduced") if unexplained else None
+    if explanation.kind != "last digit":
+        return Verdict("explained", explanation.kind) if reported in given.values() else None
+    step = 10**-column.decimals
+    for name, value in given.items():
+        item = explanation.evidence[name]
+        if near and not item.elsewhere and rounded(abs(value - reported), column.decimals) == step:
+            counter = None if item.count == column.convention else item.count
+            return Verdict("explained", "last digit", counter=counter)
+    return None
 
 
-def _counts(column: Column, count: Count) -> Iterator[int]:
-    """Yield the counts of a column's quantity under all conventions that were counted."""
-    for counter in next(counters for counters in COUNTERS if column.convention in counters):
-        if counter != "fvcore" or count.fvcore is not None:
-            yield count.value(counter)
+def _counts(column: Column, count: Count) -> dict[Counter, float]:
+    """Return the counts of a column's quantity, in its unit, under all conventions that were counted."""
+    counters = next(counters for counters in COUNTERS if column.convention in counters)
+    return {
+        counter: in_unit(count.value(counter), column)
+        for counter in counters
+        if counter != "fvcore" or count.fvcore is not None
+    }
 
 
-def _holds(evidence: Evidence, count: Count, elsewhere: Mapping[Place, Count]) -> bool:
-    """Return whether evidence equals its count; a test recomputes settings and what was not counted."""
-    place = evidence.place(count.model)
-    counted = elsewhere.get(place) if evidence.elsewhere else count
-    return evidence.setting is not None or counted is None or recompute(evidence, counted) == evidence.value
+def _holds(explanation: Explanation, count: Count, elsewhere: Mapping[Place, Count]) -> bool:
+    """Return whether all evidence equals its count; a test recomputes settings and what was not counted."""
+    for evidence in explanation.evidence.values():
+        counted = elsewhere.get(evidence.place(count.model)) if evidence.elsewhere else count
+        if evidence.setting is None and counted and recompute(evidence, counted) != evidence.value:
+            return False
+    return True
 
 
-def recompute(evidence: Evidence, count: Count) -> int:
-    """Compute the number of a piece of evidence from a count."""
+def recompute(evidence: Evidence, count: Count) -> int | None:
+    """Compute the number of a piece of evidence from a count; None if fvcore did not count the model."""
     if evidence.terms is not None:
         return combine(count.operations, evidence.terms)
     assert evidence.count is not None
-    return count.value(evidence.count)
+    return count.fvcore if evidence.count == "fvcore" else count.value(evidence.count)

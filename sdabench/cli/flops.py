@@ -39,10 +39,6 @@ Columns:
   mmcv        get_flops of mmdetection; for classification networks only with
               --convention mmcv
 """
-MODULES_ONLY = (
-    "total and mmcv count modules, not functions: a ReLU that is a function, as the last one of each SDA "
-    "block, counts nothing."
-)
 
 
 def input_size(text: str) -> "InputSize":
@@ -110,6 +106,7 @@ def command(
 
 
 def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
+    from sdabench.complexity.conventions import MODULES_ONLY
     from sdabench.report.render import print_terminal
     from sdabench.report.sheet import Heading, Sheet, headings, row
 

@@ -68,7 +68,9 @@ def command(
     Accuracies and APs come from records that can be compared with the paper; stderr states why others are
     left out.
     """
+    from sdabench.claims.audit import evidence_elsewhere
     from sdabench.claims.tables import compare_tables
+    from sdabench.records.counts import counts_of_evidence
 
     if standalone and form != "latex":
         raise UsageError(f"--standalone needs --format latex, not {form}")
@@ -81,7 +83,8 @@ def command(
     counts = _counts([row.model for each in wanted for row in each.rows], recount)
     records = read_records(folders)
     _report_left_out(records)
-    compared = compare_tables(wanted, counts, records)
+    elsewhere = counts_of_evidence(evidence_elsewhere(wanted), recount=recount)
+    compared = compare_tables(wanted, counts, records, elsewhere)
     if form == "json":
         echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
         return
@@ -121,9 +124,9 @@ def _tables(name: str, others: tuple[str, ...]) -> list[Table]:
 
 
 def _counts(models: list[str], recount: bool) -> "dict[str, Count]":
-    from sdabench.records.counts import fresh_counts, stored_counts
+    from sdabench.records.counts import fresh_counts, known_counts
 
-    counts = {} if recount else stored_counts()
+    counts = {} if recount else known_counts()
     uncounted = [model for model in dict.fromkeys(models) if model not in counts]
     if uncounted:
         with progress("counting", len(uncounted), "networks") as advance:

@@ -20,6 +20,10 @@ CONVENTIONS: dict[str, dict[Operation, int]] = {
     "total": {"conv": 1, "linear": 1, "batch_norm": 2, "relu": 1, "pool": 1},
     "mmcv": {"conv": 1, "conv_bias": 1, "linear": 1, "batch_norm": 2, "relu": 1, "pool": 1},
 }
+MODULES_ONLY = (
+    "total and mmcv count modules, not functions: a ReLU that is a function, as the last one of each SDA "
+    "block, counts nothing."
+)
 
 
 def combine(operations: Mapping[Operation, int], terms: Mapping[Operation, int]) -> int:

@@ -11,9 +11,9 @@ from sdabench.cache import read_entry, write_entry
 from sdabench.complexity import Count, InputSize, count
 from sdabench.hashing import digests_of_files
 from sdabench.packages import installed_version
-from sdabench.paths import COUNTS, results_dir
+from sdabench.paths import COUNTS, is_other_registry, results_dir
 from sdabench.records.json_lines import read_lines
-from sdabench.registry import load_registry
+from sdabench.registry import load_registry, load_shipped_registry
 from sdabench.registry.schema import Place
 
 COUNTING = ("complexity", "models", "registry")  # packages of sdabench that counts depend on
@@ -23,6 +23,19 @@ PACKAGES = ("torch", "torchvision", "fvcore", "numpy")
 def stored_counts() -> dict[str, Count]:
     """Load the committed counts by model name. A test recomputes each of them."""
     return {item.model: item for item in read_lines(results_dir() / COUNTS, Count)}
+
+
+def known_counts() -> dict[str, Count]:
+    """Return the stored counts of the models whose networks the registry defines as this version does."""
+    counts = stored_counts()
+    if not is_other_registry():
+        return counts
+    shipped, models = load_shipped_registry().models, load_registry().models
+    return {
+        name: each
+        for name, each in counts.items()
+        if name in models and models[name].network_sha256 == shipped[name].network_sha256
+    }
 
 
 def fresh_counts(
@@ -68,6 +81,14 @@ def counts_at(
         for (size, without), names in models.items()
         for model, counted in fresh_counts(names, advance, size, without=without, cached=cached).items()
     }
+
+
+def counts_of_evidence(places: Iterable[Place], *, recount: bool = False) -> dict[Place, Count]:
+    """Count what evidence counts, but only with ``recount`` in the registry of this version.
+
+    Tests recount the evidence of that registry.
+    """
+    return counts_at(places, cached=not recount) if recount or is_other_registry() else {}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sdabench.errors import RegistryError, UsageError
 from sdabench.garbage import without_garbage_collection
-from sdabench.paths import registry_dir
+from sdabench.paths import registry_dir, shipped_registry_dir
 
 if TYPE_CHECKING:
     from sdabench.registry.schema import (
@@ -304,3 +304,8 @@ def _load(folder: Path) -> Registry:
 def load_registry() -> Registry:
     """Load the registry of this installation, or of ``SDABENCH_REGISTRY``; it is read once."""
     return _load(registry_dir())
+
+
+def load_shipped_registry() -> Registry:
+    """Load the registry of this version, whatever ``SDABENCH_REGISTRY`` is."""
+    return _load(shipped_registry_dir())

@@ -323,6 +323,9 @@ class TableFile(Strict):
     @model_validator(mode="after")
     def rows_fit_columns(self) -> "TableFile":
         columns = {column.key: column for column in self.columns}
+        for column in self.columns:
+            if column.convention == "fvcore" and self.task != "classification":
+                raise ValueError(f"column '{column.key}': fvcore does not count detectors; use mmcv")
         for row in self.rows:
             if len(row.reported) != len(columns):
                 raise ValueError(f"row '{row.label}': {len(row.reported)} numbers for {len(columns)} columns")

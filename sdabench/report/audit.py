@@ -10,10 +10,11 @@ from rich.text import Text
 from sdabench.claims.audit import Audit
 from sdabench.claims.tables import ClaimVerdict, unmatched_claims
 from sdabench.claims.verdicts import NEAR_PCT
+from sdabench.complexity.conventions import MODULES_ONLY
 from sdabench.report.cells import TONES, number, verdict_cell
 from sdabench.report.render import STYLES, Terminal, plain, print_terminal
 from sdabench.report.sheet import Heading, Sheet, headings, row
-from sdabench.report.tables import table_sheet
+from sdabench.report.tables import counts_modules_only, table_sheet
 
 MEANINGS = {
     "match": "equal at the printed decimals, under the table's convention",
@@ -50,7 +51,8 @@ def print_audit(audit: Audit) -> None:
         for words, claims in audit.by_verdict.items()
     ]
     title = f"The paper's {len(audit.claims)} claims about parameters and FLOPs"
-    print_terminal(Sheet(title, columns, [rows]))
+    notes = [MODULES_ONLY] if counts_modules_only(audit.claims) else []
+    print_terminal(Sheet(title, columns, [rows], notes))
     console.print(Text(f"Of {len(audit.claims)} claims, {_outcomes(audit.claims)}."))
     repeated = f"Tables share rows: these are {len(audit.numbers)} distinct numbers, of which "
     console.print(Text(f"{repeated}{_outcomes(audit.numbers)}."))
@@ -80,7 +82,7 @@ def reason(claim: ClaimVerdict) -> str:
 
 def _outcomes(claims: Collection[ClaimVerdict]) -> str:
     names = Counter(claim.verdict.name for claim in claims)
-    other_convention = sum(claim.verdict.convention is not None for claim in claims)
+    other_convention = sum(claim.verdict.name == "match" != str(claim.verdict) for claim in claims)
     outcomes = [
         f"{names['match'] - other_convention} match under the table's convention and {other_convention} "
         "under another",

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from sdabench.claims.model_page import ModelPage
 from sdabench.claims.tables import ClaimVerdict, unmatched_claims
+from sdabench.complexity.conventions import MODULES_ONLY
 from sdabench.registry.schema import Counter
 from sdabench.report.audit import reason
 from sdabench.report.cells import difference, measured_number, number, tolerance, verdict_cell
@@ -41,7 +42,7 @@ def print_page(page: ModelPage) -> None:
     print_terminal(_structure(page))
     counters = COUNTERS if page.count.fvcore is None else (*COUNTERS, "fvcore")
     counts = ", ".join(f"{counter} {page.count.value(counter):,}" for counter in counters)
-    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [counts])
+    section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [counts, MODULES_ONLY])
     for sheet in _claims(page):
         console.print()
         print_terminal(sheet)

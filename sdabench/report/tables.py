@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from sdabench.claims.tables import ComparedRow, ComparedTable, tables_family
+from sdabench.claims.tables import ClaimVerdict, ComparedRow, ComparedTable, tables_family
+from sdabench.complexity.conventions import CONVENTIONS, MODULES_ONLY
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
 from sdabench.report.cells import difference, measured_number, number, tolerance, verdict_cell
@@ -58,9 +59,16 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
             shown += _column_cells(group, column, column.key in measured, mark)
         cells.append([list(row) for row in zip(*shown, strict=True)])
     notes = [] if brief else _notes(table, measured, mark)
-    notes += [OTHER_CONVENTION] if any(row.other_convention(key) for row in rows for key in measured) else []
+    notes += _convention_notes(compared, measured)
+    if not brief and counts_modules_only(compared.claims):
+        notes.append(MODULES_ONLY)
     notes += [] if brief else [*_training_notes(compared), *condition_notes(compared.conditions)]
     return Sheet(table.title, headings, cells, notes)
+
+
+def counts_modules_only(claims: Iterable[ClaimVerdict]) -> bool:
+    """Return whether a measured value is a total that counts no functions."""
+    return any(claim.convention in CONVENTIONS and claim.measured is not None for claim in claims)
 
 
 def _column_cells(
@@ -121,6 +129,18 @@ def _notes(table: Table, measured: set[str], mark: Mark) -> list[str]:
         *(f"{row.label}: {row.note}" for row in table.rows if row.note),
     ]
     return [*map(Tex, notes)]
+
+
+def _convention_notes(compared: ComparedTable, measured: set[str]) -> list[str]:
+    """Explain measured values under another convention, which only the verdict of a match names."""
+    notes: dict[str, None] = {}
+    for row in compared.rows:
+        for column in compared.table.counted:
+            counter, verdict = row.other_convention(column.key), row.verdicts[column.key]
+            if column.key in measured and counter is not None and verdict is not None:
+                unnamed = Tex(f"{row.row.label}: its {column.header} are counted under {counter}.")
+                notes[OTHER_CONVENTION if verdict.name == "match" else unnamed] = None
+    return list(notes)
 
 
 def _training_notes(compared: ComparedTable) -> list[str]:

@@ -1,5 +1,7 @@
 """The audit of every size and cost that the paper prints."""
 
+from dataclasses import replace
+
 from sdabench.claims.audit import audit, evidence_elsewhere
 from sdabench.claims.tables import unmatched_claims
 from sdabench.records.counts import stored_counts
@@ -52,11 +54,31 @@ def test_rows_of_two_tables_count_once_among_the_distinct_numbers():
     assert len(printed) == 108
 
 
+def test_number_that_one_of_two_tables_explains_is_different():
+    """Of the ResNet-50 rows, one prints another number, then one has no explanation."""
+    table = REGISTRY.tables["classification-attention"]
+    [row] = [row for row in table.rows if row.model == "resnet50"]
+    for changed in (
+        replace(row, reported=row.reported | {"flops_g": 9.99}),
+        replace(row, explanations={}),
+    ):
+        rows = tuple(changed if each is row else each for each in table.rows)
+        result = audit(REGISTRY.tables | {table.name: replace(table, rows=rows)}, COUNTS)
+        assert (result.by_verdict["differs"], result.numbers_by_verdict["differs"]) == (1, 1)
+        listed = [
+            str(claim.verdict) for claim in unmatched_claims(result.claims) if claim.row.model == "resnet50"
+        ]
+        assert listed == ["match (total)", "differs"]
+
+
 def test_measured_values_are_counted_under_the_convention_of_a_match():
     result = audit(REGISTRY.tables, COUNTS)
     cbam = next(row for row in result.tables["classification-attention"].rows if row.row.label == "CBAM")
     assert cbam.measured["params_m"] == 30.620616  # 28.089624 without counting the shared MLP twice
     assert cbam.as_json()["other_convention"] == {"params_m": "per_call"}
+    sda_cbam = next(claim for claim in result.claims if claim.row.model == "sda_cbam86")
+    assert str(sda_cbam.verdict) == "explained (last digit)"  # of 53.54, not of 49.10
+    assert (sda_cbam.measured, sda_cbam.convention) == (53.536864, "per_call")
     for claim in result.claims:
         assert claim.measured is not None
         if claim.verdict.name == "match":

@@ -4,7 +4,7 @@ import pytest
 
 from sdabench.claims.verdicts import judge_count, rounded
 from sdabench.complexity import Count
-from sdabench.registry.schema import Column, Explanation
+from sdabench.registry.schema import Column, Evidence, Explanation
 
 PARAMS = Column(key="params_m", header="Params", unit="M", decimals=2, convention="params")
 FLOPS = Column(key="flops_g", header="FLOPs", unit="G", decimals=2, convention="macs")
@@ -75,6 +75,50 @@ def test_number_far_from_every_count_differs(reported, claimed):
     evidence = {"near": {"setting": "an old tool", "value": claimed}}
     none = explanation(kind="not reproduced", evidence=evidence)
     assert str(judge_count(reported, FLOPS, counted(), none)) == verdict
+
+
+@pytest.mark.parametrize("kind", ["not reproduced", "last digit"])
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"count": "macs", "model": "other", "value": 9_980_000_000},
+        {"count": "macs", "input": [3, 360, 360], "value": 9_980_000_000},
+        {"count": "macs", "without": ["fc"], "value": 9_980_000_000},
+        {"terms": {"conv": 2, "batch_norm": 1_801_631_488}, "value": 9_980_000_000},
+    ],
+)
+def test_near_counts_are_those_of_the_model_itself(kind, evidence):
+    """Another network, input or sum of operations is near to any number."""
+    item = Evidence.model_validate(evidence)
+    elsewhere = {item.place("any"): counted(macs=9_980_000_000)} if item.elsewhere else {}
+    far = explanation(kind=kind, evidence={"near": item})
+    assert str(judge_count(9.99, FLOPS, counted(), far, elsewhere)) == "differs"
+
+
+def test_convention_needs_evidence_that_recomputes():
+    def judge(value):
+        evidence = {"macs": {"count": "macs", "value": value}}
+        return str(judge_count(4.11, FLOPS, counted(), explanation(convention="fvcore", evidence=evidence)))
+
+    assert judge(4_089_184_256) == "match (fvcore)"
+    assert judge(4_089_184_257) == "differs"
+
+
+def test_last_digit_under_another_convention_names_it():
+    own = explanation(kind="last digit", evidence={"own": {"count": "params", "value": 25_557_032}})
+    other = explanation(kind="last digit", evidence={"counted": {"count": "per_call", "value": 30_000_000}})
+    assert judge_count(25.55, PARAMS, counted(), own).convention is None
+    verdict = judge_count(29.99, PARAMS, counted(params=29_100_000), other)
+    assert (str(verdict), verdict.convention) == ("explained (last digit)", "per_call")
+
+
+def test_evidence_that_fvcore_did_not_count_does_not_hold():
+    detector = counted(fvcore=None)
+    by_fvcore = {"fvcore": {"count": "fvcore", "value": 4_111_512_576}}
+    assert str(judge_count(4.11, FLOPS, detector, explanation(convention="fvcore"))) == "differs"
+    assert (
+        str(judge_count(4.11, FLOPS, detector, explanation(kind="copied", evidence=by_fvcore))) == "differs"
+    )
 
 
 @pytest.mark.parametrize("kind", ["copied", "fitted", "mislabelled", "last digit"])
