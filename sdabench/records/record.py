@@ -3,23 +3,27 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from sdabench.data.description import FrozenModel, Preprocessing, Resizing
+from sdabench.data.description import DatasetInfo, FrozenModel, Preprocessing, Resizing
 from sdabench.data.official import plural
 from sdabench.hashing import sha256_of_lines
-from sdabench.paths import COUNTS, OUTPUTS, results_dir
+from sdabench.paths import COUNTS, OUTPUTS, registry_dir, results_dir
 from sdabench.records.json_lines import read_lines
 from sdabench.records.spec import RANDOM, Protocol, RunSpec, SpecBase
-from sdabench.registry.recipes import DESCRIPTIONS, RECIPES, Recipe
+from sdabench.registry.recipes import DESCRIPTIONS, MIN_BATCH_NORM_IMAGES, RECIPES, Recipe
+from sdabench.registry.schema import DataTask
 from sdabench.scoring.intervals import standard_error_pct
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 # Limits of what may differ from the paper's training, for the reasons in docs/recipes.md.
-MIN_BATCH_NORM_IMAGES, AUTHORS_BATCH_NORM_IMAGES = 32, 64
+AUTHORS_BATCH_NORM_IMAGES = 64
 MAX_SKIPPED_SHARE = 0.001
+OFFICIAL: dict[DataTask, str] = {"classification": "imagenet", "detection": "coco"}
 
 
 class Training(FrozenModel, populate_by_name=True):
@@ -121,7 +125,16 @@ class Record(SpecBase, populate_by_name=True):
     @property
     def preprocessed_as_standard(self) -> bool:
         """Whether the images were preprocessed by the standard protocol, which is the paper's."""
-        return self.protocol is not None and self.protocol.preprocessing in (Preprocessing(), Resizing())
+        standard = Preprocessing() if self._data_task == "classification" else Resizing()
+        return self.protocol is not None and self.protocol.preprocessing == standard
+
+    @property
+    def _data_task(self) -> DataTask:
+        return "classification" if self.task == "classification" else "detection"
+
+    def _is_official(self, dataset: DatasetInfo, split: str) -> bool:
+        """Whether a dataset is the complete official split of this task."""
+        return dataset.complete and (dataset.name, dataset.split) == (OFFICIAL[self._data_task], split)
 
     @property
     def comparable(self) -> bool:
@@ -153,12 +166,12 @@ class Record(SpecBase, populate_by_name=True):
         if dataset.name == "synthetic":
             yield "Results on generated images are not compared with the paper."
             return
-        if self.samples == 0:
-            yield "No image was evaluated."
+        if self.samples < dataset.samples:
+            yield f"Only {self.samples:,} of {plural(dataset.samples, 'image')} were evaluated."
         if dataset.skipped:
             broken = plural(len(dataset.skipped), "broken image")
             yield f"Results without {broken} are not compared with the paper."
-        if dataset.subset_of is not None or not (dataset.complete or dataset.skipped):
+        if dataset.subset_of is not None or not (self._is_official(dataset, "val") or dataset.skipped):
             yield "Only results on the complete validation set are compared with the paper."
         if not self.preprocessed_as_standard:
             yield "Only results with the standard preprocessing are compared with the paper."
@@ -166,22 +179,26 @@ class Record(SpecBase, populate_by_name=True):
             yield f"Results in {self.protocol.precision} are not compared with the paper; evaluate in fp32."
 
     def _obstacles_of_training(self, recorded: dict[str, Any]) -> Iterator[str]:
-        name, recipe = recorded.get("name"), self._valid_recipe
-        if recipe is None:
+        name, judged, training = recorded.get("name"), self._judged_recipe, self.training
+        if judged is None:
             yield f"The recipe {name} is of another version of sdabench, which cannot be compared."
-        elif different := recipe.deviations():
+        elif different := judged[1]:
             yield f"The recipe {name} does not reproduce the paper: {', '.join(different)}."
-        elif self.training is not None and self.training.epochs != recipe.epochs:
-            yield f"The network was trained for {self.training.epochs:,} of {recipe.epochs:,} epochs."
-        if self.train_dataset is None or not self.train_dataset.complete:
+        elif training is None:
+            yield f"The record has a recipe, {name}, but does not state how the training ended."
+        elif training.epochs != (epochs := judged[0].epochs):
+            yield f"The network was trained for {training.epochs:,} of {epochs:,} epochs."
+        if training is not None and training.unsound:
+            yield f"The network is unsound: {training.unsound[0]}."
+        if self.train_dataset is None or not self._is_official(self.train_dataset, "train"):
             yield "Only networks trained on the complete training set are compared with the paper."
         if self.task == "classification":
             if self.initial is not None:
                 yield "Only classifiers trained from random weights are compared with the paper."
-            if (images := self.batch_norm_images) is not None and images < MIN_BATCH_NORM_IMAGES:
-                yield f"Each batch norm saw {images} images in training, fewer than {MIN_BATCH_NORM_IMAGES}."
         elif self.backbone is None:
             yield "Only detectors trained from a pretrained backbone are compared with the paper."
+        if (images := self.batch_norm_images) is not None and images < MIN_BATCH_NORM_IMAGES:
+            yield f"Each batch norm saw {images} images in training, fewer than {MIN_BATCH_NORM_IMAGES}."
         if self._skipped_share > MAX_SKIPPED_SHARE:
             yield f"{self._skipped_words}, more than {MAX_SKIPPED_SHARE:.1%}."
 
@@ -196,7 +213,7 @@ class Record(SpecBase, populate_by_name=True):
         if recipe.precision != "fp32":
             found.append(f"Trained in {recipe.precision}.")
         images = self.batch_norm_images
-        if self.task == "classification" and images not in (None, AUTHORS_BATCH_NORM_IMAGES):
+        if images not in (None, AUTHORS_BATCH_NORM_IMAGES):
             found.append(
                 f"Each batch norm saw {images} images in training; the authors': {AUTHORS_BATCH_NORM_IMAGES}."
             )
@@ -211,12 +228,12 @@ class Record(SpecBase, populate_by_name=True):
 
     @property
     def batch_norm_images(self) -> int | None:
-        """Number of images that each batch norm normalizes together in training; None if it is not known."""
+        """Number of images that a batch norm normalizes together; None if unknown, or none is trained."""
         recipe, training = self._valid_recipe, self.training
         if recipe is None:
             return None
         counted = training.micro_batches if training else recipe.accumulate
-        return recipe.batch_size // (
+        return recipe.batch_norm_images(
             counted or max(recipe.accumulate, training.world_size if training else 1)
         )
 
@@ -226,7 +243,8 @@ class Record(SpecBase, populate_by_name=True):
 
         It is the sha256 of the recipe's values, the training set and the initial weights. The backbone of a
         detector is only distinguished from none, because each network has its own, and micro-batches make no
-        difference to its frozen batch norms. How seeds are drawn makes none either.
+        difference to its frozen batch norms. How seeds are drawn makes none either, nor does what a resume
+        loses if there was none, or whose statistics are kept if a batch is not split.
         """
         if self.recipe is None:
             return None
@@ -234,23 +252,33 @@ class Record(SpecBase, populate_by_name=True):
             values = {key: value for key, value in self.recipe.items() if key not in DESCRIPTIONS}
         else:
             values = recipe.decisive()
-            values["accumulate"] = self.batch_norm_images if self.task == "classification" else None
-            del values["quirks.no_seed"]
+            values["accumulate"] = self.batch_norm_images
+            for quirk in self._idle_quirks(recipe):
+                del values[f"quirks.{quirk}"]
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
         initial = self.initial.identity or "" if self.initial else RANDOM
         backbone = "backbone" if self.backbone else "none"
         return sha256_of_lines([json.dumps(values, sort_keys=True), trained_on, initial, backbone])
 
+    def _idle_quirks(self, recipe: Recipe) -> Iterator[str]:
+        """Yield the quirks that made no difference to this training."""
+        yield "no_seed"
+        if self.training is None or not self.training.resumed:
+            yield from ("resume_without_optimizer", "resume_without_best")
+        if self.batch_norm_images in (None, recipe.batch_size):
+            yield "first_replica_statistics"
+
     @property
     def _valid_recipe(self) -> Recipe | None:
         """The recipe; None if there is none, or it is of another version."""
+        return self._judged_recipe and self._judged_recipe[0]
+
+    @property
+    def _judged_recipe(self) -> tuple[Recipe, tuple[str, ...]] | None:
+        """The recipe and its deviations; None if there is none, or it is of another version."""
         if self.recipe is None:
             return None
-        schema = RECIPES["classification" if self.task == "classification" else "detection"]
-        try:
-            return schema.model_validate(self.recipe)
-        except ValidationError:
-            return None
+        return _judged(json.dumps(self.recipe, sort_keys=True), self._data_task, registry_dir())
 
     @property
     def _skipped_share(self) -> float:
@@ -275,6 +303,16 @@ class Record(SpecBase, populate_by_name=True):
         fields = self.model_dump(mode="json", by_alias=True)
         first = {"schema": fields.pop("schema"), "spec_digest": self.spec_digest}
         return first | fields
+
+
+@lru_cache
+def _judged(recipe: str, task: DataTask, registry: Path) -> tuple[Recipe, tuple[str, ...]] | None:
+    """Validate a recipe in JSON and list its deviations; ``registry`` is the folder that they depend on."""
+    try:
+        valid = RECIPES[task].model_validate(json.loads(recipe))
+    except ValidationError:
+        return None
+    return valid, tuple(valid.deviations())
 
 
 def stored_records() -> list[Record]:

@@ -35,8 +35,9 @@ OF_STEPS = ("milestones", "factor")  # fields of a schedule that cosine does not
 SCALED = "schedule scaled from"
 Crop = Annotated[int, Field(ge=32, le=2**14)]
 DESCRIPTIONS = {"name", "title", "source", "reproduction", "fit_below", "check_network", "channels_last"}
-# Fields that a reproduction may change, for the reasons in docs/recipes.md; a record checks ``accumulate``.
+# What a reproduction may change, for the reasons in docs/recipes.md; a record checks ``accumulate``.
 FREE_IN_REPRODUCTION = DESCRIPTIONS | {"accumulate", "precision", "quirks"}
+MIN_BATCH_NORM_IMAGES = 32
 
 
 class Settings(Strict):
@@ -266,7 +267,7 @@ class Recipe(Settings):
         Recipes with the same learning rate for their batch size have equal values.
         """
         values = self.model_dump(mode="json", exclude={*free, "linear_rule"})
-        values["optimizer"]["learning_rate"] = self.base_learning_rate
+        values["optimizer"]["learning_rate"] = float(f"{self.base_learning_rate:.12g}")  # 0.3 * (1 / 3)
         if not self.quirks.best_epoch_by_validation:
             values["validation"]["every_epochs"] = 1  # validations between do not change the result
         return flattened(values)
@@ -274,31 +275,55 @@ class Recipe(Settings):
     def deviations(self) -> list[str]:
         """Describe the differences from the nearest registered recipe that reproduces the paper.
 
-        The list is empty if only values of ``FREE_IN_REPRODUCTION`` differ.
+        The list is empty if only values of ``FREE_IN_REPRODUCTION`` differ, and each quirk is as in one of
+        these recipes, or off.
         """
-        own = self.decisive(FREE_IN_REPRODUCTION)
         [task] = [task for task, schema in RECIPES.items() if isinstance(self, schema)]
-        return min(
-            (
-                [f"{key} {own[key]} instead of {value}" for key, value in paper.items() if own[key] != value]
-                for paper in _reproductions(_folder(task), task)
+        papers = _reproductions(_folder(task), task)
+        if not papers:
+            return ["no recipe of the registry reproduces it"]
+        own, everything = self.decisive(FREE_IN_REPRODUCTION), self.decisive()
+
+        def distance(paper: Recipe) -> tuple[int, int]:
+            theirs = paper.decisive()
+            different = {key for key, value in everything.items() if value != theirs[key]}
+            return len(different & own.keys()), len(different)
+
+        nearest = min(papers, key=distance).decisive(FREE_IN_REPRODUCTION)
+        quirks = {name for paper in papers for name, on in paper.quirks if on} | {"no_seed"}
+        return [
+            *(f"{key} {own[key]} instead of {value}" for key, value in nearest.items() if own[key] != value),
+            *(
+                f"quirks.{name} {on} instead of False"
+                for name, on in self.quirks
+                if on and name not in quirks
             ),
-            key=len,
-        )
+        ]
 
     @property
     def scalings(self) -> list[str]:
         """Descriptions in ``source`` of how the schedule was scaled to other numbers of epochs."""
         return [text for text in self.source.split("; ") if text.startswith(SCALED)]
 
-    def warmup_warning(self, steps: int) -> str:
-        """Describe a warm-up in steps that does not end within the ``steps`` of the training; else empty."""
-        if self.schedule.warmup_steps < steps:
-            return ""
-        return (
-            f"the warm-up of {self.schedule.warmup_steps:,} steps does not end within the {steps:,} steps of "
-            f"this training, so the learning rate stays below {self.base_learning_rate:g}"
-        )
+    def warnings(self, steps: int, micro_batches: int) -> list[str]:
+        """Describe what is probably unwanted in a training of ``steps`` with these micro-batches."""
+        found = []
+        if self.schedule.warmup_steps >= steps:
+            found.append(
+                f"the warm-up of {self.schedule.warmup_steps:,} steps does not end within the {steps:,} "
+                f"steps of this training, so the learning rate stays below {self.base_learning_rate:g}"
+            )
+        images = self.batch_norm_images(micro_batches)
+        if self.reproduction and images is not None and images < MIN_BATCH_NORM_IMAGES:
+            found.append(
+                f"each batch norm sees {images} images, fewer than {MIN_BATCH_NORM_IMAGES}, so that the "
+                "result cannot be compared with the paper; use a smaller --accumulate, or fewer processes"
+            )
+        return found
+
+    def batch_norm_images(self, micro_batches: int) -> int | None:
+        """Return how many images each batch norm normalizes together; None if its statistics are frozen."""
+        return self.batch_size // micro_batches
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -361,6 +386,9 @@ class DetectionRecipe(Recipe):
     @property
     def resolution(self) -> int:
         return self.short_side
+
+    def batch_norm_images(self, micro_batches: int) -> int | None:
+        return None if self.freeze else super().batch_norm_images(micro_batches)
 
     def resized(self, resolution: int) -> dict[str, Any]:
         return {"short_side": resolution}
@@ -426,10 +454,10 @@ def _load(path: Path, task: DataTask) -> Recipe:
 
 
 @cache
-def _reproductions(folder: Path, task: DataTask) -> list[dict[str, Any]]:
-    """Return the decisive values of the recipes in the registry that reproduce the paper."""
+def _reproductions(folder: Path, task: DataTask) -> list[Recipe]:
+    """Return the recipes in the registry that reproduce the paper."""
     recipes = [_load(folder / f"{name}.yaml", task) for name in recipe_names(task)]
-    return [recipe.decisive(FREE_IN_REPRODUCTION) for recipe in recipes if recipe.reproduction]
+    return [recipe for recipe in recipes if recipe.reproduction]
 
 
 def _folder(task: DataTask) -> Path:

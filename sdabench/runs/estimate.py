@@ -167,13 +167,14 @@ def _part(job: AnyJob) -> PlannedPart:
     spec, training = job.spec, dict[str, Any]()
     if spec.trains:
         per_epoch, steps = _steps(job)
+        parts = micro_batches(spec.recipe, job.machine.world_size)
         training = {
             "recipe": spec.recipe.model_dump(mode="json"),
             "train_dataset": spec.train_dataset.model_dump(mode="json"),
             "steps_per_epoch": per_epoch,
             "steps": steps,
-            "micro_batches": micro_batches(spec.recipe, job.machine.world_size),
-            "warning": spec.recipe.warmup_warning(steps),
+            "micro_batches": parts,
+            "warning": "; ".join(spec.recipe.warnings(steps, parts)),
         }
     dataset, protocol = spec.dataset.model_dump(mode="json"), spec.protocol.model_dump(mode="json")
     return PlannedPart(spec.task, PROBES[spec.task], dataset, protocol, job.batch_size, **training)

@@ -115,7 +115,7 @@ class _Training:
         elif trainer.new_classifier:
             classes = trainer.job.train.num_classes
             self.log(f"{trainer.job.model}: the classifier of {classes} classes starts from random weights")
-        if warning := trainer.recipe.warmup_warning(trainer.recipe.epochs * trainer.order.steps_per_epoch):
+        for warning in trainer.warnings:
             self.log(f"{trainer.job.model}: {warning}")
         last_line = progress.step - (progress.concluded < trainer.epoch)
 

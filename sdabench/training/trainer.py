@@ -115,6 +115,11 @@ class Trainer:
         return self.progress.step // self.order.steps_per_epoch
 
     @property
+    def warnings(self) -> list[str]:
+        steps = self.recipe.epochs * self.order.steps_per_epoch
+        return self.recipe.warnings(steps, self.micro_batches)
+
+    @property
     def learning_rate(self) -> float:
         return self.recipe.learning_rate(self.progress.step, self.order.steps_per_epoch)
 

@@ -8,7 +8,7 @@ from sdabench.data.description import Resizing
 from sdabench.records.spec import Weights
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import load_recipe
-from tests.helpers.records import record, trained
+from tests.helpers.records import COCO, record, trained, training
 
 TABLE = load_registry().table("classification-multiscale")
 TOP1 = next(column for column in TABLE.columns if column.key == "top1_pct")
@@ -64,6 +64,18 @@ def test_training_that_is_called_or_evaluated_otherwise_counts_once(changes):
     assert judge(first, again, second).seeds == 2
 
 
+def test_quirks_that_made_no_difference_do_not_make_another_training():
+    first = trained("sda_resnet86", 78.7, recipe="imagenet-120e")
+    for quirk in ("resume_without_optimizer", "resume_without_best", "first_replica_statistics"):
+        again = first.model_copy(
+            update={"recipe": first.recipe | {"quirks": first.recipe["quirks"] | {quirk: True}}}
+        )
+        assert again.comparable
+        assert judge(first, again).seeds == 1, quirk
+    resumed = again.training.model_copy(update={"resumed": 1, "micro_batches": 2})
+    assert judge(first, again.model_copy(update={"training": resumed})).seeds == 2
+
+
 def test_trainings_of_all_reproducing_recipes_count():
     judged = judge(*of_network(78.7, 78.8), trained("sda_resnet86", 78.9, 5, recipe="imagenet-120e"))
     assert (judged.seeds, judged.recipe) == (3, "paper, imagenet-120e")
@@ -100,6 +112,9 @@ def detector(seed, backbone, value=39.8, model="faster_rcnn_sda_resnet86"):
         update={
             "task": "detection",
             "metrics": {"ap_pct": value},
+            "dataset": COCO,
+            "train_dataset": COCO.model_copy(update={"split": "train"}),
+            "training": training(seed, epochs=12),
             "protocol": record().protocol.model_copy(update={"preprocessing": Resizing()}),
             "recipe": load_recipe("coco-1x", "detection").model_dump(mode="json"),
             "backbone": Weights(source="b.pth", sha256=backbone),

@@ -3,7 +3,7 @@
 from sdabench.claims.tables import compare_table
 from sdabench.data.description import Resizing
 from sdabench.registry import load_registry
-from tests.helpers.records import record
+from tests.helpers.records import COCO, record
 
 
 def test_only_comparable_records_are_compared():
@@ -27,7 +27,7 @@ def test_box_and_mask_ap_are_compared_with_their_own_tables():
     boxes, masks = (
         record(
             model="mask_rcnn_resnet50", task=task, metrics={"ap_pct": value, "ap50_pct": value},
-            protocol=record().protocol.model_copy(update=resizing),
+            protocol=record().protocol.model_copy(update=resizing), dataset=COCO,
         )
         for task, value in (("detection", 37.24), ("segmentation", 35.2))
     )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import CHECKSUM
-from sdabench.records.record import Record
+from sdabench.records.record import Record, Training
 from sdabench.records.rescoring import StoredRecord
 from sdabench.records.spec import Protocol, Weights
 from sdabench.registry.recipes import load_recipe
@@ -23,6 +23,7 @@ DATASET = DatasetInfo(
     complete=True,
     listing_sha256="a" * 64,
 )
+COCO = DATASET.model_copy(update={"name": "coco", "classes": 80, "samples": 5000})
 TEN_IMAGES = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64, "samples": 10})
 LABELS = np.arange(10)  # one label per image
 
@@ -43,6 +44,13 @@ def record(**changes: Any) -> Record:
     return made.model_copy(update=changes)
 
 
+def training(seed: int = 0, **changes: Any) -> Training:
+    """Make the result of a training by the recipe ``paper``."""
+    result = {"epochs": 120, "steps": 600_600, "first_loss": 7.0, "last_loss": 2.0, "fits": None}
+    speed = {"seconds": 1.0, "images_per_second": 1.0, "seeds": [seed]}
+    return Training.model_validate(result | speed | changes)
+
+
 def trained(model: str, top1: float, seed: int = 0, recipe: str = "paper", **changes: Any) -> Record:
     """Make a record of a training on the complete ImageNet by a registered recipe."""
     training_set = DATASET.model_copy(
@@ -55,6 +63,7 @@ def trained(model: str, top1: float, seed: int = 0, recipe: str = "paper", **cha
         recipe=load_recipe(recipe).model_dump(mode="json"),
         train_dataset=training_set,
         weights=Weights(source="training", sha256=f"{model} {seed}"),
+        training=training(seed),
     ).model_copy(update=changes)
 
 

@@ -246,6 +246,7 @@ def test_evaluations_of_some_images_say_which():
     limited = DATASET.model_copy(update={"complete": False, "subset_of": 50_000, "samples": 10})
     generated = limited.model_copy(update={"name": "synthetic"})
     assert "complete validation set" in record(dataset=limited).obstacles[0]
+    assert record(samples=49_999).obstacles == ("Only 49,999 of 50,000 images were evaluated.",)
     assert record(dataset=generated).obstacles == (
         "Results on generated images are not compared with the paper.",
     )
@@ -266,7 +267,7 @@ def test_recipe_is_judged_by_its_values_and_not_by_its_flag(changes, words):
     assert other.obstacles == flagged.obstacles
     assert words in flagged.obstacles[0]
     unflagged = trained().recipe | {"reproduction": False}
-    assert record(recipe=unflagged, train_dataset=TRAINING_SET).comparable
+    assert trained().model_copy(update={"recipe": unflagged}).comparable
 
 
 def test_recipe_of_another_version_and_another_training_set_are_obstacles():
@@ -297,6 +298,24 @@ def test_at_most_one_in_a_thousand_training_images_may_be_broken():
 
 def test_training_that_ended_early_is_an_obstacle():
     assert trained(epochs=37).obstacles == ("The network was trained for 37 of 120 epochs.",)
+
+
+def test_recipe_without_a_training_and_unsound_network_are_obstacles():
+    words = "The record has a recipe, paper, but does not state how the training ended."
+    assert trained().model_copy(update={"training": None}).obstacles == (words,)
+    unsound = trained(unsound=["no gradient reaches fc.weight", "and more"])
+    assert unsound.obstacles == ("The network is unsound: no gradient reaches fc.weight.",)
+
+
+@pytest.mark.parametrize("changes", [{"split": "train"}, {"name": "coco"}])
+def test_another_split_or_dataset_is_no_reproduction(changes):
+    [obstacle] = record(dataset=DATASET.model_copy(update=changes)).obstacles
+    assert obstacle == "Only results on the complete validation set are compared with the paper."
+
+
+def test_training_on_validation_images_is_no_reproduction():
+    [obstacle] = trained().model_copy(update={"train_dataset": DATASET}).obstacles
+    assert obstacle == "Only networks trained on the complete training set are compared with the paper."
 
 
 def test_training_in_bf16_is_a_remark():

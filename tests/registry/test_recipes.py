@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from sdabench.errors import UsageError
-from sdabench.registry.recipes import load_recipe, recipe_names
+from sdabench.registry.recipes import Quirks, load_recipe, recipe_names
 
 
 def test_paper_recipe_follows_the_released_code():
@@ -107,6 +107,46 @@ def test_overrides_that_change_results_are_not_reproductions():
     assert (smaller.augmentation.crop, smaller.validation.crop) == (160, 160)
     assert not smaller.reproduction
     assert not recipe.override(batch_size=128).reproduction
+
+
+@pytest.mark.parametrize("name", ["paper", "imagenet-120e"])
+def test_deviations_are_those_from_the_nearest_recipe(name):
+    milestones = load_recipe(name).schedule.milestones
+    words = f"schedule.milestones [16, 31, 46] instead of {milestones}"
+    changed = load_recipe(name).model_dump() | {"epochs": 60, "schedule": {"milestones": [16, 31, 46]}}
+    assert type(load_recipe(name)).model_validate(changed).deviations() == ["epochs 60 instead of 120", words]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "quirk", "words"),
+    [
+        ("imagenet-120e", "classification", "new_optimizer_each_epoch", []),
+        ("coco-1x", "detection", "no_seed", []),
+        ("coco-1x", "detection", "new_optimizer_each_epoch", ["quirks.new_optimizer_each_epoch True instead of False"]),
+        ("coco-1x-8", "detection", "resume_without_optimizer", ["quirks.resume_without_optimizer True instead of False"]),
+    ],
+)  # fmt: skip
+def test_quirks_are_free_only_where_the_authors_code_has_them(name, task, quirk, words):
+    recipe = load_recipe(name, task)
+    assert recipe.model_copy(update={"quirks": Quirks(**{quirk: True})}).deviations() == words
+
+
+def test_learning_rates_that_differ_by_rounding_alone_are_equal():
+    recipe = load_recipe("imagenet-120e")
+    optimizer = recipe.optimizer.model_copy(update={"learning_rate": 0.3})
+    scaled = recipe.model_copy(update={"optimizer": optimizer, "linear_rule": 768})
+    assert scaled.base_learning_rate != 0.1
+    assert scaled.deviations() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "images"), [("paper", 9, 28), ("imagenet-120e", 16, 16), ("paper", 8, 0)]
+)
+def test_small_batches_for_batch_norms_are_described_before_a_training(name, parts, images):
+    warnings = load_recipe(name).warnings(600_600, parts)
+    assert [text[:29] for text in warnings] == [f"each batch norm sees {images} images"[:29]] * bool(images)
+    assert load_recipe("smoke").warnings(14, 16) == []
+    assert load_recipe("coco-1x", "detection").warnings(88_716, 16) == []
 
 
 def test_unknown_recipes_are_refused():
@@ -300,9 +340,10 @@ def test_learning_rate_follows_the_linear_rule(batch, rate):
 
 def test_warm_up_that_outlasts_the_training_is_described():
     recipe = load_recipe("coco-1x", "detection")
-    assert recipe.warmup_warning(501) == ""
-    assert "500 steps does not end within the 500 steps" in recipe.warmup_warning(500)
-    assert load_recipe("smoke").warmup_warning(1) == ""
+    assert recipe.warnings(501, 1) == []
+    [warning] = recipe.warnings(500, 1)
+    assert "500 steps does not end within the 500 steps" in warning
+    assert load_recipe("smoke").warnings(1, 1) == []
 
 
 def test_unscaled_recipe_keeps_the_full_learning_rate():

@@ -8,7 +8,7 @@ from sdabench.data.description import Preprocessing, Resizing
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.summary import describe_metrics
-from tests.helpers.records import record
+from tests.helpers.records import COCO, record
 
 REPORTED = 36.4  # the paper's AP of Faster-RCNN ResNet-50
 
@@ -22,6 +22,7 @@ def test_standard_error_of_ap_is_shown_and_does_not_decide_the_verdict(error):
         model="faster_rcnn_resnet50",
         task="detection",
         protocol=record().protocol.model_copy(update={"preprocessing": Resizing()}),
+        dataset=COCO,
         metrics={"ap_pct": 37.2},
         standard_errors={} if error is None else {"ap_pct": error},
     )
