@@ -13,19 +13,35 @@ if TYPE_CHECKING:
     from sdabench.errors import SdabenchError as SdabenchError
     from sdabench.models import create_model as create_model
     from sdabench.models import list_models as list_models
+    from sdabench.report.frames import claims as claims
+    from sdabench.report.frames import comparisons as comparisons
+    from sdabench.report.frames import counts as counts
+    from sdabench.report.frames import records as records
+    from sdabench.report.frames import table as table
+    from sdabench.report.frames import training_curves as training_curves
     from sdabench.weights import load_weights as load_weights
 
 _HOMES = {
     "SdabenchError": "sdabench.errors",
+    "comparisons": "sdabench.report.frames",
     "count": "sdabench.complexity",
+    "counts": "sdabench.report.frames",
     "create_model": "sdabench.models",
     "list_models": "sdabench.models",
     "load_weights": "sdabench.weights",
+    "table": "sdabench.report.frames",
+    "training_curves": "sdabench.report.frames",
 }
-__all__ = ["SdabenchError", "count", "create_model", "list_models", "load_weights"]
+_CALLABLE = ("claims", "records")  # packages: see sdabench.callable_package
+__all__ = [
+    "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "list_models",
+    "load_weights", "records", "table", "training_curves",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CALLABLE:
+        return import_module(f"sdabench.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -70,6 +70,16 @@ def implied_claims(registry: Registry) -> list[ImpliedClaim]:
     return list(claims.values())
 
 
+def implied_of(registry: Registry, patterns: Sequence[str]) -> list[ImpliedClaim]:
+    """List the claims about the networks that match names or wildcards; all claims without any."""
+    claims = implied_claims(registry)
+    if not patterns:
+        return claims
+    names = dict.fromkeys(claim.model for claim in claims)
+    chosen = registry.select(patterns, among=names, where="the networks with a claim")
+    return [claim for claim in claims if claim.model in chosen]
+
+
 def _partners(registry: Registry, name: str) -> Iterator[tuple[str, tuple[Role, ...]]]:
     model = registry.model(name)
     if not model.depth_attention:

@@ -33,6 +33,11 @@ class Judged:
     recipe: str | None = None
     p: float | None = None
 
+    @property
+    def tolerance(self) -> float | None:
+        """Half the width of the interval, in percentage points."""
+        return None if self.interval is None else self.interval.high - self.interval.estimate
+
     def as_json(self) -> dict[str, Any]:
         return {
             "interval": self.interval and asdict(self.interval),

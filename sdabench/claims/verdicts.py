@@ -15,6 +15,9 @@ Name = Literal[
     "supported", "contradicted", "open", "different trainings",
     "not testable", "survives", "does not survive",
 ]  # fmt: skip
+Outcome = Literal["holds", "open", "fails", "unknown"]
+HOLDS: tuple[Name, ...] = ("match", "within", "supported")
+UNKNOWN: tuple[Name, ...] = ("not measured", "not testable")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,15 @@ class Verdict:
         """Whether a command exits with code 3 because of this verdict."""
         smaller = self.name == "contradicted" and (self.detail or "").startswith(SMALLER)
         return not self.limited and (self.name in ("differs", "worse") or smaller)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the verdict says of the claim: ``open`` neither confirms it nor is outside tolerance."""
+        if self.outside_tolerance:
+            return "fails"
+        if self.name in UNKNOWN and not self.limited:
+            return "unknown"
+        return "holds" if self.name in HOLDS and not self.limited else "open"
 
     @property
     def convention(self) -> Counter | None:

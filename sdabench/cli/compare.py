@@ -200,15 +200,10 @@ def _records_of(text: str) -> "dict[str, list[StoredRecord]]":
 def _claims(
     patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool, power: bool
 ) -> None:
-    from sdabench.claims.implied import implied_claims, judge_implied
+    from sdabench.claims.implied import implied_of, judge_implied
     from sdabench.records.rescoring import read_stored, shipped_records
 
-    registry = load_registry()
-    implied = implied_claims(registry)
-    if patterns:
-        names = list(dict.fromkeys(claim.model for claim in implied))
-        chosen = registry.select(patterns, among=names, where="the networks with a claim")
-        implied = [claim for claim in implied if claim.model in chosen]
+    implied = implied_of(load_registry(), patterns)
     records = [*shipped_records(), *(one for folder in folders for one in read_stored(folder))]
     with progress("claims", len(implied), "claims") as advance:
         judged = judge_implied(implied, records, advance)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.parameters import Declaration, OneOf, ParsedType, argument, option
-from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.registry import SUITE_NAMES
 from sdabench.terminal import echo
@@ -97,23 +96,6 @@ def output_option(default: Path | None, shown: str = "") -> Declaration:
     return option(
         "--output", type=kind, default=default, group="Output", help=f"Folder for all output files{note}"
     )
-
-
-def read_records(folders: Iterable[Path]) -> "list[Record]":
-    """Read the records of runs, each given as its folder or its records.jsonl."""
-    from sdabench.records.json_lines import read_lines
-    from sdabench.records.record import Record
-
-    records = []
-    for folder in folders:
-        path = folder / "records.jsonl" if folder.is_dir() else folder
-        if not path.is_file():
-            raise UsageError(f"no records in {folder}; --records takes the --output folder of a run")
-        found = list(read_lines(path, Record))
-        if not found:
-            raise UsageError(f"no records in {path}; --records takes the --output folder of a run")
-        records += found
-    return records
 
 
 def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:

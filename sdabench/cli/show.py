@@ -6,7 +6,7 @@ from typing import Annotated
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import MODEL, AsJson, echo_json, read_records, records_option
+from sdabench.cli.options import MODEL, AsJson, echo_json, records_option
 from sdabench.cli.parameters import argument, declared
 
 EPILOG = """\b
@@ -32,9 +32,14 @@ def command(
     """
     from sdabench.claims.model_page import model_page
     from sdabench.records.record import stored_records
+    from sdabench.records.store import records_of
     from sdabench.registry import load_registry
 
-    page = model_page(load_registry(), name, [*stored_records(), *read_records(folders)])
+    page = model_page(
+        load_registry(),
+        name,
+        [*stored_records(), *(record for folder in folders for record in records_of(folder))],
+    )
     if as_json:
         echo_json(page.as_json())
         return

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import SHEET_FORMATS, Others, echo_json, read_records, records_option, show
+from sdabench.cli.options import SHEET_FORMATS, Others, echo_json, records_option, show
 from sdabench.cli.parameters import OneOf, argument, declared, option
 from sdabench.data.classes import list_names
 from sdabench.errors import UsageError
 from sdabench.processes import note
 from sdabench.progress import progress
-from sdabench.registry import SUITES, Table, load_registry
+from sdabench.registry import SUITES, load_registry
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
-    from sdabench.complexity import Count
     from sdabench.records.record import Record
     from sdabench.report.tables import Mark
 
@@ -70,7 +69,8 @@ def command(
     """
     from sdabench.claims.audit import evidence_elsewhere
     from sdabench.claims.tables import compare_tables
-    from sdabench.records.counts import counts_of_evidence
+    from sdabench.records.counts import counts_of, counts_of_evidence
+    from sdabench.records.store import records_of
 
     if standalone and form != "latex":
         raise UsageError(f"--standalone needs --format latex, not {form}")
@@ -79,9 +79,11 @@ def command(
             f"--mark {mark} needs --format {', '.join(SHEET_FORMATS[:-1])} or {SHEET_FORMATS[-1]}; {form} "
             "always lists what is bold in the paper"
         )
-    wanted = _tables(table, others)
-    counts = _counts([row.model for each in wanted for row in each.rows], recount)
-    records = read_records(folders)
+    wanted = load_registry().tables_with(table, others)
+    models = list(dict.fromkeys(row.model for each in wanted for row in each.rows))
+    with progress("counting", len(models), "networks") as advance:
+        counts = counts_of(models, advance, recount=recount)
+    records = [record for folder in folders for record in records_of(folder)]
     _report_left_out(records)
     elsewhere = counts_of_evidence(evidence_elsewhere(wanted), recount=recount)
     compared = compare_tables(wanted, counts, records, elsewhere)
@@ -108,27 +110,3 @@ def _report_left_out(records: "Sequence[Record]") -> None:
             f"{len(left_out):,} of {len(records):,} records are left out ({networks}). "
             f"{' '.join(reasons[:SHOWN])}{more}"
         )
-
-
-def _tables(name: str, others: tuple[str, ...]) -> list[Table]:
-    """Return one table, or all of them, with rows for other networks in every table of their task."""
-    registry = load_registry()
-    if name != "all":
-        table = registry.table(name)
-        return [registry.extended(table, registry.select_for(table.task, others))]
-    chosen = registry.select(others)
-    return [
-        registry.extended(table, [other for other in chosen if table.task in registry.models[other].tasks])
-        for table in registry.tables.values()
-    ]
-
-
-def _counts(models: list[str], recount: bool) -> "dict[str, Count]":
-    from sdabench.records.counts import fresh_counts, known_counts
-
-    counts = {} if recount else known_counts()
-    uncounted = [model for model in dict.fromkeys(models) if model not in counts]
-    if uncounted:
-        with progress("counting", len(uncounted), "networks") as advance:
-            counts |= fresh_counts(uncounted, advance, cached=not recount)
-    return counts

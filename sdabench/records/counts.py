@@ -66,6 +66,17 @@ def fresh_counts(
     return {name: counts[name] for name in names}
 
 
+def counts_of(
+    models: Iterable[str], advance: Callable[[int], None] = lambda steps: None, *, recount: bool = False
+) -> dict[str, Count]:
+    """Take the known counts of models, and count those without; with ``recount``, count all of them."""
+    names, stored = list(dict.fromkeys(models)), {} if recount else known_counts()
+    missing = [name for name in names if name not in stored]
+    advance(len(names) - len(missing))
+    found = stored | fresh_counts(missing, advance, cached=not recount)
+    return {name: found[name] for name in names}
+
+
 def counts_at(
     places: Iterable[Place],
     advance: Callable[[int], None] = lambda steps: None,

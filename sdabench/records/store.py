@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdabench.errors import OutputError
+from sdabench.errors import OutputError, UsageError
 from sdabench.records.json_lines import append_lines, read_lines
 from sdabench.records.record import Record
 from sdabench.records.spec import RunSpec
@@ -14,6 +14,19 @@ from sdabench.records.spec import RunSpec
 RECORDS = "records.jsonl"
 PREDICTIONS = "predictions"
 Key = tuple[str, str]  # see Record.key
+
+
+def records_of(run: Path) -> list[Record]:
+    """Read the records of a run, given as its folder or its ``records.jsonl``.
+
+    Raises:
+        UsageError: there are none.
+    """
+    path = run / RECORDS if run.is_dir() else run
+    records = list(read_lines(path, Record))
+    if not records:
+        raise UsageError(f"no records in {path}; name the --output folder of a run, or its records.jsonl")
+    return records
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,21 @@ class Registry:
         ]
         return replace(table, rows=(*table.rows, *rows))
 
+    def tables_with(self, name: str, others: Iterable[str]) -> list[Table]:
+        """Return a table, or ``all`` of them, with added rows for other models, as names or wildcards.
+
+        With ``all``, each model is added to the tables of its tasks.
+        """
+        patterns = list(others)
+        if name != "all":
+            table = self.table(name)
+            return [self.extended(table, self.select_for(table.task, patterns))]
+        chosen = self.select(patterns)
+        return [
+            self.extended(table, [other for other in chosen if table.task in self.models[other].tasks])
+            for table in self.tables.values()
+        ]
+
     def layouts(self, model: str) -> list[Layout]:
         return self.families[self.model(model).family].layouts
 

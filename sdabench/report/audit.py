@@ -64,7 +64,7 @@ def _print_reasons(console: Console, audit: Audit) -> None:
         heading = Text.assemble(
             (plain(claim.row.label), "bold"),
             f"  {plain(claim.column.header)} {number(claim.reported, claim.column.decimals)}  ",
-            (str(claim.verdict), STYLES[TONES[claim.verdict.name]]),
+            (str(claim.verdict), STYLES[TONES[claim.verdict.outcome]]),
         )
         console.print(heading)
         console.print(Padding(Text(reason(claim)), (0, 0, 0, 4)))

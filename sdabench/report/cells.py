@@ -1,28 +1,12 @@
 """Format numbers, differences and verdicts for the cells of a table."""
 
 from sdabench.claims.metrics import Judged
-from sdabench.claims.verdicts import Verdict, rounded
+from sdabench.claims.verdicts import Outcome, Verdict, rounded
 from sdabench.registry.schema import Column
 from sdabench.report.sheet import Cell, Tone
 from sdabench.scoring.intervals import Interval
 
-TONES: dict[str, Tone] = {
-    "match": "good",
-    "within": "good",
-    "supported": "good",
-    "better": "fair",
-    "explained": "fair",
-    "not reproduced": "fair",
-    "open": "fair",
-    "contradicted": "fair",
-    "different trainings": "fair",
-    "differs": "bad",
-    "worse": "bad",
-    "not measured": "dim",
-    "not testable": "dim",
-    "survives": "fair",
-    "does not survive": "fair",
-}
+TONES: dict[Outcome, Tone] = {"holds": "good", "open": "fair", "fails": "bad", "unknown": "dim"}
 
 
 def number(value: float | None, decimals: int) -> str:
@@ -30,9 +14,14 @@ def number(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{rounded(value, decimals):.{decimals}f}"
 
 
+def measured_decimals(column: Column) -> int:
+    """Return the decimals of a measured value; exact counts get one more than the paper's number."""
+    return column.decimals + (column.convention is not None)
+
+
 def measured_number(value: float | None, column: Column) -> str:
-    """Format a measured value; exact counts get one digit more than the paper's number."""
-    return number(value, column.decimals + (column.convention is not None))
+    """Format a measured value, or a dash for None."""
+    return number(value, measured_decimals(column))
 
 
 def signed(value: float, decimals: int) -> str:
@@ -62,18 +51,12 @@ def better_cell(interval: Interval | None) -> Cell:
 
 def tolerance(judged: Judged | None) -> str:
     """Format half the width of the interval by which a number is judged; empty without one."""
-    if judged is None or judged.interval is None:
-        return ""
-    return f"{judged.interval.high - judged.interval.estimate:.2f}"
+    half = judged and judged.tolerance
+    return "" if half is None else f"{half:.2f}"
 
 
 def verdict_cell(verdict: Verdict | None) -> Cell:
     """Show a verdict: green confirms a claim, red is outside tolerance."""
     if verdict is None:
         return Cell()
-    tone = TONES[verdict.name]
-    if verdict.outside_tolerance:
-        tone = "bad"
-    elif verdict.limited:
-        tone = "fair"
-    return Cell(str(verdict), tone=tone)
+    return Cell(str(verdict), tone=TONES[verdict.outcome])

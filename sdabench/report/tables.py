@@ -1,24 +1,24 @@
 """Show the tables of the paper beside the measured values, as sheets or CSV."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Literal
 
-from sdabench.claims.tables import ClaimVerdict, ComparedRow, ComparedTable, tables_family
+import pandas as pd
+
+from sdabench.claims.tables import ClaimVerdict, ComparedTable, tables_family
 from sdabench.complexity.conventions import CONVENTIONS, MODULES_ONLY
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
-from sdabench.report.cells import difference, measured_number, number, tolerance, verdict_cell
+from sdabench.report.cells import TONES, measured_decimals, number, signed
+from sdabench.report.frames import flat, table_frame, to_csv
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import condition_notes
 from sdabench.report.trainings import TOLERANCE_NOTE, remark_notes, training_notes
-from sdabench.terminal import csv_text
 from sdabench.tex import Tex
 
 Mark = Literal["paper", "best", "none"]
-CSV_COLUMNS = ("reported", "measured", "delta", "verdict", "other_convention")  # of each column of the paper
 OTHER_CONVENTION = "Where a verdict names another convention, measured and Δ are counted under it."
 
 
@@ -35,35 +35,31 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
             and second best number of each group, see :func:`ranked`. Measured numbers take part only if
             they are counted under the table's own convention.
     """
-    table, rows = compared.table, compared.rows
+    table, frame = compared.table, table_frame(compared)
     columns = table.counted if brief else table.columns
-    measured = {column.key for column in columns if any(row.measured[column.key] is not None for row in rows)}
+    measured = {column.key for column in columns if frame[column.key, "measured"].notna().any()}
     dimension = table.dimension_header if not brief else None
     headings = [Heading(table.label_header), *([Heading(dimension)] if dimension else [])]
     for column in columns:
         over = Tex(f"{column.header} ({column.unit})")
-        headings.append(Heading("paper", over, numeric=True))
-        if column.key in measured:
-            headings += [Heading("measured", over, numeric=True), Heading("Δ", over, numeric=True)]
-            if column.convention is None:
-                headings.append(Heading("±", over, numeric=True))
-            headings.append(Heading("verdict", over))
-    groups: dict[str, list[ComparedRow]] = {}
-    for row in rows:
-        groups.setdefault(row.row.group, []).append(row)
-    cells = []
-    for group in groups.values():
-        shown = [[Cell(row.row.label) for row in group]]
-        shown += [[Cell(row.row.dimension or "-") for row in group]] if dimension else []
+        headings += [
+            Heading(part, over, numeric=part != "verdict") for part in _parts(column, column.key in measured)
+        ]
+    groups = []
+    for _, group in frame.groupby("group", sort=False):
+        shown = [[Cell(Tex(label)) for label in group.index.get_level_values("label")]]
+        if dimension:
+            shown.append([Cell(Tex(text or "-")) for text in group.index.get_level_values("dimension")])
         for column in columns:
-            shown += _column_cells(group, column, column.key in measured, mark)
-        cells.append([list(row) for row in zip(*shown, strict=True)])
+            cells = _column_cells(group, column, mark)
+            shown += [cells[part] for part in _parts(column, column.key in measured)]
+        groups.append([list(row) for row in zip(*shown, strict=True)])
     notes = [] if brief else _notes(table, measured, mark)
     notes += _convention_notes(compared, measured)
     if not brief and counts_modules_only(compared.claims):
         notes.append(MODULES_ONLY)
     notes += [] if brief else [*_training_notes(compared), *condition_notes(compared.conditions)]
-    return Sheet(table.title, headings, cells, notes)
+    return Sheet(table.title, headings, groups, notes)
 
 
 def counts_modules_only(claims: Iterable[ClaimVerdict]) -> bool:
@@ -71,29 +67,39 @@ def counts_modules_only(claims: Iterable[ClaimVerdict]) -> bool:
     return any(claim.convention in CONVENTIONS and claim.measured is not None for claim in claims)
 
 
-def _column_cells(
-    group: Sequence[ComparedRow], column: Column, with_measured: bool, mark: Mark
-) -> list[list[Cell]]:
-    """Return the cells of a group for one column: reported, measured, difference and verdict."""
-    key = column.key
-    reported = [
-        Cell(number(row.row.reported[key], column.decimals), bold=mark == "paper" and key in row.row.bold)
-        for row in group
+def _parts(column: Column, measured: bool) -> list[str]:
+    """List the parts of a column that are shown."""
+    if not measured:
+        return ["paper"]
+    return ["paper", "measured", "Δ", *(["±"] if column.convention is None else []), "verdict"]
+
+
+def _column_cells(group: pd.DataFrame, column: Column, mark: Mark) -> dict[str, list[Cell]]:
+    """Return the cells of a group for one column of the paper, by part."""
+
+    def texts(part: str, decimals: int, write: Callable[[float, int], str] = number) -> list[Cell]:
+        missing = "" if part in ("Δ", "±") else "-"
+        return [
+            Cell(missing if isnan(value) else write(value, decimals)) for value in group[column.key, part]
+        ]
+
+    paper = texts("paper", column.decimals)
+    measured = texts("measured", measured_decimals(column))
+    if mark == "paper":
+        paper = [
+            replace(cell, bold=bold) for cell, bold in zip(paper, group[column.key, "bold"], strict=True)
+        ]
+    elif mark == "best":
+        paper = ranked(paper, column.higher_is_better)
+        measured = ranked(
+            measured, column.higher_is_better, list(group[column.key, "other_convention"].isna())
+        )
+    verdicts = [
+        Cell(words, tone=TONES[outcome]) if isinstance(words, str) else Cell()
+        for words, outcome in zip(group[column.key, "verdict"], group[column.key, "outcome"], strict=True)
     ]
-    measured = [Cell(measured_number(row.measured[key], column)) for row in group]
-    if mark == "best":
-        reported = ranked(reported, column.higher_is_better)
-        own = [row.other_convention(key) is None for row in group]
-        measured = ranked(measured, column.higher_is_better, own)
-    if not with_measured:
-        return [reported]
-    differences = [
-        Cell(difference(row.row.reported[key], row.measured[key], column.decimals)) for row in group
-    ]
-    shown = [reported, measured, differences]
-    if column.convention is None:
-        shown.append([Cell(tolerance(row.judged.get(key))) for row in group])
-    return [*shown, [verdict_cell(row.verdicts[key]) for row in group]]
+    differences, tolerances = texts("Δ", column.decimals, signed), texts("±", 2)
+    return {"paper": paper, "measured": measured, "Δ": differences, "±": tolerances, "verdict": verdicts}
 
 
 def ranked(
@@ -166,28 +172,7 @@ def tables_csv(tables: Iterable[ComparedTable]) -> str:
     is not that of the column. Dashes, and columns that a table does not have, are empty.
     With several tables, the first column names the table.
     """
-    tables = list(tables)
-    keys = dict.fromkeys(column.key for compared in tables for column in compared.table.columns)
-    names = ["table"] if len(tables) > 1 else []
-    names += ["label", "group", "dimension", "model", "bold"]
-    names += [f"{key}_{kind}" for key in keys for kind in CSV_COLUMNS]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for compared in tables:
-        writer.writerows({"table": compared.table.name} | _csv_line(row) for row in compared.rows)
-    return text.getvalue()
-
-
-def _csv_line(compared: ComparedRow) -> dict[str, object]:
-    row = compared.row
-    texts = {"label": row.label, "group": row.group, "dimension": row.dimension or "", "model": row.model}
-    line: dict[str, object] = {key: csv_text(text) for key, text in texts.items()}
-    line["bold"] = " ".join(row.bold)
-    for key, reported in row.reported.items():
-        measured = compared.measured[key]
-        delta = None if reported is None or measured is None else measured - reported
-        line |= {f"{key}_reported": reported, f"{key}_measured": measured}
-        line |= {f"{key}_delta": delta, f"{key}_verdict": compared.verdicts[key]}
-        line[f"{key}_other_convention"] = compared.other_convention(key)
-    return line
+    named = {compared.table.name: flat(table_frame(compared)) for compared in tables}
+    if len(named) == 1:
+        return to_csv(*named.values())
+    return to_csv(pd.concat(named, names=["table"]).reset_index("table").reset_index(drop=True))

@@ -224,7 +224,9 @@ def delete_weights(folder: Path) -> None:
     Checkpoints(folder).delete()
 
 
-class _MetricsLine(BaseModel, extra="allow"):
+class MetricsLine(BaseModel, extra="allow"):
+    """What a training logs of one step: losses, learning rate, and metrics of validation."""
+
     step: int
 
 
@@ -280,14 +282,14 @@ class MetricsLog:
 
         ``last_epoch`` are values of a checkpoint, which replace the line of that epoch if it was lost.
         """
-        found, damaged = read_sound_lines(self.path, _MetricsLine)
+        found, damaged = read_sound_lines(self.path, MetricsLine)
         lines = {line.step: line for line in found if line.step <= step}
         lost = [f"{plural(damaged, 'damaged line')} dropped"] if damaged else []
         if last_epoch and (ended := last_epoch["step"]) not in lines:
             if not damaged:
                 lost.append("lines are missing")
             lost.append(f"the loss at step {ended} is that of the checkpoint")
-            lines[ended] = _MetricsLine.model_validate(last_epoch)
+            lines[ended] = MetricsLine.model_validate(last_epoch)
         write_lines(self.path, (lines[each] for each in sorted(lines)))
         if lost:
             log(f"{self.path}: {'; '.join(lost)}")

@@ -1,0 +1,96 @@
+"""The columns of frames: dtype, and meaning with its unit. Free of pandas; docs/frames.md shows them."""
+
+from typing import Literal, NamedTuple
+
+Dtype = Literal["str", "float64", "Int64", "int64", "bool", "boolean"]
+
+
+class Column(NamedTuple):
+    dtype: Dtype
+    meaning: str
+
+
+Columns = dict[str, Column]
+
+_OUTCOME = Column("str", "holds, open, fails or unknown")
+_TRAININGS = Column("Int64", "number of our trainings that the verdict rests on; 0 for given weights")
+
+CLAIMS: Columns = {
+    "table": Column("str", "name of the table"),
+    "group": Column("str", "heading of the rows in the table"),
+    "row": Column("str", "label of the row, as printed"),
+    "model": Column("str", "name of the network"),
+    "metric": Column("str", "column of the table, with its unit: params_m, flops_g, top1_pct, ap_pct"),
+    "unit": Column("str", "M (10^6), G (10^9) or %"),
+    "paper": Column("float64", "the printed number"),
+    "bold": Column("bool", "whether the paper prints it bold"),
+    "convention": Column("str", "how size or cost is counted; missing for accuracies"),
+    "measured": Column("float64", "our value under this convention, unrounded; mean over trainings"),
+    "delta": Column("float64", "measured minus paper"),
+    "low": Column("float64", "lower bound of the 95 % interval by which the number is judged"),
+    "high": Column("float64", "upper bound of it"),
+    "trainings": _TRAININGS,
+    "p": Column("float64", "p-value of the printed number, before Holm's correction"),
+    "verdict": Column("str", "the verdict in words"),
+    "outcome": _OUTCOME,
+    "explanation": Column("str", "why the number differs, if the registry knows"),
+    "source": Column("str", "where the explanation comes from"),
+}
+RECORDS: Columns = {
+    "run": Column("str", "path that was read"),
+    "model": Column("str", "name of the network"),
+    "task": Column("str", "classification, detection or segmentation"),
+    "metric": Column("str", "top1_pct, ap_pct and so on; missing for a failed job"),
+    "value_pct": Column("float64", "the metric in percent, unrounded"),
+    "standard_error_pct": Column("float64", "its standard error over test images, in percentage points"),
+    "seed": Column("Int64", "seed of the training"),
+    "dataset": Column("str", "imagenet, coco or synthetic"),
+    "split": Column("str", "val or train"),
+    "samples": Column("int64", "number of evaluated images"),
+    "recipe": Column("str", "recipe of the training; missing for given weights"),
+    "comparable": Column("bool", "whether the record may stand beside the paper"),
+    "obstacles": Column("str", "why it may not"),
+    "failure": Column("str", "why the job failed"),
+    "spec_digest": Column("str", "sha256 of what was requested"),
+    "weights_digest": Column("str", "sha256 of the weights file"),
+    "dataset_digest": Column("str", "sha256 over names and bytes of the images"),
+    "created": Column("str", "time of writing, ISO 8601, UTC"),
+}
+COUNTS: Columns = {
+    "model": Column("str", "name of the network"),
+    "channels": Column("int64", "channels of the input"),
+    "height": Column("int64", "height of the input in pixels"),
+    "width": Column("int64", "width of the input in pixels"),
+    "convention": Column("str", "params, trainable, per_call; macs, fvcore, total, mmcv"),
+    "value": Column("int64", "the exact count: parameters, or operations for one image"),
+}
+COMPARISONS: Columns = {
+    "table": Column("str", "table that implies the difference"),
+    "task": Column("str", "classification, detection or segmentation"),
+    "model": Column("str", "network with depth attention"),
+    "partner": Column("str", "network that it is compared with"),
+    "role": Column("str", "baseline, like for like (the control), or both"),
+    "metric": Column("str", "top1_pct, ap_pct and so on"),
+    "paper": Column("float64", "the printed difference in percentage points; missing if not printed"),
+    "measured": Column("float64", "our difference in percentage points"),
+    "low": Column("float64", "lower bound of the 95 % interval of a difference of two single trainings"),
+    "high": Column("float64", "upper bound of it"),
+    "own_low": Column("float64", "lower bound of the 95 % confidence interval of the expected difference"),
+    "own_high": Column("float64", "upper bound of it"),
+    "trainings": _TRAININGS,
+    "recipe": Column("str", "recipe of both trainings"),
+    "paired": Column("bool", "whether seeds, or test images of given weights, are paired"),
+    "better": Column("boolean", "whether the confidence interval is above zero; missing if it includes zero"),
+    "p": Column("float64", "p-value of the printed difference, before Holm's correction"),
+    "verdict": Column("str", "the verdict in words; missing if the paper does not print the difference"),
+    "outcome": _OUTCOME,
+}
+CURVES: Columns = {
+    "run": Column("str", "folder of the training"),
+    "model": Column("str", "name of the network"),
+    "seed": Column("Int64", "seed of the training"),
+    "step": Column("int64", "optimizer steps so far"),
+    "epoch": Column("float64", "epochs so far, with a fraction"),
+    "quantity": Column("str", "loss, loss_classifier, learning_rate, images_per_second, top1_pct and so on"),
+    "value": Column("float64", "value of the quantity: mean over an epoch, or percent"),
+}

@@ -1,0 +1,335 @@
+"""The frames of the Python API, one for each question; commands, figures and the report draw from them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pandas as pd
+
+from sdabench.claims.audit import evidence_elsewhere
+from sdabench.claims.tables import ClaimVerdict, ComparedTable, compare_tables
+from sdabench.complexity import Count, InputSize
+from sdabench.records.counts import counts_of, counts_of_evidence, fresh_counts
+from sdabench.records.json_lines import read_lines
+from sdabench.records.record import Record
+from sdabench.records.store import records_of
+from sdabench.registry import Table, load_registry
+from sdabench.registry.schema import Counter
+from sdabench.report.columns import CLAIMS, COMPARISONS, COUNTS, CURVES, RECORDS, Columns
+from sdabench.terminal import csv_text
+
+if TYPE_CHECKING:
+    from sdabench.claims.implied import ImpliedVerdict
+
+Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
+PARTS = ("paper", "bold", "measured", "Δ", "±", "verdict", "outcome", "other_convention")
+"""What :func:`table` states of each column of the paper."""
+
+
+def make(rows: Iterable[Mapping[str, object]], columns: Columns) -> pd.DataFrame:
+    """Make a tidy frame with documented columns; what a row lacks is missing."""
+    lines = list(rows)
+    return pd.DataFrame(
+        {
+            name: pd.Series([line.get(name) for line in lines], dtype=each.dtype)
+            for name, each in columns.items()
+        }
+    )
+
+
+def claims(records: Paths = ()) -> pd.DataFrame:
+    """List every number that the tables of the paper print, with the measured value and the verdict.
+
+    Args:
+        records: runs with accuracies and APs, each as its ``--output`` folder or its ``records.jsonl``.
+
+    Returns:
+        One row for each number, in the order of the paper: see :data:`sdabench.report.columns.CLAIMS`.
+    """
+    compared = _compared(list(load_registry().tables.values()), records)
+    return claims_frame(claim for each in compared for claim in each.claims)
+
+
+def claims_frame(found: Iterable[ClaimVerdict]) -> pd.DataFrame:
+    """Make the frame of :func:`claims`."""
+    return make(map(_claim, found), CLAIMS)
+
+
+def _claim(claim: ClaimVerdict) -> dict[str, object]:
+    judged, explanation = claim.judged, claim.explanation
+    interval = judged and judged.interval
+    return {
+        "table": claim.table,
+        "group": claim.row.group,
+        "row": claim.row.label,
+        "model": claim.row.model,
+        "metric": claim.column.key,
+        "unit": claim.column.unit,
+        "paper": claim.reported,
+        "bold": claim.column.key in claim.row.bold,
+        "convention": claim.convention,
+        "measured": claim.measured,
+        "delta": None if claim.measured is None else claim.measured - claim.reported,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+        "trainings": judged and judged.seeds,
+        "p": judged and judged.p,
+        "verdict": str(claim.verdict),
+        "outcome": claim.verdict.outcome,
+        "explanation": explanation and explanation.text,
+        "source": explanation and explanation.source,
+    }
+
+
+def records(paths: Paths) -> pd.DataFrame:
+    """List what was measured: one row for each record and metric, and one for each failed job.
+
+    Args:
+        paths: runs, each as its ``--output`` folder or its ``records.jsonl``.
+
+    Returns:
+        The rows in the order of writing: see :data:`sdabench.report.columns.RECORDS`.
+    """
+    return make(
+        (row for path in _paths(paths) for one in records_of(path) for row in _record(path, one)), RECORDS
+    )
+
+
+def _record(path: Path, record: Record) -> Iterable[dict[str, object]]:
+    obstacles, recipe = record.obstacles, record.recipe or {}
+    shared = {
+        "run": str(path),
+        "model": record.model,
+        "task": record.task,
+        "seed": record.seed,
+        "dataset": record.dataset.name,
+        "split": record.dataset.split,
+        "samples": record.samples,
+        "recipe": recipe.get("name"),
+        "comparable": not obstacles,
+        "obstacles": " ".join(obstacles) or None,
+        "failure": record.failure and record.failure.message,
+        "spec_digest": record.spec_digest,
+        "weights_digest": record.weights.sha256,
+        "dataset_digest": record.dataset.fingerprint_sha256,
+        "created": record.created,
+    }
+    for metric, value in record.metrics.items() or [(None, None)]:
+        error = None if metric is None else record.standard_error(metric)
+        yield shared | {"metric": metric, "value_pct": value, "standard_error_pct": error}
+
+
+def counts(
+    models: str | Iterable[str] = "*",
+    conventions: Iterable[Counter] | None = None,
+    input_size: InputSize | None = None,
+) -> pd.DataFrame:
+    """Count parameters and FLOPs of networks, by name or wildcard.
+
+    Args:
+        conventions: by default all that apply; fvcore is slow for detectors, which have it only on request.
+        input_size: (C, H, W), by default (3, 224, 224), and (3, 800, 1280) for detectors. At the default,
+            the stored counts are used.
+
+    Returns:
+        One row for each model and convention: see :data:`sdabench.report.columns.COUNTS`.
+    """
+    chosen = None if conventions is None else tuple(conventions)
+    names = load_registry().select([models] if isinstance(models, str) else list(models))
+    fvcore = True if chosen and "fvcore" in chosen else None
+    if input_size is None and not fvcore:
+        found = counts_of(names)
+    else:
+        found = fresh_counts(names, input_size=input_size, fvcore=fvcore, cached=True)
+    return counts_frame((found[name] for name in names), chosen)
+
+
+def counts_frame(found: Iterable[Count], conventions: Iterable[Counter] | None = None) -> pd.DataFrame:
+    """Make the frame of :func:`counts`."""
+    return make((row for each in found for row in _count(each, conventions)), COUNTS)
+
+
+def _count(count: Count, conventions: Iterable[Counter] | None) -> Iterable[dict[str, object]]:
+    channels, height, width = count.input
+    for convention in conventions or get_args(Counter):
+        if conventions is None and convention == "fvcore" and count.fvcore is None:
+            continue
+        yield {
+            "model": count.model,
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "convention": convention,
+            "value": count.value(convention),
+        }
+
+
+def comparisons(records: Paths = (), models: str | Iterable[str] = "*") -> pd.DataFrame:
+    """List how much better each network with depth attention is than its baseline and its control.
+
+    Args:
+        records: runs to use besides the shipped results.
+        models: names or wildcards of networks with depth attention.
+
+    Returns:
+        One row for each pair of networks and metric: see :data:`sdabench.report.columns.COMPARISONS`.
+    """
+    from sdabench.claims.implied import implied_of, judge_implied
+    from sdabench.records.rescoring import read_stored, shipped_records
+
+    stored = [*shipped_records(), *(one for path in _paths(records) for one in read_stored(path))]
+    wanted = [models] if isinstance(models, str) else list(models)
+    return comparisons_frame(judge_implied(implied_of(load_registry(), wanted), stored))
+
+
+def comparisons_frame(verdicts: Iterable["ImpliedVerdict"]) -> pd.DataFrame:
+    """Make the frame of :func:`comparisons`."""
+    return make(map(_comparison, verdicts), COMPARISONS)
+
+
+def _comparison(each: "ImpliedVerdict") -> dict[str, object]:
+    claim, judged, interval, own = each.claim, each.judged, each.interval, each.own
+    return {
+        "table": claim.table.name,
+        "task": claim.table.task,
+        "model": claim.model,
+        "partner": claim.partner,
+        "role": ", ".join(claim.roles),
+        "metric": claim.column.key,
+        "paper": claim.reported,
+        "measured": interval and interval.estimate,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+        "own_low": own and own.low,
+        "own_high": own and own.high,
+        "trainings": judged.seeds,
+        "recipe": judged.recipe,
+        "paired": each.paired,
+        "better": each.better,
+        "p": judged.p,
+        "verdict": each.verdict and str(each.verdict),
+        "outcome": each.verdict and each.verdict.outcome,
+    }
+
+
+def training_curves(run: Paths) -> pd.DataFrame:
+    """List the losses, learning rates and validation metrics of trainings.
+
+    Args:
+        run: output folders of ``sdabench train`` or ``run``, or folders of single trainings.
+
+    Returns:
+        One row for each logged step and quantity: see :data:`sdabench.report.columns.CURVES`.
+    """
+    return make((row for path in _paths(run) for row in _curves(path)), CURVES)
+
+
+def _curves(path: Path) -> Iterable[dict[str, object]]:
+    from sdabench.training.run_folder import TRAININGS, MetricsLine, MetricsLog, read_run
+
+    folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob("*/"))
+    for folder in folders:
+        spec = read_run(folder).spec
+        for line in read_lines(MetricsLog(folder).path, MetricsLine):
+            for quantity, value in (line.model_extra or {}).items():
+                if quantity != "epoch":
+                    yield {
+                        "run": str(folder),
+                        "model": spec.model,
+                        "seed": spec.seed,
+                        "step": line.step,
+                        "epoch": (line.model_extra or {}).get("epoch"),
+                        "quantity": quantity,
+                        "value": value,
+                    }
+
+
+def table(name: str, records: Paths = (), extra: Sequence[str] = ()) -> pd.DataFrame:
+    """Make a table of the paper beside the measured values, one row for each network.
+
+    Args:
+        name: such as ``classification-multiscale``; ``sdabench list --tables`` has all.
+        records: runs with accuracies and APs.
+        extra: names or wildcards of networks to add that are not in the paper.
+
+    Returns:
+        The index has group, label, dimension and model; columns are pairs of a column of the paper, such as
+        ``top1_pct``, and one of :data:`PARTS`. ``Δ`` is measured minus paper, ``±`` half the width of the
+        interval that the verdict rests on. All numbers are unrounded, in the unit that the column names.
+    """
+    compared = _compared(load_registry().tables_with(name, extra), records)
+    return table_frame(compared[0])
+
+
+def table_frame(compared: ComparedTable) -> pd.DataFrame:
+    """Make the frame of :func:`table`."""
+    rows = compared.rows
+    index = pd.MultiIndex.from_tuples(
+        [(row.row.group, row.row.label, row.row.dimension or "", row.row.model) for row in rows],
+        names=["group", "label", "dimension", "model"],
+    )
+    data: dict[tuple[str, str], list[Any]] = {}
+    for key in (column.key for column in compared.table.columns):
+        paper, measured = [row.row.reported[key] for row in rows], [row.measured[key] for row in rows]
+        verdicts = [row.verdicts.get(key) for row in rows]
+        halves = [(judged := row.judged.get(key)) and judged.tolerance for row in rows]
+        values: tuple[list[Any], ...] = (
+            paper,
+            [key in row.row.bold for row in rows],
+            measured,
+            [None if a is None or b is None else b - a for a, b in zip(paper, measured, strict=True)],
+            halves,
+            [verdict and str(verdict) for verdict in verdicts],
+            [verdict and verdict.outcome for verdict in verdicts],
+            [row.other_convention(key) for row in rows],
+        )
+        data |= {(key, part): column for part, column in zip(PARTS, values, strict=True)}
+    kinds = dict(
+        zip(PARTS, ("float64", "bool", "float64", "float64", "float64", "str", "str", "str"), strict=True)
+    )
+    columns = {pair: pd.Series(column, index, dtype=kinds[pair[1]]) for pair, column in data.items()}
+    made = pd.DataFrame(columns, index)
+    made.columns.names = ["metric", "part"]
+    return made
+
+
+FLAT_PARTS = {"paper": "reported", "measured": "measured", "Δ": "delta", "±": "tolerance",
+    "verdict": "verdict", "other_convention": "other_convention"}  # fmt: skip
+
+
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame of :func:`table` with one row of names, such as ``top1_pct_reported``, for CSV.
+
+    The column ``bold`` lists the columns that the paper prints bold.
+    """
+    bold = frame.xs("bold", axis="columns", level="part")
+    keys = frame.columns.get_level_values("metric").unique()
+    kept = [(key, part) for key in keys for part in FLAT_PARTS]
+    flattened = frame[kept].set_axis([f"{key}_{FLAT_PARTS[part]}" for key, part in kept], axis="columns")
+    flattened.insert(0, "bold", [" ".join(bold.columns[flags]) for flags in bold.to_numpy()])
+    return flattened.reset_index()
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Format a frame as CSV, in which no text is run as a formula by a spreadsheet."""
+    safe = frame.copy()
+    for name in map(str, safe.select_dtypes("str")):
+        safe[name] = safe[name].map(csv_text, na_action="ignore")
+    return safe.to_csv(index=False, lineterminator="\n")
+
+
+def to_json(frame: pd.DataFrame) -> str:
+    """Format a frame as a JSON list with one object for each row."""
+    return frame.to_json(orient="records", double_precision=15, force_ascii=False, indent=2)
+
+
+def _compared(tables: Sequence[Table], records: Paths) -> list[ComparedTable]:
+    found = counts_of(row.model for each in tables for row in each.rows)
+    elsewhere = counts_of_evidence(evidence_elsewhere(tables))
+    measured = [record for path in _paths(records) for record in records_of(path)]
+    return compare_tables(tables, found, measured, elsewhere)
+
+
+def _paths(given: Paths) -> list[Path]:
+    return [Path(given)] if isinstance(given, (str, PathLike)) else [Path(each) for each in given]

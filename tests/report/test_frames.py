@@ -1,0 +1,141 @@
+"""The frames of the Python API: documented columns, values of the paper, and reading them back."""
+
+import io
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import sdabench
+from sdabench.records.record import Failure
+from sdabench.records.spec import ClassificationProtocol, ClassificationSpec
+from sdabench.records.store import RECORDS, RecordStore
+from sdabench.registry.recipes import load_recipe
+from sdabench.report import columns, frames
+from sdabench.training.run_folder import MetricsLog, TrainingRun
+from tests.helpers.paths import CHECKOUT
+from tests.helpers.records import record, trained
+
+SMOKE = CHECKOUT / "results" / "smoke.jsonl"
+
+
+def write_run(folder, *records):
+    RecordStore(folder).append(records)
+    return folder
+
+
+def write_training(folder, losses, seed=0):
+    """Write the folder of a training of ResNet-50 that has logged these losses, one for each epoch."""
+    one = trained("resnet50", 76.0, seed).model_copy(update={"recipe": load_recipe("paper")})
+    shared = {
+        name: getattr(one, name)
+        for name in ClassificationSpec.model_fields
+        if name not in ("data", "protocol")
+    }
+    folder.mkdir(parents=True)
+    TrainingRun(
+        spec=ClassificationSpec(data="imagenet=/d", protocol=ClassificationProtocol(), **shared)
+    ).save(folder)
+    for epoch, loss in enumerate(losses, start=1):
+        MetricsLog(folder).write({"step": 10 * epoch, "epoch": epoch, "loss": loss, "learning_rate": 0.1})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tidy(tmp_path_factory):
+    """One frame of each kind, with the columns that document it."""
+    folder = tmp_path_factory.mktemp("frames")
+    run = write_run(
+        folder / "run", trained("resnet50", 76.5), record(failure=Failure(kind="x", message="no"), metrics={})
+    )
+    write_training(folder / "run" / "training" / "resnet50-1", [2.5, 1.5])
+    return {
+        "claims": (sdabench.claims(run), columns.CLAIMS),
+        "records": (sdabench.records([run, SMOKE]), columns.RECORDS),
+        "counts": (sdabench.counts(["resnet50", "faster_rcnn_*"]), columns.COUNTS),
+        "comparisons": (sdabench.comparisons(run), columns.COMPARISONS),
+        "training_curves": (sdabench.training_curves(run), columns.CURVES),
+    }
+
+
+KINDS = ["claims", "records", "counts", "comparisons", "training_curves"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_and_dtypes_are_those_documented(tidy, kind):
+    frame, documented = tidy[kind]
+    assert len(frame)
+    assert frame.dtypes.map(str).to_dict() == {name: each.dtype for name, each in documented.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_csv_and_json_are_read_back_equal(tidy, kind):
+    frame, documented = tidy[kind]
+    dtypes = {name: each.dtype for name, each in documented.items()}
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(frames.to_csv(frame)), dtype=dtypes), frame)
+    text = io.StringIO(frames.to_json(frame))
+    read = pd.read_json(text, dtype=dtypes, precise_float=True)
+    pd.testing.assert_frame_equal(read, frame, rtol=1e-14)
+
+
+def test_the_frames_state_what_the_paper_prints(tidy):
+    claims = tidy["claims"][0].set_index(["table", "model", "metric"])
+    row = claims.loc[("classification-attention", "resnet50", "top1_pct")]
+    assert (row.paper, row.measured, row.bold) == (75.2, 76.5, False)
+    assert row.delta == pytest.approx(1.3)
+    counts = tidy["counts"][0].set_index(["model", "convention"]).value
+    assert counts["resnet50", "params"] == 25_557_032  # torchvision's documentation
+    assert ("resnet50", "fvcore") in counts.index
+    assert ("faster_rcnn_resnet50", "fvcore") not in counts.index  # slow, only on request
+    curves = tidy["training_curves"][0].query("quantity == 'loss'")
+    assert list(curves.value) == [2.5, 1.5]
+    assert list(curves.step) == [10, 20]
+
+
+def test_a_failed_job_has_a_row_without_metric(tidy):
+    failed = tidy["records"][0].query("failure.notna()")
+    assert list(failed.failure) == ["no"]
+    assert failed[["metric", "value_pct"]].isna().all(axis=None)
+
+
+def test_a_table_has_a_pair_of_headings_and_flat_names():
+    frame = sdabench.table("classification-attention", extra=["sda_senet50"])
+    assert frame.columns.names == ["metric", "part"]
+    assert frame.xs("resnet50", level="model")["top1_pct", "paper"].item() == 75.2
+    assert frame.xs("sda_senet50", level="model")["top1_pct", "paper"].isna().all()
+    flat = frames.flat(frame)
+    read = pd.read_csv(
+        io.StringIO(frames.to_csv(flat)), dtype=flat.dtypes.to_dict(), keep_default_na=False, na_values=[""]
+    )
+    texts = ["bold", "dimension"]
+    pd.testing.assert_frame_equal(read.fillna(dict.fromkeys(texts, "")), flat)
+
+
+def test_one_path_several_paths_and_a_bad_path(tmp_path):
+    run = write_run(tmp_path / "a", trained("resnet50", 76.5))
+    assert len(sdabench.records(run)) == len(sdabench.records(str(run))) == 1
+    assert len(sdabench.records([run, run / RECORDS])) == 2
+    with pytest.raises(sdabench.SdabenchError, match="no records in .*name the --output folder"):
+        sdabench.records(tmp_path / "nothing")
+
+
+def test_text_that_is_a_formula_is_only_text_in_csv(tmp_path):
+    run = write_run(tmp_path / "a", record(failure=Failure(kind="x", message="=1+1")))
+    assert "'=1+1" in frames.to_csv(sdabench.records(run))
+
+
+def test_functions_called_like_packages_work_in_any_order_of_import():
+    code = "import sdabench.claims.audit, sdabench; print(len(sdabench.claims()), sdabench.records.record.Record)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("405 ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["flops", "resnet50"]])
+def test_pandas_is_not_imported_where_no_frame_is_made(arguments):
+    code = "import sys; from sdabench.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "print(*{'pandas', 'matplotlib'} & set(sys.modules), file=sys.stderr)"
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert done.stderr == "\n"
