@@ -1,12 +1,14 @@
 """Locate the registry, the results and the cache, in a checkout or an installed wheel."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 COUNTS, OUTPUTS = "counts.jsonl", "outputs.jsonl"  # files of results/ that hold no records
 _PACKAGE = Path(__file__).resolve().parent
 
 
+@cache
 def _shipped(name: str) -> Path:
     installed = _PACKAGE / "share" / name
     return installed if installed.is_dir() else _PACKAGE.parent / name

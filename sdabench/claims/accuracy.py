@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sdabench.claims.evidence import Evidence, evidence_of
+from sdabench.claims.comparable import ComparableRecords, comparable_records
 from sdabench.claims.metrics import Family, Judged, corrected, family_of, judge_number
 from sdabench.claims.tables import accuracy_columns
 from sdabench.records.record import Record
@@ -45,21 +45,23 @@ def run_verdicts(
         for row in table.rows:
             if row.model in wanted:
                 rows.setdefault(row.model, row)
-    evidence = evidence_of([record for of_model in records.values() for record in of_model])
+    comparable = comparable_records([record for of_model in records.values() for record in of_model])
     return corrected_rows(
         [
-            _judge_row(tables[0], row, records.get(model, ()), evidence.get((tables[0].task, model)))
+            _judge_row(tables[0], row, records.get(model, ()), comparable.get((tables[0].task, model)))
             for model, row in rows.items()
         ]
     )
 
 
-def _judge_row(table: Table, row: Row, records: Sequence[Record], evidence: Evidence | None) -> RowVerdicts:
+def _judge_row(
+    table: Table, row: Row, records: Sequence[Record], comparable: ComparableRecords | None
+) -> RowVerdicts:
     judged = {
-        column.key: judge_number(row.reported[column.key], column, evidence)
+        column.key: judge_number(row.reported[column.key], column, comparable)
         for column in accuracy_columns(table)
     }
-    return RowVerdicts(row, tuple(records), judged, evidence.records if evidence else ())
+    return RowVerdicts(row, tuple(records), judged, comparable.records if comparable else ())
 
 
 def corrected_rows(rows: Sequence[RowVerdicts]) -> list[RowVerdicts]:

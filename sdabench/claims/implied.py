@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from sdabench.claims.evidence import Evidence, evidence_of
+from sdabench.claims.comparable import ComparableRecords, comparable_records
 from sdabench.claims.metrics import (
     FEWER,
     JUDGED_NOT_MEASURED,
@@ -152,14 +152,14 @@ def judge_implied(
     The verdicts are those after Holm's correction over the claims.
     """
     stored = {id(each.record): each for each in records}
-    evidence = evidence_of([each.record for each in records])
+    comparable = comparable_records([each.record for each in records])
     compared: dict[tuple[str, str, str], dict[str, Interval | None]] = {}
     verdicts: list[ImpliedVerdict] = []
     for claim in claims:
         task, key = claim.table.task, claim.column.key
         own, other = (
             one and one.with_metric(key)
-            for one in (evidence.get((task, claim.model)), evidence.get((task, claim.partner)))
+            for one in (comparable.get((task, claim.model)), comparable.get((task, claim.partner)))
         )
         if own is None or other is None or not own.records or not other.records:
             verdicts.append(ImpliedVerdict(claim))
@@ -180,7 +180,7 @@ def implied_family(verdicts: Sequence[ImpliedVerdict]) -> Family:
     return family_of({index: each.judged for index, each in enumerate(verdicts)})
 
 
-def _judge_trainings(claim: ImpliedClaim, own: Evidence, other: Evidence) -> ImpliedVerdict:
+def _judge_trainings(claim: ImpliedClaim, own: ComparableRecords, other: ComparableRecords) -> ImpliedVerdict:
     """Judge a claim by the trainings with recipes that both networks have.
 
     Several recipes count only if the networks have equal trainings of each, else that with most trainings.
@@ -214,7 +214,7 @@ def _judge_trainings(claim: ImpliedClaim, own: Evidence, other: Evidence) -> Imp
     return replace(found, judged=replace(judged, verdict=verdict, p=p))
 
 
-def difference_of(own: Evidence, other: Evidence, column: Column) -> tuple[Estimate, bool]:
+def difference_of(own: ComparableRecords, other: ComparableRecords, column: Column) -> tuple[Estimate, bool]:
     """Estimate the difference of two networks, and whether it is paired: both have the same seeds."""
     key, prior = column.key, PRIOR_SD[column.key]
     ours, theirs = (dict(zip(each.seeds, each.values(key), strict=True)) for each in (own, other))

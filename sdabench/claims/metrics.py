@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isnan
 from typing import Any, TypeVar
 
-from sdabench.claims.evidence import Evidence
+from sdabench.claims.comparable import ComparableRecords
 from sdabench.claims.trainings import ENOUGH, LEVEL, PRIOR_SD, Estimate, holm, of_values
 from sdabench.claims.verdicts import LARGER, NOT_MEASURED, SMALLER, Name, Verdict
 from sdabench.registry.schema import Column
@@ -52,14 +52,14 @@ JUDGED_NOT_MEASURED = Judged(NOT_MEASURED)
 J = TypeVar("J", bound=Hashable)
 
 
-def judge_number(reported: float | None, column: Column, evidence: Evidence | None) -> Judged:
+def judge_number(reported: float | None, column: Column, comparable: ComparableRecords | None) -> Judged:
     """Judge a metric that the paper prints by the trainings of the network, or by its given weights."""
-    evidence = evidence and evidence.with_metric(column.key)
-    if evidence is None or not evidence.records or any(map(isnan, evidence.values(column.key))):
+    comparable = comparable and comparable.with_metric(column.key)
+    if comparable is None or not comparable.records or any(map(isnan, comparable.values(column.key))):
         return JUDGED_NOT_MEASURED
-    values, trainings = evidence.values(column.key), len(evidence.recipes)
-    judged = judge_values(reported, column, values, trainings, evidence.limits)
-    return replace(judged, recipe=recipe_names(evidence))
+    values, trainings = comparable.values(column.key), len(comparable.recipes)
+    judged = judge_values(reported, column, values, trainings, comparable.limits)
+    return replace(judged, recipe=recipe_names(comparable))
 
 
 def judge_values(
@@ -95,10 +95,10 @@ def judge_values(
     return replace(judged, verdict=verdict, p=None if limits else estimate.p_value(reported, rounding))
 
 
-def recipe_names(evidence: Evidence) -> str | None:
+def recipe_names(comparable: ComparableRecords) -> str | None:
     """Name the recipes of trainings; None for given weights of unknown recipe."""
-    names = [str((record.recipe or {}).get("name", "unnamed")) for record in evidence.records]
-    return ", ".join(dict.fromkeys(names)) if evidence.recipes else None
+    names = [str((record.recipe or {}).get("name", "unnamed")) for record in comparable.records]
+    return ", ".join(dict.fromkeys(names)) if comparable.recipes else None
 
 
 def outside(verdict: Verdict) -> bool:

@@ -62,7 +62,10 @@ class ModelPage:
 
 
 def model_page(registry: Registry, name: str, records: Sequence[Record]) -> ModelPage:
-    """Collect the registry entry, the counts, the claims and the ``records`` of a model."""
+    """Collect the registry entry, the counts, the claims and the ``records`` of a model.
+
+    Records of other models tell how a detector's backbone was trained.
+    """
     model = registry.model(name)
     own = [record for record in records if record.model == name]
     known = known_counts()
@@ -73,7 +76,7 @@ def model_page(registry: Registry, name: str, records: Sequence[Record]) -> Mode
         for table in registry.tables.values()
     ]
     elsewhere = counts_of_evidence(evidence_elsewhere(tables))
-    claims = [claim for each in compare_tables(tables, counts, own, elsewhere) for claim in each.claims]
+    claims = [claim for each in compare_tables(tables, counts, records, elsewhere) for claim in each.claims]
     return ModelPage(
         name=name,
         model=model,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sdabench.claims.evidence import Evidence, evidence_of
+from sdabench.claims.comparable import ComparableRecords, comparable_records
 from sdabench.claims.metrics import Family, Judged, corrected, family_of, judge_number
 from sdabench.claims.verdicts import NOT_MEASURED, Verdict, in_unit, judge_count
 from sdabench.complexity import Count
@@ -159,10 +159,10 @@ def compare_tables(
     elsewhere: Mapping[Place, Count] | None = None,
 ) -> list[ComparedTable]:
     """Compare tables as :func:`compare_table` does, with Holm's correction over all their numbers."""
-    evidence = evidence_of(records)
+    comparable = comparable_records(records)
     compared = []
     for table in tables:
-        of_model = {model: each for (task, model), each in evidence.items() if task == table.task}
+        of_model = {model: each for (task, model), each in comparable.items() if task == table.task}
         rows = [
             _compare_row(table, row, counts.get(row.model), of_model.get(row.model), elsewhere)
             for row in table.rows
@@ -208,7 +208,7 @@ def _compare_row(
     table: Table,
     row: Row,
     count: Count | None,
-    evidence: Evidence | None,
+    comparable: ComparableRecords | None,
     elsewhere: Mapping[Place, Count] | None,
 ) -> ComparedRow:
     measured: dict[str, float | None] = {}
@@ -218,7 +218,7 @@ def _compare_row(
         key, reported = column.key, row.reported[column.key]
         verdict: Verdict | None = None
         if column.convention is None:
-            judged[key] = judge_number(reported, column, evidence)
+            judged[key] = judge_number(reported, column, comparable)
             measured[key] = judged[key].measured
             verdict = None if reported is None else judged[key].verdict
         else:

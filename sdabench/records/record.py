@@ -271,7 +271,8 @@ class Record(SpecBase, populate_by_name=True):
     @property
     def _valid_recipe(self) -> Recipe | None:
         """The recipe; None if there is none, or it is of another version."""
-        return self._judged_recipe and self._judged_recipe[0]
+        judged = self._judged_recipe
+        return judged and judged[0]
 
     @property
     def _judged_recipe(self) -> tuple[Recipe, tuple[str, ...]] | None:

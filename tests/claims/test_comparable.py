@@ -2,8 +2,10 @@
 
 import pytest
 
-from sdabench.claims.evidence import evidence_of
+from sdabench.claims.comparable import comparable_records
 from sdabench.claims.metrics import judge_number
+from sdabench.claims.model_page import model_page
+from sdabench.claims.tables import compare_table
 from sdabench.data.description import Resizing
 from sdabench.records.spec import Weights
 from sdabench.registry import load_registry
@@ -16,7 +18,7 @@ KEY = ("classification", "sda_resnet86")
 
 
 def judge(*records, reported=78.76):
-    return judge_number(reported, TOP1, evidence_of(records).get(("classification", records[0].model)))
+    return judge_number(reported, TOP1, comparable_records(records).get(("classification", records[0].model)))
 
 
 def of_network(*values, **changes):
@@ -122,14 +124,28 @@ def detector(seed, backbone, value=39.8, model="faster_rcnn_sda_resnet86"):
     )
 
 
+def test_page_of_a_detector_and_its_table_agree_about_its_backbone():
+    registry, backbone = load_registry(), trained("sda_resnet86", 78.7)
+    records = [backbone, *(detector(seed, backbone.weights.sha256) for seed in range(3))]
+    [of_table] = [
+        claim.verdict
+        for claim in compare_table(registry.table("detection"), {}, records).claims
+        if (claim.row.model, claim.column.key) == ("faster_rcnn_sda_resnet86", "ap_pct")
+    ]
+    page = model_page(registry, "faster_rcnn_sda_resnet86", records)
+    [of_page] = [claim.verdict for claim in page.claims if claim.column.key == "ap_pct"]
+    assert str(of_page) == str(of_table) == "within"
+    assert page.records == records[1:]
+
+
 def test_backbone_of_unknown_training_limits_the_verdict():
     ap = next(column for column in load_registry().table("detection").columns if column.key == "ap_pct")
     backbone = trained("sda_resnet86", 78.7)
     key = ("detection", "faster_rcnn_sda_resnet86")
     detectors = [detector(seed, backbone.weights.sha256) for seed in range(3)]
-    assert str(judge_number(39.8, ap, evidence_of([backbone, *detectors])[key]).verdict) == "within"
+    assert str(judge_number(39.8, ap, comparable_records([backbone, *detectors])[key]).verdict) == "within"
     longer = load_recipe("paper").override(epochs=300).model_dump(mode="json")
     for known in ((), (backbone.model_copy(update={"recipe": longer}),)):
-        judged = judge_number(39.8, ap, evidence_of([*known, *detectors])[key])
+        judged = judge_number(39.8, ap, comparable_records([*known, *detectors])[key])
         assert str(judged.verdict) == "within (unknown backbone)"
         assert judged.verdict.limited
