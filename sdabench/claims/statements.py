@@ -69,17 +69,30 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Unprinted:
+    """A comparison of which a number, or the row of the ``partner``, is not printed."""
+
+    table: Table
+    row: Row
+    partner: str
+    column: Column
+
+    def __str__(self) -> str:
+        return f"{self.row.model} vs. {self.partner}: {self.column.key}"
+
+
+@dataclass(frozen=True)
 class JudgedStatement:
     """A statement with its comparisons, those least in its favor first, and its verdict.
 
-    ``missing`` names the comparisons of which a number or a row is not printed. One contradicted comparison
+    ``missing`` are the comparisons that are not printed. One contradicted comparison
     contradicts the statement, so Holm's method allows for their number; all must be supported to support it.
     """
 
     name: str
     statement: Statement
     comparisons: Sequence[Comparison]
-    missing: Sequence[str]
+    missing: Sequence[Unprinted]
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
@@ -118,7 +131,7 @@ class JudgedStatement:
             "verdict": str(self.verdict),
             "comparisons": [each.as_json(outcome) for each, outcome in judged],
             "hold_as_printed": self.as_printed,
-            "not_printed": list(self.missing),
+            "not_printed": [str(each) for each in self.missing],
             "experiment": self.statement.experiment,
         }
 
@@ -129,30 +142,29 @@ def judge_statements(registry: Registry, statements: Mapping[str, Statement]) ->
     for name, statement in statements.items():
         found = list(_comparisons(registry, statement))
         printed = [each for each in found if isinstance(each, Comparison)]
-        missing = [each for each in found if isinstance(each, str)]
+        missing = [each for each in found if isinstance(each, Unprinted)]
         printed.sort(key=lambda each: each.surplus)
         judged.append(JudgedStatement(name, statement, printed, missing))
     return judged
 
 
-def _comparisons(registry: Registry, statement: Statement) -> Iterator[Comparison | str]:
-    """Yield what a statement compares; where a number is not printed, the names of what is compared."""
+def _comparisons(registry: Registry, statement: Statement) -> Iterator[Comparison | Unprinted]:
+    """Yield what a statement compares."""
     if statement.check in ("bold is best", "best is bold"):
         for name in statement.tables:
             yield from _bold(registry.tables[name], best=statement.check == "best is bold")
         return
     for table, row, partner, other in _pairs(registry, statement):
-        names = f"{row.model} vs. {partner}"
         by_key = {column.key: column for column in table.columns}
         columns = [by_key[metric] for metric in statement.metrics]
         if statement.check == "small objects":
             for larger in columns[1:]:
                 found = other and _small_objects(table, row, other, columns[0], larger)
-                yield found or f"{names}: {larger.key}"
+                yield found or Unprinted(table, row, partner, larger)
             continue
         for column in columns:
             if other is None or (points := printed_difference(row, other, column)) is None:
-                yield f"{names}: {column.key}"
+                yield Unprinted(table, row, partner, column)
             elif statement.at_most_pct is None:
                 yield compare_trainings(table, row, other, column, points)
             else:

@@ -229,15 +229,15 @@ def _claims(
 
 def _baselines(name: str, patterns: tuple[str, ...], form: str, as_json: bool) -> None:
     from sdabench.claims.baselines import judge_baselines
-    from sdabench.registry.baselines import load_baselines
+    from sdabench.registry.baselines import BEST, load_baselines
 
     registry = load_registry()
     sources = load_baselines(registry)
-    names = ["best", *sources]
+    names = [BEST, *sources]
     if name not in names:
         raise UsageError(unknown("source", name, names, f"choose from {', '.join(names)}"))
-    chosen = sources if name == "best" else {name: sources[name]}
-    judged = judge_baselines(registry, chosen, best=name == "best")
+    chosen = sources if name == BEST else {name: sources[name]}
+    judged = judge_baselines(registry, chosen, best=name == BEST)
     if patterns:
         known = list(dict.fromkeys(each.comparison.row.model for each in judged))
         selected = registry.select(patterns, among=known, where=f"the networks to compare with '{name}'")

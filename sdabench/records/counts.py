@@ -9,9 +9,10 @@ from pathlib import Path
 import sdabench
 from sdabench.cache import read_entry, write_entry
 from sdabench.complexity import Count, InputSize, count
+from sdabench.errors import RegistryError, UsageError
 from sdabench.hashing import digests_of_files
 from sdabench.packages import installed_version
-from sdabench.paths import COUNTS, is_other_registry, results_dir
+from sdabench.paths import COUNTS, is_other_registry, registry_dir, results_dir
 from sdabench.records.json_lines import read_lines
 from sdabench.registry import load_registry, load_shipped_registry
 from sdabench.registry.schema import Place
@@ -83,15 +84,22 @@ def counts_at(
     *,
     cached: bool = False,
 ) -> dict[Place, Count]:
-    """Count models at other inputs, or without some of their modules, as :func:`fresh_counts` does."""
+    """Count what evidence of the registry counts, as :func:`fresh_counts` does.
+
+    Raises:
+        RegistryError: a model lacks a module that is left out, or cannot take an input size.
+    """
     models: dict[tuple[InputSize | None, tuple[str, ...]], list[str]] = {}
     for model, size, without in places:
         models.setdefault((size, without), []).append(model)
-    return {
-        (model, size, without): counted
-        for (size, without), names in models.items()
-        for model, counted in fresh_counts(names, advance, size, without=without, cached=cached).items()
-    }
+    counts: dict[Place, Count] = {}
+    for (size, without), names in models.items():
+        try:
+            found = fresh_counts(names, advance, size, without=without, cached=cached)
+        except UsageError as error:
+            raise RegistryError(f"evidence in the tables of {registry_dir()}: {error}") from error
+        counts |= {(model, size, without): counted for model, counted in found.items()}
+    return counts
 
 
 def counts_of_evidence(places: Iterable[Place], *, recount: bool = False) -> dict[Place, Count]:

@@ -1,6 +1,7 @@
 """Load the statements that the text and the tables of the paper make, with the test of each."""
 
-from typing import Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -11,6 +12,7 @@ from sdabench.registry.yaml_files import read_model
 
 Check = Literal["bold is best", "best is bold", "better", "cost", "small objects", "none"]
 Against = Literal["group", "control", "baseline"]
+Words = Annotated[str, Field(min_length=1)]
 FIELDS: dict[Check, set[str]] = {
     "bold is best": {"tables"},
     "best is bold": {"tables"},
@@ -30,22 +32,25 @@ class Statement(Strict):
     what the tables cannot.
     """
 
-    statement: str
-    source: str
-    reading: str
+    statement: Words
+    source: Words
+    reading: Words
     check: Check
     tables: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     against: Against = "group"
     models: tuple[str, ...] = ()
     at_most_pct: FiniteFloat | None = None
-    experiment: str | None = None
+    experiment: Words | None = None
 
     @model_validator(mode="after")
     def has_the_fields_of_its_check(self) -> "Statement":
         given = self.model_fields_set & {"tables", "metrics", "against", "at_most_pct"}
         if given != (needed := FIELDS[self.check]):
             raise ValueError(f"check '{self.check}' needs {', '.join(sorted(needed)) or 'no table'}")
+        for name in needed & {"tables", "metrics"}:
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty")
         if self.check == "none" and self.experiment is None:
             raise ValueError("a statement that no table decides needs an experiment")
         if self.check == "small objects" and len(self.metrics) < 2:
@@ -61,18 +66,27 @@ def load_statements(registry: Registry) -> dict[str, Statement]:
     """Read ``statements.yaml`` of a registry.
 
     Raises:
-        RegistryError: the file is missing or invalid, or names a table or column that the registry lacks.
+        RegistryError: the file is missing or invalid, or names a table, column or model that the registry or
+            the tables of the statement lack.
     """
     path = registry.folder / "statements.yaml"
     statements = read_model(path, StatementsFile).statements
     for name, statement in statements.items():
         for table in statement.tables:
             if table not in registry.tables:
-                raise RegistryError(f"{path}: {name}: {unknown('table', table, registry.tables)}")
+                listing = f"choose from {', '.join(registry.tables)}"
+                raise RegistryError(f"{path}: {name}: {unknown('table', table, registry.tables, listing)}")
             columns = {column.key: column for column in registry.tables[table].columns}
             for metric in statement.metrics:
                 if metric not in columns:
-                    raise RegistryError(f"{path}: {name}: {unknown('metric', metric, columns)}")
+                    listing = f"choose from {', '.join(columns)}"
+                    raise RegistryError(f"{path}: {name}: {unknown('metric', metric, columns, listing)}")
                 if (columns[metric].convention is None) == (statement.check == "cost"):
                     raise RegistryError(f"{path}: {name}: '{metric}' is not for check '{statement.check}'")
+        rows = [row.model for table in statement.tables for row in registry.tables[table].rows]
+        attentive = [model for model in rows if registry.models[model].depth_attention]
+        for pattern in statement.models:
+            if not any(fnmatchcase(model, pattern) for model in attentive):
+                listing = "its tables have no such network with depth attention"
+                raise RegistryError(f"{path}: {name}: {unknown('model', pattern, attentive, listing)}")
     return statements

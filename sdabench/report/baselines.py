@@ -1,7 +1,8 @@
 """Show the improvements that the paper prints beside those over published trainings."""
 
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from sdabench.claims.baselines import BaselineVerdict
@@ -10,28 +11,45 @@ from sdabench.report.cells import number, signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import METRICS, PREFIXES
 
+WIDTH = 29  # characters of a line of text, so that a table fits into 80 columns
+TRAINING = textwrap.TextWrapper(WIDTH, "    ", "    ", break_on_hyphens=False)
+
 
 def baselines_sheet(judged: Sequence[BaselineVerdict], sources: Mapping[str, Source]) -> Sheet:
-    """Show a group for each network with depth attention, with one row for each published number."""
+    """Show a group for each network with depth attention, with the metrics below each published training."""
     columns = [
         Heading("comparison"),
-        *headings("paper", "published", over="other network", numeric=True),
-        *headings("paper", "published", over="Δ", numeric=True),
-        *headings("verdict", "published training"),
+        *headings("published", "paper Δ", "Δ", numeric=True),
+        Heading("verdict"),
     ]
-    groups = []
-    for model, of_model in groupby(judged, key=lambda each: each.comparison.row.model):
-        groups.append([row(Cell(model, bold=True), *[""] * 6), *map(_row, of_model)])
+    groups = [
+        [row(Cell(model, bold=True), *[""] * 4), *_rows(list(of_model))]
+        for model, of_model in groupby(judged, key=lambda each: each.comparison.row.model)
+    ]
     used = dict.fromkeys(each.source for each in judged)
     verdicts = Counter(str(each.verdict) for each in judged)
+    same = sum(_printed(each) == number(each.published, each.comparison.column.decimals) for each in judged)
     notes = [
         f"Verdicts: survives {verdicts['survives']}, does not survive {verdicts['does not survive']}, open "
         f"{verdicts['open']}. Open: two trainings of one network differ by as much by chance (95 %).",
+        f"In {same} of {len(judged)} comparisons, the published number is the one that the paper prints.",
+        "Δ: the paper's network with depth attention minus the published number.",
         "The published trainings have other recipes than the paper's. A baseline that catches up shows what "
         "a recipe can give, not what depth attention would give with that recipe.",
         *(f"{name}: {sources[name].title} ({sources[name].place})." for name in used),
     ]
     return Sheet("Improvements of the paper over other baselines", columns, groups, notes)
+
+
+def _rows(judged: Sequence[BaselineVerdict]) -> Iterator[list[Cell]]:
+    """Yield for each published training of another network its name, and one row for each metric."""
+    trainings: dict[tuple[str, str], list[BaselineVerdict]] = {}
+    for each in judged:
+        training = f"{each.source}: {each.training}"
+        trainings.setdefault((each.comparison.other.model, training), []).append(each)
+    for (other, training), of_training in trainings.items():
+        yield row(f"  vs. {other},\n{TRAINING.fill(training)}", *[""] * 4)
+        yield from map(_row, of_training)
 
 
 def _row(judged: BaselineVerdict) -> list[Cell]:
@@ -40,11 +58,14 @@ def _row(judged: BaselineVerdict) -> list[Cell]:
     metric = PREFIXES.get(one.table.task, "") + METRICS[column.key]
     reported = judged.reported
     return row(
-        f"  vs. {one.other.model}: {metric}",
-        number(one.other.reported[column.key], decimals),
+        f"    {metric} (paper {_printed(judged)})",
         number(judged.published, decimals),
         "-" if reported is None else signed(reported, decimals),
         signed(one.difference, decimals),
         verdict_cell(judged.verdict),
-        f"{judged.source}: {judged.training}",
     )
+
+
+def _printed(judged: BaselineVerdict) -> str:
+    one = judged.comparison
+    return number(one.other.reported[one.column.key], one.column.decimals)

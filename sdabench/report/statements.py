@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from sdabench.claims.statements import Comparison, JudgedStatement
 from sdabench.claims.trainings import PRIOR_SD
+from sdabench.registry import Table
+from sdabench.registry.schema import Column
 from sdabench.report.cells import signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, row
 from sdabench.report.summary import METRICS, PREFIXES
@@ -46,9 +48,12 @@ def _text(*parts: str) -> list[Cell]:
     return row(indented.fill(" ".join(parts)), "", "")
 
 
+def _metric(column: Column, table: Table) -> str:
+    return column.header if column.convention else PREFIXES.get(table.task, "") + METRICS[column.key]
+
+
 def _compared(comparison: Comparison) -> Tex:
-    column, task = comparison.column, comparison.table.task
-    metric = column.header if column.convention else PREFIXES.get(task, "") + METRICS[column.key]
+    metric = _metric(comparison.column, comparison.table)
     if comparison.minus is not None:
         metric = f"{metric} − {METRICS[comparison.minus.key]}"
     return Tex(f"  {comparison.row.label}\n    vs. {comparison.other.label}: {metric}")
@@ -63,7 +68,10 @@ def _difference(comparison: Comparison) -> str:
 def _count(judged: JudgedStatement) -> str:
     total, missing = len(judged.comparisons), judged.missing
     if not total:
-        return f"Not printed: {', '.join(dict.fromkeys(missing))}."
+        pairs = (
+            f"{each.row.model} vs. {each.partner}: {_metric(each.column, each.table)}" for each in missing
+        )
+        return f"Not printed: {', '.join(pairs)}."
     text = f"{judged.as_printed} of {total} comparisons hold as printed"
     if any(each.sd for each in judged.comparisons):
         text += f", {judged.outcomes.count('supported')} of them significantly"

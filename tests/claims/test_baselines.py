@@ -5,6 +5,8 @@ import pytest
 from sdabench.claims.baselines import judge_baselines
 from sdabench.registry import load_registry
 from sdabench.registry.baselines import Source, load_baselines
+from sdabench.report.baselines import baselines_sheet
+from sdabench.report.render import split_columns
 
 REGISTRY = load_registry()
 SOURCES = load_baselines(REGISTRY)
@@ -75,3 +77,16 @@ def test_comparison_without_a_number_of_the_paper_has_no_reported_difference():
     [judged] = judge_baselines(REGISTRY, published("faster_rcnn_res2net101", ap_pct=40.0))
     assert judged.reported is None
     assert judged.comparison.difference == 2.0  # 42.0 - 40.0
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_sheet_fits_into_80_columns(best):
+    sheet = baselines_sheet(judge_baselines(REGISTRY, SOURCES, best), SOURCES)
+    assert len(split_columns(sheet, 80)) == 1
+
+
+def test_notes_count_published_numbers_that_the_paper_prints():
+    """ECANet's repository has the paper's 77.48 and 93.68; torchvision's ResNet-50 has other numbers."""
+    source = published("ecanet50", top1_pct=77.48, top5_pct=93.7)
+    notes = " ".join(baselines_sheet(judge_baselines(REGISTRY, source), source).notes)
+    assert "In 1 of 2 comparisons, the published number is the one that the paper prints." in notes

@@ -151,6 +151,8 @@ def test_statements_are_shown_with_their_evidence(form):
     assert "A number in bold is the best of its group." in words
     assert "vs. Mask-RCNN FcaNet: box AP small" in words
     assert "63 of 64 comparisons hold as printed." in words
+    assert "g8: top-1." in words
+    assert "pct" not in words
 
 
 def test_statements_as_json():
@@ -170,8 +172,11 @@ def test_claims_under_another_baseline():
     result = sdabench(*command)
     assert result.returncode == 0, result.stderr
     words = " ".join(result.stdout.split())
-    assert "vs. resnet50: top-1 75.20 76.13 +3.56 +2.63 survives torchvision: IMAGENET1K_V1" in words
-    assert "vs. resnet50: top-1 75.20 80.86 +3.56 −2.10 does not survive" in words
+    assert (
+        "vs. resnet50, torchvision: IMAGENET1K_V1 top-1 (paper 75.20) 76.13 +3.56 +2.63 survives "
+        "top-5 (paper 92.52) 92.86 +1.85 +1.51 survives" in words
+    )
+    assert "top-1 (paper 75.20) 80.86 +3.56 −2.10 does not survive" in words
     first = json.loads(sdabench(*command, "--json").stdout)[0]
     assert (first["paper"], first["published"], first["verdict"]) == (75.2, 76.13, "survives")
 

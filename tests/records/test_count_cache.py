@@ -11,9 +11,10 @@ import torch
 
 import sdabench
 from sdabench.claims.audit import evidence_elsewhere
+from sdabench.errors import RegistryError
 from sdabench.paths import registry_dir
 from sdabench.records import counts
-from sdabench.records.counts import COUNTING, CountCache, fresh_counts, stored_counts
+from sdabench.records.counts import COUNTING, CountCache, counts_at, fresh_counts, known_counts, stored_counts
 from sdabench.registry import load_registry
 from sdabench.tools.check.count_check import count_check
 
@@ -92,6 +93,23 @@ def test_changed_network_and_its_detectors_are_recounted(filled, tmp_path):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == [OTHER]
+
+
+def test_stored_counts_of_networks_that_another_registry_changes_are_not_used(tmp_path, monkeypatch):
+    registry = shutil.copytree(registry_dir(), tmp_path / "registry")
+    path = registry / "models" / "fcanet.yaml"
+    path.write_text(path.read_text().replace("depths: [3, 4, 6, 3]", "depths: [3, 4, 6, 4]"))
+    assert known_counts() == stored_counts()
+    monkeypatch.setenv("SDABENCH_REGISTRY", str(registry))
+    changed = {name for name in stored_counts() if name.endswith("fcanet50")}
+    assert {"fcanet50", "sda_fcanet50", "mask_rcnn_fcanet50"} <= changed
+    assert set(stored_counts()) - set(known_counts()) == changed
+
+
+def test_evidence_that_cannot_be_counted_is_an_error_of_the_registry():
+    for place in ((BACKBONE, None, ("nosuch",)), (BACKBONE, (4, 64, 64), ())):
+        with pytest.raises(RegistryError, match=f"evidence in the tables of .*: .*'{BACKBONE}'"):
+            counts_at([place])
 
 
 @pytest.mark.parametrize("package", counts.PACKAGES)

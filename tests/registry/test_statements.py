@@ -32,6 +32,12 @@ def registry(tmp_path, monkeypatch):
         ("check: better, tables: [detection], metrics: [flops_g], against: group", "'flops_g' is not for check"),
         ("check: small objects, tables: [detection], metrics: [ap_s_pct], against: group", "of small objects"),
         ("check: best", "check"),
+        ("check: bold is best, tables: []", "tables must not be empty"),
+        ("check: better, tables: [detection], metrics: [], against: group", "metrics must not be empty"),
+        ("check: better, tables: [detection], metrics: [ap_pct], against: group, models: ['*_sda_bam86']",
+         "unknown model '*_sda_bam86'; its tables have no such network"),
+        ("check: better, tables: [detection], metrics: [ap_pct], against: group, models: [sda_resnet86]",
+         "unknown model 'sda_resnet86'; did you mean mask_rcnn_sda_resnet86"),
     ],
 )  # fmt: skip
 def test_mistake_in_statements_is_one_line(registry, fields, words):
@@ -49,6 +55,7 @@ def test_mistake_in_statements_is_one_line(registry, fields, words):
         ("model: resnet86, metrics: {top1_pct: 76}", "unknown model 'resnet86'"),  # has no row
         ("model: resnet50, metrics: {ap_pct: 76}", "unknown metric 'ap_pct'"),
         ("model: resnet50, metrics: {top1_pct: 0.76e3}", "less than 100"),
+        ("model: resnet50, metrics: {top1_pct: 0.7613}", "greater than 1"),
         ("model: resnet50, task: detection, metrics: {ap_pct: 76}", "unknown model 'resnet50'"),
     ],
 )
@@ -58,6 +65,22 @@ def test_mistake_in_baselines_is_one_line(registry, fields, words):
         load_baselines(registry)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "second", "words"),
+    [
+        ("one", "{model: resnet50, training: c, metrics: {top5_pct: 93, top1_pct: 77}}", "top1_pct of 'c' is given twice"),
+        ("best", "{model: resnet50, training: d, metrics: {top1_pct: 77}}", "'best' stands for all sources"),
+    ],
+)  # fmt: skip
+def test_ambiguous_baseline_is_refused(registry, name, second, words):
+    first = "{model: resnet50, training: c, metrics: {top1_pct: 76}}"
+    (registry.folder / "baselines.yaml").write_text(
+        f"sources: {{{name}: {{title: a, place: b, results: [{first}, {second}]}}}}"
+    )
+    with pytest.raises(RegistryError, match=words):
+        load_baselines(registry)
 
 
 def test_missing_file_is_named(registry):
