@@ -134,7 +134,8 @@ class Record(SpecBase, populate_by_name=True):
 
     def _is_official(self, dataset: DatasetInfo, split: str) -> bool:
         """Whether a dataset is the complete official split of this task."""
-        return dataset.complete and (dataset.name, dataset.split) == (OFFICIAL[self._data_task], split)
+        whole = dataset.complete and dataset.subset_of is None and not dataset.skipped
+        return whole and (dataset.name, dataset.split) == (OFFICIAL[self._data_task], split)
 
     @property
     def comparable(self) -> bool:
@@ -171,7 +172,7 @@ class Record(SpecBase, populate_by_name=True):
         if dataset.skipped:
             broken = plural(len(dataset.skipped), "broken image")
             yield f"Results without {broken} are not compared with the paper."
-        if dataset.subset_of is not None or not (self._is_official(dataset, "val") or dataset.skipped):
+        elif not self._is_official(dataset, "val"):
             yield "Only results on the complete validation set are compared with the paper."
         if not self.preprocessed_as_standard:
             yield "Only results with the standard preprocessing are compared with the paper."
