@@ -1,15 +1,18 @@
 """Print the settings that give a printed number."""
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.text import Text
 
 from sdabench.claims.explain import NEIGHBORHOOD_PCT, UNITS, Search
+from sdabench.complexity.conventions import CONVENTIONS, MODULES_ONLY
 from sdabench.complexity.settings import Setting
 from sdabench.report.render import Terminal, print_terminal
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 
 SHOWN = 12
+COUNTED = textwrap.TextWrapper(24, subsequent_indent="  ", break_on_hyphens=False)  # fits into 80 columns
 QUANTITIES = {"params": "Parameters", "flops": "FLOPs"}
 
 
@@ -30,21 +33,29 @@ def print_searches(searches: Sequence[Search]) -> None:
 
 
 def _sheet(title: str, search: Search) -> Sheet:
-    columns = [Heading("verdict"), Heading("counted"), Heading("input"), Heading("left out")]
-    columns += headings("count", "departures", "as simple", "by chance", numeric=True)
-    rows = []
-    for hit in search.hits[:SHOWN]:
+    columns = [Heading("counted"), *headings("count", "departures", "by chance", numeric=True)]
+    columns.append(Heading("verdict"))
+    shown, rows = search.hits[:SHOWN], []
+    for hit in shown:
         verdict = Cell("fit", tone="fair") if hit.departures else Cell("match", tone="good")
         simple = search.as_simple_as(hit)
-        numbers = f"{hit.value:,}", hit.departures, f"{len(simple):,}", f"{search.by_chance(simple):.2f}"
-        rows.append(row(verdict, hit.counted, _size(hit), hit.part or "-", *numbers))
+        chance = f"{search.by_chance(simple):.2f} of {len(simple):,}"
+        rows.append(row(_counted(search, hit), f"{hit.value:,}", hit.departures, chance, verdict))
     notes = [
+        f"The input is {_size(search.own)}, unless another one is named.",
         "match: the tables' own convention. fit: found by searching, however plausible it looks.",
-        "as simple: distinct counts with at most as many departures from the tables' own convention.",
-        "by chance: how many of them would give a random number within "
-        f"{NEIGHBORHOOD_PCT} % of the printed one.",
+        "departures: differences from the tables' own convention.",
+        "by chance: of the distinct counts with at most as many departures, how many would give a random "
+        f"number within {NEIGHBORHOOD_PCT} % of the printed one.",
+        *([MODULES_ONLY] if any(hit.counted in CONVENTIONS for hit in shown) else []),
     ]
     return Sheet(title, columns, [rows], notes)
+
+
+def _counted(search: Search, hit: Setting) -> str:
+    size = f" at {_size(hit)}" if hit.input != search.own.input else ""
+    part = f", without {hit.part}" if hit.part else ""
+    return COUNTED.fill(f"{hit.counted}{size}{part}")
 
 
 def _sentences(search: Search) -> list[str]:

@@ -1,5 +1,7 @@
 """The search for how a printed number was counted."""
 
+import re
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 
@@ -12,6 +14,7 @@ from sdabench.complexity.settings import Setting, operation_sums
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.registry.schema import Evidence
+from sdabench.report.explain import _counted, print_searches
 
 REGISTRY = load_registry()
 SIZE = (3, 224, 224)
@@ -148,3 +151,22 @@ def test_size_that_a_model_cannot_take_is_skipped_unless_it_was_named():
     assert max(each.input[1] for each in found.settings) == 224
     with pytest.raises(UsageError, match="at most 224 pixels"):
         search(REGISTRY, "aanet50", number, [(3, 256, 256)])
+
+
+def test_fits_are_shown_in_80_columns_with_their_chance(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_searches([searched("resnet50", "4.12G", sizes=(SIZE, (3, 256, 256)))])
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.rstrip() for line in lines if line.startswith(" ")]
+    assert max(map(len, table)) < 80
+    [total] = [line for line in table if line.startswith(" total")]
+    assert re.fullmatch(r" total +4,121,924,096 +1 +0\.\d\d of \d+ +fit", total)
+    assert "counts nothing" in " ".join(lines)  # a total counts modules alone
+
+
+def test_size_and_part_are_named_if_they_are_not_the_default_ones():
+    found = searched("resnet50", "4.12G", sizes=(SIZE, (3, 256, 256)))
+    [plain] = [each for each in found.settings if each.counted == "total" and each.plain]
+    other = replace(plain, input=(3, 256, 320), part="stem")
+    assert _counted(found, plain) == "total"
+    assert _counted(found, other) == "total at 320x256,\n  without stem"
