@@ -1,14 +1,15 @@
 """Check that a network is sound: gradients, batch norms, blocks and attention.
 
 A network with broken attention can still fit a few images, so the loss alone does not show it. The checks
-work on a copy, in float32 for the network and in float64 for each attention module, and change no weight, no
-running statistic and no random number of the training. They find modules by type, whatever the family.
+work on a copy, in float32 or, to compare gradients, in float64, and change no weight, no running statistic
+and no random number of the training. They find modules by type, whatever the family.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import TypeGuard
+from itertools import islice
+from typing import TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,23 +24,30 @@ IMAGES = 4  # more than one, to see whether they affect each other
 SIDE = 64  # pixels; at 32, the last map has one position, over which attention is constant
 NOISE = 0.1  # for constant parameters; a batch norm that starts at zero hides the layers before it
 LARGEST_MAP = 4  # side of the random maps for attention, in positions
-DRAWS = 2  # random maps with which a fault of attention has to occur, as ReLUs can be off everywhere
 EXACT = 1e-6  # tolerance in float64, relative to the largest value
 ROUNDED = 1e-3  # tolerance in float32, relative to the standard deviation
-CHANGE = 1e-8  # step of numerical gradients in float64, so small that hardly any ReLU switches
+AGREEMENT = 1e-3  # tolerance of gradients in float64, relative to their norm
+CHANGE = 1e-9  # step of numerical gradients in float64, so small that hardly any ReLU switches
 SHOWN = 3  # places in a finding
 
+M = TypeVar("M", bound=nn.Module)
 Loss = Callable[[nn.Module], Tensor]
 Findings = dict[str, list[str]]  # what is wrong, and the modules or parameters
+Fault = tuple[str, str]  # what is wrong with a module, and its parameter or ""
+NO_GRADIENT = "parameters without gradient"
+WRONG_GRADIENT = "gradients differ from numerical ones"
+CONSTANT = "attention weights do not depend on the input"
+MIXED = "the output for an image depends on the other images of its batch"
 
 
-def find_unsound(network: nn.Module, images: Tensor, loss: Loss) -> list[str]:
+def find_unsound(network: nn.Module, images: Tensor, loss: Loss, *, frozen: bool = False) -> list[str]:
     """Describe what is unsound in a network, one sentence per kind of fault; empty if it is sound.
 
     Args:
         network: a network with a trunk, in the state in which its training starts.
         images: normalized images (N, 3, H, W) for the trunk, at least 2 of at least ``SIDE`` pixels.
         loss: computes the training loss of a copy of the network on the CPU, in float32.
+        frozen: parameters without ``requires_grad`` and batch norms in evaluation mode are intended.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -49,13 +57,21 @@ def find_unsound(network: nn.Module, images: Tensor, loss: Loss) -> list[str]:
             if bool((parameter == parameter.flatten()[0]).all()):
                 parameter.data += NOISE * torch.randn_like(parameter)
         network.train()
-        shapes: dict[nn.Module, torch.Size] = {}
-        found = _batch_norm_findings(network, trunk, images, shapes)
-        found |= _gradient_findings(network, loss)
-        found |= _output_findings(network, trunk, images)
+        norms, shapes = _batch_norm_findings(network, trunk, images, frozen)
+        found: Findings = {}
         for name, module in network.named_modules():
-            for fault in _faults(module, shapes.get(module)):
-                found.setdefault(fault, []).append(name)
+            for fault, parameter_name in _faults(module, shapes.get(module)):
+                place = f"{name}.{parameter_name}" if parameter_name else name
+                found.setdefault(fault, []).append(place)
+        missed = _without_gradient(network, loss, frozen) | set(found.pop(NO_GRADIENT, []))
+        found |= _block_findings(network, trunk, images)
+        if missed:
+            found[NO_GRADIENT] = _largest(network, missed)
+        if infinite := [name for name, each in network.named_parameters() if not _is_finite(each.grad)]:
+            found["gradients are not finite"] = infinite
+        found |= norms
+        for fault, places in _exact_findings(network, trunk, images).items():
+            found.setdefault(fault, places)  # attention modules are more specific places
     return [f"{fault}{_listed(places)}" for fault, places in found.items()]
 
 
@@ -67,26 +83,35 @@ def _listed(places: Sequence[str]) -> str:
 
 
 def _batch_norm_findings(
-    network: nn.Module, trunk: Trunk, images: Tensor, shapes: dict[nn.Module, torch.Size]
-) -> Findings:
-    """Check that a batch moves all running statistics; store the input shapes of attention modules.
+    network: nn.Module, trunk: Trunk, images: Tensor, frozen: bool
+) -> tuple[Findings, dict[nn.Module, torch.Size]]:
+    """Check that a batch moves all running statistics; return also the input shapes of attention modules.
 
     Afterwards the batch norms are in evaluation mode and use the mean and variance of this batch.
     """
+    shapes: dict[nn.Module, torch.Size] = {}
     attention = [module for module in trunk.modules() if isinstance(module, Attention)]
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs: shapes.update({module: inputs[0].shape}))
         for module in attention
     ]
-    norms = {name: norm for name, norm in network.named_modules() if _is_trained_norm(norm)}
+    norms = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and (module.training or not frozen)
+    }
     before = {name: [buffer.clone() for buffer in norm.buffers()] for name, norm in norms.items()}
     with torch.no_grad():
         trunk(images)
     for hook in hooks:
         hook.remove()
-    still = [name for name, norm in norms.items() if any(map(torch.equal, before[name], norm.buffers()))]
+    still = [
+        name
+        for name, norm in norms.items()
+        if not before[name] or any(map(torch.equal, before[name], norm.buffers()))
+    ]
     use_batch_statistics(trunk, images)
-    return {"running statistics of batch norms do not move": still} if still else {}
+    return ({"running statistics of batch norms do not move": still} if still else {}), shapes
 
 
 def _is_trained_norm(module: nn.Module) -> TypeGuard[_BatchNorm]:
@@ -108,24 +133,34 @@ def use_batch_statistics(module: nn.Module, x: Tensor) -> None:
         norm.eval()
 
 
-def _gradient_findings(network: nn.Module, loss: Loss) -> Findings:
-    """Name the trainable parameters that no gradient reaches.
+def _without_gradient(network: nn.Module, loss: Loss, frozen: bool) -> set[str]:
+    """Name the parameters that no gradient reaches; those of a ``frozen`` part of the network are left out.
 
     The ReLUs of a narrow gate can be off for a few images. Of an attention module, one parameter suffices
     here; its other parameters are checked with maps for which this is unlikely.
     """
     network.zero_grad()
     loss(network).backward()  # type: ignore[no-untyped-call]
-    missed = {name for name, each in network.named_parameters() if each.requires_grad and not _any(each.grad)}
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    missed = {name for name, each in parameters.items() if not _any(each.grad)}
+    untrained = {name for name in missed if not parameters[name].requires_grad}
     for prefix, module in network.named_modules(remove_duplicate=False):
         if isinstance(module, Attention):
-            own = {f"{prefix}.{name}" for name, each in module.named_parameters() if each.requires_grad}
+            own = {f"{prefix}.{name}" for name, _ in module.named_parameters()}
             if own - missed:
                 missed -= own
-    infinite = [name for name, each in network.named_parameters() if not _is_finite(each.grad)]
-    names = [name for name, _ in network.named_parameters() if name in missed]
-    found = {"no gradient reaches parameters": names, "gradients are not finite": infinite}
-    return {fault: places for fault, places in found.items() if places}
+    return missed - untrained if frozen else missed | untrained
+
+
+def _largest(network: nn.Module, missed: set[str]) -> list[str]:
+    """Name the largest modules all of whose parameters are missed, and other missed parameters."""
+    parameters = dict(network.named_parameters())
+    names: list[str] = []
+    for name in [*(name for name, _ in network.named_modules() if name), *parameters]:
+        own = {each for each in parameters if f"{each}.".startswith(f"{name}.")}
+        if own and own <= missed and not name.startswith(tuple(f"{each}." for each in names)):
+            names.append(name)
+    return names
 
 
 def _any(gradient: Tensor | None) -> bool:
@@ -136,29 +171,37 @@ def _is_finite(gradient: Tensor | None) -> bool:
     return gradient is None or bool(gradient.isfinite().all())
 
 
-def _output_findings(network: nn.Module, trunk: Trunk, images: Tensor) -> Findings:
-    """Check that the output for an image depends on every block, and not on the other images.
+def _block_findings(network: nn.Module, trunk: Trunk, images: Tensor) -> Findings:
+    """Check that the output for an image depends on every block.
 
     One batch holds the same image for each block; of the block's output, noise is added to this image alone.
     """
-    images = F.interpolate(images, (SIDE // 2, SIDE // 2))
-    found: Findings = {}
-    inputs = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(_outputs(trunk, inputs)[0].sum(), inputs)
-    if _any(gradient[1:]):
-        found["the output for an image depends on the other images of its batch"] = []
+    image = F.interpolate(images[:1], (SIDE // 2, SIDE // 2))
     blocks = dict(_blocks(network))
     hooks = [
         block.register_forward_hook(partial(_add_noise, place)) for place, block in enumerate(blocks.values())
     ]
     with torch.no_grad():
-        outputs = _outputs(trunk, images[:1].expand(len(blocks) + 1, -1, -1, -1))
+        outputs = _outputs(trunk, image.expand(len(blocks) + 1, -1, -1, -1))
     for hook in hooks:
         hook.remove()
     changes = (outputs[:-1] - outputs[-1]).abs().amax(dim=1)
     tolerance = ROUNDED * outputs[-1].std()
-    if without := [name for name, change in zip(blocks, changes, strict=True) if change <= tolerance]:
-        found["the output does not depend on blocks"] = without
+    without = [name for name, change in zip(blocks, changes, strict=True) if change <= tolerance]
+    return {"the output does not depend on blocks": without} if without else {}
+
+
+def _exact_findings(network: nn.Module, trunk: Trunk, images: Tensor) -> Findings:
+    """Check in float64 that no image affects the output for another, and gradients against numerical ones."""
+    network.zero_grad()
+    trunk.double().requires_grad_()
+    images = F.interpolate(images, (SIDE // 2, SIDE // 2)).double()
+    gradients = _Gradients(partial(_outputs, trunk), images, trunk.parameters())
+    found: Findings = {} if gradients.apart() else {MIXED: []}
+    if not gradients.agree(list(gradients.of)):
+        from_last = reversed(list(_blocks(network)))
+        wrong = (name for name, block in from_last if not gradients.agree(list(block.parameters())))
+        found[WRONG_GRADIENT] = list(islice(wrong, 1))
     return found
 
 
@@ -183,40 +226,49 @@ def _outputs(trunk: Trunk, images: Tensor) -> Tensor:
     return torch.cat([each.flatten(1) for each in maps], dim=1)
 
 
-def _faults(module: nn.Module, shape: torch.Size | None) -> list[str]:
-    """List the faults of an attention module that occur with every random map; other modules have none."""
+def _faults(module: nn.Module, shape: torch.Size | None) -> list[Fault]:
+    """List the faults of an attention module; other modules have none.
+
+    A fault has to occur also with random parameters: those of a trained module can switch ReLUs off.
+    """
+    check: Callable[[bool], list[Fault]]
     if isinstance(module, Attention):
         if shape is None:
-            return ["attention is not used"]
-        draws = (_attention_faults(module, shape) for _ in range(DRAWS))
+            return [("attention is not used", "")]
+        check = partial(_attention_faults, module, shape)
     elif isinstance(module, DepthAttentionStage):
-        draws = (_depth_attention_faults(module) for _ in range(DRAWS))
+        check = partial(_depth_attention_faults, module)
     else:
         return []
-    faults = next(draws)
-    for others in draws if faults else ():  # no second draw for a module without faults
-        faults = [fault for fault in faults if fault in others]
-    return faults
+    found = check(False)
+    others = check(True) if found else []
+    return [fault for fault in found if fault in others]
 
 
-def _attention_faults(attention: Attention, shape: torch.Size) -> list[str]:
-    attention = deepcopy(attention).double().requires_grad_().train()
+def _copied(module: M, random_parameters: bool) -> M:
+    """Copy a module in float64, optionally with random parameters of the same size."""
+    copied = deepcopy(module).double().requires_grad_().train()
+    for parameter in copied.parameters() if random_parameters else ():
+        parameter.data = torch.randn_like(parameter) * parameter.data.square().mean().sqrt()
+    return copied
+
+
+def _attention_faults(attention: Attention, shape: torch.Size, random_parameters: bool) -> list[Fault]:
+    attention = _copied(attention, random_parameters)
     _, channels, *sides = shape
     height, width = (min(side, LARGEST_MAP) for side in sides)
     x, other = (_random_map(channels, height, width) for _ in range(2))
     use_batch_statistics(attention, x)
-    faults = _common_faults(attention, x)
     with torch.no_grad():
         y = attention(x)
         bend = attention((x + other) / 2) - (y + attention(other)) / 2  # zero for constant weights
-    if _is_zero(bend, y):
-        faults.append("attention weights do not depend on the input")
-    return faults
+    faults = [(CONSTANT, "")] if _is_zero(bend, y) else []
+    return faults + _common_faults(attention, x)
 
 
-def _depth_attention_faults(stage: DepthAttentionStage) -> list[str]:
+def _depth_attention_faults(stage: DepthAttentionStage, random_parameters: bool) -> list[Fault]:
     """Check depth attention behind simple blocks against :func:`plain_depth_attention`."""
-    attention: DepthAttention = deepcopy(stage.attention).double()
+    attention = _copied(stage.attention, random_parameters)
     channels = attention.reduce.in_channels
     blocks = [_Affine(channels) for _ in range(len(stage) - 1)]
     stage = DepthAttentionStage(blocks, channels, stage.activate)
@@ -225,17 +277,18 @@ def _depth_attention_faults(stage: DepthAttentionStage) -> list[str]:
     x = _random_map(channels, LARGEST_MAP, LARGEST_MAP)
     differs = not _agrees(stage, x)  # with the statistics of the batch
     use_batch_statistics(stage, x)
-    faults = _common_faults(stage, x)
+    faults = []
     if differs or not _agrees(stage, x):
-        faults.append("depth attention differs from its formula")
+        faults.append(("depth attention differs from its formula", ""))
     with torch.no_grad():
         pooled = torch.stack(_chain(stage, x)).sum(dim=0).mean(dim=(2, 3), keepdim=True)
         weights = attention.weights(pooled)
-    if not _is_zero(weights.sum(dim=0) - 1, weights):
-        faults.append("depth attention weights do not sum to 1 over the blocks")
+    sums = weights.sum(dim=0)
+    if not _is_zero(sums - 1, sums):
+        faults.append(("depth attention weights do not sum to 1 over the blocks", ""))
     if _is_zero(weights - weights[:, :1], weights):
-        faults.append("attention weights do not depend on the input")
-    return faults
+        faults.append((CONSTANT, ""))
+    return faults + _common_faults(stage, x)
 
 
 class _Affine(nn.Module):
@@ -282,54 +335,68 @@ def plain_depth_attention(attention: DepthAttention, maps: Tensor) -> Tensor:
     return torch.einsum("bnc,bnchw->nchw", weights, maps)
 
 
-def _common_faults(module: nn.Module, x: Tensor) -> list[str]:
+def _common_faults(module: nn.Module, x: Tensor) -> list[Fault]:
     """Check that outputs depend on their own image only, and gradients against numerical ones."""
-    inputs = x.clone().requires_grad_()
-    values = {"": inputs, **dict(module.named_parameters())}
-    y = module(inputs)
-    if not y.requires_grad:
-        return ["the output of attention is constant"]
-    factors = torch.randn_like(y)
-    found = torch.autograd.grad((y * factors).sum(), list(values.values()), allow_unused=True)
-    gradients = dict(zip(values, found, strict=True))
+    gradients = _Gradients(module, x, module.parameters())
     without_effect = getattr(module, "without_effect", ())
     faults = [
-        f"no gradient reaches {name or 'the input'} of attention"
-        for name in values
-        if not _any(gradients[name]) and name not in without_effect
+        (NO_GRADIENT, name)
+        for name, parameter in module.named_parameters()
+        if not _any(gradients.of[parameter]) and name not in without_effect
     ]
-    for what, names in (("input", [""]), ("parameters", [name for name in values if name])):
-        if not _follows(module, inputs, factors, {name: (values[name], gradients[name]) for name in names}):
-            faults.append(f"the gradient with respect to the {what} of attention is wrong")
-    with torch.no_grad():
-        if not _is_zero(module(x[:1]) - y[:1], y):
-            faults.append("attention depends on the other images of the batch")
+    if not gradients.agree(list(gradients.of)):
+        faults.append((WRONG_GRADIENT, ""))
+    if not gradients.apart():
+        faults.append((MIXED, ""))
     return faults
 
 
-@torch.no_grad()
-def _follows(
-    module: nn.Module, x: Tensor, factors: Tensor, values: dict[str, tuple[Tensor, Tensor | None]]
-) -> bool:
-    """Return whether an output follows a small change of some values as their gradients predict."""
-    before = [value.clone() for value, _ in values.values()]
-    directions = [torch.randn_like(value) * value.abs().mean() for value, _ in values.values()]
-    outputs = []
-    for sign in (1, -1):
-        for (value, _), start, direction in zip(values.values(), before, directions, strict=True):
-            value.copy_(start + sign * CHANGE * direction)
-        outputs.append(module(x))
-    for (value, _), start in zip(values.values(), before, strict=True):
-        value.copy_(start)
-    numerical = ((outputs[0] - outputs[1]) * factors).sum() / (2 * CHANGE)
-    terms = [
-        gradient * direction
-        for (_, gradient), direction in zip(values.values(), directions, strict=True)
-        if gradient is not None
-    ]
-    predicted = sum((term.sum() for term in terms), start=torch.zeros(()))
-    size = sum((term.square().sum() for term in terms), start=torch.zeros(())).sqrt()
-    return bool((numerical - predicted).abs() <= 1e-4 * size + EXACT * (outputs[0] * factors).norm())
+class _Gradients:
+    """Gradients of a random sum of the outputs for ``x`` with respect to ``x`` and to parameters.
+
+    ``of`` has the gradient of each of these tensors, None where no gradient arrives.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], Tensor], x: Tensor, parameters: Iterable[Tensor]) -> None:
+        self.compute, self.x = compute, x.clone().requires_grad_()
+        self.outputs = compute(self.x)
+        self.factors = torch.randn_like(self.outputs)
+        values = [self.x, *parameters]
+        found: Sequence[Tensor | None] = [None] * len(values)
+        if self.outputs.requires_grad:
+            found = torch.autograd.grad((self.outputs * self.factors).sum(), values, allow_unused=True)
+        self.of: dict[Tensor, Tensor | None] = dict(zip(values, found, strict=True))
+
+    def agree(self, values: Sequence[Tensor]) -> bool:
+        """Return whether the outputs follow small changes of some values as their gradients predict.
+
+        One of two random changes suffices, because a ReLU can switch in the other one.
+        """
+        return self._agree(values) or self._agree(values)
+
+    @torch.no_grad()
+    def _agree(self, values: Sequence[Tensor]) -> bool:
+        predicted, square = torch.zeros(()), torch.zeros(())
+        directions = [torch.randn_like(value) * value.abs().mean() for value in values]
+        for value, direction in zip(values, directions, strict=True):
+            if (gradient := self.of[value]) is not None:
+                term = gradient * direction
+                predicted, square = predicted + term.sum(), square + term.square().sum()
+        outputs: list[Tensor] = []
+        for step in (CHANGE, -2 * CHANGE, CHANGE):  # the last one restores the values
+            for value, direction in zip(values, directions, strict=True):
+                value.add_(direction, alpha=step)
+            if len(outputs) < 2:
+                outputs.append(self.compute(self.x))
+        numerical = ((outputs[0] - outputs[1]) * self.factors).sum() / (2 * CHANGE)
+        tolerance = AGREEMENT * square.sqrt() + EXACT * (self.outputs * self.factors).norm()
+        return bool((numerical - predicted).abs() <= tolerance)
+
+    @torch.no_grad()
+    def apart(self) -> bool:
+        """Return whether each image of ``x`` alone has its output of the batch."""
+        alone = torch.cat([self.compute(image[None]) for image in self.x])
+        return _is_zero(alone - self.outputs, self.outputs)
 
 
 def _random_map(channels: int, height: int, width: int) -> Tensor:

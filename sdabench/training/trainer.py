@@ -190,7 +190,7 @@ class Trainer:
         images, loss = self.task.check_inputs(
             self.network, some.to(torch.device("cpu"), torch.contiguous_format)
         )
-        return find_unsound(self.network, images, loss)
+        return find_unsound(self.network, images, loss, frozen=bool(self.task.is_frozen(self.network)))
 
     def _gradient_sync(self, last: bool) -> Any:
         """Return a context that synchronizes gradients only in the last micro-batch."""

@@ -129,7 +129,7 @@ def test_sound_networks_with_depth_attention_pass(name, monkeypatch):
 def test_broken_depth_attention_is_unsound(sabotage, monkeypatch):
     monkeypatch.setattr(DepthAttention, "weights", DEPTH_SABOTAGES[sabotage])
     found = faults(fused(monkeypatch))
-    assert any("attention" in each for each in found), found
+    assert any(": layer1, layer2, layer3 and 1 more" in each for each in found), found
 
 
 def test_depth_attention_of_a_chain_without_relu_is_unsound(monkeypatch):
@@ -163,10 +163,16 @@ def sabotaged(kind, sabotage):
         y = forward(module, x)
         return y.roll(1, dims=0) if gate or y.shape != x.shape else x + (y - x).roll(1, dims=0)
 
-    return {"constant": constant, "detached": detached, "another image": another}[sabotage]
+    def first(module, x):
+        y = forward(module, x)
+        return y[:1].expand_as(y) if gate or y.shape != x.shape else x + (y - x)[:1]
+
+    return {"constant": constant, "detached": detached, "another image": another, "first image": first}[
+        sabotage
+    ]
 
 
-@pytest.mark.parametrize("sabotage", ["constant", "detached", "another image"])
+@pytest.mark.parametrize("sabotage", ["constant", "detached", "another image", "first image"])
 @pytest.mark.parametrize("kind", ATTENTION, ids=lambda kind: kind.__name__)
 def test_broken_attention_is_unsound(kind, sabotage, monkeypatch):
     network = small(ATTENTION[kind], monkeypatch)
@@ -175,8 +181,11 @@ def test_broken_attention_is_unsound(kind, sabotage, monkeypatch):
     else:
         broken = sabotaged(kind, sabotage)
     monkeypatch.setattr(kind, "forward", broken)
+    place = next(name for name, module in network.named_modules() if isinstance(module, kind)).removesuffix(
+        ".gate"
+    )
     found = faults(network)
-    assert any("attention" in each for each in found), found
+    assert any(f": {place}" in each for each in found), found
 
 
 def uniform_self_attention(attention, x):
@@ -195,15 +204,49 @@ def test_attention_that_is_left_out_is_unsound(monkeypatch):
 def test_parameters_without_gradient_are_named(monkeypatch):
     network = small("resnet50", monkeypatch)
     network.layer2[1].conv2.register_forward_hook(lambda module, inputs, output: output.detach())
-    [found] = faults(network)
-    names = [f"layer2.1.{name}" for name in ("conv1.weight", "bn1.weight", "bn1.bias")]
-    assert found == f"no gradient reaches parameters: {', '.join(names)} and 1 more"
+    assert faults(network) == [
+        "parameters without gradient: layer2.1.conv1, layer2.1.bn1, layer2.1.conv2",
+        "gradients differ from numerical ones: layer2.1",
+    ]
 
 
 def test_batch_norms_that_keep_their_statistics_are_unsound(monkeypatch):
     network = small("resnet50", monkeypatch)
     network.layer1[0].bn2.momentum = 0.0
     assert faults(network) == ["running statistics of batch norms do not move: layer1.0.bn2"]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "res2net50"])
+def test_a_gradient_that_lacks_a_path_is_found(name, monkeypatch):
+    network = small(name, monkeypatch)
+    place = network.layer2[1].conv1 if name == "resnet50" else network.layer2[1].conv2.convs[0]
+    place.register_forward_hook(lambda module, inputs, output: (output + output.detach()) / 2)
+    assert faults(network) == ["gradients differ from numerical ones: layer2.1"]
+
+
+def test_parts_that_do_not_train_are_unsound(monkeypatch):
+    network = small("senet50", monkeypatch)
+    network.conv1.requires_grad_(False)
+    network.layer1[0].attention.fc1.bias.requires_grad_(False)
+    assert faults(network) == ["parameters without gradient: conv1, layer1.0.attention.fc1.bias"]
+
+
+class EvaluatedNorm(nn.BatchNorm2d):
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def test_batch_norms_in_evaluation_mode_are_unsound(monkeypatch):
+    network = small("resnet50", monkeypatch)
+    network.layer2[0].bn2.__class__ = EvaluatedNorm
+    assert "running statistics of batch norms do not move: layer2.0.bn2" in faults(network)
+
+
+def test_attention_whose_relu_is_off_is_sound(monkeypatch):
+    network = small("senet50", monkeypatch)
+    with torch.no_grad():
+        network.layer1[0].attention.fc1.bias -= 1e3
+    assert faults(network) == []
 
 
 def test_a_block_that_the_output_does_not_depend_on_is_named(monkeypatch):
@@ -232,8 +275,7 @@ def test_detectors_are_checked(shapes):
     trainer = Trainer(detector_job(shapes, MASK, batch_size=4))
     batch = next(load_training_batches(trainer))
     trainer.network.roi_heads.box_head.register_forward_hook(lambda module, inputs, output: output.detach())
-    [found] = trainer.find_unsound(batch)
-    assert "no gradient reaches parameters: roi_heads.box_head" in found
+    assert trainer.find_unsound(batch) == ["parameters without gradient: roi_heads.box_head"]
 
 
 def test_detectors_are_sound_whatever_objects_a_batch_has(shapes):
@@ -241,6 +283,14 @@ def test_detectors_are_sound_whatever_objects_a_batch_has(shapes):
     batch = next(load_training_batches(trainer))
     for target in batch.targets:  # smaller than all anchors
         target["boxes"] = target["boxes"][:, [0, 1, 0, 1]] + torch.tensor([0.0, 0.0, 2.0, 2.0])
+    assert trainer.find_unsound(batch) == []
+
+
+def test_frozen_detectors_are_sound_whatever_the_size_of_their_images(shapes):
+    trainer = Trainer(detector_job(shapes, MASK, batch_size=4))
+    batch = next(load_training_batches(trainer))
+    trainer.network.freeze()
+    batch.images[:] = [F.interpolate(image[None], scale_factor=6)[0] for image in batch.images]
     assert trainer.find_unsound(batch) == []
 
 

@@ -1,6 +1,7 @@
 """Train with the losses of proposals, boxes and masks, and evaluate COCO's AP."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from sdabench.training.tasks import Measured, TrainingTask, not_finite
 from sdabench.weights import load_weights
 
 SMALLEST_ANCHOR = 32  # side in pixels
+CHECKED_SHORT, CHECKED_LONG = 96, 160  # largest sides of the images with which a network is checked
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,24 @@ class Detection(TrainingTask[DetectionJob, DetectionBatch, DetectionPredictions]
         """Return the resized images, and a loss with samples of every kind, whatever objects the images have.
 
         All anchors are samples, so that every map of the pyramid has some, and each image has one object of
-        the size of the smallest anchors, so that every head has a positive sample.
+        the size of the smallest anchors, so that every head has a positive sample. Large images are resized
+        to less than in the training, to bound memory and time.
         """
         assert isinstance(network, Detector)
-        resized, _ = network.transform(batch.images)
+        resize = deepcopy(network.transform)
+        resize.min_size = (min(CHECKED_SHORT, *resize.min_size),)
+        resize.max_size = min(CHECKED_LONG, resize.max_size)
+        resized, _ = resize(batch.images)
         images: Tensor = F.interpolate(
             resized.tensors, [max(SIDE, side) for side in resized.tensors.shape[2:]]
         )
+        objects = [_object_in(*sizes) for sizes in zip(batch.images, resized.image_sizes, strict=True)]
 
         def loss(copy: nn.Module) -> Tensor:
             assert isinstance(copy, Detector)
+            copy.transform = resize
             copy.rpn.fg_bg_sampler.batch_size_per_image = images[0].numel()
-            losses: dict[str, Tensor] = copy(batch.images, [_object_in(image) for image in batch.images])
+            losses: dict[str, Tensor] = copy(batch.images, objects)
             return torch.stack(list(losses.values())).sum()
 
         return images, loss
@@ -192,11 +200,14 @@ def _detector(job: DetectionJob, split: CocoSplit, **options: Any) -> Detector:
     return network
 
 
-def _object_in(image: Tensor) -> Target:
-    """Return a target with one object, at the upper left of an image (3, H, W)."""
+def _object_in(image: Tensor, resized: tuple[int, int]) -> Target:
+    """Return a target with one object, at the upper left of an image (3, H, W).
+
+    After resizing to ``resized`` (height, width), it has the size of the smallest anchor.
+    """
     height, width = image.shape[1:]
     mask = coco_mask.encode(np.ones((height, width), np.uint8, order="F"))
-    box = [0.0, 0.0, min(width, SMALLEST_ANCHOR), min(height, SMALLEST_ANCHOR)]
+    box = [0.0, 0.0, SMALLEST_ANCHOR * width / resized[1], SMALLEST_ANCHOR * height / resized[0]]
     return {"boxes": torch.tensor([box]), "labels": torch.ones(1, dtype=torch.int64), "masks": [mask]}
 
 
