@@ -201,6 +201,13 @@ def test_attention_that_is_left_out_is_unsound(monkeypatch):
     assert any("attention is not used: layer1.0.unused" in each for each in faults(network))
 
 
+def test_images_of_one_color_are_sound(monkeypatch):
+    images = torch.arange(4.0).reshape(4, 1, 1, 1).expand(-1, 3, 64, 64).clone()
+    images[:, :, 40:, 40:] = torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    network = small("resnet50", monkeypatch)
+    assert find_unsound(network, images, lambda copied: copied(images).logsumexp(dim=1).sum()) == []
+
+
 def test_parameters_without_gradient_are_named(monkeypatch):
     network = small("resnet50", monkeypatch)
     network.layer2[1].conv2.register_forward_hook(lambda module, inputs, output: output.detach())
