@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sdabench.report.frames import comparisons as comparisons
     from sdabench.report.frames import counts as counts
     from sdabench.report.frames import records as records
+    from sdabench.report.frames import run_differences as run_differences
     from sdabench.report.frames import table as table
     from sdabench.report.frames import training_curves as training_curves
     from sdabench.weights import load_weights as load_weights
@@ -29,13 +30,14 @@ _HOMES = {
     "create_model": "sdabench.models",
     "list_models": "sdabench.models",
     "load_weights": "sdabench.weights",
+    "run_differences": "sdabench.report.frames",
     "table": "sdabench.report.frames",
     "training_curves": "sdabench.report.frames",
 }
 _CALLABLE = ("claims", "records")  # packages: see sdabench.callable_package
 __all__ = [
     "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "list_models",
-    "load_weights", "records", "table", "training_curves",
+    "load_weights", "records", "run_differences", "table", "training_curves",
 ]  # fmt: skip
 
 

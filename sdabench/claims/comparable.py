@@ -74,17 +74,22 @@ def comparable_records(records: Sequence[Record]) -> dict[tuple[str, str], Compa
 def _chosen(
     known: Sequence[tuple[Record, str | None]], backbones: Mapping[str | None, str]
 ) -> ComparableRecords:
-    """Choose one record for each training: the last of its own evaluation, else of its weights.
-
-    ``known`` are the comparable records of a network, each with the digest of its training.
-    """
+    """Choose one record for each training; ``known`` are pairs of a record and its training's digest."""
     trained = [(record, digest) for record, digest in known if digest is not None]
     if not trained:
         return ComparableRecords((known[-1][0],))
-    own_last = sorted(trained, key=lambda pair: pair[0].weights.source == TRAINED_HERE)
-    chosen = {_identity(record, digest): (record, digest) for record, digest in own_last}.values()
+    chosen = distinct_trainings(trained)
     recipes = tuple((digest, _backbone_training(record, backbones)) for record, digest in chosen)
     return ComparableRecords(tuple(record for record, _ in chosen), recipes)
+
+
+def distinct_trainings(trained: Iterable[tuple[Record, str]]) -> list[tuple[Record, str]]:
+    """Keep one record for each training: the last of its own evaluation, else of its weights.
+
+    The records are those of one network and task, each with the digest of its training.
+    """
+    own_last = sorted(trained, key=lambda pair: pair[0].weights.source == TRAINED_HERE)
+    return list({_identity(record, digest): (record, digest) for record, digest in own_last}.values())
 
 
 def _identity(record: Record, digest: str) -> tuple[object, ...]:

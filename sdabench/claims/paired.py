@@ -101,7 +101,7 @@ def compare_records(
         )
     if not a.same_images(b):
         raise DataError(
-            f"not the same images: {_images(a.record.dataset)} and {_images(b.record.dataset)}; "
+            f"not the same images: {images_text(a.record.dataset)} and {images_text(b.record.dataset)}; "
             "evaluate both models on one dataset"
         )
     if a.record.task == "classification":
@@ -109,7 +109,7 @@ def compare_records(
     return _compare_detections(a, b, annotations, resamples, advance)
 
 
-def _images(dataset: DatasetInfo) -> str:
+def images_text(dataset: DatasetInfo) -> str:
     fingerprint = (dataset.fingerprint_sha256 or "unknown")[:8]
     some = "" if dataset.subset_of is None else f" of {dataset.subset_of:,}"
     return f"{dataset.samples:,}{some} in {dataset.root} (fingerprint {fingerprint})"

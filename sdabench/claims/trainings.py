@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist, mean
+from typing import TypeVar
 
 from sdabench.scoring.intervals import Interval
 
@@ -23,6 +24,7 @@ ENOUGH = 3  # trainings of a network that its own verdict needs
 SPREAD_LIMIT = 2.5  # by which the spread of trainings may exceed the prior; by chance in 0.2 % of threes
 LEVEL = 0.95
 POWER = 0.80
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Estimate:
         share: the variance of the mean, as a share of ``sd`` squared: 1/n for n values.
         trainings: the number of trainings, of that network which has fewer.
         own_sd: the standard deviation of our values alone; None for fewer than ``ENOUGH``.
-        prior: the standard deviation that was expected.
+        prior: the standard deviation that was expected; None if ``sd`` is that of our values alone.
     """
 
     mean: float
@@ -45,7 +47,7 @@ class Estimate:
     share: float
     trainings: int
     own_sd: float | None
-    prior: float
+    prior: float | None
 
     @property
     def interval(self) -> Interval:
@@ -70,9 +72,18 @@ class Estimate:
         return float(2 * stdtr(self.freedom, -distance / (self.sd * sqrt(self.share + 1))))
 
     @property
+    def p_of_zero(self) -> float:
+        """The two-sided p-value of an expected value of zero."""
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / (self.sd * sqrt(self.share))))
+
+    @property
     def scattered(self) -> bool:
         """Whether our values differ so much that they are hardly trainings of one recipe."""
-        return self.own_sd is not None and self.own_sd > SPREAD_LIMIT * self.prior
+        if self.own_sd is None or self.prior is None:
+            return False
+        return self.own_sd > SPREAD_LIMIT * self.prior
 
 
 def of_values(values: Sequence[float], prior: float) -> Estimate:
@@ -84,19 +95,21 @@ def of_values(values: Sequence[float], prior: float) -> Estimate:
     return _estimate(mean(values), [values], prior, 1 / len(values), len(values))
 
 
-def of_pairs(own: Sequence[float], other: Sequence[float], prior: float) -> Estimate:
+def of_pairs(own: Sequence[float], other: Sequence[float], prior: float | None) -> Estimate:
     """Estimate a difference between two networks from trainings that are paired by their seeds.
 
-    ``prior`` is that of a metric; that of a difference is sqrt(2) times as large.
+    ``prior`` is that of a metric; that of a difference is sqrt(2) times as large. With None, the spread is
+    that of the values alone, two of each network or more.
     """
     values = [a - b for a, b in zip(own, other, strict=True)]
-    return _estimate(mean(values), [values], sqrt(2) * prior, 1 / len(values), len(values))
+    expected = None if prior is None else sqrt(2) * prior
+    return _estimate(mean(values), [values], expected, 1 / len(values), len(values))
 
 
-def of_two(own: Sequence[float], other: Sequence[float], prior: float) -> Estimate:
+def of_two(own: Sequence[float], other: Sequence[float], prior: float | None) -> Estimate:
     """Estimate a difference between two networks from trainings with different seeds.
 
-    Both networks have the spread of their trainings together.
+    Both networks have the spread of their trainings together; ``prior`` is as for :func:`of_pairs`.
     """
     share = (1 / len(own) + 1 / len(other)) / 2
     fewer = min(len(own), len(other))
@@ -106,29 +119,30 @@ def of_two(own: Sequence[float], other: Sequence[float], prior: float) -> Estima
 def _estimate(
     value: float,
     groups: Sequence[Sequence[float]],
-    prior: float,
+    prior: float | None,
     share: float,
     trainings: int,
     factor: float = 1.0,
 ) -> Estimate:
     squares = sum((one - mean(group)) ** 2 for group in groups for one in group)
     freedom = sum(len(group) - 1 for group in groups)
-    variance = (squares + PRIOR_FREEDOM * prior**2) / (freedom + PRIOR_FREEDOM)
+    prior_freedom = 0 if prior is None else PRIOR_FREEDOM
+    variance = (squares + prior_freedom * (prior or 0.0) ** 2) / (freedom + prior_freedom)
     own = sqrt(squares / freedom) if trainings >= ENOUGH else None
     return Estimate(
         mean=value,
         sd=factor * sqrt(variance),
-        freedom=freedom + PRIOR_FREEDOM,
+        freedom=freedom + prior_freedom,
         share=share,
         trainings=trainings,
         own_sd=None if own is None else factor * own,
-        prior=factor * prior,
+        prior=None if prior is None else factor * prior,
     )
 
 
-def holm(p_values: Mapping[Hashable, float]) -> dict[Hashable, float]:
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Adjust the p-values of a family by Holm's method (Scand. J. Statist. 6, 1979)."""
-    adjusted: dict[Hashable, float] = {}
+    adjusted: dict[K, float] = {}
     largest = 0.0
     ordered = sorted(p_values.items(), key=lambda item: item[1])
     for rank, (key, p) in enumerate(ordered):

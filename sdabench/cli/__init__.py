@@ -22,7 +22,7 @@ SECTIONS = {
         "audit": "Check every parameter and FLOP count of the paper",
         "explain": "Search how a printed number of parameters or FLOPs was counted",
         "table": "Print a table of the paper beside the measured values",
-        "compare": "Compare two runs, or test what the tables of the paper imply",
+        "compare": "Compare runs, or test what the tables of the paper imply",
     },
     "Measure": {
         "run": "Train and evaluate the networks of a suite",

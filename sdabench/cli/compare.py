@@ -1,6 +1,7 @@
 """``sdabench compare``."""
 
 import csv
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import ExitCode, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry, unknown
-from sdabench.terminal import csv_text
+from sdabench.terminal import csv_text, echo
 
 if TYPE_CHECKING:
     from sdabench.claims.paired import PairedComparison
@@ -35,6 +36,7 @@ Examples:
   sdabench compare runs/classification:resnet50 runs/classification:sda_resnet86
   sdabench compare runs/a:mask_rcnn_resnet50 runs/b --annotations FILE
   sdabench compare runs/a runs/b --changed changed.csv
+  sdabench compare runs/sgd runs/adamw runs/cosine
   sdabench compare --claims
   sdabench compare --power --models sda_resnet86
   sdabench compare --claims --records runs/imagenet --models 'sda_res*'
@@ -47,14 +49,14 @@ Exit codes with --claims:
   3   a printed difference is contradicted: the measured one is smaller
 """
 SHOWN = 10  # changed images, by default
-RECORDS, CLAIMS = "Two records", "Claims of the paper"
+FRAME_FORMATS = ("csv", "json")
+RECORDS, CLAIMS = "Runs", "Claims of the paper"
 
 
 @click.command("compare", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    a: Annotated[str | None, argument(required=False)],
-    b: Annotated[str | None, argument(required=False)],
+    runs: Annotated[tuple[str, ...], argument(nargs=-1, metavar="[A B [C]...]")],
     annotations: Annotated[Path | None, option(
         "--annotations", type=EXISTING_FILE, group=RECORDS, advanced=True,
         help="COCO annotations file, if the dataset has moved since the evaluation")],
@@ -83,17 +85,21 @@ def command(
     folders: Annotated[tuple[Path, ...], records_option(
         "Use the records of this run too: its folder or its records.jsonl", group=CLAIMS)],
     form: Annotated[str, option(
-        "--format", type=click.Choice(SHEET_FORMATS), default="terminal", group="Output",
-        help="Output format")],
+        "--format", type=click.Choice([*SHEET_FORMATS, *FRAME_FORMATS]), default="terminal", group="Output",
+        help="Output format; csv and json for three runs or more")],
     as_json: AsJson,
 ) -> None:  # fmt: skip
-    """Compare two runs, or test what the tables of the paper imply.
+    """Compare runs, or test what the tables of the paper imply.
 
     A and B name records of earlier evaluations, as FOLDER or FOLDER:NETWORK, where FOLDER is the --output
     folder of a run or its records.jsonl. If a network has several records, the last ones on the same images
     are used, those of eval --limit only without others. Stored predictions are compared image by image,
     without a model. Top-1 and top-5 get McNemar's test, AP gets a paired bootstrap over the images. Every
     recorded condition that differs is listed; with another preprocessing, the numbers are not comparable.
+
+    Three runs or more are compared in one table, each by the mean over its trainings (seeds), and pair by
+    pair, with Holm's correction. With three trainings of both networks, the interval of a difference covers
+    the spread of trainings; otherwise it is that of the test images.
 
     With --claims, each network with depth attention is compared with its baseline and with the same network
     without depth attention: is it better by as much as the paper says? All trainings of both networks with
@@ -105,9 +111,11 @@ def command(
     sentences such as "outperforms other attention methods" are tested. Both use printed numbers alone, and
     exit with 0 whatever the verdicts are.
     """
+    if form in FRAME_FORMATS and len(runs) < 3:
+        raise UsageError(f"--format {form} needs three runs or more; use --json")
     modes = {"--statements": statements, "--power": power, "--claims": claims}
     if mode := next((name for name, chosen in modes.items() if chosen), None):
-        if a is not None:
+        if runs:
             remedy = "leave them out" if statements else "add the records of a run with --records"
             raise UsageError(f"{mode} takes no records A and B; {remedy}")
         if (annotations, resamples, images, changed) != (None, None, None, None):
@@ -128,16 +136,23 @@ def command(
         return
     if baseline is not None:
         raise UsageError("--baseline needs --claims; add it")
-    if a is None or b is None:
+    if len(runs) < 2:
         raise UsageError("name two records to compare, or use --claims; see 'sdabench compare -h'")
     if patterns or folders:
         raise UsageError(
             "--models and --records need --claims or --power; name one network of a run as FOLDER:NETWORK"
         )
+    if len(runs) > 2:
+        if (images, changed) != (None, None):
+            raise UsageError("--images and --changed are for two records; leave them out, or name two")
+        _several(runs, annotations, resamples, form, as_json)
+        return
     from sdabench.claims.paired import compare_records
+    from sdabench.claims.several import read_run
     from sdabench.scoring.bootstrap import RESAMPLES
 
-    first, second = _records_of(a), _records_of(b)
+    a, b = runs
+    first, second = read_run(a), read_run(b)
     pairs = {task: _pair(first[task], second[task]) for task in first if task in second}
     tasks = list(pairs)
     if not tasks:
@@ -174,27 +189,24 @@ def _pair(first: "list[StoredRecord]", second: "list[StoredRecord]") -> "tuple[S
     return next((pair for pair in pairs if pair[0].same_images(pair[1])), pairs[0])  # type: ignore[return-value]
 
 
-def _records_of(text: str) -> "dict[str, list[StoredRecord]]":
-    """Read the records of one network for each of its tasks; ``text`` is FOLDER or FOLDER:NETWORK."""
-    from sdabench.records.rescoring import read_stored
+def _several(
+    runs: Sequence[str], annotations: Path | None, resamples: int | None, form: str, as_json: bool
+) -> None:
+    from sdabench.claims.several import compare_runs
 
-    place, colon, model = text.rpartition(":")
-    if not colon or Path(text).exists():
-        place, model = text, ""
-    path = Path(place)
-    if not path.exists():
-        raise UsageError(f"no run at {path}; name the --output folder of a run or its records.jsonl")
-    stored = read_stored(path)
-    names = list(dict.fromkeys(one.record.model for one in stored))
-    if model and model not in names:
-        raise UsageError(f"no record of '{model}' in {path}; it has records of {', '.join(names)}")
-    if not model and len(names) > 1:
-        raise UsageError(f"{path} has records of {len(names)} networks; choose one, e.g. {path}:{names[0]}")
-    of_task: dict[str, list[StoredRecord]] = {}
-    for one in stored:
-        if one.record.model == (model or names[0]):
-            of_task.setdefault(one.record.task, []).append(one)
-    return of_task
+    with progress("resamples", None, "resamples") as advance:
+        compared = compare_runs(runs, annotations, resamples, advance)
+    if as_json:
+        echo_each(compared)
+    elif form in FRAME_FORMATS:
+        from sdabench.report import frames
+
+        frame = frames.run_differences_frame(compared)
+        echo(frames.to_csv(frame) if form == "csv" else frames.to_json(frame), nl=form == "json")
+    else:
+        from sdabench.report.several import several_sheets
+
+        show(*(sheet for each in compared for sheet in several_sheets(each)), form=form)
 
 
 def _claims(

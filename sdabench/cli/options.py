@@ -14,6 +14,7 @@ from sdabench.terminal import echo
 
 if TYPE_CHECKING:
     from sdabench.claims.paired import PairedComparison
+    from sdabench.claims.several import SeveralRuns
     from sdabench.records.record import Record
     from sdabench.report.sheet import Sheet
 
@@ -116,7 +117,7 @@ def echo_json(data: Any) -> None:
     echo(json.dumps(data, indent=2, allow_nan=False))
 
 
-def echo_each(items: "Sequence[Record | PairedComparison]") -> None:
+def echo_each(items: "Sequence[Record | PairedComparison | SeveralRuns]") -> None:
     """Print items as JSON: one object, or a list if there are several tasks."""
     each = [item.as_json() for item in items]
     echo_json(each[0] if len(each) == 1 else each)

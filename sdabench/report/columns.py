@@ -85,6 +85,27 @@ COMPARISONS: Columns = {
     "verdict": Column("str", "the verdict in words; missing if the paper does not print the difference"),
     "outcome": _OUTCOME,
 }
+RUN_DIFFERENCES: Columns = {
+    "task": Column("str", "classification, detection or segmentation"),
+    "metric": Column("str", "top1_pct, ap_pct and so on"),
+    "a": Column("str", "first run, as it was named"),
+    "b": Column("str", "second run, as it was named"),
+    "a_pct": Column("float64", "metric of the first run in percent, unrounded; mean over its trainings"),
+    "b_pct": Column("float64", "metric of the second run"),
+    "a_sd": Column("float64", "standard deviation between trainings, in percentage points; missing for one"),
+    "b_sd": Column("float64", "the same of the second run"),
+    "a_trainings": Column("Int64", "number of trainings of the first run; 0 for given weights"),
+    "b_trainings": Column("Int64", "number of trainings of the second run"),
+    "difference": Column("float64", "second minus first, in percentage points"),
+    "low": Column("float64", "lower bound of its 95 % confidence interval, not corrected for several pairs"),
+    "high": Column("float64", "upper bound of it"),
+    "basis": Column("str", "what the interval covers: spread of trainings, or choice of test images"),
+    "paired": Column("bool", "whether seeds, or test images of given weights, are paired"),
+    "p": Column("float64", "p-value of no difference"),
+    "p_holm": Column("float64", "the same after Holm's correction over all pairs of runs"),
+    "comparable": Column("bool", "whether both runs have the same preprocessing"),
+    "better": Column("boolean", "whether the second run is better; missing if that is not significant"),
+}
 CURVES: Columns = {
     "run": Column("str", "folder of the training"),
     "model": Column("str", "name of the network"),

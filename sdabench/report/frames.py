@@ -16,11 +16,20 @@ from sdabench.records.record import Record
 from sdabench.records.store import records_of
 from sdabench.registry import Table, load_registry
 from sdabench.registry.schema import Counter
-from sdabench.report.columns import CLAIMS, COMPARISONS, COUNTS, CURVES, RECORDS, Columns
+from sdabench.report.columns import (
+    CLAIMS,
+    COMPARISONS,
+    COUNTS,
+    CURVES,
+    RECORDS,
+    RUN_DIFFERENCES,
+    Columns,
+)
 from sdabench.terminal import csv_text
 
 if TYPE_CHECKING:
     from sdabench.claims.implied import ImpliedVerdict
+    from sdabench.claims.several import RunDifference, SeveralRuns
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 PARTS = ("paper", "bold", "measured", "Δ", "±", "verdict", "outcome", "other_convention")
@@ -210,6 +219,53 @@ def _comparison(each: "ImpliedVerdict") -> dict[str, object]:
         "p": judged.p,
         "verdict": each.verdict and str(each.verdict),
         "outcome": each.verdict and each.verdict.outcome,
+    }
+
+
+def run_differences(runs: Sequence[str], annotations: Path | None = None) -> pd.DataFrame:
+    """List how much better each run is than each run before it, in each metric.
+
+    Args:
+        runs: each as FOLDER or FOLDER:NETWORK; all were evaluated on the same images. Trainings of one
+            network in a folder with the same recipe are one run.
+        annotations: COCO annotations file, if the dataset has moved since the evaluation.
+
+    Returns:
+        One row for each pair and metric: see :data:`sdabench.report.columns.RUN_DIFFERENCES`.
+    """
+    from sdabench.claims.several import compare_runs
+
+    return run_differences_frame(compare_runs([str(run) for run in runs], annotations))
+
+
+def run_differences_frame(compared: Iterable["SeveralRuns"]) -> pd.DataFrame:
+    """Make the frame of :func:`run_differences`."""
+    rows = (_run_difference(each.task, one) for each in compared for one in each.differences)
+    return make(rows, RUN_DIFFERENCES)
+
+
+def _run_difference(task: str, each: "RunDifference") -> dict[str, object]:
+    a, b, metric = each.a, each.b, each.metric
+    return {
+        "task": task,
+        "metric": metric,
+        "a": a.name,
+        "b": b.name,
+        "a_pct": a.mean(metric),
+        "b_pct": b.mean(metric),
+        "a_sd": a.sd(metric),
+        "b_sd": b.sd(metric),
+        "a_trainings": a.trainings,
+        "b_trainings": b.trainings,
+        "difference": each.value,
+        "low": each.interval and each.interval.low,
+        "high": each.interval and each.interval.high,
+        "basis": each.basis,
+        "paired": each.paired,
+        "p": each.p,
+        "p_holm": each.p_holm,
+        "comparable": each.comparable,
+        "better": each.better,
     }
 
 

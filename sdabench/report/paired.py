@@ -35,15 +35,15 @@ def metrics_sheet(comparison: PairedComparison) -> Sheet:
     return Sheet(title, columns, [rows], notes + _notes(comparison))
 
 
-def conditions_sheet(conditions: Sequence[Difference]) -> Sheet:
-    """Show each recorded condition that differs between A and B."""
+def conditions_sheet(conditions: Sequence[Difference], names: Sequence[str] = ("A", "B")) -> Sheet:
+    """Show each recorded condition that differs between records with these names."""
     tones: dict[str, Tone] = {"not comparable": "bad", "compared": "dim"}
     rows = [
         row(each.field, *map(condition_text, each.values), Cell(each.kind, tone=tones.get(each.kind, "")))
         for each in conditions
     ]
     note = "Model and weights are what is compared. Any other condition can change the numbers too."
-    return Sheet("Recorded conditions that differ", headings("field", "A", "B", "kind"), [rows], [note])
+    return Sheet("Recorded conditions that differ", headings("field", *names, "kind"), [rows], [note])
 
 
 def _cells(each: MetricDifference, accuracies: bool, comparable: bool) -> list[Cell]:

@@ -1,20 +1,26 @@
 """Run ``sdabench compare`` as a user does."""
 
 import csv
+import html
+import io
 import json
 import re
 
+import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from sdabench.cli import cli
 from sdabench.records.json_lines import append_lines
+from sdabench.report.columns import RUN_DIFFERENCES
 from tests.helpers.program import assert_error, sdabench
 from tests.helpers.records import correct_on, json_records, record, store_record, trained
 
 
 @pytest.fixture
 def runs(tmp_path):
-    """Make two runs on ten images: only A is correct on one image, only B on three."""
-    for name, correct in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6))):
+    """Make runs on ten images: only A is correct on one image, only B on three; C on all."""
+    for name, correct in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6)), ("c", range(10))):
         (tmp_path / name).mkdir()
         one = store_record(tmp_path / name, "resnet50", correct_on(*correct))
         append_lines(tmp_path / name / "records.jsonl", one.record.as_json())
@@ -106,17 +112,53 @@ def test_colon_selects_one_network_of_a_run(runs):
         (["none", "a"], "no run at"),
         (["a", "b", "--claims"], "--claims takes no records"),
         (["a", "b", "--models", "resnet50"], "need --claims or --power"),
-        (["--claims", "--resamples", "20"], "options of the group 'Two records' cannot"),
-        (["--claims", "--images", "3"], "options of the group 'Two records' cannot"),
+        (["--claims", "--resamples", "20"], "options of the group 'Runs' cannot"),
+        (["--claims", "--images", "3"], "options of the group 'Runs' cannot"),
+        (["a", "b", "c", "--changed", "x.csv"], "--images and --changed are for two records"),
+        (["a", "b", "c", "--resamples", "20"], "--annotations and --resamples are for AP"),
+        (["a", "b", "a"], "is named twice"),
+        (["a", "b", "none"], "no run at"),
+        (["a", "b", "c", "--claims"], "--claims takes no records"),
+        (["a", "b", "--format", "csv"], "needs three runs or more"),
         (["--claims", "--models", "sda_resnet8"], "did you mean sda_resnet86"),
         (["--claims", "--models", "resnet50"], "not in the networks with a claim"),
     ],
 )
 def test_invalid_comparison_is_a_usage_error(runs, arguments, words):
-    paths = {"a": runs / "a", "b": runs / "b", "none": runs / "none"}
+    paths = {name: runs / name for name in ("a", "b", "c", "none")}
     result = sdabench("compare", *(paths.get(argument, argument) for argument in arguments))
     assert result.returncode == 2
     assert words in result.stderr
+
+
+def compared(*arguments):
+    """Run ``compare`` in this process."""
+    result = CliRunner().invoke(cli, ["compare", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "html"])
+def test_three_runs_are_shown_as_tables(runs, form):
+    text = html.unescape(compared(*(runs / name for name in "abc"), "--format", form))
+    words = " ".join(re.sub(r"<.*?>|[|&\\$*]", " ", text).split()).replace("-", "−")
+    for row in ("resnet50 40.00 40.00", "resnet50 60.00 60.00", "resnet50 100.00 100.00"):
+        assert row in words
+    for pair in ("B − A", "C − A", "C − B"):
+        assert pair in words
+    assert re.search("Holm.s method over 3 pairs", words)
+
+
+def test_three_runs_as_frames_and_json(runs):
+    paths = [str(runs / name) for name in "abc"]
+    report = json.loads(compared(*paths, "--json"))
+    assert [each["run"] for each in report["runs"]] == paths
+    assert [each["metrics"]["top1_pct"]["mean"] for each in report["runs"]] == [40, 60, 100]
+    table = pd.read_csv(io.StringIO(compared(*paths, "--format", "csv")))
+    assert list(table) == list(RUN_DIFFERENCES)
+    assert table[table.metric == "top1_pct"].difference.tolist() == [20, 60, 40]
+    objects = pd.read_json(io.StringIO(compared(*paths, "--format", "json")))
+    assert objects.difference.tolist() == table.difference.tolist()
 
 
 def test_claims_are_compared_with_records(runs):

@@ -15,7 +15,7 @@ from sdabench.registry.recipes import load_recipe
 from sdabench.report import columns, frames
 from sdabench.training.run_folder import MetricsLog, TrainingRun
 from tests.helpers.paths import CHECKOUT
-from tests.helpers.records import record, trained
+from tests.helpers.records import correct_on, record, store_record, trained
 
 SMOKE = CHECKOUT / "results" / "smoke.jsonl"
 
@@ -42,6 +42,15 @@ def write_training(folder, losses, seed=0):
     return folder
 
 
+def three_runs(folder):
+    """Write runs of given weights on the same ten images."""
+    runs = [folder / name for name in ("one", "two", "three")]
+    for number, run in enumerate(runs):
+        run.mkdir()
+        write_run(run, store_record(run, "resnet50", correct_on(*range(number + 3))).record)
+    return runs
+
+
 @pytest.fixture(scope="module")
 def tidy(tmp_path_factory):
     """One frame of each kind, with the columns that document it."""
@@ -56,10 +65,11 @@ def tidy(tmp_path_factory):
         "counts": (sdabench.counts(["resnet50", "faster_rcnn_*"]), columns.COUNTS),
         "comparisons": (sdabench.comparisons(run), columns.COMPARISONS),
         "training_curves": (sdabench.training_curves(run), columns.CURVES),
+        "run_differences": (sdabench.run_differences(three_runs(folder)), columns.RUN_DIFFERENCES),
     }
 
 
-KINDS = ["claims", "records", "counts", "comparisons", "training_curves"]
+KINDS = ["claims", "records", "counts", "comparisons", "training_curves", "run_differences"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,213 @@
+"""Comparison of several runs; intervals and p-values are those of SciPy and of comparisons of two records."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sdabench.claims.paired import compare_records
+from sdabench.claims.several import compare_runs
+from sdabench.claims.trainings import PRIOR_FREEDOM, PRIOR_SD
+from sdabench.data.coco import read_coco
+from sdabench.errors import DataError, UsageError
+from sdabench.records.json_lines import append_lines
+from sdabench.records.rescoring import read_stored
+from sdabench.registry.recipes import load_recipe
+from sdabench.report.render import to_markdown
+from sdabench.report.several import several_sheets
+from tests.helpers.records import DATASET, TEN_IMAGES, correct_on, record, store_record, trained
+
+FULL = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64})
+SMALL = FULL.model_copy(update={"complete": False})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def store(folder, *records):
+    for each in records:
+        append_lines(folder / "records.jsonl", each.as_json())
+
+
+def trainings(path, model, values, seeds=(0, 1, 2), **changes):
+    path.mkdir(exist_ok=True)
+    store(path, *(trained(model, value, seed, dataset=SMALL).model_copy(update=changes)
+                  for value, seed in zip(values, seeds, strict=True)))  # fmt: skip
+
+
+def differences(*names):
+    [compared] = compare_runs(names)
+    return {(each.a.name, each.b.name): each for each in compared.differences if each.metric == "top1_pct"}
+
+
+A, B, C = [75.1, 75.3, 75.2], [75.9, 76.4, 75.8], [75.2, 75.5, 75.2]
+
+
+@pytest.fixture
+def trained_runs(folder):
+    for name, model, values in (("a", "resnet50", A), ("b", "sda_resnet86", B), ("c", "resnet86_g8", C)):
+        trainings(folder / name, model, values)
+    return folder
+
+
+def test_same_seeds_are_paired_as_in_a_t_test(trained_runs):
+    """The spread is that of the trainings alone: published ones are of complete datasets."""
+    found = differences("a", "b", "c")
+    for (a, b), (first, second) in zip(found, combinations((A, B, C), 2), strict=True):
+        expected = stats.ttest_rel(second, first)
+        each = found[a, b]
+        assert (each.basis, each.paired) == ("trainings", True)
+        assert each.value == pytest.approx(np.mean(second) - np.mean(first))
+        assert each.p == pytest.approx(expected.pvalue)
+        bounds = expected.confidence_interval()
+        assert (each.interval.low, each.interval.high) == pytest.approx((bounds.low, bounds.high))
+
+
+def test_other_seeds_are_compared_as_in_a_pooled_t_test(trained_runs):
+    trainings(trained_runs / "d", "senet50", [75.0, 75.2, 75.6, 75.3], seeds=(5, 6, 7, 8))
+    each = differences("a", "b", "d")["b", "d"]
+    expected = stats.ttest_ind([75.0, 75.2, 75.6, 75.3], B)
+    assert (each.basis, each.paired) == ("trainings", False)
+    assert each.p == pytest.approx(expected.pvalue)
+    assert each.interval.low == pytest.approx(expected.confidence_interval().low)
+
+
+def test_published_spread_counts_for_trainings_that_stand_beside_the_paper(folder):
+    for name, model, values in (("a", "resnet50", A), ("b", "sda_resnet86", B), ("c", "resnet86_g8", C)):
+        trainings(folder / name, model, values, dataset=FULL)
+    each = differences("a", "b", "c")["a", "b"]
+    pairs = np.subtract(B, A)
+    prior = 2 * PRIOR_SD["top1_pct"] ** 2
+    variance = (pairs.var() * 3 + PRIOR_FREEDOM * prior) / (2 + PRIOR_FREEDOM)
+    margin = stats.t.ppf(0.975, 2 + PRIOR_FREEDOM) * np.sqrt(variance / 3)
+    assert each.interval.low == pytest.approx(pairs.mean() - margin)
+
+
+def test_p_values_are_corrected_by_holm(trained_runs):
+    found = differences("a", "b", "c")
+    ordered = sorted(found.values(), key=lambda each: each.p)
+    assert ordered[0].p_holm == pytest.approx(3 * ordered[0].p)
+    assert ordered[1].p_holm == pytest.approx(max(3 * ordered[0].p, 2 * ordered[1].p))
+    assert found["a", "b"].p < 0.05 < found["a", "b"].p_holm
+    assert found["a", "b"].better is None
+
+
+def test_seeds_of_a_folder_are_one_run(trained_runs):
+    """A repeated training counts once, by its last record; one with another recipe is left out and named."""
+    other = trained("resnet50", 60.0, 3, "imagenet-120e", dataset=SMALL)
+    repeated = trained("resnet50", 75.2, 2, dataset=SMALL)
+    lines = [one.record for one in read_stored(trained_runs / "a")]
+    (trained_runs / "a/records.jsonl").unlink()
+    store(
+        trained_runs / "a",
+        other,
+        *lines[:2],
+        repeated.model_copy(update={"metrics": {"top1_pct": 70.0}}),
+        repeated,
+    )
+    [compared] = compare_runs(["a", "b", "c"])
+    run = compared.runs[0]
+    assert (run.trainings, run.mean("top1_pct"), run.left_out) == (3, pytest.approx(75.2), 1)
+    assert run.sd("top1_pct") == pytest.approx(0.1)
+    assert run.seeds == [(0,), (1,), (2,)]
+    text = to_markdown(*several_sheets(compared))
+    assert "A: 1 earlier record of resnet50 with another recipe, protocol or weights left out." in text
+
+
+def test_few_trainings_are_compared_by_their_images(folder):
+    """Means over two trainings: of each image the share of trainings that is correct."""
+    for name, correct in (("a", [(0, 1), (0, 1, 2)]), ("b", [(1, 2, 3), (1, 2, 3, 4)]), ("c", [(5,), (6,)])):
+        (folder / name).mkdir()
+        for seed, images in enumerate(correct):
+            stored = store_record(folder / name, f"{name}{seed}", correct_on(*images), model="resnet50", seed=seed,
+                                  recipe=load_recipe("paper").model_dump(mode="json"))  # fmt: skip
+            store(folder / name, stored.record)
+    each = differences("a", "b", "c")["a", "b"]
+    shares = np.array([[2, 2, 1, 0, 0], [0, 2, 2, 2, 1]]) / 2
+    of_image = 100 * np.pad(shares[1] - shares[0], (0, 5))
+    assert (each.basis, each.a.trainings) == ("images", 2)
+    assert each.value == pytest.approx(of_image.mean())
+    margin = 1.959964 * of_image.std(ddof=1) / np.sqrt(10)
+    assert each.interval.high == pytest.approx(of_image.mean() + margin, rel=1e-6)
+
+
+@pytest.fixture
+def given(folder):
+    for name, images in (("a", (0, 1, 2, 3)), ("b", (1, 2, 3, 4, 5, 6)), ("c", range(10))):
+        (folder / name).mkdir()
+        store(folder / name, store_record(folder / name, "resnet50", correct_on(*images)).record)
+    return folder
+
+
+def test_given_weights_are_compared_as_two_records_are(given):
+    found = differences("a", "b", "c")
+    for (a, b), each in found.items():
+        two = compare_records(read_stored(given / a)[0], read_stored(given / b)[0]).differences[0]
+        assert (each.basis, each.interval, each.p) == ("images", two.interval, two.mcnemar_p)
+
+
+def test_detections_are_compared_as_two_records_are(coco, folder):
+    data = read_coco(coco, "val").subset(4).describe(["0" * 64] * 4)
+    kite = {"image_id": 7, "category_id": 90, "score": 0.9, "bbox": [10, 10, 20, 20]}
+    person = {"image_id": 7, "category_id": 1, "score": 0.8, "bbox": [0, 40, 10, 10]}
+    half = 100 * 51 / 101 / 2
+    for name, results, ap in (("a", [kite], half), ("b", [kite, person], half + 50), ("c", [person], 50.0)):
+        (folder / name).mkdir()
+        (folder / name / "p.json").write_text(json.dumps(results))
+        metrics = {"ap_pct": ap}
+        store(folder / name, record(task="detection", dataset=data, metrics=metrics, predictions="p.json"))
+    [compared] = compare_runs(["a", "b", "c"], resamples=50)
+    two = compare_records(read_stored(folder / "a")[0], read_stored(folder / "b")[0], resamples=50)
+    first = compared.differences[0]
+    assert first.interval == two.differences[0].interval
+    assert 0 < first.p < first.p_holm <= 1
+
+
+def test_conditions_are_named_with_a_value_for_each_run(given):
+    path = given / "c/records.jsonl"
+    [one] = [each.record for each in read_stored(given / "c")]
+    preprocessing = one.protocol.preprocessing.model_copy(update={"resize": 110, "crop": 96})
+    path.unlink()
+    store(
+        given / "c",
+        one.model_copy(update={"protocol": one.protocol.model_copy(update={"preprocessing": preprocessing})}),
+    )
+    [compared] = compare_runs(["a", "b", "c"])
+    assert {each.field: each.values for each in compared.conditions} == {
+        "protocol.preprocessing.resize": (256, 256, 110),
+        "protocol.preprocessing.crop": (224, 224, 96),
+    }
+    comparable = {(each.a.name, each.b.name): each.comparable for each in compared.differences}
+    assert comparable == {("a", "b"): True, ("a", "c"): False, ("b", "c"): False}
+    assert not compared.as_json()["comparable"]
+    assert "not comparable" in to_markdown(*several_sheets(compared))
+
+
+def test_other_images_tasks_and_missing_predictions_are_refused(given):
+    images = TEN_IMAGES.model_copy(update={"fingerprint_sha256": "0" * 64})
+    for name, changes in (
+        ("d", {"dataset": images}),
+        ("e", {"task": "detection"}),
+        ("f", {"predictions": None}),
+    ):
+        (given / name).mkdir()
+        store(given / name, store_record(given / name, "resnet50", correct_on(1), **changes).record)
+    with pytest.raises(DataError, match="not the same images: 10 in /d .*f{8}.* and 10 in /d .*0{8}"):
+        compare_runs(["a", "b", "d"])
+    with pytest.raises(UsageError, match="a, b, e have no task in common"):
+        compare_runs(["a", "b", "e"])
+    with pytest.raises(UsageError, match="no predictions of resnet50"):
+        compare_runs(["a", "b", "f"])
+
+
+def test_trainings_without_spread_have_no_interval(folder):
+    """Three equal differences do not show that there is no spread."""
+    for name, values in (("a", [50.1, 60.3, 70]), ("b", [60.1, 70.3, 80]), ("c", [55, 61, 70])):
+        trainings(folder / name, "resnet50", values)
+    each = differences("a", "b", "c")["a", "b"]
+    assert (each.value, each.interval, each.p, each.better) == (pytest.approx(10), None, None, None)
