@@ -101,16 +101,19 @@ def output_option(default: Path | None, shown: str = "") -> Declaration:
 
 def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
     """Print sheets in one of ``SHEET_FORMATS``; with ``standalone``, LaTeX is a complete document."""
-    from sdabench.report import latex, render
+    from sdabench.report import render
 
     if form == "terminal":
         for index, sheet in enumerate(sheets):
             echo("\n" if index else "", nl=False)
             render.print_terminal(sheet)
-        return
-    renderers = {"markdown": render.to_markdown, "html": render.to_html}
-    renderers["latex"] = latex.to_latex_document if standalone else latex.to_latex
-    echo(renderers[form](*sheets))
+    elif form == "markdown":
+        echo(render.to_markdown(*sheets))
+    else:
+        from sdabench.report import html, latex
+
+        renderers = {"html": html.to_html, "latex": latex.to_latex_document if standalone else latex.to_latex}
+        echo(renderers[form](*sheets))
 
 
 def echo_json(data: Any) -> None:

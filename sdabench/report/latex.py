@@ -7,16 +7,17 @@ for siunitx 2 and 3.
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from unicodedata import normalize
 
 from sdabench.report.render import plain, split_columns
 from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.report.styler import LONGEST, frame_of, styler_of
 from sdabench.tex import MATH, Tex
 
-PACKAGES = r"\usepackage{booktabs, multirow, siunitx}"
+PACKAGES = r"\usepackage{booktabs, siunitx}"
 WIDEST = 285  # characters; a wider sheet is split into several tabulars on one page
 LINES = r">{\raggedright\arraybackslash}p{24em}"
-LONGEST = 48  # characters; longer texts are wrapped
 SETTINGS = r"""
 \renewcommand{\bfdefault}{b}
 \sisetup{mode = text, detect-weight, retain-explicit-plus, group-minimum-digits = 20,
@@ -129,16 +130,25 @@ def _parts(sheet: Sheet) -> list[Sheet]:
 
 
 def _tabular(sheet: Sheet) -> str:
-    rows = [row for group in sheet.groups for row in group]
-    texts = [[row[column].text for row in rows] for column in range(len(sheet.headings))]
+    texts = [[row[column].text for row in sheet.rows] for column in range(len(sheet.headings))]
     types = [_column_type(heading, column) for heading, column in zip(sheet.headings, texts, strict=True)]
-    lines = [rf"\begin{{tabular}}{{@{{}}{' '.join(types)}@{{}}}}", r"\toprule", *_header(sheet)]
-    for group in sheet.groups:
-        lines.append(r"\midrule")
-        for row in group:
-            cells = [_cell(cell, kind) for cell, kind in zip(row, types, strict=True)]
-            lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+    styler = styler_of(sheet, lambda cell, column: _text(cell, types[column]), latex)
+    marks = frame_of(sheet, lambda cell, column: _marks(cell, types[column]))
+    marks.iloc[sheet.starts, 0] = "midrule:;" + marks.iloc[sheet.starts, 0]
+    code = styler.apply(lambda _: marks, axis=None).to_latex(
+        column_format=f"@{{}}{' '.join(types)}@{{}}", hrules=True, multicol_align="c", siunitx=True
+    )
+    return code.strip().replace("\\\\\n", f"\\\\\n{_rules(sheet)}", 1)
+
+
+def _rules(sheet: Sheet) -> str:
+    """Render the rules below the upper headings."""
+    ends = list(accumulate(width for _, width in sheet.spans))
+    return "".join(
+        f"\\cmidrule({'l' if end == ends[-1] else 'lr'}){{{end - width + 1}-{end}}}\n"
+        for (over, width), end in zip(sheet.spans, ends, strict=True)
+        if over
+    )
 
 
 def _column_type(heading: Heading, texts: Sequence[str]) -> str:
@@ -147,8 +157,7 @@ def _column_type(heading: Heading, texts: Sequence[str]) -> str:
     A numeric column without numbers is centered if it has dashes alone, else aligned to the right.
     """
     if not heading.numeric:
-        longest = max((len(plain(text)) for text in texts), default=0)
-        return LINES if longest > LONGEST else "l"
+        return LINES if any(len(plain(text)) > LONGEST for text in texts) else "l"
     numbers = [match for text in texts if (match := _NUMBER.fullmatch(text))]
     if not numbers:
         return "c" if set(texts) <= {"", "-"} else "r"
@@ -158,32 +167,25 @@ def _column_type(heading: Heading, texts: Sequence[str]) -> str:
     return f"S[table-format=+{shape}, mode=math]" if any(signs) else f"S[table-format={shape}]"
 
 
-def _header(sheet: Sheet) -> list[str]:
-    """Render one or two lines of headings. A heading without an upper heading spans both lines."""
-    texts = [f"{{{latex(heading.text)}}}" if heading.text else "" for heading in sheet.headings]
-    if not any(heading.over for heading in sheet.headings):
-        return [" & ".join(texts) + r" \\"]
-    uppers, rules, column = [], [], 0
-    for over, width in sheet.spans:
-        if over:
-            last = column + width == len(texts)  # at the edge of the table
-            place, trim = ("c@{}", "l") if last else ("c", "lr")
-            uppers.append(rf"\multicolumn{{{width}}}{{{place}}}{{{latex(over)}}}")
-            rules.append(rf"\cmidrule({trim}){{{column + 1}-{column + width}}}")
-        else:
-            uppers.append(rf"{{\multirow{{2}}{{*}}[-0.5ex]{texts[column]}}}" if texts[column] else "")
-            texts[column] = ""
-        column += width
-    return [" & ".join(uppers) + r" \\", " ".join(rules), " & ".join(texts) + r" \\"]
-
-
-def _cell(cell: Cell, kind: str) -> str:
-    aligned = kind.startswith("S")
-    if aligned and _NUMBER.fullmatch(cell.text):
+def _text(cell: Cell, kind: str) -> str:
+    if _is_number(cell, kind):
         number = cell.text.replace("−", "-")
-        strong = r"\strong " if cell.bold else ""
-        return f"{strong}{number}{{\\underlined{{{number}}}}}" if cell.underline else f"{strong}{number}"
+        return rf"{number}{{\underlined{{{number}}}}}" if cell.underline else number
     text = _breakable(cell.text) if kind == LINES else latex("–" if cell.text == "-" else cell.text)
-    text = rf"\textbf{{{text}}}" if cell.bold and text else text
-    text = rf"\underline{{{text}}}" if cell.underline and text else text
-    return f"{{{text}}}" if aligned and text else text
+    if kind.startswith("S"):
+        return f"{{{text}}}" if text else ""
+    return rf"\quad {text}" if cell.text.startswith("  ") else text
+
+
+def _marks(cell: Cell, kind: str) -> str:
+    """Return commands around the text of a cell, in the notation of Styler.to_latex."""
+    if not cell.text:
+        return ""
+    if _is_number(cell, kind):
+        return "strong:;" if cell.bold else ""
+    place = "--wrap" if kind.startswith("S") else "--rwrap"
+    return (f"textbf:{place};" if cell.bold else "") + (f"underline:{place};" if cell.underline else "")
+
+
+def _is_number(cell: Cell, kind: str) -> bool:
+    return kind.startswith("S") and _NUMBER.fullmatch(cell.text) is not None

@@ -1,4 +1,4 @@
-"""Render sheets for the terminal, Markdown and HTML."""
+"""Render sheets for the terminal and Markdown."""
 
 import re
 from collections.abc import Sequence
@@ -175,14 +175,3 @@ def _markdown(cell: Cell) -> str:
 def _escaped(text: str) -> str:
     """Escape what GitHub would render: emphasis, code, links, HTML, mathematics and table columns."""
     return re.sub(r"([\\`*_|<>\[\]$&~])", r"\\\1", " ".join(plain(text).split()))
-
-
-def to_html(*sheets: Sheet) -> str:
-    """Render one self-contained page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("sdabench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["plain"] = plain
-    return environment.get_template("table.html").render(sheets=sheets)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 Tone = Literal["", "good", "fair", "bad", "dim"]
@@ -51,6 +52,20 @@ class Sheet:
         """Return a sheet with some of the columns, without title and notes."""
         groups = [[[row[column] for column in chosen] for row in group] for group in self.groups]
         return Sheet("", [self.headings[column] for column in chosen], groups)
+
+    @property
+    def rows(self) -> list[list[Cell]]:
+        return [row for group in self.groups for row in group]
+
+    @property
+    def starts(self) -> list[int]:
+        """The numbers of the rows at which the second group and the following ones start."""
+        return list(accumulate(map(len, self.groups[:-1])))
+
+    @property
+    def has_upper(self) -> bool:
+        """Whether a heading has an upper heading."""
+        return any(heading.over for heading in self.headings)
 
     @property
     def spans(self) -> list[tuple[str, int]]:

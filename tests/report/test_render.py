@@ -8,6 +8,7 @@ from rich.console import Console
 from sdabench.claims.tables import compare_table
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
+from sdabench.report.html import to_html
 from sdabench.report.latex import to_latex_document
 from sdabench.report.render import (
     Terminal,
@@ -15,7 +16,6 @@ from sdabench.report.render import (
     plain,
     print_terminal,
     split_columns,
-    to_html,
     to_markdown,
 )
 from sdabench.report.sheet import Cell, Heading, Sheet
@@ -41,20 +41,23 @@ def test_markdown_and_html_have_every_row():
         assert f"| {plain(row.label)} " in markdown
         assert f">{plain(row.label)}<" in html
     assert "| **78.76** " in re.sub(" +", " ", markdown)
-    assert html.count("<tbody>") == 4
-    assert html.count("<b>") == 8
+    assert len(re.findall(r'<td class="data row\d+ col0 [^"]*first"', html)) == 3  # between four groups
+    assert len(re.findall(r'<td class="[^"]* bold"', html)) == 8
     assert html.count("<h1>") == 1
     both = to_html(sheet, sheet_of("detection"))
-    assert both.count("<h1>") == both.count("<table>") == 2
-    assert "<script" not in to_html(Sheet("<script>", [Heading("<script>")], [[[Cell("<script>")]]]))
+    assert both.count("<h1>") == both.count("<table id=") == 2
+    hostile = "</td><script>&amp;"
+    page = to_html(Sheet(hostile, [Heading(hostile, over=hostile)], [[[Cell(hostile)]]], [hostile]))
+    assert "<script" not in page
+    assert page.count("&lt;/td&gt;&lt;script&gt;&amp;amp;") == 6  # <title>, <h1>, two headings, cell, note
 
 
 def test_underline_is_kept_in_every_format():
     cells = [Cell("2.5", underline=True), Cell("2.6", bold=True, underline=True)]
     sheet = Sheet("", [Heading("a"), Heading("b")], [[cells]])
     assert re.search(r"\| <ins>2.5</ins> +\| <ins>\*\*2.6\*\*</ins> +\|", to_markdown(sheet))
-    assert "<u>2.5</u>" in to_html(sheet)
-    assert "<u><b>2.6</b></u>" in to_html(sheet)
+    assert re.search(r'class="[^"]* underline" >2.5</td>', to_html(sheet))
+    assert re.search(r'class="[^"]* bold underline" >2.6</td>', to_html(sheet))
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
     console.print(_rich_table(sheet))
     assert "\x1b[4m2.5\x1b[0m" in console.file.getvalue()

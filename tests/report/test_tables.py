@@ -11,8 +11,9 @@ from sdabench.data.description import Preprocessing
 from sdabench.records.counts import stored_counts
 from sdabench.records.spec import Protocol
 from sdabench.registry import load_registry
+from sdabench.report.html import to_html
 from sdabench.report.latex import to_latex
-from sdabench.report.render import to_html, to_markdown
+from sdabench.report.render import to_markdown
 from sdabench.report.sheet import Cell
 from sdabench.report.tables import ranked, table_sheet, tables_csv
 from tests.helpers.records import record
