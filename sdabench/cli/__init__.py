@@ -23,6 +23,7 @@ SECTIONS = {
         "explain": "Search how a printed number of parameters or FLOPs was counted",
         "table": "Print a table of the paper beside the measured values",
         "compare": "Compare runs, or test what the tables of the paper imply",
+        "report": "Write one HTML page with all results",
     },
     "Measure": {
         "run": "Train and evaluate the networks of a suite",
@@ -47,7 +48,7 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
-TOOLS = ("bench", "check", "doctor")  # commands with a folder of their own
+TOOLS = ("bench", "check", "doctor", "report")  # commands with a folder of their own
 
 
 class StoppedBySignalError(click.ClickException):

@@ -317,7 +317,11 @@ def _judged(recipe: str, task: DataTask, registry: Path) -> tuple[Recipe, tuple[
     return valid, tuple(valid.deviations())
 
 
+def stored_record_files() -> list[Path]:
+    """List the files of records in ``results/``."""
+    return sorted(path for path in results_dir().glob("*.jsonl") if path.name not in (COUNTS, OUTPUTS))
+
+
 def stored_records() -> list[Record]:
     """Read the records in ``results/``."""
-    paths = sorted(path for path in results_dir().glob("*.jsonl") if path.name not in (COUNTS, OUTPUTS))
-    return [record for path in paths for record in read_lines(path, Record)]
+    return [record for path in stored_record_files() for record in read_lines(path, Record)]

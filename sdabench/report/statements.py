@@ -35,9 +35,9 @@ def _group(judged: JudgedStatement) -> list[list[Cell]]:
     rows.append(_text(statement.statement, f"[{statement.source}]"))
     rows.append(_text("Test:", statement.reading))
     for comparison, outcome in list(zip(judged.comparisons, judged.outcomes, strict=True))[:SHOWN]:
-        rows.append(row(_compared(comparison), _difference(comparison), Cell(outcome, tone="dim")))
+        rows.append(row(_compared(comparison), difference_text(comparison), Cell(outcome, tone="dim")))
     if judged.comparisons or judged.missing:
-        rows.append(_text(_count(judged)))
+        rows.append(_text(count_text(judged)))
     if str(judged.verdict) in ("open", "not testable") and statement.experiment:
         rows.append(_text("Experiment:", statement.experiment))
     return rows
@@ -53,19 +53,24 @@ def _metric(column: Column, table: Table) -> str:
 
 
 def _compared(comparison: Comparison) -> Tex:
+    return Tex(f"  {comparison.row.label}\n    vs. {comparison.other.label}: {compared_metric(comparison)}")
+
+
+def compared_metric(comparison: Comparison) -> str:
+    """Name the metric of a comparison, or the two whose difference it is about."""
     metric = _metric(comparison.column, comparison.table)
-    if comparison.minus is not None:
-        metric = f"{metric} − {METRICS[comparison.minus.key]}"
-    return Tex(f"  {comparison.row.label}\n    vs. {comparison.other.label}: {metric}")
+    return metric if comparison.minus is None else f"{metric} − {METRICS[comparison.minus.key]}"
 
 
-def _difference(comparison: Comparison) -> str:
+def difference_text(comparison: Comparison) -> str:
+    """Format the difference of a comparison, in percent or in percentage points."""
     if comparison.column.convention is not None:
         return f"{signed(comparison.difference, 1)} %"
     return signed(comparison.difference, comparison.column.decimals)
 
 
-def _count(judged: JudgedStatement) -> str:
+def count_text(judged: JudgedStatement) -> str:
+    """State how many comparisons hold as printed, significantly, and are not printed."""
     total, missing = len(judged.comparisons), judged.missing
     if not total:
         pairs = (

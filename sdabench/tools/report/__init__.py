@@ -1,0 +1,1 @@
+"""``sdabench report``: one HTML page with all results."""

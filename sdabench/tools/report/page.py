@@ -1,0 +1,204 @@
+"""Collect the content of the page from the frames of the Python API."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+import sdabench
+from sdabench.claims.audit import evidence_elsewhere
+from sdabench.claims.implied import ImpliedVerdict, implied_of, judge_implied
+from sdabench.claims.statements import judge_statements
+from sdabench.claims.tables import ComparedTable, compare_tables
+from sdabench.data.official import plural
+from sdabench.progress import progress
+from sdabench.records.counts import counts_of, counts_of_evidence
+from sdabench.records.record import Record, stored_record_files
+from sdabench.records.rescoring import StoredRecord, shipped_records
+from sdabench.registry import Registry, load_registry
+from sdabench.registry.statements import load_statements
+from sdabench.report.frames import claims_frame, comparisons_frame, counts_frame, records
+from sdabench.report.summary import describe_metrics
+from sdabench.tools.report.answer import Answer, answers
+from sdabench.tools.report.claims_grids import (
+    comparisons_grid,
+    provenance_grid,
+    statements_grid,
+    table_grid,
+)
+from sdabench.tools.report.grid import Grid, known_rows
+from sdabench.tools.report.runs import Run, RunSection, newest, pair_grid, read_runs, run_section
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the page knows of one network."""
+
+    name: str
+    anchor: str
+    title: str
+    note: str
+    tables: Sequence[str]
+    counts: Sequence[tuple[str, str]]
+    records: Sequence[str]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Page:
+    date: str
+    version: str
+    paper: str
+    answers: Sequence[Answer]
+    statements_text: str
+    tables: Sequence[Grid]
+    statements: Grid
+    comparisons: Grid
+    pair: Grid | None
+    runs: Sequence[RunSection]
+    networks: Sequence[Network]
+    provenance: Grid
+
+
+def make_page(paths: Iterable[Path]) -> Page:
+    """Collect the content of the page for some runs; without any, for the records in ``results/``.
+
+    Raises:
+        SdabenchError: a run has no records, or they are damaged.
+    """
+    registry, given = load_registry(), list(paths)
+    runs = read_runs(given)
+    compared = _compared(registry, runs)
+    claims = claims_frame(claim for each in compared for claim in each.claims)
+    implied = _implied(registry, runs)
+    comparisons = comparisons_frame(implied)
+    measured = records([run.path for run in runs])
+    digests = _digests(measured)
+    statements = judge_statements(registry, load_statements(registry))
+    verdicts = [str(each.verdict) for each in statements]
+    grids = [table_grid(each, claims[claims["table"] == each.table.name]) for each in compared]
+    rests_on = {
+        "counts": _counts_basis(claims),
+        "accuracies": _accuracies_basis(runs, measured),
+        "differences": _differences_basis(comparisons),
+    }
+    return Page(
+        date=_date(runs),
+        version=sdabench.__version__,
+        paper=registry.paper.reference,
+        answers=answers(claims, comparisons, rests_on),
+        statements_text=", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
+        tables=grids,
+        statements=statements_grid(statements),
+        comparisons=comparisons_grid(comparisons, implied),
+        pair=pair_grid(*runs) if given and len(runs) == 2 else None,
+        runs=[run_section(run, number) for number, run in enumerate(runs, 1)],
+        networks=_networks(registry, claims, runs),
+        provenance=provenance_grid(registry, claims, digests),
+    )
+
+
+def _date(runs: Sequence[Run]) -> str:
+    """Return the date of the newest record, or that of SOURCE_DATE_EPOCH."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC).date().isoformat() if epoch.isdigit() else newest(runs)
+
+
+def _compared(registry: Registry, runs: Sequence[Run]) -> list[ComparedTable]:
+    tables = list(registry.tables.values())
+    counts = counts_of(row.model for table in tables for row in table.rows)
+    elsewhere = counts_of_evidence(evidence_elsewhere(tables))
+    return compare_tables(tables, counts, [one for run in runs for one in run.records], elsewhere)
+
+
+def _implied(registry: Registry, runs: Sequence[Run]) -> list[ImpliedVerdict]:
+    claims = implied_of(registry, [])
+    shipped = {file.resolve() for file in stored_record_files()}
+    own = [
+        StoredRecord(record, run.path if run.path.is_dir() else run.path.parent)
+        for run in runs
+        if run.path.resolve() not in shipped
+        for record in run.records
+        if record.failure is None
+    ]
+    with progress("claims", len(claims), "claims") as advance:
+        return judge_implied(claims, [*shipped_records(), *own], advance)
+
+
+def _digests(measured: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
+    """Map task and network to the digests of the records that may stand beside the paper."""
+    digests: dict[tuple[str, str], dict[str, None]] = {}
+    for row in known_rows(measured[measured["comparable"]]):
+        digests.setdefault((row["task"], row["model"]), {})[row["spec_digest"]] = None
+    return {key: list(each) for key, each in digests.items()}
+
+
+def _counts_basis(claims: pd.DataFrame) -> str:
+    counted = claims[claims["convention"].notna()]
+    distinct = counted.drop_duplicates(["model", "metric", "paper"])
+    return (
+        f"Rests on exact counts of {counted['model'].nunique()} networks at the input size of the paper. "
+        f"Tables share rows: these are {len(distinct)} distinct numbers."
+    )
+
+
+def _accuracies_basis(runs: Sequence[Run], measured: pd.DataFrame) -> str:
+    total = sum(len(run.records) for run in runs)
+    comparable = sum(record.comparable for run in runs for record in run.records)
+    read = f"{plural(total, 'record')} read from {', '.join(run.label for run in runs)}"
+    if comparable:
+        networks = measured[measured["comparable"]]["model"].nunique()
+        return (
+            f"{read}; {comparable:,} of them, of {plural(networks, 'network')}, may stand beside the paper."
+        )
+    reasons = measured["obstacles"].dropna().value_counts()
+    most = f" The most frequent reason: {reasons.index[0]}" if len(reasons) else ""
+    return f"{read}; none of them may stand beside the paper.{most}"
+
+
+def _differences_basis(comparisons: pd.DataFrame) -> str:
+    number = int(comparisons["measured"].notna().sum())
+    measured = f"{number:,}" if number else "none"
+    return (
+        "A difference is implied where a network with depth attention and its baseline or control are both "
+        f"printed. We measured {measured} of them, with trainings of the same recipe or with given weights "
+        "of both networks."
+    )
+
+
+def _networks(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> list[Network]:
+    """Describe the networks of the tables, then other networks that have records."""
+    of_runs = [record for run in runs for record in run.records]
+    names = dict.fromkeys([*claims["model"], *(record.model for record in of_runs)])
+    declared = [name for name in names if name in registry.models]
+    frame = counts_frame(counts_of(declared).values())
+    tables = {name: list(dict.fromkeys(group["table"])) for name, group in claims.groupby("model")}
+    networks: list[Network] = []
+    for name in names:
+        model = registry.models.get(name)
+        counts = [
+            (row["convention"], f"{row['value']:,}") for row in known_rows(frame[frame["model"] == name])
+        ]
+        found = [f"{one.task}: {_described(one)}" for one in of_runs if one.model == name]
+        networks.append(
+            Network(
+                name,
+                name if model else f"network-{len(networks)}",
+                model.title if model else "",
+                model.note if model else "Not in the registry.",
+                tables.get(name, []),
+                counts,
+                list(dict.fromkeys(found)),
+                model.network_sha256 if model else "",
+            )
+        )
+    return networks
+
+
+def _described(record: Record) -> str:
+    if record.failure is not None:
+        return f"failed: {record.failure.message}"
+    return describe_metrics(record).removeprefix(f"{record.model}: ")
