@@ -22,6 +22,7 @@ SECTIONS = {
         "audit": "Check every parameter and FLOP count of the paper",
         "explain": "Search how a printed number of parameters or FLOPs was counted",
         "table": "Print a table of the paper beside the measured values",
+        "plot": "Draw a figure of the paper's numbers and of runs",
         "compare": "Compare runs, or test what the tables of the paper imply",
         "report": "Write one HTML page with all results",
     },
@@ -48,7 +49,7 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
-TOOLS = ("bench", "check", "doctor", "report")  # commands with a folder of their own
+TOOLS = ("bench", "check", "doctor", "plot", "report")  # commands with a folder of their own
 
 
 class StoppedBySignalError(click.ClickException):

@@ -56,7 +56,7 @@ def claims(records: Paths = ()) -> pd.DataFrame:
     Returns:
         One row for each number, in the order of the paper: see :data:`sdabench.report.columns.CLAIMS`.
     """
-    compared = _compared(list(load_registry().tables.values()), records)
+    compared = compare(list(load_registry().tables.values()), records)
     return claims_frame(claim for each in compared for claim in each.claims)
 
 
@@ -314,7 +314,7 @@ def table(name: str, records: Paths = (), extra: Sequence[str] = ()) -> pd.DataF
         ``top1_pct``, and one of :data:`PARTS`. ``Δ`` is measured minus paper, ``±`` half the width of the
         interval that the verdict rests on. All numbers are unrounded, in the unit that the column names.
     """
-    compared = _compared(load_registry().tables_with(name, extra), records)
+    compared = compare(load_registry().tables_with(name, extra), records)
     return table_frame(compared[0])
 
 
@@ -380,7 +380,8 @@ def to_json(frame: pd.DataFrame) -> str:
     return frame.to_json(orient="records", double_precision=15, force_ascii=False, indent=2)
 
 
-def _compared(tables: Sequence[Table], records: Paths) -> list[ComparedTable]:
+def compare(tables: Sequence[Table], records: Paths) -> list[ComparedTable]:
+    """Compare tables with the stored counts and with runs."""
     found = counts_of(row.model for each in tables for row in each.rows)
     elsewhere = counts_of_evidence(evidence_elsewhere(tables))
     measured = [record for path in _paths(records) for record in records_of(path)]

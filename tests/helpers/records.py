@@ -1,6 +1,7 @@
 """Make records by hand, and read records that the program wrote."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import CHECKSUM
 from sdabench.records.record import Record, Training
 from sdabench.records.rescoring import StoredRecord
-from sdabench.records.spec import Protocol, Weights
+from sdabench.records.spec import ClassificationProtocol, ClassificationSpec, Protocol, Weights
 from sdabench.registry.recipes import load_recipe
+from sdabench.training.run_folder import MetricsLog, TrainingRun
 
 DATASET = DatasetInfo(
     name="imagenet",
@@ -94,6 +96,23 @@ def store_record(
         predictions=f"{name}.csv.gz",
     )
     return StoredRecord(made.model_copy(update=changes), folder)
+
+
+def write_training(folder: Path, losses: Sequence[float], seed: int = 0) -> Path:
+    """Write the folder of a training of ResNet-50 that has logged these losses, one for each epoch."""
+    one = trained("resnet50", 76.0, seed).model_copy(update={"recipe": load_recipe("paper")})
+    shared = {
+        name: getattr(one, name)
+        for name in ClassificationSpec.model_fields
+        if name not in ("data", "protocol")
+    }
+    folder.mkdir(parents=True)
+    TrainingRun(
+        spec=ClassificationSpec(data="imagenet=/d", protocol=ClassificationProtocol(), **shared)
+    ).save(folder)
+    for epoch, loss in enumerate(losses, start=1):
+        MetricsLog(folder).write({"step": 10 * epoch, "epoch": epoch, "loss": loss, "learning_rate": 0.1})
+    return folder
 
 
 def json_records(output: Path) -> list[dict[str, Any]]:

@@ -9,36 +9,16 @@ import pytest
 
 import sdabench
 from sdabench.records.record import Failure
-from sdabench.records.spec import ClassificationProtocol, ClassificationSpec
 from sdabench.records.store import RECORDS, RecordStore
-from sdabench.registry.recipes import load_recipe
 from sdabench.report import columns, frames
-from sdabench.training.run_folder import MetricsLog, TrainingRun
 from tests.helpers.paths import CHECKOUT
-from tests.helpers.records import correct_on, record, store_record, trained
+from tests.helpers.records import correct_on, record, store_record, trained, write_training
 
 SMOKE = CHECKOUT / "results" / "smoke.jsonl"
 
 
 def write_run(folder, *records):
     RecordStore(folder).append(records)
-    return folder
-
-
-def write_training(folder, losses, seed=0):
-    """Write the folder of a training of ResNet-50 that has logged these losses, one for each epoch."""
-    one = trained("resnet50", 76.0, seed).model_copy(update={"recipe": load_recipe("paper")})
-    shared = {
-        name: getattr(one, name)
-        for name in ClassificationSpec.model_fields
-        if name not in ("data", "protocol")
-    }
-    folder.mkdir(parents=True)
-    TrainingRun(
-        spec=ClassificationSpec(data="imagenet=/d", protocol=ClassificationProtocol(), **shared)
-    ).save(folder)
-    for epoch, loss in enumerate(losses, start=1):
-        MetricsLog(folder).write({"step": 10 * epoch, "epoch": epoch, "loss": loss, "learning_rate": 0.1})
     return folder
 
 

@@ -1,0 +1,198 @@
+"""Losses and validation metrics of trainings, with the seeds of a network as one group."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.registry import unknown
+from sdabench.report.columns import CURVES, Column, Columns
+from sdabench.report.figures.labels import Floats
+from sdabench.report.figures.names import lines, metric_name, only, rows, short
+from sdabench.report.figures.style import LIGHT, SMALL, Look, caption, fix_layout, grid, logarithmic
+from sdabench.report.frames import Paths, make, training_curves
+
+PANEL = 1.35  # inches
+LOGARITHMIC = 10.0  # ratio of the largest to the smallest value from which an axis is logarithmic
+COLUMNS: Columns = {
+    **CURVES,
+    "recipe": Column("str", "recipe of the training"),
+    "group": Column("str", "trainings that differ in their seeds only, in the figure: one color"),
+}
+
+
+def frame(runs: Paths, models: Iterable[str] = (), quantities: Iterable[str] = ()) -> pd.DataFrame:
+    """List the logged values of trainings.
+
+    Args:
+        runs: output folders of ``sdabench train`` or ``run``, or folders of single trainings.
+        models: names or wildcards.
+        quantities: by default the total loss and the first validation metric.
+
+    Returns:
+        One row for each logged step and quantity: see :data:`COLUMNS`.
+
+    Raises:
+        UsageError: the runs have logged nothing, or not this quantity, or trained no such network.
+    """
+    data = training_curves(runs)
+    if data.empty:
+        raise UsageError(
+            "these runs have no training curves; name --output folders of 'sdabench train' or 'run'"
+        )
+    data = _of_models(data, list(models))
+    logged = list(data["quantity"].unique())
+    chosen = list(quantities) or _main(logged)
+    for quantity in chosen:
+        if quantity not in logged:
+            raise UsageError(unknown("quantity", quantity, logged, f"the runs have {', '.join(logged)}"))
+    data = pd.concat([data[data["quantity"] == quantity] for quantity in dict.fromkeys(chosen)])
+    recipes = {run: _recipe(Path(run)) for run in data["run"].unique()}
+    data["recipe"] = data["run"].map(recipes).astype("str")
+    data["group"] = data["run"].map(_groups(data)).astype("str")
+    return make(lines(data), COLUMNS)
+
+
+def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+    """Draw one panel for each quantity of :func:`frame`; thick lines are means over seeds."""
+    if data.empty:
+        raise NothingMeasuredError("there is nothing to draw; name runs that have trained")
+    quantities = list(data["quantity"].unique())
+    groups = list(data["group"].unique())
+    x = "epoch" if data["epoch"].notna().all() else "step"
+    with look.applied():
+        figure = look.figure(0.55 + PANEL * len(quantities))
+        panels = list(figure.subplots(len(quantities), sharex=True, squeeze=False)[:, 0])
+        colors = dict(zip(groups, look.cycle * (1 + len(groups) // len(look.cycle)), strict=False))
+        for axes, quantity in zip(panels, quantities, strict=True):
+            _draw_panel(axes, data[data["quantity"] == quantity], x, colors)
+            axes.set_ylabel(_title(quantity))
+        panels[-1].set_xlabel(x)
+        seeds = data.groupby("group")["seed"].nunique().max() > 1
+        caption(figure, "Thin lines: seeds. Thick lines: their mean." if seeds else "", look=look)
+        ends = max(data[x].max() - data[x].min(), 1) * 0.02
+        panels[-1].set_xlim(data[x].min() - ends, data[x].max() + ends)
+        panels[-1].xaxis.get_major_locator().set_params(integer=True)
+        _label_ends(figure, panels, data, x, colors)
+    return figure
+
+
+def _of_models(data: pd.DataFrame, patterns: Sequence[str]) -> pd.DataFrame:
+    from sdabench.registry import matching
+
+    if not patterns:
+        return data
+    names = list(data["model"].unique())
+    return only(data, "model", matching(patterns, names, names, "the networks of these runs"))
+
+
+def _main(logged: Sequence[str]) -> list[str]:
+    losses = [name for name in logged if name == "loss"] or [name for name in logged if "loss" in name][:1]
+    metrics = [name for name in ("top1_pct", "ap_pct") if name in logged]
+    metrics = metrics or [name for name in logged if name.endswith("_pct")][:1]
+    return [*losses, *metrics] or list(logged[:1])
+
+
+def _recipe(run: Path) -> str:
+    from sdabench.training.run_folder import read_run
+
+    recipe = read_run(run).spec.recipe
+    return recipe.name if recipe else "none"
+
+
+def _groups(data: pd.DataFrame) -> dict[str, str]:
+    """Name the group of each run: its network, with the recipe or the folder where these differ."""
+    runs = data.drop_duplicates("run")
+    names: dict[str, str] = {}
+    for model, of_model in runs.groupby("model", sort=False):
+        title = short(str(model))
+        several = of_model["recipe"].nunique() > 1
+        for recipe, of_recipe in of_model.groupby("recipe", sort=False):
+            base = f"{title}, {recipe}" if several else title
+            repeated = of_recipe["seed"].duplicated().any()
+            for run in of_recipe["run"]:
+                names[run] = f"{base} ({_folder(Path(run))})" if repeated else base
+    return names
+
+
+def _folder(run: Path) -> str:
+    """Name the output folder of a training, or its own folder if that is the output folder."""
+    run = run.resolve()
+    return run.parent.parent.name if run.parent.name == "training" else run.name
+
+
+def _draw_panel(axes: Axes, data: pd.DataFrame, x: str, colors: dict[str, str]) -> None:
+    grid(axes)
+    values = data["value"].to_numpy()
+    finite = values[np.isfinite(values)]
+    if len(finite) and finite.min() > 0 and finite.max() > LOGARITHMIC * finite.min():
+        logarithmic(axes)
+    for group, of_group in data.groupby("group", sort=False):
+        color = colors[str(group)]
+        single = of_group["run"].nunique() == 1
+        for _, run in of_group.groupby("run", sort=False):
+            width, alpha = (1.2, 1.0) if single else (0.6, 0.45)
+            marker = "." if len(run) == 1 else ""
+            axes.plot(run[x], run["value"], color=color, linewidth=width, alpha=alpha, marker=marker)
+        if not single:
+            mean = _mean(of_group, x)
+            axes.plot(mean.index, mean, color=color, linewidth=1.5)
+
+
+def _mean(data: pd.DataFrame, x: str) -> "pd.Series[float]":
+    """Average over runs, where all of them have a value."""
+    grouped = data.groupby(x)["value"]
+    return grouped.mean()[grouped.count() == data["run"].nunique()]
+
+
+def _title(quantity: str) -> str:
+    name = metric_name(quantity).replace("_", " ").removesuffix(" pct")
+    return f"{name} (%)" if quantity.endswith("_pct") else name
+
+
+def _label_ends(
+    figure: Figure, panels: Sequence[Axes], data: pd.DataFrame, x: str, colors: dict[str, str]
+) -> None:
+    """Write the names of the groups beside the ends of their lines in the first panel, without overlap."""
+    first = data[data["quantity"] == data["quantity"].iloc[0]]
+    last = first.sort_values(x, kind="stable").groupby("group", sort=False).tail(1)
+    axes = panels[0]
+    texts = [
+        axes.annotate(
+            row.group,
+            (1, row.value),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            color=colors[row.group],
+            fontsize=SMALL,
+            va="center",
+        )
+        for row in rows(last)
+    ]
+    renderer = fix_layout(figure)
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    centers = np.array([(box.y0 + box.y1) / 2 for box in boxes])
+    pixels = figure.dpi / 72
+    for text, moved, center in zip(texts, spread(centers, 1.15 * boxes[0].height), centers, strict=True):
+        text.set_position((4, float(moved - center) / pixels))
+
+
+def spread(centers: Floats, gap: float) -> Floats:
+    """Move centers (N,) as little as needed so that neighbors are at least a gap apart."""
+    order = np.argsort(centers, kind="stable")
+    blocks: list[tuple[float, int]] = []  # lowest position and number of centers that touch
+    for center in centers[order].tolist():
+        start, count = center, 1
+        while blocks and blocks[-1][0] + gap * blocks[-1][1] > start:
+            before, number = blocks.pop()
+            start = (before * number + (start - gap * number) * count) / (number + count)
+            count += number
+        blocks.append((start, count))
+    moved = np.empty(len(centers))
+    moved[order] = [start + gap * step for start, count in blocks for step in range(count)]
+    return moved

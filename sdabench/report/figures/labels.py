@@ -1,0 +1,173 @@
+"""Place the labels of points so that they overlap neither each other, nor points, nor the frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import cos, pi, sin
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+ANGLES = [turn * pi / 8 for turn in (0, 8, 4, 12, 2, 6, 14, 10, 1, 7, 15, 9, 3, 5, 13, 11)]
+RADII = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 48.0, 60.0, 75.0, 95.0)  # points
+LEADER = 12.0  # points: a label that is this far away is connected to its point
+ROUNDS = 3  # of placing each label again among the others
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text beside the point at (x, y), in data coordinates."""
+
+    text: str
+    x: float
+    y: float
+    color: str
+    bold: bool = False
+
+
+def place(
+    axes: Axes,
+    labels: Sequence[Label],
+    renderer: Any,
+    size: float,
+    marks: Sequence[tuple[float, float]] = (),
+    lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
+    mark_size: float = 4.0,
+) -> list[Annotation]:
+    """Write labels into axes whose layout is fixed; labels of earlier points choose first.
+
+    Args:
+        size: of the text, in points.
+        marks: points that no label may cover, besides those of the labels.
+        lines: segments that labels avoid where they can.
+        mark_size: width of a mark in points.
+    """
+    if not labels:
+        return []
+    pixels = axes.figure.dpi / 72
+    texts = [
+        axes.annotate(
+            label.text,
+            (label.x, label.y),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=size,
+            color=label.color,
+            fontweight="bold" if label.bold else "normal",
+            ha="center",
+            va="center",
+            zorder=5,
+            path_effects=[withStroke(linewidth=1.5, foreground=axes.get_facecolor(), alpha=0.8)],
+        )
+        for label in labels
+    ]
+    sizes = [text.get_window_extent(renderer) for text in texts]
+    halves = np.array([(box.width / 2 + pixels, box.height / 2 + 0.5 * pixels) for box in sizes])
+    points = axes.transData.transform([(label.x, label.y) for label in labels])
+    covered = axes.transData.transform([*((label.x, label.y) for label in labels), *marks])
+    segments = np.array([axes.transData.transform(line) for line in lines]).reshape(-1, 2, 2)
+    frame = axes.get_window_extent(renderer)
+    limits = np.array([[frame.x0, frame.y0], [frame.x1, frame.y1]])
+    centers = np.full_like(points, np.nan)
+    for _ in range(ROUNDS):
+        for index in range(len(labels)):
+            others = np.arange(len(labels)) != index
+            placed = others & ~np.isnan(centers[:, 0])
+            candidates, distances = _candidates(points[index], halves[index], pixels)
+            cost = distances + _cost(
+                candidates,
+                halves[index],
+                points[index],
+                centers[placed],
+                halves[placed],
+                points[placed],
+                covered,
+                segments,
+                limits,
+                mark_size * pixels / 2,
+            )
+            centers[index] = candidates[np.argmin(cost)]
+    for text, center, point, half, label in zip(texts, centers, points, halves, labels, strict=True):
+        offset = (center - point) / pixels
+        text.set_position((float(offset[0]), float(offset[1])))
+        gap, nearest = _gap(center, half, point) / pixels, _gap(center, half, covered).min() / pixels
+        if gap > LEADER or gap > 1.5 * nearest:
+            _connect(axes, point, center, half, label.color)
+    return texts
+
+
+def _candidates(point: Floats, half: Floats, pixels: float) -> tuple[Floats, Floats]:
+    """Return centers (C, 2) of a label around its point, and their cost (C,) by distance."""
+    centers, costs = [], []
+    for radius in RADII:
+        for preference, angle in enumerate(ANGLES):
+            direction = np.array([cos(angle), sin(angle)])
+            beside = np.sign(np.round(direction, 6)) * np.minimum(np.abs(direction) * 1.5, 1)
+            centers.append(point + direction * radius * pixels + beside * half)
+            costs.append(radius + preference / 8)
+    return np.array(centers), np.array(costs)
+
+
+def _cost(
+    centers: Floats,
+    half: Floats,
+    point: Floats,
+    others: Floats,
+    other_halves: Floats,
+    other_points: Floats,
+    covered: Floats,
+    segments: Floats,
+    limits: Floats,
+    mark: float,
+) -> Floats:
+    """Return the cost (C,) of what a label with each center would cover."""
+    cost = np.zeros(len(centers))
+    outside = np.maximum(limits[0] - (centers - half), 0) + np.maximum(centers + half - limits[1], 0)
+    cost += 1e6 * (outside > 0).any(axis=1) + 1e3 * outside.sum(axis=1)
+    own = np.stack([np.broadcast_to(point, centers.shape), centers], axis=1)  # its leaders
+    cost += 1e4 * _overlaps(centers, half, others, other_halves).sum(axis=1)
+    cost += 40 * _crosses(np.stack([other_points, others], axis=1), centers, half).sum(axis=0)
+    cost += 40 * _crosses(own, others, other_halves).sum(axis=1)
+    cost += 2e3 * _overlaps(centers, half, covered, mark).sum(axis=1)
+    foreign = covered[(covered != point).any(axis=1)]
+    cost += 40 * _crosses(own, foreign, np.array([mark, mark])).sum(axis=1)
+    nearer = _gap(centers[:, None], half, foreign) < 1.3 * _gap(centers, half, point)[:, None]
+    cost += 12 * nearer.sum(axis=1)  # points that seem to have this label
+    cost += 25 * _crosses(segments, centers, half).sum(axis=0)
+    return cost
+
+
+def _overlaps(centers: Floats, half: Floats, others: Floats, other_half: Floats | float) -> NDArray[np.bool_]:
+    """Return (C, O): whether each box overlaps each of the others."""
+    overlaps: NDArray[np.bool_] = np.all(np.abs(centers[:, None] - others) < half + other_half, axis=2)
+    return overlaps
+
+
+def _gap(centers: Floats, half: Floats, points: Floats) -> Floats:
+    """Return the distances from boxes to points."""
+    distance: Floats = np.linalg.norm(np.maximum(np.abs(centers - points) - half, 0), axis=-1)
+    return distance
+
+
+def _crosses(segments: Floats, centers: Floats, halves: Floats) -> NDArray[np.bool_]:
+    """Return (S, C): whether each segment (S, 2, 2) crosses each box."""
+    start, along = segments[:, None, 0], segments[:, None, 1] - segments[:, None, 0]
+    along = np.where(along == 0, 1e-9, along)
+    edges = np.stack([centers - halves, centers + halves])[:, None]
+    shares = np.sort((edges - start) / along, axis=0)  # of the segment, at which it enters and leaves
+    entered, left = shares[0].max(axis=-1), shares[1].min(axis=-1)
+    crosses: NDArray[np.bool_] = np.maximum(entered, 0) < np.minimum(left, 1)
+    return crosses
+
+
+def _connect(axes: Axes, point: Floats, center: Floats, half: Floats, color: str) -> None:
+    """Draw a thin line from a point to the nearest edge of its label."""
+    edge = np.clip(point, center - half, center + half)
+    ends = axes.transData.inverted().transform([point, edge])
+    axes.plot(
+        ends[:, 0], ends[:, 1], color=color, linewidth=0.4, alpha=0.7, zorder=2, scalex=False, scaley=False
+    )

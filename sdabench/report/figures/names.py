@@ -1,0 +1,52 @@
+"""Names of networks and metrics in figures, and the rows of frames."""
+
+import re
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from sdabench.registry import load_registry
+from sdabench.report.render import plain
+from sdabench.report.summary import METRICS, PREFIXES
+
+
+def short(model: str) -> str:
+    """Return the title of a network without its detector and what is in brackets."""
+    known = load_registry().models.get(model)
+    if known is None:
+        return plain(model)
+    title = plain(known.title)
+    return re.sub(r" \(.*\)$", "", title.partition(", ")[2] if known.backbone else title)
+
+
+def detector(model: str) -> str:
+    """Return the detector of a network, such as Faster R-CNN; empty for classifiers."""
+    known = load_registry().models.get(model)
+    return plain(known.title).partition(", ")[0] if known and known.backbone else ""
+
+
+def metric_name(metric: str, task: str | None = None) -> str:
+    """Name a metric, such as mask AP50 for a task of which there are several kinds of AP."""
+    prefix = PREFIXES.get(task or "", "") if metric.startswith("ap") else ""
+    return prefix + METRICS.get(metric, metric)
+
+
+def only(frame: pd.DataFrame, column: str, wanted: Iterable[str]) -> pd.DataFrame:
+    """Keep the rows whose value is wanted; all of them if nothing is."""
+    names = list(wanted)
+    return frame[frame[column].isin(names)].reset_index(drop=True) if names else frame
+
+
+def rows(frame: pd.DataFrame) -> list[Any]:
+    """Return the rows as objects with an attribute for each column; what is missing is None."""
+    return [SimpleNamespace(**line) for line in lines(frame)]
+
+
+def lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries; what is missing is None."""
+    return [
+        {str(name): None if pd.isna(value) else value for name, value in line.items()}
+        for line in frame.to_dict("records")
+    ]

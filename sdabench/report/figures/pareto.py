@@ -1,0 +1,270 @@
+"""Accuracy or AP of the networks of a table over their parameters, FLOPs or latency."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sdabench.claims.tables import ComparedRow
+from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.json_files import read_json
+from sdabench.registry import Registry, Table, load_registry, unknown
+from sdabench.report.columns import Column, Columns
+from sdabench.report.figures.labels import Label, place
+from sdabench.report.figures.names import detector, metric_name, rows, short
+from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Look, caption, fix_layout, grid
+from sdabench.report.frames import Paths, compare, make
+from sdabench.report.summary import METRICS
+
+X = Literal["params", "flops", "latency"]
+COLUMNS: Columns = {
+    "table": Column("str", "name of the table"),
+    "model": Column("str", "name of the network"),
+    "label": Column("str", "its short title"),
+    "detector": Column("str", "its detector; missing for classifiers"),
+    "sda": Column("bool", "whether it has depth attention"),
+    "source": Column("str", "paper, or measured: where y comes from"),
+    "x": Column("float64", "parameters in M, FLOPs in G, or latency in ms: as x_name says"),
+    "x_name": Column("str", "what x is, with its unit"),
+    "y": Column("float64", "accuracy or AP in percent; of measured ones the mean over trainings"),
+    "y_name": Column("str", "what y is"),
+    "low": Column("float64", "lower bound of the 95 % interval of another training; missing for the paper"),
+    "high": Column("float64", "upper bound of it"),
+    "partner": Column("str", "network from which the arrow to this one starts"),
+    "partner_role": Column("str", "control or baseline"),
+    "front": Column("bool", "whether no point of the same source has higher y at lower or equal x"),
+}
+
+
+def frame(
+    table_name: str = "classification-multiscale",
+    records: Paths = (),
+    x: X = "flops",
+    y: str | None = None,
+    models: Iterable[str] = (),
+    bench: Path | None = None,
+) -> pd.DataFrame:
+    """List the points: those of the paper, and measured ones.
+
+    Args:
+        records: runs with accuracies or APs; those that cannot be compared with the paper are left out.
+        y: a metric of the table, by default its first.
+        models: names or wildcards, also of networks that the table lacks; by default all of the table, and
+            the controls of these that were measured.
+        bench: output of ``sdabench bench --json``, for latency.
+
+    Returns:
+        The points in the order of the table: see :data:`COLUMNS`.
+
+    Raises:
+        UsageError: the table has no such metric, or no network was timed.
+        NothingMeasuredError: no network has both values.
+    """
+    registry, patterns = load_registry(), list(models)
+    if x not in get_args(X):
+        raise UsageError(unknown("x", x, get_args(X), f"use {', '.join(get_args(X))}"))
+    declared = registry.table(table_name)
+    metric = _metric(declared, y)
+    y_name = f"{metric_name(metric, declared.task)} (%)"
+    chosen = registry.select_for(declared.task, patterns) if patterns else []
+    controls = [registry.models[row.model].like_for_like for row in declared.rows]
+    extra = chosen or list(filter(None, controls))
+    [compared] = compare([registry.extended(declared, extra)], records)
+    latencies = _latencies(bench, declared) if x == "latency" else None
+    shown = [row for row in compared.rows if not chosen or row.row.model in chosen]
+    points = [
+        point | {"table": table_name, "x_name": _x_name(x, latencies), "y_name": y_name}
+        for source in ("paper", "measured")
+        for row in shown
+        for point in _points(row, source, x, metric, latencies)
+    ]
+    if not points:
+        raise NothingMeasuredError(
+            f"no network of {table_name} has both {_x_name(x, latencies)} and {metric}; "
+            "name others with --models, or another --y"
+        )
+    for point in points:
+        point["partner"], point["partner_role"] = _partner(registry, point, points)
+        point["front"] = not any(
+            one["source"] == point["source"] and one["x"] <= point["x"] and one["y"] > point["y"]
+            for one in points
+        )
+    return make(points, COLUMNS)
+
+
+def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+    """Draw the points of :func:`frame`: hollow ones of the paper, filled measured ones."""
+    with look.applied():
+        count = data["model"].nunique()
+        height = min(2.4 + 0.055 * max(count - 6, 0) * (look.columns == "one"), 4.2)
+        figure = look.figure(height if look.columns == "one" else 3.4)
+        axes = figure.subplots()
+        grid(axes)
+        axes.margins(0.16, 0.1)
+        axes.set_xlabel(data["x_name"].iloc[0])
+        axes.set_ylabel(data["y_name"].iloc[0])
+        detectors = list(data["detector"].dropna().unique())
+        _draw_front(axes, data, look)
+        for row in rows(data):
+            color = look.accent if row.sda else look.muted
+            marker = MARKERS[detectors.index(row.detector)] if row.detector in detectors else MARKERS[0]
+            if row.low is not None:
+                axes.plot([row.x, row.x], [row.low, row.high], color=color, linewidth=0.8, zorder=2.5)
+            face = color if row.source == "measured" else look.ground
+            axes.plot(row.x, row.y, marker, color=color, markerfacecolor=face, markeredgewidth=1, zorder=4)
+        arrows = _arrows(data)
+        for start, end in arrows:
+            style = {"arrowstyle": "-|>,head_width=0.18,head_length=0.35", "color": look.accent}
+            style |= {"linewidth": 0.8, "shrinkA": 3.0, "shrinkB": 3.0}  # type: ignore[dict-item]
+            axes.annotate("", end, start, arrowprops=style, zorder=3)
+        _legend(axes, data, detectors, look)
+        _caption(figure, data, look)
+        renderer = fix_layout(figure)
+        named = data.sort_values("source").drop_duplicates("model")  # at the measured point, if there is one
+        named = named.sort_values(["sda", "y"], ascending=False)
+        labels = [
+            Label(row.label, row.x, row.y, look.accent if row.sda else look.ink, bool(row.sda))
+            for row in rows(named)
+        ]
+        place(axes, labels, renderer, SMALL, list(zip(data["x"], data["y"], strict=True)), arrows)
+    return figure
+
+
+def _metric(declared: Table, wanted: str | None) -> str:
+    metrics = [column.key for column in declared.columns if column.convention is None]
+    if wanted is not None and wanted not in metrics:
+        if wanted in METRICS:
+            raise UsageError(f"{declared.name} has no {wanted}; use {', '.join(metrics)}")
+        raise UsageError(unknown("metric", wanted, metrics, f"use {', '.join(metrics)}"))
+    return wanted or metrics[0]
+
+
+@dataclass(frozen=True)
+class _Latencies:
+    """Latencies in ms by network; the name states under what conditions they were measured."""
+
+    values: dict[str, float]
+    name: str
+
+
+def _latencies(path: Path | None, declared: Table) -> _Latencies:
+    if declared.task != "classification":
+        raise UsageError(
+            f"the networks of {declared.name} have no latency, because bench times classifiers only"
+        )
+    if path is None:
+        raise UsageError(
+            "latency needs --bench FILE; 'sdabench bench PATTERN --mode inference --json > FILE' writes one"
+        )
+    read, _ = read_json(path, "timings")
+    wrong = f"{path} is not the output of 'sdabench bench --json'; write it again"
+    try:
+        steps = [each for each in read if each["mode"] == "inference"]
+        values = {str(each["model"]): float(each["latency_ms"]["median"]) for each in steps}
+        conditions = {(each["batch_size"], str(each["environment"]["device"])) for each in steps}
+    except (TypeError, KeyError, ValueError):
+        raise UsageError(wrong) from None
+    if not steps:
+        raise UsageError(f"{path} has no inference steps; time them with 'sdabench bench --mode inference'")
+    if len(conditions) > 1:
+        raise UsageError(f"{path} mixes batch sizes or devices; time all networks in one run of bench")
+    [(batch, device)] = conditions
+    return _Latencies(values, f"latency (ms), batch of {batch} on {device}")
+
+
+def _x_name(x: X, latencies: _Latencies | None) -> str:
+    names: dict[str, str] = {"params": "parameters (M)", "flops": "FLOPs (G)"}
+    return latencies.name if latencies else names[x]
+
+
+def _points(
+    row: ComparedRow, source: str, x: X, metric: str, latencies: _Latencies | None
+) -> Iterable[dict[str, Any]]:
+    """Yield the point of a network, if both values are known. A size that is not printed is counted."""
+    model, measured = row.row.model, source == "measured"
+    values = row.measured if measured else row.row.reported
+    if latencies is None:
+        column = {"params": "params_m", "flops": "flops_g"}[x]
+        place = row.measured[column] if values[column] is None else values[column]
+    else:
+        place = latencies.values.get(model)
+    if place is None or values[metric] is None:
+        return
+    judged = row.judged.get(metric) if measured else None
+    interval = judged and judged.interval
+    yield {
+        "model": model,
+        "label": short(model),
+        "detector": detector(model) or None,
+        "sda": load_registry().models[model].depth_attention,
+        "source": source,
+        "x": place,
+        "y": values[metric],
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+    }
+
+
+def _partner(
+    registry: Registry, point: dict[str, Any], points: Sequence[dict[str, Any]]
+) -> tuple[str | None, str | None]:
+    """Return the control of a network with depth attention, or else its baseline, if it has a point."""
+    model = registry.models[point["model"]]
+    if model.depth_attention:
+        present = {one["model"] for one in points if one["source"] == point["source"]}
+        for partner, role in ((model.like_for_like, "control"), (model.baseline, "baseline")):
+            if partner in present:
+                return partner, role
+    return None, None
+
+
+def _arrows(data: pd.DataFrame) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    points = {(row.source, row.model): (row.x, row.y) for row in rows(data)}
+    return [
+        (points[row.source, row.partner], (row.x, row.y))
+        for row in rows(data)
+        if (row.source, row.partner) in points
+    ]
+
+
+def _draw_front(axes: Axes, data: pd.DataFrame, look: Look) -> None:
+    source = "measured" if (data["source"] == "measured").sum() > 2 else "paper"
+    front = data[data["front"] & (data["source"] == source)].sort_values("x")
+    axes.step(front["x"], front["y"], where="post", color=look.faint, linewidth=2.5, zorder=1)
+
+
+def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], look: Look) -> None:
+    from matplotlib.lines import Line2D
+
+    def mark(text: str, marker: str, face: str) -> Line2D:
+        return Line2D(
+            [], [], color=look.muted, marker=marker, markerfacecolor=face, linestyle="none", label=text
+        )
+
+    handles = []
+    if len(detectors) > 1:
+        handles += [mark(name, MARKERS[place], look.muted) for place, name in enumerate(detectors)]
+    if data["source"].nunique() > 1:
+        handles += [mark("paper", "o", look.ground), mark("measured", "o", look.muted)]
+    if handles:
+        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1)
+
+
+def _caption(figure: Figure, data: pd.DataFrame, look: Look) -> None:
+    roles = data["partner_role"].dropna().unique()
+    arrows = (
+        f"Arrows: from the {' or '.join(sorted(roles, reverse=True))} to the network with depth attention."
+    )
+    measured = (data["source"] == "measured").any()
+    caption(
+        figure,
+        "" if measured else "Values printed in the paper.",
+        arrows if len(roles) else "",
+        "Line: Pareto front.",
+        "Bars: 95 % interval of another training." if data["low"].notna().any() else "",
+        look=look,
+    )

@@ -1,0 +1,183 @@
+"""The style of figures: sizes of a two-column paper, colors that the color-blind tell apart, light and dark.
+
+Text is drawn as outlines in SVG, because labels that another font widens would overlap. PDF embeds TrueType
+fonts, so that text can be searched. Files depend on the data only: they contain no date and no random ids.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from sdabench.claims.verdicts import Outcome
+from sdabench.files import atomic_write
+
+Width = Literal["one", "two"]
+WIDTHS: dict[Width, float] = {"one": 3.4, "two": 7.0}  # inches: of one and of two columns
+
+SMALL = 6.5  # points, of labels beside marks
+DPI = 300  # of PNG files
+# Okabe and Ito's colors (https://jfly.uni-koeln.de/color/), without yellow, which is too light for lines.
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY = "#CC79A7", "#56B4E9"
+MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a figure is drawn: on a light or dark ground, for one or two columns of a page."""
+
+    dark: bool = False
+    columns: Width = "one"
+
+    @property
+    def width(self) -> float:
+        """Width of the figure in inches."""
+        return WIDTHS[self.columns]
+
+    @property
+    def ground(self) -> str:
+        return "#16181d" if self.dark else "#ffffff"
+
+    @property
+    def ink(self) -> str:
+        return "#e8e8e8" if self.dark else "#000000"
+
+    @property
+    def muted(self) -> str:
+        """The color of what is secondary, with a contrast of at least 4.5 to 1."""
+        return "#9aa0a6" if self.dark else "#6b6b6b"
+
+    @property
+    def faint(self) -> str:
+        """The color of grids and guides."""
+        return "#3a3f46" if self.dark else "#dcdcdc"
+
+    @property
+    def accent(self) -> str:
+        return SKY if self.dark else BLUE
+
+    @property
+    def cycle(self) -> list[str]:
+        first = [SKY, VERMILION, GREEN] if self.dark else [BLUE, VERMILION, GREEN]
+        return [*first, ORANGE, PURPLE, BLUE if self.dark else SKY, self.muted]
+
+    @property
+    def outcomes(self) -> dict[Outcome, str]:
+        """The color of each outcome of a verdict."""
+        return {"holds": GREEN, "open": ORANGE, "fails": VERMILION, "unknown": self.muted}
+
+    @property
+    def settings(self) -> dict[Any, Any]:
+        """Matplotlib's rcParams; all others are its defaults, whatever the user has configured."""
+        return {
+            "font.family": "DejaVu Sans",  # which matplotlib ships
+            "font.size": 8,
+            "axes.titlesize": 8,
+            "axes.labelsize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "legend.fontsize": 7,
+            "legend.frameon": False,
+            "legend.handlelength": 1.4,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.6,
+            "axes.axisbelow": True,
+            "grid.linewidth": 0.5,
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+            "xtick.major.size": 2.5,
+            "ytick.major.size": 2.5,
+            "lines.linewidth": 1.2,
+            "lines.markersize": 4,
+            "hatch.linewidth": 0.5,
+            "text.parse_math": False,  # a name with two dollar signs is no formula
+            "axes.unicode_minus": True,
+            "figure.facecolor": self.ground,
+            "savefig.facecolor": self.ground,
+            "axes.facecolor": self.ground,
+            "axes.edgecolor": self.muted,
+            "axes.labelcolor": self.ink,
+            "text.color": self.ink,
+            "xtick.color": self.muted,
+            "ytick.color": self.muted,
+            "xtick.labelcolor": self.ink,
+            "ytick.labelcolor": self.ink,
+            "grid.color": self.faint,
+            "axes.prop_cycle": mpl.cycler(color=self.cycle),  # type: ignore[attr-defined]
+            "pdf.fonttype": 42,
+            "svg.fonttype": "path",
+            "svg.hashsalt": "sdabench",
+        }
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Draw in this style; the settings of the program that calls are restored at the end."""
+        with mpl.rc_context():
+            mpl.rcParams.update(mpl.rcParamsDefault | self.settings)
+            yield
+
+    def figure(self, height: float) -> Figure:
+        """Make an empty figure of a height in inches, whose axes get the space that their labels leave."""
+        figure = Figure(figsize=(self.width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr, call-arg]
+        FigureCanvasAgg(figure)
+        return figure
+
+
+def fix_layout(figure: Figure) -> Any:
+    """Place the axes now and for good; return the renderer that measures texts."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    return figure.canvas.get_renderer()  # type: ignore[no-untyped-call]
+
+
+def grid(axes: Axes, which: Literal["x", "y", "both"] = "both") -> None:
+    axes.grid(axis=which)
+    axes.tick_params(length=0)
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the y-axis logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def caption(figure: Figure, *sentences: str, look: Look) -> None:
+    """Write sentences below a figure, broken into lines that fit."""
+    from textwrap import wrap
+
+    text = " ".join(filter(None, sentences))
+    if text:
+        lines = wrap(text, int(look.width * 20))  # characters of 6.5 points
+        figure.supxlabel("\n".join(lines), fontsize=SMALL, color=look.muted, x=0.01, ha="left")
+
+
+def save(figure: Figure, path: Path, look: Look) -> None:
+    """Write a figure as SVG, PDF or PNG, by the suffix; equal figures give equal bytes.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    form = path.suffix.lower().removeprefix(".")
+    dates: dict[str, dict[str, None]] = {
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None},
+        "png": {"Software": None},
+    }
+    with look.applied(), atomic_write(path, "name another -o") as file:
+        figure.savefig(file, format=form, dpi=DPI, metadata=dates[form])
+
+
+LIGHT = Look()

@@ -1,0 +1,1 @@
+"""Draw figures of the paper's numbers and of runs."""

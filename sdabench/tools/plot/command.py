@@ -1,0 +1,169 @@
+"""``sdabench plot``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+
+from sdabench.cli.help import Command, Group
+from sdabench.cli.options import EXISTING_FILE, MODEL
+from sdabench.cli.parameters import OneOf, ParsedType, argument, declared, option
+from sdabench.errors import UsageError
+from sdabench.files import atomic_write
+from sdabench.registry import SUITES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".svg", ".pdf", ".png", ".csv")
+TABLES = tuple(table for tables in SUITES.values() for table in tables)
+EPILOG = """\b
+Examples:
+  sdabench plot pareto -o pareto.pdf
+  sdabench plot pareto --table detection --x params --dark -o detection.svg
+  sdabench plot claims runs/classification -o claims.pdf
+  sdabench plot curves runs/a runs/b --quantity loss -o curves.svg
+"""
+PARETO = """\b
+Examples:
+  sdabench plot pareto -o pareto.pdf
+  sdabench plot pareto runs/classification --x params -o pareto.svg
+  sdabench plot pareto --table detection --y ap_s_pct --width two -o small.pdf
+  sdabench bench 'sda_*' 'resnet*' --mode inference --json > speed.json
+  sdabench plot pareto --x latency --bench speed.json -o latency.png
+"""
+CLAIMS = """\b
+Examples:
+  sdabench plot claims -o claims.pdf
+  sdabench plot claims runs/classification --table classification-attention \\
+      -o attention.svg
+  sdabench plot claims --metric ap_s_pct --metric ap_l_pct -o sizes.pdf
+"""
+CURVES = """\b
+Examples:
+  sdabench plot curves runs/classification -o curves.pdf
+  sdabench plot curves runs/seed0 runs/seed1 --quantity loss \\
+      --quantity learning_rate -o losses.svg
+"""
+
+
+def _figure_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{text} has no suffix of a figure; use {', '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise UsageError(f"{text} is a folder; name a file in it, such as {path}/figure.svg")
+    return path
+
+
+# fmt: off
+Runs = Annotated[tuple[Path, ...], argument(
+    nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[RUN]...")]
+Some = Annotated[tuple[Path, ...], argument(
+    nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN...")]
+Models = Annotated[tuple[str, ...], option(
+    "--models", multiple=True, type=MODEL, help="Names or wildcards of networks  [default: all]")]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a figure is written, and how it looks."""
+
+    path: Annotated[Path, option(
+        "-o", "--output", required=True, type=ParsedType(_figure_file, "FILE", files=True), group="Output",
+        help="File to write: .svg, .pdf or .png, or .csv for the data")]
+    dark: Annotated[bool, option("--dark", is_flag=True, group="Output", help="Draw on a dark ground")]
+    width: Annotated[Any, option(
+        "--width", type=click.Choice(["one", "two"]), default="one", group="Output",
+        help="Columns of a two-column paper that the figure spans: 3.4 or 7 inches")]
+# fmt: on
+
+    def write(self, module: Any, data: "pd.DataFrame") -> None:
+        """Draw the frame of a module of :mod:`sdabench.report.figures`, or write it as CSV."""
+        from sdabench.report.figures.style import Look, save
+        from sdabench.report.frames import to_csv
+
+        if self.path.suffix.lower() == ".csv":
+            with atomic_write(self.path, "name another -o") as file:
+                file.write(to_csv(data).encode(errors="surrogateescape"))
+            return
+        look = Look(self.dark, self.width)
+        save(module.draw(data, look), self.path, look)
+
+
+@click.group("plot", cls=Group, epilog=EPILOG)
+def command() -> None:
+    """Draw a figure of the paper's numbers and of runs: SVG, PDF or PNG, or its data as CSV.
+
+    Figures have the width of one or two columns of a paper, and colors that the color-blind can tell apart.
+    Equal data give equal files.
+    """
+
+
+@command.command("pareto", cls=Command, epilog=PARETO)
+@declared
+def pareto(
+    runs: Runs,
+    table: Annotated[str, option(
+        "--table", type=OneOf("table", TABLES), default=TABLES[0], help="Table of the paper")],
+    x: Annotated[Any, option(
+        "--x", type=OneOf("x", ("params", "flops", "latency")), default="flops", help="Cost on the x-axis",
+        metavar="[params|flops|latency]")],
+    y: Annotated[str | None, option(
+        "--y", metavar="METRIC", help="Metric, such as top5_pct or ap_s_pct  [default: the table's first]")],
+    models: Models,
+    bench: Annotated[Path | None, option(
+        "--bench", type=EXISTING_FILE, help="Latencies: the output of 'sdabench bench --json'")],
+    output: Output,
+) -> None:  # fmt: skip
+    """Draw accuracy or AP over parameters, FLOPs or latency.
+
+    Hollow points are the paper's, filled ones are measured by RUN, the --output folders of runs. An arrow
+    leads from each control, or else baseline, to its network with depth attention.
+    """
+    from sdabench.report.figures import pareto
+
+    output.write(pareto, pareto.frame(table, runs, x, y, models, bench))
+
+
+@command.command("claims", cls=Command, epilog=CLAIMS)
+@declared
+def claims(
+    runs: Runs,
+    table: Annotated[str | None, option(
+        "--table", type=OneOf("table", TABLES), help="Table of the paper  [default: all]")],
+    models: Models,
+    metrics: Annotated[tuple[str, ...], option(
+        "--metric", multiple=True, metavar="METRIC",
+        help="Metric, such as top5_pct or ap_s_pct  [default: top1_pct and ap_pct]")],
+    output: Output,
+) -> None:  # fmt: skip
+    """Draw the improvements that the tables imply as a forest plot.
+
+    Diamonds are the paper's differences, with the interval that two single trainings have. Filled marks are
+    those that RUN measured, colored by the verdict.
+    """
+    from sdabench.report.figures import claims
+
+    output.write(claims, claims.frame(runs, table, models, metrics or claims.MAIN))
+
+
+@command.command("curves", cls=Command, epilog=CURVES)
+@declared
+def curves(
+    runs: Some,
+    models: Models,
+    quantities: Annotated[tuple[str, ...], option(
+        "--quantity", multiple=True, metavar="NAME",
+        help="Logged quantity, such as loss or learning_rate  [default: loss and the first metric]")],
+    output: Output,
+) -> None:  # fmt: skip
+    """Draw losses and validation metrics of trainings.
+
+    RUN is the --output folder of train or run, or the folder of a single training. Seeds of a network have
+    one color, and their mean is a thick line.
+    """
+    from sdabench.report.figures import curves
+
+    output.write(curves, curves.frame(runs, models, quantities))

@@ -1,0 +1,235 @@
+"""Figures: their data, marks and labels, the files that are written, and errors."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Annotation
+from scipy.stats import t
+
+import sdabench
+from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.records.store import RecordStore
+from sdabench.report.figures import claims, curves, pareto
+from sdabench.report.figures.curves import spread
+from sdabench.report.figures.style import Look, fix_layout, save
+from tests.helpers.program import assert_error
+from tests.helpers.program import sdabench as program
+from tests.helpers.records import trained, write_training
+
+TABLES = ["classification-multiscale", "classification-attention", "detection", "segmentation"]
+LOOKS = [Look(), Look(dark=True, columns="two")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three seeds of two networks, with records and logged losses."""
+    folder = tmp_path_factory.mktemp("runs")
+    values = {"resnet50": 76.0, "resnet86_g8": 77.0, "sda_resnet86": 78.7}
+    RecordStore(folder).append(
+        [trained(model, top1 + seed / 10, seed) for model, top1 in values.items() for seed in range(3)]
+    )
+    for seed in range(3):
+        write_training(folder / "training" / f"resnet50-{seed}", [30.0 + seed, 3.0, 1.5 + seed], seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn(run):
+    """The data of each kind of figure, and its module."""
+    return {
+        "pareto": (pareto, pareto.frame(TABLES[0], run)),
+        "claims": (claims, claims.frame(run)),
+        "curves": (curves, curves.frame(run)),
+    }
+
+
+KINDS = ["pareto", "claims", "curves"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_and_dtypes_of_the_data_are_those_documented(drawn, kind):
+    module, data = drawn[kind]
+    assert len(data)
+    assert data.dtypes.map(str).to_dict() == {name: each.dtype for name, each in module.COLUMNS.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
+def test_equal_data_give_equal_files(drawn, kind, suffix, tmp_path):
+    module, data = drawn[kind]
+    for name in "ab":
+        save(module.draw(data, LOOKS[0]), tmp_path / f"{name}{suffix}", LOOKS[0])
+    first, second = (tmp_path / f"{name}{suffix}" for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert len(first.read_bytes()) > 2000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_leaves_the_page(drawn, kind):
+    module, data = drawn[kind]
+    for look in LOOKS:
+        figure = module.draw(data, look)
+        renderer = fix_layout(figure)
+        drawn_on = figure.get_tightbbox(renderer)  # in inches
+        width, height = figure.get_size_inches()
+        assert drawn_on.x0 >= -0.01
+        assert drawn_on.y0 >= -0.01
+        assert drawn_on.x1 <= width + 0.01
+        assert drawn_on.y1 <= height + 0.01
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("x", ["params", "flops"])
+@pytest.mark.parametrize("table", TABLES)
+def test_labels_overlap_neither_each_other_nor_points(table, x, look):
+    data = pareto.frame(table, x=x)
+    figure = pareto.draw(data, look)
+    renderer = fix_layout(figure)
+    texts = [text for text in figure.axes[0].texts if isinstance(text, Annotation) and text.get_text()]
+    assert len(texts) == data["model"].nunique()
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    # A box includes room for descenders, which may touch the next one.
+    boxes = [box.padded(-0.75) for box in boxes]
+    overlapping = [
+        (a.get_text(), b.get_text())
+        for (a, first), (b, second) in combinations(zip(texts, boxes, strict=True), 2)
+        if first.overlaps(second)
+    ]
+    assert not overlapping
+    points = figure.axes[0].transData.transform(data[["x", "y"]].to_numpy())
+    assert not [text.get_text() for text, box in zip(texts, boxes, strict=True) if box.count_contains(points)]
+
+
+def test_points_are_the_numbers_of_the_paper_and_arrows_start_at_the_control(run):
+    data = pareto.frame(TABLES[0], run).set_index(["source", "model"])
+    paper = data.loc["paper"]
+    assert (paper.x["sda_resnet86"], paper.y["sda_resnet86"]) == (3.88, 78.76)
+    assert (paper.partner["sda_resnet86"], paper.partner_role["sda_resnet86"]) == ("resnet50", "baseline")
+    assert (paper.partner["sda_pyconv86"], paper.partner_role["sda_pyconv86"]) == ("pyconv86", "control")
+    # In the paper's table: the cheapest, and those better than all cheaper ones.
+    assert list(paper.index[paper.front]) == [
+        "bl_resnet50", "scalenet50", "epsanet50", "sda_resnet86",
+        "sda_epsanet86", "sda_pyconv86", "sda_res2net86",
+    ]  # fmt: skip
+    measured = data.loc["measured"]
+    assert measured.y["sda_resnet86"] == pytest.approx(78.8)
+    assert measured.partner["sda_resnet86"] == "resnet86_g8"
+    assert measured.low["sda_resnet86"] < 78.8 < measured.high["sda_resnet86"]
+    figure = pareto.draw(data.reset_index())
+    points = {
+        line.get_markerfacecolor() == Look().ground
+        for line in figure.axes[0].lines
+        if line.get_marker() == "o"
+    }
+    assert points == {True, False}
+
+
+def test_latency_comes_from_a_file_of_bench(tmp_path):
+    step = {"batch_size": 4, "environment": {"device": "cpu"}}
+    timings = [
+        {"model": "resnet50", "mode": "inference", "latency_ms": {"median": 12.5}, **step},
+        {"model": "resnet50", "mode": "training", "latency_ms": {"median": 99.0}, **step},
+    ]
+    path = tmp_path / "speed.json"
+    path.write_text(json.dumps(timings))
+    data = pareto.frame(x="latency", bench=path)
+    assert data[["model", "x", "y"]].to_numpy().tolist() == [["resnet50", 12.5, 75.2]]
+    assert data.x_name.item() == "latency (ms), batch of 4 on cpu"
+    path.write_text(json.dumps([*timings, timings[0] | {"batch_size": 8}]))
+    with pytest.raises(UsageError, match="mixes batch sizes"):
+        pareto.frame(x="latency", bench=path)
+    for text in ('{"a": 1}', "[1]", "[]", "no json"):
+        path.write_text(text)
+        with pytest.raises(sdabench.SdabenchError, match=str(path)):
+            pareto.frame(x="latency", bench=path)
+
+
+def test_the_interval_of_a_printed_difference_is_that_of_two_single_trainings():
+    data = claims.frame().set_index(["model", "metric"])
+    row = data.loc[("sda_pyconv86", "top1_pct")]
+    half = t.ppf(0.975, 8) * np.sqrt(2) * 0.15  # the published standard deviation, with 8 degrees of freedom
+    assert row.paper == pytest.approx(79.27 - 78.63)
+    assert [row.paper_low, row.paper_high] == pytest.approx([row.paper - half, row.paper + half])
+    assert data.measured.isna().all()
+
+
+def test_measured_differences_have_an_interval_and_the_color_of_their_outcome(run):
+    data = claims.frame(run)
+    row = data[(data.model == "sda_resnet86") & (data.partner == "resnet50")].iloc[0]
+    assert (row.paper, row.outcome) == (3.56, "fails")  # 2.7 points measured
+    assert row.measured == pytest.approx(2.7)
+    control = data[data.partner == "resnet86_g8"].iloc[0]
+    assert pd.isna(control.paper)
+    assert control.measured == pytest.approx(1.7)
+    colors = {line.get_color() for line in claims.draw(data).axes[0].lines}
+    assert {Look().outcomes["fails"], Look().outcomes["unknown"]} <= colors
+
+
+def test_seeds_are_one_group_and_their_mean_is_drawn(run):
+    data = curves.frame(run)
+    assert set(data.group) == {"ResNet-50"}
+    assert set(data.seed) == {0, 1, 2}
+    axes = curves.draw(data).axes[0]
+    assert axes.get_yscale() == "log"
+    mean = max(axes.lines, key=lambda line: line.get_linewidth())
+    assert list(mean.get_ydata()) == [31.0, 3.0, 2.5]
+
+
+def test_equal_seeds_of_two_folders_are_two_groups(tmp_path):
+    for name in "ab":
+        write_training(tmp_path / name / "training" / "resnet50-0", [2.0, 1.0])
+    data = curves.frame([tmp_path / "a", tmp_path / "b"], quantities=["learning_rate"])
+    assert set(data.group) == {"ResNet-50 (a)", "ResNet-50 (b)"}
+    assert set(data.quantity) == {"learning_rate"}
+
+
+@pytest.mark.parametrize(
+    ("centers", "expected"),
+    [([0, 10], [0, 10]), ([5, 5], [4, 6]), ([3, 1, 2], [4, 0, 2]), ([0, 1, 10], [-0.5, 1.5, 10])],
+)
+def test_labels_at_the_ends_of_lines_move_apart_as_little_as_needed(centers, expected):
+    assert list(spread(np.array(centers, dtype=float), 2.0)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["parto", "-o", "x.svg"], "did you mean pareto"),
+        (["pareto", "-o", "x.jpg"], "use .svg, .pdf, .png, .csv"),
+        (["pareto", "--table", "detections", "-o", "x.svg"], "did you mean detection"),
+        (
+            ["pareto", "--y", "ap_pct", "-o", "x.svg"],
+            "classification-multiscale has no ap_pct; use top1_pct, top5_pct",
+        ),
+        (["pareto", "--x", "latency", "-o", "x.svg"], "needs --bench FILE"),
+        (["pareto", "--x", "latency", "--table", "detection", "-o", "x.svg"], "bench times classifiers only"),
+        (["pareto", "--models", "resnet5", "-o", "x.svg"], "did you mean resnet50"),
+        (["claims", "--metric", "top1", "-o", "x.svg"], "did you mean top1_pct"),
+        (["curves", "-o", "x.svg"], "RUN"),
+        (["curves", ".", "-o", "x.svg"], "no training curves"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_writes_nothing(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_error(program("plot", *arguments), 2, words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_draw_is_an_error():
+    with pytest.raises(NothingMeasuredError, match="resnet86_g8|both FLOPs"):
+        pareto.frame(models=["resnet86_g8"])
+
+
+def test_the_data_are_written_as_csv(tmp_path):
+    done = program("plot", "claims", "-o", tmp_path / "claims.csv")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    read = pd.read_csv(tmp_path / "claims.csv", dtype={n: c.dtype for n, c in claims.COLUMNS.items()})
+    pd.testing.assert_frame_equal(read, claims.frame())
+
+
+def test_a_file_that_cannot_be_written_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_error(program("plot", "claims", "-o", tmp_path / "file" / "x.svg"), 1, "name another -o")
