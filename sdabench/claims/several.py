@@ -222,7 +222,7 @@ def _runs_on_common_images(read: dict[str, list[StoredRecord]]) -> tuple[Run, ..
     for chosen in ordered:
         of_run = {name: [one for one in each if one.same_images(chosen)] for name, each in read.items()}
         if all(of_run.values()):
-            return tuple(_run(name, each) for name, each in of_run.items())
+            return tuple(run_of(name, each) for name, each in of_run.items())
     other = next(each[-1] for each in others if not any(one.same_images(ordered[0]) for one in each))
     raise DataError(
         f"not the same images: {images_text(ordered[0].record.dataset)} and "
@@ -230,7 +230,8 @@ def _runs_on_common_images(read: dict[str, list[StoredRecord]]) -> tuple[Run, ..
     )
 
 
-def _run(name: str, stored: StoredRecords) -> Run:
+def run_of(name: str, stored: StoredRecords) -> Run:
+    """Group records of one network, task and set of images: those like the last one; see :class:`Run`."""
     last = stored[-1].record
     digest = last.training_digest
     if digest is None:

@@ -38,6 +38,7 @@ SECTIONS = {
         "list": "List the networks and the tables that contain them",
         "show": "Show one page about a network",
         "cite": "Print the BibTeX entries of the papers behind networks",
+        "card": "Write a model card for Hugging Face",
     },
     "Data and weights": {
         "data": "Generate, verify and sort datasets",
@@ -49,7 +50,7 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
-TOOLS = ("bench", "check", "doctor", "plot", "report")  # commands with a folder of their own
+TOOLS = ("bench", "card", "check", "doctor", "plot", "report")  # commands with a folder of their own
 
 
 class StoppedBySignalError(click.ClickException):

@@ -152,7 +152,7 @@ def _markdown_table(sheet: Sheet) -> str:
     from tabulate import tabulate
 
     headers = [
-        " ".join(_escaped(text) for text in (heading.over, heading.text) if text)
+        " ".join(markdown_text(text) for text in (heading.over, heading.text) if text)
         for heading in sheet.headings
     ]
     groups = [[[_markdown(cell) for cell in row] for row in group] for group in sheet.groups]
@@ -162,16 +162,22 @@ def _markdown_table(sheet: Sheet) -> str:
     align = ["right" if heading.numeric else "left" for heading in sheet.headings]
     text = tabulate(rows, headers, tablefmt="github", colalign=align, disable_numparse=True)
     return "\n".join(
-        [f"**{_escaped(sheet.title)}**", "", text, "", *(f"{_escaped(note)}  " for note in sheet.notes)]
+        [
+            f"**{markdown_text(sheet.title)}**",
+            "",
+            text,
+            "",
+            *(f"{markdown_text(note)}  " for note in sheet.notes),
+        ]
     )
 
 
 def _markdown(cell: Cell) -> str:
-    text = _escaped(cell.text)
+    text = markdown_text(cell.text)
     text = f"**{text}**" if cell.bold and text else text
     return f"<ins>{text}</ins>" if cell.underline and text else text  # GitHub does not render <u>
 
 
-def _escaped(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Escape what GitHub would render: emphasis, code, links, HTML, mathematics and table columns."""
     return re.sub(r"([\\`*_|<>\[\]$&~])", r"\\\1", " ".join(plain(text).split()))
