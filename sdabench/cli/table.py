@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sdabench.report.tables import Mark
 
 TABLES = (*(table for tables in SUITES.values() for table in tables), "all")
-FORMATS = (*SHEET_FORMATS, "csv", "json")
+FORMATS = (*SHEET_FORMATS, "latex-macros", "csv", "json")
 SHOWN = 3  # reasons why records are left out
 EPILOG = """\b
 Examples:
@@ -29,6 +29,7 @@ Examples:
   sdabench table classification-attention --format latex > attention.tex
   sdabench table all --format latex --standalone --mark best > tables.tex
   sdabench table detection --format json
+  sdabench table all --format latex-macros > numbers.tex
   sdabench table classification-attention --records runs/classification
   sdabench table classification-attention --with 'sda_*50'
 """
@@ -74,6 +75,8 @@ def command(
 
     if standalone and form != "latex":
         raise UsageError(f"--standalone needs --format latex, not {form}")
+    if mark != "paper" and form == "latex-macros":
+        raise UsageError(f"--mark {mark} is for tables; leave it out with --format latex-macros")
     if mark != "paper" and form in ("csv", "json"):
         raise UsageError(
             f"--mark {mark} needs --format {', '.join(SHEET_FORMATS[:-1])} or {SHEET_FORMATS[-1]}; {form} "
@@ -94,6 +97,11 @@ def command(
 
     if form == "csv":
         echo(tables_csv(compared), nl=False)
+        return
+    if form == "latex-macros":
+        from sdabench.report.latex_macros import to_latex_macros
+
+        echo(to_latex_macros(compared))
         return
     sheets = [table_sheet(each, mark=mark) for each in compared]
     show(*sheets, form=form, standalone=standalone)

@@ -6,10 +6,11 @@ import subprocess
 
 import pytest
 
-from sdabench.claims.tables import compare_table
+from sdabench.claims.tables import compare_table, compare_tables
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
 from sdabench.report.latex import PACKAGES, latex, to_latex, to_latex_document
+from sdabench.report.latex_macros import macro_name, to_latex_macros
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.tables import table_sheet
 from sdabench.tex import Tex
@@ -202,3 +203,36 @@ def test_bold_and_underlined_digits_are_aligned(tmp_path):
     assert max(edges) - min(edges) < 0.1
     assert [word for *_, word in words][-3:] == ["The", "last", "note."]
     assert all(0 < float(x) < width and 0 < float(y) < height for x, y, _ in words)
+
+
+def compared_tables():
+    tables = list(load_registry().tables.values())
+    return compare_tables(
+        tables, stored_counts(), [record(model="sda_resnet86", metrics={"top1_pct": 78.756})]
+    )
+
+
+def test_macros_have_a_name_of_letters_for_each_number():
+    text = to_latex_macros(compared_tables())
+    found = re.findall(r"\\newcommand\{\\([A-Za-z]+)\}\{([0-9.]+)\}  % .*", text)
+    assert len(found) == len(text.splitlines()) == len(dict(found))
+    numbers = dict(found)
+    assert numbers["sdaResnetEightySixTopOnePaper"] == "78.76"
+    assert numbers["sdaResnetEightySixTopOneMeasured"] == "78.76"
+    assert numbers["resTwoNetOneZeroOneParamsPaper"] == "45.21"
+    assert numbers["maskRcnnSenetFiftyBoxApSmallPaper"] == "23.4"
+    assert numbers["maskRcnnSenetFiftyMaskApSmallPaper"] == "17.1"
+    assert "sdaResnetEightySixTopFiveMeasured" not in numbers
+
+
+def test_names_of_macros_differ_for_all_networks():
+    names = {macro_name(model, "detection", "ap_pct", "Paper") for model in load_registry().models}
+    assert len(names) == len(load_registry().models)
+
+
+@needs_latex
+def test_macros_compile_and_print_their_numbers(tmp_path):
+    (tmp_path / "numbers.tex").write_text(to_latex_macros(compared_tables()))
+    text = r"\message{[\sdaResnetEightySixTopOnePaper][\resnetFiftyParamsMeasured]}"
+    lines = [r"\documentclass{article}", r"\input{numbers}", r"\begin{document}", text, r"x\end{document}"]
+    assert "[78.76][25.557]" in compile_latex("\n".join(lines), tmp_path)
