@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sdabench.report.frames import claims as claims
     from sdabench.report.frames import comparisons as comparisons
     from sdabench.report.frames import counts as counts
+    from sdabench.report.frames import networks as networks
     from sdabench.report.frames import records as records
     from sdabench.report.frames import run_differences as run_differences
     from sdabench.report.frames import table as table
@@ -30,6 +31,7 @@ _HOMES = {
     "create_model": "sdabench.models",
     "list_models": "sdabench.models",
     "load_weights": "sdabench.weights",
+    "networks": "sdabench.report.frames",
     "run_differences": "sdabench.report.frames",
     "table": "sdabench.report.frames",
     "training_curves": "sdabench.report.frames",
@@ -37,7 +39,7 @@ _HOMES = {
 _CALLABLE = ("claims", "records")  # packages: see sdabench.callable_package
 __all__ = [
     "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "list_models",
-    "load_weights", "records", "run_differences", "table", "training_curves",
+    "load_weights", "networks", "records", "run_differences", "table", "training_curves",
 ]  # fmt: skip
 
 

@@ -1,9 +1,18 @@
 """``sdabench audit``."""
 
+from typing import Annotated
+
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import AsJson, Recount, echo_json
+from sdabench.cli.options import (
+    AsJson,
+    Recount,
+    echo_csv,
+    echo_json,
+    form_of,
+    format_option,
+)
 from sdabench.cli.parameters import declared
 from sdabench.errors import ExitCode
 from sdabench.progress import progress
@@ -13,6 +22,7 @@ EPILOG = """\b
 Examples:
   sdabench audit
   sdabench audit --json > audit.json
+  sdabench audit --format csv > audit.csv
   sdabench audit --recount
 
 \b
@@ -27,6 +37,7 @@ Exit codes:
 @declared
 def command(
     recount: Recount,
+    form: Annotated[str, format_option("terminal", "csv", "json")],
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Check every parameter and FLOP count of the paper.
@@ -41,6 +52,7 @@ def command(
     from sdabench.claims.audit import audit, evidence_elsewhere
     from sdabench.records.counts import counts_at, fresh_counts
 
+    form = form_of(form, as_json)
     registry = load_registry()
     models = registry.suite("all")
     places = evidence_elsewhere(registry.tables.values())
@@ -48,8 +60,12 @@ def command(
         counts = fresh_counts(models, advance, cached=not recount)
         elsewhere = counts_at(places, advance, cached=not recount)
     result = audit(registry.tables, counts, elsewhere)
-    if as_json:
+    if form == "json":
         echo_json(result.as_json())
+    elif form == "csv":
+        from sdabench.report.frames import claims_frame
+
+        echo_csv(claims_frame(result.claims))
     else:
         from sdabench.report.audit import print_audit
 

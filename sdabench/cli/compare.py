@@ -12,11 +12,14 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import (
     EXISTING_FILE,
     FILE,
+    FRAME_FORMATS,
     MODEL,
-    SHEET_FORMATS,
     AsJson,
+    echo_csv,
     echo_each,
     echo_json,
+    form_of,
+    format_option,
     records_option,
     show,
 )
@@ -49,7 +52,6 @@ Exit codes with --claims:
   3   a printed difference is contradicted: the measured one is smaller
 """
 SHOWN = 10  # changed images, by default
-FRAME_FORMATS = ("csv", "json")
 RECORDS, CLAIMS = "Runs", "Claims of the paper"
 
 
@@ -84,9 +86,7 @@ def command(
         help="Test only the claims about these networks: names or wildcards")],
     folders: Annotated[tuple[Path, ...], records_option(
         "Use the records of this run too: its folder or its records.jsonl", group=CLAIMS)],
-    form: Annotated[str, option(
-        "--format", type=click.Choice([*SHEET_FORMATS, *FRAME_FORMATS]), default="terminal", group="Output",
-        help="Output format; csv and json for three runs or more")],
+    form: Annotated[str, format_option(text="Output format; csv with --claims, and for three runs or more")],
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Compare runs, or test what the tables of the paper imply.
@@ -111,8 +111,9 @@ def command(
     sentences such as "outperforms other attention methods" are tested. Both use printed numbers alone, and
     exit with 0 whatever the verdicts are.
     """
-    if form in FRAME_FORMATS and len(runs) < 3:
-        raise UsageError(f"--format {form} needs three runs or more; use --json")
+    as_json = as_json or (form_of(form, as_json) == "json" and len(runs) < 3)
+    if form == "csv" and len(runs) < 3 and (not claims or baseline is not None):
+        raise UsageError("--format csv needs three runs or more, or --claims; use --json")
     modes = {"--statements": statements, "--power": power, "--claims": claims}
     if mode := next((name for name, chosen in modes.items() if chosen), None):
         if runs:
@@ -202,7 +203,7 @@ def _several(
         from sdabench.report import frames
 
         frame = frames.run_differences_frame(compared)
-        echo(frames.to_csv(frame) if form == "csv" else frames.to_json(frame), nl=form == "json")
+        echo_csv(frame) if form == "csv" else echo(frames.to_json(frame))
     else:
         from sdabench.report.several import several_sheets
 
@@ -231,6 +232,10 @@ def _claims(
         return
     if as_json:
         echo_json([one.as_json() for one in judged])
+    elif form == "csv":
+        from sdabench.report.frames import comparisons_frame
+
+        echo_csv(comparisons_frame(judged))
     else:
         from sdabench.report.implied import implied_sheet
 

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import COUNT, FILE, AsJson, Patterns, Recount, SuiteName, echo_json
+from sdabench.cli.options import (
+    COUNT,
+    FILE,
+    AsJson,
+    Patterns,
+    Recount,
+    SuiteName,
+    echo_csv,
+    echo_json,
+    form_of,
+    format_option,
+    show,
+)
 from sdabench.cli.parameters import ParsedType, declared, option
 from sdabench.errors import UsageError
 from sdabench.progress import progress
@@ -15,12 +27,14 @@ from sdabench.registry import load_registry
 if TYPE_CHECKING:
     from sdabench.complexity import Count, InputSize
     from sdabench.registry.schema import Counter
+    from sdabench.report.sheet import Sheet
 
 EPILOG = """\b
 Examples:
   sdabench flops sda_pyconv86
   sdabench flops 'sda_*' resnet50 --resolution 320
   sdabench flops --suite classification --json
+  sdabench flops --suite classification --format csv > counts.csv
   sdabench flops mask_rcnn_senet101 --resolution 1330x798
   sdabench flops epsanet50 --per-module --depth 2
 
@@ -70,6 +84,7 @@ def command(
     save: Annotated[Path | None, option(
         "--save", type=FILE, help="Write the counts to a file in the format of results/counts.jsonl")],
     recount: Recount,
+    form: Annotated[str, format_option()],
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Count parameters and FLOPs.
@@ -79,14 +94,17 @@ def command(
     """
     if save is not None and (per_module or size is not None or conventions):
         raise UsageError("--save stores the default counts; combine it only with names or --suite")
-    if depth is not None and (as_json or not per_module):
+    form = form_of(form, as_json)
+    if depth is not None and (form == "json" or not per_module):
         raise UsageError("--depth needs --per-module, and no --json, which has all levels")
+    if per_module and form not in ("terminal", "json"):
+        raise UsageError(f"--per-module prints trees, not tables; leave out --format {form}, or use json")
     if not patterns and suite is None:
         raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
     if per_module:
-        _print_trees(names, size, depth or 3, as_json)
+        _print_trees(names, size, depth or 3, form == "json")
         return
     from sdabench.records.counts import fresh_counts
 
@@ -98,16 +116,20 @@ def command(
         _save(save, counts)
     detectors = {name for name in names if registry.model(name).backbone is not None}
     mmcv = {name: "mmcv" in conventions or name in detectors for name in names}
-    if as_json:
+    if form == "json":
         echo_json([item.as_json(mmcv[item.model]) for item in counts])
-        return
-    for shape in dict.fromkeys(item.input for item in counts):
-        _print_table([item for item in counts if item.input == shape], mmcv)
+    elif form == "csv":
+        from sdabench.report.frames import counts_frame
+
+        echo_csv(counts_frame(counts))
+    else:
+        shapes = dict.fromkeys(item.input for item in counts)
+        sheets = [_sheet([item for item in counts if item.input == shape], mmcv) for shape in shapes]
+        show(*sheets, form=form)
 
 
-def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
+def _sheet(counts: "list[Count]", mmcv: dict[str, bool]) -> "Sheet":
     from sdabench.complexity.conventions import MODULES_ONLY
-    from sdabench.report.render import print_terminal
     from sdabench.report.sheet import Heading, Sheet, headings, row
 
     columns: list[Counter] = ["params", "trainable", "per_call", "macs"]
@@ -117,7 +139,7 @@ def _print_table(counts: "list[Count]", mmcv: dict[str, bool]) -> None:
     rows = [row(item.model, *(f"{item.value(name):,}" for name in columns)) for item in counts]
     title = f"Parameters and FLOPs at {'x'.join(map(str, counts[0].input[:0:-1]))}"
     notes = ["One multiply-add counts as one operation.", MODULES_ONLY]
-    print_terminal(Sheet(title, [Heading("model"), *numbers], [rows], notes))
+    return Sheet(title, [Heading("model"), *numbers], [rows], notes)
 
 
 def _print_trees(names: list[str], size: "InputSize | None", depth: int, as_json: bool) -> None:

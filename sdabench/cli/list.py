@@ -1,11 +1,21 @@
 """``sdabench list``."""
 
 from dataclasses import asdict
+from typing import Annotated
 
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import AsJson, Patterns, SuiteName, echo_json
+from sdabench.cli.options import (
+    AsJson,
+    Patterns,
+    SuiteName,
+    echo_csv,
+    echo_json,
+    form_of,
+    format_option,
+    show,
+)
 from sdabench.cli.parameters import declared
 from sdabench.registry.catalogue import load_catalogue
 from sdabench.report.sheet import Cell, Sheet, headings, row
@@ -16,6 +26,7 @@ Examples:
   sdabench list
   sdabench list 'sda_*' --json
   sdabench list --suite detection
+  sdabench list --format csv > networks.csv
 """
 
 
@@ -24,6 +35,7 @@ Examples:
 def command(
     patterns: Patterns,
     suite: SuiteName,
+    form: Annotated[str, format_option()],
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """List the networks and the tables that contain them.
@@ -32,11 +44,15 @@ def command(
     sda_NAME. The last column shows which networks are in the paper.
     """
     models = load_catalogue().select(list(patterns) or ["*"], suite)
-    if as_json:
+    form = form_of(form, as_json)
+    if form == "json":
         echo_json([asdict(model) for model in models])
         return
-    from sdabench.report.render import print_terminal
+    if form == "csv":
+        from sdabench.report.frames import networks_frame
 
+        echo_csv(networks_frame(models))
+        return
     rows = []
     for model in models:
         name = Cell(model.model, bold=model.depth_attention)
@@ -48,4 +64,4 @@ def command(
         "Control: the same network without depth attention."
     ]
     columns = headings("model", "description", "baseline", "control", "in the paper")
-    print_terminal(Sheet("Networks", columns, [rows], notes))
+    show(Sheet("Networks", columns, [rows], notes), form=form)

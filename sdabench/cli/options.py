@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.parameters import Declaration, OneOf, ParsedType, argument, option
+from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.registry import SUITE_NAMES
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sdabench.claims.paired import PairedComparison
     from sdabench.claims.several import SeveralRuns
     from sdabench.records.record import Record
     from sdabench.report.sheet import Sheet
 
 SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
+FRAME_FORMATS = ("csv", "json")
 COUNT = click.IntRange(1, 10**9)
 PROCESSES = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 1024)
@@ -91,6 +95,11 @@ def records_option(text: str, group: str = "Options") -> Declaration:
     return option("--records", multiple=True, type=kind, group=group, help=text)
 
 
+def format_option(*formats: str, text: str = "Output format") -> Declaration:
+    kind = click.Choice(formats or (*SHEET_FORMATS, *FRAME_FORMATS))
+    return option("--format", type=kind, default="terminal", group="Output", help=text)
+
+
 def output_option(default: Path | None, shown: str = "") -> Declaration:
     note = f"  [default: {shown}]" if shown else ""
     kind = OutputFolder(file_okay=False, path_type=Path)
@@ -114,6 +123,19 @@ def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
 
         renderers = {"html": html.to_html, "latex": latex.to_latex_document if standalone else latex.to_latex}
         echo(renderers[form](*sheets))
+
+
+def form_of(form: str, as_json: bool) -> str:
+    """Return the output format of a command whose ``--json`` is short for ``--format json``."""
+    if as_json and form not in ("terminal", "json"):
+        raise UsageError(f"--json and --format {form} are two formats; choose one")
+    return "json" if as_json else form
+
+
+def echo_csv(frame: "pd.DataFrame") -> None:
+    from sdabench.report.frames import to_csv
+
+    echo(to_csv(frame), nl=False)
 
 
 def echo_json(data: Any) -> None:

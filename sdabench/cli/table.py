@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.options import SHEET_FORMATS, Others, echo_json, records_option, show
+from sdabench.cli.options import (
+    FRAME_FORMATS,
+    SHEET_FORMATS,
+    Others,
+    echo_json,
+    format_option,
+    records_option,
+    show,
+)
 from sdabench.cli.parameters import OneOf, argument, declared, option
 from sdabench.data.classes import list_names
 from sdabench.errors import UsageError
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
     from sdabench.report.tables import Mark
 
 TABLES = (*(table for tables in SUITES.values() for table in tables), "all")
-FORMATS = (*SHEET_FORMATS, "latex-macros", "csv", "json")
 SHOWN = 3  # reasons why records are left out
 EPILOG = """\b
 Examples:
@@ -46,8 +53,7 @@ class MarkOption(click.Choice[str]):
 @declared
 def command(
     table: Annotated[str, argument(metavar="TABLE", type=OneOf("table", TABLES))],
-    form: Annotated[str, option(
-        "--format", type=click.Choice(FORMATS), default="terminal", help="Output format")],
+    form: Annotated[str, format_option(*SHEET_FORMATS, "latex-macros", *FRAME_FORMATS)],
     standalone: Annotated[bool, option(
         "--standalone", is_flag=True, help="Print a complete LaTeX document with one page per table")],
     mark: Annotated["Mark", option(
@@ -77,7 +83,7 @@ def command(
         raise UsageError(f"--standalone needs --format latex, not {form}")
     if mark != "paper" and form == "latex-macros":
         raise UsageError(f"--mark {mark} is for tables; leave it out with --format latex-macros")
-    if mark != "paper" and form in ("csv", "json"):
+    if mark != "paper" and form in FRAME_FORMATS:
         raise UsageError(
             f"--mark {mark} needs --format {', '.join(SHEET_FORMATS[:-1])} or {SHEET_FORMATS[-1]}; {form} "
             "always lists what is bold in the paper"

@@ -56,6 +56,17 @@ RECORDS: Columns = {
     "dataset_digest": Column("str", "sha256 over names and bytes of the images"),
     "created": Column("str", "time of writing, ISO 8601, UTC"),
 }
+NETWORKS: Columns = {
+    "model": Column("str", "name of the network"),
+    "title": Column("str", "name in words"),
+    "family": Column("str", "networks that share a block"),
+    "task": Column("str", "classification, detection or segmentation"),
+    "baseline": Column("str", "network that the paper compares it with"),
+    "control": Column("str", "the same network without depth attention, if it has any"),
+    "depth_attention": Column("bool", "whether it has depth attention"),
+    "backbone": Column("str", "network that a detector is built on"),
+    "tables": Column("str", "tables of the paper that list it, separated by spaces"),
+}
 COUNTS: Columns = {
     "model": Column("str", "name of the network"),
     "channels": Column("int64", "channels of the input"),

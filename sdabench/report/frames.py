@@ -15,17 +15,21 @@ from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record
 from sdabench.records.store import records_of
 from sdabench.registry import Table, load_registry
+from sdabench.registry.catalogue import Entry, load_catalogue
 from sdabench.registry.schema import Counter
 from sdabench.report.columns import (
     CLAIMS,
     COMPARISONS,
     COUNTS,
     CURVES,
+    NETWORKS,
     RECORDS,
     RUN_DIFFERENCES,
     Columns,
 )
+from sdabench.report.render import plain
 from sdabench.terminal import csv_text
+from sdabench.tex import Tex
 
 if TYPE_CHECKING:
     from sdabench.claims.implied import ImpliedVerdict
@@ -127,6 +131,28 @@ def _record(path: Path, record: Record) -> Iterable[dict[str, object]]:
     for metric, value in record.metrics.items() or [(None, None)]:
         error = None if metric is None else record.standard_error(metric)
         yield shared | {"metric": metric, "value_pct": value, "standard_error_pct": error}
+
+
+def networks(models: str | Iterable[str] = "*") -> pd.DataFrame:
+    """List networks, by name or wildcard.
+
+    Returns:
+        One row for each network: see :data:`sdabench.report.columns.NETWORKS`.
+    """
+    return networks_frame(load_catalogue().select([models] if isinstance(models, str) else models))
+
+
+def networks_frame(found: Iterable[Entry]) -> pd.DataFrame:
+    """Make the frame of :func:`networks`."""
+    return make(map(_network, found), NETWORKS)
+
+
+def _network(entry: Entry) -> dict[str, object]:
+    return vars(entry) | {
+        "title": plain(Tex(entry.title)),
+        "control": entry.like_for_like,
+        "tables": " ".join(entry.tables) or None,
+    }
 
 
 def counts(

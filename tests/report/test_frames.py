@@ -45,11 +45,12 @@ def tidy(tmp_path_factory):
         "counts": (sdabench.counts(["resnet50", "faster_rcnn_*"]), columns.COUNTS),
         "comparisons": (sdabench.comparisons(run), columns.COMPARISONS),
         "training_curves": (sdabench.training_curves(run), columns.CURVES),
+        "networks": (sdabench.networks(), columns.NETWORKS),
         "run_differences": (sdabench.run_differences(three_runs(folder)), columns.RUN_DIFFERENCES),
     }
 
 
-KINDS = ["claims", "records", "counts", "comparisons", "training_curves", "run_differences"]
+KINDS = ["claims", "records", "counts", "comparisons", "training_curves", "run_differences", "networks"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,6 +77,7 @@ def test_the_frames_state_what_the_paper_prints(tidy):
     assert row.delta == pytest.approx(1.3)
     counts = tidy["counts"][0].set_index(["model", "convention"]).value
     assert counts["resnet50", "params"] == 25_557_032  # torchvision's documentation
+    assert tidy["networks"][0].set_index("model").control["sda_resnet86"] == "resnet86_g8"
     assert ("resnet50", "fvcore") in counts.index
     assert ("faster_rcnn_resnet50", "fvcore") not in counts.index  # slow, only on request
     curves = tidy["training_curves"][0].query("quantity == 'loss'")
