@@ -30,6 +30,7 @@ from sdabench.weights.load import load_file
 
 # Fields of the environment that can change the last bits of predictions.
 CONDITIONS = ("device", "threads", "deterministic", "packages")
+OUTPUTS = 2  # increment when the outputs for an image change, so that partial evaluations are not resumed
 
 
 def prepare_network(job: AnyJob) -> tuple[nn.Module, Weights]:
@@ -144,7 +145,7 @@ def _partial_evaluation(
     """
     items, spec = job.split.items, job.spec
     paths = spec.dataset.model_copy(update={"listing_sha256": sha256_of_lines(item.path for item in items)})
-    conditions |= {"annotations": getattr(job.split, "annotations_sha256", None)}
+    conditions |= {"annotations": getattr(job.split, "annotations_sha256", None), "outputs": OUTPUTS}
     path = folder / f".{spec.with_values(dataset=paths).name}{suffix}.partial"
     return PartialEvaluation(path, conditions, [item.size for item in items])
 

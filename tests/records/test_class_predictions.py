@@ -13,7 +13,11 @@ PREDICTIONS = ClassPredictions(
     labels=np.array([0, 0, 7]),
     label_probability=np.array([0.5, 1e-7, 1.0], dtype=np.float32),
     top5=np.array([[0, 1, 2, 3, 4], [1, 0, -1, -1, -1], [5, 1, 2, 3, 4]]),
+    top1_probability=np.array([0.5, 0.75, np.nan], dtype=np.float32),
+    margin=np.array([0.25, 0.5, np.nan], dtype=np.float32),
 )
+EARLIER = "path,label,label_probability,top1,top2,top3,top4,top5"
+HEADER = f"{EARLIER},top1_probability,margin"
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def path(tmp_path):
 def test_predictions_round_trip_with_any_paths(path):
     predictions = ClassPredictions.read(path)
     assert predictions.paths == PREDICTIONS.paths
-    for name in ("labels", "label_probability", "top5"):
+    for name in ("labels", "label_probability", "top5", "top1_probability", "margin"):
         np.testing.assert_array_equal(getattr(predictions, name), getattr(PREDICTIONS, name))
     assert predictions.metrics() == {"top1_pct": 100 / 3, "top5_pct": 200 / 3}
 
@@ -52,10 +56,23 @@ def test_equal_predictions_give_equal_bytes_and_plain_csv_is_read(path, tmp_path
     ],
 )
 def test_invalid_line_is_named_in_the_error(tmp_path, line, message):
-    header = "path,label,label_probability,top1,top2,top3,top4,top5"
-    (tmp_path / "p.csv").write_text(f"{header}\n{line}\n")
+    (tmp_path / "p.csv").write_text(f"{EARLIER}\n{line}\n")
     with pytest.raises(DataError, match=message):
         ClassPredictions.read(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("more", ["", ",0.5", ",1.5,0.2", ",0.5,-0.1", ",0.5,0.2,0", ",0.5,x"])
+def test_invalid_confidence_is_named_in_the_error(tmp_path, more):
+    (tmp_path / "p.csv").write_text(f"{HEADER}\na,0,0.5,0,1,2,3,4{more}\n")
+    with pytest.raises(DataError, match=r"line 2: .* margin"):
+        ClassPredictions.read(tmp_path / "p.csv")
+
+
+def test_files_of_earlier_versions_lack_the_probability_of_the_first_class(tmp_path):
+    (tmp_path / "p.csv").write_text(f"{EARLIER}\na,0,0.5,0,1,2,3,4\n")
+    predictions = ClassPredictions.read(tmp_path / "p.csv")
+    assert predictions.metrics() == {"top1_pct": 100.0, "top5_pct": 100.0}
+    assert np.isnan([*predictions.top1_probability, *predictions.margin]).tolist() == [True, True]
 
 
 def test_other_damaged_and_missing_files_are_errors(path, tmp_path):

@@ -90,8 +90,8 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
 
     def outputs(
         self, network: nn.Module, batch: Batch, job: ClassificationJob
-    ) -> list[tuple[list[int], float]]:
-        """Compute the five best classes of each image, and the probability of its label."""
+    ) -> list[tuple[list[int], float, float, float]]:
+        """Compute the five best classes, the probabilities of label and best class, and the margin."""
         with autocast(batch.images.device, job.spec.protocol.precision):
             parts = torch.split(batch.images, images_at_once(batch.images))
             logits = torch.cat([network(part) for part in parts]).float()
@@ -101,17 +101,24 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         if job.class_order is not None:
             logits[:, list(job.class_order)] = logits.clone()
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        probability = logits.softmax(dim=1).gather(1, batch.labels[:, None])[:, 0]
-        return list(zip(best.tolist(), probability.tolist(), strict=True))
+        probabilities = logits.softmax(dim=1)
+        of_label = probabilities.gather(1, batch.labels[:, None])[:, 0]
+        of_best = F.pad(probabilities.gather(1, best[:, :2]), (0, 1))  # a single class has no second
+        margin = of_best[:, 0] - of_best[:, 1]
+        columns = (best, of_label, of_best[:, 0], margin)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def predictions(self, job: ClassificationJob, outputs: list[Any], sha256: list[str]) -> Classified:
         items = job.split.items
-        best = np.array([classes for classes, _ in outputs])
+        best = np.array([classes for classes, *_ in outputs])
+        of_label, of_best, margin = np.array([values for _, *values in outputs], dtype=np.float32).T
         classes = ClassPredictions(
             paths=[item.path for item in items],
             labels=np.array([item.label for item in items]),
-            label_probability=np.array([probability for _, probability in outputs], dtype=np.float32),
+            label_probability=of_label,
             top5=np.pad(best, ((0, 0), (0, 5 - best.shape[1])), constant_values=-1),
+            top1_probability=of_best,
+            margin=margin,
         )
         return Classified(job.split, classes, sha256)
 

@@ -77,7 +77,14 @@ class TestPredictions:
 
     def test_label_that_leaves_top5_is_a_regression(self):
         versions = [
-            ClassPredictions(["a/1.JPEG"], np.array([4]), np.float32([0.05]), np.array([[9, 1, 2, 3, last]]))
+            ClassPredictions(
+                ["a/1.JPEG"],
+                np.array([4]),
+                np.float32([0.05]),
+                np.array([[9, 1, 2, 3, last]]),
+                np.float32([0.2]),
+                np.float32([0.1]),
+            )
             for last in (4, 5)
         ]
         [problem] = flips(*versions)
