@@ -67,6 +67,8 @@ class Matches:
     object_ids: NDArray[np.object_]  # (O,) integers of any size
     objects_count: Booleans
     objects_found: Booleans  # (O,) objects that count, at IoU 0.50 in any area range
+    shapes: Any  # of the detections: see Regions
+    object_shapes: Any
 
     @cached_property
     def categories(self) -> list[CategoryMatches]:
@@ -132,6 +134,8 @@ def match(
         object_ids,
         counting,
         taken[:, 0, 0] & counting[:, 0],
+        detections.shapes,
+        objects.shapes,
     )
 
 
