@@ -105,7 +105,7 @@ def records(paths: Paths) -> pd.DataFrame:
         The rows in the order of writing: see :data:`sdabench.report.columns.RECORDS`.
     """
     return make(
-        (row for path in _paths(paths) for one in records_of(path) for row in _record(path, one)), RECORDS
+        (row for path in paths_of(paths) for one in records_of(path) for row in _record(path, one)), RECORDS
     )
 
 
@@ -213,7 +213,7 @@ def comparisons(records: Paths = (), models: str | Iterable[str] = "*") -> pd.Da
     from sdabench.claims.implied import implied_of, judge_implied
     from sdabench.records.rescoring import read_stored, shipped_records
 
-    stored = [*shipped_records(), *(one for path in _paths(records) for one in read_stored(path))]
+    stored = [*shipped_records(), *(one for path in paths_of(records) for one in read_stored(path))]
     wanted = [models] if isinstance(models, str) else list(models)
     return comparisons_frame(judge_implied(implied_of(load_registry(), wanted), stored))
 
@@ -304,7 +304,7 @@ def training_curves(run: Paths) -> pd.DataFrame:
     Returns:
         One row for each logged step and quantity: see :data:`sdabench.report.columns.CURVES`.
     """
-    return make((row for path in _paths(run) for row in _curves(path)), CURVES)
+    return make((row for path in paths_of(run) for row in _curves(path)), CURVES)
 
 
 def _curves(path: Path) -> Iterable[dict[str, object]]:
@@ -410,9 +410,10 @@ def compare(tables: Sequence[Table], records: Paths) -> list[ComparedTable]:
     """Compare tables with the stored counts and with runs."""
     found = counts_of(row.model for each in tables for row in each.rows)
     elsewhere = counts_of_evidence(evidence_elsewhere(tables))
-    measured = [record for path in _paths(records) for record in records_of(path)]
+    measured = [record for path in paths_of(records) for record in records_of(path)]
     return compare_tables(tables, found, measured, elsewhere)
 
 
-def _paths(given: Paths) -> list[Path]:
+def paths_of(given: Paths) -> list[Path]:
+    """List runs that are given as one path or as several."""
     return [Path(given)] if isinstance(given, (str, PathLike)) else [Path(each) for each in given]

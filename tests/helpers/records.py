@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from sdabench.data.annotations import read_annotations
 from sdabench.data.description import DatasetInfo, Preprocessing
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import CHECKSUM
 from sdabench.records.record import Record, Training
 from sdabench.records.rescoring import StoredRecord
 from sdabench.records.spec import ClassificationProtocol, ClassificationSpec, Protocol, Weights
+from sdabench.records.store import RecordStore
 from sdabench.registry.recipes import load_recipe
+from sdabench.scoring.coco import evaluate
 from sdabench.training.run_folder import MetricsLog, TrainingRun
 
 DATASET = DatasetInfo(
@@ -86,7 +89,8 @@ def store_record(
     best = np.full((10, 5), 99)
     best[:, 0], best[:, 1] = top1, top1 if top5 is None else top5
     names = [f"{number}.JPEG" for number in range(10)]
-    predictions = ClassPredictions(names, LABELS, np.full(10, 0.5, np.float32), best)
+    half = np.full(10, 0.5, np.float32)
+    predictions = ClassPredictions(names, LABELS, half, best, half, half)
     predictions.write(folder / f"{name}.csv.gz")
     made = record(
         model=name,
@@ -113,6 +117,81 @@ def write_training(folder: Path, losses: Sequence[float], seed: int = 0) -> Path
     for epoch, loss in enumerate(losses, start=1):
         MetricsLog(folder).write({"step": 10 * epoch, "epoch": epoch, "loss": loss, "learning_rate": 0.1})
     return folder
+
+
+def write_classified(folder: Path, models: dict[str, float], images: int = 30) -> Path:
+    """Write a run on a generated dataset of four classes, and its objects.csv.
+
+    Values are the confidence of each network. Predictions of the first class are right on two of three
+    images, of others on all, and wrong ones are the next class.
+    """
+    classes = ["cross_checks", "disc_dots", "disc_rings", "star_rings"]
+    labels = np.repeat(np.arange(4), images)
+    numbers = np.tile(np.arange(images), 4)
+    paths = [
+        f"{classes[label]}/{classes[label]}_{n:05d}.JPEG" for label, n in zip(labels, numbers, strict=True)
+    ]
+    right = (labels > 0) | (numbers % 3 > 0)
+    best = np.full((len(labels), 5), -1)
+    best[:, 0] = np.where(right, labels, 1)
+    data = folder / "data"
+    data.mkdir(parents=True)
+    lines = [f"val/{path},{-1 - n % 3}" for path, n in zip(paths, numbers, strict=True)]
+    (data / "objects.csv").write_text("\n".join(["path,octave", *lines]))
+    dataset = DATASET.model_copy(
+        update={"name": "synthetic", "root": str(data / "val"), "classes": 4, "samples": len(labels)}
+    )
+    for model, confidence in models.items():
+        certain = np.full(len(labels), confidence, np.float32)
+        half = np.full(len(labels), 0.5, np.float32)
+        predictions = ClassPredictions(paths, labels, half, best, certain, certain - np.float32(0.1))
+        predictions.write(folder / f"{model}.csv.gz")
+        made = record(
+            model=model, dataset=dataset, samples=len(labels), metrics=predictions.metrics(),
+            predictions=f"{model}.csv.gz",
+        )  # fmt: skip
+        RecordStore(folder).append([made])
+    return folder
+
+
+def write_detected(folder: Path, models: Sequence[str], shift: float = 3.0) -> tuple[Path, Path]:
+    """Write a run of detectors on ten images of two categories, and its annotations; return both.
+
+    Each image has a small and a large object. Each is found at ``shift`` pixels from its place; the small one
+    of every third image has the wrong category, and the large one of every fourth image is missed.
+    """
+    sides, categories = (20, 100), (1, 5)
+    images = [{"id": n, "width": 300, "height": 300, "file_name": f"{n}.jpg"} for n in range(1, 11)]
+    annotations, results = [], []
+    for image in range(1, 11):
+        for place, (side, category) in enumerate(zip(sides, categories, strict=True)):
+            box = [20.0 + 130 * place, 30.0, float(side), float(side)]
+            shared = {"image_id": image, "category_id": category}
+            annotations.append(
+                {**shared, "id": len(annotations) + 1, "bbox": box, "area": side**2, "iscrowd": 0}
+            )
+            if place and not image % 4:
+                continue
+            wrong = not place and not image % 3
+            found = {"category_id": categories[1] if wrong else category, "bbox": [box[0] + shift, *box[1:]]}
+            results.append({**shared, **found, "score": round(0.99 - 0.01 * len(results), 2)})
+    folder.mkdir(parents=True)
+    file = folder / "instances_val2017.json"
+    named = [{"id": 1, "name": "small"}, {"id": 5, "name": "large"}]
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": named}))
+    (folder / "found.json").write_text(json.dumps(results))
+    metrics = evaluate(read_annotations(file), results, "bbox").score().metrics
+    dataset = COCO.model_copy(update={"samples": 10, "classes": 2})
+    RecordStore(folder).append(
+        [
+            record(
+                model=model, task="detection", dataset=dataset, samples=10, metrics=metrics,
+                standard_errors=dict.fromkeys(metrics, 2.0), predictions="found.json",
+            )
+            for model in models
+        ]
+    )  # fmt: skip
+    return folder, file
 
 
 def json_records(output: Path) -> list[dict[str, Any]]:

@@ -10,14 +10,24 @@ from matplotlib.text import Annotation
 from scipy.stats import t
 
 import sdabench
-from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.records.store import RecordStore
-from sdabench.report.figures import claims, curves, pareto
-from sdabench.report.figures.curves import spread
+from sdabench.report.figures import (
+    claims,
+    classes,
+    confusion,
+    curves,
+    errors,
+    octaves,
+    pareto,
+    pr,
+    reliability,
+)
+from sdabench.report.figures.labels import spread
 from sdabench.report.figures.style import Look, fix_layout, save
 from tests.helpers.program import assert_error
 from tests.helpers.program import sdabench as program
-from tests.helpers.records import trained, write_training
+from tests.helpers.records import trained, write_classified, write_detected, write_training
 
 TABLES = ["classification-multiscale", "classification-attention", "detection", "segmentation"]
 LOOKS = [Look(), Look(dark=True, columns="two")]
@@ -37,16 +47,48 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawn(run):
+def classified(tmp_path_factory):
+    """Two classifiers on 120 generated images of four classes: see write_classified."""
+    return write_classified(tmp_path_factory.mktemp("c") / "run", {"resnet50": 0.7, "sda_resnet86": 0.95})
+
+
+@pytest.fixture(scope="module")
+def detected(tmp_path_factory):
+    """A run of two detectors, and the annotations: see write_detected."""
+    models = ["faster_rcnn_resnet50", "faster_rcnn_sda_resnet86"]
+    return write_detected(tmp_path_factory.mktemp("d") / "run", models)
+
+
+@pytest.fixture(scope="module")
+def drawn(run, classified, detected):
     """The data of each kind of figure, and its module."""
+    found, file = detected
     return {
         "pareto": (pareto, pareto.frame(TABLES[0], run)),
         "claims": (claims, claims.frame(run)),
         "curves": (curves, curves.frame(run)),
+        "octaves": (octaves, octaves.frame(classified)),
+        "sizes": (octaves, octaves.frame(found)),
+        "confusion": (confusion, confusion.frame(classified, ["resnet50"])),
+        "reliability": (reliability, reliability.frame(classified)),
+        "classes": (classes, classes.frame(classified)),
+        "pr": (pr, pr.frame(found, annotations=file)),
+        "errors": (errors, errors.frame(found, annotations=file)),
     }
 
 
-KINDS = ["pareto", "claims", "curves"]
+KINDS = [
+    "pareto",
+    "claims",
+    "curves",
+    "octaves",
+    "sizes",
+    "confusion",
+    "reliability",
+    "classes",
+    "pr",
+    "errors",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,6 +234,110 @@ def test_equal_seeds_of_two_folders_are_two_groups(tmp_path):
 )
 def test_labels_at_the_ends_of_lines_move_apart_as_little_as_needed(centers, expected):
     assert list(spread(np.array(centers, dtype=float), 2.0)) == pytest.approx(expected)
+
+
+def test_accuracy_by_octave(classified):
+    data = octaves.frame(classified, ["resnet50"]).set_index("size")
+    # Images 0, 3, 6, … have the largest objects, of which those of the first class are wrong.
+    assert data.value.to_dict() == {"1/8–1/4": 100.0, "1/4–1/2": 100.0, "1/2–1": 75.0}
+    assert set(data.images) == {40}
+    low = (0.75 + 1.96**2 / 80 - 1.96 * np.sqrt(0.75 * 0.25 / 40 + (1.96 / 80) ** 2)) / (1 + 1.96**2 / 40)
+    assert data.low["1/2–1"] == pytest.approx(100 * low, abs=0.01)  # Wilson's interval
+
+
+def test_ap_by_size_is_that_of_the_record(detected):
+    folder, _ = detected
+    data = octaves.frame(folder, ["faster_rcnn_resnet50"])
+    metrics = sdabench.records(folder).set_index(["model", "metric"]).value_pct["faster_rcnn_resnet50"]
+    assert list(data["size"]) == ["small", "medium", "large"]
+    assert data.value[0] == metrics["ap_s_pct"]
+    assert data.value[1:2].isna().all()
+    assert data.high[0] - data.low[0] == pytest.approx(2 * 1.96 * 2.0)
+
+
+def test_object_sizes_need_the_objects_of_the_same_dataset(classified, tmp_path):
+    (tmp_path / "objects.csv").write_text("path,octave\nval/other/1.JPEG,-1\n")
+    with pytest.raises(DataError, match=r"has no val/cross_checks.*--objects"):
+        octaves.frame(classified, objects=tmp_path / "objects.csv")
+    (tmp_path / "objects.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"is not the objects\.csv"):
+        octaves.frame(classified, objects=tmp_path / "objects.csv")
+    with pytest.raises(UsageError, match="--objects"):
+        octaves.frame(classified, objects=tmp_path / "none.csv")
+
+
+def test_confusions_are_counted_with_the_names_of_classes(classified):
+    data = confusion.frame(classified, ["resnet50"]).set_index(["true_name", "predicted_name"])
+    assert data.images.to_dict() == {
+        ("cross_checks", "cross_checks"): 20,
+        ("cross_checks", "disc_dots"): 10,
+        ("disc_dots", "disc_dots"): 30,
+        ("disc_rings", "disc_rings"): 30,
+        ("star_rings", "star_rings"): 30,
+    }
+    assert data.share_pct["cross_checks", "disc_dots"] == pytest.approx(100 / 3)
+    with pytest.raises(UsageError, match=r"one of 2 records \(resnet50, sda_resnet86\)"):
+        confusion.frame(classified)
+
+
+def test_reliability_and_its_error(classified):
+    data = reliability.frame(classified).set_index("model")
+    assert data.accuracy_pct.to_dict() == pytest.approx({"resnet50": 1100 / 12, "sda_resnet86": 1100 / 12})
+    assert data.ece_pct.to_dict() == pytest.approx(
+        {"resnet50": 1100 / 12 - 70, "sda_resnet86": 95 - 1100 / 12}
+    )
+
+
+def test_reliability_needs_probabilities_which_earlier_versions_did_not_store(tmp_path):
+    run = write_classified(tmp_path / "run", {"resnet50": np.nan})
+    with pytest.raises(UsageError, match="earlier version wrote it; evaluate resnet50 again"):
+        reliability.frame(run)
+    assert len(classes.frame(run)) == 4
+
+
+def test_accuracy_of_each_class(classified):
+    data = classes.frame(classified, ["resnet50"]).set_index("class_name")
+    assert data.top1_pct.to_dict() == pytest.approx(
+        {"cross_checks": 200 / 3, "disc_dots": 100, "disc_rings": 100, "star_rings": 100}
+    )
+
+
+def test_mean_precision_is_the_ap_of_the_record(detected):
+    folder, file = detected
+    data = pr.frame(folder, ["faster_rcnn_resnet50"], annotations=file)
+    metrics = sdabench.records(folder).set_index(["model", "metric"]).value_pct["faster_rcnn_resnet50"]
+    means = data.groupby("iou").precision_pct.mean()
+    assert means.to_dict() == pytest.approx(
+        {"0.50": metrics["ap50_pct"], "0.75": metrics["ap75_pct"], "0.50:0.95": metrics["ap_pct"]}
+    )
+    assert len(data) == 3 * 101
+
+
+def test_errors_of_detectors_are_counted(detected):
+    folder, file = detected
+    data = errors.frame(folder, ["faster_rcnn_resnet50"], annotations=file).set_index("type")
+    counts = data.errors.dropna().to_dict()
+    # Images 3, 6 and 9 have a wrong category; the large objects of 4 and 8 are missed.
+    assert counts == {
+        "classification": 3, "localization": 0, "both": 0, "duplicate": 0, "background": 0, "missed": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("octaves", "no predictions of resnet50"),
+        ("confusion", "no predictions of resnet50"),
+        ("reliability", "no predictions of resnet50"),
+        ("classes", "no predictions of resnet50"),
+        ("pr", "no record of boxes"),
+        ("errors", "no record of boxes"),
+    ],
+)
+def test_runs_without_predictions_are_one_error(kind, words, tmp_path):
+    RecordStore(tmp_path).append([trained("resnet50", 76.0)])
+    assert_error(program("plot", kind, tmp_path, "-o", tmp_path / "x.svg"), 2, words)
+    assert not (tmp_path / "x.svg").exists()
 
 
 @pytest.mark.parametrize(

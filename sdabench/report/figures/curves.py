@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.registry import unknown
 from sdabench.report.columns import CURVES, Column, Columns
-from sdabench.report.figures.labels import Floats
+from sdabench.report.figures.labels import label_ends
 from sdabench.report.figures.names import lines, metric_name, only, rows, short
-from sdabench.report.figures.style import LIGHT, SMALL, Look, caption, fix_layout, grid, logarithmic
+from sdabench.report.figures.style import LIGHT, Look, caption, grid, logarithmic
 from sdabench.report.frames import Paths, make, training_curves
 
 PANEL = 1.35  # inches
@@ -67,7 +67,7 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
     with look.applied():
         figure = look.figure(0.55 + PANEL * len(quantities))
         panels = list(figure.subplots(len(quantities), sharex=True, squeeze=False)[:, 0])
-        colors = dict(zip(groups, look.cycle * (1 + len(groups) // len(look.cycle)), strict=False))
+        colors = {group: look.color(place) for place, group in enumerate(groups)}
         for axes, quantity in zip(panels, quantities, strict=True):
             _draw_panel(axes, data[data["quantity"] == quantity], x, colors)
             axes.set_ylabel(_title(quantity))
@@ -77,7 +77,9 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
         ends = max(data[x].max() - data[x].min(), 1) * 0.02
         panels[-1].set_xlim(data[x].min() - ends, data[x].max() + ends)
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
-        _label_ends(figure, panels, data, x, colors)
+        first = data[data["quantity"] == quantities[0]]
+        last = first.sort_values(x, kind="stable").groupby("group", sort=False).tail(1)
+        label_ends(figure, panels[0], [(row.value, row.group, colors[row.group]) for row in rows(last)])
     return figure
 
 
@@ -152,47 +154,3 @@ def _mean(data: pd.DataFrame, x: str) -> "pd.Series[float]":
 def _title(quantity: str) -> str:
     name = metric_name(quantity).replace("_", " ").removesuffix(" pct")
     return f"{name} (%)" if quantity.endswith("_pct") else name
-
-
-def _label_ends(
-    figure: Figure, panels: Sequence[Axes], data: pd.DataFrame, x: str, colors: dict[str, str]
-) -> None:
-    """Write the names of the groups beside the ends of their lines in the first panel, without overlap."""
-    first = data[data["quantity"] == data["quantity"].iloc[0]]
-    last = first.sort_values(x, kind="stable").groupby("group", sort=False).tail(1)
-    axes = panels[0]
-    texts = [
-        axes.annotate(
-            row.group,
-            (1, row.value),
-            (4, 0),
-            xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points",
-            color=colors[row.group],
-            fontsize=SMALL,
-            va="center",
-        )
-        for row in rows(last)
-    ]
-    renderer = fix_layout(figure)
-    boxes = [text.get_window_extent(renderer) for text in texts]
-    centers = np.array([(box.y0 + box.y1) / 2 for box in boxes])
-    pixels = figure.dpi / 72
-    for text, moved, center in zip(texts, spread(centers, 1.15 * boxes[0].height), centers, strict=True):
-        text.set_position((4, float(moved - center) / pixels))
-
-
-def spread(centers: Floats, gap: float) -> Floats:
-    """Move centers (N,) as little as needed so that neighbors are at least a gap apart."""
-    order = np.argsort(centers, kind="stable")
-    blocks: list[tuple[float, int]] = []  # lowest position and number of centers that touch
-    for center in centers[order].tolist():
-        start, count = center, 1
-        while blocks and blocks[-1][0] + gap * blocks[-1][1] > start:
-            before, number = blocks.pop()
-            start = (before * number + (start - gap * number) * count) / (number + count)
-            count += number
-        blocks.append((start, count))
-    moved = np.empty(len(centers))
-    moved[order] = [start + gap * step for start, count in blocks for step in range(count)]
-    return moved

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
+
+from sdabench.report.figures.style import fix_layout
 
 Floats = NDArray[np.float64]
 ANGLES = [turn * pi / 8 for turn in (0, 8, 4, 12, 2, 6, 14, 10, 1, 7, 15, 9, 3, 5, 13, 11)]
@@ -171,3 +174,47 @@ def _connect(axes: Axes, point: Floats, center: Floats, half: Floats, color: str
     axes.plot(
         ends[:, 0], ends[:, 1], color=color, linewidth=0.4, alpha=0.7, zorder=2, scalex=False, scaley=False
     )
+
+
+def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, str, str]], size: float = 6.5) -> None:
+    """Write names beside the ends of lines at the right edge, apart from each other, and fix the layout.
+
+    Args:
+        ends: the last y, the name and the color of each line.
+    """
+    texts = [
+        axes.annotate(
+            name,
+            (1, y),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            color=color,
+            fontsize=size,
+            va="center",
+        )
+        for y, name, color in ends
+    ]
+    renderer = fix_layout(figure)
+    if not texts:
+        return
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    centers = np.array([(box.y0 + box.y1) / 2 for box in boxes])
+    for text, moved, center in zip(texts, spread(centers, 1.15 * boxes[0].height), centers, strict=True):
+        text.set_position((4, float(moved - center) * 72 / figure.dpi))
+
+
+def spread(centers: Floats, gap: float) -> Floats:
+    """Move centers (N,) as little as needed so that neighbors are at least a gap apart."""
+    order = np.argsort(centers, kind="stable")
+    blocks: list[tuple[float, int]] = []  # lowest position and number of centers that touch
+    for center in centers[order].tolist():
+        start, count = center, 1
+        while blocks and blocks[-1][0] + gap * blocks[-1][1] > start:
+            before, number = blocks.pop()
+            start = (before * number + (start - gap * number) * count) / (number + count)
+            count += number
+        blocks.append((start, count))
+    moved = np.empty(len(centers))
+    moved[order] = [start + gap * step for start, count in blocks for step in range(count)]
+    return moved

@@ -69,6 +69,10 @@ class Look:
         first = [SKY, VERMILION, GREEN] if self.dark else [BLUE, VERMILION, GREEN]
         return [*first, ORANGE, PURPLE, BLUE if self.dark else SKY, self.muted]
 
+    def color(self, place: int) -> str:
+        """The color of the n-th of several series."""
+        return self.cycle[place % len(self.cycle)]
+
     @property
     def outcomes(self) -> dict[Outcome, str]:
         """The color of each outcome of a verdict."""

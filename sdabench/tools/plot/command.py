@@ -46,6 +46,34 @@ Examples:
   sdabench plot curves runs/seed0 runs/seed1 --quantity loss \\
       --quantity learning_rate -o losses.svg
 """
+OCTAVES = """\b
+Examples:
+  sdabench plot octaves runs/synthetic -o octaves.pdf
+  sdabench plot octaves runs/coco --models 'mask_rcnn_*' -o sizes.svg
+"""
+CONFUSION = """\b
+Examples:
+  sdabench plot confusion runs/synthetic --models sda_resnet86 -o confusion.pdf
+"""
+RELIABILITY = """\b
+Examples:
+  sdabench plot reliability runs/a runs/b -o reliability.svg
+"""
+CLASSES = """\b
+Examples:
+  sdabench plot classes runs/synthetic -o classes.pdf
+"""
+PR = """\b
+Examples:
+  sdabench plot pr runs/coco --models faster_rcnn_sda_resnet86 -o pr.pdf
+  sdabench plot pr runs/coco --iou-type segm \\
+      --annotations instances_val2017.json -o masks.svg
+"""
+ERRORS = """\b
+Examples:
+  sdabench plot errors runs/coco -o errors.pdf
+  sdabench plot errors runs/coco --models 'faster_rcnn_*resnet*' -o errors.csv
+"""
 
 
 def _figure_file(text: str) -> Path:
@@ -64,6 +92,11 @@ Some = Annotated[tuple[Path, ...], argument(
     nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN...")]
 Models = Annotated[tuple[str, ...], option(
     "--models", multiple=True, type=MODEL, help="Names or wildcards of networks  [default: all]")]
+IouTypes = Annotated[Any, option(
+    "--iou-type", type=click.Choice(["bbox", "segm"]), default="bbox", help="Match boxes or masks")]
+Annotations = Annotated[Path | None, option(
+    "--annotations", type=EXISTING_FILE,
+    help="COCO annotations file of the evaluated images  [default: of their dataset]")]
 
 
 @dataclass(frozen=True)
@@ -167,3 +200,79 @@ def curves(
     from sdabench.report.figures import curves
 
     output.write(curves, curves.frame(runs, models, quantities))
+
+
+@command.command("octaves", cls=Command, epilog=OCTAVES)
+@declared
+def octaves(
+    runs: Some,
+    models: Models,
+    objects: Annotated[Path | None, option(
+        "--objects", type=EXISTING_FILE,
+        help="objects.csv of the generated dataset  [default: that of the record]")],
+    output: Output,
+) -> None:  # fmt: skip
+    """Draw accuracy or AP by object size.
+
+    Classifiers need a generated dataset, whose objects.csv has the octave of each object: 1/8 to 1/4, 1/4 to
+    1/2, or 1/2 to 1 of the short side. For detectors, these are AP of small, medium and large objects.
+    """
+    from sdabench.report.figures import octaves
+
+    output.write(octaves, octaves.frame(runs, models, objects))
+
+
+@command.command("confusion", cls=Command, epilog=CONFUSION)
+@declared
+def confusion(runs: Some, models: Models, output: Output) -> None:
+    """Draw the confusion matrix of one classifier."""
+    from sdabench.report.figures import confusion
+
+    output.write(confusion, confusion.frame(runs, models))
+
+
+@command.command("reliability", cls=Command, epilog=RELIABILITY)
+@declared
+def reliability(runs: Some, models: Models, output: Output) -> None:
+    """Draw a reliability diagram with the expected calibration error."""
+    from sdabench.report.figures import reliability
+
+    output.write(reliability, reliability.frame(runs, models))
+
+
+@command.command("classes", cls=Command, epilog=CLASSES)
+@declared
+def classes(runs: Some, models: Models, output: Output) -> None:
+    """Draw the accuracy for each class; for more than 40 classes, the sorted accuracies."""
+    from sdabench.report.figures import classes
+
+    output.write(classes, classes.frame(runs, models))
+
+
+@command.command("pr", cls=Command, epilog=PR)
+@declared
+def pr(
+    runs: Some, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
+) -> None:
+    """Draw precision over recall of detectors.
+
+    Precision is interpolated and averaged over categories as COCO does, so that its mean is the AP.
+    """
+    from sdabench.report.figures import pr
+
+    output.write(pr, pr.frame(runs, models, iou_type, annotations))
+
+
+@command.command("errors", cls=Command, epilog=ERRORS)
+@declared
+def errors(
+    runs: Some, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
+) -> None:
+    """Draw the types of errors of detectors, and how much AP50 each costs.
+
+    The types are TIDE's (Bolya et al., ECCV 2020): classification, localization, both, duplicate, background
+    and missed. Each is fixed on its own.
+    """
+    from sdabench.report.figures import errors
+
+    output.write(errors, errors.frame(runs, models, iou_type, annotations))

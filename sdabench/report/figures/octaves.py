@@ -1,0 +1,150 @@
+"""Accuracy or AP by the size of the objects."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sdabench.errors import DataError, UsageError
+from sdabench.report.columns import Column, Columns
+from sdabench.report.figures import predicted
+from sdabench.report.figures.labels import label_ends
+from sdabench.report.figures.names import rows
+from sdabench.report.figures.predicted import Evaluated, evaluated
+from sdabench.report.figures.style import LIGHT, MARKERS, Look, caption, grid
+from sdabench.report.frames import Paths, make
+
+SIZES = {"ap_s_pct": "small", "ap_m_pct": "medium", "ap_l_pct": "large"}
+COLUMNS: Columns = {
+    **predicted.COLUMNS,
+    "size": Column(
+        "str", "size of the object as a share of the short side of the image, or COCO's name of it"
+    ),
+    "images": Column("Int64", "number of images; missing for AP"),
+    "metric": Column("str", "top1_pct, or ap_s_pct, ap_m_pct and ap_l_pct"),
+    "value": Column("float64", "accuracy or AP in percent"),
+    "low": Column("float64", "lower bound of the 95 % interval over test images, if known"),
+    "high": Column("float64", "upper bound of it"),
+}
+
+
+def frame(runs: Paths, models: Iterable[str] = (), objects: Path | None = None) -> pd.DataFrame:
+    """List accuracies by octave of the object size in a generated dataset, or APs by COCO's sizes.
+
+    An octave is a factor of two: objects have 1/8 to 1/4, 1/4 to 1/2, or 1/2 to 1 of the short side. For
+    detectors, these are AP of small, medium and large objects, on any dataset.
+
+    Args:
+        models: names or wildcards.
+        objects: ``objects.csv`` of the generated dataset, by default that of the record.
+
+    Returns:
+        One row for each record and size, from small to large: see :data:`COLUMNS`.
+
+    Raises:
+        UsageError: there are no predictions, no generated dataset, or classifiers and detectors.
+        DataError: ``objects.csv`` does not describe the images.
+    """
+    found = evaluated(runs, ("classification", "detection", "segmentation"), models)
+    kinds = {one.stored.record.task == "classification" for one in found}
+    if len(kinds) > 1:
+        raise UsageError("the runs have classifiers and detectors; choose some with --models")
+    if kinds == {False}:
+        return make((row for one in found for row in _precisions(one)), COLUMNS)
+    return make((row for one in found for row in _accuracies(one, objects)), COLUMNS)
+
+
+def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+    """Draw a line for each record of :func:`frame`, from small to large objects."""
+    sizes, labels = list(data["size"].unique()), list(data["label"].unique())
+    classified = (data["metric"] == "top1_pct").all()
+    with look.applied():
+        figure = look.figure(2.3)
+        axes = figure.subplots()
+        grid(axes, "y")
+        ends = []
+        for place, label in enumerate(labels):
+            color, of_label = look.color(place), data[data["label"] == label]
+            shift = 0.06 * (place - (len(labels) - 1) / 2)
+            known = [row for row in rows(of_label) if row.value is not None]
+            points = [(sizes.index(row.size) + shift, row) for row in known]
+            for x, row in points:
+                if row.low is not None:
+                    axes.plot([x, x], [row.low, row.high], color=color, linewidth=0.8)
+            values = [row.value for _, row in points]
+            axes.plot([x for x, _ in points], values, color=color, marker=MARKERS[place % len(MARKERS)])
+            ends += [(values[-1], label, color)] if values else []
+        axes.set_xticks(range(len(sizes)), sizes)
+        axes.set_xlim(-0.3, len(sizes) - 0.7)
+        axes.set_xlabel("object size / short side of the image" if classified else "object size")
+        axes.set_ylabel("top-1 (%)" if classified else "AP (%)")
+        bars = data["low"].notna().any()
+        caption(figure, "Bars: 95 % interval over test images." if bars else "", look=look)
+        label_ends(figure, axes, ends)
+    return figure
+
+
+def _accuracies(one: Evaluated, objects: Path | None) -> Iterable[dict[str, object]]:
+    from scipy.stats import binomtest
+
+    record, predictions = one.stored.record, one.classes()
+    file = objects or _objects_file(one)
+    octaves = _octaves(file)
+    names = [f"{record.dataset.split}/{path}" for path in predictions.paths]
+    if unknown := [name for name in names if name not in octaves]:
+        raise DataError(f"{file} has no {unknown[0]}; name that of the evaluated dataset with --objects")
+    of_image = np.array([octaves[name] for name in names])
+    for octave in sorted(set(of_image.tolist())):
+        right = predictions.hits(1)[of_image == octave]
+        interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+        yield one.columns | {
+            "size": f"{_share(octave)}–{_share(octave + 1)}",
+            "images": len(right),
+            "metric": "top1_pct",
+            "value": 100 * float(right.mean()),
+            "low": 100 * interval.low,
+            "high": 100 * interval.high,
+        }
+
+
+def _share(octave: int) -> str:
+    return "1" if octave == 0 else f"1/{2**-octave}"
+
+
+def _objects_file(one: Evaluated) -> Path:
+    dataset = one.stored.record.dataset
+    if dataset.name != "synthetic":
+        raise UsageError(
+            f"{one.stored.record.model} was evaluated on {dataset.name}, whose object sizes are unknown; "
+            "name a run on a generated dataset"
+        )
+    return Path(dataset.root).parent / "objects.csv"
+
+
+def _octaves(path: Path) -> dict[str, int]:
+    """Read the octave of the object in each image of a generated dataset."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {line["path"]: int(line["octave"]) for line in csv.DictReader(file)}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; name it with --objects") from None
+    except (KeyError, TypeError, ValueError, csv.Error):
+        raise DataError(
+            f"{path} is not the objects.csv of a generated dataset; name it with --objects"
+        ) from None
+
+
+def _precisions(one: Evaluated) -> Iterable[dict[str, object]]:
+    record = one.stored.record
+    for metric, size in SIZES.items():
+        value, error = record.metrics.get(metric), record.standard_errors.get(metric)
+        yield one.columns | {
+            "size": size,
+            "metric": metric,
+            "value": value,
+            "low": None if value is None or error is None else max(value - 1.96 * error, 0.0),
+            "high": None if value is None or error is None else min(value + 1.96 * error, 100.0),
+        }

@@ -1,0 +1,84 @@
+"""Precision over recall of detectors, at IoU thresholds of COCO."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sdabench.report.columns import Column, Columns
+from sdabench.report.figures import predicted
+from sdabench.report.figures.predicted import Evaluated, evaluated
+from sdabench.report.figures.style import LIGHT, Look, caption, grid
+from sdabench.report.frames import Paths, make
+from sdabench.scoring import IOU_TYPES, IouType
+from sdabench.scoring.average_precision import RECALLS
+
+THRESHOLDS = {"0.50": [0], "0.75": [5], "0.50:0.95": [*range(10)]}  # indices of COCO's ten
+STYLES = dict(zip(THRESHOLDS, ("-", "--", ":"), strict=True))
+COLUMNS: Columns = {
+    **predicted.COLUMNS,
+    "iou": Column("str", "IoU threshold, or the range over which precision is averaged"),
+    "recall_pct": Column("float64", "one of COCO's 101 recall points, in percent"),
+    "precision_pct": Column("float64", "best precision from this recall on, averaged over categories"),
+    "ap_pct": Column("float64", "mean of this precision: AP50, AP75 or AP"),
+}
+
+
+def frame(
+    runs: Paths, models: Iterable[str] = (), iou_type: IouType = "bbox", annotations: Path | None = None
+) -> pd.DataFrame:
+    """List the precision of detections at recall points, whose mean is COCO's AP.
+
+    Args:
+        models: names or wildcards.
+        iou_type: boxes or masks.
+        annotations: by default those of the record's dataset.
+
+    Raises:
+        UsageError: there are no predictions, or no annotations.
+        DataError: the annotations are those of other images.
+    """
+    found = evaluated(runs, tasks_of(iou_type), models)
+    return make((row for one in found for row in _curves(one, annotations)), COLUMNS)
+
+
+def tasks_of(iou_type: IouType) -> list[str]:
+    """List the tasks whose records are scored by this IoU."""
+    return [task for task, own in IOU_TYPES.items() if own == iou_type]
+
+
+def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+    """Draw a line for each record and threshold of :func:`frame`."""
+    with look.applied():
+        figure = look.figure(2.8)
+        axes = figure.subplots()
+        grid(axes)
+        for place, (label, of_label) in enumerate(data.groupby("label", sort=False)):
+            for iou, rows in of_label.groupby("iou", sort=False):
+                words = f"{label}, IoU {iou}: AP {rows['ap_pct'].iloc[0]:.1f}"
+                style = {"color": look.color(place), "linestyle": STYLES[str(iou)]}
+                axes.plot(rows["recall_pct"], rows["precision_pct"], label=words, **style)  # type: ignore[arg-type]
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("recall (%)")
+        axes.set_ylabel("precision (%)")
+        figure.legend(loc="outside upper left", ncols=1 if look.columns == "one" else 3, handlelength=2.2)
+        caption(figure, "Interpolated as COCO does, averaged over categories.", look=look)
+    return figure
+
+
+def _curves(one: Evaluated, annotations: Path | None) -> Iterable[dict[str, object]]:
+    matches = one.detections(annotations).matches()
+    of_categories = [each.precision(matches.image_count) for each in matches.categories if each.area == 0]
+    mean = np.mean(of_categories, axis=0)  # (10, 101)
+    for iou, indices in THRESHOLDS.items():
+        precision = mean[indices].mean(axis=0)
+        for recall, value in zip(RECALLS.tolist(), precision.tolist(), strict=True):
+            yield one.columns | {
+                "iou": iou,
+                "recall_pct": 100 * recall,
+                "precision_pct": 100 * value,
+                "ap_pct": 100 * float(precision.mean()),
+            }

@@ -1,0 +1,86 @@
+"""Reliability diagram of classifiers, with the expected calibration error."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sdabench.errors import UsageError
+from sdabench.report.columns import Column, Columns
+from sdabench.report.figures import predicted
+from sdabench.report.figures.predicted import Evaluated, evaluated
+from sdabench.report.figures.style import LIGHT, MARKERS, Look, caption, grid
+from sdabench.report.frames import Paths, make
+from sdabench.scoring.calibration import BINS, calibrate
+
+COLUMNS: Columns = {
+    **predicted.COLUMNS,
+    "low_pct": Column("float64", "lower edge of the bin of the top-1 probability, in percent"),
+    "high_pct": Column("float64", "upper edge of it, which belongs to the bin"),
+    "images": Column("int64", "number of images in the bin"),
+    "confidence_pct": Column("float64", "mean top-1 probability in the bin"),
+    "accuracy_pct": Column("float64", "top-1 accuracy in the bin"),
+    "ece_pct": Column("float64", "expected calibration error of the record, in percentage points"),
+}
+
+
+def frame(runs: Paths, models: Iterable[str] = (), bins: int = BINS) -> pd.DataFrame:
+    """List the bins of the top-1 probability that have images.
+
+    Raises:
+        UsageError: there are no predictions, or an earlier version stored them, without probabilities.
+    """
+    found = evaluated(runs, ("classification",), models)
+    return make((row for one in found for row in _bins(one, bins)), COLUMNS)
+
+
+def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+    """Draw accuracy over confidence for each record of :func:`frame`, and below it the shares of images."""
+    with look.applied():
+        figure = look.figure(3.2)
+        axes, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+        grid(axes)
+        grid(below, "y")
+        axes.plot([0, 100], [0, 100], color=look.muted, linewidth=0.8, linestyle="--")
+        for place, (label, rows) in enumerate(data.groupby("label", sort=False)):
+            color, marker = look.color(place), MARKERS[place % len(MARKERS)]
+            words = f"{label}: ECE {rows['ece_pct'].iloc[0]:.1f}"
+            axes.plot(rows["confidence_pct"], rows["accuracy_pct"], color=color, marker=marker, label=words)
+            shares = 100 * rows["images"].to_numpy() / rows["images"].sum()
+            for low, high, share in zip(rows["low_pct"], rows["high_pct"], shares, strict=True):
+                below.fill_between([low, high], share, color=color, alpha=0.35, linewidth=0)
+        axes.set_ylim(0, 102)
+        axes.set_xlim(0, 100)
+        below.set_ylim(bottom=0)
+        axes.set_ylabel("top-1 accuracy (%)")
+        below.set_ylabel("images (%)")
+        below.set_xlabel("top-1 probability (%)")
+        figure.legend(loc="outside upper left", ncols=1 if look.columns == "one" else 3)
+        width = f"{data['high_pct'].iloc[0] - data['low_pct'].iloc[0]:.3g}"
+        caption(
+            figure,
+            f"ECE: expected calibration error in percentage points, with bins of {width} %.",
+            "Dashed: perfect calibration.",
+            look=look,
+        )
+    return figure
+
+
+def _bins(one: Evaluated, bins: int) -> Iterable[dict[str, object]]:
+    predictions = one.classes()
+    if np.isnan(predictions.top1_probability).any():
+        raise UsageError(
+            f"{one.stored.predictions} has no top-1 probabilities, because an earlier version wrote it; "
+            f"evaluate {one.stored.record.model} again"
+        )
+    found = calibrate(predictions.top1_probability, predictions.hits(1), bins)
+    for index in np.flatnonzero(found.images).tolist():
+        yield one.columns | {
+            "low_pct": 100 * found.edges[index],
+            "high_pct": 100 * found.edges[index + 1],
+            "images": int(found.images[index]),
+            "confidence_pct": 100 * found.confidence[index],
+            "accuracy_pct": 100 * found.accuracy[index],
+            "ece_pct": 100 * found.expected_error,
+        }
