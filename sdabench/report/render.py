@@ -118,20 +118,31 @@ def _rich_table(sheet: Sheet, width: int = UNBOUNDED) -> RichTable:
     table = RichTable(header_style="bold", box=HORIZONTALS, pad_edge=False)
     above = ["", *(heading.over for heading in sheet.headings)]
     upper_line = any(above)
+    fits = sum(_width(sheet, column) + 3 for column in range(len(sheet.headings))) - 1 <= width
     for column, (heading, (left, own)) in enumerate(zip(sheet.headings, pairwise(above), strict=True)):
         upper = "" if own == left else plain(own)
         header = f"{upper}\n{plain(heading.text)}" if upper_line else plain(heading.text)
         table.add_column(
             Text(header),  # a string would be markup
             justify="right" if heading.numeric else "left",
-            no_wrap=heading.numeric or _has_words_only(sheet, column, width),
+            no_wrap=fits or heading.numeric or _has_words_only(sheet, column, width),
             overflow="fold",
         )
     for group in sheet.groups:
-        for row in group:
-            table.add_row(*(_rich(cell) for cell in row))
+        rows = [list(map(_rich, row)) for row in group]
+        for row in [_stacked(rows)] if fits and rows else rows:  # rich is slow at rows
+            table.add_row(*row)
         table.add_section()
     return table
+
+
+def _stacked(rows: Sequence[Sequence[Text]]) -> list[Text]:
+    """Stack rows into one row of texts with as many lines."""
+    for row in rows:
+        breaks = [text.plain.count("\n") for text in row]
+        for text, own in zip(row, breaks, strict=True):
+            text.append("\n" * (max(breaks) - own))
+    return [Text("\n").join(column) for column in zip(*rows, strict=True)]
 
 
 def _rich(cell: Cell) -> Text:

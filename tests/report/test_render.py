@@ -83,7 +83,8 @@ def test_names_control_no_output_format(capsys):
 def test_long_digest_is_folded_in_a_narrow_terminal():
     digest = "0123456789abcdef" * 4
     console = Terminal(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
-    console.print(_rich_table(Sheet("", [Heading("x"), Heading("y")], [[[Cell("sha256"), Cell(digest)]]])))
+    sheet = Sheet("", [Heading("x"), Heading("y")], [[[Cell("sha256"), Cell(digest)]]])
+    console.print(_rich_table(sheet, width=40))
     assert "…" not in console.file.getvalue()
     assert re.sub("sha256|[^0-9a-f]", "", console.file.getvalue()) == digest
 
@@ -112,7 +113,7 @@ def test_narrow_terminal_splits_the_table_without_loss():
     for width in range(64, 200, 7):
         for part in split_columns(sheet, width):
             console = Console(width=width, file=io.StringIO())
-            console.print(_rich_table(part))
+            console.print(_rich_table(part, width))
             assert "…" not in console.file.getvalue()
 
 
