@@ -39,6 +39,7 @@ from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
 from sdabench.registry.yaml_files import describe_error
 from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator
+from sdabench.training.trackers import TrackerName
 from sdabench.weights.local import LocalWeights
 
 SpecT = TypeVar("SpecT", bound=RunSpec)
@@ -54,7 +55,7 @@ class Machine(FrozenModel):
 
     ``workers`` are DataLoader workers per process. ``batch_size`` is that of evaluation, by default that of
     the task, or the micro-batch of a training. ``checkpoint_seconds`` is the time between two checkpoints;
-    at the end of an epoch, a tenth of it is enough.
+    at the end of an epoch, a tenth of it is enough. ``trackers`` get a copy of the log of a training.
     """
 
     device: str = "cpu"
@@ -64,7 +65,7 @@ class Machine(FrozenModel):
     checkpoint_seconds: float = 600.0
     evaluator: Evaluator = DEFAULT_EVALUATOR
     batch_size: int | None = None
-    tensorboard: bool = False
+    trackers: tuple[TrackerName, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

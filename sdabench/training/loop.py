@@ -77,10 +77,11 @@ def train(
         training = _Training(job, folder, advance, log)
         here.on_rank_zero(lambda: run.save(folder))  # not of a training whose initial weights are unusable
         try:
-            training.restore()
-            with closing(load_training_batches(training.trainer)) as batches:
-                training.take_steps(batches, stop_requested)
-            here.on_rank_zero(lambda: training.conclude(run))
+            with training.metrics.tracked():
+                training.restore()
+                with closing(load_training_batches(training.trainer)) as batches:
+                    training.take_steps(batches, stop_requested)
+                here.on_rank_zero(lambda: training.conclude(run))
         except DivergedError as error:
             last = f"the last good checkpoint is in {training.checkpoints.folder}"
             if not training.checkpoints:
@@ -96,7 +97,7 @@ class _Training:
 
     def __init__(self, job: AnyJob, folder: Path, advance: Advance, log: Log) -> None:
         self.trainer, self.folder = Trainer(job), folder
-        self.metrics = MetricsLog(folder, job.machine.tensorboard)
+        self.metrics = MetricsLog(folder)
         self.here = self.trainer.world
         self.advance: Advance = advance if self.here.is_main else lambda images, note: None
         self.log: Log = log if self.here.is_main else lambda line: None
@@ -130,7 +131,7 @@ class _Training:
             epochs = progress.concluded
             at = {"step": epochs * trainer.order.steps_per_epoch, "epoch": epochs, "loss": progress.last_loss}
             self.metrics.forget_after(last_line, at if epochs else None, self.log)
-            _ = self.metrics.writer  # an error now, not after an epoch
+            self.metrics.open_trackers(trainer.job.machine.trackers, trainer.job.spec)
 
         self.here.on_rank_zero(prepare_files)
 
@@ -211,7 +212,7 @@ class _Training:
             **metrics,
         }
         if self.here.is_main:
-            self.metrics.write(line)
+            self.metrics.write(line, self.log)
         return line
 
     def _validate(self) -> dict[str, float]:

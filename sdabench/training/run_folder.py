@@ -2,8 +2,9 @@
 
 import os
 import re
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ from pydantic import BaseModel, Field
 
 from sdabench.data.description import DatasetInfo, FrozenModel
 from sdabench.data.official import plural
-from sdabench.errors import DataError, OutputError, RefusedError, SdabenchError, UsageError, WeightsError
+from sdabench.errors import DataError, RefusedError, SdabenchError, UsageError, WeightsError
 from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
 from sdabench.json_files import read_model
 from sdabench.nested import flattened
-from sdabench.records.json_lines import append_lines, read_sound_lines, write_lines
+from sdabench.records.json_lines import append_lines, read_lines, read_sound_lines, write_lines
 from sdabench.records.record import Training
-from sdabench.records.spec import AnySpec
+from sdabench.records.spec import AnySpec, RunSpec
 from sdabench.training.checkpoints import Checkpoints, Log, delete
+from sdabench.training.trackers import Status, Tracker, TrackerName, open_tracker
 from sdabench.weights.weights_source import SUFFIXES
 
 TRAININGS = "training"  # the folder of all trainings in an output folder
@@ -236,36 +238,46 @@ EPOCH = re.compile(rb'"epoch": ?([0-9.]+(?=[,}]))')
 
 @dataclass(frozen=True)
 class MetricsLog:
-    """``metrics.jsonl``, one line for each logged step, and TensorBoard events on request."""
+    """``metrics.jsonl``, one line for each logged step, with copies in experiment trackers on request."""
 
     folder: Path
-    tensorboard: bool = False
+    trackers: dict[TrackerName, Tracker] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    @cached_property
-    def writer(self) -> Any:
-        """TensorBoard's writer, or None if it was not requested."""
-        if not self.tensorboard:
-            return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UsageError("--tensorboard needs TensorBoard: pip install 'sdabench[tensorboard]'") from None
-        try:
-            return SummaryWriter(self.folder / "tensorboard")
-        except OSError as error:
-            path = self.folder / "tensorboard"
-            raise OutputError(f"cannot write {path}: {error.strerror}; leave out --tensorboard") from None
+    def open_trackers(self, names: Sequence[TrackerName], spec: RunSpec) -> None:
+        """Open trackers, or continue their runs, and copy the lines that they lack."""
+        lines = [line.model_dump() for line in read_lines(self.path, MetricsLine)] if names else []
+        for name in names:
+            self.trackers[name] = open_tracker(name, self.folder, spec, lines)
 
-    def write(self, values: dict[str, Any]) -> None:
+    def write(self, values: dict[str, Any], log: Log = lambda line: None) -> None:
+        """Write a line; a tracker that fails is given up, and the training goes on."""
         append_lines(self.path, values)
-        if self.writer is not None:
-            for key in values.keys() - {"step"}:
-                self.writer.add_scalar(key, values[key], values["step"])
-            self.writer.flush()
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tracker.write(values)
+            except Exception as error:
+                del self.trackers[name]
+                reason = " ".join(str(error).split())
+                log(f"{name} failed and gets no more values: {reason}; {self.path} has all of them")
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Close the trackers at the end, with the state in which the training ends."""
+        status: Status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            for tracker in self.trackers.values():
+                with suppress(Exception):  # metrics.jsonl is complete
+                    tracker.close(status)
 
     def last_epoch(self) -> float:
         """Return the number of trained epochs, with a fraction; 0 if no line states it yet."""

@@ -449,17 +449,6 @@ def test_training_on_real_images(tmp_path):
     assert (record.samples, record.train_dataset.samples) == (200, 200)
 
 
-def test_tensorboard_matches_the_log(textures, tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    folder = train(classifier_job(textures, epochs=1).on(Machine(tensorboard=True)), tmp_path)
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    [loss] = events.Scalars("loss")
-    assert (loss.step, loss.value) == (2, pytest.approx(read_log(folder)[0]["loss"]))
-
-
 def test_log_states_the_trained_epochs(tmp_path):
     log = MetricsLog(tmp_path)
     assert log.last_epoch() == 0
