@@ -17,10 +17,12 @@ from sdabench.report.statements import MEANINGS as STATEMENT_MEANINGS
 from sdabench.report.statements import compared_metric, count_text, difference_text
 from sdabench.report.summary import METRICS, PREFIXES
 from sdabench.report.tables import table_sheet
+from sdabench.report.trainings import TOLERANCE_NOTE
 from sdabench.tex import Tex
 from sdabench.tools.report.answer import MEANINGS
 from sdabench.tools.report.grid import Cell, Grid, Group, Head, Note, known_rows
 
+BETTER = {True: "yes", False: "no", None: "not significant"}
 Digests = Mapping[tuple[str, str], Sequence[str]]  # task and network: spec digests of records
 
 
@@ -45,7 +47,7 @@ def table_grid(compared: ComparedTable, claims: pd.DataFrame) -> Grid:
             cells += _claim_cells(claim, column, column.key in measured, note)
             notes += [note] if note else []
         groups.setdefault(row.group, []).append(cells)
-    remarks = table_sheet(compared).notes
+    remarks = [note for note in table_sheet(compared).notes if note != TOLERANCE_NOTE]
     grid_groups = [Group(Tex(name), rows) for name, rows in groups.items()]
     return Grid(f"table-{table.name}", table.title, heads, grid_groups, remarks, notes)
 
@@ -58,9 +60,14 @@ def _claim_cells(
     paper = Cell(number(claim["paper"], column.decimals), claim["paper"], claim["bold"])
     if not measured:
         return [paper]
-    value = Cell(measured_number(claim["measured"], column), claim["measured"])
+    value = _measured(claim, column)
     opens = note.id if note else ""
     return [paper, value, Cell(claim["verdict"], outcome=claim["outcome"], opens=opens)]
+
+
+def _measured(claim: dict[str, Any], column: Column) -> Cell:
+    value = claim["measured"]
+    return Cell("–") if value is None else Cell(measured_number(value, column), value)
 
 
 def _claim_note(claim: dict[str, Any], column: Column, name: str) -> Note | None:
@@ -127,6 +134,7 @@ def comparisons_grid(comparisons: pd.DataFrame, verdicts: Sequence[ImpliedVerdic
     heads = [Head("network"), Head("compared with"), Head("metric"), Head("paper Δ", numeric=True)]
     if measured:
         heads += [Head("measured Δ", numeric=True), Head("95 % interval", numeric=True)]
+        heads.append(Head("better?"))
     heads.append(Head("verdict"))
     groups: dict[str, list[list[Cell]]] = {}
     for row in known_rows(comparisons):
@@ -140,7 +148,8 @@ def comparisons_grid(comparisons: pd.DataFrame, verdicts: Sequence[ImpliedVerdic
         if measured:
             low, high = row["low"], row["high"]
             interval = "–" if low is None else f"{signed(low, 2)} to {signed(high, 2)}"
-            cells += [_points(row["measured"]), Cell(interval, low)]
+            better = "" if row["own_low"] is None else BETTER[row["better"]]
+            cells += [_points(row["measured"]), Cell(interval, low), Cell(better)]
         cells.append(Cell(row["verdict"] or "not printed", outcome=row["outcome"]))
         groups.setdefault(row["task"], []).append(cells)
     caption = "Improvements that the tables imply, in percentage points"
@@ -165,7 +174,7 @@ def provenance_grid(registry: Registry, claims: pd.DataFrame, digests: Digests) 
             Cell(Tex(row["row"]), link=f"#{row['model']}"),
             Cell(Tex(column.header)),
             Cell(number(row["paper"], column.decimals), row["paper"], row["bold"]),
-            Cell(measured_number(row["measured"], column), row["measured"]),
+            _measured(row, column),
             Cell("–") if delta is None else Cell(signed(delta, column.decimals + 1), delta),
             Cell(row["convention"] or "–"),
             Cell(row["verdict"], outcome=row["outcome"]),

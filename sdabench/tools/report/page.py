@@ -23,14 +23,16 @@ from sdabench.registry.statements import load_statements
 from sdabench.report.frames import claims_frame, comparisons_frame, counts_frame, records
 from sdabench.report.summary import describe_metrics
 from sdabench.tools.report.answer import Answer, answers
+from sdabench.tools.report.charts import Chart, paper_charts
 from sdabench.tools.report.claims_grids import (
     comparisons_grid,
     provenance_grid,
     statements_grid,
     table_grid,
 )
+from sdabench.tools.report.differences import differences_grid
 from sdabench.tools.report.grid import Grid, known_rows
-from sdabench.tools.report.runs import Run, RunSection, newest, pair_grid, read_runs, run_section
+from sdabench.tools.report.runs import Run, RunSection, newest, read_runs, run_section
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class Page:
     answers: Sequence[Answer]
     statements_text: str
     tables: Sequence[Grid]
+    charts: Sequence[Chart]
     statements: Grid
     comparisons: Grid
-    pair: Grid | None
+    differences: Grid | None
     runs: Sequence[RunSection]
     networks: Sequence[Network]
     provenance: Grid
@@ -92,9 +95,10 @@ def make_page(paths: Iterable[Path]) -> Page:
         answers=answers(claims, comparisons, rests_on),
         statements_text=", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
         tables=grids,
+        charts=paper_charts([run.path for run in runs] if given else []),
         statements=statements_grid(statements),
         comparisons=comparisons_grid(comparisons, implied),
-        pair=pair_grid(*runs) if given and len(runs) == 2 else None,
+        differences=differences_grid(runs) if given else None,
         runs=[run_section(run, number) for number, run in enumerate(runs, 1)],
         networks=_networks(registry, claims, runs),
         provenance=provenance_grid(registry, claims, digests),
@@ -160,7 +164,7 @@ def _accuracies_basis(runs: Sequence[Run], measured: pd.DataFrame) -> str:
 
 
 def _differences_basis(comparisons: pd.DataFrame) -> str:
-    number = int(comparisons["measured"].notna().sum())
+    number = int((comparisons["measured"].notna() & comparisons["paper"].notna()).sum())
     measured = f"{number:,}" if number else "none"
     return (
         "A difference is implied where a network with depth attention and its baseline or control are both "

@@ -6,27 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sdabench.data.official import plural
-from sdabench.errors import SdabenchError
 from sdabench.nested import flattened
 from sdabench.paths import results_dir
 from sdabench.records.record import Record, stored_record_files
-from sdabench.records.rescoring import StoredRecord, read_stored
 from sdabench.records.store import records_of
-from sdabench.report.cells import interval_text, signed
-from sdabench.report.frames import training_curves
 from sdabench.report.summary import (
     METRICS,
-    PREFIXES,
-    condition_text,
     describe_dataset,
     describe_protocol,
     describe_training,
     standard_error_text,
 )
-from sdabench.scoring.intervals import Interval, unpaired_difference
+from sdabench.tools.report.charts import Chart, curves_chart
 from sdabench.tools.report.grid import Cell, Grid, Group, Head, Note
 
 
@@ -65,7 +57,7 @@ class RunSection:
     grid: Grid
     recipes: Sequence[Details]
     environments: Sequence[Details]
-    curves: pd.DataFrame
+    curves: Chart | None
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
@@ -91,7 +83,7 @@ def newest(runs: Iterable[Run]) -> str:
 def run_section(run: Run, number: int) -> RunSection:
     name = f"run-{number}"
     notes = [_record_note(record, f"{name}-record-{index}") for index, record in enumerate(run.records)]
-    curves = training_curves(run.path) if run.path.is_dir() else training_curves([])
+    curves = curves_chart(run.path, f"{name}-curves") if run.path.is_dir() else None
     grid = _records_grid(run, name, notes)
     recipes = [(record.model, record.recipe) for record in run.records]
     environments = [(record.model, record.environment) for record in run.records]
@@ -183,75 +175,3 @@ def _title(value: dict[str, Any], kind: str) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def pair_grid(a: Run, b: Run) -> Grid | None:
-    """Compare the networks that two runs have in common, B minus A; None if there are none.
-
-    Differences of classifiers on the same images are paired, if predictions are stored. Others have the
-    interval of independent test images, if the standard errors are known.
-    """
-    first, second = ({(one.record.model, one.record.task): one for one in _stored(run)} for run in (a, b))
-    rows = [row for key in first if key in second for row in _pair_rows(first[key], second[key])]
-    if not rows:
-        return None
-    heads = [
-        Head("network"),
-        Head("metric"),
-        *(Head(text, numeric=True) for text in ("A (%)", "B (%)", "B − A")),
-    ]
-    heads += [
-        Head("95 % interval of the test images", numeric=True),
-        Head("interval"),
-        Head("conditions that differ"),
-    ]
-    remarks = [
-        f"A: {a.label}; B: {b.label}. The last record of each network and task.",
-        "Paired intervals need stored predictions of both on the same images. sdabench compare A B pairs "
-        "detectors too, by a bootstrap that takes minutes.",
-    ]
-    return Grid(
-        "a-b", f"Differences between {a.label} (A) and {b.label} (B)", heads, [Group("", rows)], remarks
-    )
-
-
-def _stored(run: Run) -> list[StoredRecord]:
-    try:
-        return read_stored(run.path)
-    except SdabenchError:  # all jobs failed
-        return []
-
-
-def _pair_rows(a: StoredRecord, b: StoredRecord) -> list[list[Cell]]:
-    from sdabench.claims.paired import compare_records
-    from sdabench.records.conditions import differences
-
-    paired: dict[str, Interval | None] = {}
-    if a.record.task == "classification" and a.has_predictions and b.has_predictions and a.same_images(b):
-        paired = {each.metric: each.interval for each in compare_records(a, b).differences}
-    conditions = [each for each in differences([a.record, b.record]) if each.kind != "compared"]
-    differing = "; ".join(
-        f"{each.field}: {', '.join(map(condition_text, each.values))}" for each in conditions
-    )
-    rows = []
-    for key, value in a.record.metrics.items():
-        if key not in b.record.metrics:
-            continue
-        other, errors = b.record.metrics[key], (b.record.standard_error(key), a.record.standard_error(key))
-        interval = paired.get(key)
-        if interval is None and errors[0] is not None and errors[1] is not None:
-            interval = unpaired_difference(other, errors[0], value, errors[1])
-        kind = "–" if interval is None else "paired" if paired.get(key) else "unpaired"
-        rows.append(
-            [
-                Cell(a.record.model, link=f"#{a.record.model}"),
-                Cell(PREFIXES.get(a.record.task, "") + METRICS.get(key, key)),
-                Cell(f"{value:.2f}", value),
-                Cell(f"{other:.2f}", other),
-                Cell(signed(other - value, 2), other - value),
-                Cell(interval_text(interval)),
-                Cell(kind),
-                Cell(differing or "none"),
-            ]
-        )
-    return rows

@@ -1,5 +1,6 @@
 """Render the page as one HTML file that needs no other file and no network."""
 
+import json
 from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from sdabench.report.render import plain
 from sdabench.tools.report.answer import MEANINGS, OUTCOMES
+from sdabench.tools.report.charts import library
 from sdabench.tools.report.page import Page
 
 MARKS = {"holds": "✓", "open": "?", "fails": "✗", "unknown": "–"}  # no outcome is shown by color alone
@@ -29,16 +31,25 @@ def to_html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    charts = [*page.charts, *(section.curves for section in page.runs if section.curves)]
     style, scripts = _source("page.css"), [_source("page.js")]
+    if charts:
+        scripts += [library(), _source("charts.js")]
     return environment.get_template("page.html").render(
         page=page,
         policy=_policy(style, scripts),
         style=Markup(style),
         scripts=[Markup(each) for each in scripts],
+        specs=Markup(_json({chart.id: chart.specs for chart in charts})),
         marks=MARKS,
         outcomes=OUTCOMES,
         meanings=MEANINGS,
     )
+
+
+def _json(value: Any) -> str:
+    """Format JSON for a script element, which no text in it can end."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _printable(value: Any) -> Any:

@@ -3,10 +3,11 @@
 import pytest
 
 import sdabench
+from sdabench.records.store import RecordStore
 from sdabench.tools.report.page import make_page
 from sdabench.tools.report.view import to_html
 from tests.helpers.hostile import HOSTILE
-from tests.helpers.records import record
+from tests.helpers.records import record, trained, write_training
 
 MULTISCALE = "#table-classification-multiscale"
 
@@ -101,6 +102,7 @@ def test_verdict_opens_its_explanation_by_keyboard(shipped_file, visit):
     note = page.get_by_role("dialog", name="bL-ResNet: FLOPs (G)")
     assert note.is_visible()
     assert "Copied from the bL-ResNet paper" in note.inner_text()
+    assert note.get_by_role("button", name="Close").evaluate("element => element === document.activeElement")
     page.keyboard.press("Escape")
     assert note.count() == 0
     assert button.evaluate("element => element === document.activeElement")
@@ -179,6 +181,38 @@ def test_text_has_enough_contrast(shipped_file, visit, scheme):
     assert [each for each in page.evaluate(CONTRAST) if float(each[0]) < 4.5] == []
 
 
+def test_charts_show_values_under_the_pointer(shipped_file, visit):
+    page = visit(shipped_file)
+    page.wait_for_function("document.documentElement.dataset.charts === 'drawn'")
+    assert page.locator("figure.drawn").count() == page.locator("figure").count() == 5
+    assert page.locator("figure img:visible").count() == 0
+    mark = page.get_by_label("ResNet-50 (paper): 4.12 FLOPs (G), 75.20 top-1 (%)").first
+    mark.hover()
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    assert "75.20" in tooltip.inner_text()
+    assert "4.12" in tooltip.inner_text()
+
+
+def test_charts_follow_the_color_scheme(shipped_file, visit):
+    page = visit(shipped_file)
+    page.wait_for_function("document.documentElement.dataset.charts === 'drawn'")
+    label = page.locator("#forest .mark-text text").first
+    assert label.get_attribute("fill") == "#1b1d21"
+    page.get_by_label("Colors").select_option("dark")
+    page.wait_for_function(
+        "document.querySelector('#forest .mark-text text').getAttribute('fill') === '#e7e9ec'"
+    )
+
+
+def test_figures_without_javascript_are_static(shipped_file, visit):
+    page = visit(shipped_file, java_script_enabled=False)
+    images = page.locator("figure img")
+    assert images.count() == 5
+    for image in images.all():
+        assert image.is_visible()
+        assert image.bounding_box()["height"] > 100
+
+
 def test_skip_link_is_the_first_stop(shipped_file, visit):
     page = visit(shipped_file)
     page.keyboard.press("Tab")
@@ -191,7 +225,8 @@ def test_printed_page_shows_everything_but_controls(shipped_file, visit):
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("#sda_resnet86").is_visible()
     assert page.get_by_text("Copied from the bL-ResNet paper").first.is_visible()
-    assert page.locator(".controls:visible, nav:visible").count() == 0
+    assert page.locator(".controls:visible, nav:visible, .live:visible").count() == 0
+    assert page.locator("figure img:visible").count() == 5
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.emulate_media(media="screen")
     assert not page.locator("#sda_resnet86").is_visible()
@@ -199,11 +234,20 @@ def test_printed_page_shows_everything_but_controls(shipped_file, visit):
     assert pdf.startswith(b"%PDF")
 
 
+def test_training_curves_are_drawn(tmp_path, visit):
+    run, path = tmp_path / "run", tmp_path / "page.html"
+    RecordStore(run).append([trained("resnet50", 76.0)])
+    write_training(run / "training" / "resnet50-1", [30.0, 2.5, 1.5])
+    path.write_text(to_html(make_page([run])))
+    page = visit(path)
+    page.wait_for_function("document.documentElement.dataset.charts === 'drawn'")
+    assert page.locator("#run-1-curves svg").count() == 1
+
+
 def test_hostile_names_stay_text_in_the_browser(tmp_path, visit):
     folder = tmp_path / "run"
-    folder.mkdir()
     hostile = record(model=HOSTILE, recipe={"name": HOSTILE}, environment={HOSTILE: HOSTILE})
-    (folder / "records.jsonl").write_text(hostile.model_dump_json(by_alias=True) + "\n")
+    RecordStore(folder).append([hostile])
     path = tmp_path / "page.html"
     path.write_text(to_html(make_page([folder])))
     page = visit(path)

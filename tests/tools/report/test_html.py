@@ -1,20 +1,21 @@
 """The HTML of the report page, without a browser."""
 
-import json
 from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 
 import sdabench
+from sdabench.records.store import RecordStore
 from sdabench.registry import load_registry
+from sdabench.report.cells import signed
 from sdabench.tools.report.answer import Answer, outcome_counts
 from sdabench.tools.report.page import make_page
 from sdabench.tools.report.view import to_html
 from tests.helpers.hostile import HOSTILE
 from tests.helpers.program import assert_error
 from tests.helpers.program import sdabench as run_program
-from tests.helpers.records import record, training
+from tests.helpers.records import DATASET, record, trained, training
 
 
 class Tables(HTMLParser):
@@ -114,8 +115,7 @@ def test_answer_is_a_sentence(outcomes, sentence):
 
 
 def write_run(folder, *records):
-    folder.mkdir()
-    (folder / "records.jsonl").write_text("".join(json.dumps(one.as_json()) + "\n" for one in records))
+    RecordStore(folder).append(records)
     return folder
 
 
@@ -128,7 +128,8 @@ def test_hostile_names_stay_text(tmp_path):
         created=HOSTILE,
     )
     parsed = Tables(to_html(make_page([write_run(tmp_path / "<b>run", hostile)])))
-    assert "img" not in {tag for tag, _ in parsed.tags}
+    images = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in images)
     assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
     text = "".join(parsed.texts)
     assert "</script><img src=x onerror=alert(1)>\\x1b[31m & \\u202e" in text
@@ -148,13 +149,25 @@ def test_two_runs_are_compared(tmp_path):
     before = write_run(tmp_path / "before", record(), record(model="senet50"))
     after = write_run(tmp_path / "after", record(metrics={"top1_pct": 76.0, "top5_pct": 93.0}, seed=1))
     parsed = Tables(to_html(make_page([before, after])))
-    rows = parsed.tables["a-b"][1:]
-    assert [row[1:5] for row in rows] == [
-        ["top-1", "75.30", "76.00", "+0.70"],
-        ["top-5", "92.50", "93.00", "+0.50"],
+    rows = parsed.tables["run-differences"][1:]
+    assert [row[1:7] for row in rows] == [
+        ["top-1", "run 2 − run 1", "75.30", "76.00", "+0.70", "–"],
+        ["top-5", "run 2 − run 1", "92.50", "93.00", "+0.50", "–"],
     ]
-    assert all(row[6] == "unpaired" for row in rows)
-    assert "seed: 0, 1" in rows[0][7]
+    assert "resnet50: not the same images" in "".join(parsed.texts)
+
+
+def test_trainings_of_two_runs_are_compared_with_their_seeds(tmp_path):
+    folders = []
+    for name, gain in (("before", 0.0), ("after", 0.5)):
+        dataset = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64})
+        trainings = [trained("resnet50", 75 + gain + seed / 10, seed, dataset=dataset) for seed in range(3)]
+        folders.append(write_run(tmp_path / name, *trainings))
+    [row] = Tables(to_html(make_page(folders))).tables["run-differences"][1:]
+    assert row[3:6] == ["75.10", "75.60", "+0.50"]
+    assert row[7] == "trainings, paired"
+    frame = sdabench.run_differences(list(map(str, folders)))
+    assert row[6] == f"{signed(frame['low'].item(), 2)} to {signed(frame['high'].item(), 2)}"
 
 
 def test_failed_jobs_and_obstacles_are_shown(tmp_path):

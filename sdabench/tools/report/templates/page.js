@@ -117,7 +117,13 @@ function addThemes() {
   document.querySelector("nav").append(create("label", { className: "theme" }, "Colors ", select));
 }
 
+// A note takes the focus when it opens; the browser returns the focus to its button.
+const focusNote = (event) => {
+  if (event.newState === "open" && event.target.matches(".note")) event.target.querySelector(".close").focus();
+};
+
 addThemes();
+document.addEventListener("toggle", focusNote, true);
 document.querySelectorAll(".grid").forEach(enhanceGrid);
 addEventListener("hashchange", openTarget);
 document.addEventListener("click", (event) => {

@@ -1,0 +1,284 @@
+"""Charts that show values under the pointer, from the frames of the figures, in Vega-Lite.
+
+Each chart has a static figure for print and for browsers without JavaScript.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from sdabench.cache import read_entry, write_entry
+from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.hashing import digests_of_files
+from sdabench.packages import installed_version
+from sdabench.registry import load_registry
+from sdabench.report.cells import signed
+from sdabench.report.figures import claims as claims_figure
+from sdabench.report.figures import curves as curves_figure
+from sdabench.report.figures import pareto as pareto_figure
+from sdabench.report.figures import style
+from sdabench.report.figures.names import detector, lines, metric_name, short
+from sdabench.terminal import printable
+from sdabench.tools.report.answer import OUTCOMES
+
+LOOK = style.Look(columns="two")
+MAX_STEPS = 200  # of a curve: more are thinned out
+COLORS = [LOOK.outcomes[outcome] for outcome in OUTCOMES]
+SHAPES = ["circle", "square", "cross", "triangle"]
+SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the bundle makes available to scripts of the page
+KINDS = ("with depth attention", "other")
+PARETO_HEIGHT, CURVES_HEIGHT, ROW_HEIGHT = 340, 240, 34  # pixels
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled figure: Vega-Lite specifications, drawn below each other, and the static SVG as a data URL."""
+
+    id: str
+    title: str
+    text: str
+    specs: Sequence[dict[str, Any]]
+    static: str
+
+
+def library() -> str:
+    """Return the JavaScript of Vega, Vega-Lite and vega-embed; bundling it takes seconds, so it is cached."""
+    import vl_convert
+
+    key = [SNIPPET, installed_version("vl-convert-python") or ""]
+    if (stored := read_entry("javascript", key)) is not None:
+        return bytes(stored).decode()
+    bundle = vl_convert.javascript_bundle(SNIPPET).replace("</script", r"<\/script")
+    write_entry("javascript", key, [bundle.encode()])
+    return bundle
+
+
+def paper_charts(runs: Sequence[Path]) -> list[Chart]:
+    """Draw accuracy or AP over FLOPs for each table, and the improvements that the tables imply."""
+    charts = []
+    for table in load_registry().tables.values():
+        try:
+            data = pareto_figure.frame(table.name, runs)
+        except NothingMeasuredError:
+            continue
+        text = (
+            "Lines lead from the control or baseline to the network with depth attention. Gray: Pareto front."
+        )
+        charts.append(_chart(f"pareto-{table.name}", table.title, text, [_pareto(data)], pareto_figure, data))
+    with_differences = _claims_chart(runs)
+    return [*charts, with_differences] if with_differences else charts
+
+
+def curves_chart(run: Path, name: str) -> Chart | None:
+    """Draw the training curves of a run; None if it has none."""
+    try:
+        data = curves_figure.frame(run)
+    except (UsageError, NothingMeasuredError):
+        return None
+    specs = [_curve(part, str(quantity)) for quantity, part in data.groupby("quantity", sort=False)]
+    text = f"Losses and validation metrics, with at most {MAX_STEPS} values of each training."
+    return _chart(name, "Training curves", text, specs, curves_figure, data)
+
+
+def _chart(
+    name: str, title: str, text: str, charts: Sequence[Any], module: ModuleType, data: pd.DataFrame
+) -> Chart:
+    specs = [chart.to_dict() for chart in charts]
+    for number, spec in enumerate(specs):
+        del spec["$schema"], spec["config"]
+        spec["description"] = f"{title}{f', part {number + 1}' if len(specs) > 1 else ''}"
+    return Chart(name, title, text, specs, _static(module, data))
+
+
+def _static(module: ModuleType, data: pd.DataFrame) -> str:
+    """Draw the static figure; labels are placed in a second, so figures of equal data are cached."""
+    code = digests_of_files(Path(style.__file__).parent, "*.py")
+    key = [module.__name__, data.to_json(), installed_version("matplotlib") or "", *code]
+    svg = read_entry("figures", key)
+    if svg is None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "figure.svg"
+            style.save(module.draw(data, LOOK), path, LOOK)
+            svg = memoryview(path.read_bytes())
+        write_entry("figures", key, [bytes(svg)])
+    return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
+
+
+def _values(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
+    """Return inline data without what is missing, whose texts have no control characters."""
+    return alt.InlineData(
+        values=[
+            {
+                key: printable(value) if isinstance(value, str) else value
+                for key, value in row.items()
+                if value is not None
+            }
+            for row in rows
+        ]
+    )
+
+
+def _pareto(data: pd.DataFrame) -> Any:
+    """Draw the points over a line from each partner, with the names of networks with depth attention."""
+    rows = lines(data)
+    places = {(row["source"], row["model"]): row for row in rows}
+    for row in rows:
+        row["kind"] = KINDS[not row["sda"]]
+        partner = places.get((row["source"], row["partner"]))
+        if partner:
+            row |= {"x2": partner["x"], "y2": partner["y"]}
+        row["compared"] = f"{partner['label']} ({row['partner_role']})" if partner else "–"
+        row["name"] = f"{row['detector']}, {row['label']}" if row["detector"] else row["label"]
+        row["spoken"] = (
+            f"{row['name']} ({row['source']}): {row['x']:.2f} {row['x_name']}, {row['y']:.2f} {row['y_name']}"
+        )
+    _choose_labels(rows)
+    axis = alt.Axis(labelFlush=False, tickCount=8)
+    x = alt.X("x:Q", title=rows[0]["x_name"], scale=alt.Scale(zero=False, padding=24), axis=axis)
+    y = alt.Y("y:Q", title=rows[0]["y_name"], scale=alt.Scale(zero=False, padding=20))
+    legend = alt.Legend(orient="top", symbolType="circle", title=None)
+    color = alt.Color("kind:N", scale=alt.Scale(domain=KINDS, range="ordinal"), legend=legend)
+    tooltip = [
+        alt.Tooltip("name:N", title="network"),
+        alt.Tooltip("source:N"),
+        alt.Tooltip("x:Q", title=rows[0]["x_name"], format=".2f"),
+        alt.Tooltip("y:Q", title=rows[0]["y_name"], format=".2f"),
+        alt.Tooltip("compared:N", title="compared with"),
+    ]
+    base = alt.Chart(_values(rows)).encode(x=x, y=y)
+    front = (
+        base.transform_filter("datum.front && datum.source == 'paper'")
+        .mark_line(aria=False, interpolate="step-after", strokeWidth=3, opacity=0.3, color="gray")
+        .encode(order="x:Q")
+    )
+    arrows = (
+        base.transform_filter("isValid(datum.x2)")
+        .mark_rule(aria=False, opacity=0.8)
+        .encode(x2="x2", y2="y2", color=color)
+    )
+    points = []
+    for source in data["source"].unique():
+        marks = base.transform_filter(f"datum.source == '{source}'")
+        marks = marks.mark_point(size=90, strokeWidth=2, filled=source == "measured")
+        points.append(marks.encode(color=color, tooltip=tooltip, description="spoken:N"))
+    if data["detector"].nunique() > 1:
+        legend = alt.Legend(orient="bottom", title=None)
+        points = [marks.encode(shape=alt.Shape("detector:N", legend=legend)) for marks in points]
+    names = base.transform_filter("datum.labelled").mark_text(aria=False, dy=-12, fontSize=11)
+    names = names.encode(
+        text="label:N", color=color, opacity=alt.condition("width < 480", alt.value(0), alt.value(1))
+    )
+    return alt.layer(front, arrows, *points, names).properties(width="container", height=PARETO_HEIGHT)
+
+
+def _choose_labels(rows: list[dict[str, Any]]) -> None:
+    """Mark the networks with depth attention whose label does not overlap that of a better one."""
+    width, height = (max(row[axis] for row in rows) - min(row[axis] for row in rows) for axis in "xy")
+    labelled: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: -row["y"]):
+        row["labelled"] = row["sda"] and not any(
+            abs(row["x"] - other["x"]) < 0.14 * width and abs(row["y"] - other["y"]) < 0.06 * height
+            for other in labelled
+        )
+        labelled += [row] if row["labelled"] else []
+
+
+def _claims_chart(runs: Sequence[Path]) -> Chart | None:
+    try:
+        data = claims_figure.frame(runs)
+    except NothingMeasuredError:
+        return None
+    rows = lines(data)
+    for row in rows:
+        within = f" in {kind}" if (kind := detector(row["model"])) else ""
+        metric = metric_name(row["metric"], row["task"])
+        row["name"] = f"{short(row['model'])} vs. {short(row['partner'])}{within}, {metric}"
+        row["paper_text"] = _with_interval(row["paper"], row["paper_low"], row["paper_high"])
+        row["measured_text"] = _with_interval(row["measured"], row["low"], row["high"])
+        row["spoken"] = f"{row['name']}: paper {row['paper_text']}, measured {row['measured_text']}"
+        row["outcome"] = row["outcome"] or "unknown"
+        row["id"] = f"{row['task']} {row['model']} {row['partner']} {row['metric']}"
+    order = [row["id"] for row in rows]
+    title = "Improvements that the tables imply"
+    text = (
+        "Hollow diamonds: the paper's differences, with the 95 % interval that two single trainings of "
+        "published spread have. Filled marks: ours, with the interval of another training."
+    )
+    return _chart("forest", title, text, [_forest(rows, order)], claims_figure, data)
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "–"
+    interval = "" if low is None or high is None else f" ({signed(low, 2)} to {signed(high, 2)})"
+    return signed(value, 2) + interval
+
+
+def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
+    base = alt.Chart(_values(rows)).encode(y=alt.Y("id:N", sort=order, axis=None))
+    tooltip = [
+        alt.Tooltip("name:N", title="difference"),
+        alt.Tooltip("paper_text:N", title="paper"),
+        alt.Tooltip("measured_text:N", title="measured"),
+        alt.Tooltip("verdict:N"),
+    ]
+    x = alt.X("paper:Q", title="Δ (percentage points)")
+    zero = alt.Chart(_values([{"zero": 0}])).mark_rule(strokeDash=[4, 3]).encode(x="zero:Q")
+    names = base.mark_text(aria=False, align="left", dy=-11, fontSize=11).encode(
+        text="name:N", x=alt.value(2)
+    )
+    spread = base.mark_rule(aria=False, strokeWidth=2).encode(
+        x=alt.X("paper_low:Q"), x2="paper_high", tooltip=tooltip
+    )
+    paper = base.mark_point(shape="diamond", size=110, strokeWidth=2, fillOpacity=0).encode(
+        x=x, tooltip=tooltip, description="spoken:N"
+    )
+    layers = [zero, names, spread, paper]
+    if any(row["measured"] is not None for row in rows):
+        legend = alt.Legend(orient="top", title=None)
+        ours = base.transform_filter("isValid(datum.measured)").encode(
+            color=alt.Color("outcome:N", scale=alt.Scale(domain=OUTCOMES, range=COLORS), legend=legend),
+        )
+        layers.append(ours.mark_rule(aria=False, strokeWidth=2, yOffset=6).encode(x="low:Q", x2="high"))
+        shape = alt.Shape("outcome:N", scale=alt.Scale(domain=OUTCOMES, range=SHAPES), legend=legend)
+        marks = ours.mark_point(filled=True, size=90, yOffset=6, opacity=1)
+        layers.append(marks.encode(x="measured:Q", shape=shape, tooltip=tooltip, description="spoken:N"))
+    return alt.layer(*layers).properties(width="container", height=ROW_HEIGHT * len(rows))
+
+
+def _curve(data: pd.DataFrame, quantity: str) -> Any:
+    x = "epoch" if data["epoch"].notna().all() else "step"
+    rows = [line for _, run in data.groupby("run", sort=False) for line in _thinned(lines(run))]
+    values = [row["value"] for row in rows]
+    wide = min(values) > 0 and max(values) > curves_figure.LOGARITHMIC * min(values)
+    scale = alt.Scale(type="log") if wide else alt.Scale(zero=False)
+    title = metric_name(quantity).replace("_", " ")
+    tooltip = [
+        "group:N",
+        "seed:N",
+        alt.Tooltip(f"{x}:Q", format=".4~g"),
+        alt.Tooltip("value:Q", title=title, format=".5~g"),
+    ]
+    legend = alt.Legend(orient="bottom", columns=2, title=None, labelLimit=170)
+    base = alt.Chart(_values(rows)).encode(
+        x=alt.X(f"{x}:Q", title=x),
+        y=alt.Y("value:Q", title=title, scale=scale),
+        color=alt.Color("group:N", legend=legend),
+        detail="run:N",
+    )
+    points = base.mark_point(filled=True, size=60, opacity=0.01).encode(tooltip=tooltip)
+    return (base.mark_line() + points).properties(width="container", height=CURVES_HEIGHT)
+
+
+def _thinned(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield at most ``MAX_STEPS`` rows of one training, always the last, with what the chart needs."""
+    stride = -(-len(rows) // MAX_STEPS)
+    for row in rows[::-stride][::-1]:
+        yield {key: row[key] for key in ("run", "group", "seed", "step", "epoch", "value")}
