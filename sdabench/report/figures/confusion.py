@@ -74,6 +74,10 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
         colors = LinearSegmentedColormap.from_list("shares", [look.ground, look.accent])
         image = axes.imshow(shares, cmap=colors, vmin=0, vmax=100, interpolation="nearest")
         axes.tick_params(length=0)
+        if len(classes) <= NAMED:
+            edges = np.arange(len(classes) + 1) - 0.5
+            axes.hlines(edges, edges[0], edges[-1], color=look.faint, linewidth=0.4)
+            axes.vlines(edges, edges[0], edges[-1], color=look.faint, linewidth=0.4)
         for spine in axes.spines.values():
             spine.set_visible(False)
         if len(classes) <= NAMED:

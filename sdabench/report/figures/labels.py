@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
@@ -64,7 +63,12 @@ def place(
             ha="center",
             va="center",
             zorder=5,
-            path_effects=[withStroke(linewidth=1.5, foreground=axes.get_facecolor(), alpha=0.8)],
+            bbox={
+                "facecolor": axes.get_facecolor(),
+                "alpha": 0.7,
+                "linewidth": 0,
+                "boxstyle": "square,pad=0.05",
+            },
         )
         for label in labels
     ]

@@ -104,7 +104,7 @@ class Output:
     """Where a figure is written, and how it looks."""
 
     path: Annotated[Path, option(
-        "-o", "--output", required=True, type=ParsedType(_figure_file, "FILE", files=True), group="Output",
+        "-o", "--output", required=True, type=ParsedType(_figure_file, "FIGURE", files=True), group="Output",
         help="File to write: .svg, .pdf or .png, or .csv for the data")]
     dark: Annotated[bool, option("--dark", is_flag=True, group="Output", help="Draw on a dark ground")]
     width: Annotated[Any, option(
@@ -127,10 +127,10 @@ class Output:
 
 @click.group("plot", cls=Group, epilog=EPILOG)
 def command() -> None:
-    """Draw a figure of the paper's numbers and of runs: SVG, PDF or PNG, or its data as CSV.
+    """Draw a figure of the paper's numbers and of runs.
 
-    Figures have the width of one or two columns of a paper, and colors that the color-blind can tell apart.
-    Equal data give equal files.
+    Figures are SVG, PDF or PNG files of the width of one or two columns of a paper, or CSV files of their
+    data. Equal data give equal files.
     """
 
 
@@ -139,7 +139,9 @@ def command() -> None:
 def pareto(
     runs: Runs,
     table: Annotated[str, option(
-        "--table", type=OneOf("table", TABLES), default=TABLES[0], help="Table of the paper")],
+        "--table", type=OneOf("table", TABLES), default=TABLES[0], metavar="TABLE",
+        help="Table of the paper: classification-multiscale, classification-attention, detection or "
+        "segmentation")],
     x: Annotated[Any, option(
         "--x", type=OneOf("x", ("params", "flops", "latency")), default="flops", help="Cost on the x-axis",
         metavar="[params|flops|latency]")],
@@ -165,7 +167,8 @@ def pareto(
 def claims(
     runs: Runs,
     table: Annotated[str | None, option(
-        "--table", type=OneOf("table", TABLES), help="Table of the paper  [default: all]")],
+        "--table", type=OneOf("table", TABLES), metavar="TABLE",
+        help="Table of the paper, such as classification-attention or detection  [default: all]")],
     models: Models,
     metrics: Annotated[tuple[str, ...], option(
         "--metric", multiple=True, metavar="METRIC",
@@ -209,7 +212,7 @@ def octaves(
     models: Models,
     objects: Annotated[Path | None, option(
         "--objects", type=EXISTING_FILE,
-        help="objects.csv of the generated dataset  [default: that of the record]")],
+        help="File objects.csv of the generated dataset  [default: that of the record]")],
     output: Output,
 ) -> None:  # fmt: skip
     """Draw accuracy or AP by object size.
@@ -243,7 +246,10 @@ def reliability(runs: Some, models: Models, output: Output) -> None:
 @command.command("classes", cls=Command, epilog=CLASSES)
 @declared
 def classes(runs: Some, models: Models, output: Output) -> None:
-    """Draw the accuracy for each class; for more than 40 classes, the sorted accuracies."""
+    """Draw the accuracy for each class.
+
+    For more than 40 classes, these are the sorted accuracies.
+    """
     from sdabench.report.figures import classes
 
     output.write(classes, classes.frame(runs, models))
