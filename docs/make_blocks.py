@@ -8,6 +8,7 @@ program.
 - ``table: sdabench …``: Markdown that the command prints
 - ``output: sdabench …``: plain text that the command prints
 - ``records: FILE [MODEL …]``: the table that ``sdabench run`` prints for the records of a file
+- ``columns: NAME``: the documented columns of a frame
 - ``audit: summary``: the end of what ``sdabench audit`` prints, from the stored counts
 """
 
@@ -27,13 +28,15 @@ from sdabench.records.counts import stored_counts
 from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record
 from sdabench.registry import load_registry
+from sdabench.report import columns
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.audit import print_audit
 from sdabench.report.render import to_markdown
+from sdabench.report.sheet import Sheet, headings, row
 
 TOP = Path(__file__).parents[1]
 DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(<!-- (table|output|records|audit): (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (table|output|records|columns|audit): (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def printed(command: str) -> str:
@@ -58,6 +61,12 @@ def of_records(argument: str) -> str:
     return to_markdown(accuracy_sheet(tables[0], run_verdicts(tables, names, by_model)))
 
 
+def of_columns(name: str) -> str:
+    rows = [row(column, each.dtype, each.meaning) for column, each in getattr(columns, name).items()]
+    text = to_markdown(Sheet("", headings("column", "dtype", "meaning and unit"), [rows]))
+    return text.removeprefix("****").strip()
+
+
 def of_audit(part: str) -> str:
     assert part == "summary"
     with redirect_stdout(io.StringIO()) as text:
@@ -69,6 +78,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "table": printed,
     "output": lambda command: fenced(printed(command)),
     "records": of_records,
+    "columns": of_columns,
     "audit": of_audit,
 }
 

@@ -172,5 +172,21 @@ def test_worked_example_of_a_new_block_runs(tmp_path):
     assert "@article{guo2024selective," in stdout["cite sda_varnet50"]
 
 
+def test_examples_of_frames_print_what_is_shown(monkeypatch, tmp_path, capsys):
+    """The examples run one after another, beside the results of this repository."""
+    (tmp_path / "results").symlink_to(CHECKOUT / "results")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    examples = re.findall(
+        r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?",
+        DOCUMENTS["docs/frames.md"],
+        re.DOTALL | re.MULTILINE,
+    )
+    assert len(examples) == 4
+    for code, shown in examples:
+        exec(code, names)
+        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown.splitlines()
+
+
 def test_citation_has_the_current_version():
     assert yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())["version"] == __version__

@@ -22,12 +22,14 @@ CLAIMS: Columns = {
     "model": Column("str", "name of the network"),
     "metric": Column("str", "column of the table, with its unit: params_m, flops_g, top1_pct, ap_pct"),
     "unit": Column("str", "M (10^6), G (10^9) or %"),
-    "paper": Column("float64", "the printed number"),
+    "paper": Column("float64", "the printed number, in the row's unit"),
     "bold": Column("bool", "whether the paper prints it bold"),
     "convention": Column("str", "how size or cost is counted; missing for accuracies"),
-    "measured": Column("float64", "our value under this convention, unrounded; mean over trainings"),
-    "delta": Column("float64", "measured minus paper"),
-    "low": Column("float64", "lower bound of the 95 % interval by which the number is judged"),
+    "measured": Column(
+        "float64", "unrounded value under this convention, in the row's unit; mean over trainings"
+    ),
+    "delta": Column("float64", "measured minus paper, in the row's unit"),
+    "low": Column("float64", "lower bound of the 95 % interval by which the number is judged, in percent"),
     "high": Column("float64", "upper bound of it"),
     "trainings": _TRAININGS,
     "p": Column("float64", "p-value of the printed number, before Holm's correction"),
@@ -116,6 +118,16 @@ RUN_DIFFERENCES: Columns = {
     "p_holm": Column("float64", "the same after Holm's correction over all pairs of runs"),
     "comparable": Column("bool", "whether both runs have the same preprocessing"),
     "better": Column("boolean", "whether the second run is better; missing if that is not significant"),
+}
+TABLE_PARTS: Columns = {
+    "paper": Column("float64", "the printed number; missing for a dash"),
+    "bold": Column("bool", "whether the paper prints it bold"),
+    "measured": Column("float64", "our value, unrounded; mean over trainings"),
+    "Δ": Column("float64", "measured minus paper"),
+    "±": Column("float64", "half the width of the 95 % interval by which the number is judged"),
+    "verdict": Column("str", "the verdict in words"),
+    "outcome": _OUTCOME,
+    "other_convention": Column("str", "convention of the measured value, if it is not the column's"),
 }
 CURVES: Columns = {
     "run": Column("str", "folder of the training"),

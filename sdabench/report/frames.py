@@ -25,6 +25,7 @@ from sdabench.report.columns import (
     NETWORKS,
     RECORDS,
     RUN_DIFFERENCES,
+    TABLE_PARTS,
     Columns,
 )
 from sdabench.report.render import plain
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from sdabench.claims.several import RunDifference, SeveralRuns
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
-PARTS = ("paper", "bold", "measured", "Δ", "±", "verdict", "outcome", "other_convention")
-"""What :func:`table` states of each column of the paper."""
 
 
 def make(rows: Iterable[Mapping[str, object]], columns: Columns) -> pd.DataFrame:
@@ -337,8 +336,8 @@ def table(name: str, records: Paths = (), extra: Sequence[str] = ()) -> pd.DataF
 
     Returns:
         The index has group, label, dimension and model; columns are pairs of a column of the paper, such as
-        ``top1_pct``, and one of :data:`PARTS`. ``Δ`` is measured minus paper, ``±`` half the width of the
-        interval that the verdict rests on. All numbers are unrounded, in the unit that the column names.
+        ``top1_pct``, and one of :data:`sdabench.report.columns.TABLE_PARTS`. All numbers are unrounded, in
+        the unit that the column names.
     """
     compared = compare(load_registry().tables_with(name, extra), records)
     return table_frame(compared[0])
@@ -366,11 +365,10 @@ def table_frame(compared: ComparedTable) -> pd.DataFrame:
             [verdict and verdict.outcome for verdict in verdicts],
             [row.other_convention(key) for row in rows],
         )
-        data |= {(key, part): column for part, column in zip(PARTS, values, strict=True)}
-    kinds = dict(
-        zip(PARTS, ("float64", "bool", "float64", "float64", "float64", "str", "str", "str"), strict=True)
-    )
-    columns = {pair: pd.Series(column, index, dtype=kinds[pair[1]]) for pair, column in data.items()}
+        data |= {(key, part): column for part, column in zip(TABLE_PARTS, values, strict=True)}
+    columns = {
+        pair: pd.Series(column, index, dtype=TABLE_PARTS[pair[1]].dtype) for pair, column in data.items()
+    }
     made = pd.DataFrame(columns, index)
     made.columns.names = ["metric", "part"]
     return made
