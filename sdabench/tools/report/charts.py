@@ -69,7 +69,8 @@ def paper_charts(runs: Sequence[Path]) -> list[Chart]:
         except NothingMeasuredError:
             continue
         text = (
-            "Lines lead from the control or baseline to the network with depth attention. Gray: Pareto front."
+            "Lines lead from the control or baseline to the network with depth attention. "
+            "Hollow: paper, filled: measured. Gray: Pareto front."
         )
         charts.append(_chart(f"pareto-{table.name}", table.title, text, [_pareto(data)], pareto_figure, data))
     with_differences = _claims_chart(runs)
@@ -257,8 +258,12 @@ def _curve(data: pd.DataFrame, quantity: str) -> Any:
     x = "epoch" if data["epoch"].notna().all() else "step"
     rows = [line for _, run in data.groupby("run", sort=False) for line in _thinned(lines(run))]
     values = [row["value"] for row in rows]
-    wide = min(values) > 0 and max(values) > curves_figure.LOGARITHMIC * min(values)
-    scale = alt.Scale(type="log") if wide else alt.Scale(zero=False)
+    logarithmic = (
+        not quantity.endswith("_pct")
+        and min(values) > 0
+        and max(values) > curves_figure.LOGARITHMIC * min(values)
+    )
+    scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
     title = metric_name(quantity).replace("_", " ")
     tooltip = [
         "group:N",
@@ -266,7 +271,7 @@ def _curve(data: pd.DataFrame, quantity: str) -> Any:
         alt.Tooltip(f"{x}:Q", format=".4~g"),
         alt.Tooltip("value:Q", title=title, format=".5~g"),
     ]
-    legend = alt.Legend(orient="bottom", columns=2, title=None, labelLimit=170)
+    legend = alt.Legend(orient="bottom", columns=2, title=None, labelLimit=170, symbolOpacity=1)
     base = alt.Chart(_values(rows)).encode(
         x=alt.X(f"{x}:Q", title=x),
         y=alt.Y("value:Q", title=title, scale=scale),

@@ -34,6 +34,8 @@ from sdabench.tools.report.differences import differences_grid
 from sdabench.tools.report.grid import Grid, known_rows
 from sdabench.tools.report.runs import Run, RunSection, newest, read_runs, run_section
 
+RECORDS_SHOWN = 10  # of a network
+
 
 @dataclass(frozen=True)
 class Network:
@@ -186,7 +188,9 @@ def _networks(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> 
         counts = [
             (row["convention"], f"{row['value']:,}") for row in known_rows(frame[frame["model"] == name])
         ]
-        found = [f"{one.task}: {_described(one)}" for one in of_runs if one.model == name]
+        found = list(dict.fromkeys(f"{one.task}: {_described(one)}" for one in of_runs if one.model == name))
+        if (more := len(found) - RECORDS_SHOWN) > 0:
+            found[RECORDS_SHOWN:] = [f"and {more:,} more, in the tables of the runs"]
         networks.append(
             Network(
                 name,
@@ -195,7 +199,7 @@ def _networks(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> 
                 model.note if model else "Not in the registry.",
                 tables.get(name, []),
                 counts,
-                list(dict.fromkeys(found)),
+                found,
                 model.network_sha256 if model else "",
             )
         )

@@ -83,7 +83,8 @@ def newest(runs: Iterable[Run]) -> str:
 def run_section(run: Run, number: int) -> RunSection:
     name = f"run-{number}"
     notes = [_record_note(record, f"{name}-record-{index}") for index, record in enumerate(run.records)]
-    curves = curves_chart(run.path, f"{name}-curves") if run.path.is_dir() else None
+    logs = (*run.path.glob("metrics.jsonl"), *run.path.glob("training/*/metrics.jsonl"))
+    curves = curves_chart(run.path, f"{name}-curves") if logs else None  # it imports torch
     grid = _records_grid(run, name, notes)
     recipes = [(record.model, record.recipe) for record in run.records]
     environments = [(record.model, record.environment) for record in run.records]

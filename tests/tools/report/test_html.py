@@ -1,6 +1,9 @@
 """The HTML of the report page, without a browser."""
 
+import re
+from base64 import b64encode
 from collections import Counter
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
@@ -135,6 +138,19 @@ def test_hostile_names_stay_text(tmp_path):
     assert "</script><img src=x onerror=alert(1)>\\x1b[31m & \\u202e" in text
     assert "\x1b" not in text
     assert "\u202e" not in text
+
+
+def test_content_security_policy_allows_only_the_scripts_of_the_page(shipped_html, parsed):
+    [policy] = [
+        each["content"] for tag, each in parsed.tags if each.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    scripts = re.findall(r"<script>(.*?)</script>", shipped_html, re.DOTALL)
+    for script in scripts:
+        assert b64encode(sha256(script.encode()).digest()).decode() in policy
+    assert len(scripts) == policy.partition("script-src")[2].partition(";")[0].count("sha256-")
+    assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in parsed.tags)
 
 
 def test_page_is_deterministic_but_for_the_date(shipped_html, monkeypatch):
