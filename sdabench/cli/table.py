@@ -93,7 +93,7 @@ def command(
     with progress("counting", len(models), "networks") as advance:
         counts = counts_of(models, advance, recount=recount)
     records = [record for folder in folders for record in records_of(folder)]
-    _report_left_out(records)
+    report_left_out(records)
     elsewhere = counts_of_evidence(evidence_elsewhere(wanted), recount=recount)
     compared = compare_tables(wanted, counts, records, elsewhere)
     if form == "json":
@@ -113,7 +113,7 @@ def command(
     show(*sheets, form=form, standalone=standalone)
 
 
-def _report_left_out(records: "Sequence[Record]") -> None:
+def report_left_out(records: "Sequence[Record]") -> None:
     """Report on stderr which records cannot be compared with the paper, and why."""
     left_out = [record for record in records if not record.comparable]
     if left_out:

@@ -376,6 +376,13 @@ def test_the_data_are_written_as_csv(tmp_path):
     pd.testing.assert_frame_equal(read, claims.frame())
 
 
+def test_records_that_cannot_be_compared_are_left_out_with_a_note(classified, tmp_path):
+    done = program("plot", "pareto", classified, "-o", tmp_path / "pareto.csv")
+    assert done.returncode == 0
+    assert "2 of 2 records are left out (resnet50, sda_resnet86)" in done.stderr
+    assert set(pd.read_csv(tmp_path / "pareto.csv").source) == {"paper"}
+
+
 def test_a_file_that_cannot_be_written_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     assert_error(program("plot", "claims", "-o", tmp_path / "file" / "x.svg"), 1, "name another -o")

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sdabench.errors import NothingMeasuredError, UsageError
+from sdabench.errors import UsageError
 from sdabench.registry import unknown
 from sdabench.report.columns import CURVES, Column, Columns
 from sdabench.report.figures.labels import label_ends
@@ -59,8 +59,6 @@ def frame(runs: Paths, models: Iterable[str] = (), quantities: Iterable[str] = (
 
 def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
     """Draw one panel for each quantity of :func:`frame`; thick lines are means over seeds."""
-    if data.empty:
-        raise NothingMeasuredError("there is nothing to draw; name runs that have trained")
     quantities = list(data["quantity"].unique())
     groups = list(data["group"].unique())
     x = "epoch" if data["epoch"].notna().all() else "step"

@@ -1,5 +1,6 @@
 """``sdabench plot``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ import click
 from sdabench.cli.help import Command, Group
 from sdabench.cli.options import EXISTING_FILE, MODEL
 from sdabench.cli.parameters import OneOf, ParsedType, argument, declared, option
-from sdabench.errors import UsageError
+from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.files import atomic_write
 from sdabench.registry import SUITES
 
@@ -117,12 +118,22 @@ class Output:
         from sdabench.report.figures.style import Look, save
         from sdabench.report.frames import to_csv
 
+        if data.empty:
+            raise NothingMeasuredError("there is nothing to draw; name other runs or networks")
         if self.path.suffix.lower() == ".csv":
             with atomic_write(self.path, "name another -o") as file:
                 file.write(to_csv(data).encode(errors="surrogateescape"))
             return
         look = Look(self.dark, self.width)
         save(module.draw(data, look), self.path, look)
+
+
+def _report_left_out(runs: Sequence[Path]) -> None:
+    """Report on stderr which records of runs cannot stand beside the paper, and why."""
+    from sdabench.cli.table import report_left_out
+    from sdabench.records.store import records_of
+
+    report_left_out([record for run in runs for record in records_of(run)])
 
 
 @click.group("plot", cls=Group, epilog=EPILOG)
@@ -159,6 +170,7 @@ def pareto(
     """
     from sdabench.report.figures import pareto
 
+    _report_left_out(runs)
     output.write(pareto, pareto.frame(table, runs, x, y, models, bench))
 
 
@@ -182,6 +194,7 @@ def claims(
     """
     from sdabench.report.figures import claims
 
+    _report_left_out(runs)
     output.write(claims, claims.frame(runs, table, models, metrics or claims.MAIN))
 
 
