@@ -376,6 +376,16 @@ def test_the_data_are_written_as_csv(tmp_path):
     pd.testing.assert_frame_equal(read, claims.frame())
 
 
+@pytest.mark.parametrize("name", ["中文", "\udcff\n\x1b[1m", "$x^{$", "a" * 300])
+@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
+def test_any_name_of_a_class_is_drawn(classified, name, suffix, tmp_path):
+    data = classes.frame(classified, ["resnet50"]).replace({"class_name": {"star_rings": name}})
+    look = LOOKS[0]
+    figure = classes.draw(data, look)
+    save(figure, tmp_path / f"x{suffix}", look)
+    assert max(len(label.get_text()) for label in figure.axes[0].get_yticklabels()) <= 24
+
+
 def test_records_that_cannot_be_compared_are_left_out_with_a_note(classified, tmp_path):
     done = program("plot", "pareto", classified, "-o", tmp_path / "pareto.csv")
     assert done.returncode == 0

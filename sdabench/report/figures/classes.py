@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.classified import class_names
-from sdabench.report.figures.names import rows
+from sdabench.report.figures.names import cut, rows
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Look, caption, grid
 from sdabench.report.frames import Paths, make
@@ -64,7 +64,7 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
             axes.set_xlabel("classes, from the worst to the best (%)")
             axes.set_ylabel("top-1 accuracy (%)")
         else:
-            axes.set_yticks(range(len(order)), first["class_name"], fontsize=SMALL)
+            axes.set_yticks(range(len(order)), first["class_name"].map(cut), fontsize=SMALL)
             axes.set_ylim(-0.7, len(order) - 0.3)
             axes.set_xlabel("top-1 accuracy (%)")
         figure.legend(loc="outside upper left", ncols=2 if look.columns == "one" else 4, columnspacing=1)

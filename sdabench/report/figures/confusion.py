@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.classified import class_names
-from sdabench.report.figures.names import rows
+from sdabench.report.figures.names import cut, rows
 from sdabench.report.figures.predicted import evaluated, only_one
 from sdabench.report.figures.style import LIGHT, SMALL, Look, caption
 from sdabench.report.frames import Paths, make
@@ -82,7 +82,7 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
             spine.set_visible(False)
         if len(classes) <= NAMED:
             size = min(SMALL, 160 / len(classes))
-            names = [named[label] for label in classes]
+            names = [cut(named[label]) for label in classes]
             axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=size)
             axes.set_yticks(range(len(classes)), names, fontsize=size)
         if len(classes) <= NUMBERED:

@@ -12,7 +12,7 @@ from sdabench.errors import UsageError
 from sdabench.registry import unknown
 from sdabench.report.columns import CURVES, Column, Columns
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import lines, metric_name, only, rows, short
+from sdabench.report.figures.names import lines, metric_name, one_line, only, rows, short
 from sdabench.report.figures.style import LIGHT, Look, caption, grid, logarithmic
 from sdabench.report.frames import Paths, make, training_curves
 
@@ -122,7 +122,7 @@ def _groups(data: pd.DataFrame) -> dict[str, str]:
 def _folder(run: Path) -> str:
     """Name the output folder of a training, or its own folder if that is the output folder."""
     run = run.resolve()
-    return run.parent.parent.name if run.parent.name == "training" else run.name
+    return one_line(run.parent.parent.name if run.parent.name == "training" else run.name)
 
 
 def _draw_panel(axes: Axes, data: pd.DataFrame, x: str, colors: dict[str, str]) -> None:

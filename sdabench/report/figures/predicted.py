@@ -10,7 +10,7 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.rescoring import StoredRecord, class_predictions, match_detections, read_stored
 from sdabench.registry import matching
 from sdabench.report.columns import RECORDS, Column, Columns
-from sdabench.report.figures.names import short
+from sdabench.report.figures.names import one_line, short
 from sdabench.report.frames import Paths, paths_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _labels(found: Sequence[StoredRecord]) -> list[str]:
     labels = [short(one.record.model) for one in found]
     seeds = [f", seed {one.record.seed}" for one in found]
     tasks = [f", {KINDS[one.record.task]}" for one in found]
-    folders = [f" ({one.folder.resolve().name})" for one in found]
+    folders = [f" ({one_line(one.folder.resolve().name)})" for one in found]
     for more in (tasks, seeds, folders):
         repeated = [labels.count(label) > 1 for label in labels]
         several = len(set(more)) > 1

@@ -4,6 +4,7 @@ Text is drawn as outlines in SVG, because labels that another font widens would 
 fonts, so that text can be searched. Files depend on the data only: they contain no date and no random ids.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,7 +126,8 @@ class Look:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Draw in this style; the settings of the program that calls are restored at the end."""
-        with mpl.rc_context():
+        with mpl.rc_context(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # it is drawn as a box
             mpl.rcParams.update(mpl.rcParamsDefault | self.settings)
             yield
 
