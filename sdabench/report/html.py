@@ -3,6 +3,8 @@
 from html import escape
 from itertools import count
 
+from pandas import option_context
+
 from sdabench.report.render import plain
 from sdabench.report.sheet import Cell, Sheet
 from sdabench.report.styler import LONGEST, frame_of, styler_of
@@ -27,7 +29,8 @@ def _table(sheet: Sheet, number: int) -> str:
     numeric = [column for column, heading in enumerate(sheet.headings) if heading.numeric]
     right = [f"tbody .col{column}, thead tr:last-child .col{column}" for column in numeric]
     styler.set_table_styles([{"selector": each, "props": "text-align: right"} for each in right])
-    return styler.set_td_classes(classes).to_html(table_uuid=str(number))
+    with option_context("styler.render.max_elements", classes.size + 1):  # beyond it, rows are left out
+        return styler.set_td_classes(classes).to_html(table_uuid=str(number))
 
 
 def _escaped(text: str) -> str:

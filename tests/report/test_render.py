@@ -3,6 +3,7 @@
 import io
 import re
 
+import pandas as pd
 from rich.console import Console
 
 from sdabench.claims.tables import compare_table
@@ -61,6 +62,13 @@ def test_underline_is_kept_in_every_format():
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80)
     console.print(_rich_table(sheet))
     assert "\x1b[4m2.5\x1b[0m" in console.file.getvalue()
+
+
+def test_no_row_of_a_long_table_is_left_out():
+    sheet = Sheet("", [Heading("a")], [[[Cell(f"run {number}")] for number in range(9)]])
+    with pd.option_context("styler.render.max_elements", 4):  # pandas' own limit is 2^18
+        assert to_html(sheet).count("<td ") == 9
+        assert to_latex_document(sheet).count("run ") == 9
 
 
 HOSTILE = "a$b_1$c | <b>*x*</b> [y](z) \x1b[31m\x9b2J\u202e\r`q` &amp;"
