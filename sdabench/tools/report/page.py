@@ -97,7 +97,7 @@ def make_page(paths: Iterable[Path]) -> Page:
         answers=answers(claims, comparisons, rests_on),
         statements_text=", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
         tables=grids,
-        charts=paper_charts([run.path for run in runs] if given else []),
+        charts=paper_charts([run.path for run in runs if given and run.succeeded]),
         statements=statements_grid(statements),
         comparisons=comparisons_grid(comparisons, implied),
         differences=differences_grid(runs) if given else None,

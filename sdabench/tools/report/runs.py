@@ -31,6 +31,11 @@ class Run:
     records: Sequence[Record]
 
     @property
+    def succeeded(self) -> bool:
+        """Whether any job succeeded; frames of measured values refuse a run without."""
+        return any(record.failure is None for record in self.records)
+
+    @property
     def summary(self) -> str:
         failed = sum(record.failure is not None for record in self.records)
         networks = len({record.model for record in self.records})

@@ -192,6 +192,7 @@ def test_failed_jobs_and_obstacles_are_shown(tmp_path):
     page = make_page([write_run(tmp_path / "run", failed, record(training=training()))])
     html = to_html(page)
     assert "CUDA: out of memory" in html
+    assert "CUDA: out of memory" in to_html(make_page([write_run(tmp_path / "failed", failed)]))
     assert "1 job failed" in html
 
 
