@@ -13,7 +13,7 @@ from sdabench.cli import cli
 
 TOP = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-STATIC = ("CITATION.cff", "LICENSE")
+STATIC = ("CITATION.cff", "LICENSE", "examples/tour.ipynb")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
