@@ -13,7 +13,6 @@ class Column(NamedTuple):
 Columns = dict[str, Column]
 
 _OUTCOME = Column("str", "holds, open, fails or unknown")
-_TRAININGS = Column("Int64", "number of our trainings that the verdict rests on; 0 for given weights")
 
 CLAIMS: Columns = {
     "table": Column("str", "name of the table"),
@@ -31,7 +30,9 @@ CLAIMS: Columns = {
     "delta": Column("float64", "measured minus paper, in the row's unit"),
     "low": Column("float64", "lower bound of the 95 % interval by which the number is judged, in percent"),
     "high": Column("float64", "upper bound of it"),
-    "trainings": _TRAININGS,
+    "trainings": Column(
+        "Int64", "trainings that the verdict rests on; 0: given weights; missing: not measured"
+    ),
     "p": Column("float64", "p-value of the printed number, before Holm's correction"),
     "verdict": Column("str", "the verdict in words"),
     "outcome": _OUTCOME,
@@ -90,7 +91,9 @@ COMPARISONS: Columns = {
     "high": Column("float64", "upper bound of it"),
     "own_low": Column("float64", "lower bound of the 95 % confidence interval of the expected difference"),
     "own_high": Column("float64", "upper bound of it"),
-    "trainings": _TRAININGS,
+    "trainings": Column(
+        "Int64", "trainings of the network with fewer; 0: given weights; missing: not measured"
+    ),
     "recipe": Column("str", "recipe of both trainings"),
     "paired": Column("bool", "whether seeds, or test images of given weights, are paired"),
     "better": Column("boolean", "whether the confidence interval is above zero; missing if it includes zero"),

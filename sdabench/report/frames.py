@@ -85,7 +85,7 @@ def _claim(claim: ClaimVerdict) -> dict[str, object]:
         "delta": None if claim.measured is None else claim.measured - claim.reported,
         "low": interval and interval.low,
         "high": interval and interval.high,
-        "trainings": judged and judged.seeds,
+        "trainings": judged.seeds if judged and interval else None,
         "p": judged and judged.p,
         "verdict": str(claim.verdict),
         "outcome": claim.verdict.outcome,
@@ -237,7 +237,7 @@ def _comparison(each: "ImpliedVerdict") -> dict[str, object]:
         "high": interval and interval.high,
         "own_low": own and own.low,
         "own_high": own and own.high,
-        "trainings": judged.seeds,
+        "trainings": judged.seeds if interval else None,
         "recipe": judged.recipe,
         "paired": each.paired,
         "better": each.better,
@@ -330,7 +330,7 @@ def table(name: str, records: Paths = (), extra: Sequence[str] = ()) -> pd.DataF
     """Make a table of the paper beside the measured values, one row for each network.
 
     Args:
-        name: such as ``classification-multiscale``; ``sdabench list --tables`` has all.
+        name: such as ``classification-multiscale``; ``sdabench table -h`` lists all.
         records: runs with accuracies and APs.
         extra: names or wildcards of networks to add that are not in the paper.
 

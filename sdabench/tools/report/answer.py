@@ -10,10 +10,10 @@ from sdabench.claims.verdicts import Outcome
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 MEANINGS: dict[Outcome, str] = {
-    "holds": "what we measure agrees with the printed number",
-    "open": "the evidence neither confirms nor contradicts it: the number is explained by another convention "
-    "or a slip, was reproduced only by searching, or rests on too few trainings",
-    "fails": "what we measure contradicts it",
+    "holds": "the measured value agrees with the printed one, under the table's or another named convention",
+    "open": "the evidence neither confirms nor contradicts it: the number is copied, mislabelled, off in the "
+    "last digit or found only by fitting, is not reproduced, or there are too few trainings",
+    "fails": "the measured value contradicts the printed one",
     "unknown": "not measured",
 }
 _WORDS: dict[Outcome, tuple[str, str]] = {

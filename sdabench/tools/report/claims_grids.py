@@ -8,6 +8,7 @@ import pandas as pd
 from sdabench.claims.implied import ImpliedVerdict
 from sdabench.claims.statements import JudgedStatement
 from sdabench.claims.tables import ComparedTable
+from sdabench.claims.verdicts import Name, Outcome
 from sdabench.registry import Registry, Table
 from sdabench.registry.schema import Column
 from sdabench.report.audit import MEANINGS as COUNT_MEANINGS
@@ -21,6 +22,11 @@ from sdabench.report.trainings import TOLERANCE_NOTE
 from sdabench.tex import Tex
 from sdabench.tools.report.answer import MEANINGS
 from sdabench.tools.report.grid import Cell, Grid, Group, Head, Note, known_rows
+
+# Printed numbers decide a statement, but confirm no network, so that the verdict itself is limited.
+STATEMENT_OUTCOMES: dict[Name, Outcome] = {
+    "supported": "holds", "open": "open", "contradicted": "fails", "not testable": "unknown",
+}  # fmt: skip
 
 BETTER = {True: "yes", False: "no", None: "not significant"}
 Digests = Mapping[tuple[str, str], Sequence[str]]  # task and network: spec digests of records
@@ -109,7 +115,7 @@ def statements_grid(judged: Sequence[JudgedStatement]) -> Grid:
         note = Note(f"why-{each.name}", each.statement.statement, _statement_items(each))
         notes.append(note)
         printed = f"{each.as_printed} of {len(each.comparisons)}" if each.comparisons else "none printed"
-        verdict = Cell(str(each.verdict), outcome=each.verdict.outcome, opens=note.id)
+        verdict = Cell(str(each.verdict), outcome=STATEMENT_OUTCOMES[each.verdict.name], opens=note.id)
         shown = Cell(printed, each.as_printed / max(len(each.comparisons), 1))
         rows.append([Cell(each.statement.statement), Cell(each.statement.source), shown, verdict])
     heads = [Head("statement"), Head("source"), Head("comparisons that hold as printed"), Head("verdict")]
