@@ -339,8 +339,10 @@ def table(name: str, records: Paths = (), extra: Sequence[str] = ()) -> pd.DataF
         ``top1_pct``, and one of :data:`sdabench.report.columns.TABLE_PARTS`. All numbers are unrounded, in
         the unit that the column names.
     """
-    compared = compare(load_registry().tables_with(name, extra), records)
-    return table_frame(compared[0])
+    registry = load_registry()
+    chosen = registry.table(name)  # not "all"
+    [compared] = compare(registry.tables_with(chosen.name, extra), records)
+    return table_frame(compared)
 
 
 def table_frame(compared: ComparedTable) -> pd.DataFrame:

@@ -104,6 +104,11 @@ def test_a_table_has_a_pair_of_headings_and_flat_names():
     pd.testing.assert_frame_equal(read.fillna(dict.fromkeys(texts, "")), flat)
 
 
+def test_all_tables_are_no_single_frame():
+    with pytest.raises(sdabench.SdabenchError, match="unknown table 'all'"):
+        sdabench.table("all")
+
+
 def test_one_path_several_paths_and_a_bad_path(tmp_path):
     run = write_run(tmp_path / "a", trained("resnet50", 76.5))
     assert len(sdabench.records(run)) == len(sdabench.records(str(run))) == 1

@@ -8,6 +8,7 @@ import click
 from sdabench.cli.help import Command
 from sdabench.cli.options import FILE
 from sdabench.cli.parameters import argument, declared, option
+from sdabench.errors import UsageError
 from sdabench.terminal import echo
 
 RUN = click.Path(exists=True, path_type=Path)
@@ -34,6 +35,8 @@ def command(
     The page states how many claims of the paper hold, and shows tables, figures, runs, comparisons and the
     provenance of every number. It is one file that opens without a network.
     """
+    if output.suffix.lower() not in (".html", ".htm"):  # a run's records.jsonl, for example
+        raise UsageError(f"{output} is no name of an HTML file; name one with -o, such as report.html")
     from sdabench.files import atomic_write
     from sdabench.tools.report.page import make_page
     from sdabench.tools.report.view import to_html

@@ -207,6 +207,13 @@ def test_errors_are_one_line(tmp_path):
     assert_error(run_program("report", "-o", unwritable), 1, "cannot write", "name another file with -o")
 
 
+def test_a_page_replaces_no_records(tmp_path):
+    records = tmp_path / "records.jsonl"
+    records.write_text("{}\n")
+    assert_error(run_program("report", "-o", records), 2, "records.jsonl", "such as report.html")
+    assert records.read_text() == "{}\n"
+
+
 def test_command_prints_the_answer(tmp_path):
     target = tmp_path / "page.html"
     result = run_program("report", "-o", target)
