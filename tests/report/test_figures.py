@@ -2,6 +2,7 @@
 
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from scipy.stats import t
 
 import sdabench
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
+from sdabench.records.rescoring import StoredRecord
+from sdabench.records.spec import Weights
 from sdabench.records.store import RecordStore
 from sdabench.report.figures import (
     claims,
@@ -24,10 +27,11 @@ from sdabench.report.figures import (
     reliability,
 )
 from sdabench.report.figures.labels import spread
+from sdabench.report.figures.predicted import _labels
 from sdabench.report.figures.style import Look, fix_layout, save
 from tests.helpers.program import assert_error
 from tests.helpers.program import sdabench as program
-from tests.helpers.records import trained, write_classified, write_detected, write_training
+from tests.helpers.records import record, trained, write_classified, write_detected, write_training
 
 TABLES = ["classification-multiscale", "classification-attention", "detection", "segmentation"]
 LOOKS = [Look(), Look(dark=True, columns="two")]
@@ -396,3 +400,22 @@ def test_records_that_cannot_be_compared_are_left_out_with_a_note(classified, tm
 def test_a_file_that_cannot_be_written_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     assert_error(program("plot", "claims", "-o", tmp_path / "file" / "x.svg"), 1, "name another -o")
+
+
+def test_records_have_labels_of_their_own():
+    def stored(model, folder, seed=0, **changes):
+        return StoredRecord(record(model=model, seed=seed, **changes), Path(folder))
+
+    alike = [
+        stored("resnet50", "/a/run"),
+        stored("resnet50", "/b/run"),
+        stored("resnet50", "/b/run", weights=Weights(source="x.pth", sha256="c" * 64)),
+        stored("senet50", "/a/run", seed=1),
+        stored("mask_rcnn_resnet50", "/c", task="detection"),
+        stored("faster_rcnn_resnet50", "/c", task="detection"),
+    ]
+    labels = _labels(alike)
+    assert len(set(labels)) == len(labels)
+    assert labels[3] == "SENet-50"
+    assert labels[5] == "ResNet-50, faster_rcnn_resnet50"
+    assert _labels(alike[:2]) == ["ResNet-50 (/a/run)", "ResNet-50 (/b/run)"]

@@ -59,8 +59,11 @@ def evaluated(runs: Paths, tasks: Sequence[str], models: Iterable[str] = ()) -> 
         UsageError: there are none.
     """
     paths = paths_of(runs)
-    every = [one for path in paths for one in {each.record.key: each for each in read_stored(path)}.values()]
-    found = [one for one in every if one.record.task in tasks]
+    stored = (one for path in paths for one in read_stored(path))
+    every = {
+        (one.folder.resolve(), one.record.key): one for one in stored
+    }  # also of a run that is named twice
+    found = [one for one in every.values() if one.record.task in tasks]
     where = ", ".join(map(str, paths))
     if not found:
         wanted = " or ".join(KINDS[task] for task in tasks)
@@ -83,16 +86,22 @@ def only_one(found: Sequence[Evaluated]) -> Evaluated:
 
 
 def _labels(found: Sequence[StoredRecord]) -> list[str]:
-    """Label records by the titles of their networks, and by seeds and folders where these are equal."""
+    """Label records by the titles of their networks, and where these are equal, by what else differs.
+
+    No two labels are equal, because figures group their data by labels.
+    """
     labels = [short(one.record.model) for one in found]
+    models = [f", {one.record.model}" for one in found]
     seeds = [f", seed {one.record.seed}" for one in found]
     tasks = [f", {KINDS[one.record.task]}" for one in found]
     folders = [f" ({one_line(one.folder.resolve().name)})" for one in found]
-    for more in (tasks, seeds, folders):
-        repeated = [labels.count(label) > 1 for label in labels]
-        several = len(set(more)) > 1
+    paths = [f" ({one_line(str(one.folder.resolve()))})" for one in found]
+    numbers = [f" [{number}]" for number in range(1, len(found) + 1)]
+    for more in (models, tasks, seeds, folders, paths, numbers):
+        equal: dict[str, set[str]] = {}
+        for label, each in zip(labels, more, strict=True):
+            equal.setdefault(label, set()).add(each)
         labels = [
-            label + each if again and several else label
-            for label, each, again in zip(labels, more, repeated, strict=True)
+            label + each if len(equal[label]) > 1 else label for label, each in zip(labels, more, strict=True)
         ]
     return labels
