@@ -419,3 +419,12 @@ def test_records_have_labels_of_their_own():
     assert labels[3] == "SENet-50"
     assert labels[5] == "ResNet-50, faster_rcnn_resnet50"
     assert _labels(alike[:2]) == ["ResNet-50 (/a/run)", "ResNet-50 (/b/run)"]
+
+
+def test_measured_costs_share_one_convention(tmp_path):
+    """The paper's 4.12 of ResNet-50 counts more than convolutions and linear layers; torchvision has 4.09."""
+    RecordStore(tmp_path).append([trained("resnet50", 76.1), trained("sda_resnet86", 78.7)])
+    points = pareto.frame(records=tmp_path).set_index(["source", "model"]).x
+    assert points["paper", "resnet50"] == 4.12
+    assert points["measured", "resnet50"] == pytest.approx(4.089184256)
+    assert points["measured", "sda_resnet86"] == pytest.approx(3.879993344)

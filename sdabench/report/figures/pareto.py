@@ -1,6 +1,6 @@
 """Accuracy or AP of the networks of a table over their parameters, FLOPs or latency."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sdabench.claims.tables import ComparedRow
+from sdabench.claims.verdicts import in_unit
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.json_files import read_json
-from sdabench.registry import Registry, Table, load_registry, unknown
+from sdabench.records.counts import counts_of
+from sdabench.registry import Registry, Table, load_registry, schema, unknown
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures.labels import Label, place
 from sdabench.report.figures.names import detector, metric_name, rows, short
@@ -21,6 +23,7 @@ from sdabench.report.frames import Paths, compare, make
 from sdabench.report.summary import METRICS
 
 X = Literal["params", "flops", "latency"]
+SIZES = {"params": "params_m", "flops": "flops_g"}  # columns of the tables
 COLUMNS: Columns = {
     "table": Column("str", "name of the table"),
     "model": Column("str", "name of the network"),
@@ -75,12 +78,16 @@ def frame(
     extra = chosen or list(filter(None, controls))
     [compared] = compare([registry.extended(declared, extra)], records)
     latencies = _latencies(bench, declared) if x == "latency" else None
+    size = None if latencies else next(each for each in declared.columns if each.key == SIZES[x])
+    places = latencies.values if latencies else {}
+    if size is not None:
+        places = _counted([row.row.model for row in compared.rows], size)
     shown = [row for row in compared.rows if not chosen or row.row.model in chosen]
     points = [
         point | {"table": table_name, "x_name": _x_name(x, latencies), "y_name": y_name}
         for source in ("paper", "measured")
         for row in shown
-        for point in _points(row, source, x, metric, latencies)
+        for point in _points(row, source, None if size is None else size.key, places, metric)
     ]
     if not points:
         raise NothingMeasuredError(
@@ -181,17 +188,20 @@ def _x_name(x: X, latencies: _Latencies | None) -> str:
     return latencies.name if latencies else names[x]
 
 
+def _counted(models: Iterable[str], size: schema.Column) -> dict[str, float]:
+    """Return sizes or costs by network, all under the convention of the table, so that they share an axis."""
+    assert size.convention is not None
+    return {name: in_unit(each.value(size.convention), size) for name, each in counts_of(models).items()}
+
+
 def _points(
-    row: ComparedRow, source: str, x: X, metric: str, latencies: _Latencies | None
+    row: ComparedRow, source: str, size: str | None, places: Mapping[str, float], metric: str
 ) -> Iterable[dict[str, Any]]:
-    """Yield the point of a network, if both values are known. A size that is not printed is counted."""
+    """Yield the point of a network, if both values are known. A ``size`` that is not printed is counted."""
     model, measured = row.row.model, source == "measured"
     values = row.measured if measured else row.row.reported
-    if latencies is None:
-        column = {"params": "params_m", "flops": "flops_g"}[x]
-        place = row.measured[column] if values[column] is None else values[column]
-    else:
-        place = latencies.values.get(model)
+    place = None if measured or size is None else values[size]
+    place = places.get(model) if place is None else place
     if place is None or values[metric] is None:
         return
     judged = row.judged.get(metric) if measured else None
