@@ -40,6 +40,11 @@ def interval_text(interval: Interval | None) -> str:
     return "-" if interval is None else f"{signed(interval.low, 2)} to {signed(interval.high, 2)}"
 
 
+def p_text(p: float | None) -> str:
+    """Format a p-value, or a dash for None."""
+    return "-" if p is None else f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+
+
 def better_cell(interval: Interval | None) -> Cell:
     """State whether a confidence interval is above zero; empty without an interval."""
     if interval is None:

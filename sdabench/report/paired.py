@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sdabench.claims.paired import MetricDifference, PairedComparison
 from sdabench.records.conditions import Difference
 from sdabench.records.record import Record
-from sdabench.report.cells import better_cell, interval_text, signed
+from sdabench.report.cells import better_cell, interval_text, p_text, signed
 from sdabench.report.sheet import Cell, Heading, Sheet, Tone, headings, row
 from sdabench.report.summary import (
     METRICS,
@@ -51,7 +51,7 @@ def _cells(each: MetricDifference, accuracies: bool, comparable: bool) -> list[C
     texts.append(interval_text(each.interval))
     if accuracies:
         p = each.mcnemar_p if each.mcnemar_p is not None else 1.0
-        texts += [f"{each.only_a:,}", f"{each.only_b:,}", f"{p:.2g}" if p >= 1e-4 else "<0.0001"]
+        texts += [f"{each.only_a:,}", f"{each.only_b:,}", p_text(p)]
     better = better_cell(each.interval) if comparable else Cell("not comparable", tone="bad")
     return row(*texts, better)
 

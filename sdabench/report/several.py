@@ -6,7 +6,7 @@ from string import ascii_uppercase
 from sdabench.claims.several import Run, RunDifference, SeveralRuns
 from sdabench.claims.trainings import ENOUGH
 from sdabench.data.official import plural
-from sdabench.report.cells import interval_text, signed
+from sdabench.report.cells import interval_text, p_text, signed
 from sdabench.report.paired import conditions_sheet
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import METRICS, PREFIXES, describe_conditions, describe_dataset
@@ -75,7 +75,7 @@ def _differences_sheet(compared: SeveralRuns, letters: dict[str, str]) -> Sheet:
         a, b = (letters[name] for name in pair)
         rows: list[list[Cell]] = []
         for each in of_pair:
-            p = "-" if each.p_holm is None else f"{each.p_holm:.2g}" if each.p_holm >= 1e-4 else "<0.0001"
+            p = p_text(each.p_holm)
             numbers = signed(each.value, 2), interval_text(each.interval), p
             name = f"{b} − {a}" if not rows else ""
             cells = row(name, prefix + METRICS[each.metric], *numbers, _better(each, a, b), _basis(each))

@@ -44,7 +44,7 @@ def place(
 
     Args:
         size: of the text, in points.
-        marks: points that no label may cover, besides those of the labels.
+        marks: further points that no label may cover.
         lines: segments that labels avoid where they can.
         mark_size: width of a mark in points.
     """

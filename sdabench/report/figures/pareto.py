@@ -51,7 +51,7 @@ def frame(
     models: Iterable[str] = (),
     bench: Path | None = None,
 ) -> pd.DataFrame:
-    """List the points: those of the paper, and measured ones.
+    """List the printed and the measured points.
 
     Args:
         records: runs with accuracies or APs; those that cannot be compared with the paper are left out.

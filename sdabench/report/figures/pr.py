@@ -34,11 +34,11 @@ def frame(
     Args:
         models: names or wildcards.
         iou_type: boxes or masks.
-        annotations: by default those of the record's dataset.
+        annotations: COCO annotations file; by default that of the record's dataset.
 
     Raises:
         UsageError: there are no predictions, or no annotations.
-        DataError: the annotations are those of other images.
+        DataError: the annotations belong to other images.
     """
     found = evaluated(runs, tasks_of(iou_type), models)
     return make((row for one in found for row in _curves(one, annotations)), COLUMNS)

@@ -17,7 +17,7 @@ from sdabench.training.run_folder import TRAININGS, WEIGHTS
 class Card:
     """A network and its measurements: one run for each task, none for a network without a run.
 
-    ``page`` is None for a network that the registry does not know. ``classes`` are those of the weights.
+    ``page`` is None for a network that the registry does not know. ``classes`` are what the weights predict.
     """
 
     name: str

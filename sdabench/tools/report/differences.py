@@ -7,12 +7,12 @@ import pandas as pd
 
 from sdabench.claims.trainings import ENOUGH
 from sdabench.errors import SdabenchError
-from sdabench.report.cells import signed
+from sdabench.report.cells import p_text, signed
 from sdabench.report.columns import RUN_DIFFERENCES
-from sdabench.report.figures.names import metric_name
+from sdabench.report.figures.names import lines, metric_name
 from sdabench.report.frames import make, run_differences
 from sdabench.tools.report.claims_grids import BETTER
-from sdabench.tools.report.grid import Cell, Grid, Group, Head, known_rows
+from sdabench.tools.report.grid import Cell, Grid, Group, Head
 from sdabench.tools.report.runs import Run
 
 
@@ -34,7 +34,7 @@ def differences_grid(runs: Sequence[Run]) -> Grid | None:
         if len(names) < 2:
             continue
         found, why = _differences(runs, model, list(names))
-        rows += [_row(model, names, each) for each in known_rows(found)]
+        rows += [_row(model, names, each) for each in lines(found)]
         if why:
             remarks.setdefault(why, []).append(model)
     if not rows:
@@ -52,7 +52,7 @@ def differences_grid(runs: Sequence[Run]) -> Grid | None:
 
 
 def _differences(runs: Sequence[Run], model: str, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
-    """Return the frame of :func:`run_differences`, and why it has no intervals, if so."""
+    """Return the frame of :func:`run_differences`, and why it has no intervals; empty if it has."""
     of_model = [record for run in runs for record in run.records if record.model == model]
     fewest = min(
         sum(record.model == model and record.task == of_model[0].task for record in run.records)
@@ -101,6 +101,6 @@ def _row(model: str, names: dict[str, str], row: dict[str, Any]) -> list[Cell]:
         Cell(signed(row["difference"], 2), row["difference"]),
         Cell(interval, low),
         Cell("–" if low is None else f"{basis}, {'paired' if row['paired'] else 'unpaired'}"),
-        Cell("–" if p is None else f"{p:.2g}" if p >= 1e-4 else "<0.0001", p),
+        Cell("–" if p is None else p_text(p), p),
         Cell(better),
     ]

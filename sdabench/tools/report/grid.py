@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import NamedTuple
 
 from sdabench.claims.verdicts import Outcome
 
@@ -83,13 +81,3 @@ class Grid:
         """The outcomes in the table, which its filter offers."""
         found = (cell.outcome for group in self.groups for row in group.rows for cell in row)
         return list(dict.fromkeys(each for each in found if each is not None))
-
-
-def known(value: Any) -> Any:
-    """Return a value of a frame; None if it is missing."""
-    return None if pd.isna(value) else value
-
-
-def known_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a frame as dictionaries, in which what is missing is None."""
-    return [{str(name): known(value) for name, value in row.items()} for row in frame.to_dict("records")]
