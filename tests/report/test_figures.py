@@ -28,13 +28,13 @@ from sdabench.report.figures import (
 )
 from sdabench.report.figures.labels import spread
 from sdabench.report.figures.predicted import _labels
-from sdabench.report.figures.style import Look, fix_layout, save
+from sdabench.report.figures.style import Theme, fix_layout, save
 from tests.helpers.program import assert_error
 from tests.helpers.program import sdabench as program
 from tests.helpers.records import record, trained, write_classified, write_detected, write_training
 
 TABLES = ["classification-multiscale", "classification-attention", "detection", "segmentation"]
-LOOKS = [Look(), Look(dark=True, columns="two")]
+THEMES = [Theme(), Theme(dark=True, columns="two")]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_columns_and_dtypes_of_the_data_are_those_documented(drawn, kind):
 def test_equal_data_give_equal_files(drawn, kind, suffix, tmp_path):
     module, data = drawn[kind]
     for name in "ab":
-        save(module.draw(data, LOOKS[0]), tmp_path / f"{name}{suffix}", LOOKS[0])
+        save(module.draw(data, THEMES[0]), tmp_path / f"{name}{suffix}", THEMES[0])
     first, second = (tmp_path / f"{name}{suffix}" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert len(first.read_bytes()) > 2000
@@ -116,8 +116,8 @@ def test_equal_data_give_equal_files(drawn, kind, suffix, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_text_leaves_the_page(drawn, kind):
     module, data = drawn[kind]
-    for look in LOOKS:
-        figure = module.draw(data, look)
+    for theme in THEMES:
+        figure = module.draw(data, theme)
         renderer = fix_layout(figure)
         drawn_on = figure.get_tightbbox(renderer)  # in inches
         width, height = figure.get_size_inches()
@@ -127,12 +127,12 @@ def test_no_text_leaves_the_page(drawn, kind):
         assert drawn_on.y1 <= height + 0.01
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("x", ["params", "flops"])
 @pytest.mark.parametrize("table", TABLES)
-def test_labels_overlap_neither_each_other_nor_points(table, x, look):
+def test_labels_overlap_neither_each_other_nor_points(table, x, theme):
     data = pareto.frame(table, x=x)
-    figure = pareto.draw(data, look)
+    figure = pareto.draw(data, theme)
     renderer = fix_layout(figure)
     texts = [text for text in figure.axes[0].texts if isinstance(text, Annotation) and text.get_text()]
     assert len(texts) == data["model"].nunique()
@@ -166,7 +166,7 @@ def test_points_are_the_numbers_of_the_paper_and_arrows_start_at_the_control(run
     assert measured.low["sda_resnet86"] < 78.8 < measured.high["sda_resnet86"]
     figure = pareto.draw(data.reset_index())
     points = {
-        line.get_markerfacecolor() == Look().ground
+        line.get_markerfacecolor() == Theme().background
         for line in figure.axes[0].lines
         if line.get_marker() == "o"
     }
@@ -211,7 +211,7 @@ def test_measured_differences_have_an_interval_and_the_color_of_their_outcome(ru
     assert pd.isna(control.paper)
     assert control.measured == pytest.approx(1.7)
     colors = {line.get_color() for line in claims.draw(data).axes[0].lines}
-    assert {Look().outcomes["fails"], Look().outcomes["unknown"]} <= colors
+    assert {Theme().outcomes["fails"], Theme().outcomes["unknown"]} <= colors
 
 
 def test_seeds_are_one_group_and_their_mean_is_drawn(run):
@@ -384,9 +384,9 @@ def test_the_data_are_written_as_csv(tmp_path):
 @pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
 def test_any_name_of_a_class_is_drawn(classified, name, suffix, tmp_path):
     data = classes.frame(classified, ["resnet50"]).replace({"class_name": {"star_rings": name}})
-    look = LOOKS[0]
-    figure = classes.draw(data, look)
-    save(figure, tmp_path / f"x{suffix}", look)
+    theme = THEMES[0]
+    figure = classes.draw(data, theme)
+    save(figure, tmp_path / f"x{suffix}", theme)
     assert max(len(label.get_text()) for label in figure.axes[0].get_yticklabels()) <= 24
 
 

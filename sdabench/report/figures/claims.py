@@ -12,8 +12,15 @@ from sdabench.claims.verdicts import Outcome
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.registry import load_registry, unknown
 from sdabench.report.columns import COMPARISONS, Column, Columns
-from sdabench.report.figures.names import detector, lines, metric_name, only, rows, short
-from sdabench.report.figures.style import LIGHT, SMALL, Look, caption, grid
+from sdabench.report.figures.names import (
+    detector,
+    keep_rows,
+    metric_name,
+    row_dicts,
+    row_objects,
+    short_title,
+)
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
 from sdabench.report.frames import Paths, comparisons, make
 from sdabench.report.summary import METRICS
 
@@ -59,15 +66,15 @@ def frame(
             raise UsageError(unknown("metric", metric, METRICS, f"use {', '.join(METRICS)}"))
     if table_name is not None:
         load_registry().table(table_name)
-    found = only(comparisons(records, list(models)), "metric", wanted)
-    found = only(found, "table", [table_name] if table_name else [])
+    found = keep_rows(comparisons(records, list(models)), "metric", wanted)
+    found = keep_rows(found, "table", [table_name] if table_name else [])
     found = found[found["paper"].notna() | found["measured"].notna()]
     if found.empty:
         raise NothingMeasuredError(
             "the paper prints none of these differences, and no run has measured one; name other --models, "
             "--metric or --table, or runs"
         )
-    differences = lines(found)
+    differences = row_dicts(found)
     for row in differences:
         if row["paper"] is not None:
             interval = of_pairs([row["paper"]], [0.0], PRIOR_SD[row["metric"]]).interval
@@ -75,25 +82,25 @@ def frame(
     return make(differences, COLUMNS)
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw the differences of :func:`frame`: hollow diamonds of the paper, filled marks of ours."""
     groups = [*data.groupby(["task", _detectors(data), "metric"], sort=False)]
     count = len(data) + 1.2 * len(groups)
-    with look.applied():
-        figure = look.figure(0.75 + ROW * count)
+    with theme.applied():
+        figure = theme.figure(0.75 + ROW * count)
         axes = figure.subplots()
         grid(axes, "x")
-        axes.axvline(0, color=look.muted, linewidth=0.8)
+        axes.axvline(0, color=theme.secondary, linewidth=0.8)
         measured = bool(data["measured"].notna().any())
         ticks: list[tuple[float, str, bool]] = []
         position = 0.0
         for (task, head, metric), of_group in groups:
             name = metric_name(metric, task)
             ticks.append((position, f"{head}, {name}" if head else name, True))
-            for row in rows(of_group):
+            for row in row_objects(of_group):
                 position += 1
-                ticks.append((position, f"{short(row.model)} vs. {short(row.partner)}", False))
-                _draw_row(axes, row, position, look)
+                ticks.append((position, f"{short_title(row.model)} vs. {short_title(row.partner)}", False))
+                _draw_row(axes, row, position, theme)
             position += 1.4
         axes.set_ylim(position - 0.6, -0.8)
         axes.set_yticks([tick[0] for tick in ticks], [tick[1] for tick in ticks])
@@ -102,8 +109,8 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
             label.set_fontweight("bold" if heading else "normal")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("Δ (percentage points)")
-        _legend(figure, data, measured, look)
-        _caption(figure, measured, look)
+        _legend(figure, data, measured, theme)
+        _caption(figure, measured, theme)
     return figure
 
 
@@ -111,37 +118,39 @@ def _detectors(data: pd.DataFrame) -> pd.Series:
     return data["model"].map(detector).rename("detector")
 
 
-def _draw_row(axes: Axes, row: Any, position: float, look: Look) -> None:
+def _draw_row(axes: Axes, row: Any, position: float, theme: Theme) -> None:
     both = row.paper is not None and row.measured is not None
     above, below = (position - 0.17, position + 0.17) if both else (position, position)
     if row.paper is not None:
-        axes.plot([row.paper_low, row.paper_high], [above, above], color=look.muted, linewidth=0.8)
-        axes.plot(row.paper, above, "D", color=look.ink, markerfacecolor=look.ground, markersize=3.5)
+        axes.plot([row.paper_low, row.paper_high], [above, above], color=theme.secondary, linewidth=0.8)
+        axes.plot(row.paper, above, "D", color=theme.text, markerfacecolor=theme.background, markersize=3.5)
     if row.measured is not None:
         outcome: Outcome = row.outcome or "unknown"
-        axes.plot([row.low, row.high], [below, below], color=look.outcomes[outcome], linewidth=1.4)
-        axes.plot(row.measured, below, MARKS[outcome], color=look.outcomes[outcome])
+        axes.plot([row.low, row.high], [below, below], color=theme.outcomes[outcome], linewidth=1.4)
+        axes.plot(row.measured, below, MARKS[outcome], color=theme.outcomes[outcome])
 
 
-def _legend(figure: Figure, data: pd.DataFrame, measured: bool, look: Look) -> None:
+def _legend(figure: Figure, data: pd.DataFrame, measured: bool, theme: Theme) -> None:
     from matplotlib.lines import Line2D
 
     def mark(text: str, marker: str, color: str, **face: str) -> Line2D:
         return Line2D([], [], color=color, marker=marker, linestyle="-", linewidth=1, label=text, **face)  # type: ignore[arg-type]
 
     if measured:
-        handles = [mark("paper", "D", look.muted, markerfacecolor=look.ground, markeredgecolor=look.ink)]
+        handles = [
+            mark("paper", "D", theme.secondary, markerfacecolor=theme.background, markeredgecolor=theme.text)
+        ]
         found = data.loc[data["measured"].notna(), "outcome"].fillna("unknown")
         words = {"unknown": "not printed"}
         handles += [
             mark(words.get(name, f"measured: {name}"), MARKS[name], color)
-            for name, color in look.outcomes.items()
+            for name, color in theme.outcomes.items()
             if name in set(found)
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=3, columnspacing=1)
 
 
-def _caption(figure: Figure, measured: bool, look: Look) -> None:
+def _caption(figure: Figure, measured: bool, theme: Theme) -> None:
     sentences = [
         "Diamonds: differences that the paper prints, with the 95 % interval of the expected difference for "
         "two single trainings with the published spread."
@@ -150,4 +159,4 @@ def _caption(figure: Figure, measured: bool, look: Look) -> None:
         sentences.append("Filled: measured, with the 95 % interval of a difference of two single trainings.")
     else:
         sentences.append("Nothing was measured.")
-    caption(figure, *sentences, look=look)
+    caption(figure, *sentences, theme=theme)

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.classified import class_names
-from sdabench.report.figures.names import cut, rows
+from sdabench.report.figures.names import row_objects, shortened
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Look, caption, grid
+from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 
 NAMED = 40  # most classes that have a row each
@@ -37,25 +37,25 @@ def frame(runs: Paths, models: Iterable[str] = ()) -> pd.DataFrame:
     )
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw a row for each class of :func:`frame`, or the sorted accuracies if there are many classes."""
     first = data[data["label"] == data["label"].iloc[0]].sort_values(["top1_pct", "class"])
     order = {number: place for place, number in enumerate(first["class"])}
     labels = list(data["label"].unique())
     many = len(order) > NAMED
-    with look.applied():
-        figure = look.figure(2.4 if many else 0.7 + 0.14 * len(order))
+    with theme.applied():
+        figure = theme.figure(2.4 if many else 0.7 + 0.14 * len(order))
         axes = figure.subplots()
         grid(axes, "both" if many else "x")
         for place, label in enumerate(labels):
-            color, marker = look.color(place), MARKERS[place % len(MARKERS)]
+            color, marker = theme.color(place), MARKERS[place % len(MARKERS)]
             of_label = data[data["label"] == label]
             if many:
                 values = np.sort(of_label["top1_pct"].to_numpy())
                 axes.plot(np.linspace(0, 100, len(values)), values, color=color, label=label)
                 continue
             shift = 0.16 * (place - (len(labels) - 1) / 2)
-            for row in rows(of_label[of_label["class"].isin(order)]):
+            for row in row_objects(of_label[of_label["class"].isin(order)]):
                 y = order[getattr(row, "class")] + shift
                 axes.plot([row.low, row.high], [y, y], color=color, linewidth=0.7)
                 axes.plot(row.top1_pct, y, marker, color=color, markersize=3.5)
@@ -64,11 +64,11 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
             axes.set_xlabel("classes, from the worst to the best (%)")
             axes.set_ylabel("top-1 accuracy (%)")
         else:
-            axes.set_yticks(range(len(order)), first["class_name"].map(cut), fontsize=SMALL)
+            axes.set_yticks(range(len(order)), first["class_name"].map(shortened), fontsize=SMALL)
             axes.set_ylim(-0.7, len(order) - 0.3)
             axes.set_xlabel("top-1 accuracy (%)")
-        figure.legend(loc="outside upper left", ncols=2 if look.columns == "one" else 4, columnspacing=1)
-        caption(figure, "" if many else "Bars: 95 % interval over test images.", look=look)
+        figure.legend(loc="outside upper left", ncols=2 if theme.columns == "one" else 4, columnspacing=1)
+        caption(figure, "" if many else "Bars: 95 % interval over test images.", theme=theme)
     return figure
 
 

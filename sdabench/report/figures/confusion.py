@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.classified import class_names
-from sdabench.report.figures.names import cut, rows
-from sdabench.report.figures.predicted import evaluated, only_one
-from sdabench.report.figures.style import LIGHT, SMALL, Look, caption
+from sdabench.report.figures.names import row_objects, shortened
+from sdabench.report.figures.predicted import evaluated, single_record
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption
 from sdabench.report.frames import Paths, make
 
 NUMBERED, NAMED = 12, 40  # most classes whose cells have numbers, and whose rows have names
@@ -33,7 +33,7 @@ def frame(runs: Paths, models: Iterable[str] = ()) -> pd.DataFrame:
     Raises:
         UsageError: the runs have several classifiers, or no predictions.
     """
-    one = only_one(evaluated(runs, ("classification",), models))
+    one = single_record(evaluated(runs, ("classification",), models))
     predictions = one.classes()
     names = class_names(predictions)
     first = predictions.top5[:, 0]
@@ -58,37 +58,37 @@ def frame(runs: Paths, models: Iterable[str] = ()) -> pd.DataFrame:
     )
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw the shares of :func:`frame`, with a row for each label."""
     named = dict(zip(data["true"], data["true_name"], strict=True))
     named |= dict(zip(data["predicted"], data["predicted_name"], strict=True))
     classes = sorted(named)
     place = {label: index for index, label in enumerate(classes)}
     shares = np.zeros((len(classes), len(classes)))
-    for row in rows(data):
+    for row in row_objects(data):
         shares[place[row.true], place[row.predicted]] = row.share_pct
-    with look.applied():
-        side = look.width if look.columns == "one" else 5.0
-        figure = look.figure(side)
+    with theme.applied():
+        side = theme.width if theme.columns == "one" else 5.0
+        figure = theme.figure(side)
         axes = figure.subplots()
-        colors = LinearSegmentedColormap.from_list("shares", [look.ground, look.accent])
+        colors = LinearSegmentedColormap.from_list("shares", [theme.background, theme.accent])
         image = axes.imshow(shares, cmap=colors, vmin=0, vmax=100, interpolation="nearest")
         axes.tick_params(length=0)
         if len(classes) <= NAMED:
             edges = np.arange(len(classes) + 1) - 0.5
-            axes.hlines(edges, edges[0], edges[-1], color=look.faint, linewidth=0.4)
-            axes.vlines(edges, edges[0], edges[-1], color=look.faint, linewidth=0.4)
+            axes.hlines(edges, edges[0], edges[-1], color=theme.grid, linewidth=0.4)
+            axes.vlines(edges, edges[0], edges[-1], color=theme.grid, linewidth=0.4)
         for spine in axes.spines.values():
             spine.set_visible(False)
         if len(classes) <= NAMED:
             size = min(SMALL, 160 / len(classes))
-            names = [cut(named[label]) for label in classes]
+            names = [shortened(named[label]) for label in classes]
             axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=size)
             axes.set_yticks(range(len(classes)), names, fontsize=size)
         if len(classes) <= NUMBERED:
             for (y, x), share in np.ndenumerate(shares):
                 if share >= 0.5:
-                    color = look.ground if share > 60 else look.ink
+                    color = theme.background if share > 60 else theme.text
                     axes.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=SMALL, color=color)
         else:
             bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
@@ -97,5 +97,5 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
         axes.set_ylabel("label")
         right = data.loc[data["true"] == data["predicted"], "images"].sum() / data["images"].sum()
         words = f"{data['label'].iloc[0]}: {right:.1%} of {data['images'].sum():,} images are right."
-        caption(figure, words, "Percent of the images with each label.", look=look)
+        caption(figure, words, "Percent of the images with each label.", theme=theme)
     return figure

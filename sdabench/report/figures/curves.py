@@ -12,8 +12,15 @@ from sdabench.errors import UsageError
 from sdabench.registry import unknown
 from sdabench.report.columns import CURVES, Column, Columns
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import lines, metric_name, one_line, only, rows, short
-from sdabench.report.figures.style import LIGHT, Look, caption, grid, logarithmic
+from sdabench.report.figures.names import (
+    keep_rows,
+    metric_name,
+    one_line,
+    row_dicts,
+    row_objects,
+    short_title,
+)
+from sdabench.report.figures.style import LIGHT, Theme, caption, grid, logarithmic
 from sdabench.report.frames import Paths, make, training_curves
 
 PANEL = 1.35  # inches
@@ -54,30 +61,32 @@ def frame(runs: Paths, models: Iterable[str] = (), quantities: Iterable[str] = (
     recipes = {run: _recipe(Path(run)) for run in data["run"].unique()}
     data["recipe"] = data["run"].map(recipes).astype("str")
     data["group"] = data["run"].map(_groups(data)).astype("str")
-    return make(lines(data), COLUMNS)
+    return make(row_dicts(data), COLUMNS)
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw one panel for each quantity of :func:`frame`; thick lines are means over seeds."""
     quantities = list(data["quantity"].unique())
     groups = list(data["group"].unique())
     x = "epoch" if data["epoch"].notna().all() else "step"
-    with look.applied():
-        figure = look.figure(0.55 + PANEL * len(quantities))
+    with theme.applied():
+        figure = theme.figure(0.55 + PANEL * len(quantities))
         panels = list(figure.subplots(len(quantities), sharex=True, squeeze=False)[:, 0])
-        colors = {group: look.color(place) for place, group in enumerate(groups)}
+        colors = {group: theme.color(place) for place, group in enumerate(groups)}
         for axes, quantity in zip(panels, quantities, strict=True):
             _draw_panel(axes, data[data["quantity"] == quantity], x, colors)
             axes.set_ylabel(_title(quantity))
         panels[-1].set_xlabel(x)
         seeds = data.groupby("group")["seed"].nunique().max() > 1
-        caption(figure, "Thin lines: seeds. Thick lines: their mean." if seeds else "", look=look)
-        ends = max(data[x].max() - data[x].min(), 1) * 0.02
-        panels[-1].set_xlim(data[x].min() - ends, data[x].max() + ends)
+        caption(figure, "Thin lines: seeds. Thick lines: their mean." if seeds else "", theme=theme)
+        margin = max(data[x].max() - data[x].min(), 1) * 0.02
+        panels[-1].set_xlim(data[x].min() - margin, data[x].max() + margin)
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
         first = data[data["quantity"] == quantities[0]]
         last = first.sort_values(x, kind="stable").groupby("group", sort=False).tail(1)
-        label_ends(figure, panels[0], [(row.value, row.group, colors[row.group]) for row in rows(last)])
+        label_ends(
+            figure, panels[0], [(row.value, row.group, colors[row.group]) for row in row_objects(last)]
+        )
     return figure
 
 
@@ -87,7 +96,7 @@ def _of_models(data: pd.DataFrame, patterns: Sequence[str]) -> pd.DataFrame:
     if not patterns:
         return data
     names = list(data["model"].unique())
-    return only(data, "model", matching(patterns, names, names, "the networks of these runs"))
+    return keep_rows(data, "model", matching(patterns, names, names, "the networks of these runs"))
 
 
 def _main(logged: Sequence[str]) -> list[str]:
@@ -109,7 +118,7 @@ def _groups(data: pd.DataFrame) -> dict[str, str]:
     runs = data.drop_duplicates("run")
     names: dict[str, str] = {}
     for model, of_model in runs.groupby("model", sort=False):
-        title = short(str(model))
+        title = short_title(str(model))
         several = of_model["recipe"].nunique() > 1
         for recipe, of_recipe in of_model.groupby("recipe", sort=False):
             base = f"{title}, {recipe}" if several else title

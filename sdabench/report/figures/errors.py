@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
-from sdabench.report.figures.names import rows
+from sdabench.report.figures.names import row_objects
 from sdabench.report.figures.pr import tasks_of
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, SMALL, Look, caption, grid
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 from sdabench.scoring import IouType
 from sdabench.scoring.error_types import error_types
@@ -41,20 +41,20 @@ def frame(
     return make((row for one in found for row in _types(one, annotations)), COLUMNS)
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw a bar for each type and record of :func:`frame`."""
     types, labels = list(data["type"].unique()), list(data["label"].unique())
-    with look.applied():
+    with theme.applied():
         height = 0.8 / len(labels)
-        figure = look.figure(0.9 + len(types) * max(0.2, 0.13 * len(labels)))
+        figure = theme.figure(0.9 + len(types) * max(0.2, 0.13 * len(labels)))
         axes = figure.subplots()
         grid(axes, "x")
         for place, label in enumerate(labels):
-            of_label = rows(data[data["label"] == label])
+            of_label = row_objects(data[data["label"] == label])
             ys = [types.index(row.type) + (place - (len(labels) - 1) / 2) * height for row in of_label]
             gains = [row.gain for row in of_label]
             words = f"{label}: AP50 {of_label[0].ap50_pct:.1f}"
-            axes.barh(ys, gains, height * 0.9, color=look.color(place), label=words)
+            axes.barh(ys, gains, height * 0.9, color=theme.color(place), label=words)
             for y, row in zip(ys, of_label, strict=True):
                 text = f"{row.gain:.1f}" + ("" if row.errors is None else f" ({row.errors:,})")
                 axes.annotate(
@@ -69,8 +69,8 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
         axes.set_ylim(len(types) - 0.4, -0.6)
         axes.set_xlim(min(data["gain"].min() * 1.1, 0), max(data["gain"].max(), 1) * 1.25)
         axes.set_xlabel("ΔAP50 if fixed (percentage points)")
-        figure.legend(loc="outside upper left", ncols=1 if look.columns == "one" else 3)
-        caption(figure, "TIDE: each type is fixed on its own. In brackets: number of errors.", look=look)
+        figure.legend(loc="outside upper left", ncols=1 if theme.columns == "one" else 3)
+        caption(figure, "TIDE: each type is fixed on its own. In brackets: number of errors.", theme=theme)
     return figure
 
 

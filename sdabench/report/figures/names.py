@@ -15,7 +15,7 @@ from sdabench.terminal import printable
 LONGEST = 24  # characters of the name of a class
 
 
-def short(model: str) -> str:
+def short_title(model: str) -> str:
     """Return the title of a network without its detector and what is in brackets."""
     known = load_registry().models.get(model)
     if known is None:
@@ -35,7 +35,7 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def cut(text: str) -> str:
+def shortened(text: str) -> str:
     """Return a name as one line of at most ``LONGEST`` characters."""
     line = one_line(text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
@@ -47,18 +47,18 @@ def metric_name(metric: str, task: str | None = None) -> str:
     return prefix + METRICS.get(metric, one_line(metric))
 
 
-def only(frame: pd.DataFrame, column: str, wanted: Iterable[str]) -> pd.DataFrame:
+def keep_rows(frame: pd.DataFrame, column: str, wanted: Iterable[str]) -> pd.DataFrame:
     """Keep the rows whose value is wanted; all of them if nothing is."""
     names = list(wanted)
     return frame[frame[column].isin(names)].reset_index(drop=True) if names else frame
 
 
-def rows(frame: pd.DataFrame) -> list[Any]:
+def row_objects(frame: pd.DataFrame) -> list[Any]:
     """Return the rows as objects with an attribute for each column; what is missing is None."""
-    return [SimpleNamespace(**line) for line in lines(frame)]
+    return [SimpleNamespace(**line) for line in row_dicts(frame)]
 
 
-def lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def row_dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows as dictionaries; what is missing is None."""
     return [
         {str(name): None if pd.isna(value) else value for name, value in line.items()}

@@ -12,9 +12,9 @@ from sdabench.errors import DataError, UsageError
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import rows
+from sdabench.report.figures.names import row_objects
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, MARKERS, Look, caption, grid
+from sdabench.report.figures.style import LIGHT, MARKERS, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 
 SIZES = {"ap_s_pct": "small", "ap_m_pct": "medium", "ap_l_pct": "large"}
@@ -57,19 +57,19 @@ def frame(runs: Paths, models: Iterable[str] = (), objects: Path | None = None) 
     return make((row for one in found for row in _accuracies(one, objects)), COLUMNS)
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw a line for each record of :func:`frame`, from small to large objects."""
     sizes, labels = list(data["size"].unique()), list(data["label"].unique())
     classified = (data["metric"] == "top1_pct").all()
-    with look.applied():
-        figure = look.figure(2.3)
+    with theme.applied():
+        figure = theme.figure(2.3)
         axes = figure.subplots()
         grid(axes, "y")
         ends = []
         for place, label in enumerate(labels):
-            color, of_label = look.color(place), data[data["label"] == label]
+            color, of_label = theme.color(place), data[data["label"] == label]
             shift = 0.06 * (place - (len(labels) - 1) / 2)
-            known = [row for row in rows(of_label) if row.value is not None]
+            known = [row for row in row_objects(of_label) if row.value is not None]
             points = [(sizes.index(row.size) + shift, row) for row in known]
             for x, row in points:
                 if row.low is not None:
@@ -82,7 +82,7 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
         axes.set_xlabel("object size / short side of the image" if classified else "object size")
         axes.set_ylabel("top-1 (%)" if classified else "AP (%)")
         bars = data["low"].notna().any()
-        caption(figure, "Bars: 95 % interval over test images." if bars else "", look=look)
+        caption(figure, "Bars: 95 % interval over test images." if bars else "", theme=theme)
         label_ends(figure, axes, ends)
     return figure
 

@@ -17,8 +17,8 @@ from sdabench.records.counts import counts_of
 from sdabench.registry import Registry, Table, load_registry, schema, unknown
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures.labels import Label, place
-from sdabench.report.figures.names import detector, metric_name, rows, short
-from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Look, caption, fix_layout, grid
+from sdabench.report.figures.names import detector, metric_name, row_objects, short_title
+from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, fix_layout, grid
 from sdabench.report.frames import Paths, compare, make
 from sdabench.report.summary import METRICS
 
@@ -103,39 +103,39 @@ def frame(
     return make(points, COLUMNS)
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw the points of :func:`frame`: hollow ones of the paper, filled measured ones."""
-    with look.applied():
+    with theme.applied():
         count = data["model"].nunique()
-        height = min(2.4 + 0.055 * max(count - 6, 0) * (look.columns == "one"), 4.2)
-        figure = look.figure(height if look.columns == "one" else 3.4)
+        height = min(2.4 + 0.055 * max(count - 6, 0) * (theme.columns == "one"), 4.2)
+        figure = theme.figure(height if theme.columns == "one" else 3.4)
         axes = figure.subplots()
         grid(axes)
         axes.margins(0.16, 0.1)
         axes.set_xlabel(data["x_name"].iloc[0])
         axes.set_ylabel(data["y_name"].iloc[0])
         detectors = list(data["detector"].dropna().unique())
-        _draw_front(axes, data, look)
-        for row in rows(data):
-            color = look.accent if row.sda else look.muted
+        _draw_front(axes, data, theme)
+        for row in row_objects(data):
+            color = theme.accent if row.sda else theme.secondary
             marker = MARKERS[detectors.index(row.detector)] if row.detector in detectors else MARKERS[0]
             if row.low is not None:
                 axes.plot([row.x, row.x], [row.low, row.high], color=color, linewidth=0.8, zorder=2.5)
-            face = color if row.source == "measured" else look.ground
+            face = color if row.source == "measured" else theme.background
             axes.plot(row.x, row.y, marker, color=color, markerfacecolor=face, markeredgewidth=1, zorder=4)
         arrows = _arrows(data)
         for start, end in arrows:
-            style = {"arrowstyle": "-|>,head_width=0.18,head_length=0.35", "color": look.accent}
+            style = {"arrowstyle": "-|>,head_width=0.18,head_length=0.35", "color": theme.accent}
             style |= {"linewidth": 0.8, "shrinkA": 3.0, "shrinkB": 3.0}  # type: ignore[dict-item]
             axes.annotate("", end, start, arrowprops=style, zorder=3)
-        _legend(axes, data, detectors, look)
-        _caption(figure, data, look)
+        _legend(axes, data, detectors, theme)
+        _caption(figure, data, theme)
         renderer = fix_layout(figure)
         named = data.sort_values("source").drop_duplicates("model")  # at the measured point, if there is one
         named = named.sort_values(["sda", "y"], ascending=False)
         labels = [
-            Label(row.label, row.x, row.y, look.accent if row.sda else look.ink, bool(row.sda))
-            for row in rows(named)
+            Label(row.label, row.x, row.y, theme.accent if row.sda else theme.text, bool(row.sda))
+            for row in row_objects(named)
         ]
         place(axes, labels, renderer, SMALL, list(zip(data["x"], data["y"], strict=True)), arrows)
     return figure
@@ -208,7 +208,7 @@ def _points(
     interval = judged and judged.interval
     yield {
         "model": model,
-        "label": short(model),
+        "label": short_title(model),
         "detector": detector(model) or None,
         "sda": load_registry().models[model].depth_attention,
         "source": source,
@@ -233,38 +233,38 @@ def _partner(
 
 
 def _arrows(data: pd.DataFrame) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    points = {(row.source, row.model): (row.x, row.y) for row in rows(data)}
+    points = {(row.source, row.model): (row.x, row.y) for row in row_objects(data)}
     return [
         (points[row.source, row.partner], (row.x, row.y))
-        for row in rows(data)
+        for row in row_objects(data)
         if (row.source, row.partner) in points
     ]
 
 
-def _draw_front(axes: Axes, data: pd.DataFrame, look: Look) -> None:
+def _draw_front(axes: Axes, data: pd.DataFrame, theme: Theme) -> None:
     source = "measured" if (data["source"] == "measured").sum() > 2 else "paper"
     front = data[data["front"] & (data["source"] == source)].sort_values("x")
-    axes.step(front["x"], front["y"], where="post", color=look.faint, linewidth=2.5, zorder=1)
+    axes.step(front["x"], front["y"], where="post", color=theme.grid, linewidth=2.5, zorder=1)
 
 
-def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], look: Look) -> None:
+def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], theme: Theme) -> None:
     from matplotlib.lines import Line2D
 
     def mark(text: str, marker: str, face: str) -> Line2D:
         return Line2D(
-            [], [], color=look.muted, marker=marker, markerfacecolor=face, linestyle="none", label=text
+            [], [], color=theme.secondary, marker=marker, markerfacecolor=face, linestyle="none", label=text
         )
 
     handles = []
     if len(detectors) > 1:
-        handles += [mark(name, MARKERS[place], look.muted) for place, name in enumerate(detectors)]
+        handles += [mark(name, MARKERS[place], theme.secondary) for place, name in enumerate(detectors)]
     if data["source"].nunique() > 1:
-        handles += [mark("paper", "o", look.ground), mark("measured", "o", look.muted)]
+        handles += [mark("paper", "o", theme.background), mark("measured", "o", theme.secondary)]
     if handles:
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1)
 
 
-def _caption(figure: Figure, data: pd.DataFrame, look: Look) -> None:
+def _caption(figure: Figure, data: pd.DataFrame, theme: Theme) -> None:
     roles = data["partner_role"].dropna().unique()
     arrows = (
         f"Arrows: from the {' or '.join(sorted(roles, reverse=True))} to the network with depth attention."
@@ -276,5 +276,5 @@ def _caption(figure: Figure, data: pd.DataFrame, look: Look) -> None:
         arrows if len(roles) else "",
         "Line: Pareto front.",
         "Bars: 95 % interval of another training." if data["low"].notna().any() else "",
-        look=look,
+        theme=theme,
     )

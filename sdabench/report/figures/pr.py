@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, Look, caption, grid
+from sdabench.report.figures.style import LIGHT, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 from sdabench.scoring import IOU_TYPES, IouType
 from sdabench.scoring.average_precision import RECALLS
@@ -49,23 +49,23 @@ def tasks_of(iou_type: IouType) -> list[str]:
     return [task for task, own in IOU_TYPES.items() if own == iou_type]
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw a line for each record and threshold of :func:`frame`."""
-    with look.applied():
-        figure = look.figure(2.8)
+    with theme.applied():
+        figure = theme.figure(2.8)
         axes = figure.subplots()
         grid(axes)
         for place, (label, of_label) in enumerate(data.groupby("label", sort=False)):
             for iou, rows in of_label.groupby("iou", sort=False):
                 words = f"{label}, IoU {iou}: AP {rows['ap_pct'].iloc[0]:.1f}"
-                style = {"color": look.color(place), "linestyle": STYLES[str(iou)]}
+                style = {"color": theme.color(place), "linestyle": STYLES[str(iou)]}
                 axes.plot(rows["recall_pct"], rows["precision_pct"], label=words, **style)  # type: ignore[arg-type]
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 102)
         axes.set_xlabel("recall (%)")
         axes.set_ylabel("precision (%)")
-        figure.legend(loc="outside upper left", ncols=1 if look.columns == "one" else 3, handlelength=2.2)
-        caption(figure, "Interpolated as COCO does, averaged over categories.", look=look)
+        figure.legend(loc="outside upper left", ncols=1 if theme.columns == "one" else 3, handlelength=2.2)
+        caption(figure, "Interpolated as COCO does, averaged over categories.", theme=theme)
     return figure
 
 

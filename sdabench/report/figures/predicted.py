@@ -10,7 +10,7 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.rescoring import StoredRecord, class_predictions, match_detections, read_stored
 from sdabench.registry import matching
 from sdabench.report.columns import RECORDS, Column, Columns
-from sdabench.report.figures.names import one_line, short
+from sdabench.report.figures.names import one_line, short_title
 from sdabench.report.frames import Paths, paths_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def evaluated(runs: Paths, tasks: Sequence[str], models: Iterable[str] = ()) -> 
     return [Evaluated(one, label) for one, label in zip(found, _labels(found), strict=True)]
 
 
-def only_one(found: Sequence[Evaluated]) -> Evaluated:
+def single_record(found: Sequence[Evaluated]) -> Evaluated:
     """Return the only record; raise a UsageError if there are more."""
     if len(found) > 1:
         names = ", ".join(dict.fromkeys(one.stored.record.model for one in found))
@@ -90,7 +90,7 @@ def _labels(found: Sequence[StoredRecord]) -> list[str]:
 
     No two labels are equal, because figures group their data by labels.
     """
-    labels = [short(one.record.model) for one in found]
+    labels = [short_title(one.record.model) for one in found]
     models = [f", {one.record.model}" for one in found]
     seeds = [f", seed {one.record.seed}" for one in found]
     tasks = [f", {KINDS[one.record.task]}" for one in found]

@@ -10,7 +10,7 @@ from sdabench.errors import UsageError
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, MARKERS, Look, caption, grid
+from sdabench.report.figures.style import LIGHT, MARKERS, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 from sdabench.scoring.calibration import BINS, calibrate
 
@@ -35,16 +35,16 @@ def frame(runs: Paths, models: Iterable[str] = (), bins: int = BINS) -> pd.DataF
     return make((row for one in found for row in _bins(one, bins)), COLUMNS)
 
 
-def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
+def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw accuracy over confidence for each record of :func:`frame`, and below it the shares of images."""
-    with look.applied():
-        figure = look.figure(3.2)
+    with theme.applied():
+        figure = theme.figure(3.2)
         axes, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
         grid(axes)
         grid(below, "y")
-        axes.plot([0, 100], [0, 100], color=look.muted, linewidth=0.8, linestyle="--")
+        axes.plot([0, 100], [0, 100], color=theme.secondary, linewidth=0.8, linestyle="--")
         for place, (label, rows) in enumerate(data.groupby("label", sort=False)):
-            color, marker = look.color(place), MARKERS[place % len(MARKERS)]
+            color, marker = theme.color(place), MARKERS[place % len(MARKERS)]
             words = f"{label}: ECE {rows['ece_pct'].iloc[0]:.1f}"
             axes.plot(rows["confidence_pct"], rows["accuracy_pct"], color=color, marker=marker, label=words)
             shares = 100 * rows["images"].to_numpy() / rows["images"].sum()
@@ -56,13 +56,13 @@ def draw(data: pd.DataFrame, look: Look = LIGHT) -> Figure:
         axes.set_ylabel("top-1 accuracy (%)")
         below.set_ylabel("images (%)")
         below.set_xlabel("top-1 probability (%)")
-        figure.legend(loc="outside upper left", ncols=1 if look.columns == "one" else 3)
+        figure.legend(loc="outside upper left", ncols=1 if theme.columns == "one" else 3)
         width = f"{data['high_pct'].iloc[0] - data['low_pct'].iloc[0]:.3g}"
         caption(
             figure,
             f"ECE: expected calibration error in percentage points, with bins of {width} %.",
             "Dashed: perfect calibration.",
-            look=look,
+            theme=theme,
         )
     return figure
 

@@ -32,8 +32,8 @@ MARKERS = "osD^vPX*"
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a figure is drawn: on a light or dark ground, for one or two columns of a page."""
+class Theme:
+    """How a figure is drawn: on a light or dark background, for one or two columns of a page."""
 
     dark: bool = False
     columns: Width = "one"
@@ -44,20 +44,20 @@ class Look:
         return WIDTHS[self.columns]
 
     @property
-    def ground(self) -> str:
+    def background(self) -> str:
         return "#16181d" if self.dark else "#ffffff"
 
     @property
-    def ink(self) -> str:
+    def text(self) -> str:
         return "#e8e8e8" if self.dark else "#000000"
 
     @property
-    def muted(self) -> str:
+    def secondary(self) -> str:
         """The color of what is secondary, with a contrast of at least 4.5 to 1."""
         return "#9aa0a6" if self.dark else "#6b6b6b"
 
     @property
-    def faint(self) -> str:
+    def grid(self) -> str:
         """The color of grids and guides."""
         return "#3a3f46" if self.dark else "#dcdcdc"
 
@@ -68,7 +68,7 @@ class Look:
     @property
     def cycle(self) -> list[str]:
         first = [SKY, VERMILION, GREEN] if self.dark else [BLUE, VERMILION, GREEN]
-        return [*first, ORANGE, PURPLE, BLUE if self.dark else SKY, self.muted]
+        return [*first, ORANGE, PURPLE, BLUE if self.dark else SKY, self.secondary]
 
     def color(self, place: int) -> str:
         """The color of the n-th of several series."""
@@ -77,7 +77,7 @@ class Look:
     @property
     def outcomes(self) -> dict[Outcome, str]:
         """The color of each outcome of a verdict."""
-        return {"holds": GREEN, "open": ORANGE, "fails": VERMILION, "unknown": self.muted}
+        return {"holds": GREEN, "open": ORANGE, "fails": VERMILION, "unknown": self.secondary}
 
     @property
     def settings(self) -> dict[Any, Any]:
@@ -106,17 +106,17 @@ class Look:
             "hatch.linewidth": 0.5,
             "text.parse_math": False,  # a name with two dollar signs is no formula
             "axes.unicode_minus": True,
-            "figure.facecolor": self.ground,
-            "savefig.facecolor": self.ground,
-            "axes.facecolor": self.ground,
-            "axes.edgecolor": self.muted,
-            "axes.labelcolor": self.ink,
-            "text.color": self.ink,
-            "xtick.color": self.muted,
-            "ytick.color": self.muted,
-            "xtick.labelcolor": self.ink,
-            "ytick.labelcolor": self.ink,
-            "grid.color": self.faint,
+            "figure.facecolor": self.background,
+            "savefig.facecolor": self.background,
+            "axes.facecolor": self.background,
+            "axes.edgecolor": self.secondary,
+            "axes.labelcolor": self.text,
+            "text.color": self.text,
+            "xtick.color": self.secondary,
+            "ytick.color": self.secondary,
+            "xtick.labelcolor": self.text,
+            "ytick.labelcolor": self.text,
+            "grid.color": self.grid,
             "axes.prop_cycle": mpl.cycler(color=self.cycle),  # type: ignore[attr-defined]
             "pdf.fonttype": 42,
             "svg.fonttype": "path",
@@ -160,17 +160,17 @@ def logarithmic(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def caption(figure: Figure, *sentences: str, look: Look) -> None:
+def caption(figure: Figure, *sentences: str, theme: Theme) -> None:
     """Write sentences below a figure, broken into lines that fit."""
     from textwrap import wrap
 
     text = " ".join(filter(None, sentences))
     if text:
-        lines = wrap(text, int(look.width * 20))  # characters of 6.5 points
-        figure.supxlabel("\n".join(lines), fontsize=SMALL, color=look.muted, x=0.01, ha="left")
+        lines = wrap(text, int(theme.width * 20))  # characters of 6.5 points
+        figure.supxlabel("\n".join(lines), fontsize=SMALL, color=theme.secondary, x=0.01, ha="left")
 
 
-def save(figure: Figure, path: Path, look: Look) -> None:
+def save(figure: Figure, path: Path, theme: Theme) -> None:
     """Write a figure as SVG, PDF or PNG, by the suffix; equal figures give equal bytes.
 
     Raises:
@@ -182,8 +182,8 @@ def save(figure: Figure, path: Path, look: Look) -> None:
         "pdf": {"CreationDate": None},
         "png": {"Software": None},
     }
-    with look.applied(), atomic_write(path, "name another -o") as file:
+    with theme.applied(), atomic_write(path, "name another -o") as file:
         figure.savefig(file, format=form, dpi=DPI, metadata=dates[form])
 
 
-LIGHT = Look()
+LIGHT = Theme()

@@ -89,7 +89,7 @@ def _figure_file(text: str) -> Path:
 # fmt: off
 Runs = Annotated[tuple[Path, ...], argument(
     nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[RUN]...")]
-Some = Annotated[tuple[Path, ...], argument(
+RequiredRuns = Annotated[tuple[Path, ...], argument(
     nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN...")]
 Models = Annotated[tuple[str, ...], option(
     "--models", multiple=True, type=MODEL, help="Names or wildcards of networks  [default: all]")]
@@ -107,7 +107,7 @@ class Output:
     path: Annotated[Path, option(
         "-o", "--output", required=True, type=ParsedType(_figure_file, "FIGURE", files=True), group="Output",
         help="File to write: .svg, .pdf or .png, or .csv for the data")]
-    dark: Annotated[bool, option("--dark", is_flag=True, group="Output", help="Draw on a dark ground")]
+    dark: Annotated[bool, option("--dark", is_flag=True, group="Output", help="Draw on a dark background")]
     width: Annotated[Any, option(
         "--width", type=click.Choice(["one", "two"]), default="one", group="Output",
         help="Columns of a two-column paper that the figure spans: 3.4 or 7 inches")]
@@ -115,7 +115,7 @@ class Output:
 
     def write(self, module: Any, data: "pd.DataFrame") -> None:
         """Draw the frame of a module of :mod:`sdabench.report.figures`, or write it as CSV."""
-        from sdabench.report.figures.style import Look, save
+        from sdabench.report.figures.style import Theme, save
         from sdabench.report.frames import to_csv
 
         if data.empty:
@@ -124,8 +124,8 @@ class Output:
             with atomic_write(self.path, "name another -o") as file:
                 file.write(to_csv(data).encode(errors="surrogateescape"))
             return
-        look = Look(self.dark, self.width)
-        save(module.draw(data, look), self.path, look)
+        theme = Theme(self.dark, self.width)
+        save(module.draw(data, theme), self.path, theme)
 
 
 def _report_left_out(runs: Sequence[Path]) -> None:
@@ -141,7 +141,7 @@ def command() -> None:
     """Draw a figure of the paper's numbers and of runs.
 
     Figures are SVG, PDF or PNG files of the width of one or two columns of a paper, or CSV files of their
-    data. Equal data give equal files.
+    data. Output is reproducible: the same data give byte-identical files.
     """
 
 
@@ -201,7 +201,7 @@ def claims(
 @command.command("curves", cls=Command, epilog=CURVES)
 @declared
 def curves(
-    runs: Some,
+    runs: RequiredRuns,
     models: Models,
     quantities: Annotated[tuple[str, ...], option(
         "--quantity", multiple=True, metavar="NAME",
@@ -221,7 +221,7 @@ def curves(
 @command.command("octaves", cls=Command, epilog=OCTAVES)
 @declared
 def octaves(
-    runs: Some,
+    runs: RequiredRuns,
     models: Models,
     objects: Annotated[Path | None, option(
         "--objects", type=EXISTING_FILE,
@@ -240,7 +240,7 @@ def octaves(
 
 @command.command("confusion", cls=Command, epilog=CONFUSION)
 @declared
-def confusion(runs: Some, models: Models, output: Output) -> None:
+def confusion(runs: RequiredRuns, models: Models, output: Output) -> None:
     """Draw the confusion matrix of one classifier."""
     from sdabench.report.figures import confusion
 
@@ -249,7 +249,7 @@ def confusion(runs: Some, models: Models, output: Output) -> None:
 
 @command.command("reliability", cls=Command, epilog=RELIABILITY)
 @declared
-def reliability(runs: Some, models: Models, output: Output) -> None:
+def reliability(runs: RequiredRuns, models: Models, output: Output) -> None:
     """Draw a reliability diagram with the expected calibration error."""
     from sdabench.report.figures import reliability
 
@@ -258,7 +258,7 @@ def reliability(runs: Some, models: Models, output: Output) -> None:
 
 @command.command("classes", cls=Command, epilog=CLASSES)
 @declared
-def classes(runs: Some, models: Models, output: Output) -> None:
+def classes(runs: RequiredRuns, models: Models, output: Output) -> None:
     """Draw the accuracy for each class.
 
     For more than 40 classes, these are the sorted accuracies.
@@ -271,7 +271,7 @@ def classes(runs: Some, models: Models, output: Output) -> None:
 @command.command("pr", cls=Command, epilog=PR)
 @declared
 def pr(
-    runs: Some, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
+    runs: RequiredRuns, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
 ) -> None:
     """Draw precision over recall of detectors.
 
@@ -285,7 +285,7 @@ def pr(
 @command.command("errors", cls=Command, epilog=ERRORS)
 @declared
 def errors(
-    runs: Some, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
+    runs: RequiredRuns, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
 ) -> None:
     """Draw the types of errors of detectors, and how much AP50 each costs.
 

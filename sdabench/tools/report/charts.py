@@ -24,13 +24,13 @@ from sdabench.report.figures import claims as claims_figure
 from sdabench.report.figures import curves as curves_figure
 from sdabench.report.figures import pareto as pareto_figure
 from sdabench.report.figures import style
-from sdabench.report.figures.names import detector, lines, metric_name, short
+from sdabench.report.figures.names import detector, metric_name, row_dicts, short_title
 from sdabench.terminal import printable
 from sdabench.tools.report.answer import OUTCOMES
 
-LOOK = style.Look(columns="two")
+THEME = style.Theme(columns="two")
 MAX_STEPS = 200  # of a curve: more are thinned out
-COLORS = [LOOK.outcomes[outcome] for outcome in OUTCOMES]
+COLORS = [THEME.outcomes[outcome] for outcome in OUTCOMES]
 SHAPES = ["circle", "square", "cross", "triangle"]
 SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the bundle makes available to scripts of the page
 KINDS = ("with depth attention", "other")
@@ -106,7 +106,7 @@ def _static(module: ModuleType, data: pd.DataFrame) -> str:
     if svg is None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "figure.svg"
-            style.save(module.draw(data, LOOK), path, LOOK)
+            style.save(module.draw(data, THEME), path, THEME)
             svg = memoryview(path.read_bytes())
         write_entry("figures", key, [bytes(svg)])
     return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
@@ -128,7 +128,7 @@ def _values(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
 
 def _pareto(data: pd.DataFrame) -> Any:
     """Draw the points over a line from each partner, with the names of networks with depth attention."""
-    rows = lines(data)
+    rows = row_dicts(data)
     places = {(row["source"], row["model"]): row for row in rows}
     for row in rows:
         row["kind"] = KINDS[not row["sda"]]
@@ -196,11 +196,11 @@ def _claims_chart(runs: Sequence[Path]) -> Chart | None:
         data = claims_figure.frame(runs)
     except NothingMeasuredError:
         return None
-    rows = lines(data)
+    rows = row_dicts(data)
     for row in rows:
         within = f" in {kind}" if (kind := detector(row["model"])) else ""
         metric = metric_name(row["metric"], row["task"])
-        row["name"] = f"{short(row['model'])} vs. {short(row['partner'])}{within}, {metric}"
+        row["name"] = f"{short_title(row['model'])} vs. {short_title(row['partner'])}{within}, {metric}"
         row["paper_text"] = _with_interval(row["paper"], row["paper_low"], row["paper_high"])
         row["measured_text"] = _with_interval(row["measured"], row["low"], row["high"])
         row["spoken"] = f"{row['name']}: paper {row['paper_text']}, measured {row['measured_text']}"
@@ -256,7 +256,7 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
 
 def _curve(data: pd.DataFrame, quantity: str) -> Any:
     x = "epoch" if data["epoch"].notna().all() else "step"
-    rows = [line for _, run in data.groupby("run", sort=False) for line in _thinned(lines(run))]
+    rows = [line for _, run in data.groupby("run", sort=False) for line in _thinned(row_dicts(run))]
     values = [row["value"] for row in rows]
     logarithmic = (
         not quantity.endswith("_pct")

@@ -13,7 +13,7 @@ from sdabench.registry import Registry, Table
 from sdabench.registry.schema import Column
 from sdabench.report.audit import MEANINGS as COUNT_MEANINGS
 from sdabench.report.cells import measured_number, number, signed
-from sdabench.report.figures.names import lines
+from sdabench.report.figures.names import row_dicts
 from sdabench.report.implied import ROLES, implied_sheet
 from sdabench.report.statements import MEANINGS as STATEMENT_MEANINGS
 from sdabench.report.statements import compared_metric, count_text, difference_text
@@ -36,7 +36,7 @@ Digests = Mapping[tuple[str, str], Sequence[str]]  # task and network: spec dige
 def table_grid(compared: ComparedTable, claims: pd.DataFrame) -> Grid:
     """Show a table of the paper: each column with the paper's number, ours and the verdict, if measured."""
     table = compared.table
-    found = {(row["group"], row["row"], row["metric"]): row for row in lines(claims)}
+    found = {(row["group"], row["row"], row["metric"]): row for row in row_dicts(claims)}
     measured = {metric for (_, _, metric), row in found.items() if row["measured"] is not None}
     heads = [Head(table.label_header), *([Head(table.dimension_header)] if table.dimension_header else [])]
     for column in table.columns:
@@ -144,7 +144,7 @@ def comparisons_grid(comparisons: pd.DataFrame, verdicts: Sequence[ImpliedVerdic
         heads.append(Head("better?"))
     heads.append(Head("verdict"))
     groups: dict[str, list[list[Cell]]] = {}
-    for row in lines(comparisons):
+    for row in row_dicts(comparisons):
         roles = ", ".join(ROLES[role] for role in row["role"].split(", "))
         cells = [
             Cell(row["model"], link=f"#{row['model']}"),
@@ -173,7 +173,7 @@ def provenance_grid(registry: Registry, claims: pd.DataFrame, digests: Digests) 
     heads = [Head("network"), Head("column"), Head("paper", numeric=True), Head("measured", numeric=True)]
     heads += [Head("Δ", numeric=True), Head("convention"), Head("verdict"), Head("measured value rests on")]
     groups: dict[str, list[list[Cell]]] = {}
-    for row in lines(claims):
+    for row in row_dicts(claims):
         table = registry.tables[row["table"]]
         column = next(each for each in table.columns if each.key == row["metric"])
         delta = row["delta"]

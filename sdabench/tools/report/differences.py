@@ -9,7 +9,7 @@ from sdabench.claims.trainings import ENOUGH
 from sdabench.errors import SdabenchError
 from sdabench.report.cells import p_text, signed
 from sdabench.report.columns import RUN_DIFFERENCES
-from sdabench.report.figures.names import lines, metric_name
+from sdabench.report.figures.names import metric_name, row_dicts
 from sdabench.report.frames import make, run_differences
 from sdabench.tools.report.claims_grids import BETTER
 from sdabench.tools.report.grid import Cell, Grid, Group, Head
@@ -34,7 +34,7 @@ def differences_grid(runs: Sequence[Run]) -> Grid | None:
         if len(names) < 2:
             continue
         found, why = _differences(runs, model, list(names))
-        rows += [_row(model, names, each) for each in lines(found)]
+        rows += [_row(model, names, each) for each in row_dicts(found)]
         if why:
             remarks.setdefault(why, []).append(model)
     if not rows:

@@ -20,7 +20,7 @@ from sdabench.records.record import Record, stored_record_files
 from sdabench.records.rescoring import StoredRecord, shipped_records
 from sdabench.registry import Registry, load_registry
 from sdabench.registry.statements import load_statements
-from sdabench.report.figures.names import lines
+from sdabench.report.figures.names import row_dicts
 from sdabench.report.frames import claims_frame, comparisons_frame, counts_frame, records
 from sdabench.report.summary import describe_metrics
 from sdabench.tools.report.answer import Answer, answers
@@ -138,7 +138,7 @@ def _implied(registry: Registry, runs: Sequence[Run]) -> list[ImpliedVerdict]:
 def _digests(measured: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
     """Map task and network to the digests of the records that may stand beside the paper."""
     digests: dict[tuple[str, str], dict[str, None]] = {}
-    for row in lines(measured[measured["comparable"]]):
+    for row in row_dicts(measured[measured["comparable"]]):
         digests.setdefault((row["task"], row["model"]), {})[row["spec_digest"]] = None
     return {key: list(each) for key, each in digests.items()}
 
@@ -186,7 +186,9 @@ def _networks(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> 
     networks: list[Network] = []
     for name in names:
         model = registry.models.get(name)
-        counts = [(row["convention"], f"{row['value']:,}") for row in lines(frame[frame["model"] == name])]
+        counts = [
+            (row["convention"], f"{row['value']:,}") for row in row_dicts(frame[frame["model"] == name])
+        ]
         found = list(dict.fromkeys(f"{one.task}: {_described(one)}" for one in of_runs if one.model == name))
         if (more := len(found) - RECORDS_SHOWN) > 0:
             found[RECORDS_SHOWN:] = [f"and {more:,} more, in the tables of the runs"]
