@@ -86,10 +86,16 @@ COMPARISONS: Columns = {
     "role": Column("str", "baseline, like for like (the control), or both"),
     "metric": Column("str", "top1_pct, ap_pct and so on"),
     "paper": Column("float64", "the printed difference in percentage points; missing if not printed"),
-    "measured": Column("float64", "our difference in percentage points"),
-    "low": Column("float64", "lower bound of the 95 % interval of a difference of two single trainings"),
+    "measured": Column("float64", "the measured difference in percentage points"),
+    "low": Column(
+        "float64",
+        "lower bound of the 95 % interval of two single trainings; of given weights: of test images",
+    ),
     "high": Column("float64", "upper bound of it"),
-    "own_low": Column("float64", "lower bound of the 95 % confidence interval of the expected difference"),
+    "own_low": Column(
+        "float64",
+        "lower bound of the 95 % confidence interval of the expected difference; of given weights: low",
+    ),
     "own_high": Column("float64", "upper bound of it"),
     "trainings": Column(
         "Int64", "trainings of the network with fewer; 0: given weights; missing: not measured"

@@ -214,6 +214,42 @@ def test_measured_differences_have_an_interval_and_the_color_of_their_outcome(ru
     assert {Theme().outcomes["fails"], Theme().outcomes["unknown"]} <= colors
 
 
+def test_intervals_of_expected_differences_are_thick_and_those_of_single_trainings_thin(run):
+    data = claims.frame(run, models=["sda_resnet86"])
+    row = data[data.partner == "resnet50"].iloc[0]
+    # Three paired differences of 2.7, whose spread is the published one over 8 + 2 degrees of freedom.
+    sd = np.sqrt(8 / 10 * 2) * 0.15
+    half, single = (t.ppf(0.975, 10) * sd * np.sqrt(share) for share in (1 / 3, 1 / 3 + 1))
+    assert [row.own_low, row.own_high] == pytest.approx([2.7 - half, 2.7 + half])
+    assert [row.low, row.high] == pytest.approx([2.7 - single - 0.01, 2.7 + single + 0.01])  # rounding
+    lines = claims.draw(data).axes[0].lines
+    widths = {tuple(line.get_xdata()): line.get_linewidth() for line in lines if len(line.get_xdata()) == 2}
+    assert widths[row.own_low, row.own_high] == widths[row.paper_low, row.paper_high]
+    assert widths[row.low, row.high] < widths[row.own_low, row.own_high] / 2
+    words = claims.describe(data)
+    assert "Thick lines: 95 % confidence interval of the expected difference." in words
+    assert "Thin lines: 95 % interval of a difference of two single trainings" in words
+    assert "Dotted" not in words
+
+
+def test_intervals_of_given_weights_are_dotted_and_cover_test_images(tmp_path):
+    weights = [record(model="sda_resnet86", metrics={"top1_pct": 78.0}), record(metrics={"top1_pct": 75.3})]
+    RecordStore(tmp_path).append(weights)
+    data = claims.frame(tmp_path, models=["sda_resnet86"])
+    row = data[data.measured.notna()].iloc[0]
+    error = np.sqrt(sum(value * (1 - value) / 50_000 for value in (0.78, 0.753)))
+    assert (row.low, row.high) == (row.own_low, row.own_high)
+    assert row.high - row.low == pytest.approx(2 * 1.96 * 100 * error, rel=1e-3)
+    drawn = [
+        line for line in claims.draw(data).axes[0].lines if list(line.get_xdata()) == [row.low, row.high]
+    ]
+    assert len(drawn) == 1
+    assert drawn[0].is_dashed()
+    words = claims.describe(data)
+    assert "Dotted lines: 95 % interval of given weights over test images." in words
+    assert "single trainings" not in words
+
+
 def test_seeds_are_one_group_and_their_mean_is_drawn(run):
     data = curves.frame(run)
     assert set(data.group) == {"ResNet-50"}

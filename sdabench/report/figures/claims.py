@@ -20,22 +20,24 @@ from sdabench.report.figures.names import (
     row_objects,
     short_title,
 )
-from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend_mark
 from sdabench.report.frames import Paths, comparisons, make
 from sdabench.report.summary import METRICS
 
 MAIN = ("top1_pct", "ap_pct")  # metrics that are drawn unless others are named
-ROW = 0.155  # inches
-MARKS = {"holds": "o", "open": "s", "fails": "X", "unknown": "o"}
+ROW, BOTH = 0.155, 1.5  # inches of a row, and rows of a difference that is printed and measured
+THICK, THIN = 1.9, 0.7  # points, of intervals of the expected difference and of single trainings
+MARKS = {"holds": "o", "open": "s", "fails": "X", "unknown": "^"}
+MEASURED = ("measured", "low", "high", "own_low", "own_high", "trainings", "verdict", "outcome")
 COLUMNS: Columns = {
     **{name: COMPARISONS[name] for name in ("table", "task", "model", "partner", "role", "metric", "paper")},
     "paper_low": Column(
         "float64",
-        "lower bound of the 95 % interval of the expected difference, if both printed numbers are of single "
-        "trainings with the published spread; missing if the paper does not print the difference",
+        "lower bound of the 95 % confidence interval of the expected difference, from one training of each "
+        "network and the published spread; missing if the paper does not print the difference",
     ),
     "paper_high": Column("float64", "upper bound of it"),
-    **{name: COMPARISONS[name] for name in ("measured", "low", "high", "trainings", "verdict", "outcome")},
+    **{name: COMPARISONS[name] for name in MEASURED},
 }
 
 
@@ -83,24 +85,26 @@ def frame(
 
 
 def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
-    """Draw the differences of :func:`frame`: hollow diamonds of the paper, filled marks of ours."""
+    """Draw the differences of :func:`frame`: hollow diamonds of the paper, filled measured marks."""
     groups = [*data.groupby(["task", _detectors(data), "metric"], sort=False)]
-    count = len(data) + 1.2 * len(groups)
+    both = int((data["paper"].notna() & data["measured"].notna()).sum())
+    count = len(data) + both * (BOTH - 1) + 1.2 * len(groups)
     with theme.applied():
         figure = theme.figure(0.75 + ROW * count)
         axes = figure.subplots()
         grid(axes, "x")
         axes.axvline(0, color=theme.secondary, linewidth=0.8)
-        measured = bool(data["measured"].notna().any())
         ticks: list[tuple[float, str, bool]] = []
         position = 0.0
         for (task, head, metric), of_group in groups:
             name = metric_name(metric, task)
             ticks.append((position, f"{head}, {name}" if head else name, True))
             for row in row_objects(of_group):
-                position += 1
+                half = (1 if row.paper is None or row.measured is None else BOTH) / 2
+                position += 0.5 + half
                 ticks.append((position, f"{short_title(row.model)} vs. {short_title(row.partner)}", False))
                 _draw_row(axes, row, position, theme)
+                position += half - 0.5
             position += 1.4
         axes.set_ylim(position - 0.6, -0.8)
         axes.set_yticks([tick[0] for tick in ticks], [tick[1] for tick in ticks])
@@ -109,9 +113,28 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
             label.set_fontweight("bold" if heading else "normal")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("Δ (percentage points)")
-        _legend(figure, data, measured, theme)
-        _caption(figure, measured, theme)
+        _legend(figure, data, theme)
+        caption(figure, describe(data), theme=theme)
     return figure
+
+
+def describe(data: pd.DataFrame) -> str:
+    """Explain the marks and lines of a figure of :func:`frame`, as far as it has them."""
+    measured = data[data["measured"].notna()]
+    given = measured["trainings"] == 0
+    printed, trained = bool(data["paper"].notna().any()), not given.all()
+    sentences = [
+        "Diamonds: differences that the paper prints." if printed else "",
+        "Thick lines: 95 % confidence interval of the expected difference." if printed or trained else "",
+        "The paper's follows from one training of each network and the published spread." if printed else "",
+        "Thin lines: 95 % interval of a difference of two single trainings, by which the printed one is "
+        "judged."
+        if trained
+        else "",
+        "Dotted lines: 95 % interval of given weights over test images." if given.any() else "",
+        "Nothing was measured." if measured.empty else "",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def _detectors(data: pd.DataFrame) -> pd.Series:
@@ -120,43 +143,44 @@ def _detectors(data: pd.DataFrame) -> pd.Series:
 
 def _draw_row(axes: Axes, row: Any, position: float, theme: Theme) -> None:
     both = row.paper is not None and row.measured is not None
-    above, below = (position - 0.17, position + 0.17) if both else (position, position)
+    above, below = (position - 0.3, position + 0.3) if both else (position, position)
+
+    def line(low: float, high: float, y: float, color: str, width: float, style: Any = "-") -> None:
+        axes.plot([low, high], [y, y], color=color, linewidth=width, linestyle=style, solid_capstyle="butt")
+
     if row.paper is not None:
-        axes.plot([row.paper_low, row.paper_high], [above, above], color=theme.secondary, linewidth=0.8)
+        line(row.paper_low, row.paper_high, above, theme.secondary, THICK)
         axes.plot(row.paper, above, "D", color=theme.text, markerfacecolor=theme.background, markersize=3.5)
     if row.measured is not None:
         outcome: Outcome = row.outcome or "unknown"
-        axes.plot([row.low, row.high], [below, below], color=theme.outcomes[outcome], linewidth=1.4)
-        axes.plot(row.measured, below, MARKS[outcome], color=theme.outcomes[outcome])
+        color = theme.outcomes[outcome]
+        if row.trainings:
+            line(row.low, row.high, below, color, THIN)
+            line(row.own_low, row.own_high, below, color, THICK)
+        else:
+            line(row.low, row.high, below, color, 1.2, (0, (1, 1)))
+        axes.plot(
+            row.measured,
+            below,
+            MARKS[outcome],
+            color=color,
+            markersize=5,
+            markeredgecolor=theme.background,
+            markeredgewidth=0.6,
+        )
 
 
-def _legend(figure: Figure, data: pd.DataFrame, measured: bool, theme: Theme) -> None:
-    from matplotlib.lines import Line2D
-
-    def mark(text: str, marker: str, color: str, **face: str) -> Line2D:
-        return Line2D([], [], color=color, marker=marker, linestyle="-", linewidth=1, label=text, **face)  # type: ignore[arg-type]
-
-    if measured:
-        handles = [
-            mark("paper", "D", theme.secondary, markerfacecolor=theme.background, markeredgecolor=theme.text)
-        ]
-        found = data.loc[data["measured"].notna(), "outcome"].fillna("unknown")
-        words = {"unknown": "not printed"}
-        handles += [
-            mark(words.get(name, f"measured: {name}"), MARKS[name], color)
-            for name, color in theme.outcomes.items()
-            if name in set(found)
-        ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=3, columnspacing=1)
-
-
-def _caption(figure: Figure, measured: bool, theme: Theme) -> None:
-    sentences = [
-        "Diamonds: differences that the paper prints, with the 95 % interval of the expected difference for "
-        "two single trainings with the published spread."
+def _legend(figure: Figure, data: pd.DataFrame, theme: Theme) -> None:
+    outcomes = data.loc[data["measured"].notna(), "outcome"].fillna("unknown")
+    if outcomes.empty:
+        return
+    handles = [legend_mark("paper", "D", theme.text, theme.background)]
+    words = {"unknown": "not printed"}
+    handles += [
+        legend_mark(f"measured: {words.get(name, name)}", MARKS[name], color)
+        for name, color in theme.outcomes.items()
+        if name in set(outcomes)
     ]
-    if measured:
-        sentences.append("Filled: measured, with the 95 % interval of a difference of two single trainings.")
-    else:
-        sentences.append("Nothing was measured.")
-    caption(figure, *sentences, theme=theme)
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=2 if theme.columns == "one" else 5, columnspacing=1
+    )

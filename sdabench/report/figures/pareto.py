@@ -18,7 +18,7 @@ from sdabench.registry import Registry, Table, load_registry, schema, unknown
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures.labels import Label, place
 from sdabench.report.figures.names import detector, metric_name, row_objects, short_title
-from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, fix_layout, grid
+from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, fix_layout, grid, legend_mark
 from sdabench.report.frames import Paths, compare, make
 from sdabench.report.summary import METRICS
 
@@ -248,18 +248,15 @@ def _draw_front(axes: Axes, data: pd.DataFrame, theme: Theme) -> None:
 
 
 def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], theme: Theme) -> None:
-    from matplotlib.lines import Line2D
-
-    def mark(text: str, marker: str, face: str) -> Line2D:
-        return Line2D(
-            [], [], color=theme.secondary, marker=marker, markerfacecolor=face, linestyle="none", label=text
-        )
-
+    color = theme.secondary
     handles = []
     if len(detectors) > 1:
-        handles += [mark(name, MARKERS[place], theme.secondary) for place, name in enumerate(detectors)]
+        handles += [legend_mark(name, MARKERS[place], color) for place, name in enumerate(detectors)]
     if data["source"].nunique() > 1:
-        handles += [mark("paper", "o", theme.background), mark("measured", "o", theme.secondary)]
+        handles += [
+            legend_mark("paper", "o", color, theme.background),
+            legend_mark("measured", "o", color),
+        ]
     if handles:
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1)
 

@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from sdabench.claims.verdicts import Outcome
@@ -158,6 +159,13 @@ def logarithmic(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def legend_mark(text: str, marker: str, color: str, face: str | None = None) -> Line2D:
+    """Return the entry of a legend with a mark alone; ``face`` is the color inside it."""
+    return Line2D(
+        [], [], color=color, marker=marker, markerfacecolor=face or color, linestyle="none", label=text
+    )
 
 
 def caption(figure: Figure, *sentences: str, theme: Theme) -> None:

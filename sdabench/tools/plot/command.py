@@ -189,8 +189,8 @@ def claims(
 ) -> None:  # fmt: skip
     """Draw the improvements that the tables imply as a forest plot.
 
-    Diamonds are the paper's differences, with the interval that two single trainings have. Filled marks are
-    those that RUN measured, colored by the verdict.
+    Diamonds are the paper's differences, filled marks those that RUN measured, by their outcome. Thick lines
+    are confidence intervals of the expected difference, thin ones intervals of single trainings.
     """
     from sdabench.report.figures import claims
 

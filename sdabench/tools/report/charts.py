@@ -34,7 +34,7 @@ COLORS = [THEME.outcomes[outcome] for outcome in OUTCOMES]
 SHAPES = ["circle", "square", "cross", "triangle"]
 SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the bundle makes available to scripts of the page
 KINDS = ("with depth attention", "other")
-PARETO_HEIGHT, CURVES_HEIGHT, ROW_HEIGHT = 340, 240, 34  # pixels
+PARETO_HEIGHT, CURVES_HEIGHT, ROW_HEIGHT, THICK = 340, 240, 34, 4  # pixels
 
 
 @dataclass(frozen=True)
@@ -202,16 +202,13 @@ def _claims_chart(runs: Sequence[Path]) -> Chart | None:
         metric = metric_name(row["metric"], row["task"])
         row["name"] = f"{short_title(row['model'])} vs. {short_title(row['partner'])}{within}, {metric}"
         row["paper_text"] = _with_interval(row["paper"], row["paper_low"], row["paper_high"])
-        row["measured_text"] = _with_interval(row["measured"], row["low"], row["high"])
+        row["measured_text"] = _with_interval(row["measured"], row["own_low"], row["own_high"])
         row["spoken"] = f"{row['name']}: paper {row['paper_text']}, measured {row['measured_text']}"
         row["outcome"] = row["outcome"] or "unknown"
         row["id"] = f"{row['task']} {row['model']} {row['partner']} {row['metric']}"
     order = [row["id"] for row in rows]
     title = "Improvements that the tables imply"
-    text = (
-        "Hollow diamonds: the paper's differences, with the 95 % interval that two single trainings of "
-        "published spread have. Filled marks: ours, with the interval of another training."
-    )
+    text = claims_figure.describe(data)
     return _chart("forest", title, text, [_forest(rows, order)], claims_figure, data)
 
 
@@ -235,7 +232,7 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
     names = base.mark_text(aria=False, align="left", dy=-11, fontSize=11).encode(
         text="name:N", x=alt.value(2)
     )
-    spread = base.mark_rule(aria=False, strokeWidth=2).encode(
+    spread = base.mark_rule(aria=False, strokeWidth=THICK).encode(
         x=alt.X("paper_low:Q"), x2="paper_high", tooltip=tooltip
     )
     paper = base.mark_point(shape="diamond", size=110, strokeWidth=2, fillOpacity=0).encode(
@@ -244,12 +241,20 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
     layers = [zero, names, spread, paper]
     if any(row["measured"] is not None for row in rows):
         legend = alt.Legend(orient="top", title=None)
-        ours = base.transform_filter("isValid(datum.measured)").encode(
+        measured = base.transform_filter("isValid(datum.measured)").encode(
             color=alt.Color("outcome:N", scale=alt.Scale(domain=OUTCOMES, range=COLORS), legend=legend),
         )
-        layers.append(ours.mark_rule(aria=False, strokeWidth=2, yOffset=6).encode(x="low:Q", x2="high"))
+        trained = measured.transform_filter("datum.trainings > 0")
+        given = measured.transform_filter("datum.trainings == 0")
+        layers += [
+            trained.mark_rule(aria=False, strokeWidth=1.5, yOffset=8).encode(x="low:Q", x2="high"),
+            trained.mark_rule(aria=False, strokeWidth=THICK, yOffset=8).encode(x="own_low:Q", x2="own_high"),
+            given.mark_rule(aria=False, strokeWidth=2, strokeDash=[2, 2], yOffset=8).encode(
+                x="low:Q", x2="high"
+            ),
+        ]
         shape = alt.Shape("outcome:N", scale=alt.Scale(domain=OUTCOMES, range=SHAPES), legend=legend)
-        marks = ours.mark_point(filled=True, size=90, yOffset=6, opacity=1)
+        marks = measured.mark_point(filled=True, size=90, yOffset=8, opacity=1)
         layers.append(marks.encode(x="measured:Q", shape=shape, tooltip=tooltip, description="spoken:N"))
     return alt.layer(*layers).properties(width="container", height=ROW_HEIGHT * len(rows))
 
