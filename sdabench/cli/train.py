@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job, show_plan
 from sdabench.cli.options import MODEL, AsJson, DryRun, echo_each, output_option
-from sdabench.cli.parameters import OneOf, argument, declared, option
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import SOURCE_HELP, WEIGHTS, Wrapper, fetch_weights
 from sdabench.cli.work import (
     DATASET,
@@ -22,7 +22,6 @@ from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, UsageError
 from sdabench.registry import load_registry
 from sdabench.terminal import echo
-from sdabench.training.trackers import TrackerName, check_trackers
 from sdabench.weights.weights_source import WeightsSource
 
 EPILOG = """\b
@@ -63,11 +62,6 @@ def command(
     protocol: ProtocolOptions,
     options: MachineOptions,
     output: Annotated[Path, output_option(Path("runs/train"))],
-    track: Annotated[tuple[TrackerName, ...], option(
-        "--track", multiple=True, type=OneOf("tracker", get_args(TrackerName)), group="Output",
-        metavar="tensorboard|mlflow", help="Write the log to this tracker too, as local files")],
-    tensorboard: Annotated[bool, option(
-        "--tensorboard", is_flag=True, group="Output", advanced=True, help="Same as --track tensorboard")],
     dry_run: DryRun,
     as_json: AsJson,
 ) -> None:  # fmt: skip
@@ -85,10 +79,6 @@ def command(
         )
     if wrapper is not None and initial_source is None:
         raise UsageError("--wrapper names an entry of the file of --weights; add --weights SOURCE")
-    trackers: tuple[TrackerName, ...] = tuple(
-        dict.fromkeys((*track, "tensorboard") if tensorboard else track)
-    )
-    check_trackers(trackers)
     recipe = training.recipe(data, model.task, protocol)
     initial = backbone = None
     if initial_source:
@@ -115,8 +105,7 @@ def command(
             if found is not None:
                 found.check()
 
-    machine = options.machine(job.images)
-    job = job.on(machine.model_copy(update={"trackers": trackers}))
+    job = job.on(training.tracked(options.machine(job.images)))
     if dry_run:
         from sdabench.runs.suite import Suite
         from sdabench.training.run_folder import TRAININGS, TrainingRun, check_start

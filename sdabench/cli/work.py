@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import click
 
 from sdabench.cli import StoppedBySignalError
 from sdabench.cli.options import COUNT, MAX_PIXELS, PIXELS, SEED, FiniteRange
-from sdabench.cli.parameters import ParsedType, option
+from sdabench.cli.parameters import OneOf, ParsedType, option
 from sdabench.data.description import INTERPOLATIONS, Preprocessing, Resizing
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
@@ -20,6 +20,8 @@ from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
 from sdabench.terminal import echo
+from sdabench.training.job import Machine
+from sdabench.training.trackers import TrackerName, check_trackers
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
@@ -177,6 +179,13 @@ class TrainingOptions:
         "--accumulate", type=COUNT, group="Protocol", advanced=True,
         help="Gradient accumulation steps")]
     skip_broken: SkipBroken
+    track: Annotated[tuple[TrackerName, ...], option(
+        "--track", multiple=True, type=OneOf("tracker", get_args(TrackerName)), group="Output",
+        callback=lambda context, option, names: _installed(names),
+        metavar="tensorboard|mlflow", help="Copy the logs of trainings to this tracker too")]
+    tensorboard: Annotated[bool, option(
+        "--tensorboard", is_flag=True, group="Output", advanced=True, help="Same as --track tensorboard",
+        callback=lambda context, option, given: bool(_installed(("tensorboard",) if given else ())))]
     # fmt: on
 
     def recipe(self, source: DataSource, task: DataTask, protocol: ProtocolOptions) -> Recipe:
@@ -197,12 +206,23 @@ class TrainingOptions:
             note(how.capitalize())
         return recipe
 
+    def tracked(self, machine: Machine) -> Machine:
+        """Return a machine with the given trackers."""
+        names = dict.fromkeys((*self.track, "tensorboard") if self.tensorboard else self.track)
+        return machine.model_copy(update={"trackers": tuple(names)})
+
     def refuse(self) -> None:
         """Raise a UsageError if an option for training is given."""
         given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
+        given |= {"track": self.track or None, "tensorboard": self.tensorboard or None}
         for name, value in given.items():
             if value is not None:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")
+
+
+def _installed(names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+    check_trackers(names)
+    return names
 
 
 def report_annotations(split: "Split", left_out: Iterable[str | None] = ()) -> None:

@@ -131,7 +131,7 @@ class _Training:
             epochs = progress.concluded
             at = {"step": epochs * trainer.order.steps_per_epoch, "epoch": epochs, "loss": progress.last_loss}
             self.metrics.forget_after(last_line, at if epochs else None, self.log)
-            self.metrics.open_trackers(trainer.job.machine.trackers, trainer.job.spec)
+            self.metrics.open_trackers(trainer.job.machine.trackers, trainer.job.spec, self.log)
 
         self.here.on_rank_zero(prepare_files)
 
@@ -212,7 +212,7 @@ class _Training:
             **metrics,
         }
         if self.here.is_main:
-            self.metrics.write(line, self.log)
+            self.metrics.write(line)
         return line
 
     def _validate(self) -> dict[str, float]:

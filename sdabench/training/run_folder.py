@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sdabench.records.json_lines import append_lines, read_lines, read_sound_lin
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec, RunSpec
 from sdabench.training.checkpoints import Checkpoints, Log, delete
-from sdabench.training.trackers import Status, Tracker, TrackerName, open_tracker
+from sdabench.training.trackers import Status, Tracker, TrackerName
 from sdabench.weights.weights_source import SUFFIXES
 
 TRAININGS = "training"  # the folder of all trainings in an output folder
@@ -241,28 +241,22 @@ class MetricsLog:
     """``metrics.jsonl``, one line for each logged step, with copies in experiment trackers on request."""
 
     folder: Path
-    trackers: dict[TrackerName, Tracker] = field(default_factory=dict)
+    trackers: list[Tracker] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    def open_trackers(self, names: Sequence[TrackerName], spec: RunSpec) -> None:
-        """Open trackers, or continue their runs, and copy the lines that they lack."""
+    def open_trackers(self, names: Sequence[TrackerName], spec: RunSpec, log: Log) -> None:
+        """Open trackers, or continue their runs, and copy the lines that they lack; log if they fail."""
         lines = [line.model_dump() for line in read_lines(self.path, MetricsLine)] if names else []
-        for name in names:
-            self.trackers[name] = open_tracker(name, self.folder, spec, lines)
+        self.trackers.extend(Tracker(name, self.folder, spec, lines, log) for name in names)
 
-    def write(self, values: dict[str, Any], log: Log = lambda line: None) -> None:
-        """Write a line; a tracker that fails is given up, and the training goes on."""
+    def write(self, values: dict[str, Any]) -> None:
+        """Write a line, also to the trackers."""
         append_lines(self.path, values)
-        for name, tracker in list(self.trackers.items()):
-            try:
-                tracker.write(values)
-            except Exception as error:
-                del self.trackers[name]
-                reason = " ".join(str(error).split())
-                log(f"{name} failed and gets no more values: {reason}; {self.path} has all of them")
+        for tracker in self.trackers:
+            tracker.write(values)
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
@@ -275,9 +269,8 @@ class MetricsLog:
             status = "KILLED"
             raise
         finally:
-            for tracker in self.trackers.values():
-                with suppress(Exception):  # metrics.jsonl is complete
-                    tracker.close(status)
+            for tracker in self.trackers:
+                tracker.close(status)
 
     def last_epoch(self) -> float:
         """Return the number of trained epochs, with a fraction; 0 if no line states it yet."""

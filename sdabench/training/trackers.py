@@ -5,17 +5,23 @@
 
 import logging
 import os
+import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sdabench.errors import OutputError, UsageError
+from filelock import FileLock
+
+from sdabench.errors import UsageError
 from sdabench.files import atomic_write
 from sdabench.nested import flattened
+from sdabench.terminal import error_line
 
 if TYPE_CHECKING:
     from sdabench.records.spec import RunSpec
@@ -23,12 +29,26 @@ if TYPE_CHECKING:
 TrackerName = Literal["tensorboard", "mlflow"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 TITLES: dict[TrackerName, str] = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
+PACKAGES: dict[TrackerName, tuple[str, ...]] = {
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+}
+# How long the end of a training waits for a store that is behind or does not answer.
+CLOSE_SECONDS: dict[Status, float] = {"FINISHED": 30, "FAILED": 5, "KILLED": 5}
+LOCK_SECONDS = 60  # for a store that another training opens
 RUN_ID = "mlflow-run"  # file in the folder of a training
 EXPERIMENT = "sdabench"
 
 
-class Tracker(Protocol):
-    """What a training writes to, beside ``metrics.jsonl``; only the main process has one."""
+def check_trackers(names: Sequence[TrackerName]) -> None:
+    """Raise a UsageError that names the package to install if one is missing."""
+    for name in names:
+        if not all(map(find_spec, PACKAGES[name])):
+            raise UsageError(f"--track {name} needs {TITLES[name]}: pip install 'sdabench[{name}]'")
+
+
+class Store(Protocol):
+    """Where a tracker writes; opened and used by one thread."""
 
     def write(self, values: Mapping[str, float]) -> None:
         """Log the values of one step, which is the value of ``step``."""
@@ -37,38 +57,61 @@ class Tracker(Protocol):
         """End the run; a resumed training opens it again."""
 
 
-def check_trackers(names: Sequence[TrackerName]) -> None:
-    """Raise a UsageError that names the package to install if one is missing."""
-    for name in names:
-        if find_spec(name) is None:
-            raise UsageError(f"--track {name} needs {TITLES[name]}: pip install 'sdabench[{name}]'")
+class Tracker:
+    """Copy the log of a training to a store, in a thread: no store delays a step or a signal.
 
-
-def open_tracker(
-    name: TrackerName, folder: Path, spec: "RunSpec", lines: Iterable[Mapping[str, float]]
-) -> Tracker:
-    """Open the tracker of the training in a folder, or continue its run.
-
-    Args:
-        spec: what MLflow lists as parameters.
-        lines: the log so far, of which the tracker gets what it lacks.
-
-    Raises:
-        UsageError: the package is not installed.
-        OutputError: the tracker cannot be written.
+    A store that fails gets no more values; that is reported with the next step, and the training continues.
     """
-    check_trackers([name])
-    kind: type[TensorBoard] | type[MLflow] = TensorBoard if name == "tensorboard" else MLflow
-    try:
-        tracker = kind(folder, spec)
+
+    def __init__(
+        self,
+        name: TrackerName,
+        folder: Path,
+        spec: "RunSpec",
+        lines: Iterable[Mapping[str, float]],
+        log: Callable[[str], None],
+    ) -> None:
+        """Start the tracker of the training in a folder, or continue its run.
+
+        Args:
+            spec: what MLflow lists as parameters.
+            lines: the log so far, of which the store gets what it lacks.
+            log: prints the reason if the store fails, in the thread of the training.
+        """
+        self._title, self._log, self._failure = TITLES[name], log, ""
+        self._queue: SimpleQueue[Mapping[str, float] | Status] = SimpleQueue()
         for line in lines:
-            tracker.write(line)
-    except Exception as error:  # MLflow's own, of its database or of the server that the user named
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise OutputError(
-            f"cannot write to {TITLES[name]} for {folder}: {reason}; leave out --track {name}"
-        ) from None
-    return tracker
+            self._queue.put(line)
+        self._thread = Thread(target=self._copy, args=(STORES[name], folder, spec), daemon=True)
+        self._thread.start()
+
+    def _copy(self, open_store: Callable[[Path, "RunSpec"], Store], folder: Path, spec: "RunSpec") -> None:
+        try:
+            store = open_store(folder, spec)
+            while not isinstance(item := self._queue.get(), str):
+                store.write(item)
+            store.close(item)
+        except Exception as error:  # of any database, server or file system
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            self._failure = error_line(reason or type(error).__name__)
+
+    def write(self, values: Mapping[str, float]) -> None:
+        if self._thread.is_alive():
+            self._queue.put(values)
+        self._report()
+
+    def close(self, status: Status) -> None:
+        """End the run, after all values are written or the store has not answered for some seconds."""
+        self._queue.put(status)
+        self._thread.join(CLOSE_SECONDS[status])
+        if self._thread.is_alive():
+            self._failure = f"no answer for {CLOSE_SECONDS[status]:g} s"
+        self._report()
+
+    def _report(self) -> None:
+        if reason := self._failure:
+            self._failure = ""
+            self._log(f"{self._title} gets no more values: {reason}; metrics.jsonl has all of them")
 
 
 class TensorBoard:
@@ -90,27 +133,24 @@ class TensorBoard:
 
 
 class MLflow:
-    """Write an MLflow run, by default to a store in the output folder, without any server.
+    """Write an MLflow run, by default to ``mlflow.db`` in the output folder, without any server.
 
-    That is ``mlflow.db``, or ``mlruns/`` if there is one, or SQLAlchemy is not installed. The environment
-    variable MLFLOW_TRACKING_URI names another store. A file in the folder of the training names its run.
-    Steps that a resumed training repeats are not logged twice.
+    The environment variable MLFLOW_TRACKING_URI names another store. A file in the folder of the training
+    names its run. Steps that a resumed training repeats are not logged twice.
     """
 
     def __init__(self, folder: Path, spec: "RunSpec") -> None:
-        with _quiet():
-            from mlflow.tracking import MlflowClient
+        _silence()
+        from mlflow.tracking import MlflowClient
 
-            store = os.environ.get("MLFLOW_TRACKING_URI") or _store(folder.parents[1])
-            self.client: Any = MlflowClient(store)
-            self.run = self._find(folder / RUN_ID)
-            if self.run is None:
-                self.run = self._create(folder, spec)
-                with atomic_write(folder / RUN_ID) as file:
-                    file.write(self.run.encode())
-            else:
-                self.client.update_run(self.run, "RUNNING")
-            logged = self.client.get_metric_history(self.run, "loss")
+        output = folder.parents[1].absolute()
+        with FileLock(output / ".mlflow.lock", LOCK_SECONDS):  # trainings at the same time share the store
+            self.client: Any = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or _database(output))
+            self.run = self._find(folder / RUN_ID) or self._create(folder, spec)
+        with atomic_write(folder / RUN_ID) as file:
+            file.write(self.run.encode())
+        self.client.update_run(self.run, "RUNNING")
+        logged = self.client.get_metric_history(self.run, "loss")
         self.last_step = max((metric.step for metric in logged), default=-1)
 
     def _find(self, file: Path) -> str | None:
@@ -144,29 +184,27 @@ class MLflow:
         if step <= self.last_step:
             return
         metrics = [Metric(key, float(value), now, step) for key, value in values.items() if key != "step"]
-        with _quiet():
-            self.client.log_batch(self.run, metrics=metrics)
+        self.client.log_batch(self.run, metrics=metrics)
 
     def close(self, status: Status) -> None:
-        with _quiet():
-            self.client.set_terminated(self.run, status)
+        self.client.set_terminated(self.run, status)
 
 
-def _store(output: Path) -> str:
-    files, database = output.absolute() / "mlruns", output.absolute() / "mlflow.db"
-    if files.is_dir() or find_spec("sqlalchemy") is None:
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # refused by MLflow 3.13 and newer otherwise
-        return files.as_uri()
-    output.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{database}"
+STORES: dict[TrackerName, Callable[[Path, "RunSpec"], Store]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Run without MLflow's messages, warnings and usage statistics, which it sends over the network."""
+def _database(output: Path) -> str:
+    """Return the address of the database, after a check: MLflow tries an unusable one for minutes."""
+    path = output / "mlflow.db"
+    with closing(sqlite3.connect(path, LOCK_SECONDS)) as database:
+        database.execute("BEGIN IMMEDIATE")
+    return f"sqlite:///{path}"
+
+
+def _silence() -> None:
+    """Turn off MLflow's messages, warnings and usage statistics, which it sends over the network."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    for name in ("alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(alembic|mlflow|sqlalchemy)\b")
