@@ -51,7 +51,6 @@ EPILOG = """\b
 Examples:
   sdabench run --suite classification
   sdabench run --suite classification --recipe demo --models 'sda_*' --seeds 3
-  sdabench run --suite classification --data imagenet=PATH --amp bf16
   sdabench run --suite detection --data coco=PATH
   sdabench run --suite classification --data imagenet=PATH --eval-only \\
       --weights checkpoints/

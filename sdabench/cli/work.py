@@ -182,7 +182,7 @@ class TrainingOptions:
     track: Annotated[tuple[TrackerName, ...], option(
         "--track", multiple=True, type=OneOf("tracker", get_args(TrackerName)), group="Output",
         callback=lambda context, option, names: _installed(names),
-        metavar="tensorboard|mlflow", help="Copy the logs of trainings to this tracker too")]
+        metavar="TRACKER", help="Copy the logs too: tensorboard or mlflow")]
     tensorboard: Annotated[bool, option(
         "--tensorboard", is_flag=True, group="Output", advanced=True, help="Same as --track tensorboard",
         callback=lambda context, option, given: bool(_installed(("tensorboard",) if given else ())))]
@@ -214,9 +214,8 @@ class TrainingOptions:
     def refuse(self) -> None:
         """Raise a UsageError if an option for training is given."""
         given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
-        given |= {"track": self.track or None, "tensorboard": self.tensorboard or None}
-        for name, value in given.items():
-            if value is not None:
+        for name, value in {**given, "track": self.track, "tensorboard": self.tensorboard}.items():
+            if value:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")
 
 
