@@ -135,7 +135,7 @@ def test_labels_overlap_neither_each_other_nor_points(table, x, theme):
     figure = pareto.draw(data, theme)
     renderer = fix_layout(figure)
     texts = [text for text in figure.axes[0].texts if isinstance(text, Annotation) and text.get_text()]
-    assert len(texts) == data["model"].nunique()
+    assert len(texts) == data["model"].nunique()  # without runs
     boxes = [text.get_window_extent(renderer) for text in texts]
     # A box includes room for descenders, which may touch the next one.
     boxes = [box.padded(-0.75) for box in boxes]
@@ -171,6 +171,56 @@ def test_points_are_the_numbers_of_the_paper_and_arrows_start_at_the_control(run
         if line.get_marker() == "o"
     }
     assert points == {True, False}
+
+
+def test_printed_points_far_from_measured_ones_have_a_label_and_a_line(tmp_path):
+    RecordStore(tmp_path).append([trained("resnet50", 78.0), trained("res2net50", 78.0)])  # paper: 75.2, 78.0
+    data = pareto.frame(records=tmp_path)
+    axes = pareto.draw(data).axes[0]
+    labels = [text.get_text() for text in axes.texts]
+    assert (labels.count("ResNet-50"), labels.count("Res2Net-50")) == (2, 1)
+    dotted = [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == ":"]
+    ends = data.set_index(["model", "source"])[["x", "y"]]
+    assert [ends.loc[("resnet50", source)].tolist() for source in ("paper", "measured")] in dotted
+    assert "Dotted lines: from printed to measured values" in pareto.describe(data)
+
+
+def test_captions_of_costs_and_fronts_are_true(tmp_path):
+    assert pareto.describe(pareto.frame()).startswith("Values printed in the paper. Arrows")
+    single = pareto.frame(models=["resnet50"])
+    assert pareto.describe(single) == "Values printed in the paper."
+    steps = [line for line in pareto.draw(single).axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert [len(line.get_xdata()) for line in steps] == [0]
+    path = tmp_path / "speed.json"
+    names, step = (
+        ("resnet50", "senet50"),
+        {"mode": "inference", "batch_size": 4, "environment": {"device": "cpu"}},
+    )
+    path.write_text(json.dumps([{"model": name, "latency_ms": {"median": 9.0}, **step} for name in names]))
+    timed = pareto.frame("classification-attention", x="latency", bench=path)
+    assert pareto.describe(timed).startswith("Accuracies printed in the paper, latencies measured by bench.")
+    assert set(timed.x_source) == {"bench"}
+    RecordStore(tmp_path).append(
+        [trained(model, 78.0) for model in ("resnet50", "sda_resnet86", "res2net50")]
+    )
+    both = pareto.frame(records=tmp_path)
+    assert set(both.x_source[both.source == "measured"]) == {"counted"}
+    assert "printed in the paper" not in pareto.describe(both)
+
+
+def test_labels_avoid_arrows_and_one_beside_another_point_has_a_leader():
+    data = pareto.frame("segmentation")
+    axes = pareto.draw(data).axes[0]
+    renderer = axes.figure.canvas.get_renderer()
+    boxes = {t.get_text(): t.get_window_extent(renderer) for t in axes.texts if t.get_text()}
+    [(start, end)] = [
+        (arrow.xyann, arrow.xy) for arrow in axes.texts if not arrow.get_text() and arrow.xy[0] < 300
+    ]
+    along = axes.transData.transform(np.linspace(start, end, 200))
+    assert not [name for name, box in boxes.items() if box.padded(-1).count_contains(along)]
+    point = data.set_index("model").loc["mask_rcnn_ecanet50", ["x", "y"]].tolist()
+    leaders = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_linewidth() == 0.4]
+    assert pytest.approx(point) in leaders
 
 
 def test_latency_comes_from_a_file_of_bench(tmp_path):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import cos, pi, sin
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,13 @@ from numpy.typing import NDArray
 from sdabench.report.figures.style import fix_layout
 
 Floats = NDArray[np.float64]
-ANGLES = [turn * pi / 8 for turn in (0, 8, 4, 12, 2, 6, 14, 10, 1, 7, 15, 9, 3, 5, 13, 11)]
+Segment = tuple[tuple[float, float], tuple[float, float]]
+_ANGLES = np.array([0, 8, 4, 12, 2, 6, 14, 10, 1, 7, 15, 9, 3, 5, 13, 11]) * np.pi / 8
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1).round(6)
+_SLIDES = np.array([(slide, side) for slide in (-0.6, 0.6, -0.3, 0.3) for side in (1.0, -1.0)])
+# Directions (D, 2) from a point to its label, best first, and by how many halves of its size it is moved.
+DIRECTIONS = np.concatenate([_CIRCLE, _SLIDES * (0, 1)])
+BESIDE = np.concatenate([np.clip(1.5 * _CIRCLE, -1, 1), _SLIDES])
 RADII = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 48.0, 60.0, 75.0, 95.0)  # points
 LEADER = 12.0  # points: a label that is this far away is connected to its point
 ROUNDS = 3  # of placing each label again among the others
@@ -37,7 +42,8 @@ def place(
     renderer: Any,
     size: float,
     marks: Sequence[tuple[float, float]] = (),
-    lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
+    lines: Sequence[Segment] = (),
+    bars: Sequence[Segment] = (),
     mark_size: float = 4.0,
 ) -> list[Annotation]:
     """Write labels into axes whose layout is fixed; labels of earlier points choose first.
@@ -46,6 +52,7 @@ def place(
         size: of the text, in points.
         marks: further points that no label may cover.
         lines: segments that labels avoid where they can.
+        bars: segments that they avoid where it costs little.
         mark_size: width of a mark in points.
     """
     if not labels:
@@ -76,7 +83,10 @@ def place(
     halves = np.array([(box.width / 2 + pixels, box.height / 2 + 0.5 * pixels) for box in sizes])
     points = axes.transData.transform([(label.x, label.y) for label in labels])
     covered = axes.transData.transform([*((label.x, label.y) for label in labels), *marks])
-    segments = np.array([axes.transData.transform(line) for line in lines]).reshape(-1, 2, 2)
+    avoided = [
+        (weight, np.array([axes.transData.transform(line) for line in segments]).reshape(-1, 2, 2))
+        for weight, segments in ((60, lines), (12, bars))
+    ]
     frame = axes.get_window_extent(renderer)
     limits = np.array([[frame.x0, frame.y0], [frame.x1, frame.y1]])
     centers = np.full_like(points, np.nan)
@@ -93,7 +103,7 @@ def place(
                 halves[placed],
                 points[placed],
                 covered,
-                segments,
+                avoided,
                 limits,
                 mark_size * pixels / 2,
             )
@@ -102,21 +112,17 @@ def place(
         offset = (center - point) / pixels
         text.set_position((float(offset[0]), float(offset[1])))
         gap, nearest = _gap(center, half, point) / pixels, _gap(center, half, covered).min() / pixels
-        if gap > LEADER or gap > 1.5 * nearest:
+        if gap > LEADER or gap > 1.1 * nearest:
             _connect(axes, point, center, half, label.color)
     return texts
 
 
 def _candidates(point: Floats, half: Floats, pixels: float) -> tuple[Floats, Floats]:
     """Return centers (C, 2) of a label around its point, and their cost (C,) by distance."""
-    centers, costs = [], []
-    for radius in RADII:
-        for preference, angle in enumerate(ANGLES):
-            direction = np.array([cos(angle), sin(angle)])
-            beside = np.sign(np.round(direction, 6)) * np.minimum(np.abs(direction) * 1.5, 1)
-            centers.append(point + direction * radius * pixels + beside * half)
-            costs.append(radius + preference / 8)
-    return np.array(centers), np.array(costs)
+    radii = np.array(RADII)[:, None]
+    centers = point + radii[..., None] * pixels * DIRECTIONS + BESIDE * half
+    costs = radii + np.arange(len(DIRECTIONS)) / 8
+    return centers.reshape(-1, 2), costs.ravel()
 
 
 def _cost(
@@ -127,7 +133,7 @@ def _cost(
     other_halves: Floats,
     other_points: Floats,
     covered: Floats,
-    segments: Floats,
+    avoided: Sequence[tuple[float, Floats]],
     limits: Floats,
     mark: float,
 ) -> Floats:
@@ -140,11 +146,12 @@ def _cost(
     cost += 40 * _crosses(np.stack([other_points, others], axis=1), centers, half).sum(axis=0)
     cost += 40 * _crosses(own, others, other_halves).sum(axis=1)
     cost += 2e3 * _overlaps(centers, half, covered, mark).sum(axis=1)
-    foreign = covered[(covered != point).any(axis=1)]
+    foreign = np.unique(covered[(covered != point).any(axis=1)], axis=0)
     cost += 40 * _crosses(own, foreign, np.array([mark, mark])).sum(axis=1)
     nearer = _gap(centers[:, None], half, foreign) < 1.3 * _gap(centers, half, point)[:, None]
-    cost += 12 * nearer.sum(axis=1)  # points that seem to have this label
-    cost += 25 * _crosses(segments, centers, half).sum(axis=0)
+    cost += 16 * nearer.sum(axis=1)  # points that seem to have this label
+    for weight, segments in avoided:
+        cost += weight * _crosses(segments, centers, half).sum(axis=0)
     return cost
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,13 +17,14 @@ from sdabench.json_files import read_json
 from sdabench.records.counts import counts_of
 from sdabench.registry import Registry, Table, load_registry, schema, unknown
 from sdabench.report.columns import Column, Columns
-from sdabench.report.figures.labels import Label, place
+from sdabench.report.figures.labels import Label, Segment, place
 from sdabench.report.figures.names import detector, metric_name, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, fix_layout, grid, legend_mark
 from sdabench.report.frames import Paths, compare, make
 from sdabench.report.summary import METRICS
 
 X = Literal["params", "flops", "latency"]
+FAR = 18.0  # points between a printed and a measured value from which both are labelled
 SIZES = {"params": "params_m", "flops": "flops_g"}  # columns of the tables
 COLUMNS: Columns = {
     "table": Column("str", "name of the table"),
@@ -33,6 +35,7 @@ COLUMNS: Columns = {
     "source": Column("str", "paper, or measured: where y comes from"),
     "x": Column("float64", "parameters in M, FLOPs in G, or latency in ms: as x_name says"),
     "x_name": Column("str", "what x is, with its unit"),
+    "x_source": Column("str", "paper, counted or bench: where x comes from"),
     "y": Column("float64", "accuracy or AP in percent; of measured ones the mean over trainings"),
     "y_name": Column("str", "what y is"),
     "low": Column("float64", "lower bound of the 95 % interval of another training; missing for the paper"),
@@ -115,7 +118,8 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         axes.set_xlabel(data["x_name"].iloc[0])
         axes.set_ylabel(data["y_name"].iloc[0])
         detectors = list(data["detector"].dropna().unique())
-        _draw_front(axes, data, theme)
+        front = _front(data)
+        axes.step(front["x"], front["y"], where="post", color=theme.grid, linewidth=2.5, zorder=1)
         for row in row_objects(data):
             color = theme.accent if row.sda else theme.secondary
             marker = MARKERS[detectors.index(row.detector)] if row.detector in detectors else MARKERS[0]
@@ -123,22 +127,45 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
                 axes.plot([row.x, row.x], [row.low, row.high], color=color, linewidth=0.8, zorder=2.5)
             face = color if row.source == "measured" else theme.background
             axes.plot(row.x, row.y, marker, color=color, markerfacecolor=face, markeredgewidth=1, zorder=4)
-        arrows = _arrows(data)
+        pairs, arrows = _pairs(data), _arrows(data)
+        for start, end in pairs:
+            axes.plot(*zip(start, end, strict=True), ":", color=theme.secondary, linewidth=0.8, zorder=2)
         for start, end in arrows:
             style = {"arrowstyle": "-|>,head_width=0.18,head_length=0.35", "color": theme.accent}
             style |= {"linewidth": 0.8, "shrinkA": 3.0, "shrinkB": 3.0}  # type: ignore[dict-item]
             axes.annotate("", end, start, arrowprops=style, zorder=3)
         _legend(axes, data, detectors, theme)
-        _caption(figure, data, theme)
+        caption(figure, describe(data), theme=theme)
         renderer = fix_layout(figure)
-        named = data.sort_values("source").drop_duplicates("model")  # at the measured point, if there is one
-        named = named.sort_values(["sda", "y"], ascending=False)
         labels = [
             Label(row.label, row.x, row.y, theme.accent if row.sda else theme.text, bool(row.sda))
-            for row in row_objects(named)
+            for row in row_objects(_named(axes, data).sort_values(["sda", "y"], ascending=False))
         ]
-        place(axes, labels, renderer, SMALL, list(zip(data["x"], data["y"], strict=True)), arrows)
+        bars = [((row.x, row.low), (row.x, row.high)) for row in row_objects(data) if row.low is not None]
+        points = list(zip(data["x"], data["y"], strict=True))
+        place(axes, labels, renderer, SMALL, points, [*arrows, *pairs], bars)
     return figure
+
+
+def describe(data: pd.DataFrame) -> str:
+    """Explain the marks and lines of a figure of :func:`frame`, as far as it has them."""
+    sources, costs = set(data["source"]), set(data.loc[data["source"] == "paper", "x_source"])
+    values = "Values printed in the paper."
+    if costs == {"bench"}:
+        values = "Accuracies printed in the paper, latencies measured by bench."
+    elif "counted" in costs:
+        values = "Values printed in the paper, or counted where it prints no cost."
+    front = _front(data)
+    of_source = f" of {front['source'].iloc[0]} values" if len(sources) > 1 and len(front) else ""
+    roles = " or ".join(sorted(data["partner_role"].dropna().unique(), reverse=True))
+    sentences = [
+        values if sources == {"paper"} else "",
+        f"Arrows: from the {roles} to the network with depth attention." if roles else "",
+        f"Gray line: Pareto front{of_source}." if len(front) else "",
+        "Dotted lines: from printed to measured values of a network." if _pairs(data) else "",
+        "Bars: 95 % interval of another training." if data["low"].notna().any() else "",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def _metric(declared: Table, wanted: str | None) -> str:
@@ -201,6 +228,7 @@ def _points(
     model, measured = row.row.model, source == "measured"
     values = row.measured if measured else row.row.reported
     place = None if measured or size is None else values[size]
+    x_source = "bench" if size is None else "counted" if place is None else "paper"
     place = places.get(model) if place is None else place
     if place is None or values[metric] is None:
         return
@@ -213,6 +241,7 @@ def _points(
         "sda": load_registry().models[model].depth_attention,
         "source": source,
         "x": place,
+        "x_source": x_source,
         "y": values[metric],
         "low": interval and interval.low,
         "high": interval and interval.high,
@@ -232,7 +261,7 @@ def _partner(
     return None, None
 
 
-def _arrows(data: pd.DataFrame) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def _arrows(data: pd.DataFrame) -> list[Segment]:
     points = {(row.source, row.model): (row.x, row.y) for row in row_objects(data)}
     return [
         (points[row.source, row.partner], (row.x, row.y))
@@ -241,10 +270,32 @@ def _arrows(data: pd.DataFrame) -> list[tuple[tuple[float, float], tuple[float, 
     ]
 
 
-def _draw_front(axes: Axes, data: pd.DataFrame, theme: Theme) -> None:
+def _pairs(data: pd.DataFrame) -> list[Segment]:
+    """Return the lines from the paper's to the measured point of each network that has both."""
+    measured = {row.model: (row.x, row.y) for row in row_objects(data) if row.source == "measured"}
+    return [
+        ((row.x, row.y), measured[row.model])
+        for row in row_objects(data)
+        if row.source == "paper" and row.model in measured
+    ]
+
+
+def _named(axes: Axes, data: pd.DataFrame) -> pd.DataFrame:
+    """Choose the points with a label: of each network the measured one, or both if they are far apart."""
+    points = axes.transData.transform(data[["x", "y"]].to_numpy()) * 72 / axes.figure.dpi
+    placed = data.assign(right=points[:, 0], up=points[:, 1]).sort_values(
+        "source", kind="stable"
+    )  # measured first
+    first = placed.groupby("model")[["right", "up"]].transform("first")
+    distance = np.hypot(placed["right"] - first["right"], placed["up"] - first["up"])
+    return placed[~placed.duplicated("model") | (distance > FAR)]
+
+
+def _front(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the points of the Pareto front that is drawn; none if it is a single point."""
     source = "measured" if (data["source"] == "measured").sum() > 2 else "paper"
     front = data[data["front"] & (data["source"] == source)].sort_values("x")
-    axes.step(front["x"], front["y"], where="post", color=theme.grid, linewidth=2.5, zorder=1)
+    return front if len(front) > 1 else front.head(0)
 
 
 def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], theme: Theme) -> None:
@@ -259,19 +310,3 @@ def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], theme: The
         ]
     if handles:
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1)
-
-
-def _caption(figure: Figure, data: pd.DataFrame, theme: Theme) -> None:
-    roles = data["partner_role"].dropna().unique()
-    arrows = (
-        f"Arrows: from the {' or '.join(sorted(roles, reverse=True))} to the network with depth attention."
-    )
-    measured = (data["source"] == "measured").any()
-    caption(
-        figure,
-        "" if measured else "Values printed in the paper.",
-        arrows if len(roles) else "",
-        "Line: Pareto front.",
-        "Bars: 95 % interval of another training." if data["low"].notna().any() else "",
-        theme=theme,
-    )
