@@ -10,12 +10,18 @@ Tone = Literal["", "good", "fair", "bad", "dim"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Text and its emphasis; all texts of a sheet may be :class:`sdabench.tex.Tex`, with mathematics."""
+    """Text and its emphasis; all texts of a sheet may be :class:`sdabench.tex.Tex`, with mathematics.
+
+    On the report page, ``link`` is the fragment that the text links to, and ``opens`` the id of the note that
+    it opens.
+    """
 
     text: str = ""
     bold: bool = False
     underline: bool = False
     tone: Tone = ""
+    link: str = ""
+    opens: str = ""
 
 
 @dataclass(frozen=True)

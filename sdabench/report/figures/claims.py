@@ -69,7 +69,11 @@ def frame(
     if table_name is not None:
         load_registry().table(table_name)
     found = keep_rows(comparisons(records, list(models)), "metric", wanted)
-    found = keep_rows(found, "table", [table_name] if table_name else [])
+    return with_paper_intervals(keep_rows(found, "table", [table_name] if table_name else []))
+
+
+def with_paper_intervals(found: pd.DataFrame) -> pd.DataFrame:
+    """Keep the differences of a frame of comparisons that are printed or measured, as in :func:`frame`."""
     found = found[found["paper"].notna() | found["measured"].notna()]
     if found.empty:
         raise NothingMeasuredError(

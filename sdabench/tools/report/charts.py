@@ -3,8 +3,9 @@
 Each chart has a static figure for print and for browsers without JavaScript.
 """
 
+import json
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from sdabench.cache import read_entry, write_entry
 from sdabench.errors import NothingMeasuredError, UsageError
@@ -24,12 +26,14 @@ from sdabench.report.figures import claims as claims_figure
 from sdabench.report.figures import curves as curves_figure
 from sdabench.report.figures import pareto as pareto_figure
 from sdabench.report.figures import style
-from sdabench.report.figures.names import detector, metric_name, row_dicts, short_title
+from sdabench.report.figures.names import detector, keep_rows, metric_name, row_dicts, short_title
 from sdabench.terminal import printable
 from sdabench.tools.report.answer import OUTCOMES
 
 THEME = style.Theme(columns="two")
-MAX_STEPS = 200  # of a curve: more are thinned out
+MAX_STEPS, MAX_VALUES = 200, 8000  # of a curve, and of all of a chart: more are thinned out
+NOT_PRINTED = "not printed"
+JUDGED = [*OUTCOMES[:-1], NOT_PRINTED]  # what is drawn as measured is not unknown
 COLORS = [THEME.outcomes[outcome] for outcome in OUTCOMES]
 SHAPES = ["circle", "square", "cross", "triangle"]
 SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the bundle makes available to scripts of the page
@@ -39,13 +43,21 @@ PARETO_HEIGHT, CURVES_HEIGHT, ROW_HEIGHT, THICK = 340, 240, 34, 4  # pixels
 
 @dataclass(frozen=True)
 class Chart:
-    """A titled figure: Vega-Lite specifications, drawn below each other, and the static SVG as a data URL."""
+    """A titled figure: Vega-Lite specifications, drawn below each other, and the static SVG as a data URL.
+
+    Without specifications, it is static.
+    """
 
     id: str
     title: str
     text: str
     specs: Sequence[dict[str, Any]]
     static: str
+
+    @property
+    def size(self) -> int:
+        """Bytes on the page."""
+        return len(self.static) + len(json.dumps(self.specs))
 
 
 def library() -> str:
@@ -60,7 +72,7 @@ def library() -> str:
     return bundle
 
 
-def paper_charts(runs: Sequence[Path]) -> list[Chart]:
+def paper_charts(runs: Sequence[Path], comparisons: pd.DataFrame) -> list[Chart]:
     """Draw accuracy or AP over FLOPs for each table, and the improvements that the tables imply."""
     charts = []
     for table in load_registry().tables.values():
@@ -73,7 +85,7 @@ def paper_charts(runs: Sequence[Path]) -> list[Chart]:
             "Hollow: paper, filled: measured. Gray: Pareto front."
         )
         charts.append(_chart(f"pareto-{table.name}", table.title, text, [_pareto(data)], pareto_figure, data))
-    with_differences = _claims_chart(runs)
+    with_differences = _claims_chart(comparisons)
     return [*charts, with_differences] if with_differences else charts
 
 
@@ -84,29 +96,30 @@ def curves_chart(run: Path, name: str) -> Chart | None:
     except (UsageError, NothingMeasuredError):
         return None
     specs = [_curve(part, str(quantity)) for quantity, part in data.groupby("quantity", sort=False)]
-    text = f"Losses and validation metrics, with at most {MAX_STEPS} values of each training."
+    text = f"Losses and validation metrics, with at most {_steps(data)} values of each training."
     return _chart(name, "Training curves", text, specs, curves_figure, data)
 
 
 def _chart(
     name: str, title: str, text: str, charts: Sequence[Any], module: ModuleType, data: pd.DataFrame
 ) -> Chart:
-    specs = [chart.to_dict() for chart in charts]
+    specs = [chart.to_dict(validate=False) for chart in charts]  # validation takes a second
     for number, spec in enumerate(specs):
         del spec["$schema"], spec["config"]
         spec["description"] = f"{title}{f', part {number + 1}' if len(specs) > 1 else ''}"
-    return Chart(name, title, text, specs, _static(module, data))
+    static = drawn_once([module.__name__, data.to_json()], lambda theme: module.draw(data, theme))
+    return Chart(name, title, text, specs, static)
 
 
-def _static(module: ModuleType, data: pd.DataFrame) -> str:
-    """Draw the static figure; labels are placed in a second, so figures of equal data are cached."""
+def drawn_once(key: Sequence[str], draw: Callable[[style.Theme], Figure]) -> str:
+    """Draw a figure as SVG in a data URL, or return the one that was drawn for ``key`` by the same code."""
     code = digests_of_files(Path(style.__file__).parent, "*.py")
-    key = [module.__name__, data.to_json(), installed_version("matplotlib") or "", *code]
+    key = [*key, installed_version("matplotlib") or "", *code]
     svg = read_entry("figures", key)
     if svg is None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "figure.svg"
-            style.save(module.draw(data, THEME), path, THEME)
+            style.save(draw(THEME), path, THEME)
             svg = memoryview(path.read_bytes())
         write_entry("figures", key, [bytes(svg)])
     return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
@@ -191,9 +204,9 @@ def _choose_labels(rows: list[dict[str, Any]]) -> None:
         labelled += [row] if row["labelled"] else []
 
 
-def _claims_chart(runs: Sequence[Path]) -> Chart | None:
+def _claims_chart(comparisons: pd.DataFrame) -> Chart | None:
     try:
-        data = claims_figure.frame(runs)
+        data = claims_figure.with_paper_intervals(keep_rows(comparisons, "metric", claims_figure.MAIN))
     except NothingMeasuredError:
         return None
     rows = row_dicts(data)
@@ -204,7 +217,7 @@ def _claims_chart(runs: Sequence[Path]) -> Chart | None:
         row["paper_text"] = _with_interval(row["paper"], row["paper_low"], row["paper_high"])
         row["measured_text"] = _with_interval(row["measured"], row["own_low"], row["own_high"])
         row["spoken"] = f"{row['name']}: paper {row['paper_text']}, measured {row['measured_text']}"
-        row["outcome"] = row["outcome"] or "unknown"
+        row["outcome"], row["verdict"] = row["outcome"] or NOT_PRINTED, row["verdict"] or NOT_PRINTED
         row["id"] = f"{row['task']} {row['model']} {row['partner']} {row['metric']}"
     order = [row["id"] for row in rows]
     title = "Improvements that the tables imply"
@@ -242,7 +255,7 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
     if any(row["measured"] is not None for row in rows):
         legend = alt.Legend(orient="top", title=None)
         measured = base.transform_filter("isValid(datum.measured)").encode(
-            color=alt.Color("outcome:N", scale=alt.Scale(domain=OUTCOMES, range=COLORS), legend=legend),
+            color=alt.Color("outcome:N", scale=alt.Scale(domain=JUDGED, range=COLORS), legend=legend),
         )
         trained = measured.transform_filter("datum.trainings > 0")
         given = measured.transform_filter("datum.trainings == 0")
@@ -253,7 +266,7 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
                 x="low:Q", x2="high"
             ),
         ]
-        shape = alt.Shape("outcome:N", scale=alt.Scale(domain=OUTCOMES, range=SHAPES), legend=legend)
+        shape = alt.Shape("outcome:N", scale=alt.Scale(domain=JUDGED, range=SHAPES), legend=legend)
         marks = measured.mark_point(filled=True, size=90, yOffset=8, opacity=1)
         layers.append(marks.encode(x="measured:Q", shape=shape, tooltip=tooltip, description="spoken:N"))
     return alt.layer(*layers).properties(width="container", height=ROW_HEIGHT * len(rows))
@@ -261,7 +274,9 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
 
 def _curve(data: pd.DataFrame, quantity: str) -> Any:
     x = "epoch" if data["epoch"].notna().all() else "step"
-    rows = [line for _, run in data.groupby("run", sort=False) for line in _thinned(row_dicts(run))]
+    rows = [
+        line for _, run in data.groupby("run", sort=False) for line in _thinned(row_dicts(run), _steps(data))
+    ]
     values = [row["value"] for row in rows]
     logarithmic = (
         not quantity.endswith("_pct")
@@ -287,8 +302,13 @@ def _curve(data: pd.DataFrame, quantity: str) -> Any:
     return (base.mark_line() + points).properties(width="container", height=CURVES_HEIGHT)
 
 
-def _thinned(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield at most ``MAX_STEPS`` rows of one training, always the last, with what the chart needs."""
-    stride = -(-len(rows) // MAX_STEPS)
+def _steps(data: pd.DataFrame) -> int:
+    """Return the most values of one training that are drawn."""
+    return max(2, min(MAX_STEPS, MAX_VALUES // data["run"].nunique()))
+
+
+def _thinned(rows: list[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+    """Yield at most so many rows of one training, always the last, with what the chart needs."""
+    stride = -(-len(rows) // most)
     for row in rows[::-stride][::-1]:
         yield {key: row[key] for key in ("run", "group", "seed", "step", "epoch", "value")}

@@ -1,127 +1,114 @@
 """The tables of the paper, what they imply, what the text states, and where each number comes from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from dataclasses import replace
+from itertools import groupby
 
 from sdabench.claims.implied import ImpliedVerdict
 from sdabench.claims.statements import JudgedStatement
-from sdabench.claims.tables import ComparedTable
+from sdabench.claims.tables import ClaimVerdict, ComparedTable
 from sdabench.claims.verdicts import Name, Outcome
-from sdabench.registry import Registry, Table
+from sdabench.registry import Registry
 from sdabench.registry.schema import Column
 from sdabench.report.audit import MEANINGS as COUNT_MEANINGS
-from sdabench.report.cells import measured_number, number, signed
-from sdabench.report.figures.names import row_dicts
+from sdabench.report.cells import TONES, difference, measured_number, number, signed, verdict_cell
 from sdabench.report.implied import ROLES, implied_sheet
+from sdabench.report.sheet import Cell, Sheet, headings, row
 from sdabench.report.statements import MEANINGS as STATEMENT_MEANINGS
 from sdabench.report.statements import compared_metric, count_text, difference_text
-from sdabench.report.summary import METRICS, PREFIXES
 from sdabench.report.tables import table_sheet
 from sdabench.report.trainings import TOLERANCE_NOTE
 from sdabench.tex import Tex
 from sdabench.tools.report.answer import MEANINGS
-from sdabench.tools.report.grid import Cell, Grid, Group, Head, Note
+from sdabench.tools.report.grid import Grid, Note
 
 # Printed numbers decide a statement, but confirm no network, so that the verdict itself is limited.
 STATEMENT_OUTCOMES: dict[Name, Outcome] = {
     "supported": "holds", "open": "open", "contradicted": "fails", "not testable": "unknown",
 }  # fmt: skip
 
-BETTER = {True: "yes", False: "no", None: "not significant"}
+Anchors = Mapping[str, str]  # network: id on the page
 Digests = Mapping[tuple[str, str], Sequence[str]]  # task and network: spec digests of records
 
 
-def table_grid(compared: ComparedTable, claims: pd.DataFrame) -> Grid:
-    """Show a table of the paper: each column with the paper's number, ours and the verdict, if measured."""
-    table = compared.table
-    found = {(row["group"], row["row"], row["metric"]): row for row in row_dicts(claims)}
-    measured = {metric for (_, _, metric), row in found.items() if row["measured"] is not None}
-    heads = [Head(table.label_header), *([Head(table.dimension_header)] if table.dimension_header else [])]
-    for column in table.columns:
-        over = Tex(f"{column.header} ({column.unit})")
-        heads += [Head("paper", over, True)]
-        heads += [Head("measured", over, True), Head("verdict", over)] if column.key in measured else []
-    groups: dict[str, list[list[Cell]]] = {}
+def network_cell(model: str, anchors: Anchors, text: str = "") -> Cell:
+    """Name a network, with a link to what the page knows of it."""
+    return Cell(text or model, link=anchors.get(model, ""))
+
+
+def table_grid(compared: ComparedTable, anchors: Anchors) -> Grid:
+    """Show a table of the paper: each column with the paper's number, the measured one and the verdict."""
+    sheet = table_sheet(compared)
+    shown = [index for index, heading in enumerate(sheet.headings) if heading.text not in ("Δ", "±")]
+    rows = sheet.columns(shown)
+    names = list(dict.fromkeys(each.row.group for each in compared.rows))
+    models = [[each.row.model for each in compared.rows if each.row.group == name] for name in names]
+    claims = {(each.row.group, each.row.label, _over(each.column)): each for each in compared.claims}
     notes: list[Note] = []
-    for row in table.rows:
-        cells = [Cell(Tex(row.label), link=f"#{row.model}")]
-        cells += [Cell(Tex(row.dimension or "–"))] if table.dimension_header else []
-        for column in table.columns:
-            claim = found.get((row.group, row.label, column.key))
-            note = None if claim is None else _claim_note(claim, column, f"why-{table.name}-{len(notes)}")
-            cells += _claim_cells(claim, column, column.key in measured, note)
-            notes += [note] if note else []
-        groups.setdefault(row.group, []).append(cells)
-    remarks = [note for note in table_sheet(compared).notes if note != TOLERANCE_NOTE]
-    grid_groups = [Group(Tex(name), rows) for name, rows in groups.items()]
-    return Grid(f"table-{table.name}", table.title, heads, grid_groups, remarks, notes)
 
+    def explained(group: str, cells: Sequence[Cell], model: str) -> list[Cell]:
+        found = [network_cell(model, anchors, cells[0].text)]
+        for heading, cell in zip(rows.headings[1:], cells[1:], strict=True):
+            claim = claims.get((group, cells[0].text, heading.over))
+            if heading.text == "verdict" and claim and claim.measured is not None:
+                notes.append(_claim_note(claim, f"why-{compared.table.name}-{len(notes)}"))
+                cell = replace(cell, opens=notes[-1].id)
+            found.append(cell)
+        return found
 
-def _claim_cells(
-    claim: dict[str, Any] | None, column: Column, measured: bool, note: Note | None
-) -> list[Cell]:
-    if claim is None:
-        return [Cell("–")] * (3 if measured else 1)
-    paper = Cell(number(claim["paper"], column.decimals), claim["paper"], claim["bold"])
-    if not measured:
-        return [paper]
-    value = _measured(claim, column)
-    opens = note.id if note else ""
-    return [paper, value, Cell(claim["verdict"], outcome=claim["outcome"], opens=opens)]
-
-
-def _measured(claim: dict[str, Any], column: Column) -> Cell:
-    value = claim["measured"]
-    return Cell("–") if value is None else Cell(measured_number(value, column), value)
-
-
-def _claim_note(claim: dict[str, Any], column: Column, name: str) -> Note | None:
-    """Explain the verdict on a claim; None if nothing was measured."""
-    if claim["measured"] is None:
-        return None
-    unit = "" if column.unit == "%" else f" {column.unit}"
-    paper = f"{number(claim['paper'], column.decimals)}{unit}{', printed bold' * claim['bold']}"
-    under = f", counted as {claim['convention']}" if claim["convention"] else ""
-    meaning = COUNT_MEANINGS.get(claim["verdict"]) or MEANINGS[claim["outcome"]]
-    items = [
-        ("Paper", paper),
-        ("Measured", f"{_exact(claim['measured'], column)}{unit}{under}"),
-        ("Measured − paper", f"{signed(claim['delta'], max(column.decimals, 3))}{unit}"),
-        ("Verdict", f"{claim['verdict']}: {meaning}"),
+    groups = [
+        [explained(name, cells, model) for cells, model in zip(group, of_group, strict=True)]
+        for name, group, of_group in zip(names, rows.groups, models, strict=True)
     ]
-    if claim["low"] is not None:
-        items.append(("95 % interval", f"{claim['low']:.2f} to {claim['high']:.2f}"))
-        items.append(("Trainings", str(claim["trainings"])))
-    if claim["p"] is not None:
-        items.append(("p, uncorrected", f"{claim['p']:.2g}"))
-    if claim["explanation"] and claim["verdict"] != "match":
-        items.append(("Explanation", claim["explanation"]))
-        items += [("Source", claim["source"])] if claim["source"] else []
-    title = Tex(f"{claim['row']}: {column.header} ({column.unit})")
-    return Note(name, title, items, plain=claim["verdict"] == "match")
+    remarks = [note for note in sheet.notes if note != TOLERANCE_NOTE]
+    made = Sheet(sheet.title, rows.headings, groups, remarks)
+    return Grid(f"table-{compared.table.name}", made, list(map(Tex, names)), notes)
 
 
-def _exact(value: float, column: Column) -> str:
-    """Format a measured value with all digits of an exact count, else with three decimals."""
-    digits = {"M": 6, "G": 9}.get(column.unit, 3)
-    return f"{value:,.{digits}f}"
+def _over(column: Column) -> str:
+    return f"{column.header} ({column.unit})"
+
+
+def _claim_note(claim: ClaimVerdict, name: str) -> Note:
+    """Explain the verdict on a measured claim."""
+    column, judged, explanation = claim.column, claim.judged, claim.explanation
+    assert claim.measured is not None
+    unit = "" if column.unit == "%" else f" {column.unit}"
+    bold = ", printed bold" if column.key in claim.row.bold else ""
+    under = f", counted as {claim.convention}" if claim.convention else ""
+    words = str(claim.verdict)
+    meaning = COUNT_MEANINGS.get(words) or MEANINGS[claim.verdict.outcome]
+    digits = {"M": 6, "G": 9}.get(column.unit, 3)  # all of an exact count
+    items = [
+        ("Paper", f"{number(claim.reported, column.decimals)}{unit}{bold}"),
+        ("Measured", f"{claim.measured:,.{digits}f}{unit}{under}"),
+        ("Measured − paper", f"{signed(claim.measured - claim.reported, max(column.decimals, 3))}{unit}"),
+        ("Verdict", f"{words}: {meaning}"),
+    ]
+    if judged and judged.interval:
+        items.append(("95 % interval", f"{judged.interval.low:.2f} to {judged.interval.high:.2f}"))
+        items.append(("Trainings", str(judged.seeds)))
+    if judged and judged.p is not None:
+        items.append(("p, uncorrected", f"{judged.p:.2g}"))
+    if explanation and words != "match":
+        items.append(("Explanation", explanation.text))
+        items += [("Source", explanation.source)] if explanation.source else []
+    return Note(name, Tex(f"{claim.row.label}: {_over(column)}"), items, printed=words != "match")
 
 
 def statements_grid(judged: Sequence[JudgedStatement]) -> Grid:
     """Show what the text states, and how many of the printed comparisons support it."""
+    columns = headings("statement", "source", "comparisons that hold as printed", "verdict")
     rows, notes = [], []
     for each in judged:
         note = Note(f"why-{each.name}", each.statement.statement, _statement_items(each))
         notes.append(note)
         printed = f"{each.as_printed} of {len(each.comparisons)}" if each.comparisons else "none printed"
-        verdict = Cell(str(each.verdict), outcome=STATEMENT_OUTCOMES[each.verdict.name], opens=note.id)
-        shown = Cell(printed, each.as_printed / max(len(each.comparisons), 1))
-        rows.append([Cell(each.statement.statement), Cell(each.statement.source), shown, verdict])
-    heads = [Head("statement"), Head("source"), Head("comparisons that hold as printed"), Head("verdict")]
-    caption = "Statements of the paper, tested with its printed numbers"
-    return Grid("statements", caption, heads, [Group("", rows)], STATEMENT_MEANINGS, notes)
+        tone = TONES[STATEMENT_OUTCOMES[each.verdict.name]]
+        verdict = Cell(str(each.verdict), tone=tone, opens=note.id)
+        rows.append(row(each.statement.statement, each.statement.source, printed, verdict))
+    title = "Statements of the paper, tested with its printed numbers"
+    return Grid("statements", Sheet(title, columns, [rows], STATEMENT_MEANINGS), notes=notes)
 
 
 def _statement_items(judged: JudgedStatement) -> list[tuple[str, str]]:
@@ -135,72 +122,69 @@ def _statement_items(judged: JudgedStatement) -> list[tuple[str, str]]:
     return items
 
 
-def comparisons_grid(comparisons: pd.DataFrame, verdicts: Sequence[ImpliedVerdict]) -> Grid:
-    """Show by how much each network with depth attention is better than its baseline and its control."""
-    measured = comparisons["measured"].notna().any()
-    heads = [Head("network"), Head("compared with"), Head("metric"), Head("paper Δ", numeric=True)]
-    if measured:
-        heads += [Head("measured Δ", numeric=True), Head("95 % interval", numeric=True)]
-        heads.append(Head("better?"))
-    heads.append(Head("verdict"))
+def comparisons_grid(verdicts: Sequence[ImpliedVerdict], anchors: Anchors) -> Grid:
+    """Show the differences that are printed or measured, with both networks in each row."""
+    sheet = implied_sheet(verdicts)
+    of_pairs = [cells for group in sheet.groups for cells in group[1:]]  # the first row names the pair
+    known = [
+        (each, cells)
+        for each, cells in zip(verdicts, of_pairs, strict=True)
+        if each.claim.reported is not None or each.interval is not None
+    ]
     groups: dict[str, list[list[Cell]]] = {}
-    for row in row_dicts(comparisons):
-        roles = ", ".join(ROLES[role] for role in row["role"].split(", "))
-        cells = [
-            Cell(row["model"], link=f"#{row['model']}"),
-            Cell(f"{row['partner']} ({roles})"),
-            Cell(PREFIXES.get(row["task"], "") + METRICS[row["metric"]]),
-            _points(row["paper"]),
-        ]
-        if measured:
-            low, high = row["low"], row["high"]
-            interval = "–" if low is None else f"{signed(low, 2)} to {signed(high, 2)}"
-            better = "" if row["own_low"] is None else BETTER[row["better"]]
-            cells += [_points(row["measured"]), Cell(interval, low), Cell(better)]
-        cells.append(Cell(row["verdict"] or "not printed", outcome=row["outcome"]))
-        groups.setdefault(row["task"], []).append(cells)
-    caption = "Improvements that the tables imply, in percentage points"
-    remarks = implied_sheet(verdicts).notes
-    return Grid("comparisons", caption, heads, [Group(*each) for each in groups.items()], remarks)
+    for task, of_task in groupby(known, key=lambda one: one[0].claim.table.task):
+        groups.setdefault(task, []).extend(_comparison(each, cells, anchors) for each, cells in of_task)
+    columns = [*headings("network", "compared with", "metric"), *sheet.headings[1:]]
+    made = Sheet(sheet.title, columns, list(groups.values()), sheet.notes)
+    return Grid("comparisons", made, list(groups))
 
 
-def _points(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(signed(value, 2), value)
+def _comparison(each: ImpliedVerdict, cells: Sequence[Cell], anchors: Anchors) -> list[Cell]:
+    claim = each.claim
+    roles = ", ".join(ROLES[role] for role in claim.roles)
+    partner = Cell(f"{claim.partner} ({roles})")
+    metric = Cell(cells[0].text.strip())
+    verdict = cells[-1] if each.verdict else Cell("not printed")
+    return [network_cell(claim.model, anchors), partner, metric, *cells[1:-1], verdict]
 
 
-def provenance_grid(registry: Registry, claims: pd.DataFrame, digests: Digests) -> Grid:
+def provenance_grid(
+    registry: Registry, compared: Sequence[ComparedTable], digests: Digests, anchors: Anchors
+) -> Grid:
     """List every printed number with its source, its convention and what it was compared with."""
-    heads = [Head("network"), Head("column"), Head("paper", numeric=True), Head("measured", numeric=True)]
-    heads += [Head("Δ", numeric=True), Head("convention"), Head("verdict"), Head("measured value rests on")]
-    groups: dict[str, list[list[Cell]]] = {}
-    for row in row_dicts(claims):
-        table = registry.tables[row["table"]]
-        column = next(each for each in table.columns if each.key == row["metric"])
-        delta = row["delta"]
-        cells = [
-            Cell(Tex(row["row"]), link=f"#{row['model']}"),
-            Cell(Tex(column.header)),
-            Cell(number(row["paper"], column.decimals), row["paper"], row["bold"]),
-            _measured(row, column),
-            Cell("–") if delta is None else Cell(signed(delta, column.decimals + 1), delta),
-            Cell(row["convention"] or "–"),
-            Cell(row["verdict"], outcome=row["outcome"]),
-            _rests_on(registry, table, row, digests),
+    columns = headings("network", "column") + headings("paper", "measured", "Δ", numeric=True)
+    columns += headings("convention", "verdict", "measured value rests on")
+    groups = [
+        [
+            row(
+                network_cell(claim.row.model, anchors, Tex(claim.row.label)),
+                Tex(claim.column.header),
+                Cell(
+                    number(claim.reported, claim.column.decimals),
+                    bold=claim.column.key in claim.row.bold,
+                ),
+                measured_number(claim.measured, claim.column),
+                difference(claim.reported, claim.measured, claim.column.decimals + 1) or "-",
+                claim.convention or "-",
+                verdict_cell(claim.verdict),
+                _rests_on(registry, each.table.task, claim, digests),
+            )
+            for claim in each.claims
         ]
-        groups.setdefault(row["table"], []).append(cells)
-    named = [Group(Tex(f"{name}: {registry.tables[name].source}"), rows) for name, rows in groups.items()]
+        for each in compared
+    ]
     remarks = [
         "A group names the source of its printed numbers.",
         "Counts are recomputed from the definition of the network, whose sha256 is given. Accuracies and APs "
         "rest on records, which are named by the sha256 of their specs.",
     ]
-    return Grid("all-numbers", "Every number that the tables print", heads, named, remarks)
+    names = [Tex(f"{each.table.name}: {each.table.source}") for each in compared]
+    return Grid("all-numbers", Sheet("Every number that the tables print", columns, groups, remarks), names)
 
 
-def _rests_on(registry: Registry, table: Table, claim: dict[str, Any], digests: Digests) -> Cell:
-    if claim["measured"] is None:
-        return Cell("–")
-    if claim["convention"]:
-        return Cell(f"definition {registry.model(claim['model']).network_sha256[:12]}", code=True)
-    specs = digests.get((table.task, claim["model"]), ())
-    return Cell(" ".join(f"record {digest[:12]}" for digest in specs), code=True)
+def _rests_on(registry: Registry, task: str, claim: ClaimVerdict, digests: Digests) -> str:
+    if claim.measured is None:
+        return "-"
+    if claim.convention:
+        return f"definition {registry.model(claim.row.model).network_sha256[:12]}"
+    return " ".join(f"record {digest[:12]}" for digest in digests.get((task, claim.row.model), ()))

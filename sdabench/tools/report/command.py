@@ -9,9 +9,11 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import FILE
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import UsageError
+from sdabench.processes import note
 from sdabench.terminal import echo
 
 RUN = click.Path(exists=True, path_type=Path)
+MOST_BYTES = 5_000_000
 EPILOG = """\b
 Examples:
   sdabench report
@@ -48,3 +50,5 @@ def command(
     for answer in page.answers:
         echo(answer.sentence)
     echo(f"Wrote {output} ({len(html) / 1e6:.1f} MB). Open it in a browser.")
+    if len(html) > MOST_BYTES:
+        note(f"{output} is larger than {MOST_BYTES / 1e6:.0f} MB; name fewer runs for a smaller page")

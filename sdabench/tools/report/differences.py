@@ -11,12 +11,15 @@ from sdabench.report.cells import p_text, signed
 from sdabench.report.columns import RUN_DIFFERENCES
 from sdabench.report.figures.names import metric_name, row_dicts
 from sdabench.report.frames import make, run_differences
-from sdabench.tools.report.claims_grids import BETTER
-from sdabench.tools.report.grid import Cell, Grid, Group, Head
+from sdabench.report.sheet import Cell, Sheet, headings, row
+from sdabench.tools.report.claims_grids import Anchors, network_cell
+from sdabench.tools.report.grid import Grid
 from sdabench.tools.report.runs import Run
 
+BETTER = {True: "yes", False: "no", None: "not significant"}
 
-def differences_grid(runs: Sequence[Run]) -> Grid | None:
+
+def differences_grid(runs: Sequence[Run], anchors: Anchors) -> Grid | None:
     """Compare all pairs of runs; None if no two of them have a network in common.
 
     Detectors with fewer trainings would need a bootstrap of minutes, and classifiers need predictions; where
@@ -34,21 +37,21 @@ def differences_grid(runs: Sequence[Run]) -> Grid | None:
         if len(names) < 2:
             continue
         found, why = _differences(runs, model, list(names))
-        rows += [_row(model, names, each) for each in row_dicts(found)]
+        rows += [_row(network_cell(model, anchors), names, each) for each in row_dicts(found)]
         if why:
             remarks.setdefault(why, []).append(model)
     if not rows:
         return None
-    heads = [Head("network"), Head("metric"), Head("difference")]
-    heads += [Head(text, numeric=True) for text in ("first (%)", "second (%)", "points", "95 % interval")]
-    heads += [Head("interval of"), Head("p (Holm)", numeric=True), Head("better?")]
+    columns = headings("network", "metric", "difference")
+    columns += headings("first (%)", "second (%)", "points", "95 % interval", numeric=True)
+    columns += [*headings("interval of"), *headings("p (Holm)", numeric=True), *headings("better?")]
     legend = [f"Run {number}: {run.label}." for number, run in enumerate(runs, 1)]
     legend.append(
         "The first run of a difference is subtracted. sdabench compare A:NETWORK B:NETWORK also lists "
         "the conditions and images that differ."
     )
     legend += [f"{', '.join(of_reason)}: {why}" for why, of_reason in remarks.items()]
-    return Grid("run-differences", "Differences between the runs", heads, [Group("", rows)], legend)
+    return Grid("run-differences", Sheet("Differences between the runs", columns, [rows], legend))
 
 
 def _differences(runs: Sequence[Run], model: str, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
@@ -88,19 +91,17 @@ def _without_intervals(runs: Sequence[Run], model: str, names: Sequence[str]) ->
     )
 
 
-def _row(model: str, names: dict[str, str], row: dict[str, Any]) -> list[Cell]:
-    low, high, p, basis = row["low"], row["high"], row["p_holm"], row["basis"]
-    interval = "–" if low is None else f"{signed(low, 2)} to {signed(high, 2)}"
-    better = "" if low is None else BETTER[row["better"]] if row["comparable"] else "not comparable"
-    return [
-        Cell(model, link=f"#{model}"),
-        Cell(metric_name(row["metric"], row["task"])),
-        Cell(f"{names[row['b']]} − {names[row['a']]}"),
-        Cell(f"{row['a_pct']:.2f}", row["a_pct"]),
-        Cell(f"{row['b_pct']:.2f}", row["b_pct"]),
-        Cell(signed(row["difference"], 2), row["difference"]),
-        Cell(interval, low),
-        Cell("–" if low is None else f"{basis}, {'paired' if row['paired'] else 'unpaired'}"),
-        Cell("–" if p is None else p_text(p), p),
-        Cell(better),
-    ]
+def _row(network: Cell, names: dict[str, str], each: dict[str, Any]) -> list[Cell]:
+    low, high, basis = each["low"], each["high"], each["basis"]
+    return row(
+        network,
+        metric_name(each["metric"], each["task"]),
+        f"{names[each['b']]} − {names[each['a']]}",
+        f"{each['a_pct']:.2f}",
+        f"{each['b_pct']:.2f}",
+        signed(each["difference"], 2),
+        "-" if low is None else f"{signed(low, 2)} to {signed(high, 2)}",
+        "-" if low is None else f"{basis}, {'paired' if each['paired'] else 'unpaired'}",
+        p_text(each["p_holm"]),
+        "" if low is None else BETTER[each["better"]] if each["comparable"] else "not comparable",
+    )

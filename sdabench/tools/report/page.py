@@ -26,6 +26,7 @@ from sdabench.report.summary import describe_metrics
 from sdabench.tools.report.answer import Answer, answers
 from sdabench.tools.report.charts import Chart, paper_charts
 from sdabench.tools.report.claims_grids import (
+    Anchors,
     comparisons_grid,
     provenance_grid,
     statements_grid,
@@ -33,7 +34,7 @@ from sdabench.tools.report.claims_grids import (
 )
 from sdabench.tools.report.differences import differences_grid
 from sdabench.tools.report.grid import Grid
-from sdabench.tools.report.runs import Run, RunSection, newest, read_runs, run_section
+from sdabench.tools.report.runs import Run, RunSection, newest, read_runs, run_sections
 
 RECORDS_SHOWN = 10  # of a network
 
@@ -79,13 +80,12 @@ def make_page(paths: Iterable[Path]) -> Page:
     runs = read_runs(given)
     compared = _compared(registry, runs)
     claims = claims_frame(claim for each in compared for claim in each.claims)
+    anchors = _anchors(registry, claims, runs)
     implied = _implied(registry, runs)
     comparisons = comparisons_frame(implied)
-    measured = records([run.path for run in runs])
-    digests = _digests(measured)
+    measured = records([run.path for run in runs if run.records])
     statements = judge_statements(registry, load_statements(registry))
     verdicts = [str(each.verdict) for each in statements]
-    grids = [table_grid(each, claims[claims["table"] == each.table.name]) for each in compared]
     rests_on = {
         "counts": _counts_basis(claims),
         "accuracies": _accuracies_basis(runs, measured),
@@ -97,15 +97,23 @@ def make_page(paths: Iterable[Path]) -> Page:
         paper=registry.paper.reference,
         answers=answers(claims, comparisons, rests_on),
         statements_text=", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
-        tables=grids,
-        charts=paper_charts([run.path for run in runs if given and run.succeeded]),
+        tables=[table_grid(each, anchors) for each in compared],
+        charts=paper_charts([run.path for run in runs if given and run.succeeded], comparisons),
         statements=statements_grid(statements),
-        comparisons=comparisons_grid(comparisons, implied),
-        differences=differences_grid(runs) if given else None,
-        runs=[run_section(run, number) for number, run in enumerate(runs, 1)],
-        networks=_networks(registry, claims, runs),
-        provenance=provenance_grid(registry, claims, digests),
+        comparisons=comparisons_grid(implied, anchors),
+        differences=differences_grid(runs, anchors) if given else None,
+        runs=run_sections(runs, anchors, shipped=not given),
+        networks=_networks(registry, claims, runs, anchors),
+        provenance=provenance_grid(registry, compared, _digests(measured), anchors),
     )
+
+
+def _anchors(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> dict[str, str]:
+    """Map the networks of the tables, then other networks that have records, to their ids on the page."""
+    names = dict.fromkeys([*claims["model"], *(record.model for run in runs for record in run.records)])
+    return {
+        name: name if name in registry.models else f"network-{number}" for number, name in enumerate(names)
+    }
 
 
 def _date(runs: Sequence[Run]) -> str:
@@ -136,7 +144,7 @@ def _implied(registry: Registry, runs: Sequence[Run]) -> list[ImpliedVerdict]:
 
 
 def _digests(measured: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
-    """Map task and network to the digests of the records that may stand beside the paper."""
+    """Map task and network to the digests of the records that can be compared with the paper."""
     digests: dict[tuple[str, str], dict[str, None]] = {}
     for row in row_dicts(measured[measured["comparable"]]):
         digests.setdefault((row["task"], row["model"]), {})[row["spec_digest"]] = None
@@ -158,12 +166,10 @@ def _accuracies_basis(runs: Sequence[Run], measured: pd.DataFrame) -> str:
     read = f"{plural(total, 'record')} read from {', '.join(run.label for run in runs)}"
     if comparable:
         networks = measured[measured["comparable"]]["model"].nunique()
-        return (
-            f"{read}; {comparable:,} of them, of {plural(networks, 'network')}, may stand beside the paper."
-        )
+        return f"{read}; {comparable:,} of them ({plural(networks, 'network')}) comparable with the paper."
     reasons = measured["obstacles"].dropna().value_counts()
     most = f" The most frequent reason: {reasons.index[0]}" if len(reasons) else ""
-    return f"{read}; none of them may stand beside the paper.{most}"
+    return f"{read}; none of them comparable with the paper.{most}"
 
 
 def _differences_basis(comparisons: pd.DataFrame) -> str:
@@ -176,15 +182,14 @@ def _differences_basis(comparisons: pd.DataFrame) -> str:
     )
 
 
-def _networks(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> list[Network]:
-    """Describe the networks of the tables, then other networks that have records."""
+def _networks(
+    registry: Registry, claims: pd.DataFrame, runs: Sequence[Run], anchors: Anchors
+) -> list[Network]:
     of_runs = [record for run in runs for record in run.records]
-    names = dict.fromkeys([*claims["model"], *(record.model for record in of_runs)])
-    declared = [name for name in names if name in registry.models]
-    frame = counts_frame(counts_of(declared).values())
+    frame = counts_frame(counts_of([name for name in anchors if name in registry.models]).values())
     tables = {name: list(dict.fromkeys(group["table"])) for name, group in claims.groupby("model")}
     networks: list[Network] = []
-    for name in names:
+    for name, anchor in anchors.items():
         model = registry.models.get(name)
         counts = [
             (row["convention"], f"{row['value']:,}") for row in row_dicts(frame[frame["model"] == name])
@@ -195,7 +200,7 @@ def _networks(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> 
         networks.append(
             Network(
                 name,
-                name if model else f"network-{len(networks)}",
+                anchor,
                 model.title if model else "",
                 model.note if model else "Not in the registry.",
                 tables.get(name, []),

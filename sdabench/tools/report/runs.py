@@ -1,4 +1,4 @@
-"""The runs of the page: their records, recipes, environments and training curves."""
+"""The runs of the page: their records, recipes, environments, training curves and figures."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sdabench.data.official import plural
+from sdabench.errors import UsageError
 from sdabench.nested import flattened
 from sdabench.paths import results_dir
 from sdabench.records.record import Record, stored_record_files
-from sdabench.records.store import records_of
+from sdabench.records.store import RECORDS, records_of
+from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import (
     METRICS,
     describe_dataset,
@@ -19,16 +21,25 @@ from sdabench.report.summary import (
     standard_error_text,
 )
 from sdabench.tools.report.charts import Chart, curves_chart
-from sdabench.tools.report.grid import Cell, Grid, Group, Head, Note
+from sdabench.tools.report.claims_grids import Anchors, network_cell
+from sdabench.tools.report.grid import Grid, Note
+from sdabench.tools.report.run_figures import Budget, run_figures
+
+MOST_RECORDS = 800  # on the page: each takes about 1.4 kB
 
 
 @dataclass(frozen=True)
 class Run:
-    """Records that were read from one path, which the page calls ``label``."""
+    """Records that were read from one path, which the page calls ``label``; before any evaluation, none."""
 
     path: Path
     label: str
     records: Sequence[Record]
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.path if self.path.is_dir() else self.path.parent
 
     @property
     def succeeded(self) -> bool:
@@ -37,13 +48,15 @@ class Run:
 
     @property
     def summary(self) -> str:
+        if not self.records:
+            return "No records: no training of this run was evaluated yet"
         failed = sum(record.failure is not None for record in self.records)
         networks = len({record.model for record in self.records})
         comparable = sum(record.comparable for record in self.records)
         counted = f"{plural(len(self.records), 'record')} of {plural(networks, 'network')}"
         jobs = plural(failed, "job")
-        beside = f"{comparable or 'none':{',' * bool(comparable)}} may stand beside the paper"
-        return f"{counted}; {beside}{f'; {jobs} failed' if failed else ''}"
+        compared = f"{comparable or 'none':{',' * bool(comparable)}} comparable with the paper"
+        return f"{counted}; {compared}{f'; {jobs} failed' if failed else ''}"
 
 
 @dataclass(frozen=True)
@@ -57,78 +70,109 @@ class Details:
 
 @dataclass(frozen=True)
 class RunSection:
+    """What the page shows of a run; ``left_out`` says which figures it lacks, and why."""
+
     id: str
     run: Run
-    grid: Grid
+    grid: Grid | None
     recipes: Sequence[Details]
     environments: Sequence[Details]
-    curves: Chart | None
+    charts: Sequence[Chart]
+    left_out: Sequence[str]
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
     """Read the records of runs, each once; without any, those of ``results/``.
 
     Raises:
-        UsageError: a run has no records.
+        UsageError: a run has neither records nor training curves.
         SdabenchError: records are damaged.
     """
-    given = list({path.resolve(): path for path in paths}.values())
-    if given:
-        return [Run(path, str(path), records_of(path)) for path in given]
+    same = {path.parent.resolve() if path.name == RECORDS else path.resolve(): path for path in paths}
+    if same:
+        return [Run(path, str(path), _records(path)) for path in same.values()]
     parent = results_dir().parent
     files = stored_record_files()
     return [Run(file, file.relative_to(parent).as_posix(), records_of(file)) for file in files]
 
 
+def _records(path: Path) -> list[Record]:
+    try:
+        return records_of(path)
+    except UsageError:
+        if not _has_curves(path):
+            raise
+        return []
+
+
+def _has_curves(folder: Path) -> bool:
+    """Return whether a training has logged anything; reading the log imports torch."""
+    return any(any(folder.glob(pattern)) for pattern in ("metrics.jsonl", "training/*/metrics.jsonl"))
+
+
 def newest(runs: Iterable[Run]) -> str:
-    """Return the date of the newest record, YYYY-MM-DD."""
-    return max(record.created for run in runs for record in run.records)[:10]
+    """Return the date of the newest record, YYYY-MM-DD; empty without records."""
+    return max((record.created for run in runs for record in run.records), default="")[:10]
 
 
-def run_section(run: Run, number: int) -> RunSection:
-    name = f"run-{number}"
-    notes = [_record_note(record, f"{name}-record-{index}") for index, record in enumerate(run.records)]
-    logs = (*run.path.glob("metrics.jsonl"), *run.path.glob("training/*/metrics.jsonl"))
-    curves = curves_chart(run.path, f"{name}-curves") if logs else None  # it imports torch
-    grid = _records_grid(run, name, notes)
-    recipes = [(record.model, record.recipe) for record in run.records]
-    environments = [(record.model, record.environment) for record in run.records]
-    return RunSection(
-        name, run, grid, _details(recipes, "Recipe"), _details(environments, "Environment"), curves
-    )
+def run_sections(runs: Sequence[Run], anchors: Anchors, shipped: bool) -> list[RunSection]:
+    """Show all runs; ``shipped`` records have neither trainings nor predictions."""
+    budget = Budget()
+    return [
+        _run_section(run, f"run-{number}", MOST_RECORDS // len(runs), anchors, None if shipped else budget)
+        for number, run in enumerate(runs, 1)
+    ]
 
 
-def _records_grid(run: Run, name: str, notes: Sequence[Note]) -> Grid:
-    measured = dict.fromkeys(key for record in run.records for key in record.metrics)
-    seeds = len({record.seed for record in run.records}) > 1
-    heads = [Head("network"), Head("task"), *([Head("seed", numeric=True)] if seeds else [])]
-    heads += [Head(METRICS.get(key, key), "measured (%)", True) for key in measured]
-    heads += [Head("images", numeric=True), Head("recipe"), Head("beside the paper")]
+def _run_section(run: Run, name: str, most: int, anchors: Anchors, budget: Budget | None) -> RunSection:
+    grid = _records_grid(run, name, run.records[-most:], anchors) if run.records else None
+    charts: list[Chart] = []
+    left_out: list[str] = []
+    if budget is not None:
+        curves = curves_chart(run.folder, f"{name}-curves") if _has_curves(run.folder) else None
+        if curves and budget.takes(curves):
+            charts.append(curves)
+        elif curves:
+            left_out.append(f"Training curves are left out, {budget.reason('curves', run.folder)}")
+        if run.succeeded:
+            drawn, missing = run_figures(run.path, name, budget)
+            charts, left_out = charts + drawn, left_out + missing
+    recipes = _details([(record.model, record.recipe) for record in run.records], "Recipe")
+    environments = _details([(record.model, record.environment) for record in run.records], "Environment")
+    return RunSection(name, run, grid, recipes, environments, charts, left_out)
+
+
+def _records_grid(run: Run, name: str, shown: Sequence[Record], anchors: Anchors) -> Grid:
+    notes = [_record_note(record, f"{name}-record-{index}") for index, record in enumerate(shown)]
+    measured = dict.fromkeys(key for record in shown for key in record.metrics)
+    seeds = len({record.seed for record in shown}) > 1
+    columns = headings("network", "task") + headings(*["seed"] * seeds, numeric=True)
+    columns += [Heading(METRICS.get(key, key), "measured (%)", True) for key in measured]
+    columns += [Heading("images", numeric=True), *headings("recipe", "comparable with the paper")]
     groups: dict[str, list[list[Cell]]] = {}
-    for record, note in zip(run.records, notes, strict=True):
-        cells = [Cell(record.model, link=f"#{record.model}"), Cell(record.task)]
-        cells += [Cell("–" if record.seed is None else str(record.seed), record.seed)] if seeds else []
-        cells += [_metric_cell(record, key) for key in measured]
-        cells.append(Cell(f"{record.samples:,}", record.samples))
-        cells.append(Cell(str((record.recipe or {}).get("name", "given weights"))))
+    for record, note in zip(shown, notes, strict=True):
         words = "failed" if record.failure else "yes" if record.comparable else "no"
-        cells.append(Cell(words, opens=note.id))
+        cells = row(
+            network_cell(record.model, anchors),
+            record.task,
+            *(["-" if record.seed is None else record.seed] if seeds else []),
+            *(_metric_text(record, key) for key in measured),
+            f"{record.samples:,}",
+            str((record.recipe or {}).get("name", "given weights")),
+            Cell(words, opens=note.id),
+        )
         groups.setdefault(record.task, []).append(cells)
-    return Grid(
-        f"{name}-records",
-        f"Records of {run.label}",
-        heads,
-        [Group("", rows) for rows in groups.values()],
-        (),
-        notes,
-    )
+    more = len(run.records) - len(shown)
+    remarks = [f"{plural(more, 'earlier record')} left out, to keep the page small."] if more else []
+    sheet = Sheet(f"Records of {run.label}", columns, list(groups.values()), remarks)
+    return Grid(f"{name}-records", sheet, notes=notes)
 
 
-def _metric_cell(record: Record, key: str) -> Cell:
+def _metric_text(record: Record, key: str) -> str:
     if key not in record.metrics:
-        return Cell("–")
+        return "-"
     error = standard_error_text(record, key)
-    return Cell(f"{record.metrics[key]:.2f}{f' ± {error}' if error else ''}", record.metrics[key])
+    return f"{record.metrics[key]:.2f}{f' ± {error}' if error else ''}"
 
 
 def _record_note(record: Record, name: str) -> Note:
@@ -137,7 +181,7 @@ def _record_note(record: Record, name: str) -> Note:
     if record.failure is not None:
         items.append(("Failure", f"{record.failure.kind}: {record.failure.message}"))
     items += [("Obstacle", each) for each in record.obstacles if record.failure is None]
-    items += [("Remark", each) for each in record.remarks]
+    items += [("Condition", each) for each in record.remarks]
     items.append(("Dataset", describe_dataset(record.dataset)))
     if record.protocol is not None:
         items.append(("Protocol", describe_protocol(record.protocol)))

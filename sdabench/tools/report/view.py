@@ -31,7 +31,7 @@ def to_html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    charts = [*page.charts, *(section.curves for section in page.runs if section.curves)]
+    charts = [*page.charts, *(chart for section in page.runs for chart in section.charts if chart.specs)]
     style, scripts = _source("page.css"), [_source("page.js")]
     if charts:
         scripts += [library(), _source("charts.js")]

@@ -1,5 +1,7 @@
 """The report page in a headless Chromium: no request, no error, and every control works by keyboard."""
 
+import re
+
 import pytest
 
 import sdabench
@@ -10,6 +12,7 @@ from tests.helpers.hostile import HOSTILE
 from tests.helpers.records import record, trained, write_training
 
 MULTISCALE = "#table-classification-multiscale"
+GAINS = {"resnet50": 0.0, "senet50": -2.0, "cbam50": -10.0}
 
 
 @pytest.fixture(scope="session")
@@ -219,19 +222,43 @@ def test_skip_link_is_the_first_stop(shipped_file, visit):
     assert page.evaluate("document.activeElement.textContent") == "Skip to the answer"
 
 
-def test_printed_page_shows_everything_but_controls(shipped_file, visit):
-    page = visit(shipped_file)
+def test_printed_page_shows_what_is_open_and_no_controls(shipped_file, visit):
+    page = visit(shipped_file, "#sda_resnet86")
     page.emulate_media(media="print")
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("#sda_resnet86").is_visible()
+    assert not page.locator("#sda_senet86").is_visible()
     assert page.get_by_text("Copied from the bL-ResNet paper").first.is_visible()
-    assert page.locator(".controls:visible, nav:visible, .live:visible").count() == 0
+    assert (
+        page.locator(".controls:visible, nav:visible, .live:visible, #statements .note:visible").count() == 0
+    )
     assert page.locator("figure img:visible").count() == 5
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    page.emulate_media(media="screen")
-    assert not page.locator("#sda_resnet86").is_visible()
-    pdf = page.pdf(format="A4")
-    assert pdf.startswith(b"%PDF")
+    page.emulate_media(media="null")
+    page.locator("details[open] summary").click()
+    pages = re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))
+    assert 5 < len(pages) <= 20
+
+
+def test_wide_tables_say_that_they_scroll(shipped_file, visit):
+    page = visit(shipped_file, width=400)
+    hint = page.locator(f"{MULTISCALE} .scroll-hint")
+    assert hint.is_visible()
+    page.set_viewport_size({"width": 1400, "height": 900})
+    hint.wait_for(state="hidden")
+
+
+def test_numbers_with_errors_and_signs_are_sorted_by_value(tmp_path, visit):
+    low = record(metrics={"top1_pct": 9.5}, samples=10_000)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    RecordStore(folders[0]).append([low, record(model="senet50"), record(model="cbam50")])
+    changed = [record(metrics={"top1_pct": 75.3 + gain}, model=model) for model, gain in GAINS.items()]
+    RecordStore(folders[1]).append(changed)
+    path = tmp_path / "page.html"
+    path.write_text(to_html(make_page(folders)))
+    page = visit(path)
+    page.locator("#run-1-records th[data-column='2']").get_by_role("button").click()
+    assert column(page, 3, "#run-1-records") == ["9.50 ± 0.29", "75.30 ± 0.19", "75.30 ± 0.19"]
+    page.locator("#run-differences th[data-column='5']").get_by_role("button").click()
+    assert column(page, 6, "#run-differences") == ["−10.00", "−2.00", "+65.80"]
 
 
 def test_training_curves_are_drawn(tmp_path, visit):

@@ -6,19 +6,30 @@ from collections import Counter
 from hashlib import sha256
 from html.parser import HTMLParser
 
+import altair
+import pandas as pd
 import pytest
 
 import sdabench
 from sdabench.records.store import RecordStore
 from sdabench.registry import load_registry
 from sdabench.report.cells import signed
+from sdabench.tools.report import charts, run_figures, runs
 from sdabench.tools.report.answer import Answer, outcome_counts
 from sdabench.tools.report.page import make_page
 from sdabench.tools.report.view import to_html
 from tests.helpers.hostile import HOSTILE
 from tests.helpers.program import assert_error
 from tests.helpers.program import sdabench as run_program
-from tests.helpers.records import DATASET, record, trained, training
+from tests.helpers.records import (
+    DATASET,
+    record,
+    trained,
+    training,
+    write_classified,
+    write_detected,
+    write_training,
+)
 
 
 class Tables(HTMLParser):
@@ -64,6 +75,10 @@ def test_every_table_has_a_caption_and_scopes(parsed):
 
 
 def test_ids_are_unique_and_references_lead_to_them(parsed):
+    assert_links_lead_somewhere(parsed)
+
+
+def assert_links_lead_somewhere(parsed):
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert [name for name, number in Counter(ids).items() if number > 1] == []
     for _, attributes in parsed.tags:
@@ -212,6 +227,140 @@ def test_a_page_replaces_no_records(tmp_path):
     records.write_text("{}\n")
     assert_error(run_program("report", "-o", records), 2, "records.jsonl", "such as report.html")
     assert records.read_text() == "{}\n"
+
+
+def test_networks_outside_the_registry_are_linked(tmp_path):
+    names = ["my net", "answer", "#a"]
+    records = [[record(model=name, seed=seed) for name in names] for seed in range(2)]
+    folders = [write_run(tmp_path / name, *each) for name, each in zip("ab", records, strict=True)]
+    parsed = Tables(to_html(make_page(folders)))
+    assert_links_lead_somewhere(parsed)
+    links = [attributes["href"] for tag, attributes in parsed.tags if tag == "a"]
+    assert len(set(links)) >= len(names) + len(load_registry().tables)
+
+
+def test_training_without_records_shows_its_curves(tmp_path):
+    write_training(tmp_path / "run" / "training" / "resnet50-0", [3.0, 2.0])
+    page = make_page([tmp_path / "run", write_run(tmp_path / "other", record())])
+    assert [bool(section.grid) for section in page.runs] == [False, True]
+    assert [chart.title for chart in page.runs[0].charts] == ["Training curves"]
+    alone = to_html(make_page([tmp_path / "run"]))
+    assert "no training of this run was evaluated yet" in alone
+    assert "Report of sdabench" in alone
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_figures_of_stored_predictions(tmp_path, monkeypatch, task):
+    run, models = (
+        tmp_path / "run",
+        {"classification": ["resnet50", "senet50"], "detection": ["mask_rcnn_resnet50"]},
+    )
+    if task == "classification":
+        write_classified(run, dict.fromkeys(models[task], 0.9))
+        titles = ["Reliability diagram", "Accuracy by class", "Confusion matrix of ResNet-50"]
+        titles.append("Confusion matrix of SENet-50")
+    else:
+        _, annotations = write_detected(run, models[task])
+        matched = (
+            run_figures.pr.frame(run, annotations=annotations),
+            run_figures.errors.frame(run, annotations=annotations),
+        )
+        monkeypatch.setattr(run_figures.pr, "frame", lambda *_, **__: matched[0])
+        monkeypatch.setattr(run_figures.errors, "frame", lambda *_, **__: matched[1])
+        titles = ["Precision over recall", "Types of errors"]
+    [section] = make_page([run]).runs
+    assert [chart.title.removesuffix(f", {task}") for chart in section.charts] == titles
+    assert section.left_out == []
+    assert all(chart.static.startswith("data:image/svg+xml;base64,") for chart in section.charts)
+
+
+def test_figures_beyond_the_size_of_the_page_are_named(tmp_path, monkeypatch):
+    run = write_classified(tmp_path / "a run", {"resnet50": 0.9})
+    monkeypatch.setattr(run_figures, "MOST_BYTES", 0)
+    [section] = make_page([run]).runs
+    assert section.charts == []
+    assert section.left_out[2].startswith(
+        "Confusion matrix of ResNet-50: left out, because the page would be"
+    )
+    command = section.left_out[2].partition("draw them with: ")[2]
+    assert command == f"sdabench plot confusion '{run}' --models resnet50 -o confusion.pdf"
+
+
+def test_missing_and_damaged_predictions_are_stated(tmp_path):
+    run = write_classified(tmp_path / "run", {"resnet50": 0.9, "senet50": 0.8, "cbam50": 0.8})
+    (run / "senet50.csv.gz").unlink()
+    (run / "resnet50.csv.gz").write_bytes(b"damaged")
+    [section] = make_page([run]).runs
+    assert [chart.title for chart in section.charts] == ["Confusion matrix of CBAM-50"]
+    assert "No figures of the classification by senet50: the run stores no predictions." in section.left_out
+    assert any("resnet50.csv.gz" in sentence for sentence in section.left_out)
+
+
+def test_figures_of_many_records_show_some(tmp_path):
+    models = [
+        "resnet50",
+        "senet50",
+        "cbam50",
+        "resnet101",
+        "senet101",
+        "res2net50",
+        "epsanet50",
+        "sda_resnet86",
+    ]
+    run = write_classified(tmp_path / "run", dict.fromkeys(models, 0.9), images=3)
+    sentences = list(make_page([run]).runs[0].left_out)
+    assert len(sentences) == 1
+    assert "at most 7 records, and leave out sda_resnet86" in sentences[0]
+
+
+def test_earlier_records_of_a_large_run_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_RECORDS", 4)
+    folders = [
+        write_run(tmp_path / name, *(trained("resnet50", 70 + seed, seed) for seed in range(3)))
+        for name in "ab"
+    ]
+    parsed = Tables(to_html(make_page(folders)))
+    shown = [cells for cells in parsed.tables["run-1-records"] if cells[0] == "resnet50"]
+    assert [cells[2] for cells in shown] == ["1", "2"]
+    assert "1 earlier record left out, to keep the page small." in parsed.texts
+
+
+def test_large_page_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdabench.tools.report.command.MOST_BYTES", 1_000_000)
+    result = run_program("report", "-o", tmp_path / "page.html")
+    assert result.returncode == 0
+    assert "larger than 1 MB; name fewer runs" in result.stderr
+
+
+def test_measured_difference_that_is_not_printed_is_named_so(tmp_path):
+    networks = {"sda_resnet86": 79.0, "resnet86_g8": 78.0}  # the paper does not print the control
+    run = write_run(
+        tmp_path / "run",
+        *(trained(model, top1 + seed / 10, seed) for model, top1 in networks.items() for seed in range(3)),
+    )
+    page = make_page([run])
+    forest = next(chart for chart in page.charts if chart.id == "forest")
+    data = forest.specs[0]["datasets"].values()
+    [row] = [row for rows in data for row in rows if "measured" in row]
+    assert row["outcome"] == row["verdict"] == "not printed"
+    rows = Tables(to_html(page)).tables["comparisons"]
+    [cells] = [cells for cells in rows if cells[1:2] == ["resnet86_g8 (control)"]]
+    assert cells[-1] == "not printed"
+
+
+def test_charts_follow_the_schema_of_vega_lite():
+    for chart in make_page([]).charts:
+        for spec in chart.specs:
+            altair.Chart.from_dict(spec).to_dict(validate=True)
+
+
+def test_thinned_curves_stay_within_the_values_of_a_chart():
+    data = pd.DataFrame({"run": [str(number) for number in range(400) for _ in range(300)]})
+    steps = charts._steps(data)
+    rows = [dict.fromkeys(("run", "group", "seed", "step", "epoch", "value"), step) for step in range(300)]
+    thinned = list(charts._thinned(rows, steps))
+    assert thinned[-1]["step"] == 299
+    assert 400 * len(thinned) <= charts.MAX_VALUES
 
 
 def test_command_prints_the_answer(tmp_path):

@@ -17,9 +17,10 @@ function enhanceGrid(grid) {
 
   const key = (row, column) => {
     const cell = row.cells[column];
-    if (cell.dataset.sort !== undefined) return Number(cell.dataset.sort);
     const text = cell.textContent.trim();
-    return text === "–" || text === "-" ? null : text.toLowerCase();
+    if (!cell.classList.contains("n")) return text === "–" ? null : text.toLowerCase();
+    const number = Number.parseFloat(text.replace("−", "-").replace(/[+<,]/g, "")); // of an interval, its lower bound
+    return Number.isNaN(number) ? null : number;
   };
   const compare = (a, b) => {
     if (typeof a === "number" && typeof b === "number") return a - b;
@@ -87,7 +88,7 @@ function enhanceGrid(grid) {
   select.addEventListener("change", filter);
   const controls = create("div", { className: "controls" }, create("label", {}, "Filter ", search));
   if (outcomes.length > 1) controls.append(create("label", {}, "Outcome ", select));
-  controls.append(status);
+  controls.append(status, create("span", { className: "remark scroll-hint", textContent: "Scroll sideways for more columns →" }));
   controls.setAttribute("role", "group");
   controls.setAttribute("aria-label", `Filter: ${caption}`);
   filter();
@@ -103,6 +104,12 @@ function openTarget() {
   details.open = true;
   target.scrollIntoView();
   target.focus({ preventScroll: true });
+}
+
+// A table that is wider than the page says so.
+function watchWidth(box) {
+  const watch = () => box.parentElement.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+  new ResizeObserver(watch).observe(box);
 }
 
 function addThemes() {
@@ -125,22 +132,10 @@ const focusNote = (event) => {
 addThemes();
 document.addEventListener("toggle", focusNote, true);
 document.querySelectorAll(".grid").forEach(enhanceGrid);
+document.querySelectorAll(".scroll").forEach(watchWidth);
 addEventListener("hashchange", openTarget);
 document.addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#"]');
   if (link && link.hash === location.hash) openTarget();
-});
-// Details are opened for printing, and closed again.
-addEventListener("beforeprint", () => {
-  for (const each of document.querySelectorAll("details:not([open])")) {
-    each.dataset.closed = "";
-    each.open = true;
-  }
-});
-addEventListener("afterprint", () => {
-  for (const each of document.querySelectorAll("details[data-closed]")) {
-    delete each.dataset.closed;
-    each.open = false;
-  }
 });
 if (location.hash) openTarget();
