@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 from scipy.stats import t
 
@@ -111,6 +112,40 @@ def test_equal_data_give_equal_files(drawn, kind, suffix, tmp_path):
     first, second = (tmp_path / f"{name}{suffix}" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert len(first.read_bytes()) > 2000
+
+
+@pytest.mark.parametrize("kind", ["octaves", "sizes", "reliability", "classes", "pr", "errors"])
+def test_two_series_differ_without_their_colors(drawn, kind):
+    module, data = drawn[kind]
+    axes = module.draw(data, THEMES[0]).axes[0]
+    shapes = {color: set() for color in THEMES[0].cycle[:2]}
+    for line in axes.lines:
+        if line.get_marker() != "None" and line.get_color() in shapes:
+            shapes[line.get_color()].add(line.get_marker())
+    for bar in axes.patches:
+        shapes[to_hex(bar.get_facecolor()).upper()].add(bar.get_hatch())
+    first, second = shapes.values()
+    assert first
+    assert second
+    assert not first & second
+
+
+def test_curves_of_groups_differ_without_their_colors(run):
+    data = curves.frame(run, quantities=["loss"])
+    both = pd.concat([data, data.assign(group="other", run=data.run + "x")], ignore_index=True)
+    first, second = THEMES[0].cycle[:2]
+    lines = curves.draw(both).axes[0].lines
+    styles = [
+        {line.get_linestyle() for line in lines if line.get_color() == color} for color in (first, second)
+    ]
+    assert styles == [{"-"}, {"--"}]
+
+
+def test_colors_repeat_with_other_marks_lines_and_hatches():
+    series = [THEMES[0].series(place) for place in range(14)]
+    assert series[0].color == series[7].color
+    for kind in ("marker", "line", "hatch"):
+        assert len({(each.color, getattr(each, kind)) for each in series}) == 14
 
 
 @pytest.mark.parametrize("kind", KINDS)

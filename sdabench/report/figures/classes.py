@@ -11,7 +11,7 @@ from sdabench.report.figures import predicted
 from sdabench.report.figures.classified import class_names
 from sdabench.report.figures.names import row_objects, shortened
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 
 NAMED = 40  # most classes that have a row each
@@ -44,17 +44,19 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     labels = list(data["label"].unique())
     many = len(order) > NAMED
     with theme.applied():
-        figure = theme.figure(2.4 if many else 0.7 + 0.14 * len(order))
+        columns = 2 if theme.columns == "one" else 4
+        row = max(0.14, 0.06 * len(labels))
+        figure = theme.figure(2.2 if many else 0.6 + row * len(order), len(labels), columns)
         axes = figure.subplots()
         grid(axes, "both" if many else "x")
         for place, label in enumerate(labels):
-            color, marker = theme.color(place), MARKERS[place % len(MARKERS)]
+            color, marker, line, _ = theme.series(place)
             of_label = data[data["label"] == label]
             if many:
                 values = np.sort(of_label["top1_pct"].to_numpy())
-                axes.plot(np.linspace(0, 100, len(values)), values, color=color, label=label)
+                axes.plot(np.linspace(0, 100, len(values)), values, color=color, linestyle=line, label=label)
                 continue
-            shift = 0.16 * (place - (len(labels) - 1) / 2)
+            shift = 0.7 / max(len(labels), 4) * (place - (len(labels) - 1) / 2)
             for row in row_objects(of_label[of_label["class"].isin(order)]):
                 y = order[getattr(row, "class")] + shift
                 axes.plot([row.low, row.high], [y, y], color=color, linewidth=0.7)
@@ -67,7 +69,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
             axes.set_yticks(range(len(order)), first["class_name"].map(shortened), fontsize=SMALL)
             axes.set_ylim(-0.7, len(order) - 0.3)
             axes.set_xlabel("top-1 accuracy (%)")
-        figure.legend(loc="outside upper left", ncols=2 if theme.columns == "one" else 4, columnspacing=1)
+        figure.legend(loc="outside upper left", ncols=columns, columnspacing=1)
         caption(figure, "" if many else "Bars: 95 % interval over test images.", theme=theme)
     return figure
 

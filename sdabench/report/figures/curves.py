@@ -20,7 +20,7 @@ from sdabench.report.figures.names import (
     row_objects,
     short_title,
 )
-from sdabench.report.figures.style import LIGHT, Theme, caption, grid, logarithmic
+from sdabench.report.figures.style import LIGHT, Series, Theme, caption, grid, logarithmic
 from sdabench.report.frames import Paths, make, training_curves
 
 PANEL = 1.35  # inches
@@ -72,9 +72,9 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     with theme.applied():
         figure = theme.figure(0.55 + PANEL * len(quantities))
         panels = list(figure.subplots(len(quantities), sharex=True, squeeze=False)[:, 0])
-        colors = {group: theme.color(place) for place, group in enumerate(groups)}
+        series = {group: theme.series(place) for place, group in enumerate(groups)}
         for axes, quantity in zip(panels, quantities, strict=True):
-            _draw_panel(axes, data[data["quantity"] == quantity], x, colors)
+            _draw_panel(axes, data[data["quantity"] == quantity], x, series)
             axes.set_ylabel(_title(quantity))
         panels[-1].set_xlabel(x)
         seeds = data.groupby("group")["seed"].nunique().max() > 1
@@ -85,7 +85,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         first = data[data["quantity"] == quantities[0]]
         last = first.sort_values(x, kind="stable").groupby("group", sort=False).tail(1)
         label_ends(
-            figure, panels[0], [(row.value, row.group, colors[row.group]) for row in row_objects(last)]
+            figure, panels[0], [(row.value, row.group, series[row.group].color) for row in row_objects(last)]
         )
     return figure
 
@@ -134,22 +134,23 @@ def _folder(run: Path) -> str:
     return one_line(run.parent.parent.name if run.parent.name == "training" else run.name)
 
 
-def _draw_panel(axes: Axes, data: pd.DataFrame, x: str, colors: dict[str, str]) -> None:
+def _draw_panel(axes: Axes, data: pd.DataFrame, x: str, series: dict[str, Series]) -> None:
     grid(axes)
     values = data["value"].to_numpy()
     finite = values[np.isfinite(values)]
     if len(finite) and finite.min() > 0 and finite.max() > LOGARITHMIC * finite.min():
         logarithmic(axes)
     for group, of_group in data.groupby("group", sort=False):
-        color = colors[str(group)]
+        color, _, line, _ = series[str(group)]
         single = of_group["run"].nunique() == 1
         for _, run in of_group.groupby("run", sort=False):
             width, alpha = (1.2, 1.0) if single else (0.6, 0.45)
             marker = "." if len(run) == 1 else ""
-            axes.plot(run[x], run["value"], color=color, linewidth=width, alpha=alpha, marker=marker)
+            style = {"color": color, "linestyle": line, "linewidth": width, "alpha": alpha}
+            axes.plot(run[x], run["value"], marker=marker, **style)
         if not single:
             mean = _mean(of_group, x)
-            axes.plot(mean.index, mean, color=color, linewidth=1.5)
+            axes.plot(mean.index, mean, color=color, linestyle=line, linewidth=1.5)
 
 
 def _mean(data: pd.DataFrame, x: str) -> "pd.Series[float]":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -46,7 +47,8 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     types, labels = list(data["type"].unique()), list(data["label"].unique())
     with theme.applied():
         height = 0.8 / len(labels)
-        figure = theme.figure(0.9 + len(types) * max(0.2, 0.13 * len(labels)))
+        columns = 1 if theme.columns == "one" else 3
+        figure = theme.figure(0.7 + len(types) * max(0.2, 0.13 * len(labels)), len(labels), columns)
         axes = figure.subplots()
         grid(axes, "x")
         for place, label in enumerate(labels):
@@ -54,7 +56,14 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
             ys = [types.index(row.type) + (place - (len(labels) - 1) / 2) * height for row in of_label]
             gains = [row.gain for row in of_label]
             words = f"{label}: AP50 {of_label[0].ap50_pct:.1f}"
-            axes.barh(ys, gains, height * 0.9, color=theme.color(place), label=words)
+            color, _, _, hatch = theme.series(place)
+            style: dict[str, Any] = {
+                "color": color,
+                "hatch": hatch,
+                "edgecolor": theme.background,
+                "linewidth": 0,
+            }
+            axes.barh(ys, gains, height * 0.9, label=words, **style)
             for y, row in zip(ys, of_label, strict=True):
                 text = f"{row.gain:.1f}" + ("" if row.errors is None else f" ({row.errors:,})")
                 axes.annotate(
@@ -69,7 +78,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         axes.set_ylim(len(types) - 0.4, -0.6)
         axes.set_xlim(min(data["gain"].min() * 1.1, 0), max(data["gain"].max(), 1) * 1.25)
         axes.set_xlabel("ΔAP50 if fixed (percentage points)")
-        figure.legend(loc="outside upper left", ncols=1 if theme.columns == "one" else 3)
+        figure.legend(loc="outside upper left", ncols=columns)
         caption(figure, "TIDE: each type is fixed on its own. In brackets: number of errors.", theme=theme)
     return figure
 

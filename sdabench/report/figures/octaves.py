@@ -14,7 +14,7 @@ from sdabench.report.figures import predicted
 from sdabench.report.figures.labels import label_ends
 from sdabench.report.figures.names import row_objects
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, MARKERS, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 
 SIZES = {"ap_s_pct": "small", "ap_m_pct": "medium", "ap_l_pct": "large"}
@@ -67,7 +67,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         grid(axes, "y")
         ends = []
         for place, label in enumerate(labels):
-            color, of_label = theme.color(place), data[data["label"] == label]
+            (color, marker, *_), of_label = theme.series(place), data[data["label"] == label]
             shift = 0.06 * (place - (len(labels) - 1) / 2)
             known = [row for row in row_objects(of_label) if row.value is not None]
             points = [(sizes.index(row.size) + shift, row) for row in known]
@@ -75,7 +75,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
                 if row.low is not None:
                     axes.plot([x, x], [row.low, row.high], color=color, linewidth=0.8)
             values = [row.value for _, row in points]
-            axes.plot([x for x, _ in points], values, color=color, marker=MARKERS[place % len(MARKERS)])
+            axes.plot([x for x, _ in points], values, color=color, marker=marker)
             ends += [(values[-1], label, color)] if values else []
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_xlim(-0.3, len(sizes) - 0.7)

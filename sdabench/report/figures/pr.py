@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,19 +53,22 @@ def tasks_of(iou_type: IouType) -> list[str]:
 def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw a line for each record and threshold of :func:`frame`."""
     with theme.applied():
-        figure = theme.figure(2.8)
+        columns = 1 if theme.columns == "one" else 3
+        figure = theme.figure(2.4, data["label"].nunique() * len(THRESHOLDS), columns)
         axes = figure.subplots()
         grid(axes)
         for place, (label, of_label) in enumerate(data.groupby("label", sort=False)):
+            color, marker, *_ = theme.series(place)
             for iou, rows in of_label.groupby("iou", sort=False):
                 words = f"{label}, IoU {iou}: AP {rows['ap_pct'].iloc[0]:.1f}"
-                style = {"color": theme.color(place), "linestyle": STYLES[str(iou)]}
-                axes.plot(rows["recall_pct"], rows["precision_pct"], label=words, **style)  # type: ignore[arg-type]
+                marks = {"marker": marker, "markersize": 3, "markevery": (3 * place % 20, 20)}
+                style: dict[str, Any] = {"color": color, "linestyle": STYLES[str(iou)], **marks}
+                axes.plot(rows["recall_pct"], rows["precision_pct"], label=words, **style)
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 102)
         axes.set_xlabel("recall (%)")
         axes.set_ylabel("precision (%)")
-        figure.legend(loc="outside upper left", ncols=1 if theme.columns == "one" else 3, handlelength=2.2)
+        figure.legend(loc="outside upper left", ncols=columns, handlelength=2.2)
         caption(figure, "Interpolated as COCO does, averaged over categories.", theme=theme)
     return figure
 

@@ -10,7 +10,7 @@ from sdabench.errors import UsageError
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, MARKERS, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, Theme, caption, grid
 from sdabench.report.frames import Paths, make
 from sdabench.scoring.calibration import BINS, calibrate
 
@@ -38,25 +38,27 @@ def frame(runs: Paths, models: Iterable[str] = (), bins: int = BINS) -> pd.DataF
 def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw accuracy over confidence for each record of :func:`frame`, and below it the shares of images."""
     with theme.applied():
-        figure = theme.figure(3.2)
+        columns = 1 if theme.columns == "one" else 3
+        figure = theme.figure(3.1, data["label"].nunique(), columns)
         axes, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
         grid(axes)
         grid(below, "y")
         axes.plot([0, 100], [0, 100], color=theme.secondary, linewidth=0.8, linestyle="--")
         for place, (label, rows) in enumerate(data.groupby("label", sort=False)):
-            color, marker = theme.color(place), MARKERS[place % len(MARKERS)]
+            color, marker, *_ = theme.series(place)
             words = f"{label}: ECE {rows['ece_pct'].iloc[0]:.1f}"
             axes.plot(rows["confidence_pct"], rows["accuracy_pct"], color=color, marker=marker, label=words)
             shares = 100 * rows["images"].to_numpy() / rows["images"].sum()
             for low, high, share in zip(rows["low_pct"], rows["high_pct"], shares, strict=True):
                 below.fill_between([low, high], share, color=color, alpha=0.35, linewidth=0)
+            below.plot((rows["low_pct"] + rows["high_pct"]) / 2, shares, marker, color=color, markersize=3)
         axes.set_ylim(0, 102)
         axes.set_xlim(0, 100)
         below.set_ylim(bottom=0)
         axes.set_ylabel("top-1 accuracy (%)")
         below.set_ylabel("images (%)")
         below.set_xlabel("top-1 probability (%)")
-        figure.legend(loc="outside upper left", ncols=1 if theme.columns == "one" else 3)
+        figure.legend(loc="outside upper left", ncols=columns)
         width = f"{data['high_pct'].iloc[0] - data['low_pct'].iloc[0]:.3g}"
         caption(
             figure,

@@ -5,11 +5,11 @@ fonts, so that text can be searched. Files depend on the data only: they contain
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -25,11 +25,23 @@ Width = Literal["one", "two"]
 WIDTHS: dict[Width, float] = {"one": 3.4, "two": 7.0}  # inches: of one and of two columns
 
 SMALL = 6.5  # points, of labels beside marks
+LEGEND_ROW = 0.14  # inches
 DPI = 300  # of PNG files
 # Okabe and Ito's colors (https://jfly.uni-koeln.de/color/), without yellow, which is too light for lines.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 MARKERS = "osD^vPX*"
+LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+HATCHES = ("", "/////", "....", "\\\\\\\\\\", "xxxxx")
+
+
+class Series(NamedTuple):
+    """How one of several series is drawn: its mark, line or hatch tells it apart without its color."""
+
+    color: str
+    marker: str
+    line: Any
+    hatch: str
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,10 @@ class Theme:
         first = [SKY, VERMILION, GREEN] if self.dark else [BLUE, VERMILION, GREEN]
         return [*first, ORANGE, PURPLE, BLUE if self.dark else SKY, self.secondary]
 
-    def color(self, place: int) -> str:
-        """The color of the n-th of several series."""
-        return self.cycle[place % len(self.cycle)]
+    def series(self, place: int) -> Series:
+        """Return how the n-th series is drawn: colors repeat after 7, with other marks, lines and hatches."""
+        every: tuple[Sequence[Any], ...] = (self.cycle, MARKERS, LINES, HATCHES)
+        return Series(*(each[place % len(each)] for each in every))
 
     @property
     def outcomes(self) -> dict[Outcome, str]:
@@ -132,9 +145,15 @@ class Theme:
             mpl.rcParams.update(mpl.rcParamsDefault | self.settings)
             yield
 
-    def figure(self, height: float) -> Figure:
-        """Make an empty figure of a height in inches, whose axes get the space that their labels leave."""
-        figure = Figure(figsize=(self.width, height), layout="constrained")
+    def figure(self, height: float, entries: int = 0, columns: int = 1) -> Figure:
+        """Make an empty figure, whose axes get the space that their labels leave.
+
+        Args:
+            height: in inches, without the legend.
+            entries: of the legend above the axes, in so many columns.
+        """
+        legend = LEGEND_ROW * -(-entries // columns)
+        figure = Figure(figsize=(self.width, height + legend), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr, call-arg]
         FigureCanvasAgg(figure)
         return figure
