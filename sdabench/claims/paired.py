@@ -10,6 +10,7 @@ from sdabench.errors import DataError, UsageError
 from sdabench.records.conditions import Difference, differences
 from sdabench.records.record import Record
 from sdabench.records.rescoring import (
+    TOP_K,
     StoredRecord,
     class_predictions,
     match_detections,
@@ -18,8 +19,6 @@ from sdabench.records.rescoring import (
 from sdabench.scoring.bootstrap import RESAMPLES, CocoSamples, bootstrap
 from sdabench.scoring.coco import METRICS, CocoEvaluation
 from sdabench.scoring.intervals import Interval, mcnemar, paired_difference, percentile_interval
-
-TOP_K = {"top1_pct": 1, "top5_pct": 5}
 
 
 @dataclass(frozen=True)

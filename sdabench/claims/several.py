@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdabench.claims.comparable import distinct_trainings, seeds_of
-from sdabench.claims.paired import TOP_K, images_text
+from sdabench.claims.paired import images_text
 from sdabench.claims.trainings import ENOUGH, LEVEL, PRIOR_SD, Estimate, holm, of_pairs, of_two
 from sdabench.errors import DataError, UsageError
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.conditions import Difference, differences
 from sdabench.records.rescoring import (
+    TOP_K,
     StoredRecord,
     class_predictions,
     match_detections,
@@ -52,8 +53,10 @@ def read_run(text: str) -> dict[str, list[StoredRecord]]:
     if not colon or Path(text).exists():
         place, model = text, ""
     path = Path(place)
-    if not path.exists():
-        raise UsageError(f"no run at {path}; name the --output folder of a run or its records.jsonl")
+    if not place or not path.exists():
+        raise UsageError(
+            f"no run at {place or 'an empty name'}; name the --output folder of a run or its records.jsonl"
+        )
     stored = read_stored(path)
     names = list(dict.fromkeys(one.record.model for one in stored))
     if model and model not in names:
@@ -91,6 +94,11 @@ class Run:
     @property
     def seeds(self) -> list[tuple[int | None, ...]]:
         return [seeds_of(one.record) for one in self.stored]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that all records have."""
+        return _metrics([self])
 
     def values(self, metric: str) -> list[float]:
         return [one.record.metrics[metric] for one in self.stored]
@@ -292,7 +300,7 @@ def _of_trainings(a: Run, b: Run, metric: str) -> tuple[Estimate, bool]:
     The published spread is used beside ours only for trainings like those that it was published for.
     """
     published = all(one.record.comparable for run in (a, b) for one in run.stored)
-    prior = PRIOR_SD[metric] if published else None
+    prior = PRIOR_SD.get(metric) if published else None
     own, other = (dict(zip(run.seeds, run.values(metric), strict=True)) for run in (b, a))
     if own.keys() == other.keys() and len(own) == b.trainings == a.trainings:
         return of_pairs(list(own.values()), [other[seed] for seed in own], prior), True

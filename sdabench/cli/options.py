@@ -1,6 +1,7 @@
 """Options and output shared by the commands."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,9 +29,23 @@ PROCESSES = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 1024)
 MAX_PIXELS = 2**14  # of a side, as in recipes
 PIXELS = click.IntRange(32, MAX_PIXELS)
-FILE = click.Path(dir_okay=False, path_type=Path)
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class PathName(click.Path):
+    """A type for paths; click takes an empty text for the working directory."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("the name is empty; name a path.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = PathName(dir_okay=False)
+EXISTING_FILE = PathName(exists=True, dir_okay=False)
+FOLDER = PathName(file_okay=False)
 
 
 class FiniteRange(click.FloatRange):
@@ -43,7 +58,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-class OutputFolder(click.Path):
+class OutputFolder(PathName):
     """A type for folders whose names records can store."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -102,7 +117,7 @@ def format_option(*formats: str, text: str = "Output format") -> Declaration:
 
 def output_option(default: Path | None, shown: str = "") -> Declaration:
     note = f"  [default: {shown}]" if shown else ""
-    kind = OutputFolder(file_okay=False, path_type=Path)
+    kind = OutputFolder(file_okay=False)
     return option(
         "--output", type=kind, default=default, group="Output", help=f"Folder for all output files{note}"
     )

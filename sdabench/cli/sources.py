@@ -148,9 +148,9 @@ def _weights_of(
 
 
 def _has_training(folder: Path, model: str) -> bool:
-    from sdabench.training.run_folder import TRAININGS
+    from sdabench.training.run_folder import training_folders
 
-    return (folder / "run.json").is_file() or any((folder / TRAININGS).glob(f"{model}-*/run.json"))
+    return any((each / "run.json").is_file() for each in (folder, *training_folders(folder, model)))
 
 
 def _parse_named(text: str, option: str) -> tuple[str, WeightsSource]:

@@ -15,8 +15,9 @@ from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record, stored_records
 from sdabench.records.store import RECORDS
 from sdabench.scoring import IOU_TYPES
-from sdabench.scoring.coco import CocoEvaluation, evaluate, read_results
+from sdabench.scoring.coco import METRICS, CocoEvaluation, evaluate, read_results
 
+TOP_K = {"top1_pct": 1, "top5_pct": 5}
 ROUNDING = 1e-6  # percentage points by which metrics of stored predictions may differ from the record
 
 
@@ -120,14 +121,14 @@ def match_detections(stored: StoredRecord, annotations: Path | None) -> CocoEval
 
 
 def metrics_of_predictions(record: Record) -> list[str]:
-    """List the metrics that the stored predictions reproduce.
+    """List the metrics that the stored predictions reproduce: none that another program has added.
 
     With the paper's quirk of selecting the best epoch for each metric, metrics can belong to different
     epochs; predictions are stored for the epoch of the first metric.
     """
     epochs = record.training.best_epochs if record.training else {}
-    first = next(iter(record.metrics), "")
-    return [metric for metric in record.metrics if epochs.get(metric) == epochs.get(first)]
+    known = [each for each in record.metrics if each in (*TOP_K, *METRICS)]
+    return [metric for metric in known if epochs.get(metric) == epochs.get(known[0])]
 
 
 def check_metrics(stored: StoredRecord, metrics: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ from sdabench.claims.baselines import BaselineVerdict
 from sdabench.registry.baselines import Source
 from sdabench.report.cells import number, signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
-from sdabench.report.summary import METRICS, PREFIXES
+from sdabench.report.summary import metric_name
 
 WIDTH = 29  # characters of a line of text, so that a table fits into 80 columns
 TRAINING = textwrap.TextWrapper(WIDTH, "    ", "    ", break_on_hyphens=False)
@@ -55,7 +55,7 @@ def _rows(judged: Sequence[BaselineVerdict]) -> Iterator[list[Cell]]:
 def _row(judged: BaselineVerdict) -> list[Cell]:
     one = judged.comparison
     column, decimals = one.column, one.column.decimals
-    metric = PREFIXES.get(one.table.task, "") + METRICS[column.key]
+    metric = metric_name(column.key, one.table.task)
     reported = judged.reported
     return row(
         f"    {metric} (paper {_printed(judged)})",

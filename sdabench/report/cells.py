@@ -35,9 +35,14 @@ def difference(reported: float | None, measured: float | None, decimals: int) ->
     return "" if reported is None or measured is None else signed(measured - reported, decimals)
 
 
+def bounds_text(low: float | None, high: float | None) -> str:
+    """Format the bounds of the interval of a difference, or a dash for None."""
+    return "-" if low is None or high is None else f"{signed(low, 2)} to {signed(high, 2)}"
+
+
 def interval_text(interval: Interval | None) -> str:
-    """Format the bounds of a confidence interval, or a dash for None."""
-    return "-" if interval is None else f"{signed(interval.low, 2)} to {signed(interval.high, 2)}"
+    """Format an interval by :func:`bounds_text`."""
+    return bounds_text(None, None) if interval is None else bounds_text(interval.low, interval.high)
 
 
 def p_text(p: float | None) -> str:

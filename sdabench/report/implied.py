@@ -6,7 +6,7 @@ from itertools import groupby
 from sdabench.claims.implied import ImpliedClaim, ImpliedVerdict, implied_family
 from sdabench.report.cells import better_cell, interval_text, signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, headings
-from sdabench.report.summary import METRICS, PREFIXES, SEEDS, describe_conditions
+from sdabench.report.summary import SEEDS, describe_conditions, metric_name
 from sdabench.report.trainings import training_notes
 
 ROLES = {"baseline": "baseline", "like for like": "control"}
@@ -38,7 +38,7 @@ def pair_text(claim: ImpliedClaim) -> str:
 def _cells(each: ImpliedVerdict, measured: bool) -> list[Cell]:
     claim = each.claim
     reported = "-" if claim.reported is None else signed(claim.reported, claim.column.decimals)
-    metric = PREFIXES.get(claim.table.task, "") + METRICS[claim.column.key]
+    metric = metric_name(claim.column.key, claim.table.task)
     cells = [Cell(f"  {metric}"), Cell(reported)]
     if measured:
         cells.append(Cell("" if each.interval is None else signed(each.interval.estimate, 2)))

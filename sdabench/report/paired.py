@@ -8,11 +8,10 @@ from sdabench.records.record import Record
 from sdabench.report.cells import better_cell, interval_text, p_text, signed
 from sdabench.report.sheet import Cell, Heading, Sheet, Tone, headings, row
 from sdabench.report.summary import (
-    METRICS,
-    PREFIXES,
     condition_text,
     describe_conditions,
     describe_dataset,
+    metric_name,
 )
 
 
@@ -24,10 +23,9 @@ def metrics_sheet(comparison: PairedComparison) -> Sheet:
         columns += headings("only A", "only B", over="correct", numeric=True)
         columns.append(Heading("McNemar p", numeric=True))
     columns.append(Heading("B better?"))
-    prefix = PREFIXES.get(comparison.a.task, "")
     others = [each for each in comparison.conditions if each.kind == "not comparable"]
     rows = [
-        row(prefix + METRICS[each.metric], *_cells(each, accuracies, not others))
+        row(metric_name(each.metric, comparison.a.task), *_cells(each, accuracies, not others))
         for each in comparison.differences
     ]
     title = f"A: {_describe(comparison.a)}; B: {_describe(comparison.b)}"

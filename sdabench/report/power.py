@@ -7,7 +7,7 @@ from sdabench.claims.power import DISCORDANT_PCT, Needed
 from sdabench.report.cells import signed
 from sdabench.report.implied import pair_text
 from sdabench.report.sheet import Cell, Heading, Sheet, headings
-from sdabench.report.summary import METRICS, PREFIXES
+from sdabench.report.summary import metric_name
 
 
 def power_sheet(found: Sequence[Needed]) -> Sheet:
@@ -19,7 +19,7 @@ def power_sheet(found: Sequence[Needed]) -> Sheet:
     for pair, of_pair in groupby(found, key=lambda each: pair_text(each.claim)):
         blank = [Cell() for _ in columns[1:]]
         groups.append([[Cell(pair, bold=True), *blank], *map(_cells, of_pair)])
-    shares = ", ".join(f"{METRICS[key]} {share:g} %" for key, share in DISCORDANT_PCT.items())
+    shares = ", ".join(f"{metric_name(key)} {share:g} %" for key, share in DISCORDANT_PCT.items())
     notes = [
         "Power 80 %, two-sided test at 5 %. SD: standard deviation of a difference of two trainings, from "
         "published trainings (*: from three or more of the records).",
@@ -35,7 +35,7 @@ def power_sheet(found: Sequence[Needed]) -> Sheet:
 def _cells(each: Needed) -> list[Cell]:
     claim = each.claim
     assert claim.reported is not None
-    metric = PREFIXES.get(claim.table.task, "") + METRICS[claim.column.key]
+    metric = metric_name(claim.column.key, claim.table.task)
     sd = f"{each.sd:.2f}{'*' if each.measured else ''}"
     images = "-" if claim.column.key not in DISCORDANT_PCT else _number(each.images)
     texts = [f"  {metric}", signed(claim.reported, claim.column.decimals), sd]

@@ -9,7 +9,7 @@ from sdabench.data.official import plural
 from sdabench.report.cells import interval_text, p_text, signed
 from sdabench.report.paired import conditions_sheet
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
-from sdabench.report.summary import METRICS, PREFIXES, describe_conditions, describe_dataset
+from sdabench.report.summary import describe_conditions, describe_dataset, metric_name
 
 
 def several_sheets(compared: SeveralRuns) -> list[Sheet]:
@@ -33,9 +33,8 @@ def _runs_sheet(compared: SeveralRuns, letters: dict[str, str]) -> Sheet:
     if trained:
         columns += [Heading("trainings", numeric=True), Heading("seeds")]
     spread = any(run.trainings > 1 for run in compared.runs)
-    prefix = PREFIXES.get(compared.task, "")
     for metric in compared.metrics:
-        over = f"{prefix}{METRICS[metric]} (%)"
+        over = f"{metric_name(metric, compared.task)} (%)"
         columns += (
             headings("mean", "SD", over=over, numeric=True) if spread else [Heading(over, numeric=True)]
         )
@@ -70,16 +69,14 @@ def _differences_sheet(compared: SeveralRuns, letters: dict[str, str]) -> Sheet:
     columns = [Heading("difference"), Heading("metric")]
     columns += headings("points", "95 % CI", "p (Holm)", numeric=True)
     columns += headings("better", "interval of")
-    groups, prefix = [], PREFIXES.get(compared.task, "")
+    groups = []
     for pair, of_pair in groupby(compared.differences, key=lambda each: (each.a.name, each.b.name)):
         a, b = (letters[name] for name in pair)
         rows: list[list[Cell]] = []
         for each in of_pair:
-            p = p_text(each.p_holm)
-            numbers = signed(each.value, 2), interval_text(each.interval), p
-            name = f"{b} − {a}" if not rows else ""
-            cells = row(name, prefix + METRICS[each.metric], *numbers, _better(each, a, b), _basis(each))
-            rows.append(cells)
+            name = f"{b} − {a}" if not rows else "", metric_name(each.metric, compared.task)
+            numbers = signed(each.value, 2), interval_text(each.interval), p_text(each.p_holm)
+            rows.append(row(*name, *numbers, _better(each, a, b), _basis(each)))
         groups.append(rows)
     return Sheet("Differences in percentage points", columns, groups, _notes(compared, letters))
 

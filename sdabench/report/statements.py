@@ -9,7 +9,7 @@ from sdabench.registry import Table
 from sdabench.registry.schema import Column
 from sdabench.report.cells import signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, row
-from sdabench.report.summary import METRICS, PREFIXES
+from sdabench.report.summary import metric_name
 from sdabench.tex import Tex
 
 SHOWN = 3  # comparisons of a statement, those least in its favor
@@ -49,7 +49,7 @@ def _text(*parts: str) -> list[Cell]:
 
 
 def _metric(column: Column, table: Table) -> str:
-    return column.header if column.convention else PREFIXES.get(table.task, "") + METRICS[column.key]
+    return column.header if column.convention else metric_name(column.key, table.task)
 
 
 def _compared(comparison: Comparison) -> Tex:
@@ -59,7 +59,7 @@ def _compared(comparison: Comparison) -> Tex:
 def compared_metric(comparison: Comparison) -> str:
     """Name the metric of a comparison, or the two whose difference it is about."""
     metric = _metric(comparison.column, comparison.table)
-    return metric if comparison.minus is None else f"{metric} − {METRICS[comparison.minus.key]}"
+    return metric if comparison.minus is None else f"{metric} − {metric_name(comparison.minus.key)}"
 
 
 def difference_text(comparison: Comparison) -> str:
@@ -85,5 +85,5 @@ def count_text(judged: JudgedStatement) -> str:
 
 def _priors(judged: Sequence[JudgedStatement]) -> list[str]:
     used = {each.column.key for one in judged for each in one.comparisons if each.sd}
-    values = ", ".join(f"{METRICS[key]} {sd:.2f}" for key, sd in PRIOR_SD.items() if key in used)
+    values = ", ".join(f"{metric_name(key)} {sd:.2f}" for key, sd in PRIOR_SD.items() if key in used)
     return [f"Assumed standard deviations between trainings of one network, in points: {values}."]

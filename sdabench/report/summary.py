@@ -8,6 +8,7 @@ from sdabench.data.official import plural
 from sdabench.records.conditions import Difference
 from sdabench.records.record import Record
 from sdabench.records.spec import Protocol
+from sdabench.terminal import printable
 
 DATASETS = {"imagenet": "ImageNet", "coco": "COCO 2017"}
 METRICS = {
@@ -19,16 +20,22 @@ SEEDS = ("seed", "training.seeds")  # fields of a record
 PREFIXES = {"detection": "box ", "segmentation": "mask "}  # of an AP, by task
 
 
+def metric_name(metric: str, task: str | None = None) -> str:
+    """Name a metric, such as mask AP50 for a task of which there are several kinds of AP."""
+    prefix = PREFIXES.get(task or "", "") if metric.startswith("ap") else ""
+    return prefix + METRICS.get(metric, " ".join(printable(metric).split()))
+
+
 def describe_dataset(dataset: DatasetInfo) -> str:
     """Name the dataset, if it is complete, or its number of images and classes."""
     samples = f"{dataset.samples:,}"
     if dataset.subset_of is not None:
         samples = f"{samples} of {dataset.subset_of:,}"
+    if dataset.name == "synthetic":
+        return f"{samples} generated images of {dataset.classes} classes"
     if dataset.complete:
         split = "validation" if dataset.split == "val" else "training"
         return f"the {DATASETS.get(dataset.name, dataset.name)} {split} set ({samples} images)"
-    if dataset.name == "synthetic":
-        return f"{samples} generated images of {dataset.classes} classes"
     if dataset.name == "unknown":
         return f"{samples} images of {dataset.classes} classes"
     if dataset.name == "coco":
@@ -61,14 +68,14 @@ def describe_metrics(record: Record) -> str:
     metrics = []
     for key, value in record.metrics.items():
         error = standard_error_text(record, key)
-        metrics.append(f"{METRICS.get(key, key)} {value:.2f} %" + (f" ± {error}" if error else ""))
-    prefix = PREFIXES.get(record.task, "")
+        name = metric_name(key, None if metrics else record.task)  # of several, the first one tells the kind
+        metrics.append(f"{name} {value:.2f} %" + (f" ± {error}" if error else ""))
     fitted = record.fitted_batch_size
     memory = f"; batch size reduced from {record.batch_size} to {fitted} to fit into memory" if fitted else ""
     skipped = len(record.dataset.skipped)
     without = f", without {plural(skipped, 'broken image')}" if skipped else ""
     measured_on = f"{describe_dataset(record.dataset)}{without}"
-    line = f"{record.model}: {prefix}{', '.join(metrics)}, on {measured_on}{memory}"
+    line = f"{record.model}: {', '.join(metrics)}, on {measured_on}{memory}"
     return " ".join(line.split())  # names of folders may contain line breaks
 
 

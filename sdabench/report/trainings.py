@@ -7,7 +7,7 @@ from sdabench.claims.trainings import ENOUGH, PRIOR_FREEDOM, Estimate
 from sdabench.claims.verdicts import LARGER
 from sdabench.paths import is_other_registry
 from sdabench.records.record import Record
-from sdabench.report.summary import METRICS
+from sdabench.report.summary import metric_name
 
 TOLERANCE_NOTE = (
     "±: half the width of the interval around the mean of our trainings that has 95 % of other single "
@@ -46,7 +46,7 @@ def _spread_note(pairs: Iterable[tuple[str, Judged]], spread: str) -> str:
     texts, ours = [], False
     for metric, estimates in of_metric.items():
         values = [f"{estimate.sd:.2f}" for estimate in sorted(estimates, key=lambda each: each.sd)]
-        texts.append(f"{METRICS[metric]} {' to '.join(dict.fromkeys([values[0], values[-1]]))}")
+        texts.append(f"{metric_name(metric)} {' to '.join(dict.fromkeys([values[0], values[-1]]))}")
         ours = ours or any(estimate.freedom > PRIOR_FREEDOM for estimate in estimates)
     source = "ours and published ones" if ours else "published ones"
     return f"Standard deviation {spread}, from {source}, in percentage points: {', '.join(texts)}."

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval, in percentage points."""
+    """An estimate with its confidence interval, in percent or percentage points."""
 
     estimate: float
     low: float
@@ -30,6 +30,18 @@ def standard_error_pct(accuracy_pct: float, samples: int) -> float:
         return float("nan")
     fraction = accuracy_pct / 100
     return 100 * sqrt(fraction * (1 - fraction) / samples)
+
+
+def accuracy_interval(right: "NDArray[np.bool_]", level: float = 0.95) -> Interval:
+    """Compute an accuracy in percent from right and wrong predictions (N,), with Wilson's interval.
+
+    Raises:
+        ValueError: there are no predictions.
+    """
+    from scipy.stats import binomtest  # slow to import
+
+    found = binomtest(int(right.sum()), len(right)).proportion_ci(level, method="wilson")
+    return Interval(100 * float(right.mean()), 100 * found.low, 100 * found.high)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -123,6 +123,12 @@ def check_start(folder: Path, run: TrainingRun) -> None:
     find_started_run(folder, run, lambda line: None)
 
 
+def training_folders(output: Path, model: str) -> list[Path]:
+    """List the folders of the trainings of a network; no character of its name is a wildcard."""
+    start = f"{model}-"
+    return sorted(each for each in (output / TRAININGS).glob("*/") if each.name.startswith(start))
+
+
 def progress_in(folder: Path) -> tuple[int, bool]:
     """Return the step at which the training in a folder would resume, and whether it has ended."""
     try:
@@ -134,7 +140,7 @@ def progress_in(folder: Path) -> tuple[int, bool]:
 
 def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log) -> None:
     """Raise a RefusedError if a folder beside it has an unfinished training of the same network and seed."""
-    for other in sorted(folder.parent.glob(f"{run.spec.model}-*")):
+    for other in training_folders(folder.parents[1], run.spec.model):
         if other == folder or not (other / "run.json").is_file() or not Checkpoints(other):
             continue
         try:
@@ -170,7 +176,7 @@ def read_run(folder: Path) -> TrainingRun:
 
 def find_run(path: Path, model: str) -> Path:
     """Find the finished training run of a network: ``path``, or the only one in that output folder."""
-    folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob(f"{model}-*"))
+    folders = [path] if (path / "run.json").is_file() else training_folders(path, model)
     runs = {folder: read_run(folder) for folder in folders if (folder / "run.json").is_file()}
     found = [(folder, run) for folder, run in runs.items() if run.spec.model == model]
     if not runs:

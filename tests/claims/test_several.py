@@ -211,3 +211,18 @@ def test_trainings_without_spread_have_no_interval(folder):
         trainings(folder / name, "resnet50", values)
     each = differences("a", "b", "c")["a", "b"]
     assert (each.value, each.interval, each.p, each.better) == (pytest.approx(10), None, None, None)
+
+
+@pytest.mark.parametrize("dataset", [FULL, SMALL])
+@pytest.mark.parametrize("trained_times", [1, 3])
+def test_metrics_of_other_programs_are_compared_and_named(folder, dataset, trained_times):
+    for name, value in zip("abc", (50.0, 51.0, 53.0), strict=True):
+        values = [value + step * (value == 51) for step in (-0.1, 0.3, -0.2)[:trained_times]]
+        for seed, one in enumerate(values):
+            own = trained("resnet50", 75.0, seed, dataset=dataset)
+            store(folder / name, own.model_copy(update={"metrics": {"macro_f1": one}}))
+    [compared] = compare_runs(["a", "b", "c"])
+    assert [each.value for each in compared.differences] == pytest.approx([1, 3, 2], abs=0.11)
+    intervals = [each.interval is not None for each in compared.differences]
+    assert intervals == [trained_times == 3, False, trained_times == 3]
+    assert "macro_f1" in "".join(map(to_markdown, several_sheets(compared))).replace("\\", "")

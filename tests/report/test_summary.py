@@ -4,7 +4,7 @@ import pytest
 
 from sdabench.records.record import Training
 from sdabench.records.spec import Weights
-from sdabench.report.summary import at_chance, describe_training
+from sdabench.report.summary import at_chance, describe_training, metric_name
 from tests.helpers.records import DATASET, record
 
 
@@ -35,3 +35,18 @@ def test_accuracy_near_chance_is_noticed(top1, classes, samples, expected):
     assert at_chance(one, classes) is expected
     assert not at_chance(one.model_copy(update={"weights": Weights(source="random")}), classes)
     assert not at_chance(one.model_copy(update={"metrics": {"ap_pct": top1}}), classes)
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "name"),
+    [
+        ("ap_s_pct", "detection", "box AP small"),
+        ("ap_pct", "segmentation", "mask AP"),
+        ("top5_pct", "classification", "top-5"),
+        ("top1_pct", "detection", "top-1"),
+        ("ap50_pct", None, "AP50"),
+        ("of another\nprogram\x1b", "detection", "of another program\\x1b"),
+    ],
+)
+def test_metrics_have_the_names_of_the_field_and_unknown_ones_their_own(metric, task, name):
+    assert metric_name(metric, task) == name

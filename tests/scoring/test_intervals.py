@@ -9,6 +9,7 @@ from scipy.stats import multinomial
 
 from sdabench.scoring.intervals import (
     Interval,
+    accuracy_interval,
     mcnemar,
     paired_difference,
     percentile_interval,
@@ -21,6 +22,12 @@ def test_standard_error_of_an_accuracy():
     # 78 % of 50,000: sqrt(0.78 * 0.22 / 50000) = 0.0018526
     assert standard_error_pct(78.0, 50_000) == pytest.approx(0.18526, abs=1e-5)
     assert math.isnan(standard_error_pct(78.0, 0))
+
+
+def test_wilson_interval_of_a_published_example():
+    # Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81 of 263 gives 0.2553 to 0.3662.
+    found = accuracy_interval(np.arange(263) < 81)
+    assert (found.estimate, found.low, found.high) == pytest.approx((30.798, 25.53, 36.62), abs=0.006)
 
 
 def test_mcnemar_of_published_examples():

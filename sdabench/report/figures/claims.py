@@ -12,17 +12,10 @@ from sdabench.claims.verdicts import Outcome
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.registry import load_registry, unknown
 from sdabench.report.columns import COMPARISONS, Column, Columns
-from sdabench.report.figures.names import (
-    detector,
-    keep_rows,
-    metric_name,
-    row_dicts,
-    row_objects,
-    short_title,
-)
+from sdabench.report.figures.names import detector, keep_rows, row_dicts, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend_mark
 from sdabench.report.frames import Paths, comparisons, make
-from sdabench.report.summary import METRICS
+from sdabench.report.summary import METRICS, metric_name
 
 MAIN = ("top1_pct", "ap_pct")  # metrics that are drawn unless others are named
 ROW, BOTH = 0.155, 1.5  # inches of a row, and rows of a difference that is printed and measured

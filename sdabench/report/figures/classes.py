@@ -13,6 +13,7 @@ from sdabench.report.figures.names import row_objects, shortened
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
 from sdabench.report.frames import Paths, make
+from sdabench.scoring.intervals import accuracy_interval
 
 NAMED = 40  # most classes that have a row each
 COLUMNS: Columns = {
@@ -75,18 +76,16 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
 
 
 def _classes(one: Evaluated) -> Iterable[dict[str, object]]:
-    from scipy.stats import binomtest
-
     predictions = one.classes()
     names, right = class_names(predictions), predictions.hits(1)
     for label in np.unique(predictions.labels).tolist():
         own = right[predictions.labels == label]
-        interval = binomtest(int(own.sum()), len(own)).proportion_ci(method="wilson")
+        interval = accuracy_interval(own)
         yield one.columns | {
             "class": label,
             "class_name": names[label],
             "images": len(own),
-            "top1_pct": 100 * float(own.mean()),
-            "low": 100 * interval.low,
-            "high": 100 * interval.high,
+            "top1_pct": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
         }

@@ -12,16 +12,10 @@ from sdabench.errors import UsageError
 from sdabench.registry import unknown
 from sdabench.report.columns import CURVES, Column, Columns
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import (
-    keep_rows,
-    metric_name,
-    one_line,
-    row_dicts,
-    row_objects,
-    short_title,
-)
+from sdabench.report.figures.names import keep_rows, one_line, row_dicts, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, Series, Theme, caption, grid, logarithmic
 from sdabench.report.frames import Paths, make, training_curves
+from sdabench.report.summary import metric_name
 
 PANEL = 1.35  # inches
 LOGARITHMIC = 10.0  # ratio of the largest to the smallest value from which an axis is logarithmic

@@ -9,7 +9,6 @@ import pandas as pd
 
 from sdabench.registry import load_registry
 from sdabench.report.render import plain
-from sdabench.report.summary import METRICS, PREFIXES
 from sdabench.terminal import printable
 
 LONGEST = 24  # characters of the name of a class
@@ -39,12 +38,6 @@ def shortened(text: str) -> str:
     """Return a name as one line of at most ``LONGEST`` characters."""
     line = one_line(text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
-
-
-def metric_name(metric: str, task: str | None = None) -> str:
-    """Name a metric, such as mask AP50 for a task of which there are several kinds of AP."""
-    prefix = PREFIXES.get(task or "", "") if metric.startswith("ap") else ""
-    return prefix + METRICS.get(metric, one_line(metric))
 
 
 def keep_rows(frame: pd.DataFrame, column: str, wanted: Iterable[str]) -> pd.DataFrame:

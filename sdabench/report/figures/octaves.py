@@ -16,6 +16,7 @@ from sdabench.report.figures.names import row_objects
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, Theme, caption, grid
 from sdabench.report.frames import Paths, make
+from sdabench.scoring.intervals import accuracy_interval
 
 SIZES = {"ap_s_pct": "small", "ap_m_pct": "medium", "ap_l_pct": "large"}
 COLUMNS: Columns = {
@@ -88,8 +89,6 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
 
 
 def _accuracies(one: Evaluated, objects: Path | None) -> Iterable[dict[str, object]]:
-    from scipy.stats import binomtest
-
     record, predictions = one.stored.record, one.classes()
     file = objects or _objects_file(one)
     octaves = _octaves(file)
@@ -99,14 +98,14 @@ def _accuracies(one: Evaluated, objects: Path | None) -> Iterable[dict[str, obje
     of_image = np.array([octaves[name] for name in names])
     for octave in sorted(set(of_image.tolist())):
         right = predictions.hits(1)[of_image == octave]
-        interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+        interval = accuracy_interval(right)
         yield one.columns | {
             "size": f"{_share(octave)}–{_share(octave + 1)}",
             "images": len(right),
             "metric": "top1_pct",
-            "value": 100 * float(right.mean()),
-            "low": 100 * interval.low,
-            "high": 100 * interval.high,
+            "value": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
         }
 
 

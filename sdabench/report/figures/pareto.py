@@ -18,10 +18,10 @@ from sdabench.records.counts import counts_of
 from sdabench.registry import Registry, Table, load_registry, schema, unknown
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures.labels import Label, Segment, place
-from sdabench.report.figures.names import detector, metric_name, row_objects, short_title
+from sdabench.report.figures.names import detector, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, fix_layout, grid, legend_mark
 from sdabench.report.frames import Paths, compare, make
-from sdabench.report.summary import METRICS
+from sdabench.report.summary import METRICS, metric_name
 
 X = Literal["params", "flops", "latency"]
 FAR = 18.0  # points between a printed and a measured value from which both are labelled

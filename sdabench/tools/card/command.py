@@ -9,6 +9,7 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import FILE
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import RefusedError
+from sdabench.processes import note
 from sdabench.terminal import echo
 
 EPILOG = """\b
@@ -35,7 +36,10 @@ def command(
     from sdabench.tools.card.card import make_card
     from sdabench.tools.card.view import MARK, to_card
 
-    text = to_card(make_card(run))
+    card = make_card(run)
+    text = to_card(card)
+    if card.runs:
+        note("The card names no license; state one before you publish weights.")
     if output is None:
         echo(text, nl=False)
         return

@@ -16,8 +16,8 @@ from sdabench.registry import load_registry
 from sdabench.registry.recipes import DESCRIPTIONS
 from sdabench.report.cells import measured_number, number, tolerance, verdict_cell
 from sdabench.report.render import markdown_text, plain, to_markdown
-from sdabench.report.sheet import Heading, Sheet, headings, row
-from sdabench.report.summary import METRICS, PREFIXES, describe_dataset, describe_protocol
+from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
+from sdabench.report.summary import describe_dataset, describe_protocol, metric_name
 from sdabench.terminal import printable
 from sdabench.tex import Tex
 from sdabench.tools.card.card import Card
@@ -57,8 +57,8 @@ def front_matter(card: Card) -> dict[str, Any]:
     if record is None:
         return metadata
     trained_on = record.train_dataset
-    if trained_on is not None and trained_on.complete:
-        metadata["datasets"] = [DATASETS.get(trained_on.name, trained_on.name)]
+    if trained_on is not None and (official := _official(trained_on)):
+        metadata["datasets"] = [official]
     results = [_result(task, run) for task, run in card.runs.items() if _is_trained(run)]
     if results:
         metadata["metrics"] = list(dict.fromkeys(each["type"] for one in results for each in one["metrics"]))
@@ -77,24 +77,25 @@ def _result(task: str, run: Run) -> dict[str, Any]:
     return {
         "task": {"type": PIPELINES[task], "name": PIPELINES[task].replace("-", " ").capitalize()},
         "dataset": {
-            "type": DATASETS[dataset.name] if dataset.complete else _custom(dataset),
+            "type": _official(dataset) or ("generated" if dataset.name == "synthetic" else "custom"),
             "name": _dataset_name(dataset),
             "split": "validation" if dataset.split == "val" else "train",
         },
         "metrics": [
             {
-                "type": METRIC_TYPES.get(metric, PREFIXES.get(task, "") + METRICS[metric]),
+                "type": METRIC_TYPES.get(metric, metric_name(metric, task)),
                 "name": f"{_metric(task, metric)}{mean}",
                 "value": round(run.mean(metric) / 100, 6),
                 "verified": False,
             }
-            for metric in run.stored[-1].record.metrics
+            for metric in run.metrics
         ],
     }
 
 
-def _custom(dataset: DatasetInfo) -> str:
-    return "generated" if dataset.name == "synthetic" else "custom"
+def _official(dataset: DatasetInfo) -> str | None:
+    """Return Hugging Face's name of a complete official dataset."""
+    return DATASETS.get(dataset.name) if dataset.complete else None
 
 
 def _dataset_name(dataset: DatasetInfo) -> str:
@@ -103,9 +104,7 @@ def _dataset_name(dataset: DatasetInfo) -> str:
 
 
 def _metric(task: str, metric: str) -> str:
-    if task == "classification":
-        return f"{METRICS[metric]} accuracy"
-    return PREFIXES[task] + METRICS[metric]
+    return metric_name(metric, task) + " accuracy" * metric.startswith("top")
 
 
 def _summary(card: Card) -> Iterator[str]:
@@ -131,7 +130,7 @@ def _results(card: Card) -> Iterator[str]:
     yield "## Results"
     rows = []
     for task, run in card.runs.items():
-        for metric in run.stored[-1].record.metrics:
+        for metric in run.metrics:
             sd = run.sd(metric)
             spread = "" if sd is None else f"{sd:.2f}"
             rows.append(row(_metric(task, metric), f"{run.mean(metric):.2f}", spread, run.trainings or "-"))
@@ -159,9 +158,12 @@ def _paper(card: Card) -> Iterator[str]:
         )
     else:
         yield f"{PRINTED}: accuracies and APs below are the authors' claims. Sizes and costs were counted."
+    columns = [Heading("number"), *headings("paper", "measured", "±", numeric=True), Heading("verdict")]
+    rows: dict[tuple[tuple[Cell, ...], ...], list[str]] = {}  # to the titles of all tables that print them
     for (table, label), claims in groupby(card.page.claims, lambda claim: (claim.table, claim.row.label)):
-        columns = [Heading("number"), *headings("paper", "measured", "±", numeric=True), Heading("verdict")]
-        yield to_markdown(Sheet(f"{table}: {plain(label)}", columns, [list(map(_cells, claims))]))
+        rows.setdefault(tuple(map(_cells, claims)), []).append(f"{table}: {plain(label)}")
+    for cells, titles in rows.items():
+        yield to_markdown(Sheet("; ".join(titles), columns, [list(map(list, cells))]))
     reasons = dict.fromkeys(
         reason for run in card.runs.values() for one in run.stored for reason in one.record.obstacles
     )
@@ -170,11 +172,11 @@ def _paper(card: Card) -> Iterator[str]:
         yield _bullets(map(markdown_text, reasons))
 
 
-def _cells(claim: ClaimVerdict) -> list[Any]:
+def _cells(claim: ClaimVerdict) -> tuple[Cell, ...]:
     column = claim.column
     numbers = number(claim.reported, column.decimals), measured_number(claim.measured, column)
     half, verdict = tolerance(claim.judged), verdict_cell(claim.verdict)
-    return row(Tex(f"{column.header} ({column.unit})"), *numbers, half, verdict)
+    return tuple(row(Tex(f"{column.header} ({column.unit})"), *numbers, half, verdict))
 
 
 def _training(card: Card) -> Iterator[str]:
@@ -211,10 +213,10 @@ def _trained_how(record: Record, training: Training, run: Run) -> str:
         start = "given weights"
     elif record.backbone is not None:
         start = "a pretrained backbone"
-    seeds = ", ".join(map(_seeds, run.seeds))
+    seeds = f"seed{'s' * (len(run.seeds) > 1)} {', '.join(map(_seeds, run.seeds))}"
     return markdown_text(
         f"Trained by sdabench from {start} for {plural(training.epochs, 'epoch')} ({training.steps:,} steps) "
-        f"on {images}. {plural(len(run.stored), 'training')}, seeds {seeds}; the loss of the last one went "
+        f"on {images}. {plural(len(run.stored), 'training')}, {seeds}; the loss of the last one went "
         f"from {training.first_loss:.3f} to {training.last_loss:.3f}."
     )
 
@@ -259,8 +261,7 @@ def _use(card: Card) -> Iterator[str]:
 
 def _limits(card: Card) -> Iterator[str]:
     yield "## Limits"
-    limits = ["State a license before you publish weights: this card names none."]
-    record = card.record
+    limits, record = [], card.record
     if record is None:
         limits.append("Random weights recognize nothing: train the network, or load weights first.")
     else:

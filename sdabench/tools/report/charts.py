@@ -21,12 +21,13 @@ from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.hashing import digests_of_files
 from sdabench.packages import installed_version
 from sdabench.registry import load_registry
-from sdabench.report.cells import signed
+from sdabench.report.cells import bounds_text, signed
 from sdabench.report.figures import claims as claims_figure
 from sdabench.report.figures import curves as curves_figure
 from sdabench.report.figures import pareto as pareto_figure
 from sdabench.report.figures import style
-from sdabench.report.figures.names import detector, keep_rows, metric_name, row_dicts, short_title
+from sdabench.report.figures.names import detector, keep_rows, row_dicts, short_title
+from sdabench.report.summary import metric_name
 from sdabench.terminal import printable
 from sdabench.tools.report.answer import OUTCOMES
 
@@ -228,7 +229,7 @@ def _claims_chart(comparisons: pd.DataFrame) -> Chart | None:
 def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
     if value is None:
         return "–"
-    interval = "" if low is None or high is None else f" ({signed(low, 2)} to {signed(high, 2)})"
+    interval = "" if low is None or high is None else f" ({bounds_text(low, high)})"
     return signed(value, 2) + interval
 
 

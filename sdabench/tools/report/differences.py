@@ -7,11 +7,12 @@ import pandas as pd
 
 from sdabench.claims.trainings import ENOUGH
 from sdabench.errors import SdabenchError
-from sdabench.report.cells import p_text, signed
+from sdabench.report.cells import bounds_text, p_text, signed
 from sdabench.report.columns import RUN_DIFFERENCES
-from sdabench.report.figures.names import metric_name, row_dicts
+from sdabench.report.figures.names import row_dicts
 from sdabench.report.frames import make, run_differences
 from sdabench.report.sheet import Cell, Sheet, headings, row
+from sdabench.report.summary import metric_name
 from sdabench.tools.report.claims_grids import Anchors, network_cell
 from sdabench.tools.report.grid import Grid
 from sdabench.tools.report.runs import Run
@@ -100,7 +101,7 @@ def _row(network: Cell, names: dict[str, str], each: dict[str, Any]) -> list[Cel
         f"{each['a_pct']:.2f}",
         f"{each['b_pct']:.2f}",
         signed(each["difference"], 2),
-        "-" if low is None else f"{signed(low, 2)} to {signed(high, 2)}",
+        bounds_text(low, high),
         "-" if low is None else f"{basis}, {'paired' if each['paired'] else 'unpaired'}",
         p_text(each["p_holm"]),
         "" if low is None else BETTER[each["better"]] if each["comparable"] else "not comparable",

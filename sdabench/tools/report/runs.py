@@ -14,10 +14,10 @@ from sdabench.records.record import Record, stored_record_files
 from sdabench.records.store import RECORDS, records_of
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import (
-    METRICS,
     describe_dataset,
     describe_protocol,
     describe_training,
+    metric_name,
     standard_error_text,
 )
 from sdabench.tools.report.charts import Chart, curves_chart
@@ -147,7 +147,7 @@ def _records_grid(run: Run, name: str, shown: Sequence[Record], anchors: Anchors
     measured = dict.fromkeys(key for record in shown for key in record.metrics)
     seeds = len({record.seed for record in shown}) > 1
     columns = headings("network", "task") + headings(*["seed"] * seeds, numeric=True)
-    columns += [Heading(METRICS.get(key, key), "measured (%)", True) for key in measured]
+    columns += [Heading(metric_name(key), "measured (%)", True) for key in measured]
     columns += [Heading("images", numeric=True), *headings("recipe", "comparable with the paper")]
     groups: dict[str, list[list[Cell]]] = {}
     for record, note in zip(shown, notes, strict=True):

@@ -56,6 +56,8 @@ def test_results_are_read_by_hugging_face(hub, run, tmp_path):
     assert (card.data.pipeline_tag, card.data.datasets) == ("image-classification", ["imagenet-1k"])
     for text in ("78.76 |      78.75", "within", "120 epochs", "seeds 0, 1, 2", "@article{guo2024selective"):
         assert text in card.text
+    assert "names no license" in result.stderr
+    assert "license" not in card.text
 
 
 def test_a_network_without_a_run_has_no_results(hub, tmp_path):
@@ -124,13 +126,76 @@ def test_classes_of_the_weights_are_named(tmp_path):
     assert r"(2): cat, \*dog\*" in to_card(make_card(str(tmp_path)))
 
 
+@pytest.mark.parametrize("name", ["**", "a**b[!x]", "/absolute", "../up", "?"])
+def test_names_are_no_patterns(tmp_path, name):
+    append_lines(
+        tmp_path / "records.jsonl", trained("resnet50", 75.0).model_copy(update={"model": name}).as_json()
+    )
+    (tmp_path / "training" / "other-1").mkdir(parents=True)
+    assert make_card(str(tmp_path)).name == name
+
+
+def test_metrics_of_other_programs_are_shown_with_their_names(tmp_path):
+    own = record(model="resnet50", metrics={"top1_pct": 75.0, "macro|f1": 50.0}, dataset=FULL)
+    append_lines(tmp_path / "records.jsonl", own.as_json())
+    card = make_card(str(tmp_path))
+    [result] = front_matter(card)["model-index"][0]["results"]
+    assert [(each["type"], each["value"]) for each in result["metrics"]] == [
+        ("accuracy", 0.75),
+        ("macro|f1", 0.5),
+    ]
+    assert r"macro\|f1" in to_card(card)
+
+
+def test_metrics_that_only_some_trainings_have_are_left_out(tmp_path):
+    for seed, metrics in enumerate(({"top1_pct": 75.0}, {"top1_pct": 76.0, "top5_pct": 90.0})):
+        one = trained("resnet50", 75.0, seed, dataset=FULL).model_copy(update={"metrics": metrics})
+        append_lines(tmp_path / "records.jsonl", one.as_json())
+    [result] = front_matter(make_card(str(tmp_path)))["model-index"][0]["results"]
+    assert [(each["type"], each["value"]) for each in result["metrics"]] == [("accuracy", 0.755)]
+
+
+def test_generated_images_have_no_official_name_whatever_a_record_says(tmp_path):
+    own = FULL.model_copy(update={"name": "synthetic", "complete": True})
+    append_lines(
+        tmp_path / "records.jsonl", trained("resnet50", 75.0, dataset=own, train_dataset=own).as_json()
+    )
+    found = front_matter(make_card(str(tmp_path)))
+    assert "datasets" not in found
+    dataset = found["model-index"][0]["results"][0]["dataset"]
+    assert (dataset["type"], dataset["name"]) == ("generated", "50,000 generated images of 1000 classes")
+
+
+def test_a_row_that_two_tables_print_is_shown_once_and_one_seed_in_the_singular(tmp_path):
+    append_lines(tmp_path / "records.jsonl", trained("sda_resnet86", 78.7, 44, dataset=FULL).as_json())
+    text = to_card(make_card(str(tmp_path)))
+    assert text.count("78.76") == 1
+    assert "classification-multiscale: SDA-ResNet-86 (ours); classification-attention: SDA-ResNet-86" in text
+    assert "1 training, seed 44;" in text
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("sda_resnet8", "did you mean sda_resnet86"), ("no/such/run", "no run at no/such/run")],
+    [
+        ("sda_resnet8", "did you mean sda_resnet86"),
+        ("no/such/run", "no run at no/such/run"),
+        ("", "no run at an empty name"),
+    ],
 )
 def test_unknown_names_and_runs_are_usage_errors(text, words):
     result = CliRunner().invoke(cli, ["card", text])
     assert words in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["card resnet50 -o", "report -o", "train resnet50 --output"],
+)
+def test_an_empty_name_of_a_file_is_refused(command):
+    """It is not the working directory."""
+    result = CliRunner().invoke(cli, [*command.split(), ""])
+    assert result.exit_code == 2
+    assert "the name is empty" in result.stderr
 
 
 def test_a_readme_of_somebody_else_is_not_replaced(tmp_path):
