@@ -65,7 +65,7 @@ def standard_error_text(record: Record, metric: str) -> str:
 
 def describe_metrics(record: Record) -> str:
     """List the metrics with their standard errors, and name the dataset."""
-    metrics = []
+    metrics: list[str] = []
     for key, value in record.metrics.items():
         error = standard_error_text(record, key)
         name = metric_name(key, None if metrics else record.task)  # of several, the first one tells the kind
