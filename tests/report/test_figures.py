@@ -345,6 +345,15 @@ def test_seeds_are_one_group_and_their_mean_is_drawn(run):
     assert list(mean.get_ydata()) == [31.0, 3.0, 2.5]
 
 
+@pytest.mark.parametrize(
+    ("quantity", "values", "expected"),
+    [("loss", [1.0, 11.0], True), ("loss", [1.0, 9.0], False), ("loss", [0.0, 11.0], False),
+     ("loss", [np.nan, np.inf], False), ("top1_pct", [1.0, 70.0], False)],
+)  # fmt: skip
+def test_axes_of_losses_that_vary_a_lot_are_logarithmic(quantity, values, expected):
+    assert curves.needs_logarithm(pd.DataFrame({"quantity": quantity, "value": values})) is expected
+
+
 def test_equal_seeds_of_two_folders_are_two_groups(tmp_path):
     for name in "ab":
         write_training(tmp_path / name / "training" / "resnet50-0", [2.0, 1.0])

@@ -84,6 +84,15 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+def needs_logarithm(data: pd.DataFrame) -> bool:
+    """Return whether the y-axis of one quantity is logarithmic: for losses and rates that vary a lot."""
+    values = data["value"].to_numpy()
+    finite = values[np.isfinite(values)]
+    if data["quantity"].str.endswith("_pct").any() or not len(finite):
+        return False
+    return bool(finite.min() > 0 and finite.max() > LOGARITHMIC * finite.min())
+
+
 def _of_models(data: pd.DataFrame, patterns: Sequence[str]) -> pd.DataFrame:
     from sdabench.registry import matching
 
@@ -130,9 +139,7 @@ def _folder(run: Path) -> str:
 
 def _draw_panel(axes: Axes, data: pd.DataFrame, x: str, series: dict[str, Series]) -> None:
     grid(axes)
-    values = data["value"].to_numpy()
-    finite = values[np.isfinite(values)]
-    if len(finite) and finite.min() > 0 and finite.max() > LOGARITHMIC * finite.min():
+    if needs_logarithm(data):
         logarithmic(axes)
     for group, of_group in data.groupby("group", sort=False):
         color, _, line, _ = series[str(group)]

@@ -27,9 +27,9 @@ WIDTHS: dict[Width, float] = {"one": 3.4, "two": 7.0}  # inches: of one and of t
 SMALL = 6.5  # points, of labels beside marks
 LEGEND_ROW = 0.14  # inches
 DPI = 300  # of PNG files
-# Okabe and Ito's colors (https://jfly.uni-koeln.de/color/), without yellow, which is too light for lines.
+# Okabe and Ito's colors (https://jfly.uni-koeln.de/color/); yellow is for dark backgrounds alone.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-PURPLE, SKY = "#CC79A7", "#56B4E9"
+PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
 MARKERS = "osD^vPX*"
 LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 HATCHES = ("", "/////", "....", "\\\\\\\\\\", "xxxxx")
@@ -58,16 +58,16 @@ class Theme:
 
     @property
     def background(self) -> str:
-        return "#16181d" if self.dark else "#ffffff"
+        return "#15171b" if self.dark else "#ffffff"
 
     @property
     def text(self) -> str:
-        return "#e8e8e8" if self.dark else "#000000"
+        return "#e7e9ec" if self.dark else "#000000"
 
     @property
     def secondary(self) -> str:
         """The color of what is secondary, with a contrast of at least 4.5 to 1."""
-        return "#9aa0a6" if self.dark else "#6b6b6b"
+        return "#a9b0ba" if self.dark else "#6b6b6b"
 
     @property
     def grid(self) -> str:
@@ -80,8 +80,8 @@ class Theme:
 
     @property
     def cycle(self) -> list[str]:
-        first = [SKY, VERMILION, GREEN] if self.dark else [BLUE, VERMILION, GREEN]
-        return [*first, ORANGE, PURPLE, BLUE if self.dark else SKY, self.secondary]
+        first, sixth = (SKY, YELLOW) if self.dark else (BLUE, SKY)
+        return [first, VERMILION, GREEN, ORANGE, PURPLE, sixth, self.secondary]
 
     def series(self, place: int) -> Series:
         """Return how the n-th series is drawn: colors repeat after 7, with other marks, lines and hatches."""

@@ -61,6 +61,20 @@ class Chart:
         return len(self.static) + len(json.dumps(self.specs))
 
 
+def themes() -> dict[str, dict[str, Any]]:
+    """Return the colors of interactive charts, which are those of the static figures."""
+    return {
+        name: {
+            "text": theme.text,
+            "secondary": theme.secondary,
+            "grid": theme.grid,
+            "pair": [theme.accent, theme.secondary],
+            "series": theme.cycle,
+        }
+        for name, theme in (("light", style.Theme()), ("dark", style.Theme(dark=True)))
+    }
+
+
 def library() -> str:
     """Return the JavaScript of Vega, Vega-Lite and vega-embed; bundling it takes seconds, so it is cached."""
     import vl_convert
@@ -278,13 +292,7 @@ def _curve(data: pd.DataFrame, quantity: str) -> Any:
     rows = [
         line for _, run in data.groupby("run", sort=False) for line in _thinned(row_dicts(run), _steps(data))
     ]
-    values = [row["value"] for row in rows]
-    logarithmic = (
-        not quantity.endswith("_pct")
-        and min(values) > 0
-        and max(values) > curves_figure.LOGARITHMIC * min(values)
-    )
-    scale = alt.Scale(type="log") if logarithmic else alt.Scale(zero=False)
+    scale = alt.Scale(type="log") if curves_figure.needs_logarithm(data) else alt.Scale(zero=False)
     title = metric_name(quantity).replace("_", " ")
     tooltip = [
         "group:N",

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from sdabench.report.render import plain
 from sdabench.tools.report.answer import MEANINGS, OUTCOMES
-from sdabench.tools.report.charts import library
+from sdabench.tools.report.charts import THEME, library, themes
 from sdabench.tools.report.page import Page
 
 MARKS = {"holds": "✓", "open": "?", "fails": "✗", "unknown": "–"}  # no outcome is shown by color alone
@@ -32,7 +32,8 @@ def to_html(page: Page) -> str:
         lstrip_blocks=True,
     )
     charts = [*page.charts, *(chart for section in page.runs for chart in section.charts if chart.specs)]
-    style, scripts = _source("page.css"), [_source("page.js")]
+    bars = "".join(f"--bar-{name}: {color}; " for name, color in THEME.outcomes.items() if name != "unknown")
+    style, scripts = f":root {{ {bars}}}\n{_source('page.css')}", [_source("page.js")]
     if charts:
         scripts += [library(), _source("charts.js")]
     return environment.get_template("page.html").render(
@@ -41,6 +42,7 @@ def to_html(page: Page) -> str:
         style=Markup(style),
         scripts=[Markup(each) for each in scripts],
         specs=Markup(_json({chart.id: chart.specs for chart in charts})),
+        themes=Markup(_json(themes())),
         marks=MARKS,
         outcomes=OUTCOMES,
         meanings=MEANINGS,

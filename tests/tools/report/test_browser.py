@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from matplotlib.colors import to_rgb
 
 import sdabench
 from sdabench.records.store import RecordStore
+from sdabench.report.figures.style import Theme
 from sdabench.tools.report.page import make_page
 from sdabench.tools.report.view import to_html
 from tests.helpers.hostile import HOSTILE
@@ -200,11 +202,15 @@ def test_charts_follow_the_color_scheme(shipped_file, visit):
     page = visit(shipped_file)
     page.wait_for_function("document.documentElement.dataset.charts === 'drawn'")
     label = page.locator("#forest .mark-text text").first
-    assert label.get_attribute("fill") == "#1b1d21"
+    assert label.get_attribute("fill") == Theme().text
     page.get_by_label("Colors").select_option("dark")
     page.wait_for_function(
-        "document.querySelector('#forest .mark-text text').getAttribute('fill') === '#e7e9ec'"
+        "color => document.querySelector('#forest .mark-text text').getAttribute('fill') === color",
+        arg=Theme(dark=True).text,
     )
+    bar = page.locator(".bar rect.open").first
+    red, green, blue = (round(255 * part) for part in to_rgb(Theme().outcomes["open"]))
+    assert bar.evaluate("bar => getComputedStyle(bar).fill") == f"rgb({red}, {green}, {blue})"
 
 
 def test_figures_without_javascript_are_static(shipped_file, visit):

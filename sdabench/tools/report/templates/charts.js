@@ -1,12 +1,7 @@
 "use strict";
 // Interactive charts. A static figure is shown until its chart is drawn, and on paper.
 
-const themes = {
-  light: { text: "#1b1d21", dim: "#565b63", line: "#d5d8dd", pair: ["#0072b2", "#6b6b6b"],
-           category: ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#6b6b6b"] },
-  dark: { text: "#e7e9ec", dim: "#a9b0ba", line: "#3a3f46", pair: ["#56b4e9", "#a9b0ba"],
-          category: ["#56b4e9", "#f08a4b", "#2cc39a", "#ecbb5a", "#e2a0c4", "#8ab8f5", "#a9b0ba"] },
-};
+const themes = JSON.parse(document.getElementById("chart-themes").textContent);
 
 const isDark = () => {
   const chosen = document.documentElement.dataset.theme ?? "system";
@@ -20,10 +15,10 @@ const configuration = () => {
     background: null,
     font: "system-ui, sans-serif",
     view: { stroke: null },
-    axis: { ...text, gridColor: theme.line, domainColor: theme.dim, tickColor: theme.dim },
+    axis: { ...text, gridColor: theme.grid, domainColor: theme.secondary, tickColor: theme.secondary },
     legend: { ...text, symbolStrokeWidth: 2 },
-    range: { category: theme.category, ordinal: theme.pair },
-    text: { color: theme.text }, rule: { color: theme.dim }, point: { color: theme.text },
+    range: { category: theme.series, ordinal: theme.pair },
+    text: { color: theme.text }, rule: { color: theme.secondary }, point: { color: theme.text },
   };
 };
 
