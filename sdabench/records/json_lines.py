@@ -130,7 +130,7 @@ def _is_incomplete(line: bytes, error: ValueError) -> bool:
 
 @cache
 def _note_incomplete(path: Path, number: int) -> None:
-    note(f"{path}, line {number}: skipped, because a process was killed while writing it")
+    note(f"{path}, line {number}: skipped, because it is incomplete")
 
 
 def _with_checksum(line: str) -> bytes:

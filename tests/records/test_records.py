@@ -46,9 +46,7 @@ def test_truncated_line_is_skipped_with_one_note(tmp_path, capsys):
     append_lines(path, record(model="senet50").as_json())
     for _ in range(2):
         assert [item.model for item in read_lines(path, Record)] == ["resnet50", "senet50"]
-    assert capsys.readouterr().err == (
-        f"{path}, line 2: skipped, because a process was killed while writing it\n"
-    )
+    assert capsys.readouterr().err == (f"{path}, line 2: skipped, because it is incomplete\n")
 
 
 def test_every_beginning_of_a_line_is_incomplete(tmp_path):

@@ -307,7 +307,8 @@ def _curve(data: pd.DataFrame, quantity: str) -> Any:
         color=alt.Color("group:N", legend=legend),
         detail="run:N",
     )
-    points = base.mark_point(filled=True, size=60, opacity=0.01).encode(tooltip=tooltip)
+    alone = len(rows) == data["run"].nunique()  # no line is drawn through single values
+    points = base.mark_point(filled=True, size=60, opacity=1 if alone else 0.01).encode(tooltip=tooltip)
     return (base.mark_line() + points).properties(width="container", height=CURVES_HEIGHT)
 
 

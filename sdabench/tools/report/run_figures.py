@@ -15,12 +15,12 @@ from sdabench.scoring import IOU_TYPES
 from sdabench.tools.report.charts import Chart, drawn_once
 
 MOST_BYTES = 1_600_000  # of the figures of all runs: the page stays below 5 MB
-MOST_RECORDS = 7  # of one figure, which has as many colors
+MOST_RECORDS = 4  # of one figure, which is half as wide as the page
 MODULES: dict[str, Any] = {
     "reliability": reliability, "classes": classes, "confusion": confusion, "pr": pr, "errors": errors
 }  # fmt: skip
 KINDS = {
-    "classification": ("reliability", "classes", "confusion"),
+    "classification": ("reliability", "classes"),  # and confusion, for each network
     "detection": ("pr", "errors"),
     "segmentation": ("pr", "errors"),
 }
@@ -96,58 +96,66 @@ class _Figure:
 def run_figures(run: Path, name: str, budget: Budget) -> tuple[list[Chart], list[str]]:
     """Draw the figures of the predictions of a run; return them, and sentences about those left out."""
     charts: list[Chart] = []
-    missing: dict[str, None] = {}
-    figures = list(_figures(run, missing))
-    with progress(f"figures of {run}", len(figures)) as advance:
-        for figure in figures:
-            try:
-                chart = figure.chart(run, f"{name}-{figure.kind}-{len(charts)}")
-            except SdabenchError as error:
-                command = plot(figure.kind, run, *figure.options)
-                missing[f"{TITLES[figure.kind]}: {error}. Then draw it with: {command}"] = None
-            else:
-                if budget.takes(chart):
-                    charts.append(chart)
-                else:
-                    reason = budget.reason(figure.kind, run, *figure.options)
-                    missing[f"{chart.title}: left out, {reason}"] = None
+    left_out: list[str] = []
+    planned = [each for task in KINDS for each in _planned(run, task)]
+    with progress(f"figures of {run}", len(planned)) as advance:
+        for each in planned:
             advance(1)
-    return charts, list(missing)
+            if isinstance(each, str):
+                left_out.append(each)
+                continue
+            try:
+                chart = each.chart(run, f"{name}-{each.kind}-{len(charts)}")
+            except SdabenchError as error:
+                command = plot(each.kind, run, *each.options)
+                left_out.append(f"{TITLES[each.kind]}, {each.task}: {error}. Then draw it with: {command}")
+                continue
+            if budget.takes(chart):
+                charts.append(chart)
+            else:
+                left_out.append(f"{chart.title}: left out, {budget.reason(each.kind, run, *each.options)}")
+    return charts, left_out
 
 
-def _figures(run: Path, missing: dict[str, None]) -> Iterator[_Figure]:
-    """List the figures that the predictions allow; describe in ``missing`` what they do not."""
-    for task, kinds in KINDS.items():
-        try:
-            found = evaluated(run, (task,))
-        except UsageError:
-            continue  # no records of this task
-        of_model: dict[str, list[Evaluated]] = {}
-        for one in found:
-            of_model.setdefault(one.stored.record.model, []).append(one)
-        without = [
-            model for model, each in of_model.items() if not all(one.stored.has_predictions for one in each)
+def _planned(run: Path, task: str) -> Iterator[_Figure | str]:
+    """Yield the figures that the predictions of a task allow, and sentences about those that they do not."""
+    try:
+        found = evaluated(run, (task,))
+    except UsageError:
+        return  # no records of this task
+    of_model: dict[str, list[Evaluated]] = {}
+    for one in found:
+        of_model.setdefault(one.stored.record.model, []).append(one)
+    without = [name for name, each in of_model.items() if not all(one.stored.has_predictions for one in each)]
+    if without:
+        yield f"No figures of the {task} by {_some(without)}: the run stores no predictions."
+    shown: list[Evaluated] = []
+    for model in of_model:
+        if model not in without and len(shown) + len(of_model[model]) <= MOST_RECORDS:
+            shown += of_model[model]
+    models = list(dict.fromkeys(one.stored.record.model for one in shown))
+    if others := [model for model in of_model if model not in [*without, *models]]:
+        command = plot(KINDS[task][0], run, "--models", others[0])
+        yield (
+            f"Figures of the {task} show at most {MOST_RECORDS} records, and leave out {_some(others)}; "
+            f"draw them with sdabench plot, such as: {command}"
+        )
+    if not shown:
+        return
+    yield from (_Figure(kind, task, models, shown) for kind in KINDS[task])
+    if task == "classification":
+        small = [
+            one
+            for one in shown
+            if len(of_model[one.stored.record.model]) == 1
+            and one.stored.record.dataset.classes <= confusion.NAMED
         ]
-        if without:
-            missing[f"No figures of the {task} by {_some(without)}: the run stores no predictions."] = None
-        models, number = [], 0
-        for model in (model for model in of_model if model not in without):
-            if number + len(of_model[model]) <= MOST_RECORDS:
-                models.append(model)
-                number += len(of_model[model])
-        others = [model for model in of_model if model not in [*without, *models]]
-        if others:
-            command = plot(kinds[0], run, "--models", others[0])
-            missing[
-                f"Figures of the {task} show at most {MOST_RECORDS} records, and leave out {_some(others)}; "
-                f"draw them with sdabench plot, such as: {command}"
-            ] = None
-        for kind in kinds:
-            if models and kind != "confusion":
-                yield _Figure(kind, task, models, [one for model in models for one in of_model[model]])
-            for model in models if kind == "confusion" else ():
-                if len(of_model[model]) == 1:
-                    yield _Figure(kind, task, [model], of_model[model])
+        yield from (_Figure("confusion", task, [one.stored.record.model], [one]) for one in small)
+        if others := [model for model in models if model not in {one.stored.record.model for one in small}]:
+            yield (
+                f"No confusion matrices of {_some(others)}, which have several trainings or more than "
+                f"{confusion.NAMED} classes; draw one with: {plot('confusion', run, '--models', others[0])}"
+            )
 
 
 def _some(names: Sequence[str]) -> str:

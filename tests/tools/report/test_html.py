@@ -297,20 +297,24 @@ def test_missing_and_damaged_predictions_are_stated(tmp_path):
 
 
 def test_figures_of_many_records_show_some(tmp_path):
-    models = [
-        "resnet50",
-        "senet50",
-        "cbam50",
-        "resnet101",
-        "senet101",
-        "res2net50",
-        "epsanet50",
-        "sda_resnet86",
-    ]
+    models = ["resnet50", "senet50", "cbam50", "resnet101", "senet101", "res2net50", "epsanet50", "gsop50"]
     run = write_classified(tmp_path / "run", dict.fromkeys(models, 0.9), images=3)
-    sentences = list(make_page([run]).runs[0].left_out)
-    assert len(sentences) == 1
-    assert "at most 7 records, and leave out sda_resnet86" in sentences[0]
+    [sentence] = make_page([run]).runs[0].left_out
+    assert "at most 4 records, and leave out senet101, res2net50, epsanet50 and 1 more" in sentence
+
+
+def test_no_confusion_matrix_of_many_classes_or_several_trainings(tmp_path):
+    run = write_classified(tmp_path / "run", {"resnet50": 0.9, "senet50": 0.9})
+    records = RecordStore(run).read()
+    large = records[0].model_copy(update={"dataset": DATASET})
+    (run / "records.jsonl").unlink()
+    RecordStore(run).append([large, records[1], records[1].model_copy(update={"seed": 1})])
+    [section] = make_page([run]).runs
+    assert not any(chart.title.startswith("Confusion") for chart in section.charts)
+    [sentence] = section.left_out
+    assert sentence.startswith(
+        "No confusion matrices of resnet50, senet50, which have several trainings or more"
+    )
 
 
 def test_earlier_records_of_a_large_run_are_left_out(tmp_path, monkeypatch):
