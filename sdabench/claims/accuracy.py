@@ -14,7 +14,7 @@ from sdabench.registry import Row, Table
 class RowVerdicts:
     """A row of the paper, the records of its model, and what they say about each accuracy or AP.
 
-    ``records`` has one record for each seed; ``compared`` are those that may stand beside the paper.
+    ``records`` has one record for each seed; ``compared`` are those comparable with the paper.
     """
 
     row: Row

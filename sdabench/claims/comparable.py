@@ -1,4 +1,4 @@
-"""Choose the records that may stand beside the paper: all trainings of a network, or its given weights."""
+"""Choose the records that are comparable with the paper: all trainings of a network, or its given weights."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -217,9 +217,9 @@ def _judge_trainings(claim: ImpliedClaim, own: ComparableRecords, other: Compara
 def difference_of(own: ComparableRecords, other: ComparableRecords, column: Column) -> tuple[Estimate, bool]:
     """Estimate the difference of two networks, and whether it is paired: both have the same seeds."""
     key, prior = column.key, PRIOR_SD[column.key]
-    ours, theirs = (dict(zip(each.seeds, each.values(key), strict=True)) for each in (own, other))
-    if ours.keys() == theirs.keys() and len(ours) == len(own.records) == len(other.records):
-        return of_pairs(list(ours.values()), [theirs[seed] for seed in ours], prior), True
+    first, second = (dict(zip(each.seeds, each.values(key), strict=True)) for each in (own, other))
+    if first.keys() == second.keys() and len(first) == len(own.records) == len(other.records):
+        return of_pairs(list(first.values()), [second[seed] for seed in first], prior), True
     return of_two(own.values(key), other.values(key), prior), False
 
 

@@ -18,7 +18,7 @@ DISCORDANT_PCT = {
 class Needed:
     """What shows a printed difference with a power of 80 % at 95 %; None where no number does.
 
-    ``trainings`` of each network show it in our own mean. ``with_single`` trainings show that it exceeds what
+    ``trainings`` of each network show it in their mean. ``with_single`` trainings show that it exceeds what
     the paper's two single trainings give by chance. ``images`` show it for given weights; None for AP too.
     ``sd`` is that of a difference of two trainings, from records if ``measured``.
     """

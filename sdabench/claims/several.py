@@ -297,7 +297,7 @@ def _difference(a: Run, b: Run, metric: str, images: "_Images", comparable: bool
 def _of_trainings(a: Run, b: Run, metric: str) -> tuple[Estimate, bool]:
     """Estimate a difference from trainings, paired if both runs have the same seeds.
 
-    The published spread is used beside ours only for trainings like those that it was published for.
+    The published spread counts beside the measured one only for trainings like those that it is about.
     """
     published = all(one.record.comparable for run in (a, b) for one in run.stored)
     prior = PRIOR_SD.get(metric) if published else None

@@ -1,8 +1,8 @@
 """The uncertainty of training: intervals, p-values and sample sizes from the values of several trainings.
 
-The paper and we use the same test images, so test-set errors do not separate two trainings of one network;
+All trainings are evaluated on the same test images, so test-set errors do not separate two of one network;
 the spread between trainings with different seeds does. The paper prints a single training, whose spread is
-estimated from ours and from published ones.
+estimated from measured and published trainings.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -37,8 +37,8 @@ class Estimate:
         freedom: the degrees of freedom of ``sd``.
         share: the variance of the mean, as a share of ``sd`` squared: 1/n for n values.
         trainings: the number of trainings, of that network which has fewer.
-        own_sd: the standard deviation of our values alone; None for fewer than ``ENOUGH``.
-        prior: the standard deviation that was expected; None if ``sd`` is that of our values alone.
+        own_sd: the standard deviation of the measured values alone; None for fewer than ``ENOUGH``.
+        prior: the standard deviation that was expected; None if ``sd`` is that of the measured values alone.
     """
 
     mean: float
@@ -80,7 +80,7 @@ class Estimate:
 
     @property
     def scattered(self) -> bool:
-        """Whether our values differ so much that they are hardly trainings of one recipe."""
+        """Whether the measured values differ so much that they are hardly trainings of one recipe."""
         if self.own_sd is None or self.prior is None:
             return False
         return self.own_sd > SPREAD_LIMIT * self.prior
@@ -89,8 +89,8 @@ class Estimate:
 def of_values(values: Sequence[float], prior: float) -> Estimate:
     """Estimate a metric from one value per training.
 
-    The variance is the mean of ours and the prior's, weighted by degrees of freedom: by few similar trainings
-    alone it would be too small, and with 2 degrees of freedom no family of claims could be judged.
+    The variance is the mean of the measured one and the prior's, weighted by degrees of freedom: by few
+    similar trainings alone it would be too small, and with 2 degrees of freedom no family of claims could be judged.
     """
     return _estimate(mean(values), [values], prior, 1 / len(values), len(values))
 

@@ -51,7 +51,7 @@ RECORDS: Columns = {
     "split": Column("str", "val or train"),
     "samples": Column("int64", "number of evaluated images"),
     "recipe": Column("str", "recipe of the training; missing for given weights"),
-    "comparable": Column("bool", "whether the record may stand beside the paper"),
+    "comparable": Column("bool", "whether the record is comparable with the paper"),
     "obstacles": Column("str", "why it may not"),
     "failure": Column("str", "why the job failed"),
     "spec_digest": Column("str", "sha256 of what was requested"),
@@ -131,7 +131,7 @@ RUN_DIFFERENCES: Columns = {
 TABLE_PARTS: Columns = {
     "paper": Column("float64", "the printed number; missing for a dash"),
     "bold": Column("bool", "whether the paper prints it bold"),
-    "measured": Column("float64", "our value, unrounded; mean over trainings"),
+    "measured": Column("float64", "measured value, unrounded; mean over trainings"),
     "Δ": Column("float64", "measured minus paper"),
     "±": Column("float64", "half the width of the 95 % interval by which the number is judged"),
     "verdict": Column("str", "the verdict in words"),

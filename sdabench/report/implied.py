@@ -61,7 +61,7 @@ def _notes(verdicts: Sequence[ImpliedVerdict]) -> list[str]:
     if any(each.judged.estimate is not None for each in verdicts):
         notes += [
             "The interval has 95 % of the differences that two other single trainings, such as the paper's, "
-            "give. 'better?' is about the mean of our trainings.",
+            "give. 'better?' is about the mean of the measured trainings.",
             *training_notes(
                 ((each.claim.column.key, each.judged) for each in verdicts),
                 implied_family(verdicts),

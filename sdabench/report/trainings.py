@@ -10,8 +10,8 @@ from sdabench.records.record import Record
 from sdabench.report.summary import metric_name
 
 TOLERANCE_NOTE = (
-    "±: half the width of the interval around the mean of our trainings that has 95 % of other single "
-    "trainings, such as the paper's, with the rounding of its number."
+    "±: half the width of the interval around the mean of the measured trainings that has 95 % of other "
+    "single trainings, such as the paper's, with the rounding of its number."
 )
 
 
@@ -43,12 +43,12 @@ def _spread_note(pairs: Iterable[tuple[str, Judged]], spread: str) -> str:
     for metric, each in pairs:
         assert each.estimate is not None
         of_metric.setdefault(metric, []).append(each.estimate)
-    texts, ours = [], False
+    texts, measured = [], False
     for metric, estimates in of_metric.items():
         values = [f"{estimate.sd:.2f}" for estimate in sorted(estimates, key=lambda each: each.sd)]
         texts.append(f"{metric_name(metric)} {' to '.join(dict.fromkeys([values[0], values[-1]]))}")
-        ours = ours or any(estimate.freedom > PRIOR_FREEDOM for estimate in estimates)
-    source = "ours and published ones" if ours else "published ones"
+        measured = measured or any(estimate.freedom > PRIOR_FREEDOM for estimate in estimates)
+    source = "measured and published ones" if measured else "published ones"
     return f"Standard deviation {spread}, from {source}, in percentage points: {', '.join(texts)}."
 
 

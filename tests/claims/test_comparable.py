@@ -1,4 +1,4 @@
-"""Which records stand beside the paper, and how far their verdicts go."""
+"""Which records are comparable with the paper, and how far their verdicts go."""
 
 import pytest
 

@@ -58,7 +58,7 @@ def test_control_whose_difference_the_paper_does_not_print_is_green_too():
 def test_note_names_the_spread_of_differences_and_its_source():
     [note] = [note for note in sheet_of(*networks((78.6, 78.7, 78.8))).notes if "deviation" in note]
     assert note.startswith(
-        "Standard deviation of a difference of two trainings, from ours and published ones"
+        "Standard deviation of a difference of two trainings, from measured and published ones"
     )
     [note] = [note for note in sheet_of(*networks((78.7,))).notes if "deviation" in note]
     assert note.endswith("from published ones, in percentage points: top-1 0.21.")  # sqrt(2) * 0.15

@@ -129,7 +129,7 @@ class Output:
 
 
 def _report_left_out(runs: Sequence[Path]) -> None:
-    """Report on stderr which records of runs cannot stand beside the paper, and why."""
+    """Report on stderr which records of runs are not comparable with the paper, and why."""
     from sdabench.cli.table import report_left_out
     from sdabench.records.store import records_of
 
