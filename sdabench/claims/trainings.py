@@ -90,7 +90,7 @@ def of_values(values: Sequence[float], prior: float) -> Estimate:
     """Estimate a metric from one value per training.
 
     The variance is the mean of the measured one and the prior's, weighted by degrees of freedom: by few
-    similar trainings alone it would be too small, and with 2 degrees of freedom no family of claims could be judged.
+    similar trainings alone it would be too small, and with 2 degrees of freedom no family could be judged.
     """
     return _estimate(mean(values), [values], prior, 1 / len(values), len(values))
 
