@@ -9,19 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 import sdabench
-from sdabench.claims.audit import evidence_elsewhere
 from sdabench.claims.implied import ImpliedVerdict, implied_of, judge_implied
 from sdabench.claims.statements import judge_statements
-from sdabench.claims.tables import ComparedTable, compare_tables
 from sdabench.data.official import plural
 from sdabench.progress import progress
-from sdabench.records.counts import counts_of, counts_of_evidence
+from sdabench.records.counts import counts_of
 from sdabench.records.record import Record, stored_record_files
-from sdabench.records.rescoring import StoredRecord, shipped_records
+from sdabench.records.rescoring import read_stored, shipped_records
 from sdabench.registry import Registry, load_registry
 from sdabench.registry.statements import load_statements
 from sdabench.report.figures.names import row_dicts
-from sdabench.report.frames import claims_frame, comparisons_frame, counts_frame, records
+from sdabench.report.frames import claims_frame, compare, comparisons_frame, counts_frame, records
 from sdabench.report.summary import describe_metrics
 from sdabench.tools.report.answer import Answer, answers
 from sdabench.tools.report.charts import Chart, paper_charts
@@ -48,9 +46,7 @@ class Network:
     title: str
     note: str
     tables: Sequence[str]
-    counts: Sequence[tuple[str, str]]
-    records: Sequence[str]
-    digest: str
+    items: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ def make_page(paths: Iterable[Path]) -> Page:
     """
     registry, given = load_registry(), list(paths)
     runs = read_runs(given)
-    compared = _compared(registry, runs)
+    compared = compare(list(registry.tables.values()), [run.path for run in runs if run.records])
     claims = claims_frame(claim for each in compared for claim in each.claims)
     anchors = _anchors(registry, claims, runs)
     implied = _implied(registry, runs)
@@ -111,9 +107,7 @@ def make_page(paths: Iterable[Path]) -> Page:
 def _anchors(registry: Registry, claims: pd.DataFrame, runs: Sequence[Run]) -> dict[str, str]:
     """Map the networks of the tables, then other networks that have records, to their ids on the page."""
     names = dict.fromkeys([*claims["model"], *(record.model for run in runs for record in run.records)])
-    return {
-        name: name if name in registry.models else f"network-{number}" for number, name in enumerate(names)
-    }
+    return {name: name if name in registry.models else f"network-{i}" for i, name in enumerate(names)}
 
 
 def _date(runs: Sequence[Run]) -> str:
@@ -122,25 +116,13 @@ def _date(runs: Sequence[Run]) -> str:
     return datetime.fromtimestamp(int(epoch), UTC).date().isoformat() if epoch.isdigit() else newest(runs)
 
 
-def _compared(registry: Registry, runs: Sequence[Run]) -> list[ComparedTable]:
-    tables = list(registry.tables.values())
-    counts = counts_of(row.model for table in tables for row in table.rows)
-    elsewhere = counts_of_evidence(evidence_elsewhere(tables))
-    return compare_tables(tables, counts, [one for run in runs for one in run.records], elsewhere)
-
-
 def _implied(registry: Registry, runs: Sequence[Run]) -> list[ImpliedVerdict]:
     claims = implied_of(registry, [])
     shipped = {file.resolve() for file in stored_record_files()}
-    own = [
-        StoredRecord(record, run.path if run.path.is_dir() else run.path.parent)
-        for run in runs
-        if run.path.resolve() not in shipped
-        for record in run.records
-        if record.failure is None
-    ]
+    own = [run.path for run in runs if run.succeeded and run.path.resolve() not in shipped]
+    stored = [*shipped_records(), *(one for path in own for one in read_stored(path))]
     with progress("claims", len(claims), "claims") as advance:
-        return judge_implied(claims, [*shipped_records(), *own], advance)
+        return judge_implied(claims, stored, advance)
 
 
 def _digests(measured: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
@@ -177,7 +159,7 @@ def _differences_basis(comparisons: pd.DataFrame) -> str:
     measured = f"{number:,}" if number else "none"
     return (
         "A difference is implied where a network with depth attention and its baseline or control are both "
-        f"printed. We measured {measured} of them, with trainings of the same recipe or with given weights "
+        f"printed. Measured: {measured} of them, with trainings of the same recipe or with given weights "
         "of both networks."
     )
 
@@ -191,24 +173,14 @@ def _networks(
     networks: list[Network] = []
     for name, anchor in anchors.items():
         model = registry.models.get(name)
-        counts = [
-            (row["convention"], f"{row['value']:,}") for row in row_dicts(frame[frame["model"] == name])
-        ]
+        items = [(row["convention"], f"{row['value']:,}") for row in row_dicts(frame[frame["model"] == name])]
         found = list(dict.fromkeys(f"{one.task}: {_described(one)}" for one in of_runs if one.model == name))
         if (more := len(found) - RECORDS_SHOWN) > 0:
             found[RECORDS_SHOWN:] = [f"and {more:,} more, in the tables of the runs"]
-        networks.append(
-            Network(
-                name,
-                anchor,
-                model.title if model else "",
-                model.note if model else "Not in the registry.",
-                tables.get(name, []),
-                counts,
-                found,
-                model.network_sha256 if model else "",
-            )
-        )
+        items += [("Record", text) for text in found]
+        items += [("Definition (sha256)", model.network_sha256)] if model else []
+        title, note = (model.title, model.note) if model else ("", "Not in the registry.")
+        networks.append(Network(name, anchor, title, note, tables.get(name, []), items))
     return networks
 
 

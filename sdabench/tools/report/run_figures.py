@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,19 @@ from sdabench.tools.report.charts import Chart, drawn_once
 
 MOST_BYTES = 1_600_000  # of the figures of all runs: the page stays below 5 MB
 MOST_RECORDS = 4  # of one figure, which is half as wide as the page
-MODULES: dict[str, Any] = {
-    "reliability": reliability, "classes": classes, "confusion": confusion, "pr": pr, "errors": errors
-}  # fmt: skip
-KINDS = {
+NAMED = 3  # networks in a sentence
+TOO_LARGE = "left out, because the page would be larger than 5 MB; draw them with:"
+FIGURES: dict[str, tuple[Any, str]] = {
+    "reliability": (reliability, "Reliability diagram"),
+    "classes": (classes, "Accuracy by class"),
+    "confusion": (confusion, "Confusion matrix"),
+    "pr": (pr, "Precision over recall"),
+    "errors": (errors, "Types of errors"),
+}
+OF_TASKS = {
     "classification": ("reliability", "classes"),  # and confusion, for each network
     "detection": ("pr", "errors"),
     "segmentation": ("pr", "errors"),
-}
-NAMED = 3  # networks in a sentence
-TITLES = {
-    "reliability": "Reliability diagram",
-    "classes": "Accuracy by class",
-    "confusion": "Confusion matrix",
-    "pr": "Precision over recall",
-    "errors": "Types of errors",
 }
 
 
@@ -51,10 +50,6 @@ class Budget:
         self.left -= chart.size if fits else 0
         return fits
 
-    def reason(self, figure: str, run: Path, *options: str) -> str:
-        """State why a figure is left out, and how to get it."""
-        return f"because the page would be larger than 5 MB; draw them with: {plot(figure, run, *options)}"
-
 
 @dataclass(frozen=True)
 class _Figure:
@@ -66,10 +61,15 @@ class _Figure:
     found: Sequence[Evaluated]
 
     @property
-    def options(self) -> list[str]:
+    def title(self) -> str:
+        of_network = f" of {self.found[0].label}" if self.kind == "confusion" else f", {self.task}"
+        return FIGURES[self.kind][1] + of_network
+
+    def command(self, run: Path) -> str:
+        """Return the command that draws it."""
         iou_type = IOU_TYPES.get(self.task)
         chosen = [word for model in self.models for word in ("--models", model)]
-        return [*chosen, *(["--iou-type", iou_type] if iou_type else [])]
+        return plot(self.kind, run, *chosen, *(["--iou-type", iou_type] if iou_type else []))
 
     def chart(self, run: Path, name: str) -> Chart:
         """Draw the figure.
@@ -77,27 +77,21 @@ class _Figure:
         Raises:
             SdabenchError: the annotations have moved, or the predictions are damaged.
         """
-        module, iou_type = MODULES[self.kind], IOU_TYPES.get(self.task)
+        module = FIGURES[self.kind][0]
         key = [self.kind, self.task]
         for one in self.found:
             dataset = one.stored.record.dataset
             key += [one.label, dataset.listing_sha256, sha256_of_file(one.stored.predictions)]
-
-        def draw(theme: Any) -> Any:
-            more = {"iou_type": iou_type} if iou_type else {}
-            return module.draw(module.frame(run, self.models, **more), theme)
-
-        title = f"{TITLES[self.kind]}, {self.task}"
-        if self.kind == "confusion":
-            title = f"{TITLES[self.kind]} of {self.found[0].label}"
-        return Chart(name, title, "", (), drawn_once(key, draw))
+        iou_type = [IOU_TYPES[self.task]] if self.task in IOU_TYPES else []
+        static = drawn_once(key, lambda theme: module.draw(module.frame(run, self.models, *iou_type), theme))
+        return Chart(name, self.title, "", (), static)
 
 
 def run_figures(run: Path, name: str, budget: Budget) -> tuple[list[Chart], list[str]]:
     """Draw the figures of the predictions of a run; return them, and sentences about those left out."""
     charts: list[Chart] = []
     left_out: list[str] = []
-    planned = [each for task in KINDS for each in _planned(run, task)]
+    planned = [each for task in OF_TASKS for each in _planned(run, task)]
     with progress(f"figures of {run}", len(planned)) as advance:
         for each in planned:
             advance(1)
@@ -107,13 +101,12 @@ def run_figures(run: Path, name: str, budget: Budget) -> tuple[list[Chart], list
             try:
                 chart = each.chart(run, f"{name}-{each.kind}-{len(charts)}")
             except SdabenchError as error:
-                command = plot(each.kind, run, *each.options)
-                left_out.append(f"{TITLES[each.kind]}, {each.task}: {error}. Then draw it with: {command}")
+                left_out.append(f"{each.title}: {error}. Then draw it with: {each.command(run)}")
                 continue
             if budget.takes(chart):
                 charts.append(chart)
             else:
-                left_out.append(f"{chart.title}: left out, {budget.reason(each.kind, run, *each.options)}")
+                left_out.append(f"{each.title}: {TOO_LARGE} {each.command(run)}")
     return charts, left_out
 
 
@@ -133,25 +126,20 @@ def _planned(run: Path, task: str) -> Iterator[_Figure | str]:
     for model in of_model:
         if model not in without and len(shown) + len(of_model[model]) <= MOST_RECORDS:
             shown += of_model[model]
-    models = list(dict.fromkeys(one.stored.record.model for one in shown))
+    models = [model for model in of_model if of_model[model][0] in shown]
     if others := [model for model in of_model if model not in [*without, *models]]:
-        command = plot(KINDS[task][0], run, "--models", others[0])
+        command = plot(OF_TASKS[task][0], run, "--models", escape(others[0]))
         yield (
             f"Figures of the {task} show at most {MOST_RECORDS} records, and leave out {_some(others)}; "
             f"draw them with sdabench plot, such as: {command}"
         )
-    if not shown:
-        return
-    yield from (_Figure(kind, task, models, shown) for kind in KINDS[task])
+    if models:
+        yield from (_Figure(kind, task, [*map(escape, models)], shown) for kind in OF_TASKS[task])
+    single = [of_model[model][0] for model in models if len(of_model[model]) == 1]
+    small = [one for one in single if one.stored.record.dataset.classes <= confusion.NAMED]
     if task == "classification":
-        small = [
-            one
-            for one in shown
-            if len(of_model[one.stored.record.model]) == 1
-            and one.stored.record.dataset.classes <= confusion.NAMED
-        ]
-        yield from (_Figure("confusion", task, [one.stored.record.model], [one]) for one in small)
-        if others := [model for model in models if model not in {one.stored.record.model for one in small}]:
+        yield from (_Figure("confusion", task, [escape(one.stored.record.model)], [one]) for one in small)
+        if others := [model for model in models if of_model[model][0] not in small]:
             yield (
                 f"No confusion matrices of {_some(others)}, which have several trainings or more than "
                 f"{confusion.NAMED} classes; draw one with: {plot('confusion', run, '--models', others[0])}"

@@ -23,7 +23,7 @@ from sdabench.report.summary import (
 from sdabench.tools.report.charts import Chart, curves_chart
 from sdabench.tools.report.claims_grids import Anchors, network_cell
 from sdabench.tools.report.grid import Grid, Note
-from sdabench.tools.report.run_figures import Budget, run_figures
+from sdabench.tools.report.run_figures import TOO_LARGE, Budget, plot, run_figures
 
 MOST_RECORDS = 800  # on the page: each takes about 1.4 kB
 
@@ -75,8 +75,7 @@ class RunSection:
     id: str
     run: Run
     grid: Grid | None
-    recipes: Sequence[Details]
-    environments: Sequence[Details]
+    details: Sequence[Details]
     charts: Sequence[Chart]
     left_out: Sequence[str]
 
@@ -133,13 +132,13 @@ def _run_section(run: Run, name: str, most: int, anchors: Anchors, budget: Budge
         if curves and budget.takes(curves):
             charts.append(curves)
         elif curves:
-            left_out.append(f"Training curves are left out, {budget.reason('curves', run.folder)}")
+            left_out.append(f"{curves.title}: {TOO_LARGE} {plot('curves', run.folder)}")
         if run.succeeded:
             drawn, missing = run_figures(run.path, name, budget)
             charts, left_out = charts + drawn, left_out + missing
-    recipes = _details([(record.model, record.recipe) for record in run.records], "Recipe")
-    environments = _details([(record.model, record.environment) for record in run.records], "Environment")
-    return RunSection(name, run, grid, recipes, environments, charts, left_out)
+    details = _details(((record.model, record.recipe) for record in run.records), "Recipe")
+    details += _details(((record.model, record.environment) for record in run.records), "Environment")
+    return RunSection(name, run, grid, details, charts, left_out)
 
 
 def _records_grid(run: Run, name: str, shown: Sequence[Record], anchors: Anchors) -> Grid:

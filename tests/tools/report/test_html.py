@@ -230,7 +230,7 @@ def test_a_page_replaces_no_records(tmp_path):
 
 
 def test_networks_outside_the_registry_are_linked(tmp_path):
-    names = ["my net", "answer", "#a"]
+    names = ["my net", "answer", "#a[1]*"]
     records = [[record(model=name, seed=seed) for name in names] for seed in range(2)]
     folders = [write_run(tmp_path / name, *each) for name, each in zip("ab", records, strict=True)]
     parsed = Tables(to_html(make_page(folders)))
@@ -284,6 +284,16 @@ def test_figures_beyond_the_size_of_the_page_are_named(tmp_path, monkeypatch):
     )
     command = section.left_out[2].partition("draw them with: ")[2]
     assert command == f"sdabench plot confusion '{run}' --models resnet50 -o confusion.pdf"
+
+
+def test_names_with_wildcards_choose_one_network(tmp_path):
+    run = write_classified(tmp_path / "run", {"net[1]*": 0.9, "net1b": 0.8})
+    [section] = make_page([run]).runs
+    assert [chart.title for chart in section.charts[2:]] == [
+        "Confusion matrix of net[1]*",
+        "Confusion matrix of net1b",
+    ]
+    assert section.left_out == []
 
 
 def test_missing_and_damaged_predictions_are_stated(tmp_path):
