@@ -1,6 +1,7 @@
 """Figures: their data, marks and labels, the files that are written, and errors."""
 
 import json
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
+from PIL import Image
 from scipy.stats import t
 
 import sdabench
@@ -558,3 +560,13 @@ def test_measured_costs_share_one_convention(tmp_path):
     assert points["paper", "resnet50"] == 4.12
     assert points["measured", "resnet50"] == pytest.approx(4.089184256)
     assert points["measured", "sda_resnet86"] == pytest.approx(3.879993344)
+
+
+def test_the_documentation_shows_the_pictures_that_its_script_draws():
+    images = Path(__file__).parents[2] / "docs/images"
+    shown = re.findall(r"images/(\w+)\.png", (images.parent / "figures.md").read_text())
+    script = (images.parent / "make_figures.py").read_text()
+    assert shown == re.findall(r'"(\w+)": \w+', script)
+    for name in shown:
+        with Image.open(images / f"{name}.png") as image:
+            assert image.width == 3.4 * 300

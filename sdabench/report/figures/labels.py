@@ -21,7 +21,8 @@ _SLIDES = np.array([(slide, side) for slide in (-0.6, 0.6, -0.3, 0.3) for side i
 DIRECTIONS = np.concatenate([_CIRCLE, _SLIDES * (0, 1)])
 BESIDE = np.concatenate([np.clip(1.5 * _CIRCLE, -1, 1), _SLIDES])
 RADII = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 48.0, 60.0, 75.0, 95.0)  # points
-LEADER = 12.0  # points: a label that is this far away is connected to its point
+BESIDE_TEXT = 0.7  # of a distance: how far a point at the height of a label seems to be
+LEADER = 12.0  # points: a label that is this far away, or near another point, is connected to its point
 ROUNDS = 3  # of placing each label again among the others
 
 
@@ -111,8 +112,10 @@ def place(
     for text, center, point, half, label in zip(texts, centers, points, halves, labels, strict=True):
         offset = (center - point) / pixels
         text.set_position((float(offset[0]), float(offset[1])))
-        gap, nearest = _gap(center, half, point) / pixels, _gap(center, half, covered).min() / pixels
-        if gap > LEADER or gap > 1.1 * nearest:
+        foreign = covered[(covered != point).any(axis=1)]
+        gap = _gap(center, half, point) / pixels
+        nearest = _gap(center, half, foreign).min(initial=np.inf) / pixels
+        if gap > LEADER or gap > 0.8 * nearest:
             _connect(axes, point, center, half, label.color)
     return texts
 
@@ -147,9 +150,9 @@ def _cost(
     cost += 40 * _crosses(own, others, other_halves).sum(axis=1)
     cost += 2e3 * _overlaps(centers, half, covered, mark).sum(axis=1)
     foreign = np.unique(covered[(covered != point).any(axis=1)], axis=0)
-    cost += 40 * _crosses(own, foreign, np.array([mark, mark])).sum(axis=1)
+    cost += 120 * _crosses(own, foreign, np.array([mark, mark])).sum(axis=1)
     nearer = _gap(centers[:, None], half, foreign) < 1.3 * _gap(centers, half, point)[:, None]
-    cost += 16 * nearer.sum(axis=1)  # points that seem to have this label
+    cost += 12 * nearer.sum(axis=1)  # points that seem to have this label
     for weight, segments in avoided:
         cost += weight * _crosses(segments, centers, half).sum(axis=0)
     return cost
@@ -162,8 +165,9 @@ def _overlaps(centers: Floats, half: Floats, others: Floats, other_half: Floats 
 
 
 def _gap(centers: Floats, half: Floats, points: Floats) -> Floats:
-    """Return the distances from boxes to points."""
-    distance: Floats = np.linalg.norm(np.maximum(np.abs(centers - points) - half, 0), axis=-1)
+    """Return the distances from boxes to points; one at the height of the text seems nearer."""
+    gaps = np.maximum(np.abs(centers - points) - half, 0)
+    distance: Floats = np.linalg.norm(gaps, axis=-1) * np.where(gaps[..., 1] == 0, BESIDE_TEXT, 1.0)
     return distance
 
 
