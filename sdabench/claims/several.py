@@ -4,13 +4,14 @@ The difference between two runs with enough trainings of each has the uncertaint
 one of given weights, with the uncertainty of the test images, on which the predictions are paired.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
 from statistics import NormalDist, mean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,7 @@ from numpy.typing import NDArray
 from sdabench.claims.comparable import distinct_trainings, seeds_of
 from sdabench.claims.paired import images_text
 from sdabench.claims.trainings import ENOUGH, LEVEL, PRIOR_SD, Estimate, holm, of_pairs, of_two
-from sdabench.errors import DataError, UsageError
-from sdabench.records.class_predictions import ClassPredictions
+from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.records.conditions import Difference, differences
 from sdabench.records.rescoring import (
     TOP_K,
@@ -29,6 +29,7 @@ from sdabench.records.rescoring import (
     metrics_of_predictions,
     read_stored,
 )
+from sdabench.records.store import records_file
 from sdabench.scoring.bootstrap import RESAMPLES, CocoSamples, bootstrap
 from sdabench.scoring.coco import METRICS
 from sdabench.scoring.intervals import Interval, mcnemar, paired_difference, percentile_interval
@@ -36,6 +37,7 @@ from sdabench.scoring.intervals import Interval, mcnemar, paired_difference, per
 Basis = Literal["trainings", "images"]
 StoredRecords = Sequence[StoredRecord]
 Advance = Callable[[int], None]
+T = TypeVar("T")
 NO_SPREAD = 1e-9  # percentage points, of equal differences that are rounded differently
 OF_TRAININGS = ("seed", "training.seeds", "weights")  # fields in which the trainings of one run differ
 
@@ -49,14 +51,10 @@ def read_run(text: str) -> dict[str, list[StoredRecord]]:
     Raises:
         UsageError: there is no such run or network, or the run has several networks.
     """
-    place, colon, model = text.rpartition(":")
-    if not colon or Path(text).exists():
-        place, model = text, ""
-    path = Path(place)
-    if not place or not path.exists():
-        raise UsageError(
-            f"no run at {place or 'an empty name'}; name the --output folder of a run or its records.jsonl"
-        )
+    path, model = _place(text)
+    if not text or not path.exists():
+        where = path if text else "an empty name"
+        raise UsageError(f"no run at {where}; name the --output folder of a run or its records.jsonl")
     stored = read_stored(path)
     names = list(dict.fromkeys(one.record.model for one in stored))
     if model and model not in names:
@@ -68,6 +66,12 @@ def read_run(text: str) -> dict[str, list[StoredRecord]]:
         if one.record.model == (model or names[0]):
             of_task.setdefault(one.record.task, []).append(one)
     return of_task
+
+
+def _place(text: str) -> tuple[Path, str]:
+    """Split FOLDER:NETWORK; the network is empty without one."""
+    place, colon, model = text.rpartition(":")
+    return (Path(place), model) if colon and not Path(text).exists() else (Path(text), "")
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,17 @@ class Run:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that all records have."""
-        return _metrics([self])
+        """The metrics that all its records have."""
+        first, *others = (one.record.metrics for one in self.stored)
+        return [metric for metric in first if all(metric in each for each in others)]
+
+    @property
+    def has_predictions(self) -> bool:
+        return all(one.has_predictions for one in self.stored)
+
+    def same_images(self, other: "Run") -> bool:
+        """Return whether both were evaluated on the same image bytes."""
+        return self.stored[-1].same_images(other.stored[-1])
 
     def values(self, metric: str) -> list[float]:
         return [one.record.metrics[metric] for one in self.stored]
@@ -117,30 +130,35 @@ class RunDifference:
 
     ``basis`` says what the interval covers: the spread of ``trainings``, or the choice of test ``images``.
     ``paired`` are the same seeds, or the same images. ``interval`` and ``p``, of a difference of zero, are
-    None where there is no spread. ``p_holm`` is corrected over all pairs. ``comparable`` is False if
-    preprocessing differs.
+    None where they are unknown; ``reason`` says why. ``p_holm`` is corrected over all comparable pairs.
+    ``comparable`` is False if images or preprocessing differ.
     """
 
     a: Run
     b: Run
     metric: str
-    interval: Interval | None
-    p: float | None
-    basis: Basis
-    paired: bool
     comparable: bool
+    basis: Basis | None = None
+    paired: bool = False
+    interval: Interval | None = None
+    p: float | None = None
     p_holm: float | None = None
+    reason: str | None = None
 
     @property
-    def value(self) -> float:
+    def value(self) -> float | None:
+        """The difference; None if the images differ."""
+        if not self.a.same_images(self.b):
+            return None
         return self.b.mean(self.metric) - self.a.mean(self.metric)
 
     @property
     def better(self) -> bool | None:
         """Whether ``b`` is better; None if that is not significant after Holm's correction, or unknown."""
-        if not self.comparable or self.p_holm is None or self.p_holm > 1 - LEVEL:
+        value = self.value
+        if not self.comparable or value is None or self.p_holm is None or self.p_holm > 1 - LEVEL:
             return None
-        return self.value > 0
+        return value > 0
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -155,26 +173,36 @@ class RunDifference:
             "p_holm": self.p_holm,
             "comparable": self.comparable,
             "better": self.better,
+            "reason": self.reason,
         }
 
 
 @dataclass(frozen=True)
 class SeveralRuns:
-    """Runs on the same images, and the differences between all pairs in each metric."""
+    """Runs of one task, and the differences between all pairs in each metric that both have.
+
+    ``names`` are those of all runs that were compared; the others have no record of this task.
+    """
 
     task: str
+    names: tuple[str, ...]
     runs: tuple[Run, ...]
     differences: list[RunDifference]
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that all records have."""
-        return _metrics(self.runs)
+        """The metrics that any of the runs has."""
+        return list(dict.fromkeys(metric for run in self.runs for metric in run.metrics))
 
     @property
     def conditions(self) -> list[Difference]:
         """The recorded conditions that differ, with a value for each run, or several in a list."""
         return _conditions(self.runs)
+
+    @property
+    def without_records(self) -> list[str]:
+        """The names of the runs that have no record of this task."""
+        return [name for name in self.names if name not in {run.name for run in self.runs}]
 
     def as_json(self) -> dict[str, Any]:
         names = [run.name for run in self.runs]
@@ -187,14 +215,51 @@ class SeveralRuns:
                     "trainings": run.trainings,
                     "seeds": [list(each) for each in run.seeds],
                     "left_out": run.left_out,
-                    "metrics": {each: {"mean": run.mean(each), "sd": run.sd(each)} for each in self.metrics},
+                    "metrics": {each: {"mean": run.mean(each), "sd": run.sd(each)} for each in run.metrics},
                 }
                 for run in self.runs
             ],
+            "without_records": self.without_records,
             "comparable": all(each.comparable for each in self.differences),
             "conditions": [each.as_json(names) for each in self.conditions],
             "differences": [each.as_json() for each in self.differences],
         }
+
+
+Groups = dict[str, tuple[Run, ...]]
+
+
+def group_runs(names: Sequence[str]) -> Groups:
+    """Read runs, each named FOLDER or FOLDER:NETWORK, and group the trainings of each, by task.
+
+    Raises:
+        UsageError: fewer than two runs, the same one twice, or no two of them have a task in common.
+    """
+    if isinstance(names, str) or len(names) < 2:
+        raise UsageError("name two runs or more to compare")
+    read: dict[str, dict[str, list[StoredRecord]]] = {}
+    known: dict[tuple[Path, str], str] = {}
+    for name in names:
+        of_task = read_run(name)
+        run = records_file(_place(name)[0]).resolve(), next(iter(of_task.values()))[0].record.model
+        if run in known:
+            same = "" if known[run] == name else f", as {known[run]} too"
+            raise UsageError(f"{name} is named twice{same}; name each run once")
+        known[run], read[name] = name, of_task
+    groups = {}
+    for task in dict.fromkeys(task for of_task in read.values() for task in of_task):
+        having = {name: of_task[task] for name, of_task in read.items() if task in of_task}
+        if len(having) > 1:
+            groups[task] = _on_common_images(having)
+    if not groups:
+        raise UsageError(f"{', '.join(names)} have no task in common; name runs of one task")
+    return groups
+
+
+def check_options_of_ap(tasks: Collection[str], annotations: Path | None, resamples: int | None) -> None:
+    """Raise a UsageError for options of AP if there are classifiers alone."""
+    if set(tasks) == {"classification"} and (annotations or resamples):
+        raise UsageError("--annotations and --resamples are for AP; leave them out for classifiers")
 
 
 def compare_runs(
@@ -203,39 +268,47 @@ def compare_runs(
     resamples: int | None = None,
     advance: Advance = lambda resamples: None,
 ) -> list[SeveralRuns]:
-    """Compare runs, each named FOLDER or FOLDER:NETWORK, in every task that all of them have.
+    """Compare runs, each named FOLDER or FOLDER:NETWORK, in every task that two of them have.
 
-    Arguments and errors are those of :func:`sdabench.claims.paired.compare_records`. ``advance`` is called
-    for records whose images are resampled, which are only those of runs with few trainings.
+    What cannot be compared or computed for a pair is unknown for that pair, with a reason.
+
+    Args:
+        annotations: a COCO annotations file, by default that of the dataset that a record names.
+        resamples: of the images, for the intervals of AP of runs with few trainings; 0 leaves them unknown.
+        advance: is called with the number of resamples just done.
+
+    Raises:
+        UsageError: see :func:`group_runs`, or options of AP for classifiers alone.
     """
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise UsageError(f"{twice[0]} is named twice; name each run once")
-    read = {name: read_run(name) for name in names}
-    tasks = [task for task in read[names[0]] if all(task in of_task for of_task in read.values())]
-    if not tasks:
-        raise UsageError(f"{', '.join(names)} have no task in common; name runs of one task")
-    if "classification" in tasks and (annotations, resamples) != (None, None):
-        raise UsageError("--annotations and --resamples are for AP; leave them out for classifiers")
-    found = []
-    for task in tasks:
-        runs = _runs_on_common_images({name: of_task[task] for name, of_task in read.items()})
-        found.append(_compare(task, runs, _Images(annotations, resamples or RESAMPLES, advance)))
-    return found
+    groups = group_runs(names)
+    check_options_of_ap(groups, annotations, resamples)
+    times = RESAMPLES if resamples is None else resamples
+    return [
+        _compare(task, tuple(names), runs, _Images(annotations, times, advance))
+        for task, runs in groups.items()
+    ]
 
 
-def _runs_on_common_images(read: dict[str, list[StoredRecord]]) -> tuple[Run, ...]:
-    """Choose the images of the last record that all runs have; a subset only without others."""
-    first, *others = read.values()
-    ordered = sorted(first, key=lambda one: one.record.dataset.subset_of is None)[::-1]
-    for chosen in ordered:
-        of_run = {name: [one for one in each if one.same_images(chosen)] for name, each in read.items()}
-        if all(of_run.values()):
-            return tuple(run_of(name, each) for name, each in of_run.items())
-    other = next(each[-1] for each in others if not any(one.same_images(ordered[0]) for one in each))
-    raise DataError(
-        f"not the same images: {images_text(ordered[0].record.dataset)} and "
-        f"{images_text(other.record.dataset)}; evaluate all models on one dataset"
-    )
+def _on_common_images(read: dict[str, list[StoredRecord]]) -> tuple[Run, ...]:
+    """Choose for each run the images that most runs have: the last ones, a subset only without others."""
+    of_images: dict[str, dict[Hashable, list[StoredRecord]]] = {}
+    for name, stored in read.items():
+        ordered = sorted(stored, key=lambda one: one.record.dataset.subset_of is None)[::-1]
+        of_images[name] = {_images_of(name, one): [] for one in ordered}
+        for one in stored:
+            of_images[name][_images_of(name, one)].append(one)
+    chosen: dict[str, list[StoredRecord]] = {}
+    while rest := [name for name in read if name not in chosen]:
+        counted = Counter(images for name in rest for images in of_images[name])
+        common = max(counted, key=counted.__getitem__)  # the first of those that most have
+        chosen |= {name: of_images[name][common] for name in rest if common in of_images[name]}
+    return tuple(run_of(name, chosen[name]) for name in read)
+
+
+def _images_of(run: str, stored: StoredRecord) -> Hashable:
+    """Identify the images of a record; without a digest they are only those of its own run."""
+    dataset = stored.record.dataset
+    return dataset.fingerprint_sha256 or (run, dataset.listing_sha256, dataset.subset_of)
 
 
 def run_of(name: str, stored: StoredRecords) -> Run:
@@ -251,47 +324,56 @@ def run_of(name: str, stored: StoredRecords) -> Run:
     return Run(name, tuple(folders[id(record)] for record, _ in chosen), len(stored) - len(alike))
 
 
-def _metrics(runs: Sequence[Run]) -> list[str]:
-    first, *others = [one.record.metrics for run in runs for one in run.stored]
-    return [metric for metric in first if all(metric in each for each in others)]
-
-
 def _conditions(runs: Sequence[Run]) -> list[Difference]:
     found, of_run = [], [index for index, run in enumerate(runs) for _ in run.stored]
-    averaged = OF_TRAININGS if len(of_run) > len(runs) else ()
     for each in differences([one.record for run in runs for one in run.stored]):
-        if each.field not in averaged:
-            values: list[list[Any]] = [[] for _ in runs]
-            for index, value in zip(of_run, each.values, strict=True):
-                if value not in values[index]:
-                    values[index].append(value)
+        values: list[list[Any]] = [[] for _ in runs]
+        for index, value in zip(of_run, each.values, strict=True):
+            if value not in values[index]:
+                values[index].append(value)
+        single = [own[0] for own in values if len(own) == 1]
+        if each.field not in OF_TRAININGS or any(value != single[0] for value in single):
             found.append(replace(each, values=tuple(own[0] if len(own) == 1 else own for own in values)))
     return found
 
 
-def _compare(task: str, runs: tuple[Run, ...], images: "_Images") -> SeveralRuns:
-    decisive = [each.values for each in _conditions(runs) if each.kind == "not comparable"]
-    pairs = list(combinations(range(len(runs)), 2))
-    found: dict[tuple[tuple[int, int], str], RunDifference] = {}
-    for metric in _metrics(runs):
-        for a, b in pairs:
-            comparable = all(values[a] == values[b] for values in decisive)
-            found[(a, b), metric] = _difference(runs[a], runs[b], metric, images, comparable)
-        p_values = {pair: p for pair in pairs if (p := found[pair, metric].p) is not None}
-        for pair, p in holm(p_values).items():
-            found[pair, metric] = replace(found[pair, metric], p_holm=p)
-    return SeveralRuns(task, runs, [found[pair, metric] for pair in pairs for metric in _metrics(runs)])
+def _compare(task: str, names: tuple[str, ...], runs: tuple[Run, ...], images: "_Images") -> SeveralRuns:
+    found: list[RunDifference] = []
+    for a, b in combinations(runs, 2):
+        comparable = all(each.kind != "not comparable" for each in _conditions((a, b)))
+        shared = [metric for metric in a.metrics if metric in b.metrics]
+        found += [_difference(a, b, metric, images, comparable) for metric in shared]
+    p_values: dict[str, dict[int, float]] = {}
+    for index, each in enumerate(found):
+        if each.comparable and each.p is not None:
+            p_values.setdefault(each.metric, {})[index] = each.p
+    for of_metric in p_values.values():
+        for index, p in holm(of_metric).items():
+            found[index] = replace(found[index], p_holm=p)
+    return SeveralRuns(task, names, runs, found)
 
 
 def _difference(a: Run, b: Run, metric: str, images: "_Images", comparable: bool) -> RunDifference:
+    unknown = RunDifference(a, b, metric, comparable)
+    if not a.same_images(b):
+        of_a, of_b = (images_text(run.stored[-1].record.dataset) for run in (a, b))
+        return replace(
+            unknown,
+            comparable=False,
+            reason=f"not the same images: {of_a} and {of_b}; evaluate all models on one dataset",
+        )
     if min(a.trainings, b.trainings) < ENOUGH:
-        interval, p = images.difference(a, b, metric)
-        return RunDifference(a, b, metric, interval, p, "images", True, comparable)
-    estimate, paired = _of_trainings(a, b, metric)
-    if estimate.sd < NO_SPREAD:
-        return RunDifference(a, b, metric, None, None, "trainings", paired, comparable)
-    interval, p = estimate.interval, estimate.p_of_zero
-    return RunDifference(a, b, metric, interval, p, "trainings", paired, comparable)
+        unknown = replace(unknown, basis="images", paired=True)
+        try:
+            interval, p = images.difference(a, b, metric)
+        except (SdabenchError, OSError) as error:
+            return replace(unknown, reason=str(error))
+    else:
+        estimate, paired = _of_trainings(a, b, metric)
+        unknown = replace(unknown, basis="trainings", paired=paired)
+        known = estimate.sd >= NO_SPREAD
+        interval, p = (estimate.interval, estimate.p_of_zero) if known else (None, None)
+    return replace(unknown, interval=interval, p=p, reason=None if interval else "values without spread")
 
 
 def _of_trainings(a: Run, b: Run, metric: str) -> tuple[Estimate, bool]:
@@ -312,21 +394,41 @@ class _Images:
 
     def __init__(self, annotations: Path | None, resamples: int, advance: Advance) -> None:
         self.annotations, self.resamples, self.advance = annotations, resamples, advance
-        self._classes: dict[int, ClassPredictions] = {}
-        self._resampled: dict[int, dict[str, NDArray[np.float64]]] = {}
+        self._scored: dict[int, Any] = {}
 
     def difference(self, a: Run, b: Run, metric: str) -> tuple[Interval | None, float | None]:
-        """Return the interval of b minus a, and the p-value of zero; None for what cannot be computed."""
-        stored = (*a.stored, *b.stored)
-        if any(metric not in metrics_of_predictions(one.record) for one in stored):
-            return None, None
-        if a.stored[0].record.task == "classification":
-            return self._of_classes(a, b, TOP_K[metric])
-        return self._of_detections(a, b, metric)
+        """Return the interval of b minus a, and the p-value of zero; None without spread.
+
+        Raises:
+            UsageError: predictions are missing, or do not give the metric.
+            DataError: predictions are damaged, or of other images.
+        """
+        stored, accuracy = (*a.stored, *b.stored), a.stored[0].record.task == "classification"
+        known = TOP_K if accuracy else METRICS
+        if any(metric not in known or metric not in metrics_of_predictions(one.record) for one in stored):
+            raise UsageError(f"stored predictions do not give {metric}")
+        return self._of_classes(a, b, TOP_K[metric]) if accuracy else self._of_detections(a, b, metric)
+
+    def _score(self, stored: StoredRecord, score: Callable[[StoredRecord], T]) -> T:
+        """Score a record once; the error of one that cannot be scored is raised again."""
+        if id(stored) not in self._scored:
+            try:
+                self._scored[id(stored)] = score(stored)
+            except (SdabenchError, OSError) as error:
+                self._scored[id(stored)] = error
+        scored = self._scored[id(stored)]
+        if isinstance(scored, Exception):
+            raise scored
+        return cast(T, scored)
 
     def _of_classes(self, a: Run, b: Run, k: int) -> tuple[Interval | None, float | None]:
-        correct_a, correct_b = ([self._predictions(one).hits(k) for one in run.stored] for run in (a, b))
-        images = len(correct_a[0])
+        first, *others = (self._score(one, class_predictions) for one in (*a.stored, *b.stored))
+        if any(each.paths != first.paths or (each.labels != first.labels).any() for each in others):
+            raise DataError(
+                f"predictions of {a.name} and {b.name} differ in images or labels; evaluate again"
+            )
+        correct = [each.hits(k) for each in (first, *others)]
+        correct_a, correct_b, images = correct[: len(a.stored)], correct[len(a.stored) :], len(first.paths)
         if len(correct_a) == len(correct_b) == 1:
             only_a = int((correct_a[0] & ~correct_b[0]).sum())
             only_b = int((correct_b[0] & ~correct_a[0]).sum())
@@ -334,22 +436,10 @@ class _Images:
         of_image = 100 * (np.mean(correct_b, axis=0) - np.mean(correct_a, axis=0))
         return _normal(float(of_image.mean()), float(of_image.std()) / sqrt(max(images - 1, 1)))
 
-    def _predictions(self, stored: StoredRecord) -> ClassPredictions:
-        """Read predictions, in the same order of images for all records."""
-        if id(stored) not in self._classes:
-            read = class_predictions(stored)
-            first = next(iter(self._classes.values()), read)
-            if read.paths != first.paths or (read.labels != first.labels).any():
-                raise DataError(
-                    f"{stored.predictions} and another run differ in images or labels; evaluate again"
-                )
-            self._classes[id(stored)] = read
-        return self._classes[id(stored)]
-
     def _of_detections(self, a: Run, b: Run, metric: str) -> tuple[Interval | None, float | None]:
-        if metric not in METRICS:
-            return None, None
-        of_a, of_b = ([self._resamples(one)[metric] for one in run.stored] for run in (a, b))
+        if not self.resamples:
+            raise UsageError("sdabench compare computes the interval of AP")
+        of_a, of_b = ([self._score(one, self._resample)[metric] for one in run.stored] for run in (a, b))
         resampled = np.mean(of_b, axis=0) - np.mean(of_a, axis=0)
         estimate = b.mean(metric) - a.mean(metric)
         interval = percentile_interval(resampled, estimate)
@@ -358,12 +448,10 @@ class _Images:
         normal, p = _normal(estimate, float(np.nanstd(resampled)))
         return normal and interval, p
 
-    def _resamples(self, stored: StoredRecord) -> dict[str, NDArray[np.float64]]:
-        if id(stored) not in self._resampled:
-            samples = CocoSamples.of(match_detections(stored, self.annotations))
-            values = bootstrap(samples, self.resamples, advance=self.advance)
-            self._resampled[id(stored)] = {metric: values.of(metric) for metric in METRICS}
-        return self._resampled[id(stored)]
+    def _resample(self, stored: StoredRecord) -> dict[str, NDArray[np.float64]]:
+        samples = CocoSamples.of(match_detections(stored, self.annotations))
+        values = bootstrap(samples, self.resamples, advance=self.advance)
+        return {metric: values.of(metric) for metric in METRICS}
 
 
 def _normal(estimate: float, error: float) -> tuple[Interval | None, float | None]:

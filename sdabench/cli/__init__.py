@@ -36,7 +36,7 @@ SECTIONS = {
     },
     "Networks": {
         "list": "List the networks and the tables that contain them",
-        "show": "Show one page about a network",
+        "show": "Show one page about a network, or what a run measured",
         "cite": "Print the BibTeX entries of the papers behind networks",
         "card": "Write a model card for Hugging Face",
     },

@@ -6,11 +6,12 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.options import (
+    FRAME_FORMATS,
     AsJson,
     Recount,
-    echo_csv,
+    check_formats,
+    echo_frame,
     echo_json,
-    form_of,
     format_option,
 )
 from sdabench.cli.parameters import declared
@@ -37,7 +38,7 @@ Exit codes:
 @declared
 def command(
     recount: Recount,
-    form: Annotated[str, format_option("terminal", "csv", "json")],
+    form: Annotated[str, format_option("terminal", *FRAME_FORMATS)],
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Check every parameter and FLOP count of the paper.
@@ -52,7 +53,7 @@ def command(
     from sdabench.claims.audit import audit, evidence_elsewhere
     from sdabench.records.counts import counts_at, fresh_counts
 
-    form = form_of(form, as_json)
+    check_formats(form, as_json)
     registry = load_registry()
     models = registry.suite("all")
     places = evidence_elsewhere(registry.tables.values())
@@ -60,12 +61,12 @@ def command(
         counts = fresh_counts(models, advance, cached=not recount)
         elsewhere = counts_at(places, advance, cached=not recount)
     result = audit(registry.tables, counts, elsewhere)
-    if form == "json":
+    if as_json:
         echo_json(result.as_json())
-    elif form == "csv":
+    elif form in FRAME_FORMATS:
         from sdabench.report.frames import claims_frame
 
-        echo_csv(claims_frame(result.claims))
+        echo_frame(claims_frame(result.claims), form)
     else:
         from sdabench.report.audit import print_audit
 

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,19 +14,19 @@ from sdabench.cli.options import (
     FRAME_FORMATS,
     MODEL,
     AsJson,
-    echo_csv,
+    check_formats,
     echo_each,
+    echo_frame,
     echo_json,
-    form_of,
     format_option,
     records_option,
     show,
 )
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.errors import ExitCode, UsageError
+from sdabench.errors import DataError, ExitCode, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry, unknown
-from sdabench.terminal import csv_text, echo
+from sdabench.terminal import csv_text
 
 if TYPE_CHECKING:
     from sdabench.claims.paired import PairedComparison
@@ -86,7 +85,7 @@ def command(
         help="Test only the claims about these networks: names or wildcards")],
     folders: Annotated[tuple[Path, ...], records_option(
         "Use the records of this run too: its folder or its records.jsonl", group=CLAIMS)],
-    form: Annotated[str, format_option(text="Output format; csv with --claims, and for three runs or more")],
+    form: Annotated[str, format_option()],
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Compare runs, or test what the tables of the paper imply.
@@ -97,9 +96,10 @@ def command(
     without a model. Top-1 and top-5 get McNemar's test, AP gets a paired bootstrap over the images. Every
     recorded condition that differs is listed; with another preprocessing, the numbers are not comparable.
 
-    Three runs or more are compared in one table, each by the mean over its trainings (seeds), and pair by
-    pair, with Holm's correction. With three trainings of both networks, the interval of a difference covers
-    the spread of trainings; otherwise it is that of the test images.
+    Three runs or more, and two of which one has several trainings or no predictions, are compared in one
+    table, each by the mean over its trainings (seeds), and pair by pair, with Holm's correction. With three
+    trainings of both, the interval of a difference covers their spread, else the choice of test images. A
+    pair that cannot be compared is unknown.
 
     With --claims, each network with depth attention is compared with its baseline and with the same network
     without depth attention: is it better by as much as the paper says? All trainings of both networks with
@@ -111,9 +111,7 @@ def command(
     sentences such as "outperforms other attention methods" are tested. Both use printed numbers alone, and
     exit with 0 whatever the verdicts are.
     """
-    as_json = as_json or (form_of(form, as_json) == "json" and len(runs) < 3)
-    if form == "csv" and len(runs) < 3 and (not claims or baseline is not None):
-        raise UsageError("--format csv needs three runs or more, or --claims; use --json")
+    check_formats(form, as_json)
     modes = {"--statements": statements, "--power": power, "--claims": claims}
     if mode := next((name for name, chosen in modes.items() if chosen), None):
         if runs:
@@ -143,27 +141,19 @@ def command(
         raise UsageError(
             "--models and --records need --claims or --power; name one network of a run as FOLDER:NETWORK"
         )
-    if len(runs) > 2:
-        if (images, changed) != (None, None):
-            raise UsageError("--images and --changed are for two records; leave them out, or name two")
+    by_image = (images, changed) != (None, None)
+    if by_image and (len(runs) > 2 or form in FRAME_FORMATS):
+        raise UsageError(f"--images and --changed are for two records{' and no frame' * (len(runs) == 2)}")
+    from sdabench.claims.several import check_options_of_ap, group_runs
+
+    groups = group_runs(runs)
+    check_options_of_ap(groups, annotations, resamples)
+    single = all(len(run.stored) == 1 and run.has_predictions for each in groups.values() for run in each)
+    if len(runs) > 2 or form in FRAME_FORMATS or not (by_image or single):
         _several(runs, annotations, resamples, form, as_json)
         return
-    from sdabench.claims.paired import compare_records
-    from sdabench.claims.several import read_run
-    from sdabench.scoring.bootstrap import RESAMPLES
-
-    a, b = runs
-    first, second = read_run(a), read_run(b)
-    pairs = {task: _pair(first[task], second[task]) for task in first if task in second}
-    tasks = list(pairs)
-    if not tasks:
-        raise UsageError(f"{a} and {b} have no task in common; name records of one task")
-    if "classification" in tasks and (annotations, resamples) != (None, None):
-        raise UsageError("--annotations and --resamples are for AP; leave them out for classifiers")
-    times = resamples or RESAMPLES
-    total = 2 * times * sum(task != "classification" for task in tasks)
-    with progress("resamples", total, "resamples") as advance:
-        comparisons = [compare_records(*pairs[task], annotations, times, advance) for task in tasks]
+    pairs = [(first.stored[-1], second.stored[-1]) for first, second in groups.values()]
+    comparisons = _by_image(pairs, annotations, resamples)
     if changed is not None:
         _write_changed(changed, comparisons)
     if as_json:
@@ -181,13 +171,17 @@ def command(
     show(*sheets, form=form)
 
 
-def _pair(first: "list[StoredRecord]", second: "list[StoredRecord]") -> "tuple[StoredRecord, StoredRecord]":
-    """Choose the last record of A and of B on the same images; those of a subset only without others."""
-    ordered = [
-        sorted(each, key=lambda one: one.record.dataset.subset_of is None)[::-1] for each in (first, second)
-    ]
-    pairs = list(product(*ordered))
-    return next((pair for pair in pairs if pair[0].same_images(pair[1])), pairs[0])  # type: ignore[return-value]
+def _by_image(
+    pairs: "Sequence[tuple[StoredRecord, StoredRecord]]", annotations: Path | None, resamples: int | None
+) -> "list[PairedComparison]":
+    """Compare the stored predictions of two records of each task."""
+    from sdabench.claims.paired import compare_records
+    from sdabench.scoring.bootstrap import RESAMPLES
+
+    times = resamples or RESAMPLES
+    total = 2 * times * sum(first.record.task != "classification" for first, _ in pairs)
+    with progress("resamples", total, "resamples") as advance:
+        return [compare_records(*pair, annotations, times, advance) for pair in pairs]
 
 
 def _several(
@@ -197,13 +191,15 @@ def _several(
 
     with progress("resamples", None, "resamples") as advance:
         compared = compare_runs(runs, annotations, resamples, advance)
+    differences = [each for one in compared for each in one.differences]
+    if differences and all(each.value is None for each in differences):
+        raise DataError(str(differences[0].reason))
     if as_json:
         echo_each(compared)
     elif form in FRAME_FORMATS:
-        from sdabench.report import frames
+        from sdabench.report.frames import run_differences_frame
 
-        frame = frames.run_differences_frame(compared)
-        echo_csv(frame) if form == "csv" else echo(frames.to_json(frame))
+        echo_frame(run_differences_frame(compared), form)
     else:
         from sdabench.report.several import several_sheets
 
@@ -227,15 +223,19 @@ def _claims(
         found = needed(judged)
         if as_json:
             echo_json([one.as_json() for one in found])
+        elif form in FRAME_FORMATS:
+            from sdabench.report.frames import power_frame
+
+            echo_frame(power_frame(found), form)
         else:
             show(power_sheet(found), form=form)
         return
     if as_json:
         echo_json([one.as_json() for one in judged])
-    elif form == "csv":
+    elif form in FRAME_FORMATS:
         from sdabench.report.frames import comparisons_frame
 
-        echo_csv(comparisons_frame(judged))
+        echo_frame(comparisons_frame(judged), form)
     else:
         from sdabench.report.implied import implied_sheet
 
@@ -261,6 +261,10 @@ def _baselines(name: str, patterns: tuple[str, ...], form: str, as_json: bool) -
         judged = [each for each in judged if each.comparison.row.model in selected]
     if as_json:
         echo_json([one.as_json() for one in judged])
+    elif form in FRAME_FORMATS:
+        from sdabench.report.frames import baselines_frame
+
+        echo_frame(baselines_frame(judged), form)
     else:
         from sdabench.report.baselines import baselines_sheet
 
@@ -275,6 +279,10 @@ def _statements(form: str, as_json: bool) -> None:
     judged = judge_statements(registry, load_statements(registry))
     if as_json:
         echo_json([one.as_json() for one in judged])
+    elif form in FRAME_FORMATS:
+        from sdabench.report.frames import statements_frame
+
+        echo_frame(statements_frame(judged), form)
     else:
         from sdabench.report.statements import statements_sheet
 

@@ -9,13 +9,14 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import (
     COUNT,
     FILE,
+    FRAME_FORMATS,
     AsJson,
     Patterns,
     Recount,
     SuiteName,
-    echo_csv,
+    check_formats,
+    echo_frame,
     echo_json,
-    form_of,
     format_option,
     show,
 )
@@ -94,17 +95,17 @@ def command(
     """
     if save is not None and (per_module or size is not None or conventions):
         raise UsageError("--save stores the default counts; combine it only with names or --suite")
-    form = form_of(form, as_json)
-    if depth is not None and (form == "json" or not per_module):
+    check_formats(form, as_json)
+    if depth is not None and (as_json or not per_module):
         raise UsageError("--depth needs --per-module, and no --json, which has all levels")
-    if per_module and form not in ("terminal", "json"):
-        raise UsageError(f"--per-module prints trees, not tables; leave out --format {form}, or use json")
+    if per_module and form != "terminal":
+        raise UsageError(f"--per-module prints trees, not tables; leave out --format {form}, or use --json")
     if not patterns and suite is None:
         raise UsageError("no network selected; name some, or use --suite ('sdabench list' shows all)")
     registry = load_registry()
     names = registry.select(patterns or ["*"], among=registry.suite(suite) if suite else None)
     if per_module:
-        _print_trees(names, size, depth or 3, form == "json")
+        _print_trees(names, size, depth or 3, as_json)
         return
     from sdabench.records.counts import fresh_counts
 
@@ -116,12 +117,12 @@ def command(
         _save(save, counts)
     detectors = {name for name in names if registry.model(name).backbone is not None}
     mmcv = {name: "mmcv" in conventions or name in detectors for name in names}
-    if form == "json":
+    if as_json:
         echo_json([item.as_json(mmcv[item.model]) for item in counts])
-    elif form == "csv":
+    elif form in FRAME_FORMATS:
         from sdabench.report.frames import counts_frame
 
-        echo_csv(counts_frame(counts))
+        echo_frame(counts_frame(counts), form)
     else:
         shapes = dict.fromkeys(item.input for item in counts)
         sheets = [_sheet([item for item in counts if item.input == shape], mmcv) for shape in shapes]

@@ -7,12 +7,13 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.options import (
+    FRAME_FORMATS,
     AsJson,
     Patterns,
     SuiteName,
-    echo_csv,
+    check_formats,
+    echo_frame,
     echo_json,
-    form_of,
     format_option,
     show,
 )
@@ -43,15 +44,15 @@ def command(
     PATTERNS are names or wildcards. Each network NAME for classification has a version with depth attention,
     sda_NAME. The last column shows which networks are in the paper.
     """
+    check_formats(form, as_json)
     models = load_catalogue().select(list(patterns) or ["*"], suite)
-    form = form_of(form, as_json)
-    if form == "json":
+    if as_json:
         echo_json([asdict(model) for model in models])
         return
-    if form == "csv":
+    if form in FRAME_FORMATS:
         from sdabench.report.frames import networks_frame
 
-        echo_csv(networks_frame(models))
+        echo_frame(networks_frame(models), form)
         return
     rows = []
     for model in models:

@@ -107,7 +107,15 @@ SuiteName = Annotated[str | None, option(
 
 def records_option(text: str, group: str = "Options") -> Declaration:
     kind = click.Path(exists=True, path_type=Path)
-    return option("--records", multiple=True, type=kind, group=group, help=text)
+    return option("--records", multiple=True, type=kind, group=group, callback=_each_once, help=text)
+
+
+def _each_once(
+    context: click.Context, parameter: click.Parameter, runs: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    from sdabench.records.store import distinct_runs
+
+    return tuple(distinct_runs(runs)) if runs else ()
 
 
 def format_option(*formats: str, text: str = "Output format") -> Declaration:
@@ -140,17 +148,17 @@ def show(*sheets: "Sheet", form: str, standalone: bool = False) -> None:
         echo(renderers[form](*sheets))
 
 
-def form_of(form: str, as_json: bool) -> str:
-    """Return the output format of a command whose ``--json`` is short for ``--format json``."""
-    if as_json and form not in ("terminal", "json"):
+def check_formats(form: str, as_json: bool) -> None:
+    """Refuse ``--json``, which prints one object, beside another ``--format``."""
+    if as_json and form != "terminal":
         raise UsageError(f"--json and --format {form} are two formats; choose one")
-    return "json" if as_json else form
 
 
-def echo_csv(frame: "pd.DataFrame") -> None:
-    from sdabench.report.frames import to_csv
+def echo_frame(frame: "pd.DataFrame", form: str) -> None:
+    """Print a tidy frame in one of ``FRAME_FORMATS``."""
+    from sdabench.report.frames import to_csv, to_json
 
-    echo(to_csv(frame), nl=False)
+    echo(to_csv(frame), nl=False) if form == "csv" else echo(to_json(frame))
 
 
 def echo_json(data: Any) -> None:

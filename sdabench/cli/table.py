@@ -10,7 +10,10 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import (
     FRAME_FORMATS,
     SHEET_FORMATS,
+    AsJson,
     Others,
+    check_formats,
+    echo_frame,
     echo_json,
     format_option,
     records_option,
@@ -35,7 +38,7 @@ Examples:
   sdabench table classification-multiscale
   sdabench table classification-attention --format latex > attention.tex
   sdabench table all --format latex --standalone --mark best > tables.tex
-  sdabench table detection --format json
+  sdabench table detection --format csv > detection.csv
   sdabench table all --format latex-macros > numbers.tex
   sdabench table classification-attention --records runs/classification
   sdabench table classification-attention --with 'sda_*50'
@@ -65,6 +68,7 @@ def command(
     others: Others,
     recount: Annotated[bool, option(
         "--recount", is_flag=True, help="Count every network again instead of using the stored counts")],
+    as_json: AsJson,
 ) -> None:  # fmt: skip
     """Print a table of the paper beside the measured values.
 
@@ -79,6 +83,7 @@ def command(
     from sdabench.records.counts import counts_of, counts_of_evidence
     from sdabench.records.store import records_of
 
+    check_formats(form, as_json)
     if standalone and form != "latex":
         raise UsageError(f"--standalone needs --format latex, not {form}")
     if mark != "paper" and form == "latex-macros":
@@ -96,19 +101,21 @@ def command(
     report_left_out(records)
     elsewhere = counts_of_evidence(evidence_elsewhere(wanted), recount=recount)
     compared = compare_tables(wanted, counts, records, elsewhere)
-    if form == "json":
+    if as_json:
         echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
         return
-    from sdabench.report.tables import table_sheet, tables_csv
+    if form in FRAME_FORMATS:
+        from sdabench.report.frames import tables_frame
 
-    if form == "csv":
-        echo(tables_csv(compared), nl=False)
+        echo_frame(tables_frame(compared), form)
         return
     if form == "latex-macros":
         from sdabench.report.latex_macros import to_latex_macros
 
         echo(to_latex_macros(compared))
         return
+    from sdabench.report.tables import table_sheet
+
     sheets = [table_sheet(each, mark=mark) for each in compared]
     show(*sheets, form=form, standalone=standalone)
 

@@ -4,6 +4,7 @@ fvcore counts ``macs`` and ``fvcore``. Hooks on leaf modules count ``per_call``,
 depend on which operations are modules. The tests compare both counters with each other and with torch's.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -83,8 +84,11 @@ def count(
     detector = is_detector(module)
     if input_size is None:
         input_size = DEFAULT_INPUT["detection" if detector else "classification"]
-    if len(input_size) != 3:
-        raise UsageError(f"an input size is (C, H, W), not {tuple(input_size)}")
-    channels, height, width = input_size
+    try:
+        channels, height, width = map(operator.index, input_size)
+    except (TypeError, ValueError):
+        raise UsageError(f"an input size is (C, H, W), not {input_size!r}") from None
+    if min(channels, height, width) < 1:
+        raise UsageError(f"an input size has positive numbers, not {(channels, height, width)}")
     traced = not (detector or without) if fvcore is None else fvcore
     return count_module(module, (channels, height, width), name, traced, without)

@@ -13,7 +13,7 @@ from sdabench.paths import results_dir
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record, stored_records
-from sdabench.records.store import RECORDS
+from sdabench.records.store import records_file
 from sdabench.scoring import IOU_TYPES
 from sdabench.scoring.coco import METRICS, CocoEvaluation, evaluate, read_results
 
@@ -66,7 +66,7 @@ def read_stored(path: Path) -> list[StoredRecord]:
     Raises:
         UsageError: there are no such records.
     """
-    file = path / RECORDS if path.is_dir() else path
+    file = records_file(path)
     records = [record for record in read_lines(file, Record) if record.failure is None]
     if not records:
         raise UsageError(f"no records in {path}; name the --output folder of a run, or its records.jsonl")

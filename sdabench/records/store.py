@@ -16,13 +16,26 @@ PREDICTIONS = "predictions"
 Key = tuple[str, str]  # see Record.key
 
 
+def records_file(run: Path) -> Path:
+    """Return the file of records of a run, given as its folder or as that file."""
+    return run / RECORDS if run.is_dir() else run
+
+
+def distinct_runs(runs: Iterable[Path]) -> list[Path]:
+    """Keep each run once, by its first spelling."""
+    found: dict[Path, Path] = {}
+    for run in runs:
+        found.setdefault(records_file(run).resolve(), run)
+    return list(found.values())
+
+
 def records_of(run: Path) -> list[Record]:
     """Read the records of a run, given as its folder or its ``records.jsonl``.
 
     Raises:
         UsageError: there are none.
     """
-    path = run / RECORDS if run.is_dir() else run
+    path = records_file(run)
     records = list(read_lines(path, Record))
     if not records:
         raise UsageError(f"no records in {path}; name the --output folder of a run, or its records.jsonl")

@@ -13,6 +13,8 @@ class Column(NamedTuple):
 Columns = dict[str, Column]
 
 _OUTCOME = Column("str", "holds, open, fails or unknown")
+_TASK = Column("str", "classification, detection or segmentation")
+_METRIC = Column("str", "top1_pct, ap_pct and so on")
 
 CLAIMS: Columns = {
     "table": Column("str", "name of the table"),
@@ -42,7 +44,7 @@ CLAIMS: Columns = {
 RECORDS: Columns = {
     "run": Column("str", "path that was read"),
     "model": Column("str", "name of the network"),
-    "task": Column("str", "classification, detection or segmentation"),
+    "task": _TASK,
     "metric": Column("str", "top1_pct, ap_pct and so on; missing for a failed job"),
     "value_pct": Column("float64", "the metric in percent, unrounded"),
     "standard_error_pct": Column("float64", "its standard error over test images, in percentage points"),
@@ -52,7 +54,7 @@ RECORDS: Columns = {
     "samples": Column("int64", "number of evaluated images"),
     "recipe": Column("str", "recipe of the training; missing for given weights"),
     "comparable": Column("bool", "whether the record is comparable with the paper"),
-    "obstacles": Column("str", "why it may not"),
+    "obstacles": Column("str", "why it is not"),
     "failure": Column("str", "why the job failed"),
     "spec_digest": Column("str", "sha256 of what was requested"),
     "weights_digest": Column("str", "sha256 of the weights file"),
@@ -63,7 +65,7 @@ NETWORKS: Columns = {
     "model": Column("str", "name of the network"),
     "title": Column("str", "name in words"),
     "family": Column("str", "networks that share a block"),
-    "task": Column("str", "classification, detection or segmentation"),
+    "task": _TASK,
     "baseline": Column("str", "network that the paper compares it with"),
     "control": Column("str", "the same network without depth attention, if it has any"),
     "depth_attention": Column("bool", "whether it has depth attention"),
@@ -80,13 +82,13 @@ COUNTS: Columns = {
 }
 COMPARISONS: Columns = {
     "table": Column("str", "table that implies the difference"),
-    "task": Column("str", "classification, detection or segmentation"),
+    "task": _TASK,
     "model": Column("str", "network with depth attention"),
     "partner": Column("str", "network that it is compared with"),
-    "role": Column("str", "baseline, like for like (the control), or both"),
-    "metric": Column("str", "top1_pct, ap_pct and so on"),
+    "role": Column("str", "what the partner is: baseline, control, or both"),
+    "metric": _METRIC,
     "paper": Column("float64", "the printed difference in percentage points; missing if not printed"),
-    "measured": Column("float64", "the measured difference in percentage points"),
+    "measured": Column("float64", "the measured difference in percentage points; mean over trainings"),
     "low": Column(
         "float64",
         "lower bound of the 95 % interval of two single trainings; of given weights: of test images",
@@ -105,11 +107,11 @@ COMPARISONS: Columns = {
     "better": Column("boolean", "whether the confidence interval is above zero; missing if it includes zero"),
     "p": Column("float64", "p-value of the printed difference, before Holm's correction"),
     "verdict": Column("str", "the verdict in words; missing if the paper does not print the difference"),
-    "outcome": _OUTCOME,
+    "outcome": Column("str", f"{_OUTCOME.meaning}; missing without a verdict"),
 }
 RUN_DIFFERENCES: Columns = {
-    "task": Column("str", "classification, detection or segmentation"),
-    "metric": Column("str", "top1_pct, ap_pct and so on"),
+    "task": _TASK,
+    "metric": _METRIC,
     "a": Column("str", "first run, as it was named"),
     "b": Column("str", "second run, as it was named"),
     "a_pct": Column("float64", "metric of the first run in percent, unrounded; mean over its trainings"),
@@ -118,15 +120,56 @@ RUN_DIFFERENCES: Columns = {
     "b_sd": Column("float64", "the same of the second run"),
     "a_trainings": Column("Int64", "number of trainings of the first run; 0 for given weights"),
     "b_trainings": Column("Int64", "number of trainings of the second run"),
-    "difference": Column("float64", "second minus first, in percentage points"),
+    "difference": Column("float64", "second minus first, in percentage points; missing for other images"),
     "low": Column("float64", "lower bound of its 95 % confidence interval, not corrected for several pairs"),
     "high": Column("float64", "upper bound of it"),
-    "basis": Column("str", "what the interval covers: spread of trainings, or choice of test images"),
+    "basis": Column("str", "what the interval covers: trainings (their spread), or images (their choice)"),
     "paired": Column("bool", "whether seeds, or test images of given weights, are paired"),
     "p": Column("float64", "p-value of no difference"),
-    "p_holm": Column("float64", "the same after Holm's correction over all pairs of runs"),
-    "comparable": Column("bool", "whether both runs have the same preprocessing"),
+    "p_holm": Column("float64", "the same after Holm's correction over all comparable pairs of runs"),
+    "comparable": Column("bool", "whether both runs have the same images and preprocessing"),
     "better": Column("boolean", "whether the second run is better; missing if that is not significant"),
+    "reason": Column("str", "why the interval is unknown"),
+}
+STATEMENTS: Columns = {
+    "name": Column("str", "name of the statement"),
+    "statement": Column("str", "what the text of the paper states"),
+    "source": Column("str", "where it states that"),
+    "verdict": Column("str", "verdict on the statement: supported, contradicted, open or not testable"),
+    "table": Column("str", "table of a comparison that decides it; missing if nothing is printed"),
+    "label": Column("str", "row that the statement is about, as printed"),
+    "compared_with": Column("str", "row that it is compared with, as printed"),
+    "metric": Column("str", "column of the table, with its unit"),
+    "minus": Column("str", "column whose difference is subtracted"),
+    "difference": Column("float64", "difference of the printed numbers in points; of sizes and costs in %"),
+    "p": Column("float64", "p-value of no difference, before Holm's correction"),
+    "outcome": Column("str", "supported, contradicted or open by this comparison alone"),
+}
+POWER: Columns = {
+    "table": Column("str", "table that implies the difference"),
+    "model": Column("str", "network with depth attention"),
+    "partner": Column("str", "network that it is compared with"),
+    "metric": _METRIC,
+    "reported": Column("float64", "the printed difference in percentage points"),
+    "sd": Column("float64", "standard deviation of a difference of two trainings, in percentage points"),
+    "sd_measured": Column("bool", "whether it is that of records; otherwise of published trainings"),
+    "trainings": Column("Int64", "trainings of each network whose mean difference shows it; missing: never"),
+    "trainings_with_single": Column("Int64", "the same beside the paper's single trainings; missing: never"),
+    "images": Column("Int64", "test images that show it for given weights; missing for AP, or: never"),
+}
+BASELINES: Columns = {
+    "table": Column("str", "table of both rows"),
+    "model": Column("str", "network with depth attention"),
+    "partner": Column("str", "network of the published training"),
+    "metric": _METRIC,
+    "paper": Column("float64", "the paper's number of the partner, in percent"),
+    "reported": Column("float64", "the printed difference in percentage points; missing if not printed"),
+    "published": Column("float64", "number of the published training, in percent"),
+    "difference": Column("float64", "the paper's number of the model minus the published one, in points"),
+    "source": Column("str", "name of the source"),
+    "training": Column("str", "name of the published training"),
+    "p": Column("float64", "p-value of no difference, if trainings spread as published"),
+    "verdict": Column("str", "survives, does not survive or open"),
 }
 TABLE_PARTS: Columns = {
     "paper": Column("float64", "the printed number; missing for a dash"),
@@ -134,8 +177,8 @@ TABLE_PARTS: Columns = {
     "measured": Column("float64", "measured value, unrounded; mean over trainings"),
     "Δ": Column("float64", "measured minus paper"),
     "±": Column("float64", "half the width of the 95 % interval by which the number is judged"),
-    "verdict": Column("str", "the verdict in words"),
-    "outcome": _OUTCOME,
+    "verdict": Column("str", "the verdict in words; missing for a dash"),
+    "outcome": Column("str", f"{_OUTCOME.meaning}; missing for a dash"),
     "other_convention": Column("str", "convention of the measured value, if it is not the column's"),
 }
 CURVES: Columns = {

@@ -3,28 +3,32 @@
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pandas as pd
 
 from sdabench.claims.audit import evidence_elsewhere
 from sdabench.claims.tables import ClaimVerdict, ComparedTable, compare_tables
 from sdabench.complexity import Count, InputSize
+from sdabench.errors import UsageError
 from sdabench.records.counts import counts_of, counts_of_evidence, fresh_counts
 from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record
-from sdabench.records.store import records_of
-from sdabench.registry import Table, load_registry
+from sdabench.records.store import distinct_runs, records_file, records_of
+from sdabench.registry import Table, load_registry, unknown
 from sdabench.registry.catalogue import Entry, load_catalogue
 from sdabench.registry.schema import Counter
 from sdabench.report.columns import (
+    BASELINES,
     CLAIMS,
     COMPARISONS,
     COUNTS,
     CURVES,
     NETWORKS,
+    POWER,
     RECORDS,
     RUN_DIFFERENCES,
+    STATEMENTS,
     TABLE_PARTS,
     Columns,
 )
@@ -33,10 +37,14 @@ from sdabench.terminal import csv_text
 from sdabench.tex import Tex
 
 if TYPE_CHECKING:
+    from sdabench.claims.baselines import BaselineVerdict
     from sdabench.claims.implied import ImpliedVerdict
+    from sdabench.claims.power import Needed
     from sdabench.claims.several import RunDifference, SeveralRuns
+    from sdabench.claims.statements import JudgedStatement
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
+Names = str | Iterable[str]
 
 
 def make(rows: Iterable[Mapping[str, object]], columns: Columns) -> pd.DataFrame:
@@ -58,6 +66,9 @@ def claims(records: Paths = ()) -> pd.DataFrame:
 
     Returns:
         One row for each number, in the order of the paper: see :data:`sdabench.report.columns.CLAIMS`.
+
+    Raises:
+        UsageError: a run has no records.
     """
     compared = compare(list(load_registry().tables.values()), records)
     return claims_frame(claim for each in compared for claim in each.claims)
@@ -102,6 +113,9 @@ def records(paths: Paths) -> pd.DataFrame:
 
     Returns:
         The rows in the order of writing: see :data:`sdabench.report.columns.RECORDS`.
+
+    Raises:
+        UsageError: a run has no records.
     """
     return make(
         (row for path in paths_of(paths) for one in records_of(path) for row in _record(path, one)), RECORDS
@@ -132,13 +146,19 @@ def _record(path: Path, record: Record) -> Iterable[dict[str, object]]:
         yield shared | {"metric": metric, "value_pct": value, "standard_error_pct": error}
 
 
-def networks(models: str | Iterable[str] = "*") -> pd.DataFrame:
-    """List networks, by name or wildcard.
+def networks(models: Names = "*") -> pd.DataFrame:
+    """List networks.
+
+    Args:
+        models: names or wildcards.
 
     Returns:
         One row for each network: see :data:`sdabench.report.columns.NETWORKS`.
+
+    Raises:
+        UsageError: a name or wildcard matches none.
     """
-    return networks_frame(load_catalogue().select([models] if isinstance(models, str) else models))
+    return networks_frame(load_catalogue().select(names_of(models)))
 
 
 def networks_frame(found: Iterable[Entry]) -> pd.DataFrame:
@@ -155,22 +175,28 @@ def _network(entry: Entry) -> dict[str, object]:
 
 
 def counts(
-    models: str | Iterable[str] = "*",
-    conventions: Iterable[Counter] | None = None,
-    input_size: InputSize | None = None,
+    models: Names = "*", conventions: Names | None = None, input_size: InputSize | None = None
 ) -> pd.DataFrame:
-    """Count parameters and FLOPs of networks, by name or wildcard.
+    """Count parameters and FLOPs of networks.
 
     Args:
+        models: names or wildcards.
         conventions: by default all that apply; fvcore is slow for detectors, which have it only on request.
         input_size: (C, H, W), by default (3, 224, 224), and (3, 800, 1280) for detectors. At the default,
             the stored counts are used.
 
     Returns:
         One row for each model and convention: see :data:`sdabench.report.columns.COUNTS`.
+
+    Raises:
+        UsageError: an unknown name or convention, or an input size that a network cannot take.
     """
-    chosen = None if conventions is None else tuple(conventions)
-    names = load_registry().select([models] if isinstance(models, str) else list(models))
+    chosen = None if conventions is None else cast(list[Counter], names_of(conventions))
+    known = get_args(Counter)
+    for convention in chosen or ():
+        if convention not in known:
+            raise UsageError(unknown("convention", convention, known, f"choose from {', '.join(known)}"))
+    names = load_registry().select(names_of(models))
     fvcore = True if chosen and "fvcore" in chosen else None
     if input_size is None and not fvcore:
         found = counts_of(names)
@@ -179,14 +205,14 @@ def counts(
     return counts_frame((found[name] for name in names), chosen)
 
 
-def counts_frame(found: Iterable[Count], conventions: Iterable[Counter] | None = None) -> pd.DataFrame:
+def counts_frame(found: Iterable[Count], conventions: Sequence[Counter] | None = None) -> pd.DataFrame:
     """Make the frame of :func:`counts`."""
     return make((row for each in found for row in _count(each, conventions)), COUNTS)
 
 
-def _count(count: Count, conventions: Iterable[Counter] | None) -> Iterable[dict[str, object]]:
+def _count(count: Count, conventions: Sequence[Counter] | None) -> Iterable[dict[str, object]]:
     channels, height, width = count.input
-    for convention in conventions or get_args(Counter):
+    for convention in get_args(Counter) if conventions is None else conventions:
         if conventions is None and convention == "fvcore" and count.fvcore is None:
             continue
         yield {
@@ -199,7 +225,7 @@ def _count(count: Count, conventions: Iterable[Counter] | None) -> Iterable[dict
         }
 
 
-def comparisons(records: Paths = (), models: str | Iterable[str] = "*") -> pd.DataFrame:
+def comparisons(records: Paths = (), models: Names = "*") -> pd.DataFrame:
     """List how much better each network with depth attention is than its baseline and its control.
 
     Args:
@@ -208,13 +234,16 @@ def comparisons(records: Paths = (), models: str | Iterable[str] = "*") -> pd.Da
 
     Returns:
         One row for each pair of networks and metric: see :data:`sdabench.report.columns.COMPARISONS`.
+
+    Raises:
+        UsageError: a run has no records, or a name or wildcard matches no network with a claim.
     """
     from sdabench.claims.implied import implied_of, judge_implied
     from sdabench.records.rescoring import read_stored, shipped_records
 
     stored = [*shipped_records(), *(one for path in paths_of(records) for one in read_stored(path))]
-    wanted = [models] if isinstance(models, str) else list(models)
-    return comparisons_frame(judge_implied(implied_of(load_registry(), wanted), stored))
+    wanted = names_of(models)
+    return comparisons_frame(judge_implied(implied_of(load_registry(), wanted) if wanted else [], stored))
 
 
 def comparisons_frame(verdicts: Iterable["ImpliedVerdict"]) -> pd.DataFrame:
@@ -229,7 +258,7 @@ def _comparison(each: "ImpliedVerdict") -> dict[str, object]:
         "task": claim.table.task,
         "model": claim.model,
         "partner": claim.partner,
-        "role": ", ".join(claim.roles),
+        "role": ", ".join(claim.roles).replace("like for like", "control"),
         "metric": claim.column.key,
         "paper": claim.reported,
         "measured": interval and interval.estimate,
@@ -247,20 +276,24 @@ def _comparison(each: "ImpliedVerdict") -> dict[str, object]:
     }
 
 
-def run_differences(runs: Sequence[str], annotations: Path | None = None) -> pd.DataFrame:
+def run_differences(runs: Iterable[str | PathLike[str]], annotations: Path | None = None) -> pd.DataFrame:
     """List how much better each run is than each run before it, in each metric.
 
     Args:
-        runs: each as FOLDER or FOLDER:NETWORK; all were evaluated on the same images. Trainings of one
-            network in a folder with the same recipe are one run.
+        runs: two or more, each as FOLDER or FOLDER:NETWORK. Trainings of one network in a folder with the
+            same recipe are one run.
         annotations: COCO annotations file, if the dataset has moved since the evaluation.
 
     Returns:
         One row for each pair and metric: see :data:`sdabench.report.columns.RUN_DIFFERENCES`.
+
+    Raises:
+        UsageError: fewer than two runs, the same one twice, or one without records.
     """
     from sdabench.claims.several import compare_runs
 
-    return run_differences_frame(compare_runs([str(run) for run in runs], annotations))
+    names = [str(run) for run in _listed(runs, (str, PathLike), "a run")]
+    return run_differences_frame(compare_runs(names, annotations))
 
 
 def run_differences_frame(compared: Iterable["SeveralRuns"]) -> pd.DataFrame:
@@ -291,6 +324,7 @@ def _run_difference(task: str, each: "RunDifference") -> dict[str, object]:
         "p_holm": each.p_holm,
         "comparable": each.comparable,
         "better": each.better,
+        "reason": each.reason,
     }
 
 
@@ -302,6 +336,9 @@ def training_curves(run: Paths) -> pd.DataFrame:
 
     Returns:
         One row for each logged step and quantity: see :data:`sdabench.report.columns.CURVES`.
+
+    Raises:
+        UsageError: there is no such run.
     """
     return make((row for path in paths_of(run) for row in _curves(path)), CURVES)
 
@@ -309,7 +346,10 @@ def training_curves(run: Paths) -> pd.DataFrame:
 def _curves(path: Path) -> Iterable[dict[str, object]]:
     from sdabench.training.run_folder import TRAININGS, MetricsLine, MetricsLog, read_run
 
+    records, path = records_file(path), path.parent if path.is_file() else path
     folders = [path] if (path / "run.json").is_file() else sorted((path / TRAININGS).glob("*/"))
+    if not folders and not records.is_file():
+        raise UsageError(f"no run at {path}; name an --output folder of train or run, or that of a training")
     for folder in folders:
         spec = read_run(folder).spec
         for line in read_lines(MetricsLog(folder).path, MetricsLine):
@@ -326,7 +366,7 @@ def _curves(path: Path) -> Iterable[dict[str, object]]:
                     }
 
 
-def table(name: str, records: Paths = (), extra: Sequence[str] = ()) -> pd.DataFrame:
+def table(name: str, records: Paths = (), extra: Names = ()) -> pd.DataFrame:
     """Make a table of the paper beside the measured values, one row for each network.
 
     Args:
@@ -338,10 +378,13 @@ def table(name: str, records: Paths = (), extra: Sequence[str] = ()) -> pd.DataF
         The index has group, label, dimension and model; columns are pairs of a column of the paper, such as
         ``top1_pct``, and one of :data:`sdabench.report.columns.TABLE_PARTS`. All numbers are unrounded, in
         the unit that the column names.
+
+    Raises:
+        UsageError: an unknown table or network, or a run without records.
     """
     registry = load_registry()
-    chosen = registry.table(name)  # not "all"
-    [compared] = compare(registry.tables_with(chosen.name, extra), records)
+    chosen = registry.table(str(name))  # not "all"
+    [compared] = compare(registry.tables_with(chosen.name, names_of(extra)), records)
     return table_frame(compared)
 
 
@@ -377,11 +420,11 @@ def table_frame(compared: ComparedTable) -> pd.DataFrame:
 
 
 FLAT_PARTS = {"paper": "reported", "measured": "measured", "Δ": "delta", "±": "tolerance",
-    "verdict": "verdict", "other_convention": "other_convention"}  # fmt: skip
+    "verdict": "verdict", "outcome": "outcome", "other_convention": "other_convention"}  # fmt: skip
 
 
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame of :func:`table` with one row of names, such as ``top1_pct_reported``, for CSV.
+    """Return the frame of :func:`table` with one row of names, such as ``top1_pct_reported``.
 
     The column ``bold`` lists the columns that the paper prints bold.
     """
@@ -389,8 +432,33 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
     keys = frame.columns.get_level_values("metric").unique()
     kept = [(key, part) for key in keys for part in FLAT_PARTS]
     flattened = frame[kept].set_axis([f"{key}_{FLAT_PARTS[part]}" for key, part in kept], axis="columns")
-    flattened.insert(0, "bold", [" ".join(bold.columns[flags]) for flags in bold.to_numpy()])
-    return flattened.reset_index()
+    texts = pd.Series([" ".join(bold.columns[flags]) or None for flags in bold.to_numpy()], dtype="str")
+    flattened.insert(0, "bold", texts.to_numpy())
+    flattened = flattened.reset_index()
+    return flattened.assign(dimension=flattened.dimension.replace("", None).astype("str"))
+
+
+def tables_frame(compared: Iterable[ComparedTable]) -> pd.DataFrame:
+    """Join the flat frames of tables; the first column names the table, and what it lacks is missing."""
+    named = {each.table.name: flat(table_frame(each)) for each in compared}
+    joined = pd.concat(named, names=["table"]).reset_index("table").reset_index(drop=True)
+    return joined.astype({name: "str" for name in joined if joined[name].dtype == "object"})
+
+
+def statements_frame(judged: Iterable["JudgedStatement"]) -> pd.DataFrame:
+    """List the printed comparisons that decide each statement; one row without any if it has none."""
+    rows = (each.as_json() for each in judged)
+    return make((each | one for each in rows for one in each["comparisons"] or [{}]), STATEMENTS)
+
+
+def power_frame(found: Iterable["Needed"]) -> pd.DataFrame:
+    """List what would show each printed difference."""
+    return make((each.as_json() for each in found), POWER)
+
+
+def baselines_frame(judged: Iterable["BaselineVerdict"]) -> pd.DataFrame:
+    """List the comparisons with published trainings."""
+    return make((each.as_json() for each in judged), BASELINES)
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -415,5 +483,27 @@ def compare(tables: Sequence[Table], records: Paths) -> list[ComparedTable]:
 
 
 def paths_of(given: Paths) -> list[Path]:
-    """List runs that are given as one path or as several."""
-    return [Path(given)] if isinstance(given, (str, PathLike)) else [Path(each) for each in given]
+    """List runs that are given as one path or as several, each once, also under two spellings.
+
+    Raises:
+        UsageError: something is not a path.
+    """
+    return distinct_runs(Path(each) for each in _listed(given, (str, PathLike), "a path"))
+
+
+def names_of(given: Names) -> list[str]:
+    """List names that are given as one or as several.
+
+    Raises:
+        UsageError: something is not a name.
+    """
+    return _listed(given, (str,), "a name")
+
+
+def _listed(given: Any, kinds: tuple[type, ...], what: str) -> list[Any]:
+    several = isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping, *kinds))
+    found = list(given) if several else [given]
+    for one in found:
+        if not isinstance(one, kinds) or one == "":
+            raise UsageError(f"{one!r} is not {what}; give one, or a list")
+    return found

@@ -1,5 +1,7 @@
 """Show the comparison of several runs as sheets."""
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from string import ascii_uppercase
 
@@ -14,10 +16,10 @@ from sdabench.report.summary import describe_conditions, describe_dataset, metri
 
 def several_sheets(compared: SeveralRuns) -> list[Sheet]:
     """Show runs x metrics, the differences between all pairs, and the conditions that differ."""
-    letters = {run.name: _letter(index) for index, run in enumerate(compared.runs)}
+    letters = {name: _letter(index) for index, name in enumerate(compared.names)}
     sheets = [_runs_sheet(compared, letters), _differences_sheet(compared, letters)]
     if conditions := compared.conditions:
-        sheets.append(conditions_sheet(conditions, list(letters.values())))
+        sheets.append(conditions_sheet(conditions, [letters[run.name] for run in compared.runs]))
     return sheets
 
 
@@ -44,10 +46,12 @@ def _runs_sheet(compared: SeveralRuns, letters: dict[str, str]) -> Sheet:
         if trained:
             cells += row(run.trainings or "", _seeds(run))
         for metric in compared.metrics:
-            sd = run.sd(metric)
-            cells += row(f"{run.mean(metric):.2f}", *(["" if sd is None else f"{sd:.2f}"] if spread else []))
+            known = metric in run.metrics
+            sd = run.sd(metric) if known else None
+            cells += row(f"{run.mean(metric):.2f}" if known else "-")
+            cells += row("" if sd is None else f"{sd:.2f}") if spread else []
         rows.append(cells)
-    notes = [f"All evaluated on {describe_dataset(compared.runs[0].stored[-1].record.dataset)}."]
+    notes = _images_notes(compared.runs, letters)
     if spread:
         notes.append("Mean and standard deviation (SD) over the trainings of a run.")
     notes += [
@@ -56,7 +60,22 @@ def _runs_sheet(compared: SeveralRuns, letters: dict[str, str]) -> Sheet:
         for run in compared.runs
         if run.left_out
     ]
+    without = [letters[name] for name in compared.without_records]
+    notes += [f"Without records of {compared.task}: {', '.join(without)}."] if without else []
     return Sheet("Runs", columns, [rows], notes)
+
+
+def _images_notes(runs: Sequence[Run], letters: dict[str, str]) -> list[str]:
+    """Name the images of all runs, or of the runs that have the same ones."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        of_images = next((group for group in groups if group[0].same_images(run)), None)
+        groups.append([run]) if of_images is None else of_images.append(run)
+    names = ["All"] if len(groups) == 1 else [", ".join(letters[run.name] for run in each) for each in groups]
+    return [
+        f"{name} evaluated on {describe_dataset(group[0].stored[-1].record.dataset)}."
+        for name, group in zip(names, groups, strict=True)
+    ]
 
 
 def _seeds(run: Run) -> str:
@@ -75,14 +94,20 @@ def _differences_sheet(compared: SeveralRuns, letters: dict[str, str]) -> Sheet:
         rows: list[list[Cell]] = []
         for each in of_pair:
             name = f"{b} − {a}" if not rows else "", metric_name(each.metric, compared.task)
-            numbers = signed(each.value, 2), interval_text(each.interval), p_text(each.p_holm)
-            rows.append(row(*name, *numbers, _better(each, a, b), _basis(each)))
+            rows.append(row(*name, *difference_cells(each, a, b)))
         groups.append(rows)
     return Sheet("Differences in percentage points", columns, groups, _notes(compared, letters))
 
 
+def difference_cells(each: RunDifference, a: str, b: str) -> list[Cell]:
+    """Show points, interval, p after Holm's correction, the better run, and what the interval covers."""
+    value = "-" if each.value is None else signed(each.value, 2)
+    numbers = value, interval_text(each.interval), p_text(each.p_holm)
+    return row(*numbers, _better(each, a, b), _basis(each))
+
+
 def _better(each: RunDifference, a: str, b: str) -> Cell:
-    if not each.comparable:
+    if each.value is not None and not each.comparable:
         return Cell("not comparable", tone="bad")
     if each.p_holm is None:
         return Cell("unknown", tone="dim")
@@ -92,18 +117,22 @@ def _better(each: RunDifference, a: str, b: str) -> Cell:
 
 
 def _basis(each: RunDifference) -> str:
+    if each.interval is None:
+        return ""
     if each.basis == "images":
         return "test images"
     return "trainings, by seed" if each.paired else "trainings"
 
 
 def _notes(compared: SeveralRuns, letters: dict[str, str]) -> list[str]:
-    pairs = len({(each.a.name, each.b.name) for each in compared.differences})
-    notes = [
-        f"p is corrected by Holm's method over {pairs:,} pairs, for each metric; the intervals are not. "
-        "A run is better if p is at most 0.05."
-    ]
-    bases = {each.basis for each in compared.differences}
+    tested = Counter(each.metric for each in compared.differences if each.p_holm is not None)
+    notes = []
+    if tested:
+        notes.append(
+            f"p is corrected by Holm's method over {plural(max(tested.values()), 'pair')}, for each metric; "
+            "the intervals are not. A run is better if p is at most 0.05."
+        )
+    bases = {each.basis for each in compared.differences if each.interval is not None}
     if "trainings" in bases:
         notes.append(
             "Trainings: the interval covers the spread of trainings, beside the published one if they can be "
@@ -114,11 +143,15 @@ def _notes(compared: SeveralRuns, letters: dict[str, str]) -> list[str]:
             "Test images: the interval covers the choice of images, on which the runs are paired, for these "
             f"weights alone. An interval that covers training needs {ENOUGH} trainings of both runs."
         )
-    if any(each.interval is None for each in compared.differences):
-        notes.append("No interval: values without spread, or metrics that stored predictions do not give.")
+    unknown: dict[str, dict[str, None]] = {}
+    for each in compared.differences:
+        if each.reason is not None:
+            unknown.setdefault(each.reason, {})[f"{letters[each.b.name]} − {letters[each.a.name]}"] = None
+    notes += [f"Without interval, {', '.join(of_reason)}: {why}." for why, of_reason in unknown.items()]
     others = [each for each in compared.conditions if each.kind == "not comparable"]
     if others:
         notes.append(
-            f"Not comparable: {', '.join(letters.values())} differ in {describe_conditions(others)}."
+            f"Not comparable: {', '.join(letters[run.name] for run in compared.runs)} differ in "
+            f"{describe_conditions(others)}."
         )
     return notes

@@ -1,4 +1,4 @@
-"""Show the tables of the paper beside the measured values, as sheets or CSV."""
+"""Show the tables of the paper beside the measured values, as sheets."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from sdabench.complexity.conventions import CONVENTIONS, MODULES_ONLY
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
 from sdabench.report.cells import TONES, measured_decimals, number, signed
-from sdabench.report.frames import flat, table_frame, to_csv
+from sdabench.report.frames import table_frame
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.report.summary import condition_notes
 from sdabench.report.trainings import TOLERANCE_NOTE, remark_notes, training_notes
@@ -163,16 +163,3 @@ def _legend(columns: Iterable[Column]) -> str:
         f"Bold: best of a group, underlined: second best (lowest {lowest}; highest {highest}). "
         "The paper's numbers and the measured ones are ranked separately."
     )
-
-
-def tables_csv(tables: Iterable[ComparedTable]) -> str:
-    """Format tables as CSV: one line for each row, with unrounded numbers.
-
-    Every column of the paper has five columns; the last names the convention of the measured value, if it
-    is not that of the column. Dashes, and columns that a table does not have, are empty.
-    With several tables, the first column names the table.
-    """
-    named = {compared.table.name: flat(table_frame(compared)) for compared in tables}
-    if len(named) == 1:
-        return to_csv(*named.values())
-    return to_csv(pd.concat(named, names=["table"]).reset_index("table").reset_index(drop=True))

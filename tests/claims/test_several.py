@@ -11,7 +11,7 @@ from sdabench.claims.paired import compare_records
 from sdabench.claims.several import compare_runs
 from sdabench.claims.trainings import PRIOR_FREEDOM, PRIOR_SD
 from sdabench.data.coco import read_coco
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import UsageError
 from sdabench.records.json_lines import append_lines
 from sdabench.records.rescoring import read_stored
 from sdabench.registry.recipes import load_recipe
@@ -188,21 +188,113 @@ def test_conditions_are_named_with_a_value_for_each_run(given):
     assert "not comparable" in to_markdown(*several_sheets(compared))
 
 
-def test_other_images_tasks_and_missing_predictions_are_refused(given):
-    images = TEN_IMAGES.model_copy(update={"fingerprint_sha256": "0" * 64})
-    for name, changes in (
-        ("d", {"dataset": images}),
-        ("e", {"task": "detection"}),
-        ("f", {"predictions": None}),
-    ):
-        (given / name).mkdir()
-        store(given / name, store_record(given / name, "resnet50", correct_on(1), **changes).record)
-    with pytest.raises(DataError, match="not the same images: 10 in /d .*f{8}.* and 10 in /d .*0{8}"):
-        compare_runs(["a", "b", "d"])
-    with pytest.raises(UsageError, match="a, b, e have no task in common"):
-        compare_runs(["a", "b", "e"])
-    with pytest.raises(UsageError, match="no predictions of resnet50"):
-        compare_runs(["a", "b", "f"])
+def other_preprocessing(one):
+    preprocessing = one.protocol.preprocessing.model_copy(update={"resize": 110, "crop": 96})
+    return {"protocol": one.protocol.model_copy(update={"preprocessing": preprocessing})}
+
+
+ODD = {
+    "other images": {"dataset": TEN_IMAGES.model_copy(update={"fingerprint_sha256": "0" * 64})},
+    "unknown images": {"dataset": TEN_IMAGES.model_copy(update={"fingerprint_sha256": None})},
+    "another task": {"task": "detection"},
+    "no predictions": {"predictions": None},
+    "damaged predictions": {"predictions_sha256": "0" * 64},
+    "other preprocessing": other_preprocessing(record()),
+    "other metrics": {"metrics": {"top5_pct": 10.0, "top1000_pct": 100.0}},
+    "other classes": {
+        "dataset": TEN_IMAGES.model_copy(update={"classes": 4, "fingerprint_sha256": "0" * 64})
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_odd_run_does_not_change_how_others_are_shown(given, kind, place):
+    (given / "odd").mkdir()
+    store(given / "odd", store_record(given / "odd", "resnet50", correct_on(1), **ODD[kind]).record)
+    [alone] = compare_runs(["a", "b"])
+    names = ["a", "b"]
+    names.insert(place, "odd")
+    [compared] = compare_runs(names)
+    shown = {run.name: (run.mean("top1_pct"), run.mean("top5_pct")) for run in alone.runs}
+    assert {run.name: (run.mean("top1_pct"), run.mean("top5_pct")) for run in compared.runs
+            if run.name != "odd"} == shown  # fmt: skip
+    kept = [each.as_json() for each in compared.differences if "odd" not in (each.a.name, each.b.name)]
+    assert kept == [each.as_json() for each in alone.differences]
+    odd = [each for each in compared.differences if "odd" in (each.a.name, each.b.name)]
+    assert {each.better for each in odd} <= {None}
+    assert all(each.reason or not each.comparable for each in odd if each.metric == "top1_pct")
+    assert compared.without_records == (["odd"] if kind == "another task" else [])
+    text = to_markdown(*several_sheets(compared))
+    for each in odd:
+        assert each.reason is None or each.reason.replace("_", "\\_") in text.replace("\\\\", "\\")
+
+
+def test_the_difference_is_unknown_where_images_differ(given):
+    (given / "odd").mkdir()
+    store(given / "odd", store_record(given / "odd", "resnet50", correct_on(1), **ODD["other images"]).record)
+    each = differences("a", "b", "odd")["a", "odd"]
+    assert (each.value, each.interval, each.p, each.comparable) == (None, None, None, False)
+    assert each.reason.startswith("not the same images: 10 in /d (fingerprint ffffffff) and 10 in /d (fin")
+
+
+def test_runs_are_compared_on_the_images_that_most_have(given):
+    """C and D share images that A and B lack; A has them too, as its earlier record."""
+    shared = ODD["other images"]
+    first = [one.record for one in read_stored(given / "a")]
+    (given / "a/records.jsonl").unlink()
+    store(
+        given / "a",
+        store_record(given / "a", "early", correct_on(1), **shared, model="resnet50").record,
+        *first,
+    )
+    for name in ("c", "d", "e"):
+        (given / name).mkdir(exist_ok=True)
+        (given / name / "records.jsonl").unlink(missing_ok=True)
+        store(given / name, store_record(given / name, "resnet50", correct_on(2), **shared).record)
+    found = differences("a", "b", "c", "d", "e")
+    assert [pair for pair, each in found.items() if each.value is None] == [
+        ("a", "b"), ("b", "c"), ("b", "d"), ("b", "e"),
+    ]  # fmt: skip
+
+
+def test_seeds_are_averaged_beside_an_odd_run(trained_runs):
+    """A run of given weights has neither seeds nor predictions; means of the others stay, and intervals."""
+    (trained_runs / "odd").mkdir()
+    store(trained_runs / "odd", record(model="senet50", dataset=SMALL, metrics={"top1_pct": 70.0}))
+    found = differences("a", "b", "c", "odd")
+    assert found["a", "b"] == differences("a", "b", "c")["a", "b"]
+    assert found["a", "odd"].value == pytest.approx(70 - np.mean(A))
+    assert (found["a", "odd"].basis, found["a", "odd"].interval) == ("images", None)
+    assert found["a", "odd"].reason.startswith("no predictions of resnet50")
+
+
+def test_seeds_of_single_trainings_are_conditions_beside_a_run_with_several(folder):
+    trainings(folder / "a", "resnet50", [75.0], seeds=(0,))
+    trainings(folder / "b", "resnet50", [76.0], seeds=(4,))
+    trainings(folder / "c", "resnet50", C)
+    [compared] = compare_runs(["a", "b", "c"])
+    assert {each.field: each.values for each in compared.conditions}["seed"] == (0, 4, [0, 1, 2])
+
+
+@pytest.mark.parametrize("again", ["a/", "./a", "a/records.jsonl", "a:resnet50", "link"])
+def test_one_run_under_two_names_is_refused(given, again):
+    (given / "link").symlink_to("a")
+    with pytest.raises(UsageError, match=f"{again} is named twice, as a too; name each run once"):
+        compare_runs(["a", "b", again])
+
+
+@pytest.mark.parametrize("names", [[], ["a"], "ab"])
+def test_fewer_than_two_runs_are_refused(given, names):
+    with pytest.raises(UsageError, match="name two runs or more"):
+        compare_runs(names)
+
+
+def test_runs_without_a_common_task_are_refused(given):
+    (given / "b/records.jsonl").unlink()
+    store(given / "b", store_record(given / "b", "resnet50", correct_on(1), task="detection").record)
+    with pytest.raises(UsageError, match="a, b have no task in common"):
+        compare_runs(["a", "b"])
 
 
 def test_trainings_without_spread_have_no_interval(folder):

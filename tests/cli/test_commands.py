@@ -113,7 +113,7 @@ def test_flops_options():
 
 
 def test_table_json_schema():
-    table = json.loads(sdabench("table", "classification-attention", "--format", "json").stdout)
+    table = json.loads(sdabench("table", "classification-attention", "--json").stdout)
     assert table["table"] == "classification-attention"
     rows = {row["label"]: row for row in table["rows"]}
     expected = {
@@ -129,7 +129,7 @@ def test_table_json_schema():
     }  # fmt: skip
     assert expected.items() <= rows["SDA-SENet-86 (ours)"].items()
     assert "A$^2$Net" in rows
-    detection = json.loads(sdabench("table", "detection", "--format", "json").stdout)["rows"]
+    detection = json.loads(sdabench("table", "detection", "--json").stdout)["rows"]
     without_ap = next(row for row in detection if row["label"] == "Faster-RCNN Res2Net-101")
     assert without_ap["reported"]["ap_pct"] is None
     assert without_ap["verdict"]["ap_pct"] is None
@@ -138,11 +138,11 @@ def test_table_json_schema():
 def test_all_tables_in_every_format():
     names = ["classification-multiscale", "classification-attention", "detection", "segmentation"]
     titles = [load_registry().table(name).title for name in names]
-    tables = json.loads(sdabench("table", "all", "--format", "json").stdout)
+    tables = json.loads(sdabench("table", "all", "--json").stdout)
     assert [(table["table"], len(table["rows"])) for table in tables] == list(
         zip(names, (16, 22, 22, 11), strict=True)
     )
-    assert tables[2] == json.loads(sdabench("table", "detection", "--format", "json").stdout)
+    assert tables[2] == json.loads(sdabench("table", "detection", "--json").stdout)
     lines = list(csv.DictReader(io.StringIO(sdabench("table", "all", "--format", "csv").stdout)))
     assert [line["table"] for line in lines].count("segmentation") == 11
     assert len(lines) == 71
@@ -156,7 +156,7 @@ def test_all_tables_in_every_format():
 
 
 def test_table_all_adds_networks_to_tables_of_their_task():
-    options = ["--with", "mask_rcnn_senet86", "--with", "sda_gcnet50", "--format", "json"]
+    options = ["--with", "mask_rcnn_senet86", "--with", "sda_gcnet50", "--json"]
     tables = json.loads(sdabench("table", "all", *options).stdout)
     extra = {table["table"]: [row["model"] for row in table["rows"][-2:]] for table in tables}
     assert extra["classification-attention"] == ["sda_epsanet86", "sda_gcnet50"]
@@ -226,7 +226,7 @@ def test_cite_prints_each_paper_once():
 
 
 def test_networks_outside_the_paper_get_their_own_rows():
-    table = sdabench("table", "classification-attention", "--with", "sda_gcnet50", "--format", "json")
+    table = sdabench("table", "classification-attention", "--with", "sda_gcnet50", "--json")
     *rows, extra = json.loads(table.stdout)["rows"]
     assert len(rows) == 22
     assert extra["group"] == "not in the paper"
@@ -378,7 +378,7 @@ def test_table_of_another_registry_recounts_evidence(tmp_path):
     folder = shutil.copytree(registry_dir(), tmp_path / "registry")
     table = folder / "tables" / "detection.yaml"
     table.write_text(table.read_text().replace("value: 215632522793", "value: 215632522794"))
-    command = ("table", "detection", "--format", "json")
+    command = ("table", "detection", "--json")
     assert sdabench(*command).stdout.count('"differs"') == 0
     result = sdabench(*command, env=os.environ | {"SDABENCH_REGISTRY": str(folder)})
     assert result.stdout.count('"differs"') == 1

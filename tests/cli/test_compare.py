@@ -14,7 +14,7 @@ from sdabench.cli import cli
 from sdabench.records.json_lines import append_lines
 from sdabench.report.columns import RUN_DIFFERENCES
 from tests.helpers.program import assert_error, sdabench
-from tests.helpers.records import correct_on, json_records, record, store_record, trained
+from tests.helpers.records import DATASET, correct_on, json_records, record, store_record, trained
 
 
 @pytest.fixture
@@ -119,7 +119,8 @@ def test_colon_selects_one_network_of_a_run(runs):
         (["a", "b", "a"], "is named twice"),
         (["a", "b", "none"], "no run at"),
         (["a", "b", "c", "--claims"], "--claims takes no records"),
-        (["a", "b", "--format", "csv"], "needs three runs or more"),
+        (["a", "b", "--format", "csv", "--images", "3"], "--images and --changed are for two records"),
+        (["a", "b", "--json", "--format", "csv"], "--json and --format csv are two formats"),
         (["--claims", "--models", "sda_resnet8"], "did you mean sda_resnet86"),
         (["--claims", "--models", "resnet50"], "not in the networks with a claim"),
     ],
@@ -159,6 +160,35 @@ def test_three_runs_as_frames_and_json(runs):
     assert table[table.metric == "top1_pct"].difference.tolist() == [20, 60, 40]
     objects = pd.read_json(io.StringIO(compared(*paths, "--format", "json")))
     assert objects.difference.tolist() == table.difference.tolist()
+
+
+def test_two_runs_as_frames(runs):
+    """Two runs are one pair of three: the same values, but for the correction over pairs."""
+    of_two = pd.read_csv(io.StringIO(compared(runs / "a", runs / "b", "--format", "csv")))
+    of_three = pd.read_csv(io.StringIO(compared(*(runs / name for name in "abc"), "--format", "csv")))
+    same = of_three.columns.drop("p_holm")
+    pd.testing.assert_frame_equal(of_two[same], of_three.head(2)[same])
+
+
+def test_two_runs_with_seeds_are_compared_by_their_means_without_predictions(tmp_path):
+    for name, gain in (("a", 0), ("b", 0.5)):
+        (tmp_path / name).mkdir()
+        for seed in range(3):
+            dataset = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64})
+            one = trained("resnet50", 75 + gain + seed / 10, seed, dataset=dataset)
+            append_lines(tmp_path / name / "records.jsonl", one.as_json())
+    words = " ".join(compared(tmp_path / "a", tmp_path / "b").split())
+    assert "B − A top-1 +0.50" in words
+    assert "trainings, by seed" in words
+    [each] = json.loads(compared(tmp_path / "a", tmp_path / "b", "--json"))["differences"]
+    assert (each["difference"], each["basis"]) == (pytest.approx(0.5), "trainings")
+
+
+def test_two_records_without_predictions_have_no_interval(runs):
+    (runs / "b" / "resnet50.csv.gz").unlink()
+    words = " ".join(compared(runs / "a", runs / "b").split())
+    assert "B − A top-1 +20.00 - - unknown" in words
+    assert "Without interval, B − A: no predictions of resnet50 at" in words
 
 
 def test_claims_are_compared_with_records(runs):

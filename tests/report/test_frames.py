@@ -97,11 +97,11 @@ def test_a_table_has_a_pair_of_headings_and_flat_names():
     assert frame.xs("resnet50", level="model")["top1_pct", "paper"].item() == 75.2
     assert frame.xs("sda_senet50", level="model")["top1_pct", "paper"].isna().all()
     flat = frames.flat(frame)
-    read = pd.read_csv(
-        io.StringIO(frames.to_csv(flat)), dtype=flat.dtypes.to_dict(), keep_default_na=False, na_values=[""]
-    )
-    texts = ["bold", "dimension"]
-    pd.testing.assert_frame_equal(read.fillna(dict.fromkeys(texts, "")), flat)
+    read = pd.read_csv(io.StringIO(frames.to_csv(flat)), dtype=flat.dtypes.to_dict())
+    pd.testing.assert_frame_equal(read, flat)
+    outcomes = flat.set_index("model")[["top1_pct_outcome", "params_m_outcome"]]
+    assert outcomes.loc["resnet50"].tolist() == ["unknown", "holds"]
+    assert outcomes.loc["sda_senet50"].isna().all()
 
 
 def test_all_tables_are_no_single_frame():
@@ -112,9 +112,71 @@ def test_all_tables_are_no_single_frame():
 def test_one_path_several_paths_and_a_bad_path(tmp_path):
     run = write_run(tmp_path / "a", trained("resnet50", 76.5))
     assert len(sdabench.records(run)) == len(sdabench.records(str(run))) == 1
-    assert len(sdabench.records([run, run / RECORDS])) == 2
+    again = [run, run / RECORDS, f"{run}/", tmp_path / "b" / ".." / "a"]
+    (tmp_path / "b").symlink_to(run)
+    assert sdabench.records([*again, tmp_path / "b"]).run.tolist() == [str(run)]
     with pytest.raises(sdabench.SdabenchError, match="no records in .*name the --output folder"):
         sdabench.records(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: sdabench.records(None), "None is not a path; give one, or a list"),
+        (lambda: sdabench.records(3), "3 is not a path"),
+        (lambda: sdabench.records(b"runs"), "b'runs' is not a path"),
+        (lambda: sdabench.records(["runs", None]), "None is not a path"),
+        (lambda: sdabench.records(""), "'' is not a path"),
+        (lambda: sdabench.training_curves("nope"), "no run at nope; name an --output folder"),
+        (lambda: sdabench.training_curves(CHECKOUT / "docs"), "no run at .*docs; name an --output folder"),
+        (lambda: sdabench.claims("nope"), "no records in nope"),
+        (lambda: sdabench.networks(["nope"]), "unknown model 'nope'"),
+        (lambda: sdabench.networks(None), "None is not a name"),
+        (
+            lambda: sdabench.counts(["resnet50"], conventions=["mac"]),
+            "unknown convention 'mac'; did you mean",
+        ),
+        (lambda: sdabench.counts(["resnet50"], conventions=3), "3 is not a name"),
+        (lambda: sdabench.counts("resnet50", input_size=(224, 224)), r"input size is \(C, H, W\), not \(224"),
+        (lambda: sdabench.counts("resnet50", input_size=0), r"input size is \(C, H, W\), not 0"),
+        (lambda: sdabench.counts("resnet50", input_size=(3, 0, 64)), "positive numbers"),
+        (lambda: sdabench.comparisons(models=["resnet50"]), "not in the networks with a claim"),
+        (lambda: sdabench.comparisons("nope"), "no records in nope"),
+        (lambda: sdabench.table("detection", extra="sda_x"), "unknown model 'sda_x'"),
+        (lambda: sdabench.table(None), "unknown table 'None'"),
+        (lambda: sdabench.run_differences([]), "name two runs or more"),
+        (lambda: sdabench.run_differences("nope"), "name two runs or more"),
+        (lambda: sdabench.run_differences([None, None]), "None is not a run"),
+        (lambda: sdabench.run_differences([SMOKE, SMOKE]), "has records of"),
+    ],
+)
+def test_wrong_arguments_are_errors_of_one_line(make, words):
+    with pytest.raises(sdabench.SdabenchError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sdabench.records([]),
+        lambda: sdabench.training_curves([]),
+        lambda: sdabench.networks([]),
+        lambda: sdabench.counts([]),
+        lambda: sdabench.counts("resnet50", conventions=[]),
+        lambda: sdabench.comparisons(models=[]),
+    ],
+)
+def test_an_empty_list_is_an_empty_frame(make):
+    assert (len(make()), make().columns.empty) == (0, False)
+
+
+def test_a_name_is_a_list_of_one():
+    pd.testing.assert_frame_equal(
+        sdabench.counts("resnet50", "macs"), sdabench.counts(["resnet50"], conventions=["macs"])
+    )
+    one = sdabench.table("classification-attention", extra="sda_senet50")
+    assert "sda_senet50" in one.index.get_level_values("model")
 
 
 def test_text_that_is_a_formula_is_only_text_in_csv(tmp_path):

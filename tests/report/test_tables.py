@@ -11,11 +11,12 @@ from sdabench.data.description import Preprocessing
 from sdabench.records.counts import stored_counts
 from sdabench.records.spec import Protocol
 from sdabench.registry import load_registry
+from sdabench.report.frames import tables_frame, to_csv
 from sdabench.report.html import to_html
 from sdabench.report.latex import to_latex
 from sdabench.report.render import to_markdown
 from sdabench.report.sheet import Cell
-from sdabench.report.tables import ranked, table_sheet, tables_csv
+from sdabench.report.tables import ranked, table_sheet
 from tests.helpers.records import record
 
 
@@ -136,7 +137,7 @@ def test_mark_none_and_mark_paper():
 
 def test_csv_has_unrounded_numbers():
     table = load_registry().table("classification-multiscale")
-    rows = list(csv.DictReader(io.StringIO(tables_csv([compare_table(table, stored_counts())]))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(tables_frame([compare_table(table, stored_counts())])))))
     assert len(rows) == 16
     assert rows[0]["params_m_measured"] == "25.557032"
     assert float(rows[0]["flops_g_measured"]) == pytest.approx(4.121924096)  # 4.089184256 under macs

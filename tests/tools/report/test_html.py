@@ -177,15 +177,21 @@ def test_page_is_deterministic_but_for_the_date(shipped_html, monkeypatch):
 
 
 def test_two_runs_are_compared(tmp_path):
-    before = write_run(tmp_path / "before", record(), record(model="senet50"))
-    after = write_run(tmp_path / "after", record(metrics={"top1_pct": 76.0, "top5_pct": 93.0}, seed=1))
-    parsed = Tables(to_html(make_page([before, after])))
-    rows = parsed.tables["run-differences"][1:]
+    same = {"dataset": DATASET.model_copy(update={"fingerprint_sha256": "f" * 64})}
+    before = write_run(tmp_path / "before", record(**same), record(model="senet50"))
+    values = {"top1_pct": 76.0, "top5_pct": 93.0}
+    after = write_run(tmp_path / "after", record(metrics=values, seed=1, **same))
+    odd = write_run(tmp_path / "odd", record())
+    parsed = Tables(to_html(make_page([before, after, odd])))
+    rows = parsed.tables["run-differences"][1:3]
     assert [row[1:7] for row in rows] == [
         ["top-1", "run 2 − run 1", "75.30", "76.00", "+0.70", "–"],
         ["top-5", "run 2 − run 1", "92.50", "93.00", "+0.50", "–"],
     ]
-    assert "resnet50: not the same images" in "".join(parsed.texts)
+    assert [row[5] for row in parsed.tables["run-differences"][3:]] == ["–"] * 4
+    words = "".join(parsed.texts)
+    assert "Without interval, resnet50: no predictions of resnet50; evaluate it again" in words
+    assert "Without interval, resnet50: not the same images" in words
 
 
 def test_trainings_of_two_runs_are_compared_with_their_seeds(tmp_path):
@@ -196,7 +202,7 @@ def test_trainings_of_two_runs_are_compared_with_their_seeds(tmp_path):
         folders.append(write_run(tmp_path / name, *trainings))
     [row] = Tables(to_html(make_page(folders))).tables["run-differences"][1:]
     assert row[3:6] == ["75.10", "75.60", "+0.50"]
-    assert row[7] == "trainings, paired"
+    assert row[9] == "trainings, by seed"
     frame = sdabench.run_differences(list(map(str, folders)))
     assert row[6] == f"{signed(frame['low'].item(), 2)} to {signed(frame['high'].item(), 2)}"
 
