@@ -43,7 +43,7 @@ def test_the_notebook_is_stored_without_outputs():
 
 
 def test_the_page_shows_the_notebook():
-    """Update the page with ``python docs/make_tour.py``."""
+    """Update the page with its outputs and figure: ``python docs/make_tour.py``."""
     assert (
         runpy.run_path(str(CHECKOUT / "docs/make_tour.py"))["page"]()
         == (CHECKOUT / "docs/tour.md").read_text()
