@@ -6,7 +6,7 @@ one of given weights, with the uncertainty of the test images, on which the pred
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
@@ -161,12 +161,21 @@ class RunDifference:
         return value > 0
 
     def as_json(self) -> dict[str, Any]:
+        """Return what a row of :data:`sdabench.report.columns.RUN_DIFFERENCES` has, but the task."""
+        a, b, metric = self.a, self.b, self.metric
         return {
-            "a": self.a.name,
-            "b": self.b.name,
-            "metric": self.metric,
+            "metric": metric,
+            "a": a.name,
+            "b": b.name,
+            "a_pct": a.mean(metric),
+            "b_pct": b.mean(metric),
+            "a_sd": a.sd(metric),
+            "b_sd": b.sd(metric),
+            "a_trainings": a.trainings,
+            "b_trainings": b.trainings,
             "difference": self.value,
-            "interval": self.interval and asdict(self.interval),
+            "low": self.interval and self.interval.low,
+            "high": self.interval and self.interval.high,
             "basis": self.basis,
             "paired": self.paired,
             "p": self.p,

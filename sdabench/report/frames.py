@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sdabench.claims.baselines import BaselineVerdict
     from sdabench.claims.implied import ImpliedVerdict
     from sdabench.claims.power import Needed
-    from sdabench.claims.several import RunDifference, SeveralRuns
+    from sdabench.claims.several import SeveralRuns
     from sdabench.claims.statements import JudgedStatement
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
@@ -298,34 +298,8 @@ def run_differences(runs: Iterable[str | PathLike[str]], annotations: Path | Non
 
 def run_differences_frame(compared: Iterable["SeveralRuns"]) -> pd.DataFrame:
     """Make the frame of :func:`run_differences`."""
-    rows = (_run_difference(each.task, one) for each in compared for one in each.differences)
+    rows = ({"task": each.task} | one.as_json() for each in compared for one in each.differences)
     return make(rows, RUN_DIFFERENCES)
-
-
-def _run_difference(task: str, each: "RunDifference") -> dict[str, object]:
-    a, b, metric = each.a, each.b, each.metric
-    return {
-        "task": task,
-        "metric": metric,
-        "a": a.name,
-        "b": b.name,
-        "a_pct": a.mean(metric),
-        "b_pct": b.mean(metric),
-        "a_sd": a.sd(metric),
-        "b_sd": b.sd(metric),
-        "a_trainings": a.trainings,
-        "b_trainings": b.trainings,
-        "difference": each.value,
-        "low": each.interval and each.interval.low,
-        "high": each.interval and each.interval.high,
-        "basis": each.basis,
-        "paired": each.paired,
-        "p": each.p,
-        "p_holm": each.p_holm,
-        "comparable": each.comparable,
-        "better": each.better,
-        "reason": each.reason,
-    }
 
 
 def training_curves(run: Paths) -> pd.DataFrame:

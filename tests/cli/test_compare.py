@@ -182,6 +182,7 @@ def test_two_runs_with_seeds_are_compared_by_their_means_without_predictions(tmp
     assert "trainings, by seed" in words
     [each] = json.loads(compared(tmp_path / "a", tmp_path / "b", "--json"))["differences"]
     assert (each["difference"], each["basis"]) == (pytest.approx(0.5), "trainings")
+    assert ["task", *each] == list(RUN_DIFFERENCES)
 
 
 def test_two_records_without_predictions_have_no_interval(runs):
