@@ -491,13 +491,38 @@ def test_runs_without_predictions_are_one_error(kind, words, tmp_path):
         (["pareto", "--models", "resnet5", "-o", "x.svg"], "did you mean resnet50"),
         (["claims", "--metric", "top1", "-o", "x.svg"], "did you mean top1_pct"),
         (["curves", "-o", "x.svg"], "RUN"),
-        (["curves", ".", "-o", "x.svg"], "no training curves"),
+        (["curves", ".", "-o", "x.svg"], "no run at"),
     ],
 )
 def test_wrong_usage_is_one_line_and_writes_nothing(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_error(program("plot", *arguments), 2, words)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_name_is_a_text_and_no_names_are_no_rows(run, classified, detected):
+    folder, file = detected
+    named = pr.frame(folder, "faster_rcnn_resnet50", annotations=str(file))
+    pd.testing.assert_frame_equal(named, pr.frame(folder, ["faster_rcnn_resnet50"], annotations=file))
+    assert set(classes.frame(str(classified), "sda_*").model) == {"sda_resnet86"}
+    assert set(curves.frame(run, quantities="learning_rate").quantity) == {"learning_rate"}
+    assert set(claims.frame(models="sda_resnet86", metrics="top5_pct").metric) == {"top5_pct"}
+    empty = (classes.frame(classified, []), curves.frame(run, []), curves.frame(run, quantities=[]))
+    assert [len(frame) for frame in empty] == [0, 0, 0]
+    for module in (claims, pareto):
+        with pytest.raises(NothingMeasuredError):
+            module.frame(models=[])
+
+
+def test_wrong_arguments_of_frames_are_usage_errors(classified, detected):
+    with pytest.raises(UsageError, match="0 bins cannot hold the images"):
+        reliability.frame(classified, bins=0)
+    with pytest.raises(UsageError, match="unknown IoU type 'box'; did you mean bbox"):
+        pr.frame(detected[0], iou_type="box")
+    with pytest.raises(UsageError, match="7 is not a name"):
+        classes.frame(classified, 7)
+    with pytest.raises(UsageError, match="unknown x 'cost'; use params, flops, latency"):
+        pareto.frame(x="cost")
 
 
 def test_nothing_to_draw_is_an_error():

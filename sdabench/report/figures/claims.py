@@ -1,6 +1,5 @@
 """A forest plot of the improvements of depth attention that the tables of the paper imply."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -9,12 +8,12 @@ from matplotlib.figure import Figure
 
 from sdabench.claims.trainings import PRIOR_SD, of_pairs
 from sdabench.claims.verdicts import Outcome
-from sdabench.errors import NothingMeasuredError, UsageError
-from sdabench.registry import load_registry, unknown
+from sdabench.errors import NothingMeasuredError
+from sdabench.registry import load_registry
 from sdabench.report.columns import COMPARISONS, Column, Columns
-from sdabench.report.figures.names import detector, keep_rows, row_dicts, row_objects, short_title
+from sdabench.report.figures.names import detector, keep_rows, one_of, row_dicts, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend_mark
-from sdabench.report.frames import Paths, comparisons, make
+from sdabench.report.frames import Names, Paths, comparisons, make, names_of
 from sdabench.report.summary import METRICS, metric_name
 
 MAIN = ("top1_pct", "ap_pct")  # metrics that are drawn unless others are named
@@ -37,8 +36,8 @@ COLUMNS: Columns = {
 def frame(
     records: Paths = (),
     table_name: str | None = None,
-    models: Iterable[str] = (),
-    metrics: Iterable[str] = MAIN,
+    models: Names = "*",
+    metrics: Names = MAIN,
 ) -> pd.DataFrame:
     """List the differences that the paper prints or that runs measure, in percentage points.
 
@@ -55,13 +54,10 @@ def frame(
         UsageError: there is no such table or metric.
         NothingMeasuredError: no difference is left.
     """
-    wanted = list(metrics)
-    for metric in wanted:
-        if metric not in METRICS:
-            raise UsageError(unknown("metric", metric, METRICS, f"use {', '.join(METRICS)}"))
+    wanted = [one_of("metric", metric, list(METRICS)) for metric in names_of(metrics)]
     if table_name is not None:
         load_registry().table(table_name)
-    found = keep_rows(comparisons(records, list(models)), "metric", wanted)
+    found = keep_rows(comparisons(records, models), "metric", wanted)
     return with_paper_intervals(keep_rows(found, "table", [table_name] if table_name else []))
 
 

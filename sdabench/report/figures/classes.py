@@ -12,7 +12,7 @@ from sdabench.report.figures.classified import class_names
 from sdabench.report.figures.names import row_objects, shortened
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
-from sdabench.report.frames import Paths, make
+from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring.intervals import accuracy_interval
 
 NAMED = 40  # most classes that have a row each
@@ -27,7 +27,7 @@ COLUMNS: Columns = {
 }
 
 
-def frame(runs: Paths, models: Iterable[str] = ()) -> pd.DataFrame:
+def frame(runs: Paths, models: Names = "*") -> pd.DataFrame:
     """List the accuracy for each class.
 
     Raises:

@@ -1,7 +1,5 @@
 """Confusion matrix of a classifier."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
@@ -13,7 +11,7 @@ from sdabench.report.figures.classified import class_names
 from sdabench.report.figures.names import row_objects, shortened
 from sdabench.report.figures.predicted import evaluated, single_record
 from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption
-from sdabench.report.frames import Paths, make
+from sdabench.report.frames import Names, Paths, make
 
 NUMBERED, NAMED = 12, 40  # most classes whose cells have numbers, and whose rows have names
 COLUMNS: Columns = {
@@ -27,7 +25,7 @@ COLUMNS: Columns = {
 }
 
 
-def frame(runs: Paths, models: Iterable[str] = ()) -> pd.DataFrame:
+def frame(runs: Paths, models: Names = "*") -> pd.DataFrame:
     """Count how often each class is predicted for each label; pairs that do not occur are left out.
 
     Raises:

@@ -1,6 +1,6 @@
 """Losses and validation metrics of trainings, with the seeds of a network as one group."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sdabench.errors import UsageError
-from sdabench.registry import unknown
+from sdabench.registry import matching
 from sdabench.report.columns import CURVES, Column, Columns
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import keep_rows, one_line, row_dicts, row_objects, short_title
+from sdabench.report.figures.names import one_line, one_of, row_dicts, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, Series, Theme, caption, grid, logarithmic
-from sdabench.report.frames import Paths, make, training_curves
+from sdabench.report.frames import Names, Paths, make, names_of, training_curves
 from sdabench.report.summary import metric_name
 
 PANEL = 1.35  # inches
@@ -26,7 +26,7 @@ COLUMNS: Columns = {
 }
 
 
-def frame(runs: Paths, models: Iterable[str] = (), quantities: Iterable[str] = ()) -> pd.DataFrame:
+def frame(runs: Paths, models: Names = "*", quantities: Names | None = None) -> pd.DataFrame:
     """List the logged values of trainings.
 
     Args:
@@ -45,13 +45,14 @@ def frame(runs: Paths, models: Iterable[str] = (), quantities: Iterable[str] = (
         raise UsageError(
             "these runs have no training curves; name --output folders of 'sdabench train' or 'run'"
         )
-    data = _of_models(data, list(models))
+    names = list(data["model"].unique())
+    chosen_models = matching(names_of(models), names, names, "the networks of these runs")
+    data = data[data["model"].isin(chosen_models)]
     logged = list(data["quantity"].unique())
-    chosen = list(quantities) or _main(logged)
-    for quantity in chosen:
-        if quantity not in logged:
-            raise UsageError(unknown("quantity", quantity, logged, f"the runs have {', '.join(logged)}"))
-    data = pd.concat([data[data["quantity"] == quantity] for quantity in dict.fromkeys(chosen)])
+    wanted = _main(logged) if quantities is None else names_of(quantities)
+    chosen = [one_of("quantity", quantity, logged) for quantity in wanted]
+    of_quantity = (data[data["quantity"] == quantity] for quantity in dict.fromkeys(chosen))
+    data = pd.concat([data.head(0), *of_quantity])
     recipes = {run: _recipe(Path(run)) for run in data["run"].unique()}
     data["recipe"] = data["run"].map(recipes).astype("str")
     data["group"] = data["run"].map(_groups(data)).astype("str")
@@ -91,15 +92,6 @@ def needs_logarithm(data: pd.DataFrame) -> bool:
     if data["quantity"].str.endswith("_pct").any() or not len(finite):
         return False
     return bool(finite.min() > 0 and finite.max() > LOGARITHMIC * finite.min())
-
-
-def _of_models(data: pd.DataFrame, patterns: Sequence[str]) -> pd.DataFrame:
-    from sdabench.registry import matching
-
-    if not patterns:
-        return data
-    names = list(data["model"].unique())
-    return keep_rows(data, "model", matching(patterns, names, names, "the networks of these runs"))
 
 
 def _main(logged: Sequence[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """Types of errors of detectors, and what each costs: TIDE."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,11 +8,11 @@ from matplotlib.figure import Figure
 
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
-from sdabench.report.figures.names import row_objects
+from sdabench.report.figures.names import File, row_objects
 from sdabench.report.figures.pr import tasks_of
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
-from sdabench.report.frames import Paths, make
+from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring import IouType
 from sdabench.scoring.error_types import error_types
 
@@ -32,7 +31,10 @@ COLUMNS: Columns = {
 
 
 def frame(
-    runs: Paths, models: Iterable[str] = (), iou_type: IouType = "bbox", annotations: Path | None = None
+    runs: Paths,
+    models: Names = "*",
+    iou_type: IouType = "bbox",
+    annotations: File | None = None,
 ) -> pd.DataFrame:
     """List how much AP50 each type of error costs; see :mod:`sdabench.scoring.error_types`.
 
@@ -83,7 +85,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def _types(one: Evaluated, annotations: Path | None) -> Iterable[dict[str, object]]:
+def _types(one: Evaluated, annotations: File | None) -> Iterable[dict[str, object]]:
     found = error_types(one.detections(annotations).matches())
     special = zip(SPECIAL, (found.false_positives, found.false_negatives), strict=True)
     for kind, gain in [*found.gains.items(), *special]:

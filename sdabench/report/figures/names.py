@@ -1,17 +1,31 @@
 """Names of networks and metrics in figures, and the rows of frames."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 
-from sdabench.registry import load_registry
+from sdabench.errors import UsageError
+from sdabench.registry import load_registry, unknown
 from sdabench.report.render import plain
 from sdabench.terminal import printable
 
+File = str | PathLike[str]
 LONGEST = 24  # characters of the name of a class
+
+
+def one_of(kind: str, name: str, known: Sequence[str]) -> str:
+    """Return a name that is known.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if name not in known:
+        raise UsageError(unknown(kind, name, known, f"use {', '.join(known)}"))
+    return name
 
 
 def short_title(model: str) -> str:

@@ -12,10 +12,10 @@ from sdabench.errors import DataError, UsageError
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import row_objects
+from sdabench.report.figures.names import File, row_objects
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, Theme, caption, grid
-from sdabench.report.frames import Paths, make
+from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring.intervals import accuracy_interval
 
 SIZES = {"ap_s_pct": "small", "ap_m_pct": "medium", "ap_l_pct": "large"}
@@ -32,7 +32,7 @@ COLUMNS: Columns = {
 }
 
 
-def frame(runs: Paths, models: Iterable[str] = (), objects: Path | None = None) -> pd.DataFrame:
+def frame(runs: Paths, models: Names = "*", objects: File | None = None) -> pd.DataFrame:
     """List accuracies by octave of the object size in a generated dataset, or APs by COCO's sizes.
 
     An octave is a factor of two: objects have 1/8 to 1/4, 1/4 to 1/2, or 1/2 to 1 of the short side. For
@@ -88,9 +88,9 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def _accuracies(one: Evaluated, objects: Path | None) -> Iterable[dict[str, object]]:
+def _accuracies(one: Evaluated, objects: File | None) -> Iterable[dict[str, object]]:
     record, predictions = one.stored.record, one.classes()
-    file = objects or _objects_file(one)
+    file = Path(objects) if objects is not None else _objects_file(one)
     octaves = _octaves(file)
     names = [f"{record.dataset.split}/{path}" for path in predictions.paths]
     if unknown := [name for name in names if name not in octaves]:

@@ -15,12 +15,12 @@ from sdabench.claims.verdicts import in_unit
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.json_files import read_json
 from sdabench.records.counts import counts_of
-from sdabench.registry import Registry, Table, load_registry, schema, unknown
+from sdabench.registry import Registry, Table, load_registry, schema
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures.labels import Label, Segment, place
-from sdabench.report.figures.names import detector, row_objects, short_title
+from sdabench.report.figures.names import File, detector, one_of, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, fix_layout, grid, legend_mark
-from sdabench.report.frames import Paths, compare, make
+from sdabench.report.frames import Names, Paths, compare, make, names_of
 from sdabench.report.summary import METRICS, metric_name
 
 X = Literal["params", "flops", "latency"]
@@ -51,8 +51,8 @@ def frame(
     records: Paths = (),
     x: X = "flops",
     y: str | None = None,
-    models: Iterable[str] = (),
-    bench: Path | None = None,
+    models: Names = "*",
+    bench: File | None = None,
 ) -> pd.DataFrame:
     """List the printed and the measured points.
 
@@ -70,13 +70,14 @@ def frame(
         UsageError: the table has no such metric, or no network was timed.
         NothingMeasuredError: no network has both values.
     """
-    registry, patterns = load_registry(), list(models)
-    if x not in get_args(X):
-        raise UsageError(unknown("x", x, get_args(X), f"use {', '.join(get_args(X))}"))
+    registry = load_registry()
+    one_of("x", x, get_args(X))
     declared = registry.table(table_name)
     metric = _metric(declared, y)
     y_name = f"{metric_name(metric, declared.task)} (%)"
-    chosen = registry.select_for(declared.task, patterns) if patterns else []
+    patterns = names_of(models)
+    every = patterns == ["*"]
+    chosen = [] if every else registry.select_for(declared.task, patterns)
     controls = [registry.models[row.model].like_for_like for row in declared.rows]
     extra = chosen or list(filter(None, controls))
     [compared] = compare([registry.extended(declared, extra)], records)
@@ -85,7 +86,7 @@ def frame(
     places = latencies.values if latencies else {}
     if size is not None:
         places = _counted([row.row.model for row in compared.rows], size)
-    shown = [row for row in compared.rows if not chosen or row.row.model in chosen]
+    shown = [row for row in compared.rows if every or row.row.model in chosen]
     points = [
         point | {"table": table_name, "x_name": _x_name(x, latencies), "y_name": y_name}
         for source in ("paper", "measured")
@@ -170,11 +171,9 @@ def describe(data: pd.DataFrame) -> str:
 
 def _metric(declared: Table, wanted: str | None) -> str:
     metrics = [column.key for column in declared.columns if column.convention is None]
-    if wanted is not None and wanted not in metrics:
-        if wanted in METRICS:
-            raise UsageError(f"{declared.name} has no {wanted}; use {', '.join(metrics)}")
-        raise UsageError(unknown("metric", wanted, metrics, f"use {', '.join(metrics)}"))
-    return wanted or metrics[0]
+    if wanted in METRICS and wanted not in metrics:
+        raise UsageError(f"{declared.name} has no {wanted}; use {', '.join(metrics)}")
+    return one_of("metric", wanted or metrics[0], metrics)
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ class _Latencies:
     name: str
 
 
-def _latencies(path: Path | None, declared: Table) -> _Latencies:
+def _latencies(path: File | None, declared: Table) -> _Latencies:
     if declared.task != "classification":
         raise UsageError(
             f"the networks of {declared.name} have no latency, because bench times classifiers only"
@@ -194,6 +193,7 @@ def _latencies(path: Path | None, declared: Table) -> _Latencies:
         raise UsageError(
             "latency needs --bench FILE; 'sdabench bench PATTERN --mode inference --json > FILE' writes one"
         )
+    path = Path(path)
     read, _ = read_json(path, "timings")
     wrong = f"{path} is not the output of 'sdabench bench --json'; write it again"
     try:

@@ -1,8 +1,7 @@
 """Precision over recall of detectors, at IoU thresholds of COCO."""
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,9 +9,10 @@ from matplotlib.figure import Figure
 
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
+from sdabench.report.figures.names import File, one_of
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, Theme, caption, grid
-from sdabench.report.frames import Paths, make
+from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring import IOU_TYPES, IouType
 from sdabench.scoring.average_precision import RECALLS
 
@@ -28,7 +28,10 @@ COLUMNS: Columns = {
 
 
 def frame(
-    runs: Paths, models: Iterable[str] = (), iou_type: IouType = "bbox", annotations: Path | None = None
+    runs: Paths,
+    models: Names = "*",
+    iou_type: IouType = "bbox",
+    annotations: File | None = None,
 ) -> pd.DataFrame:
     """List the precision of detections at recall points, whose mean is COCO's AP.
 
@@ -47,6 +50,7 @@ def frame(
 
 def tasks_of(iou_type: IouType) -> list[str]:
     """List the tasks whose records are scored by this IoU."""
+    one_of("IoU type", iou_type, get_args(IouType))
     return [task for task, own in IOU_TYPES.items() if own == iou_type]
 
 
@@ -73,7 +77,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def _curves(one: Evaluated, annotations: Path | None) -> Iterable[dict[str, object]]:
+def _curves(one: Evaluated, annotations: File | None) -> Iterable[dict[str, object]]:
     matches = one.detections(annotations).matches()
     of_categories = [each.precision(matches.image_count) for each in matches.categories if each.area == 0]
     mean = np.mean(of_categories, axis=0)  # (10, 101)

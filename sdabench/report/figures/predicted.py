@@ -1,6 +1,6 @@
 """Records with stored predictions, for the figures that need the prediction of each image."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,8 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.rescoring import StoredRecord, class_predictions, match_detections, read_stored
 from sdabench.registry import matching
 from sdabench.report.columns import RECORDS, Column, Columns
-from sdabench.report.figures.names import one_line, short_title
-from sdabench.report.frames import Paths, paths_of
+from sdabench.report.figures.names import File, one_line, short_title
+from sdabench.report.frames import Names, Paths, names_of, paths_of
 
 if TYPE_CHECKING:
     from sdabench.scoring.coco import CocoEvaluation
@@ -45,11 +45,11 @@ class Evaluated:
     def classes(self) -> ClassPredictions:
         return class_predictions(self.stored)
 
-    def detections(self, annotations: Path | None) -> "CocoEvaluation":
-        return match_detections(self.stored, annotations)
+    def detections(self, annotations: File | None) -> "CocoEvaluation":
+        return match_detections(self.stored, None if annotations is None else Path(annotations))
 
 
-def evaluated(runs: Paths, tasks: Sequence[str], models: Iterable[str] = ()) -> list[Evaluated]:
+def evaluated(runs: Paths, tasks: Sequence[str], models: Names = "*") -> list[Evaluated]:
     """List the last records of runs for these tasks.
 
     Args:
@@ -69,9 +69,8 @@ def evaluated(runs: Paths, tasks: Sequence[str], models: Iterable[str] = ()) -> 
         wanted = " or ".join(KINDS[task] for task in tasks)
         raise UsageError(f"no record of {wanted} in {where}; name the --output folder of such a run")
     names = list(dict.fromkeys(one.record.model for one in found))
-    if patterns := list(models):
-        chosen = matching(patterns, names, names, "the networks of these runs")
-        found = [one for one in found if one.record.model in chosen]
+    chosen = matching(names_of(models), names, names, "the networks of these runs")
+    found = [one for one in found if one.record.model in chosen]
     return [Evaluated(one, label) for one, label in zip(found, _labels(found), strict=True)]
 
 

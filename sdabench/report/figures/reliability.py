@@ -11,7 +11,7 @@ from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, Theme, caption, grid
-from sdabench.report.frames import Paths, make
+from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring.calibration import BINS, calibrate
 
 COLUMNS: Columns = {
@@ -25,12 +25,14 @@ COLUMNS: Columns = {
 }
 
 
-def frame(runs: Paths, models: Iterable[str] = (), bins: int = BINS) -> pd.DataFrame:
+def frame(runs: Paths, models: Names = "*", bins: int = BINS) -> pd.DataFrame:
     """List the bins of the top-1 probability that have images.
 
     Raises:
         UsageError: there are no predictions, or an earlier version stored them, without probabilities.
     """
+    if bins < 1:
+        raise UsageError(f"{bins} bins cannot hold the images; name 1 or more")
     found = evaluated(runs, ("classification",), models)
     return make((row for one in found for row in _bins(one, bins)), COLUMNS)
 

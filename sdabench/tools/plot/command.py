@@ -92,7 +92,8 @@ Runs = Annotated[tuple[Path, ...], argument(
 RequiredRuns = Annotated[tuple[Path, ...], argument(
     nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN...")]
 Models = Annotated[tuple[str, ...], option(
-    "--models", multiple=True, type=MODEL, help="Names or wildcards of networks  [default: all]")]
+    "--models", multiple=True, type=MODEL, default=("*",), show_default=False,
+    help="Names or wildcards of networks  [default: all]")]
 IouTypes = Annotated[Any, option(
     "--iou-type", type=click.Choice(["bbox", "segm"]), default="bbox", help="Match boxes or masks")]
 Annotations = Annotated[Path | None, option(
@@ -215,7 +216,7 @@ def curves(
     """
     from sdabench.report.figures import curves
 
-    output.write(curves, curves.frame(runs, models, quantities))
+    output.write(curves, curves.frame(runs, models, quantities or None))
 
 
 @command.command("octaves", cls=Command, epilog=OCTAVES)
