@@ -88,6 +88,7 @@ class Run:
 
     @property
     def model(self) -> str:
+        """The name of the network."""
         return self.stored[-1].record.model
 
     @property
@@ -97,6 +98,7 @@ class Run:
 
     @property
     def seeds(self) -> list[tuple[int | None, ...]]:
+        """The seeds of each record: several if a training was resumed with another one, None if unknown."""
         return [seeds_of(one.record) for one in self.stored]
 
     @property
@@ -107,6 +109,7 @@ class Run:
 
     @property
     def has_predictions(self) -> bool:
+        """Whether the predictions of all records are stored."""
         return all(one.has_predictions for one in self.stored)
 
     def same_images(self, other: "Run") -> bool:
@@ -114,9 +117,11 @@ class Run:
         return self.stored[-1].same_images(other.stored[-1])
 
     def values(self, metric: str) -> list[float]:
+        """Return the metric of each record, in percent."""
         return [one.record.metrics[metric] for one in self.stored]
 
     def mean(self, metric: str) -> float:
+        """Return the mean of the metric over the records, in percent."""
         return mean(self.values(metric))
 
     def sd(self, metric: str) -> float | None:

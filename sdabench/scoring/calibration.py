@@ -10,9 +10,13 @@ BINS = 15  # of equal width, as Guo et al. use
 
 @dataclass(frozen=True)
 class Calibration:
-    """Bins (B,) of the top-1 probability: edges (B + 1,), images, mean probability and accuracy.
+    """Bins of the top-1 probability.
 
-    Mean probability and accuracy of an empty bin are NaN.
+    Args:
+        edges: of the bins, (B + 1,) from 0 to 1.
+        images: number of images in each bin, (B,).
+        confidence: mean probability in each bin, (B,) from 0 to 1; NaN in an empty one.
+        accuracy: share of right predictions in each bin, (B,) from 0 to 1; NaN in an empty one.
     """
 
     edges: NDArray[np.float64]
@@ -22,7 +26,12 @@ class Calibration:
 
     @property
     def expected_error(self) -> float:
-        """The expected calibration error (Guo et al., ICML 2017): the mean gap, weighted by images."""
+        """The expected calibration error (Guo et al., ICML 2017), from 0 to 1.
+
+        It is the mean of the gaps between confidence and accuracy, weighted by images; NaN without images.
+        """
+        if not self.images.any():
+            return float("nan")
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.nansum(self.images * gaps) / self.images.sum())
 
@@ -33,6 +42,7 @@ def calibrate(probability: NDArray[np.floating], right: NDArray[np.bool_], bins:
     Args:
         probability: of the predicted class, (N,) from 0 to 1.
         right: whether the prediction is right, (N,).
+        bins: number of bins of equal width.
     """
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, bins - 1)

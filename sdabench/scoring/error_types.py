@@ -37,10 +37,14 @@ NONE = -1
 
 @dataclass(frozen=True)
 class ErrorTypes:
-    """Number of errors of each type, what fixing them adds to ``ap50_pct``, and what fixing all does.
+    """The errors of a detector by type, and how much AP50 each type costs.
 
-    ``false_positives`` is the gain of deleting every wrong detection, ``false_negatives`` that of counting
-    found objects only. All but counts are in percentage points.
+    Args:
+        ap50_pct: AP50 in percent.
+        counts: number of errors of each of ``TYPES``.
+        gains: what fixing all errors of a type adds to AP50, in percentage points.
+        false_positives: what deleting every wrong detection adds to AP50, in percentage points.
+        false_negatives: what counting only the found objects adds to AP50, in percentage points.
     """
 
     ap50_pct: float
@@ -51,7 +55,11 @@ class ErrorTypes:
 
 
 def error_types(matches: Matches) -> ErrorTypes:
-    """Classify the errors of matched detections; see the module."""
+    """Classify the errors of matched detections, and compute what each type costs; see the module.
+
+    Args:
+        matches: of detections (D,) and objects (O,); the first area range and IoU threshold, 0.50, count.
+    """
     wrong = matches.counts[:, 0, 0] & ~matches.right[:, 0, 0]
     counted = matches.objects_count[:, 0]
     kinds, targets = _classify(matches, np.flatnonzero(wrong), counted)
@@ -84,7 +92,15 @@ def error_types(matches: Matches) -> ErrorTypes:
 
 
 def _classify(matches: Matches, wrong: Indices, counted: Booleans) -> tuple[Indices, Indices]:
-    """Return the type (D,) of each detection, or NONE, and the object (D,) that fixing it would match."""
+    """Classify wrong detections.
+
+    Args:
+        wrong: indices (W,) of the detections that are false positives.
+        counted: which objects count, (O,).
+
+    Returns:
+        The type of each detection (D,), or NONE, and the index of the object that fixing it would match (D,).
+    """
     kinds = np.full(len(matches.pairs), NONE)
     targets = np.zeros(len(matches.pairs), dtype=np.intp)
     kinds[wrong] = BACKGROUND
@@ -106,7 +122,16 @@ def _classify(matches: Matches, wrong: Indices, counted: Booleans) -> tuple[Indi
 
 
 def _kinds(ious: Floats, same: Booleans, found: Booleans) -> tuple[Indices, Indices]:
-    """Return the type of each detection, and the index of its best object, from (D, O) of one image."""
+    """Classify the wrong detections of one image.
+
+    Args:
+        ious: IoU of each detection with each object, (D, O).
+        same: whether both have the same category, (D, O).
+        found: which objects another detection has matched, (O,).
+
+    Returns:
+        The type of each detection (D,), and the index of its best object (D,).
+    """
     of_class, of_others = np.where(same, ious, 0), np.where(same, 0, ious)
     best, best_other = of_class.argmax(axis=1), of_others.argmax(axis=1)
     iou, iou_other = of_class.max(axis=1), of_others.max(axis=1)
@@ -135,7 +160,13 @@ def _ious(matches: Matches, detections: Indices, objects: Indices) -> Floats:
 
 
 def _best_of_each(targets: Indices, scores: Floats, allowed: Booleans) -> Booleans:
-    """Return (D,): whether each allowed detection has the highest score among those of its object."""
+    """Return which allowed detections have the highest score among those of their object, (D,).
+
+    Args:
+        targets: index of the object of each detection, (D,).
+        scores: of the detections, (D,).
+        allowed: which detections compete, (D,).
+    """
     places = np.flatnonzero(allowed)
     places = places[np.argsort(-scores[places], kind="stable")]
     _, first = np.unique(targets[places], return_index=True)
@@ -159,7 +190,7 @@ class _Detections:
         return cls(categories, matches.scores, matches.right[:, 0, 0], matches.counts[:, 0, 0])
 
     def fixed(self, matches: Matches, right: Booleans, targets: Indices, errors: Booleans) -> "_Detections":
-        """Make some errors true positives of their targets, and delete the others."""
+        """Make ``right`` ones of the errors true positives of their targets, and delete the others, (D,)."""
         own = matches.object_pairs[targets] // matches.image_count if len(matches.object_pairs) else targets
         return _Detections(
             np.where(right, own, self.categories),
@@ -169,7 +200,7 @@ class _Detections:
         )
 
     def ap50(self, matches: Matches, counted: Booleans) -> float:
-        """Compute AP50 in percent, averaged over the categories with counted objects."""
+        """Compute AP50 in percent, averaged over the categories with counted objects (O,); 0 without any."""
         objects = np.bincount(matches.object_pairs[counted] // matches.image_count)
         once: NDArray[np.int32] = np.ones((1, 1), dtype=np.int32)
         values = []

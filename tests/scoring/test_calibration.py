@@ -25,3 +25,7 @@ def test_zero_one_and_edges_belong_to_the_bin_below():
     found = calibrate(np.array([0.0, 0.5, 1.0]), np.array([False, True, True]), bins=2)
     assert list(found.images) == [2, 1]
     assert list(found.confidence) == [0.25, 1.0]
+
+
+def test_no_predictions_have_no_calibration_error():
+    assert np.isnan(calibrate(np.zeros(0), np.zeros(0, bool)).expected_error)
