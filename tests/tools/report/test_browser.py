@@ -11,10 +11,10 @@ from sdabench.report.figures.style import Theme
 from sdabench.tools.report.page import make_page
 from sdabench.tools.report.view import to_html
 from tests.helpers.hostile import HOSTILE
-from tests.helpers.records import record, trained, write_training
+from tests.helpers.records import DATASET, record, trained, write_training
 
 MULTISCALE = "#table-classification-multiscale"
-GAINS = {"resnet50": 0.0, "senet50": -2.0, "cbam50": -10.0}
+GAINS = {"resnet50": 0.5, "senet50": -2.0, "cbam50": -10.0}
 
 
 @pytest.fixture(scope="session")
@@ -253,18 +253,20 @@ def test_wide_tables_say_that_they_scroll(shipped_file, visit):
 
 
 def test_numbers_with_errors_and_signs_are_sorted_by_value(tmp_path, visit):
-    low = record(metrics={"top1_pct": 9.5}, samples=10_000)
-    folders = [tmp_path / "a", tmp_path / "b"]
-    RecordStore(folders[0]).append([low, record(model="senet50"), record(model="cbam50")])
-    changed = [record(metrics={"top1_pct": 75.3 + gain}, model=model) for model, gain in GAINS.items()]
-    RecordStore(folders[1]).append(changed)
+    folders, values = [tmp_path / "a", tmp_path / "b"], {"resnet50": 9.5, "senet50": 75.3, "cbam50": 75.4}
+    dataset = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64})
+    for folder, share in zip(folders, (0, 1), strict=True):
+        metrics = {model: {"top1_pct": value + share * GAINS[model]} for model, value in values.items()}
+        RecordStore(folder).append(
+            [record(model=model, metrics=each, dataset=dataset) for model, each in metrics.items()]
+        )
     path = tmp_path / "page.html"
     path.write_text(to_html(make_page(folders)))
     page = visit(path)
     page.locator("#run-1-records th[data-column='2']").get_by_role("button").click()
-    assert column(page, 3, "#run-1-records") == ["9.50 ± 0.29", "75.30 ± 0.19", "75.30 ± 0.19"]
+    assert column(page, 3, "#run-1-records") == ["9.50 ± 0.13", "75.30 ± 0.19", "75.40 ± 0.19"]
     page.locator("#run-differences th[data-column='5']").get_by_role("button").click()
-    assert column(page, 6, "#run-differences") == ["−10.00", "−2.00", "+65.80"]
+    assert column(page, 6, "#run-differences") == ["−10.00", "−2.00", "+0.50"]
 
 
 def test_training_curves_are_drawn(tmp_path, visit):
