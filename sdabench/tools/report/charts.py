@@ -46,7 +46,7 @@ PARETO_HEIGHT, CURVES_HEIGHT, ROW_HEIGHT, THICK = 340, 240, 34, 4  # pixels
 class Chart:
     """A titled figure: Vega-Lite specifications, drawn below each other, and the static SVG as a data URL.
 
-    Without specifications, it is static.
+    Without specifications, it is static. ``command`` draws it.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Chart:
     text: str
     specs: Sequence[dict[str, Any]]
     static: str
+    command: str = ""
 
     @property
     def size(self) -> int:

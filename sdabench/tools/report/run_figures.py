@@ -1,4 +1,4 @@
-"""Static figures of the stored predictions of a run, within the size that the page may have."""
+"""Static figures of the stored predictions of a run."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,8 @@ from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.scoring import IOU_TYPES
 from sdabench.tools.report.charts import Chart, drawn_once
 
-MOST_BYTES = 1_600_000  # of the figures of all runs: the page stays below 5 MB
 MOST_RECORDS = 4  # of one figure, which is half as wide as the page
 NAMED = 3  # networks in a sentence
-TOO_LARGE = "left out, because the page would be larger than 5 MB; draw them with:"
 FIGURES: dict[str, tuple[Any, str]] = {
     "reliability": (reliability, "Reliability diagram"),
     "classes": (classes, "Accuracy by class"),
@@ -33,22 +31,9 @@ OF_TASKS = {
 }
 
 
-def plot(figure: str, run: Path, *options: str) -> str:
+def plot_command(figure: str, run: Path, *options: str) -> str:
     """Return the command that draws a figure of a run."""
     return shlex.join(["sdabench", "plot", figure, str(run), *options, "-o", f"{figure}.pdf"])
-
-
-class Budget:
-    """The bytes that are left for figures."""
-
-    def __init__(self) -> None:
-        self.left = MOST_BYTES
-
-    def takes(self, chart: Chart) -> bool:
-        """Use up the bytes of a figure, if there are as many."""
-        fits = chart.size <= self.left
-        self.left -= chart.size if fits else 0
-        return fits
 
 
 @dataclass(frozen=True)
@@ -69,7 +54,7 @@ class _Figure:
         """Return the command that draws it."""
         iou_type = IOU_TYPES.get(self.task)
         chosen = [word for model in self.models for word in ("--models", model)]
-        return plot(self.kind, run, *chosen, *(["--iou-type", iou_type] if iou_type else []))
+        return plot_command(self.kind, run, *chosen, *(["--iou-type", iou_type] if iou_type else []))
 
     def chart(self, run: Path, name: str) -> Chart:
         """Draw the figure.
@@ -84,10 +69,10 @@ class _Figure:
             key += [one.label, dataset.listing_sha256, sha256_of_file(one.stored.predictions)]
         iou_type = [IOU_TYPES[self.task]] if self.task in IOU_TYPES else []
         static = drawn_once(key, lambda theme: module.draw(module.frame(run, self.models, *iou_type), theme))
-        return Chart(name, self.title, "", (), static)
+        return Chart(name, self.title, "", (), static, self.command(run))
 
 
-def run_figures(run: Path, name: str, budget: Budget) -> tuple[list[Chart], list[str]]:
+def run_figures(run: Path, name: str) -> tuple[list[Chart], list[str]]:
     """Draw the figures of the predictions of a run; return them, and sentences about those left out."""
     charts: list[Chart] = []
     left_out: list[str] = []
@@ -99,14 +84,9 @@ def run_figures(run: Path, name: str, budget: Budget) -> tuple[list[Chart], list
                 left_out.append(each)
                 continue
             try:
-                chart = each.chart(run, f"{name}-{each.kind}-{len(charts)}")
+                charts.append(each.chart(run, f"{name}-{each.kind}-{len(charts)}"))
             except SdabenchError as error:
                 left_out.append(f"{each.title}: {error}. Then draw it with: {each.command(run)}")
-                continue
-            if budget.takes(chart):
-                charts.append(chart)
-            else:
-                left_out.append(f"{each.title}: {TOO_LARGE} {each.command(run)}")
     return charts, left_out
 
 
@@ -128,7 +108,7 @@ def _planned(run: Path, task: str) -> Iterator[_Figure | str]:
             shown += of_model[model]
     models = [model for model in of_model if of_model[model][0] in shown]
     if others := [model for model in of_model if model not in [*without, *models]]:
-        command = plot(OF_TASKS[task][0], run, "--models", escape(others[0]))
+        command = plot_command(OF_TASKS[task][0], run, "--models", escape(others[0]))
         yield (
             f"Figures of the {task} show at most {MOST_RECORDS} records, and leave out {_some(others)}; "
             f"draw them with sdabench plot, such as: {command}"
@@ -140,9 +120,10 @@ def _planned(run: Path, task: str) -> Iterator[_Figure | str]:
     if task == "classification":
         yield from (_Figure("confusion", task, [escape(one.stored.record.model)], [one]) for one in small)
         if others := [model for model in models if of_model[model][0] not in small]:
+            command = plot_command("confusion", run, "--models", escape(others[0]))
             yield (
                 f"No confusion matrices of {_some(others)}, which have several trainings or more than "
-                f"{confusion.NAMED} classes; draw one with: {plot('confusion', run, '--models', others[0])}"
+                f"{confusion.NAMED} classes; draw one with: {command}"
             )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from sdabench.report.summary import (
 from sdabench.tools.report.charts import Chart, curves_chart
 from sdabench.tools.report.claims_grids import Anchors, network_cell
 from sdabench.tools.report.grid import Grid, Note
-from sdabench.tools.report.run_figures import TOO_LARGE, Budget, plot, run_figures
+from sdabench.tools.report.run_figures import plot_command, run_figures
 
 MOST_RECORDS = 800  # on the page: each takes about 1.4 kB
+MOST_BYTES = 1_600_000  # of the figures of all runs: the page stays below 5 MB
 
 
 @dataclass(frozen=True)
@@ -116,29 +117,31 @@ def newest(runs: Iterable[Run]) -> str:
 
 def run_sections(runs: Sequence[Run], anchors: Anchors, shipped: bool) -> list[RunSection]:
     """Show all runs; ``shipped`` records have neither trainings nor predictions."""
-    budget = Budget()
-    return [
-        _run_section(run, f"run-{number}", MOST_RECORDS // len(runs), anchors, None if shipped else budget)
-        for number, run in enumerate(runs, 1)
-    ]
+    sections, free = [], MOST_BYTES
+    for number, run in enumerate(runs, 1):
+        name, shown = f"run-{number}", run.records[-MOST_RECORDS // len(runs) :]
+        grid = _records_grid(run, name, shown, anchors) if shown else None
+        details = _details(((record.model, record.recipe) for record in run.records), "Recipe")
+        details += _details(((record.model, record.environment) for record in run.records), "Environment")
+        drawn, left_out = ([], []) if shipped else _charts(run, name)
+        charts = []
+        for chart in drawn:
+            if chart.size <= free:
+                charts.append(chart)
+                free -= chart.size
+            else:
+                why = "left out, because the page would be larger than 5 MB"
+                left_out.append(f"{chart.title}: {why}; draw it with: {chart.command}")
+        sections.append(RunSection(name, run, grid, details, charts, left_out))
+    return sections
 
 
-def _run_section(run: Run, name: str, most: int, anchors: Anchors, budget: Budget | None) -> RunSection:
-    grid = _records_grid(run, name, run.records[-most:], anchors) if run.records else None
-    charts: list[Chart] = []
-    left_out: list[str] = []
-    if budget is not None:
-        curves = curves_chart(run.folder, f"{name}-curves") if _has_curves(run.folder) else None
-        if curves and budget.takes(curves):
-            charts.append(curves)
-        elif curves:
-            left_out.append(f"{curves.title}: {TOO_LARGE} {plot('curves', run.folder)}")
-        if run.succeeded:
-            drawn, missing = run_figures(run.path, name, budget)
-            charts, left_out = charts + drawn, left_out + missing
-    details = _details(((record.model, record.recipe) for record in run.records), "Recipe")
-    details += _details(((record.model, record.environment) for record in run.records), "Environment")
-    return RunSection(name, run, grid, details, charts, left_out)
+def _charts(run: Run, name: str) -> tuple[list[Chart], list[str]]:
+    """Draw the training curves and the figures of predictions; say which figures a run does not allow."""
+    curves = curves_chart(run.folder, f"{name}-curves") if _has_curves(run.folder) else None
+    charts = [replace(curves, command=plot_command("curves", run.folder))] if curves else []
+    figures, left_out = run_figures(run.path, name) if run.succeeded else ([], [])
+    return charts + figures, left_out
 
 
 def _records_grid(run: Run, name: str, shown: Sequence[Record], anchors: Anchors) -> Grid:

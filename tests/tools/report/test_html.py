@@ -282,13 +282,13 @@ def test_figures_of_stored_predictions(tmp_path, monkeypatch, task):
 
 def test_figures_beyond_the_size_of_the_page_are_named(tmp_path, monkeypatch):
     run = write_classified(tmp_path / "a run", {"resnet50": 0.9})
-    monkeypatch.setattr(run_figures, "MOST_BYTES", 0)
+    monkeypatch.setattr(runs, "MOST_BYTES", 0)
     [section] = make_page([run]).runs
     assert section.charts == []
     assert section.left_out[2].startswith(
         "Confusion matrix of ResNet-50: left out, because the page would be"
     )
-    command = section.left_out[2].partition("draw them with: ")[2]
+    command = section.left_out[2].partition("draw it with: ")[2]
     assert command == f"sdabench plot confusion '{run}' --models resnet50 -o confusion.pdf"
 
 
