@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sdabench.claims.comparable import distinct_trainings, seeds_of
 from sdabench.claims.paired import images_text
 from sdabench.claims.trainings import ENOUGH, LEVEL, PRIOR_SD, Estimate, holm, of_pairs, of_two
+from sdabench.data.annotations import read_annotations
 from sdabench.errors import DataError, SdabenchError, UsageError
 from sdabench.records.conditions import Difference, differences
 from sdabench.records.rescoring import (
@@ -293,9 +294,12 @@ def compare_runs(
 
     Raises:
         UsageError: see :func:`group_runs`, or options of AP for classifiers alone.
+        DataError: ``annotations`` is not a COCO annotations file.
     """
     groups = group_runs(names)
     check_options_of_ap(groups, annotations, resamples)
+    if annotations is not None:
+        read_annotations(annotations)  # a wrong file is an error, not a reason for one pair
     times = RESAMPLES if resamples is None else resamples
     return [
         _compare(task, tuple(names), runs, _Images(annotations, times, advance))

@@ -11,7 +11,7 @@ from sdabench.claims.paired import compare_records
 from sdabench.claims.several import compare_runs
 from sdabench.claims.trainings import PRIOR_FREEDOM, PRIOR_SD
 from sdabench.data.coco import read_coco
-from sdabench.errors import UsageError
+from sdabench.errors import DataError, UsageError
 from sdabench.records.json_lines import append_lines
 from sdabench.records.rescoring import read_stored
 from sdabench.registry.recipes import load_recipe
@@ -161,6 +161,9 @@ def test_detections_are_compared_as_two_records_are(coco, folder):
         (folder / name / "p.json").write_text(json.dumps(results))
         metrics = {"ap_pct": ap}
         store(folder / name, record(task="detection", dataset=data, metrics=metrics, predictions="p.json"))
+    (folder / "wrong.json").write_text("{}")
+    with pytest.raises(DataError, match="wrong.json is not a COCO annotations file"):
+        compare_runs(["a", "b", "c"], folder / "wrong.json")
     [compared] = compare_runs(["a", "b", "c"], resamples=50)
     two = compare_records(read_stored(folder / "a")[0], read_stored(folder / "b")[0], resamples=50)
     first = compared.differences[0]
@@ -275,6 +278,19 @@ def test_seeds_of_single_trainings_are_conditions_beside_a_run_with_several(fold
     trainings(folder / "c", "resnet50", C)
     [compared] = compare_runs(["a", "b", "c"])
     assert {each.field: each.values for each in compared.conditions}["seed"] == (0, 4, [0, 1, 2])
+
+
+def test_detectors_without_resamples_have_means_and_a_reason(coco, folder):
+    """As on the report page, which computes no bootstrap of minutes, whatever the number of records."""
+    data = read_coco(coco, "val").subset(4).describe(["0" * 64] * 4)
+    for name, values in (("a", [30.0, 30.0, 30.0]), ("b", [31.0])):
+        (folder / name).mkdir()
+        store(
+            folder / name, *(record(task="detection", dataset=data, metrics={"ap_pct": ap}) for ap in values)
+        )
+    [each] = compare_runs(["a", "b"], resamples=0)[0].differences
+    assert (each.value, each.interval) == (1.0, None)
+    assert each.reason == "sdabench compare computes the interval of AP"
 
 
 @pytest.mark.parametrize("again", ["a/", "./a", "a/records.jsonl", "a:resnet50", "link"])
