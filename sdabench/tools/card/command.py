@@ -9,7 +9,6 @@ from sdabench.cli.help import Command
 from sdabench.cli.options import FILE
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import RefusedError
-from sdabench.processes import note
 from sdabench.terminal import echo
 
 EPILOG = """\b
@@ -38,13 +37,13 @@ def command(
 
     card = make_card(run)
     text = to_card(card)
-    if card.runs:
-        note("The card names no license; state one before you publish weights.")
     if output is None:
         echo(text, nl=False)
-        return
-    if output.is_file() and MARK not in output.read_text(errors="replace"):
-        raise RefusedError(f"{output} exists and is not a card of sdabench; name another -o")
-    with atomic_write(output, "name another -o") as file:
-        file.write(text.encode(errors="backslashreplace"))
-    echo(f"Wrote {output}", err=True)
+    else:
+        if output.is_file() and MARK not in output.read_text(errors="replace"):
+            raise RefusedError(f"{output} exists and is not a card of sdabench; name another -o")
+        with atomic_write(output, "name another -o") as file:
+            file.write(text.encode(errors="backslashreplace"))
+        echo(f"Wrote {output}", err=True)
+    if card.runs:
+        echo("The card names no license: state one before you publish weights.", err=True)

@@ -128,18 +128,20 @@ def _results(card: Card) -> Iterator[str]:
     if not card.runs:
         return
     yield "## Results"
+    several = any(run.trainings > 1 for run in card.runs.values())
     rows = []
     for task, run in card.runs.items():
         for metric in run.metrics:
             sd = run.sd(metric)
-            spread = "" if sd is None else f"{sd:.2f}"
-            rows.append(row(_metric(task, metric), f"{run.mean(metric):.2f}", spread, run.trainings or "-"))
-    columns = [Heading("metric"), *headings("measured (%)", "SD", "trainings", numeric=True)]
+            spread = ["" if sd is None else f"{sd:.2f}", run.trainings or "-"] if several else []
+            rows.append(row(_metric(task, metric), f"{run.mean(metric):.2f}", *spread))
+    of_several = ("SD", "trainings") if several else ()
+    columns = [Heading("metric"), *headings("measured (%)", *of_several, numeric=True)]
     record = next(iter(card.runs.values())).stored[-1].record
     notes = [f"Evaluated on {_dataset_name(record.dataset)}."]
     if record.protocol is not None:
         notes.append(f"Preprocessing and precision: {describe_protocol(record.protocol)}.")
-    if any(run.trainings > 1 for run in card.runs.values()):
+    if several:
         notes.append("Mean and standard deviation (SD) over trainings with different seeds.")
     if not all(map(_is_trained, card.runs.values())):
         notes.append("The weights are random: these numbers say nothing about the network.")
