@@ -30,6 +30,13 @@ COLUMNS: Columns = {
 def frame(runs: Paths, models: Names = "*") -> pd.DataFrame:
     """List the accuracy for each class.
 
+    Args:
+        runs: output folders of evaluations or trainings that store predictions.
+        models: names or wildcards.
+
+    Returns:
+        One row for each record and class: see :data:`COLUMNS`.
+
     Raises:
         UsageError: there are no predictions.
     """

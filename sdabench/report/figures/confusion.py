@@ -26,7 +26,14 @@ COLUMNS: Columns = {
 
 
 def frame(runs: Paths, models: Names = "*") -> pd.DataFrame:
-    """Count how often each class is predicted for each label; pairs that do not occur are left out.
+    """Count how often each class is predicted for each label.
+
+    Args:
+        runs: output folders of evaluations or trainings that store predictions.
+        models: names or wildcards.
+
+    Returns:
+        One row for each pair of label and predicted class that occurs: see :data:`COLUMNS`.
 
     Raises:
         UsageError: the runs have several classifiers, or no predictions.

@@ -36,9 +36,13 @@ def frame(
     """List the precision of detections at recall points, whose mean is COCO's AP.
 
     Args:
+        runs: output folders of evaluations or trainings that store predictions.
         models: names or wildcards.
         iou_type: boxes or masks.
         annotations: COCO annotations file; by default that of the record's dataset.
+
+    Returns:
+        One row for each record, IoU threshold and recall point: see :data:`COLUMNS`.
 
     Raises:
         UsageError: there are no predictions, or no annotations.

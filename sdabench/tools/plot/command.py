@@ -1,6 +1,6 @@
 """``sdabench plot``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,62 +19,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".svg", ".pdf", ".png", ".csv")
 TABLES = tuple(table for tables in SUITES.values() for table in tables)
-EPILOG = """\b
-Examples:
-  sdabench plot pareto -o pareto.pdf
-  sdabench plot pareto --table detection --x params --dark -o detection.svg
-  sdabench plot claims runs/classification -o claims.pdf
-  sdabench plot curves runs/a runs/b --quantity loss -o curves.svg
-"""
-PARETO = """\b
-Examples:
-  sdabench plot pareto -o pareto.pdf
-  sdabench plot pareto runs/classification --x params -o pareto.svg
-  sdabench plot pareto --table detection --y ap_s_pct --width two -o small.pdf
-  sdabench bench 'sda_*' 'resnet*' --mode inference --json > speed.json
-  sdabench plot pareto --x latency --bench speed.json -o latency.png
-"""
-CLAIMS = """\b
-Examples:
-  sdabench plot claims -o claims.pdf
-  sdabench plot claims runs/classification --table classification-attention \\
-      -o attention.svg
-  sdabench plot claims --metric ap_s_pct --metric ap_l_pct -o sizes.pdf
-"""
-CURVES = """\b
-Examples:
-  sdabench plot curves runs/classification -o curves.pdf
-  sdabench plot curves runs/seed0 runs/seed1 --quantity loss \\
-      --quantity learning_rate -o losses.svg
-"""
-OCTAVES = """\b
-Examples:
-  sdabench plot octaves runs/synthetic -o octaves.pdf
-  sdabench plot octaves runs/coco --models 'mask_rcnn_*' -o sizes.svg
-"""
-CONFUSION = """\b
-Examples:
-  sdabench plot confusion runs/synthetic --models sda_resnet86 -o confusion.pdf
-"""
-RELIABILITY = """\b
-Examples:
-  sdabench plot reliability runs/a runs/b -o reliability.svg
-"""
-CLASSES = """\b
-Examples:
-  sdabench plot classes runs/synthetic -o classes.pdf
-"""
-PR = """\b
-Examples:
-  sdabench plot pr runs/coco --models faster_rcnn_sda_resnet86 -o pr.pdf
-  sdabench plot pr runs/coco --iou-type segm \\
-      --annotations instances_val2017.json -o masks.svg
-"""
-ERRORS = """\b
-Examples:
-  sdabench plot errors runs/coco -o errors.pdf
-  sdabench plot errors runs/coco --models 'faster_rcnn_*resnet*' -o errors.csv
-"""
+
+
+def _examples(*arguments: str) -> str:
+    return "\n".join(["\b", "Examples:", *(f"  sdabench {each}" for each in arguments)])
 
 
 def _figure_file(text: str) -> Path:
@@ -137,7 +85,12 @@ def _report_left_out(runs: Sequence[Path]) -> None:
     report_left_out([record for run in runs for record in records_of(run)])
 
 
-@click.group("plot", cls=Group, epilog=EPILOG)
+@click.group("plot", cls=Group, epilog=_examples(
+    "plot pareto -o pareto.pdf",
+    "plot pareto --table detection --x params --dark -o detection.svg",
+    "plot claims runs/classification -o claims.pdf",
+    "plot curves runs/a runs/b --quantity loss -o curves.svg",
+))  # fmt: skip
 def command() -> None:
     """Draw a figure of the paper's numbers and of runs.
 
@@ -146,7 +99,19 @@ def command() -> None:
     """
 
 
-@command.command("pareto", cls=Command, epilog=PARETO)
+def _kind(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Declare the command of a kind of figure."""
+    return command.command(name, cls=Command, epilog=_examples(*examples))
+
+
+@_kind(
+    "pareto",
+    "plot pareto -o pareto.pdf",
+    "plot pareto runs/classification --x params -o pareto.svg",
+    "plot pareto --table detection --y ap_s_pct --width two -o small.pdf",
+    "bench 'sda_*' 'resnet*' --mode inference --json > speed.json",
+    "plot pareto --x latency --bench speed.json -o latency.png",
+)
 @declared
 def pareto(
     runs: Runs,
@@ -175,7 +140,12 @@ def pareto(
     output.write(pareto, pareto.frame(table, runs, x, y, models, bench))
 
 
-@command.command("claims", cls=Command, epilog=CLAIMS)
+@_kind(
+    "claims",
+    "plot claims -o claims.pdf",
+    "plot claims runs/classification --table classification-attention \\\n      -o attention.svg",
+    "plot claims --metric ap_s_pct --metric ap_l_pct -o sizes.pdf",
+)
 @declared
 def claims(
     runs: Runs,
@@ -199,7 +169,11 @@ def claims(
     output.write(claims, claims.frame(runs, table, models, metrics or claims.MAIN))
 
 
-@command.command("curves", cls=Command, epilog=CURVES)
+@_kind(
+    "curves",
+    "plot curves runs/classification -o curves.pdf",
+    "plot curves runs/seed0 runs/seed1 --quantity loss \\\n      --quantity learning_rate -o losses.svg",
+)
 @declared
 def curves(
     runs: RequiredRuns,
@@ -219,7 +193,11 @@ def curves(
     output.write(curves, curves.frame(runs, models, quantities or None))
 
 
-@command.command("octaves", cls=Command, epilog=OCTAVES)
+@_kind(
+    "octaves",
+    "plot octaves runs/synthetic -o octaves.pdf",
+    "plot octaves runs/coco --models 'mask_rcnn_*' -o sizes.svg",
+)
 @declared
 def octaves(
     runs: RequiredRuns,
@@ -239,7 +217,7 @@ def octaves(
     output.write(octaves, octaves.frame(runs, models, objects))
 
 
-@command.command("confusion", cls=Command, epilog=CONFUSION)
+@_kind("confusion", "plot confusion runs/synthetic --models sda_resnet86 -o confusion.pdf")
 @declared
 def confusion(runs: RequiredRuns, models: Models, output: Output) -> None:
     """Draw the confusion matrix of one classifier."""
@@ -248,7 +226,7 @@ def confusion(runs: RequiredRuns, models: Models, output: Output) -> None:
     output.write(confusion, confusion.frame(runs, models))
 
 
-@command.command("reliability", cls=Command, epilog=RELIABILITY)
+@_kind("reliability", "plot reliability runs/a runs/b -o reliability.svg")
 @declared
 def reliability(runs: RequiredRuns, models: Models, output: Output) -> None:
     """Draw a reliability diagram with the expected calibration error."""
@@ -257,7 +235,7 @@ def reliability(runs: RequiredRuns, models: Models, output: Output) -> None:
     output.write(reliability, reliability.frame(runs, models))
 
 
-@command.command("classes", cls=Command, epilog=CLASSES)
+@_kind("classes", "plot classes runs/synthetic -o classes.pdf")
 @declared
 def classes(runs: RequiredRuns, models: Models, output: Output) -> None:
     """Draw the accuracy for each class.
@@ -269,7 +247,11 @@ def classes(runs: RequiredRuns, models: Models, output: Output) -> None:
     output.write(classes, classes.frame(runs, models))
 
 
-@command.command("pr", cls=Command, epilog=PR)
+@_kind(
+    "pr",
+    "plot pr runs/coco --models faster_rcnn_sda_resnet86 -o pr.pdf",
+    "plot pr runs/coco --iou-type segm \\\n      --annotations instances_val2017.json -o masks.svg",
+)
 @declared
 def pr(
     runs: RequiredRuns, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
@@ -283,7 +265,11 @@ def pr(
     output.write(pr, pr.frame(runs, models, iou_type, annotations))
 
 
-@command.command("errors", cls=Command, epilog=ERRORS)
+@_kind(
+    "errors",
+    "plot errors runs/coco -o errors.pdf",
+    "plot errors runs/coco --models 'faster_rcnn_*resnet*' -o errors.csv",
+)
 @declared
 def errors(
     runs: RequiredRuns, models: Models, iou_type: IouTypes, annotations: Annotations, output: Output
