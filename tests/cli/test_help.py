@@ -45,7 +45,8 @@ OPTIONS = {
 CUSTOM_TYPES = {
     name: (param, ctx)
     for name, (param, ctx) in OPTIONS.items()
-    if type(param.type).__module__.startswith("sdabench.") and not isinstance(param.type, click.Choice)
+    if type(param.type).__module__.startswith("sdabench.")
+    and not isinstance(param.type, (click.Choice, click.Path))
 }
 
 
