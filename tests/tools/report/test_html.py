@@ -292,6 +292,15 @@ def test_figures_beyond_the_size_of_the_page_are_named(tmp_path, monkeypatch):
     assert command == f"sdabench plot confusion '{run}' --models resnet50 -o confusion.pdf"
 
 
+def test_other_predictions_of_the_same_spec_are_drawn_again(tmp_path):
+    folders = [
+        write_classified(tmp_path / name, {"resnet50": share}) for name, share in (("a", 0.9), ("b", 0.6))
+    ]
+    first, second = make_page(folders).runs
+    assert first.charts[0].title == second.charts[0].title
+    assert first.charts[0].static != second.charts[0].static
+
+
 def test_names_with_wildcards_choose_one_network(tmp_path):
     run = write_classified(tmp_path / "run", {"net[1]*": 0.9, "net1b": 0.8})
     [section] = make_page([run]).runs
