@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from sdabench.cli.help import Command, Group
-from sdabench.cli.options import EXISTING_FILE, MODEL
+from sdabench.cli.options import EXISTING_FILE, MODEL, PathName
 from sdabench.cli.parameters import OneOf, ParsedType, argument, declared, option
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.files import atomic_write
@@ -36,9 +36,9 @@ def _figure_file(text: str) -> Path:
 
 # fmt: off
 Runs = Annotated[tuple[Path, ...], argument(
-    nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[RUN]...")]
+    nargs=-1, type=PathName(exists=True), metavar="[RUN]...")]
 RequiredRuns = Annotated[tuple[Path, ...], argument(
-    nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="RUN...")]
+    nargs=-1, required=True, type=PathName(exists=True), metavar="RUN...")]
 Models = Annotated[tuple[str, ...], option(
     "--models", multiple=True, type=MODEL, default=("*",), show_default=False,
     help="Names or wildcards of networks  [default: all]")]
@@ -80,9 +80,9 @@ class Output:
 def _report_left_out(runs: Sequence[Path]) -> None:
     """Report on stderr which records of runs are not comparable with the paper, and why."""
     from sdabench.cli.table import report_left_out
-    from sdabench.records.store import records_of
+    from sdabench.records.store import distinct_runs, records_of
 
-    report_left_out([record for run in runs for record in records_of(run)])
+    report_left_out([record for run in distinct_runs(runs) for record in records_of(run)])
 
 
 @click.group("plot", cls=Group, epilog=_examples(
