@@ -275,13 +275,17 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
         )
         trained = measured.transform_filter("datum.trainings > 0")
         given = measured.transform_filter("datum.trainings == 0")
-        layers += [
-            trained.mark_rule(aria=False, strokeWidth=1.5, yOffset=8).encode(x="low:Q", x2="high"),
-            trained.mark_rule(aria=False, strokeWidth=THICK, yOffset=8).encode(x="own_low:Q", x2="own_high"),
-            given.mark_rule(aria=False, strokeWidth=2, strokeDash=[2, 2], yOffset=8).encode(
-                x="low:Q", x2="high"
-            ),
-        ]
+        kinds = {bool(row["trainings"]) for row in rows if row["measured"] is not None}
+        if True in kinds:  # a layer without data has no extent, of which Vega warns
+            layers += [
+                trained.mark_rule(aria=False, strokeWidth=1.5, yOffset=8).encode(x="low:Q", x2="high"),
+                trained.mark_rule(aria=False, strokeWidth=THICK, yOffset=8).encode(
+                    x="own_low:Q", x2="own_high"
+                ),
+            ]
+        if False in kinds:
+            dotted = given.mark_rule(aria=False, strokeWidth=2, strokeDash=[2, 2], yOffset=8)
+            layers.append(dotted.encode(x="low:Q", x2="high"))
         shape = alt.Shape("outcome:N", scale=alt.Scale(domain=JUDGED, range=SHAPES), legend=legend)
         marks = measured.mark_point(filled=True, size=90, yOffset=8, opacity=1)
         layers.append(marks.encode(x="measured:Q", shape=shape, tooltip=tooltip, description="spoken:N"))

@@ -279,6 +279,18 @@ def test_training_curves_are_drawn(tmp_path, visit):
     assert page.locator("#run-1-curves svg").count() == 1
 
 
+def test_measured_differences_are_drawn_without_a_warning(tmp_path, visit):
+    run, path = tmp_path / "run", tmp_path / "page.html"
+    networks = {"sda_resnet86": 79.0, "resnet50": 75.0}
+    RecordStore(run).append(
+        [trained(model, top1 + n / 10, n) for model, top1 in networks.items() for n in range(3)]
+    )
+    path.write_text(to_html(make_page([run])))
+    page = visit(path)
+    page.wait_for_function("document.documentElement.dataset.charts === 'drawn'")
+    assert page.get_by_label("SDA-ResNet-86 vs. ResNet-50, top-1: paper +3.56").count() > 0
+
+
 def test_hostile_names_stay_text_in_the_browser(tmp_path, visit):
     folder = tmp_path / "run"
     hostile = record(model=HOSTILE, recipe={"name": HOSTILE}, environment={HOSTILE: HOSTILE})
