@@ -101,10 +101,10 @@ def command(
     report_left_out(records)
     elsewhere = counts_of_evidence(evidence_elsewhere(wanted), recount=recount)
     compared = compare_tables(wanted, counts, records, elsewhere)
-    if as_json:
+    if as_json or form == "json":
         echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
         return
-    if form in FRAME_FORMATS:
+    if form == "csv":
         from sdabench.report.frames import tables_frame
 
         echo_frame(tables_frame(compared), form)

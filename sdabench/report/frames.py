@@ -1,5 +1,6 @@
 """The frames of the Python API, one for each question; commands, figures and the report draw from them."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -445,7 +446,8 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 def to_json(frame: pd.DataFrame) -> str:
     """Format a frame as a JSON list with one object for each row."""
-    return frame.to_json(orient="records", double_precision=15, force_ascii=False, indent=2)
+    values = frame.astype(object).where(frame.notna(), None)
+    return json.dumps(values.to_dict("records"), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def compare(tables: Sequence[Table], records: Paths) -> list[ComparedTable]:
