@@ -14,6 +14,7 @@ from tests.helpers.datasets import make_coco, make_imagenet
 # The program respects ignored signals, which processes inherit: background jobs of a script ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+torch.set_num_threads(1)  # a forked program would wait for ever for the threads of OpenMP
 
 
 @pytest.fixture
