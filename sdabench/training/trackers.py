@@ -1,6 +1,7 @@
 """Copy the log of a training to experiment trackers: TensorBoard, and MLflow in a local store.
 
-``metrics.jsonl`` holds everything that a tracker is given. Packages are imported when a tracker is opened.
+``metrics.jsonl`` holds everything that a tracker is given. Packages are imported when a tracker is opened, by
+the main thread: data loaders that are forked during an import would wait for it for ever.
 """
 
 import logging
@@ -10,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,6 +35,7 @@ PACKAGES: dict[TrackerName, tuple[str, ...]] = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
 }
+IMPORTED: dict[TrackerName, str] = {"tensorboard": "torch.utils.tensorboard", "mlflow": "mlflow.tracking"}
 # How long the end of a training waits for a store that is behind or does not answer.
 CLOSE_SECONDS: dict[Status, float] = {"FINISHED": 30, "FAILED": 5, "KILLED": 5}
 LOCK_SECONDS = 60  # for a store that another training opens
@@ -83,7 +86,13 @@ class Tracker:
         for line in lines:
             self._queue.put(line)
         self._thread = Thread(target=self._copy, args=(STORES[name], folder, spec), daemon=True)
-        self._thread.start()
+        try:
+            _silence()
+            import_module(IMPORTED[name])
+        except Exception as error:  # of a broken installation
+            self._fail(error)
+        else:
+            self._thread.start()
 
     def _copy(self, open_store: Callable[[Path, "RunSpec"], Store], folder: Path, spec: "RunSpec") -> None:
         try:
@@ -92,8 +101,11 @@ class Tracker:
                 store.write(item)
             store.close(item)
         except Exception as error:  # of any database, server or file system
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            self._failure = error_line(reason or type(error).__name__)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        self._failure = error_line(reason or type(error).__name__)
 
     def write(self, values: Mapping[str, float]) -> None:
         if self._thread.is_alive():
@@ -103,7 +115,8 @@ class Tracker:
     def close(self, status: Status) -> None:
         """End the run, after all values are written or the store has not answered for some seconds."""
         self._queue.put(status)
-        self._thread.join(CLOSE_SECONDS[status])
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_SECONDS[status])
         if self._thread.is_alive():
             self._failure = f"no answer for {CLOSE_SECONDS[status]:g} s"
         self._report()
@@ -140,7 +153,6 @@ class MLflow:
     """
 
     def __init__(self, folder: Path, spec: "RunSpec") -> None:
-        _silence()
         from mlflow.tracking import MlflowClient
 
         output = folder.parents[1].absolute()

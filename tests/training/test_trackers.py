@@ -132,6 +132,12 @@ def test_an_unusable_store_is_reported_once_and_the_training_continues(spec, tmp
     assert "\n" not in line
 
 
+def test_a_broken_package_is_reported_and_the_training_continues(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdabench.training.trackers.IMPORTED", {"mlflow": "sdabench.no_such_module"})
+    [line] = log_two_steps(training_folder(tmp_path), ["mlflow"], spec)
+    assert line.startswith("MLflow gets no more values: No module named 'sdabench.no_such_module'")
+
+
 def test_a_store_that_fails_later_is_reported_without_secrets(spec, tmp_path, monkeypatch):
     class Full:
         def __init__(self, folder, spec):
