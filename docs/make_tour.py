@@ -39,6 +39,7 @@ def _parts(draw: bool) -> Iterator[str]:
             if draw:
                 save(value, PAGE.parent / IMAGE, LIGHT)
         elif isinstance(value, pd.DataFrame):
+            value = value.replace(-0.0, 0.0)  # a small negative difference, rounded
             yield value.astype(object).where(value.notna(), "-").to_markdown()
         elif value is not None:
             yield f"```text\n{value}\n```"

@@ -99,16 +99,20 @@ def compare_records(
             f"cannot compare a record of {a.record.task} with one of {b.record.task}; name two of one task"
         )
     if not a.same_images(b):
-        raise DataError(
-            f"not the same images: {images_text(a.record.dataset)} and {images_text(b.record.dataset)}; "
-            "evaluate both models on one dataset"
-        )
+        raise DataError(other_images(a.record.dataset, b.record.dataset))
     if a.record.task == "classification":
         return _compare_classes(a, b)
     return _compare_detections(a, b, annotations, resamples, advance)
 
 
-def images_text(dataset: DatasetInfo) -> str:
+def other_images(a: DatasetInfo, b: DatasetInfo) -> str:
+    """Say that two records have other images, or that this is not known because a fingerprint is missing."""
+    known = a.fingerprint_sha256 is not None and b.fingerprint_sha256 is not None
+    same = "not the same images" if known else "not known to be the same images"
+    return f"{same}: {_images_text(a)} and {_images_text(b)}; evaluate all models on one dataset"
+
+
+def _images_text(dataset: DatasetInfo) -> str:
     fingerprint = (dataset.fingerprint_sha256 or "unknown")[:8]
     some = "" if dataset.subset_of is None else f" of {dataset.subset_of:,}"
     return f"{dataset.samples:,}{some} in {dataset.root} (fingerprint {fingerprint})"

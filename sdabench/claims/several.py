@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdabench.claims.comparable import distinct_trainings, seeds_of
-from sdabench.claims.paired import images_text
+from sdabench.claims.paired import other_images
 from sdabench.claims.trainings import ENOUGH, LEVEL, PRIOR_SD, Estimate, holm, of_pairs, of_two
 from sdabench.data.annotations import read_annotations
 from sdabench.errors import DataError, SdabenchError, UsageError
@@ -374,12 +374,8 @@ def _compare(task: str, names: tuple[str, ...], runs: tuple[Run, ...], images: "
 def _difference(a: Run, b: Run, metric: str, images: "_Images", comparable: bool) -> RunDifference:
     unknown = RunDifference(a, b, metric, comparable)
     if not a.same_images(b):
-        of_a, of_b = (images_text(run.stored[-1].record.dataset) for run in (a, b))
-        return replace(
-            unknown,
-            comparable=False,
-            reason=f"not the same images: {of_a} and {of_b}; evaluate all models on one dataset",
-        )
+        reason = other_images(a.stored[-1].record.dataset, b.stored[-1].record.dataset)
+        return replace(unknown, comparable=False, reason=reason)
     if min(a.trainings, b.trainings) < ENOUGH:
         unknown = replace(unknown, basis="images", paired=True)
         try:

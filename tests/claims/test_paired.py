@@ -45,11 +45,15 @@ def test_equal_predictions_have_no_difference(tmp_path):
     assert {one.interval.estimate for one in comparison.differences} == {0}
 
 
-@pytest.mark.parametrize("changes", [{"fingerprint_sha256": "0" * 64}, {"fingerprint_sha256": None}])
-def test_different_images_are_refused(tmp_path, changes):
+@pytest.mark.parametrize(
+    ("fingerprint", "reason"),
+    [("0" * 64, "not the same images"), (None, "not known to be the same images")],
+)
+def test_different_images_are_refused(tmp_path, fingerprint, reason):
     a = store_record(tmp_path, "a", correct_on(1))
-    b = store_record(tmp_path, "b", correct_on(1), dataset=TEN_IMAGES.model_copy(update=changes))
-    with pytest.raises(DataError, match="not the same images"):
+    dataset = TEN_IMAGES.model_copy(update={"fingerprint_sha256": fingerprint})
+    b = store_record(tmp_path, "b", correct_on(1), dataset=dataset)
+    with pytest.raises(DataError, match=reason):
         compare_records(a, b)
 
 

@@ -38,7 +38,7 @@ def command(
     provenance of every number. It is one file that opens without a network.
     """
     if output.suffix.lower() not in (".html", ".htm"):  # a run's records.jsonl, for example
-        raise UsageError(f"{output} is no name of an HTML file; name one with -o, such as report.html")
+        raise UsageError(f"{output} is not an HTML file; name one with -o, e.g. report.html")
     from sdabench.files import atomic_write
     from sdabench.tools.report.page import make_page
     from sdabench.tools.report.view import to_html
