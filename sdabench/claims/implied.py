@@ -76,7 +76,7 @@ def implied_of(registry: Registry, patterns: Sequence[str]) -> list[ImpliedClaim
     if not patterns:
         return claims
     names = dict.fromkeys(claim.model for claim in claims)
-    chosen = registry.select(patterns, among=names, where="the networks with a claim")
+    chosen = registry.select(patterns, among=names, where="the networks that a table shows as improved")
     return [claim for claim in claims if claim.model in chosen]
 
 

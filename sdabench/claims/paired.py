@@ -107,7 +107,7 @@ def compare_records(
 
 def other_images(a: DatasetInfo, b: DatasetInfo) -> str:
     """Say that two records have other images, or that this is not known because a fingerprint is missing."""
-    known = a.fingerprint_sha256 is not None and b.fingerprint_sha256 is not None
+    known = None not in (a.fingerprint_sha256, b.fingerprint_sha256) or a.samples != b.samples
     same = "not the same images" if known else "not known to be the same images"
     return f"{same}: {_images_text(a)} and {_images_text(b)}; evaluate all models on one dataset"
 

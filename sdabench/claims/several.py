@@ -312,9 +312,9 @@ def _on_common_images(read: dict[str, list[StoredRecord]]) -> tuple[Run, ...]:
     of_images: dict[str, dict[Hashable, list[StoredRecord]]] = {}
     for name, stored in read.items():
         ordered = sorted(stored, key=lambda one: one.record.dataset.subset_of is None)[::-1]
-        of_images[name] = {_images_of(name, one): [] for one in ordered}
+        of_images[name] = {images_of(name, one): [] for one in ordered}
         for one in stored:
-            of_images[name][_images_of(name, one)].append(one)
+            of_images[name][images_of(name, one)].append(one)
     chosen: dict[str, list[StoredRecord]] = {}
     while rest := [name for name in read if name not in chosen]:
         counted = Counter(images for name in rest for images in of_images[name])
@@ -323,7 +323,7 @@ def _on_common_images(read: dict[str, list[StoredRecord]]) -> tuple[Run, ...]:
     return tuple(run_of(name, chosen[name]) for name in read)
 
 
-def _images_of(run: str, stored: StoredRecord) -> Hashable:
+def images_of(run: str, stored: StoredRecord) -> Hashable:
     """Identify the images of a record; without a digest they are only those of its own run."""
     dataset = stored.record.dataset
     return dataset.fingerprint_sha256 or (run, dataset.listing_sha256, dataset.subset_of)

@@ -24,6 +24,7 @@ from sdabench.cli.options import (
 )
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import DataError, ExitCode, UsageError
+from sdabench.processes import note
 from sdabench.progress import progress
 from sdabench.registry import load_registry, unknown
 from sdabench.terminal import csv_text
@@ -143,7 +144,8 @@ def command(
         )
     by_image = (images, changed) != (None, None)
     if by_image and (len(runs) > 2 or form in FRAME_FORMATS):
-        raise UsageError(f"--images and --changed are for two records{' and no frame' * (len(runs) == 2)}")
+        other = "more than two runs" if len(runs) > 2 else f"--format {form}"
+        raise UsageError(f"--images and --changed cannot be combined with {other}; leave them out")
     from sdabench.claims.several import check_options_of_ap, group_runs
 
     groups = group_runs(runs)
@@ -199,6 +201,9 @@ def _several(
     elif form in FRAME_FORMATS:
         from sdabench.report.frames import run_differences_frame
 
+        for each in compared:
+            for name in each.without_records:
+                note(f"{name} has no record of {each.task}, and no row.")
         echo_frame(run_differences_frame(compared), form)
     else:
         from sdabench.report.several import several_sheets

@@ -115,7 +115,8 @@ class Registry:
 
     def table(self, name: str) -> Table:
         if name not in self.tables:
-            raise UsageError(unknown("table", name, self.tables))
+            listing = f"choose from {', '.join(self.tables)}"
+            raise UsageError(unknown("table", name, self.tables, listing))
         return self.tables[name]
 
     def suite(self, name: str) -> list[str]:
@@ -283,6 +284,8 @@ def matching(
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches and pattern in known:
             raise UsageError(f"'{pattern}' is not in {where}; 'sdabench list' shows all")
+        if not matches and any(fnmatchcase(name, pattern) for name in known):
+            raise UsageError(f"no match of '{pattern}' is in {where}; 'sdabench list' shows all")
         if not matches:
             raise UsageError(unknown("model", pattern, names))
         chosen.update(dict.fromkeys(matches))

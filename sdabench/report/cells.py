@@ -1,6 +1,7 @@
 """Format numbers, differences and verdicts for the cells of a table."""
 
 from sdabench.claims.metrics import Judged
+from sdabench.claims.trainings import LEVEL
 from sdabench.claims.verdicts import Outcome, Verdict, rounded
 from sdabench.registry.schema import Column
 from sdabench.report.sheet import Cell, Tone
@@ -50,13 +51,13 @@ def p_text(p: float | None) -> str:
     return "-" if p is None else f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
 
-def better_cell(interval: Interval | None) -> Cell:
-    """State whether a confidence interval is above zero; empty without an interval."""
+def better_cell(interval: Interval | None, p: float | None = None) -> Cell:
+    """State whether a difference is above zero, by its p-value or else by its interval."""
     if interval is None:
         return Cell()
-    if interval.above_zero is None:
+    if interval.above_zero is None if p is None else p > 1 - LEVEL:
         return Cell("not significant", tone="dim")
-    return Cell("yes", tone="good") if interval.above_zero else Cell("no", tone="bad")
+    return Cell("yes", tone="good") if interval.estimate > 0 else Cell("no", tone="bad")
 
 
 def tolerance(judged: Judged | None) -> str:

@@ -192,7 +192,7 @@ def counts(
     Raises:
         UsageError: an unknown name or convention, or an input size that a network cannot take.
     """
-    chosen = None if conventions is None else cast(list[Counter], names_of(conventions))
+    chosen = None if conventions is None else cast(list[Counter], list(dict.fromkeys(names_of(conventions))))
     known = get_args(Counter)
     for convention in chosen or ():
         if convention not in known:

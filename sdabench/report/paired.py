@@ -50,7 +50,7 @@ def _cells(each: MetricDifference, accuracies: bool, comparable: bool) -> list[C
     if accuracies:
         p = each.mcnemar_p if each.mcnemar_p is not None else 1.0
         texts += [f"{each.only_a:,}", f"{each.only_b:,}", p_text(p)]
-    better = better_cell(each.interval) if comparable else Cell("not comparable", tone="bad")
+    better = better_cell(each.interval, each.mcnemar_p) if comparable else Cell("not comparable", tone="bad")
     return row(*texts, better)
 
 

@@ -30,6 +30,16 @@ def test_differences_and_changed_images_by_hand(tmp_path):
     assert changed == {"0.JPEG": (1, 0), "4.JPEG": (0, 1), "5.JPEG": (0, 1), "6.JPEG": (0, 1)}
 
 
+def test_significance_is_that_of_the_p_value_which_is_printed(tmp_path):
+    """Five of ten images against none: p is 2 / 2**5, although the interval is above zero."""
+    comparison = compare_records(
+        store_record(tmp_path, "a", correct_on()), store_record(tmp_path, "b", correct_on(0, 1, 2, 3, 4))
+    )
+    [[top1, *_]] = metrics_sheet(comparison).groups
+    assert comparison.differences[0].interval.low > 0
+    assert [cell.text for cell in top1[-2:]] == ["0.062", "not significant"]
+
+
 def test_different_wrong_predictions_count_as_changed(tmp_path):
     a, b = store_record(tmp_path, "a", correct_on()), store_record(tmp_path, "b", correct_on() + 1)
     comparison = compare_records(a, b)

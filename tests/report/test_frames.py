@@ -140,7 +140,10 @@ def test_one_path_several_paths_and_a_bad_path(tmp_path):
         (lambda: sdabench.counts("resnet50", input_size=(224, 224)), r"input size is \(C, H, W\), not \(224"),
         (lambda: sdabench.counts("resnet50", input_size=0), r"input size is \(C, H, W\), not 0"),
         (lambda: sdabench.counts("resnet50", input_size=(3, 0, 64)), "positive numbers"),
-        (lambda: sdabench.comparisons(models=["resnet50"]), "not in the networks with a claim"),
+        (
+            lambda: sdabench.comparisons(models=["resnet50"]),
+            "not in the networks that a table shows as improved",
+        ),
         (lambda: sdabench.comparisons("nope"), "no records in nope"),
         (lambda: sdabench.table("detection", extra="sda_x"), "unknown model 'sda_x'"),
         (lambda: sdabench.table(None), "unknown table 'None'"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdabench.claims.model_page import ModelPage, model_page
-from sdabench.claims.several import Run, read_run, run_of
+from sdabench.claims.several import Run, images_of, read_run, run_of
 from sdabench.errors import SdabenchError
 from sdabench.records.record import Record
 from sdabench.records.rescoring import StoredRecord
@@ -53,7 +53,7 @@ def make_card(text: str) -> Card:
 
 def _on_last_images(stored: list[StoredRecord]) -> list[StoredRecord]:
     """Keep the records on the images of the last record."""
-    return [one for one in stored if one is stored[-1] or one.same_images(stored[-1])]
+    return [one for one in stored if images_of("", one) == images_of("", stored[-1])]
 
 
 def _classes(stored: StoredRecord) -> tuple[str, ...]:

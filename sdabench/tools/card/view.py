@@ -115,9 +115,10 @@ def _summary(card: Card) -> Iterator[str]:
         return
     count = card.page.count
     depth = " It has selective depth attention." if card.page.model.depth_attention else ""
+    classes = 1000 if card.page.model.backbone is None else 80  # in the tables
     yield (
-        f"The network `{card.name}` of sdabench, a benchmark of the SDA-xNet paper.{depth} It has "
-        f"{count.params:,} parameters and takes {count.macs:,} multiply-adds for an input of "
+        f"The network `{card.name}` of sdabench, a benchmark of the SDA-xNet paper.{depth} With {classes:,} "
+        f"classes it has {count.params:,} parameters and takes {count.macs:,} multiply-adds for an input of "
         f"{'x'.join(map(str, count.input))}, both counted by sdabench."
     )
     if not card.runs:

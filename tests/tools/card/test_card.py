@@ -155,6 +155,16 @@ def test_metrics_that_only_some_trainings_have_are_left_out(tmp_path):
     assert [(each["type"], each["value"]) for each in result["metrics"]] == [("accuracy", 0.755)]
 
 
+def test_seeds_count_without_fingerprints_too(tmp_path):
+    for seed, top1 in enumerate((79.4, 79.5, 79.6)):
+        append_lines(
+            tmp_path / "records.jsonl", trained("sda_resnet86", top1, seed, dataset=DATASET).as_json()
+        )
+    card = make_card(str(tmp_path))
+    assert front_matter(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.795
+    assert "With 1,000 classes it has 27,219,880 parameters" in to_card(card)
+
+
 def test_generated_images_have_no_official_name_whatever_a_record_says(tmp_path):
     own = FULL.model_copy(update={"name": "synthetic", "complete": True})
     append_lines(
