@@ -5,7 +5,7 @@ one of given weights, with the uncertainty of the test images, on which the pred
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import sqrt
@@ -150,6 +150,10 @@ class RunDifference:
     p: float | None = None
     p_holm: float | None = None
     reason: str | None = None
+
+    @property
+    def task(self) -> str:
+        return self.a.stored[-1].record.task
 
     @property
     def value(self) -> float | None:
@@ -361,14 +365,20 @@ def _compare(task: str, names: tuple[str, ...], runs: tuple[Run, ...], images: "
         comparable = all(each.kind != "not comparable" for each in _conditions((a, b)))
         shared = [metric for metric in a.metrics if metric in b.metrics]
         found += [_difference(a, b, metric, images, comparable) for metric in shared]
-    p_values: dict[str, dict[int, float]] = {}
-    for index, each in enumerate(found):
+    return SeveralRuns(task, names, runs, corrected_together(found))
+
+
+def corrected_together(found: Iterable[RunDifference]) -> list[RunDifference]:
+    """Correct p-values by Holm's method over all comparable pairs with the same task and metric."""
+    corrected = list(found)
+    families: dict[tuple[str, str], dict[int, float]] = {}
+    for index, each in enumerate(corrected):
         if each.comparable and each.p is not None:
-            p_values.setdefault(each.metric, {})[index] = each.p
-    for of_metric in p_values.values():
-        for index, p in holm(of_metric).items():
-            found[index] = replace(found[index], p_holm=p)
-    return SeveralRuns(task, names, runs, found)
+            families.setdefault((each.task, each.metric), {})[index] = each.p
+    for family in families.values():
+        for index, p in holm(family).items():
+            corrected[index] = replace(corrected[index], p_holm=p)
+    return corrected
 
 
 def _difference(a: Run, b: Run, metric: str, images: "_Images", comparable: bool) -> RunDifference:

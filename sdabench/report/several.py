@@ -1,7 +1,7 @@
 """Show the comparison of several runs as sheets."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from string import ascii_uppercase
 
@@ -12,6 +12,11 @@ from sdabench.report.cells import interval_text, p_text, signed
 from sdabench.report.paired import conditions_sheet
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_conditions, describe_dataset, metric_name
+
+DIFFERENCE_COLUMNS = [
+    *headings("points", "95 % CI", "p (Holm)", numeric=True),
+    *headings("better", "interval of"),
+]  # of difference_cells
 
 
 def several_sheets(compared: SeveralRuns) -> list[Sheet]:
@@ -85,9 +90,7 @@ def _seeds(run: Run) -> str:
 
 
 def _differences_sheet(compared: SeveralRuns, letters: dict[str, str]) -> Sheet:
-    columns = [Heading("difference"), Heading("metric")]
-    columns += headings("points", "95 % CI", "p (Holm)", numeric=True)
-    columns += headings("better", "interval of")
+    columns = [*headings("difference", "metric"), *DIFFERENCE_COLUMNS]
     groups = []
     for pair, of_pair in groupby(compared.differences, key=lambda each: (each.a.name, each.b.name)):
         a, b = (letters[name] for name in pair)
@@ -124,15 +127,23 @@ def _basis(each: RunDifference) -> str:
     return "trainings, by seed" if each.paired else "trainings"
 
 
-def _notes(compared: SeveralRuns, letters: dict[str, str]) -> list[str]:
-    tested = Counter(each.metric for each in compared.differences if each.p_holm is not None)
+def difference_notes(
+    differences: Sequence[RunDifference], name: Callable[[RunDifference], str], pairs: str = ""
+) -> list[str]:
+    """Explain p and the intervals of differences, and why some of them, which ``name`` names, lack one.
+
+    ``pairs`` says what the pairs are that p is corrected over, if not those of the runs of one network.
+    """
+    tested = Counter((each.task, each.metric) for each in differences if each.p_holm is not None)
     notes = []
     if tested:
+        fewest, most = min(tested.values()), max(tested.values())
+        number = plural(most, "pair") if fewest == most else f"{fewest:,} to {most:,} pairs"
         notes.append(
-            f"p is corrected by Holm's method over {plural(max(tested.values()), 'pair')}, for each metric; "
+            f"p is corrected by Holm's method over {number}{pairs}, for each metric; "
             "the intervals are not. A run is better if p is at most 0.05."
         )
-    bases = {each.basis for each in compared.differences if each.interval is not None}
+    bases = {each.basis for each in differences if each.interval is not None}
     if "trainings" in bases:
         notes.append(
             "Trainings: the interval covers the spread of trainings, beside the published one if they can be "
@@ -144,10 +155,16 @@ def _notes(compared: SeveralRuns, letters: dict[str, str]) -> list[str]:
             f"weights alone. An interval that covers training needs {ENOUGH} trainings of both runs."
         )
     unknown: dict[str, dict[str, None]] = {}
-    for each in compared.differences:
+    for each in differences:
         if each.reason is not None:
-            unknown.setdefault(each.reason, {})[f"{letters[each.b.name]} − {letters[each.a.name]}"] = None
-    notes += [f"Without interval, {', '.join(of_reason)}: {why}." for why, of_reason in unknown.items()]
+            unknown.setdefault(each.reason, {})[name(each)] = None
+    return notes + [f"Without interval, {', '.join(of_reason)}: {why}." for why, of_reason in unknown.items()]
+
+
+def _notes(compared: SeveralRuns, letters: dict[str, str]) -> list[str]:
+    notes = difference_notes(
+        compared.differences, lambda each: f"{letters[each.b.name]} − {letters[each.a.name]}"
+    )
     others = [each for each in compared.conditions if each.kind == "not comparable"]
     if others:
         notes.append(

@@ -16,6 +16,7 @@ from sdabench.registry import load_registry
 from sdabench.report.cells import signed
 from sdabench.tools.report import charts, run_figures, runs
 from sdabench.tools.report.answer import Answer, outcome_counts
+from sdabench.tools.report.differences import differences_grid
 from sdabench.tools.report.page import make_page
 from sdabench.tools.report.view import to_html
 from tests.helpers.hostile import HOSTILE
@@ -185,13 +186,43 @@ def test_two_runs_are_compared(tmp_path):
     parsed = Tables(to_html(make_page([before, after, odd])))
     rows = parsed.tables["run-differences"][1:3]
     assert [row[1:7] for row in rows] == [
-        ["top-1", "run 2 − run 1", "75.30", "76.00", "+0.70", "–"],
-        ["top-5", "run 2 − run 1", "92.50", "93.00", "+0.50", "–"],
+        ["top-1", "run 2 − run 1", "75.30", "76.00", "", "+0.70"],
+        ["top-5", "run 2 − run 1", "92.50", "93.00", "", "+0.50"],
     ]
-    assert [row[5] for row in parsed.tables["run-differences"][3:]] == ["–"] * 4
+    assert [row[3:6] for row in parsed.tables["run-differences"][3::2]] == [
+        ["75.30", "", "75.30"],
+        ["", "76.00", "75.30"],
+    ]
+    assert [row[6] for row in parsed.tables["run-differences"][3:]] == ["–"] * 4
     words = "".join(parsed.texts)
-    assert "Without interval, resnet50: no predictions of resnet50; evaluate it again" in words
-    assert "Without interval, resnet50: not the same images" in words
+    assert (
+        "Without interval, run 2 − run 1 of resnet50: no predictions of resnet50; evaluate it again" in words
+    )
+    pairs = "run 3 − run 1 of resnet50, run 3 − run 2 of resnet50"
+    assert re.search(f"Without interval, {pairs}: not .*the same images", words)
+
+
+def test_p_values_are_corrected_over_all_networks(tmp_path):
+    dataset = DATASET.model_copy(update={"fingerprint_sha256": "f" * 64})
+    gains = {"resnet50": 0.5, "senet50": 0.4, "cbam50": 0.0}
+    folders = [
+        write_run(
+            tmp_path / name,
+            *(
+                trained(model, 75 + other * gain + seed / 10, seed + 10 * other, dataset=dataset)
+                for model, gain in gains.items()
+                for seed in range(3)
+            ),
+        )
+        for other, name in enumerate(("before", "after"))
+    ]
+    grid = differences_grid(runs.read_runs(folders), {})
+    p_holm = [float(cells[7].text) for cells in grid.sheet.rows]
+    alone = [
+        sdabench.run_differences([f"{folder}:{model}" for folder in folders])["p"].item() for model in gains
+    ]
+    assert p_holm == pytest.approx([3 * alone[0], 2 * alone[1], alone[2]], rel=0.05)
+    assert any("over 3 pairs of all networks" in note for note in grid.sheet.notes)
 
 
 def test_trainings_of_two_runs_are_compared_with_their_seeds(tmp_path):
