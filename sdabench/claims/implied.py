@@ -51,31 +51,32 @@ class ImpliedClaim:
         return self.row.model
 
 
-def implied_claims(registry: Registry) -> list[ImpliedClaim]:
+def implied_claims(registry: Registry, table: str | None = None) -> list[ImpliedClaim]:
     """List the claim on each metric of each pair of a model with depth attention and its partner.
 
-    Claims are in the order of the paper. A claim that two tables of one task imply is listed once.
+    Claims are in the order of the paper: of one table, or of all. A claim that two tables of one task imply
+    is listed once.
     """
     claims: dict[tuple[str, str, str, str], ImpliedClaim] = {}
-    for table in registry.tables.values():
-        rows = {row.model: row for row in table.rows}
-        for row in table.rows:
+    for each in registry.tables.values() if table is None else [registry.table(table)]:
+        rows = {row.model: row for row in each.rows}
+        for row in each.rows:
             for partner, roles in _partners(registry, row.model):
-                for column in accuracy_columns(table):
+                for column in accuracy_columns(each):
                     reported = printed_difference(row, rows.get(partner), column)
-                    claim = ImpliedClaim(table, row, partner, roles, column, reported)
-                    known = claims.setdefault((table.task, row.model, partner, column.key), claim)
+                    claim = ImpliedClaim(each, row, partner, roles, column, reported)
+                    known = claims.setdefault((each.task, row.model, partner, column.key), claim)
                     if known.reported is None and reported is not None:
-                        claims[table.task, row.model, partner, column.key] = claim
+                        claims[each.task, row.model, partner, column.key] = claim
     return list(claims.values())
 
 
-def implied_of(registry: Registry, patterns: Sequence[str]) -> list[ImpliedClaim]:
-    """List the claims about the networks that match names or wildcards; all claims without any."""
-    claims = implied_claims(registry)
+def implied_of(registry: Registry, patterns: Sequence[str], table: str | None = None) -> list[ImpliedClaim]:
+    """List the claims of one table or all, about the networks that match names or wildcards, if given."""
+    claims = implied_claims(registry, table)
     if not patterns:
         return claims
-    names = dict.fromkeys(claim.model for claim in claims)
+    names = dict.fromkeys(claim.model for claim in implied_claims(registry))
     chosen = registry.select(patterns, among=names, where="the networks that a table shows as improved")
     return [claim for claim in claims if claim.model in chosen]
 

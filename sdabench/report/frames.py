@@ -226,12 +226,13 @@ def _count(count: Count, conventions: Sequence[Counter] | None) -> Iterable[dict
         }
 
 
-def comparisons(records: Paths = (), models: Names = "*") -> pd.DataFrame:
+def comparisons(records: Paths = (), models: Names = "*", table: str | None = None) -> pd.DataFrame:
     """List how much better each network with depth attention is than its baseline and its control.
 
     Args:
         records: runs to use besides the shipped results.
         models: names or wildcards of networks with depth attention.
+        table: a table of the paper; by default all, where each difference is listed once.
 
     Returns:
         One row for each pair of networks and metric: see :data:`sdabench.report.columns.COMPARISONS`.
@@ -244,7 +245,8 @@ def comparisons(records: Paths = (), models: Names = "*") -> pd.DataFrame:
 
     stored = [*shipped_records(), *(one for path in paths_of(records) for one in read_stored(path))]
     wanted = names_of(models)
-    return comparisons_frame(judge_implied(implied_of(load_registry(), wanted) if wanted else [], stored))
+    claims = implied_of(load_registry(), wanted, table) if wanted else []
+    return comparisons_frame(judge_implied(claims, stored))
 
 
 def comparisons_frame(verdicts: Iterable["ImpliedVerdict"]) -> pd.DataFrame:

@@ -579,13 +579,44 @@ def test_records_have_labels_of_their_own():
     assert _labels(alike[:2]) == ["ResNet-50 (/a/run)", "ResNet-50 (/b/run)"]
 
 
-def test_measured_costs_share_one_convention(tmp_path):
-    """The paper's 4.12 of ResNet-50 counts more than convolutions and linear layers; torchvision has 4.09."""
+def test_measured_costs_are_those_of_their_verdicts(tmp_path):
+    """The paper's 4.12 of ResNet-50 counts more than convolutions and linear layers, as ptflops does."""
     RecordStore(tmp_path).append([trained("resnet50", 76.1), trained("sda_resnet86", 78.7)])
-    points = pareto.frame(records=tmp_path).set_index(["source", "model"]).x
+    data = pareto.frame(records=tmp_path)
+    points = data.set_index(["source", "model"]).x
     assert points["paper", "resnet50"] == 4.12
-    assert points["measured", "resnet50"] == pytest.approx(4.089184256)
-    assert points["measured", "sda_resnet86"] == pytest.approx(3.879993344)
+    table = sdabench.table("classification-multiscale", tmp_path).reset_index().set_index("model")
+    for model in ("resnet50", "sda_resnet86"):
+        assert points["measured", model] == table.loc[model, ("flops_g", "measured")]
+    assert points["measured", "sda_resnet86"] == pytest.approx(3.879993344)  # convolutions and linear layers
+    assert set(data.model[data.convention == "total"]) == {"resnet50"}
+    assert pareto.describe(data).endswith("Measured ResNet-50: counted under total.")
+    assert "counted under" not in pareto.describe(pareto.frame(records=tmp_path, x="params"))
+
+
+def test_the_front_is_that_of_the_paper_however_many_points_are_measured(tmp_path):
+    before = pareto.frame()
+    RecordStore(tmp_path).append(
+        [trained(model, 79.0 + place) for place, model in enumerate(("resnet50", "senet50", "sda_resnet86"))]
+    )
+    after = pareto.frame(records=tmp_path)
+    fronts = []
+    for data in (before, after):
+        lines = pareto.draw(data).axes[0].lines
+        fronts += [line.get_xydata().tolist() for line in lines if line.get_drawstyle() == "steps-post"]
+    assert fronts[0] == fronts[1]
+    assert len(fronts[0]) == 7
+    assert "Gray line: Pareto front of the paper's values." in pareto.describe(after)
+
+
+@pytest.mark.parametrize("table", ["classification-multiscale", "classification-attention"])
+def test_a_difference_of_two_tables_is_drawn_for_each(table):
+    """Both tables print ResNet-50 and SDA-ResNet-86, and EPSANet-86 and SDA-EPSANet-86."""
+    data = claims.frame(table_name=table, metrics="top1_pct").set_index("model")
+    assert set(data.table) == {table}
+    assert data.paper["sda_resnet86"] == pytest.approx(3.56)
+    assert data.partner["sda_epsanet86"] == "epsanet86"
+    assert not claims.frame(metrics="top1_pct")[["model", "partner"]].duplicated().any()
 
 
 def test_the_documentation_shows_the_pictures_that_its_script_draws():

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from sdabench.claims.trainings import PRIOR_SD, of_pairs
 from sdabench.claims.verdicts import Outcome
 from sdabench.errors import NothingMeasuredError
-from sdabench.registry import load_registry
 from sdabench.report.columns import COMPARISONS, Column, Columns
 from sdabench.report.figures.names import detector, keep_rows, one_of, row_dicts, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend_mark
@@ -55,10 +54,7 @@ def frame(
         NothingMeasuredError: no difference is left.
     """
     wanted = [one_of("metric", metric, list(METRICS)) for metric in names_of(metrics)]
-    if table_name is not None:
-        load_registry().table(table_name)
-    found = keep_rows(comparisons(records, models), "metric", wanted)
-    return with_paper_intervals(keep_rows(found, "table", [table_name] if table_name else []))
+    return with_paper_intervals(keep_rows(comparisons(records, models, table_name), "metric", wanted))
 
 
 def with_paper_intervals(found: pd.DataFrame) -> pd.DataFrame:

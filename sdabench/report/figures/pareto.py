@@ -36,6 +36,7 @@ COLUMNS: Columns = {
     "x": Column("float64", "parameters in M, FLOPs in G, or latency in ms: as x_name says"),
     "x_name": Column("str", "what x is, with its unit"),
     "x_source": Column("str", "paper, counted or bench: where x comes from"),
+    "convention": Column("str", "convention of a counted x, if it is not the table's: that of its verdict"),
     "y": Column("float64", "accuracy or AP in percent; of measured ones the mean over trainings"),
     "y_name": Column("str", "what y is"),
     "low": Column("float64", "lower bound of the 95 % interval of another training; missing for the paper"),
@@ -157,7 +158,8 @@ def describe(data: pd.DataFrame) -> str:
     elif "counted" in costs:
         values = "Values printed in the paper, or counted where it prints no cost."
     front = _front(data)
-    of_source = f" of {front['source'].iloc[0]} values" if len(sources) > 1 and len(front) else ""
+    of_source = " of the paper's values" if len(sources) > 1 else ""
+    others = data.dropna(subset="convention").groupby("convention", sort=False)["label"].unique()
     roles = " or ".join(sorted(data["partner_role"].dropna().unique(), reverse=True))
     sentences = [
         values if sources == {"paper"} else "",
@@ -165,6 +167,10 @@ def describe(data: pd.DataFrame) -> str:
         f"Gray line: Pareto front{of_source}." if len(front) else "",
         "Dotted lines: from printed to measured values of a network." if _pairs(data) else "",
         "Bars: 95 % interval of another training." if data["low"].notna().any() else "",
+        *(
+            f"Measured {', '.join(names)}: counted under {convention}."
+            for convention, names in others.items()
+        ),
     ]
     return " ".join(filter(None, sentences))
 
@@ -227,8 +233,8 @@ def _points(
     """Yield the point of a network, if both values are known. A ``size`` that is not printed is counted."""
     model, measured = row.row.model, source == "measured"
     values = row.measured if measured else row.row.reported
-    place = None if measured or size is None else values[size]
-    x_source = "bench" if size is None else "counted" if place is None else "paper"
+    place = None if size is None else values[size]
+    x_source = "bench" if size is None else "counted" if measured or place is None else "paper"
     place = places.get(model) if place is None else place
     if place is None or values[metric] is None:
         return
@@ -242,6 +248,7 @@ def _points(
         "source": source,
         "x": place,
         "x_source": x_source,
+        "convention": row.other_convention(size) if measured and size is not None else None,
         "y": values[metric],
         "low": interval and interval.low,
         "high": interval and interval.high,
@@ -292,17 +299,17 @@ def _named(axes: Axes, data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _front(data: pd.DataFrame) -> pd.DataFrame:
-    """Return the points of the Pareto front that is drawn; none if it is a single point."""
-    source = "measured" if (data["source"] == "measured").sum() > 2 else "paper"
-    front = data[data["front"] & (data["source"] == source)].sort_values("x")
+    """Return the points of the Pareto front of the paper, which is drawn; none if it is a single point."""
+    front = data[data["front"] & (data["source"] == "paper")].sort_values("x")
     return front if len(front) > 1 else front.head(0)
 
 
 def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], theme: Theme) -> None:
     color = theme.secondary
     handles = []
+    face = None if (data["source"] == "measured").all() else theme.background
     if len(detectors) > 1:
-        handles += [legend_mark(name, MARKERS[place], color) for place, name in enumerate(detectors)]
+        handles += [legend_mark(name, MARKERS[place], color, face) for place, name in enumerate(detectors)]
     if data["source"].nunique() > 1:
         handles += [
             legend_mark("paper", "o", color, theme.background),
