@@ -9,31 +9,12 @@ from rich.text import Text
 
 from sdabench.claims.audit import Audit
 from sdabench.claims.tables import ClaimVerdict, unmatched_claims
-from sdabench.claims.verdicts import NEAR_PCT
 from sdabench.complexity.conventions import MODULES_ONLY
 from sdabench.report.cells import TONES, number, verdict_cell
+from sdabench.report.meanings import COUNTS
 from sdabench.report.render import STYLES, Terminal, plain, print_terminal
 from sdabench.report.sheet import Heading, Sheet, headings, row
 from sdabench.report.tables import counts_modules_only, table_sheet
-
-MEANINGS = {
-    "match": "equal at the printed decimals, under the table's convention",
-    "match (params)": "equal only if frozen parameters are counted too",
-    "match (trainable)": "equal only if frozen parameters are not counted",
-    "match (per_call)": "equal only if shared modules are counted at each call",
-    "match (macs)": "equal only if convolutions and linear layers alone are counted",
-    "match (fvcore)": "equal only if batch norms are counted too, as fvcore does",
-    "match (total)": "equal only if batch norms, ReLUs and pooling are counted too",
-    "match (mmcv)": "equal only under the convention of mmdetection's get_flops",
-    "explained (mislabelled)": "the number of another network than the label names",
-    "explained (copied)": "copied from another paper, which counts differently",
-    "explained (other input size)": "counted at another input size, which a source states",
-    "explained (last digit)": "off by one in the last printed digit",
-    "explained (fitted)": "reproduced by a setting that was found by searching",
-    "not reproduced": f"no convention gives this number; the nearest is at most {NEAR_PCT} % away",
-    "differs": "differs without an explanation that holds",
-    "not measured": "the network was not counted",
-}
 
 
 def print_audit(audit: Audit) -> None:
@@ -47,7 +28,7 @@ def print_audit(audit: Audit) -> None:
     verdicts = {str(verdict): verdict for verdict in audit.verdicts}
     numbers = audit.numbers_by_verdict
     rows = [
-        row(verdict_cell(verdicts[words]), claims, numbers[words], MEANINGS[words])
+        row(verdict_cell(verdicts[words]), claims, numbers[words], COUNTS[words])
         for words, claims in audit.by_verdict.items()
     ]
     title = f"The paper's {len(audit.claims)} claims about parameters and FLOPs"

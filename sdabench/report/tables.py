@@ -19,10 +19,13 @@ from sdabench.report.trainings import TOLERANCE_NOTE, remark_notes, training_not
 from sdabench.tex import Tex
 
 Mark = Literal["paper", "best", "none"]
+PARTS = ("paper", "measured", "Δ", "±", "verdict")
 OTHER_CONVENTION = "Where a verdict names another convention, measured and Δ are counted under it."
 
 
-def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "paper") -> Sheet:
+def table_sheet(
+    compared: ComparedTable, brief: bool = False, mark: Mark = "paper", parts: Sequence[str] = PARTS
+) -> Sheet:
     """Show the paper's number, the measured value, their difference and the verdict for each column.
 
     A column without any measured value shows the paper's numbers alone. A number that matches under another
@@ -34,17 +37,18 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
             for one slip (Mask-RCNN's AP of small objects, 24.2 instead of 25.2). ``best`` marks the best
             and second best number of each group, see :func:`ranked`. Measured numbers take part only if
             they are counted under the table's own convention.
+        parts: of each column, among :data:`PARTS`.
     """
     table, frame = compared.table, table_frame(compared)
     columns = table.counted if brief else table.columns
     measured = {column.key for column in columns if frame[column.key, "measured"].notna().any()}
     dimension = table.dimension_header if not brief else None
+    shown_parts: dict[str, list[str]] = {}
     headings = [Heading(table.label_header), *([Heading(dimension)] if dimension else [])]
     for column in columns:
         over = Tex(f"{column.header} ({column.unit})")
-        headings += [
-            Heading(part, over, numeric=part != "verdict") for part in _parts(column, column.key in measured)
-        ]
+        shown_parts[column.key] = _parts(column, column.key in measured, parts)
+        headings += [Heading(part, over, numeric=part != "verdict") for part in shown_parts[column.key]]
     groups = []
     for _, group in frame.groupby("group", sort=False):
         shown = [[Cell(Tex(label)) for label in group.index.get_level_values("label")]]
@@ -52,13 +56,14 @@ def table_sheet(compared: ComparedTable, brief: bool = False, mark: Mark = "pape
             shown.append([Cell(Tex(text or "-")) for text in group.index.get_level_values("dimension")])
         for column in columns:
             cells = _column_cells(group, column, mark)
-            shown += [cells[part] for part in _parts(column, column.key in measured)]
+            shown += [cells[part] for part in shown_parts[column.key]]
         groups.append([list(row) for row in zip(*shown, strict=True)])
     notes = [] if brief else _notes(table, measured, mark)
     notes += _convention_notes(compared, measured)
     if not brief and counts_modules_only(compared.claims):
         notes.append(MODULES_ONLY)
-    notes += [] if brief else [*_training_notes(compared), *condition_notes(compared.conditions)]
+    if not brief:
+        notes += [*_training_notes(compared, "±" in parts), *condition_notes(compared.conditions)]
     return Sheet(table.title, headings, groups, notes)
 
 
@@ -67,11 +72,11 @@ def counts_modules_only(claims: Iterable[ClaimVerdict]) -> bool:
     return any(claim.convention in CONVENTIONS and claim.measured is not None for claim in claims)
 
 
-def _parts(column: Column, measured: bool) -> list[str]:
+def _parts(column: Column, measured: bool, wanted: Sequence[str]) -> list[str]:
     """List the parts of a column that are shown."""
     if not measured:
         return ["paper"]
-    return ["paper", "measured", "Δ", *(["±"] if column.convention is None else []), "verdict"]
+    return [part for part in wanted if part != "±" or column.convention is None]
 
 
 def _column_cells(group: pd.DataFrame, column: Column, mark: Mark) -> dict[str, list[Cell]]:
@@ -149,10 +154,10 @@ def _convention_notes(compared: ComparedTable, measured: set[str]) -> list[str]:
     return list(notes)
 
 
-def _training_notes(compared: ComparedTable) -> list[str]:
+def _training_notes(compared: ComparedTable, tolerance: bool) -> list[str]:
     judged = [(key, each) for row in compared.rows for key, each in row.judged.items()]
     notes = training_notes(judged, tables_family([compared]))
-    notes = [TOLERANCE_NOTE, *notes] if notes else []
+    notes = [TOLERANCE_NOTE, *notes] if notes and tolerance else notes
     return [*map(Tex, [*notes, *remark_notes(compared.records)])]
 
 

@@ -6,13 +6,14 @@ from sdabench.claims.audit import audit
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
 from sdabench.registry.schema import Counter, Kind
-from sdabench.report.audit import MEANINGS, print_audit
+from sdabench.report.audit import print_audit
+from sdabench.report.meanings import COUNTS
 
 
 def test_every_verdict_on_size_and_cost_has_a_meaning():
     verdicts = {f"match ({counter})" for counter in get_args(Counter)}
     verdicts |= {f"explained ({kind})" for kind in get_args(Kind) if kind != "not reproduced"}
-    assert set(MEANINGS) == verdicts | {"match", "not reproduced", "differs", "not measured"}
+    assert set(COUNTS) == verdicts | {"match", "not reproduced", "differs", "not measured"}
 
 
 def test_each_mismatch_is_printed_with_its_reason(capsys):

@@ -11,9 +11,12 @@ from sdabench.claims.verdicts import Outcome
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 MEANINGS: dict[Outcome, str] = {
     "holds": "the measured value agrees with the printed one, under the table's or another named convention",
-    "open": "the evidence neither confirms nor contradicts it: the number is copied, mislabelled, off in the "
-    "last digit or found only by fitting, is not reproduced, or there are too few trainings",
-    "fails": "the measured value contradicts the printed one",
+    "open": "neither confirmed nor refuted: a size or cost is copied, mislabelled, off in the last digit, "
+    "found only by fitting or not reproduced; an accuracy or difference is measured above the printed one "
+    "('better', 'contradicted (larger)'), which needs an explanation, is not significant, scatters, or rests "
+    "on fewer than 3 trainings or on different or unknown recipes",
+    "fails": "the measured value refutes the printed one: a size or cost differs without explanation, an "
+    "accuracy is worse or a difference is smaller, by more than trainings differ by chance",
     "unknown": "not measured",
 }
 _WORDS: dict[Outcome, tuple[str, str]] = {

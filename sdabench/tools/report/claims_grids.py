@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 
 from sdabench.claims.implied import ImpliedVerdict
 from sdabench.claims.statements import JudgedStatement
@@ -10,16 +9,15 @@ from sdabench.claims.tables import ClaimVerdict, ComparedTable
 from sdabench.claims.verdicts import Name, Outcome
 from sdabench.registry import Registry
 from sdabench.registry.schema import Column
-from sdabench.report.audit import MEANINGS as COUNT_MEANINGS
 from sdabench.report.cells import TONES, difference, measured_number, number, signed, verdict_cell
-from sdabench.report.implied import ROLES, implied_sheet
+from sdabench.report.implied import IMPLIED_TITLE, ROLES, difference_cells, difference_headings, implied_notes
+from sdabench.report.meanings import meaning
 from sdabench.report.sheet import Cell, Sheet, headings, row
 from sdabench.report.statements import MEANINGS as STATEMENT_MEANINGS
 from sdabench.report.statements import compared_metric, count_text, difference_text
+from sdabench.report.summary import metric_name
 from sdabench.report.tables import table_sheet
-from sdabench.report.trainings import TOLERANCE_NOTE
 from sdabench.tex import Tex
-from sdabench.tools.report.answer import MEANINGS
 from sdabench.tools.report.grid import Grid, Note
 
 # Printed numbers decide a statement, but confirm no network, so that the verdict itself is limited.
@@ -38,9 +36,7 @@ def network_cell(model: str, anchors: Anchors, text: str = "") -> Cell:
 
 def table_grid(compared: ComparedTable, anchors: Anchors) -> Grid:
     """Show a table of the paper: each column with the paper's number, the measured one and the verdict."""
-    sheet = table_sheet(compared)
-    shown = [index for index, heading in enumerate(sheet.headings) if heading.text not in ("Δ", "±")]
-    rows = sheet.columns(shown)
+    sheet = table_sheet(compared, parts=("paper", "measured", "verdict"))
     names = list(dict.fromkeys(each.row.group for each in compared.rows))
     models = [[each.row.model for each in compared.rows if each.row.group == name] for name in names]
     claims = {(each.row.group, each.row.label, _over(each.column)): each for each in compared.claims}
@@ -48,7 +44,7 @@ def table_grid(compared: ComparedTable, anchors: Anchors) -> Grid:
 
     def explained(group: str, cells: Sequence[Cell], model: str) -> list[Cell]:
         found = [network_cell(model, anchors, cells[0].text)]
-        for heading, cell in zip(rows.headings[1:], cells[1:], strict=True):
+        for heading, cell in zip(sheet.headings[1:], cells[1:], strict=True):
             claim = claims.get((group, cells[0].text, heading.over))
             if heading.text == "verdict" and claim and claim.measured is not None:
                 notes.append(_claim_note(claim, f"why-{compared.table.name}-{len(notes)}"))
@@ -58,10 +54,9 @@ def table_grid(compared: ComparedTable, anchors: Anchors) -> Grid:
 
     groups = [
         [explained(name, cells, model) for cells, model in zip(group, of_group, strict=True)]
-        for name, group, of_group in zip(names, rows.groups, models, strict=True)
+        for name, group, of_group in zip(names, sheet.groups, models, strict=True)
     ]
-    remarks = [note for note in sheet.notes if note != TOLERANCE_NOTE]
-    made = Sheet(sheet.title, rows.headings, groups, remarks)
+    made = replace(sheet, groups=groups)
     return Grid(f"table-{compared.table.name}", made, list(map(Tex, names)), notes)
 
 
@@ -77,16 +72,17 @@ def _claim_note(claim: ClaimVerdict, name: str) -> Note:
     bold = ", printed bold" if column.key in claim.row.bold else ""
     under = f", counted as {claim.convention}" if claim.convention else ""
     words = str(claim.verdict)
-    meaning = COUNT_MEANINGS.get(words) or MEANINGS[claim.verdict.outcome]
     digits = {"M": 6, "G": 9}.get(column.unit, 3)  # all of an exact count
     items = [
         ("Paper", f"{number(claim.reported, column.decimals)}{unit}{bold}"),
         ("Measured", f"{claim.measured:,.{digits}f}{unit}{under}"),
         ("Measured − paper", f"{signed(claim.measured - claim.reported, max(column.decimals, 3))}{unit}"),
-        ("Verdict", f"{words}: {meaning}"),
+        ("Verdict", f"{words}: {meaning(claim.verdict)}"),
     ]
     if judged and judged.interval:
-        items.append(("95 % interval", f"{judged.interval.low:.2f} to {judged.interval.high:.2f}"))
+        items.append(
+            ("95 % interval of another training", f"{judged.interval.low:.2f} to {judged.interval.high:.2f}")
+        )
         items.append(("Trainings", str(judged.seeds)))
     if judged and judged.p is not None:
         items.append(("p, uncorrected", f"{judged.p:.2g}"))
@@ -124,28 +120,25 @@ def _statement_items(judged: JudgedStatement) -> list[tuple[str, str]]:
 
 def comparisons_grid(verdicts: Sequence[ImpliedVerdict], anchors: Anchors) -> Grid:
     """Show the differences that are printed or measured, with both networks in each row."""
-    sheet = implied_sheet(verdicts)
-    of_pairs = [cells for group in sheet.groups for cells in group[1:]]  # the first row names the pair
-    known = [
-        (each, cells)
-        for each, cells in zip(verdicts, of_pairs, strict=True)
-        if each.claim.reported is not None or each.interval is not None
-    ]
+    columns = [*headings("network", "compared with", "metric"), *difference_headings(verdicts)]
     groups: dict[str, list[list[Cell]]] = {}
-    for task, of_task in groupby(known, key=lambda one: one[0].claim.table.task):
-        groups.setdefault(task, []).extend(_comparison(each, cells, anchors) for each, cells in of_task)
-    columns = [*headings("network", "compared with", "metric"), *sheet.headings[1:]]
-    made = Sheet(sheet.title, columns, list(groups.values()), sheet.notes)
-    return Grid("comparisons", made, list(groups))
-
-
-def _comparison(each: ImpliedVerdict, cells: Sequence[Cell], anchors: Anchors) -> list[Cell]:
-    claim = each.claim
-    roles = ", ".join(ROLES[role] for role in claim.roles)
-    partner = Cell(f"{claim.partner} ({roles})")
-    metric = Cell(cells[0].text.strip())
-    verdict = cells[-1] if each.verdict else Cell("not printed")
-    return [network_cell(claim.model, anchors), partner, metric, *cells[1:-1], verdict]
+    meanings: dict[str, None] = {}
+    for each in verdicts:
+        claim, verdict = each.claim, each.verdict
+        if claim.reported is None and each.interval is None:
+            continue
+        *numbers, shown = difference_cells(each, columns)
+        partner = f"{claim.partner} ({', '.join(ROLES[role] for role in claim.roles)})"
+        cells = row(
+            network_cell(claim.model, anchors), partner, metric_name(claim.column.key, claim.table.task)
+        )
+        groups.setdefault(claim.table.task, []).append(
+            [*cells, *numbers, shown if verdict else Cell("not printed")]
+        )
+        if verdict and each.interval is not None:
+            meanings[f"{verdict}: {meaning(verdict)}."] = None
+    sheet = Sheet(IMPLIED_TITLE, columns, list(groups.values()), [*implied_notes(verdicts), *meanings])
+    return Grid("comparisons", sheet, list(groups))
 
 
 def provenance_grid(

@@ -89,6 +89,39 @@ def assert_links_lead_somewhere(parsed):
             assert attributes["href"][1:] in ids
 
 
+@pytest.mark.parametrize("column", ["paper", "measured", "verdict"])
+def test_tables_of_the_page_have_no_other_parts(parsed, column):
+    for name in load_registry().tables:
+        heads = parsed.tables[f"table-{name}"][1]
+        assert column in heads
+        assert set(heads) == {"paper", "measured", "verdict"}
+
+
+def test_verdicts_of_trainings_are_explained_by_their_own_meaning(tmp_path):
+    values = {"resnet50": 77.0, "sda_resnet86": 83.0}
+    trainings = [trained(name, top1 + seed / 10, seed) for name, top1 in values.items() for seed in range(3)]
+    page = make_page([write_run(tmp_path / "run", *trainings)])
+    notes = [
+        note
+        for table in page.tables
+        for note in table.notes
+        if "95 % interval of another training" in dict(note.items)
+    ]
+    verdicts = {dict(note.items)["Verdict"] for note in notes}
+    assert len(verdicts) == 1
+    assert verdicts.pop().startswith("better: the printed number is below the 95 % interval")
+    [remark] = [each for each in page.comparisons.sheet.notes if each.startswith("contradicted (larger): ")]
+    assert remark.endswith("neither confirms a claim nor fails it, and needs an explanation.")
+
+
+def test_comparisons_name_their_interval_and_how_many_are_printed(tmp_path):
+    values = {"resnet50": 75.2, "sda_resnet86": 79.4, "resnet86_g8": 78.9}
+    trainings = [trained(name, top1 + seed / 10, seed) for name, top1 in values.items() for seed in range(3)]
+    sheet = make_page([write_run(tmp_path / "run", *trainings)]).comparisons.sheet
+    assert "95 % PI" in [heading.text for heading in sheet.headings]
+    assert any("Measured: 2, 1 of them printed." in note for note in sheet.notes)
+
+
 def test_every_number_of_the_tables_is_in_its_row(parsed):
     for table in load_registry().tables.values():
         rows = [cells for cells in parsed.tables[f"table-{table.name}"] if len(cells) > 5][2:]
@@ -262,7 +295,7 @@ def test_errors_are_one_line(tmp_path):
 def test_a_page_replaces_no_records(tmp_path):
     records = tmp_path / "records.jsonl"
     records.write_text("{}\n")
-    assert_error(run_program("report", "-o", records), 2, "records.jsonl", "such as report.html")
+    assert_error(run_program("report", "-o", records), 2, "records.jsonl", "e.g. report.html")
     assert records.read_text() == "{}\n"
 
 
