@@ -30,6 +30,7 @@ from sdabench.report.figures import (
     reliability,
 )
 from sdabench.report.figures.labels import spread
+from sdabench.report.figures.names import folder_names
 from sdabench.report.figures.predicted import _labels
 from sdabench.report.figures.style import Theme, fix_layout, save
 from tests.helpers.program import assert_error
@@ -162,6 +163,41 @@ def test_no_text_leaves_the_page(drawn, kind):
         assert drawn_on.y0 >= -0.01
         assert drawn_on.x1 <= width + 0.01
         assert drawn_on.y1 <= height + 0.01
+
+
+@pytest.mark.parametrize("kind", ["curves", "octaves", "confusion", "reliability", "classes", "pr", "errors"])
+@pytest.mark.parametrize("name", ["n", "W" * 80])
+def test_many_series_have_their_names_and_marks_on_the_page_and_leave_room_for_axes(drawn, kind, name):
+    module, data = drawn[kind]
+    column = "group" if kind == "curves" else "label"
+    data = data[data[column] == data[column].iloc[0]]
+    names = [f"{place}{name}" for place in range(9 if kind != "confusion" else 1)]
+    runs = [data.assign(**{column: one, "run": data["run"] + one}) for one in names]
+    figure = module.draw(pd.concat(runs, ignore_index=True), THEMES[0])
+    drawn_on, (width, height) = figure.get_tightbbox(fix_layout(figure)), figure.get_size_inches()
+    assert min(drawn_on.x0, drawn_on.y0, width - drawn_on.x1, height - drawn_on.y1) >= -0.01
+    assert figure.axes[0].get_window_extent().width / figure.dpi > 1.5
+    if kind == "confusion":
+        return
+    [legend] = figure.legends
+    texts = [text.get_text().replace("\n", "") for text in legend.get_texts()]
+    assert [one for one in names if not any(text.startswith(one) for text in texts)] == []
+    looks = {
+        (str(h.get_color()), h.get_marker(), str(h.get_linestyle()))
+        for h in legend.legend_handles
+        if hasattr(h, "get_marker")
+    } or {(h.get_facecolor(), h.get_hatch()) for h in legend.get_patches()}
+    assert len(looks) == len(texts)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_rows_of_few_differences_do_not_overlap(run, theme):
+    data = claims.frame(run, models="sda_resnet86", metrics=["top1_pct", "top5_pct"])
+    assert len(data) == 3
+    figure = claims.draw(data, theme)
+    renderer = fix_layout(figure)
+    boxes = [label.get_window_extent(renderer).padded(-0.5) for label in figure.axes[0].get_yticklabels()]
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -389,6 +425,8 @@ def test_ap_by_size_is_that_of_the_record(detected):
     assert data.value[0] == metrics["ap_s_pct"]
     assert data.value[1:2].isna().all()
     assert data.high[0] - data.low[0] == pytest.approx(2 * 1.96 * 2.0)
+    [line] = octaves.draw(data).axes[0].lines
+    assert list(np.isnan(line.get_ydata())) == [False, True, False]  # no line passes what is unknown
 
 
 def test_object_sizes_need_the_objects_of_the_same_dataset(classified, tmp_path):
@@ -576,7 +614,23 @@ def test_records_have_labels_of_their_own():
     assert len(set(labels)) == len(labels)
     assert labels[3] == "SENet-50"
     assert labels[5] == "ResNet-50, faster_rcnn_resnet50"
-    assert _labels(alike[:2]) == ["ResNet-50 (/a/run)", "ResNet-50 (/b/run)"]
+    assert _labels(alike[:2]) == ["ResNet-50 (a/run)", "ResNet-50 (b/run)"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["runs/a/run", "runs/b/run"], ["a/run", "b/run"]),
+        (["/x/a", "b", "b"], ["a", "b", "b"]),
+        (["/run", "/a/run"], ["run", "a/run"]),
+        (["a/x/y", "./b/../b/x/y", "c"], ["a/x/y", "b/x/y", "c"]),
+        (["first" + "-" * 40 + "one", "b"], ["first-------…--------one", "b"]),
+        (["-" * 20 + "a" + "-" * 20, "-" * 20 + "b" + "-" * 20],
+         ["-" * 20 + "a" + "-" * 20, "-" * 20 + "b" + "-" * 20]),
+    ],
+)  # fmt: skip
+def test_folders_are_named_by_the_shortest_ends_that_differ(folders, names):
+    assert folder_names([*map(Path, folders)]) == names
 
 
 def test_measured_costs_are_those_of_their_verdicts(tmp_path):

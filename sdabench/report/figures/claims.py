@@ -11,7 +11,7 @@ from sdabench.claims.verdicts import Outcome
 from sdabench.errors import NothingMeasuredError
 from sdabench.report.columns import COMPARISONS, Column, Columns
 from sdabench.report.figures.names import detector, keep_rows, one_of, row_dicts, row_objects, short_title
-from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend_mark
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend, legend_mark
 from sdabench.report.frames import Names, Paths, comparisons, make, names_of
 from sdabench.report.summary import METRICS, metric_name
 
@@ -170,6 +170,4 @@ def _legend(figure: Figure, data: pd.DataFrame, theme: Theme) -> None:
         for name, color in theme.outcomes.items()
         if name in set(outcomes)
     ]
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=2 if theme.columns == "one" else 5, columnspacing=1
-    )
+    legend(figure, handles, theme)

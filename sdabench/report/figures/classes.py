@@ -11,7 +11,7 @@ from sdabench.report.figures import predicted
 from sdabench.report.figures.classified import class_names
 from sdabench.report.figures.names import row_objects, shortened
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend
 from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring.intervals import accuracy_interval
 
@@ -52,9 +52,8 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     labels = list(data["label"].unique())
     many = len(order) > NAMED
     with theme.applied():
-        columns = 2 if theme.columns == "one" else 4
         row = max(0.14, 0.06 * len(labels))
-        figure = theme.figure(2.2 if many else 0.6 + row * len(order), len(labels), columns)
+        figure = theme.figure(2.2 if many else 0.6 + row * len(order))
         axes = figure.subplots()
         grid(axes, "both" if many else "x")
         for place, label in enumerate(labels):
@@ -77,7 +76,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
             axes.set_yticks(range(len(order)), first["class_name"].map(shortened), fontsize=SMALL)
             axes.set_ylim(-0.7, len(order) - 0.3)
             axes.set_xlabel("top-1 accuracy (%)")
-        figure.legend(loc="outside upper left", ncols=columns, columnspacing=1)
+        legend(figure, axes.get_legend_handles_labels()[0], theme)
         caption(figure, "" if many else "Bars: 95 % interval over test images.", theme=theme)
     return figure
 

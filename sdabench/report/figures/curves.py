@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sdabench.errors import UsageError
 from sdabench.registry import matching
 from sdabench.report.columns import CURVES, Column, Columns
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import one_line, one_of, row_dicts, row_objects, short_title
+from sdabench.report.figures.names import folder_names, one_of, row_dicts, row_objects, short_title
 from sdabench.report.figures.style import LIGHT, Series, Theme, caption, grid, logarithmic
 from sdabench.report.frames import Names, Paths, make, names_of, training_curves
 from sdabench.report.summary import metric_name
@@ -80,7 +81,10 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         first = data[data["quantity"] == quantities[0]]
         last = first.sort_values(x, kind="stable").groupby("group", sort=False).tail(1)
         label_ends(
-            figure, panels[0], [(row.value, row.group, series[row.group].color) for row in row_objects(last)]
+            figure,
+            panels[0],
+            [(row.value, _handle(row.group, series[row.group])) for row in row_objects(last)],
+            theme,
         )
     return figure
 
@@ -111,6 +115,7 @@ def _recipe(run: Path) -> str:
 def _groups(data: pd.DataFrame) -> dict[str, str]:
     """Name the group of each run: its network, with the recipe or the folder where these differ."""
     runs = data.drop_duplicates("run")
+    folders = dict(zip(runs["run"], folder_names([*map(_output, runs["run"])]), strict=True))
     names: dict[str, str] = {}
     for model, of_model in runs.groupby("model", sort=False):
         title = short_title(str(model))
@@ -119,14 +124,18 @@ def _groups(data: pd.DataFrame) -> dict[str, str]:
             base = f"{title}, {recipe}" if several else title
             repeated = of_recipe["seed"].duplicated().any()
             for run in of_recipe["run"]:
-                names[run] = f"{base} ({_folder(Path(run))})" if repeated else base
+                names[run] = f"{base} ({folders[run]})" if repeated else base
     return names
 
 
-def _folder(run: Path) -> str:
-    """Name the output folder of a training, or its own folder if that is the output folder."""
-    run = run.resolve()
-    return one_line(run.parent.parent.name if run.parent.name == "training" else run.name)
+def _output(run: str) -> Path:
+    """Return the output folder of a training, or its own folder if that is the output folder."""
+    folder = Path(run).absolute()
+    return folder.parent.parent if folder.parent.name == "training" else folder
+
+
+def _handle(name: str, series: Series) -> Line2D:
+    return Line2D([], [], color=series.color, linestyle=series.line, label=name)
 
 
 def _draw_panel(axes: Axes, data: pd.DataFrame, x: str, series: dict[str, Series]) -> None:

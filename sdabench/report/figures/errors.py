@@ -11,7 +11,7 @@ from sdabench.report.figures import predicted
 from sdabench.report.figures.names import File, row_objects
 from sdabench.report.figures.pr import tasks_of
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, SMALL, Theme, caption, grid, legend
 from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring import IouType
 from sdabench.scoring.error_types import error_types
@@ -60,8 +60,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     types, labels = list(data["type"].unique()), list(data["label"].unique())
     with theme.applied():
         height = 0.8 / len(labels)
-        columns = 1 if theme.columns == "one" else 3
-        figure = theme.figure(0.7 + len(types) * max(0.2, 0.13 * len(labels)), len(labels), columns)
+        figure = theme.figure(0.7 + len(types) * max(0.2, 0.13 * len(labels)))
         axes = figure.subplots()
         grid(axes, "x")
         for place, label in enumerate(labels):
@@ -91,7 +90,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         axes.set_ylim(len(types) - 0.4, -0.6)
         axes.set_xlim(min(data["gain"].min() * 1.1, 0), max(data["gain"].max(), 1) * 1.25)
         axes.set_xlabel("ΔAP50 if fixed (percentage points)")
-        figure.legend(loc="outside upper left", ncols=columns)
+        legend(figure, axes.get_legend_handles_labels()[0], theme)
         caption(figure, "TIDE: each type is fixed on its own. In brackets: number of errors.", theme=theme)
     return figure
 

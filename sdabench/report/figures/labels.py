@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
-from sdabench.report.figures.style import fix_layout
+from sdabench.report.figures.style import SMALL, Theme, fix_layout, legend, text_width
 
 Floats = NDArray[np.float64]
 Segment = tuple[tuple[float, float], tuple[float, float]]
@@ -23,6 +24,7 @@ BESIDE = np.concatenate([np.clip(1.5 * _CIRCLE, -1, 1), _SLIDES])
 RADII = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 48.0, 60.0, 75.0, 95.0)  # points
 BESIDE_TEXT = 0.7  # of a distance: how far a point at the height of a label seems to be
 LEADER = 12.0  # points: a label that is this far away, or near another point, is connected to its point
+BESIDE_AXES = 1 / 3  # of the width of a figure: the longest names beside the axes
 ROUNDS = 3  # of placing each label again among the others
 
 
@@ -191,24 +193,30 @@ def _connect(axes: Axes, point: Floats, center: Floats, half: Floats, color: str
     )
 
 
-def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, str, str]], size: float = 6.5) -> None:
+def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, Line2D]], theme: Theme) -> None:
     """Write names beside the ends of lines at the right edge, apart from each other, and fix the layout.
 
+    Long names, and more names than there are colors, are in a legend instead.
+
     Args:
-        ends: the last y, the name and the color of each line.
+        ends: the last y of each line, and its handle in a legend.
     """
+    longest = max((text_width(figure, str(line.get_label()), SMALL) for _, line in ends), default=0)
+    if len(ends) > len(theme.cycle) or longest > theme.width * BESIDE_AXES:
+        legend(figure, [line for _, line in ends], theme)
+        ends = []
     texts = [
         axes.annotate(
-            name,
+            str(line.get_label()),
             (1, y),
             (4, 0),
             xycoords=axes.get_yaxis_transform(),
             textcoords="offset points",
-            color=color,
-            fontsize=size,
+            color=line.get_color(),
+            fontsize=SMALL,
             va="center",
         )
-        for y, name, color in ends
+        for y, line in ends
     ]
     renderer = fix_layout(figure)
     if not texts:

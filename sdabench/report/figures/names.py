@@ -1,8 +1,11 @@
 """Names of networks and metrics in figures, and the rows of frames."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import count
 from os import PathLike
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +17,7 @@ from sdabench.report.render import plain
 from sdabench.terminal import printable
 
 File = str | PathLike[str]
-LONGEST = 24  # characters of the name of a class
+LONGEST = 24  # characters of the name of a class or folder
 
 
 def one_of(kind: str, name: str, known: Sequence[str]) -> str:
@@ -49,9 +52,21 @@ def one_line(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a name as one line of at most ``LONGEST`` characters."""
+    """Return a name as one line of at most ``LONGEST`` characters, which lacks its middle."""
     line = one_line(text)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]}…{line[1 - LONGEST // 2 :]}"
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """Name folders by the shortest ends of their paths that differ; equal folders have equal names."""
+    parts = [Path(os.path.abspath(folder)).parts[1:] for folder in folders]
+    different = set(parts)
+    names = []
+    for part in parts:
+        length = next(n for n in count(1) if sum(other[-n:] == part[-n:] for other in different) == 1)
+        names.append(one_line("/".join(part[-length:])))
+    short = [shortened(name) for name in names]
+    return short if len(set(short)) == len(different) else names
 
 
 def keep_rows(frame: pd.DataFrame, column: str, wanted: Iterable[str]) -> pd.DataFrame:

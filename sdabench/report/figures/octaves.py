@@ -12,7 +12,7 @@ from sdabench.errors import DataError, UsageError
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.labels import label_ends
-from sdabench.report.figures.names import File, row_objects
+from sdabench.report.figures.names import File
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, Theme, caption, grid
 from sdabench.report.frames import Names, Paths, make
@@ -69,22 +69,18 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         ends = []
         for place, label in enumerate(labels):
             (color, marker, *_), of_label = theme.series(place), data[data["label"] == label]
-            shift = 0.06 * (place - (len(labels) - 1) / 2)
-            known = [row for row in row_objects(of_label) if row.value is not None]
-            points = [(sizes.index(row.size) + shift, row) for row in known]
-            for x, row in points:
-                if row.low is not None:
-                    axes.plot([x, x], [row.low, row.high], color=color, linewidth=0.8)
-            values = [row.value for _, row in points]
-            axes.plot([x for x, _ in points], values, color=color, marker=marker)
-            ends += [(values[-1], label, color)] if values else []
+            shift = min(0.06, 0.5 / len(labels)) * (place - (len(labels) - 1) / 2)
+            xs = of_label["size"].map(sizes.index) + shift
+            axes.vlines(xs, of_label["low"], of_label["high"], color=color, linewidth=0.8)
+            [line] = axes.plot(xs, of_label["value"], color=color, marker=marker, label=label)
+            ends += [(value, line) for value in of_label["value"].dropna().tail(1)]
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_xlim(-0.3, len(sizes) - 0.7)
         axes.set_xlabel("object size / short side of the image" if classified else "object size")
         axes.set_ylabel("top-1 (%)" if classified else "AP (%)")
         bars = data["low"].notna().any()
         caption(figure, "Bars: 95 % interval over test images." if bars else "", theme=theme)
-        label_ends(figure, axes, ends)
+        label_ends(figure, axes, ends, theme)
     return figure
 
 

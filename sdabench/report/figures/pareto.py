@@ -19,7 +19,17 @@ from sdabench.registry import Registry, Table, load_registry, schema
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures.labels import Label, Segment, place
 from sdabench.report.figures.names import File, detector, one_of, row_objects, short_title
-from sdabench.report.figures.style import LIGHT, MARKERS, SMALL, Theme, caption, fix_layout, grid, legend_mark
+from sdabench.report.figures.style import (
+    LIGHT,
+    MARKERS,
+    SMALL,
+    Theme,
+    caption,
+    fix_layout,
+    grid,
+    legend,
+    legend_mark,
+)
 from sdabench.report.frames import Names, Paths, compare, make, names_of
 from sdabench.report.summary import METRICS, metric_name
 
@@ -136,7 +146,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
             style = {"arrowstyle": "-|>,head_width=0.18,head_length=0.35", "color": theme.accent}
             style |= {"linewidth": 0.8, "shrinkA": 3.0, "shrinkB": 3.0}  # type: ignore[dict-item]
             axes.annotate("", end, start, arrowprops=style, zorder=3)
-        _legend(axes, data, detectors, theme)
+        _legend(figure, data, detectors, theme)
         caption(figure, describe(data), theme=theme)
         renderer = fix_layout(figure)
         labels = [
@@ -304,7 +314,7 @@ def _front(data: pd.DataFrame) -> pd.DataFrame:
     return front if len(front) > 1 else front.head(0)
 
 
-def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], theme: Theme) -> None:
+def _legend(figure: Figure, data: pd.DataFrame, detectors: Sequence[str], theme: Theme) -> None:
     color = theme.secondary
     handles = []
     face = None if (data["source"] == "measured").all() else theme.background
@@ -316,4 +326,4 @@ def _legend(axes: Axes, data: pd.DataFrame, detectors: Sequence[str], theme: The
             legend_mark("measured", "o", color),
         ]
     if handles:
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1)
+        legend(figure, handles, theme)

@@ -11,7 +11,7 @@ from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.names import File, one_of
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, Theme, caption, grid, legend
 from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring import IOU_TYPES, IouType
 from sdabench.scoring.average_precision import RECALLS
@@ -61,8 +61,7 @@ def tasks_of(iou_type: IouType) -> list[str]:
 def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw a line for each record and threshold of :func:`frame`."""
     with theme.applied():
-        columns = 1 if theme.columns == "one" else 3
-        figure = theme.figure(2.4, data["label"].nunique() * len(THRESHOLDS), columns)
+        figure = theme.figure(2.4)
         axes = figure.subplots()
         grid(axes)
         for place, (label, of_label) in enumerate(data.groupby("label", sort=False)):
@@ -76,7 +75,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         axes.set_ylim(0, 102)
         axes.set_xlabel("recall (%)")
         axes.set_ylabel("precision (%)")
-        figure.legend(loc="outside upper left", ncols=columns, handlelength=2.2)
+        legend(figure, axes.get_legend_handles_labels()[0], theme)
         caption(figure, "Interpolated as COCO does, averaged over categories.", theme=theme)
     return figure
 

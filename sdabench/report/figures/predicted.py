@@ -10,7 +10,7 @@ from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.rescoring import StoredRecord, class_predictions, match_detections, read_stored
 from sdabench.registry import matching
 from sdabench.report.columns import RECORDS, Column, Columns
-from sdabench.report.figures.names import File, one_line, short_title
+from sdabench.report.figures.names import File, folder_names, short_title
 from sdabench.report.frames import Names, Paths, names_of, paths_of
 
 if TYPE_CHECKING:
@@ -93,10 +93,9 @@ def _labels(found: Sequence[StoredRecord]) -> list[str]:
     models = [f", {one.record.model}" for one in found]
     seeds = [f", seed {one.record.seed}" for one in found]
     tasks = [f", {KINDS[one.record.task]}" for one in found]
-    folders = [f" ({one_line(one.folder.resolve().name)})" for one in found]
-    paths = [f" ({one_line(str(one.folder.resolve()))})" for one in found]
+    folders = [f" ({name})" for name in folder_names([one.folder for one in found])]
     numbers = [f" [{number}]" for number in range(1, len(found) + 1)]
-    for more in (models, tasks, seeds, folders, paths, numbers):
+    for more in (models, tasks, seeds, folders, numbers):
         equal: dict[str, set[str]] = {}
         for label, each in zip(labels, more, strict=True):
             equal.setdefault(label, set()).add(each)

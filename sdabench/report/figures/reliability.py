@@ -10,7 +10,7 @@ from sdabench.errors import UsageError
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
 from sdabench.report.figures.predicted import Evaluated, evaluated
-from sdabench.report.figures.style import LIGHT, Theme, caption, grid
+from sdabench.report.figures.style import LIGHT, Theme, caption, grid, legend
 from sdabench.report.frames import Names, Paths, make
 from sdabench.scoring.calibration import BINS, calibrate
 
@@ -48,8 +48,7 @@ def frame(runs: Paths, models: Names = "*", bins: int = BINS) -> pd.DataFrame:
 def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     """Draw accuracy over confidence for each record of :func:`frame`, and below it the shares of images."""
     with theme.applied():
-        columns = 1 if theme.columns == "one" else 3
-        figure = theme.figure(3.1, data["label"].nunique(), columns)
+        figure = theme.figure(3.1)
         axes, below = figure.subplots(2, sharex=True, height_ratios=[3, 1])
         grid(axes)
         grid(below, "y")
@@ -68,7 +67,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         axes.set_ylabel("top-1 accuracy (%)")
         below.set_ylabel("images (%)")
         below.set_xlabel("top-1 probability (%)")
-        figure.legend(loc="outside upper left", ncols=columns)
+        legend(figure, axes.get_legend_handles_labels()[0], theme)
         width = f"{data['high_pct'].iloc[0] - data['low_pct'].iloc[0]:.3g}"
         caption(
             figure,

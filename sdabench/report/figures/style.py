@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -25,7 +27,7 @@ Width = Literal["one", "two"]
 WIDTHS: dict[Width, float] = {"one": 3.4, "two": 7.0}  # inches: of one and of two columns
 
 SMALL = 6.5  # points, of labels beside marks
-LEGEND_ROW = 0.14  # inches
+LEGEND_ROW, CAPTION_ROW = 0.16, 0.11  # inches
 DPI = 300  # of PNG files
 # Okabe and Ito's colors (https://jfly.uni-koeln.de/color/); yellow is for dark backgrounds alone.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -145,15 +147,13 @@ class Theme:
             mpl.rcParams.update(mpl.rcParamsDefault | self.settings)
             yield
 
-    def figure(self, height: float, entries: int = 0, columns: int = 1) -> Figure:
+    def figure(self, height: float) -> Figure:
         """Make an empty figure, whose axes get the space that their labels leave.
 
         Args:
-            height: in inches, without the legend.
-            entries: of the legend above the axes, in so many columns.
+            height: in inches, with one line of caption; a legend and further lines add to it.
         """
-        legend = LEGEND_ROW * -(-entries // columns)
-        figure = Figure(figsize=(self.width, height + legend), layout="constrained")
+        figure = Figure(figsize=(self.width, height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr, call-arg]
         FigureCanvasAgg(figure)
         return figure
@@ -187,13 +187,60 @@ def legend_mark(text: str, marker: str, color: str, face: str | None = None) -> 
     )
 
 
+def text_width(figure: Figure, text: str, size: float) -> float:
+    """Return the width of a text of so many points in inches."""
+    assert isinstance(figure.canvas, FigureCanvasAgg)
+    renderer = figure.canvas.get_renderer()  # type: ignore[no-untyped-call]
+    width, _, _ = renderer.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return float(width) / figure.dpi
+
+
+def legend(figure: Figure, handles: Sequence[Any], theme: Theme) -> None:
+    """Write the labels of handles above the axes, in as many columns and lines as they need."""
+    size = mpl.rcParams["legend.fontsize"]
+    with_lines = any(isinstance(each, Line2D) and each.get_linestyle() != "None" for each in handles)
+    length = 2.2 if with_lines else mpl.rcParams["legend.handlelength"]
+    texts = [str(each.get_label()) for each in handles]
+    widths = [text_width(figure, text, size) for text in texts]
+    around = (length + 2) * size / 72  # the handle, and what separates it and the columns
+    columns = min(max(int(theme.width / (max(widths) + around)), 1), len(handles))
+    room = theme.width - around
+    lines = [_broken(figure, text, size, room) for text in texts]
+    rows = sum(map(len, lines)) if columns == 1 else -(-len(handles) // columns)
+    _grow(figure, LEGEND_ROW * rows)
+    figure.legend(
+        handles=handles,
+        labels=["\n".join(each) for each in lines],
+        loc="outside upper left",
+        ncols=columns,
+        columnspacing=1,
+        handlelength=length,
+    )
+
+
+def _broken(figure: Figure, text: str, size: float, room: float) -> list[str]:
+    """Break a text into lines that are at most so many inches wide."""
+    width = text_width(figure, text, size)
+    if width <= room:
+        return [text]
+    most = min(int(2 * len(text) * room / width), len(text))
+    for length in range(most, 0, -1):
+        lines = wrap(text, length)
+        if all(text_width(figure, line, size) <= room for line in lines):
+            break
+    return lines
+
+
+def _grow(figure: Figure, height: float) -> None:
+    figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + height)
+
+
 def caption(figure: Figure, *sentences: str, theme: Theme) -> None:
     """Write sentences below a figure, broken into lines that fit."""
-    from textwrap import wrap
-
     text = " ".join(filter(None, sentences))
     if text:
-        lines = wrap(text, int(theme.width * 20))  # characters of 6.5 points
+        lines = _broken(figure, text, SMALL, 0.96 * theme.width)
+        _grow(figure, CAPTION_ROW * (len(lines) - 1))
         figure.supxlabel("\n".join(lines), fontsize=SMALL, color=theme.secondary, x=0.01, ha="left")
 
 
