@@ -130,7 +130,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
         axes.set_xlabel(data["x_name"].iloc[0])
         axes.set_ylabel(data["y_name"].iloc[0])
         detectors = list(data["detector"].dropna().unique())
-        front = _front(data)
+        front = pareto_front(data)
         axes.step(front["x"], front["y"], where="post", color=theme.grid, linewidth=2.5, zorder=1)
         for row in row_objects(data):
             color = theme.accent if row.sda else theme.secondary
@@ -167,7 +167,7 @@ def describe(data: pd.DataFrame) -> str:
         values = "Accuracies printed in the paper, latencies measured by bench."
     elif "counted" in costs:
         values = "Values printed in the paper, or counted where it prints no cost."
-    front = _front(data)
+    front = pareto_front(data)
     of_source = " of the paper's values" if len(sources) > 1 else ""
     others = data.dropna(subset="convention").groupby("convention", sort=False)["label"].unique()
     roles = " or ".join(sorted(data["partner_role"].dropna().unique(), reverse=True))
@@ -308,7 +308,7 @@ def _named(axes: Axes, data: pd.DataFrame) -> pd.DataFrame:
     return placed[~placed.duplicated("model") | (distance > FAR)]
 
 
-def _front(data: pd.DataFrame) -> pd.DataFrame:
+def pareto_front(data: pd.DataFrame) -> pd.DataFrame:
     """Return the points of the Pareto front of the paper, which is drawn; none if it is a single point."""
     front = data[data["front"] & (data["source"] == "paper")].sort_values("x")
     return front if len(front) > 1 else front.head(0)

@@ -48,10 +48,14 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Theme:
-    """How a figure is drawn: on a light or dark background, for one or two columns of a page."""
+    """How a figure is drawn: on a light or dark background, for one or two columns of a page.
+
+    Without ``captions``, the text below a figure is left to the page that shows it.
+    """
 
     dark: bool = False
     columns: Width = "one"
+    captions: bool = True
 
     @property
     def width(self) -> float:
@@ -238,7 +242,7 @@ def _grow(figure: Figure, height: float) -> None:
 def caption(figure: Figure, *sentences: str, theme: Theme) -> None:
     """Write sentences below a figure, broken into lines that fit."""
     text = " ".join(filter(None, sentences))
-    if text:
+    if text and theme.captions:
         lines = _broken(figure, text, SMALL, 0.96 * theme.width)
         _grow(figure, CAPTION_ROW * (len(lines) - 1))
         figure.supxlabel("\n".join(lines), fontsize=SMALL, color=theme.secondary, x=0.01, ha="left")

@@ -6,7 +6,8 @@ Each chart has a static figure for print and for browsers without JavaScript.
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -16,6 +17,7 @@ import altair as alt
 import pandas as pd
 from matplotlib.figure import Figure
 
+import sdabench
 from sdabench.cache import read_entry, write_entry
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.hashing import digests_of_files
@@ -39,7 +41,9 @@ COLORS = [THEME.outcomes[outcome] for outcome in OUTCOMES]
 SHAPES = ["circle", "square", "cross", "triangle"]
 SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the bundle makes available to scripts of the page
 KINDS = ("with depth attention", "other")
-PARETO_HEIGHT, CURVES_HEIGHT, ROW_HEIGHT, THICK = 340, 240, 34, 4  # pixels
+PARETO_HEIGHT, CURVES_HEIGHT, ROW_HEIGHT, THICK = 340, 240, 40, 4  # pixels
+BELOW = 0.25  # rows, from the paper's mark to the measured one
+PACKAGES = ("matplotlib", "numpy", "pandas", "scipy")  # that figures are computed with
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,8 @@ def paper_charts(runs: Sequence[Path], comparisons: pd.DataFrame) -> list[Chart]
             data = pareto_figure.frame(table.name, runs)
         except NothingMeasuredError:
             continue
-        text = (
-            "Lines lead from the control or baseline to the network with depth attention. "
-            "Hollow: paper, filled: measured. Gray: Pareto front."
-        )
+        marks = "Hollow: paper, filled: measured. " if data["source"].nunique() > 1 else ""
+        text = marks + pareto_figure.describe(data)
         charts.append(_chart(f"pareto-{table.name}", table.title, text, [_pareto(data)], pareto_figure, data))
     with_differences = _claims_chart(comparisons)
     return [*charts, with_differences] if with_differences else charts
@@ -113,32 +115,45 @@ def curves_chart(run: Path, name: str) -> Chart | None:
         return None
     specs = [_curve(part, str(quantity)) for quantity, part in data.groupby("quantity", sort=False)]
     text = f"Losses and validation metrics, with at most {_steps(data)} values of each training."
-    return _chart(name, "Training curves", text, specs, curves_figure, data)
+    return _chart(name, "Training curves", text, specs, curves_figure, data, captions=True)
 
 
 def _chart(
-    name: str, title: str, text: str, charts: Sequence[Any], module: ModuleType, data: pd.DataFrame
+    name: str,
+    title: str,
+    text: str,
+    charts: Sequence[Any],
+    module: ModuleType,
+    data: pd.DataFrame,
+    captions: bool = False,
 ) -> Chart:
     specs = [chart.to_dict(validate=False) for chart in charts]  # validation takes a second
     for number, spec in enumerate(specs):
         del spec["$schema"], spec["config"]
         spec["description"] = f"{title}{f', part {number + 1}' if len(specs) > 1 else ''}"
-    static = drawn_once([module.__name__, data.to_json()], lambda theme: module.draw(data, theme))
+    theme = replace(THEME, captions=captions)  # what the static figure says below is the text otherwise
+    static = drawn_once([module.__name__, data.to_json()], lambda: module.draw(data, theme))
     return Chart(name, title, text, specs, static)
 
 
-def drawn_once(key: Sequence[str], draw: Callable[[style.Theme], Figure]) -> str:
+def drawn_once(key: Sequence[str], draw: Callable[[], Figure]) -> str:
     """Draw a figure as SVG in a data URL, or return the one that was drawn for ``key`` by the same code."""
-    code = digests_of_files(Path(style.__file__).parent, "*.py")
-    key = [*key, installed_version("matplotlib") or "", *code]
+    key = [*key, *_code()]
     svg = read_entry("figures", key)
     if svg is None:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "figure.svg"
-            style.save(draw(THEME), path, THEME)
+            style.save(draw(), path, THEME)
             svg = memoryview(path.read_bytes())
         write_entry("figures", key, [bytes(svg)])
     return f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
+
+
+@cache
+def _code() -> list[str]:
+    """List the versions of packages, and the digests of all sources: a figure scores predictions, too."""
+    versions = (f"{name} {installed_version(name)}" for name in PACKAGES)
+    return [*versions, *digests_of_files(Path(sdabench.__file__).parent, "*.py")]
 
 
 def _values(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
@@ -156,14 +171,19 @@ def _values(rows: Sequence[dict[str, Any]]) -> alt.InlineData:
 
 
 def _pareto(data: pd.DataFrame) -> Any:
-    """Draw the points over a line from each partner, with the names of networks with depth attention."""
+    """Draw what the static figure draws, with the names of networks with depth attention."""
     rows = row_dicts(data)
+    front = set(pareto_figure.pareto_front(data)["model"])
     places = {(row["source"], row["model"]): row for row in rows}
     for row in rows:
         row["kind"] = KINDS[not row["sda"]]
         partner = places.get((row["source"], row["partner"]))
         if partner:
             row |= {"x2": partner["x"], "y2": partner["y"]}
+        measured = places.get(("measured", row["model"]))
+        if row["source"] == "paper" and measured:
+            row |= {"measured_x": measured["x"], "measured_y": measured["y"]}
+        row["front"] = row["source"] == "paper" and row["model"] in front
         row["compared"] = f"{partner['label']} ({row['partner_role']})" if partner else "–"
         row["name"] = f"{row['detector']}, {row['label']}" if row["detector"] else row["label"]
         row["spoken"] = (
@@ -183,8 +203,8 @@ def _pareto(data: pd.DataFrame) -> Any:
         alt.Tooltip("compared:N", title="compared with"),
     ]
     base = alt.Chart(_values(rows)).encode(x=x, y=y)
-    front = (
-        base.transform_filter("datum.front && datum.source == 'paper'")
+    line = (
+        base.transform_filter("datum.front")
         .mark_line(aria=False, interpolate="step-after", strokeWidth=3, opacity=0.3, color="gray")
         .encode(order="x:Q")
     )
@@ -193,6 +213,14 @@ def _pareto(data: pd.DataFrame) -> Any:
         .mark_rule(aria=False, opacity=0.8)
         .encode(x2="x2", y2="y2", color=color)
     )
+    layers = [line, arrows]
+    if any("measured_x" in row for row in rows):
+        pairs = base.transform_filter("isValid(datum.measured_x)").mark_rule(aria=False, strokeDash=[2, 2])
+        layers.append(pairs.encode(x2="measured_x", y2="measured_y"))
+    if any(row["low"] is not None for row in rows):
+        bars = base.transform_filter("isValid(datum.low)").mark_rule(aria=False, strokeWidth=1.5)
+        low = alt.Y("low:Q", title=rows[0]["y_name"])
+        layers.append(bars.encode(y=low, y2="high", color=color))
     points = []
     for source in data["source"].unique():
         marks = base.transform_filter(f"datum.source == '{source}'")
@@ -205,7 +233,7 @@ def _pareto(data: pd.DataFrame) -> Any:
     names = names.encode(
         text="label:N", color=color, opacity=alt.condition("width < 480", alt.value(0), alt.value(1))
     )
-    return alt.layer(front, arrows, *points, names).properties(width="container", height=PARETO_HEIGHT)
+    return alt.layer(*layers, *points, names).properties(width="container", height=PARETO_HEIGHT)
 
 
 def _choose_labels(rows: list[dict[str, Any]]) -> None:
@@ -226,7 +254,9 @@ def _claims_chart(comparisons: pd.DataFrame) -> Chart | None:
     except NothingMeasuredError:
         return None
     rows = row_dicts(data)
-    for row in rows:
+    for place, row in enumerate(rows):
+        both = row["paper"] is not None and row["measured"] is not None
+        row |= {"place": place, "below": place + BELOW * both}
         within = f" in {kind}" if (kind := detector(row["model"])) else ""
         metric = metric_name(row["metric"], row["task"])
         row["name"] = f"{short_title(row['model'])} vs. {short_title(row['partner'])}{within}, {metric}"
@@ -234,11 +264,10 @@ def _claims_chart(comparisons: pd.DataFrame) -> Chart | None:
         row["measured_text"] = _with_interval(row["measured"], row["own_low"], row["own_high"])
         row["spoken"] = f"{row['name']}: paper {row['paper_text']}, measured {row['measured_text']}"
         row["outcome"], row["verdict"] = row["outcome"] or NOT_PRINTED, row["verdict"] or NOT_PRINTED
-        row["id"] = f"{row['task']} {row['model']} {row['partner']} {row['metric']}"
-    order = [row["id"] for row in rows]
+        row["single_text"] = bounds_text(row["low"], row["high"]) if row["trainings"] else "–"
     title = "Improvements that the tables imply"
     text = claims_figure.describe(data)
-    return _chart("forest", title, text, [_forest(rows, order)], claims_figure, data)
+    return _chart("forest", title, text, [_forest(rows)], claims_figure, data)
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -248,17 +277,19 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
     return signed(value, 2) + interval
 
 
-def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
-    base = alt.Chart(_values(rows)).encode(y=alt.Y("id:N", sort=order, axis=None))
+def _forest(rows: list[dict[str, Any]]) -> Any:
+    scale = alt.Scale(domain=[len(rows) - 0.5, -0.5], nice=False, zero=False)
+    base = alt.Chart(_values(rows)).encode(y=alt.Y("place:Q", scale=scale, axis=None))
     tooltip = [
         alt.Tooltip("name:N", title="difference"),
-        alt.Tooltip("paper_text:N", title="paper"),
-        alt.Tooltip("measured_text:N", title="measured"),
+        alt.Tooltip("paper_text:N", title="paper (95 % CI)"),
+        alt.Tooltip("measured_text:N", title="measured (95 % CI)"),
+        alt.Tooltip("single_text:N", title="95 % PI"),
         alt.Tooltip("verdict:N"),
     ]
     x = alt.X("paper:Q", title="Δ (percentage points)")
     zero = alt.Chart(_values([{"zero": 0}])).mark_rule(strokeDash=[4, 3]).encode(x="zero:Q")
-    names = base.mark_text(aria=False, align="left", dy=-11, fontSize=11).encode(
+    names = base.mark_text(aria=False, align="left", dy=-13, fontSize=11).encode(
         text="name:N", x=alt.value(2)
     )
     spread = base.mark_rule(aria=False, strokeWidth=THICK).encode(
@@ -271,6 +302,7 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
     if any(row["measured"] is not None for row in rows):
         legend = alt.Legend(orient="top", title=None)
         measured = base.transform_filter("isValid(datum.measured)").encode(
+            y=alt.Y("below:Q", scale=scale, axis=None),
             color=alt.Color("outcome:N", scale=alt.Scale(domain=JUDGED, range=COLORS), legend=legend),
         )
         trained = measured.transform_filter("datum.trainings > 0")
@@ -278,16 +310,14 @@ def _forest(rows: list[dict[str, Any]], order: list[str]) -> Any:
         kinds = {bool(row["trainings"]) for row in rows if row["measured"] is not None}
         if True in kinds:  # a layer without data has no extent, of which Vega warns
             layers += [
-                trained.mark_rule(aria=False, strokeWidth=1.5, yOffset=8).encode(x="low:Q", x2="high"),
-                trained.mark_rule(aria=False, strokeWidth=THICK, yOffset=8).encode(
-                    x="own_low:Q", x2="own_high"
-                ),
+                trained.mark_rule(aria=False, strokeWidth=1.5).encode(x="low:Q", x2="high"),
+                trained.mark_rule(aria=False, strokeWidth=THICK).encode(x="own_low:Q", x2="own_high"),
             ]
         if False in kinds:
-            dotted = given.mark_rule(aria=False, strokeWidth=2, strokeDash=[2, 2], yOffset=8)
+            dotted = given.mark_rule(aria=False, strokeWidth=2, strokeDash=[2, 2])
             layers.append(dotted.encode(x="low:Q", x2="high"))
         shape = alt.Shape("outcome:N", scale=alt.Scale(domain=JUDGED, range=SHAPES), legend=legend)
-        marks = measured.mark_point(filled=True, size=90, yOffset=8, opacity=1)
+        marks = measured.mark_point(filled=True, size=90, opacity=1)
         layers.append(marks.encode(x="measured:Q", shape=shape, tooltip=tooltip, description="spoken:N"))
     return alt.layer(*layers).properties(width="container", height=ROW_HEIGHT * len(rows))
 

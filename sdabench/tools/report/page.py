@@ -84,7 +84,7 @@ def make_page(paths: Iterable[Path]) -> Page:
     verdicts = [str(each.verdict) for each in statements]
     rests_on = {
         "counts": _counts_basis(claims),
-        "accuracies": _accuracies_basis(runs, measured),
+        "accuracies": _accuracies_basis(claims, runs, measured),
         "differences": _differences_basis(comparisons),
     }
     return Page(
@@ -135,32 +135,41 @@ def _digests(measured: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
 
 def _counts_basis(claims: pd.DataFrame) -> str:
     counted = claims[claims["convention"].notna()]
-    distinct = counted.drop_duplicates(["model", "metric", "paper"])
     return (
         f"Rests on exact counts of {counted['model'].nunique()} networks at the input size of the paper. "
-        f"Tables share rows: these are {len(distinct)} distinct numbers."
+        f"Tables share rows: these are {len(_distinct(counted)):,} distinct numbers."
     )
 
 
-def _accuracies_basis(runs: Sequence[Run], measured: pd.DataFrame) -> str:
+def _distinct(claims: pd.DataFrame) -> pd.DataFrame:
+    """Keep one of the claims that rows state in several tables."""
+    return claims.drop_duplicates(["model", "metric", "paper"])
+
+
+def _accuracies_basis(claims: pd.DataFrame, runs: Sequence[Run], measured: pd.DataFrame) -> str:
+    numbers = _distinct(claims[claims["convention"].isna()])
+    shared = (
+        f"Tables share rows: these are {len(numbers):,} distinct numbers, "
+        f"{int(numbers['measured'].notna().sum()) or 'none'} of them measured."
+    )
     total = sum(len(run.records) for run in runs)
     comparable = sum(record.comparable for run in runs for record in run.records)
     read = f"{plural(total, 'record')} read from {', '.join(run.label for run in runs)}"
     if comparable:
         networks = measured[measured["comparable"]]["model"].nunique()
-        return f"{read}; {comparable:,} of them ({plural(networks, 'network')}) comparable with the paper."
+        of_networks = f"{comparable:,} of them ({plural(networks, 'network')})"
+        return f"{read}; {of_networks} comparable with the paper. {shared}"
     reasons = measured["obstacles"].dropna().value_counts()
     most = f" The most frequent reason: {reasons.index[0]}" if len(reasons) else ""
-    return f"{read}; none of them comparable with the paper.{most}"
+    return f"{read}; none of them comparable with the paper.{most} {shared}"
 
 
 def _differences_basis(comparisons: pd.DataFrame) -> str:
     number = int((comparisons["measured"].notna() & comparisons["paper"].notna()).sum())
-    measured = f"{number:,}" if number else "none"
     return (
         "A difference is implied where a network with depth attention and its baseline or control are both "
-        f"printed. Measured: {measured} of them, with trainings of the same recipe or with given weights "
-        "of both networks."
+        f"printed. Measured: {number or 'none'} of these printed ones, with trainings of the same recipe or "
+        "with given weights of both networks."
     )
 
 

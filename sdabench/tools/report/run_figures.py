@@ -13,7 +13,7 @@ from sdabench.progress import progress
 from sdabench.report.figures import classes, confusion, errors, pr, reliability
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.scoring import IOU_TYPES
-from sdabench.tools.report.charts import Chart, drawn_once
+from sdabench.tools.report.charts import THEME, Chart, drawn_once
 
 MOST_RECORDS = 4  # of one figure, which is half as wide as the page
 NAMED = 3  # networks in a sentence
@@ -68,7 +68,7 @@ class _Figure:
             dataset = one.stored.record.dataset
             key += [one.label, dataset.listing_sha256, sha256_of_file(one.stored.predictions)]
         iou_type = [IOU_TYPES[self.task]] if self.task in IOU_TYPES else []
-        static = drawn_once(key, lambda theme: module.draw(module.frame(run, self.models, *iou_type), theme))
+        static = drawn_once(key, lambda: module.draw(module.frame(run, self.models, *iou_type), THEME))
         return Chart(name, self.title, "", (), static, self.command(run))
 
 

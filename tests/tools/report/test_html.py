@@ -14,6 +14,8 @@ import sdabench
 from sdabench.records.store import RecordStore
 from sdabench.registry import load_registry
 from sdabench.report.cells import signed
+from sdabench.report.figures import pareto
+from sdabench.report.figures.style import Theme
 from sdabench.tools.report import charts, run_figures, runs
 from sdabench.tools.report.answer import Answer, outcome_counts
 from sdabench.tools.report.differences import differences_grid
@@ -120,6 +122,15 @@ def test_comparisons_name_their_interval_and_how_many_are_printed(tmp_path):
     sheet = make_page([write_run(tmp_path / "run", *trainings)]).comparisons.sheet
     assert "95 % PI" in [heading.text for heading in sheet.headings]
     assert any("Measured: 2, 1 of them printed." in note for note in sheet.notes)
+
+
+def test_answer_states_how_many_accuracies_are_distinct(tmp_path):
+    claims = sdabench.claims()
+    distinct = claims[claims["convention"].isna()].drop_duplicates(["model", "metric", "paper"])
+    run = write_run(tmp_path / "run", *(trained("resnet50", 75 + seed / 10, seed) for seed in range(3)))
+    answer = make_page([run]).answers[1]
+    assert answer.verdicts.startswith(f"{answer.total - 2} not measured, 2 ")  # in two tables
+    assert f"these are {len(distinct)} distinct numbers, 1 of them measured" in answer.rests_on
 
 
 def test_every_number_of_the_tables_is_in_its_row(parsed):
@@ -436,6 +447,8 @@ def test_measured_difference_that_is_not_printed_is_named_so(tmp_path):
     data = forest.specs[0]["datasets"].values()
     [row] = [row for rows in data for row in rows if "measured" in row]
     assert row["outcome"] == row["verdict"] == "not printed"
+    assert row["below"] == row["place"]  # there is no printed mark above it
+    assert row["single_text"] != row["measured_text"].partition("(")[2].rstrip(")")
     rows = Tables(to_html(page)).tables["comparisons"]
     [cells] = [cells for cells in rows if cells[1:2] == ["resnet86_g8 (control)"]]
     assert cells[-1] == "not printed"
@@ -445,6 +458,24 @@ def test_charts_follow_the_schema_of_vega_lite():
     for chart in make_page([]).charts:
         for spec in chart.specs:
             altair.Chart.from_dict(spec).to_dict(validate=True)
+
+
+def test_text_below_a_chart_is_that_of_its_static_figure_which_lacks_it(tmp_path):
+    run = write_run(tmp_path / "run", *(trained("resnet50", 75 + seed / 10, seed) for seed in range(3)))
+    data = pareto.frame("classification-multiscale", [run])
+    [chart] = [each for each in make_page([run]).charts if each.id == "pareto-classification-multiscale"]
+    assert chart.text.endswith(pareto.describe(data))
+    assert pareto.draw(data).get_supxlabel()
+    assert not pareto.draw(data, Theme(captions=False)).get_supxlabel()
+    rows = [row for rows in chart.specs[0]["datasets"].values() for row in rows]
+    on_front = [row["model"] for row in sorted(rows, key=lambda row: row["x"]) if row["front"]]
+    assert on_front == list(pareto.pareto_front(data)["model"])
+    assert {row["model"] for row in rows if "measured_x" in row} == {"resnet50"}
+
+
+def test_static_figures_are_cached_by_all_sources_that_compute_them():
+    sources = {line.partition(" ")[0] for line in charts._code()}
+    assert {"scoring/coco.py", "report/figures/pr.py", "claims/implied.py", "numpy"} <= sources
 
 
 def test_thinned_curves_stay_within_the_values_of_a_chart():
