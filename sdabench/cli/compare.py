@@ -215,10 +215,10 @@ def _claims(
     patterns: tuple[str, ...], folders: tuple[Path, ...], form: str, as_json: bool, power: bool
 ) -> None:
     from sdabench.claims.implied import implied_of, judge_implied
-    from sdabench.records.rescoring import read_stored, shipped_records
+    from sdabench.records.rescoring import with_shipped
 
     implied = implied_of(load_registry(), patterns)
-    records = [*shipped_records(), *(one for folder in folders for one in read_stored(folder))]
+    records = with_shipped(folders)
     with progress("claims", len(implied), "claims") as advance:
         judged = judge_implied(implied, records, advance)
     if power:

@@ -1,5 +1,6 @@
 """Compute the metrics of records again from their stored predictions. No model is needed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,11 +10,10 @@ from sdabench.data.coco import read_coco
 from sdabench.data.split import SplitName
 from sdabench.errors import DataError, UsageError
 from sdabench.hashing import sha256_of_file
-from sdabench.paths import results_dir
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.records.json_lines import read_lines
-from sdabench.records.record import Record, stored_records
-from sdabench.records.store import records_file
+from sdabench.records.record import Record, stored_record_files
+from sdabench.records.store import distinct_runs, records_file
 from sdabench.scoring import IOU_TYPES
 from sdabench.scoring.coco import METRICS, CocoEvaluation, evaluate, read_results
 
@@ -73,9 +73,13 @@ def read_stored(path: Path) -> list[StoredRecord]:
     return [StoredRecord(record, file.parent) for record in records]
 
 
-def shipped_records() -> list[StoredRecord]:
-    """Read the records in ``results/``; their predictions are not shipped."""
-    return [StoredRecord(record, results_dir()) for record in stored_records()]
+def with_shipped(paths: Iterable[Path] = ()) -> list[StoredRecord]:
+    """Read the records in ``results/``, whose predictions are not shipped, and those of runs; each file once.
+
+    Raises:
+        UsageError: a run has no records.
+    """
+    return [one for path in distinct_runs([*stored_record_files(), *paths]) for one in read_stored(path)]
 
 
 def rescore(stored: StoredRecord, annotations: Path | None = None) -> dict[str, float]:

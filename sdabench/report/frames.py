@@ -241,9 +241,9 @@ def comparisons(records: Paths = (), models: Names = "*", table: str | None = No
         UsageError: a run has no records, or a name or wildcard matches no network with a claim.
     """
     from sdabench.claims.implied import implied_of, judge_implied
-    from sdabench.records.rescoring import read_stored, shipped_records
+    from sdabench.records.rescoring import with_shipped
 
-    stored = [*shipped_records(), *(one for path in paths_of(records) for one in read_stored(path))]
+    stored = with_shipped(paths_of(records))
     wanted = names_of(models)
     claims = implied_of(load_registry(), wanted, table) if wanted else []
     return comparisons_frame(judge_implied(claims, stored))

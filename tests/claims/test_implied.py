@@ -3,9 +3,10 @@
 import pytest
 
 from sdabench.claims.implied import implied_claims, judge_implied
-from sdabench.records.rescoring import StoredRecord
+from sdabench.records.record import stored_record_files
+from sdabench.records.rescoring import StoredRecord, with_shipped
 from sdabench.registry import load_registry
-from tests.helpers.records import record, trained
+from tests.helpers.records import record, trained, write_classified
 
 CLAIMS = implied_claims(load_registry())
 
@@ -161,3 +162,11 @@ def test_claim_without_comparable_records_is_not_measured():
         assert str(one.verdict) == "not measured"
         assert one.interval is None
         assert one.as_json()["measured"] is None
+
+
+def test_shipped_records_that_are_named_too_are_read_once(tmp_path):
+    shipped = with_shipped()
+    assert shipped
+    assert len(with_shipped(stored_record_files())) == len(shipped)
+    write_classified(tmp_path, {"resnet50": 0.9})
+    assert [one.record.model for one in with_shipped([tmp_path])[len(shipped) :]] == ["resnet50"]

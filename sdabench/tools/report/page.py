@@ -14,8 +14,8 @@ from sdabench.claims.statements import judge_statements
 from sdabench.data.official import plural
 from sdabench.progress import progress
 from sdabench.records.counts import counts_of
-from sdabench.records.record import Record, stored_record_files
-from sdabench.records.rescoring import read_stored, shipped_records
+from sdabench.records.record import Record
+from sdabench.records.rescoring import with_shipped
 from sdabench.registry import Registry, load_registry
 from sdabench.registry.statements import load_statements
 from sdabench.report.figures.names import row_dicts
@@ -118,9 +118,7 @@ def _date(runs: Sequence[Run]) -> str:
 
 def _implied(registry: Registry, runs: Sequence[Run]) -> list[ImpliedVerdict]:
     claims = implied_of(registry, [])
-    shipped = {file.resolve() for file in stored_record_files()}
-    own = [run.path for run in runs if run.succeeded and run.path.resolve() not in shipped]
-    stored = [*shipped_records(), *(one for path in own for one in read_stored(path))]
+    stored = with_shipped(run.path for run in runs if run.succeeded)
     with progress("claims", len(claims), "claims") as advance:
         return judge_implied(claims, stored, advance)
 
