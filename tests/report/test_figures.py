@@ -296,6 +296,26 @@ def test_labels_avoid_arrows_and_one_beside_another_point_has_a_leader():
     assert pytest.approx(point) in leaders
 
 
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("table", TABLES)
+def test_leaders_pass_no_other_mark(table, theme):
+    data = pareto.frame(table)
+    axes = pareto.draw(data, theme).axes[0]
+    points = axes.transData.transform(data[["x", "y"]].to_numpy()) * 72 / axes.figure.dpi
+    for line in axes.lines:
+        if line.get_linewidth() == 0.4:
+            start, end = axes.transData.transform(line.get_xydata()) * 72 / axes.figure.dpi
+            far = points[np.hypot(*(points - start).T) > 5]  # marks of 4 points that do not touch its own
+            along = np.linspace(start, end, 100)[:, None]
+            assert np.hypot(*(along - far).T).min(initial=9) > 1.5
+
+
+def test_marks_of_a_legend_are_hollow_as_the_points_are():
+    figure = pareto.draw(pareto.frame("detection"))
+    faces = [handle.get_markerfacecolor() for handle in figure.legends[0].legend_handles]
+    assert faces == [Theme().background] * 2
+
+
 def test_latency_comes_from_a_file_of_bench(tmp_path):
     step = {"batch_size": 4, "environment": {"device": "cpu"}}
     timings = [

@@ -23,7 +23,7 @@ DIRECTIONS = np.concatenate([_CIRCLE, _SLIDES * (0, 1)])
 BESIDE = np.concatenate([np.clip(1.5 * _CIRCLE, -1, 1), _SLIDES])
 RADII = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 48.0, 60.0, 75.0, 95.0)  # points
 BESIDE_TEXT = 0.7  # of a distance: how far a point at the height of a label seems to be
-LEADER = 12.0  # points: a label that is this far away, or near another point, is connected to its point
+LEADER = 9.0  # points: a label that is this far away, or near another point, is connected to its point
 BESIDE_AXES = 1 / 3  # of the width of a figure: the longest names beside the axes
 ROUNDS = 3  # of placing each label again among the others
 
@@ -88,7 +88,7 @@ def place(
     covered = axes.transData.transform([*((label.x, label.y) for label in labels), *marks])
     avoided = [
         (weight, np.array([axes.transData.transform(line) for line in segments]).reshape(-1, 2, 2))
-        for weight, segments in ((60, lines), (12, bars))
+        for weight, segments in ((150, lines), (20, bars))
     ]
     frame = axes.get_window_extent(renderer)
     limits = np.array([[frame.x0, frame.y0], [frame.x1, frame.y1]])
@@ -146,15 +146,15 @@ def _cost(
     cost = np.zeros(len(centers))
     outside = np.maximum(limits[0] - (centers - half), 0) + np.maximum(centers + half - limits[1], 0)
     cost += 1e6 * (outside > 0).any(axis=1) + 1e3 * outside.sum(axis=1)
-    own = np.stack([np.broadcast_to(point, centers.shape), centers], axis=1)  # its leaders
+    own = _leaders(np.broadcast_to(point, centers.shape), centers, half)
     cost += 1e4 * _overlaps(centers, half, others, other_halves).sum(axis=1)
-    cost += 40 * _crosses(np.stack([other_points, others], axis=1), centers, half).sum(axis=0)
-    cost += 40 * _crosses(own, others, other_halves).sum(axis=1)
+    cost += 150 * _crosses(_leaders(other_points, others, other_halves), centers, half).sum(axis=0)
+    cost += 150 * _crosses(own, others, other_halves).sum(axis=1)
     cost += 2e3 * _overlaps(centers, half, covered, mark).sum(axis=1)
     foreign = np.unique(covered[(covered != point).any(axis=1)], axis=0)
-    cost += 120 * _crosses(own, foreign, np.array([mark, mark])).sum(axis=1)
+    cost += 1e3 * _crosses(own, foreign, np.full(2, 1.4 * mark)).sum(axis=1)
     nearer = _gap(centers[:, None], half, foreign) < 1.3 * _gap(centers, half, point)[:, None]
-    cost += 12 * nearer.sum(axis=1)  # points that seem to have this label
+    cost += 60 * nearer.sum(axis=1)  # points that seem to have this label
     for weight, segments in avoided:
         cost += weight * _crosses(segments, centers, half).sum(axis=0)
     return cost
@@ -184,10 +184,15 @@ def _crosses(segments: Floats, centers: Floats, halves: Floats) -> NDArray[np.bo
     return crosses
 
 
+def _leaders(points: Floats, centers: Floats, halves: Floats) -> Floats:
+    """Return the lines (C, 2, 2) from points to the nearest edges of their labels."""
+    return np.stack([points, np.clip(points, centers - halves, centers + halves)], axis=1)
+
+
 def _connect(axes: Axes, point: Floats, center: Floats, half: Floats, color: str) -> None:
     """Draw a thin line from a point to the nearest edge of its label."""
-    edge = np.clip(point, center - half, center + half)
-    ends = axes.transData.inverted().transform([point, edge])
+    [line] = _leaders(point[None], center[None], half)
+    ends = axes.transData.inverted().transform(line)
     axes.plot(
         ends[:, 0], ends[:, 1], color=color, linewidth=0.4, alpha=0.7, zorder=2, scalex=False, scaley=False
     )
