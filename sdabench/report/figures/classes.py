@@ -28,17 +28,10 @@ COLUMNS: Columns = {
 
 
 def frame(runs: Paths, models: Names = "*") -> pd.DataFrame:
-    """List the accuracy for each class.
-
-    Args:
-        runs: output folders of evaluations or trainings that store predictions.
-        models: names or wildcards.
+    """List the accuracy for each class, of the records of :func:`predicted.evaluated`.
 
     Returns:
         One row for each record and class: see :data:`COLUMNS`.
-
-    Raises:
-        UsageError: there are no predictions.
     """
     return make(
         (row for one in evaluated(runs, ("classification",), models) for row in _classes(one)), COLUMNS

@@ -26,17 +26,13 @@ COLUMNS: Columns = {
 
 
 def frame(runs: Paths, models: Names = "*") -> pd.DataFrame:
-    """Count how often each class is predicted for each label.
-
-    Args:
-        runs: output folders of evaluations or trainings that store predictions.
-        models: names or wildcards.
+    """Count how often each class is predicted for each label, in the record of :func:`predicted.evaluated`.
 
     Returns:
         One row for each pair of label and predicted class that occurs: see :data:`COLUMNS`.
 
     Raises:
-        UsageError: the runs have several classifiers, or no predictions.
+        UsageError: the runs have several classifiers.
     """
     one = single_record(evaluated(runs, ("classification",), models))
     predictions = one.classes()

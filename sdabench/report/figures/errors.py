@@ -38,18 +38,10 @@ def frame(
 ) -> pd.DataFrame:
     """List how much AP50 each type of error costs; see :mod:`sdabench.scoring.error_types`.
 
-    Args:
-        runs: output folders of evaluations or trainings that store predictions.
-        models: names or wildcards.
-        iou_type: boxes or masks.
-        annotations: COCO annotations file; by default that of the record's dataset.
+    The arguments and errors are those of :func:`sdabench.report.figures.pr.frame`.
 
     Returns:
         One row for each record and type of error: see :data:`COLUMNS`.
-
-    Raises:
-        UsageError: there are no predictions, or no annotations.
-        DataError: the annotations belong to other images.
     """
     found = evaluated(runs, tasks_of(iou_type), models)
     return make((row for one in found for row in _types(one, annotations)), COLUMNS)

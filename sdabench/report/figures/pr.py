@@ -33,11 +33,11 @@ def frame(
     iou_type: IouType = "bbox",
     annotations: File | None = None,
 ) -> pd.DataFrame:
-    """List the precision of detections at recall points, whose mean is COCO's AP.
+    """List the precision at recall points, whose mean is COCO's AP.
+
+    The records are those of :func:`predicted.evaluated`.
 
     Args:
-        runs: output folders of evaluations or trainings that store predictions.
-        models: names or wildcards.
         iou_type: boxes or masks.
         annotations: COCO annotations file; by default that of the record's dataset.
 
@@ -45,7 +45,7 @@ def frame(
         One row for each record, IoU threshold and recall point: see :data:`COLUMNS`.
 
     Raises:
-        UsageError: there are no predictions, or no annotations.
+        UsageError: there are no annotations.
         DataError: the annotations belong to other images.
     """
     found = evaluated(runs, tasks_of(iou_type), models)

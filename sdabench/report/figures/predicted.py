@@ -53,10 +53,11 @@ def evaluated(runs: Paths, tasks: Sequence[str], models: Names = "*") -> list[Ev
     """List the last records of runs for these tasks.
 
     Args:
+        runs: output folders of evaluations or trainings that store predictions.
         models: names or wildcards.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or, when they are read, no predictions.
     """
     paths = paths_of(runs)
     stored = (one for path in paths for one in read_stored(path))

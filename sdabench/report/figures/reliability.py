@@ -26,18 +26,16 @@ COLUMNS: Columns = {
 
 
 def frame(runs: Paths, models: Names = "*", bins: int = BINS) -> pd.DataFrame:
-    """List the bins of the top-1 probability that have images.
+    """List the bins of the top-1 probability that have images, of the records of :func:`predicted.evaluated`.
 
     Args:
-        runs: output folders of evaluations or trainings that store predictions.
-        models: names or wildcards.
         bins: number of bins of equal width from 0 to 100 %.
 
     Returns:
         One row for each record and bin: see :data:`COLUMNS`.
 
     Raises:
-        UsageError: there are no bins or predictions, or predictions of an earlier version lack probabilities.
+        UsageError: there are no bins, or predictions of an earlier version lack probabilities.
     """
     if bins < 1:
         raise UsageError(f"{bins} bins cannot hold the images; name 1 or more")
