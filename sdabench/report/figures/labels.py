@@ -88,7 +88,7 @@ def place(
     covered = axes.transData.transform([*((label.x, label.y) for label in labels), *marks])
     avoided = [
         (weight, np.array([axes.transData.transform(line) for line in segments]).reshape(-1, 2, 2))
-        for weight, segments in ((150, lines), (20, bars))
+        for weight, segments in ((400, lines), (20, bars))
     ]
     frame = axes.get_window_extent(renderer)
     limits = np.array([[frame.x0, frame.y0], [frame.x1, frame.y1]])
