@@ -259,7 +259,7 @@ def test_printed_points_far_from_measured_ones_have_a_label_and_a_line(tmp_path)
 
 
 def test_captions_of_costs_and_fronts_are_true(tmp_path):
-    assert pareto.describe(pareto.frame()).startswith("Values printed in the paper. Arrows")
+    assert pareto.describe(pareto.frame()).startswith("Values printed in the paper. Thin lines")
     single = pareto.frame(models=["resnet50"])
     assert pareto.describe(single) == "Values printed in the paper."
     steps = [line for line in pareto.draw(single).axes[0].lines if line.get_drawstyle() == "steps-post"]

@@ -159,7 +159,7 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
-def describe(data: pd.DataFrame, links: str = "Arrows") -> str:
+def describe(data: pd.DataFrame) -> str:
     """Explain the marks and lines of a figure of :func:`frame`, as far as it has them."""
     sources, costs = set(data["source"]), set(data.loc[data["source"] == "paper", "x_source"])
     values = "Values printed in the paper."
@@ -173,7 +173,7 @@ def describe(data: pd.DataFrame, links: str = "Arrows") -> str:
     roles = " or ".join(sorted(data["partner_role"].dropna().unique(), reverse=True))
     sentences = [
         values if sources == {"paper"} else "",
-        f"{links}: from the {roles} to the network with depth attention." if roles else "",
+        f"Thin lines lead from the {roles} to the network with depth attention." if roles else "",
         f"Gray line: Pareto front{of_source}." if len(front) else "",
         "Dotted lines: from printed to measured values of a network." if _pairs(data) else "",
         "Bars: 95 % interval of another training." if data["low"].notna().any() else "",

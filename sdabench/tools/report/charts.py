@@ -101,7 +101,7 @@ def paper_charts(runs: Sequence[Path], comparisons: pd.DataFrame) -> list[Chart]
         except NothingMeasuredError:
             continue
         marks = "Hollow: paper, filled: measured. " if data["source"].nunique() > 1 else ""
-        text = marks + pareto_figure.describe(data, links="Thin lines")
+        text = marks + pareto_figure.describe(data)
         charts.append(_chart(f"pareto-{table.name}", table.title, text, [_pareto(data)], pareto_figure, data))
     with_differences = _claims_chart(comparisons)
     return [*charts, with_differences] if with_differences else charts
