@@ -148,9 +148,10 @@ def _weights_of(
 
 
 def _has_training(folder: Path, model: str) -> bool:
-    from sdabench.training.run_folder import training_folders
+    from sdabench.training.run_folder import TRAININGS, training_folders
 
-    return any((each / "run.json").is_file() for each in (folder, *training_folders(folder, model)))
+    trainings = training_folders(folder / TRAININGS, model)
+    return any((each / "run.json").is_file() for each in (folder, *trainings))
 
 
 def _parse_named(text: str, option: str) -> tuple[str, WeightsSource]:

@@ -123,10 +123,9 @@ def check_start(folder: Path, run: TrainingRun) -> None:
     find_started_run(folder, run, lambda line: None)
 
 
-def training_folders(output: Path, model: str) -> list[Path]:
+def training_folders(parent: Path, model: str) -> list[Path]:
     """List the folders of the trainings of a network; no character of its name is a wildcard."""
-    start = f"{model}-"
-    return sorted(each for each in (output / TRAININGS).glob("*/") if each.name.startswith(start))
+    return sorted(each for each in parent.glob("*/") if each.name.startswith(f"{model}-"))
 
 
 def progress_in(folder: Path) -> tuple[int, bool]:
@@ -140,7 +139,7 @@ def progress_in(folder: Path) -> tuple[int, bool]:
 
 def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log) -> None:
     """Raise a RefusedError if a folder beside it has an unfinished training of the same network and seed."""
-    for other in training_folders(folder.parents[1], run.spec.model):
+    for other in training_folders(folder.parent, run.spec.model):
         if other == folder or not (other / "run.json").is_file() or not Checkpoints(other):
             continue
         try:
@@ -176,7 +175,7 @@ def read_run(folder: Path) -> TrainingRun:
 
 def find_run(path: Path, model: str) -> Path:
     """Find the finished training run of a network: ``path``, or the only one in that output folder."""
-    folders = [path] if (path / "run.json").is_file() else training_folders(path, model)
+    folders = [path] if (path / "run.json").is_file() else training_folders(path / TRAININGS, model)
     runs = {folder: read_run(folder) for folder in folders if (folder / "run.json").is_file()}
     found = [(folder, run) for folder, run in runs.items() if run.spec.model == model]
     if not runs:

@@ -35,7 +35,7 @@ def test_whole_numbers_have_an_upper_bound(kind, largest):
 
 
 def test_name_of_an_output_folder_must_be_utf_8():
-    kind = OutputFolder(file_okay=False, path_type=Path)
+    kind = OutputFolder(file_okay=False)
     assert kind.convert("naïve", None, None) == Path("naïve")
     with pytest.raises(click.BadParameter, match="not UTF-8"):
         kind.convert(os.fsdecode(b"out\xff"), None, None)

@@ -10,7 +10,7 @@ from sdabench.errors import SdabenchError
 from sdabench.records.record import Record
 from sdabench.records.rescoring import StoredRecord
 from sdabench.registry import load_registry
-from sdabench.training.run_folder import WEIGHTS, training_folders
+from sdabench.training.run_folder import TRAININGS, WEIGHTS, training_folders
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _classes(stored: StoredRecord) -> tuple[str, ...]:
     """Read the classes of weights that this run trained; empty if they are not in its folder."""
     from sdabench.weights.classes import read_classes
 
-    for folder in training_folders(stored.folder, stored.record.model):
+    for folder in training_folders(stored.folder / TRAININGS, stored.record.model):
         with suppress(SdabenchError):
             if (folder / WEIGHTS).is_file() and (found := read_classes(folder / WEIGHTS)):
                 return found.names
