@@ -160,7 +160,7 @@ def _ious(matches: Matches, detections: Indices, objects: Indices) -> Floats:
 
 
 def _best_of_each(targets: Indices, scores: Floats, allowed: Booleans) -> Booleans:
-    """Return which allowed detections have the highest score among those of their object, (D,).
+    """Mark the allowed detection with the highest score for each object, (D,).
 
     Args:
         targets: index of the object of each detection, (D,).

@@ -67,7 +67,7 @@ class Chart:
 
 
 def themes() -> dict[str, dict[str, Any]]:
-    """Return the colors of interactive charts, which are those of the static figures."""
+    """Return the colors of interactive charts, the same as in static figures."""
     return {
         name: {
             "text": theme.text,

@@ -11,7 +11,7 @@ from sdabench.errors import UsageError
 from sdabench.nested import flattened
 from sdabench.paths import results_dir
 from sdabench.records.record import Record, stored_record_files
-from sdabench.records.store import RECORDS, records_of
+from sdabench.records.store import distinct_runs, records_of
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import (
     describe_dataset,
@@ -88,9 +88,8 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
         UsageError: a run has neither records nor training curves.
         SdabenchError: records are damaged.
     """
-    same = {path.parent.resolve() if path.name == RECORDS else path.resolve(): path for path in paths}
-    if same:
-        return [Run(path, str(path), _records(path)) for path in same.values()]
+    if runs := distinct_runs(paths):
+        return [Run(path, str(path), _records(path)) for path in runs]
     parent = results_dir().parent
     files = stored_record_files()
     return [Run(file, file.relative_to(parent).as_posix(), records_of(file)) for file in files]
