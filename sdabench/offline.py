@@ -7,6 +7,9 @@ packages that it is built on use local files only.
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from ipaddress import ip_address
 from typing import Any
@@ -24,6 +27,7 @@ OTHER_PACKAGES = {
 # Audit events of Python: the first have a socket and an address, the others a name or an address.
 _CONNECTIONS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 _LOOKUPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
+_forbidden: ContextVar[str | None] = ContextVar("forbidden", default=None)  # why, in this context
 
 
 def is_offline() -> bool:
@@ -42,22 +46,43 @@ def go_offline() -> None:
         SdabenchError: names the host.
     """
     os.environ.update({OFFLINE: "1"} | OTHER_PACKAGES)
-    sys.addaudithook(_refuse_other_machines)
+    _watch_connections()
+
+
+@contextmanager
+def network_forbidden(reason: str) -> Iterator[None]:
+    """Forbid network access in a context, as :func:`go_offline` does; ``reason`` is the end of the error."""
+    _watch_connections()
+    token = _forbidden.set(reason)
+    try:
+        yield
+    finally:
+        _forbidden.reset(token)
+
+
+@cache
+def _watch_connections() -> None:
+    sys.addaudithook(_refuse_other_machines)  # it cannot be removed
 
 
 def _refuse_other_machines(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in _CONNECTIONS and event not in _LOOKUPS:
+        return
+    reason = _forbidden.get()
+    if reason is None and not is_offline():
+        return
     if event in _CONNECTIONS:
         connection, target = arguments[:2]
         if connection.family not in (socket.AF_INET, socket.AF_INET6):
             return  # a Unix socket, for instance
         action = "connect to"
-    elif event in _LOOKUPS:
-        target, action = arguments[0], "look up"
     else:
-        return
+        target, action = arguments[0], "look up"
     host = target[0] if isinstance(target, tuple) else target
     host = host.decode(errors="replace") if isinstance(host, bytes | bytearray) else host
     if not is_local_host(host):
+        if reason is not None:
+            raise SdabenchError(f"tried to {action} {host}, but {reason}")
         raise SdabenchError(
             f"tried to {action} {host}, but --offline forbids the network; make the needed files available "
             f"locally, or run without --offline and {OFFLINE}"

@@ -10,7 +10,7 @@ from sdabench.complexity import Count
 from sdabench.records.counts import counts_of_evidence, fresh_counts, known_counts
 from sdabench.records.record import Record
 from sdabench.registry import Registry
-from sdabench.registry.schema import Model, Paper
+from sdabench.registry.schema import Model, NamedModel, Paper
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Stage:
 @dataclass(frozen=True)
 class ModelPage:
     name: str
-    model: Model
+    model: NamedModel
     papers: list[Paper]
     differences: list[str]  # from the authors' code
     relatives: dict[str, list[str]]  # names of related models, by their relation to this one
@@ -81,9 +81,9 @@ def model_page(registry: Registry, name: str, records: Sequence[Record]) -> Mode
         name=name,
         model=model,
         papers=registry.papers_of(name),
-        differences=registry.families[model.family].differences,
+        differences=family.differences if (family := registry.families.get(model.family)) else [],
         relatives=_relatives(registry, name),
-        stages=_stages(name, model),
+        stages=_stages(name, model) if isinstance(model, Model) else [],
         counts=counts,
         claims=claims,
         records=own,

@@ -12,6 +12,7 @@ from sdabench.cli.parameters import Declaration, OneOf, ParsedType, argument, op
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.registry import SUITE_NAMES
+from sdabench.registry.sources import canonical
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _models() -> Iterable[str]:
     return load_catalogue().networks
 
 
-MODEL = ParsedType(str, "MODEL", _models)  # a name or a wildcard, which the registry validates
+MODEL = ParsedType(canonical, "MODEL", _models)  # a name or a wildcard, which the registry validates
 SEED = Seed()
 
 # fmt: off

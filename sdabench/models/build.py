@@ -11,6 +11,7 @@ from torch import nn
 from sdabench.errors import RegistryError, UsageError
 from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, STEMS, BlockFactory, ResNet, Trunk
 from sdabench.registry import load_registry, unknown
+from sdabench.registry.sources import is_source
 
 N = TypeVar("N", bound=Trunk)
 
@@ -21,27 +22,44 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int = 3,
     features_only: bool = False,
-    out_indices: Sequence[int] = (0, 1, 2, 3),
+    out_indices: Sequence[int] | None = None,
     **detection: int,
 ) -> nn.Module:
-    """Create a model of the registry with random weights.
+    """Create a model of the registry, or a network by source, with random weights.
 
     Args:
+        name: a name of the registry, ``timm:NAME``, ``torchvision:NAME``, ``python:package.module:factory``
+            or ``python:./file.py:factory?key=value``.
         num_classes: outputs of the classifier [default: 1000], or 0 for pooled features
-            (N, num_features); classes of a detector without the background [default: 80].
+            (N, num_features); classes of a detector without the background [default: 80]. By source, the
+            default is the library's; a factory without this parameter keeps its own number.
         in_chans: channels of the input (N, in_chans, H, W).
         features_only: omit the head; the forward pass returns the maps of ``out_indices``, out of the
-            four that ``feature_info`` describes. For a detector, create its backbone.
+            four that ``feature_info`` describes [default: all]. For a detector, create its backbone.
         detection: further arguments of :class:`sdabench.models.detection.detector.Detector`.
 
     Returns:
-        A ResNet, a Trunk with ``features_only``, or a Detector.
+        A ResNet, a Trunk with ``features_only``, a Detector, or a module by source.
 
     Raises:
         UsageError: unknown model (the message suggests similar names), or invalid for a detector.
+        SdabenchError: the code of a network by source fails.
     """
     registry = load_registry()
     declared = registry.model(name)
+    if is_source(name):
+        from sdabench.models.external import create_external
+
+        if detection:
+            raise TypeError(f"'{name}' does not take {', '.join(detection)}")
+        return create_external(
+            name,
+            declared,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            features_only=features_only,
+            out_indices=out_indices,
+        )
     if declared.backbone is not None and not features_only:
         with torch.device("cpu"):  # torchvision's import fails on the meta device in torch 2.6
             from sdabench.models.detection.detector import Detector
@@ -55,7 +73,7 @@ def create_model(
     if detection:
         raise TypeError(f"'{name}' is not a detector and does not take {', '.join(detection)}")
     if features_only:
-        return create_trunk(name, in_chans=in_chans, out_indices=out_indices)
+        return create_trunk(name, in_chans=in_chans, out_indices=out_indices or (0, 1, 2, 3))
     return _built(ResNet, name, in_chans=in_chans, num_classes=1000 if num_classes is None else num_classes)
 
 
@@ -66,7 +84,7 @@ def create_trunk(name: str, **options: Any) -> Trunk:
 
 def _built(kind: type[N], name: str, **options: Any) -> N:
     registry = load_registry()
-    declared = registry.model(name).network
+    declared = registry.models[name].network
     try:
         settings: dict[str, Any] = declared.model_dump(include={"depths", "widths", "expansion", "strides"})
         settings |= {

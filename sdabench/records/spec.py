@@ -10,6 +10,7 @@ from sdabench.hashing import sha256_of_lines
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe, Precision, Recipe
 from sdabench.registry.schema import DataTask, Task
+from sdabench.registry.sources import file_name, identity
 
 RANDOM, TRAINED_HERE = "random", "training"  # sources of weights without a file
 S = TypeVar("S", bound="RunSpec")
@@ -75,7 +76,7 @@ class SpecBase(FrozenModel):
     @property
     def is_defined(self) -> bool:
         """Whether the registry still defines the network in this way, or does not know it."""
-        declared = load_registry().models.get(self.model)
+        declared = load_registry().find(self.model)
         return declared is None or self.network_sha256 in (None, declared.network_sha256)
 
     @property
@@ -86,6 +87,7 @@ class SpecBase(FrozenModel):
         and source are not included.
         """
         determined = self.model_dump(mode="json", include={"model", "protocol", "seed", "recipe"})
+        determined["model"] = identity(self.model)
         if self.network_sha256 is not None:
             determined["network_sha256"] = self.network_sha256
         for words in ("title", "source"):
@@ -129,7 +131,7 @@ class RunSpec(SpecBase):
     @property
     def name(self) -> str:
         """Unique name for files and folders."""
-        return f"{self.model}-{self.spec_digest[:12]}"
+        return f"{file_name(self.model)}-{self.spec_digest[:12]}"
 
     @property
     def resolution(self) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sdabench.errors import RegistryError, UsageError
 from sdabench.garbage import without_garbage_collection
 from sdabench.paths import registry_dir, shipped_registry_dir
+from sdabench.registry import sources
 
 if TYPE_CHECKING:
     from sdabench.registry.schema import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Family,
         Layout,
         Model,
+        NamedModel,
         Paper,
         RowEntry,
         TableFile,
@@ -103,8 +105,13 @@ class Registry:
         self.tables = {name: self._table(file, files) for name, file in files.items()}
         self._check_names()
 
-    def model(self, name: str) -> Model:
-        """Look up a model; raise a UsageError that suggests similar names if it is unknown."""
+    def model(self, name: str) -> NamedModel:
+        """Look up a model; raise a UsageError that suggests similar names if it is unknown.
+
+        A name by source is not checked: see :func:`sdabench.registry.sources.check`.
+        """
+        if sources.is_source(name):
+            return sources.source_model(name)
         if name not in self.models:
             if found := [each for each in self.models if fnmatchcase(each, name)]:
                 more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -112,6 +119,13 @@ class Registry:
                 raise UsageError(f"'{name}' is a wildcard; name one model of its matches: {matches}")
             raise UsageError(unknown("model", name, self.models))
         return self.models[name]
+
+    def find(self, name: str) -> NamedModel | None:
+        """Look up a model of a record; None if neither the registry nor this machine defines it."""
+        if not sources.is_source(name):
+            return self.models.get(name)
+        source = sources.parse(name)
+        return None if source.kind == "python" and source.file is None else sources.source_model(name)
 
     def table(self, name: str) -> Table:
         if name not in self.tables:
@@ -129,8 +143,12 @@ class Registry:
     def select(
         self, patterns: Iterable[str], among: Iterable[str] | None = None, where: str = "this suite"
     ) -> list[str]:
-        """List the models that match any of the names or wildcards; see :func:`matching`."""
-        return matching(patterns, self.models, among, where)
+        """List the models that match any of the names or wildcards; see :func:`matching`.
+
+        Names by source are not among the models of a suite; :meth:`select_for` takes them.
+        """
+        patterns, others = sources.expand(patterns)
+        return matching(patterns, [*self.models, *others], among, where)
 
     def tables_of(self, model: str) -> list[str]:
         return [name for name, table in self.tables.items() if any(row.model == model for row in table.rows)]
@@ -138,15 +156,20 @@ class Registry:
     def papers_of(self, model: str) -> list[Paper]:
         """List the papers to cite for a model: of its family, of its backbone and of depth attention."""
         declared = self.model(model)
+        if sources.is_source(model):
+            return sources.papers_of(model)
         papers = [self.families[declared.family].paper]
         if declared.backbone is not None:
             return papers + self.papers_of(declared.backbone)
         return [*papers, self.paper] if declared.depth_attention else papers
 
-    def select_for(self, task: Task, patterns: Iterable[str]) -> list[str]:
-        """List the models of a task that match any of the names or wildcards."""
-        of_task = [name for name, model in self.models.items() if task in model.tasks]
-        return self.select(patterns, among=of_task, where=f"the networks for {task}")
+    def select_for(self, task: Task | Iterable[Task], patterns: Iterable[str], where: str = "") -> list[str]:
+        """List the models of a task, or of any of several, that match any of the names or wildcards."""
+        tasks = {task} if isinstance(task, str) else set(task)
+        patterns, others = sources.expand(patterns)
+        of_task = [name for name in [*self.models, *others] if tasks & set(self.model(name).tasks)]
+        where = where or f"the networks for {' and '.join(sorted(tasks))}"
+        return matching(patterns, [*self.models, *others], of_task, where)
 
     def extended(self, table: Table, models: Iterable[str]) -> Table:
         """Return a table with an added row, without claims, for each model that it lacks."""
@@ -154,7 +177,7 @@ class Registry:
         rows = [
             Row(
                 group="not in this table" if self.tables_of(name) else "not in the paper",
-                label=self.models[name].title,
+                label=self.model(name).title,
                 model=name,
                 reported=dict.fromkeys(column.key for column in table.columns),
             )
@@ -174,12 +197,12 @@ class Registry:
             return [self.extended(table, self.select_for(table.task, patterns))]
         chosen = self.select(patterns)
         return [
-            self.extended(table, [other for other in chosen if table.task in self.models[other].tasks])
+            self.extended(table, [other for other in chosen if table.task in self.model(other).tasks])
             for table in self.tables.values()
         ]
 
     def layouts(self, model: str) -> list[Layout]:
-        return self.families[self.model(model).family].layouts
+        return [] if sources.is_source(model) else self.families[self.model(model).family].layouts
 
     def _resolve(self, family: Family, name: str) -> Model:
         where = f"{self.folder / 'models' / family.family}.yaml: models.{name}"
@@ -260,7 +283,7 @@ class Registry:
             self._check(model.like_for_like, f"models/{model.family}.yaml: models.{name}.like_for_like")
 
     def _check(self, name: str | None, where: str) -> None:
-        if name is not None and name not in self.models:
+        if name is not None and name not in self.models and not sources.is_source(name):
             raise RegistryError(f"{self.folder / where}: {unknown('model', name, self.models)}")
 
 
@@ -281,7 +304,7 @@ def matching(
     names = known if among is None else list(among)
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        matches = [name for name in names if fnmatchcase(name, pattern)]
+        matches = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not matches and pattern in known:
             raise UsageError(f"'{pattern}' is not in {where}; 'sdabench list' shows all")
         if not matches and any(fnmatchcase(name, pattern) for name in known):
@@ -295,6 +318,9 @@ def matching(
 def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabench list' shows all.") -> str:
     """Format the error for an unknown name, with similar names or else ``listing``."""
     near = similar(name, known)
+    if kind == "model" and ":" in name:
+        hint = f"a network by source is {sources.FORMS}"
+        return f"unknown {kind} '{name}'; {hint}"
     hint = f"did you mean {' or '.join(near)}?" if near else listing
     return f"unknown {kind} '{name}'; {hint}"
 

@@ -79,12 +79,11 @@ class FamilyModel(ModelEntry):
     network: dict[str, Any] = {}  # changes to the network of its family
 
 
-class Model(ModelEntry):
-    """One named model. A detector has the network of its ``backbone``; with ``masks`` it also segments."""
+class NamedModel(ModelEntry):
+    """One named model, of the registry or by source. A detector with ``masks`` also segments."""
 
     family: str
     task: DataTask
-    network: Network
     masks: bool = False
 
     @property
@@ -94,13 +93,40 @@ class Model(ModelEntry):
 
     @property
     def network_sha256(self) -> str:
+        """The digest of the definition of the network."""
+        raise NotImplementedError
+
+    @property
+    def depth_attention(self) -> bool:
+        """Whether any stage has depth attention."""
+        return False
+
+
+class SourceModel(NamedModel):
+    """A model by source, such as ``timm:resnet18``; its family is the kind of the source."""
+
+    source: str
+
+    @property
+    def network_sha256(self) -> str:
+        from sdabench.registry.sources import definition_of
+
+        return definition_of(self.source)
+
+
+class Model(NamedModel):
+    """A model of the registry. A detector has the network of its ``backbone``."""
+
+    network: Network
+
+    @property
+    def network_sha256(self) -> str:
         """The digest of the architecture as the registry defines it, without titles and sources."""
         defined = self.model_dump(mode="json", include={"task", "masks", "network"}, exclude_defaults=True)
         return sha256_of_lines([json.dumps(defined, sort_keys=True)])
 
     @property
     def depth_attention(self) -> bool:
-        """Whether any stage has depth attention."""
         return any(self.network.fused_stages)
 
     def with_depth_attention(self, name: str) -> "Model":
