@@ -1,7 +1,8 @@
 """Count parameters and FLOPs exactly, under every convention that the paper's tables mix.
 
-fvcore counts ``macs`` and ``fvcore``. Hooks on leaf modules count ``per_call``, ``total`` and ``mmcv``, which
-depend on which operations are modules. The tests compare both counters with each other and with torch's.
+Multiply-adds are counted where an operator is dispatched, whoever calls it, and belong to the module that is
+being called. torch's own counter runs beside and has to agree on each operator. fvcore counts its total in a
+trace of its own; a note says where it skips an operator or disagrees on convolutions and linear layers.
 """
 
 import operator
@@ -15,18 +16,20 @@ from sdabench.errors import UsageError
 from sdabench.registry.schema import Counter, Operation, Strict
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-InputSize = tuple[int, int, int]  # (C, H, W)
+InputSize = tuple[int, ...]  # without the batch: (C, H, W) of an image
 DEFAULT_INPUT: dict[str, InputSize] = {"classification": (3, 224, 224), "detection": (3, 800, 1280)}
 
 
 class Count(Strict):
-    """Parameters and FLOPs of one model at one input size (C, H, W), batch size 1, as exact integers.
+    """Parameters and FLOPs of one model at one input size, as exact integers.
 
     ``operations`` are the summands of the conventions: multiply-adds of convolutions and linear layers,
-    elements of biases, batch norms, ReLUs and poolings, of leaf modules. ``fvcore`` is None for a detector
-    unless it was requested: fvcore computes the whole forward pass, which is slow.
+    elements of biases, and elements of batch norms, ReLUs and poolings that are modules. ``weight_product``
+    and ``product`` are multiply-adds of matrix products outside layers, with weights and between activations
+    (as in attention); only ``fvcore`` includes them. ``fvcore`` is None for a detector unless it was
+    requested: fvcore computes the whole forward pass, which is slow. ``notes`` say what fvcore skips.
 
     A detector's layers are counted as in mmdetection's get_flops: once, for 1000 proposals and 100 masks.
     """
@@ -40,6 +43,12 @@ class Count(Strict):
     macs: int
     fvcore: int | None
     operations: dict[Operation, int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of matrix products outside layers, which ``macs`` leaves out."""
+        return self.operations.get("product", 0) + self.operations.get("weight_product", 0)
 
     def value(self, counter: Counter) -> int:
         """Return the number under a convention; a LookupError if fvcore did not count this model."""
@@ -53,6 +62,7 @@ class Count(Strict):
     def as_json(self, mmcv: bool = False) -> dict[str, Any]:
         """Return the object that ``sdabench flops --json`` prints, with or without ``mmcv``."""
         fields = self.model_dump(mode="json", exclude={"count_schema", "fvcore", "operations"})
+        fields["products"] = self.products
         conventions: dict[str, int | None] = {"fvcore": self.fvcore}
         conventions |= {name: self.value(name) for name in get_args(Flops) if name != "fvcore"}
         return fields | {"conventions": conventions | ({} if mmcv else {"mmcv": None})}
@@ -62,33 +72,44 @@ def count(
     model: "str | nn.Module",
     input_size: Sequence[int] | None = None,
     *,
+    inputs: "Sequence[Tensor] | None" = None,
     fvcore: bool | None = None,
     without: Sequence[str] = (),
+    device: str = "meta",
 ) -> Count:
-    """Count a model of the registry, by name, or any module with an input of (1, C, H, W).
+    """Count a model, by name, or any module in one forward pass.
 
     Nothing is downloaded and no GPU is needed. A module runs in evaluation mode, once per counter, on its
     own device; its modes are restored.
 
     Args:
-        input_size: (C, H, W) [default: (3, 224, 224), or (3, 800, 1280) for a detector].
+        input_size: shape of one sample [default: (3, 224, 224), or (3, 800, 1280) for a detector]; the batch
+            has one sample, of the dtype of the module's weights.
+        inputs: all positional arguments of the forward pass instead, with their batch dimension.
         fvcore: count with fvcore as well, always the whole model [default: all models but detectors].
         without: names of modules that the other counters leave out.
+        device: where a model given by name is created; on ``meta`` nothing is computed.
 
     Raises:
-        UsageError: unknown model or module, or an input size that the model cannot take.
+        UsageError: unknown model or module, inputs that the model cannot take, or an operator with weights
+            whose multiply-adds are not known.
     """
-    from sdabench.complexity.counters import count_module, create_on_meta, is_detector
+    from sdabench.complexity.counters import count_module, create_on, is_detector, sample
 
-    name, module = (model, create_on_meta(model)) if isinstance(model, str) else (type(model).__name__, model)
+    name = model if isinstance(model, str) else type(model).__name__
+    module = create_on(device, model) if isinstance(model, str) else model
     detector = is_detector(module)
-    if input_size is None:
-        input_size = DEFAULT_INPUT["detection" if detector else "classification"]
-    try:
-        channels, height, width = map(operator.index, input_size)
-    except (TypeError, ValueError):
-        raise UsageError(f"an input size is (C, H, W), not {input_size!r}") from None
-    if min(channels, height, width) < 1:
-        raise UsageError(f"an input size has positive numbers, not {(channels, height, width)}")
+    if inputs is None:
+        if input_size is None:
+            input_size = DEFAULT_INPUT["detection" if detector else "classification"]
+        try:
+            size = tuple(map(operator.index, input_size))
+        except TypeError:
+            size = ()
+        if not size or (isinstance(model, str) and len(size) != 3):
+            raise UsageError(f"an input size is (C, H, W), not {input_size!r}")
+        if min(size) < 1:
+            raise UsageError(f"an input size has positive numbers, not {size}")
+        inputs = [sample(module, size)]
     traced = not (detector or without) if fvcore is None else fvcore
-    return count_module(module, (channels, height, width), name, traced, without)
+    return count_module(module, inputs, name, traced, without)

@@ -1,6 +1,6 @@
 """Count one model under many settings: conventions, operation sums, input sizes and left-out modules.
 
-``sdabench explain`` searches them for a printed number. All counts are sums over the leaf modules that
+``sdabench explain`` searches them for a printed number. All counts are sums over the own modules that
 :mod:`sdabench.complexity.counters` counts; fvcore's total is known for the whole model alone.
 """
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from sdabench.complexity import Count, InputSize
 from sdabench.complexity.conventions import CONVENTIONS, combine
-from sdabench.complexity.counters import contains, count_leaves, counting, create_on_meta
+from sdabench.complexity.counters import contains, count_calls, counting, create_on, sample
 from sdabench.errors import UsageError
 from sdabench.models.depth_attention import DepthAttention
 from sdabench.registry.schema import Counter, DataTask, Operation
@@ -127,29 +127,28 @@ def settings_of(
     Raises:
         UsageError: unknown model, or an input size that the model cannot take.
     """
-    network = create_on_meta(name)
+    network = create_on("meta", name)
     parts = _parts(network)
     found: dict[Quantity, list[Setting]] = {"params": [], "flops": []}
     for size in sizes:
         advance(1)
         try:
-            with counting(network, size, name):
-                leaves = count_leaves(network, size)
+            inputs = [sample(network, size)]
+            with counting(network, inputs, name):
+                owns = count_calls(network, inputs)
         except UsageError:
             if not skip_sizes:
                 raise
             continue
         at_default = size == default.input
         for part, modules in parts.items():
-            kept = [
-                leaf for path, leaf in leaves.items() if not any(contains(each, path) for each in modules)
-            ]
-            operations = {each: sum(leaf.operations[each] for leaf in kept) for each in get_args(Operation)}
+            kept = [own for path, own in owns.items() if not any(contains(each, path) for each in modules)]
+            operations = {each: sum(own.operations[each] for own in kept) for each in get_args(Operation)}
             place = Setting("", 0, size, (not at_default) + (part is not None), part=part, modules=modules)
             fvcore = default.fvcore if at_default and part is None else None
             found["flops"] += _flops(operations, fvcore, own["flops"], place)
             if at_default:
-                per_call = sum(leaf.per_call for leaf in kept)
+                per_call = sum(own.per_call for own in kept)
                 found["params"] += _params(network, per_call, own["params"], place)
     return {quantity: sorted(each, key=lambda item: item.departures) for quantity, each in found.items()}
 

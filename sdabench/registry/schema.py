@@ -22,10 +22,10 @@ from sdabench.tex import Tex
 Task = Literal["classification", "detection", "segmentation"]
 DataTask = Literal["classification", "detection"]  # task of a dataset and of training
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
-Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool"]
+Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool", "weight_product", "product"]
 Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
 TexText = Annotated[str, AfterValidator(Tex)]
-Place = tuple[str, tuple[int, int, int] | None, tuple[str, ...]]  # model, input, modules left out
+Place = tuple[str, tuple[int, ...] | None, tuple[str, ...]]  # model, input, modules left out
 FourStages = Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
 
 

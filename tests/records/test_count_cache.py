@@ -140,8 +140,8 @@ def test_count_is_not_stored_if_the_key_changed_meanwhile(folder, monkeypatch):
 
 def test_key_covers_all_code_that_counts():
     code = (
-        "import sys; from sdabench.complexity.counters import create_on_meta; "
-        f"create_on_meta({DETECTOR!r}); print(*[name for name in sys.modules if name.startswith('sdabench')])"
+        "import sys; from sdabench.complexity.counters import create_on; "
+        f"create_on('meta', {DETECTOR!r}); print(*[name for name in sys.modules if name.startswith('sdabench')])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     others = {name for name in result.stdout.split() if name.partition(".")[2].split(".")[0] not in COUNTING}
