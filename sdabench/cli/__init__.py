@@ -90,7 +90,6 @@ EPILOG = """\b
 Examples:
   sdabench audit                          which numbers of the paper hold?
   sdabench run --suite classification     train and evaluate all networks
-  sdabench run --suite detection          the same for the detectors
   sdabench run --suite classification --data imagenet=PATH
   sdabench table classification-attention --format latex
   sdabench flops 'sda_*'                  parameters and FLOPs
@@ -117,6 +116,7 @@ Shell completion (or zsh_source, fish_source):
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
+    takes_plugins=True,
 )
 @click.version_option(__version__, prog_name="sdabench", help="Show the version and exit")
 def cli() -> None:

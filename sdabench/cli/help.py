@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from sdabench.errors import RegistryError
 from sdabench.registry import unknown
+from sdabench.registry.plugins import use_plugin
 
 FIRST_COLUMN = 24  # characters; the text of a longer option begins on the next line
 SHORT_PAGE = 9  # pages with up to this many options show all of them, without groups
@@ -80,11 +82,14 @@ class Context(click.Context):
 
 
 class Command(click.Command):
-    """A command whose help groups its options, with ``--help-all`` if a long page has advanced ones."""
+    """A command whose help groups its options, with ``--help-all`` if a long page has advanced ones.
+
+    It has the option ``--plugin``, unless it does not take names of networks or tables.
+    """
 
     context_class = Context
 
-    def __init__(self, *args: Any, **attrs: Any) -> None:
+    def __init__(self, *args: Any, takes_plugins: bool = True, **attrs: Any) -> None:
         super().__init__(*args, **attrs)
         options = [param for param in self.params if isinstance(param, Option)]
         self.hides_some = len(options) >= SHORT_PAGE and any(each.advanced for each in options)
@@ -93,6 +98,15 @@ class Command(click.Command):
                 Option(
                     ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
                     group="Help", help="Show all options and exit",
+                )
+            )  # fmt: skip
+
+        if takes_plugins:
+            self.params.append(
+                Option(
+                    ["--plugin"], type=click.Path(), multiple=True, metavar="FOLDER", is_eager=True,
+                    expose_value=False, callback=_use_plugins, group="Networks", advanced=True,
+                    help="Add the networks and tables of a plugin  [env: SDABENCH_PLUGINS]",
                 )
             )  # fmt: skip
 
@@ -142,6 +156,9 @@ class Group(Command, click.Group):
 
     command_class = Command
 
+    def __init__(self, *args: Any, takes_plugins: bool = False, **attrs: Any) -> None:
+        super().__init__(*args, takes_plugins=takes_plugins, **attrs)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # as they are declared; click would sort them
 
@@ -174,6 +191,14 @@ def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.meta[HELP_ALL] = True
         click.echo(ctx.get_help(), color=ctx.color)
         ctx.exit()
+
+
+def _use_plugins(ctx: click.Context, param: click.Parameter, folders: tuple[str, ...]) -> None:
+    try:
+        for folder in folders:
+            use_plugin(folder)
+    except RegistryError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def _styled(text: str, **style: Any) -> str:

@@ -11,7 +11,7 @@ import click
 from sdabench.cli.parameters import Declaration, OneOf, ParsedType, argument, option
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
-from sdabench.registry import SUITE_NAMES
+from sdabench.registry.catalogue import suite_names
 from sdabench.registry.sources import canonical
 from sdabench.terminal import echo
 
@@ -102,7 +102,7 @@ Patterns = Annotated[tuple[str, ...], argument(nargs=-1, type=MODEL)]
 Recount = Annotated[bool, option(
     "--recount", is_flag=True, help="Count again instead of using cached counts")]
 SuiteName = Annotated[str | None, option(
-    "--suite", type=OneOf("suite", SUITE_NAMES), group="Networks", help="Select all networks of a suite")]
+    "--suite", type=OneOf("suite", suite_names), group="Networks", help="Select all networks of a suite")]
 # fmt: on
 
 

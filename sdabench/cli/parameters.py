@@ -89,11 +89,19 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class OneOf(click.Choice[str]):
-    """A choice of names, whose error for another name suggests similar ones."""
+    """A choice of names, or of what a function lists; the error for another name suggests similar ones."""
 
-    def __init__(self, kind: str, names: Sequence[str]) -> None:
-        super().__init__(names)
-        self.kind = kind
+    def __init__(self, kind: str, names: Sequence[str] | Callable[[], Sequence[str]]) -> None:
+        self.names, self.kind = names, kind
+        super().__init__(())
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return tuple(self.names() if callable(self.names) else self.names)
+
+    @choices.setter
+    def choices(self, names: Sequence[str]) -> None:
+        """Ignore the names that click stores."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.choices:

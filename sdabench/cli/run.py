@@ -37,7 +37,8 @@ from sdabench.cli.work import (
 from sdabench.data.source import NOT_FOR, DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
-from sdabench.registry import SUITE_NAMES, Table, load_registry
+from sdabench.registry import Table, load_registry
+from sdabench.registry.catalogue import suite_names
 from sdabench.registry.schema import DataTask
 from sdabench.terminal import echo
 from sdabench.training.job import AnyJob, Machine, evaluation_job, training_job
@@ -62,7 +63,7 @@ Examples:
 @declared
 def command(
     suite: Annotated[str, option(
-        "--suite", type=OneOf("suite", SUITE_NAMES), required=True, group="Networks", help="Suite to run")],
+        "--suite", type=OneOf("suite", suite_names), required=True, group="Networks", help="Suite to run")],
     patterns: Annotated[tuple[str, ...], option(
         "--models", multiple=True, metavar="PATTERN", group="Networks",
         help="Select networks of the suite: names or wildcards")],

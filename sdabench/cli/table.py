@@ -24,14 +24,14 @@ from sdabench.data.classes import list_names
 from sdabench.errors import UsageError
 from sdabench.processes import note
 from sdabench.progress import progress
-from sdabench.registry import SUITES, load_registry
+from sdabench.registry import ALL, load_registry
+from sdabench.registry.catalogue import table_names
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
     from sdabench.records.record import Record
     from sdabench.report.tables import Mark
 
-TABLES = (*(table for tables in SUITES.values() for table in tables), "all")
 SHOWN = 3  # reasons why records are left out
 EPILOG = """\b
 Examples:
@@ -55,7 +55,7 @@ class MarkOption(click.Choice[str]):
 @click.command("table", cls=Command, epilog=EPILOG)
 @declared
 def command(
-    table: Annotated[str, argument(metavar="TABLE", type=OneOf("table", TABLES))],
+    table: Annotated[str, argument(metavar="TABLE", type=OneOf("table", table_names))],
     form: Annotated[str, format_option(*SHEET_FORMATS, "latex-macros", *FRAME_FORMATS)],
     standalone: Annotated[bool, option(
         "--standalone", is_flag=True, help="Print a complete LaTeX document with one page per table")],
@@ -102,7 +102,7 @@ def command(
     elsewhere = counts_of_evidence(evidence_elsewhere(wanted), recount=recount)
     compared = compare_tables(wanted, counts, records, elsewhere)
     if as_json or form == "json":
-        echo_json([each.as_json() for each in compared] if table == "all" else compared[0].as_json())
+        echo_json([each.as_json() for each in compared] if table == ALL else compared[0].as_json())
         return
     if form == "csv":
         from sdabench.report.frames import tables_frame

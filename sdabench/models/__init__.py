@@ -1,12 +1,38 @@
 """List and create models. Each family has a file of its own; all share the skeleton."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sdabench.registry import load_registry
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from sdabench.models.skeleton import Attention as Attention
+    from sdabench.models.skeleton import BlockSpec as BlockSpec
+    from sdabench.models.skeleton import StageSpec as StageSpec
+    from sdabench.models.skeleton import register_block as register_block
+    from sdabench.models.skeleton import register_stage as register_stage
+    from sdabench.models.skeleton import register_stem as register_stem
+    from sdabench.models.skeleton import register_stem_pool as register_stem_pool
+
+# What plugins build their blocks from; imported from the skeleton on first use, because torch is slow.
+_OF_SKELETON = (
+    "Attention",
+    "BlockSpec",
+    "StageSpec",
+    "register_block",
+    "register_stage",
+    "register_stem",
+    "register_stem_pool",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_SKELETON:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("sdabench.models.skeleton"), name)
 
 
 def list_models(pattern: str | Sequence[str] = "*") -> list[str]:

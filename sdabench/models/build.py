@@ -98,8 +98,9 @@ def _built(kind: type[N], name: str, **options: Any) -> N:
             settings["fc_init"] = declared.fc_init
         network = kind(**settings, **options)
     except (TypeError, LookupError, ArithmeticError, ValueError, RuntimeError) as error:
-        where = registry.folder / "models" / f"{registry.models[name].family}.yaml"
-        raise RegistryError(f"{where}: models.{name}.network cannot be built: {error}") from error
+        raise RegistryError(
+            f"{registry.file_of(name)}: models.{name}.network cannot be built: {error}"
+        ) from error
     network.model_name = name
     return network
 

@@ -5,7 +5,7 @@ declared in ``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network
 """
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import sdabench.models
 from sdabench.models.depth_attention import DepthAttentionStage
+from sdabench.models.plugin_code import file_of_code, import_plugins
 from sdabench.registry import unknown
 
 T = TypeVar("T")
@@ -89,7 +90,8 @@ class ComponentRegistry(Generic[F]):
 
         def decorate(component: F) -> F:
             if (known := self._known.setdefault(name, component)) is not component:
-                raise ValueError(f"{self.kind} {name!r} is registered twice: {known} and {component}")
+                files = f"by {file_of_code(known)} and by {file_of_code(component)}"
+                raise ValueError(f"{self.kind} '{name}' is registered twice: {files}; rename one of them")
             return component
 
         return decorate
@@ -97,9 +99,17 @@ class ComponentRegistry(Generic[F]):
     def __getitem__(self, name: str) -> F:
         _import_families()
         if name not in self._known:
+            import_plugins()
+        if name not in self._known:
             listing = f"choose from {', '.join(sorted(self._known))}"
             raise ValueError(unknown(self.kind, name, self._known, listing))
         return self._known[name]
+
+    def forget(self, modules: Collection[str]) -> None:
+        """Remove the components that these modules define."""
+        self._known = {
+            name: each for name, each in self._known.items() if getattr(each, "__module__", "") not in modules
+        }
 
 
 @cache

@@ -1,11 +1,12 @@
-"""Load the registry: the tables of the paper, and the models that their rows name.
+"""Load the registry: the tables of the paper and of plugins, and the models that their rows name.
 
 pydantic is imported on first use, because ``list`` and most help texts do without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -17,6 +18,7 @@ from sdabench.errors import RegistryError, UsageError
 from sdabench.garbage import without_garbage_collection
 from sdabench.paths import registry_dir, shipped_registry_dir
 from sdabench.registry import sources
+from sdabench.registry.plugins import Plugin, active_plugins, files_of_kind, shipped_components
 
 if TYPE_CHECKING:
     from sdabench.registry.schema import (
@@ -26,18 +28,14 @@ if TYPE_CHECKING:
         Layout,
         Model,
         NamedModel,
+        Network,
         Paper,
         RowEntry,
         TableFile,
         Task,
     )
 
-SUITES = {
-    "classification": ("classification-multiscale", "classification-attention"),
-    "detection": ("detection",),
-    "segmentation": ("segmentation",),
-}
-SUITE_NAMES = (*SUITES, "all")
+ALL = "all"  # stands for every suite, or table
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper, with rows in the order of the paper."""
+    """One table of a paper, with rows in the order of the paper; ``plugin`` is the one that adds it."""
 
     name: str
     title: str
     task: Task
+    suite: str
+    paper: Paper
+    plugin: str | None
     label_header: str
     dimension_header: str | None
     source: str
@@ -74,36 +75,60 @@ class Table:
 
 
 class Registry:
-    """Tables and models of one registry folder; missing or invalid files raise a RegistryError."""
+    """Tables and models of one registry folder, with those that plugins add to them.
 
-    def __init__(self, folder: Path) -> None:
-        from sdabench.registry.schema import Family, Paper, TableFile
-        from sdabench.registry.yaml_files import read_model, read_named
+    Missing and invalid files, and names that two files define, raise a RegistryError.
+    """
 
-        try:
-            paths = sorted(path for path in (folder / "models").iterdir() if path.suffix == ".yaml")
-        except OSError as error:
-            raise RegistryError(
-                f"no registry at {folder} ({error.strerror}); set SDABENCH_REGISTRY to a folder with "
-                "models/, tables/ and paper.yaml"
-            ) from None
+    def __init__(self, folder: Path, plugins: Sequence[Plugin] = ()) -> None:
+        from sdabench.registry.schema import Paper
+        from sdabench.registry.yaml_files import read_model
+
+        for name in ("models", "tables"):
+            if not os.path.isdir(folder / name):
+                raise RegistryError(
+                    f"no registry at {folder} (it has no folder {name}); set SDABENCH_REGISTRY to a folder "
+                    "with models/, tables/ and paper.yaml"
+                )
         self.folder = folder
+        self.plugins = plugins
         self.paper = read_model(folder / "paper.yaml", Paper)  # whose claims are audited
-        families = [read_named(path, Family, "family") for path in paths]
-        tables = [folder / "tables" / f"{name}.yaml" for names in SUITES.values() for name in names]
-        files = {path.stem: read_named(path, TableFile, "table") for path in tables}
-        self.families = {family.family: family for family in families}
+        self.families: dict[str, Family] = {}
         self.models: dict[str, Model] = {}
-        for family in sorted(families, key=lambda family: family.task):  # detectors after their backbones
-            for name in family.models:
-                if name in self.models:
-                    other = self.models[name].family
-                    raise RegistryError(f"model '{name}' is in two families: {other}, {family.family}")
-                self.models[name] = self._resolve(family, name)
-            if family.task == "classification":
-                self._derive(family)
-        self.tables = {name: self._table(file, files) for name, file in files.items()}
+        self._paths: dict[tuple[str, str], Path] = {}  # the files of families, tables and components
+        self._check_components()
+        files: dict[str, TableFile] = {}
+        owners: dict[str, Plugin | None] = {}
+        for plugin in (None, *plugins):
+            top = plugin.folder if plugin else folder
+            self._add_families(top, plugin)
+            for file in self._table_files(top):
+                files[file.table], owners[file.table] = file, plugin
+        self.tables = {
+            name: self._table(file, files, self._paper(file, owners[name]), owners[name])
+            for name, file in files.items()
+        }
         self._check_names()
+
+    def files(self, kind: str) -> list[Path]:
+        """List the YAML files of a kind, such as ``studies``: of this registry, then of its plugins."""
+        return [path for top in self._folders for path in files_of_kind(top, kind)]
+
+    def file_of(self, model: str) -> Path:
+        """Return the file that declares a model."""
+        return self._paths["family", self.models[model].family]
+
+    @property
+    def suites(self) -> dict[str, list[Table]]:
+        """The tables of each suite by its name, in the order of the tables."""
+        suites: dict[str, list[Table]] = {}
+        for table in self.tables.values():
+            suites.setdefault(table.suite, []).append(table)
+        return suites
+
+    @property
+    def _folders(self) -> list[Path]:
+        return [self.folder, *(plugin.folder for plugin in self.plugins)]
 
     def model(self, name: str) -> NamedModel:
         """Look up a model; raise a UsageError that suggests similar names if it is unknown.
@@ -138,7 +163,7 @@ class Registry:
         return list(dict.fromkeys(row.model for table in self.suite_tables(name) for row in table.rows))
 
     def suite_tables(self, name: str) -> list[Table]:
-        return [table for table in self.tables.values() if name == "all" or table.name in SUITES[name]]
+        return [table for table in self.tables.values() if name in (ALL, table.suite)]
 
     def select(
         self, patterns: Iterable[str], among: Iterable[str] | None = None, where: str = "this suite"
@@ -158,7 +183,7 @@ class Registry:
         declared = self.model(model)
         if sources.is_source(model):
             return sources.papers_of(model)
-        papers = [self.families[declared.family].paper]
+        papers = [paper for paper in [self.families[declared.family].paper] if paper is not None]
         if declared.backbone is not None:
             return papers + self.papers_of(declared.backbone)
         return [*papers, self.paper] if declared.depth_attention else papers
@@ -192,7 +217,7 @@ class Registry:
         With ``all``, each model is added to the tables of its tasks.
         """
         patterns = list(others)
-        if name != "all":
+        if name != ALL:
             table = self.table(name)
             return [self.extended(table, self.select_for(table.task, patterns))]
         chosen = self.select(patterns)
@@ -204,18 +229,99 @@ class Registry:
     def layouts(self, model: str) -> list[Layout]:
         return [] if sources.is_source(model) else self.families[self.model(model).family].layouts
 
-    def _resolve(self, family: Family, name: str) -> Model:
-        where = f"{self.folder / 'models' / family.family}.yaml: models.{name}"
+    def _add_families(self, folder: Path, plugin: Plugin | None) -> None:
+        from sdabench.registry.schema import Family
+        from sdabench.registry.yaml_files import read_named
+
+        families = []
+        for path in files_of_kind(folder, "models"):
+            family = read_named(path, Family, "family")
+            self._claim("family", family.family, path)
+            if plugin is not None and family.paper is None:
+                family = family.model_copy(update={"paper": self._own_paper(plugin)})
+            families.append(family)
+        self.families |= {family.family: family for family in families}
+        for family in sorted(families, key=lambda family: family.task):  # detectors after their backbones
+            for name in family.models:
+                if name in self.models:
+                    path = self._paths["family", family.family]
+                    raise RegistryError(_twice("model", name, self.file_of(name), path))
+                self.models[name] = self._resolve(family, name, plugin)
+            if family.task == "classification":
+                self._derive(family)
+
+    def _table_files(self, folder: Path) -> list[TableFile]:
+        from sdabench.registry.schema import TableFile
+        from sdabench.registry.yaml_files import read_named
+
+        tables = []
+        for path in files_of_kind(folder, "tables"):
+            table = read_named(path, TableFile, "table")
+            self._claim("table", table.table, path)
+            for name in (table.table, table.suite):
+                if name == ALL:
+                    raise RegistryError(
+                        f"{path}: '{ALL}' stands for all suites and tables; choose another name"
+                    )
+            tables.append(table)
+        return sorted(tables, key=lambda table: table.position)
+
+    def _claim(self, kind: str, name: str, path: Path) -> None:
+        """Reserve a name for what a file defines."""
+        if (other := self._paths.setdefault((kind, name), path)) != path:
+            raise RegistryError(
+                f"{kind} '{name}' is defined twice: by {other} and by {path}; rename one of them"
+            )
+
+    def _own_paper(self, plugin: Plugin) -> Paper | None:
+        from sdabench.registry.schema import Paper
+        from sdabench.registry.yaml_files import read_model
+
+        path = plugin.folder / "paper.yaml"
+        return read_model(path, Paper) if path.exists() else None
+
+    def _paper(self, file: TableFile, plugin: Plugin | None) -> Paper:
+        paper = file.paper or (self._own_paper(plugin) if plugin else self.paper)
+        if paper is None:
+            raise RegistryError(
+                f"{self._paths['table', file.table]}: a table needs its paper; add 'paper:' with authors, "
+                "title, booktitle or journal, venue and year, or write them to paper.yaml of the plugin"
+            )
+        return paper
+
+    def _check_components(self) -> None:
+        """Check that no two files register the same component."""
+        if any(plugin.components for plugin in self.plugins):
+            self._paths |= shipped_components()
+        for plugin in self.plugins:
+            for (kind, name), path in plugin.components.items():
+                self._claim(kind, name, path)
+
+    def _code(self, network: Network, plugin: Plugin) -> dict[str, str]:
+        """Return the digests of the code of plugins that a plugin's network consists of, by plugin."""
+        parts = {"block": network.block, "stage": network.stage, "stem": network.stem}
+        parts |= {"stem pool": network.stem_pool} if network.stem_pool else {}
+        shipped, used = shipped_components(), dict[str, str]()
+        for part in parts.items():
+            if part not in shipped:
+                owner = next((each for each in self.plugins if part in each.components), plugin)
+                used[owner.name] = owner.code_sha256
+        return used
+
+    def _resolve(self, family: Family, name: str, plugin: Plugin | None) -> Model:
+        where = f"{self._paths['family', family.family]}: models.{name}"
         networks = {other: model.network for other, model in self.models.items() if model.backbone is None}
         backbone = family.models[name].backbone
         if backbone is not None and backbone not in networks:
             reason = unknown("classification network", backbone, networks)
             raise RegistryError(f"{where}.backbone: {reason}")
         try:
-            return family.resolve(name, networks)
+            model = family.resolve(name, networks)
         except ValueError as error:
             detail = str(error).splitlines()
             raise RegistryError(f"{where}.network: {' '.join(detail[1:3])}") from None
+        code = {} if plugin is None else self._code(model.network, plugin)
+        return model.model_copy(update={"plugin": plugin.name, "code": code}) if plugin else model
 
     def _derive(self, family: Family) -> None:
         """Add ``sda_NAME`` for each model of a family, unless an entry declares that network or name."""
@@ -227,7 +333,9 @@ class Registry:
                 if fused.network not in networks:
                     self.models.setdefault(f"sda_{name}", fused)
 
-    def _table(self, file: TableFile, files: dict[str, TableFile]) -> Table:
+    def _table(
+        self, file: TableFile, files: dict[str, TableFile], paper: Paper, plugin: Plugin | None
+    ) -> Table:
         rows = [
             Row(
                 group=group.name,
@@ -246,6 +354,9 @@ class Registry:
             name=file.table,
             title=file.title,
             task=file.task,
+            suite=file.suite,
+            paper=paper,
+            plugin=plugin.name if plugin else None,
             label_header=file.label_header,
             dimension_header=file.dimension_header,
             source=file.source,
@@ -267,7 +378,7 @@ class Registry:
                 if twin.model == row.model and all(own[key] == numbers[key] for key in twin.claims):
                     return twin.claims
         raise RegistryError(
-            f"{self.folder / 'tables' / file.table}.yaml: row '{row.label}': claims_in: "
+            f"{self._paths['table', file.table]}: row '{row.label}': claims_in: "
             f"'{row.claims_in}' has no row of '{row.model}' with the same numbers"
         )
 
@@ -277,14 +388,14 @@ class Registry:
             for row in table.rows:
                 evidence = [item for each in row.explanations.values() for item in each.evidence.values()]
                 for name in [row.model, *(item.model for item in evidence)]:
-                    self._check(name, f"tables/{table.name}.yaml: row '{row.label}'")
+                    self._check(name, self._paths["table", table.name], f"row '{row.label}'")
         for name, model in self.models.items():
-            self._check(model.baseline, f"models/{model.family}.yaml: models.{name}.baseline")
-            self._check(model.like_for_like, f"models/{model.family}.yaml: models.{name}.like_for_like")
+            self._check(model.baseline, self.file_of(name), f"models.{name}.baseline")
+            self._check(model.like_for_like, self.file_of(name), f"models.{name}.like_for_like")
 
-    def _check(self, name: str | None, where: str) -> None:
+    def _check(self, name: str | None, path: Path, where: str) -> None:
         if name is not None and name not in self.models and not sources.is_source(name):
-            raise RegistryError(f"{self.folder / where}: {unknown('model', name, self.models)}")
+            raise RegistryError(f"{path}: {where}: {unknown('model', name, self.models)}")
 
 
 def matching(
@@ -315,6 +426,10 @@ def matching(
     return list(chosen)
 
 
+def _twice(kind: str, name: str, first: Path, second: Path) -> str:
+    return f"{kind} '{name}' is defined twice: by {first} and by {second}; rename one of them"
+
+
 def unknown(kind: str, name: str, known: Iterable[str], listing: str = "'sdabench list' shows all.") -> str:
     """Format the error for an unknown name, with similar names or else ``listing``."""
     near = similar(name, known)
@@ -340,16 +455,16 @@ def _letters(name: str) -> str:
 
 
 @cache
-def _load(folder: Path) -> Registry:
+def _load(folder: Path, plugins: tuple[Plugin, ...]) -> Registry:
     with without_garbage_collection():  # saves a sixth of the time; all objects live on
-        return Registry(folder)
+        return Registry(folder, plugins)
 
 
 def load_registry() -> Registry:
-    """Load the registry of this installation, or of ``SDABENCH_REGISTRY``; it is read once."""
-    return _load(registry_dir())
+    """Load the registry of this version, or of ``SDABENCH_REGISTRY``, with the plugins; it is read once."""
+    return _load(registry_dir(), active_plugins())
 
 
 def load_shipped_registry() -> Registry:
-    """Load the registry of this version, whatever ``SDABENCH_REGISTRY`` is."""
-    return _load(shipped_registry_dir())
+    """Load the registry of this version, whatever ``SDABENCH_REGISTRY`` is, without plugins."""
+    return _load(shipped_registry_dir(), ())

@@ -5,14 +5,15 @@ Reading the registry takes 0.13 s longer, most of it the import of pydantic.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
 from sdabench.cache import read_entry, write_entry
 from sdabench.hashing import digests_of_files
 from sdabench.paths import registry_dir
-from sdabench.registry import SUITE_NAMES, load_registry, matching
+from sdabench.registry import ALL, load_registry, matching
+from sdabench.registry.plugins import Plugin, active_plugins
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,16 @@ class Entry:
     title: str
     sources: list[str]
     note: str
+    plugin: str | None
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Models by name in the order of the registry; model names by suite in the order of the paper."""
+    """Models by name in the order of the registry; model names by suite, and the names of the tables."""
 
     networks: dict[str, Entry]
     suites: dict[str, list[str]]
+    tables: list[str]
 
     def select(self, patterns: Iterable[str], suite: str | None = None) -> list[Entry]:
         among = None if suite is None else self.suites[suite]
@@ -46,27 +49,41 @@ class Catalogue:
 
 def load_catalogue() -> Catalogue:
     """Load the catalogue of :func:`load_registry`; it is read once."""
-    return _load(registry_dir())
+    return _load(registry_dir(), active_plugins())
 
 
 @cache
-def _load(folder: Path) -> Catalogue:
-    key = _key(folder)
+def _load(folder: Path, plugins: tuple[Plugin, ...]) -> Catalogue:
+    key = _key(folder, plugins)
     if (content := read_entry("catalogue", key)) is not None:
         stored = json.loads(bytes(content))
         networks = {name: Entry(**values) for name, values in stored["networks"].items()}
-        return Catalogue(networks, stored["suites"])
+        return Catalogue(networks, stored["suites"], stored["tables"])
     registry = load_registry()
     same = [field.name for field in fields(Entry) if field.name not in ("model", "tables")]
     networks = {
         name: Entry(name, tables=registry.tables_of(name), **{key: getattr(model, key) for key in same})
         for name, model in registry.models.items()
     }
-    catalogue = Catalogue(networks, {suite: registry.suite(suite) for suite in SUITE_NAMES})
-    if key == _key(folder):  # the registry was not edited while it was read
+    suites = {suite: registry.suite(suite) for suite in (*registry.suites, ALL)}
+    catalogue = Catalogue(networks, suites, list(registry.tables))
+    if key == _key(folder, plugins):  # the registry was not edited while it was read
         write_entry("catalogue", key, [json.dumps(asdict(catalogue)).encode()])
     return catalogue
 
 
-def _key(folder: Path) -> list[str]:
-    return [*digests_of_files(folder, "*.yaml"), *digests_of_files(Path(__file__).parent, "*.py")]
+def suite_names() -> list[str]:
+    return list(load_catalogue().suites)
+
+
+def table_names() -> list[str]:
+    return [*load_catalogue().tables, ALL]
+
+
+def _key(folder: Path, plugins: tuple[Plugin, ...]) -> list[str]:
+    """List the digests of everything that the catalogue depends on."""
+    return [
+        *digests_of_files(folder, "*.yaml"),
+        *digests_of_files(Path(__file__).parent, "*.py"),
+        *(f"{plugin.name} {plugin.folder} {replace(plugin).sha256}" for plugin in plugins),
+    ]

@@ -24,6 +24,7 @@ from sdabench.errors import RegistryError, UsageError
 from sdabench.nested import flattened
 from sdabench.paths import registry_dir
 from sdabench.registry import unknown
+from sdabench.registry.plugins import active_plugins
 from sdabench.registry.schema import DataTask, Strict
 from sdabench.registry.yaml_files import describe_error, read_mapping, validated
 
@@ -411,7 +412,20 @@ RECIPES: dict[DataTask, type[Recipe]] = {"classification": ClassificationRecipe,
 
 
 def recipe_names(task: DataTask) -> list[str]:
-    return sorted(path.stem for path in _folder(task).glob("*.yaml"))
+    """List the recipes for a task: of the registry and of plugins."""
+    return sorted(_paths(task))
+
+
+def _paths(task: DataTask) -> dict[str, Path]:
+    """Map the names of recipes to their files; a RegistryError if two files define one."""
+    paths: dict[str, Path] = {}
+    for folder in (registry_dir(), *(plugin.folder for plugin in active_plugins())):
+        for path in sorted((folder / "recipes" / task).glob("*.yaml")):
+            if (other := paths.setdefault(path.stem, path)) != path:
+                raise RegistryError(
+                    f"recipe '{path.stem}' is defined twice: by {other} and by {path}; rename one of them"
+                )
+    return paths
 
 
 def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
@@ -421,13 +435,13 @@ def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
         UsageError: there is no such recipe, or the file is invalid.
         RegistryError: a file of the registry is invalid.
     """
-    known, path = recipe_names(task), Path(name)
+    known, path = _paths(task), Path(name)
     if name in known:
-        return _load(_folder(task) / f"{name}.yaml", task)
+        return _load(known[name], task)
     if not os.path.exists(path):
         if name.endswith((".yaml", ".yml")):
             raise UsageError(f"no recipe file at {path}; check the path")
-        listing = f"choose from {', '.join(known)} for {task}, or pass a .yaml file"
+        listing = f"choose from {', '.join(sorted(known))} for {task}, or pass a .yaml file"
         raise UsageError(unknown("recipe", name, known, listing))
     try:
         return _load(path, task)
@@ -456,7 +470,7 @@ def _load(path: Path, task: DataTask) -> Recipe:
 @cache
 def _reproductions(folder: Path, task: DataTask) -> list[Recipe]:
     """Return the recipes in the registry that reproduce the paper."""
-    recipes = [_load(folder / f"{name}.yaml", task) for name in recipe_names(task)]
+    recipes = [_load(path, task) for path in sorted(folder.glob("*.yaml"))]
     return [recipe for recipe in recipes if recipe.reproduction]
 
 
@@ -473,11 +487,11 @@ def _extended(path: Path, seen: list[Path], task: DataTask) -> dict[str, Any]:
     data = read_mapping(path)
     if (base := data.pop("extends", None)) is None:
         return data
-    candidates = [path.parent / f"{base}.yaml", _folder(task) / f"{base}.yaml"]
+    known = _paths(task)
+    candidates = [path.parent / f"{base}.yaml", *(known[name] for name in [base] if name in known)]
     extended = next((file for file in candidates if os.path.isfile(file) and file not in seen), None)
     if extended is None:
-        known = recipe_names(task)
-        listing = f"put its file in the same folder, or choose from {', '.join(known)}"
+        listing = f"put its file in the same folder, or choose from {', '.join(sorted(known))}"
         raise RegistryError(f"{path}: extends: {unknown('recipe', str(base), known, listing)}")
     below = _extended(extended, [*seen, extended], task)
     if path.parent != _folder(task):

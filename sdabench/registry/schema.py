@@ -24,7 +24,16 @@ DataTask = Literal["classification", "detection"]  # task of a dataset and of tr
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool", "weight_product", "product"]
 Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
+        raise ValueError(f"the name '{name}' must consist of letters, digits, '_', '.', '+' and '-'")
+    return name
+
+
 TexText = Annotated[str, AfterValidator(Tex)]
+Name = Annotated[str, AfterValidator(_plain_name)]  # of what files and folders are named after
 Place = tuple[str, tuple[int, ...] | None, tuple[str, ...]]  # model, input, modules left out
 FourStages = Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
 
@@ -85,6 +94,7 @@ class NamedModel(ModelEntry):
     family: str
     task: DataTask
     masks: bool = False
+    plugin: str | None = None  # which declares it
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -115,15 +125,22 @@ class SourceModel(NamedModel):
 
 
 class Model(NamedModel):
-    """A model of the registry. A detector has the network of its ``backbone``."""
+    """A model of the registry. A detector has the network of its ``backbone``.
+
+    ``code`` has the digest of the code of each plugin whose components the network has, by plugin.
+    """
 
     network: Network
+    code: dict[str, str] = {}
 
     @property
     def network_sha256(self) -> str:
-        """The digest of the architecture as the registry defines it, without titles and sources."""
+        """The digest of the architecture as the registry defines it, without titles and sources.
+
+        It covers the code of plugins, but not that of sdabench.
+        """
         defined = self.model_dump(mode="json", include={"task", "masks", "network"}, exclude_defaults=True)
-        return sha256_of_lines([json.dumps(defined, sort_keys=True)])
+        return sha256_of_lines([json.dumps(defined, sort_keys=True), *sorted(self.code.values())])
 
     @property
     def depth_attention(self) -> bool:
@@ -202,15 +219,15 @@ class Paper(Strict):
 class Family(Strict):
     """One file of ``registry/models``; each model of a family of detectors names its backbone."""
 
-    family: str
+    family: Name
     task: DataTask = "classification"
-    paper: Paper
+    paper: Paper | None = None
     network: dict[str, Any] = {}  # defaults of its models
     masks: bool = False
     sources: list[str] = []  # default of its models
     differences: list[str] = []  # from the authors' code, where they can change a result
     layouts: list[Layout] = []
-    models: dict[str, FamilyModel]
+    models: dict[Name, FamilyModel]
 
     @model_validator(mode="after")
     def detectors_have_backbones(self) -> "Family":
@@ -330,9 +347,17 @@ class Group(Strict):
 
 
 class TableFile(Strict):
-    table: str
+    """One file of ``registry/tables``; the tables of a ``suite`` are ordered by their ``position``.
+
+    ``paper`` is that which printed the table, by default that of the registry or plugin.
+    """
+
+    table: Name
     title: TexText
     task: Task
+    suite: Name
+    position: int = 0
+    paper: Paper | None = None
     source: TexText
     label_header: TexText
     dimension_header: TexText | None = None

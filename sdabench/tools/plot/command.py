@@ -12,13 +12,16 @@ from sdabench.cli.options import EXISTING_FILE, MODEL, PathName
 from sdabench.cli.parameters import OneOf, ParsedType, argument, declared, option
 from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.files import atomic_write
-from sdabench.registry import SUITES
+from sdabench.registry.catalogue import load_catalogue
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".svg", ".pdf", ".png", ".csv")
-TABLES = tuple(table for tables in SUITES.values() for table in tables)
+
+
+def _tables() -> list[str]:
+    return load_catalogue().tables
 
 
 def _examples(*arguments: str) -> str:
@@ -116,7 +119,7 @@ def _kind(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Co
 def pareto(
     runs: Runs,
     table: Annotated[str, option(
-        "--table", type=OneOf("table", TABLES), default=TABLES[0], metavar="TABLE",
+        "--table", type=OneOf("table", _tables), default="classification-multiscale", metavar="TABLE",
         help="Table of the paper: classification-multiscale, classification-attention, detection or "
         "segmentation")],
     x: Annotated[Any, option(
@@ -150,7 +153,7 @@ def pareto(
 def claims(
     runs: Runs,
     table: Annotated[str | None, option(
-        "--table", type=OneOf("table", TABLES), metavar="TABLE",
+        "--table", type=OneOf("table", _tables), metavar="TABLE",
         help="Table of the paper, such as classification-attention or detection  [default: all]")],
     models: Models,
     metrics: Annotated[tuple[str, ...], option(
