@@ -43,6 +43,9 @@ class MachineOptions:
     deterministic: Annotated[bool, option(
         "--deterministic", is_flag=True, group="Machine", advanced=True,
         help="Use only deterministic algorithms, and fail where there is none; slower on a GPU")]
+    compiled: Annotated[bool, option(
+        "--compile", is_flag=True, group="Machine", advanced=True,
+        help="Compile classification networks with torch.compile")]
     checkpoint_minutes: Annotated[float, option(
         "--checkpoint-every", type=FiniteRange(min=0), default=10, metavar="MINUTES", group="Machine",
         advanced=True, help="Minutes between checkpoints")]
@@ -73,6 +76,7 @@ class MachineOptions:
             checkpoint_seconds=60 * self.checkpoint_minutes,
             evaluator=self.evaluator,
             batch_size=batch_size,
+            compile=self.compiled,
         )
 
 

@@ -178,6 +178,9 @@ class TrainingOptions:
     accumulate: Annotated[int | None, option(
         "--accumulate", type=COUNT, group="Protocol", advanced=True,
         help="Gradient accumulation steps")]
+    eval_every: Annotated[int | None, option(
+        "--eval-every", type=COUNT, metavar="STEPS", group="Protocol", advanced=True,
+        help="Steps between further validations within epochs")]
     skip_broken: SkipBroken
     track: Annotated[tuple[TrackerName, ...], option(
         "--track", multiple=True, type=OneOf("tracker", get_args(TrackerName)), group="Output",
@@ -201,6 +204,7 @@ class TrainingOptions:
             resolution=protocol.resolution,
             epochs=self.epochs,
             accumulate=self.accumulate,
+            eval_every=self.eval_every,
         )
         for how in recipe.scalings:
             note(how.capitalize())
@@ -214,6 +218,7 @@ class TrainingOptions:
     def refuse(self) -> None:
         """Raise a UsageError if an option for training is given."""
         given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
+        given["eval-every"] = self.eval_every
         for name, value in {**given, "track": self.track, "tensorboard": self.tensorboard}.items():
             if value:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")

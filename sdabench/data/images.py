@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +20,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
-from torchvision import io, transforms
+from torchvision import io
 from torchvision.transforms.functional import pil_to_tensor
 
+from sdabench.data.augmentation import Augmenter
 from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.decoding import Unusable, decode_bytes, open_image, read_file
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
-from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop, resize_window
+from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop
 from sdabench.errors import DataError
 from sdabench.registry.recipes import Augmentation
 
@@ -178,36 +180,42 @@ class EvaluationImages(Dataset[Sample | DataError]):
 
 
 class TrainingImages(Dataset[Sample | DataError]):
-    """Images of a split with random crops and flips that depend only on (seed, epoch, index)."""
+    """Images of a split, augmented by random numbers that depend only on (seed, epoch, index[, copy])."""
 
     def __init__(self, split: ImageSplit, augmentation: Augmentation, seed: int) -> None:
-        self.split, self.augmentation, self.seed = split, augmentation, seed
+        self.split, self.augment, self.seed = split, Augmenter(augmentation), seed
         self.decoded = decoded_images(split)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | DataError:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, ...]) -> Sample | DataError:
+        index = key[1]
         item = self.split.items[index]
         pixels = decode_pixels(self.split.file(item), self.decoded)
         if isinstance(pixels, DataError):
             return pixels
-        area, aspect = list(self.augmentation.area), list(self.augmentation.aspect)
-        with seeded(self.seed, epoch, index):
-            window = transforms.RandomResizedCrop.get_params(pixels, area, aspect)
-            flipped = torch.rand(1).item() < self.augmentation.flip
-        image = resize_window(pixels, window, self.augmentation.crop)
-        return Sample(image.flip(2) if flipped else image, item.label, index, "")
+        with seeded(self.seed, *key):
+            image = self.augment(pixels)
+        return Sample(image, item.label, index, "")
 
 
-class TrainingOrder(Sampler[list[tuple[int, int]]]):
+class TrainingOrder(Sampler[list[tuple[int, ...]]]):
     """Batches of a training run as (epoch, index) pairs: a permutation of the images per epoch.
 
     The last batch of an epoch can be smaller. It is dropped if it has fewer than ``smallest`` images, the
-    minimum for batch norm.
+    minimum for batch norm. With ``repeats``, a batch has so many times fewer images, and copies of them as
+    (epoch, index, copy), as far apart as possible; an epoch has as many steps as without.
     """
 
     def __init__(
-        self, images: int, batch_size: int, epochs: int, seed: int, smallest: int = 2, first_step: int = 0
+        self,
+        images: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        smallest: int = 2,
+        first_step: int = 0,
+        repeats: int = 1,
     ) -> None:
+        self.repeats = repeats
         self.images, self.batch_size, self.epochs, self.seed = images, batch_size, epochs, seed
         full, rest = divmod(images, batch_size)
         self.smallest = smallest
@@ -217,17 +225,20 @@ class TrainingOrder(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return self.steps_per_epoch * self.epochs - self.first_step
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         epoch, skip = divmod(self.first_step, self.steps_per_epoch)
         for current in range(epoch, self.epochs):
             order = np.random.default_rng([self.seed, current]).permutation(self.images)
             for step in range(skip, self.steps_per_epoch):
-                start = step * self.batch_size
-                yield [(current, int(index)) for index in order[start : start + self.batch_size]]
+                size = min(self.batch_size, self.images - step * self.batch_size)
+                start = step * ceil(self.batch_size / self.repeats)
+                chosen = order[start : start + ceil(size / self.repeats)]
+                places = (divmod(place, len(chosen)) for place in range(size))
+                yield [(current, int(chosen[index]), *[copy][:copy]) for copy, index in places]
             skip = 0
 
 
-class RankBatches(Sampler[list[tuple[int, int]]]):
+class RankBatches(Sampler[list[tuple[int, ...]]]):
     """The share of one rank in each batch: ``own`` of the nearly equal ``micro_batches``."""
 
     def __init__(self, order: TrainingOrder, micro_batches: int, own: int, rank: int) -> None:
@@ -237,7 +248,7 @@ class RankBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         for batch in self.order:
             own = np.array_split(np.arange(len(batch)), self.micro_batches)[self.own]
             yield [batch[index] for index in np.concatenate(own)]

@@ -6,7 +6,9 @@ released SDA-ResNet-86, and of ``resnet86_g8``, the same model without depth att
 """
 
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
+from sdabench.errors import UsageError
 from sdabench.models.skeleton import BlockSpec, conv1x1, conv3x3, conv_bn, register_block
 
 
@@ -54,6 +56,7 @@ class Bottleneck(nn.Module):
         if spec.index == 0:
             self.downsample = projection(spec, spec.stride) if downsample is None else downsample
         self.activate = spec.activate
+        self.stochastic_depth: nn.Module | None = None  # see set_stochastic_depth
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -64,8 +67,30 @@ class Bottleneck(nn.Module):
         x = self.bn3(self.conv3(x))
         if self.attention is not None:
             x = self.attention(x)
+        if self.stochastic_depth is not None:
+            x = self.stochastic_depth(x)
         x = x + shortcut
         return self.relu(x) if self.activate else x
+
+
+def set_stochastic_depth(network: nn.Module, rate: float) -> None:
+    """Let training leave out residual branches at random, each for single images of a batch.
+
+    The probability rises linearly from 0 at the first block to ``rate`` at the last one. All blocks of this
+    package are subclasses of :class:`Bottleneck`; the branches that they leave out include attention.
+
+    Raises:
+        UsageError: the network has no such blocks.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, Bottleneck)]
+    if not blocks:
+        raise UsageError(
+            "stochastic_depth needs blocks that are subclasses of sdabench.models.resnet.Bottleneck, and "
+            "this network has none; leave it out of the recipe"
+        )
+    for index, block in enumerate(blocks):
+        share = index / max(len(blocks) - 1, 1)
+        block.stochastic_depth = StochasticDepth(rate * share, "row").train(block.training)
 
 
 def projection(spec: BlockSpec, stride: int) -> nn.Sequential:

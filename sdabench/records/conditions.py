@@ -7,6 +7,7 @@ from typing import Any, Literal
 from sdabench.nested import flattened
 from sdabench.records.record import Record
 from sdabench.records.spec import Weights
+from sdabench.registry.recipes import WORDS
 
 Kind = Literal["not comparable", "compared", "condition"]
 
@@ -23,7 +24,7 @@ RESULTS: Any = {
     "created": True,
     "dataset": {"root"},
     "train_dataset": {"root"},
-    "recipe": {"title", "source"},
+    "recipe": WORDS,
     "training": {
         "first_loss", "last_loss", "fits", "unsound", "seconds", "images_per_second", "resumed",
         "best_epochs",

@@ -15,8 +15,8 @@ from sdabench.processes import NETWORKS_AT_ONCE
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Collect versions, device and settings as JSON values."""
+def environment(device: torch.device, *, compiled: bool = False) -> dict[str, Any]:
+    """Collect versions, device and settings as JSON values; ``compiled`` is stated if a network is."""
     cuda = device.type == "cuda"
     return {
         "sdabench": sdabench.__version__,
@@ -31,7 +31,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if cuda else False,
-    }
+    } | ({"compiled": True} if compiled else {})
 
 
 def git_revision() -> str | None:

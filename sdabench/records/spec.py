@@ -8,7 +8,7 @@ from pydantic import Field
 from sdabench.data.description import DatasetInfo, FrozenModel, Preprocessing, Resizing
 from sdabench.hashing import sha256_of_lines
 from sdabench.registry import load_registry
-from sdabench.registry.recipes import ClassificationRecipe, DetectionRecipe, Precision, Recipe
+from sdabench.registry.recipes import WORDS, ClassificationRecipe, DetectionRecipe, Precision, Recipe
 from sdabench.registry.schema import DataTask, Task
 from sdabench.registry.sources import file_name, identity
 
@@ -83,14 +83,14 @@ class SpecBase(FrozenModel):
     def spec_digest(self) -> str:
         """The identity of an experiment: sha256 of network, data, protocol, recipe, weights and seed.
 
-        Data are represented by the digest of their listing, weights by that of their file. A recipe's title
-        and source are not included.
+        Data are represented by the digest of their listing, weights by that of their file. A recipe's title,
+        source and differences are not included.
         """
         determined = self.model_dump(mode="json", include={"model", "protocol", "seed", "recipe"})
         determined["model"] = identity(self.model)
         if self.network_sha256 is not None:
             determined["network_sha256"] = self.network_sha256
-        for words in ("title", "source"):
+        for words in WORDS:
             (determined["recipe"] or {}).pop(words, None)
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""
         sources = (self.weights, self.backbone, self.initial)

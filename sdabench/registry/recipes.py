@@ -1,12 +1,13 @@
 """Load recipes (training hyper-parameters) from ``registry/recipes/TASK/*.yaml`` or a user's file."""
 
 import os
+import re
 from collections.abc import Set
 from functools import cache
 from itertools import pairwise
 from math import cos, floor, isfinite, pi
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,9 +15,11 @@ from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -30,19 +33,33 @@ from sdabench.registry.yaml_files import describe_error, read_mapping, validated
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Inner = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Precision = Literal["fp32", "bf16", "fp16"]
 OF_STEPS = ("milestones", "factor")  # fields of a schedule that cosine does not use
 SCALED = "schedule scaled from"
 Crop = Annotated[int, Field(ge=32, le=2**14)]
-DESCRIPTIONS = {"name", "title", "source", "reproduction", "fit_below", "check_network", "channels_last"}
+WORDS = {"title", "source", "differences"}  # fields that are no part of a digest
+DESCRIPTIONS = WORDS | {"name", "reproduction", "fit_below", "check_network", "channels_last"}
 # What a reproduction may change, for the reasons in docs/recipes.md; a record checks ``accumulate``.
 FREE_IN_REPRODUCTION = DESCRIPTIONS | {"accumulate", "precision", "quirks"}
 MIN_BATCH_NORM_IMAGES = 32
 
 
 class Settings(Strict):
-    """Base class of recipes and their parts; true and false are not taken for 1 and 0."""
+    """Base class of recipes and their parts; true and false are not taken for 1 and 0.
+
+    ``OPTIONS`` are fields that are left out of files and digests while they have their default, so that
+    recipes without them keep their digests.
+    """
+
+    OPTIONS: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def leave_out_unused_options(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unused = {name for name in self.OPTIONS if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in serialize(self).items() if name not in unused}
 
     @field_validator("*", mode="wrap")
     @classmethod
@@ -55,14 +72,21 @@ class Settings(Strict):
 
 
 class Optimizer(Settings):
-    """Optimizer; ``momentum`` and ``nesterov`` are for SGD. All parameters have weight decay by default."""
+    """Optimizer; ``momentum`` and ``nesterov`` are for SGD. All parameters have weight decay by default.
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    ``lamb`` is timm's. ``layer_decay`` multiplies the learning rate once for each layer between a parameter
+    and the output: the head has the full rate, the last stage ``layer_decay`` times that, and so on.
+    """
+
+    OPTIONS = frozenset({"layer_decay"})
+
+    name: Literal["sgd", "adamw", "lamb"] = "sgd"
     learning_rate: PositiveFloat
     momentum: Fraction = 0.9
     nesterov: bool = False
     weight_decay: NonNegativeFloat = 1e-4
     decay_norms_and_biases: bool = True
+    layer_decay: Inner | None = None
 
     @model_validator(mode="after")
     def nesterov_needs_momentum(self) -> Self:
@@ -141,25 +165,91 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+POLICIES = ("trivialaugment", "autoaugment", "augmix", "randaugment")  # of torchvision
+RAND_AUGMENT = re.compile(r"randaugment(?:-n(?P<operations>[1-9]))?(?:-m(?P<magnitude>[12]?\d|30))?")
+TIMM = "timm:"
+TIMM_POLICY = re.compile(
+    TIMM + r"(rand(-(m\d+(\.\d+)?|n\d+|w\d+|p\d+(\.\d+)?|mstd(\d+(\.\d+)?|inf)|mmax\d+|inc[01]?|t))*"
+    r"|(original|originalr|v0|v0r|3a)(-mstd\d+(\.\d+)?)?)"
+)
+
+
+def _policy(name: str) -> str:
+    if name not in POLICIES and not RAND_AUGMENT.fullmatch(name) and not TIMM_POLICY.fullmatch(name):
+        raise ValueError(
+            f"unknown policy '{name}'; choose from {', '.join(POLICIES)}, randaugment-n2-m9 (operations and "
+            "magnitude), or one of timm's, such as timm:rand-m7-mstd0.5-inc1"
+        )
+    return name
+
+
 class Augmentation(Settings):
-    """RandomResizedCrop to ``crop`` pixels in ranges of ``area`` and ``aspect``; probability of a flip."""
+    """RandomResizedCrop to ``crop`` pixels in ranges of ``area`` and ``aspect``; probability of a flip.
+
+    ``policy`` names further operations of torchvision or timm, and ``erasing`` is the probability that a
+    rectangle is erased. An epoch has ``repeats`` differently augmented copies of an image, and accordingly
+    fewer images.
+    """
+
+    OPTIONS = frozenset({"policy", "erasing", "repeats"})
 
     crop: Crop = 224
     area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
     aspect: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)] = (3 / 4, 4 / 3)
     flip: Fraction = 0.5
+    policy: Annotated[str, AfterValidator(_policy)] | None = None
+    erasing: Fraction = 0.0
+    repeats: Count = 1
 
 
 class Validation(Settings):
-    """Epochs between validations; 0 for one validation after the last epoch."""
+    """Epochs between validations; 0 for one validation after the last epoch.
+
+    With ``every_steps``, there are further validations between, whose metrics are logged.
+    """
+
+    OPTIONS = frozenset({"every_steps"})
 
     every_epochs: NonNegativeInt = 1
+    every_steps: Count | None = None
 
 
 class CropValidation(Validation):
-    """Validation on center crops of ``crop`` pixels."""
+    """Validation on center crops of ``crop`` pixels.
+
+    ``resize`` is the short side before the crop [default: 8/7 of it], ``interpolation`` a filter of Pillow
+    [default: bilinear].
+    """
+
+    OPTIONS = Validation.OPTIONS | {"resize", "interpolation"}
 
     crop: Crop = 224
+    resize: Crop | None = None
+    interpolation: Literal["bicubic", "lanczos"] | None = None
+
+    @model_validator(mode="after")
+    def the_crop_fits(self) -> Self:
+        if self.resize is not None and self.resize < self.crop:
+            raise ValueError(f"resize {self.resize} is smaller than the crop of {self.crop} pixels; raise it")
+        return self
+
+    def resized(self, crop: int) -> "CropValidation":
+        """Return the validation at another crop size; the short side stays in proportion."""
+        resize = self.resize and round(crop * self.resize / self.crop)
+        return self.model_copy(update={"crop": crop, "resize": resize})
+
+
+class Ema(Settings):
+    """Exponential moving average of the weights, which is validated and saved instead of the weights.
+
+    Every ``every_steps`` steps, the average becomes ``decay`` times itself plus ``1 - decay`` times the
+    weights, which include the statistics of batch norms. With ``after_warmup``, it equals the weights until
+    the warm-up ends.
+    """
+
+    decay: Inner
+    every_steps: Count = 1
+    after_warmup: bool = False
 
 
 class Quirks(Settings):
@@ -184,12 +274,17 @@ class Recipe(Settings):
 
     The model fits its training images if the mean loss of the last epoch is below ``fit_below`` times the
     loss at chance, ln(number of classes), or a detector's loss in the first step. ``check_network`` checks
-    the network before the first step; see :mod:`sdabench.training.soundness`.
+    the network before the first step; see :mod:`sdabench.training.soundness`. ``differences`` describe what
+    differs from the training that a recipe follows. ``clip_norm`` is the largest norm of all gradients
+    together; larger ones are scaled down to it.
     """
+
+    OPTIONS = frozenset({"differences", "ema", "clip_norm"})
 
     name: str
     title: str
     source: str = ""
+    differences: list[str] = Field(default=[])
     reproduction: bool = False  # of a registered recipe; that of others follows from their values
     train_images: Count | None = None
     val_images: Count | None = None
@@ -203,6 +298,8 @@ class Recipe(Settings):
     schedule: Schedule = Schedule()
     validation: Validation = Validation()
     quirks: Quirks = Quirks()
+    ema: Ema | None = None
+    clip_norm: PositiveFloat | None = None
     fit_below: PositiveFloat | None = None
     check_network: bool = False
 
@@ -231,6 +328,20 @@ class Recipe(Settings):
         return self.optimizer.learning_rate * scale
 
     @property
+    def needs_timm(self) -> str:
+        """Name what timm is needed for; empty if it is not."""
+        return "the optimizer lamb" if self.optimizer.name == "lamb" else ""
+
+    @property
+    def repeats(self) -> int:
+        """Differently augmented copies of an image in a batch."""
+        return 1
+
+    def warmup_steps(self, steps_per_epoch: int) -> float:
+        """Return the length of the warm-up in steps, possibly with a fraction."""
+        return self.schedule.warmup_epochs * steps_per_epoch or self.schedule.warmup_steps
+
+    @property
     def resolution(self) -> int:
         """Side of validation images in pixels."""
         raise NotImplementedError
@@ -242,19 +353,23 @@ class Recipe(Settings):
     def override(self, **changes: Any) -> Self:
         """Replace values that are not None; ``resolution`` applies to training and validation.
 
+        ``eval_every`` is the number of steps between further validations.
         The schedule is scaled to a changed number of epochs, and ``source`` says how. The values determine
         ``reproduction``.
 
         Raises:
             UsageError: the values do not fit together.
         """
-        own = self.model_dump() | {"resolution": self.resolution}
+        own = self.model_dump() | {"resolution": self.resolution, "eval_every": self.validation.every_steps}
         changes = {key: value for key, value in changes.items() if value is not None and value != own[key]}
         if "epochs" in changes:
             changes["schedule"], how = self.schedule.scaled(self.epochs, changes["epochs"])
             changes["source"] = "; ".join(filter(None, [self.source, how]))
         if (resolution := changes.pop("resolution", None)) is not None:
             changes |= self.resized(resolution)
+        if (steps := changes.pop("eval_every", None)) is not None:
+            validation = changes.get("validation", self.validation)
+            changes["validation"] = validation.model_copy(update={"every_steps": steps})
         data = self.model_dump() | changes
         try:
             changed = type(self).model_validate(data)
@@ -271,6 +386,7 @@ class Recipe(Settings):
         values["optimizer"]["learning_rate"] = float(f"{self.base_learning_rate:.12g}")  # 0.3 * (1 / 3)
         if not self.quirks.best_epoch_by_validation:
             values["validation"]["every_epochs"] = 1  # validations between do not change the result
+        values["validation"].pop("every_steps", None)
         return flattened(values)
 
     def deviations(self) -> list[str]:
@@ -284,16 +400,22 @@ class Recipe(Settings):
         if not papers:
             return ["no recipe of the registry reproduces it"]
         own, everything = self.decisive(FREE_IN_REPRODUCTION), self.decisive()
+        free = everything.keys() - own.keys()
 
         def distance(paper: Recipe) -> tuple[int, int]:
             theirs = paper.decisive()
-            different = {key for key, value in everything.items() if value != theirs[key]}
-            return len(different & own.keys()), len(different)
+            either = everything.keys() | theirs.keys()
+            different = {key for key in either if everything.get(key) != theirs.get(key)}
+            return len(different - free), len(different)
 
         nearest = min(papers, key=distance).decisive(FREE_IN_REPRODUCTION)
         quirks = {name for paper in papers for name, on in paper.quirks if on} | {"no_seed"}
         return [
-            *(f"{key} {own[key]} instead of {value}" for key, value in nearest.items() if own[key] != value),
+            *(
+                f"{key} {own.get(key, 'default')} instead of {nearest.get(key, 'the default')}"
+                for key in nearest | own
+                if own.get(key) != nearest.get(key)
+            ),
             *(
                 f"quirks.{name} {on} instead of False"
                 for name, on in self.quirks
@@ -313,6 +435,11 @@ class Recipe(Settings):
             found.append(
                 f"the warm-up of {self.schedule.warmup_steps:,} steps does not end within the {steps:,} "
                 f"steps of this training, so the learning rate stays below {self.base_learning_rate:g}"
+            )
+        if self.ema is not None and (length := self.ema.every_steps / (1 - self.ema.decay)) > steps:
+            found.append(
+                f"the average of the weights reaches back about {length:,.0f} steps, but this training has "
+                f"{steps:,}, so that it stays near its start; reduce ema.decay or ema.every_steps"
             )
         images = self.batch_norm_images(micro_batches)
         if self.reproduction and images is not None and images < MIN_BATCH_NORM_IMAGES:
@@ -346,18 +473,58 @@ class Recipe(Settings):
 
 
 class ClassificationRecipe(Recipe):
+    """Hyper-parameters of classifiers.
+
+    ``mixup`` and ``cutmix`` are the parameters of their beta distributions; with both, each micro-batch draws
+    one of them. ``loss: bce`` is the mean binary cross-entropy over the classes; ``bce_threshold`` is the
+    share above which a class of a mixed image counts as present. ``stochastic_depth`` is the probability of
+    leaving out the last block for an image; it rises linearly from zero at the first block.
+    """
+
+    OPTIONS = Recipe.OPTIONS | {"loss", "bce_threshold", "mixup", "cutmix", "stochastic_depth"}
+
     batch_size: Annotated[int, Field(ge=2)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    bce_threshold: Inner | None = None
+    mixup: PositiveFloat | None = None
+    cutmix: PositiveFloat | None = None
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: Augmentation = Augmentation()
     validation: CropValidation = CropValidation()
+
+    @property
+    def repeats(self) -> int:
+        return self.augmentation.repeats
+
+    @property
+    def needs_timm(self) -> str:
+        policy = self.augmentation.policy or ""
+        return super().needs_timm or (f"the policy {policy}" if policy.startswith(TIMM) else "")
 
     @property
     def resolution(self) -> int:
         return self.validation.crop
 
     def resized(self, resolution: int) -> dict[str, Any]:
-        crop = {"crop": resolution}
-        return {key: getattr(self, key).model_copy(update=crop) for key in ("augmentation", "validation")}
+        augmentation = self.augmentation.model_copy(update={"crop": resolution})
+        return {"augmentation": augmentation, "validation": self.validation.resized(resolution)}
+
+    @model_validator(mode="after")
+    def options_fit(self) -> Self:
+        if self.bce_threshold is not None and self.loss != "bce":
+            raise ValueError("bce_threshold is for loss: bce; leave it out")
+        if self.bce_threshold is not None and not (self.mixup or self.cutmix):
+            raise ValueError("bce_threshold is for mixed labels; add mixup or cutmix, or leave it out")
+        if self.fit_below is not None and (self.mixup or self.cutmix):
+            raise ValueError(
+                "fit_below is a limit for the loss of unmixed images; leave it out, or mixup and cutmix"
+            )
+        if self.augmentation.repeats > self.batch_size:
+            raise ValueError(
+                f"augmentation.repeats {self.augmentation.repeats} is more than a batch of {self.batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def micro_batches_have_two_images(self) -> Self:
@@ -383,6 +550,21 @@ class DetectionRecipe(Recipe):
     anchor_samples: Count = 256
     box_samples: Count = 512
     proposals: Count = 1000
+
+    @model_validator(mode="before")
+    @classmethod
+    def options_are_for_detectors(cls, data: Any) -> Any:
+        own = ClassificationRecipe.model_fields.keys() - cls.model_fields.keys()
+        if isinstance(data, dict) and (found := sorted(own & data.keys())):
+            raise ValueError(f"{found[0]} is for classification; leave it out of a recipe for detectors")
+        return data
+
+    @field_validator("optimizer")
+    @classmethod
+    def layers_are_those_of_classifiers(cls, optimizer: Optimizer) -> Optimizer:
+        if optimizer.layer_decay is not None:
+            raise ValueError("layer_decay is for classification; leave it out of a recipe for detectors")
+        return optimizer
 
     @property
     def resolution(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from sdabench.data.description import DatasetInfo
 from sdabench.nested import flattened
 from sdabench.records.spec import RANDOM, TRAINED_HERE, Protocol
+from sdabench.registry.recipes import WORDS
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_dataset, describe_protocol
 from sdabench.runs.estimate import Plan, PlannedJob, PlannedPart
@@ -73,7 +74,7 @@ def _steps(part: PlannedPart) -> str:
 
 
 def _values(recipe: dict[str, Any]) -> str:
-    values = {key: value for key, value in recipe.items() if key not in ("name", "title", "source")}
+    values = {key: value for key, value in recipe.items() if key not in WORDS | {"name"}}
     return ", ".join(f"{key} {value}" for key, value in flattened(values).items())
 
 

@@ -153,7 +153,7 @@ def _planned(
         step, trained = progress_in(output / TRAININGS / spec.name)
     if spec.trains and not trained:
         seconds += share * rates.train * job.images * max(0.0, 1 - step / _steps(job)[1]) if rates else 0.0
-        moments = 2 if spec.recipe.optimizer.name == "adamw" else 1
+        moments = (1 if spec.recipe.optimizer.name == "sgd" else 2) + (spec.recipe.ema is not None)
         best = 2 * spec.recipe.quirks.best_epoch_by_validation
         checkpoints = (KEEP_LAST + 1) * (1 + moments)  # one is written before the oldest is deleted
         disk = 4 * count.params * (1 + checkpoints + best)

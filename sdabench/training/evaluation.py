@@ -29,7 +29,7 @@ from sdabench.training.tasks import Predictions, task_of
 from sdabench.weights.load import load_file
 
 # Fields of the environment that can change the last bits of predictions.
-CONDITIONS = ("device", "threads", "deterministic", "packages")
+CONDITIONS = ("device", "threads", "deterministic", "packages", "compiled")
 OUTPUTS = 2  # increment when the outputs for an image change, so that partial evaluations are not resumed
 
 
@@ -73,8 +73,8 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     suffix = f"-{job.weights.stem}" if best and job.weights else ""
     fitting = FittingBatch(job.batch_size)
     with strict_fp32(device, job.machine.deterministic), measuring_memory(device) as memory:
-        conditions = environment(device)
-        same = {key: conditions[key] for key in CONDITIONS}
+        conditions = environment(device, compiled=job.machine.compile)
+        same = {key: conditions.get(key) for key in CONDITIONS}
         same |= {"batch_size": job.batch_size, "weights": weights.sha256}
         partial = _partial_evaluation(job, folder, suffix, same)
         predictions = predict(network, job, device, advance, fitting, partial)

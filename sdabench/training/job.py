@@ -6,6 +6,7 @@ A job is saved to a file that any process can load again; see :mod:`sdabench.run
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -56,6 +57,7 @@ class Machine(FrozenModel):
     ``workers`` are DataLoader workers per process. ``batch_size`` is that of evaluation, by default that of
     the task, or the micro-batch of a training. ``checkpoint_seconds`` is the time between two checkpoints;
     at the end of an epoch, a tenth of it is enough. ``trackers`` get a copy of the log of a training.
+    ``compile`` is for networks of classification.
     """
 
     device: str = "cpu"
@@ -66,6 +68,7 @@ class Machine(FrozenModel):
     evaluator: Evaluator = DEFAULT_EVALUATOR
     batch_size: int | None = None
     trackers: tuple[TrackerName, ...] = ()
+    compile: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,10 @@ class Job(Generic[SpecT, SplitT]):
     skip_broken: bool = False
     training: Training | None = None
     left_out: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.machine.compile and self.spec.task == "detection":
+            raise UsageError("--compile is for classification networks, not for detectors; leave it out")
 
     @property
     def model(self) -> str:
@@ -277,6 +284,13 @@ def evaluation_job(
     return Job(spec, split, machine=machine, weights=path, skip_broken=skip_broken, training=training)
 
 
+def _protocol_of(recipe: Recipe, task: DataTask) -> Protocol:
+    """Return the protocol of the evaluation after a training."""
+    protocol = protocol_at(recipe.resolution, task, channels_last=recipe.channels_last)
+    own = recipe.validation.model_dump(include={"resize", "interpolation"})
+    return protocol.model_copy(update={"preprocessing": protocol.preprocessing.model_copy(update=own)})
+
+
 def training_job(
     model: str,
     source: DataSource,
@@ -295,11 +309,13 @@ def training_job(
     Both are reduced to the recipe's numbers of images.
 
     Raises:
-        UsageError: there is no such dataset, or it is for another task.
+        UsageError: there is no such dataset, or it is for another task; or timm is missing.
         DataError: it is not what it claims to be, or its splits have different categories.
         NothingMeasuredError: no object is annotated.
     """
     task = load_registry().model(model).task
+    if recipe.needs_timm and find_spec("timm") is None:
+        raise UsageError(f"{recipe.needs_timm} of the recipe needs timm: pip install 'sdabench[timm]'")
     train, split = splits or (source.read("train", task), source.read("val", task))
     if isinstance(train, CocoSplit) and isinstance(split, CocoSplit):
         if difference := category_difference(train, split):
@@ -311,7 +327,7 @@ def training_job(
         source,
         split,
         train_dataset=train.describe(),
-        protocol=protocol_at(recipe.resolution, task, channels_last=recipe.channels_last),
+        protocol=_protocol_of(recipe, task),
         recipe=recipe,
         weights=Weights(source=TRAINED_HERE),
         backbone=backbone and weights_of_spec(backbone),

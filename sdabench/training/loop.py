@@ -14,7 +14,7 @@ from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
 from sdabench.training.checkpoints import KEEP_LAST, Checkpoints, Log, delete
 from sdabench.training.distributed import Report, lost_peer_errors, world
-from sdabench.training.job import AnyJob
+from sdabench.training.job import AnyJob, Machine
 from sdabench.training.precision import strict_fp32
 from sdabench.training.run_folder import (
     TRAININGS,
@@ -63,7 +63,7 @@ def train(
             spec=job.spec,
             world_size=here.size,
             deterministic=job.machine.deterministic,
-            environment=environment(device),
+            environment=environment(device, compiled=job.machine.compile),
         )
         here.on_rank_zero(lambda: refuse_to_abandon(folder, run, log))
         here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
@@ -73,7 +73,7 @@ def train(
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
-            _restore_conditions(there.environment, device, log if here.is_main else lambda line: None)
+            _restore_conditions(there.environment, job.machine, log if here.is_main else lambda line: None)
         training = _Training(job, folder, advance, log)
         here.on_rank_zero(lambda: run.save(folder))  # not of a training whose initial weights are unusable
         try:
@@ -118,7 +118,7 @@ class _Training:
             self.log(f"{trainer.job.model}: the classifier of {classes} classes starts from random weights")
         for warning in trainer.warnings:
             self.log(f"{trainer.job.model}: {warning}")
-        last_line = progress.step - (progress.concluded < trainer.epoch)
+        last_line = progress.step - (progress.concluded < trainer.epoch or self._validation_is_due())
 
         def prepare_files() -> None:
             for metric, epoch in progress.best_epochs.items():
@@ -142,6 +142,8 @@ class _Training:
         trainer, progress, recipe = self.trainer, self.trainer.progress, self.trainer.recipe
         self.advance(progress.images, f"epoch {trainer.epoch + 1}/{recipe.epochs}")
         self._conclude_epoch()  # the training may have been stopped during validation
+        if self._validation_is_due():
+            self._validate_within_epoch()
         started = time.monotonic()
         for batch in batches:
             stop, save = stop_requested(), self._is_time_to_save()
@@ -167,6 +169,8 @@ class _Training:
             self.advance(images, f"epoch {epoch}/{recipe.epochs}  loss {loss:.3f}")
             if progress.step % trainer.order.steps_per_epoch == 0:
                 self._conclude_epoch()
+            elif self._validation_is_due():
+                self._validate_within_epoch()
             elif progress.step % LOG_STEPS == 0:
                 self._write_line({})
             started = time.monotonic()
@@ -190,16 +194,29 @@ class _Training:
         trainer, progress = self.trainer, self.trainer.progress
         if progress.concluded == trainer.epoch:
             return
-        try:
-            metrics = self._validate()
-        except Stopped:
-            self._save()
-            raise
-        line = self._write_line(metrics)
+        line = self._write_line(self._saved_if_stopped(self._validate))
         trainer.end_epoch()
         if time.monotonic() - self.logged > 30:
             self.logged = time.monotonic()
             self.log(_epoch_line(trainer.job.model, trainer.recipe, line))
+
+    def _validation_is_due(self) -> bool:
+        """Return whether a validation within an epoch is due; those at its end are part of its conclusion."""
+        step, every = self.trainer.progress.step, self.trainer.recipe.validation.every_steps
+        within = step % self.trainer.order.steps_per_epoch != 0
+        return every is not None and within and step % every == 0 and step > self.trainer.progress.validated
+
+    def _validate_within_epoch(self) -> None:
+        metrics = self._saved_if_stopped(self.trainer.validate)
+        self.trainer.progress.validated = self.trainer.progress.step
+        self._write_line(metrics)
+
+    def _saved_if_stopped(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+        try:
+            return validate()
+        except Stopped:
+            self._save()
+            raise
 
     def _write_line(self, metrics: dict[str, float]) -> dict[str, float]:
         trainer, progress = self.trainer, self.trainer.progress
@@ -207,7 +224,7 @@ class _Training:
             "step": progress.step,
             "epoch": progress.step / trainer.order.steps_per_epoch,
             **trainer.mean_losses,
-            "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+            "learning_rate": max(group["lr"] for group in trainer.optimizer.param_groups),
             "images_per_second": progress.images / progress.seconds,
             **metrics,
         }
@@ -218,11 +235,13 @@ class _Training:
     def _validate(self) -> dict[str, float]:
         """Validate if this epoch is due; save the weights of a best epoch if the recipe requires it."""
         trainer, progress, epoch = self.trainer, self.trainer.progress, self.trainer.epoch
-        every = trainer.recipe.validation.every_epochs
-        if not every or (epoch % every and epoch != trainer.recipe.epochs):
+        every, every_steps = trainer.recipe.validation.every_epochs, trainer.recipe.validation.every_steps
+        epoch_is_due = every > 0 and (epoch % every == 0 or epoch == trainer.recipe.epochs)
+        if not epoch_is_due and (every_steps is None or progress.step % every_steps):
             return {}
         metrics = trainer.validate()
-        for metric, value in metrics.items() if trainer.recipe.quirks.best_epoch_by_validation else ():
+        chooses = epoch_is_due and trainer.recipe.quirks.best_epoch_by_validation
+        for metric, value in metrics.items() if chooses else ():
             if value > progress.best.get(metric, -1.0):
                 progress.best[metric], progress.best_epochs[metric] = value, epoch
                 path = self.folder / best_weights(metric, epoch)
@@ -279,13 +298,14 @@ def _check_determinism(job: AnyJob, device: torch.device) -> None:
         )
 
 
-def _restore_conditions(there: dict[str, Any], device: torch.device, log: Log) -> None:
+def _restore_conditions(there: dict[str, Any], machine: Machine, log: Log) -> None:
     """Restore the number of threads, which affects the last bits on a CPU; log other changes."""
+    device = torch.device(machine.device)
     if device.type == "cpu" and there.get("threads"):
         torch.set_num_threads(there["threads"])
-    here = environment(device)
+    here = environment(device, compiled=machine.compile)
     versions = {"torch": (there.get("packages", {}).get("torch"), here["packages"]["torch"])}
-    settings = {key: (there.get(key), here[key]) for key in ("device", "cuda", "cudnn")}
+    settings = {key: (there.get(key), here.get(key)) for key in ("device", "cuda", "cudnn", "compiled")}
     changed = [f"{key} {old}, now {new}" for key, (old, new) in (versions | settings).items() if old != new]
     if changed:
         log(f"this training was started with {'; '.join(changed)}: the last digits will differ")

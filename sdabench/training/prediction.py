@@ -17,6 +17,7 @@ from sdabench.data.images import BrokenImagesError
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
 from sdabench.files import atomic_gzip_write, read_decompressed
 from sdabench.json_files import parse_json
+from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.distributed import Report, world
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import is_out_of_memory
@@ -130,7 +131,8 @@ class _Predictor:
     ) -> None:
         channels_last = job.spec.protocol.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.eval().to(device, memory_format=self.layout)  # type: ignore[call-overload]
+        network = network.eval().to(device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.network = compile_network(network) if job.machine.compile else network
         self.job, self.device, self.partial, self.predicted = job, device, partial, predicted
         self.fitting = fitting or FittingBatch(job.batch_size)
         self.here, self.task = world(), task_of(job.spec.task)
@@ -179,7 +181,8 @@ class _Predictor:
 
     @torch.inference_mode()
     def outputs_of(self, micro_batch: AnyBatch) -> list[Any]:
-        return self.task.outputs(self.network, micro_batch.to(self.device, self.layout), self.job)
+        with compiler_errors(self.job.model, self.job.machine.compile):
+            return self.task.outputs(self.network, micro_batch.to(self.device, self.layout), self.job)
 
     def save(self) -> None:
         """Store the predictions of all ranks, if the evaluation can be resumed."""

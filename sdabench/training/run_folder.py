@@ -20,6 +20,7 @@ from sdabench.nested import flattened
 from sdabench.records.json_lines import append_lines, read_lines, read_sound_lines, write_lines
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec, RunSpec
+from sdabench.registry.recipes import WORDS
 from sdabench.training.checkpoints import Checkpoints, Log, delete
 from sdabench.training.trackers import Status, Tracker, TrackerName
 from sdabench.weights.weights_source import SUFFIXES
@@ -73,7 +74,7 @@ class TrainingRun(FrozenModel):
     def _decisive(self) -> dict[str, Any]:
         spec = self.spec
         assert spec.recipe is not None
-        recipe = spec.recipe.model_dump(mode="json", exclude={"title", "source"})
+        recipe = spec.recipe.model_dump(mode="json", exclude=WORDS)
         return {
             "model": spec.model,
             "seed": spec.seed,

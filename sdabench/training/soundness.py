@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torchvision.ops import StochasticDepth
 
 from sdabench.models.depth_attention import DepthAttention, DepthAttentionStage
 from sdabench.models.resnet import Bottleneck
@@ -57,6 +59,7 @@ def find_unsound(network: nn.Module, images: Tensor, loss: Loss, *, frozen: bool
             if bool((parameter == parameter.flatten()[0]).all()):
                 parameter.data += NOISE * torch.randn_like(parameter)
         network.train()
+        _switch_randomness_off(network)
         norms, shapes = _batch_norm_findings(network, trunk, images, frozen)
         found: Findings = {}
         for name, module in network.named_modules():
@@ -73,6 +76,13 @@ def find_unsound(network: nn.Module, images: Tensor, loss: Loss, *, frozen: bool
         for fault, places in _exact_findings(network, trunk, images).items():
             found.setdefault(fault, places)  # attention modules are more specific places
     return [f"{fault}{_listed(places)}" for fault, places in found.items()]
+
+
+def _switch_randomness_off(network: nn.Module) -> None:
+    """Keep all branches and values; blocks and values that are left out at random would look unsound."""
+    for module in network.modules():
+        if isinstance(module, (StochasticDepth, _DropoutNd)):
+            module.p = 0.0
 
 
 def _listed(places: Sequence[str]) -> str:

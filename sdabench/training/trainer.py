@@ -20,10 +20,12 @@ from sdabench.data.images import RankBatches, TrainingOrder, seed_from
 from sdabench.errors import DataError, SdabenchError
 from sdabench.files import atomic_write
 from sdabench.records.record import Training
-from sdabench.registry.recipes import Optimizer, Recipe
+from sdabench.registry.recipes import Recipe
 from sdabench.training.batch_norm import MicroBatchStatistics
+from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
+from sdabench.training.optimizers import SCALE, WeightAverage, build_optimizer
 from sdabench.training.prediction import predict
 from sdabench.training.signals import Stopped
 from sdabench.training.soundness import IMAGES, find_unsound
@@ -55,6 +57,7 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     best_epochs: dict[str, int] = field(default_factory=dict)
     best_sha256: dict[str, str] = field(default_factory=dict)  # of the weights files of the best epochs
+    validated: int = 0  # last step after which a validation within an epoch was logged
 
 
 class Trainer:
@@ -83,9 +86,13 @@ class Trainer:
         self.new_classifier = self.task.load_initial(network, job)
         self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.replica = self._replica()
+        self.called: nn.Module = compile_network(self.replica) if job.machine.compile else self.replica
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
         self.order = self._order()
+        warmup = self.recipe.warmup_steps(self.order.steps_per_epoch)
+        ema = self.recipe.ema
+        self.average = None if ema is None else WeightAverage(self.network, ema, warmup)
 
     def _replica(self) -> nn.Module:
         """Wrap the network for training on this rank, with gradients summed over all ranks."""
@@ -100,6 +107,11 @@ class Trainer:
                 find_unused_parameters=True,
             )
         return replica
+
+    @property
+    def result_network(self) -> nn.Module:
+        """The network that is validated and saved: that of the average, if the recipe has one."""
+        return self.network if self.average is None else self.average.network
 
     @property
     def smallest_micro_batch(self) -> int:
@@ -146,7 +158,7 @@ class Trainer:
         if self.recipe.check_network and progress.step == 0 and self.world.is_main:
             progress.unsound = self.find_unsound(batch)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group.get(SCALE, 1.0)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
@@ -155,8 +167,11 @@ class Trainer:
         for place, micro_batch in enumerate(batch.micro_batches(own), start=1):
             torch.manual_seed(seed_from(progress.seeds[-1], progress.step, self.world.rank * own + place))
             share = len(micro_batch) / images
-            with self._gradient_sync(last=place == own):
-                losses = self.task.losses(self.replica, micro_batch.to(self.device, self.layout), self.job)
+            with (
+                self._gradient_sync(last=place == own),
+                compiler_errors(self.job.model, self.job.machine.compile),
+            ):
+                losses = self.task.losses(self.called, micro_batch.to(self.device, self.layout), self.job)
                 loss = sum(losses.values(), start=torch.zeros((), device=self.device)) * share
                 # DistributedDataParallel takes the mean over the processes; the sum is needed.
                 self.scaler.scale(loss * self.world.size).backward()  # type: ignore[no-untyped-call]
@@ -173,8 +188,12 @@ class Trainer:
         total = sum(values.values())
         if not math.isfinite(total):
             raise self._diverged(f"the loss is {total}")
+        if self.recipe.clip_norm is not None:
+            self._clip_gradients(self.recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.network, progress.step)
         if progress.step == 0:
             progress.first_loss = total
         progress.step += 1
@@ -183,6 +202,13 @@ class Trainer:
         progress.epoch_images += images
         for name, value in values.items():
             progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * images
+
+    def _clip_gradients(self, largest: float) -> None:
+        """Scale all gradients down to a norm; those of float16 may be infinite, and the step is skipped."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), largest)
+        if not self.scaler.is_enabled() and not norm.isfinite():
+            raise self._diverged(f"the norm of the gradients is {norm}")
 
     def find_unsound(self, batch: AnyBatch) -> list[str]:
         """Check the network with a few images of a batch; see :func:`find_unsound`."""
@@ -214,7 +240,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Compute metrics on the validation images in percent; names for masks are ``segmentation_…``."""
-        predictions = predict(self.network, self.job, self.device)
+        predictions = predict(self.result_network, self.job, self.device)
 
         def metrics_of_all() -> dict[str, float]:
             assert predictions is not None
@@ -228,7 +254,8 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return the state for :meth:`restore`: tensors and plain values. The weights must be finite."""
         self._check_weights()
-        return {
+        average = {} if self.average is None else {"average": self.average.model.state_dict()}
+        return average | {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -239,6 +266,8 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         new_seed = self.progress.seeds
         self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"])
         self.progress = Progress(**state["progress"])
         self.progress.resumed += 1
         if self.recipe.quirks.no_seed:
@@ -257,19 +286,25 @@ class Trainer:
             The sha256 of the file.
         """
         self._check_weights()
-        state = {key: value.contiguous() for key, value in self.network.state_dict().items()}
+        state = {key: value.contiguous() for key, value in self.result_network.state_dict().items()}
         data = save(state, metadata=metadata_of(ClassList.of(self.job.train)))
         with atomic_write(path) as file:
             file.write(data)
         return hashlib.sha256(data).hexdigest()
 
     def _check_weights(self) -> None:
-        if not all(bool(tensor.isfinite().all()) for tensor in self.network.state_dict().values()):
+        states = (network.state_dict() for network in {self.network, self.result_network})
+        if not all(bool(tensor.isfinite().all()) for state in states for tensor in state.values()):
             raise self._diverged("the weights are not finite")
 
     def _diverged(self, what: str) -> DivergedError:
         step, total = self.progress.step + 1, self.order.steps_per_epoch * self.recipe.epochs
-        hint = "a lower learning rate" + (", or --amp off" if self.recipe.precision != "fp32" else "")
+        hints = ["a lower learning rate"]
+        if self.recipe.clip_norm is None:
+            hints.append("clip_norm: 1.0 in the recipe")
+        if self.recipe.precision != "fp32":
+            hints.append("--amp off")
+        hint = " or ".join([", ".join(hints[:-1]), hints[-1]] if len(hints) > 1 else hints)
         return DivergedError(
             f"{self.job.model}: {what} at step {step} of {total}, learning rate {self.learning_rate:.3g}; "
             f"try {hint}"
@@ -314,6 +349,7 @@ def training_order(job: AnyJob, processes: int, seed: int = 0, first_step: int =
         seed=seed,
         smallest=task_of(job.spec.task).smallest_micro_batch(job) * micro_batches(recipe, processes),
         first_step=first_step,
+        repeats=recipe.repeats,
     )
     if not order.steps_per_epoch or recipe.batch_size < order.smallest:
         raise DataError(
@@ -321,27 +357,6 @@ def training_order(job: AnyJob, processes: int, seed: int = 0, first_step: int =
             f"{order.smallest} or more; use more images, a larger --batch-size or a smaller --accumulate"
         )
     return order
-
-
-def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """Build the optimizer; norms and biases have weight decay only if the recipe enables it."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {
-            "params": [p for p in parameters if p.ndim <= 1],
-            "weight_decay": settings.weight_decay if settings.decay_norms_and_biases else 0.0,
-        },
-    ]
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
 
 
 def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError | Stopped]:

@@ -46,6 +46,17 @@ augmentation: {crop: 32}
 validation: {crop: 32, every_epochs: 0}
 fit_below: 100.0
 """
+EVERY_OPTION: dict[str, Any] = {  # of a recipe for classification
+    "ema": {"decay": 0.9, "every_steps": 2, "after_warmup": True},
+    "schedule": {"kind": "cosine", "warmup_steps": 3},
+    "clip_norm": 0.5,
+    "loss": "bce",
+    "bce_threshold": 0.2,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "stochastic_depth": 0.3,
+    "augmentation": {"crop": 32, "policy": "trivialaugment", "erasing": 0.5, "repeats": 3},
+}
 FASTER, MASK = "faster_rcnn_resnet50", "mask_rcnn_resnet50"
 
 

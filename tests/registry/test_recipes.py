@@ -1,5 +1,7 @@
 """Recipes follow the released code, and learning rates equal values derived by hand."""
 
+import hashlib
+import json
 import math
 import os
 from math import pi, sqrt
@@ -9,7 +11,10 @@ import torch
 from pydantic import ValidationError
 
 from sdabench.errors import UsageError
-from sdabench.registry.recipes import Quirks, load_recipe, recipe_names
+from sdabench.nested import flattened
+from sdabench.records.store import records_of
+from sdabench.registry.recipes import WORDS, Quirks, load_recipe, recipe_names
+from tests.helpers.paths import CHECKOUT
 
 
 def test_paper_recipe_follows_the_released_code():
@@ -150,12 +155,14 @@ def test_small_batches_for_batch_norms_are_described_before_a_training(name, par
 
 
 def test_unknown_recipes_are_refused():
-    assert recipe_names("classification") == ["demo", "imagenet-120e", "paper", "smoke"]
+    assert recipe_names("classification") == [
+        "demo", "imagenet-120e", "paper", "smoke", "timm-a1", "timm-a2", "torchvision-v2",
+    ]  # fmt: skip
     with pytest.raises(UsageError, match="unknown recipe 'papr'; did you mean paper"):
         load_recipe("papr")
     with pytest.raises(
         UsageError,
-        match="unknown recipe 'xyz'; choose from demo, imagenet-120e, paper, smoke for classification",
+        match="unknown recipe 'xyz'; choose from demo, imagenet-120e, paper, smoke, timm-a1",
     ):
         load_recipe("xyz")
     with pytest.raises(UsageError, match="no recipe file at nowhere.yaml"):
@@ -395,3 +402,78 @@ def test_warm_up_in_both_epochs_and_steps_is_refused(tmp_path):
     path.write_text("extends: coco-1x\nschedule: {warmup_epochs: 1}\n")
     with pytest.raises(UsageError, match="set either warmup_epochs or warmup_steps, not both"):
         load_recipe(str(path), "detection")
+
+
+def test_recipes_and_records_without_options_keep_their_digests():
+    """The digests are those of the version before the options."""
+    values = load_recipe("paper").model_dump(mode="json", exclude=WORDS)
+    assert hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16] == "c32ddf2afdbf936f"
+    for name, digest in (("smoke", "2bf3c1f54ce57f8a"), ("smoke-detection", "fe0489bda42b2144")):
+        records = records_of(CHECKOUT / f"results/{name}.jsonl")
+        digests = "".join(record.spec_digest for record in records)
+        assert hashlib.sha256(digests.encode()).hexdigest()[:16] == digest
+
+
+def options_of(recipe):
+    return flattened(recipe.model_dump()).keys() - flattened(load_recipe("imagenet-120e").model_dump()).keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ema": {"decay": 1.0}}, "ema: decay: Input should be less than 1, not 1.0"),
+        ({"bce_threshold": 0.2}, "bce_threshold is for loss: bce; leave it out"),
+        ({"loss": "bce", "bce_threshold": 0.2}, "bce_threshold is for mixed labels; add mixup or cutmix, or leave it out"),
+        ({"mixup": 0.2, "fit_below": 0.5}, "fit_below is a limit for the loss of unmixed images"),
+        ({"stochastic_depth": 1}, "stochastic_depth: Input should be less than 1, not 1"),
+        ({"augmentation": {"repeats": 300}}, "augmentation.repeats 300 is more than a batch of 256"),
+        ({"augmentation": {"policy": "randaugment-m31"}}, "unknown policy 'randaugment-m31'; choose from trivial"),
+        ({"augmentation": {"policy": "timm:rand-x"}}, "unknown policy 'timm:rand-x'; choose from trivialaugment"),
+        ({"validation": {"resize": 200}}, "resize 200 is smaller than the crop of 224 pixels"),
+        ({"optimizer": {"layer_decay": 1.0}}, "optimizer: layer_decay: Input should be less than 1, not 1.0"),
+    ],
+)  # fmt: skip
+def test_senseless_options_are_refused(tmp_path, changes, message):
+    (tmp_path / "mine.yaml").write_text(json.dumps({"extends": "imagenet-120e", "title": "mine"} | changes))
+    with pytest.raises(UsageError) as caught:
+        load_recipe(str(tmp_path / "mine.yaml"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mixup": 0.2}, {"augmentation": {"policy": "randaugment"}}, {"optimizer": {"layer_decay": 0.5}}],
+)
+def test_options_for_classification_are_refused_for_detectors(tmp_path, changes):
+    (tmp_path / "mine.yaml").write_text(json.dumps({"extends": "smoke", "title": "mine"} | changes))
+    with pytest.raises(UsageError, match="is for classification; leave it out of a recipe for detectors"):
+        load_recipe(str(tmp_path / "mine.yaml"), "detection")
+
+
+def test_options_are_deviations_from_the_paper():
+    recipe = load_recipe("imagenet-120e").model_copy(update={"mixup": 0.2})
+    assert recipe.deviations() == ["mixup 0.2 instead of the default"]
+    more_validations = load_recipe("imagenet-120e").override(eval_every=500)
+    assert (more_validations.validation.every_steps, more_validations.deviations()) == (500, [])
+
+
+def test_torchvisions_recipe_follows_its_command():
+    """The decay of the average is computed by the formula of its script, for 8 GPUs with 128 images each."""
+    recipe = load_recipe("torchvision-v2")
+    assert recipe.ema.decay == pytest.approx(1 - (1 - 0.99998) * 8 * 128 * 32 / 600, abs=1e-6)
+    assert recipe.batch_size // recipe.accumulate == 128
+    assert {key for key in options_of(recipe) if not key.startswith("differences")} == {
+        "ema.decay", "ema.every_steps", "ema.after_warmup", "mixup", "cutmix", "augmentation.policy",
+        "augmentation.erasing", "augmentation.repeats", "validation.resize",
+    }  # fmt: skip
+    shorter = recipe.override(epochs=100, resolution=112)
+    assert (shorter.validation.resize, shorter.schedule.warmup_epochs) == (116, 5)
+
+
+def test_timms_recipes_differ_by_four_values():
+    first, second = (flattened(load_recipe(name).model_dump()) for name in ("timm-a1", "timm-a2"))
+    names = {"name", "title", "differences"}
+    assert {key for key in first if first[key] != second[key]} - names == {
+        "epochs", "optimizer.weight_decay", "label_smoothing", "mixup",
+    }  # fmt: skip

@@ -26,6 +26,7 @@ from sdabench.training.run_folder import read_run
 from sdabench.training.signals import Stopped, request_stop
 from tests.helpers.processes import exit_codes, fork_ranks
 from tests.helpers.training import (
+    EVERY_OPTION,
     StopAfter,
     copy_with_broken_image,
     detector_job,
@@ -48,10 +49,10 @@ def train_in_processes(job, output, processes, **options):
     return folder
 
 
-@pytest.mark.parametrize("first_only", [False, True])
-def test_two_processes_match_one_with_two_micro_batches(textures, tmp_path, first_only):
+@pytest.mark.parametrize("changes", [{}, {"quirks": {"first_replica_statistics": True}}, EVERY_OPTION])
+def test_two_processes_match_one_with_two_micro_batches(textures, tmp_path, changes):
     """Each batch norm sees four of eight images; a sum of two gradients has one order, so results are equal."""
-    changes = LOSSES | {"quirks": {"first_replica_statistics": first_only}}
+    changes = LOSSES | changes
     single = train(classifier_job(textures, **changes, accumulate=2), tmp_path / "alone")
     both = train_in_processes(classifier_job(textures, **changes), tmp_path / "both", 2)
     assert same_weights(final_weights(single), final_weights(both))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from sdabench.models.build import create_model
 from sdabench.records.environment import environment
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
+from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.memory import MemoryRise, is_out_of_memory, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
@@ -217,7 +218,7 @@ def _make_steps(network: nn.Module, modes: Sequence[Mode], conditions: Condition
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     side = conditions.resolution
     images = torch.randn(conditions.batch_size, 3, side, side, device=device).to(memory_format=layout)
-    called: Any = torch.compile(network, dynamic=False) if conditions.compile else network
+    called = compile_network(network) if conditions.compile else network
     return {mode: STEPS[mode](called, images, conditions.precision) for mode in MODES if mode in modes}
 
 
@@ -244,16 +245,6 @@ def _applied(conditions: Conditions, device: torch.device) -> Iterator[None]:
             cudnn.allow_tf32 = matmul.allow_tf32 = conditions.tf32
             cudnn.benchmark = conditions.cudnn_benchmark
         torch.manual_seed(0)
-        with high_recompile_limit() if conditions.compile else nullcontext():
-            yield
-
-
-@contextmanager
-def high_recompile_limit() -> Iterator[None]:
-    """Let torch.compile compile many networks; beyond its limit it falls back to eager mode."""
-    config = torch._dynamo.config
-    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # torch 2.6
-    with config.patch({limit: 256}):
         yield
 
 
@@ -261,7 +252,8 @@ def high_recompile_limit() -> Iterator[None]:
 def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
     """Convert out-of-memory and compiler errors to a SdabenchError in one line; also a decorator."""
     try:
-        yield
+        with compiler_errors(name, conditions.compile):
+            yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             images = f"{conditions.batch_size} images of {conditions.resolution} pixels"
@@ -269,7 +261,4 @@ def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
                 f"{name}: out of memory for {images} on {conditions.device}; try a smaller --batch-size or "
                 "--resolution, or fewer models at a time"
             ) from error
-        if not conditions.compile:
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
-        raise SdabenchError(f"{name} cannot be compiled: {reason}; leave out --compile") from error
+        raise

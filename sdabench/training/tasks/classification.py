@@ -9,12 +9,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.errors import WeightsError
 from sdabench.hashing import sha256_of_file
 from sdabench.models.build import create_model
+from sdabench.models.resnet import set_stochastic_depth
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.registry.schema import Task
@@ -55,7 +57,10 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         return create_model(job.model, num_classes=job.split.num_classes)
 
     def build_for_training(self, job: ClassificationJob) -> nn.Module:
-        return create_model(job.model, num_classes=job.train.num_classes)
+        network = create_model(job.model, num_classes=job.train.num_classes)
+        if rate := recipe_of(job).stochastic_depth:
+            set_stochastic_depth(network, rate)
+        return network
 
     def load_initial(self, network: nn.Module, job: ClassificationJob) -> bool | None:
         if job.initial is None or job.spec.initial is None:
@@ -70,15 +75,16 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
 
     def losses(self, network: nn.Module, micro_batch: Batch, job: ClassificationJob) -> dict[str, Tensor]:
         recipe = recipe_of(job)
-        with autocast(micro_batch.images.device, recipe.precision):
-            logits = network(micro_batch.images)
-        loss = F.cross_entropy(
-            logits.float(), micro_batch.labels, reduction="sum", label_smoothing=recipe.label_smoothing
-        )
-        return {"loss": loss / len(micro_batch)}
+        images, labels = mix(micro_batch.images, micro_batch.labels, recipe, job.train.num_classes)
+        with autocast(images.device, recipe.precision):
+            logits = network(images)
+        return {"loss": total_loss(logits.float(), labels, recipe) / len(micro_batch)}
 
     def unfitted_loss(self, job: ClassificationJob, first_loss: float) -> float:
-        """Return the loss at chance, ln(number of classes)."""
+        """Return the loss at chance, ln(number of classes), or the same for binary cross-entropy."""
+        share = 1 / job.train.classes
+        if recipe_of(job).loss == "bce" and share < 1:
+            return -share * math.log(share) - (1 - share) * math.log(1 - share)
         return math.log(job.train.classes)
 
     def check_inputs(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Loss]:
@@ -121,6 +127,31 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
             margin=margin,
         )
         return Classified(job.split, classes, sha256)
+
+
+def mix(images: Tensor, labels: Tensor, recipe: ClassificationRecipe, classes: int) -> tuple[Tensor, Tensor]:
+    """Mix pairs of images (N, 3, H, W) and labels (N,); return images and shares of classes (N, classes).
+
+    Without mixup and cutmix, return both as they are. Torch's default generator determines random numbers.
+    """
+    kinds = ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+    mixers = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha is not None]
+    if not mixers:
+        return images, labels
+    mixed: tuple[Tensor, Tensor] = v2.RandomChoice(mixers)(images, labels)
+    return mixed
+
+
+def total_loss(logits: Tensor, labels: Tensor, recipe: ClassificationRecipe) -> Tensor:
+    """Sum the loss over images; ``labels`` are classes (N,), or shares of classes (N, classes)."""
+    if recipe.loss == "cross_entropy":
+        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=recipe.label_smoothing)
+    classes = logits.shape[1]
+    targets = labels if labels.ndim == 2 else F.one_hot(labels, classes)
+    if recipe.bce_threshold is not None:
+        targets = targets > recipe.bce_threshold
+    targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="sum") / classes
 
 
 def images_at_once(images: Tensor) -> int:

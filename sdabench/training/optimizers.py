@@ -1,0 +1,100 @@
+"""Build optimizers with weight decay and learning rates by layer, and average weights."""
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from sdabench.errors import UsageError
+from sdabench.models.skeleton import Trunk
+from sdabench.registry.recipes import Ema, Optimizer
+
+SCALE = "lr_scale"  # of a group of parameters: its share of the learning rate
+STAGE = re.compile(r"layer([1-4])\.")
+
+
+def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """Build the optimizer; norms and biases have weight decay only if the recipe enables it.
+
+    Raises:
+        UsageError: the recipe has learning rates by layer, and the layers of the network are unknown.
+    """
+    groups = _groups(network, settings)
+    common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, **common)
+    if settings.name == "lamb":
+        from timm.optim.lamb import Lamb
+
+        lamb: torch.optim.Optimizer = Lamb(groups, **common)
+        return lamb
+    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, **common)
+
+
+def _groups(network: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
+    named = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
+    layers = layer_indices(network) if settings.layer_decay is not None else {}
+    groups = []
+    for layer in sorted({layers.get(name, 0) for name, _ in named}):
+        own = [each for name, each in named if layers.get(name, 0) == layer]
+        scale = (
+            {}
+            if settings.layer_decay is None
+            else {SCALE: settings.layer_decay ** (max(layers.values()) - layer)}
+        )
+        groups.append({"params": [each for each in own if each.ndim > 1], **scale})
+        decay = settings.weight_decay if settings.decay_norms_and_biases else 0.0
+        groups.append({"params": [each for each in own if each.ndim <= 1], "weight_decay": decay, **scale})
+    return groups
+
+
+def layer_indices(network: nn.Module) -> dict[str, int]:
+    """Return the layer of each parameter: 0 for the stem, 1 to 4 for the stages, 5 for the head.
+
+    The layers of timm's networks are those of their ``group_matcher``.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    if isinstance(network, Trunk):
+        head = ("head_norm.", "fc.")
+        stages = {name: STAGE.match(name) for name in names}
+        return {
+            name: 5 if name.startswith(head) else int(stage[1]) if stage else 0
+            for name, stage in stages.items()
+        }
+    if callable(matcher := getattr(network, "group_matcher", None)):
+        from timm.models import group_parameters
+
+        groups = group_parameters(network, matcher(coarse=False), reverse=True)
+        return {name: int(groups[name]) for name in names}
+    raise UsageError(
+        "optimizer.layer_decay is for networks of this package and of timm, whose layers are known; leave it "
+        "out of the recipe"
+    )
+
+
+class WeightAverage:
+    """The exponential moving average of the weights and batch-norm statistics of a network.
+
+    Args:
+        warmup: steps until which it equals the weights, if the recipe wants that.
+    """
+
+    def __init__(self, network: nn.Module, settings: Ema, warmup: float) -> None:
+        self.every = settings.every_steps
+        self.warmup = warmup if settings.after_warmup else 0
+        average = get_ema_multi_avg_fn(settings.decay)  # type: ignore[no-untyped-call]
+        self.model = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network with the averaged weights."""
+        return self.model.module
+
+    def update(self, network: nn.Module, step: int) -> None:
+        """Add the weights after a step, counted from 0; the first ones are copied."""
+        if step % self.every == 0:
+            self.model.update_parameters(network)
+            if step < self.warmup:
+                self.model.n_averaged.zero_()
