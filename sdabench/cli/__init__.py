@@ -41,7 +41,7 @@ SECTIONS = {
         "card": "Write a model card for Hugging Face",
     },
     "Data and weights": {
-        "data": "Generate, verify and sort datasets",
+        "data": "Generate, verify, sort and split datasets",
         "weights": "Inspect and convert third-party checkpoints",
     },
     "Machine and regression gate": {

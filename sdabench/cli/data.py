@@ -17,6 +17,12 @@ Examples:
   sdabench data synth --out textures
   sdabench data verify imagenet=PATH --split val --complete
   sdabench data sort FLAT imagenet/val
+  sdabench data split flowers flowers-split --val 0.2
+"""
+SPLIT_EPILOG = """\b
+Examples:
+  sdabench data split flowers flowers-split
+  sdabench train resnet50 --data folder=flowers-split
 """
 SORT_EPILOG = """\b
 Examples:
@@ -34,7 +40,7 @@ Examples:
 
 @click.group("data", cls=Group, epilog=EPILOG)
 def command() -> None:
-    """Generate, verify and sort datasets."""
+    """Generate, verify, sort and split datasets."""
 
 
 command.add_command(import_module("sdabench.tools.verify.command").command)  # tools are loaded by name
@@ -107,4 +113,38 @@ def sort(
     echo(
         f"{len(split.items):,} images in {folder}: {linked:,} linked, {copied:,} copied, {there:,} already "
         f"there; use them with --data imagenet={folder}"
+    )
+
+
+@command.command("split", cls=Command, epilog=SPLIT_EPILOG)
+@declared
+def split(
+    folder: Annotated[Path, argument(type=FOLDER)],
+    out: Annotated[Path, argument(metavar="DEST", type=FOLDER)],
+    share: Annotated[float, option(
+        "--val", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2, metavar="SHARE",
+        help="Share of the images for validation")],
+    seed: Annotated[int, option("--seed", type=SEED, default=0, help="Random seed of the division")],
+) -> None:  # fmt: skip
+    """Divide class folders into train/ and val/.
+
+    FOLDER has one folder of images per class. From each class, the same share of images is drawn for
+    DEST/val; the others are for DEST/train. They are linked, or copied where hard links are impossible;
+    nothing in FOLDER changes.
+    """
+    from sdabench.data.class_folders import read_folder
+    from sdabench.data.sorting import sort_images
+    from sdabench.data.subset import divided
+    from sdabench.errors import UsageError
+
+    if next(out.iterdir(), None) if out.is_dir() else out.exists():
+        raise UsageError(f"{out} exists; name a new or empty folder")
+    images = read_folder(folder)
+    train, val = divided(images, share, seed)
+    with progress("images", len(images.items), "images") as advance:
+        for name, part in (("train", train), ("val", val)):
+            sort_images(part, out / name, advance)
+    echo(
+        f"{len(train.items):,} images in {out / 'train'}, {len(val.items):,} in {out / 'val'}; use them with "
+        f"--data folder={out}"
     )

@@ -27,7 +27,7 @@ from sdabench.cli.work import (
     ensure_generated,
     report_annotations,
 )
-from sdabench.data.source import DataSource
+from sdabench.data.source import FORMS, DataSource
 from sdabench.errors import UsageError
 from sdabench.processes import note
 from sdabench.registry import load_registry
@@ -104,10 +104,7 @@ def command(
         if own is None:
             if found:
                 found.check()
-            raise UsageError(
-                "name the dataset: --data imagenet=PATH, coco=PATH or synthetic; only a training run has "
-                "a default dataset"
-            )
+            raise UsageError(f"name the dataset: --data {FORMS}; only a training run has a default dataset")
         data = DataSource.parse(own.data)
     data = ensure_generated(data, task)
     split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
@@ -140,9 +137,9 @@ def command(
         return
     from sdabench.report.summary import at_chance
 
-    if at_chance(records[0], split.num_classes):
+    if at_chance(records[0], classes := job.split.num_classes):
         note(
-            f"The accuracy is near chance ({100 / split.num_classes:.3g} %): the labels may be in another "
+            f"The accuracy is near chance ({100 / classes:.3g} %): the labels may be in another "
             "order than the classes of the weights, or the preprocessing may be another; 'sdabench data "
             f"verify {data} --split val --probe {name} --weights FILE' tests the order."
         )

@@ -34,7 +34,7 @@ from sdabench.cli.work import (
     ensure_generated,
     report_annotations,
 )
-from sdabench.data.source import NOT_FOR, DataSource
+from sdabench.data.source import DataSource
 from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
 from sdabench.records.record import Record
 from sdabench.registry import Table, load_registry
@@ -72,7 +72,7 @@ def command(
         "--seeds", type=COUNT, default=1, group="Networks", help="Number of seeds per network")],
     sources: Annotated[tuple[DataSource, ...], option(
         "--data", type=DATASET, multiple=True, default=["synthetic"], group="Data and weights",
-        help="Dataset (for --suite all: one per task); synthetic without PATH is generated once")],
+        help="Dataset as for train; for --suite all: one per task")],
     eval_only: Annotated[bool, option(
         "--eval-only", is_flag=True, group="Data and weights", help="Evaluate without training")],
     weights: Annotated[tuple[str, ...], option(
@@ -230,7 +230,7 @@ def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
     """Select the dataset of a task; of several suitable ones, prefer a real one to a generated one."""
     if len(sources) == 1:
         return sources[0]
-    suited = [source for source in sources if (source.kind, task) not in NOT_FOR]
+    suited = [source for source in sources if source.is_for(task)]
     own = [source for source in suited if source.kind != "synthetic"] or suited
     if len(own) != 1:
         raise UsageError(f"no single --data is for {task}; give one per task: imagenet=PATH and coco=PATH")

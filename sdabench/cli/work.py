@@ -30,14 +30,19 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_SHORT_SIDE = Preprocessing.at(MAX_PIXELS).resize
-USUAL_RECIPE = {"synthetic": "smoke", "imagenet": "paper", "coco": "coco-1x-unscaled"}
+USUAL_RECIPE = {
+    "synthetic": "smoke",
+    "imagenet": "paper",
+    "folder": "imagenet-120e",
+    "coco": "coco-1x-unscaled",
+}
 
 
 def _recipes() -> list[str]:
     return sorted({name for task in RECIPES for name in recipe_names(task)})
 
 
-DATASET = ParsedType(DataSource.parse, "imagenet=PATH|coco=PATH|synthetic[=PATH]")
+DATASET = ParsedType(DataSource.parse, "imagenet=PATH|folder=PATH|coco=PATH|synthetic[=PATH]")
 RECIPE = ParsedType(str, "NAME|FILE", _recipes)
 
 # fmt: off
@@ -171,7 +176,7 @@ class TrainingOptions:
     # fmt: off
     recipe_name: Annotated[str | None, option(
         "--recipe", type=RECIPE, group="Protocol",
-        help="Training recipe  [default: paper for imagenet, coco-1x-unscaled for coco, else smoke]")]
+        help="Training recipe  [default: by kind of dataset, such as paper for imagenet]")]
     epochs: Annotated[int | None, option(
         "--epochs", type=COUNT, group="Protocol",
         help="Override the recipe's number of epochs; its milestones are scaled in proportion")]
@@ -230,7 +235,9 @@ def _installed(names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
 
 
 def report_annotations(split: "Split", left_out: Iterable[str | None] = ()) -> None:
-    """Report on stderr what trainings leave out, each line once, annotations with id 0, and wrong labels."""
+    """Report on stderr what was read: unusual layouts, what trainings leave out, annotations with id 0, and
+    wrong labels.
+    """
     from sdabench.data.annotations import ID_ZERO
     from sdabench.data.coco import CocoSplit
     from sdabench.data.folders import ImageSplit
@@ -238,6 +245,8 @@ def report_annotations(split: "Split", left_out: Iterable[str | None] = ()) -> N
 
     for line in filter(None, dict.fromkeys(left_out)):
         note(line)
+    if split.layout is not None:
+        note(f"{split.root}: read as {split.layout}.")
     if isinstance(split, CocoSplit) and split.has_id_zero:
         note(f"{split.annotations_file}: {ID_ZERO}.")
     if isinstance(split, ImageSplit) and (wrong := mislabeled(split)):

@@ -31,6 +31,16 @@ class ClassList(FrozenModel):
             return tuple(range(len(self.names)))
         return _order(self.names, other.names) or _order(*(map(_plain, each.names) for each in (self, other)))
 
+    def positions_of(self, names: Iterable[str]) -> dict[str, int] | None:
+        """Return the index in this list of each name, matched as in :meth:`order_in`, or None."""
+        names = tuple(names)
+        for plain in (str, _plain):
+            index = {plain(name): number for number, name in enumerate(self.names)}
+            found = {name: index[plain(name)] for name in names if plain(name) in index}
+            if len(index) == len(self.names) and len(set(found.values())) == len(set(names)):
+                return found
+        return None
+
     def difference(self, other: "ClassList") -> str:
         """Name the classes that only weights, which have this list, or only a dataset, ``other``, have."""
         sides = (("the weights have", self.names, other.names), ("the dataset has", other.names, self.names))

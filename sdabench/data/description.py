@@ -21,6 +21,8 @@ class DatasetInfo(FrozenModel):
     fingerprint_sha256: str | None = None  # of paths, sizes and contents of the evaluated images
     subset_of: int | None = None  # number of images of the split, if only some of them are used
     skipped: tuple[str, ...] = ()  # images of the listing that were left out because they are broken
+    layout: str | None = None  # what the files were taken for, if it is not the usual layout
+    classes_sha256: str | None = None  # of the names of all classes, unless the kind of dataset fixes them
 
 
 # Filters of Pillow, all with antialiasing but the first.

@@ -5,11 +5,12 @@ Free of torch.
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from sdabench.data.classes import ClassList
 from sdabench.data.split import ImageFile, Split
 from sdabench.errors import DataError
 
@@ -44,6 +45,25 @@ class ImageSplit(Split):
         path = self.root / item.path
         flat = self.root / path.name
         return flat if not path.exists() and flat.exists() else path
+
+    @property
+    def occurring(self) -> tuple[str, ...]:
+        """Names of the classes that occur, in the order of their labels."""
+        return tuple(self.class_names[label] for label in sorted({item.label for item in self.items}))
+
+    def with_classes(self, names: Sequence[str]) -> Self:
+        """Return the same images with labels in another list of classes, by name.
+
+        Raises:
+            DataError: the list lacks a class that occurs.
+        """
+        positions = ClassList(names=tuple(names)).positions_of(self.occurring)
+        if positions is None:
+            raise DataError(
+                f"the class folders in {self.root} have changed since the run started; run it again"
+            )
+        items = tuple(replace(each, label=positions[self.class_names[each.label]]) for each in self.items)
+        return replace(self, items=items, class_names=tuple(names), num_classes=len(names), own_classes=True)
 
     def subset(self, images: int | None) -> Self:
         """Return a number of images: the first of each class, then the second of each, and so on."""

@@ -15,7 +15,7 @@ from sdabench.data.synthetic.manifest import read_manifest
 from sdabench.errors import DataError, SdabenchError, UsageError
 
 WNID_DESCRIPTION = (
-    "one of ImageNet's 1000 wnids (such as n01440764); only datasets with ImageNet's classes can be read"
+    "one of ImageNet's 1000 wnids (such as n01440764); for other classes use --data folder=PATH"
 )
 LAYOUTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")  # folders with the splits; the others are Kaggle's
 # Names of the folder of a split; the others are those of ImageNet's archives, and of Hugging Face.

@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from sdabench.data.description import FrozenModel
+from sdabench.data.folders import ImageSplit
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import DataError
@@ -20,6 +21,8 @@ class Listing(FrozenModel):
     complete: bool
     fingerprint_sha256: str | None
     subset_of: int | None = None
+    layout: str | None = None
+    class_names: tuple[str, ...] | None = None  # unless the kind of dataset fixes them
 
     @classmethod
     def write(cls, split: Split, folder: Path) -> "Listing":
@@ -39,6 +42,8 @@ class Listing(FrozenModel):
             complete=split.complete,
             fingerprint_sha256=split.fingerprint_sha256,
             subset_of=split.subset_of,
+            layout=split.layout,
+            class_names=split.class_names if split.own_classes else None,
         )
 
     def read(self, source: DataSource, split: SplitName, task: DataTask) -> Split:
@@ -50,7 +55,9 @@ class Listing(FrozenModel):
         found = source.read(split, task, self._sizes())
         if found.listing_sha256 != self.sha256:
             raise DataError(f"the {split} split of {source} has changed since the run started; run it again")
-        names = ("complete", "fingerprint_sha256", "subset_of")
+        if self.class_names is not None and isinstance(found, ImageSplit):
+            found = found.with_classes(self.class_names)
+        names = ("complete", "fingerprint_sha256", "subset_of", "layout")
         return replace(found, **{name: getattr(self, name) for name in names})
 
     def _sizes(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Parse and read the dataset of ``--data``: ``imagenet=PATH``, ``coco=PATH``, ``synthetic[=PATH]``."""
+"""Parse and read the dataset of ``--data``: ``KIND=PATH``, or ``synthetic`` for generated images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,18 +9,9 @@ from sdabench.data.split import Split, SplitName
 from sdabench.errors import UsageError
 from sdabench.registry.schema import DataTask
 
-Kind = Literal["imagenet", "coco", "synthetic"]
-NOT_FOR: dict[tuple[Kind, DataTask], str] = {
-    ("imagenet", "detection"): "imagenet has no boxes; use --data coco=PATH or synthetic for detection",
-    ("coco", "classification"): "coco's images have no single class; use --data imagenet=PATH or synthetic "
-    "for classification",
-}
-# Paths of a split below the path of the dataset.
-NEEDED_PATHS: dict[Kind, tuple[str, ...]] = {
-    "imagenet": (),
-    "coco": ("{}2017", "annotations/instances_{}2017.json"),
-    "synthetic": (),
-}
+Kind = Literal["imagenet", "folder", "coco", "synthetic"]
+FORMS = ", ".join(f"{kind}=PATH" for kind in get_args(Kind)) + " or synthetic"
+COCO_PATHS = ("{}2017", "annotations/instances_{}2017.json")  # of a split, below the path of the dataset
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ class DataSource:
         """
         kind, equals, path = text.partition("=")
         if kind not in get_args(Kind) or bool(equals) != bool(path) or (kind != "synthetic" and not path):
-            raise UsageError(f"'{text}' is not imagenet=PATH, coco=PATH, synthetic=PATH or synthetic")
+            raise UsageError(f"'{text}' is not {FORMS}")
         try:
             return cls(kind, Path(path).expanduser() if path else None)  # type: ignore[arg-type]
         except RuntimeError as error:
@@ -49,14 +40,23 @@ class DataSource:
         """Return the source with an absolute path."""
         return self if self.path is None else DataSource(self.kind, self.path.absolute())
 
+    def is_for(self, task: DataTask) -> bool:
+        return self.kind == "synthetic" or (self.kind == "coco") == (task == "detection")
+
     def check(self, task: DataTask) -> None:
         """Check that this kind of dataset fits a task.
 
         Raises:
             UsageError: the dataset is for another task.
         """
-        if (self.kind, task) in NOT_FOR:
-            raise UsageError(NOT_FOR[self.kind, task])
+        if self.is_for(task):
+            return
+        if self.kind == "coco":
+            raise UsageError(
+                "coco's images have no single class; use --data imagenet=PATH, folder=PATH or synthetic for "
+                "classification"
+            )
+        raise UsageError(f"{self.kind} has no boxes; use --data coco=PATH or synthetic for detection")
 
     def own_task(self) -> DataTask:
         """Return the task of the dataset; a generated one states it in its manifest.
@@ -81,8 +81,12 @@ class DataSource:
                 from sdabench.data.imagenet import split_folder
 
                 return split_folder(self.path, name) is not None
-            needed = (path.format(name) for path in NEEDED_PATHS[self.kind])
-            return all((self.path / path).exists() for path in needed)
+            if self.kind == "folder":
+                from sdabench.data import class_folders
+
+                return class_folders.split_folder(self.path, name) is not None
+            needed = COCO_PATHS if self.kind == "coco" else ()
+            return all((self.path / path.format(name)).exists() for path in needed)
 
         return tuple(filter(exists, get_args(SplitName))) or ("val",)
 
@@ -118,6 +122,10 @@ class DataSource:
             from sdabench.data.imagenet import read_imagenet
 
             return read_imagenet(path, split, sizes)
+        if self.kind == "folder":
+            from sdabench.data.class_folders import read_folder
+
+            return read_folder(path, split, sizes)
         if self.kind == "coco":
             from sdabench.data.coco import read_coco
 

@@ -31,7 +31,9 @@ class Split:
 
     ``complete`` is True for the complete real dataset. ``fingerprint_sha256`` is the expected fingerprint, if
     it is known. ``subset_of`` is the number of images from which these were selected, if any were left out.
-    ``class_names`` are in the order of labels; ``class_ids`` are a detection dataset's own.
+    ``class_names`` are in the order of labels; ``class_ids`` are a detection dataset's own. ``own_classes``
+    states that the files or weights determine the class names, and not the kind of dataset. ``layout``
+    describes in words what the files were taken for, unless they have the usual layout.
     """
 
     dataset: str
@@ -44,6 +46,8 @@ class Split:
     subset_of: int | None = None
     class_names: tuple[str, ...] = ()
     class_ids: tuple[int, ...] | None = None
+    own_classes: bool = False
+    layout: str | None = None
 
     def file(self, item: ImageFile) -> Path:
         """Return the path of an image file."""
@@ -88,4 +92,6 @@ class Split:
             listing_sha256=self.listing_sha256,
             fingerprint_sha256=None if digests is None else sha256_of_lines(self.listing_lines(digests)),
             subset_of=self.subset_of,
+            layout=self.layout,
+            classes_sha256=sha256_of_lines(self.class_names) if self.own_classes else None,
         )

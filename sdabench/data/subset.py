@@ -1,11 +1,13 @@
 """Select images of a split by id or at random, and store their ids. Free of torch."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sdabench.data.coco import CocoSplit
+from sdabench.data.folders import ImageSplit
 from sdabench.data.split import Split
 from sdabench.errors import DataError, NothingMeasuredError, UsageError
 from sdabench.files import atomic_write
@@ -51,6 +53,26 @@ def stratified(split: Split, images: int, seed: int) -> Split:
                 chosen[queue.pop(0)] = None
     chosen |= dict.fromkeys([index for index in drawn if index not in chosen][: images - len(chosen)])
     return _selected(split, sorted(chosen))
+
+
+def divided(split: ImageSplit, share: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
+    """Divide images with a seed: the second part gets a share of each class, at least one image.
+
+    Raises:
+        DataError: a class has only one image.
+    """
+    of_class = defaultdict[int, list[int]](list)
+    for index in np.random.default_rng(seed).permutation(len(split.items)).tolist():
+        of_class[split.items[index].label].append(index)
+    chosen = set[int]()
+    for label, own in of_class.items():
+        if len(own) == 1:
+            raise DataError(f"class {split.class_names[label]} has only one image; add one, or remove it")
+        chosen |= set(own[: min(max(1, round(share * len(own))), len(own) - 1)])
+    parts = [
+        [item for n, item in enumerate(split.items) if (n in chosen) is inside] for inside in (False, True)
+    ]
+    return split.select(parts[0]), split.select(parts[1])
 
 
 def read_ids(path: Path) -> list[str]:

@@ -83,13 +83,15 @@ class SpecBase(FrozenModel):
     def spec_digest(self) -> str:
         """The identity of an experiment: sha256 of network, data, protocol, recipe, weights and seed.
 
-        Data are represented by the digest of their listing, weights by that of their file. A recipe's title,
-        source and differences are not included.
+        Data are represented by the digest of their listing, and of the names of classes that their kind does
+        not fix; weights by that of their file. A recipe's title, source and differences are not included.
         """
         determined = self.model_dump(mode="json", include={"model", "protocol", "seed", "recipe"})
         determined["model"] = identity(self.model)
         if self.network_sha256 is not None:
             determined["network_sha256"] = self.network_sha256
+        if self.dataset.classes_sha256 is not None:
+            determined["classes"] = [self.dataset.name, self.dataset.classes_sha256]
         for words in WORDS:
             (determined["recipe"] or {}).pop(words, None)
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""

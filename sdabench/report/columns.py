@@ -49,7 +49,7 @@ RECORDS: Columns = {
     "value_pct": Column("float64", "the metric in percent, unrounded"),
     "standard_error_pct": Column("float64", "its standard error over test images, in percentage points"),
     "seed": Column("Int64", "seed of the training"),
-    "dataset": Column("str", "imagenet, coco or synthetic"),
+    "dataset": Column("str", "kind of dataset, such as imagenet, folder, coco or synthetic"),
     "split": Column("str", "val or train"),
     "samples": Column("int64", "number of evaluated images"),
     "recipe": Column("str", "recipe of the training; missing for given weights"),

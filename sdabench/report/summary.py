@@ -40,7 +40,8 @@ def describe_dataset(dataset: DatasetInfo) -> str:
         return f"{samples} images of {dataset.classes} classes"
     if dataset.name == "coco":
         return f"{samples} images with {dataset.classes} categories, in {dataset.root}"
-    return f"{samples} images of {dataset.classes} ImageNet classes, in {dataset.root}"
+    kind = "ImageNet classes" if dataset.name == "imagenet" else "classes"
+    return f"{samples} images of {dataset.classes} {kind}, in {dataset.root}"
 
 
 def describe_protocol(protocol: Protocol) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, ValidationError
 
+from sdabench.data.classes import list_names
 from sdabench.data.coco import CocoSplit, category_difference
 from sdabench.data.description import FrozenModel
 from sdabench.data.folders import ImageSplit
@@ -271,6 +272,10 @@ def evaluation_job(
     By default, the protocol is the standard one of the network's task. ``training`` is the result of the
     training of the weights; ``provenance`` are fields of the spec: its recipe, training set and backbone.
     """
+    if weights is not None and isinstance(split, ImageSplit) and split.dataset != "synthetic":
+        from sdabench.weights.classes import with_classes_of  # imports torch
+
+        split = with_classes_of(weights.path, split)
     spec = _spec(
         model,
         source,
@@ -321,6 +326,13 @@ def training_job(
         if difference := category_difference(train, split):
             raise DataError(f"{source}: {difference}; use two splits of one dataset")
         train = train.with_annotations()
+    if isinstance(train, ImageSplit) and isinstance(split, ImageSplit) and train.dataset == "folder":
+        unknown = sorted(set(split.occurring) - set(train.occurring))
+        if unknown:
+            raise DataError(
+                f"{train.root} has no images of {list_names(unknown)}, which {split.root} has; add training "
+                "images, or remove these class folders"
+            )
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
     spec = _spec(
         model,

@@ -15,12 +15,16 @@ from safetensors import SafetensorError, safe_open
 
 from sdabench.data.classes import ClassList, coco_categories, list_names
 from sdabench.data.coco import CocoSplit
+from sdabench.data.folders import ImageSplit
+from sdabench.data.imagenet import class_indices
 from sdabench.data.split import Split
-from sdabench.errors import WeightsError
+from sdabench.errors import SdabenchError, WeightsError
+from sdabench.weights.entries import find_state
 from sdabench.weights.read import read_checkpoint
 from sdabench.weights.unpickling import NOTES
 
 KEY = "classes"
+IMAGENET_CLASSES = 1000
 NAMES = ("classes", "class_names", "class_to_idx")  # keys of other programs, in any case
 SETTINGS = ("meta", "dataset_meta", "hyper_parameters")  # mappings that may hold such a key
 
@@ -84,6 +88,33 @@ def _names_in(value: Any) -> tuple[str, ...]:
     return tuple(value) if is_names else ()
 
 
+def with_classes_of(path: Path, split: ImageSplit) -> ImageSplit:
+    """Return a split with the classes of weights, in the order of their names, if these are more.
+
+    The images keep their classes, by name. Weights with 1000 outputs that name no class, or name them in
+    words, are taken for ImageNet's if all class folders are named by wnid. A split with all classes of the
+    weights, or with a class that they lack, is returned as it is, as for a file that cannot be read.
+    """
+    try:
+        own = read_classes(path)
+        unknown = own is None or not set(own.names) & set(class_indices())
+        of_imagenet = split.num_classes != IMAGENET_CLASSES and set(split.occurring) <= set(class_indices())
+        if unknown and of_imagenet and _has_outputs(path):
+            own = ClassList(names=tuple(class_indices()))
+    except SdabenchError:  # raised when the job starts, so that a record stores it
+        return split
+    known = own is None or own.order_in(ClassList.of(split)) is not None
+    if own is None or known or own.positions_of(split.occurring) is None:
+        return split
+    return split.with_classes(sorted(own.names))
+
+
+def _has_outputs(path: Path) -> bool:
+    """Return whether weights have a layer of 1000 outputs."""
+    tensors = find_state(read_checkpoint(path), str(path)).tensors.values()
+    return any(tensor.ndim in (1, 2) and tensor.shape[0] == IMAGENET_CLASSES for tensor in tensors)
+
+
 def class_order(path: Path, split: Split) -> tuple[int, ...] | None:
     """Return the index in a split's classes of each output of weights; None if the weights name no classes.
 
@@ -95,7 +126,7 @@ def class_order(path: Path, split: Split) -> tuple[int, ...] | None:
     """
     classes = ClassList.of(split)
     own = read_classes(path)
-    if own is not None and classes.names and not _in_english(own, split):
+    if own is not None and classes.names and not in_english(own, split):
         order = own.order_in(classes)
         if order is None:
             raise WeightsError(
@@ -109,9 +140,21 @@ def class_order(path: Path, split: Split) -> tuple[int, ...] | None:
 def describe_order(path: Path, split: Split) -> str | None:
     """Describe in one line how the outputs of weights are mapped to the classes, unless that is usual."""
     order = class_order(path, split)
+    few = isinstance(split, ImageSplit) and split.own_classes and split.classes < split.num_classes
+    if few and order is not None:
+        return (
+            f"{path} has {split.num_classes:,} classes, and the dataset {split.classes:,} of them: labels "
+            "are mapped by name, and the accuracy is among all classes of the weights."
+        )
     if order is None:
-        if split.dataset == "imagenet":
+        if _is_imagenet(split):
             own = read_classes(path)
+            if split.dataset != "imagenet" and own is None:
+                return (
+                    f"{path} does not name its {split.num_classes:,} classes: they are taken to be "
+                    "ImageNet's, because the class folders are named by wnid; labels are mapped by these, "
+                    "and the accuracy is among all of them."
+                )
             return (
                 None
                 if own is None
@@ -126,9 +169,13 @@ def describe_order(path: Path, split: Split) -> str | None:
     return f"{path} has the classes of the dataset in another order: its outputs are mapped by name."
 
 
-def _in_english(own: ClassList, split: Split) -> bool:
+def in_english(own: ClassList, split: Split) -> bool:
     """Return whether weights name ImageNet's classes in words, which identify no wnid: two are 'crane'."""
-    return split.dataset == "imagenet" and not set(own.names) & set(split.class_names)
+    return _is_imagenet(split) and not set(own.names) & set(split.class_names)
+
+
+def _is_imagenet(split: Split) -> bool:
+    return split.class_names == tuple(class_indices())
 
 
 def _coco_order(path: Path, split: CocoSplit, classes: ClassList) -> tuple[int, ...] | None:

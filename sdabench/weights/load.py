@@ -57,10 +57,11 @@ def load_file(model: nn.Module, path: Path, wrapper: str | None = None) -> str |
     return found.entry
 
 
-def load_initial(model: nn.Module, path: Path, wrapper: str | None = None) -> bool:
+def load_initial(model: nn.Module, path: Path, wrapper: str | None = None, new_head: bool = False) -> bool:
     """Load a file into a classifier before its training.
 
-    If the file has a classifier of another shape, or none, that of the network stays as it is.
+    If the file has a classifier of another shape, or none, that of the network stays as it is, as it does
+    with ``new_head``, for weights of other classes.
 
     Returns:
         Whether the classifier stayed as it was.
@@ -71,7 +72,9 @@ def load_initial(model: nn.Module, path: Path, wrapper: str | None = None) -> bo
     found, name = find_state(read_checkpoint(path), str(path), wrapper), getattr(model, "model_name", None)
     state, own = rename_keys(found.tensors, name), model.state_dict()
     head = {key: tensor for key, tensor in own.items() if key.startswith("fc.")}
-    same = all(key in state and state[key].numel() == tensor.numel() for key, tensor in head.items())
+    same = not new_head and all(
+        key in state and state[key].numel() == tensor.numel() for key, tensor in head.items()
+    )
     if not same:
         state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")} | head
     load_state(model, StateDict(state, found.entry, found.module), str(path))

@@ -115,9 +115,11 @@ def test_metavar_is_accepted_as_shown(name):
 
 @pytest.mark.parametrize("command", ["run", "train", "eval", "check"])
 def test_data_metavar(command):
-    metavar = "imagenet=PATH|coco=PATH|synthetic[=PATH]"
+    metavar = "imagenet=PATH|folder=PATH|coco=PATH|synthetic[=PATH]"
     assert f"--data {metavar}\n" in page(f"sdabench {command}")
-    assert spellings(metavar) == ["imagenet=folder", "coco=folder", "synthetic=folder", "synthetic"]
+    assert spellings(metavar) == [
+        "imagenet=folder", "folder=folder", "coco=folder", "synthetic=folder", "synthetic",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
@@ -82,7 +83,7 @@ def command(
 ) -> None:  # fmt: skip
     """Verify a dataset: counts, names, broken, duplicate and leaked files.
 
-    DATASET is imagenet=PATH, coco=PATH, synthetic=PATH or synthetic. Every file is decoded. The report
+    DATASET is a value of --data, such as imagenet=PATH or folder=PATH. Every file is decoded. The report
     includes the fingerprint that records store.
 
     Class folders in another order than the classes of the weights give every image a wrong label. --probe
@@ -97,7 +98,7 @@ def command(
     names = tuple(dict.fromkeys(names)) or source.splits()
     fingerprint = _checked(fingerprint, names)
     splits = {name: source.read(name, task) for name in names}
-    network = None if model is None or weights is None else _network(model, weights, splits, resolution)
+    probe = None if model is None or weights is None else _probe(model, weights, splits, resolution)
 
     from sdabench.tools.verify.file_inspection import inspect_files
     from sdabench.tools.verify.reports import (
@@ -115,11 +116,14 @@ def command(
         reports.append(verify_split(split, files[name], official=complete, fingerprint=fingerprint))
     between = find_leakage(splits, files), find_other_categories(splits)
     report = DatasetReport(tuple(reports), tuple(filter(None, between)))
-    if model is not None and network is not None:
+    if model is not None and probe is not None:
         from sdabench.tools.verify.label_order import first_of_each_class, infer_label_order
+        from sdabench.weights.classes import with_classes_of
 
         name = "val" if "val" in splits else "train"
+        network, path = probe
         images = first_of_each_class(_decodable(splits[name], files[name]), probe_images)
+        images = with_classes_of(path, images)
         total = len(images.items)
         machine = Machine(device=choose_device(device), workers=_workers(workers, total))
         protocol = protocol_at(resolution, "classification")
@@ -149,15 +153,19 @@ def _checked(fingerprint: str | None, names: Sequence[SplitName]) -> str | None:
     return fingerprint.lower()
 
 
-def _network(
+def _probe(
     model: str, source: WeightsSource, splits: "dict[SplitName, Split]", resolution: int
-) -> "nn.Module":
+) -> "tuple[nn.Module, Path]":
+    """Return the network with its weights, and their file."""
     from sdabench import create_model, load_weights
+    from sdabench.weights.classes import with_classes_of
 
-    classes = next(iter(splits.values())).num_classes
     weights = fetch_weights(source, model).check()
     report_other_protocol(weights, protocol_at(resolution, "classification").preprocessing)
-    return load_weights(create_model(model, num_classes=classes), weights.path)
+    split = splits.get("val") or splits["train"]
+    assert isinstance(split, ImageSplit)
+    classes = with_classes_of(weights.path, split).num_classes
+    return load_weights(create_model(model, num_classes=classes), weights.path), weights.path
 
 
 def _workers(workers: int | None, images: int) -> int:

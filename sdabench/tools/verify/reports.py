@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
+from sdabench.data.classes import list_names
 from sdabench.data.coco import CocoSplit, category_difference
 from sdabench.data.description import DatasetInfo
 from sdabench.data.folders import ImageSplit
-from sdabench.data.imagenet import class_indices
 from sdabench.data.objects import nothing_to_score
 from sdabench.data.official import AffectedFile, Found, Issue, Level, imagenet_deviations, plural
 from sdabench.data.split import Split, SplitName
@@ -22,12 +22,22 @@ from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
 from sdabench.tools.verify.file_inspection import FileFinding
 from sdabench.tools.verify.label_order import LabelOrder
 
-FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}  # by file name extension
+FORMATS = {  # by file name extension
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Images per class: ``fewest`` and ``most`` in the ``classes`` with images; ``missing`` are wnids."""
+    """Images per class: ``fewest`` and ``most`` in the ``classes`` with images; ``missing`` are names."""
 
     classes: int
     of: int
@@ -156,14 +166,14 @@ def deviations(split: Split, level: Level = "note") -> tuple[Issue, ...]:
     issues = tuple(Issue(level, "not official", words, about) for words, about in found)
     if split.complete or issues:
         return issues
-    return (Issue(level, "not official", f"{split.dataset} data are generated, not official"),)
+    what = "generated" if split.dataset == "synthetic" else "a user's own"
+    return (Issue(level, "not official", f"{split.dataset} data are {what}, not official"),)
 
 
 def count_classes(split: Split) -> ClassCounts:
     assert isinstance(split, ImageSplit)
     counts = Counter(item.label for item in split.items)
-    known = class_indices() if split.dataset == "imagenet" else {}
-    missing = tuple(wnid for wnid, label in known.items() if label not in counts)
+    missing = tuple(name for label, name in enumerate(split.class_names) if label not in counts)
     return ClassCounts(len(counts), split.num_classes, min(counts.values()), max(counts.values()), missing)
 
 
@@ -198,6 +208,13 @@ def find_leakage(
 def find_other_categories(splits: Mapping[SplitName, Split]) -> Issue | None:
     """Find categories that only one of the splits lists; training refuses such a pair."""
     train, val = splits.get("train"), splits.get("val")
+    if isinstance(train, ImageSplit) and isinstance(val, ImageSplit):
+        unknown = sorted(set(val.occurring) - set(train.occurring))
+        words = (
+            f"train has no images of {plural(len(unknown), 'class', 'classes')} of val: {list_names(unknown)}"
+        )
+        level: Level = "error" if train.dataset == "folder" else "note"
+        return Issue(level, "categories", words) if unknown else None
     if not (isinstance(train, CocoSplit) and isinstance(val, CocoSplit)):
         return None
     difference = category_difference(train, val)

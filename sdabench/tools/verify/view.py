@@ -40,6 +40,8 @@ def split_sheet(report: SplitReport) -> Sheet:
         row("modes", modes or "none"),
         row("official", Cell(comparability(report), tone="good" if _is_official(report) else "fair")),
     ]
+    if info.layout is not None:
+        rows.insert(0, row("read as", info.layout))
     return Sheet("", headings(f"{info.name} {info.split}", info.root), [rows])
 
 

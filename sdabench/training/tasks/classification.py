@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from sdabench.data.classes import ClassList
 from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.errors import WeightsError
@@ -24,6 +25,7 @@ from sdabench.training.job import ClassificationJob
 from sdabench.training.precision import autocast
 from sdabench.training.soundness import SIDE, Loss
 from sdabench.training.tasks import Measured, TrainingTask, not_finite
+from sdabench.weights.classes import in_english, read_classes
 from sdabench.weights.load import load_initial
 
 PIXELS_AT_ONCE = 4 * 224 * 224  # on a CPU
@@ -65,7 +67,9 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
     def load_initial(self, network: nn.Module, job: ClassificationJob) -> bool | None:
         if job.initial is None or job.spec.initial is None:
             return None
-        is_new = load_initial(network, job.initial, job.spec.initial.wrapper)
+        own, classes = read_classes(job.initial), ClassList.of(job.train)
+        other = own is not None and own != classes and not in_english(own, job.train)
+        is_new = load_initial(network, job.initial, job.spec.initial.wrapper, new_head=other)
         if job.spec.initial.sha256 not in (None, sha256_of_file(job.initial)):
             raise WeightsError(f"{job.initial} has changed since the run started; run the command again")
         return is_new
