@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from sdabench.complexity import count as count
+    from sdabench.complexity.operators import operator_rule as operator_rule
     from sdabench.errors import SdabenchError as SdabenchError
     from sdabench.models import create_model as create_model
     from sdabench.models import list_models as list_models
@@ -32,6 +33,7 @@ _HOMES = {
     "list_models": "sdabench.models",
     "load_weights": "sdabench.weights",
     "networks": "sdabench.report.frames",
+    "operator_rule": "sdabench.complexity.operators",
     "run_differences": "sdabench.report.frames",
     "table": "sdabench.report.frames",
     "training_curves": "sdabench.report.frames",
@@ -39,7 +41,7 @@ _HOMES = {
 _CALLABLE = ("claims", "records")  # packages: see sdabench.callable_package
 __all__ = [
     "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "list_models",
-    "load_weights", "networks", "records", "run_differences", "table", "training_curves",
+    "load_weights", "networks", "operator_rule", "records", "run_differences", "table", "training_curves",
 ]  # fmt: skip
 
 

@@ -5,20 +5,24 @@ being called. torch's own counter runs beside and has to agree on each operator.
 trace of its own; a note says where it skips an operator or disagrees on convolutions and linear layers.
 """
 
-import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field
 
 from sdabench.complexity.conventions import CONVENTIONS, Flops, combine
-from sdabench.errors import UsageError
-from sdabench.registry.schema import Counter, Operation, Strict
+from sdabench.registry.schema import Operation, Strict
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from sdabench.complexity.inputs import Inputs
 
 InputSize = tuple[int, ...]  # without the batch: (C, H, W) of an image
+Counted = Literal[
+    "params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv", "weight_product", "product"
+]
+PRODUCTS: tuple[Literal["weight_product", "product"], ...] = ("weight_product", "product")
 DEFAULT_INPUT: dict[str, InputSize] = {"classification": (3, 224, 224), "detection": (3, 800, 1280)}
 
 
@@ -29,7 +33,8 @@ class Count(Strict):
     elements of biases, and elements of batch norms, ReLUs and poolings that are modules. ``weight_product``
     and ``product`` are multiply-adds of matrix products outside layers, with weights and between activations
     (as in attention); only ``fvcore`` includes them. ``fvcore`` is None for a detector unless it was
-    requested: fvcore computes the whole forward pass, which is slow. ``notes`` say what fvcore skips.
+    requested: fvcore computes the whole forward pass, which is slow. ``notes`` say where counters disagree,
+    and what the count depends on. ``inputs`` describes all inputs if they were given, as ``2x77:int64``.
 
     A detector's layers are counted as in mmdetection's get_flops: once, for 1000 proposals and 100 masks.
     """
@@ -37,6 +42,8 @@ class Count(Strict):
     count_schema: Literal["sdabench.count/1"] = Field("sdabench.count/1", alias="schema")
     model: str
     input: InputSize
+    batch: int = 1
+    inputs: tuple[str, ...] = ()
     params: int
     trainable: int
     per_call: int
@@ -48,10 +55,12 @@ class Count(Strict):
     @property
     def products(self) -> int:
         """Multiply-adds of matrix products outside layers, which ``macs`` leaves out."""
-        return self.operations.get("product", 0) + self.operations.get("weight_product", 0)
+        return sum(self.operations.get(name, 0) for name in PRODUCTS)
 
-    def value(self, counter: Counter) -> int:
+    def value(self, counter: Counted) -> int:
         """Return the number under a convention; a LookupError if fvcore did not count this model."""
+        if counter in PRODUCTS:
+            return self.operations.get(counter, 0)
         if counter in CONVENTIONS:
             return combine(self.operations, CONVENTIONS[counter])
         number: int | None = getattr(self, counter)
@@ -62,7 +71,7 @@ class Count(Strict):
     def as_json(self, mmcv: bool = False) -> dict[str, Any]:
         """Return the object that ``sdabench flops --json`` prints, with or without ``mmcv``."""
         fields = self.model_dump(mode="json", exclude={"count_schema", "fvcore", "operations"})
-        fields["products"] = self.products
+        fields |= {name: self.value(name) for name in PRODUCTS}
         conventions: dict[str, int | None] = {"fvcore": self.fvcore}
         conventions |= {name: self.value(name) for name in get_args(Flops) if name != "fvcore"}
         return fields | {"conventions": conventions | ({} if mmcv else {"mmcv": None})}
@@ -72,7 +81,8 @@ def count(
     model: "str | nn.Module",
     input_size: Sequence[int] | None = None,
     *,
-    inputs: "Sequence[Tensor] | None" = None,
+    inputs: "Inputs | None" = None,
+    batch: int = 1,
     fvcore: bool | None = None,
     without: Sequence[str] = (),
     device: str = "meta",
@@ -83,33 +93,23 @@ def count(
     own device; its modes are restored.
 
     Args:
-        input_size: shape of one sample [default: (3, 224, 224), or (3, 800, 1280) for a detector]; the batch
-            has one sample, of the dtype of the module's weights.
-        inputs: all positional arguments of the forward pass instead, with their batch dimension.
+        input_size: shape of one sample [default: of a timm model its own, else (3, 224, 224), or
+            (3, 800, 1280) for a detector]; its dtype is that of the module's weights.
+        inputs: all arguments of the forward pass instead, with their batch: a sequence of positional ones or
+            a mapping of keyword arguments. Each is a tensor or a text such as ``"2x77:int64"``, for zeros.
+        batch: number of samples of ``input_size``; operations are those of the whole batch.
         fvcore: count with fvcore as well, always the whole model [default: all models but detectors].
         without: names of modules that the other counters leave out.
-        device: where a model given by name is created; on ``meta`` nothing is computed.
+        device: where a model given by name is created, with random weights; on ``meta`` nothing is computed,
+            so a forward pass that depends on data needs ``cpu``.
 
     Raises:
         UsageError: unknown model or module, inputs that the model cannot take, or an operator with weights
             whose multiply-adds are not known.
     """
-    from sdabench.complexity.counters import count_module, create_on, is_detector, sample
+    from sdabench.complexity.counters import count_module, is_detector, prepare
 
     name = model if isinstance(model, str) else type(model).__name__
-    module = create_on(device, model) if isinstance(model, str) else model
-    detector = is_detector(module)
-    if inputs is None:
-        if input_size is None:
-            input_size = DEFAULT_INPUT["detection" if detector else "classification"]
-        try:
-            size = tuple(map(operator.index, input_size))
-        except TypeError:
-            size = ()
-        if not size or (isinstance(model, str) and len(size) != 3):
-            raise UsageError(f"an input size is (C, H, W), not {input_size!r}")
-        if min(size) < 1:
-            raise UsageError(f"an input size has positive numbers, not {size}")
-        inputs = [sample(module, size)]
-    traced = not (detector or without) if fvcore is None else fvcore
-    return count_module(module, inputs, name, traced, without)
+    module, made = prepare(model, input_size, inputs=inputs, batch=batch, device=device)
+    traced = not (is_detector(module) or without) if fvcore is None else fvcore
+    return count_module(module, made, name, fvcore=traced, without=without, explicit=inputs is not None)

@@ -1,20 +1,23 @@
 """Count a module: operators by the module that calls them, elements by type of module, and with fvcore."""
 
 import logging
+import operator
 import warnings
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args
+from typing import Any, NamedTuple, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, pooling
+from torch.utils._pytree import tree_map
 
-from sdabench.complexity import Count, InputSize
+from sdabench.complexity import DEFAULT_INPUT, PRODUCTS, Count, InputSize
+from sdabench.complexity.inputs import Forward, Inputs, call, described, make_inputs, tensors_of
 from sdabench.complexity.operators import RULES, UncountedError, count_operators, unfused_attention
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.models.build import create_model
@@ -33,20 +36,54 @@ ELEMENTWISE: dict[Operation, tuple[type[nn.Module], ...]] = {
     "pool": (pooling._MaxPoolNd, pooling._AvgPoolNd, pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd),
 }
 
-MULTIPLY_ADDS: tuple[Operation, ...] = ("conv", "linear", "weight_product", "product")
+LAYERS: tuple[Operation, ...] = ("conv", "linear")
+MULTIPLY_ADDS: tuple[Operation, ...] = (*LAYERS, *PRODUCTS)
 FVCORE_PRODUCTS = ("conv", "linear", "addmm", "bmm", "mm", "matmul", "einsum")
 COMPOSITE = ("aten::_convolution_mode", "aten::tensordot", "aten::baddbmm")  # that a trace may contain
 
 
 def create_on(device: str, name: str) -> nn.Module:
-    with torch.device(device):
+    """Create a network with fixed random weights, or on ``meta`` without any."""
+    with torch.random.fork_rng(devices=()), torch.device(device):
+        torch.manual_seed(0)
         return create_model(name)
 
 
-def sample(module: nn.Module, size: Sequence[int]) -> Tensor:
-    """Make a batch of one sample for a module: zeros of its device and dtype, (1, *size)."""
-    dtypes = (each.dtype for each in module.parameters() if each.is_floating_point())
-    return torch.zeros(1, *size, device=_device(module), dtype=next(dtypes, torch.float32))
+def sample(module: nn.Module, size: Sequence[int], batch: int = 1) -> Inputs:
+    """Make a batch for a module: zeros of its device and dtype, (batch, *size)."""
+    return make_inputs(module, ["x".join(map(str, (batch, *size)))])
+
+
+def prepare(
+    model: str | nn.Module,
+    input_size: Sequence[int] | None = None,
+    *,
+    inputs: Inputs | None = None,
+    batch: int = 1,
+    device: str = "meta",
+) -> tuple[nn.Module, Inputs]:
+    """Return the module and the inputs of its forward pass; see :func:`sdabench.complexity.count`."""
+    if inputs is not None and (input_size is not None or batch != 1):
+        raise UsageError("inputs have shapes with a batch; leave out the input size and the batch")
+    module = create_on(device, model) if isinstance(model, str) else model
+    if inputs is not None:
+        return module, make_inputs(module, inputs)
+    try:
+        size = tuple(map(operator.index, default_size(module) if input_size is None else input_size))
+    except TypeError:
+        size = ()
+    if not size or (isinstance(model, str) and len(size) != 3):
+        raise UsageError(f"an input size is (C, H, W), not {input_size!r}")
+    if min(size) < 1 or batch < 1:
+        raise UsageError(f"an input size has positive numbers, not {(batch, *size)}")
+    return module, sample(module, size, batch)
+
+
+def default_size(module: nn.Module) -> InputSize:
+    """Return the input size (C, H, W) of a module: its own as timm states it, or the usual one."""
+    config = getattr(module, "pretrained_cfg", None)
+    stated = config.get("input_size") if isinstance(config, Mapping) else None
+    return tuple(stated or DEFAULT_INPUT["detection" if is_detector(module) else "classification"])
 
 
 def is_detector(module: nn.Module) -> bool:
@@ -65,6 +102,25 @@ class _Dense(nn.Module):
         return outputs
 
 
+class _Named(nn.Module):
+    """A module that takes its keyword arguments by position."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.module(**dict(zip(self.names, inputs, strict=True)))
+
+
+class ModuleCount(NamedTuple):
+    """Parameters and multiply-adds of a module with its submodules; see :class:`Count`."""
+
+    params: int
+    macs: int
+    products: int
+
+
 @dataclass
 class Own:
     """What a module counts itself in one forward pass, without its submodules.
@@ -77,7 +133,13 @@ class Own:
 
 
 def count_module(
-    module: nn.Module, inputs: Sequence[Tensor], name: str, fvcore: bool, without: Sequence[str]
+    module: nn.Module,
+    inputs: Inputs,
+    name: str,
+    *,
+    fvcore: bool = True,
+    without: Sequence[str] = (),
+    explicit: bool = False,
 ) -> Count:
     """Count a module; see :func:`sdabench.complexity.count`."""
     paths = dict(module.named_modules())
@@ -85,50 +147,57 @@ def count_module(
         if path not in paths:
             listing = f"it has {', '.join(list(paths)[1:9])}, …"
             raise UsageError(unknown(f"module of '{name}'", path, paths, listing))
+    notes: list[str] = []
     with counting(module, inputs, name):
-        owns = count_calls(module, inputs)
+        owns = count_calls(module, inputs, notes.append)
     counted = [own for path, own in owns.items() if not any(contains(each, path) for each in without)]
     operations = {each: sum(own.operations[each] for own in counted) for each in get_args(Operation)}
     parameters = list(module.parameters())
-    total, note = None, None
+    total = None
     if fvcore:
-        whole = Tally[Operation]()
-        for own in owns.values():
-            whole.update(own.operations)
-        total, note = fvcore_total(module, inputs, sum(whole[each] for each in MULTIPLY_ADDS))
+        whole = sum(own.operations[each] for own in owns.values() for each in MULTIPLY_ADDS)
+        total = fvcore_total(module, inputs, whole, notes.append)
+    batch, *sample_shape = input_shape(inputs)
     return Count(
         model=name,
-        input=tuple(inputs[0].shape[1:]),
+        input=tuple(sample_shape),
+        batch=batch,
+        inputs=described(inputs) if explicit else (),
         params=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         per_call=sum(own.per_call for own in counted),
-        macs=operations["conv"] + operations["linear"],
+        macs=sum(operations[each] for each in LAYERS),
         fvcore=total,
         operations=operations,
-        notes=() if note is None else (note,),
+        notes=tuple(notes),
     )
 
 
 def fvcore_total(
-    module: nn.Module, inputs: Sequence[Tensor], multiply_adds: int
-) -> tuple[int | None, str | None]:
-    """Return fvcore's total, or None where it cannot trace, and a note if it counts other multiply-adds."""
+    module: nn.Module, inputs: Inputs, multiply_adds: int, note: Callable[[str], None]
+) -> int | None:
+    """Return fvcore's total, or None where it cannot trace; a note says if it counts other multiply-adds."""
     try:
         with counting(module, inputs, type(module).__name__):
             analysis = fvcore_analysis(module, inputs)
     except UsageError as error:
-        return None, f"fvcore cannot trace it: {str(error.__cause__).splitlines()[0]}"
+        note(f"fvcore cannot trace it: {first_line(error.__cause__)}")
+        return None
     operators = analysis.by_operator()
     total, found = int(sum(operators.values())), int(sum(operators[each] for each in FVCORE_PRODUCTS))
-    if found == multiply_adds:
-        return total, None
-    skipped = ", ".join(sorted(set(analysis.unsupported_ops()) & {*RULES, *COMPOSITE}))
-    reason = f" because it has no rule for {skipped}" if skipped else ""
-    return total, f"fvcore counts {found:,} multiply-adds, not {multiply_adds:,}{reason}"
+    if found != multiply_adds:
+        skipped = ", ".join(sorted(set(analysis.unsupported_ops()) & {*RULES, *COMPOSITE}))
+        reason = f" because it has no rule for {skipped}" if skipped else ""
+        note(f"fvcore counts {found:,} multiply-adds, not {multiply_adds:,}{reason}")
+    return total
+
+
+def first_line(error: BaseException | None) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 @contextmanager
-def counting(module: nn.Module, inputs: Sequence[Tensor], name: str) -> Iterator[None]:
+def counting(module: nn.Module, inputs: Inputs, name: str) -> Iterator[None]:
     """Run in evaluation mode without gradients, then restore the mode of each submodule.
 
     Whatever goes wrong in the forward pass is a UsageError that gives the reason.
@@ -143,25 +212,32 @@ def counting(module: nn.Module, inputs: Sequence[Tensor], name: str) -> Iterator
     except SdabenchError:
         raise
     except Exception as error:
-        sizes = " and ".join(str(tuple(each.shape[1:])) for each in inputs)
+        reason = first_line(error)
+        if _device(module).type == "meta" and "meta" in reason.lower():
+            message = f"'{name}' cannot run without data; count it on the CPU, with --device cpu"
+            raise UsageError(f"{message}: {reason}") from error
+        sizes = " and ".join(str(tuple(each.shape[1:])) for each in tensors_of(inputs))
         kind = "" if isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__}: "
-        reason = (str(error).splitlines() or [""])[0]
         raise UsageError(f"'{name}' cannot take an input of {sizes}: {kind}{reason}") from error
     finally:
         for child, mode in modes.items():
             child.training = mode
 
 
-def fvcore_analysis(module: nn.Module, inputs: Sequence[Tensor]) -> FlopCountAnalysis:
+def fvcore_analysis(module: nn.Module, inputs: Inputs) -> FlopCountAnalysis:
     """Analyze one forward pass with fvcore, without its messages on uncounted operations.
 
-    fvcore cannot trace on the meta device: such a module gets uninitialized memory.
+    fvcore cannot trace on the meta device: such a module gets weights and buffers of zeros.
     """
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     if _device(module).type == "meta":
         module = deepcopy(module).to_empty(device="cpu")
-        inputs = [torch.zeros_like(each, device="cpu") for each in inputs]
+        for each in (*module.parameters(), *module.buffers()):
+            each.detach().zero_()
+        inputs = tree_map(lambda each: torch.zeros_like(each, device="cpu"), inputs)
     module = _Dense(module) if is_detector(module) else module
+    if isinstance(inputs, Mapping):
+        module, inputs = _Named(module, list(inputs)), list(inputs.values())
     analysis = FlopCountAnalysis(module, tuple(inputs))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with warnings.catch_warnings(), unfused_attention():
@@ -208,17 +284,24 @@ class _Calls:
             own.operations["pool"] += inputs[0][0].numel()
 
 
-def count_calls(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Own]:
+def count_calls(
+    module: nn.Module, inputs: Inputs, note: Callable[[str], None] = lambda text: None
+) -> dict[str, Own]:
     """Count what each module computes itself, by path, in one forward pass."""
     calls = _Calls(module)
     forward = module.forward_dense if is_detector(module) else module
     try:
-        with count_operators(dict(module.named_parameters()), calls.add):
-            forward(*inputs)  # type: ignore[operator]
+        with count_operators(dict(module.named_parameters()), calls.add, note):
+            call(forward, inputs)
     finally:
         for hook in calls.hooks:
             hook.remove()
     return calls.owns
+
+
+def input_shape(inputs: Inputs) -> tuple[int, ...]:
+    """Return the shape of the first input, with the batch."""
+    return next((tuple(each.shape) for each in tensors_of(inputs) if each.ndim), (1,))
 
 
 def contains(path: str, name: str) -> bool:
@@ -226,20 +309,25 @@ def contains(path: str, name: str) -> bool:
     return not path or name == path or name.startswith(f"{path}.")
 
 
-def count_modules(name: str, input_size: InputSize) -> dict[str, tuple[int, int]]:
-    """Return parameters and multiply-adds of each module by name; "" is the model."""
-    network = create_on("meta", name)
-    inputs = [sample(network, input_size)]
+def count_modules(
+    name: str, input_size: InputSize | None = None, **how: Unpack[Forward]
+) -> tuple[InputSize, dict[str, ModuleCount]]:
+    """Return the input size, and what each module counts, by name; "" is the model."""
+    network, inputs = prepare(name, input_size, **how)
     with counting(network, inputs, name):
         owns = count_calls(network, inputs)
-    macs = {path: own.operations["conv"] + own.operations["linear"] for path, own in owns.items()}
-    return {
-        path: (
+    found: dict[str, ModuleCount] = {}
+    for path, module in network.named_modules():
+        inside = Tally[Operation]()
+        for own, each in owns.items():
+            if contains(path, own):
+                inside.update(each.operations)
+        found[path] = ModuleCount(
             sum(parameter.numel() for parameter in module.parameters()),
-            sum(number for own, number in macs.items() if contains(path, own)),
+            sum(inside[each] for each in LAYERS),
+            sum(inside[each] for each in PRODUCTS),
         )
-        for path, module in network.named_modules()
-    }
+    return input_shape(inputs)[1:], found
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -5,6 +5,7 @@ takes weights and is none of these is refused by name.
 """
 
 import re
+from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +26,14 @@ RULES: dict[str, Rule] = {}
 
 
 def operator_rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register the rule of operators by name, as ``aten::linear``: from arguments by name and the output."""
+    """Register the rule that counts operators, in place of any earlier one.
+
+    The rule takes the arguments of the call by name, and its output. It returns multiply-adds: ``linear`` and
+    ``conv`` count as layers, ``product`` as a matrix product outside layers, an empty dictionary as nothing.
+
+    Args:
+        names: namespace and name of each operator, as ``aten::linear`` or ``mylib::scan``.
+    """
 
     def register(rule: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, rule))
@@ -92,6 +100,8 @@ for _names, _first, _second in (
 ):
     operator_rule(*_names)(partial(product, _first, _second))
 
+DATA_DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
 # Operators that select, move, normalize, reduce or resample weights, by the start of their names. torch's own
 # tags tell those that work on single elements, and views.
 FREE = re.compile(
@@ -139,6 +149,8 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.report = report
         self.names = {_storage(weight): name for name, weight in weights.items()}
+        self.disagreements: dict[str, Tally[str]] = {}
+        self.data_dependent: dict[str, None] = {}
         self.derived: list[Tensor] = []  # kept, so that no other tensor gets the address of their storage
         self.formulas = TorchFormulas()  # type: ignore[no-untyped-call]
 
@@ -151,6 +163,9 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         weights = [each for each in tensors if _storage(each) in self.names]
         flops = self.formulas.flops
+        # Of indices, only masks select a number of elements that depends on data.
+        if DATA_DEPENDENT & {*func.tags} and (name != "aten::index" or any(map(_is_mask, tensors[1:]))):
+            self.data_dependent[name] = None
         output = func(*args, **kwargs)
         if rule is not None:
             arguments = dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | kwargs
@@ -169,7 +184,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if taken:
                 raise UncountedError(
                     f"no rule for the operator {name}, which takes weights, {taken[0]}; "
-                    f"add one with sdabench.complexity.operators.operator_rule('{name}')"
+                    f"add one with sdabench.operator_rule('{name}')"
                 )
         return output
 
@@ -183,14 +198,23 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Compare with torch's counter where it has a formula; it counts two operations a multiply-add."""
         own = sum(number for operation, number in operations.items() if operation != "conv_bias")
         if flops and flops != 2 * own:
-            raise UncountedError(
-                f"two counters disagree on the operator {name}: {own:,} and {flops / 2:,.0f} multiply-adds; "
-                "please report it"
-            )
+            self.disagreements.setdefault(name, Tally()).update(own=own, torch=flops // 2)
+
+    def notes(self) -> Iterator[str]:
+        """Say where the counters disagree, and whether the count depends on data."""
+        for name, found in self.disagreements.items():
+            yield f"torch counts {found['torch']:,} multiply-adds of {name}, not {found['own']:,}"
+        if self.data_dependent:
+            names = ", ".join(self.data_dependent)
+            yield f"the forward pass depends on data ({names}): this is the count of these inputs and weights"
 
 
 class UncountedError(UsageError):
     """An operator whose multiply-adds are not known."""
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.bool, torch.uint8)
 
 
 def _storage(tensor: Tensor) -> int:
@@ -210,12 +234,16 @@ def unfused_attention() -> Iterator[None]:
 
 @contextmanager
 def count_operators(
-    weights: Mapping[str, Tensor], report: Callable[[dict[Operation, int]], None]
+    weights: Mapping[str, Tensor],
+    report: Callable[[dict[Operation, int]], None],
+    note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[None]:
     """Report the operations of each operator that the block dispatches, without gradients.
 
+    Notes say where torch's counter disagrees, and whether operators depend on data.
+
     Raises:
-        UncountedError: an operator takes weights and has no rule, or torch's own counter disagrees.
+        UncountedError: an operator takes weights and has no rule.
     """
     counter = OperatorCounter(weights, report)
     # Below autograd, composite operators such as aten::linear arrive whole.
@@ -227,3 +255,5 @@ def count_operators(
         counter,
     ):
         yield
+    for text in counter.notes():
+        note(text)

@@ -5,10 +5,12 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Unpack
 
 import sdabench
 from sdabench.cache import read_entry, write_entry
 from sdabench.complexity import Count, InputSize, count
+from sdabench.complexity.inputs import Forward
 from sdabench.errors import RegistryError, UsageError
 from sdabench.hashing import digests_of_files
 from sdabench.packages import installed_version
@@ -18,7 +20,7 @@ from sdabench.registry import load_registry, load_shipped_registry
 from sdabench.registry.schema import Place
 
 COUNTING = ("complexity", "models", "registry")  # packages of sdabench that counts depend on
-PACKAGES = ("torch", "torchvision", "fvcore", "numpy")
+PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "timm")
 
 
 def stored_counts() -> dict[str, Count]:
@@ -47,20 +49,21 @@ def fresh_counts(
     *,
     without: Sequence[str] = (),
     cached: bool = False,
+    **how: Unpack[Forward],
 ) -> dict[str, Count]:
     """Count models by name; see :func:`sdabench.complexity.count`.
 
     With ``cached``, use cached counts whose inputs are unchanged, and cache the others.
     """
     names = list(dict.fromkeys(models))
-    cache = CountCache(input_size, fvcore, without) if cached else None
+    cache = CountCache(input_size, fvcore, without, **how) if cached else None
     found = {name: cache.get(name) if cache else None for name in names}
     counts = {name: item for name, item in found.items() if item is not None}
     advance(len(counts))
     missing = [name for name in names if name not in counts]
     with _one_thread() if missing else nullcontext():
         for name in missing:
-            counts[name] = count(name, input_size, fvcore=fvcore, without=without)
+            counts[name] = count(name, input_size, fvcore=fvcore, without=without, **how)
             if cache:
                 cache.put(counts[name])
             advance(1)
@@ -134,8 +137,9 @@ class CountCache:
         input_size: InputSize | None = None,
         fvcore: bool | None = None,
         without: Sequence[str] = (),
+        **how: Unpack[Forward],
     ) -> None:
-        self._settings = json.dumps([input_size, fvcore, *without])
+        self._settings = json.dumps([input_size, fvcore, *without, how])
         self._code = _code()
 
     def get(self, model: str) -> Count | None:
@@ -152,7 +156,8 @@ class CountCache:
         registry = load_registry()
         model = registry.model(name)
         entries = [model] if model.backbone is None else [model, registry.model(model.backbone)]
-        return [*self._code, name, self._settings, *(entry.model_dump_json() for entry in entries)]
+        definitions = [f"{entry.model_dump_json()} {entry.network_sha256}" for entry in entries]
+        return [*self._code, name, self._settings, *definitions]
 
 
 def _code() -> list[str]:

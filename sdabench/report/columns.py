@@ -74,11 +74,16 @@ NETWORKS: Columns = {
 }
 COUNTS: Columns = {
     "model": Column("str", "name of the network"),
-    "channels": Column("int64", "channels of the input"),
-    "height": Column("int64", "height of the input in pixels"),
-    "width": Column("int64", "width of the input in pixels"),
-    "convention": Column("str", "params, trainable, per_call; macs, fvcore, total, mmcv"),
-    "value": Column("int64", "the exact count: parameters, or operations for one image"),
+    "channels": Column("Int64", "channels of the input; missing for other inputs than images"),
+    "height": Column("Int64", "height of the input in pixels"),
+    "width": Column("Int64", "width of the input in pixels"),
+    "batch": Column("int64", "number of images in the batch"),
+    "convention": Column(
+        "str",
+        "params, trainable, per_call; macs, fvcore, total, mmcv; "
+        "weight_product, product: matrix products outside layers, with weights and between activations",
+    ),
+    "value": Column("int64", "the exact count: parameters, or operations for the whole batch"),
 }
 COMPARISONS: Columns = {
     "table": Column("str", "table that implies the difference"),

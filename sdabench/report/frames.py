@@ -10,7 +10,7 @@ import pandas as pd
 
 from sdabench.claims.audit import evidence_elsewhere
 from sdabench.claims.tables import ClaimVerdict, ComparedTable, compare_tables
-from sdabench.complexity import Count, InputSize
+from sdabench.complexity import Count, Counted, InputSize
 from sdabench.errors import UsageError
 from sdabench.records.counts import counts_of, counts_of_evidence, fresh_counts
 from sdabench.records.json_lines import read_lines
@@ -18,7 +18,6 @@ from sdabench.records.record import Record
 from sdabench.records.store import distinct_runs, records_file, records_of
 from sdabench.registry import Table, load_registry, unknown
 from sdabench.registry.catalogue import Entry, load_catalogue
-from sdabench.registry.schema import Counter
 from sdabench.report.columns import (
     BASELINES,
     CLAIMS,
@@ -192,8 +191,8 @@ def counts(
     Raises:
         UsageError: an unknown name or convention, or an input size that a network cannot take.
     """
-    chosen = None if conventions is None else cast(list[Counter], list(dict.fromkeys(names_of(conventions))))
-    known = get_args(Counter)
+    chosen = None if conventions is None else cast(list[Counted], list(dict.fromkeys(names_of(conventions))))
+    known = get_args(Counted)
     for convention in chosen or ():
         if convention not in known:
             raise UsageError(unknown("convention", convention, known, f"choose from {', '.join(known)}"))
@@ -206,14 +205,14 @@ def counts(
     return counts_frame((found[name] for name in names), chosen)
 
 
-def counts_frame(found: Iterable[Count], conventions: Sequence[Counter] | None = None) -> pd.DataFrame:
+def counts_frame(found: Iterable[Count], conventions: Sequence[Counted] | None = None) -> pd.DataFrame:
     """Make the frame of :func:`counts`."""
     return make((row for each in found for row in _count(each, conventions)), COUNTS)
 
 
-def _count(count: Count, conventions: Sequence[Counter] | None) -> Iterable[dict[str, object]]:
-    channels, height, width = count.input
-    for convention in get_args(Counter) if conventions is None else conventions:
+def _count(count: Count, conventions: Sequence[Counted] | None) -> Iterable[dict[str, object]]:
+    channels, height, width = count.input if len(count.input) == 3 else (None, None, None)
+    for convention in get_args(Counted) if conventions is None else conventions:
         if conventions is None and convention == "fvcore" and count.fvcore is None:
             continue
         yield {
@@ -221,6 +220,7 @@ def _count(count: Count, conventions: Sequence[Counter] | None) -> Iterable[dict
             "channels": channels,
             "height": height,
             "width": width,
+            "batch": count.batch,
             "convention": convention,
             "value": count.value(convention),
         }

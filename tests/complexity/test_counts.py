@@ -265,7 +265,8 @@ def test_small_network_by_hand():
 
 
 def test_module_counts_add_up_to_the_total():
-    modules = count_modules("sda_resnet86", (3, 64, 64))
+    size, modules = count_modules("sda_resnet86", (3, 64, 64))
+    assert size == (3, 64, 64)
     total = modules[""]
     assert total[0] == 27_219_880
     top_level = [numbers for path, numbers in modules.items() if path and "." not in path]

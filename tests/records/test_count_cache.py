@@ -151,7 +151,9 @@ def test_key_covers_all_code_that_counts():
         "sdabench.errors",
         "sdabench.garbage",
         "sdabench.hashing",
+        "sdabench.offline",
         "sdabench.paths",
+        "sdabench.terminal",
         "sdabench.tex",
     }
 
