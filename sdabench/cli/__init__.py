@@ -19,7 +19,7 @@ from sdabench.training.signals import end_with_parent, handle_signals, ignore_si
 
 SECTIONS = {
     "Compare with the paper": {
-        "audit": "Check every parameter and FLOP count of the paper",
+        "audit": "Check every parameter and FLOP count that tables print",
         "explain": "Search how a printed number of parameters or FLOPs was counted",
         "table": "Print a table of the paper beside the measured values",
         "plot": "Draw a figure of the paper's numbers and of runs",

@@ -14,14 +14,16 @@ from sdabench.cli.options import (
     echo_json,
     format_option,
 )
-from sdabench.cli.parameters import declared
+from sdabench.cli.parameters import OneOf, argument, declared
 from sdabench.errors import ExitCode
 from sdabench.progress import progress
-from sdabench.registry import load_registry
+from sdabench.registry import ALL, load_registry
+from sdabench.registry.catalogue import table_names
 
 EPILOG = """\b
 Examples:
   sdabench audit
+  sdabench audit detection segmentation
   sdabench audit --json > audit.json
   sdabench audit --format csv > audit.csv
   sdabench audit --recount
@@ -37,14 +39,17 @@ Exit codes:
 @click.command("audit", cls=Command, epilog=EPILOG)
 @declared
 def command(
+    names: Annotated[tuple[str, ...], argument(
+        metavar="[TABLE]...", nargs=-1, type=OneOf("table", table_names))],
     recount: Recount,
     form: Annotated[str, format_option("terminal", *FRAME_FORMATS)],
     as_json: AsJson,
 ) -> None:  # fmt: skip
-    """Check every parameter and FLOP count of the paper.
+    """Check every parameter and FLOP count that tables print.
 
-    The command counts every network of the paper's tables and the evidence of explanations. Cached counts are
-    used as long as the network's entry, the code and the versions of the counters are unchanged.
+    Without TABLE, it checks all tables. It counts every network of the tables and the evidence of
+    explanations. Cached counts are used as long as the network's entry, the code and the versions of the
+    counters are unchanged.
 
     Verdicts: a claim matches, matches under another convention, is explained (the reason is shown with its
     evidence), is not reproduced, or differs. Measured values are counted under the convention that the
@@ -55,12 +60,15 @@ def command(
 
     check_formats(form, as_json)
     registry = load_registry()
-    models = registry.suite("all")
-    places = evidence_elsewhere(registry.tables.values())
+    tables = {
+        name: table for name, table in registry.tables.items() if not names or ALL in names or name in names
+    }
+    models = list(dict.fromkeys(row.model for table in tables.values() for row in table.rows))
+    places = evidence_elsewhere(tables.values())
     with progress("counting", len(models) + len(places), "networks") as advance:
         counts = fresh_counts(models, advance, cached=not recount)
         elsewhere = counts_at(places, advance, cached=not recount)
-    result = audit(registry.tables, counts, elsewhere)
+    result = audit(tables, counts, elsewhere)
     if as_json:
         echo_json(result.as_json())
     elif form in FRAME_FORMATS:
