@@ -46,7 +46,8 @@ def find_unsound(network: nn.Module, images: Tensor, loss: Loss, *, frozen: bool
     """Describe what is unsound in a network, one sentence per kind of fault; empty if it is sound.
 
     Args:
-        network: a network with a trunk, in the state in which its training starts.
+        network: a network in the state in which its training starts. Without a trunk, only its gradients and
+            batch norms are checked.
         images: normalized images (N, 3, H, W) for the trunk, at least 2 of at least ``SIDE`` pixels.
         loss: computes the training loss of a copy of the network on the CPU, in float32.
         frozen: parameters without ``requires_grad`` and batch norms in evaluation mode are intended.
@@ -54,28 +55,34 @@ def find_unsound(network: nn.Module, images: Tensor, loss: Loss, *, frozen: bool
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         network = deepcopy(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        trunk = next(module for module in network.modules() if isinstance(module, Trunk))
+        trunk = trunk_of(network)
         for parameter in network.parameters():
             if bool((parameter == parameter.flatten()[0]).all()):
                 parameter.data += NOISE * torch.randn_like(parameter)
         network.train()
         _switch_randomness_off(network)
-        norms, shapes = _batch_norm_findings(network, trunk, images, frozen)
+        norms, shapes = _batch_norm_findings(network, trunk or network, images, frozen)
         found: Findings = {}
         for name, module in network.named_modules():
             for fault, parameter_name in _faults(module, shapes.get(module)):
                 place = f"{name}.{parameter_name}" if parameter_name else name
                 found.setdefault(fault, []).append(place)
         missed = _without_gradient(network, loss, frozen) | set(found.pop(NO_GRADIENT, []))
-        found |= _block_findings(network, trunk, images)
+        if trunk is not None:
+            found |= _block_findings(network, trunk, images)
         if missed:
             found[NO_GRADIENT] = _largest(network, missed)
         if infinite := [name for name, each in network.named_parameters() if not _is_finite(each.grad)]:
             found["gradients are not finite"] = infinite
         found |= norms
-        for fault, places in _exact_findings(network, trunk, images).items():
-            found.setdefault(fault, places)  # attention modules are more specific places
+        if trunk is not None:
+            for fault, places in _exact_findings(network, trunk, images).items():
+                found.setdefault(fault, places)  # attention modules are more specific places
     return [f"{fault}{_listed(places)}" for fault, places in found.items()]
+
+
+def trunk_of(network: nn.Module) -> Trunk | None:
+    return next((module for module in network.modules() if isinstance(module, Trunk)), None)
 
 
 def _switch_randomness_off(network: nn.Module) -> None:
@@ -83,6 +90,8 @@ def _switch_randomness_off(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, (StochasticDepth, _DropoutNd)):
             module.p = 0.0
+        elif isinstance(getattr(module, "drop_prob", None), float):  # of timm
+            module.drop_prob = 0.0  # type: ignore[assignment]
 
 
 def _listed(places: Sequence[str]) -> str:
@@ -93,7 +102,7 @@ def _listed(places: Sequence[str]) -> str:
 
 
 def _batch_norm_findings(
-    network: nn.Module, trunk: Trunk, images: Tensor, frozen: bool
+    network: nn.Module, trunk: nn.Module, images: Tensor, frozen: bool
 ) -> tuple[Findings, dict[nn.Module, torch.Size]]:
     """Check that a batch moves all running statistics; return also the input shapes of attention modules.
 

@@ -239,6 +239,23 @@ def test_left_out_blocks_do_not_look_unsound():
     assert network.layer4[0].stochastic_depth.p == 0.99
 
 
+@pytest.mark.parametrize("used", [True, False])
+def test_networks_without_trunk_are_checked_for_gradients(used):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.9))
+            self.head, self.other = nn.Linear(8, 2), nn.Linear(8, 2)
+
+        def forward(self, x):
+            pooled = self.body(x).mean((2, 3))
+            return self.head(pooled) + used * self.other(pooled)
+
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    found = find_unsound(Network(), images, lambda copy: F.cross_entropy(copy(images), labels))
+    assert found == ([] if used else ["parameters without gradient: other"])
+
+
 def test_validations_within_epochs_are_logged_and_change_no_weight(textures, tmp_path):
     folders = [
         train(

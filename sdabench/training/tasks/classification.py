@@ -23,7 +23,7 @@ from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.registry.schema import Task
 from sdabench.training.job import ClassificationJob
 from sdabench.training.precision import autocast
-from sdabench.training.soundness import SIDE, Loss
+from sdabench.training.soundness import SIDE, Loss, trunk_of
 from sdabench.training.tasks import Measured, TrainingTask, not_finite
 from sdabench.weights.classes import in_english, read_classes
 from sdabench.weights.load import load_initial
@@ -92,7 +92,7 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         return math.log(job.train.classes)
 
     def check_inputs(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Loss]:
-        images = F.interpolate(batch.images, (SIDE, SIDE))
+        images = batch.images if trunk_of(network) is None else F.interpolate(batch.images, (SIDE, SIDE))
         return images, lambda copy: F.cross_entropy(copy(images), batch.labels)
 
     def evaluation_images(self, job: ClassificationJob) -> EvaluationImages:
