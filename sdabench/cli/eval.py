@@ -32,7 +32,7 @@ from sdabench.errors import UsageError
 from sdabench.processes import note
 from sdabench.registry import load_registry
 from sdabench.terminal import echo
-from sdabench.training.job import evaluation_job
+from sdabench.training.job import evaluation_job, standard_protocol
 from sdabench.weights.local import LocalWeights
 from sdabench.weights.weights_source import WeightsSource
 
@@ -61,7 +61,8 @@ def command(
     name: Annotated[str, argument(type=MODEL)],
     data: Annotated[DataSource | None, option(
         "--data", type=DATASET, group="Data and weights",
-        help="Dataset  [default for weights of a training run: the dataset of that run]")],
+        help="Dataset: imagenet, folder, cifar10, cifar100, fashion-mnist or coco, each with =PATH, or "
+        "synthetic  [default for weights of a training run: the dataset of that run]")],
     limit: Annotated[int | None, option(
         "--limit", type=COUNT, group="Data and weights",
         help="Evaluate only this many images, spread over the classes; the result is not compared with the "
@@ -116,7 +117,7 @@ def command(
         split,
         weights,
         machine=options.machine(len(split.items), batch_size=protocol.batch_size),
-        protocol=preprocessing.override(protocol.protocol(task, base)),
+        protocol=preprocessing.override(protocol.protocol(task, base or standard_protocol(data, task))),
         seed=protocol.seed,
         training=run.training if run else None,
         skip_broken=skip_broken,

@@ -41,7 +41,7 @@ from sdabench.registry import Table, load_registry
 from sdabench.registry.catalogue import suite_names
 from sdabench.registry.schema import DataTask
 from sdabench.terminal import echo
-from sdabench.training.job import AnyJob, Machine, evaluation_job, training_job
+from sdabench.training.job import AnyJob, Machine, evaluation_job, standard_protocol, training_job
 from sdabench.weights.local import LocalWeights
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _evaluations(
     skip_broken: bool,
 ) -> list[AnyJob]:
     """Return the evaluations of the networks of one task, on the same images."""
-    split, protocol = source.read("val", task), options.protocol(task)
+    split, protocol = source.read("val", task), options.protocol(task, standard_protocol(source, task))
     machine = machine_for(len(split.items), batch_size=options.batch_size)
     report_annotations(split)
     for one in {weights[model] for model in models if model in weights}:

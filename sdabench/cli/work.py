@@ -34,6 +34,9 @@ USUAL_RECIPE = {
     "synthetic": "smoke",
     "imagenet": "paper",
     "folder": "imagenet-120e",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "fashion-mnist": "cifar",
     "coco": "coco-1x-unscaled",
 }
 
@@ -42,7 +45,10 @@ def _recipes() -> list[str]:
     return sorted({name for task in RECIPES for name in recipe_names(task)})
 
 
-DATASET = ParsedType(DataSource.parse, "imagenet=PATH|folder=PATH|coco=PATH|synthetic[=PATH]")
+DATASET = ParsedType(
+    DataSource.parse,
+    "KIND=PATH|synthetic",
+)
 RECIPE = ParsedType(str, "NAME|FILE", _recipes)
 
 # fmt: off

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, RandomResizedCrop, v2
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -33,13 +34,24 @@ class Augmenter:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         area, aspect = list(self.settings.area), list(self.settings.aspect)
-        window = RandomResizedCrop.get_params(pixels, area, aspect)
+        if self.settings.padding:
+            image = self._pad_and_crop(pixels)
+        else:
+            window = RandomResizedCrop.get_params(pixels, area, aspect)
+            image = resize_window(pixels, window, self.settings.crop)
         flipped = torch.rand(1).item() < self.settings.flip
-        image = resize_window(pixels, window, self.settings.crop)
         image = image.flip(2) if flipped else image
         for step in self.steps:
             image = step(image)
         return image
+
+    def _pad_and_crop(self, pixels: Tensor) -> Tensor:
+        side, padding = self.settings.crop, self.settings.padding
+        if pixels.shape[1:] != (side, side):
+            pixels = resize_window(pixels, (0, 0, *pixels.shape[1:]), side)
+        padded = F.pad(pixels, (padding,) * 4)
+        top, left = torch.randint(2 * padding + 1, (2,)).tolist()
+        return padded[:, top : top + side, left : left + side]
 
 
 def _policy(name: str, crop: int) -> Callable[[Tensor], Tensor]:

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,27 +50,41 @@ class Header:
     orientation: int
 
 
-def read_file(path: Path) -> bytes | Unusable:
+class Stored(ABC):
+    """An image inside of another file; its string names both."""
+
+    @abstractmethod
+    def read(self) -> bytes | Unusable:
+        """Return the bytes of the image file."""
+
+
+Location = Path | Stored
+
+
+def read_file(path: Location) -> bytes | Unusable:
     """Read an image file; refuse devices, pipes and files of more than ``MAX_BYTES`` bytes."""
+    if isinstance(path, Stored):
+        return path.read()
     return _with_file(path, lambda file: file.read())
 
 
-def check_file(path: Path, size: tuple[int, int] | None = None, fully: bool = False) -> Unusable | None:
+def check_file(path: Location, size: tuple[int, int] | None = None, fully: bool = False) -> Unusable | None:
     """Check that a file can be decoded from its header and its end; decode it if these leave a doubt.
 
     Args:
         size: (width, height) in pixels according to the annotations.
         fully: decode the file in any case.
     """
-    seems_sound = False if fully else _with_file(path, lambda file: _seems_sound(file, size))
-    if seems_sound is True:
+    doubtful = fully or isinstance(path, Stored)
+    if not doubtful and _with_file(path, lambda file: _seems_sound(file, size)) is True:
         return None
     data = read_file(path)
     image = decode_bytes(data, size) if isinstance(data, bytes) else data
     return image if isinstance(image, Unusable) else None
 
 
-def _with_file(path: Path, use: Callable[[BinaryIO], T]) -> T | Unusable:
+def _with_file(path: Location, use: Callable[[BinaryIO], T]) -> T | Unusable:
+    assert isinstance(path, Path)
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would block
             status = os.fstat(file.fileno())

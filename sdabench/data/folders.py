@@ -8,11 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sdabench.data.classes import ClassList
 from sdabench.data.split import ImageFile, Split
 from sdabench.errors import DataError
+
+if TYPE_CHECKING:
+    from sdabench.data.decoding import Location
 
 KAGGLE_LABELS = "LOC_val_solution.csv"  # may lie beside flat images, whose names tell the classes too
 EXTENSIONS = (".jpeg", ".jpg", ".png")
@@ -41,7 +44,7 @@ class ImageSplit(Split):
 
     items: tuple[Item, ...]
 
-    def file(self, item: ImageFile) -> Path:
+    def file(self, item: ImageFile) -> "Location":
         path = self.root / item.path
         flat = self.root / path.name
         return flat if not path.exists() and flat.exists() else path

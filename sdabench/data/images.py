@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from math import ceil
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +24,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from sdabench.data.augmentation import Augmenter
 from sdabench.data.decoded import DecodedImages, decoded_images
-from sdabench.data.decoding import Unusable, decode_bytes, open_image, read_file
+from sdabench.data.decoding import Location, Unusable, decode_bytes, open_image, read_file
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop
@@ -97,7 +96,7 @@ class Batch:
 
 
 def decode(
-    path: Path, size: tuple[int, int] | None = None, decoded: DecodedImages | None = None
+    path: Location, size: tuple[int, int] | None = None, decoded: DecodedImages | None = None
 ) -> tuple[Image.Image, str] | DataError:
     """Read a file; return its RGB image and its sha256.
 
@@ -118,7 +117,7 @@ def decode(
     return image, digest
 
 
-def decode_pixels(path: Path, decoded: DecodedImages | None = None) -> Tensor | DataError:
+def decode_pixels(path: Location, decoded: DecodedImages | None = None) -> Tensor | DataError:
     """Read the uint8 pixels (3, H, W) of a file for training; faster than :func:`decode` for common JPEGs."""
     if decoded is None:
         data = read_file(path)
@@ -182,8 +181,15 @@ class EvaluationImages(Dataset[Sample | DataError]):
 class TrainingImages(Dataset[Sample | DataError]):
     """Images of a split, augmented by random numbers that depend only on (seed, epoch, index[, copy])."""
 
-    def __init__(self, split: ImageSplit, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self,
+        split: ImageSplit,
+        augmentation: Augmentation,
+        seed: int,
+        normalization: Normalization = IMAGENET_NORMALIZATION,
+    ) -> None:
         self.split, self.augment, self.seed = split, Augmenter(augmentation), seed
+        self.normalization = normalization
         self.decoded = decoded_images(split)
 
     def __getitem__(self, key: tuple[int, ...]) -> Sample | DataError:
@@ -194,7 +200,7 @@ class TrainingImages(Dataset[Sample | DataError]):
             return pixels
         with seeded(self.seed, *key):
             image = self.augment(pixels)
-        return Sample(image, item.label, index, "")
+        return Sample(image, item.label, index, "", self.normalization)
 
 
 class TrainingOrder(Sampler[list[tuple[int, ...]]]):

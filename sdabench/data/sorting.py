@@ -7,6 +7,7 @@ from filecmp import cmp
 from pathlib import Path
 from typing import NamedTuple
 
+from sdabench.data.decoding import Location, Stored, Unusable
 from sdabench.data.folders import ImageSplit
 from sdabench.errors import DataError, OutputError, UsageError
 from sdabench.files import atomic_write
@@ -39,14 +40,17 @@ def sort_images(
         target = folder / item.path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            counts[_link_or_copy(split.file(item).resolve(), target)] += 1
+            counts[_link_or_copy(split.file(item), target)] += 1
         except OSError as error:
             raise OutputError(f"cannot write {target}: {error.strerror}; name another folder") from None
         advance(1)
     return Sorted(**counts)
 
 
-def _link_or_copy(source: Path, target: Path) -> str:
+def _link_or_copy(source: Location, target: Path) -> str:
+    if isinstance(source, Stored):
+        return _write(source, target)
+    source = source.resolve()
     try:
         os.link(source, target)
         return "linked"
@@ -58,3 +62,17 @@ def _link_or_copy(source: Path, target: Path) -> str:
         with atomic_write(target, "name another folder", durable=False) as file, source.open("rb") as content:
             shutil.copyfileobj(content, file)
         return "copied"
+
+
+def _write(source: Stored, target: Path) -> str:
+    """Write an image that is stored in another file."""
+    content = source.read()
+    if isinstance(content, Unusable):
+        raise DataError(f"{source} {content}")
+    if target.exists():
+        if target.read_bytes() == content:
+            return "there"
+        raise DataError(f"{target} exists and differs from {source}; delete one of them")
+    with atomic_write(target, "name another folder", durable=False) as file:
+        file.write(content)
+    return "copied"

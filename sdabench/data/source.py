@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from sdabench.data.description import Preprocessing
 from sdabench.data.split import Split, SplitName
 from sdabench.errors import UsageError
 from sdabench.registry.schema import DataTask
 
-Kind = Literal["imagenet", "folder", "coco", "synthetic"]
+Kind = Literal["imagenet", "folder", "cifar10", "cifar100", "fashion-mnist", "coco", "synthetic"]
+ARRAYS = ("cifar10", "cifar100", "fashion-mnist")  # small images in arrays
 FORMS = ", ".join(f"{kind}=PATH" for kind in get_args(Kind)) + " or synthetic"
 COCO_PATHS = ("{}2017", "annotations/instances_{}2017.json")  # of a split, below the path of the dataset
 
@@ -58,6 +60,15 @@ class DataSource:
             )
         raise UsageError(f"{self.kind} has no boxes; use --data coco=PATH or synthetic for detection")
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The standard preprocessing of classification, or that of small images: whole, at 32 pixels."""
+        if self.kind not in ARRAYS:
+            return Preprocessing()
+        from sdabench.data.small_images import KINDS
+
+        return KINDS[self.kind].preprocessing
+
     def own_task(self) -> DataTask:
         """Return the task of the dataset; a generated one states it in its manifest.
 
@@ -76,6 +87,8 @@ class DataSource:
 
         def exists(name: SplitName) -> bool:
             if self.path is None:
+                return True
+            if self.kind in ARRAYS:
                 return True
             if self.kind == "imagenet":
                 from sdabench.data.imagenet import split_folder
@@ -122,6 +135,10 @@ class DataSource:
             from sdabench.data.imagenet import read_imagenet
 
             return read_imagenet(path, split, sizes)
+        if self.kind in ARRAYS:
+            from sdabench.data.small_images import read_arrays
+
+            return read_arrays(self.kind, path, split, sizes)
         if self.kind == "folder":
             from sdabench.data.class_folders import read_folder
 

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from sdabench.data.description import DatasetInfo
 from sdabench.hashing import sha256_of_lines
+
+if TYPE_CHECKING:
+    from sdabench.data.decoding import Location
 
 SplitName = Literal["train", "val"]
 
@@ -49,8 +52,8 @@ class Split:
     own_classes: bool = False
     layout: str | None = None
 
-    def file(self, item: ImageFile) -> Path:
-        """Return the path of an image file."""
+    def file(self, item: ImageFile) -> "Location":
+        """Return the path of an image file, or its place in another file."""
         return self.root / item.path
 
     def subset(self, images: int | None) -> Self:

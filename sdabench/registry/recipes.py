@@ -188,10 +188,11 @@ class Augmentation(Settings):
 
     ``policy`` names further operations of torchvision or timm, and ``erasing`` is the probability that a
     rectangle is erased. An epoch has ``repeats`` differently augmented copies of an image, and accordingly
-    fewer images.
+    fewer images. With ``padding``, images are resized to ``crop``, padded by black pixels on all sides, and
+    cropped at random, instead of RandomResizedCrop.
     """
 
-    OPTIONS = frozenset({"policy", "erasing", "repeats"})
+    OPTIONS = frozenset({"policy", "erasing", "repeats", "padding"})
 
     crop: Crop = 224
     area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
@@ -200,6 +201,7 @@ class Augmentation(Settings):
     policy: Annotated[str, AfterValidator(_policy)] | None = None
     erasing: Fraction = 0.0
     repeats: Count = 1
+    padding: NonNegativeInt = 0
 
 
 class Validation(Settings):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import PIL
@@ -11,7 +10,7 @@ from torch.utils.data import Dataset
 
 from sdabench.cache import read_entry, write_entry
 from sdabench.data.coco import CocoImage
-from sdabench.data.decoding import check_file
+from sdabench.data.decoding import Location, check_file
 from sdabench.data.images import BrokenImagesError
 from sdabench.data.official import plural
 from sdabench.data.split import Split
@@ -68,21 +67,21 @@ def _is_stopped(job: AnyJob) -> bool:
     return False
 
 
-def _message(path: Path, size: tuple[int, int] | None, fully: bool) -> str:
+def _message(path: Location, size: tuple[int, int] | None, fully: bool) -> str:
     """Return the error message of a file; empty for a sound one."""
     unusable = check_file(path, size, fully)
     return "" if unusable is None else f"{path} {unusable}"
 
 
 def results_of_files(
-    split: Split, use: Callable[[Path, tuple[int, int] | None], T], workers: int, batch_size: int
+    split: Split, use: Callable[[Location, tuple[int, int] | None], T], workers: int, batch_size: int
 ) -> Generator[list[T] | DataError | Stopped]:
     """Yield the results of a function of the path and the annotated (width, height) of each file."""
     return load_batches(_Files(split, use), _collate, workers, pin=False, batch_size=batch_size)
 
 
 class _Files(Dataset[T]):
-    def __init__(self, split: Split, use: Callable[[Path, tuple[int, int] | None], T]) -> None:
+    def __init__(self, split: Split, use: Callable[[Location, tuple[int, int] | None], T]) -> None:
         self.split, self.use = split, use
 
     def __len__(self) -> int:

@@ -280,7 +280,7 @@ def evaluation_job(
         model,
         source,
         split,
-        protocol=protocol or protocol_at(None, load_registry().model(model).task),
+        protocol=protocol or standard_protocol(source, load_registry().model(model).task),
         weights=Weights(source=RANDOM) if weights is None else weights_of_spec(weights),
         seed=seed,
         **provenance,
@@ -289,9 +289,18 @@ def evaluation_job(
     return Job(spec, split, machine=machine, weights=path, skip_broken=skip_broken, training=training)
 
 
-def _protocol_of(recipe: Recipe, task: DataTask) -> Protocol:
+def standard_protocol(source: DataSource, task: DataTask, resolution: int | None = None) -> Protocol:
+    """Return the standard protocol for a dataset, which for small images is their own."""
+    if task == "detection":
+        return protocol_at(resolution, task)
+    own = source.preprocessing
+    return protocol_at(None, task, preprocessing=own.resized(resolution) if resolution else own)
+
+
+def _protocol_of(recipe: Recipe, source: DataSource, task: DataTask) -> Protocol:
     """Return the protocol of the evaluation after a training."""
-    protocol = protocol_at(recipe.resolution, task, channels_last=recipe.channels_last)
+    protocol = standard_protocol(source, task, recipe.resolution)
+    protocol = protocol.model_copy(update={"channels_last": recipe.channels_last})
     own = recipe.validation.model_dump(include={"resize", "interpolation"})
     return protocol.model_copy(update={"preprocessing": protocol.preprocessing.model_copy(update=own)})
 
@@ -339,7 +348,7 @@ def training_job(
         source,
         split,
         train_dataset=train.describe(),
-        protocol=_protocol_of(recipe, task),
+        protocol=_protocol_of(recipe, source, task),
         recipe=recipe,
         weights=Weights(source=TRAINED_HERE),
         backbone=backbone and weights_of_spec(backbone),

@@ -156,13 +156,13 @@ def test_small_batches_for_batch_norms_are_described_before_a_training(name, par
 
 def test_unknown_recipes_are_refused():
     assert recipe_names("classification") == [
-        "demo", "imagenet-120e", "paper", "smoke", "timm-a1", "timm-a2", "torchvision-v2",
+        "cifar", "demo", "imagenet-120e", "paper", "smoke", "timm-a1", "timm-a2", "torchvision-v2",
     ]  # fmt: skip
     with pytest.raises(UsageError, match="unknown recipe 'papr'; did you mean paper"):
         load_recipe("papr")
     with pytest.raises(
         UsageError,
-        match="unknown recipe 'xyz'; choose from demo, imagenet-120e, paper, smoke, timm-a1",
+        match="unknown recipe 'xyz'; choose from cifar, demo, imagenet-120e, paper, smoke",
     ):
         load_recipe("xyz")
     with pytest.raises(UsageError, match="no recipe file at nowhere.yaml"):
@@ -297,7 +297,7 @@ def test_file_that_changes_the_experiment_is_not_a_reproduction(tmp_path, text, 
         ("validation: {every_epochs: 0}\n", "best_epoch_by_validation needs"),
         (
             "extends: nothing\n",
-            "extends: unknown recipe 'nothing'; put its file in the same folder, or choose from demo",
+            "extends: unknown recipe 'nothing'; put its file in the same folder, or choose from cifar",
         ),
         ("extends: papr\n", r"extends: unknown recipe 'papr'; did you mean paper\?"),
         ("- a\n", "has no fields; it must be a mapping"),

@@ -89,5 +89,5 @@ def has_default(task: DataTask = "classification") -> bool:
 
 
 def _is_intact(split: Split) -> bool:
-    digests = [sha256_of_file(split.file(item)) for item in split.items]
+    digests = [sha256_of_file(split.root / item.path) for item in split.items]
     return split.describe(digests).fingerprint_sha256 == split.fingerprint_sha256

@@ -22,7 +22,7 @@ from sdabench.progress import progress
 from sdabench.records.spec import protocol_at
 from sdabench.registry import load_registry
 from sdabench.resources import cores
-from sdabench.training.job import Machine, evaluation_job
+from sdabench.training.job import Machine, evaluation_job, standard_protocol
 from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def command(
         images = with_classes_of(path, images)
         total = len(images.items)
         machine = Machine(device=choose_device(device), workers=_workers(workers, total))
-        protocol = protocol_at(resolution, "classification")
+        protocol = standard_protocol(source, "classification", resolution)
         job = evaluation_job(model, source, images, machine=machine, protocol=protocol)
         try:
             with progress(f"predictions of {model}", total, "images") as advance:

@@ -5,9 +5,17 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
-from sdabench.data.decoding import JPEG_END, PNG_END, Header, Unusable, decode_bytes, read_file, read_header
+from sdabench.data.decoding import (
+    JPEG_END,
+    PNG_END,
+    Header,
+    Location,
+    Unusable,
+    decode_bytes,
+    read_file,
+    read_header,
+)
 from sdabench.data.split import Split
 from sdabench.errors import DataError
 from sdabench.training.image_check import results_of_files
@@ -44,7 +52,7 @@ def inspect_files(
     return findings
 
 
-def inspect_file(path: Path, size: tuple[int, int] | None = None) -> FileFinding:
+def inspect_file(path: Location, size: tuple[int, int] | None = None) -> FileFinding:
     """Decode a file as evaluation does; ``size`` is the expected (width, height) in pixels, if known."""
     data = read_file(path)
     if isinstance(data, Unusable):

@@ -166,8 +166,10 @@ def deviations(split: Split, level: Level = "note") -> tuple[Issue, ...]:
     issues = tuple(Issue(level, "not official", words, about) for words, about in found)
     if split.complete or issues:
         return issues
-    what = "generated" if split.dataset == "synthetic" else "a user's own"
-    return (Issue(level, "not official", f"{split.dataset} data are {what}, not official"),)
+    words = f"the paper has no results on {split.dataset} data"
+    if split.dataset == "synthetic":
+        words = "synthetic data are generated, not official"
+    return (Issue(level, "not official", words),)
 
 
 def count_classes(split: Split) -> ClassCounts:

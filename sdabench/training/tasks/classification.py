@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from sdabench.data.classes import ClassList
 from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
+from sdabench.data.views import Normalization
 from sdabench.errors import WeightsError
 from sdabench.hashing import sha256_of_file
 from sdabench.models.build import create_model
@@ -75,7 +76,9 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         return is_new
 
     def training_images(self, job: ClassificationJob, seed: int) -> TrainingImages:
-        return TrainingImages(job.train, recipe_of(job).augmentation, seed)
+        images = job.spec.protocol.preprocessing
+        normalization = Normalization(images.mean, images.std)
+        return TrainingImages(job.train, recipe_of(job).augmentation, seed, normalization)
 
     def losses(self, network: nn.Module, micro_batch: Batch, job: ClassificationJob) -> dict[str, Tensor]:
         recipe = recipe_of(job)
