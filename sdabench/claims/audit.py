@@ -8,6 +8,8 @@ from typing import Any
 from sdabench.claims.tables import ClaimVerdict, ComparedTable, compare_table
 from sdabench.claims.verdicts import Verdict
 from sdabench.complexity import Count
+from sdabench.paths import is_other_registry
+from sdabench.records.counts import counts_at
 from sdabench.registry import Table
 from sdabench.registry.schema import Place
 
@@ -78,6 +80,15 @@ def evidence_elsewhere(tables: Iterable[Table]) -> list[Place]:
         if evidence.elsewhere and evidence.setting is None
     )
     return list(dict.fromkeys(places))
+
+
+def count_evidence(tables: Iterable[Table], *, recount: bool = False) -> dict[Place, Count]:
+    """Count what :func:`evidence_elsewhere` lists, in the tables of this version only with ``recount``.
+
+    Tests recount the evidence of those tables.
+    """
+    counted = [table for table in tables if recount or table.plugin or is_other_registry()]
+    return counts_at(evidence_elsewhere(counted), cached=not recount)
 
 
 def audit(

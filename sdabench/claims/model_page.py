@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sdabench.claims.audit import evidence_elsewhere
+from sdabench.claims.audit import count_evidence
 from sdabench.claims.tables import ClaimVerdict, compare_tables
 from sdabench.complexity import Count
-from sdabench.records.counts import counts_of_evidence, fresh_counts, known_counts
+from sdabench.records.counts import fresh_counts, known_counts
 from sdabench.records.record import Record
 from sdabench.registry import Registry
 from sdabench.registry.schema import Model, NamedModel, Paper
@@ -75,7 +75,7 @@ def model_page(registry: Registry, name: str, records: Sequence[Record]) -> Mode
         replace(table, rows=tuple(row for row in table.rows if row.model == name))
         for table in registry.tables.values()
     ]
-    elsewhere = counts_of_evidence(evidence_elsewhere(tables))
+    elsewhere = count_evidence(tables)
     claims = [claim for each in compare_tables(tables, counts, records, elsewhere) for claim in each.claims]
     return ModelPage(
         name=name,

@@ -78,9 +78,9 @@ def command(
     Accuracies and APs come from records that can be compared with the paper; stderr states why others are
     left out.
     """
-    from sdabench.claims.audit import evidence_elsewhere
+    from sdabench.claims.audit import count_evidence
     from sdabench.claims.tables import compare_tables
-    from sdabench.records.counts import counts_of, counts_of_evidence
+    from sdabench.records.counts import counts_of
     from sdabench.records.store import records_of
 
     check_formats(form, as_json)
@@ -99,7 +99,7 @@ def command(
         counts = counts_of(models, advance, recount=recount)
     records = [record for folder in folders for record in records_of(folder)]
     report_left_out(records)
-    elsewhere = counts_of_evidence(evidence_elsewhere(wanted), recount=recount)
+    elsewhere = count_evidence(wanted, recount=recount)
     compared = compare_tables(wanted, counts, records, elsewhere)
     if as_json or form == "json":
         echo_json([each.as_json() for each in compared] if table == ALL else compared[0].as_json())

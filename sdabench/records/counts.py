@@ -105,14 +105,6 @@ def counts_at(
     return counts
 
 
-def counts_of_evidence(places: Iterable[Place], *, recount: bool = False) -> dict[Place, Count]:
-    """Count what evidence counts, but only with ``recount`` in the registry of this version.
-
-    Tests recount the evidence of that registry.
-    """
-    return counts_at(places, cached=not recount) if recount or is_other_registry() else {}
-
-
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Use one thread: the tensors of a count are small, and threads would only slow it down."""

@@ -11,14 +11,22 @@ import sdabench
 from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.processes import NETWORKS_AT_ONCE
+from sdabench.registry import plugins_of
 
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
 
-def environment(device: torch.device, *, compiled: bool = False) -> dict[str, Any]:
-    """Collect versions, device and settings as JSON values; ``compiled`` is stated if a network is."""
+def environment(
+    device: torch.device, model: str | None = None, *, compiled: bool = False
+) -> dict[str, Any]:
+    """Collect versions, device and settings as JSON values, with the plugins that define the ``model``.
+
+    ``compiled`` is stated if the network is.
+    """
     cuda = device.type == "cuda"
-    return {
+    plugins = plugins_of(model) if model else []
+    stated = [{"name": each.name, "version": each.version, "sha256": each.sha256} for each in plugins]
+    return ({"plugins": stated} if stated else {}) | {
         "sdabench": sdabench.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -15,6 +15,7 @@ from sdabench.hashing import sha256_of_lines
 from sdabench.paths import COUNTS, OUTPUTS, registry_dir, results_dir
 from sdabench.records.json_lines import read_lines
 from sdabench.records.spec import RANDOM, Protocol, RunSpec, SpecBase
+from sdabench.registry.plugins import active_plugins
 from sdabench.registry.recipes import DESCRIPTIONS, MIN_BATCH_NORM_IMAGES, RECIPES, Recipe
 from sdabench.registry.schema import DataTask
 from sdabench.scoring.intervals import standard_error_pct
@@ -318,8 +319,10 @@ def _judged(recipe: str, task: DataTask, registry: Path) -> tuple[Recipe, tuple[
 
 
 def stored_record_files() -> list[Path]:
-    """List the files of records in ``results/``."""
-    return sorted(path for path in results_dir().glob("*.jsonl") if path.name not in (COUNTS, OUTPUTS))
+    """List the files of records in ``results/``, of this version and of plugins."""
+    folders = [results_dir(), *(plugin.folder / "results" for plugin in active_plugins())]
+    paths = (path for folder in folders for path in sorted(folder.glob("*.jsonl")))
+    return [path for path in paths if path.name not in (COUNTS, OUTPUTS)]
 
 
 def stored_records() -> list[Record]:

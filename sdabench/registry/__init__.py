@@ -465,6 +465,13 @@ def load_registry() -> Registry:
     return _load(registry_dir(), active_plugins())
 
 
+def plugins_of(model: str) -> list[Plugin]:
+    """List the plugins that define a model: that of its file, and those of its components."""
+    declared = load_registry().find(model)
+    names = {declared.plugin, *getattr(declared, "code", ())} if declared else set()
+    return [plugin for plugin in active_plugins() if plugin.name in names]
+
+
 def load_shipped_registry() -> Registry:
     """Load the registry of this version, whatever ``SDABENCH_REGISTRY`` is, without plugins."""
     return _load(shipped_registry_dir(), ())

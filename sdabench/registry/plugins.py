@@ -43,6 +43,11 @@ class Plugin:
         """The package that its Python files are imported in."""
         return self.package or "sdabench_plugins." + re.sub(r"\W", "_", self.name)
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether its folder is that of an installed package, which must not be changed."""
+        return not {"site-packages", "dist-packages"}.isdisjoint(self.folder.parts)
+
     @cached_property
     def code(self) -> dict[Path, str]:
         """The text of its Python files, without tests, by path."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pandas as pd
 
-from sdabench.claims.audit import evidence_elsewhere
+from sdabench.claims.audit import count_evidence
 from sdabench.claims.tables import ClaimVerdict, ComparedTable, compare_tables
 from sdabench.complexity import Count, Counted, InputSize
 from sdabench.errors import UsageError
-from sdabench.records.counts import counts_of, counts_of_evidence, fresh_counts
+from sdabench.records.counts import counts_of, fresh_counts
 from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record
 from sdabench.records.store import distinct_runs, records_file, records_of
@@ -455,7 +455,7 @@ def to_json(frame: pd.DataFrame) -> str:
 def compare(tables: Sequence[Table], records: Paths) -> list[ComparedTable]:
     """Compare tables with the stored counts and with runs."""
     found = counts_of(row.model for each in tables for row in each.rows)
-    elsewhere = counts_of_evidence(evidence_elsewhere(tables))
+    elsewhere = count_evidence(tables)
     measured = [record for path in paths_of(records) for record in records_of(path)]
     return compare_tables(tables, found, measured, elsewhere)
 

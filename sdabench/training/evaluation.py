@@ -73,7 +73,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     suffix = f"-{job.weights.stem}" if best and job.weights else ""
     fitting = FittingBatch(job.batch_size)
     with strict_fp32(device, job.machine.deterministic), measuring_memory(device) as memory:
-        conditions = environment(device, compiled=job.machine.compile)
+        conditions = environment(device, job.model, compiled=job.machine.compile)
         same = {key: conditions.get(key) for key in CONDITIONS}
         same |= {"batch_size": job.batch_size, "weights": weights.sha256}
         partial = _partial_evaluation(job, folder, suffix, same)

@@ -19,7 +19,7 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.listing import Listing
 from sdabench.data.source import DataSource
 from sdabench.data.split import Split, SplitName
-from sdabench.errors import DataError, SdabenchError, UsageError
+from sdabench.errors import DataError, RegistryError, SdabenchError, UsageError
 from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
 from sdabench.json_files import read_model
@@ -36,7 +36,8 @@ from sdabench.records.spec import (
     Weights,
     protocol_at,
 )
-from sdabench.registry import load_registry
+from sdabench.registry import load_registry, plugins_of
+from sdabench.registry.plugins import plugin_at, use_plugin
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
 from sdabench.registry.yaml_files import describe_error
@@ -166,6 +167,10 @@ class Job(Generic[SpecT, SplitT]):
         folder = output.absolute() / SPECS_FOLDER
         content = JobFile(
             output=output,
+            plugins=tuple(
+                UsedPlugin(name=each.name, folder=each.folder, sha256=each.code_sha256)
+                for each in plugins_of(self.model)
+            ),
             splits={split.split: Listing.write(split, folder / "listings") for split in splits.values()},
             **{name: getattr(self, name) for name in STORED},
         )
@@ -181,6 +186,25 @@ AnyJob = Job[Any, Any]
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
 
+class UsedPlugin(FrozenModel):
+    """A plugin that defines the network of a job, with the digest of its code."""
+
+    name: str
+    folder: Path
+    sha256: str
+
+    def activate(self) -> None:
+        """Use the plugin in this process; raise a DataError if it is missing or its code has changed."""
+        where = f"the plugin '{self.name}', which defines the network of this job,"
+        try:
+            use_plugin(str(self.folder))
+            now = plugin_at(str(self.folder)).code_sha256
+        except RegistryError as error:
+            raise DataError(f"{where} is missing: {error}") from None
+        if now != self.sha256:
+            raise DataError(f"{where} has changed since the run started, in {self.folder}; run it again")
+
+
 class JobFile(FrozenModel):
     """The content of ``specs/NAME.json``: a spec, its machine, and the paths of its files."""
 
@@ -192,10 +216,16 @@ class JobFile(FrozenModel):
     initial: AbsolutePath | None = None
     skip_broken: bool
     training: Training | None
+    plugins: tuple[UsedPlugin, ...] = ()
     splits: dict[SplitName, Listing]
 
     def job(self) -> AnyJob:
-        """Build the job from its listings; raise a DataError if they, data or the network have changed."""
+        """Build the job from its listings; raise a DataError if they, data or the network have changed.
+
+        The plugins that define the network are active from then on.
+        """
+        for plugin in self.plugins:
+            plugin.activate()
         if not self.spec.is_defined:
             raise DataError(
                 f"the definition of {self.spec.model} has changed since the run started; run it again"

@@ -63,7 +63,7 @@ def train(
             spec=job.spec,
             world_size=here.size,
             deterministic=job.machine.deterministic,
-            environment=environment(device, compiled=job.machine.compile),
+            environment=environment(device, job.model, compiled=job.machine.compile),
         )
         here.on_rank_zero(lambda: refuse_to_abandon(folder, run, log))
         here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))

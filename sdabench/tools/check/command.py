@@ -15,7 +15,7 @@ from sdabench.cli.work import ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode, OutputError, UsageError
 from sdabench.files import atomic_write
-from sdabench.paths import results_are_shipped, results_dir
+from sdabench.paths import results_dir
 from sdabench.registry import load_registry
 from sdabench.terminal import echo
 from sdabench.tools.check.evaluation_jobs import (
@@ -26,6 +26,7 @@ from sdabench.tools.check.evaluation_jobs import (
     seeded_jobs,
 )
 from sdabench.tools.check.gate import Check, CheckName, Findings, exit_code, run_checks
+from sdabench.tools.check.golden_files import GoldenFolders
 from sdabench.training.job import Machine
 
 EPILOG = """\b
@@ -70,7 +71,7 @@ def command(
         help="Add missing golden files and rewrite those that differ")],
     folder: Annotated[Path | None, option(
         "--baseline", type=FOLDER, group="Golden files",
-        help="Folder of the golden files  [default: results/ of the checkout]")],
+        help="Folder of the golden files  [default: results/ of the checkout, and of each plugin]")],
     tolerance: Annotated[float, option(
         "--tolerance", type=FiniteRange(min=0), default=0.01, metavar="POINTS", group="Golden files",
         help="Allowed change of a metric in percentage points")],
@@ -94,7 +95,8 @@ def command(
     """
     if as_json and form != "terminal":
         raise UsageError(f"--json and --format {form} both print to stdout; use one, or --junit FILE")
-    if update and folder is None and results_are_shipped():
+    folders = GoldenFolders.default(writable=update) if folder is None else GoldenFolders.only(folder)
+    if update and not folders.networks:
         raise UsageError("golden files of an installed package are read-only; choose a --baseline folder")
     names = tuple(dict.fromkeys(names))
     golden_folder = folder or results_dir()
@@ -102,7 +104,7 @@ def command(
     if own.weights is None:
         if (own.data, own.subset, own.resolution) != (None, None, None):
             raise UsageError("--data, --subset and --resolution need --weights, the file of a checkpoint")
-        networks = tuple(name for name in NETWORKS if name in load_registry().models)
+        networks = tuple(name for name in NETWORKS if name in folders.networks)
         source = DataSource()
         make_job = seeded_jobs(lambda: ensure_generated(source, "classification"), golden_folder, machine)
     else:
@@ -121,8 +123,8 @@ def command(
 
     evaluations = Evaluations(golden_folder, make_job)
     every: list[Check[Any]] = [
-        count_check(golden_folder),
-        output_check(golden_folder),
+        count_check(folders),
+        output_check(folders),
         evaluations.check("predictions", networks, prediction_problems),
         evaluations.check("metrics", networks, partial(metric_problems, tolerance=tolerance)),
     ]

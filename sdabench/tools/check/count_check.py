@@ -1,15 +1,13 @@
 """Check the counts of every network: all integers have to be equal."""
 
-from pathlib import Path
-
 from sdabench.complexity import Count, count
 from sdabench.paths import COUNTS
 from sdabench.tools.check.gate import Check, Problem
-from sdabench.tools.check.golden_files import check_of_lines, differences
+from sdabench.tools.check.golden_files import GoldenFolders, check_of_lines, differences
 
 
-def count_check(folder: Path) -> Check[Count]:
-    return check_of_lines("counts", folder / COUNTS, Count, count, _problems)
+def count_check(folders: GoldenFolders) -> Check[Count]:
+    return check_of_lines("counts", folders, COUNTS, Count, count, _problems)
 
 
 def _problems(golden: Count, measured: Count) -> list[Problem]:

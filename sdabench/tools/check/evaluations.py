@@ -107,7 +107,7 @@ class Evaluations:
         return Check(
             name,
             networks,
-            self.path,
+            lambda name: self.path,
             golden=lambda: self.golden,
             measure=self.measure,
             problems=lambda golden, measured: (

@@ -55,10 +55,11 @@ Findings = dict[str, list[Finding]]  # by check
 
 @dataclass(frozen=True)
 class Check(Generic[G]):
-    """One kind of measurement, with a golden value of type G for each network in the file ``path``.
+    """One kind of measurement, with a golden value of type G for each network.
 
     Args:
         networks: those that need a golden value.
+        path: the file of the golden value of a network.
         golden: reads the golden values, including those of networks that no longer exist.
         problems: compares a golden and a measured value; an empty list if the golden value holds.
         write: replaces all golden values.
@@ -66,7 +67,7 @@ class Check(Generic[G]):
 
     name: CheckName
     networks: Sequence[str]
-    path: Path
+    path: Callable[[str], Path]
     golden: Callable[[], dict[str, G]]
     measure: Callable[[str], G]
     problems: Callable[[G, G], list[Problem]]
@@ -131,7 +132,7 @@ def _run(
     golden = {name: value for name, value in stored.items() if name not in obsolete}
     for network in networks:
         if network not in stored and not update:
-            yield Finding(check.name, network, "missing", f"not in {check.path}; --update adds it")
+            yield Finding(check.name, network, "missing", f"not in {check.path(network)}; --update adds it")
             advance(1)
             continue
         measured, problems = _measure(check, network, stored.get(network))
@@ -145,7 +146,9 @@ def _run(
             yield Finding(check.name, network, status, problem.message, problem.details)
         advance(1)
     for name in obsolete:
-        message = f"in {check.path}, but no network has this name; if it was renamed, --update removes it"
+        message = (
+            f"in {check.path(name)}, but no network has this name; if it was renamed, --update removes it"
+        )
         yield Finding(check.name, name, "gone") if update else Finding(check.name, name, "missing", message)
     if update and golden != stored:
         check.write(golden)

@@ -1,6 +1,5 @@
 """Check the outputs of every network for seeded weights and images."""
 
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from sdabench.models.inputs import resized_shape
 from sdabench.paths import OUTPUTS
 from sdabench.registry import load_registry
 from sdabench.tools.check.gate import Check, NotFiniteError, Problem
-from sdabench.tools.check.golden_files import check_of_lines
+from sdabench.tools.check.golden_files import GoldenFolders, check_of_lines
 from sdabench.tools.check.seeded_inputs import RECIPE, layout_digest, noise, seeded_image, seeded_network
 from sdabench.training.precision import strict_fp32
 
@@ -63,8 +62,8 @@ class GoldenOutputs(BaseModel):
     outputs: dict[str, Output]
 
 
-def output_check(folder: Path) -> Check[GoldenOutputs]:
-    return check_of_lines("outputs", folder / OUTPUTS, GoldenOutputs, compute_outputs, _problems)
+def output_check(folders: GoldenFolders) -> Check[GoldenOutputs]:
+    return check_of_lines("outputs", folders, OUTPUTS, GoldenOutputs, compute_outputs, _problems)
 
 
 def _problems(golden: GoldenOutputs, measured: GoldenOutputs) -> list[Problem]:

@@ -90,9 +90,15 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     """
     if runs := distinct_runs(paths):
         return [Run(path, str(path), _records(path)) for path in runs]
-    parent = results_dir().parent
-    files = stored_record_files()
-    return [Run(file, file.relative_to(parent).as_posix(), records_of(file)) for file in files]
+    own = results_dir()
+    return [
+        Run(
+            file,
+            str(file.relative_to(own.parent)) if file.is_relative_to(own) else str(file),
+            records_of(file),
+        )
+        for file in stored_record_files()
+    ]
 
 
 def _records(path: Path) -> list[Record]:
