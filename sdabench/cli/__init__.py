@@ -39,6 +39,7 @@ SECTIONS = {
         "show": "Show one page about a network, or what a run measured",
         "cite": "Print the BibTeX entries of the papers behind networks",
         "card": "Write a model card for Hugging Face",
+        "plugin": "Start a plugin with networks and tables of your own",
     },
     "Data and weights": {
         "data": "Generate, verify, sort and split datasets",
@@ -50,7 +51,15 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
-TOOLS = ("bench", "card", "check", "doctor", "plot", "report")  # commands with a folder of their own
+TOOLS = (
+    "bench",
+    "card",
+    "check",
+    "doctor",
+    "plot",
+    "plugin",
+    "report",
+)  # commands with a folder of their own
 
 
 class StoppedBySignalError(click.ClickException):
@@ -94,7 +103,6 @@ Examples:
   sdabench table classification-attention --format latex
   sdabench flops 'sda_*'                  parameters and FLOPs
   sdabench compare --claims               what do the tables of the paper imply?
-  sdabench check                          does every result still reproduce?
 
 \b
 Exit codes:

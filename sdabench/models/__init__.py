@@ -9,6 +9,7 @@ from sdabench.registry import load_registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from sdabench.models.resnet import Bottleneck as Bottleneck
     from sdabench.models.skeleton import Attention as Attention
     from sdabench.models.skeleton import BlockSpec as BlockSpec
     from sdabench.models.skeleton import StageSpec as StageSpec
@@ -17,22 +18,23 @@ if TYPE_CHECKING:
     from sdabench.models.skeleton import register_stem as register_stem
     from sdabench.models.skeleton import register_stem_pool as register_stem_pool
 
-# What plugins build their blocks from; imported from the skeleton on first use, because torch is slow.
-_OF_SKELETON = (
-    "Attention",
-    "BlockSpec",
-    "StageSpec",
-    "register_block",
-    "register_stage",
-    "register_stem",
-    "register_stem_pool",
-)
+# What plugins build their blocks from, by module; imported on first use, because torch is slow.
+_COMPONENTS = {
+    "Attention": "skeleton",
+    "BlockSpec": "skeleton",
+    "Bottleneck": "resnet",
+    "StageSpec": "skeleton",
+    "register_block": "skeleton",
+    "register_stage": "skeleton",
+    "register_stem": "skeleton",
+    "register_stem_pool": "skeleton",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_SKELETON:
+    if name not in _COMPONENTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("sdabench.models.skeleton"), name)
+    return getattr(import_module(f"sdabench.models.{_COMPONENTS[name]}"), name)
 
 
 def list_models(pattern: str | Sequence[str] = "*") -> list[str]:

@@ -143,7 +143,7 @@ def plugin_at(path: str) -> Plugin:
     folder = Path(path).expanduser().absolute()
     if os.pathsep in str(folder):
         raise RegistryError(
-            f"the path of a plugin must not contain '{os.pathsep}': {folder}; rename the folder"
+            f"the path of a plugin has no '{os.pathsep}', but {folder} has; rename the folder"
         )
     if os.path.isfile(folder):
         raise RegistryError(

@@ -74,7 +74,7 @@ def test_update_leaves_passing_golden_files_unchanged(golden_folder):
 
 
 def test_update_refuses_installed_golden_files(monkeypatch):
-    monkeypatch.setattr("sdabench.tools.check.command.results_are_shipped", lambda: True)
+    monkeypatch.setattr("sdabench.tools.check.golden_files.results_are_shipped", lambda: True)
     output = check("counts", "--models", "resnet50", "--update", rc=2)
     assert "choose a --baseline folder" in output
 

@@ -1,0 +1,1 @@
+"""Start a plugin: a folder with networks and tables of your own."""
