@@ -16,9 +16,7 @@ from sdabench.registry import plugins_of
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
 
-def environment(
-    device: torch.device, model: str | None = None, *, compiled: bool = False
-) -> dict[str, Any]:
+def environment(device: torch.device, model: str | None = None, *, compiled: bool = False) -> dict[str, Any]:
     """Collect versions, device and settings as JSON values, with the plugins that define the ``model``.
 
     ``compiled`` is stated if the network is.
@@ -26,20 +24,24 @@ def environment(
     cuda = device.type == "cuda"
     plugins = plugins_of(model) if model else []
     stated = [{"name": each.name, "version": each.version, "sha256": each.sha256} for each in plugins]
-    return ({"plugins": stated} if stated else {}) | {
-        "sdabench": sdabench.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: installed_version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name(device) if cuda else device.type,
-        "threads": torch.get_num_threads(),
-        "networks_at_once": int(os.environ.get(NETWORKS_AT_ONCE, "1")),
-        "cuda": torch.version.cuda if cuda else None,
-        "cudnn": torch.backends.cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
-        "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if cuda else False,
-    } | ({"compiled": True} if compiled else {})
+    return (
+        ({"plugins": stated} if stated else {})
+        | {
+            "sdabench": sdabench.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {name: installed_version(name) for name in PACKAGES},
+            "device": torch.cuda.get_device_name(device) if cuda else device.type,
+            "threads": torch.get_num_threads(),
+            "networks_at_once": int(os.environ.get(NETWORKS_AT_ONCE, "1")),
+            "cuda": torch.version.cuda if cuda else None,
+            "cudnn": torch.backends.cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
+            "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if cuda else False,
+        }
+        | ({"compiled": True} if compiled else {})
+    )
 
 
 def git_revision() -> str | None:
