@@ -9,7 +9,7 @@ import click
 
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, execute_job, show_plan
-from sdabench.cli.options import COUNT, MODEL, AsJson, DryRun, echo_each, output_option, show
+from sdabench.cli.options import COUNT, FILE, MODEL, AsJson, DryRun, echo_each, output_option, show
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import (
     SOURCE_HELP,
@@ -37,6 +37,7 @@ from sdabench.weights.local import LocalWeights
 from sdabench.weights.weights_source import WeightsSource
 
 if TYPE_CHECKING:
+    from sdabench.data.split import Split
     from sdabench.records.record import Record
 
 EPILOG = """\b
@@ -67,6 +68,9 @@ def command(
         "--limit", type=COUNT, group="Data and weights",
         help="Evaluate only this many images, spread over the classes; the result is not compared with the "
         "paper")],
+    labels: Annotated[Path | None, option(
+        "--labels", type=FILE, group="Data and weights", advanced=True,
+        help="Measure ReaL accuracy too, with the labels in real.json")],
     source: Annotated[WeightsSource | None, option(
         "--weights", type=WEIGHTS, group="Data and weights",
         help=f"Weights to evaluate; random weights by default. {SOURCE_HELP}")],
@@ -110,6 +114,8 @@ def command(
     data = ensure_generated(data, task)
     split = data.read("val", task).subset(own.recipe.val_images if own and own.recipe else None)
     split = split.subset(limit)
+    if labels is not None:
+        _check_labels(labels, split)
     base = preprocessing.protocol_of_source(weights, run, task)
     job = evaluation_job(
         name,
@@ -121,6 +127,7 @@ def command(
         seed=protocol.seed,
         training=run.training if run else None,
         skip_broken=skip_broken,
+        labels=labels,
         **(run.provenance if run else {}),
     )
     report_other_protocol(weights, job.spec.protocol.preprocessing)
@@ -158,6 +165,18 @@ def command(
             matched = match_detections(StoredRecord(record, output), None)
             show(class_sheet(matched.score()), form="terminal")
     echo(f"Record: {output / RECORDS}")
+
+
+def _check_labels(labels: Path, split: "Split") -> None:
+    """Check a file of ReaL labels, and that the images are those that it is for, before any prediction."""
+    from sdabench.data.official import val_number
+    from sdabench.data.real_labels import read_real_labels
+
+    read_real_labels(labels)
+    other = next((item.path for item in split.items if val_number(item.path) is None), None)
+    if split.dataset != "imagenet" or other:
+        what = f"{other} has another name" if split.dataset == "imagenet" else f"these are {split.dataset}'s"
+        raise UsageError(f"--labels is for ImageNet's official validation images, and {what}; leave it out")
 
 
 def _print_results(records: "Sequence[Record]", weights: LocalWeights | None) -> None:

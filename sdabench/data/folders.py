@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from sdabench.data.classes import ClassList
+from sdabench.data.description import DatasetInfo
 from sdabench.data.split import ImageFile, Split
 from sdabench.errors import DataError
 
 if TYPE_CHECKING:
     from sdabench.data.decoding import Location
 
-KAGGLE_LABELS = "LOC_val_solution.csv"  # may lie beside flat images, whose names tell the classes too
+# Files that may lie beside images, whose names or folders tell the classes too.
+BESIDE = {"LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "README.txt", "README.md"}
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 
@@ -39,10 +41,12 @@ class ImageSplit(Split):
     """A split in the order of its paths. Missing classes do not change the labels of the others.
 
     An image whose name tells its class can also lie in ``root`` itself. Its path still names the class, so
-    that listing and fingerprint do not depend on the layout.
+    that listing and fingerprint do not depend on the layout. ``candidates`` are the labels among which the
+    best are chosen, unless these are all.
     """
 
     items: tuple[Item, ...]
+    candidates: tuple[int, ...] | None = None
 
     def file(self, item: ImageFile) -> "Location":
         path = self.root / item.path
@@ -66,7 +70,20 @@ class ImageSplit(Split):
                 f"the class folders in {self.root} have changed since the run started; run it again"
             )
         items = tuple(replace(each, label=positions[self.class_names[each.label]]) for each in self.items)
-        return replace(self, items=items, class_names=tuple(names), num_classes=len(names), own_classes=True)
+        index = {name: label for label, name in enumerate(names)}
+        known = [index.get(self.class_names[label]) for label in self.candidates or ()]
+        return replace(
+            self,
+            items=items,
+            class_names=tuple(names),
+            num_classes=len(names),
+            own_classes=True,
+            candidates=tuple(label for label in known if label is not None) or None,
+        )
+
+    def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
+        info = super().describe(digests)
+        return info.model_copy(update={"candidates": self.candidates and len(self.candidates)})
 
     def subset(self, images: int | None) -> Self:
         """Return a number of images: the first of each class, then the second of each, and so on."""
@@ -102,7 +119,7 @@ def list_images(
     items: dict[str, Item] = {}
     try:
         for entry in _visible(root):
-            if entry.name == KAGGLE_LABELS:
+            if entry.name in BESIDE:
                 continue
             inside = entry.is_dir()
             for file in _visible(entry.path) if inside else [entry]:

@@ -1,12 +1,13 @@
 """Read ImageNet: class folders named by wnid, or the validation images in one flat folder. Free of torch."""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sdabench.data.folders import ImageSplit, Item, list_images
 from sdabench.data.official import imagenet_deviations, val_labels, val_number
@@ -64,13 +65,64 @@ def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int]
             f"{split}/<wnid>/*.JPEG"
         )
     class_of = _class_of_validation_image if split == "val" else lambda name: None
-    items = list_images(root, class_indices(), WNID_DESCRIPTION, sizes, class_of)
+    by_index = _is_by_index(root, sizes)
+    labels = {str(label): label for label in range(len(_wnids()))} if by_index else class_indices()
+    items = list_images(root, labels, WNID_DESCRIPTION, sizes, class_of)
     found = ImageSplit("imagenet", split, root.resolve(), items, len(_wnids()), class_names=_wnids())
     if sizes is not None:
         return found
     if split == "val":
         _check_are_validation_images(root, items)
+        found = _recognized(found, by_index)
     return replace(found, complete=not any(imagenet_deviations(found)))
+
+
+def _is_by_index(root: Path, paths: Iterable[str] | None) -> bool:
+    """Return whether the class folders are named 0 to 999, as in ImageNet-V2.
+
+    Raises:
+        DataError: only some of these are there, so that they could be other classes.
+    """
+    if paths is not None:
+        return any(path.partition("/")[0].isdecimal() for path in paths)
+    try:
+        numbers = {name for name in os.listdir(root) if name.isdecimal()}
+    except OSError:  # which the listing reports
+        return False
+    if not numbers or numbers == {str(label) for label in range(len(_wnids()))}:
+        return bool(numbers)
+    raise DataError(
+        f"{root} has {len(numbers):,} folders that are named by numbers, such as {min(numbers)}; they are "
+        "taken for ImageNet's classes only if they are 0 to 999: rename them by wnid, or use --data "
+        f"folder={root}"
+    )
+
+
+@cache
+def subsets() -> dict[str, tuple[int, ...]]:
+    """Return the labels of the classes of ImageNet-A and ImageNet-R, among which accuracy is measured."""
+    lines = files("sdabench.data").joinpath("imagenet_subsets.tsv").read_text().splitlines()
+    pairs = (line.split("\t") for line in lines)
+    return {name: tuple(map(int, labels.split())) for name, labels in pairs}
+
+
+def _recognized(split: ImageSplit, by_index: bool) -> ImageSplit:
+    """Add what a variant of ImageNet is taken for, and the classes of A and R as ``candidates``."""
+    if by_index:
+        return replace(
+            split, layout="ImageNet's classes, whose folders are named by index, as in ImageNet-V2"
+        )
+    labels = tuple(sorted({item.label for item in split.items}))
+    for name, own in subsets().items():
+        if labels == own:
+            layout = f"the {len(own)} classes of {name}, and the best are chosen among these, as is usual"
+            return replace(split, layout=layout, candidates=own)
+    if all(PurePosixPath(item.path).name.startswith("sketch_") for item in split.items):
+        return replace(split, layout="ImageNet-Sketch")
+    if not (split.root / split.items[0].path).exists():
+        layout = "one flat folder of validation images, whose classes are those of their official numbers"
+        return replace(split, layout=layout)
+    return split
 
 
 @cache

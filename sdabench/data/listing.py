@@ -23,6 +23,7 @@ class Listing(FrozenModel):
     subset_of: int | None = None
     layout: str | None = None
     class_names: tuple[str, ...] | None = None  # unless the kind of dataset fixes them
+    candidates: tuple[int, ...] | None = None
 
     @classmethod
     def write(cls, split: Split, folder: Path) -> "Listing":
@@ -44,6 +45,7 @@ class Listing(FrozenModel):
             subset_of=split.subset_of,
             layout=split.layout,
             class_names=split.class_names if split.own_classes else None,
+            candidates=split.candidates if isinstance(split, ImageSplit) else None,
         )
 
     def read(self, source: DataSource, split: SplitName, task: DataTask) -> Split:
@@ -55,8 +57,10 @@ class Listing(FrozenModel):
         found = source.read(split, task, self._sizes())
         if found.listing_sha256 != self.sha256:
             raise DataError(f"the {split} split of {source} has changed since the run started; run it again")
-        if self.class_names is not None and isinstance(found, ImageSplit):
-            found = found.with_classes(self.class_names)
+        if isinstance(found, ImageSplit):
+            if self.class_names is not None:
+                found = found.with_classes(self.class_names)
+            found = replace(found, candidates=self.candidates)
         names = ("complete", "fingerprint_sha256", "subset_of", "layout")
         return replace(found, **{name: getattr(self, name) for name in names})
 

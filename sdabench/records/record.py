@@ -119,7 +119,7 @@ class Record(SpecBase, populate_by_name=True):
         """Return a standard error in percentage points; None if it or the metric is unknown."""
         if metric not in self.metrics or self.samples == 0:
             return None
-        if self.task == "classification":
+        if self.task == "classification" and metric not in self.standard_errors:
             return standard_error_pct(self.metrics[metric], self.samples)
         return self.standard_errors.get(metric)
 

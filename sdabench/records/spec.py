@@ -62,7 +62,8 @@ class SpecBase(FrozenModel):
 
     ``network_sha256`` is the digest of the model's definition in the registry, None in records of earlier
     versions. ``backbone`` are the initial weights of a detector's backbone, ``initial`` those of a trained
-    classifier.
+    classifier. ``labels`` is the sha256
+    of a file of ReaL labels.
     """
 
     model: str
@@ -72,6 +73,7 @@ class SpecBase(FrozenModel):
     weights: Weights
     backbone: Weights | None = None
     initial: Weights | None = None
+    labels: str | None = None
 
     @property
     def is_defined(self) -> bool:
@@ -92,6 +94,10 @@ class SpecBase(FrozenModel):
             determined["network_sha256"] = self.network_sha256
         if self.dataset.classes_sha256 is not None:
             determined["classes"] = [self.dataset.name, self.dataset.classes_sha256]
+        if self.labels is not None:
+            determined["labels"] = self.labels
+        if self.dataset.candidates is not None:
+            determined["candidates"] = self.dataset.candidates
         for words in WORDS:
             (determined["recipe"] or {}).pop(words, None)
         trained_on = self.train_dataset.listing_sha256 if self.train_dataset else ""

@@ -12,7 +12,7 @@ from sdabench.terminal import printable
 
 DATASETS = {"imagenet": "ImageNet", "coco": "COCO 2017"}
 METRICS = {
-    "top1_pct": "top-1", "top5_pct": "top-5",
+    "top1_pct": "top-1", "top5_pct": "top-5", "real_pct": "ReaL top-1",
     "ap_pct": "AP", "ap50_pct": "AP50", "ap75_pct": "AP75",
     "ap_s_pct": "AP small", "ap_m_pct": "AP medium", "ap_l_pct": "AP large",
 }  # fmt: skip

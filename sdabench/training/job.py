@@ -50,7 +50,7 @@ SplitT = TypeVar("SplitT", bound=Split)
 EVALUATION_BATCH: dict[DataTask, int] = {"classification": 64, "detection": 1}
 SPECS_FOLDER = "specs"
 # Fields of a job in its file.
-STORED = ("spec", "machine", "weights", "backbone", "initial", "skip_broken", "training")
+STORED = ("spec", "machine", "weights", "backbone", "initial", "labels", "skip_broken", "training")
 
 
 class Machine(FrozenModel):
@@ -91,6 +91,7 @@ class Job(Generic[SpecT, SplitT]):
     weights: Path | None = None
     backbone: Path | None = None
     initial: Path | None = None
+    labels: Path | None = None
     skip_broken: bool = False
     training: Training | None = None
     left_out: str | None = None
@@ -214,6 +215,7 @@ class JobFile(FrozenModel):
     weights: AbsolutePath | None
     backbone: AbsolutePath | None
     initial: AbsolutePath | None = None
+    labels: AbsolutePath | None = None
     skip_broken: bool
     training: Training | None
     plugins: tuple[UsedPlugin, ...] = ()
@@ -295,17 +297,21 @@ def evaluation_job(
     seed: int = 0,
     training: Training | None = None,
     skip_broken: bool = False,
+    labels: Path | None = None,
     **provenance: Any,
 ) -> AnyJob:
     """Make the evaluation of a network on a split, with given or random weights.
 
     By default, the protocol is the standard one of the network's task. ``training`` is the result of the
-    training of the weights; ``provenance`` are fields of the spec: its recipe, training set and backbone.
+    training of the weights; ``labels`` is a file of ReaL labels; ``provenance`` are fields of the spec: its
+    recipe, training set and backbone.
     """
     if weights is not None and isinstance(split, ImageSplit) and split.dataset != "synthetic":
         from sdabench.weights.classes import with_classes_of  # imports torch
 
         split = with_classes_of(weights.path, split)
+    if labels is not None and split.own_classes:
+        raise UsageError("--labels needs weights with ImageNet's 1000 classes; leave it out")
     spec = _spec(
         model,
         source,
@@ -313,10 +319,18 @@ def evaluation_job(
         protocol=protocol or standard_protocol(source, load_registry().model(model).task),
         weights=Weights(source=RANDOM) if weights is None else weights_of_spec(weights),
         seed=seed,
+        labels=None if labels is None else sha256_of_file(labels),
         **provenance,
     )
-    path = path_of(weights)
-    return Job(spec, split, machine=machine, weights=path, skip_broken=skip_broken, training=training)
+    return Job(
+        spec,
+        split,
+        machine=machine,
+        weights=path_of(weights),
+        labels=labels,
+        skip_broken=skip_broken,
+        training=training,
+    )
 
 
 def standard_protocol(source: DataSource, task: DataTask, resolution: int | None = None) -> Protocol:

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from sdabench.data.classes import ClassList
 from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
+from sdabench.data.real_labels import read_real_labels, real_hits
 from sdabench.data.views import Normalization
 from sdabench.errors import WeightsError
 from sdabench.hashing import sha256_of_file
@@ -22,6 +23,7 @@ from sdabench.models.resnet import set_stochastic_depth
 from sdabench.records.class_predictions import ClassPredictions
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.registry.schema import Task
+from sdabench.scoring.intervals import standard_error_pct
 from sdabench.training.job import ClassificationJob
 from sdabench.training.precision import autocast
 from sdabench.training.soundness import SIDE, Loss, trunk_of
@@ -34,17 +36,26 @@ PIXELS_AT_ONCE = 4 * 224 * 224  # on a CPU
 
 @dataclass(frozen=True)
 class Classified:
-    """Predicted classes of all images; see :class:`sdabench.training.tasks.Predictions`."""
+    """Predicted classes of all images; see :class:`sdabench.training.tasks.Predictions`.
+
+    ``labels`` is a file of ReaL labels.
+    """
 
     split: ImageSplit
     classes: ClassPredictions
     sha256: list[str]
+    labels: Path | None = None
 
     def metrics(self) -> dict[Task, dict[str, float]]:
         return {"classification": self.classes.metrics()}
 
     def measured(self) -> dict[Task, Measured]:
-        return {task: Measured(metrics, {}) for task, metrics in self.metrics().items()}
+        metrics, errors = self.classes.metrics(), dict[str, float]()
+        if self.labels is not None:
+            hits = real_hits(self.classes.paths, self.classes.top5[:, 0], read_real_labels(self.labels))
+            metrics["real_pct"] = 100 * sum(hits) / len(hits)
+            errors["real_pct"] = standard_error_pct(metrics["real_pct"], len(hits))
+        return {"classification": Measured(metrics, errors)}
 
     def write(self, stem: Path) -> Path:
         path = stem.with_name(f"{stem.name}.csv.gz")
@@ -113,6 +124,10 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
             raise not_finite(job, job.split.items[batch.indices[worst]].path)
         if job.class_order is not None:
             logits[:, list(job.class_order)] = logits.clone()
+        if job.split.candidates is not None:
+            others = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+            others[list(job.split.candidates)] = False
+            logits[:, others] = -torch.inf
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         probabilities = logits.softmax(dim=1)
         of_label = probabilities.gather(1, batch.labels[:, None])[:, 0]
@@ -133,7 +148,7 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
             top1_probability=of_best,
             margin=margin,
         )
-        return Classified(job.split, classes, sha256)
+        return Classified(job.split, classes, sha256, job.labels)
 
 
 def mix(images: Tensor, labels: Tensor, recipe: ClassificationRecipe, classes: int) -> tuple[Tensor, Tensor]:
