@@ -174,9 +174,9 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if weights and "product" in operations:
                 operations = {"weight_product": operations["product"]}
             self.report(operations)
-        elif tensors and len(weights) == len(tensors):
+        if tensors and len(weights) == len(tensors):
             self._derive(output, self.names[_storage(weights[0])])
-        elif not (torch.Tag.pointwise in func.tags or func.is_view or FREE.match(name)):
+        elif rule is None and not (torch.Tag.pointwise in func.tags or func.is_view or FREE.match(name)):
             taken = [
                 f"'{self.names[_storage(each)]}' {tuple(each.shape)}" for each in weights if each.ndim > 1
             ]

@@ -105,6 +105,7 @@ def test_macs_are_the_multiply_adds_of_weights_whoever_calls_them(module, macs):
         (lambda self, x: tokens(x) @ self.w, (64, 10), TOKENS * 64 * 10, 0),
         (lambda self, x: torch.einsum("nchw,co->nohw", x, self.w), (64, 10), TOKENS * 64 * 10, 0),
         (lambda self, x: torch.tensordot(x, self.w, ([1], [0])), (64, 10), TOKENS * 64 * 10, 0),
+        (lambda self, x: tokens(x) @ (self.w @ self.w), (64, 64), 64**3 + TOKENS * 64 * 64, 0),
         (lambda self, x: tokens(x) @ x.flatten(2), (1,), 0, TOKENS * TOKENS * 64),
         (
             lambda self, x: F.scaled_dot_product_attention(tokens(x), tokens(x), tokens(x)[..., :3]),
@@ -270,3 +271,11 @@ def test_counting_leaves_a_module_as_it_was():
     assert torch.backends.mha.get_fastpath_enabled()
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
     module(torch.zeros(2, 3, 224, 224)).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["regnet_y_400mf", "shufflenet_v2_x1_0", "swin_t", "vit_b_32"])
+def test_counts_equal_the_numbers_that_torchvision_publishes(name):
+    counted = sdabench.count(f"torchvision:{name}", fvcore=False)
+    published = torchvision.models.get_model_weights(name).IMAGENET1K_V1.meta
+    assert counted.params == published["num_params"]
+    assert round((counted.macs + counted.products) / 1e9, 3) == published["_ops"]
