@@ -31,6 +31,7 @@ from sdabench.records.rescoring import (
     read_stored,
 )
 from sdabench.records.store import records_file
+from sdabench.registry.sources import canonical
 from sdabench.scoring.bootstrap import RESAMPLES, CocoSamples, bootstrap
 from sdabench.scoring.coco import METRICS
 from sdabench.scoring.intervals import Interval, mcnemar, paired_difference, percentile_interval
@@ -71,8 +72,13 @@ def read_run(text: str) -> dict[str, list[StoredRecord]]:
 
 def _place(text: str) -> tuple[Path, str]:
     """Split FOLDER:NETWORK; the network is empty without one."""
+    parts = text.split(":")
+    for end in range(len(parts), 0, -1):  # a network by source has colons
+        place = ":".join(parts[:end])
+        if place and Path(place).exists():
+            return Path(place), canonical(":".join(parts[end:]))
     place, colon, model = text.rpartition(":")
-    return (Path(place), model) if colon and not Path(text).exists() else (Path(text), "")
+    return (Path(place), model) if colon else (Path(text), "")
 
 
 @dataclass(frozen=True)

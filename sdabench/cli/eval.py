@@ -31,10 +31,11 @@ from sdabench.data.source import FORMS, DataSource
 from sdabench.errors import UsageError
 from sdabench.processes import note
 from sdabench.registry import load_registry
+from sdabench.registry.sources import is_source
 from sdabench.terminal import echo
 from sdabench.training.job import evaluation_job, standard_protocol
 from sdabench.weights.local import LocalWeights
-from sdabench.weights.weights_source import WeightsSource
+from sdabench.weights.weights_source import WeightsSource, preprocessing_of
 
 if TYPE_CHECKING:
     from sdabench.data.split import Split
@@ -104,6 +105,8 @@ def command(
         raise UsageError("--wrapper names an entry of the file of --weights; add --weights SOURCE")
     found = None if source is None else fetch_weights(source, name, download=not dry_run)
     weights, run = (replace(found.weights, wrapper=wrapper), found.run) if found else (None, None)
+    if weights and weights.published is None and run is None and is_source(name):
+        weights = replace(weights, published=preprocessing_of(name))
     own = run.spec if run and data is None else None  # a training run is evaluated on its own dataset
     if data is None:
         if own is None:
@@ -116,7 +119,7 @@ def command(
     split = split.subset(limit)
     if labels is not None:
         _check_labels(labels, split)
-    base = preprocessing.protocol_of_source(weights, run, task)
+    base = preprocessing.protocol_of_source(weights, run, task, name)
     job = evaluation_job(
         name,
         data,

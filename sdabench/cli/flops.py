@@ -140,7 +140,7 @@ def command(
         counts = list(fresh_counts(names, advance, size, fvcore, cached=cached, **how).values())
     if save is not None:
         _save(save, counts)
-    detectors = {name for name in names if registry.model(name).backbone is not None}
+    detectors = {name for name in names if registry.model(name).task == "detection"}
     mmcv = {name: "mmcv" in conventions or name in detectors for name in names}
     if as_json:
         echo_json([item.as_json(mmcv[item.model]) for item in counts])

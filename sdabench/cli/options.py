@@ -12,7 +12,7 @@ from sdabench.cli.parameters import Declaration, OneOf, ParsedType, argument, op
 from sdabench.errors import UsageError
 from sdabench.offline import OFFLINE, go_offline
 from sdabench.registry.catalogue import suite_names
-from sdabench.registry.sources import canonical
+from sdabench.registry.sources import KINDS, checked
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ class Seed(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 def _models() -> Iterable[str]:
     from sdabench.registry.catalogue import load_catalogue
 
-    return load_catalogue().networks
+    return [*load_catalogue().networks, *(f"{kind}:" for kind in KINDS)]
 
 
-MODEL = ParsedType(canonical, "MODEL", _models)  # a name or a wildcard, which the registry validates
+MODEL = ParsedType(checked, "MODEL", _models)  # a name or a wildcard, which the registry validates
 SEED = Seed()
 
 # fmt: off

@@ -112,8 +112,7 @@ def command(
     registry = load_registry()
     tables = registry.suite_tables(suite)
     tasks = {table.task for table in tables}
-    of_suite = [name for name, model in registry.models.items() if tasks & set(model.tasks)]
-    extra = registry.select(others, among=of_suite, where=f"the networks for the suite '{suite}'")
+    extra = registry.select_for(tasks, others, where=f"the networks for the suite '{suite}'")
     where = f"the suite '{suite}', to which --with adds"
     chosen = registry.select(patterns or ["*"], among=registry.suite(suite), where=where)
     names = list(dict.fromkeys([*chosen, *extra]))

@@ -50,10 +50,11 @@ def command(
     CSV or JSON they have one row for each record and metric, and with --curves for each logged step.
     """
     from sdabench.registry import load_registry
+    from sdabench.registry.sources import checked, is_source
 
     check_formats(form, as_json)
-    registry, run = load_registry(), Path(name)
-    if name not in registry.models and (run.exists() or "/" in name):
+    registry, run, name = load_registry(), Path(name), checked(name)
+    if name not in registry.models and not is_source(name) and (run.exists() or "/" in name):
         if folders:
             raise UsageError("--records is for the page of a network; leave it out, or name one")
         _show_run(run, curves, form, as_json)

@@ -1,7 +1,9 @@
 """Resolve the values of ``--weights`` and ``--backbone-weights`` to local files."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from sdabench.errors import SdabenchError, UsageError
 from sdabench.processes import STARTED_BY, note
 from sdabench.progress import progress
 from sdabench.registry import unknown
+from sdabench.registry.sources import canonical, file_name, is_source
 from sdabench.weights.fetch.weights_cache import FetchDisplay
 from sdabench.weights.local import LocalWeights
 from sdabench.weights.weights_source import (
@@ -116,7 +119,9 @@ def weights_by_model(
     """
     models = list(dict.fromkeys(models))
     folders = [Path(text).expanduser() for text in values if Path(text).expanduser().is_dir()]
-    named = dict(_parse_named(text, option) for text in values if not Path(text).expanduser().is_dir())
+    named = dict(
+        _parse_named(text, option, models) for text in values if not Path(text).expanduser().is_dir()
+    )
     if len(folders) > 1:
         raise UsageError(f"{option} takes at most one folder; name other weights as NAME=SOURCE")
     for name in named:
@@ -140,7 +145,7 @@ def _weights_of(
     if model in named:
         return fetch_weights(named[model], model, download).check()
     assert folder is not None
-    candidates = [folder / f"{model}{suffix}" for suffix in SUFFIXES]
+    candidates = [folder / f"{file_name(model)}{suffix}" for suffix in SUFFIXES]
     there = next((path for path in candidates if path.is_file()), None)
     if there is None and _has_training(folder, model):
         return fetch_weights(WeightsSource("file", str(folder)), model).check()
@@ -154,8 +159,13 @@ def _has_training(folder: Path, model: str) -> bool:
     return any((each / "run.json").is_file() for each in (folder, *trainings))
 
 
-def _parse_named(text: str, option: str) -> tuple[str, WeightsSource]:
+def _parse_named(text: str, option: str, models: Sequence[str]) -> tuple[str, WeightsSource]:
+    if is_source(text):
+        for sign in (found.start() for found in re.finditer("=", text)):  # a name can have equals signs
+            with suppress(UsageError):
+                if (name := canonical(text[:sign])) in models:
+                    return name, parse(text[sign + 1 :])
     name, equals, source = text.partition("=")
-    if not equals or not name.isidentifier():
+    if not equals or not (name.isidentifier() or is_source(name)):
         raise UsageError(f"{option} {text} is not a folder; for the weights of one network use NAME={text}")
     return name, parse(source)

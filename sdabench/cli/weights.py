@@ -12,6 +12,7 @@ from sdabench.cli.sources import WEIGHTS, Wrapper, fetch_weights
 from sdabench.errors import ExitCode, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry
+from sdabench.registry.sources import file_name, is_source
 from sdabench.terminal import echo
 from sdabench.weights.weights_source import SUFFIXES, WeightsSource
 
@@ -153,7 +154,7 @@ def _convert(
     from sdabench.weights.read import read_checkpoint
 
     load_registry().model(model)  # an unknown name is an error before anything is read
-    name = model if form == "safetensors" else f"{model}-{form}"
+    name = file_name(model) if form == "safetensors" else f"{file_name(model)}-{form}"
     output = output or Path(f"{name}{FORM_SUFFIXES.get(form, '.safetensors')}")
     if output.suffix not in SUFFIXES:
         raise UsageError(
@@ -168,7 +169,11 @@ def _convert(
     digest = sha256_of_file(path)
     notes = {"model": model, "source": str(source), "source_sha256": digest, "sdabench": __version__}
     write_weights(output, written, notes | metadata_of(read_classes(path)))
-    network = f"{model} without its classifier" if num_classes_of(tensors) is None else model
+    network = (
+        f"{model} without its classifier"
+        if num_classes_of(tensors, model) is None and not is_source(model)
+        else model
+    )
     left = len(tensors) - len(written)
     head = f" (without the {left} of the classifier)" if left else ""
     entry = f" of the entry '{found.entry}'" if found.entry else ""

@@ -19,10 +19,12 @@ from sdabench.progress import progress
 from sdabench.records.spec import Protocol, protocol_at
 from sdabench.registry.recipes import RECIPES, Precision, Recipe, load_recipe, recipe_names
 from sdabench.registry.schema import DataTask
+from sdabench.registry.sources import is_source
 from sdabench.terminal import echo
 from sdabench.training.job import Machine
 from sdabench.training.trackers import TrackerName, check_trackers
 from sdabench.weights.local import LocalWeights
+from sdabench.weights.weights_source import is_published
 
 if TYPE_CHECKING:
     from sdabench.data.split import Split
@@ -105,7 +107,7 @@ class PreprocessingOptions:
     base: Annotated[str | None, option(
         "--protocol", type=click.Choice(["standard", "source"]), group="Protocol",
         help="Preprocess as the standard or as the publisher of the weights does  [default: standard; "
-        "source for weights of a training run]")]
+        "source for weights of a training run, and for networks by source with their library's weights]")]
     resize: Annotated[int | None, option(
         "--resize", type=PIXELS, group="Protocol", advanced=True,
         help="Short side in pixels before the crop  [default: in proportion to --resolution]")]
@@ -124,14 +126,17 @@ class PreprocessingOptions:
     # fmt: on
 
     def protocol_of_source(
-        self, weights: LocalWeights | None, run: "TrainingRun | None", task: DataTask
+        self, weights: LocalWeights | None, run: "TrainingRun | None", task: DataTask, model: str
     ) -> Protocol | None:
         """Return the protocol of the source of the weights, or None for the standard protocol.
+
+        It is the default for weights that the library of a network by source publishes.
 
         Raises:
             UsageError: --protocol source, but the protocol of the source is unknown.
         """
-        if self.base == "standard" or (self.base is None and run is None):
+        theirs = is_source(model) and weights is not None and is_published(weights.source)
+        if self.base == "standard" or (self.base is None and run is None and not theirs):
             return None
         if run is not None:
             return run.spec.protocol
@@ -141,6 +146,8 @@ class PreprocessingOptions:
                 "--protocol source needs weights whose protocol is known: torchvision:NAME, timm:NAME or a "
                 f"training run{own}"
             )
+        if self.base is None:
+            note(f"{weights.published}; --protocol standard uses that of the paper.")
         return protocol_at(None, task, preprocessing=weights.published.preprocessing)
 
     def override(self, protocol: Protocol) -> Protocol:

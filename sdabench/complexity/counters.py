@@ -95,7 +95,7 @@ def is_detector(module: nn.Module) -> bool:
     return hasattr(module, "forward_dense")
 
 
-class _Dense(nn.Module):
+class Dense(nn.Module):
     """A detector whose forward pass runs each layer once, independent of its detections."""
 
     def __init__(self, detector: nn.Module) -> None:
@@ -240,7 +240,7 @@ def fvcore_analysis(module: nn.Module, inputs: Inputs) -> FlopCountAnalysis:
         for each in (*module.parameters(), *module.buffers()):
             each.detach().zero_()
         inputs = tree_map(lambda each: torch.zeros_like(each, device="cpu"), inputs)
-    module = _Dense(module) if is_detector(module) else module
+    module = Dense(module) if is_detector(module) else module
     if isinstance(inputs, Mapping):
         module, inputs = _Named(module, list(inputs)), list(inputs.values())
     analysis = FlopCountAnalysis(module, tuple(inputs))

@@ -14,14 +14,16 @@ from importlib.util import module_from_spec
 from pathlib import Path
 from types import MethodType, ModuleType
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
-from torch import Tensor, nn
+from torch import Tensor, device, get_default_device, nn
+from torch.random import fork_rng
 
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.hashing import sha256_of_file
 from sdabench.offline import network_forbidden
 from sdabench.registry.schema import NamedModel
-from sdabench.registry.sources import Source, check, import_timm, parse
+from sdabench.registry.sources import Source, check, import_timm, parse, source_model
 from sdabench.terminal import error_line
 
 PACKAGE = "sdabench_sources"  # of the modules that are loaded from files
@@ -55,7 +57,9 @@ def create_external(
         if out_indices is not None:
             options["out_indices"] = tuple(out_indices)
     network: Any = None
-    with _clear_errors(name):
+    with _clear_errors(name), _on_cpu(), catch_warnings():
+        if source.kind != "python":
+            simplefilter("ignore")  # advice of libraries on their own arguments
         if source.kind == "timm":
             network = import_timm().create_model(source.target, pretrained=False, **options)
         elif source.kind == "torchvision":
@@ -68,13 +72,25 @@ def create_external(
     return network
 
 
-def accepts_classes(name: str) -> bool:
-    """Whether a network by source can be built with a number of classes."""
-    source = parse(name)
-    if source.kind != "python":
-        return True
-    with _clear_errors(name):
-        return "num_classes" not in source.keywords and _takes(_factory(source), "num_classes")
+def classifier_of(name: str) -> dict[str, int]:
+    """Return the tensors of a classifier by source whose shape follows the number of classes.
+
+    The value of each is the dimension of the classes. Empty if the factory has no such parameter.
+    """
+    declared = source_model(name)
+    with fork_rng(devices=[]):
+        one, other = (
+            create_external(name, declared, num_classes=classes).state_dict() for classes in (11, 13)
+        )
+    return {
+        key: next(
+            dim
+            for dim, sizes in enumerate(zip(tensor.shape, other[key].shape, strict=True))
+            if sizes[0] != sizes[1]
+        )
+        for key, tensor in one.items()
+        if key in other and tensor.ndim == other[key].ndim and tensor.shape != other[key].shape
+    }
 
 
 def _of_torchvision(source: Source, declared: NamedModel, options: dict[str, Any]) -> nn.Module:
@@ -217,6 +233,16 @@ def _package(name: str, folders: list[str]) -> ModuleType:
     spec.submodule_search_locations = folders
     sys.modules[name] = module_from_spec(spec)
     return sys.modules[name]
+
+
+@contextmanager
+def _on_cpu() -> Iterator[None]:
+    """Build on the CPU instead of the meta device, which many networks do not support."""
+    if get_default_device().type != "meta":
+        yield
+        return
+    with fork_rng(devices=[]), device("cpu"):
+        yield
 
 
 @contextmanager

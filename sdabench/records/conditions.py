@@ -68,7 +68,12 @@ def differences(records: Sequence[Record]) -> list[Difference]:
         of_images = not same_images and field.startswith(("dataset", "samples"))
         return "not comparable" if of_images or field.startswith("protocol.preprocessing") else "condition"
 
-    found = [Difference(field, values, kind(field)) for field, values in _different(records)]
+    same_model = len({record.model for record in records}) == 1
+    found = [
+        Difference(field, values, kind(field))
+        for field, values in _different(records)
+        if same_model or not field.startswith("network_source")
+    ]
     return sorted(found, key=lambda each: ("not comparable", "compared", "condition").index(each.kind))
 
 

@@ -121,6 +121,7 @@ def _one_thread() -> Iterator[None]:
 class CountCache:
     """A cache of counts. The key is model, backbone, input, parts, counters, sources and versions.
 
+    Networks of somebody's Python code are not cached, because nobody knows what that code depends on.
     Create it before counting starts, because it reads the digests of the sources from the disk.
     """
 
@@ -135,12 +136,14 @@ class CountCache:
         self._code = _code()
 
     def get(self, model: str) -> Count | None:
+        if model.startswith("python:"):
+            return None
         content = read_entry("counts", self._key(model))
         return None if content is None else Count.model_validate_json(bytes(content))
 
     def put(self, counted: Count) -> None:
         """Store a count, unless the sources were edited since the cache was created."""
-        if _code() == self._code:
+        if _code() == self._code and not counted.model.startswith("python:"):
             content = counted.model_dump_json(by_alias=True).encode()
             write_entry("counts", self._key(counted.model), [content])
 

@@ -14,10 +14,12 @@ from sdabench.data.official import plural
 from sdabench.hashing import sha256_of_lines
 from sdabench.paths import COUNTS, OUTPUTS, registry_dir, results_dir
 from sdabench.records.json_lines import read_lines
+from sdabench.records.network_source import NetworkSource
 from sdabench.records.spec import RANDOM, Protocol, RunSpec, SpecBase
 from sdabench.registry.plugins import active_plugins
 from sdabench.registry.recipes import DESCRIPTIONS, MIN_BATCH_NORM_IMAGES, RECIPES, Recipe
 from sdabench.registry.schema import DataTask
+from sdabench.registry.sources import is_source
 from sdabench.scoring.intervals import standard_error_pct
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -90,6 +92,7 @@ class Record(SpecBase, populate_by_name=True):
     predictions: str | None = None
     predictions_sha256: str | None = None  # of the predictions file; None in records of earlier versions
     environment: dict[str, Any] = Field(default={})
+    network_source: NetworkSource | None = None  # of a network by source
     git_revision: str | None = None
     wall_seconds: float = 0.0
     peak_memory_bytes: int | None = None
@@ -162,7 +165,8 @@ class Record(SpecBase, populate_by_name=True):
     def _obstacles_of_evaluation(self) -> Iterator[str]:
         dataset = self.dataset
         if not self.is_defined:
-            yield f"The registry has changed the definition of {self.model} since it was measured."
+            who = "Its code" if is_source(self.model) else "The registry"
+            yield f"{who} has changed the definition of {self.model} since it was measured."
         if not self.weights.trained:
             yield "Results of random weights are not compared with the paper."
         if dataset.name == "synthetic":

@@ -14,6 +14,7 @@ from sdabench.hashing import digests_of_files
 from sdabench.paths import registry_dir
 from sdabench.registry import ALL, load_registry, matching
 from sdabench.registry.plugins import Plugin, active_plugins
+from sdabench.registry.sources import expand, source_model
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Entry:
     plugin: str | None
 
 
+_SHARED = [field.name for field in fields(Entry) if field.name not in ("model", "tables")]  # with a model
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Models by name in the order of the registry; model names by suite, and the names of the tables."""
@@ -43,8 +47,16 @@ class Catalogue:
     tables: list[str]
 
     def select(self, patterns: Iterable[str], suite: str | None = None) -> list[Entry]:
+        patterns, others = expand(patterns)
+        networks = self.networks | {name: _by_source(name) for name in others}
         among = None if suite is None else self.suites[suite]
-        return [self.networks[name] for name in matching(patterns, self.networks, among)]
+        return [networks[name] for name in matching(patterns, networks, among)]
+
+
+def _by_source(name: str) -> Entry:
+    model = source_model(name)
+    shared = {key: getattr(model, key) for key in _SHARED}
+    return Entry(name, tables=load_registry().tables_of(name), **shared)
 
 
 def load_catalogue() -> Catalogue:
@@ -60,9 +72,8 @@ def _load(folder: Path, plugins: tuple[Plugin, ...]) -> Catalogue:
         networks = {name: Entry(**values) for name, values in stored["networks"].items()}
         return Catalogue(networks, stored["suites"], stored["tables"])
     registry = load_registry()
-    same = [field.name for field in fields(Entry) if field.name not in ("model", "tables")]
     networks = {
-        name: Entry(name, tables=registry.tables_of(name), **{key: getattr(model, key) for key in same})
+        name: Entry(name, tables=registry.tables_of(name), **{key: getattr(model, key) for key in _SHARED})
         for name, model in registry.models.items()
     }
     suites = {suite: registry.suite(suite) for suite in (*registry.suites, ALL)}

@@ -197,7 +197,7 @@ class Paper(Strict):
 
     @property
     def _surnames(self) -> list[str]:
-        return [author.partition(",")[0] for author in self.authors.split(" and ")]
+        return [author.partition(",")[0].strip("{}") for author in self.authors.split(" and ")]
 
     @property
     def reference(self) -> Tex:
@@ -213,7 +213,8 @@ class Paper(Strict):
         fields = {"author": self.authors} | fields | {"title": f"{{{self.title}}}"}
         kind = "article" if self.journal else "inproceedings"
         lines = [f"  {key} = {{{value}}}," for key, value in fields.items()]
-        return "\n".join([f"@{kind}{{{self._surnames[0].lower()}{self.year}{word},", *lines, "}"])
+        author = self._surnames[0].lower().replace(" ", "")
+        return "\n".join([f"@{kind}{{{author}{self.year}{word},", *lines, "}"])
 
 
 class Family(Strict):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdabench.errors import UsageError
 from sdabench.hashing import sha256_of_lines
+from sdabench.packages import installed_version
 
 if TYPE_CHECKING:
     from sdabench.registry.schema import DataTask, Paper, SourceModel
@@ -27,6 +28,7 @@ KINDS = ("timm", "torchvision", "python")
 FORMS = "timm:NAME, torchvision:NAME, python:package.module:factory or python:./file.py:factory?key=value"
 # First words of the names of torchvision's detectors.
 DETECTORS = ("fasterrcnn_", "maskrcnn_", "keypointrcnn_", "retinanet_", "fcos_", "ssd300_", "ssdlite320_")
+_WILDCARDS = re.compile(r"[*?\[]")
 _CONSTANTS = {"true": True, "false": False, "none": None}
 
 
@@ -107,6 +109,19 @@ def canonical(name: str) -> str:
     return str(parse(name)) if is_source(name) else name
 
 
+def checked(name: str) -> str:
+    """Return the name of a network by source in its one form, if there is such a network.
+
+    Other names and wildcards are not checked. Raise a UsageError as :func:`check` does.
+    """
+    if not is_source(name):
+        return name
+    source = parse(name)
+    if source.kind == "python" or not _WILDCARDS.search(source.target):
+        check(source)
+    return str(source)
+
+
 def identity(name: str) -> str:
     """Return what names a network in the digest of a spec: the name, without the folder of a file."""
     return parse(name).short if is_source(name) else name
@@ -134,7 +149,7 @@ def expand(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def _expanded(pattern: str) -> Iterator[str]:
     source = parse(pattern)
-    if source.kind != "python" and re.search(r"[*?\[]", source.target):
+    if source.kind != "python" and _WILDCARDS.search(source.target):
         names = [name for name in library_names(source.kind) if fnmatchcase(name, source.target)]
         if not names:
             raise UsageError(f"no network of {source.kind} matches '{source.target}'")
@@ -209,7 +224,16 @@ def source_model(name: str) -> "SourceModel":
         task=task,
         masks=task == "detection" and source.target.startswith("maskrcnn_"),
         timm=source.target.partition(".")[0] if source.kind == "timm" else None,
+        sources=[_origin(source)],
+        note="A network by source, not of the paper.",
     )
+
+
+def _origin(source: Source) -> str:
+    if source.kind == "python":
+        return str(source.file or source.target)
+    version = installed_version(source.kind)
+    return f"{source.kind} {version}" if version else f"{source.kind}, which is not installed"
 
 
 def definition_of(name: str) -> str:
@@ -233,7 +257,7 @@ def papers_of(name: str) -> "list[Paper]":
             doi="10.5281/zenodo.4414861",
         ),
         "torchvision": Paper(
-            authors="{TorchVision maintainers and contributors}",
+            authors="{TorchVision contributors}",
             title="TorchVision: PyTorch's Computer Vision library",
             journal="GitHub repository",
             venue="GitHub",

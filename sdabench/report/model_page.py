@@ -38,8 +38,9 @@ def print_page(page: ModelPage) -> None:
     if page.model.note:
         console.print(Text(page.model.note))
     section("Lineage", _lineage(page))
-    console.print()
-    print_terminal(_structure(page))
+    if page.stages:
+        console.print()
+        print_terminal(_structure(page))
     counters = COUNTERS if page.count.fvcore is None else (*COUNTERS, "fvcore")
     counts = ", ".join(f"{counter} {page.count.value(counter):,}" for counter in counters)
     section(f"Counts at {'x'.join(map(str, page.count.input[:0:-1]))}", [counts, MODULES_ONLY])
@@ -53,7 +54,7 @@ def print_page(page: ModelPage) -> None:
     section("Records", _records(page))
     if page.differences:
         section("Differences from the authors' code", page.differences)
-    section("Papers", (plain(paper.reference) for paper in page.papers))
+    section("Papers", [plain(paper.reference) for paper in page.papers] or ["none known"])
     section("Sources", page.model.sources or ["none named"])
 
 

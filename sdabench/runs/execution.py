@@ -18,6 +18,7 @@ from sdabench.processes import NETWORKS_AT_ONCE, is_main_process, launched_proce
 from sdabench.progress import progress
 from sdabench.records.record import Failure, Record
 from sdabench.records.store import RecordStore
+from sdabench.registry.sources import is_source
 from sdabench.terminal import error_line, redacted
 from sdabench.training.job import AnyJob
 from sdabench.training.signals import stop_requests
@@ -124,5 +125,7 @@ def _failure_of(error: Exception, job: AnyJob) -> Failure:
         kind, message = "out of memory", out_of_memory(job, message)
     if "deterministic implementation" in message:
         message = f"{message.split('.')[0]}; leave out --deterministic"
+    if is_source(job.model) and kind in ("AssertionError", "RuntimeError", "ValueError"):
+        message = f"{message}; if the network takes only another input size, name it with --resolution"
     trace = None if isinstance(error, SdabenchError) else redacted("".join(traceback.format_exception(error)))
     return Failure(kind=kind, message=message, traceback=trace)

@@ -16,6 +16,7 @@ from sdabench.data.description import DatasetInfo
 from sdabench.errors import DataError, WeightsError
 from sdabench.hashing import sha256_of_file, sha256_of_lines
 from sdabench.records.environment import environment, git_revision
+from sdabench.records.network_source import source_of
 from sdabench.records.record import Record
 from sdabench.records.spec import Weights
 from sdabench.records.store import RecordStore
@@ -99,6 +100,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
         "predictions": path.relative_to(output).as_posix(),
         "predictions_sha256": sha256_of_file(path),
         "environment": conditions,
+        "network_source": source_of(job.model, network.state_dict()),
         "git_revision": git_revision(),
         "wall_seconds": round(time.perf_counter() - started, 3),
         "peak_memory_bytes": memory(),

@@ -40,6 +40,7 @@ from sdabench.registry import load_registry, plugins_of
 from sdabench.registry.plugins import plugin_at, use_plugin
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
+from sdabench.registry.sources import is_source
 from sdabench.registry.yaml_files import describe_error
 from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator
 from sdabench.training.trackers import TrackerName
@@ -268,6 +269,11 @@ def weights_of_spec(weights: LocalWeights) -> Weights:
 def _spec(model: str, source: DataSource, split: Split, **fields: Any) -> RunSpec:
     """Make a spec; raise a UsageError if a path in it is not UTF-8."""
     declared = load_registry().model(model)
+    if is_source(model) and declared.task == "detection":
+        raise UsageError(
+            f"'{model}' can be counted and timed, but not trained or evaluated; name a detector of sdabench "
+            "('sdabench list' shows all)"
+        )
     spec = SPECS[declared.task](
         task=declared.task,
         model=model,

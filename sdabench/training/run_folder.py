@@ -21,6 +21,7 @@ from sdabench.records.json_lines import append_lines, read_lines, read_sound_lin
 from sdabench.records.record import Training
 from sdabench.records.spec import AnySpec, RunSpec
 from sdabench.registry.recipes import WORDS
+from sdabench.registry.sources import file_name, identity, is_source
 from sdabench.training.checkpoints import Checkpoints, Log, delete
 from sdabench.training.trackers import Status, Tracker, TrackerName
 from sdabench.weights.weights_source import SUFFIXES
@@ -76,7 +77,8 @@ class TrainingRun(FrozenModel):
         assert spec.recipe is not None
         recipe = spec.recipe.model_dump(mode="json", exclude=WORDS)
         return {
-            "model": spec.model,
+            "model": identity(spec.model),
+            "definition": spec.network_sha256 if is_source(spec.model) else None,
             "seed": spec.seed,
             "processes": self.world_size,
             "--deterministic": self.deterministic,
@@ -126,7 +128,7 @@ def check_start(folder: Path, run: TrainingRun) -> None:
 
 def training_folders(parent: Path, model: str) -> list[Path]:
     """List the folders of the trainings of a network; no character of its name is a wildcard."""
-    return sorted(each for each in parent.glob("*/") if each.name.startswith(f"{model}-"))
+    return sorted(each for each in parent.glob("*/") if each.name.startswith(f"{file_name(model)}-"))
 
 
 def progress_in(folder: Path) -> tuple[int, bool]:
@@ -148,7 +150,8 @@ def refuse_to_abandon(folder: Path, run: TrainingRun, log: Log) -> None:
         except SdabenchError as error:
             log(f"{error}; it is ignored")
             continue
-        if there.training is None and there.spec.seed == run.spec.seed:
+        same = identity(there.spec.model) == identity(run.spec.model) and there.spec.seed == run.spec.seed
+        if there.training is None and same:
             different = "; ".join(there.differences(run)) or "the recipe of another version"
             raise RefusedError(
                 f"{other} holds an unfinished training of {run.spec.model} with {different}. Resume it with "
@@ -178,7 +181,8 @@ def find_run(path: Path, model: str) -> Path:
     """Find the finished training run of a network: ``path``, or the only one in that output folder."""
     folders = [path] if (path / "run.json").is_file() else training_folders(path / TRAININGS, model)
     runs = {folder: read_run(folder) for folder in folders if (folder / "run.json").is_file()}
-    found = [(folder, run) for folder, run in runs.items() if run.spec.model == model]
+    own = identity(model)  # a file may have moved
+    found = [(folder, run) for folder, run in runs.items() if identity(run.spec.model) == own]
     if not runs:
         raise UsageError(_without_run(path, model))
     if not found:
@@ -188,10 +192,11 @@ def find_run(path: Path, model: str) -> Path:
         names = ", ".join(str(folder) for folder, _ in found)
         raise UsageError(f"{path} holds several trainings of '{model}'; name one: {names}")
     folder, run = found[0]
-    if not run.spec.is_defined:
+    if not run.spec.with_values(model=model).is_defined:
+        where = "" if is_source(model) else " in the registry"
         raise DataError(
-            f"{folder} was trained with another definition of '{model}' in the registry; restore that "
-            "definition, or train again"
+            f"{folder} was trained with another definition of '{model}'{where}; restore that definition, or "
+            "train again"
         )
     if run.training is None:
         raise UsageError(f"the training in {folder} is not finished; 'sdabench train {model}' resumes it")

@@ -32,6 +32,7 @@ from sdabench.training.soundness import IMAGES, find_unsound
 from sdabench.training.tasks import AnyBatch, load_batches, task_of
 from sdabench.weights.classes import KEY as CLASSES
 from sdabench.weights.classes import metadata_of
+from sdabench.weights.keys import unshared
 
 
 class DivergedError(SdabenchError):
@@ -286,7 +287,7 @@ class Trainer:
             The sha256 of the file.
         """
         self._check_weights()
-        state = {key: value.contiguous() for key, value in self.result_network.state_dict().items()}
+        state = unshared(self.result_network.state_dict())
         data = save(state, metadata=metadata_of(ClassList.of(self.job.train)))
         with atomic_write(path) as file:
             file.write(data)

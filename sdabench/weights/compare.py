@@ -42,7 +42,8 @@ def other_settings(network: nn.Module, module: Stub, model: str | None) -> list[
     ``forward`` does is not compared.
     """
     own = dict(network.named_modules())
-    layers = rename_keys({f"{name}.weight": layer for name, layer in _layers(module)}, model)
+    named = {f"{name}.weight": layer for name, layer in _layers(module)}
+    layers = rename_keys(named, model, network.state_dict())
     return [
         f"{name} {words}"
         for name, layer in ((key.removesuffix(".weight"), layer) for key, layer in layers.items())

@@ -13,6 +13,7 @@ from sdabench.errors import UsageError, WeightsError
 from sdabench.files import atomic_write
 from sdabench.models.skeleton import HEAD
 from sdabench.registry import load_registry
+from sdabench.registry.sources import is_source
 from sdabench.weights.entries import StateDict
 from sdabench.weights.identify import fit, network_for, suggest_wrapper
 from sdabench.weights.keys import describe_problems, match_tensors, rename_keys
@@ -33,7 +34,7 @@ def to_sdabench_keys(found: StateDict, model: str, origin: str) -> dict[str, Ten
     tensors, problems = dict[str, Tensor](), fitted.problems
     if not problems:
         network = network_for(model, fitted.num_classes)
-        tensors, problems = match_tensors(network, rename_keys(found.tensors, model))
+        tensors, problems = match_tensors(network, rename_keys(found.tensors, model, network.state_dict()))
     if problems:
         raise WeightsError(
             f"{origin} does not fit '{model}': {describe_problems(problems)}; "
@@ -53,6 +54,8 @@ def convert(tensors: Mapping[str, Tensor], model: str, form: Form) -> dict[str, 
 
         return to_timm(model, tensors)
     if form == "backbone":
+        if is_source(model):
+            raise UsageError(f"'{model}' is not a backbone of sdabench's detectors; use --to state-dict")
         if load_registry().model(model).backbone is not None:
             raise UsageError(f"'{model}' is a detector; export the weights of a classification network")
         return {key: tensor for key, tensor in tensors.items() if not key.startswith(HEAD)}
@@ -67,10 +70,10 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         OutputError: it cannot be written.
     """
-    unshared = OrderedDict((key, tensor.contiguous().clone()) for key, tensor in tensors.items())
+    copies = OrderedDict((key, tensor.contiguous().clone()) for key, tensor in tensors.items())
     with atomic_write(path) as file:
         if path.suffix in (".pth", ".pt"):
-            setattr(unshared, NOTES, dict(metadata))
-            torch.save(unshared, file)
+            setattr(copies, NOTES, dict(metadata))
+            torch.save(copies, file)
         else:
-            file.write(save(unshared, metadata=dict(metadata)))
+            file.write(save(copies, metadata=dict(metadata)))

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from sdabench.errors import WeightsError
 from sdabench.models.build import create_model
+from sdabench.models.external import classifier_of
+from sdabench.registry.sources import is_source
 from sdabench.weights.compare import compare
 from sdabench.weights.entries import StateDict, names_below
 from sdabench.weights.keys import Problems, count_parameters, rename_keys, unwrap_keys
@@ -36,8 +38,9 @@ class Fit:
 def fit(found: StateDict, model: str) -> Fit:
     """Compare a state dict with a network, which is built on the meta device, without memory for weights."""
     try:
-        renamed = rename_keys(found.tensors, model)
-        classes = num_classes_of(renamed)
+        own = create_model(model).state_dict() if is_source(model) else {}
+        renamed = rename_keys(found.tensors, model, own)
+        classes = num_classes_of(renamed, model)
         with torch.device("meta"):
             network = network_for(model, classes)
         _, problems = compare(network, found, renamed, model)
@@ -57,18 +60,28 @@ def suggest_wrapper(found: StateDict, model: str) -> str:
     return ""
 
 
-def num_classes_of(renamed: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of a state dict with sdabench's keys; None without a classifier.
+def num_classes_of(renamed: Mapping[str, Tensor], model: str) -> int | None:
+    """Return the number of classes of a state dict with a network's keys; None without a classifier.
+
+    For a network by source, None is also the number of a factory without that parameter.
 
     Raises:
         WeightsError: the classifier has no classes or features, or more elements than the file stores, which
             would make the network larger than the file.
     """
-    key = BOX_CLASSIFIER if BOX_CLASSIFIER in renamed else CLASSIFIER
-    if key not in renamed:
-        return None
+    if is_source(model):
+        found = [(key, dim) for key, dim in classifier_of(model).items() if key in renamed]
+        if not found:
+            return None
+        (key, dim), least = found[0], found[0][1]
+    else:
+        key, dim, least = BOX_CLASSIFIER if BOX_CLASSIFIER in renamed else CLASSIFIER, 0, 1
+        if key not in renamed:
+            return None
     weight, shape = renamed[key], tuple(renamed[key].shape)
-    classes = shape[0] - (key == BOX_CLASSIFIER) if len(shape) > 1 and all(shape) else 0  # the background
+    classes = (
+        shape[dim] - (key == BOX_CLASSIFIER) if len(shape) > least and all(shape) else 0
+    )  # the background
     if classes < 1:
         raise WeightsError(f"'{key}' has shape {shape}, which is not that of a classifier")
     stored = weight.untyped_storage().nbytes() // weight.itemsize
@@ -79,7 +92,7 @@ def num_classes_of(renamed: Mapping[str, Tensor]) -> int | None:
 
 def network_for(model: str, num_classes: int | None) -> nn.Module:
     """Build a network with a classifier of that many classes, or its trunk if the number is None."""
-    if num_classes is None:
+    if num_classes is None and not is_source(model):
         return create_model(model, features_only=True)
     return create_model(model, num_classes=num_classes)
 

@@ -1,7 +1,7 @@
 """Rename the keys of an original release to sdabench's, and account for every tensor."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sdabench.errors import WeightsError
 from sdabench.registry import load_registry
+from sdabench.registry.sources import is_source
 
 T = TypeVar("T")
 Problems = dict[str, list[str]]  # affected keys by kind of problem
@@ -34,8 +35,14 @@ DEPTH_ATTENTION_LAYOUT = {
 }
 
 
-def rename_keys(state: Mapping[str, T], model: str | None) -> dict[str, T]:
-    """Rename keys by the layouts that the registry lists for the model's family; sdabench's keys stay."""
+def rename_keys(state: Mapping[str, T], model: str | None, own: Collection[str] = ()) -> dict[str, T]:
+    """Rename keys by the layouts that the registry lists for the model's family; sdabench's keys stay.
+
+    Of a network by source, only the prefixes of wrappers are removed, as long as most keys are not those of
+    the network, which are ``own``.
+    """
+    if model is not None and is_source(model):
+        return dict(unwrap_keys(state, own))
     rules = dict(DEPTH_ATTENTION_LAYOUT)
     for layout in load_registry().layouts(model) if model else ():
         rules |= layout.rename
@@ -49,7 +56,7 @@ def rename_keys(state: Mapping[str, T], model: str | None) -> dict[str, T]:
     return renamed
 
 
-def unwrap_keys(state: Mapping[str, T]) -> Mapping[str, T]:
+def unwrap_keys(state: Mapping[str, T], own: Collection[str] = ()) -> Mapping[str, T]:
     """Remove the prefixes of network wrappers that all keys share, and torch's own within keys.
 
     A scalar beside keys that all begin with ``module.`` is a counter or a setting of an average, such as
@@ -58,7 +65,7 @@ def unwrap_keys(state: Mapping[str, T]) -> Mapping[str, T]:
     plain = {INNER_WRAPPERS.sub("", key): tensor for key, tensor in state.items()}
     if len(plain) == len(state):  # no two keys are merged
         state = plain
-    while state:
+    while state and 2 * sum(key in own for key in state) <= len(state):
         weights = {key: tensor for key, tensor in state.items() if "." in key or not _is_scalar(tensor)}
         if len(weights) < len(state) and weights and all(key.startswith("module.") for key in weights):
             state = weights
@@ -106,6 +113,18 @@ def match_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[s
     if problems:
         return {}, problems
     return {key: state[key].reshape(tensor.shape) for key, tensor in own.items()}, {}
+
+
+def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors, with copies of those that share memory, which safetensors refuses."""
+    seen: set[int] = set()
+    tensors = {key: tensor.contiguous() for key, tensor in state.items()}
+    for key, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            tensors[key] = tensor.clone()
+        seen.add(place)
+    return tensors
 
 
 def count_parameters(state: Mapping[str, Tensor]) -> int:

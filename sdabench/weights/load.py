@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 from torch import nn
 
 from sdabench.errors import WeightsError
+from sdabench.models.external import classifier_of
 from sdabench.models.skeleton import HEAD, Trunk
+from sdabench.registry.sources import is_source
 from sdabench.weights.compare import compare
 from sdabench.weights.entries import StateDict, find_state
 from sdabench.weights.identify import suggest_wrapper
@@ -70,13 +72,20 @@ def load_initial(model: nn.Module, path: Path, wrapper: str | None = None, new_h
         WeightsError: see :func:`load_weights`.
     """
     found, name = find_state(read_checkpoint(path), str(path), wrapper), getattr(model, "model_name", None)
-    state, own = rename_keys(found.tensors, name), model.state_dict()
-    head = {key: tensor for key, tensor in own.items() if key.startswith("fc.")}
+    own = model.state_dict()
+    state = rename_keys(found.tensors, name, own)
+    keys = classifier_of(name) if name and is_source(name) else [key for key in own if key.startswith("fc.")]
+    head = {key: own[key] for key in keys if key in own}
+    if new_head and not head:
+        raise WeightsError(
+            f"{path} was trained on other classes, and '{name}' takes no num_classes, so that its classifier "
+            "cannot be replaced; add that parameter to its factory"
+        )
     same = not new_head and all(
         key in state and state[key].numel() == tensor.numel() for key, tensor in head.items()
     )
     if not same:
-        state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")} | head
+        state = {key: tensor for key, tensor in state.items() if key not in head} | head
     load_state(model, StateDict(state, found.entry, found.module), str(path))
     return not same
 
@@ -84,7 +93,7 @@ def load_initial(model: nn.Module, path: Path, wrapper: str | None = None, new_h
 def load_state(model: nn.Module, found: StateDict, origin: str) -> None:
     """Load a state dict into a network; ``origin`` names it in errors. See :func:`load_weights`."""
     name = getattr(model, "model_name", None)
-    state = rename_keys(found.tensors, name)
+    state = rename_keys(found.tensors, name, model.state_dict())
     if isinstance(model, Trunk) and not hasattr(model, "fc"):
         state = {key: tensor for key, tensor in state.items() if not key.startswith(HEAD)}
     tensors, problems = compare(model, found, state, name)

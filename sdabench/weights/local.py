@@ -23,6 +23,12 @@ class Published:
         numbers = f"{self.top1_pct:.3f} / {self.top5_pct:.3f}"
         return f"{self.publisher} publishes {numbers} (top-1 / top-5) for {self.name}"
 
+    def __str__(self) -> str:
+        images = self.preprocessing
+        words = f"resize {images.resize}, crop {images.crop}, {images.interpolation}"
+        normalized = f"mean {_format(images.mean)}, std {_format(images.std)}"
+        return f"Preprocessing of {self.publisher} for {self.name}: {words}, {normalized}"
+
     def difference(self, measured: Preprocessing) -> str | None:
         """Describe how the published preprocessing differs from the measured one; None if it does not."""
         fields = ("resize", "crop", "interpolation", "mean", "std")

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry
 from sdabench.weights.fetch.weights_cache import QUIET, FetchDisplay, RemoteFile, ensure_cached, weights_dir
-from sdabench.weights.local import LocalWeights
+from sdabench.weights.local import LocalWeights, Published
 
 SOURCE_FORMS = (
     "a file, a training run's folder, torchvision:NAME, timm:NAME or https://HOST/FILE#sha256=DIGEST"
@@ -62,6 +62,11 @@ def parse(text: str) -> WeightsSource:
         return WeightsSource("file", str(path.expanduser()))
     except RuntimeError as error:
         raise UsageError(f"{text}: {error}") from None
+
+
+def is_published(source: str) -> bool:
+    """Whether a source of weights, as in a record, is a publisher's name."""
+    return source.startswith(tuple(f"{publisher}:" for publisher in PUBLISHERS))
 
 
 def check_timm_network(source: WeightsSource, model: str) -> None:
@@ -122,6 +127,18 @@ def resolve(source: WeightsSource, display: FetchDisplay = QUIET, model: str | N
     else:
         from sdabench.weights.fetch.from_timm import fetch_file
     return fetch_file(source.name, display)
+
+
+def preprocessing_of(model: str) -> Published | None:
+    """Return the preprocessing that a library configures for its network by source; None if it has none."""
+    kind, _, name = model.partition(":")
+    if kind == "timm":
+        from sdabench.weights.fetch.from_timm import configured
+    elif kind == "torchvision":
+        from sdabench.weights.fetch.from_torchvision import configured
+    else:
+        return None
+    return configured(name)
 
 
 def without_credentials(url: str) -> str:

@@ -269,7 +269,7 @@ def _partner(
     registry: Registry, point: dict[str, Any], points: Sequence[dict[str, Any]]
 ) -> tuple[str | None, str | None]:
     """Return the control of a network with depth attention, or else its baseline, if it has a point."""
-    model = registry.models[point["model"]]
+    model = registry.model(point["model"])
     if model.depth_attention:
         present = {one["model"] for one in points if one["source"] == point["source"]}
         for partner, role in ((model.like_for_like, "control"), (model.baseline, "baseline")):

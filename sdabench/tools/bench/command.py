@@ -12,6 +12,7 @@ from sdabench.cli.parameters import declared, option
 from sdabench.errors import UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry
+from sdabench.registry.sources import is_source
 
 if TYPE_CHECKING:
     from sdabench.tools.bench.timing import Mode
@@ -61,8 +62,9 @@ def command(
 ) -> None:  # fmt: skip
     """Time models side by side: throughput, latency, peak memory.
 
-    PATTERNS are names or wildcards of classification models. Weights and images are random. The steps of
-    the models are interleaved, so that other load affects all equally: compare only numbers of one run.
+    PATTERNS are names or wildcards of classification models. A detector of torchvision runs each layer once,
+    for 1000 proposals, and in inference only. Weights and images are random. The steps of the models are
+    interleaved, so that other load affects all equally: compare only numbers of one run.
     """
     names = _select(patterns)
     device = choose_device(device)
@@ -99,4 +101,9 @@ def _select(patterns: Sequence[str]) -> list[str]:
 
     registry = load_registry()
     refuse_detectors([pattern for pattern in patterns if pattern in registry.models])
-    return registry.select_for("classification", patterns)
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        of_library = is_source(pattern)  # detectors too, because torchvision's have no backbone with a name
+        found = registry.select([pattern]) if of_library else registry.select_for("classification", [pattern])
+        names |= dict.fromkeys(found)
+    return list(names)

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sdabench.complexity.counters import Dense, is_detector
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.models.build import create_model
 from sdabench.records.environment import environment
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
+from sdabench.registry.sources import is_source
 from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.memory import MemoryRise, is_out_of_memory, synchronize
 from sdabench.training.precision import autocast, strict_fp32
@@ -213,6 +215,10 @@ STEPS: dict[Mode, Callable[[nn.Module, Tensor, Precision], Step]] = {
 
 def _make_steps(network: nn.Module, modes: Sequence[Mode], conditions: Conditions) -> dict[Mode, Step]:
     """Make the steps of a network, inference first, because training adds the memory of gradients."""
+    if is_detector(network):
+        if "inference" not in modes:
+            raise UsageError(f"'{network.model_name}' is a detector and is timed in inference only")
+        network, modes = Dense(network), ["inference"]
     device = torch.device(conditions.device)
     layout = torch.channels_last if conditions.channels_last else torch.contiguous_format
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -254,11 +260,16 @@ def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
     try:
         with compiler_errors(name, conditions.compile):
             yield
-    except (RuntimeError, MemoryError) as error:
+    except SdabenchError:
+        raise
+    except Exception as error:
         if is_out_of_memory(error):
             images = f"{conditions.batch_size} images of {conditions.resolution} pixels"
             raise SdabenchError(
                 f"{name}: out of memory for {images} on {conditions.device}; try a smaller --batch-size or "
                 "--resolution, or fewer models at a time"
             ) from error
+        if is_source(name):
+            side, words = conditions.resolution, " ".join(str(error).split())[:150]
+            raise SdabenchError(f"{name} fails at {side} pixels: {words}; try --resolution") from error
         raise

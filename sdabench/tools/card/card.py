@@ -10,6 +10,7 @@ from sdabench.errors import SdabenchError
 from sdabench.records.record import Record
 from sdabench.records.rescoring import StoredRecord
 from sdabench.registry import load_registry
+from sdabench.registry.sources import checked, is_source
 from sdabench.training.run_folder import TRAININGS, WEIGHTS, training_folders
 
 
@@ -38,7 +39,8 @@ def make_card(text: str) -> Card:
         UsageError: there is neither; a run has several networks, or no records.
     """
     registry = load_registry()
-    if text in registry.models:
+    if is_source(text) or text in registry.models:
+        text = checked(text)
         return Card(text, {}, model_page(registry, text, []))
     place = text.rpartition(":")[0]
     if not Path(text).exists() and not (place and Path(place).exists()) and "/" not in text:

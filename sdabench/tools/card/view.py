@@ -14,6 +14,7 @@ from sdabench.nested import flattened
 from sdabench.records.record import Record, Training
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import DESCRIPTIONS
+from sdabench.registry.sources import is_source
 from sdabench.report.cells import measured_number, number, tolerance, verdict_cell
 from sdabench.report.render import markdown_text, plain, to_markdown
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
@@ -116,10 +117,12 @@ def _summary(card: Card) -> Iterator[str]:
     count = card.page.count
     depth = " It has selective depth attention." if card.page.model.depth_attention else ""
     classes = 1000 if card.page.model.backbone is None else 80  # in the tables
+    where = "" if is_source(card.name) else " of sdabench, a benchmark of the SDA-xNet paper"
+    head = "Built without further arguments" if is_source(card.name) else f"With {classes:,} classes"
     yield (
-        f"The network `{card.name}` of sdabench, a benchmark of the SDA-xNet paper.{depth} With {classes:,} "
-        f"classes it has {count.params:,} parameters and takes {count.macs:,} multiply-adds for an input of "
-        f"{'x'.join(map(str, count.input))}, both counted by sdabench."
+        f"The network `{card.name}`{where}.{depth} {head} it has {count.params:,} parameters and takes "
+        f"{count.macs:,} multiply-adds for an input of {'x'.join(map(str, count.input))}, both counted by "
+        "sdabench."
     )
     if not card.runs:
         yield "**This card describes an architecture. No weights and no measured accuracies belong to it.**"
@@ -286,7 +289,10 @@ def _limits(card: Card) -> Iterator[str]:
 def _citation(card: Card) -> Iterator[str]:
     registry = load_registry()
     papers = registry.papers_of(card.name) if card.page else []
-    entries = dict.fromkeys(paper.bibtex for paper in [registry.paper, *papers])
+    own = [] if is_source(card.name) else [registry.paper]
+    entries = dict.fromkeys(paper.bibtex for paper in [*own, *papers])
+    if not entries:
+        return
     yield "## Citation"
     yield "\n".join(["```bibtex", "\n\n".join(entries), "```"])
 

@@ -100,7 +100,8 @@ def run_checks(
         stored = _matching(check.golden(), patterns)
         obsolete[check.name] = [name for name in stored if name not in registry.models]
     known = [*registry.models, *(name for names in obsolete.values() for name in names)]
-    registry.select(patterns, among=known)  # a pattern that matches nothing is an error
+    known += [name for check in checks for name in check.networks if name not in known]
+    registry.select(patterns, among=known, where="the networks with golden files")  # an error without match
     covering = [check for check in checks if selected[check.name] or obsolete[check.name]]
     skipped = [check for check in checks if check not in covering]
     if not covering or (cover_all and skipped):

@@ -179,7 +179,7 @@ def _networks(
     tables = {name: list(dict.fromkeys(group["table"])) for name, group in claims.groupby("model")}
     networks: list[Network] = []
     for name, anchor in anchors.items():
-        model = registry.models.get(name)
+        model = registry.find(name)
         items = [(row["convention"], f"{row['value']:,}") for row in row_dicts(frame[frame["model"] == name])]
         found = list(dict.fromkeys(f"{one.task}: {_described(one)}" for one in of_runs if one.model == name))
         if (more := len(found) - RECORDS_SHOWN) > 0:

@@ -16,7 +16,7 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.images import Batch, EvaluationImages, TrainingImages
 from sdabench.data.real_labels import read_real_labels, real_hits
 from sdabench.data.views import Normalization
-from sdabench.errors import WeightsError
+from sdabench.errors import UsageError, WeightsError
 from sdabench.hashing import sha256_of_file
 from sdabench.models.build import create_model
 from sdabench.models.resnet import set_stochastic_depth
@@ -95,7 +95,7 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         recipe = recipe_of(job)
         images, labels = mix(micro_batch.images, micro_batch.labels, recipe, job.train.num_classes)
         with autocast(images.device, recipe.precision):
-            logits = network(images)
+            logits = _logits(network(images), job.model, job.train.num_classes)
         return {"loss": total_loss(logits.float(), labels, recipe) / len(micro_batch)}
 
     def unfitted_loss(self, job: ClassificationJob, first_loss: float) -> float:
@@ -107,7 +107,8 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
 
     def check_inputs(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Loss]:
         images = batch.images if trunk_of(network) is None else F.interpolate(batch.images, (SIDE, SIDE))
-        return images, lambda copy: F.cross_entropy(copy(images), batch.labels)
+        name = str(network.model_name)
+        return images, lambda copy: F.cross_entropy(_logits(copy(images), name), batch.labels)
 
     def evaluation_images(self, job: ClassificationJob) -> EvaluationImages:
         return EvaluationImages(job.split, job.spec.protocol.preprocessing)
@@ -118,7 +119,8 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         """Compute the five best classes, the probabilities of label and best class, and the margin."""
         with autocast(batch.images.device, job.spec.protocol.precision):
             parts = torch.split(batch.images, images_at_once(batch.images))
-            logits = torch.cat([network(part) for part in parts]).float()
+            outputs = [_logits(network(part), job.model, job.split.num_classes) for part in parts]
+            logits = torch.cat(outputs).float()
         if not logits.isfinite().all():
             worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
             raise not_finite(job, job.split.items[batch.indices[worst]].path)
@@ -174,6 +176,19 @@ def total_loss(logits: Tensor, labels: Tensor, recipe: ClassificationRecipe) -> 
         targets = targets > recipe.bce_threshold
     targets = targets * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="sum") / classes
+
+
+def _logits(output: Any, model: str, classes: int | None = None) -> Tensor:
+    """Return the output of a network, which has to be logits (N, classes)."""
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        kind = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise UsageError(f"'{model}' returns {kind}, not logits (images, classes); wrap it in a factory")
+    if classes not in (None, output.shape[1]):
+        raise UsageError(
+            f"'{model}' has {output.shape[1]} outputs, but the dataset {classes} classes; give its factory a "
+            "parameter num_classes"
+        )
+    return output
 
 
 def images_at_once(images: Tensor) -> int:

@@ -17,6 +17,7 @@ from sdabench.errors import SdabenchError, UsageError, WeightsError
 from sdabench.files import atomic_write
 from sdabench.offline import is_offline
 from sdabench.registry import load_registry, unknown
+from sdabench.registry.sources import import_timm
 from sdabench.weights.fetch.weights_cache import (
     OTHER_CACHE,
     FetchDisplay,
@@ -42,6 +43,12 @@ def locate_file(name: str) -> LocalWeights:
     there = sorted(weights_dir().glob(f"timm-{full}-{'[0-9a-f]' * DIGEST_DIGITS}.safetensors"))
     path = there[0] if there else weights_dir() / f"timm-{full}.safetensors"
     return LocalWeights(path, f"timm:{full}", published=_published(full, config))
+
+
+def configured(name: str) -> Published | None:
+    """Return the preprocessing that timm configures for a network; None without a configuration."""
+    config = import_timm().models.get_pretrained_cfg(name)
+    return None if config is None else _published(name, config)
 
 
 def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
@@ -75,7 +82,7 @@ def to_timm(model: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if equal is None:
         known = ", ".join(name for name, entry in registry.models.items() if entry.timm)
         raise UsageError(f"timm has no network that equals '{model}'; choose one of {known}")
-    timm = _timm()
+    timm = import_timm()
     options = {}
     if "fc.weight" in state:
         options["num_classes"] = len(state["fc.weight"])
@@ -102,15 +109,8 @@ def _cached_file(name: str) -> LocalWeights | None:
     return None if found is None else replace(local, sha256=found)
 
 
-def _timm() -> Any:
-    try:
-        return import_module("timm")
-    except ImportError:
-        raise UsageError("timm is not installed; pip install 'sdabench[timm]'") from None
-
-
 def _config(name: str) -> Any:
-    timm = _timm()
+    timm = import_timm()
     known = timm.list_pretrained()
     try:
         config = timm.models.get_pretrained_cfg(name, allow_unregistered=False)
@@ -127,7 +127,7 @@ def _state_dict(source: str) -> dict[str, Tensor]:
     Raises:
         SdabenchError: any error of timm, in one line.
     """
-    timm, name = _timm(), source.removeprefix("timm:")
+    timm, name = import_timm(), source.removeprefix("timm:")
     if not sys.stderr.isatty():
         import_module("huggingface_hub.utils").disable_progress_bars()
     try:

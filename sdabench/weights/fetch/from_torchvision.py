@@ -25,6 +25,14 @@ def locate_file(name: str) -> LocalWeights:
     return LocalWeights(path, f"torchvision:{weights}", published=_published(weights))
 
 
+def configured(name: str) -> Published | None:
+    """Return the preprocessing of the default weights of a classifier; None if it has none."""
+    weights = getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
+    if weights is None or str(weights) not in _names():
+        return None
+    return replace(_published(weights), name=name, top1_pct=None, top5_pct=None)
+
+
 def fetch_file(name: str, display: FetchDisplay) -> LocalWeights:
     """Download the file unless it is cached; its name contains the start of its digest."""
     local, url = locate_file(name), str(_weights(name).url)
