@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from functools import cache
 from itertools import pairwise
 from math import cos, floor, isfinite, pi
@@ -590,6 +590,13 @@ class DetectionRecipe(Recipe):
                 "reduce accumulate or raise batch_size"
             )
         return self
+
+
+def used_options(recipe: Mapping[str, Any]) -> list[str]:
+    """Name the training options that a recipe uses, from its values as a record stores them."""
+    keys = {part for key in flattened(recipe) for part in key.split(".")}
+    options = ClassificationRecipe.OPTIONS | Augmentation.OPTIONS | Optimizer.OPTIONS
+    return sorted(keys & options - {"differences"})
 
 
 RECIPES: dict[DataTask, type[Recipe]] = {"classification": ClassificationRecipe, "detection": DetectionRecipe}

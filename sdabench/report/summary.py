@@ -8,6 +8,7 @@ from sdabench.data.official import plural
 from sdabench.records.conditions import Difference
 from sdabench.records.record import Record
 from sdabench.records.spec import Protocol
+from sdabench.registry.recipes import used_options
 from sdabench.terminal import printable
 
 DATASETS = {"imagenet": "ImageNet", "coco": "COCO 2017"}
@@ -126,10 +127,12 @@ def describe_training(record: Record) -> str:
         results = {True: "; the loss falls", False: "; the loss does not fall", None: ""}
     times = plural(training.skipped_images, "time")
     skipped = f"; broken images skipped {times}, never counted as trained on"
+    options = used_options(record.recipe or {})
+    used = f"; training options: {', '.join(options)}" if options else ""
     frozen = {None: "", True: "; backbone frozen as in the paper", False: "; no layer frozen"}
     return (
         f"{record.model}: training loss {training.first_loss:.3f} to {training.last_loss:.3f} in "
         f"{training.epochs} epochs on {describe_dataset(record.train_dataset)}"
-        f"{results[training.fits]}{unsound}{frozen[training.frozen]}"
+        f"{results[training.fits]}{unsound}{frozen[training.frozen]}{used}"
         f"{skipped if training.skipped_images else ''}"
     )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sdabench.errors import UsageError
 from sdabench.nested import flattened
 from sdabench.records.store import records_of
-from sdabench.registry.recipes import WORDS, Quirks, load_recipe, recipe_names
+from sdabench.registry.recipes import WORDS, Quirks, load_recipe, recipe_names, used_options
 from tests.helpers.paths import CHECKOUT
 
 
@@ -467,6 +467,8 @@ def test_torchvisions_recipe_follows_its_command():
         "ema.decay", "ema.every_steps", "ema.after_warmup", "mixup", "cutmix", "augmentation.policy",
         "augmentation.erasing", "augmentation.repeats", "validation.resize",
     }  # fmt: skip
+    options = ["cutmix", "ema", "erasing", "mixup", "policy", "repeats"]
+    assert used_options(recipe.model_dump()) == options
     shorter = recipe.override(epochs=100, resolution=112)
     assert (shorter.validation.resize, shorter.schedule.warmup_epochs) == (116, 5)
 
