@@ -4,12 +4,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from sdabench.data.archives import EXTENSIONS, TarSplit, tar_images
 from sdabench.data.folders import ImageSplit, Item
 from sdabench.data.official import plural
 from sdabench.data.split import SplitName
 from sdabench.errors import DataError, UsageError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's
 FOLDERS: Mapping[SplitName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "test", "testing"),
@@ -33,6 +33,8 @@ def read_folder(path: Path, split: SplitName = "val", sizes: Mapping[str, int] |
         UsageError: there is no such folder, or there is none for this split.
         DataError: there are no class folders with images, or images outside of class folders.
     """
+    if path.is_file():
+        return _read_archive(path, split, sizes)
     folders = {name: folder for name in FOLDERS if (folder := split_folder(path, name)) is not None}
     if not path.is_dir():
         raise UsageError(f"no dataset folder at {path}; --data folder=PATH: {FORM}")
@@ -55,6 +57,29 @@ def read_folder(path: Path, split: SplitName = "val", sizes: Mapping[str, int] |
     return ImageSplit(
         "folder", split, root.resolve(), items, len(names), class_names=names, own_classes=True,
         layout=f"{plural(len(names), 'class folder')}{where}{left_out}",
+    )  # fmt: skip
+
+
+def has_split(path: Path, split: SplitName) -> bool:
+    """Return whether a dataset has a folder of a split, or is an archive with images of it."""
+    return bool(tar_images(path, FOLDERS, split)) if path.is_file() else split_folder(path, split) is not None
+
+
+def _read_archive(archive: Path, split: SplitName, sizes: Mapping[str, int] | None) -> ImageSplit:
+    """List the images of a split in a tar archive of class folders."""
+    of_split = {name: tar_images(archive, FOLDERS, name) for name in FOLDERS}
+    places = of_split[split]
+    if not places:
+        raise UsageError(f"{archive} has no images of {split}/; {FORM}")
+    if flat := next((image for image in places if "/" not in image), None):
+        raise DataError(f"{archive} has images outside of class folders ({flat}); {FORM}")
+    names = tuple(sorted({_class_of(image) for images in of_split.values() for image in images}))
+    labels = {name: label for label, name in enumerate(names)}
+    paths = places if sizes is None else [image for image in sizes if image in places]
+    items = tuple(Item(image, places[image].size, labels[_class_of(image)]) for image in paths)
+    return TarSplit(
+        "folder", split, archive.resolve(), items, len(names), class_names=names, own_classes=True,
+        layout=f"{plural(len(names), 'class folder')} in a tar archive, without unpacking it", places=places,
     )  # fmt: skip
 
 

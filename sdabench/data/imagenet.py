@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
+from sdabench.data.archives import Place, TarSplit, tar_images
 from sdabench.data.folders import ImageSplit, Item, list_images
 from sdabench.data.official import imagenet_deviations, val_labels, val_number
 from sdabench.data.split import SplitName
@@ -24,6 +25,7 @@ FOLDERS: Mapping[SplitName, Sequence[str]] = {
     "train": ("train", "ILSVRC2012_img_train"),
     "val": ("val", "validation", "ILSVRC2012_img_val"),
 }
+ARCHIVES: Mapping[SplitName, str] = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 TRAIN_FOLDER = re.compile(r"(ILSVRC\d*_)?(img_)?train(ing)?([^a-z].*)?", re.IGNORECASE)
 SYNSET = re.compile(r"_n\d{8}\.", re.ASCII)  # in the file names of Hugging Face
 TRAIN_FILE = re.compile(r"(n\d{8})/\1_\d+(_\1)?\.\w+", re.ASCII)  # an official name with any extension
@@ -55,6 +57,8 @@ def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int]
     """
     _check_is_not_generated(path)
     root = split_folder(path, split)
+    if (archive := _archive(path, split)) is not None and root is None:
+        return _read_archive(archive, split, sizes)
     if root is None and split == "val" and path.is_dir():
         if split_folder(path, "train") is not None:
             raise UsageError(f"{path} has train/ but no val/; add val/ with the validation images")
@@ -75,6 +79,50 @@ def read_imagenet(path: Path, split: SplitName = "val", sizes: Mapping[str, int]
         _check_are_validation_images(root, items)
         found = _recognized(found, by_index)
     return replace(found, complete=not any(imagenet_deviations(found)))
+
+
+def _archive(path: Path, split: SplitName) -> Path | None:
+    """Return the path itself if it is a file, or the official archive of a split in a folder."""
+    archive = path if path.is_file() else path / ARCHIVES[split]
+    return archive if archive.is_file() else None
+
+
+def has_split(path: Path, split: SplitName) -> bool:
+    """Return whether a dataset has a folder of a split, or an archive with images of it."""
+    if split_folder(path, split) is not None:
+        return True
+    archive = _archive(path, split)
+    return archive is not None and bool(tar_images(archive, FOLDERS, split))
+
+
+def _read_archive(archive: Path, split: SplitName, sizes: Mapping[str, int] | None) -> ImageSplit:
+    """List the images of a split in a tar archive: in class folders, or with official names."""
+    places = tar_images(archive, FOLDERS, split)
+    if not places:
+        raise UsageError(
+            f"{archive} has no images of {split}/; name an archive of class folders, or of that split"
+        )
+    by_index = {path.partition("/")[0] for path in places} == {str(label) for label in range(len(_wnids()))}
+    labels = {str(label): label for label in range(len(_wnids()))} if by_index else class_indices()
+    found = dict[str, Place]()
+    for path, place in places.items():
+        folder, _, name = path.rpartition("/")
+        of_class = folder
+        if folder not in labels and split == "val":
+            of_class = _class_of_validation_image(name) or folder
+        if of_class not in labels:
+            raise DataError(f"{archive} has {path}, which is in no class folder that is {WNID_DESCRIPTION}")
+        found[f"{of_class}/{name}"] = place
+    paths = sorted(found) if sizes is None else [path for path in sizes if path in found]
+    items = tuple(Item(path, found[path].size, labels[path.partition("/")[0]]) for path in paths)
+    listed: ImageSplit = TarSplit(
+        "imagenet", split, archive.resolve(), items, len(_wnids()), class_names=_wnids(), places=found
+    )
+    if split == "val" and sizes is None:
+        _check_are_validation_images(archive, items)
+        listed = _recognized(listed, by_index)
+    layout = "; ".join(filter(None, ["a tar archive, without unpacking it", listed.layout]))
+    return replace(listed, layout=layout, complete=sizes is None and not any(imagenet_deviations(listed)))
 
 
 def _is_by_index(root: Path, paths: Iterable[str] | None) -> bool:
@@ -119,7 +167,7 @@ def _recognized(split: ImageSplit, by_index: bool) -> ImageSplit:
             return replace(split, layout=layout, candidates=own)
     if all(PurePosixPath(item.path).name.startswith("sketch_") for item in split.items):
         return replace(split, layout="ImageNet-Sketch")
-    if not (split.root / split.items[0].path).exists():
+    if not isinstance(split, TarSplit) and not (split.root / split.items[0].path).exists():
         layout = "one flat folder of validation images, whose classes are those of their official numbers"
         return replace(split, layout=layout)
     return split

@@ -91,13 +91,13 @@ class DataSource:
             if self.kind in ARRAYS:
                 return True
             if self.kind == "imagenet":
-                from sdabench.data.imagenet import split_folder
+                from sdabench.data.imagenet import has_split
 
-                return split_folder(self.path, name) is not None
+                return has_split(self.path, name)
             if self.kind == "folder":
                 from sdabench.data import class_folders
 
-                return class_folders.split_folder(self.path, name) is not None
+                return class_folders.has_split(self.path, name)
             needed = COCO_PATHS if self.kind == "coco" else ()
             return all((self.path / path.format(name)).exists() for path in needed)
 
