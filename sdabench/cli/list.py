@@ -42,7 +42,7 @@ def command(
     """List the networks and the tables that contain them.
 
     PATTERNS are names or wildcards. Each network NAME for classification has a version with depth attention,
-    sda_NAME. The last column shows which networks are in the paper.
+    sda_NAME. The last column shows the tables that have the network.
     """
     check_formats(form, as_json)
     models = load_catalogue().select(list(patterns) or ["*"], suite)
@@ -57,12 +57,12 @@ def command(
     rows = []
     for model in models:
         name = Cell(model.model, bold=model.depth_attention)
-        tables = Cell("\n".join(model.tables)) if model.tables else Cell("no", tone="dim")
+        tables = Cell("\n".join(model.tables)) if model.tables else Cell("none", tone="dim")
         rows.append(row(name, Tex(model.title), model.baseline or "", model.like_for_like or "", tables))
     extra = sum(not model.tables for model in models)
     notes = [
-        f"{len(models)} networks, {extra} of them not in the paper. Bold: with depth attention. "
+        f"{len(models)} networks, {extra} of them in no table. Bold: with depth attention. "
         "Control: the same network without depth attention."
     ]
-    columns = headings("model", "description", "baseline", "control", "in the paper")
+    columns = headings("model", "description", "baseline", "control", "tables")
     show(Sheet("Networks", columns, [rows], notes), form=form)

@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sdabench.cli.help import Option
-from sdabench.errors import UsageError
+from sdabench.errors import SdabenchError, UsageError
 from sdabench.registry import unknown
 
 Declaration = Callable[[str], click.Parameter]  # takes the name of the Python argument
@@ -102,6 +102,13 @@ class OneOf(click.Choice[str]):
     @choices.setter
     def choices(self, names: Sequence[str]) -> None:
         """Ignore the names that click stores."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str | None:
+        """Show the kind of name if the names cannot be listed; a wrong plugin must not hide the help."""
+        try:
+            return super().get_metavar(param, ctx) if ctx else None
+        except SdabenchError:
+            return self.kind.upper()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in self.choices:

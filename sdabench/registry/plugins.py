@@ -111,7 +111,10 @@ def active_plugins() -> tuple[Plugin, ...]:
 @cache
 def _active(value: str, working_directory: str) -> tuple[Plugin, ...]:
     found: dict[str, Plugin] = {}
-    given = (plugin_at(path) for path in value.split(os.pathsep) if path)
+    try:
+        given = [plugin_at(path) for path in value.split(os.pathsep) if path]
+    except RegistryError as error:
+        raise RegistryError(f"{PLUGINS}: {error}") from None
     for plugin in (*_installed(), *given):
         other = found.setdefault(plugin.name, plugin)
         if other.folder != plugin.folder and other.sha256 != plugin.sha256:

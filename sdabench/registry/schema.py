@@ -148,6 +148,7 @@ class Model(NamedModel):
 
     def with_depth_attention(self, name: str) -> "Model":
         """Return this model, called ``name``, with depth attention on every stage."""
+        new = "Derived" if self.plugin else "Not in the paper"
         return self.model_copy(
             update={
                 "title": Tex(f"SDA-{self.title}"),
@@ -156,7 +157,7 @@ class Model(NamedModel):
                 "like_for_like": name,
                 "timm": None,
                 "sources": [],
-                "note": f"Not in the paper: depth attention on {name}. {self.note}".rstrip(),
+                "note": f"{new}: depth attention on {name}. {self.note}".rstrip(),
             }
         )
 

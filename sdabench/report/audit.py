@@ -31,7 +31,9 @@ def print_audit(audit: Audit) -> None:
         row(verdict_cell(verdicts[words]), claims, numbers[words], COUNTS[words])
         for words, claims in audit.by_verdict.items()
     ]
-    title = f"The paper's {len(audit.claims)} claims about parameters and FLOPs"
+    papers = {compared.table.paper.reference for compared in audit.tables.values()}
+    claims = f"{len(audit.claims)} claims about parameters and FLOPs"
+    title = f"The paper's {claims}" if len(papers) == 1 else f"{claims} in {len(papers)} papers"
     notes = [MODULES_ONLY] if counts_modules_only(audit.claims) else []
     print_terminal(Sheet(title, columns, [rows], notes))
     console.print(Text(f"Of {len(audit.claims)} claims, {_outcomes(audit.claims)}."))

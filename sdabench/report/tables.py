@@ -59,6 +59,8 @@ def table_sheet(
             shown += [cells[part] for part in shown_parts[column.key]]
         groups.append([list(row) for row in zip(*shown, strict=True)])
     notes = [] if brief else _notes(table, measured, mark)
+    if table.plugin:
+        notes.insert(0, table.paper.reference)
     notes += _convention_notes(compared, measured)
     if not brief and counts_modules_only(compared.claims):
         notes.append(MODULES_ONLY)
