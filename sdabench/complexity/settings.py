@@ -133,7 +133,7 @@ def settings_of(
     for size in sizes:
         advance(1)
         try:
-            inputs = [sample(network, size)]
+            inputs = sample(network, size)
             with counting(network, inputs, name):
                 owns = count_calls(network, inputs)
         except UsageError:
