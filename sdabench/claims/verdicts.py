@@ -67,6 +67,7 @@ COUNTERS: tuple[tuple[Counter, ...], ...] = (
 DIFFERENT_TRAININGS = Verdict("different trainings")
 SMALLER, LARGER = "smaller", "larger"  # first details of a contradicted claim
 _UNITS = {"M": 1e6, "G": 1e9, "%": 1.0}
+_BINARY = {"M": 2.0**20, "G": 2.0**30}
 
 
 def rounded(value: float, decimals: int) -> float:
@@ -74,9 +75,9 @@ def rounded(value: float, decimals: int) -> float:
     return float(Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
-def in_unit(value: int, column: Column) -> float:
-    """Convert an exact count to the column's unit: 25557032 in M is 25.557032."""
-    return value / _UNITS[column.unit]
+def in_unit(value: int, column: Column, binary: bool = False) -> float:
+    """Convert an exact count to the column's unit: 25557032 in M is 25.557032, and 24.373 in units of 2^20."""
+    return value / (_BINARY if binary else _UNITS)[column.unit]
 
 
 def judge_count(
@@ -119,9 +120,11 @@ def _explained(explanation: Explanation, reported: float, column: Column, count:
         assert explanation.convention is not None
         equal = printed.get(explanation.convention) == reported
         return Verdict("match", explanation.convention) if equal else None
-    near = any(abs(value - reported) <= NEAR_PCT / 100 * abs(reported) for value in counts.values())
+    binary = any(item.binary for item in explanation.evidence.values())
+    scale = in_unit(1, column, binary) / in_unit(1, column)
+    near = any(abs(scale * value - reported) <= NEAR_PCT / 100 * abs(reported) for value in counts.values())
     given = {
-        name: rounded(in_unit(item.value, column), column.decimals)
+        name: rounded(in_unit(item.value, column, item.binary), column.decimals)
         for name, item in explanation.evidence.items()
         if near or item.setting is None
     }

@@ -341,7 +341,7 @@ class Registry:
                 group=group.name,
                 label=row.label,
                 dimension=row.dimension,
-                model=row.model,
+                model=self._name_in(file, row, plugin.folder if plugin else self.folder),
                 reported=file.numbers(row),
                 bold=tuple(row.bold),
                 explanations=self._explanations(file, row, files),
@@ -363,6 +363,14 @@ class Registry:
             columns=tuple(file.columns),
             rows=tuple(rows),
         )
+
+    def _name_in(self, file: TableFile, row: RowEntry, folder: Path) -> str:
+        """Return the model of a row; the path in a name by source is relative to the registry or plugin."""
+        try:
+            return sources.canonical(row.model, folder)
+        except UsageError as error:
+            path = self._paths["table", file.table]
+            raise RegistryError(f"{path}: row '{row.label}': {error}") from None
 
     def _explanations(
         self, file: TableFile, row: RowEntry, files: dict[str, TableFile]

@@ -23,7 +23,9 @@ Task = Literal["classification", "detection", "segmentation"]
 DataTask = Literal["classification", "detection"]  # task of a dataset and of training
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool", "weight_product", "product"]
-Kind = Literal["mislabelled", "copied", "other input size", "last digit", "fitted", "not reproduced"]
+Kind = Literal[
+    "mislabelled", "copied", "other input size", "binary unit", "last digit", "fitted", "not reproduced"
+]  # fmt: skip
 
 
 def _plain_name(name: str) -> str:
@@ -270,6 +272,7 @@ class Evidence(Strict):
 
     Exactly one of three fields is set: ``count`` names a counter; ``terms`` are the weights of operations in
     a sum; ``setting`` describes a method without a counter in sdabench, such as an old counting tool.
+    With ``binary``, the number is printed in units of 2^20 for M, or 2^30 for G.
     """
 
     value: int
@@ -279,6 +282,7 @@ class Evidence(Strict):
     input: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # (C, H, W), by default its task's
     without: list[str] = []  # modules that are not counted
     setting: str | None = None
+    binary: bool = False
 
     @model_validator(mode="after")
     def one_way(self) -> "Evidence":
@@ -317,6 +321,8 @@ class Explanation(Strict):
             raise ValueError("an explanation has either a convention or a kind")
         if self.kind is not None and not self.evidence:
             raise ValueError(f"'{self.kind}' needs evidence")
+        if self.kind == "binary unit" and self.source is None:
+            raise ValueError("'binary unit' needs a source; a unit found by searching is 'fitted'")
         if self.kind == "other input size" and self.source is None:
             raise ValueError("'other input size' needs a source; a size found by searching is 'fitted'")
         assert self.text, "an explanation needs a text"  # rejects braces without evidence

@@ -78,8 +78,11 @@ def is_source(name: str) -> bool:
     return bool(colon) and kind in KINDS
 
 
-def parse(name: str) -> Source:
-    """Parse a name by source; a relative path becomes absolute. Raise a UsageError for another form."""
+def parse(name: str, folder: Path | None = None) -> Source:
+    """Parse a name by source; raise a UsageError for another form.
+
+    A relative path becomes absolute, from ``folder`` or else from the working directory.
+    """
     kind, _, rest = name.partition(":")
     if kind not in KINDS or not rest:
         raise UsageError(f"'{name}' names no network; use {FORMS}")
@@ -91,7 +94,7 @@ def parse(name: str) -> Source:
         raise UsageError(f"'{name}' names no factory; use python:package.module:factory or "
                          "python:./file.py:factory")  # fmt: skip
     if target.endswith(".py"):
-        target = normpath(Path(target).expanduser().absolute())
+        target = normpath((folder or Path.cwd()) / Path(target).expanduser())
     elif not all(map(str.isidentifier, target.split("."))):
         raise UsageError(f"'{target}' in '{name}' is neither a module nor a file that ends in .py")
     arguments: dict[str, str] = {}
@@ -104,9 +107,9 @@ def parse(name: str) -> Source:
     return Source(kind, target, factory, tuple(sorted(arguments.items())))
 
 
-def canonical(name: str) -> str:
+def canonical(name: str, folder: Path | None = None) -> str:
     """Return the name of a network by source in its one form; other names are returned unchanged."""
-    return str(parse(name)) if is_source(name) else name
+    return str(parse(name, folder)) if is_source(name) else name
 
 
 def checked(name: str) -> str:

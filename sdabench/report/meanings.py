@@ -16,6 +16,7 @@ COUNTS = {
     "explained (mislabelled)": "the number of another network than the label names",
     "explained (copied)": "copied from another paper, which counts differently",
     "explained (other input size)": "counted at another input size, which a source states",
+    "explained (binary unit)": "printed in units of 2^20 or 2^30, as a source states",
     "explained (last digit)": "off by one in the last printed digit",
     "explained (fitted)": "reproduced by a setting that was found by searching",
     "not reproduced": f"no convention gives this number; the nearest is at most {NEAR_PCT} % away",

@@ -39,7 +39,10 @@ def test_evidence_is_recomputed_exactly(table, row, key):
 def test_evidence_is_consistent_with_the_printed_number(table, row, key):
     column = next(column for column in table.columns if column.key == key)
     explanation, reported = row.explanations[key], row.reported[key]
-    values = [rounded(in_unit(item.value, column), column.decimals) for item in explanation.evidence.values()]
+    values = [
+        rounded(in_unit(item.value, column, item.binary), column.decimals)
+        for item in explanation.evidence.values()
+    ]
     unit = 10**-column.decimals
     if explanation.kind == "last digit":
         assert any(abs(value - reported) == pytest.approx(unit) for value in values)

@@ -43,6 +43,22 @@ def test_other_convention_needs_a_declaration():
     assert str(judge_count(30.1, PARAMS, counted(), explanation(convention="per_call"))) == "differs"
 
 
+@pytest.mark.parametrize(
+    ("reported", "kind", "verdict"),
+    [
+        (24.37, "binary unit", "explained (binary unit)"),
+        (24.38, "binary unit", "differs"),
+        (24.38, "last digit", "explained (last digit)"),
+        (24.39, "last digit", "differs"),
+        (25.56, "binary unit", "match"),
+    ],
+)
+def test_binary_units_are_an_explanation(reported, kind, verdict):
+    evidence = {"own": {"count": "params", "value": 25_557_032, "binary": True}}  # 24.373 in units of 2^20
+    reason = explanation(kind=kind, evidence=evidence, source="a script")
+    assert str(judge_count(reported, PARAMS, counted(), reason)) == verdict
+
+
 def test_explanation_needs_evidence_that_recomputes():
     good = explanation(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_256}})
     stale = explanation(kind="last digit", evidence={"macs": {"count": "macs", "value": 4_089_184_257}})
