@@ -1,0 +1,1 @@
+"""VarNet, an example of a plugin for sdabench."""
