@@ -76,7 +76,7 @@ def rounded(value: float, decimals: int) -> float:
 
 
 def in_unit(value: int, column: Column, binary: bool = False) -> float:
-    """Convert an exact count to the column's unit: 25557032 in M is 25.557032, and 24.373 in units of 2^20."""
+    """Convert an exact count to the column's unit: 25557032 in M is 25.557032, or 24.373 if binary."""
     return value / (_BINARY if binary else _UNITS)[column.unit]
 
 

@@ -1,7 +1,7 @@
 """MobileNetV2 with efficient channel attention after each inverted residual's last batch norm.
 
-Source: BangguWu/ECANet 4329104 models/eca_mobilenetv2.py. Kernels are 1 for blocks with up to 96 output channels
-and 3 for wider ones.
+Source: BangguWu/ECANet 4329104 models/eca_mobilenetv2.py. Kernels are 1 for blocks with up to 96 output
+channels and 3 for wider ones.
 """
 
 from torch import nn

@@ -12,9 +12,9 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 MEANINGS: dict[Outcome, str] = {
     "holds": "the measured value agrees with the printed one, under the table's or another named convention",
     "open": "neither confirmed nor refuted: a size or cost is copied, mislabelled, off in the last digit, "
-    "in binary units, found only by fitting or not reproduced; an accuracy or difference is measured above the printed one "
-    "('better', 'contradicted (larger)'), which needs an explanation, is not significant, scatters, or rests "
-    "on fewer than 3 trainings or on different or unknown recipes",
+    "in binary units, found only by fitting or not reproduced; an accuracy or difference is measured above "
+    "the printed one ('better', 'contradicted (larger)'), which needs an explanation, is not significant, "
+    "scatters, or rests on fewer than 3 trainings or on different or unknown recipes",
     "fails": "the measured value refutes the printed one: a size or cost differs without explanation, an "
     "accuracy is worse or a difference is smaller, by more than trainings differ by chance",
     "unknown": "not measured",
