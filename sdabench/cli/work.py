@@ -36,6 +36,7 @@ USUAL_RECIPE = {
     "synthetic": "smoke",
     "imagenet": "paper",
     "folder": "imagenet-120e",
+    "parquet": "imagenet-120e",
     "cifar10": "cifar",
     "cifar100": "cifar",
     "fashion-mnist": "cifar",

@@ -10,7 +10,7 @@ from sdabench.data.split import Split, SplitName
 from sdabench.errors import UsageError
 from sdabench.registry.schema import DataTask
 
-Kind = Literal["imagenet", "folder", "cifar10", "cifar100", "fashion-mnist", "coco", "synthetic"]
+Kind = Literal["imagenet", "folder", "cifar10", "cifar100", "fashion-mnist", "parquet", "coco", "synthetic"]
 ARRAYS = ("cifar10", "cifar100", "fashion-mnist")  # small images in arrays
 FORMS = ", ".join(f"{kind}=PATH" for kind in get_args(Kind)) + " or synthetic"
 COCO_PATHS = ("{}2017", "annotations/instances_{}2017.json")  # of a split, below the path of the dataset
@@ -90,6 +90,10 @@ class DataSource:
                 return True
             if self.kind in ARRAYS:
                 return True
+            if self.kind == "parquet":
+                from sdabench.data.parquet import split_files
+
+                return bool(split_files(self.path, name))
             if self.kind == "imagenet":
                 from sdabench.data.imagenet import has_split
 
@@ -139,6 +143,10 @@ class DataSource:
             from sdabench.data.small_images import read_arrays
 
             return read_arrays(self.kind, path, split, sizes)
+        if self.kind == "parquet":
+            from sdabench.data.parquet import read_parquet
+
+            return read_parquet(path, split, sizes)
         if self.kind == "folder":
             from sdabench.data.class_folders import read_folder
 
