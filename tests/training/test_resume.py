@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -68,6 +69,13 @@ def assert_matches_uninterrupted(folder, reference):
         {"precision": "fp16", "optimizer": {"name": "adamw", "learning_rate": 1e-3}},
         {"batch_size": 6, "accumulate": 2, "schedule": {"kind": "cosine", "warmup_steps": 3}},
         EVERY_OPTION | {"batch_size": 6, "accumulate": 2},
+        pytest.param(
+            {
+                "optimizer": {"name": "lamb", "learning_rate": 0.01},
+                "augmentation": {"crop": 32, "policy": "timm:rand-m7-mstd0.5-inc1"},
+            },
+            marks=pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed"),
+        ),
         EVERY_OPTION | {"precision": "fp16", "optimizer": {"learning_rate": 0.01, "layer_decay": 0.7}},
     ],
 )
