@@ -48,8 +48,10 @@ class Catalogue:
 
     def select(self, patterns: Iterable[str], suite: str | None = None) -> list[Entry]:
         patterns, others = expand(patterns)
-        networks = self.networks | {name: _by_source(name) for name in others}
         among = None if suite is None else self.suites[suite]
+        networks = self.networks | {
+            name: _by_source(name) for name in (*others, *(among or ())) if name not in self.networks
+        }
         return [networks[name] for name in matching(patterns, networks, among)]
 
 

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from sdabench.cache import read_entry, write_entry
 from sdabench.errors import RegistryError
-from sdabench.hashing import sha256_of_file, sha256_of_lines
 
 PLUGINS = "SDABENCH_PLUGINS"  # the environment variable for --plugin; child processes inherit it
 GROUP = "sdabench.plugins"  # of entry points; the value is the name of a package
@@ -56,12 +54,12 @@ class Plugin:
     @cached_property
     def code_sha256(self) -> str:
         """The digest of its Python files: with it, the networks of its blocks change."""
-        return sha256_of_lines(self._digests(self.code))
+        return self._sha256(self.code)
 
     @cached_property
     def sha256(self) -> str:
         """The digest of its Python and YAML files."""
-        return sha256_of_lines(self._digests(_walk(self.folder, (".py", ".yaml"))))
+        return self._sha256(_walk(self.folder, (".py", ".yaml")))
 
     @property
     def component_files(self) -> list[Path]:
@@ -77,8 +75,12 @@ class Plugin:
         """List the YAML files of a kind, such as ``models``."""
         return files_of_kind(self.folder, kind)
 
-    def _digests(self, paths: Iterable[Path]) -> Iterator[str]:
-        return (f"{path.relative_to(self.folder).as_posix()} {sha256_of_file(path)}" for path in paths)
+    def _sha256(self, paths: Iterable[Path]) -> str:
+        from sdabench.hashing import sha256_of_file, sha256_of_lines  # slow to import
+
+        return sha256_of_lines(
+            f"{path.relative_to(self.folder).as_posix()} {sha256_of_file(path)}" for path in paths
+        )
 
 
 def components_in(code: dict[Path, str]) -> dict[tuple[str, str], Path]:
@@ -223,6 +225,8 @@ def _entry_points() -> list[list[str]]:
 
     They are cached as long as no folder of ``sys.path`` changes, because listing all packages takes 0.06 s.
     """
+    from sdabench.cache import read_entry, write_entry  # slow to import
+
     key = [sys.version, *(f"{path} {_modified(path)}" for path in sys.path)]
     if (content := read_entry("plugins", key)) is not None:
         return list(json.loads(bytes(content)))

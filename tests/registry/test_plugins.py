@@ -201,6 +201,13 @@ def test_job_refuses_a_plugin_that_is_missing_or_was_edited(plugin, use):
         stated.activate()
 
 
+def test_row_and_suite_can_name_a_network_by_source(plugin):
+    path = plugin / "tables" / "gatenet.yaml"
+    path.write_text(path.read_text().replace("model: resnet50", 'model: "torchvision:resnet50"'))
+    found = load_catalogue().select(["*"], "gatenet")
+    assert [each.model for each in found] == ["torchvision:resnet50", "gatenet14"]
+
+
 def test_golden_files_of_a_plugin_are_in_its_folder(plugin):
     folders = GoldenFolders.default(writable=True)
     assert folders.of("sda_gatenet14") == plugin.resolve() / "results"
