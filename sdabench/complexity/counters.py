@@ -5,7 +5,7 @@ import operator
 import warnings
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -208,7 +208,8 @@ def counting(module: nn.Module, inputs: Inputs, name: str) -> Iterator[None]:
     Whatever goes wrong in the forward pass is a UsageError that gives the reason.
     """
     modes = {child: child.training for child in module.modules()}
-    module.eval()
+    with suppress(NotImplementedError):  # an exported program has one mode
+        module.eval()
     try:
         with torch.no_grad():
             yield

@@ -112,7 +112,10 @@ FREE = re.compile(
     "_?upsample|grid_sampler|avg_pool|max_pool|_adaptive_avg_pool|"
     "sum|mean|prod|var|std|norm|linalg_vector_norm|amax|amin|max|min|argmax|argmin|topk|sort|cumsum|"
     "_softmax|_log_softmax|equal|is_|_local_scalar_dense)"
+    "|profiler::|torchvision::(nms|_?roi_|_?ps_roi_)"
 )
+# Operators of torch that multiply activations but have no rule.
+UNRULED = re.compile(r"aten::(\w*mm|\w*(linalg|attention)\w*|_?cdist\w*|_euclidean_dist)")
 
 
 def decomposed(mode: TorchDispatchMode, func: Any, args: Any, kwargs: Any) -> Any:
@@ -151,6 +154,7 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.names = {_storage(weight): name for name, weight in weights.items()}
         self.disagreements: dict[str, Tally[str]] = {}
         self.data_dependent: dict[str, None] = {}
+        self.unruled: dict[str, None] = {}
         self.derived: list[Tensor] = []  # kept, so that no other tensor gets the address of their storage
         self.formulas = TorchFormulas()  # type: ignore[no-untyped-call]
 
@@ -186,6 +190,8 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     f"no rule for the operator {name}, which takes weights, {taken[0]}; "
                     f"add one with sdabench.operator_rule('{name}')"
                 )
+            if tensors and (not name.startswith(("aten::", "prim")) or UNRULED.fullmatch(name)):
+                self.unruled[name] = None
         return output
 
     def _derive(self, output: Any, name: str) -> None:
@@ -201,7 +207,9 @@ class OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.disagreements.setdefault(name, Tally()).update(own=own, torch=flops // 2)
 
     def notes(self) -> Iterator[str]:
-        """Say where the counters disagree, and whether the count depends on data."""
+        """Say what is not counted, where the counters disagree, and whether the count depends on data."""
+        for name in self.unruled:
+            yield f"no rule for the operator {name}, which counts as nothing; sdabench.operator_rule adds one"
         for name, found in self.disagreements.items():
             yield f"torch counts {found['torch']:,} multiply-adds of {name}, not {found['own']:,}"
         if self.data_dependent:
@@ -218,7 +226,7 @@ def _is_mask(tensor: Tensor) -> bool:
 
 
 def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
 
 
 @contextmanager

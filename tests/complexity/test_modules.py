@@ -240,6 +240,22 @@ def test_an_operator_without_a_rule_is_named_and_can_get_one(unknown_operator):
     assert sdabench.count(unknown_operator, IMAGE, fvcore=False).macs == TOKENS * 64 * 10
 
 
+def test_an_operator_on_activations_without_a_rule_is_named_in_a_note(unknown_operator):
+    module = Call(lambda self, x: torch.ops.sdabench_test.multiply(x, torch.zeros(64, 10)), w=weight(1))
+    [note] = sdabench.count(module, IMAGE, fvcore=False).notes
+    assert "no rule for the operator sdabench_test::multiply, which counts as nothing" in note
+
+
+def test_wrappers_and_profiled_modules_are_counted():
+    def profiled(self, x):
+        with torch.profiler.record_function("block"):
+            return self.conv(x)
+
+    assert sdabench.count(Call(profiled, conv=nn.Conv2d(64, 8, 3)), IMAGE, fvcore=False).macs == CONVOLUTION
+    exported = torch.export.export(nn.Conv2d(64, 8, 3).eval(), (torch.zeros(1, *IMAGE),)).module()
+    assert sdabench.count(exported, IMAGE, fvcore=False).macs == CONVOLUTION
+
+
 @pytest.mark.filterwarnings("ignore")  # both are deprecated
 def test_weights_that_are_not_tensors_are_not_counted_as_nothing():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4096, 8))
