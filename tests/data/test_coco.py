@@ -211,7 +211,9 @@ def test_dataset_of_another_task_is_refused(coco, imagenet, textures, tmp_path):
     split: Split = source.read("val", "detection")
     assert len(split.items) == 4
     assert str(source) == f"coco={coco}"
-    with pytest.raises(UsageError, match="coco's images have no single class.*imagenet=PATH or synthetic"):
+    with pytest.raises(
+        UsageError, match="coco's images have no single class.*imagenet=PATH, folder=PATH or synthetic"
+    ):
         source.read("val")
     with pytest.raises(UsageError, match="imagenet has no boxes.*coco=PATH or synthetic"):
         DataSource("imagenet", imagenet).read("val", task="detection")
