@@ -150,7 +150,7 @@ def test_changed_generated_dataset_exits_4(tmp_path, plan, part):
 
 def test_usage_errors(imagenet, coco, textures):
     source = f"imagenet={imagenet}"
-    assert_error(verify("imagenet"), 2, "is not imagenet=PATH, coco=PATH")
+    assert_error(verify("imagenet"), 2, "is not imagenet=PATH, folder=PATH")
     assert_error(verify(f"imagenet={imagenet}/nowhere"), 2, "no dataset folder at")
     assert_error(verify(source, "--split", "train"), 2, "no dataset folder at")
     assert_error(verify(source, "--fingerprint", "abc"), 2, "--fingerprint abc is not a sha256")
