@@ -123,31 +123,34 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_files_named_in_documents_exist(document):
-    """Links are relative to the document, paths in code to the repository root."""
+    """Links are relative to the document, paths in code to the repository root; FILE.yaml is a placeholder."""
     links = re.findall(r"\]\((?!http|#)([^)#]+)", DOCUMENTS[document])
     paths = re.findall(r"`((?:[a-z_]+/)+[\w.-]+\.(?:jsonl|py|sh|svg|yaml|yml))`", DOCUMENTS[document])
     named = [(CHECKOUT / document).parent / link for link in links] + [CHECKOUT / path for path in paths]
-    assert [path for path in named if not path.exists()] == []
+    assert [path for path in named if not path.exists() and not path.stem.isupper()] == []
 
 
 def test_worked_example_of_a_new_block_runs(tmp_path):
-    """Follow the example in a copy of the repository: write its two files and run its commands."""
-    for part in ("sdabench", "registry", "results", "cli.py"):
+    """Follow the example in a copy of the repository: its files are shown as they are, and its commands run."""
+    for part in ("sdabench", "registry", "results", "examples/varnet-plugin", "cli.py"):
         source = CHECKOUT / part
         shutil.copytree(source, tmp_path / part) if source.is_dir() else shutil.copy(source, tmp_path)
     text = (CHECKOUT / "CONTRIBUTING.md").read_text()
-    for name, content in re.findall(r"<!-- file: (.*?) -->\n```\w+\n(.*?)```", text, re.DOTALL):
-        (tmp_path / name).write_text(content)
+    shown = dict(re.findall(r"<!-- shown: (.*?) -->\n```\w+\n(.*?)```", text, re.DOTALL))
+    assert shown == {name: (CHECKOUT / name).read_text() for name in shown}
+    assert len(shown) == 3
     for name, content in re.findall(r"<!-- append: (.*?) -->\n```\w+\n(.*?)```", text, re.DOTALL):
         with (tmp_path / name).open("a") as file:
             file.write(content)
     [commands] = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.DOTALL)
     stdout = {}
     more_commands = ["sdabench show sda_senet152", "sdabench flops mask_rcnn_sda_varnet50"]
-    for line in [*more_commands, *commands.splitlines()]:
+    export, *lines = commands.splitlines()
+    variable, _, plugins = export.removeprefix("export ").partition("=")
+    for line in [*more_commands, *lines]:
         _, *arguments = shlex.split(line)
         command = [sys.executable, str(tmp_path / "cli.py"), *arguments]
-        environment = os.environ | {"SDABENCH_CACHE": str(tmp_path / "cache")}
+        environment = os.environ | {"SDABENCH_CACHE": str(tmp_path / "cache"), variable: plugins}
         result = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
         )
