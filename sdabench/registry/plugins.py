@@ -112,19 +112,22 @@ def active_plugins() -> tuple[Plugin, ...]:
 
 @cache
 def _active(value: str, working_directory: str) -> tuple[Plugin, ...]:
-    found: dict[str, Plugin] = {}
+    found: list[Plugin] = []
     try:
         given = [plugin_at(path) for path in value.split(os.pathsep) if path]
     except RegistryError as error:
         raise RegistryError(f"{PLUGINS}: {error}") from None
     for plugin in (*_installed(), *given):
-        other = found.setdefault(plugin.name, plugin)
-        if other.folder != plugin.folder and other.sha256 != plugin.sha256:
-            raise RegistryError(
-                f"two plugins are called '{plugin.name}', with different content: {other.folder} and "
-                f"{plugin.folder}; leave one out, or rename it"
-            )
-    return tuple(found.values())
+        if any(each.folder == plugin.folder or each.sha256 == plugin.sha256 for each in found):
+            continue
+        for other in found:
+            if other.name == plugin.name:
+                raise RegistryError(
+                    f"two plugins are called '{plugin.name}', with different content: {other.folder} and "
+                    f"{plugin.folder}; leave one out, or rename it"
+                )
+        found.append(plugin)
+    return tuple(found)
 
 
 def use_plugin(path: str) -> None:
@@ -160,7 +163,7 @@ def plugin_at(path: str) -> Plugin:
             f"no plugin at {folder}; check the path, or make one with 'sdabench plugin new DIR'"
         )
     folder = folder.resolve()
-    plugin = _project(folder) or Plugin(folder.name, folder)
+    plugin = _project(folder) or _package(folder) or Plugin(folder.name, folder)
     for installed in _installed():
         if installed.folder == plugin.folder:
             return installed
@@ -170,6 +173,18 @@ def plugin_at(path: str) -> Plugin:
             f"{' or '.join(f'{kind}/*.yaml' for kind in KINDS)}; 'sdabench plugin new DIR' writes one"
         )
     return plugin
+
+
+def _package(folder: Path) -> Plugin | None:
+    """Return the plugin of a package in a project that is not installed: it has the name it has there."""
+    for above in folder.parents:
+        if (above / "pyproject.toml").is_file():
+            try:
+                plugin = _project(above)
+            except RegistryError:
+                return None  # a project of something else
+            return plugin if plugin and plugin.folder == folder else None
+    return None
 
 
 def _project(folder: Path) -> Plugin | None:

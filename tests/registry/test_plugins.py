@@ -166,6 +166,19 @@ def test_plugin_is_found_by_relative_path_and_home(plugin, use, monkeypatch):
     assert [each.folder for each in active_plugins() if each.package is None] == [plugin.resolve()]
 
 
+def test_job_of_a_project_activates_its_package(tmp_path, use):
+    new_plugin(tmp_path / "foundnet", None).write()
+    use(tmp_path / "foundnet")
+    (used,) = plugins_of("foundnet50")
+    assert used.folder == tmp_path.resolve() / "foundnet" / "sdabench_foundnet"
+    stated = UsedPlugin(name=used.name, folder=used.folder, sha256=used.code_sha256)
+    stated.activate()  # in a child of the run, which names the project already
+    assert plugins_of("foundnet50") == [used]
+    use()
+    stated.activate()
+    assert plugins_of("foundnet50") == [used]
+
+
 def test_plugins_of_one_name_and_different_content_are_refused(plugin, use):
     copy = shutil.copytree(plugin, plugin.parent / "copy" / plugin.name)
     use(plugin, copy)
