@@ -9,8 +9,9 @@ import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from sdabench.cache import read_entry, write_entry
 from sdabench.data.decoding import Stored, Unusable
@@ -66,24 +67,30 @@ def tar_images(
     """Return the images of a split by their path below its folder, or below the folder that holds all.
 
     Args:
-        folders: names of the folder of each split. An archive without these has the split ``val``, or
-            ``train`` if it consists of one archive per class.
+        folders: names of the folder of each split, of which the first that is there is used. An archive
+            without these has the split ``val``, or ``train`` if it consists of one archive per class.
 
     Raises:
-        DataError: the archive is compressed, damaged, or no tar archive.
+        DataError: the archive is compressed, damaged, or no tar archive; or several folders are the split's.
     """
     nested, found = _index(archive)
     parts = {name: tuple(name.split("/")) for name in found}
-    known = {name for names in folders.values() for name in names}
+    known = {name.lower() for names in folders.values() for name in names}
     inside = {
-        name: next((n for n, part in enumerate(own[:-2]) if part in known), None)
+        name: next((n for n, part in enumerate(own[:-2]) if part.lower() in known), None)
         for name, own in parts.items()
     }
-    if any(place is not None for place in inside.values()):
+    splits = {parts[name][: place + 1] for name, place in inside.items() if place is not None}
+    if splits:
+        last = {folder[-1].lower() for folder in splits}
+        used = next((name.lower() for name in folders[split] if name.lower() in last), None)
+        several = sorted("/".join(folder) for folder in splits if folder[-1].lower() == used)
+        if len(several) > 1:
+            raise DataError(f"{archive} has {several[0]} and {several[1]}; unpack it, and name one of them")
         return {
             "/".join(parts[name][place + 1 :]): found[name]
             for name, place in sorted(inside.items())
-            if place is not None and parts[name][place] in folders[split]
+            if place is not None and parts[name][place].lower() == used
         }
     if split != ("train" if nested else "val"):
         return {}
@@ -107,7 +114,7 @@ def _index(archive: Path) -> tuple[bool, dict[str, Place]]:
         key = [str(archive.resolve()), str(status.st_size), str(status.st_mtime_ns)]
         if (content := read_entry(KIND, key)) is None:
             with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                listed = list(_members(tar))
+                listed = list(_members(archive, tar))
             nested = any(inner for *_, inner in listed)
             data = json.dumps([nested, [row[:3] for row in listed]]).encode(errors="surrogateescape")
             write_entry(KIND, key, [data])
@@ -115,6 +122,8 @@ def _index(archive: Path) -> tuple[bool, dict[str, Place]]:
             data = bytes(content)
     except tarfile.TarError as error:
         step = "if it is compressed, decompress it first (gunzip, or tar xf)"
+        if any(words in str(error) for words in ("end of data", "empty header")):
+            step = "download it again"
         raise DataError(f"{archive} cannot be read as a tar archive ({error}); {step}") from None
     except OSError as error:
         raise DataError(f"cannot read {archive}: {error.strerror}; check its permissions") from None
@@ -122,14 +131,52 @@ def _index(archive: Path) -> tuple[bool, dict[str, Place]]:
     return nested, {name: Place(offset, size) for name, offset, size in rows}
 
 
-def _members(tar: tarfile.TarFile, folder: str = "", start: int = 0) -> Iterator[tuple[str, int, int, bool]]:
-    """Yield name, position, size of each image, and whether it is in an archive within the archive."""
+def _members(
+    archive: Path, tar: tarfile.TarFile, folder: str = "", start: int = 0
+) -> Iterator[tuple[str, int, int, bool]]:
+    """Yield name, position, size of each image, and whether it is in an archive within the archive.
+
+    Hidden files and folders are left out, as in a folder. Links are images of their own, as in a folder.
+    """
+    found, links = dict[str, tuple[int, int]](), dict[str, str]()
     for member in tar:
-        name = f"{folder}{posixpath.normpath(member.name)}"
-        if not member.isreg() or PurePosixPath(name).name.startswith("."):
+        name = posixpath.normpath(member.name).lstrip("/")
+        parts = PurePosixPath(name).parts
+        if ".." in parts:
+            raise DataError(f"{archive} has {member.name}, outside of its own folders; make it again without")
+        if any(part.startswith(".") for part in parts):
             continue
-        if name.endswith(".tar") and (content := tar.extractfile(member)) is not None:
+        if member.issym():
+            links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+        elif member.islnk():
+            links[name] = posixpath.normpath(member.linkname).lstrip("/")
+        elif not member.isreg():
+            continue
+        elif name.endswith(".tar") and (content := tar.extractfile(member)) is not None:
             with tarfile.open(fileobj=content, mode="r:") as inner:
-                yield from _members(inner, f"{name.removesuffix('.tar')}/", start + member.offset_data)
+                below = f"{folder}{name.removesuffix('.tar')}/"
+                yield from _members(archive, inner, below, start + member.offset_data)
         elif name.lower().endswith(EXTENSIONS):
-            yield name, start + member.offset_data, member.size, bool(folder)
+            found[name] = (start + member.offset_data, member.size)
+    _check_end(archive, tar)
+    for name in links:
+        target = name
+        for _ in links:  # a link can lead to another
+            target = links.get(target, target)
+        if target in found and name.lower().endswith(EXTENSIONS):
+            found[name] = found[target]
+        elif name.lower().endswith(EXTENSIONS) or any(each.startswith(f"{target}/") for each in found):
+            raise DataError(
+                f"{archive} has {name}, a link to {links[name]}, which is no image in it; unpack it"
+            )
+    yield from ((f"{folder}{name}", *place, bool(folder)) for name, place in found.items())
+
+
+def _check_end(archive: Path, tar: tarfile.TarFile) -> None:
+    """Check that an archive ends where tarfile stopped: it takes a damaged header for the end."""
+    file: IO[bytes] = tar.fileobj  # type: ignore[assignment]
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DataError(f"{archive} is cut off or damaged at byte {tar.offset:,}; download or make it again")
+    if any(part.strip(b"\0") for part in iter(partial(file.read, 2**20), b"")):
+        raise DataError(f"{archive} has more data after its end, maybe another archive; unpack it (tar xif)")

@@ -1,10 +1,12 @@
 """Tar archives as downloaded: the same images, labels and fingerprints as in unpacked folders."""
 
 import gzip
+import os
 import tarfile
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from sdabench.cli import cli
 from sdabench.data.class_folders import read_folder
@@ -94,6 +96,66 @@ def test_both_splits_of_an_archive_are_read(tmp_path):
     assert (len(train.items), len(val.items)) == (6, 4)
     assert train.class_names == val.class_names
     assert len(train.class_names) == 3
+
+
+def test_validation_images_of_an_archive_are_those_of_the_folder(tmp_path):
+    root = tmp_path / "d"
+    for folder in ("Train/a", "valid/a", "test/b", "valid/.hidden", "valid/a/.hidden"):
+        (root / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / folder / f"{folder[0]}.png")
+    (root / "valid/b").mkdir()
+    os.link(root / "valid/a/v.png", root / "valid/b/hard.png")
+    (root / "valid/b/soft.png").symlink_to("../a/v.png")
+    archive = pack(tmp_path / "d.tar", root, "d")
+    for name in ("train", "val"):
+        assert digests(read_folder(archive, name)) == digests(read_folder(root, name))
+    assert [item.path for item in read_folder(archive).items] == ["a/v.png", "b/hard.png", "b/soft.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/../../x/1.png"], "outside of its own folders"),
+        (["one/val/a/1.png", "two/val/a/1.png"], "has one/val and two/val"),
+    ],
+)
+def test_ambiguous_names_in_an_archive_are_refused(tmp_path, names, message):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(DataError, match=message):
+        read_folder(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [(tarfile.SYMTYPE, "/etc/x.png"), (tarfile.LNKTYPE, "x.png"), (tarfile.SYMTYPE, "a")]
+)
+def test_links_to_what_an_archive_lacks_are_refused(tmp_path, kind, target):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a/1.png"))
+        link = tarfile.TarInfo("b" if target == "a" else "b/1.png")
+        link.type, link.linkname = kind, target
+        tar.addfile(link)
+    with pytest.raises(DataError, match="a link to .*; unpack it"):
+        read_folder(tmp_path / "x.tar")
+
+
+def test_archives_that_end_too_early_are_refused(tmp_path):
+    archive = pack(tmp_path / "d.tar", make_imagenet(tmp_path / "d") / "val", "val")
+    content = archive.read_bytes()
+    with tarfile.open(archive) as tar:
+        header = tar.getmembers()[-1].offset
+    cases = {
+        "cut off or damaged at byte": [content[:header], content[: header + 100]],
+        "as a tar archive .*; download it again": [content[: header + 520]],
+        "more data after its end": [2 * content],
+    }
+    cases["cut off or damaged at byte"].append(content[:header] + b"?" * 512 + content[header + 512 :])
+    for message, damaged in cases.items():
+        for data in damaged:
+            (tmp_path / "x.tar").write_bytes(data)
+            with pytest.raises(DataError, match=message):
+                read_folder(tmp_path / "x.tar")
 
 
 def test_archives_that_cannot_be_read_are_refused(tmp_path):
