@@ -1,11 +1,11 @@
 """Read Parquet files of Hugging Face's image datasets with pyarrow, an optional dependency. Free of torch."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sdabench.cache import read_entry, write_entry
 from sdabench.data.decoding import Stored, Unusable
@@ -13,6 +13,7 @@ from sdabench.data.folders import ImageSplit, Item
 from sdabench.data.split import ImageFile, SplitName
 from sdabench.errors import DataError, UsageError
 
+T = TypeVar("T")
 KIND = "parquet-index"
 PREFIXES: Mapping[SplitName, tuple[str, ...]] = {"train": ("train",), "val": ("val", "test")}  # of file names
 FORM = "it needs files such as data/train-00000-of-00002.parquet and data/validation-00000-of-00001.parquet"
@@ -53,16 +54,39 @@ def split_files(path: Path, split: SplitName) -> list[Path]:
     """List the files of a split, in ``path`` or in ``path/data``; a single file is ``val``."""
     if path.is_file():
         return [path] if split == "val" else []
-    for prefix in PREFIXES[split]:
-        if found := sorted({*path.glob(f"{prefix}*.parquet"), *path.glob(f"data/{prefix}*.parquet")}):
-            return found
-    return []
+    patterns = (f"{folder}{prefix}*.parquet" for prefix in PREFIXES[split] for folder in ("", "data/"))
+    return next(filter(None, (sorted(path.glob(pattern)) for pattern in patterns)), [])
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    """Return the classes of all splits, so that a class has the same label in each.
+
+    They are those that the training files name, then those that only the others name; or all words.
+
+    Raises:
+        DataError: files of one split name different classes, or a class twice.
+    """
+    found, words = list[str](), set[str]()
+    for split in PREFIXES:
+        own = list[str]()
+        for file in split_files(path, split):
+            names = _opened(file, lambda _, columns: columns[2])
+            if own and names != own:
+                raise DataError(
+                    f"{file} names other classes than another file of {split}; use files of one dataset"
+                )
+            own = names
+            words |= set() if names else {row[2] for row in _index(file)["rows"]}
+        if len(set(own)) < len(own):
+            raise DataError(f"the {split} files at {path} name a class twice; rename one of them")
+        found += own
+    return tuple(dict.fromkeys([*found, *sorted(words)]))
 
 
 def read_parquet(
     path: Path, split: SplitName = "val", sizes: Mapping[str, int] | None = None
 ) -> ParquetSplit:
-    """List the images of a split; the classes are those that the files name.
+    """List the images of a split; the classes are those that the files of all splits name.
 
     Raises:
         UsageError: there is no such file, or pyarrow is missing.
@@ -72,17 +96,11 @@ def read_parquet(
     if not files:
         raise UsageError(f"no {split} files at {path}; --data parquet=PATH: {FORM}")
     indices = [_index(file) for file in files]
-    names = tuple(indices[0]["names"]) or tuple(
-        sorted({row[2] for index in indices for row in index["rows"]})
-    )
-    if any(tuple(index["names"]) != tuple(indices[0]["names"]) for index in indices):
-        raise DataError(
-            f"{files[0]} names other classes than another file of {split}; use files of one dataset"
-        )
+    names = _class_names(path)
     rows, items = dict[str, Row](), list[Item]()
     for file, index in zip(files, indices, strict=True):
         for number, (group, row, label, size) in enumerate(index["rows"]):
-            name = names[label] if index["names"] else label
+            name = index["names"][label] if index["names"] else label
             image = f"{name.replace('/', '_')}/{file.stem}-{number:06d}.jpg"
             rows[image] = Row(file.resolve(), index["column"], group, row)
             items.append(Item(image, size, names.index(name)))
@@ -107,27 +125,31 @@ def _row_group(path: Path, column: str, group: int) -> list[bytes | None]:
 
 def _index(path: Path) -> dict[str, Any]:
     """Return the names of the classes, the column of images, and (group, row, label, size) of each image."""
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UsageError("Parquet files need pyarrow: pip install 'sdabench[parquet]'") from None
     status = path.stat()
     key = [str(path.resolve()), str(status.st_size), str(status.st_mtime_ns)]
     if (content := read_entry(KIND, key)) is not None:
         return dict(json.loads(bytes(content)))
-    try:
-        with pq.ParquetFile(path) as file:
-            image, label, names = _columns(path, file.schema_arrow)
-            rows = list(_rows(file, image, label))
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow raises many types
-        raise DataError(f"{path} cannot be read as a Parquet file ({error}); download it again") from None
+    (image, _, names), rows = _opened(path, lambda file, columns: (columns, list(_rows(file, *columns[:2]))))
     if not rows or (names and max(row[2] for row in rows) >= len(names)):
         raise DataError(f"{path} has no images, or labels without a name; it needs rows {HINT}")
     index = {"names": names, "column": image, "rows": rows}
     write_entry(KIND, key, [json.dumps(index).encode()])
     return index
+
+
+def _opened(path: Path, use: Callable[[Any, tuple[str, str, list[str]]], T]) -> T:
+    """Use an open file and its columns; see :func:`_columns`."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UsageError("Parquet files need pyarrow: pip install 'sdabench[parquet]'") from None
+    try:
+        with pq.ParquetFile(path) as file:
+            return use(file, _columns(path, file.schema_arrow))
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises many types
+        raise DataError(f"{path} cannot be read as a Parquet file ({error}); download it again") from None
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str, list[str]]:

@@ -385,12 +385,12 @@ def training_job(
         if difference := category_difference(train, split):
             raise DataError(f"{source}: {difference}; use two splits of one dataset")
         train = train.with_annotations()
-    if isinstance(train, ImageSplit) and isinstance(split, ImageSplit) and train.dataset == "folder":
+    if isinstance(train, ImageSplit) and isinstance(split, ImageSplit) and train.own_classes:
         unknown = sorted(set(split.occurring) - set(train.occurring))
         if unknown:
             raise DataError(
                 f"{train.root} has no images of {list_names(unknown)}, which {split.root} has; add training "
-                "images, or remove these class folders"
+                "images, or remove these classes"
             )
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
     spec = _spec(

@@ -12,7 +12,9 @@ from sdabench.data.listing import Listing
 from sdabench.data.parquet import read_parquet
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError, UsageError
+from sdabench.registry.recipes import load_recipe
 from sdabench.tools.verify.file_inspection import inspect_files
+from sdabench.training.job import training_job
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -68,12 +70,39 @@ def test_labels_can_be_words(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("train", "val"),
+    [(["a", "b", "c"], ["c", "a", "b"]), (["a", "b", "c"], ["c", "b"]), (None, None)],
+)
+def test_labels_are_mapped_by_name_between_splits(tmp_path, train, val):
+    write(tmp_path / "train.parquet", [0, 1, 2] if train else ["a", "b", "c"], train)
+    write(tmp_path / "test.parquet", [1, 0] if val else ["b", "c"], val)
+    splits = [read_parquet(tmp_path, name) for name in ("train", "val")]
+    assert [split.class_names for split in splits] == [("a", "b", "c")] * 2
+    for split in splits:
+        assert all(split.class_names[item.label] == item.path[0] for item in split.items)
+
+
+def test_training_needs_images_of_each_validated_class(tmp_path):
+    write(tmp_path / "train.parquet", [0, 1], ["a", "b"])
+    write(tmp_path / "test.parquet", [2], ["b", "a", "z"])
+    with pytest.raises(DataError, match="has no images of z"):
+        training_job("resnet50", DataSource("parquet", tmp_path), load_recipe("cifar"))
+
+
+def test_files_of_the_same_name_are_read_once(tmp_path):
+    write(tmp_path / "test.parquet", [0, 1])
+    write(tmp_path / "data/test.parquet", [1, 0, 2])
+    assert len(read_parquet(tmp_path).items) == 2
+
+
+@pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda path: None, UsageError, "no val files at .*validation-00000"),
         (lambda path: path.write_bytes(b"PAR1"), DataError, "cannot be read as a Parquet file"),
         (lambda path: write(path, [0, 1], None), DataError, "has the columns image, label; it needs"),
         (lambda path: write(path, [7]), DataError, "labels without a name"),
+        (lambda path: write(path, [0, 1], ["a", "a"]), DataError, "name a class twice"),
     ],
 )
 def test_other_files_are_refused(tmp_path, make, error, message):

@@ -215,7 +215,7 @@ def find_other_categories(splits: Mapping[SplitName, Split]) -> Issue | None:
         words = (
             f"train has no images of {plural(len(unknown), 'class', 'classes')} of val: {list_names(unknown)}"
         )
-        level: Level = "error" if train.dataset == "folder" else "note"
+        level: Level = "error" if train.own_classes else "note"
         return Issue(level, "categories", words) if unknown else None
     if not (isinstance(train, CocoSplit) and isinstance(val, CocoSplit)):
         return None
