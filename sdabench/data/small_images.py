@@ -45,6 +45,7 @@ class Kind(NamedTuple):
     meta: str = ""  # the file with the names of the classes
     prefix: str = ""  # of the keys of labels and of their names
     classes: tuple[str, ...] = ()
+    sides: tuple[int, int] = (32, 32)
 
 
 def _at_own_size(mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocessing:
@@ -73,6 +74,7 @@ KINDS: dict[str, Kind] = {
             "T-shirt_top", "Trouser", "Pullover", "Dress", "Coat",
             "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
         ),
+        sides=(28, 28),
     ),
 }  # fmt: skip
 
@@ -158,9 +160,12 @@ def _images(dataset: str, path: Path, split: str) -> Images:
             pixels = np.ascontiguousarray(flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             labels = np.concatenate([batch[f"{kind.prefix}labels"] for batch in batches])
             classes = tuple(map(_text, _unpickle(contents[kind.meta])[f"{kind.prefix}label_names"]))
-        counts = len(pixels), len(labels)
-        if pixels.dtype != np.uint8 or not counts[0] or counts[0] != counts[1] or max(labels) >= len(classes):
-            raise ValueError(f"{counts[0]:,} images, {counts[1]:,} labels of {len(classes)} classes")
+        counts, sides = (len(pixels), len(labels)), pixels.shape[1:3]
+        if pixels.dtype != np.uint8 or not counts[0] or counts[0] != counts[1] or sides != kind.sides:
+            raise ValueError(f"{counts[0]:,} images of {sides}, {counts[1]:,} labels")
+        count, names_fit = len(classes), len({each for each in classes if "/" not in each}) == len(classes)
+        if labels.dtype.kind not in "iu" or not np.isin(labels, np.arange(count)).all() or not names_fit:
+            raise ValueError(f"it needs labels of {count} classes, 0 to {count - 1}, with different names")
     except (ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, IndexError) as error:
         raise DataError(f"{place} is not {kind.title} ({error}); download it again") from None
     return Images(pixels, [int(label) for label in labels], classes, place)
@@ -184,7 +189,8 @@ def _contents(kind: Kind, path: Path, names: Iterable[str]) -> tuple[Path, dict[
                 raise DataError(f"{archive} is not {kind.title}: it has no {min(set(names) - set(contents))}")
             return archive, contents
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise DataError(f"{path} cannot be read ({error}); download it again") from None
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise DataError(f"{path} cannot be read ({reason}); download it again") from None
     needed = f"{kind.archive}, or with {', '.join(names)}" if kind.archive else f"{', '.join(names)}, or .gz"
     raise UsageError(f"no {kind.title} at {path}; name a folder with {needed}")
 
@@ -221,7 +227,7 @@ def _unpickle(data: bytes) -> dict[str, Any]:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _netpbm(pixels: NDArray[np.uint8]) -> bytes:

@@ -104,6 +104,8 @@ def test_archive_and_folders_are_the_same_dataset(tmp_path):
             "labels of 3 classes",
         ),
         ("cifar10", {b"data": np.zeros((1, 3), np.uint8), b"labels": [0]}, DataError, "is not CIFAR-10"),
+        ("cifar10", {b"data": np.zeros((1, 3072), np.uint8), b"labels": [-1]}, DataError, "classes, 0 to 2"),
+        ("cifar10", {b"data": np.zeros((1, 3072), np.uint8), b"labels": [0.7]}, DataError, "classes, 0 to 2"),
     ],
 )
 def test_other_files_are_refused(tmp_path, kind, content, error, message):
@@ -111,6 +113,27 @@ def test_other_files_are_refused(tmp_path, kind, content, error, message):
         (write_cifar(tmp_path) / "test_batch").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(error, match=message):
         read_arrays(kind, tmp_path)
+
+
+def test_names_that_identify_no_class_are_refused(tmp_path):
+    folder = write_cifar(tmp_path)
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [b"cat"] * 3}, protocol=2))
+    with pytest.raises(DataError, match="with different names"):
+        read_arrays("cifar10", tmp_path)
+
+
+def test_clothes_of_another_size_are_refused(tmp_path):
+    images = write_fashion(tmp_path / "d", "") / "t10k-images-idx3-ubyte"
+    content = images.read_bytes()
+    images.write_bytes(content[:8] + (14).to_bytes(4) + (56).to_bytes(4) + content[16:])
+    with pytest.raises(DataError, match=r"images of \(14, 56\)"):
+        read_arrays("fashion-mnist", tmp_path / "d")
+
+
+def test_other_archives_are_refused_in_one_line(tmp_path):
+    (tmp_path / "x.tar.gz").write_bytes(b"text")
+    with pytest.raises(DataError, match="^[^\n]*; download it again$"):
+        read_arrays("cifar10", tmp_path / "x.tar.gz")
 
 
 def test_digits_of_mnist_are_not_taken_for_clothes(tmp_path):
