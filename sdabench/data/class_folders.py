@@ -18,8 +18,15 @@ FORM = "it needs val/CLASS/*.jpg, train/CLASS/*.jpg to train, or CLASS/*.jpg to 
 
 
 def split_folder(path: Path, split: SplitName) -> Path | None:
-    """Find the folder of a split: one of ``FOLDERS`` that holds folders and no images; None without one."""
-    found = (path / name for name in FOLDERS[split])
+    """Find the folder of a split: one of ``FOLDERS`` that holds folders and no images; None without one.
+
+    Upper and lower case do not matter.
+    """
+    try:
+        there = {name.lower(): path / name for name in sorted(os.listdir(path))}
+    except OSError:  # which the listing reports
+        return None
+    found = (there[name] for name in FOLDERS[split] if name in there)
     return next((folder for folder in found if _holds_folders(folder)), None)
 
 
@@ -38,6 +45,9 @@ def read_folder(path: Path, split: SplitName = "val", sizes: Mapping[str, int] |
     folders = {name: folder for name in FOLDERS if (folder := split_folder(path, name)) is not None}
     if not path.is_dir():
         raise UsageError(f"no dataset folder at {path}; --data folder=PATH: {FORM}")
+    mixed = [path / name for name in FOLDERS[split] if (path / name).is_dir()]
+    if folders and split not in folders and mixed:
+        raise DataError(f"{mixed[0]} has images outside of class folders, or no class folder; {FORM}")
     if folders and split not in folders:
         raise UsageError(f"{path} has no {split}/; {_how_to_split(path, folders)}")
     if split == "train" and not folders:
@@ -92,6 +102,7 @@ def _list(root: Path) -> tuple[dict[str, int], int]:
             inside = Path(folder) != root
             if not inside:
                 _check_is_not_above(root, names)
+            _check_for_loops(root, Path(folder), names)
             for name in files:
                 file = Path(folder, name)
                 if name.startswith(".") or file.suffix.lower() not in EXTENSIONS:
@@ -117,6 +128,15 @@ def _check_is_not_above(root: Path, names: list[str]) -> None:
     for name in names:
         if split_folder(root / name, "train") or split_folder(root / name, "val"):
             raise UsageError(f"{root / name} has train/ or val/ itself; use --data folder={root / name}")
+
+
+def _check_for_loops(root: Path, folder: Path, names: list[str]) -> None:
+    """Refuse a link to a folder that is being listed, whose images would be listed again and again."""
+    for link in filter(Path.is_symlink, (folder / name for name in names)):
+        target = link.resolve()
+        above = [folder, *(each for each in folder.parents if each.is_relative_to(root))]
+        if any(each.resolve().is_relative_to(target) for each in above):
+            raise DataError(f"{link} is a link to {target}, which contains it; delete the link")
 
 
 def _how_to_split(path: Path, folders: Mapping[SplitName, Path]) -> str:

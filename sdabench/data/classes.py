@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Self
+from unicodedata import category, normalize
 
 from sdabench.data.description import FrozenModel
 from sdabench.data.split import Split
@@ -62,7 +63,9 @@ def _order(own: Iterable[str], others: Iterable[str]) -> tuple[int, ...] | None:
 
 
 def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.casefold())) or name
+    """Reduce a name to letters with their marks and digits, in lower case."""
+    composed = normalize("NFC", name.casefold())
+    return "".join(each for each in composed if each.isalnum() or category(each).startswith("M")) or name
 
 
 @cache

@@ -93,6 +93,34 @@ def test_images_without_a_class_folder_are_refused(tmp_path):
         DataSource("folder", tmp_path).check("detection")
 
 
+def test_names_of_splits_may_have_capitals(tmp_path):
+    write(tmp_path, "Train/a", "Val/b")
+    assert read_folder(tmp_path).class_names == ("a", "b")
+    assert "in Val/" in read_folder(tmp_path).layout
+
+
+def test_stray_images_beside_class_folders_are_reported(tmp_path):
+    write(tmp_path, "train/a", "val/a", "val")
+    with pytest.raises(DataError, match="val has images outside of class folders"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("link", "target"), [("a/up", ".."), ("a/b", "../b")])
+def test_links_to_folders_above_are_refused(tmp_path, link, target):
+    write(tmp_path, "a", "b")
+    (tmp_path / "b/a").symlink_to("../a")
+    assert read_folder(tmp_path).class_names == ("a", "b")  # images of b are those of a too
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(DataError, match="which contains it; delete the link"):
+        read_folder(tmp_path)
+
+
+def test_names_match_in_composed_and_decomposed_form():
+    composed, other = "Caf\u00e9 \u0915\u093f", "Caf\u0065\u0301 \u0915\u093f"
+    assert ClassList(names=(composed,)).order_in(ClassList(names=(other,))) == (0,)
+    assert ClassList(names=("\u0915\u093f",)).order_in(ClassList(names=("\u0915\u0940",))) is None
+
+
 def test_listing_keeps_the_classes_that_a_subset_lacks(tmp_path):
     source = DataSource("folder", write(tmp_path / "d", "a", "b", "c"))
     split = source.read("val").subset(2)
