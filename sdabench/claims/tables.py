@@ -56,13 +56,14 @@ class ComparedRow:
     """A row of the paper, the measured value of each column and the verdict on each printed number.
 
     Sizes and costs are measured under the convention that their verdict rests on, or their column's.
-    ``judged`` has what the verdicts on accuracies and APs rest on.
+    ``judged`` has what the verdicts on accuracies and APs rest on. ``input`` is the input of the count.
     """
 
     row: Row
     measured: dict[str, float | None]
     verdicts: dict[str, Verdict | None]
     judged: dict[str, Judged] = field(default_factory=dict)
+    input: tuple[int, ...] | None = None
 
     def other_convention(self, key: str) -> Counter | None:
         """Return the convention of a column's measured value, if it is not that of the column."""
@@ -77,6 +78,7 @@ class ComparedRow:
             "reported": self.row.reported,
             "bold": list(self.row.bold),
             "measured": self.measured,
+            **({"input": self.input} if self.input is not None else {}),
             "other_convention": {
                 key: counter for key in self.verdicts if (counter := self.other_convention(key)) is not None
             },
@@ -227,7 +229,7 @@ def _compare_row(
             counter = (verdict and verdict.convention) or column.convention
             measured[key] = None if count is None else in_unit(count.value(counter), column)
         verdicts[key] = verdict
-    return ComparedRow(row, measured, verdicts, judged)
+    return ComparedRow(row, measured, verdicts, judged, None if count is None else count.input)
 
 
 def unmatched_claims(claims: Iterable[ClaimVerdict]) -> list[ClaimVerdict]:

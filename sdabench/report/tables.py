@@ -1,6 +1,6 @@
 """Show the tables of the paper beside the measured values, as sheets."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import isnan
 from typing import Literal
@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from sdabench.claims.tables import ClaimVerdict, ComparedTable, tables_family
+from sdabench.complexity import DEFAULT_INPUT
 from sdabench.complexity.conventions import CONVENTIONS, MODULES_ONLY
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
@@ -61,7 +62,7 @@ def table_sheet(
     notes = [] if brief else _notes(table, measured, mark)
     if table.plugin:
         notes.insert(0, table.paper.reference)
-    notes += _convention_notes(compared, measured)
+    notes += [*_convention_notes(compared, measured), *_input_notes(compared)]
     if not brief and counts_modules_only(compared.claims):
         notes.append(MODULES_ONLY)
     if not brief:
@@ -154,6 +155,15 @@ def _convention_notes(compared: ComparedTable, measured: set[str]) -> list[str]:
                 unnamed = Tex(f"{row.row.label}: its {column.header} are counted under {counter}.")
                 notes[OTHER_CONVENTION if verdict.name == "match" else unnamed] = None
     return list(notes)
+
+
+def _input_notes(compared: ComparedTable) -> Iterator[str]:
+    """Name the input size of each row that is not counted at the usual one, such as some of timm's."""
+    usual = DEFAULT_INPUT["classification" if compared.table.task == "classification" else "detection"]
+    for row in compared.rows:
+        if row.input not in (None, usual):
+            own, others = ("x".join(map(str, size[:0:-1])) for size in (row.input, usual))
+            yield Tex(f"{row.row.label}: counted at {own}, its own input size; other networks at {others}.")
 
 
 def _training_notes(compared: ComparedTable, tolerance: bool) -> list[str]:

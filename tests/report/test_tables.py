@@ -145,3 +145,13 @@ def test_csv_has_unrounded_numbers():
     assert (rows[0]["flops_g_verdict"], rows[0]["flops_g_other_convention"]) == ("match (total)", "total")
     assert rows[0]["params_m_other_convention"] == ""
     assert rows[1]["top5_pct_reported"] == ""
+
+
+def test_rows_that_are_counted_at_another_input_size_are_named():
+    registry = load_registry()
+    table = registry.table("classification-attention")
+    counts = stored_counts()
+    other = counts | {"senet101": counts["senet101"].model_copy(update={"input": (3, 288, 320)})}
+    notes = table_sheet(compare_table(table, other)).notes
+    assert "SENet-101: counted at 320x288, its own input size; other networks at 224x224." in notes
+    assert not any("counted at" in note for note in table_sheet(compare_table(table, counts)).notes)
