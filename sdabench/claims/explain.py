@@ -17,7 +17,6 @@ from sdabench.registry.schema import Column, Counter
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 NEIGHBORHOOD_PCT = 5  # chance hits are estimated among the numbers this near to the printed one
-KEYS: dict[str, Quantity] = {"params_m": "params", "flops_g": "flops"}
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,17 @@ def own_columns(registry: Registry, model: str) -> dict[Quantity, Column]:
     """Return the columns of size and cost of the tables for the task of a model."""
     task = registry.model(model).task
     table = next(table for table in registry.tables.values() if table.task == task)
-    return {KEYS[column.key]: column for column in table.counted}
+    return {column.quantity: column for column in table.counted if column.quantity}
 
 
 def printed_numbers(registry: Registry, model: str) -> list[Printed]:
     """List the sizes and costs that the tables print for a model, each once."""
     numbers = [
-        Printed(KEYS[column.key], Decimal(f"{reported:.{column.decimals}f}"), column.unit)
+        Printed(column.quantity, Decimal(f"{reported:.{column.decimals}f}"), column.unit)
         for name in registry.tables_of(model)
         for row in registry.tables[name].rows
         for column in registry.tables[name].counted
-        if row.model == model and (reported := row.reported[column.key]) is not None
+        if row.model == model and column.quantity and (reported := row.reported[column.key]) is not None
     ]
     if not numbers:
         raise UsageError(f"no table prints a number of '{model}'; name one, such as 4.12G or --params 25.56M")

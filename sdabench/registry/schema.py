@@ -21,6 +21,7 @@ from sdabench.tex import Tex
 
 Task = Literal["classification", "detection", "segmentation"]
 DataTask = Literal["classification", "detection"]  # task of a dataset and of training
+Quantity = Literal["params", "flops"]
 Counter = Literal["params", "trainable", "per_call", "macs", "fvcore", "total", "mmcv"]
 Operation = Literal["conv", "conv_bias", "linear", "batch_norm", "relu", "pool", "weight_product", "product"]
 Kind = Literal[
@@ -34,6 +35,12 @@ def _plain_name(name: str) -> str:
     return name
 
 
+_APS = ("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct", "ap_m_pct", "ap_l_pct")
+METRICS: dict[Task, tuple[str, ...]] = {  # what tables print in percent
+    "classification": ("top1_pct", "top5_pct"),
+    "detection": _APS,
+    "segmentation": _APS,
+}
 TexText = Annotated[str, AfterValidator(Tex)]
 Name = Annotated[str, AfterValidator(_plain_name)]  # of what files and folders are named after
 Place = tuple[str, tuple[int, ...] | None, tuple[str, ...]]  # model, input, modules left out
@@ -266,6 +273,13 @@ class Column(Strict):
     def higher_is_better(self) -> bool:
         return self.convention is None
 
+    @property
+    def quantity(self) -> Quantity | None:
+        """What is counted; None for accuracies."""
+        if self.convention is None:
+            return None
+        return "params" if self.convention in ("params", "trainable", "per_call") else "flops"
+
 
 class Evidence(Strict):
     """A number that supports an explanation, and how to obtain it.
@@ -385,6 +399,13 @@ class TableFile(Strict):
         for column in self.columns:
             if column.convention == "fvcore" and self.task != "classification":
                 raise ValueError(f"column '{column.key}': fvcore does not count detectors; use mmcv")
+            if column.convention is None and (column.unit != "%" or column.key not in METRICS[self.task]):
+                raise ValueError(
+                    f"column '{column.key}': sizes and costs need a convention, accuracies the unit % and "
+                    f"a key of {', '.join(METRICS[self.task])}"
+                )
+            if column.convention is not None and column.unit == "%":
+                raise ValueError(f"column '{column.key}': the unit of a count is M or G")
         for row in self.rows:
             if len(row.reported) != len(columns):
                 raise ValueError(f"row '{row.label}': {len(row.reported)} numbers for {len(columns)} columns")

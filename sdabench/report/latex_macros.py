@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sdabench.claims.tables import ComparedTable
 from sdabench.errors import UsageError
+from sdabench.registry.sources import identity
 from sdabench.report.cells import measured_number, number
 from sdabench.report.render import plain
 
@@ -30,10 +31,18 @@ def macro_name(model: str, task: str, metric: str, part: str) -> str:
 
     Letters of other scripts in the name of a model are left out.
     """
-    pieces = re.findall(r"[a-z]+|[0-9]+", model.lower())
-    words = "".join(_spelled(piece) if piece.isdigit() else piece.capitalize() for piece in pieces)
+    words = _words(identity(model))
     prefix = PREFIXES.get(task, "") if metric.startswith("ap") else ""
-    return f"{words[:1].lower()}{words[1:]}{prefix}{METRICS[metric]}{part}"
+    return f"{words[:1].lower()}{words[1:]}{prefix}{_metric_words(metric)}{part}"
+
+
+def _metric_words(metric: str) -> str:
+    return METRICS.get(metric) or _words(re.sub(r"_[a-z]+$", "", metric))  # of another paper's columns
+
+
+def _words(name: str) -> str:
+    pieces = re.findall(r"[a-z]+|[0-9]+", name.lower())
+    return "".join(_spelled(piece) if piece.isdigit() else piece.capitalize() for piece in pieces)
 
 
 def _spelled(digits: str) -> str:

@@ -13,6 +13,7 @@ from sdabench.registry.recipes import load_recipe, recipe_names
 from sdabench.tools.check.golden_files import GoldenFolders
 from sdabench.tools.plugin.new import new_plugin
 from sdabench.training.job import UsedPlugin
+from tests.helpers.paths import CHECKOUT
 from tests.helpers.plugins import write_plugin
 
 
@@ -246,3 +247,35 @@ def test_installed_plugin_is_found_without_importing_it(tmp_path, monkeypatch):
     assert found in active_plugins()
     assert "sda_foundnet50" in load_registry().models
     assert "sdabench_foundnet" not in sys.modules
+
+
+def test_network_by_source_and_other_columns_of_a_table_are_drawn_and_explained(use):
+    pytest.importorskip("matplotlib")
+    from sdabench.claims.explain import printed_numbers
+    from sdabench.report.figures import pareto
+    from sdabench.report.latex_macros import macro_name
+
+    use(CHECKOUT / "examples" / "ecanet-paper")
+    [point] = pareto.frame("ecanet-mobilenet").to_dict("records")
+    assert (point["x"], point["x_name"]) == (319.9, "FLOPs (M)")
+    assert point["label"] == "python:mobilenet.py:eca_mobilenet_v2"
+    numbers = [(each.quantity, str(each)) for each in printed_numbers(load_registry(), point["model"])]
+    assert numbers == [("params", "3.34 M"), ("flops", "319.9 M")]
+    name = macro_name(point["model"], "classification", "flops_m", "Paper")
+    assert name == "pythonMobilenetPyEcaMobilenetVTwoFlopsPaper"
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ('{key: accuracy, header: Top-1, unit: "%", decimals: 2}', "'accuracy': .* top1_pct, top5_pct"),
+        ("{key: top1_pct, header: Top-1, unit: M, decimals: 2}", "'top1_pct': .* the unit %"),
+        ('{key: flops, header: F, unit: "%", decimals: 2, convention: macs}', "'flops': the unit of a count"),
+    ],
+)
+def test_table_refuses_columns_that_nothing_measures(plugin, column, words):
+    path = plugin / "tables" / "gatenet.yaml"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(f"  - {column}" if "top1_pct" in line else line for line in lines))
+    with pytest.raises(RegistryError, match=words):
+        load_registry()

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sdabench.errors import UsageError
 from sdabench.registry import load_registry, unknown
+from sdabench.registry.sources import identity
 from sdabench.report.render import plain
 from sdabench.terminal import printable
 
@@ -33,9 +34,9 @@ def one_of(kind: str, name: str, known: Sequence[str]) -> str:
 
 def short_title(model: str) -> str:
     """Return the title of a network without its detector and what is in brackets."""
-    known = load_registry().models.get(model)
+    known = load_registry().find(model)
     if known is None:
-        return plain(model)
+        return plain(identity(model))
     title = plain(known.title)
     return re.sub(r" \(.*\)$", "", title.partition(", ")[2] if known.backbone else title)
 

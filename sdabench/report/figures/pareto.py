@@ -35,7 +35,6 @@ from sdabench.report.summary import METRICS, metric_name
 
 X = Literal["params", "flops", "latency"]
 FAR = 18.0  # points between a printed and a measured value from which both are labelled
-SIZES = {"params": "params_m", "flops": "flops_g"}  # columns of the tables
 COLUMNS: Columns = {
     "table": Column("str", "name of the table"),
     "model": Column("str", "name of the network"),
@@ -89,24 +88,25 @@ def frame(
     patterns = names_of(models)
     every = patterns == ["*"]
     chosen = [] if every else registry.select_for(declared.task, patterns)
-    controls = [registry.models[row.model].like_for_like for row in declared.rows]
+    controls = [registry.model(row.model).like_for_like for row in declared.rows]
     extra = chosen or list(filter(None, controls))
     [compared] = compare([registry.extended(declared, extra)], records)
     latencies = _latencies(bench, declared) if x == "latency" else None
-    size = None if latencies else next(each for each in declared.columns if each.key == SIZES[x])
+    size = None if latencies else _size(declared, x)
+    x_name = latencies.name if latencies else _x_name(x, size)
     places = latencies.values if latencies else {}
     if size is not None:
         places = _counted([row.row.model for row in compared.rows], size)
     shown = [row for row in compared.rows if every or row.row.model in chosen]
     points = [
-        point | {"table": table_name, "x_name": _x_name(x, latencies), "y_name": y_name}
+        point | {"table": table_name, "x_name": x_name, "y_name": y_name}
         for source in ("paper", "measured")
         for row in shown
         for point in _points(row, source, None if size is None else size.key, places, metric)
     ]
     if not points:
         raise NothingMeasuredError(
-            f"no network of {table_name} has both {_x_name(x, latencies)} and {metric}; "
+            f"no network of {table_name} has both {x_name} and {metric}; "
             "name others with --models, or another --y"
         )
     for point in points:
@@ -226,9 +226,17 @@ def _latencies(path: File | None, declared: Table) -> _Latencies:
     return _Latencies(values, f"latency (ms), batch of {batch} on {device}")
 
 
-def _x_name(x: X, latencies: _Latencies | None) -> str:
-    names: dict[str, str] = {"params": "parameters (M)", "flops": "FLOPs (G)"}
-    return latencies.name if latencies else names[x]
+def _size(declared: Table, x: X) -> schema.Column:
+    for column in declared.counted:
+        if column.quantity == x:
+            return column
+    known = ", ".join(dict.fromkeys(str(column.quantity) for column in declared.counted))
+    raise NothingMeasuredError(f"{declared.name} has no column of {x}; use {known or 'latency'}")
+
+
+def _x_name(x: X, size: schema.Column | None) -> str:
+    names: dict[str, str] = {"params": "parameters", "flops": "FLOPs"}
+    return f"{names[x]} ({size.unit if size else ''})"
 
 
 def _counted(models: Iterable[str], size: schema.Column) -> dict[str, float]:
@@ -254,7 +262,7 @@ def _points(
         "model": model,
         "label": short_title(model),
         "detector": detector(model) or None,
-        "sda": load_registry().models[model].depth_attention,
+        "sda": load_registry().model(model).depth_attention,
         "source": source,
         "x": place,
         "x_source": x_source,
