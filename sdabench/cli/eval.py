@@ -63,8 +63,8 @@ def command(
     name: Annotated[str, argument(type=MODEL)],
     data: Annotated[DataSource | None, option(
         "--data", type=DATASET, group="Data and weights",
-        help="Dataset: imagenet, folder, parquet, cifar10, cifar100, fashion-mnist or coco, with =PATH, or "
-        "synthetic  [default for weights of a training run: the dataset of that run]")],
+        help="Dataset: imagenet, folder, parquet, webdataset, cifar10, cifar100, fashion-mnist or coco, with "
+        "=PATH, or synthetic  [default for weights of a training run: the dataset of that run]")],
     limit: Annotated[int | None, option(
         "--limit", type=COUNT, group="Data and weights",
         help="Evaluate only this many images, spread over the classes; the result is not compared with the "

@@ -49,8 +49,8 @@ def command(
     name: Annotated[str, argument(type=MODEL)],
     data: Annotated[DataSource, option(
         "--data", type=DATASET, default="synthetic", group="Data and weights",
-        help="Dataset: imagenet, folder, parquet, cifar10, cifar100, fashion-mnist or coco, with =PATH, or "
-        "synthetic, which is generated once")],
+        help="Dataset: imagenet, folder, parquet, webdataset, cifar10, cifar100, fashion-mnist or coco, with "
+        "=PATH, or synthetic, which is generated once")],
     training: TrainingOptions,
     initial_source: Annotated[WeightsSource | None, option(
         "--weights", type=WEIGHTS, group="Data and weights",

@@ -37,6 +37,7 @@ USUAL_RECIPE = {
     "imagenet": "paper",
     "folder": "imagenet-120e",
     "parquet": "imagenet-120e",
+    "webdataset": "imagenet-120e",
     "cifar10": "cifar",
     "cifar100": "cifar",
     "fashion-mnist": "cifar",

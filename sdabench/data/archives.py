@@ -7,11 +7,11 @@ training archive, are class folders.
 import json
 import posixpath
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from sdabench.cache import read_entry, write_entry
 from sdabench.data.decoding import Stored, Unusable
@@ -107,17 +107,19 @@ def _common(folders: Sequence[tuple[str, ...]]) -> int:
     )
 
 
-def _index(archive: Path) -> tuple[bool, dict[str, Place]]:
-    """Return whether the archive holds archives, and the places of its images by name, from the cache."""
+def cached_index(kind: str, archive: Path, read: Callable[[tarfile.TarFile], Any]) -> Any:
+    """Return what ``read`` finds in an archive, as JSON has it, from the cache if it was read before.
+
+    Raises:
+        DataError: the archive is compressed, damaged, or no tar archive.
+    """
     try:
         status = archive.stat()
         key = [str(archive.resolve()), str(status.st_size), str(status.st_mtime_ns)]
-        if (content := read_entry(KIND, key)) is None:
+        if (content := read_entry(kind, key)) is None:
             with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                listed = list(_members(archive, tar))
-            nested = any(inner for *_, inner in listed)
-            data = json.dumps([nested, [row[:3] for row in listed]]).encode(errors="surrogateescape")
-            write_entry(KIND, key, [data])
+                data = json.dumps(read(tar)).encode(errors="surrogateescape")
+            write_entry(kind, key, [data])
         else:
             data = bytes(content)
     except tarfile.TarError as error:
@@ -127,7 +129,17 @@ def _index(archive: Path) -> tuple[bool, dict[str, Place]]:
         raise DataError(f"{archive} cannot be read as a tar archive ({error}); {step}") from None
     except OSError as error:
         raise DataError(f"cannot read {archive}: {error.strerror}; check its permissions") from None
-    nested, rows = json.loads(data)
+    return json.loads(data)
+
+
+def _index(archive: Path) -> tuple[bool, dict[str, Place]]:
+    """Return whether the archive holds archives, and the places of its images by name."""
+
+    def read(tar: tarfile.TarFile) -> tuple[bool, list[tuple[str, int, int]]]:
+        listed = list(_members(archive, tar))
+        return any(inner for *_, inner in listed), [row[:3] for row in listed]
+
+    nested, rows = cached_index(KIND, archive, read)
     return nested, {name: Place(offset, size) for name, offset, size in rows}
 
 
@@ -158,7 +170,7 @@ def _members(
                 yield from _members(archive, inner, below, start + member.offset_data)
         elif name.lower().endswith(EXTENSIONS):
             found[name] = (start + member.offset_data, member.size)
-    _check_end(archive, tar)
+    check_end(archive, tar)
     for name in links:
         target = name
         for _ in links:  # a link can lead to another
@@ -172,7 +184,7 @@ def _members(
     yield from ((f"{folder}{name}", *place, bool(folder)) for name, place in found.items())
 
 
-def _check_end(archive: Path, tar: tarfile.TarFile) -> None:
+def check_end(archive: Path, tar: tarfile.TarFile) -> None:
     """Check that an archive ends where tarfile stopped: it takes a damaged header for the end."""
     file: IO[bytes] = tar.fileobj  # type: ignore[assignment]
     file.seek(tar.offset)

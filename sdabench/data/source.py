@@ -10,7 +10,9 @@ from sdabench.data.split import Split, SplitName
 from sdabench.errors import UsageError
 from sdabench.registry.schema import DataTask
 
-Kind = Literal["imagenet", "folder", "cifar10", "cifar100", "fashion-mnist", "parquet", "coco", "synthetic"]
+Kind = Literal[
+    "imagenet", "folder", "cifar10", "cifar100", "fashion-mnist", "parquet", "webdataset", "coco", "synthetic"
+]
 ARRAYS = ("cifar10", "cifar100", "fashion-mnist")  # small images in arrays
 FORMS = ", ".join(f"{kind}=PATH" for kind in get_args(Kind)) + " or synthetic"
 COCO_PATHS = ("{}2017", "annotations/instances_{}2017.json")  # of a split, below the path of the dataset
@@ -94,6 +96,10 @@ class DataSource:
                 from sdabench.data.parquet import split_files
 
                 return bool(split_files(self.path, name))
+            if self.kind == "webdataset":
+                from sdabench.data import shards
+
+                return bool(shards.split_files(self.path, name))
             if self.kind == "imagenet":
                 from sdabench.data.imagenet import has_split
 
@@ -147,6 +153,10 @@ class DataSource:
             from sdabench.data.parquet import read_parquet
 
             return read_parquet(path, split, sizes)
+        if self.kind == "webdataset":
+            from sdabench.data.shards import read_shards
+
+            return read_shards(path, split, sizes)
         if self.kind == "folder":
             from sdabench.data.class_folders import read_folder
 
