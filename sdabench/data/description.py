@@ -22,6 +22,7 @@ class DatasetInfo(FrozenModel):
     subset_of: int | None = None  # number of images of the split, if only some of them are used
     skipped: tuple[str, ...] = ()  # images of the listing that were left out because they are broken
     layout: str | None = None  # what the files were taken for, if it is not the usual layout
+    num_classes: int | None = None  # including those that do not occur, if there are any
     candidates: int | None = None  # number of classes among which the best are chosen, unless all
     classes_sha256: str | None = None  # of the names of all classes, unless the kind of dataset fixes them
 

@@ -83,7 +83,13 @@ class ImageSplit(Split):
 
     def describe(self, digests: Sequence[str] | None = None) -> DatasetInfo:
         info = super().describe(digests)
-        return info.model_copy(update={"candidates": self.candidates and len(self.candidates)})
+        some = self.classes != self.num_classes
+        return info.model_copy(
+            update={
+                "num_classes": self.num_classes if some else None,
+                "candidates": self.candidates and len(self.candidates),
+            }
+        )
 
     def subset(self, images: int | None) -> Self:
         """Return a number of images: the first of each class, then the second of each, and so on."""

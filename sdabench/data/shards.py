@@ -215,8 +215,8 @@ def _image(shard: Path, sample: Mapping[str, Any]) -> tuple[str, int, int] | Non
     if len(images) > 1:
         several = ", ".join(sorted(images))
         raise DataError(
-            f"{shard}: sample {sample['__key__']} has several images ({several}); write a sample for each, with "
-            "a key without dots"
+            f"{shard}: sample {sample['__key__']} has several images ({several}); write a sample for each, "
+            "with a key without dots"
         )
     return next(iter(images.values()), None)
 

@@ -257,8 +257,10 @@ def _use(card: Card) -> Iterator[str]:
     if card.page is not None:
         classes = ""
         record = card.record
-        if record is not None and card.page.model.task == "classification" and record.dataset.classes != 1000:
-            classes = f", num_classes={record.dataset.classes}"
+        if record is not None and card.page.model.task == "classification":
+            data = record.dataset
+            outputs = len(card.classes) or data.num_classes or data.classes
+            classes = f", num_classes={outputs}" if outputs != 1000 else ""
         lines = ["import sdabench", "", f'model = sdabench.create_model("{card.name}"{classes})']
         if card.runs:
             lines.append('sdabench.load_weights(model, "model.safetensors")')

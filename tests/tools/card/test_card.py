@@ -123,7 +123,19 @@ def test_classes_of_the_weights_are_named(tmp_path):
     classes = metadata_of(ClassList(names=("cat", "*dog*")))
     safetensors.save_file({"x": np.zeros(1, np.float32)}, folder / "model.safetensors", classes)
     append_lines(tmp_path / "records.jsonl", trained("resnet50", 75.0).as_json())
-    assert r"(2): cat, \*dog\*" in to_card(make_card(str(tmp_path)))
+    card = to_card(make_card(str(tmp_path)))
+    assert r"(2): cat, \*dog\*" in card
+    assert 'create_model("resnet50", num_classes=2)' in card
+
+
+@pytest.mark.parametrize(
+    ("occurring", "outputs", "argument"),
+    [(10, None, ", num_classes=10"), (10, 1000, ""), (3, 7, ", num_classes=7")],
+)
+def test_the_classifier_has_the_outputs_of_the_weights(tmp_path, occurring, outputs, argument):
+    dataset = DATASET.model_copy(update={"classes": occurring, "num_classes": outputs})
+    append_lines(tmp_path / "records.jsonl", record(model="resnet50", dataset=dataset).as_json())
+    assert f'create_model("resnet50"{argument})' in to_card(make_card(str(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["**", "a**b[!x]", "/absolute", "../up", "?"])
