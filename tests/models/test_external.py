@@ -1,9 +1,13 @@
 """Building networks by source."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+import sdabench
 from sdabench import count, create_model, load_weights
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.models.external import classifier_of
@@ -122,6 +126,18 @@ def test_timm_networks_have_the_librarys_size_and_features():
     assert count("timm:resnet18").params == sum(each.numel() for each in own.parameters())
     features = create_model("timm:resnet18", features_only=True, out_indices=(1, 2))
     assert features.feature_info.channels() == [64, 128]
+
+
+def test_torch_hub_creates_networks_of_the_checkout(net, tmp_path, monkeypatch):
+    checkout = str(Path(sdabench.__file__).parent.parent)
+    monkeypatch.syspath_prepend(checkout)
+    entries = vars(import_module("hubconf"))
+    assert {"sda_resnet86", "create_model"} <= set(entries)
+    network = torch.hub.load(checkout, "resnet50", source="local", num_classes=3)
+    assert network.fc.out_features == 3
+    torch.save(create_model(f"{net}:Net").state_dict(), tmp_path / "net.pth")
+    loaded = torch.hub.load(checkout, "create_model", f"{net}:Net", str(tmp_path / "net.pth"), source="local")
+    assert torch.equal(loaded.fc.weight, torch.load(tmp_path / "net.pth")["fc.weight"])
 
 
 def test_timm_creates_networks_of_sdabench():
