@@ -97,7 +97,7 @@ Offline = Annotated[bool, option(
     help="Forbid network access; any attempt is an error")]
 Others = Annotated[tuple[str, ...], option(
     "--with", multiple=True, type=MODEL, group="Networks",
-    help="Add networks that are not in the paper")]
+    help="Add networks that the tables lack")]
 Patterns = Annotated[tuple[str, ...], argument(nargs=-1, type=MODEL)]
 Recount = Annotated[bool, option(
     "--recount", is_flag=True, help="Count again instead of using cached counts")]

@@ -168,28 +168,29 @@ class Record(SpecBase, populate_by_name=True):
             who = "Its code" if is_source(self.model) else "The registry"
             yield f"{who} has changed the definition of {self.model} since it was measured."
         if not self.weights.trained:
-            yield "Results of random weights are not compared with the paper."
+            yield "Results of random weights are not compared with printed numbers."
         if dataset.name == "synthetic":
-            yield "Results on generated images are not compared with the paper."
+            yield "Results on generated images are not compared with printed numbers."
             return
         if self.samples < dataset.samples:
             yield f"Only {self.samples:,} of {plural(dataset.samples, 'image')} were evaluated."
         if dataset.skipped:
             broken = plural(len(dataset.skipped), "broken image")
-            yield f"Results without {broken} are not compared with the paper."
+            yield f"Results without {broken} are not compared with printed numbers."
         elif not self._is_official(dataset, "val"):
-            yield "Only results on the complete validation set are compared with the paper."
+            yield "Only results on the complete validation set are compared with printed numbers."
         if not self.preprocessed_as_standard:
-            yield "Only results with the standard preprocessing are compared with the paper."
+            yield "Only results with the standard preprocessing are compared with printed numbers."
         if self.protocol is not None and self.protocol.precision != "fp32":
-            yield f"Results in {self.protocol.precision} are not compared with the paper; evaluate in fp32."
+            precision = self.protocol.precision
+            yield f"Results in {precision} are not compared with printed numbers; evaluate in fp32."
 
     def _obstacles_of_training(self, recorded: dict[str, Any]) -> Iterator[str]:
         name, judged, training = recorded.get("name"), self._judged_recipe, self.training
         if judged is None:
             yield f"The recipe {name} is of another version of sdabench, which cannot be compared."
         elif different := judged[1]:
-            yield f"The recipe {name} does not reproduce the paper: {', '.join(different)}."
+            yield f"The recipe {name} does not reproduce the SDA-xNet paper: {', '.join(different)}."
         elif training is None:
             yield f"The record has a recipe, {name}, but does not state how the training ended."
         elif training.epochs != (epochs := judged[0].epochs):
@@ -197,12 +198,12 @@ class Record(SpecBase, populate_by_name=True):
         if training is not None and training.unsound:
             yield f"The network is unsound: {training.unsound[0]}."
         if self.train_dataset is None or not self._is_official(self.train_dataset, "train"):
-            yield "Only networks trained on the complete training set are compared with the paper."
+            yield "Only networks trained on the complete training set are compared with printed numbers."
         if self.task == "classification":
             if self.initial is not None:
-                yield "Only classifiers trained from random weights are compared with the paper."
+                yield "Only classifiers trained from random weights are compared with printed numbers."
         elif self.backbone is None:
-            yield "Only detectors trained from a pretrained backbone are compared with the paper."
+            yield "Only detectors trained from a pretrained backbone are compared with printed numbers."
         if (images := self.batch_norm_images) is not None and images < MIN_BATCH_NORM_IMAGES:
             yield f"Each batch norm saw {images} images in training, fewer than {MIN_BATCH_NORM_IMAGES}."
         if self._skipped_share > MAX_SKIPPED_SHARE:

@@ -119,6 +119,11 @@ class Registry:
         return self._paths["family", self.models[model].family]
 
     @property
+    def papers(self) -> list[Paper]:
+        """The papers that print the tables, each once."""
+        return list(dict.fromkeys(table.paper for table in self.tables.values()))
+
+    @property
     def suites(self) -> dict[str, list[Table]]:
         """The tables of each suite by its name, in the order of the tables."""
         suites: dict[str, list[Table]] = {}
@@ -201,7 +206,7 @@ class Registry:
         present = {row.model for row in table.rows}
         rows = [
             Row(
-                group="not in this table" if self.tables_of(name) else "not in the paper",
+                group="not in this table" if self.tables_of(name) else "in no table",
                 label=self.model(name).title,
                 model=name,
                 reported=dict.fromkeys(column.key for column in table.columns),

@@ -228,7 +228,7 @@ def source_model(name: str) -> "SourceModel":
         masks=task == "detection" and source.target.startswith("maskrcnn_"),
         timm=source.target.partition(".")[0] if source.kind == "timm" else None,
         sources=[_origin(source)],
-        note="A network by source, not of the paper.",
+        note="A network by source.",
     )
 
 

@@ -74,15 +74,15 @@ def implied_notes(verdicts: Sequence[ImpliedVerdict]) -> list[str]:
     weights = [each for each in verdicts if each.interval is not None and each.judged.estimate is None]
     unpaired = sum(not each.paired for each in weights)
     notes = [
-        "Baseline: the model that the paper compares it with. "
+        "Baseline: the model that its paper compares it with. "
         "Control: the same network without depth attention.",
-        f"The paper prints the numbers of both models for {printed:,} of {len(verdicts):,} differences. "
+        f"The tables print the numbers of both models for {printed:,} of {len(verdicts):,} differences. "
         f"Measured: {measured:,}{also}.",
     ]
     if any(each.judged.estimate is not None for each in verdicts):
         notes += [
             "PI: prediction interval, with 95 % of the differences that two other single trainings, such as "
-            "the paper's, give. 'better?' is about the mean of the measured trainings.",
+            "the printed ones, give. 'better?' is about the mean of the measured trainings.",
             *training_notes(
                 ((each.claim.column.key, each.judged) for each in verdicts),
                 implied_family(verdicts),

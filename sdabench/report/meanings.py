@@ -23,7 +23,7 @@ COUNTS = {
     "differs": "differs without an explanation that holds",
     "not measured": "the network was not counted",
 }
-_ABOVE = "a result above the paper's neither confirms a claim nor fails it, and needs an explanation"
+_ABOVE = "a result above the printed one neither confirms a claim nor fails it, and needs an explanation"
 _METRICS = {
     "within": "the printed number is in the 95 % interval of another training of the network",
     "better": f"the printed number is below the 95 % interval of another training of the network; {_ABOVE}",

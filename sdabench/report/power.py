@@ -24,7 +24,7 @@ def power_sheet(found: Sequence[Needed]) -> Sheet:
         "Power 80 %, two-sided test at 5 %. SD: standard deviation of a difference of two trainings, from "
         "published trainings (*: from three or more of the records).",
         "mean: number of trainings of each network whose mean difference shows it; a verdict needs three. "
-        "paper: the same beside the spread of the paper's two single trainings, which no number of "
+        "paper: the same beside the spread of the printed two single trainings, which no number of "
         "trainings reduces.",
         "images: number of test images that show it for given weights of both networks, paired. Assumed "
         f"share of images on which only one is correct: {shares}.",

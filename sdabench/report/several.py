@@ -147,7 +147,7 @@ def difference_notes(
     if "trainings" in bases:
         notes.append(
             "Trainings: the interval covers the spread of trainings, beside the published one if they can be "
-            "compared with the paper. Runs with the same seeds are paired by seed."
+            "compared with printed numbers. Runs with the same seeds are paired by seed."
         )
     if "images" in bases:
         notes.append(

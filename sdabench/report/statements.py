@@ -25,7 +25,7 @@ def statements_sheet(judged: Sequence[JudgedStatement]) -> Sheet:
     """Show a group for each statement: text, test, the comparisons least in its favor, and the experiment."""
     columns = [Heading("statement"), Heading("Δ", numeric=True), Heading("verdict")]
     groups = [_group(each) for each in judged]
-    title = "Statements of the paper, tested with its printed numbers"
+    title = "Statements of the SDA-xNet paper, tested with its printed numbers"
     return Sheet(title, columns, groups, [*MEANINGS, *_priors(judged)])
 
 

@@ -178,5 +178,5 @@ def _legend(columns: Iterable[Column]) -> str:
     highest = ", ".join(column.header for column in columns if column.higher_is_better)
     return (
         f"Bold: best of a group, underlined: second best (lowest {lowest}; highest {highest}). "
-        "The paper's numbers and the measured ones are ranked separately."
+        "Printed numbers and measured ones are ranked separately."
     )

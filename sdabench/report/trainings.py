@@ -11,7 +11,7 @@ from sdabench.report.summary import metric_name
 
 TOLERANCE_NOTE = (
     "±: half the width of the interval around the mean of the measured trainings that has 95 % of other "
-    "single trainings, such as the paper's, with the rounding of its number."
+    "single trainings, such as the printed one, with the rounding of its number."
 )
 
 
@@ -32,9 +32,9 @@ def training_notes(
     if any(0 < each.seeds < ENOUGH for _, each in pairs):
         notes.append(f"No claim is confirmed by fewer than {ENOUGH} trainings of each network.")
     if any(each.name == "better" or (each.detail or "").startswith(LARGER) for each in verdicts):
-        notes.append("A result above the paper's does not confirm a claim: it needs an explanation.")
+        notes.append("A result above the printed one does not confirm a claim: it needs an explanation.")
     if is_other_registry():
-        notes.append("Recipes and the paper's numbers are those of SDABENCH_REGISTRY, not of this version.")
+        notes.append("Recipes and printed numbers are those of SDABENCH_REGISTRY, not of this version.")
     return notes
 
 

@@ -229,7 +229,7 @@ def test_networks_outside_the_paper_get_their_own_rows():
     table = sdabench("table", "classification-attention", "--with", "sda_gcnet50", "--json")
     *rows, extra = json.loads(table.stdout)["rows"]
     assert len(rows) == 22
-    assert extra["group"] == "not in the paper"
+    assert extra["group"] == "in no table"
     assert set(extra["reported"].values()) == {None}
     assert (
         extra["measured"]["params_m"] == (28_105_032 + 1_756_544) / 1e6

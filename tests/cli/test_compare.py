@@ -73,7 +73,7 @@ def test_table_names_the_records_that_it_leaves_out(runs):
     (runs / "b/records.jsonl").write_text(json.dumps(line) + "\n")
     result = sdabench("table", "classification-attention", "--records", runs / "a", "--records", runs / "b")
     assert result.returncode == 0
-    reason = "Only results with the standard preprocessing are compared with the paper."
+    reason = "Only results with the standard preprocessing are compared with printed numbers."
     assert f"1 of 2 records are left out (resnet50). {reason}" in " ".join(result.stderr.split())
 
 

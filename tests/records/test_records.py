@@ -226,7 +226,7 @@ def trained(name: str = "paper", changes: dict[str, Any] | None = None, **measur
 @pytest.mark.parametrize(
     ("changes", "obstacle"),
     [
-        ({"precision": "bf16"}, "Results in bf16 are not compared with the paper; evaluate in fp32."),
+        ({"precision": "bf16"}, "Results in bf16 are not compared with printed numbers; evaluate in fp32."),
         ({"channels_last": True}, None),
         ({"preprocessing": Preprocessing.at(160)}, "Only results with the standard preprocessing are "),
     ],
@@ -239,14 +239,14 @@ def test_evaluations_of_another_protocol_say_why_they_are_not_comparable(changes
 def test_evaluations_of_some_images_say_which():
     skipped = DATASET.model_copy(update={"complete": False, "skipped": ("a.JPEG", "b.JPEG")})
     assert record(dataset=skipped).obstacles == (
-        "Results without 2 broken images are not compared with the paper.",
+        "Results without 2 broken images are not compared with printed numbers.",
     )
     limited = DATASET.model_copy(update={"complete": False, "subset_of": 50_000, "samples": 10})
     generated = limited.model_copy(update={"name": "synthetic"})
     assert "complete validation set" in record(dataset=limited).obstacles[0]
     assert record(samples=49_999).obstacles == ("Only 49,999 of 50,000 images were evaluated.",)
     assert record(dataset=generated).obstacles == (
-        "Results on generated images are not compared with the paper.",
+        "Results on generated images are not compared with printed numbers.",
     )
     assert record(fitted_batch_size=8).remarks == ("Evaluated in batches of 8, which fit into memory.",)
 
@@ -308,14 +308,14 @@ def test_recipe_without_a_training_and_unsound_network_are_obstacles():
 @pytest.mark.parametrize("changes", [{"split": "train"}, {"name": "coco"}])
 def test_another_split_or_dataset_is_no_reproduction(changes):
     [obstacle] = record(dataset=DATASET.model_copy(update=changes)).obstacles
-    assert obstacle == "Only results on the complete validation set are compared with the paper."
+    assert obstacle == "Only results on the complete validation set are compared with printed numbers."
 
 
 @pytest.mark.parametrize("changes", [{"split": "val"}, {"subset_of": 9}, {"skipped": ("a.JPEG",)}])
 def test_training_on_validation_images_or_a_subset_is_no_reproduction(changes):
     other = TRAINING_SET.model_copy(update=changes)
     [obstacle] = trained().model_copy(update={"train_dataset": other}).obstacles
-    assert obstacle == "Only networks trained on the complete training set are compared with the paper."
+    assert obstacle == "Only networks trained on the complete training set are compared with printed numbers."
 
 
 def test_training_in_bf16_is_a_remark():

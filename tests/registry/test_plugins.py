@@ -36,6 +36,7 @@ def test_plugin_adds_its_network_with_depth_attention_and_its_suite(plugin):
     assert list(registry.suites) == ["classification", "detection", "segmentation", "gatenet"]
     assert registry.tables["gatenet"].paper.title == "Gates"
     assert [paper.title for paper in registry.papers_of("gatenet14")] == ["Gates"]
+    assert registry.papers == [registry.paper, registry.tables["gatenet"].paper]
     assert load_catalogue().networks["gatenet14"].tables == ["gatenet"]
     assert list(load_registry().models)[: len(load_shipped_registry().models)] == list(
         load_shipped_registry().models

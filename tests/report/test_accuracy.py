@@ -58,4 +58,4 @@ def test_results_of_another_preprocessing_get_no_verdict_and_a_note():
     rows = run_verdicts([table], ["resnet50"], {"resnet50": [record(protocol=other)]})
     sheet = accuracy_sheet(table, rows)
     assert "verdict" not in [heading.text for heading in sheet.headings]
-    assert "Only results with the standard preprocessing are compared with the paper." in sheet.notes
+    assert "Only results with the standard preprocessing are compared with printed numbers." in sheet.notes

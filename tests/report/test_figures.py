@@ -259,9 +259,9 @@ def test_printed_points_far_from_measured_ones_have_a_label_and_a_line(tmp_path)
 
 
 def test_captions_of_costs_and_fronts_are_true(tmp_path):
-    assert pareto.describe(pareto.frame()).startswith("Values printed in the paper. Thin lines")
+    assert pareto.describe(pareto.frame()).startswith("Printed values. Thin lines")
     single = pareto.frame(models=["resnet50"])
-    assert pareto.describe(single) == "Values printed in the paper."
+    assert pareto.describe(single) == "Printed values."
     steps = [line for line in pareto.draw(single).axes[0].lines if line.get_drawstyle() == "steps-post"]
     assert [len(line.get_xdata()) for line in steps] == [0]
     path = tmp_path / "speed.json"
@@ -271,14 +271,14 @@ def test_captions_of_costs_and_fronts_are_true(tmp_path):
     )
     path.write_text(json.dumps([{"model": name, "latency_ms": {"median": 9.0}, **step} for name in names]))
     timed = pareto.frame("classification-attention", x="latency", bench=path)
-    assert pareto.describe(timed).startswith("Accuracies printed in the paper, latencies measured by bench.")
+    assert pareto.describe(timed).startswith("Printed accuracies, latencies measured by bench.")
     assert set(timed.x_source) == {"bench"}
     RecordStore(tmp_path).append(
         [trained(model, 78.0) for model in ("resnet50", "sda_resnet86", "res2net50")]
     )
     both = pareto.frame(records=tmp_path)
     assert set(both.x_source[both.source == "measured"]) == {"counted"}
-    assert "printed in the paper" not in pareto.describe(both)
+    assert "Printed" not in pareto.describe(both)
 
 
 def test_labels_avoid_arrows_and_one_beside_another_point_has_a_leader():
@@ -680,7 +680,7 @@ def test_the_front_is_that_of_the_paper_however_many_points_are_measured(tmp_pat
         fronts += [line.get_xydata().tolist() for line in lines if line.get_drawstyle() == "steps-post"]
     assert fronts[0] == fronts[1]
     assert len(fronts[0]) == 7
-    assert "Gray line: Pareto front of the paper's values." in pareto.describe(after)
+    assert "Gray line: Pareto front of the printed values." in pareto.describe(after)
 
 
 @pytest.mark.parametrize("table", ["classification-multiscale", "classification-attention"])

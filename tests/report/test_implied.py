@@ -72,8 +72,8 @@ def test_notes_ask_for_an_explanation_and_name_another_registry(monkeypatch, tmp
     shutil.copytree(registry_dir(), tmp_path / "registry")
     monkeypatch.setenv("SDABENCH_REGISTRY", str(tmp_path / "registry"))
     notes = sheet_of(*above).notes
-    assert "A result above the paper's does not confirm a claim: it needs an explanation." in notes
-    assert "Recipes and the paper's numbers are those of SDABENCH_REGISTRY, not of this version." in notes
+    assert "A result above the printed one does not confirm a claim: it needs an explanation." in notes
+    assert "Recipes and printed numbers are those of SDABENCH_REGISTRY, not of this version." in notes
 
 
 def test_different_trainings_say_how_they_differ():

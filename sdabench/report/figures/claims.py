@@ -62,7 +62,7 @@ def with_paper_intervals(found: pd.DataFrame) -> pd.DataFrame:
     found = found[found["paper"].notna() | found["measured"].notna()]
     if found.empty:
         raise NothingMeasuredError(
-            "the paper prints none of these differences, and no run has measured one; name other --models, "
+            "no table prints any of these differences, and no run has measured one; name other --models, "
             "--metric or --table, or runs"
         )
     differences = row_dicts(found)
@@ -113,9 +113,11 @@ def describe(data: pd.DataFrame) -> str:
     given = measured["trainings"] == 0
     printed, trained = bool(data["paper"].notna().any()), not given.all()
     sentences = [
-        "Diamonds: differences that the paper prints." if printed else "",
+        "Diamonds: printed differences." if printed else "",
         "Thick lines: 95 % confidence interval of the expected difference." if printed or trained else "",
-        "The paper's follows from one training of each network and the published spread." if printed else "",
+        "That of a diamond follows from one training of each network and the published spread."
+        if printed
+        else "",
         "Thin lines: 95 % interval of a difference of two single trainings, by which the printed one is "
         "judged."
         if trained

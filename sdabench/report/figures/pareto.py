@@ -162,13 +162,13 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
 def describe(data: pd.DataFrame) -> str:
     """Explain the marks and lines of a figure of :func:`frame`, as far as it has them."""
     sources, costs = set(data["source"]), set(data.loc[data["source"] == "paper", "x_source"])
-    values = "Values printed in the paper."
+    values = "Printed values."
     if costs == {"bench"}:
-        values = "Accuracies printed in the paper, latencies measured by bench."
+        values = "Printed accuracies, latencies measured by bench."
     elif "counted" in costs:
-        values = "Values printed in the paper, or counted where it prints no cost."
+        values = "Printed values, or counted where no cost is printed."
     front = pareto_front(data)
-    of_source = " of the paper's values" if len(sources) > 1 else ""
+    of_source = " of the printed values" if len(sources) > 1 else ""
     others = data.dropna(subset="convention").groupby("convention", sort=False)["label"].unique()
     roles = " or ".join(sorted(data["partner_role"].dropna().unique(), reverse=True))
     sentences = [

@@ -32,7 +32,7 @@ PIPELINES = {
 # Names of datasets and metrics at Hugging Face.
 DATASETS = {"imagenet": "imagenet-1k", "coco": "coco"}
 METRIC_TYPES = {"top1_pct": "accuracy", "top5_pct": "top_5_accuracy", "ap_pct": "mAP"}
-PRINTED = "Printed in the paper, not measured here"
+PRINTED = "Printed, not measured here"
 
 
 def to_card(card: Card) -> str:
@@ -118,6 +118,8 @@ def _summary(card: Card) -> Iterator[str]:
     depth = " It has selective depth attention." if card.page.model.depth_attention else ""
     classes = 1000 if card.page.model.backbone is None else 80  # in the tables
     where = "" if is_source(card.name) else " of sdabench, a benchmark of the SDA-xNet paper"
+    if card.page.model.plugin:
+        where = f" of the plugin '{markdown_text(card.page.model.plugin)}' for sdabench"
     head = "Built without further arguments" if is_source(card.name) else f"With {classes:,} classes"
     yield (
         f"The network `{card.name}`{where}.{depth} {head} it has {count.params:,} parameters and takes "
@@ -156,11 +158,11 @@ def _results(card: Card) -> Iterator[str]:
 def _paper(card: Card) -> Iterator[str]:
     if card.page is None or not card.page.claims:
         return
-    yield "## The paper's numbers"
+    yield "## Printed numbers"
     if card.runs:
         yield (
-            "The numbers that the SDA-xNet paper prints, beside what sdabench measured, with the verdict. "
-            "Accuracies are compared only under the paper's conditions."
+            "The numbers that papers print, beside what sdabench measured, with the verdict. "
+            "Accuracies are compared only under the conditions of the SDA-xNet paper."
         )
     else:
         yield f"{PRINTED}: accuracies and APs below are the authors' claims. Sizes and costs were counted."
@@ -174,7 +176,7 @@ def _paper(card: Card) -> Iterator[str]:
         reason for run in card.runs.values() for one in run.stored for reason in one.record.obstacles
     )
     if reasons:
-        yield "Why these results are not compared with the paper:"
+        yield "Why these results are not compared with printed numbers:"
         yield _bullets(map(markdown_text, reasons))
 
 
@@ -251,7 +253,7 @@ def _environment(record: Record) -> str:
 def _use(card: Card) -> Iterator[str]:
     yield "## Intended use"
     yield (
-        "Research: to check the SDA-xNet paper's results, and to compare networks under equal conditions. "
+        "Research: to check printed results, and to compare networks under equal conditions. "
         "It is not meant for decisions about people or for products."
     )
     if card.page is not None:
@@ -291,7 +293,8 @@ def _limits(card: Card) -> Iterator[str]:
 def _citation(card: Card) -> Iterator[str]:
     registry = load_registry()
     papers = registry.papers_of(card.name) if card.page else []
-    own = [] if is_source(card.name) else [registry.paper]
+    shipped = not is_source(card.name) and not (card.page and card.page.model.plugin)
+    own = [registry.paper] if shipped else []
     entries = dict.fromkeys(paper.bibtex for paper in [*own, *papers])
     if not entries:
         return

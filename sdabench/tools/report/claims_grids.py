@@ -103,7 +103,7 @@ def statements_grid(judged: Sequence[JudgedStatement]) -> Grid:
         tone = TONES[STATEMENT_OUTCOMES[each.verdict.name]]
         verdict = Cell(str(each.verdict), tone=tone, opens=note.id)
         rows.append(row(each.statement.statement, each.statement.source, printed, verdict))
-    title = "Statements of the paper, tested with its printed numbers"
+    title = "Statements of the SDA-xNet paper, tested with its printed numbers"
     return Grid("statements", Sheet(title, columns, [rows], STATEMENT_MEANINGS), notes=notes)
 
 

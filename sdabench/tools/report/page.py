@@ -53,7 +53,8 @@ class Network:
 class Page:
     date: str
     version: str
-    paper: str
+    question: str
+    papers: Sequence[str]
     answers: Sequence[Answer]
     statements_text: str
     tables: Sequence[Grid]
@@ -82,6 +83,8 @@ def make_page(paths: Iterable[Path]) -> Page:
     measured = records([run.path for run in runs if run.records])
     statements = judge_statements(registry, load_statements(registry))
     verdicts = [str(each.verdict) for each in statements]
+    papers = [paper.reference for paper in registry.papers]
+    whose = "the SDA-xNet paper" if len(papers) == 1 else f"{len(papers)} papers"
     rests_on = {
         "counts": _counts_basis(claims),
         "accuracies": _accuracies_basis(claims, runs, measured),
@@ -90,7 +93,8 @@ def make_page(paths: Iterable[Path]) -> Page:
     return Page(
         date=_date(runs),
         version=sdabench.__version__,
-        paper=registry.paper.reference,
+        question=f"Do the tables of {whose} hold?",
+        papers=papers,
         answers=answers(claims, comparisons, rests_on),
         statements_text=", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts)),
         tables=[table_grid(each, anchors) for each in compared],
@@ -134,7 +138,7 @@ def _digests(measured: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
 def _counts_basis(claims: pd.DataFrame) -> str:
     counted = claims[claims["convention"].notna()]
     return (
-        f"Rests on exact counts of {counted['model'].nunique()} networks at the input size of the paper. "
+        f"Rests on exact counts of {counted['model'].nunique()} networks at the input size of their task. "
         f"Tables share rows: these are {len(_distinct(counted)):,} distinct numbers."
     )
 
@@ -156,10 +160,10 @@ def _accuracies_basis(claims: pd.DataFrame, runs: Sequence[Run], measured: pd.Da
     if comparable:
         networks = measured[measured["comparable"]]["model"].nunique()
         of_networks = f"{comparable:,} of them ({plural(networks, 'network')})"
-        return f"{read}; {of_networks} comparable with the paper. {shared}"
+        return f"{read}; {of_networks} comparable with printed numbers. {shared}"
     reasons = measured["obstacles"].dropna().value_counts()
     most = f" The most frequent reason: {reasons.index[0]}" if len(reasons) else ""
-    return f"{read}; none of them comparable with the paper.{most} {shared}"
+    return f"{read}; none of them comparable with printed numbers.{most} {shared}"
 
 
 def _differences_basis(comparisons: pd.DataFrame) -> str:

@@ -56,7 +56,7 @@ class Run:
         comparable = sum(record.comparable for record in self.records)
         counted = f"{plural(len(self.records), 'record')} of {plural(networks, 'network')}"
         jobs = plural(failed, "job")
-        compared = f"{comparable or 'none':{',' * bool(comparable)}} comparable with the paper"
+        compared = f"{comparable or 'none':{',' * bool(comparable)}} comparable with printed numbers"
         return f"{counted}; {compared}{f'; {jobs} failed' if failed else ''}"
 
 
@@ -155,7 +155,7 @@ def _records_grid(run: Run, name: str, shown: Sequence[Record], anchors: Anchors
     seeds = len({record.seed for record in shown}) > 1
     columns = headings("network", "task") + headings(*["seed"] * seeds, numeric=True)
     columns += [Heading(metric_name(key), "measured (%)", True) for key in measured]
-    columns += [Heading("images", numeric=True), *headings("recipe", "comparable with the paper")]
+    columns += [Heading("images", numeric=True), *headings("recipe", "comparable with printed numbers")]
     groups: dict[str, list[list[Cell]]] = {}
     for record, note in zip(shown, notes, strict=True):
         words = "failed" if record.failure else "yes" if record.comparable else "no"

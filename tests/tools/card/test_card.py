@@ -66,7 +66,7 @@ def test_a_network_without_a_run_has_no_results(hub, tmp_path):
     card = parsed(hub, path)
     assert card.data.eval_results is None
     assert card.data.pipeline_tag == "image-segmentation"
-    assert "Printed in the paper, not measured here" in card.text
+    assert "Printed, not measured here" in card.text
     assert "No weights and no measured accuracies belong to it." in card.text
 
 
