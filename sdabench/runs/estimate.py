@@ -30,6 +30,8 @@ from sdabench.training.run_folder import TRAININGS, progress_in
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches, micro_batches, training_order
 
+CPU_PIXELS = 8 * 224 * 224  # of the images that are timed at once on a CPU
+ENOUGH_SECONDS = 10  # after which a measurement is not repeated
 PROBES: dict[DataTask, str] = {"classification": "resnet50", "detection": "faster_rcnn_resnet50"}
 
 
@@ -196,7 +198,10 @@ def _measured(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
 
 
 def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
-    """Time a few steps and a few evaluated images of a small network on the data of a job."""
+    """Time a few steps and a few evaluated images of a small network on the data of a job.
+
+    On a CPU, where the time per image hardly depends on their number, few images are timed at once.
+    """
     if threads is not None:
         torch.set_num_threads(min(threads, cores()))
     started = time.perf_counter()
@@ -205,11 +210,13 @@ def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
     device = torch.device(device_name)
     machine = job.machine.model_copy(update={"device": device_name, "batch_size": job.batch_size})
     probe: AnyJob = job.for_model(PROBES[job.spec.task], job.spec.seed).on(machine)
-    probe = replace(probe, weights=None, split=job.split.subset(min(job.batch_size, 64)))
+    side = job.spec.protocol.preprocessing.resolution
+    most = max(2, CPU_PIXELS // side**2) if device.type == "cpu" else 2**30
+    probe = replace(probe, weights=None, split=job.split.subset(min(job.batch_size, 64, most)))
 
     def seconds(work: Callable[[], object], images: int) -> float:
-        times = []
-        for _ in range(3):
+        times = list[float]()
+        while len(times) < 3 and sum(times) < ENOUGH_SECONDS:
             start_time = time.perf_counter()
             work()
             synchronize(device)
@@ -220,7 +227,8 @@ def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
     if job.spec.trains:
         recipe: Recipe = job.spec.recipe
         # The probe has no backbone weights, so that its batch norms are trained.
-        recipe = recipe.override(batch_size=max(2, recipe.batch_size // recipe.accumulate), accumulate=1)
+        size = max(2, recipe.repeats, min(recipe.batch_size // recipe.accumulate, most))
+        recipe = recipe.override(batch_size=size, accumulate=1, check_network=False)
         trainer = Trainer(replace(probe, spec=probe.spec.with_values(recipe=recipe)))
         with closing(load_training_batches(trainer)) as batches:
             batch = next(batches)
