@@ -19,7 +19,7 @@ from sdabench.data.folders import ImageSplit
 from sdabench.data.split import ImageFile, SplitName
 from sdabench.errors import DataError
 
-KIND = "tar-index"
+KIND = "tar-images"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's
 
 

@@ -14,7 +14,8 @@ from sdabench.data.split import ImageFile, SplitName
 from sdabench.errors import DataError, UsageError
 
 T = TypeVar("T")
-KIND = "parquet-index"
+KIND = "parquet-images"
+STARTS = {b"\x89PNG": ".png", b"RIFF": ".webp", b"II*": ".tif", b"BM": ".bmp"}  # of files; others are JPEG
 PREFIXES: Mapping[SplitName, tuple[str, ...]] = {"train": ("train",), "val": ("val", "test")}  # of file names
 FORM = "it needs files such as data/train-00000-of-00002.parquet and data/validation-00000-of-00001.parquet"
 HINT = "with images as bytes and labels with names, as datasets.Dataset.to_parquet writes them"
@@ -97,13 +98,14 @@ def read_parquet(
         raise UsageError(f"no {split} files at {path}; --data parquet=PATH: {FORM}")
     indices = [_index(file) for file in files]
     names = _class_names(path)
+    labels = {name: label for label, name in enumerate(names)}
     rows, items = dict[str, Row](), list[Item]()
     for file, index in zip(files, indices, strict=True):
-        for number, (group, row, label, size) in enumerate(index["rows"]):
+        for number, (group, row, label, size, suffix) in enumerate(index["rows"]):
             name = index["names"][label] if index["names"] else label
-            image = f"{name.replace('/', '_')}/{file.stem}-{number:06d}.jpg"
+            image = f"{name.replace('/', '_')}/{file.stem}-{number:06d}{suffix}"
             rows[image] = Row(file.resolve(), index["column"], group, row)
-            items.append(Item(image, size, names.index(name)))
+            items.append(Item(image, size, labels[name]))
     if sizes is not None:
         items = [item for item in items if item.path in sizes]
     layout = f"{len(files):,} Parquet file{'s' * (len(files) > 1)} of {split}, {len(names):,} classes"
@@ -124,7 +126,7 @@ def _row_group(path: Path, column: str, group: int) -> list[bytes | None]:
 
 
 def _index(path: Path) -> dict[str, Any]:
-    """Return the names of the classes, the column of images, and (group, row, label, size) of each image."""
+    """Return names of classes, the column of images, and (group, row, label, size, suffix) of each image."""
     status = path.stat()
     key = [str(path.resolve()), str(status.st_size), str(status.st_mtime_ns)]
     if (content := read_entry(KIND, key)) is not None:
@@ -177,11 +179,13 @@ def _columns(path: Path, schema: Any) -> tuple[str, str, list[str]]:
     return images[0], label, [str(name) for name in named.get(label, [])]
 
 
-def _rows(file: Any, image: str, label: str) -> Iterator[tuple[int, int, Any, int]]:
+def _rows(file: Any, image: str, label: str) -> Iterator[tuple[int, int, Any, int, str]]:
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, [f"{image}.bytes", label])
         pairs = zip(table[image].to_pylist(), table[label].to_pylist(), strict=True)
         for row, (content, value) in enumerate(pairs):
             if value is None or (type(value) is int and value < 0):
                 continue  # test sets without labels have -1
-            yield group, row, value, len(content["bytes"] or b"") if content else 0
+            data = content["bytes"] or b"" if content else b""
+            suffix = next((suffix for start, suffix in STARTS.items() if data.startswith(start)), ".jpg")
+            yield group, row, value, len(data), suffix

@@ -203,6 +203,12 @@ class Augmentation(Settings):
     repeats: Count = 1
     padding: NonNegativeInt = 0
 
+    @model_validator(mode="after")
+    def the_padding_is_smaller_than_the_crop(self) -> Self:
+        if self.padding >= self.crop:
+            raise ValueError(f"padding {self.padding} must be smaller than the crop of {self.crop} pixels")
+        return self
+
 
 class Validation(Settings):
     """Epochs between validations; 0 for one validation after the last epoch.

@@ -41,8 +41,9 @@ def describe_dataset(dataset: DatasetInfo) -> str:
         return f"{samples} images of {dataset.classes} classes"
     if dataset.name == "coco":
         return f"{samples} images with {dataset.classes} categories, in {dataset.root}"
-    kind = "ImageNet classes" if dataset.name == "imagenet" else "classes"
-    return f"{samples} images of {dataset.classes} {kind}, in {dataset.root}"
+    kind = "ImageNet class" if dataset.name == "imagenet" else "class"
+    several = "" if dataset.classes == 1 else "es"
+    return f"{samples} images of {dataset.classes} {kind}{several}, in {dataset.root}"
 
 
 def describe_protocol(protocol: Protocol) -> str:

@@ -48,10 +48,10 @@ def test_images_have_the_names_of_their_labels(tmp_path):
     split = source.read("val")
     assert split.class_names == tuple(NAMES)
     assert [(item.path, item.label) for item in split.items] == [
-        ("a_b/validation-00000-of-00002-000002.jpg", 1),
-        ("cat/validation-00000-of-00002-000000.jpg", 2),
-        ("cat/validation-00001-of-00002-000000.jpg", 2),
-        ("tench, Tinca tinca/validation-00000-of-00002-000001.jpg", 0),
+        ("a_b/validation-00000-of-00002-000002.png", 1),
+        ("cat/validation-00000-of-00002-000000.png", 2),
+        ("cat/validation-00001-of-00002-000000.png", 2),
+        ("tench, Tinca tinca/validation-00000-of-00002-000001.png", 0),
     ]
     contents = [split.file(item).read() for item in split.items]
     assert contents == [picture(20), picture(0), picture(0), picture(10)]

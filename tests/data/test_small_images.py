@@ -154,6 +154,11 @@ def test_images_are_trained_and_evaluated_at_their_own_size_and_normalization(tm
     assert (resized.resize, resized.crop) == (96, 96)
 
 
+def test_padding_is_smaller_than_the_crop():
+    with pytest.raises(ValueError, match="padding 32 must be smaller than the crop of 32 pixels"):
+        Augmentation(crop=32, padding=32)
+
+
 def test_padding_moves_images_within_black_borders():
     pixels = torch.arange(3 * 32 * 32).reshape(3, 32, 32).remainder(255).to(torch.uint8) + 1
     augment, found = Augmenter(Augmentation(crop=32, padding=4, flip=0)), set()
