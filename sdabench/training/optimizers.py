@@ -18,6 +18,8 @@ STAGE = re.compile(r"layer([1-4])\.")
 def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     """Build the optimizer; norms and biases have weight decay only if the recipe enables it.
 
+    So have the parameters that a network of timm excepts by its ``no_weight_decay``, such as positions.
+
     Raises:
         UsageError: the recipe has learning rates by layer, and the layers of the network are unknown.
     """
@@ -36,17 +38,21 @@ def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Opti
 def _groups(network: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
     named = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
     layers = layer_indices(network) if settings.layer_decay is not None else {}
+    of_network = getattr(network, "no_weight_decay", None)
+    excepted = set(of_network()) if callable(of_network) else set[str]()
+    plain = {name for name, each in named if each.ndim <= 1 or name in excepted}
     groups = []
     for layer in sorted({layers.get(name, 0) for name, _ in named}):
-        own = [each for name, each in named if layers.get(name, 0) == layer]
+        own = [(name, each) for name, each in named if layers.get(name, 0) == layer]
         scale = (
             {}
             if settings.layer_decay is None
             else {SCALE: settings.layer_decay ** (max(layers.values()) - layer)}
         )
-        groups.append({"params": [each for each in own if each.ndim > 1], **scale})
+        groups.append({"params": [each for name, each in own if name not in plain], **scale})
         decay = settings.weight_decay if settings.decay_norms_and_biases else 0.0
-        groups.append({"params": [each for each in own if each.ndim <= 1], "weight_decay": decay, **scale})
+        without = [each for name, each in own if name in plain]
+        groups.append({"params": without, "weight_decay": decay, **scale})
     return groups
 
 

@@ -121,6 +121,21 @@ def test_layers_of_timm_are_those_of_timm():
         layer_indices(nn.Linear(2, 2))
 
 
+def test_parameters_without_weight_decay_are_those_of_timm():
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
+    settings = Optimizer(learning_rate=0.1, weight_decay=0.3, decay_norms_and_biases=False)
+    own = {
+        each: group["weight_decay"]
+        for group in build_optimizer(network, settings).param_groups
+        for each in group["params"]
+    }
+    groups_of = import_module("timm.optim").param_groups_weight_decay
+    theirs = groups_of(network, 0.3, no_weight_decay_list=network.no_weight_decay())
+    assert own == {each: group["weight_decay"] for group in theirs for each in group["params"]}
+    assert own[network.pos_embed] == 0
+
+
 def test_layer_rates_follow_the_schedule(textures):
     schedule = {"kind": "cosine", "warmup_steps": 2}
     trainer = trainer_after(
