@@ -389,8 +389,8 @@ def training_job(
         unknown = sorted(set(split.occurring) - set(train.occurring))
         if unknown:
             raise DataError(
-                f"{train.root} has no images of {list_names(unknown)}, which {split.root} has; add training "
-                "images, or remove these classes"
+                f"{train.root} has no training images of {list_names(unknown)}, which {split.root} has for "
+                "validation; add some, or remove these classes"
             )
     train, split = train.subset(recipe.train_images), split.subset(recipe.val_images)
     spec = _spec(

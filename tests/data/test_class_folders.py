@@ -146,7 +146,7 @@ def test_training_needs_images_of_each_validated_class(tmp_path):
     write(tmp_path / "train", "a", "b")
     write(tmp_path / "val", "a", "c")
     source = DataSource("folder", tmp_path)
-    with pytest.raises(DataError, match=r"train has no images of c, which .*val has"):
+    with pytest.raises(DataError, match=r"train has no training images of c, which .*val has for"):
         training_job("resnet50", source, ClassificationRecipe(**RECIPE))
     issue = find_other_categories({"train": source.read("train"), "val": source.read("val")})
     assert issue is not None

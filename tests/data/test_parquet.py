@@ -85,7 +85,7 @@ def test_labels_are_mapped_by_name_between_splits(tmp_path, train, val):
 def test_training_needs_images_of_each_validated_class(tmp_path):
     write(tmp_path / "train.parquet", [0, 1], ["a", "b"])
     write(tmp_path / "test.parquet", [2], ["b", "a", "z"])
-    with pytest.raises(DataError, match="has no images of z"):
+    with pytest.raises(DataError, match="has no training images of z"):
         training_job("resnet50", DataSource("parquet", tmp_path), load_recipe("cifar"))
 
 
