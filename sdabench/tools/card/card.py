@@ -49,7 +49,8 @@ def make_card(text: str) -> Card:
     last = next(iter(runs.values())).stored[-1]
     records = [one.record for run in runs.values() for one in run.stored]
     name = last.record.model
-    page = model_page(registry, name, records) if name in registry.models else None
+    known = name in registry.models and all(record.is_defined for record in records)
+    page = model_page(registry, name, records) if known else None
     return Card(name, runs, page, _classes(last))
 
 

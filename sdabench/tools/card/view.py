@@ -112,7 +112,9 @@ def _summary(card: Card) -> Iterator[str]:
     title = plain(card.page.model.title) if card.page else card.name
     yield f"# {markdown_text(title)}"
     if card.page is None:
-        yield f"The network {markdown_text(card.name)}, measured with sdabench."
+        redefined = card.record is not None and not card.record.is_defined
+        changed = " Its definition has changed since then: its size is not stated." if redefined else ""
+        yield f"The network {markdown_text(card.name)}, measured with sdabench.{changed}"
         return
     count = card.page.count
     depth = " It has selective depth attention." if card.page.model.depth_attention else ""

@@ -198,4 +198,5 @@ def _networks(
 def _described(record: Record) -> str:
     if record.failure is not None:
         return f"failed: {record.failure.message}"
-    return describe_metrics(record).removeprefix(f"{record.model}: ")
+    changed = "" if record.is_defined else "; of an earlier definition of the network"
+    return describe_metrics(record).removeprefix(f"{record.model}: ") + changed

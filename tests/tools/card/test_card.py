@@ -36,6 +36,15 @@ def parsed(hub, path):
     return card
 
 
+def test_run_of_another_definition_gets_no_size(tmp_path):
+    one = trained("sda_resnet86", 78.6, 0, network_sha256="0" * 64)
+    append_lines(tmp_path / "run/records.jsonl", one.as_json())
+    text = to_card(make_card(str(tmp_path / "run")))
+    assert "definition has changed since then" in text
+    assert "multiply-adds" not in text
+    assert "78.60" in text
+
+
 def test_results_are_read_by_hugging_face(hub, run, tmp_path):
     path = tmp_path / "README.md"
     result = CliRunner().invoke(cli, ["card", run, "-o", str(path)])
