@@ -8,6 +8,7 @@ from sdabench.claims.metrics import Family, Judged, corrected, family_of, judge_
 from sdabench.claims.tables import accuracy_columns
 from sdabench.records.record import Record
 from sdabench.registry import Row, Table
+from sdabench.registry.schema import Column
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,42 @@ def run_verdicts(
     Each model is listed once, in the order of the paper, although its row may be in several tables.
     """
     wanted = set(models)
-    rows: dict[str, Row] = {}
+    rows: dict[str, tuple[Table, Row]] = {}
     for table in tables:
         for row in table.rows:
             if row.model in wanted:
-                rows.setdefault(row.model, row)
+                rows.setdefault(row.model, (table, row))
+    columns = accuracy_columns(joined(tables))
     comparable = comparable_records([record for of_model in records.values() for record in of_model])
     return corrected_rows(
         [
-            _judge_row(tables[0], row, records.get(model, ()), comparable.get((tables[0].task, model)))
-            for model, row in rows.items()
+            _judge_row(columns, table, row, records.get(model, ()), comparable.get((table.task, model)))
+            for model, (table, row) in rows.items()
         ]
     )
 
 
+def joined(tables: Sequence[Table]) -> Table:
+    """Return the first of the tables of a task with the columns of all, each with its most decimals."""
+    columns: dict[str, Column] = {}
+    for column in (column for table in tables for column in table.columns):
+        known = columns.setdefault(column.key, column)
+        if column.decimals > known.decimals:
+            columns[column.key] = known.model_copy(update={"decimals": column.decimals})
+    return replace(tables[0], columns=tuple(columns.values()))
+
+
 def _judge_row(
-    table: Table, row: Row, records: Sequence[Record], comparable: ComparableRecords | None
+    columns: Sequence[Column],
+    table: Table,
+    row: Row,
+    records: Sequence[Record],
+    comparable: ComparableRecords | None,
 ) -> RowVerdicts:
+    own = {column.key: column for column in table.columns}
     judged = {
-        column.key: judge_number(row.reported[column.key], column, comparable)
-        for column in accuracy_columns(table)
+        column.key: judge_number(row.reported.get(column.key), own.get(column.key, column), comparable)
+        for column in columns
     }
     return RowVerdicts(row, tuple(records), judged, comparable.records if comparable else ())
 

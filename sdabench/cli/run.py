@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import click
 
-from sdabench.claims.accuracy import RowVerdicts, corrected_rows, run_verdicts
+from sdabench.claims.accuracy import RowVerdicts, corrected_rows, joined, run_verdicts
 from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, report_how_to_resume, show_plan
@@ -214,15 +213,15 @@ def _verdicts(
 ) -> Iterator[tuple[Table, list[RowVerdicts]]]:
     """Yield a table with the columns of each task, and its verdicts; include the networks of --with."""
     registry = load_registry()
-    for task, of_task in groupby(tables, key=attrgetter("task")):
-        *others, last = of_task
+    for task in dict.fromkeys(table.task for table in tables):
+        *others, last = (table for table in tables if table.task == task)
         added = [name for name in extra if task in registry.model(name).tasks]
         of_model = {
             name: [record for record in records if (record.model, record.task) == (name, task)]
             for name in names
         }
         extended = [*others, registry.extended(last, added)]
-        yield extended[0], run_verdicts(extended, names, of_model)
+        yield joined(extended), run_verdicts(extended, names, of_model)
 
 
 def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:

@@ -26,7 +26,7 @@ def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
     With several seeds, a row shows mean and standard deviation.
 
     Args:
-        table: the first table of the task, for its columns.
+        table: the tables of the task, joined by :func:`sdabench.claims.accuracy.joined`, for the columns.
         rows: the rows of :func:`sdabench.claims.accuracy.run_verdicts`.
     """
     records = [record for row in rows for record in row.records]
@@ -103,7 +103,7 @@ def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -
         return [record.metrics[key] for record in known if key in record.metrics]
 
     def paper(row: RowVerdicts) -> Cell:
-        return Cell(number(row.row.reported[key], decimals), bold=key in row.row.bold)
+        return Cell(number(row.row.reported.get(key), decimals), bold=key in row.row.bold)
 
     def measured(row: RowVerdicts) -> Cell:
         return Cell(number(mean(values(row)) if values(row) else None, decimals))

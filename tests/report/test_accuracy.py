@@ -2,12 +2,13 @@
 
 import pytest
 
-from sdabench.claims.accuracy import run_verdicts
+from sdabench.claims.accuracy import joined, run_verdicts
 from sdabench.claims.tables import compare_table
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.registry import load_registry
 from sdabench.report.accuracy import accuracy_sheet
 from sdabench.report.summary import describe_metrics
+from tests.helpers.plugins import write_plugin
 from tests.helpers.records import COCO, record
 
 REPORTED = 36.4  # the paper's AP of Faster-RCNN ResNet-50
@@ -59,3 +60,22 @@ def test_results_of_another_preprocessing_get_no_verdict_and_a_note():
     sheet = accuracy_sheet(table, rows)
     assert "verdict" not in [heading.text for heading in sheet.headings]
     assert "Only results with the standard preprocessing are compared with printed numbers." in sheet.notes
+
+
+def test_tables_of_one_task_with_other_columns_share_a_sheet(tmp_path, monkeypatch):
+    folder = write_plugin(tmp_path / "gates")
+    path = folder / "tables" / "gatenet.yaml"
+    text = path.read_text().replace('unit: "%", decimals: 2', 'unit: "%", decimals: 1')
+    path.write_text(text.replace("76.15", "76.1"))
+    monkeypatch.setenv("SDABENCH_PLUGINS", str(folder))
+    tables = [load_registry().table(name) for name in ("gatenet", "classification-attention")]
+    one = record(model="gatenet14", metrics={"top1_pct": 70.04, "top5_pct": 90.0})
+    other = record(model="sda_resnet86", metrics={"top1_pct": 78.76, "top5_pct": 94.37})
+    names = [one.model, other.model]
+    rows = run_verdicts(tables, names, {one.model: [one], other.model: [other]})
+    assert [[str(each.verdict) for each in row.by_metric.values()] for row in rows] == [
+        ["within (unknown recipe)", "not measured"], ["within (unknown recipe)", "within (unknown recipe)"]
+    ]  # fmt: skip
+    sheet = accuracy_sheet(joined(tables), rows)
+    at = [heading.text for heading in sheet.headings].index("paper")
+    assert [row[at].text for group in sheet.groups for row in group] == ["70.00", "78.76"]
