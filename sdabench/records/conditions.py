@@ -22,8 +22,8 @@ RESULTS: Any = {
     "wall_seconds": True,
     "peak_memory_bytes": True,
     "created": True,
-    "dataset": {"root"},
-    "train_dataset": {"root"},
+    "dataset": {"root", "layout"},
+    "train_dataset": {"root", "layout"},
     "recipe": WORDS,
     "training": {
         "first_loss", "last_loss", "fits", "unsound", "seconds", "images_per_second", "resumed",

@@ -48,14 +48,21 @@ Names = str | Iterable[str]
 
 
 def make(rows: Iterable[Mapping[str, object]], columns: Columns) -> pd.DataFrame:
-    """Make a tidy frame with documented columns; what a row lacks is missing."""
+    """Make a tidy frame with documented columns; what a row lacks is missing.
+
+    Characters that are not UTF-8, as in the name of a folder, are escaped: pandas with pyarrow refuses them.
+    """
     lines = list(rows)
     return pd.DataFrame(
         {
-            name: pd.Series([line.get(name) for line in lines], dtype=each.dtype)
+            name: pd.Series([_utf8(line.get(name)) for line in lines], dtype=each.dtype)
             for name, each in columns.items()
         }
     )
+
+
+def _utf8(value: object) -> object:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def claims(records: Paths = ()) -> pd.DataFrame:

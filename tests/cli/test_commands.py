@@ -81,10 +81,15 @@ def test_flops_json_schema():
         {
             "model": "resnet50",
             "input": [3, 224, 224],
+            "batch": 1,
+            "inputs": [],
             "params": 25_557_032,
             "trainable": 25_557_032,
             "per_call": 25_557_032,
             "macs": 4_089_184_256,
+            "notes": [],
+            "weight_product": 0,
+            "product": 0,
             "conventions": {
                 "macs": 4_089_184_256,
                 "fvcore": 4_111_512_576,

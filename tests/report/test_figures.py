@@ -596,7 +596,7 @@ def test_the_data_are_written_as_csv(tmp_path):
     pd.testing.assert_frame_equal(read, claims.frame())
 
 
-@pytest.mark.parametrize("name", ["中文", "\udcff\n\x1b[1m", "$x^{$", "a" * 300])
+@pytest.mark.parametrize("name", ["中文", "\\udcff\n\x1b[1m", "$x^{$", "a" * 300])
 @pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
 def test_any_name_of_a_class_is_drawn(classified, name, suffix, tmp_path):
     data = classes.frame(classified, ["resnet50"]).replace({"class_name": {"star_rings": name}})

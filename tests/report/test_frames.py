@@ -201,3 +201,9 @@ def test_pandas_is_not_imported_where_no_frame_is_made(arguments):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout
     assert done.stderr == "\n"
+
+
+def test_names_that_are_not_utf8_are_escaped():
+    made = frames.make([{"run": "a\udcff"}, {"run": "ü"}, {}], {"run": columns.Column("str", "a folder")})
+    assert list(made.run[:2]) == ["a\\udcff", "ü"]
+    assert made.run.isna().tolist() == [False, False, True]
