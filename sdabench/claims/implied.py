@@ -54,10 +54,10 @@ class ImpliedClaim:
 def implied_claims(registry: Registry, table: str | None = None) -> list[ImpliedClaim]:
     """List the claim on each metric of each pair of a model with depth attention and its partner.
 
-    Claims are in the order of the paper: of one table, or of all. A claim that two tables of one task imply
-    is listed once.
+    Claims are in the order of the paper: of one table, or of all. A claim that two tables of one paper and
+    task imply is listed once.
     """
-    claims: dict[tuple[str, str, str, str], ImpliedClaim] = {}
+    found: dict[tuple[str, str, str, str], dict[str | None, ImpliedClaim]] = {}
     for each in registry.tables.values() if table is None else [registry.table(table)]:
         rows = {row.model: row for row in each.rows}
         for row in each.rows:
@@ -65,10 +65,14 @@ def implied_claims(registry: Registry, table: str | None = None) -> list[Implied
                 for column in accuracy_columns(each):
                     reported = printed_difference(row, rows.get(partner), column)
                     claim = ImpliedClaim(each, row, partner, roles, column, reported)
-                    known = claims.setdefault((each.task, row.model, partner, column.key), claim)
-                    if known.reported is None and reported is not None:
-                        claims[each.task, row.model, partner, column.key] = claim
-    return list(claims.values())
+                    of_papers = found.setdefault((each.task, row.model, partner, column.key), {})
+                    of_papers.setdefault(None if reported is None else each.paper.title, claim)
+    return [
+        claim
+        for of_papers in found.values()
+        for paper, claim in of_papers.items()
+        if paper is not None or len(of_papers) == 1
+    ]
 
 
 def implied_of(registry: Registry, patterns: Sequence[str], table: str | None = None) -> list[ImpliedClaim]:

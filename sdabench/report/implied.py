@@ -45,6 +45,7 @@ def _interval_name(verdicts: Sequence[ImpliedVerdict]) -> str:
 def pair_text(claim: ImpliedClaim) -> str:
     """Name both models on one line, or on two if it would be too long."""
     partner = f"vs. {claim.partner} ({', '.join(ROLES[role] for role in claim.roles)})"
+    partner += f", in {claim.table.name}" if claim.table.plugin else ""
     line = f"{claim.model} {partner}"
     return line if len(line) <= PAIR_WIDTH else f"{claim.model}\n{partner}"
 

@@ -2,10 +2,12 @@
 
 import pytest
 
-from sdabench.claims.implied import implied_claims, judge_implied
+from sdabench.claims.implied import implied_claims, implied_of, judge_implied
 from sdabench.records.record import stored_record_files
 from sdabench.records.rescoring import StoredRecord, with_shipped
 from sdabench.registry import load_registry
+from sdabench.report.implied import pair_text
+from tests.helpers.plugins import write_plugin
 from tests.helpers.records import record, trained, write_classified
 
 CLAIMS = implied_claims(load_registry())
@@ -47,6 +49,19 @@ def test_each_sda_network_has_its_implied_claims_once():
     assert len({(one.table.task, one.model, one.partner, one.column.key) for one in CLAIMS}) == len(CLAIMS)
     assert claim("sda_pyconv86", "pyconv86", "top1_pct").roles == ("baseline", "like for like")
     assert claim("sda_resnet86", "resnet86_g8", "top1_pct").roles == ("like for like",)
+
+
+def test_two_papers_that_print_one_pair_imply_two_claims(tmp_path, monkeypatch):
+    path = write_plugin(tmp_path / "gatenet") / "tables" / "gatenet.yaml"
+    path.write_text(path.read_text().replace("model: gatenet14", "model: sda_resnet86"))  # 70.00 - 76.15
+    monkeypatch.setenv("SDABENCH_PLUGINS", str(tmp_path / "gatenet"))
+    found = [
+        each
+        for each in implied_of(load_registry(), ["sda_resnet86"])
+        if (each.partner, each.column.key) == ("resnet50", "top1_pct")
+    ]
+    assert [each.reported for each in found] == [3.56, -6.15]
+    assert [pair_text(each).endswith("in gatenet") for each in found] == [False, True]
 
 
 CLAIM = claim("sda_pyconv86", "pyconv86", "top1_pct")  # +0.64 points in the paper

@@ -107,7 +107,7 @@ def _registered(block: Path) -> tuple[str, str, str]:
         found = f"registers {', '.join(names)}" if names else "registers no block"
         raise UsageError(
             f'{block} {found}; put @register_block("NAME"), from sdabench.models, above one class that takes '
-            "a BlockSpec: see docs/plugins.md"
+            "a BlockSpec; 'sdabench plugin new DIR' without --block writes an example"
         )
     if ("block", names[0]) in shipped_components():
         raise UsageError(f"{block}: '{names[0]}' is a block of sdabench; register it by another name")
