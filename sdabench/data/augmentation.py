@@ -12,25 +12,25 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop, v2
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from sdabench.data.views import resize_window
-from sdabench.models.inputs import MEAN
+from sdabench.models.inputs import MEAN, Triple
 from sdabench.registry.recipes import RAND_AUGMENT, TIMM, Augmentation
-
-MEAN_PIXEL = [round(255 * value) for value in MEAN]  # about 0 after normalization
 
 
 class Augmenter:
     """The random transform of a recipe: uint8 (3, H, W) to uint8 (3, crop, crop).
 
-    Torch's default generator determines all random numbers.
+    Torch's default generator determines all random numbers. Erased pixels, and those that a policy of timm
+    fills, have the ``mean`` of the normalization, which makes them about 0.
     """
 
-    def __init__(self, settings: Augmentation) -> None:
+    def __init__(self, settings: Augmentation, mean: Triple = MEAN) -> None:
         self.settings = settings
         self.steps: list[Callable[[Tensor], Tensor]] = []
+        fill = [round(255 * value) for value in mean]
         if settings.policy is not None:
-            self.steps.append(_policy(settings.policy, settings.crop))
+            self.steps.append(_policy(settings.policy, settings.crop, fill))
         if settings.erasing:
-            self.steps.append(v2.RandomErasing(settings.erasing, value=MEAN_PIXEL))
+            self.steps.append(v2.RandomErasing(settings.erasing, value=fill))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         area, aspect = list(self.settings.area), list(self.settings.aspect)
@@ -54,9 +54,9 @@ class Augmenter:
         return padded[:, top : top + side, left : left + side]
 
 
-def _policy(name: str, crop: int) -> Callable[[Tensor], Tensor]:
+def _policy(name: str, crop: int, fill: list[int]) -> Callable[[Tensor], Tensor]:
     if name.startswith(TIMM):
-        return TimmPolicy(name.removeprefix(TIMM), crop)
+        return TimmPolicy(name.removeprefix(TIMM), crop, fill)
     bilinear = InterpolationMode.BILINEAR
     if settings := RAND_AUGMENT.fullmatch(name):
         operations, magnitude = (
@@ -75,11 +75,11 @@ def _policy(name: str, crop: int) -> Callable[[Tensor], Tensor]:
 class TimmPolicy:
     """A policy of timm with the settings that its training script gives it."""
 
-    def __init__(self, name: str, crop: int) -> None:
+    def __init__(self, name: str, crop: int, fill: list[int]) -> None:
         from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 
         make = rand_augment_transform if name.startswith("rand") else auto_augment_transform
-        self.transform = make(name, {"translate_const": int(crop * 0.45), "img_mean": tuple(MEAN_PIXEL)})
+        self.transform = make(name, {"translate_const": int(crop * 0.45), "img_mean": tuple(fill)})
 
     def __call__(self, image: Tensor) -> Tensor:
         with _seeded_from_torch():

@@ -188,8 +188,8 @@ class TrainingImages(Dataset[Sample | DataError]):
         seed: int,
         normalization: Normalization = IMAGENET_NORMALIZATION,
     ) -> None:
-        self.split, self.augment, self.seed = split, Augmenter(augmentation), seed
-        self.normalization = normalization
+        self.split, self.seed, self.normalization = split, seed, normalization
+        self.augment = Augmenter(augmentation, normalization.mean)
         self.decoded = decoded_images(split)
 
     def __getitem__(self, key: tuple[int, ...]) -> Sample | DataError:

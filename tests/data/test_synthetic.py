@@ -204,7 +204,9 @@ def test_unwritable_cache_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["imagenet", "imagenet=", "coco", "coco=", "synthetic=", "x", ""])
 def test_invalid_data_sources_are_refused(text):
-    with pytest.raises(UsageError, match="is not imagenet=PATH, folder=PATH, .*, coco=PATH, synthetic=PATH or synthetic"):
+    with pytest.raises(
+        UsageError, match="is not imagenet=PATH, folder=PATH, .*, coco=PATH, synthetic=PATH or synthetic"
+    ):
         DataSource.parse(text)
 
 

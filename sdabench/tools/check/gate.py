@@ -105,8 +105,10 @@ def run_checks(
     covering = [check for check in checks if selected[check.name] or obsolete[check.name]]
     skipped = [check for check in checks if check not in covering]
     if not covering or (cover_all and skipped):
+        *some, more = *skipped[0].networks[:5], len(skipped[0].networks) - 5
+        covered = f"{', '.join(some)}{f' and {more} more' if more > 0 else ''}"
         raise NothingMeasuredError(
-            f"nothing was compared: {skipped[0].name} covers only {', '.join(skipped[0].networks)}; "
+            f"nothing was compared: {skipped[0].name} covers only {covered}; "
             "'sdabench check -h' describes the checks"
         )
     findings: Findings = {}
