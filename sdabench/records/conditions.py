@@ -72,7 +72,7 @@ def differences(records: Sequence[Record]) -> list[Difference]:
     found = [
         Difference(field, values, kind(field))
         for field, values in _different(records)
-        if same_model or not field.startswith("network_source")
+        if same_model or not field.startswith(("network_source", "environment.plugins"))
     ]
     return sorted(found, key=lambda each: ("not comparable", "compared", "condition").index(each.kind))
 

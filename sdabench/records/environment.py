@@ -23,7 +23,7 @@ def environment(device: torch.device, model: str | None = None, *, compiled: boo
     """
     cuda = device.type == "cuda"
     plugins = plugins_of(model) if model else []
-    stated = [{"name": each.name, "version": each.version, "sha256": each.sha256} for each in plugins]
+    stated = {each.name: {"version": each.version, "sha256": each.sha256} for each in plugins}
     return (
         ({"plugins": stated} if stated else {})
         | {

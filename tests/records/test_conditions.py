@@ -126,6 +126,16 @@ def test_results_and_places_are_not_conditions(changes):
     assert found(environment, environment | changes) == {}
 
 
+def test_plugins_are_a_condition_of_one_network_only():
+    records = [
+        record(model=model, environment={"plugins": {"gatenet": {"version": None, "sha256": digest}}})
+        for model, digest in (("gatenet14", "a" * 64), ("gatenet14", "b" * 64), ("resnet50", "c" * 64))
+    ]
+    same, other = (differences([records[0], each]) for each in records[1:])
+    assert [each.field for each in same] == ["environment.plugins.gatenet.sha256"]
+    assert [each.field for each in other] == ["model"]
+
+
 def test_the_same_images_in_another_folder_are_comparable():
     """A subset of a larger folder can be all of a smaller one."""
     other = TEN_IMAGES.model_copy(update={"split": "train", "complete": False})
