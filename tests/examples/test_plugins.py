@@ -92,7 +92,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_installed_examples_work_without_the_option(installed, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"SDABENCH_CACHE": str(tmp_path / "cache")}
@@ -113,7 +112,6 @@ def test_installed_examples_work_without_the_option(installed, tmp_path):
     run("check", "counts", "outputs", "--models", "*varnet26")
 
 
-@pytest.mark.slow
 def test_the_wheel_has_no_examples(installed):
     [wheel] = installed.glob("sdabench-*.whl")
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if "examples" in name or "varnet" in name]
