@@ -167,7 +167,7 @@ def _training_note(record: Record) -> str:
     assert recipe is not None
     assert dataset is not None
     note = (
-        f"Trained with the recipe {recipe['name']} for {recipe['epochs']} epochs on "
+        f"Trained with the recipe {recipe['name']} for {plural(recipe['epochs'], 'epoch')} on "
         f"{describe_dataset(dataset)}."
     )
     if recipe["fit_below"] is not None:

@@ -133,7 +133,7 @@ def describe_training(record: Record) -> str:
     frozen = {None: "", True: "; backbone frozen as in the paper", False: "; no layer frozen"}
     return (
         f"{record.model}: training loss {training.first_loss:.3f} to {training.last_loss:.3f} in "
-        f"{training.epochs} epochs on {describe_dataset(record.train_dataset)}"
+        f"{plural(training.epochs, 'epoch')} on {describe_dataset(record.train_dataset)}"
         f"{results[training.fits]}{unsound}{frozen[training.frozen]}{used}"
         f"{skipped if training.skipped_images else ''}"
     )
