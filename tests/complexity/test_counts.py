@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sdabench
-from sdabench.complexity.counters import FlopCountAnalysis, _Dense, count_modules
+from sdabench.complexity.counters import Dense, FlopCountAnalysis, count_modules
 from sdabench.errors import UsageError
 from sdabench.records.counts import stored_counts
 from sdabench.registry import load_registry
@@ -214,7 +214,7 @@ def test_fvcore_by_leaf_module_agrees_on_a_detector(name):
     }
     torch.manual_seed(0)
     network = sdabench.create_model(name).eval()
-    analysis = FlopCountAnalysis(_Dense(network), torch.zeros(1, 3, 800, 1280)).set_op_handle(**handles)
+    analysis = FlopCountAnalysis(Dense(network), torch.zeros(1, 3, 800, 1280)).set_op_handle(**handles)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     leaves = {  # of torch.nn: the last pooling of the pyramid is a function in a torchvision module
