@@ -270,7 +270,7 @@ def test_module_counts_add_up_to_the_total():
     total = modules[""]
     assert total[0] == 27_219_880
     top_level = [numbers for path, numbers in modules.items() if path and "." not in path]
-    assert (sum(params for params, _ in top_level), sum(macs for _, macs in top_level)) == total
+    assert tuple(map(sum, zip(*top_level, strict=True))) == total
     assert modules["layer1.attention.reduce"] == (256 * 64, 256 * 64)
 
 
