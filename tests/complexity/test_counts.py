@@ -270,8 +270,8 @@ def test_module_counts_add_up_to_the_total():
     total = modules[""]
     assert total[0] == 27_219_880
     top_level = [numbers for path, numbers in modules.items() if path and "." not in path]
-    assert tuple(map(sum, zip(*top_level, strict=True))) == total
-    assert modules["layer1.attention.reduce"] == (256 * 64, 256 * 64)
+    assert tuple(map(sum, zip(*top_level, strict=True))) == total[:3]
+    assert modules["layer1.attention.reduce"][:2] == (256 * 64, 256 * 64)
 
 
 def test_convolution_macs_scale_with_resolution():
