@@ -97,7 +97,7 @@ def count(
             (3, 800, 1280) for a detector]; its dtype is that of the module's weights.
         inputs: all arguments of the forward pass instead, with their batch: a sequence of positional ones or
             a mapping of keyword arguments. Each is a tensor or a text such as ``"2x77:int64"``, for zeros.
-        batch: number of samples of ``input_size``; operations are those of the whole batch.
+        batch: number of samples of ``input_size``; the operations of the whole batch are counted.
         fvcore: count with fvcore as well, always the whole model [default: all models but detectors].
         without: names of modules that the other counters leave out.
         device: where a model given by name is created, with random weights; on ``meta`` nothing is computed,

@@ -168,7 +168,7 @@ def _recognized(split: ImageSplit, by_index: bool) -> ImageSplit:
     if all(PurePosixPath(item.path).name.startswith("sketch_") for item in split.items):
         return replace(split, layout="ImageNet-Sketch")
     if not isinstance(split, TarSplit) and not (split.root / split.items[0].path).exists():
-        layout = "one flat folder of validation images, whose classes are those of their official numbers"
+        layout = "one flat folder of validation images, with classes by their official numbers"
         return replace(split, layout=layout)
     return split
 

@@ -62,8 +62,7 @@ class SpecBase(FrozenModel):
 
     ``network_sha256`` is the digest of the model's definition in the registry, None in records of earlier
     versions. ``backbone`` are the initial weights of a detector's backbone, ``initial`` those of a trained
-    classifier. ``labels`` is the sha256
-    of a file of ReaL labels.
+    classifier. ``labels`` is the sha256 of a file of ReaL labels.
     """
 
     model: str

@@ -132,7 +132,7 @@ def difference_notes(
 ) -> list[str]:
     """Explain p and the intervals of differences, and why some of them, which ``name`` names, lack one.
 
-    ``pairs`` describes the pairs over which p is corrected, by default those of the compared runs.
+    ``pairs`` describes the pairs over which p is corrected [default: all pairs of the compared runs].
     """
     tested = Counter((each.task, each.metric) for each in differences if each.p_holm is not None)
     notes = []

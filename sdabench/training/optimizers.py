@@ -59,7 +59,7 @@ def _groups(network: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
 def layer_indices(network: nn.Module) -> dict[str, int]:
     """Return the layer of each parameter: 0 for the stem, 1 to 4 for the stages, 5 for the head.
 
-    The layers of timm's networks are those of their ``group_matcher``.
+    timm's networks define their layers by ``group_matcher``.
     """
     names = [name for name, _ in network.named_parameters()]
     if isinstance(network, Trunk):

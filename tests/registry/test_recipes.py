@@ -405,7 +405,7 @@ def test_warm_up_in_both_epochs_and_steps_is_refused(tmp_path):
 
 
 def test_recipes_and_records_without_options_keep_their_digests():
-    """The digests are those of the version before the options."""
+    """The digests were computed before there were options."""
     values = load_recipe("paper").model_dump(mode="json", exclude=WORDS)
     assert hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16] == "c32ddf2afdbf936f"
     for name, digest in (("smoke", "2bf3c1f54ce57f8a"), ("smoke-detection", "fe0489bda42b2144")):
