@@ -146,16 +146,18 @@ def test_key_covers_all_code_that_counts():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     others = {name for name in result.stdout.split() if name.partition(".")[2].split(".")[0] not in COUNTING}
-    # These do not affect any count.
-    assert others == {
+    # These do not affect any count; some are imported only to fill an empty cache.
+    assert others <= {
         "sdabench",
         "sdabench.cache",
         "sdabench.errors",
+        "sdabench.files",
         "sdabench.garbage",
         "sdabench.hashing",
         "sdabench.offline",
         "sdabench.packages",
         "sdabench.paths",
+        "sdabench.processes",
         "sdabench.terminal",
         "sdabench.tex",
     }
