@@ -282,6 +282,14 @@ def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
     return OrderedDict((_checked_key(key), value) for key, value in map(_sized, _sized(pairs)))
 
 
+def _attribute(owner: Any, name: Any) -> Name:
+    """Return the name of an attribute of a class, as which Python 3.11.2, for one, pickles enum members."""
+    known = isinstance(owner, Name) and owner.package not in STANDARD_LIBRARY and type(name) is str
+    if not known or len(owner.dotted) + len(name) > MAX_NAME_LENGTH:
+        raise refused(Name("builtins.getattr"))
+    return Name(f"{owner.dotted}.{name}")
+
+
 def _encode(text: Any, encoding: Any) -> bytes:
     """Return bytes, which protocols before 3 write as text."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
@@ -324,6 +332,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "builtins.bytes": lambda: b"",  # empty bytes in protocols before 3
     "builtins.set": _set,
     "builtins.frozenset": lambda values=(): frozenset(_set(values)),
+    "builtins.getattr": _attribute,
     "_codecs.encode": _encode,
     "copyreg._reconstructor": _reconstructor,
     "copyreg.__newobj__": _new_stub,

@@ -64,6 +64,24 @@ ATTACKS = {
             )
             + f"({pickled_string(f'touch {m}')}tR"
         ),
+        "builtins.__import__",
+    ),
+    "getattr of an object": (
+        lambda m: (
+            pickled_call(
+                "builtins.getattr",
+                pickled_call("pathlib.PosixPath", pickled_string(m)),
+                pickled_string("touch"),
+            )
+            + "(tR"
+        ),
+        "builtins.getattr",
+    ),
+    "getattr of a class": (
+        lambda m: (
+            pickled_call("builtins.getattr", "cpathlib\nPosixPath\n", pickled_string("touch"))
+            + f"({pickled_call('pathlib.PosixPath', pickled_string(m))}tR"
+        ),
         "builtins.getattr",
     ),
     "partial": (

@@ -161,6 +161,19 @@ def test_any_value_may_lie_beside_the_weights(tmp_path, value, protocol, zipped)
     stubbed_classes(loaded)
 
 
+class PickledByName:
+    """Pickled as a member of an enum is by Python 3.11.2, for one."""
+
+    def __reduce__(self):
+        return getattr, (Mode, "FAST")
+
+
+def test_enum_members_of_any_python_may_lie_beside_the_weights(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": STATE, "mode": PickledByName(), "of": {PickledByName(): 1}}, path)
+    assert_same(state_dict_of(read_checkpoint(path), "it"), STATE)
+
+
 ARRAYS = {
     "f8": np.arange(24.0).reshape(2, 3, 4), "column major": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "transposed": np.arange(6, dtype="f4").reshape(2, 3).T, "f2": np.ones(2, "f2"), "scalar": np.array(3.5),
