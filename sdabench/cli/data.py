@@ -65,6 +65,13 @@ def synth(
         "--size", type=click.IntRange(32, 4096),
         help="Mean side length of the images in pixels; sides vary by an eighth  [default: 160; 480 for "
         "detection]")],
+    names: Annotated[tuple[str, ...], option(
+        "--class", multiple=True, metavar="NAME", advanced=True,
+        help="Class to generate, e.g. disc_rings; classification only  [default: the first --classes]")],
+    octaves: Annotated[tuple[int, ...], option(
+        "--octave", type=click.IntRange(-8, -1), multiple=True, advanced=True,
+        help="Object sizes: -1 for 1/2 to 1 of the short side, -2 for 1/4 to 1/2, and so on; "
+        "classification only  [default: -1, -2, -3]")],
     seed: Annotated[int, option("--seed", type=SEED, default=0, help="Random seed of the images")],
 ) -> None:  # fmt: skip
     """Generate images of textured objects of many sizes.
@@ -75,13 +82,15 @@ def synth(
     category ids with gaps.
     """
     from sdabench.data.synthetic import write_dataset
-    from sdabench.data.synthetic.classification import ClassificationPlan
+    from sdabench.data.synthetic.classification import OCTAVES, ClassificationPlan
     from sdabench.data.synthetic.detection import DetectionPlan
-    from sdabench.errors import OutputError
+    from sdabench.errors import OutputError, UsageError
 
     plan: ClassificationPlan | DetectionPlan
     if task == "classification":
-        plan = ClassificationPlan(classes, train, val, size or 160, seed)
+        plan = ClassificationPlan(names or classes, train, val, size or 160, seed, octaves=octaves or OCTAVES)
+    elif names or octaves:
+        raise UsageError("--class and --octave are for --task classification; leave them out")
     else:
         plan = DetectionPlan(classes, train, val, size or 480, seed)
     try:

@@ -92,6 +92,34 @@ def test_images_depend_only_on_the_seed(generated, tmp_path):
     assert (tmp_path / "other" / name).read_bytes() != (generated / name).read_bytes()
 
 
+def test_classes_and_octaves_are_chosen_by_name(generated, tmp_path):
+    plan = ClassificationPlan(("star_checks", "disc_stripes"), 3, 2, 64, octaves=(-1, -2))
+    write_classification(tmp_path / "two", plan)
+    with (tmp_path / "two" / "objects.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["octave"] for line in lines[:3]] == ["-1", "-2", "-1"]
+    assert {line["class"] for line in lines} == {"disc_stripes", "star_checks"}
+    for line in lines:
+        share = float(line["size_px"]) / min(int(line["width"]), int(line["height"]))
+        assert 2.0 ** int(line["octave"]) <= share * 1.001 <= 2.002 * 2.0 ** int(line["octave"])
+    name = "train/star_checks/star_checks_00001.JPEG"  # the same octave in both datasets
+    assert (tmp_path / "two" / name).read_bytes() == (generated / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": ("disc_ring", "disc_dots")}, "did you mean disc_rings"),
+        ({"classes": ("disc_dots", "disc_dots")}, "not 1"),
+        ({"octaves": (0,)}, "must be -1 or less"),
+        ({"octaves": (-5,), "image_size": 64}, "objects of 2 pixels are too small"),
+    ],
+)
+def test_impossible_plan_is_refused(changes, words):
+    with pytest.raises(UsageError, match=words):
+        ClassificationPlan(**changes)
+
+
 def test_fingerprint_covers_the_bytes(generated):
     stated = json.loads((generated / "dataset.json").read_text())["splits"]["val"]
     files = sorted((generated / "val").rglob("*.JPEG"))

@@ -25,32 +25,50 @@ from sdabench.data.synthetic.manifest import (
 from sdabench.data.synthetic.scenes import CLASSES, paint_background, paint_object, place_object, to_image
 from sdabench.errors import UsageError
 from sdabench.files import atomic_folder
+from sdabench.registry import unknown
 
 GENERATOR = "synthetic/1"  # increment when images change
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 OBJECT_COLUMNS = ("path", "class", "octave", "size_px", "x_px", "y_px", "angle_deg", "width", "height")
+MIN_OBJECT = 4  # pixels
 OCTAVES = (-1, -2, -3)  # object size in powers of two of the short side: from 1/2 to 1, from 1/4 to 1/2, …
 
 
 @dataclass(frozen=True)
 class ClassificationPlan:
-    """Size of a dataset; the sides of images are ``image_size`` plus or minus an eighth."""
+    """Size of a dataset; the sides of images are ``image_size`` plus or minus an eighth.
 
-    classes: int = 10
+    ``classes`` are a number of classes or their names. The images of a class have each of ``octaves`` equally
+    often.
+    """
+
+    classes: int | tuple[str, ...] = 10
     train_per_class: int = 200
     val_per_class: int = 50
     image_size: int = 160
     seed: int = 0
     generator: str = GENERATOR
+    octaves: tuple[int, ...] = OCTAVES
 
     def __post_init__(self) -> None:
-        if not 2 <= self.classes <= len(CLASSES):
-            raise UsageError(f"the number of classes must be 2 to {len(CLASSES)}, not {self.classes}")
+        names = self.categories
+        for name in names:
+            if name not in CLASSES:
+                raise UsageError(unknown("class", name, CLASSES, f"choose from {', '.join(CLASSES)}"))
+        number = self.classes if isinstance(self.classes, int) else len(names)
+        if not 2 <= number <= len(CLASSES):
+            raise UsageError(f"the number of classes must be 2 to {len(CLASSES)}, not {number}")
+        smallest = self.image_size * 2 ** min(self.octaves)
+        if max(self.octaves) > -1 or smallest < MIN_OBJECT:
+            raise UsageError(
+                f"the octaves must be -1 or less, and objects of {smallest:g} pixels are too small to draw; "
+                f"choose octaves for objects of at least {MIN_OBJECT} pixels"
+            )
 
     @property
     def categories(self) -> list[str]:
         """Class names in the order of their labels."""
-        return sorted(CLASSES[: self.classes])
+        return sorted(CLASSES[: self.classes] if isinstance(self.classes, int) else set(self.classes))
 
     @property
     def images(self) -> dict[SplitName, int]:
@@ -60,7 +78,7 @@ class ClassificationPlan:
     @property
     def total(self) -> int:
         """Number of images of all splits."""
-        return self.classes * sum(self.images.values())
+        return len(self.categories) * sum(self.images.values())
 
 
 def write_classification(
@@ -103,7 +121,7 @@ def _draw(
     rng = np.random.default_rng([plan.seed, SPLITS.index(split), CLASSES.index(category), number])
     margin = plan.image_size // 8
     width, height = rng.integers(plan.image_size - margin, plan.image_size + margin + 1, 2)
-    octave = OCTAVES[number % len(OCTAVES)]
+    octave = plan.octaves[number % len(plan.octaves)]
     size = min(width, height) * 2 ** (octave + rng.random())
     item = place_object(rng, category, width, height, size)
     canvas = paint_background(rng, width, height)
