@@ -20,6 +20,7 @@ PACKAGES = [
     {"records"},
     {"training"},
     {"runs", "claims"},
+    {"analysis"},
     {"report"},
     {"cli", "tools"},
 ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval, in percent or percentage points."""
+    """An estimate with its confidence interval, in one unit, such as percent or percentage points."""
 
     estimate: float
     low: float

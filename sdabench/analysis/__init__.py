@@ -1,0 +1,1 @@
+"""Analyze what networks do: depth weights, effective receptive fields, saliency."""
