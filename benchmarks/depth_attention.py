@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdabench.models.build import create_model
-from sdabench.models.depth_attention import DepthAttention, DepthAttentionStage
+from sdabench.models.depth_attention import DepthAttentionStage, LearnedWeights, weighted_sum
 from sdabench.records.environment import environment, git_revision
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
@@ -89,7 +89,7 @@ STAGE_GOAL = 0.7  # share of the memory bandwidth, on CUDA
 class PeerAttention(nn.Module):
     """The plain implementation of fusing the maps of a stage."""
 
-    def __init__(self, attention: DepthAttention) -> None:
+    def __init__(self, attention: LearnedWeights) -> None:
         super().__init__()
         self.attention = attention
 
@@ -135,7 +135,7 @@ class PeerStage(nn.Module):
 class StageAttention(nn.Module):
     """The implementation of :class:`DepthAttentionStage`, given the maps of a stage."""
 
-    def __init__(self, attention: DepthAttention) -> None:
+    def __init__(self, attention: LearnedWeights) -> None:
         super().__init__()
         self.attention = attention
 
@@ -143,7 +143,7 @@ class StageAttention(nn.Module):
         pooled = outputs[0].new_zeros(())
         for output in outputs:
             pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
-        return F.relu(self.attention(outputs, pooled))
+        return F.relu(weighted_sum(outputs, self.attention(pooled)))
 
 
 def peer_of(network: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from sdabench.registry.schema import Model, NamedModel, Paper
 class Stage:
     """A stage of the network, and its depth-attention module, if it has one.
 
-    The module named ``attention`` fuses ``fused`` feature maps through ``hidden`` channels.
+    The module named ``attention`` fuses ``fused`` feature maps; a learned one has ``hidden`` channels.
     """
 
     stage: int
@@ -25,6 +25,7 @@ class Stage:
     channels: int
     stride: int
     attention: str | None = None
+    kind: str | None = None  # of the depth attention
     fused: int = 0
     hidden: int = 0
 
@@ -105,17 +106,19 @@ def _stages(name: str, model: Model) -> list[Stage]:
     import torch
 
     from sdabench.models.build import create_trunk
-    from sdabench.models.depth_attention import DepthAttention
+    from sdabench.models.depth_attention import DepthWeights, LearnedWeights
 
     with torch.device("meta"):
         trunk = create_trunk(name)
     stages: list[Stage] = []
-    for info, depth in zip(trunk.feature_info, model.network.depths, strict=True):
-        layer, number = info["module"], len(stages) + 1
+    declared = zip(trunk.feature_info, model.network.depths, model.network.stage_attention, strict=True)
+    for number, (info, depth, attention) in enumerate(declared, start=1):
+        layer = info["module"]
         stage = Stage(number, depth, channels=info["num_chs"], stride=info["reduction"])
         for path, module in trunk.get_submodule(layer).named_modules(prefix=layer):
-            if isinstance(module, DepthAttention):
-                hidden = module.reduce.out_channels
-                stage = replace(stage, attention=path, fused=len(module.select), hidden=hidden)
+            if attention is not None and isinstance(module, DepthWeights):
+                hidden = module.reduce.out_channels if isinstance(module, LearnedWeights) else 0
+                found = {"attention": path, "kind": attention.kind, "fused": module.depth, "hidden": hidden}
+                stage = replace(stage, **found)
         stages.append(stage)
     return stages

@@ -21,7 +21,7 @@ from sdabench.complexity.inputs import Forward, Inputs, call, described, make_in
 from sdabench.complexity.operators import RULES, UncountedError, count_operators, unfused_attention
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.models.build import create_model
-from sdabench.models.depth_attention import DepthAttention
+from sdabench.models.depth_attention import DepthAttentionStage
 from sdabench.registry import unknown
 from sdabench.registry.schema import Operation
 
@@ -286,8 +286,9 @@ class _Calls:
         for operation, types in ELEMENTWISE.items():
             if isinstance(module, types) and isinstance(first, Tensor):
                 own.operations[operation] += first.numel()
-        if isinstance(module, DepthAttention):  # the authors' code pools the sum of the maps, once
-            own.operations["pool"] += inputs[0][0].numel()
+        if isinstance(module, DepthAttentionStage) and module.attention.needs_input:
+            # The authors' code pools the sum of the maps, once, in its module of depth attention.
+            self.owns[f"{path}.attention"].operations["pool"] += output.numel()
 
 
 def count_calls(

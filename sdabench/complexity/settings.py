@@ -15,7 +15,7 @@ from sdabench.complexity import Count, InputSize
 from sdabench.complexity.conventions import CONVENTIONS, combine
 from sdabench.complexity.counters import contains, count_calls, counting, create_on, sample
 from sdabench.errors import UsageError
-from sdabench.models.depth_attention import DepthAttention
+from sdabench.models.depth_attention import DepthWeights
 from sdabench.registry.schema import Counter, DataTask, Operation
 
 Quantity = Literal["params", "flops"]
@@ -43,7 +43,7 @@ def _inside(*paths: str) -> Part:
 
 
 def _named(*names: str) -> Part:
-    return lambda path, module: path.rpartition(".")[2] in names and not isinstance(module, DepthAttention)
+    return lambda path, module: path.rpartition(".")[2] in names and not isinstance(module, DepthWeights)
 
 
 def _stride_one(path: str, module: nn.Module) -> bool:
@@ -61,7 +61,7 @@ PARTS: dict[str, Part] = {
     ),
     "classifier": _inside("fc"),
     "shortcuts": _named("downsample"),
-    "depth attention": lambda path, module: isinstance(module, DepthAttention),
+    "depth attention": lambda path, module: isinstance(module, DepthWeights),
     "other attention": _named("attention", "gate"),
     "pooling with stride 1": _stride_one,
     "neck": _inside("backbone.fpn"),

@@ -1,16 +1,28 @@
 """Build models from registry entries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from inspect import signature
 from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from sdabench.errors import RegistryError, UsageError
-from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, STEMS, BlockFactory, ResNet, Trunk
+from sdabench.models.depth_attention import KINDS
+from sdabench.models.skeleton import (
+    BLOCKS,
+    STAGES,
+    STEM_POOLS,
+    STEMS,
+    BlockFactory,
+    DepthWeightsFactory,
+    ResNet,
+    Trunk,
+)
 from sdabench.registry import load_registry, unknown
+from sdabench.registry.schema import DepthAttention, Network
 from sdabench.registry.sources import is_source
 
 N = TypeVar("N", bound=Trunk)
@@ -23,7 +35,7 @@ def create_model(
     in_chans: int = 3,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
-    **detection: int,
+    **changes: Any,
 ) -> nn.Module:
     """Create a model of the registry, or a network by source, with random weights.
 
@@ -36,13 +48,18 @@ def create_model(
         in_chans: channels of the input (N, in_chans, H, W).
         features_only: omit the head; the forward pass returns the maps of ``out_indices``, out of the
             four that ``feature_info`` describes [default: all]. For a detector, create its backbone.
-        detection: further arguments of :class:`sdabench.models.detection.detector.Detector`.
+        changes: changes to the architecture that the registry declares, of a detector to its backbone: the
+            fields of :class:`sdabench.registry.schema.Network`, such as ``widths=[16, 32, 64, 128]``,
+            ``depths``, ``stem_width``, ``head_norm`` and ``depth_attention={"kind": "uniform"}``, which can
+            be a list of one entry per stage. For a detector also further arguments of
+            :class:`sdabench.models.detection.detector.Detector`.
 
     Returns:
         A ResNet, a Trunk with ``features_only``, a Detector, or a module by source.
 
     Raises:
-        UsageError: unknown model (the message suggests similar names), or invalid for a detector.
+        UsageError: unknown model (the message suggests similar names), invalid changes to its architecture,
+            or invalid for a detector.
         SdabenchError: the code of a network by source fails.
     """
     registry = load_registry()
@@ -50,8 +67,8 @@ def create_model(
     if is_source(name):
         from sdabench.models.external import create_external
 
-        if detection:
-            raise TypeError(f"'{name}' does not take {', '.join(detection)}")
+        if changes:
+            raise TypeError(f"'{name}' does not take {', '.join(changes)}")
         return create_external(
             name,
             declared,
@@ -60,6 +77,7 @@ def create_model(
             features_only=features_only,
             out_indices=out_indices,
         )
+    network = {key: changes.pop(key) for key in Network.model_fields if key in changes}
     if declared.backbone is not None and not features_only:
         with torch.device("cpu"):  # torchvision's import fails on the meta device in torch 2.6
             from sdabench.models.detection.detector import Detector
@@ -67,42 +85,71 @@ def create_model(
         if in_chans != 3 or num_classes == 0:
             raise UsageError(f"the detector '{name}' needs images of three channels and at least one class")
         classes = 80 if num_classes is None else num_classes
-        detector = Detector(create_trunk(declared.backbone), classes, masks=declared.masks, **detection)
+        trunk = create_trunk(declared.backbone, network)
+        detector = Detector(trunk, classes, masks=declared.masks, **changes)
         detector.model_name = name
         return detector
-    if detection:
-        raise TypeError(f"'{name}' is not a detector and does not take {', '.join(detection)}")
+    if changes:
+        raise TypeError(f"'{name}' is not a detector and does not take {', '.join(changes)}")
     if features_only:
-        return create_trunk(name, in_chans=in_chans, out_indices=out_indices or (0, 1, 2, 3))
-    return _built(ResNet, name, in_chans=in_chans, num_classes=1000 if num_classes is None else num_classes)
+        return create_trunk(name, network, in_chans=in_chans, out_indices=out_indices or (0, 1, 2, 3))
+    classes = 1000 if num_classes is None else num_classes
+    return _built(ResNet, name, network, in_chans=in_chans, num_classes=classes)
 
 
-def create_trunk(name: str, **options: Any) -> Trunk:
-    """Create a model without its head; for a detector, its backbone."""
-    return _built(Trunk, load_registry().model(name).backbone or name, **options)
+def create_trunk(name: str, changes: Mapping[str, Any] | None = None, **options: Any) -> Trunk:
+    """Create a model without its head, with changes to its architecture; for a detector, its backbone."""
+    return _built(Trunk, load_registry().model(name).backbone or name, changes or {}, **options)
 
 
-def _built(kind: type[N], name: str, **options: Any) -> N:
-    registry = load_registry()
-    declared = registry.models[name].network
+def changed_network(name: str, changes: Mapping[str, Any]) -> Network:
+    """Return the architecture of a classification network of the registry with some fields changed.
+
+    Raises:
+        UsageError: no such field, or an invalid value.
+    """
+    declared = load_registry().models[name].network
+    if not changes:
+        return declared
     try:
-        settings: dict[str, Any] = declared.model_dump(include={"depths", "widths", "expansion", "strides"})
+        return Network.model_validate(declared.model_dump() | dict(changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part not in ("mapping", "stages", "bool"))
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name}: {place}: {reason}; got {first['input']!r}") from None
+
+
+def _built(kind: type[N], name: str, changes: Mapping[str, Any], **options: Any) -> N:
+    registry = load_registry()
+    declared = changed_network(name, changes)
+    try:
+        settings: dict[str, Any] = declared.model_dump(
+            include={"depths", "widths", "expansion", "strides", "stem_width"}
+        )
         settings |= {
             "block": _with_options(declared.block, declared.options),
             "stage": STAGES[declared.stage],
             "stem": STEMS[declared.stem],
             "stem_pool": STEM_POOLS[declared.stem_pool] if declared.stem_pool else None,
-            "depth_attention": declared.fused_stages,
+            "depth_attention": [each and _depth_weights(each) for each in declared.stage_attention],
         }
         if kind is ResNet:
-            settings["fc_init"] = declared.fc_init
+            settings |= {"fc_init": declared.fc_init, "head_norm": declared.head_norm}
         network = kind(**settings, **options)
     except (TypeError, LookupError, ArithmeticError, ValueError, RuntimeError) as error:
+        if changes:
+            listing = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+            raise UsageError(f"{name} cannot be built with {listing}: {error}") from error
         raise RegistryError(
             f"{registry.file_of(name)}: models.{name}.network cannot be built: {error}"
         ) from error
     network.model_name = name
     return network
+
+
+def _depth_weights(attention: DepthAttention) -> DepthWeightsFactory:
+    return partial(KINDS[attention.kind], **attention.model_dump(exclude={"kind"}, exclude_defaults=True))
 
 
 def _with_options(name: str, options: dict[str, Any]) -> BlockFactory:

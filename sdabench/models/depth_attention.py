@@ -4,54 +4,124 @@ Source: Guo et al., "Selective Depth Attention Networks for Adaptive Multi-scale
 Representation", IEEE TAI 2024, and its released code (QingbeiGuo/SDA-xNet). The released code stacks the
 maps of the blocks and pools their sum. Here no map is stacked or cloned: each output is pooled when it is
 computed (the mean of a sum is the sum of the means), and the weighted sum is computed once per stage.
+
+The weights come from a module of their own, whose forward hooks can read or replace them. Other kinds than
+the paper's are controls: they fuse the same maps with weights that do not depend on the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class DepthAttention(nn.Module):
-    """Attention over the depth of a stage: n maps (N, C, H, W) to their weighted sum (N, C, H, W).
+class DepthWeights(nn.Module):
+    """Base class of what weights the blocks of a stage.
 
-    The weights are a softmax over the n blocks for each sample and channel. They are computed from the pooled
-    sum of the maps by a bottleneck of ``max(C / 16, 64)`` channels and one 1x1 convolution per block.
+    The input is the pooled sum of the blocks' outputs (N, C, 1, 1), the output weights (n, N, C, 1, 1) of n
+    blocks, which sum to 1 over n. A kind without ``needs_input`` uses only the shape of its input, and the
+    stage does not pool its maps.
     """
+
+    needs_input: ClassVar[bool] = False
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__()
-        hidden = max(channels // 16, 64)
+        self.channels = channels
+        self.depth = depth
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, depth={self.depth}"
+
+
+class LearnedWeights(DepthWeights):
+    """The paper's depth attention: a softmax over the blocks for each sample and channel.
+
+    The weights are computed by a bottleneck of ``max(C / 16, min_hidden)`` channels and one 1x1 convolution
+    per block.
+    """
+
+    needs_input = True
+
+    def __init__(self, channels: int, depth: int, *, min_hidden: int = 64) -> None:
+        super().__init__(channels, depth)
+        hidden = max(channels // 16, min_hidden)
         self.reduce = nn.Conv2d(channels, hidden, 1, bias=False)
         self.bn = nn.BatchNorm2d(hidden)
         self.relu = nn.ReLU(inplace=True)
         self.select = nn.ModuleList(nn.Conv2d(hidden, channels, 1) for _ in range(depth))
 
-    def weights(self, pooled: Tensor) -> Tensor:
-        """Compute weights (n, N, C, 1, 1), which sum to 1 over n, from the pooled sum (N, C, 1, 1)."""
+    def forward(self, pooled: Tensor) -> Tensor:
         hidden = self.relu(self.bn(self.reduce(pooled)))
         return torch.stack([select(hidden) for select in self.select]).softmax(dim=0)
 
-    def forward(self, outputs: Sequence[Tensor], pooled: Tensor) -> Tensor:
-        # Autocast computes the softmax in float32, which would make the map float32 as well.
-        weights = self.weights(pooled).to(outputs[0].dtype)
-        fused = weights[0] * outputs[0]
-        for weight, output in zip(weights[1:], outputs[1:], strict=True):
-            fused.addcmul_(weight, output)  # in place: no gradient needs the partial sum
-        return fused
+
+class StaticWeights(DepthWeights):
+    """A softmax over the blocks of learned parameters, one per block and channel; uniform at first.
+
+    The parameters are vectors, like biases, so that weight decay treats them as biases.
+    """
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__(channels, depth)
+        self.logits = nn.ParameterList(torch.zeros(channels) for _ in range(depth))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return _for_each_sample(torch.stack([*self.logits]).softmax(dim=0), pooled)
+
+
+class UniformWeights(DepthWeights):
+    """The weight 1/n for each of n blocks."""
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return _for_each_sample(pooled.new_full((self.depth, self.channels), 1 / self.depth), pooled)
+
+
+class RandomWeights(DepthWeights):
+    """A softmax over the blocks of normal random numbers, one per block and channel, which are not trained.
+
+    They are drawn when the module is created, and are part of the state dict.
+    """
+
+    logits: Tensor
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__(channels, depth)
+        self.register_buffer("logits", torch.randn(depth, channels))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return _for_each_sample(self.logits.softmax(dim=0), pooled)
+
+
+def _for_each_sample(weights: Tensor, pooled: Tensor) -> Tensor:
+    """Expand weights (n, C) to (n, N, C, 1, 1) for pooled maps (N, C, 1, 1)."""
+    return weights[:, None, :, None, None].expand(-1, *pooled.shape)
+
+
+KINDS: dict[str, type[DepthWeights]] = {
+    "learned": LearnedWeights,
+    "static": StaticWeights,
+    "uniform": UniformWeights,
+    "random": RandomWeights,
+}
 
 
 class DepthAttentionStage(nn.Sequential):
-    """A chain of blocks whose outputs, before their last ReLU, are fused by depth attention.
+    """A chain of blocks whose outputs, before their last ReLU, are summed with weights from ``attention``.
 
     Build the blocks with ``activate=False``; the stage's own ``activate`` applies a ReLU to the fused map.
     Block i is ``stage[i]``, as in a plain stage.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], channels: int, activate: bool = True) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], attention: DepthWeights, activate: bool = True) -> None:
         super().__init__(*blocks)
-        self.attention = DepthAttention(channels, len(blocks))
+        self.attention = attention
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,6 +131,94 @@ class DepthAttentionStage(nn.Sequential):
         for block in blocks:
             output = block(F.relu(outputs[-1]) if outputs else x)
             outputs.append(output)
-            pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
-        fused: Tensor = attention(outputs, pooled)
+            if self.attention.needs_input:
+                pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
+        fused = weighted_sum(outputs, attention(pooled.expand(*outputs[-1].shape[:2], 1, 1)))
         return F.relu_(fused) if self.activate else fused
+
+
+def weighted_sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Sum n maps (N, C, H, W) with weights (n, N, C, 1, 1) to (N, C, H, W)."""
+    # Autocast computes the softmax in float32, which would make the map float32 as well.
+    weights = weights.to(outputs[0].dtype)
+    fused = weights[0] * outputs[0]
+    for weight, output in zip(weights[1:], outputs[1:], strict=True):
+        fused.addcmul_(weight, output)  # in place: no gradient needs the partial sum
+    return fused
+
+
+def depth_weights_modules(model: nn.Module) -> dict[str, DepthWeights]:
+    """Return the modules that weight the blocks, by the name of their stage, ``layer1`` to ``layer4``.
+
+    If a stage has several, each has its full path.
+    """
+    found = {path: each for path, each in model.named_modules() if isinstance(each, DepthWeights)}
+    stages = {
+        path: next((part for part in path.split(".") if part.startswith("layer")), path) for path in found
+    }
+    names = list(stages.values())
+    return {
+        stages[path] if names.count(stages[path]) == 1 else path: module for path, module in found.items()
+    }
+
+
+@contextmanager
+def recorded_depth_weights(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Record the weights of the forward passes inside, each of which replaces those of the one before.
+
+    Yields:
+        Weights (N, blocks, C) by stage, which sum to 1 over the blocks.
+    """
+    recorded: dict[str, Tensor] = {}
+
+    def record(stage: str, weights: Tensor) -> None:
+        recorded[stage] = weights.flatten(2).transpose(0, 1)
+
+    with ExitStack() as hooks:
+        for stage, module in depth_weights_modules(model).items():
+            hooks.enter_context(
+                module.register_forward_hook(
+                    lambda module, inputs, output, stage=stage: record(stage, output)
+                )
+            )
+        yield recorded
+
+
+@contextmanager
+def replaced_depth_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Use the given weights (N, blocks, C) of the given stages in the forward passes inside.
+
+    Args:
+        weights: as :meth:`sdabench.models.skeleton.Trunk.depth_attention_weights` returns them; other
+            stages keep their own. N is that of the images, or 1 for all of them.
+
+    Raises:
+        ValueError: no such stage with depth attention, or weights of another shape.
+    """
+    modules = depth_weights_modules(model)
+    with ExitStack() as hooks:
+        for stage, given in weights.items():
+            if stage not in modules:
+                known = f"choose from {', '.join(modules)}" if modules else "no stage has"
+                raise ValueError(f"the stage '{stage}' has no depth attention; {known}")
+            hook = _Replacement(stage, given)
+            hooks.enter_context(modules[stage].register_forward_hook(hook))
+        yield
+
+
+class _Replacement:
+    """A forward hook that returns the given weights."""
+
+    def __init__(self, stage: str, weights: Tensor) -> None:
+        self.stage = stage
+        self.weights = weights
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        depth, images, channels = output.shape[:3]
+        if self.weights.shape not in ((images, depth, channels), (1, depth, channels)):
+            raise ValueError(
+                f"{self.stage} needs depth weights of shape {(images, depth, channels)} or "
+                f"{(1, depth, channels)}, not {tuple(self.weights.shape)}"
+            )
+        given = self.weights.to(output).transpose(0, 1)[..., None, None]
+        return given.expand(-1, images, -1, -1, -1)

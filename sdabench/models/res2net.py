@@ -65,10 +65,11 @@ def pooled_projection(spec: BlockSpec) -> nn.Sequential:
 
 
 @register_stem("deep")
-def three_convs(in_chans: int) -> nn.Module:
-    """Build 3x3 convolutions to 32, 32 and 64 channels with strides 2, 1 and 1."""
+def three_convs(in_chans: int, width: int) -> nn.Module:
+    """Build 3x3 convolutions with strides 2, 1 and 1, the first two of which have half the channels."""
+    narrow = width // 2
     return nn.Sequential(
-        *conv_bn(conv3x3(in_chans, 32, 2), activate=True),
-        *conv_bn(conv3x3(32, 32), activate=True),
-        conv3x3(32, 64),
+        *conv_bn(conv3x3(in_chans, narrow, 2), activate=True),
+        *conv_bn(conv3x3(narrow, narrow), activate=True),
+        conv3x3(narrow, width),
     )

@@ -6,7 +6,7 @@ declared in ``registry/models/*.yaml`` (:class:`sdabench.registry.schema.Network
 
 import pkgutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,7 +15,12 @@ import torch
 from torch import Tensor, nn
 
 import sdabench.models
-from sdabench.models.depth_attention import DepthAttentionStage
+from sdabench.models.depth_attention import (
+    DepthAttentionStage,
+    DepthWeights,
+    LearnedWeights,
+    recorded_depth_weights,
+)
 from sdabench.models.plugin_code import file_of_code, import_plugins
 from sdabench.registry import unknown
 
@@ -41,11 +46,15 @@ class BlockSpec:
 
 
 BlockFactory = Callable[[BlockSpec], nn.Module]
+DepthWeightsFactory = Callable[[int, int], DepthWeights]  # from channels and depth of a stage
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Arguments of a stage of ``depth`` blocks: (N, in, H, W) to (N, out, H/stride, W/stride)."""
+    """Arguments of a stage of ``depth`` blocks: (N, in, H, W) to (N, out, H/stride, W/stride).
+
+    ``fused`` states whether depth attention fuses the blocks, with the weights of ``depth_weights``.
+    """
 
     block: BlockFactory
     depth: int
@@ -54,7 +63,8 @@ class StageSpec:
     out_channels: int
     stride: int
     stage: int  # 1 to 4
-    fused: bool  # by depth attention
+    fused: bool
+    depth_weights: DepthWeightsFactory = LearnedWeights
 
     def chain(self, *, activate: bool = True) -> nn.Sequential:
         """Build the chain of blocks, fused if requested; ``activate=False`` omits the last ReLU."""
@@ -74,7 +84,8 @@ class StageSpec:
             for index in range(self.depth)
         ]
         if self.fused:
-            return DepthAttentionStage(blocks, self.out_channels, activate)
+            weights = self.depth_weights(self.out_channels, self.depth)
+            return DepthAttentionStage(blocks, weights, activate)
         return nn.Sequential(*blocks)
 
 
@@ -119,11 +130,12 @@ def _import_families() -> None:
 
 
 StageFactory = Callable[[StageSpec], nn.Module]
-StemFactory = Callable[[int], nn.Module]  # from the number of input channels
+StemFactory = Callable[[int, int], nn.Module]  # from input channels and output channels
+StemPoolFactory = Callable[[int], nn.Module]  # from the number of channels
 BLOCKS: ComponentRegistry[Callable[..., nn.Module]] = ComponentRegistry("block")  # (spec, **options)
 STAGES: ComponentRegistry[StageFactory] = ComponentRegistry("stage")
-STEMS: ComponentRegistry[StemFactory] = ComponentRegistry("stem")  # to 64 channels at half resolution
-STEM_POOLS: ComponentRegistry[StemFactory] = ComponentRegistry("stem pool")  # halves the resolution
+STEMS: ComponentRegistry[StemFactory] = ComponentRegistry("stem")  # halves the resolution
+STEM_POOLS: ComponentRegistry[StemPoolFactory] = ComponentRegistry("stem pool")  # halves the resolution
 register_block, register_stage = BLOCKS.register, STAGES.register
 register_stem, register_stem_pool = STEMS.register, STEM_POOLS.register
 
@@ -136,8 +148,8 @@ def plain_stage(spec: StageSpec) -> nn.Module:
 
 
 @register_stem("plain")
-def conv7x7(in_chans: int) -> nn.Module:
-    return nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
+def conv7x7(in_chans: int, width: int) -> nn.Module:
+    return nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False)
 
 
 @register_stem_pool("max")
@@ -182,8 +194,9 @@ class Trunk(nn.Module):
 
     The sequences have one value for each stage. The blocks of a stage have the inner width ``width`` and
     output ``width * expansion`` channels; the first of them has the stride. ``stem`` builds the convolutions
-    before the first batch norm, ``stem_pool`` the module after the stem. ``depth_attention`` states which
-    stages it fuses. ``out_indices`` are the stages (0 to 3) whose maps are returned.
+    before the first batch norm, which have ``stem_width`` output channels, and ``stem_pool`` the module after
+    the stem. ``depth_attention`` builds what weights the blocks of the stages that it fuses, None for other
+    stages. ``out_indices`` are the stages (0 to 3) whose maps are returned.
     """
 
     model_name: str | None = None  # registry name; set by create_model
@@ -198,23 +211,26 @@ class Trunk(nn.Module):
         expansion: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
         stem: StemFactory = conv7x7,
-        stem_pool: StemFactory | None = max_pool,
-        depth_attention: Sequence[bool] = (False, False, False, False),
+        stem_width: int = 64,
+        stem_pool: StemPoolFactory | None = max_pool,
+        depth_attention: Sequence[DepthWeightsFactory | None] = (None, None, None, None),
         in_chans: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
     ) -> None:
         super().__init__()
         self.out_indices = tuple(out_indices)
-        self.conv1 = stem(in_chans)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = stem(in_chans, stem_width)
+        self.bn1 = nn.BatchNorm2d(stem_width)
         self.relu = nn.ReLU(inplace=True)
-        self.stem_pool = stem_pool(64) if stem_pool else nn.Identity()
+        self.stem_pool = stem_pool(stem_width) if stem_pool else nn.Identity()
 
-        channels, reduction = 64, 4 if stem_pool else 2
+        channels, reduction = stem_width, 4 if stem_pool else 2
         self._stages: list[dict[str, Any]] = []
         plan = zip(depths, widths, strides, depth_attention, strict=True)
-        for number, (depth, width, stride, fused) in enumerate(plan, start=1):
+        for number, (depth, width, stride, weights) in enumerate(plan, start=1):
+            fused = weights is not None
             spec = StageSpec(block, depth, channels, width, width * expansion, stride, number, fused)
+            spec = spec if weights is None else replace(spec, depth_weights=weights)
             channels, reduction = spec.out_channels, reduction * stride
             name = f"layer{number}"
             self.add_module(name, stage(spec))
@@ -226,6 +242,20 @@ class Trunk(nn.Module):
     def feature_info(self) -> list[dict[str, Any]]:
         """Channels, stride and module name of each returned map, as in timm."""
         return [self._stages[index] for index in self.out_indices]
+
+    def depth_attention_weights(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute the weights of the blocks of each fused stage for images (N, in_chans, H, W).
+
+        The mode of the network, and whether gradients are recorded, are the caller's: use ``eval()`` and
+        ``torch.no_grad()`` to inspect a trained network.
+
+        Returns:
+            Weights (N, blocks, C) by stage (``layer1`` to ``layer4``), which sum to 1 over the blocks; empty
+            without depth attention.
+        """
+        with recorded_depth_weights(self) as weights:
+            self.forward_maps(x)
+        return weights
 
     def forward_maps(self, x: Tensor) -> list[Tensor]:
         """Return the output of every stage, after its last ReLU."""
@@ -244,14 +274,23 @@ class Trunk(nn.Module):
 class ResNet(Trunk):
     """A trunk with a classification head: (N, in_chans, H, W) to logits (N, num_classes).
 
-    With depth attention a batch norm precedes the classifier, as in the authors' code.
+    With ``head_norm`` a batch norm precedes the classifier; by default it does with depth attention, as in
+    the authors' code.
     """
 
-    def __init__(self, *args: Any, num_classes: int = 1000, fc_init: str = "default", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        num_classes: int = 1000,
+        fc_init: str = "default",
+        head_norm: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        fused = any(isinstance(module, DepthAttentionStage) for module in self.modules())
+        if head_norm is None:
+            head_norm = any(isinstance(module, DepthAttentionStage) for module in self.modules())
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.head_norm = nn.BatchNorm2d(self.num_features) if fused else nn.Identity()
+        self.head_norm = nn.BatchNorm2d(self.num_features) if head_norm else nn.Identity()
         self.fc: nn.Module
         self.reset_classifier(num_classes)
         if fc_init == "kaiming" and num_classes:

@@ -9,9 +9,11 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     FiniteFloat,
     PositiveInt,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -53,10 +55,54 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class DepthAttention(Strict):
+    """Depth attention of a stage: what the weights of its blocks come from.
+
+    ``learned`` is the paper's: from the image, through a bottleneck of ``max(C / 16, min_hidden)`` channels.
+    The controls do not depend on the image: ``static`` weights are learned, ``uniform`` ones are 1/n, and
+    ``random`` ones are drawn once and not trained.
+    """
+
+    kind: Literal["learned", "static", "uniform", "random"] = "learned"
+    min_hidden: PositiveInt = 64
+
+    @model_validator(mode="after")
+    def learned_has_hidden(self) -> "DepthAttention":
+        if self.kind != "learned" and self.min_hidden != 64:
+            raise ValueError(f"{self.kind} depth attention has no hidden channels; omit min_hidden")
+        return self
+
+
+def _form(value: object) -> str | None:
+    forms = {bool: "bool", list: "stages", tuple: "stages", dict: "mapping", DepthAttention: "mapping"}
+    return forms.get(type(value))
+
+
+StageAttention = Annotated[
+    Annotated[bool, Tag("bool")] | Annotated[DepthAttention, Tag("mapping")],
+    Discriminator(
+        _form,
+        custom_error_type="form",
+        custom_error_message="expected true, false or a mapping with kind and min_hidden",
+    ),
+]
+NetworkAttention = Annotated[
+    Annotated[bool, Tag("bool")]
+    | Annotated[DepthAttention, Tag("mapping")]
+    | Annotated[list[StageAttention], Field(min_length=4, max_length=4), Tag("stages")],
+    Discriminator(
+        _form,
+        custom_error_type="form",
+        custom_error_message="expected true, false, a mapping with kind and min_hidden, or a list of four",
+    ),
+]
+
+
 class Network(Strict):
     """Architecture of a classification model: the arguments of :class:`sdabench.models.skeleton.ResNet`.
 
     ``block``, ``stage``, ``stem`` and ``stem_pool`` name components registered under ``sdabench/models/``.
+    ``head_norm`` states whether a batch norm precedes the classifier; by default, with depth attention.
     """
 
     block: str
@@ -67,14 +113,29 @@ class Network(Strict):
     strides: FourStages = [1, 2, 2, 2]
     stem: str = "plain"
     stem_pool: str | None = "max"
-    depth_attention: bool | Annotated[list[bool], Field(min_length=4, max_length=4)] = False
+    stem_width: PositiveInt = 64
+    depth_attention: NetworkAttention = False
+    head_norm: bool | None = None
     fc_init: Literal["default", "kaiming"] = "default"
     options: dict[str, Any] = {}  # keyword arguments of the block
 
+    @field_validator("depth_attention")
+    @classmethod
+    def one_form(
+        cls, value: bool | DepthAttention | list[bool | DepthAttention]
+    ) -> bool | DepthAttention | list[bool | DepthAttention]:
+        """Return the shortest of the forms that mean the same, so that they have one digest."""
+        if not isinstance(value, list):
+            return True if value == DepthAttention() else value
+        stages = [True if each == DepthAttention() else each for each in value]
+        return stages[0] if all(each == stages[0] for each in stages) else stages
+
     @property
-    def fused_stages(self) -> list[bool]:
+    def stage_attention(self) -> list[DepthAttention | None]:
+        """Depth attention of each stage, None for stages without."""
         value = self.depth_attention
-        return [value] * 4 if isinstance(value, bool) else value
+        stages = value if isinstance(value, list) else [value] * 4
+        return [DepthAttention() if each is True else each or None for each in stages]
 
 
 class ModelEntry(Strict):
@@ -153,7 +214,7 @@ class Model(NamedModel):
 
     @property
     def depth_attention(self) -> bool:
-        return any(self.network.fused_stages)
+        return any(self.network.stage_attention)
 
     def with_depth_attention(self, name: str) -> "Model":
         """Return this model, called ``name``, with depth attention on every stage."""

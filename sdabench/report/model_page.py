@@ -78,7 +78,9 @@ def _structure(page: ModelPage) -> Sheet:
     columns += [Heading("module", over), *headings("fused maps", "hidden", over=over, numeric=True)]
     rows = []
     for stage in page.stages:
-        attention = (value or "-" for value in (stage.attention, stage.fused, stage.hidden))
+        kind = f" ({stage.kind})" if stage.kind not in (None, "learned") else ""
+        module = stage.attention and stage.attention + kind
+        attention = (value or "-" for value in (module, stage.fused, stage.hidden))
         rows.append(row(stage.stage, stage.blocks, stage.channels, stage.stride, *attention))
     return Sheet("Structure", columns, [rows])
 

@@ -18,7 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import StochasticDepth
 
-from sdabench.models.depth_attention import DepthAttention, DepthAttentionStage
+from sdabench.models.depth_attention import (
+    DepthAttentionStage,
+    DepthWeights,
+    LearnedWeights,
+    RandomWeights,
+    StaticWeights,
+)
 from sdabench.models.resnet import Bottleneck
 from sdabench.models.skeleton import Attention, Trunk
 
@@ -291,12 +297,10 @@ def _attention_faults(attention: Attention, shape: torch.Size, random_parameters
 def _depth_attention_faults(stage: DepthAttentionStage, random_parameters: bool) -> list[Fault]:
     """Check depth attention behind simple blocks against :func:`plain_depth_attention`."""
     attention = _copied(stage.attention, random_parameters)
-    channels = attention.reduce.in_channels
-    blocks = [_Affine(channels) for _ in range(len(stage) - 1)]
-    stage = DepthAttentionStage(blocks, channels, stage.activate)
-    stage.attention = attention
+    blocks = [_Affine(attention.channels) for _ in range(len(stage) - 1)]
+    stage = DepthAttentionStage(blocks, attention, stage.activate)
     stage.double().requires_grad_().train()
-    x = _random_map(channels, LARGEST_MAP, LARGEST_MAP)
+    x = _random_map(attention.channels, LARGEST_MAP, LARGEST_MAP)
     differs = not _agrees(stage, x)  # with the statistics of the batch
     use_batch_statistics(stage, x)
     faults = []
@@ -304,11 +308,11 @@ def _depth_attention_faults(stage: DepthAttentionStage, random_parameters: bool)
         faults.append(("depth attention differs from its formula", ""))
     with torch.no_grad():
         pooled = torch.stack(_chain(stage, x)).sum(dim=0).mean(dim=(2, 3), keepdim=True)
-        weights = attention.weights(pooled)
+        weights = attention(pooled)
     sums = weights.sum(dim=0)
     if not _is_zero(sums - 1, sums):
         faults.append(("depth attention weights do not sum to 1 over the blocks", ""))
-    if _is_zero(weights - weights[:, :1], weights):
+    if isinstance(attention, LearnedWeights) and _is_zero(weights - weights[:, :1], weights):
         faults.append((CONSTANT, ""))
     return faults + _common_faults(stage, x)
 
@@ -341,8 +345,22 @@ def _chain(stage: DepthAttentionStage, x: Tensor) -> list[Tensor]:
     return outputs
 
 
-def plain_depth_attention(attention: DepthAttention, maps: Tensor) -> Tensor:
-    """Fuse the maps of n blocks, (n, N, C, H, W), to (N, C, H, W) by the paper's formula, step by step."""
+def plain_depth_attention(attention: DepthWeights, maps: Tensor) -> Tensor:
+    """Fuse the maps of n blocks, (n, N, C, H, W), to (N, C, H, W) by the formula of its kind."""
+    if isinstance(attention, LearnedWeights):
+        powers = _learned_logits(attention, maps).exp()
+    elif isinstance(attention, StaticWeights):
+        powers = torch.stack([*attention.logits]).exp()[:, None]
+    elif isinstance(attention, RandomWeights):
+        powers = attention.logits.exp()[:, None]
+    else:
+        powers = maps.new_ones(len(maps), 1, 1)
+    weights = (powers / powers.sum(dim=0)).expand(maps.shape[:3])
+    return torch.einsum("bnc,bnchw->nchw", weights, maps)
+
+
+def _learned_logits(attention: LearnedWeights, maps: Tensor) -> Tensor:
+    """Compute the logits (n, N, C) of the paper's depth attention."""
     pooled = maps.sum(dim=0).mean(dim=(2, 3))
     reduced = torch.einsum("nc,hc->nh", pooled, attention.reduce.weight.flatten(1))
     bn = attention.bn
@@ -352,9 +370,7 @@ def plain_depth_attention(attention: DepthAttention, maps: Tensor) -> Tensor:
     hidden = ((reduced - mean) / (variance + bn.eps).sqrt() * bn.weight + bn.bias).clamp(min=0)
     weights = torch.stack([select.get_parameter("weight").flatten(1) for select in attention.select])
     biases = torch.stack([select.get_parameter("bias") for select in attention.select])
-    powers = (torch.einsum("nh,bch->bnc", hidden, weights) + biases[:, None]).exp()
-    weights = powers / powers.sum(dim=0)
-    return torch.einsum("bnc,bnchw->nchw", weights, maps)
+    return torch.einsum("nh,bch->bnc", hidden, weights) + biases[:, None]
 
 
 def _common_faults(module: nn.Module, x: Tensor) -> list[Fault]:

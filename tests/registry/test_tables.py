@@ -94,6 +94,6 @@ def test_sda_networks_have_their_baseline_and_control():
     }
     for name, (_, partner) in pairs.items():
         own, other = models[name].network, models[partner].network
-        assert own.fused_stages == [True] * 4
+        assert own.depth_attention is True
         assert own.model_copy(update={"depth_attention": False}) == other
     assert {name for name, model in models.items() if model.depth_attention} >= set(pairs)

@@ -12,7 +12,13 @@ from sdabench.models.a2net import DoubleAttention
 from sdabench.models.aanet import RelativeAttention
 from sdabench.models.bam import BottleneckAttention
 from sdabench.models.cbam import ChannelGate, SpatialGate
-from sdabench.models.depth_attention import DepthAttention, DepthAttentionStage
+from sdabench.models.depth_attention import (
+    KINDS,
+    DepthAttentionStage,
+    LearnedWeights,
+    StaticWeights,
+    weighted_sum,
+)
 from sdabench.models.ecanet import EfficientChannelAttention
 from sdabench.models.epsanet import BranchGate
 from sdabench.models.gcnet import GlobalContext
@@ -21,6 +27,7 @@ from sdabench.models.resnet import Bottleneck
 from sdabench.models.sanet import ShuffleAttention
 from sdabench.models.senet import SqueezeExcitation
 from sdabench.registry import load_registry
+from sdabench.registry.schema import DepthAttention
 from sdabench.training.loop import train
 from sdabench.training.run_folder import read_run
 from sdabench.training.soundness import find_unsound
@@ -42,7 +49,7 @@ FAMILIES = (
     "gsop50", "fcanet50", "a2net50", "aanet50", "gcnet50", "bam50", "cbam50", "cbam86", "sanet50",
 )  # fmt: skip
 
-weights_of = DepthAttention.weights
+weights_of = LearnedWeights.forward
 
 
 def softmax_over_channels(attention, pooled):
@@ -53,7 +60,7 @@ def softmax_over_channels(attention, pooled):
 
 def one_block(place):
     def weights(attention, pooled):
-        chosen = torch.zeros(len(attention.select), *pooled.shape)
+        chosen = torch.zeros(attention.depth, *pooled.shape)
         chosen[place] = 1
         return chosen
 
@@ -108,9 +115,9 @@ def faults(network):
     return find_unsound(network, images, lambda copied: F.cross_entropy(copied(images), torch.arange(4)))
 
 
-def fused(monkeypatch, name="resnet50"):
+def fused(monkeypatch, name="resnet50", attention=True):
     models = load_registry().models
-    network = models[name].network.model_copy(update={"depth_attention": True})
+    network = models[name].network.model_copy(update={"depth_attention": attention})
     monkeypatch.setitem(models, name, models[name].model_copy(update={"network": network}))
     return small(name, monkeypatch)
 
@@ -127,9 +134,27 @@ def test_sound_networks_with_depth_attention_pass(name, monkeypatch):
 
 @pytest.mark.parametrize("sabotage", DEPTH_SABOTAGES)
 def test_broken_depth_attention_is_unsound(sabotage, monkeypatch):
-    monkeypatch.setattr(DepthAttention, "weights", DEPTH_SABOTAGES[sabotage])
+    monkeypatch.setattr(LearnedWeights, "forward", DEPTH_SABOTAGES[sabotage])
     found = faults(fused(monkeypatch))
     assert any(": layer1, layer2, layer3 and 1 more" in each for each in found), found
+
+
+@pytest.mark.parametrize("kind", ["static", "uniform", "random"])
+def test_controls_of_depth_attention_are_sound_with_weights_of_their_kind(kind, monkeypatch):
+    control = fused(monkeypatch, attention=DepthAttention(kind=kind))
+    assert faults(control) == []
+    of_kind, chosen = KINDS[kind].forward, one_block(0)
+    monkeypatch.setattr(
+        KINDS[kind], "forward", lambda own, pooled: chosen(own, pooled) + 0 * of_kind(own, pooled)
+    )
+    assert any("differs from its formula: layer1, layer2, layer3" in each for each in faults(control))
+
+
+def test_static_weights_that_are_not_trained_are_unsound(monkeypatch):
+    of_kind = StaticWeights.forward
+    monkeypatch.setattr(StaticWeights, "forward", lambda own, pooled: of_kind(own, pooled).detach())
+    control = fused(monkeypatch, attention=DepthAttention(kind="static"))
+    assert any("without gradient: layer1.attention, layer2" in each for each in faults(control))
 
 
 def test_depth_attention_of_a_chain_without_relu_is_unsound(monkeypatch):
@@ -137,7 +162,8 @@ def test_depth_attention_of_a_chain_without_relu_is_unsound(monkeypatch):
         outputs = []
         for block in list(stage)[:-1]:
             outputs.append(block(outputs[-1] if outputs else x))
-        return stage.attention(outputs, sum(each.mean(dim=(2, 3), keepdim=True) for each in outputs))
+        pooled = sum(each.mean(dim=(2, 3), keepdim=True) for each in outputs)
+        return weighted_sum(outputs, stage.attention(pooled))
 
     monkeypatch.setattr(DepthAttentionStage, "forward", forward)
     assert any("differs from its formula" in each for each in faults(fused(monkeypatch)))
@@ -323,7 +349,7 @@ def test_networks_that_fit_with_broken_attention_exit_3(textures, tiny, tmp_path
     options = ["--data", f"synthetic={textures}", "--recipe", recipe]
     sound = sdabench("train", "resnet50", *options, "--output", tmp_path / "sound")
     assert (sound.returncode, "it is unsound" in sound.stdout) == (0, False), sound.stderr
-    monkeypatch.setattr(DepthAttention, "weights", DEPTH_SABOTAGES["another image"])
+    monkeypatch.setattr(LearnedWeights, "forward", DEPTH_SABOTAGES["another image"])
     single = sdabench("train", "resnet50", *options, "--output", tmp_path / "train")
     assert single.returncode == 3, single.stderr
     assert "the network fits them; it is unsound: " in single.stdout

@@ -105,6 +105,11 @@ class Detector(GeneralizedRCNN):
             module.requires_grad_(not frozen)
         return self.train(self.training)
 
+    def depth_attention_weights(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute those of the trunk for normalized images (N, 3, H, W); see :class:`Trunk`."""
+        weights: dict[str, Tensor] = self.backbone.body.depth_attention_weights(x)
+        return weights
+
     def forward_dense(self, x: Tensor, proposals: int = 1000, detections: int = 100) -> list[Tensor]:
         """Run each layer once, for counting, on images (N, 3, H, W) and some boxes; return all outputs."""
         features = self.backbone(x)
