@@ -21,12 +21,12 @@ from torch.random import fork_rng
 
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.hashing import sha256_of_file
+from sdabench.models.user_files import SOURCES
 from sdabench.offline import network_forbidden
 from sdabench.registry.schema import NamedModel
 from sdabench.registry.sources import Source, check, import_timm, parse, source_model
 from sdabench.terminal import error_line
 
-PACKAGE = "sdabench_sources"  # of the modules that are loaded from files
 _from_files: dict[str, Path] = {}  # modules that files have imported from their folders
 
 
@@ -203,7 +203,7 @@ def _importable(source: Source) -> Iterator[None]:
         if source.is_file:
             for name in set(sys.modules) - before:
                 origin = getattr(sys.modules[name], "__file__", None)
-                if origin and Path(origin).is_relative_to(folder) and not name.startswith(PACKAGE):
+                if origin and Path(origin).is_relative_to(folder) and not name.startswith(SOURCES):
                     _from_files[name] = folder
 
 
@@ -213,9 +213,9 @@ def _load_file(path: Path) -> ModuleType:
     A file that has changed is imported again.
     """
     invalidate_caches()
-    if PACKAGE not in sys.modules:
-        _package(PACKAGE, [])
-    name = f"{PACKAGE}.{sha256(str(path.parent).encode()).hexdigest()[:12]}"
+    if SOURCES not in sys.modules:
+        _package(SOURCES, [])
+    name = f"{SOURCES}.{sha256(str(path.parent).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         _package(name, [str(path.parent)])
     version = sha256_of_file(path)

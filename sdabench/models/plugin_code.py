@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from sdabench.errors import RegistryError
+from sdabench.models.user_files import PLUGINS, TextLoader
 from sdabench.registry.plugins import Plugin, active_plugins
 
-PARENT = "sdabench_plugins"  # the package of plugins that are not installed
 _imported: list[Plugin] = []
 
 
@@ -60,12 +60,13 @@ def _import(plugin: Plugin) -> None:
 
 def _make_package(plugin: Plugin) -> None:
     """Make the package that the files of a folder are imported in, so that they can import each other."""
-    if PARENT not in sys.modules:
-        parent = sys.modules[PARENT] = ModuleType(PARENT)
+    if PLUGINS not in sys.modules:
+        parent = sys.modules[PLUGINS] = ModuleType(PLUGINS)
         parent.__path__ = []
     start = plugin.folder / "__init__.py"
     if start.is_file():
-        spec = spec_from_file_location(plugin.module, start, submodule_search_locations=[str(plugin.folder)])
+        loader, folders = TextLoader(plugin.module, str(start)), [str(plugin.folder)]
+        spec = spec_from_file_location(plugin.module, loader=loader, submodule_search_locations=folders)
     else:
         spec = ModuleSpec(plugin.module, None, is_package=True)
         spec.submodule_search_locations = [str(plugin.folder)]

@@ -1,5 +1,7 @@
 """Building networks by source."""
 
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -90,11 +92,13 @@ def test_files_of_two_folders_import_their_own_modules(tmp_path):
     assert [tuple(each.weight.shape) for each in networks] == [(2, 2), (3, 3), (2, 2)]
 
 
-def test_a_changed_file_is_imported_again(tmp_path):
+def test_a_changed_file_is_imported_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for width in (2, 3):
         (tmp_path / "net.py").write_text(
             f"from torch import nn\ndef build():\n    return nn.Linear({width}, 1)\n"
         )
+        os.utime(tmp_path / "net.py", (0, 0))  # as if both were written within a second
         assert create_model(f"python:{tmp_path}/net.py:build").in_features == width
 
 
