@@ -21,8 +21,8 @@ SECTIONS = {
     "Compare with the paper": {
         "audit": "Check every parameter and FLOP count that tables print",
         "explain": "Search how a printed number of parameters or FLOPs was counted",
-        "table": "Print a table of the paper beside the measured values",
-        "plot": "Draw a figure of the paper's numbers and of runs",
+        "table": "Print a table of a paper beside the measured values",
+        "plot": "Draw a figure of a paper's numbers and of runs",
         "compare": "Compare runs, or test what the tables of the paper imply",
         "report": "Write one HTML page with all results",
     },

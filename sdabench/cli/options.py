@@ -128,7 +128,12 @@ def output_option(default: Path | None, shown: str = "") -> Declaration:
     note = f"  [default: {shown}]" if shown else ""
     kind = OutputFolder(file_okay=False)
     return option(
-        "--output", type=kind, default=default, group="Output", help=f"Folder for all output files{note}"
+        "-o",
+        "--output",
+        type=kind,
+        default=default,
+        group="Output",
+        help=f"Folder for all output files{note}",
     )
 
 

@@ -70,7 +70,7 @@ def command(
         "--recount", is_flag=True, help="Count every network again instead of using the stored counts")],
     as_json: AsJson,
 ) -> None:  # fmt: skip
-    """Print a table of the paper beside the measured values.
+    """Print a table of a paper beside the measured values.
 
     TABLE is classification-multiscale, classification-attention, detection, segmentation or all.
 

@@ -95,7 +95,7 @@ def _report_left_out(runs: Sequence[Path]) -> None:
     "plot curves runs/a runs/b --quantity loss -o curves.svg",
 ))  # fmt: skip
 def command() -> None:
-    """Draw a figure of the paper's numbers and of runs.
+    """Draw a figure of a paper's numbers and of runs.
 
     Figures are SVG, PDF or PNG files of the width of one or two columns of a paper, or CSV files of their
     data. Output is reproducible: the same data give byte-identical files.
