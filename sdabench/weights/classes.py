@@ -40,8 +40,10 @@ def read_classes(path: Path) -> ClassList | None:
     Raises:
         SdabenchError: the file cannot be read; see :func:`sdabench.weights.read.read_checkpoint`.
     """
-    state = path.stat() if path.is_file() else None
-    return _read_classes(path, state and (state.st_mtime_ns, state.st_size))
+    if not path.is_file():  # safetensors would wait for a pipe
+        read_checkpoint(path)
+    state = path.stat()
+    return _read_classes(path, (state.st_mtime_ns, state.st_size))
 
 
 @lru_cache(maxsize=4)

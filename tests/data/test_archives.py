@@ -147,7 +147,7 @@ def test_archives_that_end_too_early_are_refused(tmp_path):
         header = tar.getmembers()[-1].offset
     cases = {
         "cut off or damaged at byte": [content[:header], content[: header + 100]],
-        "as a tar archive .*; download it again": [content[: header + 520]],
+        "(as a tar archive|cut off or damaged) .*; download": [content[: header + 520]],
         "more data after its end": [2 * content],
     }
     cases["cut off or damaged at byte"].append(content[:header] + b"?" * 512 + content[header + 512 :])
