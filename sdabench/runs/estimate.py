@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sdabench.complexity import Count
 from sdabench.complexity import count as fresh_count
@@ -223,19 +224,19 @@ def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
             times.append(time.perf_counter() - start_time)
         return min(times) / images
 
-    train = 0.0
-    if job.spec.trains:
-        recipe: Recipe = job.spec.recipe
-        # The probe has no backbone weights, so that its batch norms are trained.
-        size = max(2, recipe.repeats, min(recipe.batch_size // recipe.accumulate, most))
-        recipe = recipe.override(batch_size=size, accumulate=1, check_network=False)
-        trainer = Trainer(replace(probe, spec=probe.spec.with_values(recipe=recipe)))
-        with closing(load_training_batches(trainer)) as batches:
-            batch = next(batches)
-        if isinstance(batch, (DataError, Stopped)):
-            raise batch
-        train = seconds(lambda: trainer.take_step(batch), len(batch))
-        network = trainer.network
-    else:
-        network, _ = prepare_network(probe)
-    return _Rates(train, seconds(lambda: predict(network, probe, device), len(probe.split.items)), start)
+    def evaluation(network: nn.Module) -> float:
+        return seconds(lambda: predict(network, probe, device), len(probe.split.items))
+
+    if not job.spec.trains:
+        return _Rates(0.0, evaluation(prepare_network(probe)[0]), start)
+    recipe: Recipe = job.spec.recipe
+    # The probe has no backbone weights, so that its batch norms are trained.
+    size = max(2, recipe.repeats, min(recipe.batch_size // recipe.accumulate, most))
+    recipe = recipe.override(batch_size=size, accumulate=1, check_network=False)
+    trainer = Trainer(replace(probe, spec=probe.spec.with_values(recipe=recipe)))
+    evaluate = evaluation(trainer.network)  # before the steps, after which its output may be infinite
+    with closing(load_training_batches(trainer)) as batches:
+        batch = next(batches)
+    if isinstance(batch, (DataError, Stopped)):
+        raise batch
+    return _Rates(seconds(lambda: trainer.take_step(batch), len(batch)), evaluate, start)
