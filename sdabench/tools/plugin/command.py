@@ -41,4 +41,5 @@ def new(
     plugin.write()
     for name in plugin.files:
         echo(f"Wrote {folder / name}")
-    echo(f"Next: sdabench --plugin {folder} table {plugin.name}")
+    echo(f"Next: enter the printed numbers in {folder / plugin.table}, and run:")
+    echo(f"  sdabench --plugin {folder} table {plugin.name}")

@@ -32,6 +32,11 @@ class NewPlugin:
         return f"sdabench_{self.name}"
 
     @property
+    def table(self) -> str:
+        """Path of the table in the folder."""
+        return f"{self.package}/tables/{self.name}.yaml"
+
+    @property
     def files(self) -> dict[str, str]:
         """The text of each file by its path in the folder."""
         values = {
@@ -49,7 +54,7 @@ class NewPlugin:
             "pyproject.toml": "pyproject.toml",
             "README.md": "README.md",
             f"{self.package}/models/{self.name}.yaml": "models.yaml",
-            f"{self.package}/tables/{self.name}.yaml": "tables.yaml",
+            self.table: "tables.yaml",
             f"{self.package}/paper.yaml": "paper.yaml",
             f"tests/test_{self.name}.py": "test.py",
         }
