@@ -175,17 +175,18 @@ def test_worked_example_of_a_new_block_runs(tmp_path):
     assert "@article{guo2024selective," in stdout["cite sda_varnet50"]
 
 
-def test_examples_of_frames_print_what_is_shown(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(("document", "expected"), [("docs/frames.md", 4), ("docs/networks.md", 2)])
+def test_python_examples_print_what_is_shown(document, expected, monkeypatch, tmp_path, capsys):
     """The examples run one after another, beside the results of this repository."""
     (tmp_path / "results").symlink_to(CHECKOUT / "results")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     examples = re.findall(
         r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?",
-        DOCUMENTS["docs/frames.md"],
+        DOCUMENTS[document],
         re.DOTALL | re.MULTILINE,
     )
-    assert len(examples) == 4
+    assert len(examples) == expected
     for code, shown in examples:
         exec(code, names)
         assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown.splitlines()

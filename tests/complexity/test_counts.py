@@ -102,8 +102,20 @@ def test_params_of_networks_outside_the_paper(name, params):
 
 def depth_attention_params(depths):
     """Apply the paper's formula: C to d without bias, batch norm, n times d to C with bias; norm of the head."""
-    stages = zip(depths, (256, 512, 1024, 2048), (64, 64, 64, 128), strict=True)
-    return 2 * 2048 + sum(c * d + 2 * d + n * (d * c + c) for n, c, d in stages)
+    return 2 * 2048 + learned_params(depths, (256, 512, 1024, 2048), (64, 64, 64, 128))
+
+
+def learned_params(depths, channels, hidden):
+    return sum(c * d + 2 * d + n * (d * c + c) for n, c, d in zip(depths, channels, hidden, strict=True))
+
+
+NARROW = {  # all have the norm of the head
+    "sda_resnet_narrow": learned_params((3, 3, 3, 3), (32, 64, 128, 256), (16, 16, 16, 16)),
+    "sda_resnet_narrow_static": 3 * (32 + 64 + 128 + 256),
+    "sda_resnet_narrow_uniform": 0,
+    "sda_resnet_narrow_random": 0,
+    "sda_resnet_narrow_matched": learned_params((5, 5, 3, 3), (32, 64, 128, 256), (64, 64, 64, 64)),
+}
 
 
 def test_formula_gives_the_known_depth_attention_params():
@@ -116,7 +128,16 @@ def test_depth_attention_adds_only_its_own_params(name):
     depths = list(model.network.depths)
     if model.family == "bl_resnet":  # one block of each of the first stages merges the branches
         depths[:3] = [depth - 1 for depth in depths[:3]]
-    assert count(name).params == count(model.like_for_like).params + depth_attention_params(depths)
+    added = NARROW.get(name, depth_attention_params(depths))
+    assert count(name).params == count(model.like_for_like).params + added
+
+
+def test_matched_control_is_deeper_and_has_the_parameters_of_depth_attention():
+    counts = {name: count(name).params for name in ("resnet_narrow_matched", "sda_resnet_narrow")}
+    classifier = 257 * 1000
+    matched, learned = (params - classifier for params in counts.values())
+    assert matched == pytest.approx(learned, rel=0.02)
+    assert count("resnet_narrow_matched").macs > count("sda_resnet_narrow").macs
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -15,6 +15,11 @@ def family(name):
     return load_registry().model(name).family
 
 
+def channels(name):
+    """The output channels of the stages: those of ResNet, or a quarter of its widths, expanded twice."""
+    return [32, 64, 128, 256] if family(name) == "resnet_narrow" else [256, 512, 1024, 2048]
+
+
 def replace_zero_weights(network):
     """Replace weights that start at zero, as in the last norm of a bL-ResNet block: they stop gradients."""
     for key, parameter in network.named_parameters():
@@ -40,10 +45,10 @@ def test_every_network_trains_evaluates_and_loads_its_own_weights(name):
         x = torch.randn(1, 3, 224, 224)
         features = network.forward_features(x)
         logits = network.forward_head(features)
-        assert features.shape == (1, 2048, *SIDES_OF_LAST_MAP.get(family(name), (7, 7)))
+        assert features.shape == (1, channels(name)[-1], *SIDES_OF_LAST_MAP.get(family(name), (7, 7)))
         assert logits.shape == (1, 10)
         assert torch.equal(logits, network(x))
-        assert network.forward_head(features, pre_logits=True).shape == (1, 2048)
+        assert network.forward_head(features, pre_logits=True).shape == (1, channels(name)[-1])
         small = torch.randn(1, 3, 64, 64)
         expected = network(small)
         weights = {key: tensor.clone() for key, tensor in network.state_dict().items()}
@@ -61,7 +66,7 @@ def test_features_only_gives_four_maps_of_the_right_strides(name):
     ]
     strides = [4, 8, 16, 16] if family(name) == "gsop" else [4, 8, 16, 32]
     assert [info["reduction"] for info in trunk.feature_info] == strides
-    assert [info["num_chs"] for info in trunk.feature_info] == [256, 512, 1024, 2048]
+    assert [info["num_chs"] for info in trunk.feature_info] == channels(name)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("50") and name[:4] != "sda_"])
