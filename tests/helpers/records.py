@@ -136,8 +136,11 @@ def write_classified(folder: Path, models: dict[str, float], images: int = 30) -
     best[:, 0] = np.where(right, labels, 1)
     data = folder / "data"
     data.mkdir(parents=True)
-    lines = [f"val/{path},{-1 - n % 3}" for path, n in zip(paths, numbers, strict=True)]
-    (data / "objects.csv").write_text("\n".join(["path,octave", *lines]))
+    lines = [
+        f"val/{path},{-1 - n % 3},{64 * 0.5 ** (n % 3)},160,128"
+        for path, n in zip(paths, numbers, strict=True)
+    ]
+    (data / "objects.csv").write_text("\n".join(["path,octave,size_px,width,height", *lines]))
     dataset = DATASET.model_copy(
         update={"name": "synthetic", "root": str(data / "val"), "classes": 4, "samples": len(labels)}
     )

@@ -450,7 +450,9 @@ def test_ap_by_size_is_that_of_the_record(detected):
 
 
 def test_object_sizes_need_the_objects_of_the_same_dataset(classified, tmp_path):
-    (tmp_path / "objects.csv").write_text("path,octave\nval/other/1.JPEG,-1\n")
+    (tmp_path / "objects.csv").write_text(
+        "path,octave,size_px,width,height\nval/other/1.JPEG,-1,64,160,128\n"
+    )
     with pytest.raises(DataError, match=r"has no val/cross_checks.*--objects"):
         octaves.frame(classified, objects=tmp_path / "objects.csv")
     (tmp_path / "objects.csv").write_text("a,b\n1,2\n")

@@ -1,6 +1,5 @@
 """Accuracy or AP by the size of the objects."""
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sdabench.data.object_sizes import OBJECTS, read_objects
 from sdabench.errors import DataError, UsageError
 from sdabench.report.columns import Column, Columns
 from sdabench.report.figures import predicted
@@ -87,11 +87,11 @@ def draw(data: pd.DataFrame, theme: Theme = LIGHT) -> Figure:
 def _accuracies(one: Evaluated, objects: File | None) -> Iterable[dict[str, object]]:
     record, predictions = one.stored.record, one.classes()
     file = Path(objects) if objects is not None else _objects_file(one)
-    octaves = _octaves(file)
+    drawn = read_objects(file, "name it with --objects")
     names = [f"{record.dataset.split}/{path}" for path in predictions.paths]
-    if unknown := [name for name in names if name not in octaves]:
+    if unknown := [name for name in names if name not in drawn]:
         raise DataError(f"{file} has no {unknown[0]}; name that of the evaluated dataset with --objects")
-    of_image = np.array([octaves[name] for name in names])
+    of_image = np.array([drawn[name].octave for name in names])
     for octave in sorted(set(of_image.tolist())):
         right = predictions.hits(1)[of_image == octave]
         interval = accuracy_interval(right)
@@ -116,20 +116,7 @@ def _objects_file(one: Evaluated) -> Path:
             f"{one.stored.record.model} was evaluated on {dataset.name}, whose object sizes are unknown; "
             "name a run on a generated dataset"
         )
-    return Path(dataset.root).parent / "objects.csv"
-
-
-def _octaves(path: Path) -> dict[str, int]:
-    """Read the octave of the object in each image of a generated dataset."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {line["path"]: int(line["octave"]) for line in csv.DictReader(file)}
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; name it with --objects") from None
-    except (KeyError, TypeError, ValueError, csv.Error):
-        raise DataError(
-            f"{path} is not the objects.csv of a generated dataset; name it with --objects"
-        ) from None
+    return Path(dataset.root).parent / OBJECTS
 
 
 def _precisions(one: Evaluated) -> Iterable[dict[str, object]]:
