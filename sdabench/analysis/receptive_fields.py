@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sdabench.models.depth_attention import depth_weights_modules
 from sdabench.models.resnet import Bottleneck
 from sdabench.models.skeleton import Trunk
 
@@ -101,6 +102,8 @@ def receptive_fields(
     network: nn.Module,
     places: Mapping[str, nn.Module],
     batches: Iterable[Tensor],
+    *,
+    constant_weights: bool = False,
     seed: int = 0,
     advance: Callable[[int], None] = lambda images: None,
 ) -> dict[str, ReceptiveField]:
@@ -109,6 +112,9 @@ def receptive_fields(
     It is the absolute gradient of the output's center with respect to the pixels, as a mean over images. The
     channels of the center are summed with random signs: with equal signs, channels of opposite effect would
     cancel, while the mean square over random signs is the sum of the squares over channels.
+
+    The weights of depth attention depend on all pixels of an image, because the maps are pooled. With
+    ``constant_weights``, this part of the gradient is left out, and the field is that of the weighted maps.
 
     Args:
         network: in the mode in which it is analyzed, usually evaluation mode.
@@ -122,7 +128,10 @@ def receptive_fields(
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, Tensor] = {}
     images = 0
-    with without_weight_gradients(network):
+    with without_weight_gradients(network), ExitStack() as hooks:
+        for module in depth_weights_modules(network).values() if constant_weights else ():
+            hook = module.register_forward_hook(lambda module, inputs, output: output.detach())
+            hooks.callback(hook.remove)
         for batch in batches:
             pixels = batch.detach().requires_grad_()
             for name, center in _centers(network, places, pixels).items():
@@ -148,7 +157,8 @@ def _centers(network: nn.Module, places: Mapping[str, nn.Module], pixels: Tensor
 
     with ExitStack() as hooks, torch.enable_grad():
         for name, module in places.items():
-            hooks.callback(module.register_forward_hook(partial(keep, name)).remove)
+            hook = module.register_forward_hook(partial(keep, name))
+            hooks.callback(hook.remove)
         network(pixels)
     if missing := [name for name in places if name not in centers]:
         raise ValueError(f"{missing[0]} is not called in a forward pass")

@@ -84,6 +84,17 @@ def test_fields_of_every_block_and_stage_grow_and_leave_the_network_unchanged():
     assert not any(module._forward_hooks for module in network.modules())
 
 
+def test_field_of_a_fused_stage_is_the_image_only_through_its_depth_weights():
+    torch.manual_seed(0)
+    network = create_model("sda_resnet50", num_classes=2).eval()
+    stage, images = {"layer1": network.layer1}, [torch.randn(1, 3, 96, 96)]
+    whole = receptive_fields(network, stage, images)["layer1"]
+    of_maps = receptive_fields(network, stage, images, constant_weights=True)["layer1"]
+    assert (whole.gradient[::48, ::48] > 0).all()
+    # Stem 7x7 of stride 2, pool 3x3 of stride 2, three 3x3 of stride 4: 7 + 2 * 2 + 3 * 2 * 4 = 35 pixels.
+    assert int((of_maps.gradient > 0).any(axis=0).sum()) == 35
+
+
 def test_module_that_is_not_called_is_an_error():
     chain = box_convolutions(1)
     with pytest.raises(ValueError, match="other is not called"):
