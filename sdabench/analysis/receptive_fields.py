@@ -68,7 +68,8 @@ class ReceptiveField:
         """For each pixel, the number k of the smallest square around the centroid that contains it."""
         y, x = np.indices(self.gradient.shape)
         at = [round(each) if self._total else 0 for each in self.centroid]
-        return np.maximum(abs(y - at[0]), abs(x - at[1])).astype(np.int64)
+        rings: NDArray[np.int64] = np.maximum(abs(y - at[0]), abs(x - at[1]))
+        return rings
 
     def area(self, share: float) -> float:
         """Return the area of the smallest square around the centroid that holds a share of the gradient.
@@ -94,7 +95,9 @@ def places_of(trunk: Trunk, blocks: bool = True) -> dict[str, nn.Module]:
 
 def blocks_of(stage: nn.Module) -> dict[str, nn.Module]:
     """Return the blocks within a stage by name; those of plugins may be any children of the stage."""
-    named = {name: module for name, module in stage.named_modules() if isinstance(module, Bottleneck)}
+    named: dict[str, nn.Module] = {
+        name: module for name, module in stage.named_modules() if isinstance(module, Bottleneck)
+    }
     return named or {name: child for name, child in stage.named_children() if name.isdecimal()}
 
 
