@@ -24,7 +24,8 @@ from sdabench.hashing import sha256_of_file
 from sdabench.models.user_files import SOURCES
 from sdabench.offline import network_forbidden
 from sdabench.registry.schema import NamedModel
-from sdabench.registry.sources import Source, check, import_timm, parse, source_model
+from sdabench.registry.source_models import source_model
+from sdabench.registry.sources import Source, check, import_timm, parse
 from sdabench.terminal import error_line
 
 _from_files: dict[str, Path] = {}  # modules that files have imported from their folders

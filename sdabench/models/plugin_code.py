@@ -1,6 +1,7 @@
 """Import the Python files of plugins. They run only when a network needs a component that sdabench lacks."""
 
 import sys
+from collections.abc import Callable, Collection
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
@@ -15,22 +16,25 @@ from sdabench.registry.plugins import Plugin, active_plugins
 _imported: list[Plugin] = []
 
 
-def import_plugins() -> None:
+def import_plugins(forget: Callable[[Collection[str]], None]) -> None:
     """Import the files of the active plugins that register components, and forget other plugins.
+
+    Args:
+        forget: called with the names of modules whose components are to be removed.
 
     Raises:
         RegistryError: a file cannot be imported; the message names file and line.
     """
     active = active_plugins()
     for plugin in [each for each in _imported if each not in active]:
-        _forget(plugin)
+        _remove(plugin, forget)
     for plugin in active:
         if plugin not in _imported:
             _imported.append(plugin)
             try:
                 _import(plugin)
             except BaseException:
-                _forget(plugin)
+                _remove(plugin, forget)
                 raise
 
 
@@ -76,13 +80,10 @@ def _make_package(plugin: Plugin) -> None:
         spec.loader.exec_module(sys.modules[plugin.module])
 
 
-def _forget(plugin: Plugin) -> None:
+def _remove(plugin: Plugin, forget: Callable[[Collection[str]], None]) -> None:
     """Remove the modules and the components of a plugin."""
-    from sdabench.models.skeleton import BLOCKS, STAGES, STEM_POOLS, STEMS
-
     modules = [name for name in sys.modules if f"{name}.".startswith(f"{plugin.module}.")]
-    for registry in (BLOCKS, STAGES, STEMS, STEM_POOLS):
-        registry.forget(modules)
+    forget(modules)
     for name in modules:
         del sys.modules[name]
     _imported.remove(plugin)

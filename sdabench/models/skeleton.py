@@ -110,7 +110,7 @@ class ComponentRegistry(Generic[F]):
     def __getitem__(self, name: str) -> F:
         _import_families()
         if not getattr(self._known.get(name), "__module__", "").startswith("sdabench.models."):
-            import_plugins()  # which also forgets those that are not active any more
+            import_plugins(_forget)  # which also forgets those that are not active any more
         if name not in self._known:
             listing = f"choose from {', '.join(sorted(self._known))}"
             raise ValueError(unknown(self.kind, name, self._known, listing))
@@ -121,6 +121,11 @@ class ComponentRegistry(Generic[F]):
         self._known = {
             name: each for name, each in self._known.items() if getattr(each, "__module__", "") not in modules
         }
+
+
+def _forget(modules: Collection[str]) -> None:
+    for registry in (BLOCKS, STAGES, STEMS, STEM_POOLS):
+        registry.forget(modules)
 
 
 @cache

@@ -141,7 +141,7 @@ class Registry:
         A name by source is not checked: see :func:`sdabench.registry.sources.check`.
         """
         if sources.is_source(name):
-            return sources.source_model(name)
+            return _source_model(name)
         if name not in self.models:
             if found := [each for each in self.models if fnmatchcase(each, name)]:
                 more = f" and {len(found) - 3} more" if len(found) > 3 else ""
@@ -155,7 +155,7 @@ class Registry:
         if not sources.is_source(name):
             return self.models.get(name)
         source = sources.parse(name)
-        return None if source.kind == "python" and source.file is None else sources.source_model(name)
+        return None if source.kind == "python" and source.file is None else _source_model(name)
 
     def table(self, name: str) -> Table:
         if name not in self.tables:
@@ -187,7 +187,9 @@ class Registry:
         """List the papers to cite for a model: of its family, of its backbone and of depth attention."""
         declared = self.model(model)
         if sources.is_source(model):
-            return sources.papers_of(model)
+            from sdabench.registry.source_models import papers_of
+
+            return papers_of(model)
         papers = [paper for paper in [self.families[declared.family].paper] if paper is not None]
         if declared.backbone is not None:
             return papers + self.papers_of(declared.backbone)
@@ -437,6 +439,12 @@ def matching(
             raise UsageError(unknown("model", pattern, names))
         chosen.update(dict.fromkeys(matches))
     return list(chosen)
+
+
+def _source_model(name: str) -> NamedModel:
+    from sdabench.registry.source_models import source_model  # imports pydantic, which is slow
+
+    return source_model(name)
 
 
 def _twice(kind: str, name: str, first: Path, second: Path) -> str:

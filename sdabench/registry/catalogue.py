@@ -14,7 +14,7 @@ from sdabench.hashing import digests_of_files
 from sdabench.paths import registry_dir
 from sdabench.registry import ALL, load_registry, matching
 from sdabench.registry.plugins import Plugin, active_plugins
-from sdabench.registry.sources import expand, source_model
+from sdabench.registry.sources import expand
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Catalogue:
 
 
 def _by_source(name: str) -> Entry:
+    from sdabench.registry.source_models import source_model  # imports pydantic
+
     model = source_model(name)
     shared = {key: getattr(model, key) for key in _SHARED}
     return Entry(name, tables=load_registry().tables_of(name), **shared)

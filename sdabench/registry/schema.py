@@ -182,18 +182,6 @@ class NamedModel(ModelEntry):
         return False
 
 
-class SourceModel(NamedModel):
-    """A model by source, such as ``timm:resnet18``; its family is the kind of the source."""
-
-    source: str
-
-    @property
-    def network_sha256(self) -> str:
-        from sdabench.registry.sources import definition_of
-
-        return definition_of(self.source)
-
-
 class Model(NamedModel):
     """A model of the registry. A detector has the network of its ``backbone``.
 

@@ -15,14 +15,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from os.path import normpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdabench.errors import UsageError
 from sdabench.hashing import sha256_of_lines
-from sdabench.packages import installed_version
-
-if TYPE_CHECKING:
-    from sdabench.registry.schema import DataTask, Paper, SourceModel
 
 KINDS = ("timm", "torchvision", "python")
 FORMS = "timm:NAME, torchvision:NAME, python:package.module:factory or python:./file.py:factory?key=value"
@@ -211,63 +207,10 @@ def import_timm() -> Any:
         raise UsageError("timm is not installed; pip install 'sdabench[timm]'") from None
 
 
-def source_model(name: str) -> "SourceModel":
-    """Return the entry of a network by source; it need not exist. Raise a UsageError for another form."""
-    from sdabench.registry.schema import SourceModel
-    from sdabench.tex import Tex
-
-    source = parse(name)
-    task: DataTask = "classification"
-    if source.kind == "torchvision" and source.target.startswith(DETECTORS):
-        task = "detection"
-    return SourceModel(
-        source=str(source),
-        title=Tex(source.short),
-        family=source.kind,
-        task=task,
-        masks=task == "detection" and source.target.startswith("maskrcnn_"),
-        timm=source.target.partition(".")[0] if source.kind == "timm" else None,
-        sources=[_origin(source)],
-        note="A network by source.",
-    )
-
-
-def _origin(source: Source) -> str:
-    if source.kind == "python":
-        return str(source.file or source.target)
-    version = installed_version(source.kind)
-    return f"{source.kind} {version}" if version else f"{source.kind}, which is not installed"
-
-
 def definition_of(name: str) -> str:
     """Return the digest of a network by source: of its name, and of the code that a file or module holds."""
     source = parse(name)
     return sha256_of_lines([source.short, *(digests_of_code(source.file) if source.file else ())])
-
-
-def papers_of(name: str) -> "list[Paper]":
-    """Return what to cite for a network by source: the library that it is part of."""
-    from sdabench.registry.schema import Paper
-
-    kind = parse(name).kind
-    libraries = {
-        "timm": Paper(
-            authors="Wightman, Ross",
-            title="PyTorch Image Models",
-            journal="GitHub repository",
-            venue="GitHub",
-            year=2019,
-            doi="10.5281/zenodo.4414861",
-        ),
-        "torchvision": Paper(
-            authors="{TorchVision contributors}",
-            title="TorchVision: PyTorch's Computer Vision library",
-            journal="GitHub repository",
-            venue="GitHub",
-            year=2016,
-        ),
-    }
-    return [libraries[kind]] if kind in libraries else []
 
 
 def digests_of_code(file: Path) -> list[str]:
