@@ -5,14 +5,14 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import Annotated, get_args
 
 import click
 
 from sdabench.claims.accuracy import RowVerdicts, corrected_rows, joined, run_verdicts
 from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.help import Command
-from sdabench.cli.machine import MachineOptions, report_how_to_resume, show_plan
+from sdabench.cli.machine import MachineOptions, show_plan
 from sdabench.cli.options import (
     COUNT,
     SHEET_FORMATS,
@@ -25,7 +25,7 @@ from sdabench.cli.options import (
 )
 from sdabench.cli.parameters import OneOf, declared, option
 from sdabench.cli.sources import report_other_protocol, weights_by_model
-from sdabench.cli.suite_progress import run_with_progress
+from sdabench.cli.suite_progress import conclude, run_remaining
 from sdabench.cli.work import (
     DATASET,
     ProtocolOptions,
@@ -34,17 +34,13 @@ from sdabench.cli.work import (
     report_annotations,
 )
 from sdabench.data.source import DataSource
-from sdabench.errors import DataError, ExitCode, NothingMeasuredError, UsageError
+from sdabench.errors import UsageError
 from sdabench.records.record import Record
 from sdabench.registry import Table, load_registry
 from sdabench.registry.catalogue import suite_names
 from sdabench.registry.schema import DataTask
-from sdabench.terminal import echo
 from sdabench.training.job import AnyJob, Machine, evaluation_job, standard_protocol, training_job
 from sdabench.weights.local import LocalWeights
-
-if TYPE_CHECKING:
-    from sdabench.runs.suite import Suite
 
 FOLDERS = {"segmentation": "detection"}  # output folder of suites that share the trainings of another suite
 EPILOG = """\b
@@ -155,7 +151,7 @@ def command(
     if dry_run:
         show_plan(job, as_json, form)
         return
-    records = _run(job)
+    records = run_remaining(job)
     if as_json:
         echo_json([record.as_json() for record in records])
     by_table = list(_verdicts(tables, names, extra, records))
@@ -167,7 +163,7 @@ def command(
             from sdabench.report.accuracy import accuracy_sheet
 
             show(accuracy_sheet(table, shown), form=form)
-    _conclude(records, verdicts)
+    conclude(records, any(row.outside_tolerance for row in verdicts))
 
 
 def _trainings(
@@ -233,30 +229,3 @@ def _source_for(task: DataTask, sources: Sequence[DataSource]) -> DataSource:
     if len(own) != 1:
         raise UsageError(f"no single --data is for {task}; give one per task: imagenet=PATH and coco=PATH")
     return own[0]
-
-
-def _run(suite: "Suite") -> list[Record]:
-    """Run the remaining jobs of a suite, and report progress on stderr."""
-    earlier = suite.done()
-    todo = suite.remaining(earlier)
-    if len(todo) < len(suite.jobs):
-        echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} are completed.", err=True)
-    try:
-        with report_how_to_resume(suite.output, suite.launcher.remaining):
-            return run_with_progress(suite, todo)
-    except DataError:
-        if suite.logs(todo):
-            raise
-        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None  # the process of the job has reported it
-
-
-def _conclude(records: Sequence[Record], verdicts: Sequence[RowVerdicts]) -> None:
-    """Exit with an error for failed networks, otherwise with code 3 for unfit, unsound or worse ones."""
-    failures = [record for record in records if record.failure]
-    if len(failures) == len(records):
-        raise NothingMeasuredError("nothing was measured: every network failed; see the notes of the table")
-    if failures:
-        raise click.exceptions.Exit(ExitCode.ERROR)
-    unfit = any(record.training is not None and not record.training.passes for record in records)
-    if unfit or any(row.outside_tolerance for row in verdicts):
-        raise click.exceptions.Exit(ExitCode.REGRESSION)

@@ -1,4 +1,4 @@
-"""Show the progress of a suite on stderr: a line for each network, and a bar."""
+"""Run a suite with its progress on stderr: a line for each network, and a bar."""
 
 import time
 from collections.abc import Sequence
@@ -6,8 +6,13 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from sdabench.cli.machine import report_how_to_resume
+from sdabench.errors import DataError, ExitCode, NothingMeasuredError
 from sdabench.progress import Advance, progress
 from sdabench.records.record import Record
+from sdabench.terminal import echo
 from sdabench.training.job import AnyJob
 
 REFRESH_SECONDS = 2.0
@@ -33,6 +38,39 @@ class _Clock:
             return ""
         left = (time.monotonic() - self.start_time) * (self.epochs - epoch) / (epoch - self.start)
         return f" epoch {min(int(epoch) + 1, self.epochs)}/{self.epochs}, about {ceil(left / 60)} min left"
+
+
+def run_remaining(suite: "Suite") -> list[Record]:
+    """Run the remaining jobs of a suite, and report progress on stderr; return the records of all jobs.
+
+    Errors are those of :meth:`sdabench.runs.suite.Suite.run`, except:
+
+    Raises:
+        StoppedBySignalError: a signal stopped the suite; the message says how to resume.
+        click.exceptions.Exit: the process of a job has reported damaged data.
+    """
+    todo = suite.remaining(suite.done())
+    if len(todo) < len(suite.jobs):
+        echo(f"{len(suite.jobs) - len(todo)} of {len(suite.jobs)} are completed.", err=True)
+    try:
+        with report_how_to_resume(suite.output, suite.launcher.remaining):
+            return run_with_progress(suite, todo)
+    except DataError:
+        if suite.logs(todo):
+            raise
+        raise click.exceptions.Exit(ExitCode.INTEGRITY) from None
+
+
+def conclude(records: Sequence[Record], outside_tolerance: bool = False) -> None:
+    """Exit with an error for failed networks, otherwise with code 3 for unfit, unsound or worse ones."""
+    failures = [record for record in records if record.failure]
+    if len(failures) == len(records):
+        raise NothingMeasuredError("nothing was measured: every network failed; see the notes of the table")
+    if failures:
+        raise click.exceptions.Exit(ExitCode.ERROR)
+    unfit = any(record.training is not None and not record.training.passes for record in records)
+    if unfit or outside_tolerance:
+        raise click.exceptions.Exit(ExitCode.REGRESSION)
 
 
 def run_with_progress(suite: "Suite", remaining: Sequence[AnyJob]) -> list[Record]:

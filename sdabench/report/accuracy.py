@@ -39,14 +39,14 @@ def accuracy_sheet(table: Table, rows: Sequence[RowVerdicts]) -> Sheet:
     ]
     if _have_seeds(rows):
         columns.append((Heading("seeds", numeric=True), _seeds_cell))
-    if any(_note(row).text for row in rows):
-        columns.append((Heading("note"), _note))
+    if any(note_cell(row.records).text for row in rows):
+        columns.append((Heading("note"), lambda row: note_cell(row.records)))
     groups: dict[str, list[list[Cell]]] = {}
     for row in rows:
         groups.setdefault(row.row.group, []).append([cell(row) for _, cell in columns])
     name = METRIC_NAMES[table.task]
     title = f"Training and {name}" if trained else name[0].upper() + name[1:]
-    notes = _notes([record for row in rows for record in row.measured])
+    notes = measurement_notes([record for row in rows for record in row.measured])
     judged = training_notes([pair for row in rows for pair in row.by_metric.items()], rows_family(rows))
     notes += [TOLERANCE_NOTE, *judged] if judged else []
     return Sheet(title, [heading for heading, _ in columns], list(groups.values()), notes)
@@ -65,7 +65,7 @@ def _training_columns() -> list[_Column]:
     return [
         (Heading("first step", over, numeric=True), lambda row: _loss_cell(row, "first_loss")),
         (Heading("last epoch", over, numeric=True), lambda row: _loss_cell(row, "last_loss")),
-        (Heading("result", over), _result_cell),
+        (Heading("result", over), lambda row: result_cell(row.measured)),
     ]
 
 
@@ -74,12 +74,12 @@ def _loss_cell(row: RowVerdicts, name: str) -> Cell:
     return Cell(number(mean(losses) if losses else None, 3))
 
 
-def _result_cell(row: RowVerdicts) -> Cell:
+def result_cell(records: Sequence[Record]) -> Cell:
     """State whether the networks of all seeds fit and are sound; empty if that was not checked."""
-    trainings = [record.training for record in row.measured if record.training is not None]
+    trainings = [record.training for record in records if record.training is not None]
     fits = [training.fits for training in trainings]
     unsound = sum(bool(training.unsound) for training in trainings)
-    verb = "fit" if any(record.task == "classification" for record in row.measured) else "fall"
+    verb = "fit" if any(record.task == "classification" for record in records) else "fall"
     faults = []
     if False in fits:
         faults.append(f"does not {verb}" if len(fits) == 1 else f"{fits.count(False)} do not {verb}")
@@ -126,8 +126,8 @@ def _metric_columns(table: Table, metric: Column, rows: Sequence[RowVerdicts]) -
         yield Heading("verdict", over), lambda row: verdict_cell(row.by_metric[key].verdict)
 
 
-def _note(row: RowVerdicts) -> Cell:
-    records = row.records
+def note_cell(records: Sequence[Record]) -> Cell:
+    """State why the records of a network have no number, or what limits it; empty if nothing does."""
     failures = [record for record in records if record.failure is not None]
     if failures:
         failure = failures[0].failure
@@ -150,8 +150,8 @@ def _note(row: RowVerdicts) -> Cell:
     return Cell("" if records[0].weights.trained else "random weights", tone="dim")
 
 
-def _notes(records: Sequence[Record]) -> list[str]:
-    """List the notes below the table; ``records`` are those of successful jobs."""
+def measurement_notes(records: Sequence[Record]) -> list[str]:
+    """List how the numbers of a table were measured; ``records`` are those of successful jobs."""
     notes = [_training_note(record) for record in records if record.training is not None]
     notes += [f"Measured on {describe_dataset(record.dataset)}." for record in records]
     notes += [sentence for record in records for sentence in (*record.obstacles, *record.remarks)]
