@@ -32,7 +32,7 @@ from sdabench.data.imagenet import read_imagenet
 from sdabench.data.images import Batch, TrainingImages, TrainingOrder, decode, seeded
 from sdabench.errors import DataError
 from sdabench.models.inputs import MEAN, STD
-from sdabench.registry.recipes import Augmentation
+from sdabench.registry.recipe_parts import Augmentation
 from sdabench.training.memory import synchronize
 from sdabench.training.tasks import load_batches
 

@@ -13,7 +13,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from sdabench.data.views import resize_window
 from sdabench.models.inputs import MEAN, Triple
-from sdabench.registry.recipes import RAND_AUGMENT, TIMM, Augmentation
+from sdabench.registry.recipe_parts import RAND_AUGMENT, TIMM, Augmentation
 
 
 class Augmenter:

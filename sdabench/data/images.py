@@ -29,7 +29,7 @@ from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
 from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop
 from sdabench.errors import DataError
-from sdabench.registry.recipes import Augmentation
+from sdabench.registry.recipe_parts import Augmentation
 
 B = TypeVar("B")
 BROKEN_SHOWN = 20

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sdabench.errors import UsageError
 from sdabench.models.skeleton import Trunk
-from sdabench.registry.recipes import Ema, Optimizer
+from sdabench.registry.recipe_parts import Ema, Optimizer
 
 SCALE = "lr_scale"  # of a group of parameters: its share of the learning rate
 STAGE = re.compile(r"layer([1-4])\.")

@@ -17,7 +17,7 @@ from sdabench.data.source import DataSource
 from sdabench.data.synthetic.detection import DetectionPlan, write_detection
 from sdabench.errors import DataError
 from sdabench.hashing import sha256_of_file
-from sdabench.registry.recipes import Augmentation
+from sdabench.registry.recipe_parts import Augmentation
 
 SMALL = Preprocessing.at(32)
 

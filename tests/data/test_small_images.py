@@ -18,7 +18,8 @@ from sdabench.data.listing import Listing
 from sdabench.data.small_images import KINDS, read_arrays
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError, UsageError
-from sdabench.registry.recipes import Augmentation, load_recipe
+from sdabench.registry.recipe_parts import Augmentation
+from sdabench.registry.recipes import load_recipe
 from sdabench.tools.verify.file_inspection import inspect_files
 from sdabench.training.job import training_job
 

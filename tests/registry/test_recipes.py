@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from sdabench.errors import UsageError
 from sdabench.nested import flattened
 from sdabench.records.store import records_of
-from sdabench.registry.recipes import WORDS, Quirks, load_recipe, recipe_names, used_options
+from sdabench.registry.recipe_parts import Quirks
+from sdabench.registry.recipes import WORDS, load_recipe, recipe_names, used_options
 from tests.helpers.paths import CHECKOUT
 
 

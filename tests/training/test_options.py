@@ -16,7 +16,8 @@ from sdabench.data.augmentation import Augmenter
 from sdabench.data.images import TrainingImages, TrainingOrder, seeded
 from sdabench.errors import SdabenchError, UsageError
 from sdabench.models.resnet import Bottleneck, set_stochastic_depth
-from sdabench.registry.recipes import Augmentation, ClassificationRecipe, Ema, Optimizer, load_recipe
+from sdabench.registry.recipe_parts import Augmentation, Ema, Optimizer
+from sdabench.registry.recipes import ClassificationRecipe, load_recipe
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.optimizers import WeightAverage, build_optimizer, layer_indices
