@@ -33,6 +33,7 @@ SECTIONS = {
         "rescore": "Score a results file or stored predictions, without a model",
         "flops": "Count parameters and FLOPs",
         "bench": "Time models side by side: throughput, latency, peak memory",
+        "study": "Run studies, whose tests and decision rule are fixed beforehand",
     },
     "Networks": {
         "list": "List the networks and the tables that contain them",
@@ -59,6 +60,7 @@ TOOLS = (
     "plot",
     "plugin",
     "report",
+    "study",
 )  # commands with a folder of their own
 
 

@@ -9,7 +9,7 @@ from sdabench.records.spec import RANDOM, TRAINED_HERE, Protocol
 from sdabench.registry.recipes import WORDS
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import describe_dataset, describe_protocol
-from sdabench.runs.estimate import Plan, PlannedJob, PlannedPart
+from sdabench.runs.estimate import PROBES, Plan, PlannedJob, PlannedPart
 
 
 def plan_sheet(plan: Plan) -> Sheet:
@@ -60,10 +60,11 @@ def _notes(plan: Plan) -> Iterator[str]:
         "this machine" if plan.measured_on == plan.device else "the CPU of this machine, which has no GPU"
     )
     probes = " and ".join(part.probe for part in plan.parts)
+    scaled = any(part.probe in PROBES.values() for part in plan.parts)
+    how = ", scaled by multiply-adds; a network can take half or twice as long" if scaled else ""
     yield (
         f"Estimated total: {duration(plan.seconds)}, and up to {size(plan.disk_bytes)} of disk space. Times "
-        f"are those of {probes} on {machine}, scaled by multiply-adds; a network can take half or twice as "
-        "long."
+        f"are those of {probes} on {machine}{how}."
     )
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,24 +115,36 @@ class _Rates:
     start: float
 
 
-def estimate(suite: Suite, again: bool = False) -> Plan:
+def estimate(
+    suite: Suite,
+    again: bool = False,
+    each_model: bool = False,
+    more_images: Callable[[AnyJob], int] = lambda job: 0,
+) -> Plan:
     """Plan a suite. Times are measured with one network of each task, and scaled by multiply-adds.
 
-    ``again`` states that jobs with a record are executed again.
+    ``again`` states that jobs with a record are executed again. With ``each_model``, every network is
+    measured itself. ``more_images`` are evaluated after a job.
     """
     remaining, machine = suite.remaining(suite.done()), suite.jobs[0].machine
     left = suite.jobs if again else remaining
     at_once = suite.lanes(left)
-    of_task = {job.spec.task: job for job in reversed(left)}
+
+    def probe_of(job: AnyJob) -> str:
+        return job.model if each_model else PROBES[job.spec.task]
+
+    of_probe = {probe_of(job): job for job in reversed(left)}
     # The device may exist only on the nodes of a cluster.
     device = machine.device if torch.cuda.is_available() else "cpu"
     threads = suite.launcher.cores(at_once) if at_once > 1 else None
-    measured = {task: _measured(job, device, threads) for task, job in of_task.items()}
-    parts, counts = {job.spec.task: _part(job) for job in reversed(suite.jobs)}, stored_counts()
-    jobs = []
+    measured = {probe: _measured(job, probe, device, threads) for probe, job in of_probe.items()}
+    words = "each network itself" if each_model else ""
+    parts = {job.spec.task: _part(job, words or probe_of(job)) for job in reversed(suite.jobs)}
+    counts, jobs = stored_counts(), []
     for job in suite.jobs:
-        rates = measured[job.spec.task] if job in left else None
-        jobs.append(_planned(job, suite.output, counts, job not in remaining, rates))
+        rates = measured[probe_of(job)] if job in left else None
+        is_done, more = job not in remaining, more_images(job)
+        jobs.append(_planned(job, probe_of(job), suite.output, counts, is_done, rates, more))
     return Plan(
         jobs=jobs,
         parts=list(reversed(parts.values())),
@@ -145,12 +158,19 @@ def estimate(suite: Suite, again: bool = False) -> Plan:
 
 
 def _planned(
-    job: AnyJob, output: Path, counts: Mapping[str, Count], is_done: bool, rates: _Rates | None
+    job: AnyJob,
+    probe: str,
+    output: Path,
+    counts: Mapping[str, Count],
+    is_done: bool,
+    rates: _Rates | None,
+    more_images: int,
 ) -> PlannedJob:
     """Plan a job; without ``rates``, it is not executed."""
     spec, count = job.spec, counts.get(job.model) or fresh_count(job.model)
-    share = count.macs / counts[PROBES[spec.task]].macs
-    seconds = rates.start + share * rates.evaluate * len(job.split.items) if rates else 0.0
+    share = 1.0 if probe == job.model else count.macs / counts[probe].macs
+    images = len(job.split.items) + more_images
+    seconds = rates.start + share * rates.evaluate * images if rates else 0.0
     disk, step, trained = 0, 0, False
     if spec.trains:
         step, trained = progress_in(output / TRAININGS / spec.name)
@@ -166,7 +186,7 @@ def _planned(
     return PlannedJob(job.model, spec.seed, is_done, seconds, disk, weights, backbone, initial, step, trained)
 
 
-def _part(job: AnyJob) -> PlannedPart:
+def _part(job: AnyJob, probe: str) -> PlannedPart:
     spec, training = job.spec, dict[str, Any]()
     if spec.trains:
         per_epoch, steps = _steps(job)
@@ -180,7 +200,7 @@ def _part(job: AnyJob) -> PlannedPart:
             "warning": "; ".join(spec.recipe.warnings(steps, parts)),
         }
     dataset, protocol = spec.dataset.model_dump(mode="json"), spec.protocol.model_dump(mode="json")
-    return PlannedPart(spec.task, PROBES[spec.task], dataset, protocol, job.batch_size, **training)
+    return PlannedPart(spec.task, probe, dataset, protocol, job.batch_size, **training)
 
 
 def _steps(job: AnyJob) -> tuple[int, int]:
@@ -189,28 +209,34 @@ def _steps(job: AnyJob) -> tuple[int, int]:
     return per_epoch, per_epoch * job.spec.recipe.epochs
 
 
-def _measured(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
+def _measured(job: AnyJob, probe: str, device_name: str, threads: int | None) -> _Rates:
     try:
-        return _measure(job, device_name, threads)
+        return _measure(job, probe, device_name, threads)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise SdabenchError(f"{job.model}: {out_of_memory(job, str(error).partition(chr(10))[0])}") from error
 
 
-def _measure(job: AnyJob, device_name: str, threads: int | None) -> _Rates:
-    """Time a few steps and a few evaluated images of a small network on the data of a job.
+@cache
+def _seconds_to_start() -> float:
+    """Time the start of a process that trains."""
+    started = time.perf_counter()
+    subprocess.run([*PYTHON, "-c", "import sdabench.training.loop"], check=False, env=own_environment())
+    return time.perf_counter() - started
+
+
+def _measure(job: AnyJob, model: str, device_name: str, threads: int | None) -> _Rates:
+    """Time a few steps and a few evaluated images of a network, usually a small one, on the data of a job.
 
     On a CPU, where the time per image hardly depends on their number, few images are timed at once.
     """
     if threads is not None:
         torch.set_num_threads(min(threads, cores()))
-    started = time.perf_counter()
-    subprocess.run([*PYTHON, "-c", "import sdabench.training.loop"], check=False, env=own_environment())
-    start = time.perf_counter() - started
+    start = _seconds_to_start()
     device = torch.device(device_name)
     machine = job.machine.model_copy(update={"device": device_name, "batch_size": job.batch_size})
-    probe: AnyJob = job.for_model(PROBES[job.spec.task], job.spec.seed).on(machine)
+    probe: AnyJob = job.for_model(model, job.spec.seed).on(machine)
     side = job.spec.protocol.preprocessing.resolution
     most = max(2, CPU_PIXELS // side**2) if device.type == "cpu" else 2**30
     probe = replace(probe, weights=None, split=job.split.subset(min(job.batch_size, 64, most)))

@@ -15,9 +15,10 @@ from sdabench.cli import COMMANDS, cli
 from tests.helpers.program import sdabench
 
 WIDTH = 80
-MAX_LINES = 64  # lines of a page without --help-all
+MAX_LINES = 67  # lines of a page without --help-all
 FRAGMENT = re.compile(r"(Of|Whether|That|Instead|By|As|How|What|Which|Where)\b")
-PLACEHOLDERS = {"KIND": "folder",
+PLACEHOLDERS = {
+    "SEEDS": "0,100-102","KIND": "folder",
     "PATH": "folder", "SOURCE": "weights.pth", "NAME": "smoke", "FILE": "recipe.yaml", "MODEL": "resnet50",
     "SIDE": "320", "WIDTH": "320", "HEIGHT": "256", "SEED": "1", "KEY": "account", "VALUE": "vision",
     "MINUTES": "90", "D": "1", "HH": "02", "MM": "30", "SS": "00", "DIRECTORY": "out", "FRACTION": "0.5", "B": "0.5",

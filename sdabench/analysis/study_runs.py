@@ -1,0 +1,102 @@
+"""Train and measure the networks of a study in an output folder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdabench.analysis.study_measures import Advance, ValidationImages, images_to_process, measure_training
+from sdabench.data.source import DataSource
+from sdabench.data.synthetic import ensure_dataset
+from sdabench.data.synthetic.classification import ClassificationPlan
+from sdabench.errors import UsageError
+from sdabench.records.record import Record
+from sdabench.records.store import Key
+from sdabench.records.studies import StudyFolder
+from sdabench.registry import load_registry
+from sdabench.registry.studies import FrozenStudy, Study, StudyData, recipe_of
+from sdabench.runs.suite import Suite
+from sdabench.training.job import AnyJob, Machine, training_job
+from sdabench.training.run_folder import TRAININGS, delete_weights, progress_in
+
+
+def plan_of(data: StudyData) -> ClassificationPlan:
+    """Return the plan of the dataset of a study; raise a UsageError for unknown classes or tiny objects."""
+    return ClassificationPlan(**data.model_dump())
+
+
+def is_pilot(study: Study, seeds: Sequence[int]) -> bool:
+    """Return whether seeds are pilot seeds; raise a UsageError if only some are seeds of the study."""
+    own = set(seeds) & set(study.seeds)
+    if own and len(own) < len(set(seeds)):
+        listed = ", ".join(map(str, sorted(own)))
+        raise UsageError(
+            f"of these seeds, {listed} belong to the study and others do not; run them separately"
+        )
+    return not own
+
+
+def study_jobs(
+    study: Study, seeds: Sequence[int], machine_for: Callable[[int], Machine], data: Path | None = None
+) -> list[AnyJob]:
+    """Return the trainings of a study, seed by seed, on its dataset, which is generated if necessary.
+
+    ``machine_for`` returns the machine for a number of images; ``data`` is the folder of the dataset.
+    """
+    source = DataSource("synthetic", data or ensure_dataset(plan_of(study.data)))
+    models = [arm.model for arm in study.arms.values()]
+    example = training_job(models[0], source, recipe_of(study))
+    example = example.on(machine_for(example.images))
+    return [example.for_model(model, seed) for seed in seeds for model in models]
+
+
+@dataclass(frozen=True)
+class StudySuite(Suite):
+    """The trainings of a study, whose weights are kept until they are measured."""
+
+    frozen: FrozenStudy = field(kw_only=True)
+
+    @property
+    def folder(self) -> StudyFolder:
+        return StudyFolder(self.output)
+
+    def measured(self) -> set[str]:
+        """The digests of the specs of the trainings that were measured for this version of the study."""
+        return {each.spec_digest for each in self.folder.measurements(self.frozen.sha256)}
+
+    def done(self) -> dict[Key, Record]:
+        """Return the records of completed trainings that were measured, or can still be."""
+        digests = self.measured() | {job.spec.spec_digest for job in self.jobs if self._has_weights(job)}
+        return {key: record for key, record in super().done().items() if key[0] in digests}
+
+    def unmeasured(self) -> list[AnyJob]:
+        """List the jobs whose weights are there and not measured."""
+        done, measured = {key[0] for key in self.done()}, self.measured()
+        return [job for job in self.jobs if job.spec.spec_digest in done - measured]
+
+    def images(self, jobs: Sequence[AnyJob]) -> int:
+        """Return how many images :meth:`measure` processes at most."""
+        models, permutations = load_registry().models, self.frozen.study.permutations
+        return sum(
+            images_to_process(len(job.split.items), permutations, models[job.model].depth_attention)
+            for job in jobs
+        )
+
+    def measure(self, jobs: Sequence[AnyJob], device: str, advance: Advance) -> None:
+        """Measure trainings, and delete their weights unless they are kept."""
+        if not jobs:
+            return
+        arms = {arm.model: name for name, arm in self.frozen.study.arms.items()}
+        images = ValidationImages.of(jobs[0])
+        for job in jobs:
+            here = job.on(job.machine.model_copy(update={"device": device}))
+            study, digest = self.frozen.study, self.frozen.sha256
+            found = measure_training(here, study, digest, arms[job.model], self.output, images, advance)
+            self.folder.append([found])
+            if not self.keep_checkpoints:
+                delete_weights(self.output / TRAININGS / job.spec.name)
+
+    def _delete_weights(self, job: AnyJob) -> None:
+        """Keep the weights until they are measured."""
+
+    def _has_weights(self, job: AnyJob) -> bool:
+        return progress_in(self.output / TRAININGS / job.spec.name)[1]

@@ -1,0 +1,134 @@
+"""Store what was measured for a study: ``study.json`` and ``measurements.jsonl`` in its output folder."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, FiniteFloat
+
+from sdabench.data.description import FrozenModel
+from sdabench.errors import DataError, RefusedError, UsageError
+from sdabench.files import atomic_write
+from sdabench.json_files import read_model
+from sdabench.paths import results_dir
+from sdabench.records.json_lines import append_lines, read_lines
+from sdabench.registry.studies import FrozenStudy
+
+STUDY, MEASUREMENTS = "study.json", "measurements.jsonl"
+STUDIES = "studies"  # the folder of studies in results/
+
+
+class Measurement(FrozenModel, populate_by_name=True):
+    """What was measured of one trained network of a study.
+
+    ``values`` are accuracies in percent, and slopes of attention depth per octave; what a network without
+    depth attention lacks is not in it. ``study_sha256`` is the digest of the study, ``spec_digest`` that of
+    the training.
+    """
+
+    measurement_schema: Literal["sdabench.measurement/1"] = Field("sdabench.measurement/1", alias="schema")
+    study_sha256: str
+    arm: str
+    model: str
+    seed: int
+    spec_digest: str
+    weights_sha256: str | None = None
+    images: int
+    values: dict[str, FiniteFloat]
+    environment: dict[str, Any] = Field(default={})
+    seconds: float = 0.0
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.study_sha256, self.spec_digest
+
+
+class StudyFile(FrozenModel):
+    """Content of ``study.json``: the study as it was when its first training started.
+
+    ``pilot`` states that ``seeds`` are pilot seeds, with which the study is not decided.
+    """
+
+    sha256: str
+    pilot: bool = False
+    declaration: FrozenStudy
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The output folder of a study."""
+
+    path: Path
+
+    @property
+    def has_study(self) -> bool:
+        return (self.path / STUDY).is_file()
+
+    def read(self) -> StudyFile:
+        """Read ``study.json``.
+
+        Raises:
+            UsageError: there is none.
+            DataError: it is damaged, or was edited.
+        """
+        path = self.path / STUDY
+        try:
+            content = read_model(path, StudyFile)
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} holds no study ({STUDY}: {error.strerror}); name the folder of one"
+            ) from None
+        except ValueError:
+            raise DataError(
+                f"{path} is damaged; restore it, or run the study with another --output"
+            ) from None
+        if content.sha256 != content.declaration.sha256:
+            raise DataError(f"{path} was edited: its digest is another; restore it, or run the study again")
+        return content
+
+    def check(self, study: FrozenStudy, pilot: bool) -> None:
+        """Raise a RefusedError if the folder holds another study, or another version of it."""
+        if not self.has_study:
+            return
+        there, name = self.read(), study.study.name
+        if there.declaration.study.name != name:
+            other = there.declaration.study.name
+            raise RefusedError(f"{self.path} holds the study {other}, not {name}; use another --output")
+        if there.sha256 != study.sha256:
+            raise RefusedError(
+                f"{self.path} holds another version of the study {name} ({there.sha256[:8]}, not "
+                f"{study.sha256[:8]}); use another --output"
+            )
+        if there.pilot != pilot:
+            kinds = ("pilot seeds", "the seeds of the study")
+            holds, given = kinds if there.pilot else kinds[::-1]
+            raise RefusedError(
+                f"{self.path} holds trainings with {holds}, not with {given}; use another --output"
+            )
+
+    def freeze(self, study: FrozenStudy, pilot: bool) -> None:
+        """Check the folder, and write ``study.json`` if it has none."""
+        self.check(study, pilot)
+        if not self.has_study:
+            self.path.mkdir(parents=True, exist_ok=True)
+            content = StudyFile(sha256=study.sha256, pilot=pilot, declaration=study)
+            with atomic_write(self.path / STUDY) as file:
+                file.write(content.model_dump_json(indent=1).encode() + b"\n")
+
+    def measurements(self, sha256: str) -> list[Measurement]:
+        """Read the measurements of a version of the study; the last one of a training counts."""
+        found = read_lines(self.path / MEASUREMENTS, Measurement)
+        return list({each.key: each for each in found if each.study_sha256 == sha256}.values())
+
+    def append(self, measurements: Iterable[Measurement]) -> None:
+        append_lines(
+            self.path / MEASUREMENTS, *(each.model_dump(mode="json", by_alias=True) for each in measurements)
+        )
+
+
+def shipped_study(name: str) -> StudyFolder:
+    """Return the folder of a study in ``results/``, which may be missing."""
+    return StudyFolder(results_dir() / STUDIES / name)

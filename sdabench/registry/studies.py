@@ -1,0 +1,263 @@
+"""Load studies: experiments whose networks, data, tests and decision rule are fixed before they run."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from sdabench.errors import RegistryError, UsageError
+from sdabench.hashing import sha256_of_lines
+from sdabench.registry import Registry, load_registry, unknown
+from sdabench.registry.recipes import WORDS, ClassificationRecipe, Recipe, load_recipe
+from sdabench.registry.schema import Name, Strict
+from sdabench.registry.yaml_files import read_mapping, validated
+
+Measure = Literal["octave_top1_pct", "top1_pct", "swap_drop_pct", "depth_slope"]
+Direction = Literal["positive", "negative", "either"]
+Quantifier = Literal["all", "any"]
+Words = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+UNITS: dict[Measure, str] = {
+    "octave_top1_pct": "points",
+    "top1_pct": "points",
+    "swap_drop_pct": "points",
+    "depth_slope": "depth per octave",
+}
+OF_DEPTH_WEIGHTS: tuple[Measure, ...] = ("swap_drop_pct", "depth_slope")
+
+
+class Arm(Strict):
+    """One network of a study, which is trained with each seed."""
+
+    model: str
+    title: Words
+
+
+class StudyData(Strict):
+    """The generated dataset of a study; see :class:`sdabench.data.synthetic.ClassificationPlan`.
+
+    ``octaves`` are the sizes of objects in powers of two of the short side: -1 is from 1/2 to 1.
+    """
+
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    octaves: Annotated[tuple[int, ...], Field(min_length=2)]
+    train_per_class: PositiveInt
+    val_per_class: PositiveInt
+    image_size: PositiveInt
+    seed: Seed = 0
+
+
+class StudyTest(Strict):
+    """A two-sided t-test of one measure over the seeds, at zero.
+
+    ``measure`` of ``arm`` is tested, or minus that of ``against`` with the same seed. ``octave`` is that of
+    ``top1_pct``. The hypothesis predicts a value in ``direction``; ``smallest_effect`` is the smallest that
+    matters, in the unit of the measure. ``reading`` says what the test is about.
+    """
+
+    measure: Measure
+    octave: int | None = None
+    arm: str
+    against: str | None = None
+    reading: Words
+    smallest_effect: PositiveFloat
+    direction: Direction
+
+    @model_validator(mode="after")
+    def only_accuracies_have_an_octave(self) -> Self:
+        if (self.octave is None) == (self.measure == "top1_pct"):
+            raise ValueError("octave is for measure: top1_pct, which needs it")
+        if self.against == self.arm:
+            raise ValueError("against is the arm itself; name another arm, or leave it out")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The name of the measured value."""
+        return self.measure if self.octave is None else of_octave(self.measure, self.octave)
+
+    @property
+    def arms(self) -> list[str]:
+        return [self.arm, self.against] if self.against else [self.arm]
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.measure]
+
+
+class Decision(Strict):
+    """The rule that decides the hypothesis from the verdicts of the primary tests.
+
+    It is supported if ``all`` or ``any`` of them are, contradicted if ``all`` or ``any`` of them are, and
+    open otherwise, or if both rules hold. ``words`` say the same.
+    """
+
+    supported: Quantifier
+    contradicted: Quantifier
+    words: Words
+
+
+class Pilot(Strict):
+    """What was tried before the study was fixed, on ``seeds`` that it does not use.
+
+    ``sd`` is the standard deviation between seeds of the value of a test, from which ``study plan`` computes
+    the power.
+    """
+
+    text: Words
+    seeds: tuple[Seed, ...] = ()
+    sd: dict[str, PositiveFloat] = Field(default={})
+
+
+class Study(Strict):
+    """One file of ``registry/studies``.
+
+    ``tests`` are the primary ones, whose p-values are corrected together; ``secondary`` ones have no
+    verdict. ``other_measurements`` describe what the study states and no command computes. ``permutations``
+    is the number of random assignments of depth weights to images from which ``swap_drop_pct`` is computed.
+    """
+
+    name: Name
+    title: Words
+    hypothesis: Words
+    source: Words
+    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    data: StudyData
+    recipe: str
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=3)]
+    tests: Annotated[dict[Name, StudyTest], Field(min_length=1)]
+    secondary: dict[Name, StudyTest] = Field(default={})
+    other_measurements: tuple[Words, ...] = ()
+    permutations: PositiveInt = 4
+    correction: Literal["holm"] = "holm"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    decision: Decision
+    pilot: Pilot | None = None
+
+    @model_validator(mode="after")
+    def parts_fit_together(self) -> Self:
+        models = [arm.model for arm in self.arms.values()]
+        if len(set(models)) < len(models):
+            raise ValueError("two arms have the same model; each arm is another network")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is given twice; remove one")
+        if both := self.tests.keys() & self.secondary.keys():
+            raise ValueError(f"'{min(both)}' is a primary and a secondary test; rename one")
+        for name, test in self.all_tests.items():
+            for arm in test.arms:
+                if arm not in self.arms:
+                    listing = f"choose from {', '.join(self.arms)}"
+                    raise ValueError(f"{name}: {unknown('arm', arm, self.arms, listing)}")
+            if test.octave is not None and test.octave not in self.data.octaves:
+                raise ValueError(f"{name}: the data have no octave {test.octave}")
+        if self.pilot is not None:
+            if used := set(self.pilot.seeds) & set(self.seeds):
+                raise ValueError(f"pilot: seed {min(used)} is also a seed of the study; use another one")
+            if strange := self.pilot.sd.keys() - self.all_tests.keys():
+                raise ValueError(f"pilot: sd: {unknown('test', min(strange), self.all_tests)}")
+        return self
+
+    @property
+    def all_tests(self) -> dict[str, StudyTest]:
+        return {**self.tests, **self.secondary}
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The values that the digest covers: all but names, titles, source and the text of the pilot."""
+        left_out: Any = {
+            "name": True,
+            "title": True,
+            "source": True,
+            "arms": {"__all__": {"title"}},
+            "pilot": {"text"},
+        }
+        return self.model_dump(mode="json", exclude=left_out)
+
+
+class FrozenStudy(Strict):
+    """A study with the definitions of its recipe and networks, and the digest of all of them."""
+
+    study: Study
+    recipe: dict[str, Any]
+    networks: dict[str, str]  # the digest of the network of each arm
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the study; with another digest, it is another study."""
+        recipe = {key: value for key, value in self.recipe.items() if key not in WORDS | {"name"}}
+        parts: list[Any] = [self.study.decisive, recipe, self.networks]
+        return sha256_of_lines(json.dumps(part, sort_keys=True) for part in parts)
+
+
+def of_octave(measure: str, octave: int) -> str:
+    """Return the name of a value of one octave, such as ``top1_pct/-1``."""
+    return f"{measure}/{octave}"
+
+
+def study_files(registry: Registry | None = None) -> dict[str, Path]:
+    """Map the names of studies, also of plugins, to their files; raise a RegistryError for a duplicate."""
+    files: dict[str, Path] = {}
+    for path in (registry or load_registry()).files("studies"):
+        if (other := files.setdefault(path.stem, path)) != path:
+            raise RegistryError(
+                f"study '{path.stem}' is defined twice: by {other} and by {path}; rename one of them"
+            )
+    return files
+
+
+def study_names() -> list[str]:
+    return list(study_files())
+
+
+def load_study(name: str) -> Study:
+    """Load a study of the registry or of a plugin, or a file.
+
+    Raises:
+        UsageError: there is no such study.
+        RegistryError: its file is invalid, or names a model or recipe that is unknown.
+    """
+    known = study_files()
+    path = known.get(name, Path(name))
+    if name not in known and not (name.endswith((".yaml", ".yml")) and os.path.exists(path)):
+        listing = f"choose from {', '.join(known)}" if known else "no study is defined"
+        raise UsageError(unknown("study", name, known, listing))
+    study = validated({"name": path.stem} | read_mapping(path), Study, path)
+    _check_models(study, path)
+    return study
+
+
+def _check_models(study: Study, path: Path) -> None:
+    registry = load_registry()
+    for name, arm in study.arms.items():
+        if arm.model not in registry.models:
+            raise RegistryError(f"{path}: arms.{name}: {unknown('model', arm.model, registry.models)}")
+        if registry.models[arm.model].task != "classification":
+            raise RegistryError(f"{path}: arms.{name}: '{arm.model}' is a detector; name a classifier")
+    for name, test in study.all_tests.items():
+        for each in test.arms:
+            fused = registry.models[study.arms[each].model].depth_attention
+            if test.measure in OF_DEPTH_WEIGHTS and not fused:
+                raise RegistryError(
+                    f"{path}: {name}: {test.measure} needs depth attention, '{each}' has none"
+                )
+
+
+def recipe_of(study: Study) -> ClassificationRecipe:
+    recipe: Recipe = load_recipe(study.recipe)
+    assert isinstance(recipe, ClassificationRecipe)
+    return recipe
+
+
+def frozen(study: Study, networks: Mapping[str, str] | None = None) -> FrozenStudy:
+    """Return a study with the present definitions of its recipe and networks."""
+    models = load_registry().models
+    return FrozenStudy(
+        study=study,
+        recipe=recipe_of(study).model_dump(mode="json"),
+        networks=dict(
+            networks or {name: models[arm.model].network_sha256 for name, arm in study.arms.items()}
+        ),
+    )

@@ -1,0 +1,1 @@
+"""``sdabench study``: run studies, which are declared beforehand, and show their decisions."""

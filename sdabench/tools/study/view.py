@@ -1,0 +1,47 @@
+"""Print studies and their results."""
+
+from sdabench.claims.studies import JudgedStudy, judged_in
+from sdabench.cli.options import echo_json, show
+from sdabench.records.studies import StudyFolder
+from sdabench.registry.studies import FrozenStudy, study_files
+from sdabench.report.studies import arms_sheet, decision_text, declaration_sheet, results_sheet, studies_sheet
+from sdabench.tools.study.work import find_study, refuse_without_measurements, registry_state
+
+
+def show_results(text: str, form: str, as_json: bool) -> None:
+    """Print the results of a study, or its declaration if it has none; then raise a NothingMeasuredError."""
+    folder, declaration = find_study(text)
+    judged, state = _judged(folder, declaration), registry_state(declaration)
+    if as_json:
+        where = {"folder": folder and str(folder.path), "sha256": declaration.sha256, "registry": state}
+        echo_json(judged.as_json() | where)
+    elif not judged.measurements:
+        show(declaration_sheet(declaration, state), form=form)
+    else:
+        assert folder is not None
+        digest = f"Digest {declaration.sha256[:8]}, in {folder.path}. {state}"
+        show(arms_sheet(judged), results_sheet(judged, digest), form=form)
+    refuse_without_measurements(declaration.study, judged.measurements)
+
+
+def list_studies(form: str, as_json: bool) -> None:
+    """Print the studies of the registry and of plugins, each with what was measured of it."""
+    found = []
+    for name in study_files():
+        folder, declaration = find_study(name)
+        judged = _judged(folder, declaration)
+        state = decision_text(judged, brief=True) if judged.measurements else "not measured"
+        found.append((declaration, state))
+    if as_json:
+        echo_json(
+            [
+                {"study": each.study.name, "title": each.study.title, "sha256": each.sha256, "state": state}
+                for each, state in found
+            ]
+        )
+    else:
+        show(studies_sheet([(each.study, each.sha256, state) for each, state in found]), form=form)
+
+
+def _judged(folder: StudyFolder | None, declaration: FrozenStudy) -> JudgedStudy:
+    return JudgedStudy(declaration.study, []) if folder is None else judged_in(folder)

@@ -1,0 +1,148 @@
+"""Prepare the trainings of a study, run them, and find what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdabench.cli import StoppedBySignalError
+from sdabench.cli.cluster import ClusterOptions, place_from
+from sdabench.cli.machine import MachineOptions, choose_device, report_how_to_resume
+from sdabench.errors import NothingMeasuredError
+from sdabench.progress import progress
+from sdabench.records.studies import StudyFolder, shipped_study
+from sdabench.registry.studies import FrozenStudy, Study, frozen, load_study, study_files
+from sdabench.terminal import echo
+
+if TYPE_CHECKING:
+    from sdabench.analysis.study_runs import StudySuite
+    from sdabench.data.synthetic.classification import ClassificationPlan
+    from sdabench.training.job import Machine
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class PreparedStudy:
+    """The suite of a study, the seeds that it trains, and the device that measures its networks."""
+
+    suite: "StudySuite"
+    seeds: tuple[int, ...]
+    pilot: bool
+    device: str
+
+
+def default_output(study: Study, pilot: bool = False) -> Path:
+    return RUNS / f"{study.name}{'-pilot' if pilot else ''}"
+
+
+def prepare(
+    name: str,
+    seeds: tuple[int, ...] | None,
+    output: Path | None,
+    machine: MachineOptions,
+    at_once: int | None,
+    cluster: ClusterOptions,
+    keep_checkpoints: bool = False,
+) -> PreparedStudy:
+    """Make the suite of a study; generate its dataset if necessary.
+
+    Raises:
+        UsageError: an unknown study, or options that contradict each other.
+        RefusedError: the output folder holds another study, or another version of it.
+    """
+    from sdabench.analysis.study_runs import StudySuite, is_pilot, plan_of, study_jobs
+
+    study = load_study(name)
+    chosen = seeds or study.seeds
+    pilot, declaration = is_pilot(study, chosen), frozen(study)
+    output = output or default_output(study, pilot)
+    StudyFolder(output).check(declaration, pilot)
+    place = place_from(output, at_once, machine.device, machine.nproc, cluster)
+    machine = replace(machine, device=place.device, nproc=place.nproc)
+
+    def machine_for(images: int) -> "Machine":
+        return machine.machine(images, at_once=place.sharing, cpus=place.cpus)
+
+    plan = plan_of(study.data)
+    jobs = study_jobs(study, chosen, machine_for, _dataset(plan))
+    suite = StudySuite(
+        jobs, output, keep_checkpoints, place.at_once or len(jobs), place.launcher, frozen=declaration
+    )
+    here = place.device if cluster.launcher == "local" else choose_device(None)
+    return PreparedStudy(suite, chosen, pilot, here)
+
+
+def _dataset(plan: "ClassificationPlan") -> Path:
+    """Return the folder of a generated dataset, after generating it with a progress bar if needed."""
+    from sdabench.data.synthetic import ensure_dataset, folder_of, has_dataset
+
+    if has_dataset(plan):
+        return ensure_dataset(plan)
+    echo(f"Generating the dataset of the study, once, in {folder_of(plan)}", err=True)
+    try:
+        with progress("generated images", plan.total, "images") as advance:
+            return ensure_dataset(plan, advance)
+    except KeyboardInterrupt:
+        again = "Rerun the same command to generate the dataset from the start."
+        raise StoppedBySignalError(again) from None
+
+
+def train_and_measure(prepared: PreparedStudy) -> bool:
+    """Train and measure what is missing, with progress on stderr; return whether all trainings succeeded."""
+    from sdabench.cli.suite_progress import run_remaining
+
+    suite = prepared.suite
+    suite.folder.freeze(suite.frozen, prepared.pilot)
+    _measure(prepared)
+    records = run_remaining(suite)
+    _measure(prepared)
+    return not any(record.failure for record in records)
+
+
+def _measure(prepared: PreparedStudy) -> None:
+    suite = prepared.suite
+    jobs = suite.unmeasured()
+    with report_how_to_resume(suite.output), progress("measuring", suite.images(jobs), "images") as advance:
+        suite.measure(jobs, prepared.device, advance)
+
+
+def find_study(text: str) -> tuple[StudyFolder | None, FrozenStudy]:
+    """Find a study by its folder, or by its name.
+
+    A name stands for the results of this version, or else for the default output folder, or else for the
+    declaration alone.
+
+    Raises:
+        UsageError: there is neither such a folder nor such a study.
+    """
+    folder = StudyFolder(Path(text))
+    if folder.has_study:
+        return folder, folder.read().declaration
+    if text not in study_files() and folder.path.is_dir():
+        folder.read()  # raises
+    study = load_study(text)
+    for there in (shipped_study(study.name), StudyFolder(default_output(study))):
+        if there.has_study:
+            return there, there.read().declaration
+    return None, frozen(study)
+
+
+def registry_state(declaration: FrozenStudy) -> str:
+    """State whether the registry still has this version of a study."""
+    name = declaration.study.name
+    if name not in study_files():
+        return "The registry has no study of this name."
+    now = frozen(load_study(name)).sha256
+    if now == declaration.sha256:
+        return "The file in the registry is still the same."
+    return f"The registry has another version now ({now[:8]})."
+
+
+def refuse_without_measurements(study: Study, measured: Sequence[object]) -> None:
+    """Raise a NothingMeasuredError if there are no measurements."""
+    if not measured:
+        raise NothingMeasuredError(
+            f"nothing of the study {study.name} was measured; 'sdabench study run {study.name}' trains and "
+            "measures its networks"
+        )

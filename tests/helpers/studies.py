@@ -1,0 +1,102 @@
+"""A small study, and measurements made by hand."""
+
+from pathlib import Path
+from typing import Any
+
+from sdabench.records.studies import Measurement
+from sdabench.registry.studies import Study
+
+DECLARATION: dict[str, Any] = {
+    "title": "Two networks",
+    "hypothesis": "Depth attention helps.",
+    "source": "a test",
+    "arms": {
+        "learned": {"model": "sda_small", "title": "learned"},
+        "uniform": {"model": "sda_small_uniform", "title": "1/n"},
+    },
+    "data": {
+        "classes": ["disc_stripes", "square_checks"],
+        "octaves": [-1, -2],
+        "train_per_class": 8,
+        "val_per_class": 4,
+        "image_size": 40,
+    },
+    "recipe": "quick",
+    "seeds": [0, 1, 2, 3],
+    "permutations": 2,
+    "tests": {
+        "accuracy": {
+            "measure": "octave_top1_pct",
+            "arm": "learned",
+            "against": "uniform",
+            "reading": "Learned attention is more accurate.",
+            "smallest_effect": 1.0,
+            "direction": "positive",
+        },
+        "swap": {
+            "measure": "swap_drop_pct",
+            "arm": "learned",
+            "reading": "Weights of another octave cost accuracy.",
+            "smallest_effect": 0.5,
+            "direction": "positive",
+        },
+        "slope": {
+            "measure": "depth_slope",
+            "arm": "learned",
+            "reading": "Larger objects get more weight on deeper blocks.",
+            "smallest_effect": 0.01,
+            "direction": "positive",
+        },
+    },
+    "decision": {"supported": "all", "contradicted": "any", "words": "All three, or it is not supported."},
+    "pilot": {"text": "Three seeds.", "seeds": [100, 101, 102], "sd": {"accuracy": 0.5}},
+}
+MODELS = """
+family: small
+network: {block: resnet, stem_width: 8, widths: [8, 8, 16, 16], expansion: 2, depths: [2, 2, 1, 1], head_norm: true}
+models:
+  small: {title: Small}
+  sda_small: {title: SDA-Small, like_for_like: small, network: {depth_attention: {kind: learned, min_hidden: 4}}}
+  sda_small_uniform: {title: Uniform, like_for_like: small, network: {depth_attention: {kind: uniform}}}
+"""
+RECIPE = """
+title: Two epochs of two steps
+epochs: 2
+batch_size: 8
+optimizer: {learning_rate: 0.05}
+augmentation: {crop: 32}
+validation: {crop: 32, every_epochs: 0}
+"""
+
+
+def declared(**changes: Any) -> Study:
+    """Return the study with some fields changed."""
+    return Study.model_validate({"name": "tiny", **DECLARATION, **changes})
+
+
+def write_study_plugin(folder: Path, **changes: Any) -> Path:
+    """Write a plugin with the study ``tiny``, its networks and its recipe."""
+    import yaml
+
+    files = {
+        "models/small.yaml": MODELS,
+        "recipes/classification/quick.yaml": RECIPE,
+        "studies/tiny.yaml": yaml.safe_dump(DECLARATION | changes, sort_keys=False),
+    }
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+def measured(arm: str, seed: int, study_sha256: str = "0" * 64, **values: float) -> Measurement:
+    """Make a measurement of an arm."""
+    return Measurement(
+        study_sha256=study_sha256,
+        arm=arm,
+        model=f"model of {arm}",
+        seed=seed,
+        spec_digest=f"{arm} {seed}",
+        images=8,
+        values=values,
+    )

@@ -1,0 +1,100 @@
+"""Run a study with the real program, and show it."""
+
+import json
+
+import pytest
+
+from sdabench.records.studies import StudyFolder
+from sdabench.registry.studies import frozen, load_study
+from sdabench.runs.estimate import _Rates
+from sdabench.tools.study.options import parse_seeds
+from tests.helpers.program import assert_error, sdabench
+from tests.helpers.studies import measured, write_study_plugin
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    folder = write_study_plugin(tmp_path / "plugin")
+    monkeypatch.setenv("SDABENCH_PLUGINS", str(folder))
+    monkeypatch.setenv("SDABENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_a_pilot_trains_measures_and_resumes_without_a_decision(plugin, tmp_path):
+    first = sdabench("study", "run", "tiny", "--seeds", "100", "--jobs", 1)
+    assert first.returncode == 0, first.stderr
+    assert "No decision: pilot seeds (100)" in first.stdout
+    output = tmp_path / "runs" / "tiny-pilot"
+    assert not list(output.glob("training/*/*.safetensors"))
+    again = sdabench("study", "run", "tiny", "--seeds", "100", "--jobs", 1, "--json")
+    assert "2 of 2 are completed." in again.stderr
+    assert "[1/2]" not in again.stderr
+    found = json.loads(again.stdout)
+    assert (found["pilot"], found["decision"], found["seeds"]) == (True, None, [100])
+    assert [test["p"] for test in found["tests"]] == [None] * 3
+    assert {arm: list(values) for arm, values in found["arms"].items()} == {
+        "learned": ["100"],
+        "uniform": ["100"],
+    }
+
+    path = plugin / "studies" / "tiny.yaml"
+    path.write_text(path.read_text().replace("smallest_effect: 1.0", "smallest_effect: 2.0"))
+    changed = sdabench("study", "run", "tiny", "--seeds", "100")
+    assert_error(changed, 1, "holds another version of the study tiny", "use another --output")
+    assert "The registry has another version now" in sdabench("study", "show", output).stdout
+
+
+def test_show_prints_the_decision_of_measured_trainings(plugin, tmp_path):
+    study = frozen(load_study("tiny"))
+    folder = StudyFolder(tmp_path / "runs" / "tiny")
+    folder.freeze(study, pilot=False)
+    for seed, noise in enumerate([0.0, 0.3, -0.2, 0.1]):
+        values = {"top1_pct/-1": 90 + noise, "top1_pct/-2": 70.0, "octave_top1_pct": 80 + noise / 2}
+        of_weights = {"swap_drop_pct": 1 + noise, "depth_slope": 0.1 + noise / 100}
+        folder.append([measured("learned", seed, study.sha256, **values, **of_weights)])
+        if seed < 3:
+            folder.append([measured("uniform", seed, study.sha256, octave_top1_pct=75.0)])
+    early = sdabench("study", "show", "tiny")
+    assert early.returncode == 0, early.stderr
+    assert "No decision yet: 7 of 8 trainings measured." in early.stdout
+    folder.append([measured("uniform", 3, study.sha256, octave_top1_pct=75.0)])
+    result = sdabench("study", "show", folder.path)
+    assert "Decision: supported. Hypothesis: Depth attention helps." in result.stdout
+    assert "90.05 ± 0.21" in result.stdout
+    assert f"Digest {study.sha256[:8]}, in {folder.path}. The file in the registry is still the same." in (
+        result.stdout
+    )
+    assert "Decision: supported." in sdabench("study", "show").stdout
+
+
+def test_show_without_measurements_exits_5(plugin):
+    result = sdabench("study", "show", "tiny")
+    assert result.returncode == 5
+    assert "Rule: All three, or it is not supported." in result.stdout
+    assert "nothing of the study tiny was measured; 'sdabench study run tiny'" in result.stderr
+    assert_error(sdabench("study", "show", "tinny"), 2, "unknown study 'tinny'; did you mean tiny?")
+
+
+def test_plan_prints_cost_and_power(plugin, monkeypatch):
+    """Each network is timed: its training on 2 x 16 images, and 7 x 8 images of evaluation and measurement."""
+    rates = {"sda_small": _Rates(0.1, 0.01, 1.0), "sda_small_uniform": _Rates(0.2, 0.01, 1.0)}
+    monkeypatch.setattr("sdabench.runs.estimate._measure", lambda job, model, *_: rates[model])
+    result = sdabench("study", "plan", "tiny", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [(job["model"], job["seed"]) for job in found["cost"]["jobs"][:3]] == [
+        ("sda_small", 0), ("sda_small_uniform", 0), ("sda_small", 1),
+    ]  # fmt: skip
+    assert [job["seconds"] for job in found["cost"]["jobs"][:2]] == pytest.approx([4.76, 7.96])
+    [power] = found["power"]
+    assert (power["test"], power["sd"]) == ("accuracy", 0.5)
+
+
+def test_seeds_are_lists_and_ranges():
+    assert parse_seeds("0,1, 4") == (0, 1, 4)
+    assert parse_seeds("100-102") == (100, 101, 102)
+    for wrong in ("a", "3-1", "1-", "", "0-5000"):
+        result = sdabench("study", "run", "tiny", "--seeds", wrong)
+        assert result.returncode == 2
+        assert "is not a list of seeds such as 0,1,2 or 100-102" in result.stderr
