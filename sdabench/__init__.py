@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sdabench.analysis.inspect import inspect as inspect
     from sdabench.complexity import count as count
     from sdabench.complexity.operators import operator_rule as operator_rule
     from sdabench.errors import SdabenchError as SdabenchError
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from sdabench.report.frames import run_differences as run_differences
     from sdabench.report.frames import table as table
     from sdabench.report.frames import training_curves as training_curves
+    from sdabench.report.inspection import depth_by_size as depth_by_size
+    from sdabench.report.inspection import depth_slopes as depth_slopes
+    from sdabench.report.inspection import depth_weights as depth_weights
+    from sdabench.report.inspection import receptive_fields as receptive_fields
     from sdabench.weights import load_weights as load_weights
 
 _HOMES = {
@@ -30,18 +35,24 @@ _HOMES = {
     "count": "sdabench.complexity",
     "counts": "sdabench.report.frames",
     "create_model": "sdabench.models",
+    "depth_by_size": "sdabench.report.inspection",
+    "depth_slopes": "sdabench.report.inspection",
+    "depth_weights": "sdabench.report.inspection",
+    "inspect": "sdabench.analysis.inspect",
     "list_models": "sdabench.models",
     "load_weights": "sdabench.weights",
     "networks": "sdabench.report.frames",
     "operator_rule": "sdabench.complexity.operators",
+    "receptive_fields": "sdabench.report.inspection",
     "run_differences": "sdabench.report.frames",
     "table": "sdabench.report.frames",
     "training_curves": "sdabench.report.frames",
 }
 _CALLABLE = ("claims", "records")  # packages: see sdabench.callable_package
 __all__ = [
-    "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "list_models",
-    "load_weights", "networks", "operator_rule", "records", "run_differences", "table", "training_curves",
+    "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "depth_by_size",
+    "depth_slopes", "depth_weights", "inspect", "list_models", "load_weights", "networks", "operator_rule",
+    "receptive_fields", "records", "run_differences", "table", "training_curves",
 ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ class Slope:
     @property
     def interval(self) -> Interval:
         """The 95 % confidence interval over images."""
-        return _t_interval(self.estimate, self.standard_error, self.images - 2)
+        return t_interval(self.estimate, self.standard_error, self.images - 2)
 
 
 def stage_depths(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -98,10 +98,11 @@ def mean_of_runs(values: Sequence[float]) -> Interval | None:
     """Compute the mean of one value per run with its 95 % t interval over runs; None for a single run."""
     if len(values) < 2:
         return None
-    return _t_interval(fmean(values), stdev(values) / sqrt(len(values)), len(values) - 1)
+    return t_interval(fmean(values), stdev(values) / sqrt(len(values)), len(values) - 1)
 
 
-def _t_interval(estimate: float, error: float, freedom: int, level: float = 0.95) -> Interval:
+def t_interval(estimate: float, error: float, freedom: int, level: float = 0.95) -> Interval:
+    """Return the interval of an estimate with a standard error, by Student's t distribution."""
     from scipy.special import stdtrit  # slow to import
 
     margin = float(stdtrit(freedom, (1 + level) / 2)) * error

@@ -72,18 +72,7 @@ def inspect_network(
     """
     here = torch.device(device)
     with strict_fp32(here):
-        network, sha256 = _network(subject)
-        trunk = trunk_of(network)
-        if trunk is None:
-            raise UsageError(
-                f"'{subject.model}' has no stages that sdabench knows; inspect a network of the registry "
-                "('sdabench list' shows all)"
-            )
-        network = network.to(here).eval()
-        images = _Images(subject, settings, network, here)
-        if subject.state == "untrained":
-            update_bn(_advancing(images.batches(min(CALIBRATION, images.number), BATCH), advance), trunk)
-            network.eval()
+        _, trunk, images, sha256 = prepared(subject, settings, here, advance)
         weights = _depth_weights(trunk, images, advance) if subject.job else {}
         fields = _fields(trunk, images, settings, advance)
         environ = environment(here, subject.model)
@@ -105,6 +94,30 @@ def inspect_network(
         field_images=min(settings.field_images, images.number) if fields else 0,
         environment=environ,
     )
+
+
+def prepared(
+    subject: Subject, settings: Settings, device: torch.device, advance: Callable[[int], None]
+) -> tuple[nn.Module, Trunk, "Images", str | None]:
+    """Build a network in evaluation mode; return it, its trunk, its images, and the digest of its weights.
+
+    The batch norms of an untrained network get the statistics of the images: with their initial ones, the
+    activations grow with depth.
+    """
+    network, sha256 = _network(subject)
+    trunk = trunk_of(network)
+    if trunk is None:
+        raise UsageError(
+            f"'{subject.model}' has no stages that sdabench knows; inspect a network of the registry "
+            "('sdabench list' shows all)"
+        )
+    network = network.to(device).eval()
+    images = Images(subject, settings, network, device)
+    if subject.state == "untrained":
+        first = images.batches(min(CALIBRATION, images.number), BATCH)
+        update_bn(_advancing(first, advance), trunk)
+        network.eval()
+    return network, trunk, images, sha256
 
 
 def work(subject: Subject, settings: Settings) -> int:
@@ -145,7 +158,7 @@ def _network(subject: Subject) -> tuple[nn.Module, str | None]:
     return create_model(subject.model), None
 
 
-class _Images:
+class Images:
     """The images of an inspection: normalized tensors (N, 3, H, W), of a dataset or of noise."""
 
     def __init__(
@@ -211,7 +224,7 @@ def _advancing(batches: Iterator[Tensor], advance: Callable[[int], None]) -> Ite
 
 
 @torch.inference_mode()
-def _depth_weights(trunk: Trunk, images: _Images, advance: Callable[[int], None]) -> dict[str, Tensor]:
+def _depth_weights(trunk: Trunk, images: Images, advance: Callable[[int], None]) -> dict[str, Tensor]:
     """Return the weights (N, blocks, C) of the fused stages on the CPU; of detectors, image by image."""
     if not depth_weights_modules(trunk):
         return {}
@@ -245,7 +258,7 @@ def distribution(stage: str, weights: Tensor) -> list[BlockWeights]:
 
 
 def _fields(
-    trunk: Trunk, images: _Images, settings: Settings, advance: Callable[[int], None]
+    trunk: Trunk, images: Images, settings: Settings, advance: Callable[[int], None]
 ) -> Iterator[FieldSize]:
     """Yield the sizes of receptive fields; with depth attention, also those of constant weights."""
     if settings.fields == "off":

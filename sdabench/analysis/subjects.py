@@ -112,7 +112,8 @@ def make_subjects(
     """List the networks to inspect: each with its weights, after the untrained network with the same seed.
 
     Args:
-        data: the images, of the validation split [default: of its training run; noise without weights].
+        data: the images, of the validation split [default: those of the training run of the weights, or of
+            the first training run; noise without any weights].
         images: the number of images of a dataset.
         untrained: inspect the untrained networks beside those with weights.
         seed: of the initial weights of networks without a training run.
@@ -122,10 +123,11 @@ def make_subjects(
         SdabenchError: the dataset cannot be read.
     """
     subjects = []
+    first_run = next((each.run for each in given if each.run), None)
     for model in models:
         own = [each for each in given if each.model == model]
         for number, weights in enumerate(own, start=1):
-            job = _job(model, weights, data, images, resolution, seed, machine)
+            job = _job(model, weights, weights.run, data, images, resolution, seed, machine)
             source = weights.weights.source
             first = weights.seed if weights.seed is not None else seed
             if untrained:
@@ -133,7 +135,10 @@ def make_subjects(
             subjects.append(Subject(model, "trained", number, weights.seed, source, job))
         if not own:
             load_registry().model(model)
-            random = _job(model, None, data, images, resolution, seed, machine) if data else None
+            random = None
+            if data or first_run:
+                random = _job(model, None, first_run, data, images, resolution, seed, machine)
+                random = _untrained(random, seed)
             subjects.append(Subject(model, "untrained", 1, seed, RANDOM, random))
     return subjects
 
@@ -141,21 +146,23 @@ def make_subjects(
 def _job(
     model: str,
     given: GivenWeights | None,
+    run: TrainingRun | None,
     data: DataSource | None,
     images: int,
     resolution: int | None,
     seed: int,
     machine: Machine,
 ) -> AnyJob:
+    """Make the evaluation of a network, by default with the dataset and the protocol of a training run."""
     task = load_registry().model(model).task
-    run = given.run if given else None
     if data is None:
         if run is None:
             raise UsageError(f"name the images to inspect trained weights with: --data {FORMS}")
         data = DataSource.parse(run.spec.data)
     data = data.ensure_generated(task=task)
     split = data.read("val", task).subset(images)
-    protocol = run.spec.protocol if run else standard_protocol(data, task)
+    same = run is not None and run.spec.task == task
+    protocol = run.spec.protocol if run and same else standard_protocol(data, task)
     if resolution is not None:
         update = {"preprocessing": protocol.preprocessing.resized(resolution)}
         protocol = protocol.model_copy(update=update)
@@ -167,7 +174,7 @@ def _job(
         machine=machine,
         protocol=protocol,
         seed=seed if run is None else run.spec.seed,
-        **(run.provenance if run else {}),
+        **(run.provenance if run and given else {}),
     )
 
 

@@ -195,3 +195,64 @@ CURVES: Columns = {
     "quantity": Column("str", "loss, loss_classifier, learning_rate, images_per_second, top1_pct and so on"),
     "value": Column("float64", "value of the quantity: mean over an epoch, or percent"),
 }
+_INSPECTED: Columns = {
+    "model": Column("str", "name of the network"),
+    "state": Column("str", "untrained or trained"),
+    "run": Column("Int64", "number of the weights of the network, from 1; untrained weights have one, too"),
+    "seed": Column("Int64", "seed of the training, or of the initial weights"),
+    "weights": Column("str", "source of the weights; random if untrained"),
+}
+DEPTH_WEIGHTS: Columns = {
+    **_INSPECTED,
+    "stage": Column("str", "layer1 to layer4"),
+    "block": Column("int64", "number of the block in its stage, from 0"),
+    "blocks": Column("int64", "number of blocks that the stage fuses; their weights sum to 1"),
+    "images": Column("int64", "number of images"),
+    "mean": Column("float64", "mean weight over images and channels"),
+    "sd": Column("float64", "standard deviation over images of the mean over channels"),
+    "q05": Column("float64", "quantile of 5 % over images and channels"),
+    "q25": Column("float64", "quantile of 25 %"),
+    "median": Column("float64", "median"),
+    "q75": Column("float64", "quantile of 75 %"),
+    "q95": Column("float64", "quantile of 95 %"),
+    "largest_pct": Column(
+        "float64", "percentage of images and channels for which no block has a larger weight"
+    ),
+}
+DEPTH_BY_SIZE: Columns = {
+    **_INSPECTED,
+    "stage": Column("str", "layer1 to layer4, or all: their mean"),
+    "octave": Column("int64", "log2 of the object size, rounded down; a size is a share of the short side"),
+    "size": Column("str", "range of the object size in words"),
+    "images": Column("int64", "number of images with objects of that size"),
+    "depth": Column("float64", "mean attention depth: 0 for the first block of a stage, 1 for the last"),
+    "low": Column("float64", "lower bound of its 95 % interval over images"),
+    "high": Column("float64", "upper bound of it"),
+}
+DEPTH_SLOPES: Columns = {
+    **_INSPECTED,
+    "state": Column("str", "untrained, trained, or trained - untrained: the difference on the same images"),
+    "run": Column("Int64", "number of the weights of the network; missing for a mean over runs"),
+    "runs": Column("int64", "number of runs"),
+    "stage": Column("str", "layer1 to layer4, or all: their mean"),
+    "images": Column("int64", "number of images with objects of known size"),
+    "slope": Column("float64", "attention depth per octave of the object size, by least squares"),
+    "low": Column("float64", "lower bound of its 95 % interval"),
+    "high": Column("float64", "upper bound of it"),
+    "over": Column("str", "what the interval is over: images, or runs"),
+    "correlation": Column("float64", "Pearson's correlation of depth and log2 of the size; mean over runs"),
+}
+RECEPTIVE_FIELDS: Columns = {
+    **_INSPECTED,
+    "stage": Column("str", "layer1 to layer4"),
+    "block": Column("str", "path of the block in its stage; missing for the output of the stage"),
+    "constant_weights": Column("bool", "whether the gradient through depth weights is left out"),
+    "data": Column("str", "dataset of the images, or noise"),
+    "images": Column("int64", "number of images"),
+    "side": Column("int64", "side of the images in pixels"),
+    "radius_px": Column("float64", "root mean square distance from the centroid of the field, in pixels"),
+    "area_20_pct": Column("float64", "percentage of the image in the square that holds 20 % of the field"),
+    "area_30_pct": Column("float64", "the same for 30 %"),
+    "area_50_pct": Column("float64", "the same for 50 %"),
+    "area_99_pct": Column("float64", "the same for 99 %"),
+}

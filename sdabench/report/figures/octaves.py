@@ -16,6 +16,7 @@ from sdabench.report.figures.names import File
 from sdabench.report.figures.predicted import Evaluated, evaluated
 from sdabench.report.figures.style import LIGHT, Theme, caption, grid
 from sdabench.report.frames import Names, Paths, make
+from sdabench.report.inspection import size_text
 from sdabench.scoring.intervals import accuracy_interval
 
 SIZES = {"ap_s_pct": "small", "ap_m_pct": "medium", "ap_l_pct": "large"}
@@ -96,17 +97,13 @@ def _accuracies(one: Evaluated, objects: File | None) -> Iterable[dict[str, obje
         right = predictions.hits(1)[of_image == octave]
         interval = accuracy_interval(right)
         yield one.columns | {
-            "size": f"{_share(octave)}–{_share(octave + 1)}",
+            "size": size_text(octave),
             "images": len(right),
             "metric": "top1_pct",
             "value": interval.estimate,
             "low": interval.low,
             "high": interval.high,
         }
-
-
-def _share(octave: int) -> str:
-    return "1" if octave == 0 else f"1/{2**-octave}"
 
 
 def _objects_file(one: Evaluated) -> Path:

@@ -1,0 +1,1 @@
+"""Inspect depth weights and receptive fields of networks."""
