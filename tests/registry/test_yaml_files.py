@@ -177,5 +177,5 @@ def test_unknown_names_get_suggestions():
 
 def test_wildcards_select_in_registry_order_without_duplicates():
     assert load_registry().select(["resnet86*", "resnet*"]) == [
-        "resnet86", "resnet86_g8", "resnet50", "resnet101",
+        "resnet86", "resnet86_g8", "resnet50", "resnet101", "resnet_narrow", "resnet_narrow_matched",
     ]  # fmt: skip
