@@ -157,14 +157,14 @@ def test_small_batches_for_batch_norms_are_described_before_a_training(name, par
 
 def test_unknown_recipes_are_refused():
     assert recipe_names("classification") == [
-        "cifar", "demo", "depth-scale-mini", "imagenet-120e", "paper", "smoke", "timm-a1", "timm-a2",
+        "cifar", "demo", "depth-scale", "depth-scale-mini", "imagenet-120e", "paper", "smoke", "timm-a1", "timm-a2",
         "torchvision-v2",
     ]  # fmt: skip
     with pytest.raises(UsageError, match="unknown recipe 'papr'; did you mean paper"):
         load_recipe("papr")
     with pytest.raises(
         UsageError,
-        match="unknown recipe 'xyz'; choose from cifar, demo, depth-scale-mini, imagenet-120e, paper",
+        match="unknown recipe 'xyz'; choose from cifar, demo, depth-scale, depth-scale-mini, imagenet-120e, paper",
     ):
         load_recipe("xyz")
     with pytest.raises(UsageError, match="no recipe file at nowhere.yaml"):
