@@ -33,6 +33,7 @@ SECTIONS = {
         "rescore": "Score a results file or stored predictions, without a model",
         "flops": "Count parameters and FLOPs",
         "inspect": "Inspect depth weights and receptive fields of networks",
+        "ablate": "Vary the depth attention of a network, one choice at a time",
         "bench": "Time models side by side: throughput, latency, peak memory",
         "study": "Run studies, whose tests and decision rule are fixed beforehand",
     },
@@ -54,6 +55,7 @@ SECTIONS = {
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
 TOOLS = (
+    "ablate",
     "bench",
     "card",
     "check",

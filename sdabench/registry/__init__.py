@@ -254,7 +254,7 @@ class Registry:
                     path = self._paths["family", family.family]
                     raise RegistryError(_twice("model", name, self.file_of(name), path))
                 self.models[name] = self._resolve(family, name, plugin)
-            if family.task == "classification":
+            if family.task == "classification" and family.derive:
                 self._derive(family)
 
     def _table_files(self, folder: Path) -> list[TableFile]:

@@ -277,13 +277,17 @@ class Paper(Strict):
 
 
 class Family(Strict):
-    """One file of ``registry/models``; each model of a family of detectors names its backbone."""
+    """One file of ``registry/models``; each model of a family of detectors names its backbone.
+
+    ``derive`` adds ``sda_NAME`` for each model of a family of classifiers.
+    """
 
     family: Name
     task: DataTask = "classification"
     paper: Paper | None = None
     network: dict[str, Any] = {}  # defaults of its models
     masks: bool = False
+    derive: bool = True
     sources: list[str] = []  # default of its models
     differences: list[str] = []  # from the authors' code, where they can change a result
     layouts: list[Layout] = []

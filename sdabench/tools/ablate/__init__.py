@@ -1,0 +1,1 @@
+"""``sdabench ablate``: vary the depth attention of a network, one choice at a time."""
