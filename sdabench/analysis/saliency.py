@@ -66,7 +66,7 @@ def write_overlays(
         index = 0
         with GradCAM(model=network, target_layers=[last]) as grad_cam:
             for batch in images.batches(min(number, images.number), 1):
-                heat = grad_cam(input_tensor=batch)[0]
+                heat = grad_cam(input_tensor=batch, targets=None)[0]  # of the predicted class
                 pixels = (batch[0].cpu().permute(1, 2, 0) * std + mean).clamp(0, 1)
                 overlay = show_cam_on_image(pixels.numpy(), heat, use_rgb=True)
                 name = f"{index:03d}-{file_name(subject.model)}-{subject.state}-{subject.run}.png"

@@ -24,7 +24,7 @@ from sdabench.cli.options import (
     show,
 )
 from sdabench.cli.parameters import argument, declared, option
-from sdabench.cli.sources import SOURCE_HELP, fetch_weights
+from sdabench.cli.sources import fetch_weights
 from sdabench.cli.work import DATASET, ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
@@ -46,7 +46,8 @@ Examples:
   sdabench inspect sda_resnet50 --weights runs/seed0 --weights runs/seed1 \\
       --data synthetic --images 500
   sdabench inspect sda_resnet86 --data imagenet=PATH --boxes BOXES
-  sdabench inspect 'sda_*86' --controls --fields stages --format csv
+  sdabench inspect 'sda_*86' --controls --fields stages \\
+      --table receptive-fields --format csv
 
 \b
 Output files:
@@ -65,17 +66,17 @@ def command(
         help="Inspect the control of each network too: the same without depth attention")],
     sources: Annotated[tuple[str, ...], option(
         "--weights", multiple=True, metavar="[NAME=]SOURCE", group="Data and weights",
-        help=f"Weights to inspect (repeatable); untrained by default. {SOURCE_HELP}. A folder gives its "
-        "trainings of all these networks")],
-    untrained: Annotated[bool, option(
-        "--untrained/--no-untrained", default=True, group="Networks",
-        help="Inspect the untrained network beside each trained one  [default: yes]", show_default=False)],
+        help="Weights, as for eval (repeatable), or a folder with trainings of these networks; untrained by "
+        "default")],
+    trained_only: Annotated[bool, option(
+        "--trained-only", is_flag=True, group="Networks", advanced=True,
+        help="Leave out the untrained networks beside those with weights")],
     data: Annotated[DataSource | None, option(
         "--data", type=DATASET, group="Data and weights",
         help="Dataset, as for eval  [default: that of the training run; without weights, noise, for "
         "receptive fields only]")],
     boxes: Annotated[Path | None, option(
-        "--boxes", type=FOLDER, group="Data and weights",
+        "--boxes", type=FOLDER, group="Data and weights", advanced=True,
         help="Folder with the XML files of ImageNet's boxes  [default: beside the images, as at Kaggle]")],
     images: Annotated[int, option(
         "--images", type=COUNT, default=200, group="Data and weights",
@@ -84,13 +85,14 @@ def command(
         "--fields", type=click.Choice(["blocks", "stages", "off"]), default="blocks",
         group="Receptive fields", help="Measure the fields of blocks and stages, of stages, or none")],
     field_images: Annotated[int, option(
-        "--field-images", type=COUNT, default=4, group="Receptive fields",
+        "--field-images", type=COUNT, default=4, group="Receptive fields", advanced=True,
         help="Number of images of which a field is the mean")],
     resolution: Annotated[int | None, option(
         "--resolution", type=PIXELS, group="Protocol",
         help="Crop size in pixels, or the short side for detectors")],
     seed: Annotated[int, option(
-        "--seed", type=SEED, default=0, group="Protocol", help="Random seed of untrained weights")],
+        "--seed", type=SEED, default=0, group="Protocol", advanced=True,
+        help="Random seed of untrained weights")],
     device: Annotated[str | None, option(
         "--device", metavar="DEVICE", group="Machine", help="Device: cpu, cuda or cuda:N  [default: auto]")],
     _offline: Offline,
@@ -132,7 +134,7 @@ def command(
         for each in find_weights(text, names, lambda source, model: fetch_weights(source, model).check())
     ]
     subjects = make_subjects(
-        names, given, data, images=images, resolution=resolution, untrained=untrained, seed=seed
+        names, given, data, images=images, resolution=resolution, untrained=not trained_only, seed=seed
     )
     if grad_cam is not None:
         check_grad_cam(subjects)

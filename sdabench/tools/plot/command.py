@@ -285,3 +285,44 @@ def errors(
     from sdabench.report.figures import errors
 
     output.write(errors, errors.frame(runs, models, iou_type, annotations))
+
+
+@_kind("depth-weights", "plot depth-weights runs/inspect -o weights.pdf")
+@declared
+def depth_weights(runs: RequiredRuns, models: Models, output: Output) -> None:
+    """Draw the depth weights of each block.
+
+    RUN is the --output folder of 'sdabench inspect'. Marks are means over images and channels, and over
+    runs.
+    """
+    from sdabench.report.figures import depth_weights
+
+    output.write(depth_weights, depth_weights.frame(runs, models))
+
+
+@_kind(
+    "depth-by-size",
+    "plot depth-by-size runs/inspect -o sizes.pdf",
+    "plot depth-by-size runs/inspect --width two -o stages.pdf",
+)
+@declared
+def depth_by_size(runs: RequiredRuns, models: Models, output: Output) -> None:
+    """Draw attention depth by object size.
+
+    RUN is the --output folder of 'sdabench inspect'. With --width two, each stage has a panel.
+    """
+    from sdabench.report.figures import depth_by_size
+
+    output.write(depth_by_size, depth_by_size.frame(runs, models))
+
+
+@_kind("receptive-fields", "plot receptive-fields runs/inspect --models '*resnet86' -o fields.pdf")
+@declared
+def receptive_fields(runs: RequiredRuns, models: Models, output: Output) -> None:
+    """Draw the radius of effective receptive fields.
+
+    RUN is the --output folder of 'sdabench inspect'. Thin lines include the gradient through depth weights.
+    """
+    from sdabench.report.figures import receptive_fields
+
+    output.write(receptive_fields, receptive_fields.frame(runs, models))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sdabench.analysis.inspection import has_inspection
 from sdabench.data.official import plural
 from sdabench.errors import UsageError
 from sdabench.nested import flattened
@@ -23,6 +24,7 @@ from sdabench.report.summary import (
 from sdabench.tools.report.charts import Chart, curves_chart
 from sdabench.tools.report.claims_grids import Anchors, network_cell
 from sdabench.tools.report.grid import Grid, Note
+from sdabench.tools.report.inspections import inspection_charts, inspection_grids
 from sdabench.tools.report.run_figures import plot_command, run_figures
 
 MOST_RECORDS = 800  # on the page: each takes about 1.4 kB
@@ -50,6 +52,8 @@ class Run:
     @property
     def summary(self) -> str:
         if not self.records:
+            if has_inspection(self.folder):
+                return "No records: networks were inspected, but not evaluated"
             return "No records: no training of this run was evaluated yet"
         failed = sum(record.failure is not None for record in self.records)
         networks = len({record.model for record in self.records})
@@ -71,7 +75,10 @@ class Details:
 
 @dataclass(frozen=True)
 class RunSection:
-    """What the page shows of a run; ``left_out`` says which figures it lacks, and why."""
+    """What the page shows of a run; ``left_out`` says which figures it lacks, and why.
+
+    ``inspected`` are the tables of its inspections.
+    """
 
     id: str
     run: Run
@@ -79,6 +86,7 @@ class RunSection:
     details: Sequence[Details]
     charts: Sequence[Chart]
     left_out: Sequence[str]
+    inspected: Sequence[Grid] = ()
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
@@ -105,7 +113,7 @@ def _records(path: Path) -> list[Record]:
     try:
         return records_of(path)
     except UsageError:
-        if not _has_curves(path):
+        if not _has_curves(path) and not has_inspection(path):
             raise
         return []
 
@@ -137,7 +145,8 @@ def run_sections(runs: Sequence[Run], anchors: Anchors, shipped: bool) -> list[R
             else:
                 why = "left out, because the page would be larger than 5 MB"
                 left_out.append(f"{chart.title}: {why}; draw it with: {chart.command}")
-        sections.append(RunSection(name, run, grid, details, charts, left_out))
+        inspected = inspection_grids(run.folder, name)
+        sections.append(RunSection(name, run, grid, details, charts, left_out, inspected))
     return sections
 
 
@@ -146,7 +155,7 @@ def _charts(run: Run, name: str) -> tuple[list[Chart], list[str]]:
     curves = curves_chart(run.folder, f"{name}-curves") if _has_curves(run.folder) else None
     charts = [replace(curves, command=plot_command("curves", run.folder))] if curves else []
     figures, left_out = run_figures(run.path, name) if run.succeeded else ([], [])
-    return charts + figures, left_out
+    return charts + inspection_charts(run.folder, name) + figures, left_out
 
 
 def _records_grid(run: Run, name: str, shown: Sequence[Record], anchors: Anchors) -> Grid:

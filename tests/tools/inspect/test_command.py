@@ -179,7 +179,8 @@ def test_grad_cam_overlays_are_png_files(textures, tmp_path):
     assert result.returncode == 0, result.stderr
     paths = sorted((tmp_path / "grad-cam").iterdir())
     assert [path.name for path in paths] == [f"{n:03d}-{NARROW}-untrained-1.png" for n in range(2)]
-    assert Image.open(paths[0]).size == (32, 32)
+    with Image.open(paths[0]) as overlay:
+        assert overlay.size == (32, 32)
 
 
 def test_missing_grad_cam_is_named(textures, tmp_path, monkeypatch):

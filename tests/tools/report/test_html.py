@@ -22,6 +22,7 @@ from sdabench.tools.report.differences import differences_grid
 from sdabench.tools.report.page import make_page
 from sdabench.tools.report.view import to_html
 from tests.helpers.hostile import HOSTILE
+from tests.helpers.inspections import two_runs
 from tests.helpers.program import assert_error
 from tests.helpers.program import sdabench as run_program
 from tests.helpers.records import (
@@ -494,3 +495,23 @@ def test_command_prints_the_answer(tmp_path):
     assert result.stdout.startswith("Of ")
     assert f"Wrote {target}" in result.stdout
     assert target.stat().st_size < 5e6
+
+
+def test_run_has_the_tables_and_figures_of_its_inspection(tmp_path):
+    two_runs().save(tmp_path / "inspected")
+    html = to_html(make_page([tmp_path / "inspected"]))
+    page = Tables(html)
+    slopes = page.tables["run-1-depth-slopes"]
+    assert [
+        "sda_resnet_narrow",
+        "trained",
+        "layer1",
+        "+0.0300",
+        "−0.0971 to +0.1571",
+        "2 runs",
+        "+1.00",
+    ] in slopes
+    assert {"run-1-depth-by-size", "run-1-depth-weights", "run-1-receptive-fields"} <= page.tables.keys()
+    images = {attributes["alt"] for tag, attributes in page.tags if tag == "img"}
+    assert {"Attention depth by object size", "Depth weights", "Effective receptive fields"} <= images
+    assert "No records: networks were inspected, but not evaluated." in html
