@@ -129,3 +129,41 @@ def test_initialization_follows_the_paper():
     assert official.fc.bias.eq(0).all()
     assert official.layer1[0].attention.channel.mlp[0].bias.eq(0).all()
     assert create_model("cbam86").fc.bias.ne(0).any()
+
+
+def test_declared_architecture_is_changed_by_keyword():
+    with torch.device("meta"):
+        network = create_model(
+            "res2net50_v1b", num_classes=3, widths=[64, 64, 64, 128], depths=[1, 2, 1, 1], stem_width=32,
+            expansion=2, head_norm=True, depth_attention=[False, {"min_hidden": 8}, False, {"kind": "static"}],
+        )  # fmt: skip
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    assert [layer.out_channels for layer in network.conv1 if isinstance(layer, torch.nn.Conv2d)] == [
+        16,
+        16,
+        32,
+    ]
+    assert isinstance(network.head_norm, torch.nn.BatchNorm2d)
+    assert network.layer2.attention.reduce.out_channels == 8
+    assert {key for key in network.state_dict() if "attention.logits" in key} == {"layer4.attention.logits.0"}
+    assert not isinstance(create_model("sda_resnet50", head_norm=False).head_norm, torch.nn.BatchNorm2d)
+    assert create_model("resnet50", widths=[8] * 4, features_only=True).num_features == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"widths": [1, 2]}, "resnet50: widths: List should have at least 4 items"),
+        ({"stem_width": 0}, "resnet50: stem_width: Input should be greater than 0; got 0"),
+        ({"depth_attention": {"kind": "x"}}, "depth_attention.kind: Input should be 'learned', 'static'"),
+        ({"depth_attention": [True, {"kind": "x"}, False, False]}, "depth_attention.1.kind: Input should be"),
+        ({"depth_attention": "learned"}, "depth_attention: expected true, false, a mapping"),
+        ({"depth_attention": {"kind": "static", "min_hidden": 8}}, "no hidden channels; omit min_hidden"),
+        ({"block": "nope"}, "resnet50 cannot be built with block='nope': unknown block 'nope'"),
+    ],
+)
+def test_wrong_changes_of_the_architecture_are_refused_in_one_line(changes, words):
+    with pytest.raises(UsageError) as caught:
+        create_model("resnet50", **changes)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from sdabench.registry import load_registry
+from sdabench.registry.schema import Network
 from tests.helpers.paths import FACTS
 
 TABLES = ("classification-multiscale", "classification-attention", "detection", "segmentation")
@@ -97,3 +98,20 @@ def test_sda_networks_have_their_baseline_and_control():
         assert own.depth_attention is True
         assert own.model_copy(update={"depth_attention": False}) == other
     assert {name for name, model in models.items() if model.depth_attention} >= set(pairs)
+
+
+@pytest.mark.parametrize(
+    "same", [True, {"kind": "learned"}, [True] * 4, [True, {}, {"min_hidden": 64}, True]]
+)
+def test_depth_attention_that_means_the_same_has_one_digest(same):
+    model = load_registry().models["sda_resnet50"]
+    network = Network.model_validate({**model.network.model_dump(), "depth_attention": same})
+    assert network == model.network
+    assert model.model_copy(update={"network": network}).network_sha256 == model.network_sha256
+
+
+def test_digests_of_networks_are_those_before_kinds_of_depth_attention():
+    digests = {
+        name: load_registry().models[name].network_sha256[:12] for name in ("resnet50", "sda_resnet86")
+    }
+    assert digests == {"resnet50": "3596c5b70be2", "sda_resnet86": "d3d3fb008b8e"}

@@ -117,7 +117,7 @@ def _summary(card: Card) -> Iterator[str]:
         yield f"The network {markdown_text(card.name)}, measured with sdabench.{changed}"
         return
     count = card.page.count
-    depth = " It has selective depth attention." if card.page.model.depth_attention else ""
+    depth = _depth_attention({stage.kind for stage in card.page.stages} - {None})
     classes = 1000 if card.page.model.backbone is None else 80  # in the tables
     where = "" if is_source(card.name) else " of sdabench, a benchmark of the SDA-xNet paper"
     if card.page.model.plugin:
@@ -130,6 +130,14 @@ def _summary(card: Card) -> Iterator[str]:
     )
     if not card.runs:
         yield "**This card describes an architecture. No weights and no measured accuracies belong to it.**"
+
+
+def _depth_attention(kinds: set[str | None]) -> str:
+    """State which depth attention a network has; other kinds than the learned one are its controls."""
+    if not kinds:
+        return ""
+    others = " and ".join(sorted(str(kind) for kind in kinds - {"learned"}))
+    return f" It has selective depth attention{f' with {others} weights' if others else ''}."
 
 
 def _results(card: Card) -> Iterator[str]:
