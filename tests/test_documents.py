@@ -175,7 +175,9 @@ def test_worked_example_of_a_new_block_runs(tmp_path):
     assert "@article{guo2024selective," in stdout["cite sda_varnet50"]
 
 
-@pytest.mark.parametrize(("document", "expected"), [("docs/frames.md", 4), ("docs/networks.md", 2)])
+@pytest.mark.parametrize(
+    ("document", "expected"), [("docs/frames.md", 4), ("docs/networks.md", 2), ("docs/inspect.md", 1)]
+)
 def test_python_examples_print_what_is_shown(document, expected, monkeypatch, tmp_path, capsys):
     """The examples run one after another, beside the results of this repository."""
     (tmp_path / "results").symlink_to(CHECKOUT / "results")
