@@ -38,7 +38,7 @@ def inspect(
         field_images: number of images of which a receptive field is the mean.
         resolution: crop size in pixels, or the short side for detectors.
         untrained: inspect the untrained networks beside the trained ones.
-        seed: of the initial weights of networks without a training run.
+        seed: of the initial weights of networks without a training run; several have consecutive seeds.
         boxes: folder with the XML files of ImageNet's boxes.
         output: folder for ``inspection.json``; networks that it has are not inspected again.
 
@@ -90,6 +90,7 @@ def inspect_all(
                 stored = stored.updated([network])
                 stored.save(folder)
         else:
+            network = network.model_copy(update={"run": subject.run, "weights": subject.weights})
             advance(work(subject, settings))
         found.append(network)
     return Inspection(networks=tuple(found))

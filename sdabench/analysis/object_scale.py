@@ -136,6 +136,9 @@ def _pairs(networks: Sequence[InspectedNetwork]) -> Iterator[tuple[InspectedNetw
 
 
 def _over_runs(slopes: Sequence[DepthSlope]) -> DepthSlope | None:
+    """Average over runs; untrained networks of one seed are one network."""
+    if slopes[0].state == "untrained":
+        slopes = list({each.seed: each for each in slopes}.values())
     interval = mean_of_runs([each.interval.estimate for each in slopes])
     if interval is None:
         return None

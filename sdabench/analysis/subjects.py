@@ -116,7 +116,7 @@ def make_subjects(
             the first training run; noise without any weights].
         images: the number of images of a dataset.
         untrained: inspect the untrained networks beside those with weights.
-        seed: of the initial weights of networks without a training run.
+        seed: of the initial weights of networks without a training run; several have consecutive seeds.
 
     Raises:
         UsageError: an unknown network, or weights without a dataset.
@@ -129,17 +129,19 @@ def make_subjects(
         for number, weights in enumerate(own, start=1):
             job = _job(model, weights, weights.run, data, images, resolution, seed, machine)
             source = weights.weights.source
-            first = weights.seed if weights.seed is not None else seed
             if untrained:
-                subjects.append(Subject(model, "untrained", number, first, RANDOM, _untrained(job, first)))
+                initial = weights.seed if weights.seed is not None else seed + number - 1
+                subjects.append(
+                    Subject(model, "untrained", number, initial, RANDOM, _untrained(job, initial))
+                )
             subjects.append(Subject(model, "trained", number, weights.seed, source, job))
         if not own:
             load_registry().model(model)
-            random = None
+            own_job = None
             if data or first_run:
-                random = _job(model, None, first_run, data, images, resolution, seed, machine)
-                random = _untrained(random, seed)
-            subjects.append(Subject(model, "untrained", 1, seed, RANDOM, random))
+                own_job = _job(model, None, first_run, data, images, resolution, seed, machine)
+                own_job = _untrained(own_job, seed)
+            subjects.append(Subject(model, "untrained", 1, seed, RANDOM, own_job))
     return subjects
 
 

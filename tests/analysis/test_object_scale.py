@@ -50,3 +50,9 @@ def test_depth_is_averaged_by_octave():
     interval = found[-1].interval
     assert interval is not None
     assert interval.low < found[-1].depth < interval.high
+
+
+def test_untrained_networks_of_one_seed_are_no_runs():
+    networks = [each.model_copy(update={"seed": 0}) for each in two_runs().networks]
+    over_runs = {each.state for each in depth_slopes(networks) if each.over == "runs"}
+    assert over_runs == {"trained", DIFFERENCE}

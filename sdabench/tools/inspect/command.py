@@ -1,12 +1,13 @@
 """``sdabench inspect``."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from sdabench.cli.help import Command
-from sdabench.cli.machine import choose_device
+from sdabench.cli.machine import choose_device, report_how_to_resume
 from sdabench.cli.options import (
     COUNT,
     FOLDER,
@@ -27,7 +28,7 @@ from sdabench.cli.parameters import argument, declared, option
 from sdabench.cli.sources import fetch_weights
 from sdabench.cli.work import DATASET, ensure_generated
 from sdabench.data.source import DataSource
-from sdabench.errors import UsageError
+from sdabench.errors import NothingMeasuredError, UsageError
 from sdabench.progress import progress
 from sdabench.registry import load_registry
 
@@ -141,7 +142,8 @@ def command(
     settings = Settings(images, fields, field_images, resolution or NOISE_SIDE, boxes)
     device = choose_device(device)
     total = sum(work(subject, settings) for subject in subjects)
-    with progress("inspecting", total, "images") as advance:
+    resumable = nullcontext() if output is None else report_how_to_resume(output)
+    with resumable, progress("inspecting", total, "images") as advance:
         inspection = inspect_all(subjects, settings, device, output, advance)
     _print(inspection, form, table, as_json)
     if output is not None:
@@ -167,6 +169,11 @@ def _print(inspection: "Inspection", form: str, table: str | None, as_json: bool
     made: dict[str, pd.DataFrame] = {}
     for name in TABLES if table is None else [table]:
         made[name] = getattr(frames, name.replace("-", "_"))(inspection)
+    if all(frame.empty for frame in made.values()):
+        raise NothingMeasuredError(
+            f"nothing was measured for {table or 'these networks'}; inspect a network "
+            "with depth attention on a dataset with --data, or measure --fields"
+        )
     if as_json:
         echo_json({name.replace("-", "_"): _rows(frame) for name, frame in made.items()})
     elif form in FRAME_FORMATS:

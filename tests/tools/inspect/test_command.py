@@ -188,3 +188,26 @@ def test_missing_grad_cam_is_named(textures, tmp_path, monkeypatch):
     result = program("inspect", NARROW, "--data", f"synthetic={textures}", "--grad-cam", 1, "-o", tmp_path)
     assert_error(result, 2, "sdabench[insight]")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_measured_is_an_error(textures):
+    data = f"synthetic={textures}"
+    result = program("inspect", CONTROL, "--data", data, "--fields", "off", "--resolution", 32)
+    assert_error(result, 5, "--data", "--fields")
+
+
+def test_weights_without_seeds_have_untrained_networks_of_consecutive_seeds(textures, tmp_path):
+    paths = [tmp_path / f"{seed}.safetensors" for seed in (5, 6)]
+    for path in paths:
+        torch.manual_seed(int(path.stem))
+        save_file(sdabench.create_model(UNIFORM, num_classes=2).state_dict(), path)
+    for _ in range(2):  # the second time, from the file
+        found = sdabench.inspect(
+            UNIFORM, paths, f"synthetic={textures}", fields="off", resolution=32, output=tmp_path / "out"
+        )
+        assert [(each.state, each.run, each.seed) for each in found.networks] == [
+            ("untrained", 1, 0),
+            ("trained", 1, None),
+            ("untrained", 2, 1),
+            ("trained", 2, None),
+        ]
