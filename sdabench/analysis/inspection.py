@@ -12,6 +12,7 @@ from sdabench.files import atomic_write
 from sdabench.json_files import read_model
 
 FILE = "inspection.json"
+SHARES = (0.2, 0.3, 0.5, 0.99)  # of a receptive field, whose areas are stored
 NOISE = "noise"  # instead of the images of a dataset
 State = Literal["untrained", "trained"]
 
@@ -38,7 +39,7 @@ class FieldSize(FrozenModel):
 
     ``block`` is the path of the block in the stage. With ``constant_weights``, the gradient through the
     weights of depth attention is left out. ``radius`` is in pixels. ``areas`` are the shares of the image
-    that hold :data:`sdabench.analysis.receptive_fields.SHARES` of the field. Both are None if no pixel has an
+    that hold :data:`SHARES` of the field. Both are None if no pixel has an
     effect. ``profile`` is stored of stages: the share within a square of side 2 k + 1, for k from 0.
     """
 

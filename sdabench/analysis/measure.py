@@ -14,8 +14,8 @@ from torch.optim.swa_utils import update_bn
 from torchvision.transforms.functional import center_crop
 
 from sdabench.analysis.depth_weights import stage_depths
-from sdabench.analysis.inspection import BlockWeights, FieldSize, InspectedNetwork
-from sdabench.analysis.receptive_fields import SHARES, ReceptiveField, places_of, receptive_fields
+from sdabench.analysis.inspection import SHARES, BlockWeights, FieldSize, InspectedNetwork
+from sdabench.analysis.receptive_fields import ReceptiveField, places_of, receptive_fields
 from sdabench.analysis.subjects import Subject
 from sdabench.data.coco_images import DetectionBatch
 from sdabench.data.object_sizes import has_object_sizes, object_sizes

@@ -21,8 +21,6 @@ from sdabench.models.depth_attention import depth_weights_modules
 from sdabench.models.resnet import Bottleneck
 from sdabench.models.skeleton import Trunk
 
-SHARES = (0.2, 0.3, 0.5, 0.99)
-
 
 @dataclass(frozen=True)
 class ReceptiveField:

@@ -2,7 +2,8 @@
 
 A printed accuracy or AP is the result of one training, and two trainings of one network differ by chance. A
 printed difference supports a statement about networks only if chance and rounding do not explain it at 95 %.
-Sizes, costs and bold print are exact up to rounding.
+Sizes, costs and bold print are exact up to rounding. Statements about what no table prints rest on
+measurements in ``results/``, if there are any.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from sdabench.claims.verdicts import Verdict
 from sdabench.registry import Registry, Row, Table
 from sdabench.registry.schema import Column
 from sdabench.registry.statements import Against, Statement
+from sdabench.scoring.intervals import Interval
 
 Outcome = Literal["supported", "contradicted", "open"]
 
@@ -82,17 +84,72 @@ class Unprinted:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One measured difference that a statement is about.
+
+    ``outcome`` is None if it is not decided, and the other values are None if nothing was measured.
+    ``trainings`` is the number of seeds.
+    """
+
+    name: str
+    metric: str
+    unit: str
+    outcome: Outcome | None
+    interval: Interval | None = None
+    p: float | None = None
+    trainings: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        found = self.interval
+        return {
+            "label": self.name,
+            "metric": self.metric,
+            "unit": self.unit,
+            "difference": found and found.estimate,
+            "low": found and found.low,
+            "high": found and found.high,
+            "p": self.p,
+            "trainings": self.trainings,
+            "outcome": self.outcome,
+        }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The measurements that a statement rests on; ``source`` is their study, or what was measured."""
+
+    source: str
+    measured: Sequence[Measured]
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.measured) and all(each.outcome is not None for each in self.measured)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict; ``limited``, because it is about the networks that were measured."""
+        outcomes = [each.outcome for each in self.measured]
+        if not self.is_complete:
+            return Verdict("not measured")
+        if "contradicted" in outcomes:
+            return Verdict("contradicted", self.source, limited=True)
+        return Verdict("open" if "open" in outcomes else "supported", self.source, limited=True)
+
+
+@dataclass(frozen=True)
 class JudgedStatement:
     """A statement with its comparisons, those least in its favor first, and its verdict.
 
     ``missing`` are the comparisons that are not printed. One contradicted comparison
     contradicts the statement, so Holm's method allows for their number; all must be supported to support it.
+    ``evidence`` are the measurements that a statement rests on instead.
     """
 
     name: str
     statement: Statement
     comparisons: Sequence[Comparison]
     missing: Sequence[Unprinted]
+    evidence: Evidence | None = None
 
     @cached_property
     def outcomes(self) -> list[Outcome]:
@@ -112,6 +169,8 @@ class JudgedStatement:
     def verdict(self) -> Verdict:
         """The verdict; ``limited``, because printed numbers do not confirm themselves."""
         outcomes = self.outcomes
+        if self.statement.is_measured:
+            return self.evidence.verdict if self.evidence else Verdict("not measured")
         if not outcomes:
             return Verdict("not testable")
         if "contradicted" in outcomes:
@@ -132,24 +191,29 @@ class JudgedStatement:
             "comparisons": [each.as_json(outcome) for each, outcome in judged],
             "hold_as_printed": self.as_printed,
             "not_printed": [str(each) for each in self.missing],
+            "measured": [each.as_json() for each in self.evidence.measured] if self.evidence else [],
             "experiment": self.statement.experiment,
         }
 
 
-def judge_statements(registry: Registry, statements: Mapping[str, Statement]) -> list[JudgedStatement]:
-    """Judge each statement by the numbers that the tables print."""
+def judge_statements(
+    registry: Registry, statements: Mapping[str, Statement], evidence: Mapping[str, Evidence] | None = None
+) -> list[JudgedStatement]:
+    """Judge each statement by the numbers that the tables print, or by the measurements that it rests on."""
     judged = []
     for name, statement in statements.items():
         found = list(_comparisons(registry, statement))
         printed = [each for each in found if isinstance(each, Comparison)]
         missing = [each for each in found if isinstance(each, Unprinted)]
         printed.sort(key=lambda each: each.surplus)
-        judged.append(JudgedStatement(name, statement, printed, missing))
+        judged.append(JudgedStatement(name, statement, printed, missing, (evidence or {}).get(name)))
     return judged
 
 
 def _comparisons(registry: Registry, statement: Statement) -> Iterator[Comparison | Unprinted]:
-    """Yield what a statement compares."""
+    """Yield what a statement compares in the tables."""
+    if statement.is_measured:
+        return
     if statement.check in ("bold is best", "best is bold"):
         for name in statement.tables:
             yield from _bold(registry.tables[name], best=statement.check == "best is bold")

@@ -17,8 +17,9 @@ from sdabench.cli.options import (
 from sdabench.cli.parameters import OneOf, argument, declared
 from sdabench.errors import ExitCode
 from sdabench.progress import progress
-from sdabench.registry import ALL, load_registry
+from sdabench.registry import ALL, Registry, load_registry
 from sdabench.registry.catalogue import table_names
+from sdabench.terminal import echo
 
 EPILOG = """\b
 Examples:
@@ -69,8 +70,9 @@ def command(
         counts = fresh_counts(models, advance, cached=not recount)
         elsewhere = counts_at(places, advance, cached=not recount)
     result = audit(tables, counts, elsewhere)
+    statements = [] if names else _measured_statements(registry)
     if as_json:
-        echo_json(result.as_json())
+        echo_json(result.as_json() | ({"statements": statements} if statements else {}))
     elif form in FRAME_FORMATS:
         from sdabench.report.frames import claims_frame
 
@@ -79,5 +81,20 @@ def command(
         from sdabench.report.audit import print_audit
 
         print_audit(result)
+        if statements:
+            verdicts = ", ".join(f"{each['name']} {each['verdict']}" for each in statements)
+            echo(f"Statements of the text that rest on measurements: {verdicts}.")
     if any(verdict.outside_tolerance for verdict in result.verdicts):
         raise click.exceptions.Exit(ExitCode.REGRESSION)
+
+
+def _measured_statements(registry: Registry) -> list[dict[str, str]]:
+    """List the statements about the mechanism with their verdicts; none for a registry without statements."""
+    from sdabench.analysis.evidence import judged_statements
+
+    if not (registry.folder / "statements.yaml").is_file():
+        return []
+    judged = judged_statements(registry)
+    return [
+        {"name": each.name, "verdict": str(each.verdict)} for each in judged if each.statement.is_measured
+    ]

@@ -277,11 +277,9 @@ def _baselines(name: str, patterns: tuple[str, ...], form: str, as_json: bool) -
 
 
 def _statements(form: str, as_json: bool) -> None:
-    from sdabench.claims.statements import judge_statements
-    from sdabench.registry.statements import load_statements
+    from sdabench.analysis.evidence import judged_statements
 
-    registry = load_registry()
-    judged = judge_statements(registry, load_statements(registry))
+    judged = judged_statements()
     if as_json:
         echo_json([one.as_json() for one in judged])
     elif form in FRAME_FORMATS:

@@ -10,8 +10,11 @@ from sdabench.registry import Registry, unknown
 from sdabench.registry.schema import Strict
 from sdabench.registry.yaml_files import read_model
 
-Check = Literal["bold is best", "best is bold", "better", "cost", "small objects", "none"]
+Check = Literal[
+    "bold is best", "best is bold", "better", "cost", "small objects", "study", "receptive fields", "none"
+]  # fmt: skip
 Against = Literal["group", "control", "baseline"]
+FieldProperty = Literal["range", "stages"]
 Words = Annotated[str, Field(min_length=1)]
 FIELDS: dict[Check, set[str]] = {
     "bold is best": {"tables"},
@@ -19,6 +22,8 @@ FIELDS: dict[Check, set[str]] = {
     "better": {"tables", "metrics", "against"},
     "cost": {"tables", "metrics", "against", "at_most_pct"},
     "small objects": {"tables", "metrics", "against"},
+    "study": {"study"},
+    "receptive fields": {"tables", "fields"},
     "none": set(),
 }
 
@@ -30,6 +35,10 @@ class Statement(Strict):
     ``FIELDS`` lists: networks with depth attention, those that match ``models`` if it is set, are compared
     ``against`` the other rows of their group, their control or their baseline. ``experiment`` would decide
     what the tables cannot.
+
+    Two checks rest on measurements in ``results/`` instead. ``study`` is a primary test, as STUDY/TEST.
+    ``fields`` is a property of effective receptive fields, in which networks are compared with their control:
+    the ``range`` of those that a network passes on, or those of its ``stages``.
     """
 
     statement: Words
@@ -41,11 +50,13 @@ class Statement(Strict):
     against: Against = "group"
     models: tuple[str, ...] = ()
     at_most_pct: FiniteFloat | None = None
+    study: str | None = None
+    fields: FieldProperty | None = None
     experiment: Words | None = None
 
     @model_validator(mode="after")
     def has_the_fields_of_its_check(self) -> "Statement":
-        given = self.model_fields_set & {"tables", "metrics", "against", "at_most_pct"}
+        given = self.model_fields_set & {"tables", "metrics", "against", "at_most_pct", "study", "fields"}
         if given != (needed := FIELDS[self.check]):
             raise ValueError(f"check '{self.check}' needs {', '.join(sorted(needed)) or 'no table'}")
         for name in needed & {"tables", "metrics"}:
@@ -56,6 +67,11 @@ class Statement(Strict):
         if self.check == "small objects" and len(self.metrics) < 2:
             raise ValueError("metrics must be that of small objects and those of larger ones")
         return self
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it rests on measurements instead of printed numbers."""
+        return self.check in ("study", "receptive fields")
 
 
 class StatementsFile(Strict):
@@ -72,6 +88,8 @@ def load_statements(registry: Registry) -> dict[str, Statement]:
     path = registry.folder / "statements.yaml"
     statements = read_model(path, StatementsFile).statements
     for name, statement in statements.items():
+        if statement.study is not None:
+            _check_study(statement.study, f"{path}: {name}")
         for table in statement.tables:
             if table not in registry.tables:
                 listing = f"choose from {', '.join(registry.tables)}"
@@ -90,3 +108,16 @@ def load_statements(registry: Registry) -> dict[str, Statement]:
                 listing = "its tables have no such network with depth attention"
                 raise RegistryError(f"{path}: {name}: {unknown('model', pattern, attentive, listing)}")
     return statements
+
+
+def _check_study(text: str, where: str) -> None:
+    """Raise a RegistryError unless a text such as ``depth-scale-mini/scale`` is a primary test of a study."""
+    from sdabench.registry.studies import load_study, study_files
+
+    study, _, test = text.partition("/")
+    if study not in (known := study_files()):
+        listing = f"choose from {', '.join(known)}"
+        raise RegistryError(f"{where}: {unknown('study', study, known, listing)}")
+    if test not in (tests := load_study(study).tests):
+        listing = f"choose from {', '.join(tests)}"
+        raise RegistryError(f"{where}: {unknown('test', test, tests, listing)}")

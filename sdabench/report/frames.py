@@ -430,9 +430,10 @@ def tables_frame(compared: Iterable[ComparedTable]) -> pd.DataFrame:
 
 
 def statements_frame(judged: Iterable["JudgedStatement"]) -> pd.DataFrame:
-    """List the printed comparisons that decide each statement; one row without any if it has none."""
+    """List the comparisons that decide each statement; one row without any if it has none."""
     rows = (each.as_json() for each in judged)
-    return make((each | one for each in rows for one in each["comparisons"] or [{}]), STATEMENTS)
+    found = ((each, [*each["comparisons"], *each["measured"]] or [{}]) for each in rows)
+    return make((each | one for each, compared in found for one in compared), STATEMENTS)
 
 
 def power_frame(found: Iterable["Needed"]) -> pd.DataFrame:

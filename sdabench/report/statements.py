@@ -3,11 +3,12 @@
 import textwrap
 from collections.abc import Sequence
 
-from sdabench.claims.statements import Comparison, JudgedStatement
+from sdabench.claims.statements import Comparison, JudgedStatement, Measured
 from sdabench.claims.trainings import PRIOR_SD
+from sdabench.data.official import plural
 from sdabench.registry import Table
 from sdabench.registry.schema import Column
-from sdabench.report.cells import signed, verdict_cell
+from sdabench.report.cells import p_text, signed, verdict_cell
 from sdabench.report.sheet import Cell, Heading, Sheet, row
 from sdabench.report.summary import metric_name
 from sdabench.tex import Tex
@@ -17,7 +18,9 @@ WIDTH = 52  # characters of a line of text, so that a table fits into 80 columns
 MEANINGS = [
     "supported: each printed comparison holds, accuracies by more than trainings differ by chance (95 %).",
     "contradicted: at least one comparison fails by more than that, after Holm's correction.",
-    "open: the printed numbers show neither. not testable: the tables lack what the statement needs.",
+    "open: the numbers show neither. not testable: the tables lack what the statement needs.",
+    "A verdict with a name in parentheses rests on measurements in results/: of a study, or of untrained "
+    "networks. It is about the networks that were measured.",
 ]
 
 
@@ -25,7 +28,7 @@ def statements_sheet(judged: Sequence[JudgedStatement]) -> Sheet:
     """Show a group for each statement: text, test, the comparisons least in its favor, and the experiment."""
     columns = [Heading("statement"), Heading("Δ", numeric=True), Heading("verdict")]
     groups = [_group(each) for each in judged]
-    title = "Statements of the SDA-xNet paper, tested with its printed numbers"
+    title = "Statements of the SDA-xNet paper, tested with printed and measured numbers"
     return Sheet(title, columns, groups, [*MEANINGS, *_priors(judged)])
 
 
@@ -36,9 +39,13 @@ def _group(judged: JudgedStatement) -> list[list[Cell]]:
     rows.append(_text("Test:", statement.reading))
     for comparison, outcome in list(zip(judged.comparisons, judged.outcomes, strict=True))[:SHOWN]:
         rows.append(row(_compared(comparison), difference_text(comparison), Cell(outcome, tone="dim")))
+    for measured in judged.evidence.measured if judged.evidence else ():
+        estimate = "-" if measured.interval is None else signed(measured.interval.estimate, 3)
+        text = f"  {measured.name}:\n    {measured.metric}, {measured.unit}"
+        rows.append(row(text, estimate, Cell(measured.outcome or "not decided", tone="dim")))
     if judged.comparisons or judged.missing:
         rows.append(_text(count_text(judged)))
-    if str(judged.verdict) in ("open", "not testable") and statement.experiment:
+    if judged.verdict.name in ("open", "not testable", "not measured") and statement.experiment:
         rows.append(_text("Experiment:", statement.experiment))
     return rows
 
@@ -72,6 +79,8 @@ def difference_text(comparison: Comparison) -> str:
 def count_text(judged: JudgedStatement) -> str:
     """State how many comparisons hold as printed, significantly, and are not printed."""
     total, missing = len(judged.comparisons), judged.missing
+    if judged.statement.is_measured:
+        return "Rests on measurements, not on printed numbers."
     if not total:
         pairs = (
             f"{each.row.model} vs. {each.partner}: {_metric(each.column, each.table)}" for each in missing
@@ -81,6 +90,19 @@ def count_text(judged: JudgedStatement) -> str:
     if any(each.sd for each in judged.comparisons):
         text += f", {judged.outcomes.count('supported')} of them significantly"
     return f"{text}; {len(missing)} not printed." if missing else f"{text}."
+
+
+def measured_text(measured: Measured) -> str:
+    """Format a measured difference with its interval, p-value and number of seeds."""
+    found = measured.interval
+    if found is None:
+        return f"{measured.name}: {measured.metric}, not measured"
+    bounds = f"{signed(found.low, 3)} to {signed(found.high, 3)}"
+    p = "" if measured.p is None else f", p {p_text(measured.p)}"
+    return (
+        f"{measured.name}: {measured.metric} {signed(found.estimate, 3)} {measured.unit} ({bounds}{p}, "
+        f"{plural(measured.trainings, 'seed')})"
+    )
 
 
 def _priors(judged: Sequence[JudgedStatement]) -> list[str]:

@@ -14,7 +14,7 @@ from sdabench.report.implied import IMPLIED_TITLE, ROLES, difference_cells, diff
 from sdabench.report.meanings import meaning
 from sdabench.report.sheet import Cell, Sheet, headings, row
 from sdabench.report.statements import MEANINGS as STATEMENT_MEANINGS
-from sdabench.report.statements import compared_metric, count_text, difference_text
+from sdabench.report.statements import compared_metric, count_text, difference_text, measured_text
 from sdabench.report.summary import metric_name
 from sdabench.report.tables import table_sheet
 from sdabench.tex import Tex
@@ -23,6 +23,7 @@ from sdabench.tools.report.grid import Grid, Note
 # Printed numbers decide a statement, but confirm no network, so that the verdict itself is limited.
 STATEMENT_OUTCOMES: dict[Name, Outcome] = {
     "supported": "holds", "open": "open", "contradicted": "fails", "not testable": "unknown",
+    "not measured": "unknown",
 }  # fmt: skip
 
 Anchors = Mapping[str, str]  # network: id on the page
@@ -100,10 +101,12 @@ def statements_grid(judged: Sequence[JudgedStatement]) -> Grid:
         note = Note(f"why-{each.name}", each.statement.statement, _statement_items(each))
         notes.append(note)
         printed = f"{each.as_printed} of {len(each.comparisons)}" if each.comparisons else "none printed"
+        if each.statement.is_measured:
+            printed = "measured" if each.evidence and each.evidence.is_complete else "not measured"
         tone = TONES[STATEMENT_OUTCOMES[each.verdict.name]]
         verdict = Cell(str(each.verdict), tone=tone, opens=note.id)
         rows.append(row(each.statement.statement, each.statement.source, printed, verdict))
-    title = "Statements of the SDA-xNet paper, tested with its printed numbers"
+    title = "Statements of the SDA-xNet paper, tested with printed and measured numbers"
     return Grid("statements", Sheet(title, columns, [rows], STATEMENT_MEANINGS), notes=notes)
 
 
@@ -113,6 +116,8 @@ def _statement_items(judged: JudgedStatement) -> list[tuple[str, str]]:
         names = f"{comparison.row.label} vs. {comparison.other.label}"
         text = f"{names}: {compared_metric(comparison)} {difference_text(comparison)}"
         items.append((outcome, Tex(text)))
+    found = judged.evidence.measured if judged.evidence else ()
+    items += [(measured.outcome or "not decided", measured_text(measured)) for measured in found]
     if judged.statement.experiment:
         items.append(("Experiment", judged.statement.experiment))
     return items

@@ -9,15 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 import sdabench
+from sdabench.analysis.evidence import judged_statements
 from sdabench.claims.implied import ImpliedVerdict, implied_of, judge_implied
-from sdabench.claims.statements import judge_statements
 from sdabench.data.official import plural
 from sdabench.progress import progress
 from sdabench.records.counts import counts_of
 from sdabench.records.record import Record
 from sdabench.records.rescoring import with_shipped
 from sdabench.registry import Registry, load_registry
-from sdabench.registry.statements import load_statements
 from sdabench.report.figures.names import row_dicts
 from sdabench.report.frames import claims_frame, compare, comparisons_frame, counts_frame, records
 from sdabench.report.summary import describe_metrics
@@ -81,7 +80,7 @@ def make_page(paths: Iterable[Path]) -> Page:
     implied = _implied(registry, runs)
     comparisons = comparisons_frame(implied)
     measured = records([run.path for run in runs if run.records])
-    statements = judge_statements(registry, load_statements(registry))
+    statements = judged_statements(registry)
     verdicts = [str(each.verdict) for each in statements]
     papers = [paper.reference for paper in registry.papers]
     whose = "the SDA-xNet paper" if len(papers) == 1 else f"{len(papers)} papers"
