@@ -39,8 +39,7 @@ class FieldSize(FrozenModel):
 
     ``block`` is the path of the block in the stage. With ``constant_weights``, the gradient through the
     weights of depth attention is left out. ``radius`` is in pixels. ``areas`` are the shares of the image
-    that hold :data:`SHARES` of the field. Both are None if no pixel has an
-    effect. ``profile`` is stored of stages: the share within a square of side 2 k + 1, for k from 0.
+    that hold :data:`SHARES` of the field. Both are None if no pixel has an effect.
     """
 
     stage: str
@@ -48,7 +47,6 @@ class FieldSize(FrozenModel):
     constant_weights: bool
     radius: float | None
     areas: tuple[float, ...] | None
-    profile: tuple[float, ...] = ()
 
 
 class InspectedNetwork(FrozenModel):

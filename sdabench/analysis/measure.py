@@ -37,7 +37,7 @@ from sdabench.training.tasks import load_batches, task_of
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 VERSION = 1  # increment when the same networks and images give other numbers
 CALIBRATION = 128  # images for the batch-norm statistics of an untrained network
-BATCH = 16  # images
+BATCH, DETECTION_BATCH = 16, 4  # images
 FIELD_BATCH = 2  # images whose maps are stored for gradients
 NOISE_SIDE = 224
 
@@ -74,7 +74,7 @@ def inspect_network(
     with strict_fp32(here):
         _, trunk, images, sha256 = prepared(subject, settings, here, advance)
         weights = _depth_weights(trunk, images, advance) if subject.job else {}
-        fields = _fields(trunk, images, settings, advance)
+        fields = tuple(_fields(trunk, images, settings, advance))
         environ = environment(here, subject.model)
     return InspectedNetwork(
         model=subject.model,
@@ -90,7 +90,7 @@ def inspect_network(
         blocks=tuple(block for stage, each in weights.items() for block in distribution(stage, each)),
         sizes=_sizes(subject.job, settings) if weights else (),
         depths={stage: _short(depth.tolist()) for stage, depth in stage_depths(weights).items()},
-        fields=tuple(fields),
+        fields=fields,
         field_images=min(settings.field_images, images.number) if fields else 0,
         environment=environ,
     )
@@ -114,7 +114,8 @@ def prepared(
     network = network.to(device).eval()
     images = Images(subject, settings, network, device)
     if subject.state == "untrained":
-        first = images.batches(min(CALIBRATION, images.number), BATCH)
+        size = DETECTION_BATCH if isinstance(network, Detector) else BATCH
+        first = images.batches(min(CALIBRATION, images.number), size)
         update_bn(_advancing(first, advance), trunk)
         network.eval()
     return network, trunk, images, sha256
@@ -281,7 +282,6 @@ def _size(stage: str, block: str | None, constant: bool, field: ReceptiveField) 
         constant_weights=constant,
         radius=_rounded(field.radius) if known else None,
         areas=_short(field.area(share) for share in SHARES) if known else None,
-        profile=_short(field.profile) if known and block is None else (),
     )
 
 

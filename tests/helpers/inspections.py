@@ -37,7 +37,6 @@ def inspected(
             constant_weights=constant,
             radius=radius,
             areas=(0.01, 0.02, 0.05, 0.4),
-            profile=(0.1, 0.5, 1.0) if block is None else (),
         )
         for constant in (False, True)
         for stage, block, radius in [

@@ -132,6 +132,7 @@ def test_detectors_are_inspected_by_their_backbones(shapes):
     assert len(network.depths["layer4"]) == 3
     assert network.sizes[1] is None  # generated image 1 has no object
     assert network.sizes[0] is not None
+    assert (network.fields, network.field_images) == ((), 0)
 
 
 def test_weights_without_a_run_need_a_dataset(tmp_path):
