@@ -39,10 +39,10 @@ from sdabench.tools.bench.timing import (
     Mode,
     Step,
     Timing,
-    high_recompile_limit,
     interleave,
     load_libraries,
 )
+from sdabench.training.compilation import compiler_errors
 from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
@@ -441,7 +441,7 @@ def main() -> None:
         VARIANTS[name] for name in options.variants or (VARIANTS if cuda else ["fp32", "fp32-channels-last"])
     ]
     networks, stages, details = [], [], []
-    with strict_fp32(device), high_recompile_limit():
+    with strict_fp32(device), compiler_errors("the benchmark"):
         torch.backends.cudnn.benchmark = cuda
         settings = environment(device)
         load_libraries(device, options.modes)
