@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from sdabench.data.description import DatasetInfo, FrozenModel
 from sdabench.errors import DataError, UsageError
@@ -41,6 +41,8 @@ class FieldSize(FrozenModel):
     weights of depth attention is left out. ``radius`` is in pixels. ``areas`` are the shares of the image
     that hold :data:`SHARES` of the field. Both are None if no pixel has an effect.
     """
+
+    model_config = ConfigDict(extra="ignore")  # earlier versions stored profiles
 
     stage: str
     block: str | None

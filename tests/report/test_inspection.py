@@ -106,3 +106,9 @@ def test_missing_and_damaged_inspections_are_errors(tmp_path):
         sdabench.depth_weights(tmp_path)
     with pytest.raises(UsageError, match="unknown model 'resnet50'"):
         depth_weights.frame(two_runs(), "resnet50")
+
+
+def test_profiles_of_earlier_versions_are_ignored(tmp_path):
+    path = two_runs().save(tmp_path)
+    path.write_text(path.read_text().replace('"radius":', '"profile": [0.5, 1.0], "radius":'))
+    assert sdabench.receptive_fields(tmp_path).equals(sdabench.receptive_fields(two_runs()))
