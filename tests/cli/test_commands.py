@@ -262,7 +262,7 @@ def test_usage_errors():
         sdabench("flops", "resnet50", "--resolution", "big"), 2, "'big' is not a size; use 320, or 1330x800"
     )
     assert_error(sdabench("flops", "resnet50", "--suite", "detection"), 2, "'resnet50' is not in this suite")
-    assert_error(sdabench("tabel"), 2, "unknown command 'tabel'; did you mean table?")
+    assert_error(sdabench("tabel"), 2, "unknown command 'tabel'; did you mean table")
     assert_error(sdabench("table", "detections"), 2, "detections")
     assert_error(sdabench("table", "detection", "--records", CHECKOUT / "tests"), 2, "no records in")
     assert_error(sdabench("eval", "resnet50", "--data", "here"), 2, "'here' is not imagenet=PATH")
