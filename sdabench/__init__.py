@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sdabench.report.inspection import depth_slopes as depth_slopes
     from sdabench.report.inspection import depth_weights as depth_weights
     from sdabench.report.inspection import receptive_fields as receptive_fields
+    from sdabench.report.study_frames import study_tests as study_tests
+    from sdabench.report.study_frames import study_values as study_values
     from sdabench.weights import load_weights as load_weights
 
 _HOMES = {
@@ -45,6 +47,8 @@ _HOMES = {
     "operator_rule": "sdabench.complexity.operators",
     "receptive_fields": "sdabench.report.inspection",
     "run_differences": "sdabench.report.frames",
+    "study_tests": "sdabench.report.study_frames",
+    "study_values": "sdabench.report.study_frames",
     "table": "sdabench.report.frames",
     "training_curves": "sdabench.report.frames",
 }
@@ -52,7 +56,8 @@ _CALLABLE = ("claims", "records")  # packages: see sdabench.callable_package
 __all__ = [
     "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "depth_by_size",
     "depth_slopes", "depth_weights", "inspect", "list_models", "load_weights", "networks", "operator_rule",
-    "receptive_fields", "records", "run_differences", "table", "training_curves",
+    "receptive_fields", "records", "run_differences", "study_tests", "study_values", "table",
+    "training_curves",
 ]  # fmt: skip
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from sdabench.claims.trainings import holm
-from sdabench.records.studies import Measurement, StudyFolder
-from sdabench.registry.studies import Study, StudyTest
+from sdabench.records.studies import Measurement, StudyFolder, default_output, shipped_study
+from sdabench.registry.studies import FrozenStudy, Study, StudyTest, frozen, load_study, study_files
 from sdabench.scoring.intervals import Interval
 
 Outcome = Literal["supported", "contradicted", "open"]
@@ -193,6 +194,32 @@ def judged_in(folder: StudyFolder) -> JudgedStudy:
     """
     content = folder.read()
     return JudgedStudy(content.declaration.study, folder.measurements(content.sha256), content.pilot)
+
+
+def find_study(text: str) -> tuple[StudyFolder | None, FrozenStudy]:
+    """Find a study by its folder, or by its name.
+
+    A name stands for the results of this version, or else for the default output folder, or else for the
+    declaration alone.
+
+    Raises:
+        UsageError: there is neither such a folder nor such a study.
+    """
+    folder = StudyFolder(Path(text))
+    if folder.has_study:
+        return folder, folder.read().declaration
+    if text not in study_files() and folder.path.is_dir():
+        folder.read()  # raises
+    study = load_study(text)
+    for there in (shipped_study(study.name), StudyFolder(default_output(study))):
+        if there.has_study:
+            return there, there.read().declaration
+    return None, frozen(study)
+
+
+def judged_or_empty(folder: StudyFolder | None, declaration: FrozenStudy) -> JudgedStudy:
+    """Return what :func:`find_study` found with its results, or without any if nothing was measured."""
+    return JudgedStudy(declaration.study, []) if folder is None else judged_in(folder)
 
 
 def t_test(values: Sequence[float], level: float) -> tuple[Interval, float] | None:

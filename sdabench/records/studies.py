@@ -14,10 +14,11 @@ from sdabench.files import atomic_write
 from sdabench.json_files import read_model
 from sdabench.paths import results_dir
 from sdabench.records.json_lines import append_lines, read_lines
-from sdabench.registry.studies import FrozenStudy
+from sdabench.registry.studies import FrozenStudy, Study
 
 STUDY, MEASUREMENTS = "study.json", "measurements.jsonl"
 STUDIES = "studies"  # the folder of studies in results/
+RUNS = Path("runs")  # of the default output folders
 
 
 class Measurement(FrozenModel, populate_by_name=True):
@@ -132,3 +133,8 @@ class StudyFolder:
 def shipped_study(name: str) -> StudyFolder:
     """Return the folder of a study in ``results/``, which may be missing."""
     return StudyFolder(results_dir() / STUDIES / name)
+
+
+def default_output(study: Study, pilot: bool = False) -> Path:
+    """Return the default output folder of a study, relative to the working directory."""
+    return RUNS / f"{study.name}{'-pilot' if pilot else ''}"

@@ -261,3 +261,14 @@ def frozen(study: Study, networks: Mapping[str, str] | None = None) -> FrozenStu
             networks or {name: models[arm.model].network_sha256 for name, arm in study.arms.items()}
         ),
     )
+
+
+def registry_state(declaration: FrozenStudy) -> str:
+    """State whether the registry still has this version of a study."""
+    name = declaration.study.name
+    if name not in study_files():
+        return "The registry has no study of this name."
+    now = frozen(load_study(name)).sha256
+    if now == declaration.sha256:
+        return "The file in the registry is still the same."
+    return f"The registry has another version now ({now[:8]})."

@@ -190,6 +190,38 @@ TABLE_PARTS: Columns = {
     "outcome": Column("str", f"{_OUTCOME.meaning}; missing for a dash"),
     "other_convention": Column("str", "convention of the measured value, if it is not the column's"),
 }
+STUDY_TESTS: Columns = {
+    "study": Column("str", "name of the study"),
+    "test": Column("str", "name of the test"),
+    "primary": Column("bool", "whether the decision rests on it"),
+    "measure": Column("str", "octave_top1_pct, top1_pct, swap_drop_pct or depth_slope"),
+    "octave": Column("Int64", "octave of the object size, of top1_pct"),
+    "arm": Column("str", "arm that is tested"),
+    "against": Column("str", "arm that is subtracted, with the same seed; missing for none"),
+    "unit": Column("str", "points, or depth per octave"),
+    "seeds": Column("int64", "number of seeds with a value"),
+    "estimate": Column("float64", "mean over seeds"),
+    "sd": Column("float64", "standard deviation between seeds"),
+    "low": Column("float64", "lower bound of the interval over seeds, at 1 - alpha"),
+    "high": Column("float64", "upper bound of it"),
+    "p": Column("float64", "two-sided p-value of zero; missing before all trainings are measured"),
+    "p_adjusted": Column("float64", "the same after Holm's correction, of primary tests"),
+    "verdict": Column("str", "supported, contradicted or open, of primary tests"),
+    "decision": Column("str", "decision of the study; missing before all trainings are measured"),
+    "pilot": Column("bool", "whether the seeds are pilot seeds, which are not decided"),
+}
+STUDY_VALUES: Columns = {
+    "study": Column("str", "name of the study"),
+    "arm": Column("str", "arm of the study"),
+    "model": Column("str", "name of the network"),
+    "seed": Column("int64", "seed of the training"),
+    "pilot": Column("bool", "whether it is a pilot seed"),
+    "measure": Column("str", "such as top1_pct, swap_drop_pct, depth_slope or attention_depth_trained"),
+    "octave": Column("Int64", "octave of the object size; missing for all"),
+    "stage": Column("str", "layer1 to layer4; missing for all"),
+    "value": Column("float64", "percent, points, attention depth, or depth per octave"),
+    "spec_digest": Column("str", "digest of the spec of the training"),
+}
 CURVES: Columns = {
     "run": Column("str", "folder of the training"),
     "model": Column("str", "name of the network"),

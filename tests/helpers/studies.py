@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from sdabench.records.studies import Measurement
-from sdabench.registry.studies import Study
+from sdabench.records.studies import Measurement, StudyFolder
+from sdabench.registry.studies import FrozenStudy, Study
 
 DECLARATION: dict[str, Any] = {
     "title": "Two networks",
@@ -100,3 +100,16 @@ def measured(arm: str, seed: int, study_sha256: str = "0" * 64, **values: float)
         images=8,
         values=values,
     )
+
+
+def write_measured(folder: Path, study: FrozenStudy) -> StudyFolder:
+    """Write measurements of all trainings of ``tiny``: all three tests support it."""
+    found = StudyFolder(folder)
+    found.freeze(study, pilot=False)
+    for seed, noise in enumerate([0.0, 0.3, -0.2, 0.1]):
+        values = {"top1_pct/-1": 90 + noise, "top1_pct/-2": 70.0, "octave_top1_pct": 80 + noise / 2}
+        of_weights = {"swap_drop_pct": 1 + noise, "depth_slope": 0.1 + noise / 100}
+        more = {"depth_slope_trained/layer1": 0.2}
+        found.append([measured("learned", seed, study.sha256, **values, **of_weights, **more)])
+        found.append([measured("uniform", seed, study.sha256, octave_top1_pct=75.0)])
+    return found

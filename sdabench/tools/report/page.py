@@ -32,6 +32,7 @@ from sdabench.tools.report.claims_grids import (
 from sdabench.tools.report.differences import differences_grid
 from sdabench.tools.report.grid import Grid
 from sdabench.tools.report.runs import Run, RunSection, newest, read_runs, run_sections
+from sdabench.tools.report.studies import StudySection, study_sections
 
 RECORDS_SHOWN = 10  # of a network
 
@@ -61,6 +62,7 @@ class Page:
     statements: Grid
     comparisons: Grid
     differences: Grid | None
+    studies: Sequence[StudySection]
     runs: Sequence[RunSection]
     networks: Sequence[Network]
     provenance: Grid
@@ -101,6 +103,7 @@ def make_page(paths: Iterable[Path]) -> Page:
         statements=statements_grid(statements),
         comparisons=comparisons_grid(implied, anchors),
         differences=differences_grid(runs, anchors) if given else None,
+        studies=study_sections([run.folder for run in runs] if given else []),
         runs=run_sections(runs, anchors, shipped=not given),
         networks=_networks(registry, claims, runs, anchors),
         provenance=provenance_grid(registry, compared, _digests(measured), anchors),

@@ -13,6 +13,7 @@ from sdabench.nested import flattened
 from sdabench.paths import results_dir
 from sdabench.records.record import Record, stored_record_files
 from sdabench.records.store import distinct_runs, records_of
+from sdabench.records.studies import StudyFolder
 from sdabench.report.sheet import Cell, Heading, Sheet, headings, row
 from sdabench.report.summary import (
     describe_dataset,
@@ -113,7 +114,7 @@ def _records(path: Path) -> list[Record]:
     try:
         return records_of(path)
     except UsageError:
-        if not _has_curves(path) and not has_inspection(path):
+        if not _has_curves(path) and not has_inspection(path) and not StudyFolder(path).has_study:
             raise
         return []
 

@@ -7,9 +7,17 @@ import click
 from sdabench.cli.cluster import ClusterOptions
 from sdabench.cli.help import Command, Group
 from sdabench.cli.machine import MachineOptions
-from sdabench.cli.options import SHEET_FORMATS, AsJson, check_formats, echo_json, format_option, show
+from sdabench.cli.options import (
+    FRAME_FORMATS,
+    SHEET_FORMATS,
+    AsJson,
+    check_formats,
+    echo_json,
+    format_option,
+    show,
+)
 from sdabench.cli.parameters import declared, option
-from sdabench.errors import ExitCode
+from sdabench.errors import ExitCode, UsageError
 from sdabench.tools.study.options import AtOnce, Seeds, StudyName, StudyOrFolder, StudyOutput
 
 EPILOG = """\b
@@ -78,7 +86,7 @@ def run(
 @declared
 def show_study(
     name: StudyOrFolder,
-    form: Annotated[str, format_option(*SHEET_FORMATS)],
+    form: Annotated[str, format_option()],
     as_json: AsJson,
 ) -> None:  # fmt: skip
     """Show the results of a study and its decision, or list all studies.
@@ -87,6 +95,8 @@ def show_study(
     run. The exit code is 5 if nothing was measured.
     """
     check_formats(form, as_json)
+    if name is None and form in FRAME_FORMATS:
+        raise UsageError(f"--format {form} prints the tests of one study; name it, or use --json")
     if name is None:
         from sdabench.tools.study.view import list_studies
 

@@ -1,20 +1,23 @@
 """Print studies and their results."""
 
-from sdabench.claims.studies import JudgedStudy, judged_in
-from sdabench.cli.options import echo_json, show
-from sdabench.records.studies import StudyFolder
-from sdabench.registry.studies import FrozenStudy, study_files
+from sdabench.claims.studies import find_study, judged_or_empty
+from sdabench.cli.options import FRAME_FORMATS, echo_frame, echo_json, show
+from sdabench.registry.studies import registry_state, study_files
 from sdabench.report.studies import arms_sheet, decision_text, declaration_sheet, results_sheet, studies_sheet
-from sdabench.tools.study.work import find_study, refuse_without_measurements, registry_state
+from sdabench.tools.study.work import refuse_without_measurements
 
 
 def show_results(text: str, form: str, as_json: bool) -> None:
     """Print the results of a study, or its declaration if it has none; then raise a NothingMeasuredError."""
     folder, declaration = find_study(text)
-    judged, state = _judged(folder, declaration), registry_state(declaration)
+    judged, state = judged_or_empty(folder, declaration), registry_state(declaration)
     if as_json:
         where = {"folder": folder and str(folder.path), "sha256": declaration.sha256, "registry": state}
         echo_json(judged.as_json() | where)
+    elif form in FRAME_FORMATS:
+        from sdabench.report.study_frames import tests_frame
+
+        echo_frame(tests_frame(judged), form)
     elif not judged.measurements:
         show(declaration_sheet(declaration, state), form=form)
     else:
@@ -29,7 +32,7 @@ def list_studies(form: str, as_json: bool) -> None:
     found = []
     for name in study_files():
         folder, declaration = find_study(name)
-        judged = _judged(folder, declaration)
+        judged = judged_or_empty(folder, declaration)
         state = decision_text(judged, brief=True) if judged.measurements else "not measured"
         found.append((declaration, state))
     if as_json:
@@ -41,7 +44,3 @@ def list_studies(form: str, as_json: bool) -> None:
         )
     else:
         show(studies_sheet([(each.study, each.sha256, state) for each, state in found]), form=form)
-
-
-def _judged(folder: StudyFolder | None, declaration: FrozenStudy) -> JudgedStudy:
-    return JudgedStudy(declaration.study, []) if folder is None else judged_in(folder)

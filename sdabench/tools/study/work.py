@@ -10,16 +10,14 @@ from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.machine import MachineOptions, choose_device, report_how_to_resume
 from sdabench.errors import NothingMeasuredError
 from sdabench.progress import progress
-from sdabench.records.studies import StudyFolder, shipped_study
-from sdabench.registry.studies import FrozenStudy, Study, frozen, load_study, study_files
+from sdabench.records.studies import StudyFolder, default_output
+from sdabench.registry.studies import Study, frozen, load_study
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
     from sdabench.analysis.study_runs import StudySuite
     from sdabench.data.synthetic.classification import ClassificationPlan
     from sdabench.training.job import Machine
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -30,10 +28,6 @@ class PreparedStudy:
     seeds: tuple[int, ...]
     pilot: bool
     device: str
-
-
-def default_output(study: Study, pilot: bool = False) -> Path:
-    return RUNS / f"{study.name}{'-pilot' if pilot else ''}"
 
 
 def prepare(
@@ -105,38 +99,6 @@ def _measure(prepared: PreparedStudy) -> None:
     jobs = suite.unmeasured()
     with report_how_to_resume(suite.output), progress("measuring", suite.images(jobs), "images") as advance:
         suite.measure(jobs, prepared.device, advance)
-
-
-def find_study(text: str) -> tuple[StudyFolder | None, FrozenStudy]:
-    """Find a study by its folder, or by its name.
-
-    A name stands for the results of this version, or else for the default output folder, or else for the
-    declaration alone.
-
-    Raises:
-        UsageError: there is neither such a folder nor such a study.
-    """
-    folder = StudyFolder(Path(text))
-    if folder.has_study:
-        return folder, folder.read().declaration
-    if text not in study_files() and folder.path.is_dir():
-        folder.read()  # raises
-    study = load_study(text)
-    for there in (shipped_study(study.name), StudyFolder(default_output(study))):
-        if there.has_study:
-            return there, there.read().declaration
-    return None, frozen(study)
-
-
-def registry_state(declaration: FrozenStudy) -> str:
-    """State whether the registry still has this version of a study."""
-    name = declaration.study.name
-    if name not in study_files():
-        return "The registry has no study of this name."
-    now = frozen(load_study(name)).sha256
-    if now == declaration.sha256:
-        return "The file in the registry is still the same."
-    return f"The registry has another version now ({now[:8]})."
 
 
 def refuse_without_measurements(study: Study, measured: Sequence[object]) -> None:

@@ -13,6 +13,7 @@ import pytest
 import sdabench
 from sdabench.records.store import RecordStore
 from sdabench.registry import load_registry
+from sdabench.registry.studies import frozen, load_study
 from sdabench.report.cells import signed
 from sdabench.report.figures import pareto
 from sdabench.report.figures.style import Theme
@@ -34,6 +35,7 @@ from tests.helpers.records import (
     write_detected,
     write_training,
 )
+from tests.helpers.studies import write_measured, write_study_plugin
 
 
 class Tables(HTMLParser):
@@ -495,6 +497,18 @@ def test_command_prints_the_answer(tmp_path):
     assert result.stdout.startswith("Of ")
     assert f"Wrote {target}" in result.stdout
     assert target.stat().st_size < 5e6
+
+
+def test_page_has_the_studies_in_the_folders_of_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDABENCH_PLUGINS", str(write_study_plugin(tmp_path / "plugin")))
+    write_measured(tmp_path / "run", frozen(load_study("tiny")))
+    html = to_html(make_page([tmp_path / "run"]))
+    page = Tables(html)
+    assert "Decision: supported. Hypothesis: Depth attention helps." in html
+    assert ["learned", "sda_small", "4", "90.05 ± 0.21"] in [row[:4] for row in page.tables["study-1-arms"]]
+    tests = {row[0]: row for row in page.tables["study-1-tests"]}
+    assert tests["accuracy"][1] == "+5.03"
+    assert tests["slope"][-1].endswith("supported")
 
 
 def test_run_has_the_tables_and_figures_of_its_inspection(tmp_path):

@@ -59,6 +59,8 @@ def test_show_prints_the_decision_of_measured_trainings(plugin, tmp_path):
     assert early.returncode == 0, early.stderr
     assert "No decision yet: 7 of 8 trainings measured." in early.stdout
     folder.append([measured("uniform", 3, study.sha256, octave_top1_pct=75.0)])
+    table = sdabench("study", "show", folder.path, "--format", "csv")
+    assert table.stdout.splitlines()[0].startswith("study,test,primary,measure,")
     result = sdabench("study", "show", folder.path)
     assert "Decision: supported. Hypothesis: Depth attention helps." in result.stdout
     assert "90.05 ± 0.21" in result.stdout
