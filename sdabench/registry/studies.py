@@ -166,7 +166,11 @@ class Study(Strict):
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """The values that the digest covers: all but names, titles, source and the text of the pilot."""
+        """The values that the digest covers: all but names, titles, source and the text of the pilot.
+
+        A field that is added later must be left out while it has its default, so that the digests of studies
+        without it stay the same.
+        """
         left_out: Any = {
             "name": True,
             "title": True,

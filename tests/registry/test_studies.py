@@ -61,6 +61,11 @@ def test_everything_else_changes_the_digest(place, value):
     assert sha256(changed(*place, value=value)) != sha256(declared())
 
 
+def test_the_digest_of_a_study_stays_the_same():
+    """A new field must not change the digests of studies without it, or they could not be resumed."""
+    assert sha256(declared()) == "bb356200b3320c68043cad47db2780b93381696a0d7e62b857cc6941feae1795"
+
+
 def test_the_digest_covers_recipe_and_networks_but_not_their_titles():
     own = sha256(declared())
     assert sha256(declared(), recipe=RECIPE | {"epochs": 3}) != own
