@@ -106,7 +106,7 @@ def measure_training(
     job = replace(job, weights=folder / run.weights["top1_pct"])
     with strict_fp32(device, job.machine.deterministic):
         network, weights = prepare_network(job)
-        network.to(device).eval()
+        network.to(device, memory_format=_layout(job)).eval()  # type: ignore[call-overload]
         values = dict(_values(network, job, study, images, advance))
         conditions = environment(device, job.model)
     return Measurement(
@@ -189,7 +189,7 @@ def compute_outputs(
 ) -> Outputs:
     """Classify all validation images, with ``replaced`` depth weights (N, blocks, C) if they are given."""
     device = torch.device(job.machine.device)
-    layout = torch.channels_last if job.spec.protocol.channels_last else torch.contiguous_format
+    layout = _layout(job)
     predicted: list[int] = []
     weights: dict[str, list[Tensor]] = {}
     for batch in images.batches:
@@ -204,6 +204,10 @@ def compute_outputs(
     hits = torch.tensor(predicted) == images.labels
     joined = {stage: torch.cat(each) for stage, each in weights.items()}
     return Outputs(accuracies_by_octave(hits, images.octaves), joined)
+
+
+def _layout(job: AnyJob) -> torch.memory_format:
+    return torch.channels_last if job.spec.protocol.channels_last else torch.contiguous_format
 
 
 def untrained_network(job: AnyJob) -> nn.Module:

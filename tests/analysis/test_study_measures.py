@@ -15,8 +15,11 @@ from sdabench.analysis.study_measures import (
     untrained_network,
 )
 from sdabench.analysis.study_runs import is_pilot, plan_of, study_jobs
+from sdabench.claims.studies import judged_in
 from sdabench.data.synthetic import write_dataset
 from sdabench.errors import DataError, UsageError
+from sdabench.records.store import records_of
+from sdabench.records.studies import shipped_study
 from sdabench.registry.studies import load_study, recipe_of, study_names
 from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import Machine
@@ -111,6 +114,20 @@ def test_other_seeds_are_pilot_seeds():
     assert is_pilot(study, [100])
     with pytest.raises(UsageError, match="1 belong to the study and others do not"):
         is_pilot(study, [1, 100])
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_shipped_measurements_agree_with_their_records(name):
+    """Octaves are equally frequent, so that their mean is the accuracy of the record; a tie may differ."""
+    folder = shipped_study(name)
+    if not folder.has_study:
+        pytest.skip("has no results")
+    judged = judged_in(folder)
+    assert judged.is_complete
+    records = {record.spec_digest: record for record in records_of(folder.path)}
+    for each in judged.measurements:
+        accuracy = records[each.spec_digest].metrics["top1_pct"]
+        assert each.values["octave_top1_pct"] == pytest.approx(accuracy, abs=0.2)
 
 
 def test_shipped_studies_have_data_recipes_and_networks():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sdabench.cli import StoppedBySignalError
 from sdabench.cli.cluster import ClusterOptions, place_from
 from sdabench.cli.machine import MachineOptions, choose_device, report_how_to_resume
+from sdabench.data.official import plural
 from sdabench.errors import NothingMeasuredError
 from sdabench.progress import progress
 from sdabench.records.studies import StudyFolder, default_output
@@ -97,6 +98,8 @@ def train_and_measure(prepared: PreparedStudy) -> bool:
 def _measure(prepared: PreparedStudy) -> None:
     suite = prepared.suite
     jobs = suite.unmeasured()
+    if jobs:
+        echo(f"Measuring {plural(len(jobs), 'training')}", err=True)
     with report_how_to_resume(suite.output), progress("measuring", suite.images(jobs), "images") as advance:
         suite.measure(jobs, prepared.device, advance)
 
