@@ -14,14 +14,14 @@ from sdabench.analysis.study_measures import (
     measure_training,
     untrained_network,
 )
-from sdabench.analysis.study_runs import is_pilot, plan_of, study_jobs
+from sdabench.analysis.study_runs import StudySuite, is_pilot, plan_of, study_jobs
 from sdabench.claims.studies import judged_in
 from sdabench.data.synthetic import write_dataset
 from sdabench.errors import DataError, UsageError
 from sdabench.records.store import records_of
 from sdabench.records.studies import shipped_study
-from sdabench.registry.studies import load_study, recipe_of, study_names
-from sdabench.training.evaluation import prepare_network
+from sdabench.registry.studies import frozen, load_study, recipe_of, study_names
+from sdabench.training.evaluation import evaluate_training, prepare_network
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from tests.helpers.studies import declared, write_study_plugin
@@ -138,3 +138,20 @@ def test_shipped_studies_have_data_recipes_and_networks():
         assert len(plan.categories) == len(study.data.classes)
         assert recipe.resolution <= study.data.image_size
         assert len(study.seeds) >= 6
+
+
+def test_trainings_are_measured_once_and_repeated_only_if_their_weights_are_lost(jobs, tmp_path):
+    """A process can be killed between training and measuring."""
+    suite = StudySuite(jobs, tmp_path / "out", frozen=frozen(load_study("tiny")))
+    [first, _] = jobs
+    folder = train(first, suite.output)
+    suite.store.append(evaluate_training(first, folder, suite.output))
+    assert (suite.unmeasured(), suite.remaining(suite.done())) == ([first], [jobs[1]])
+    (folder / "model.safetensors").rename(tmp_path / "lost")
+    assert (suite.unmeasured(), suite.remaining(suite.done())) == ([], jobs)
+    (tmp_path / "lost").rename(folder / "model.safetensors")
+    suite.measure(suite.unmeasured(), "cpu", lambda images: None)
+    assert not (folder / "model.safetensors").exists()
+    assert (suite.unmeasured(), suite.remaining(suite.done())) == ([], [jobs[1]])
+    [measured] = suite.folder.measurements(suite.frozen.sha256)
+    assert (measured.arm, measured.spec_digest) == ("learned", first.spec.spec_digest)
