@@ -9,11 +9,13 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat
 
 from sdabench.data.description import FrozenModel
-from sdabench.errors import DataError, RefusedError, UsageError
+from sdabench.errors import DataError, NothingMeasuredError, RefusedError, UsageError
 from sdabench.files import atomic_write
 from sdabench.json_files import read_model
 from sdabench.paths import results_dir
-from sdabench.records.json_lines import append_lines, read_lines
+from sdabench.records.json_lines import append_lines, read_lines, write_lines
+from sdabench.records.record import Record
+from sdabench.records.store import RECORDS, RecordStore
 from sdabench.registry.studies import FrozenStudy, Study
 
 STUDY, MEASUREMENTS = "study.json", "measurements.jsonl"
@@ -128,6 +130,39 @@ class StudyFolder:
         append_lines(
             self.path / MEASUREMENTS, *(each.model_dump(mode="json", by_alias=True) for each in measurements)
         )
+
+
+def export_study(source: StudyFolder, target: StudyFolder) -> int:
+    """Copy what was measured, with its records, to another folder, without local paths; return the number.
+
+    Raises:
+        UsageError: the source holds no study.
+        RefusedError: the target holds another study.
+        NothingMeasuredError: nothing was measured.
+    """
+    content = source.read()
+    measured = source.measurements(content.sha256)
+    if not measured:
+        raise NothingMeasuredError(f"nothing of the study in {source.path} was measured; run it first")
+    target.freeze(content.declaration, content.pilot)
+    digests = [each.spec_digest for each in measured]
+    of_digest = {each.spec_digest: each for each in RecordStore(source.path).read() if each.failure is None}
+    records = [_without_paths(of_digest[digest]) for digest in digests if digest in of_digest]
+    write_lines(target.path / RECORDS, records)
+    write_lines(target.path / MEASUREMENTS, measured)
+    return len(measured)
+
+
+def _without_paths(record: Record) -> Record:
+    """Return a record whose datasets are named by their last two folders."""
+    datasets = {"dataset": record.dataset, "train_dataset": record.train_dataset}
+    return record.model_copy(
+        update={
+            name: each.model_copy(update={"root": "/".join(Path(each.root).parts[-2:])})
+            for name, each in datasets.items()
+            if each is not None
+        }
+    )
 
 
 def shipped_study(name: str) -> StudyFolder:

@@ -1,5 +1,6 @@
 """``sdabench study``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import click
@@ -8,6 +9,7 @@ from sdabench.cli.cluster import ClusterOptions
 from sdabench.cli.help import Command, Group
 from sdabench.cli.machine import MachineOptions
 from sdabench.cli.options import (
+    FOLDER,
     FRAME_FORMATS,
     SHEET_FORMATS,
     AsJson,
@@ -16,8 +18,9 @@ from sdabench.cli.options import (
     format_option,
     show,
 )
-from sdabench.cli.parameters import declared, option
+from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import ExitCode, UsageError
+from sdabench.terminal import echo
 from sdabench.tools.study.options import AtOnce, Seeds, StudyName, StudyOrFolder, StudyOutput
 
 EPILOG = """\b
@@ -38,6 +41,10 @@ Examples:
   sdabench study show
   sdabench study show depth-scale-mini
   sdabench study show runs/depth-scale --json
+"""
+EXPORT_EPILOG = """\b
+Examples:
+  sdabench study export runs/depth-scale results/studies/depth-scale
 """
 PLAN_EPILOG = """\b
 Examples:
@@ -136,6 +143,23 @@ def plan(
         echo_json({"cost": cost.as_json(), "power": [each.as_json() for each in power]})
     else:
         show(plan_sheet(cost), power_sheet(suite.frozen.study, power), form=form)
+
+
+@command.command("export", cls=Command, takes_plugins=True, epilog=EXPORT_EPILOG)
+@declared
+def export(
+    folder: Annotated[Path, argument(type=FOLDER)],
+    target: Annotated[Path, argument(metavar="DEST", type=FOLDER)],
+) -> None:
+    """Copy the results of a study, without weights, logs and local paths.
+
+    DEST gets study.json, measurements.jsonl and records.jsonl, which 'study show DEST' reads.
+    """
+    from sdabench.data.official import plural
+    from sdabench.records.studies import StudyFolder, export_study
+
+    number = export_study(StudyFolder(folder), StudyFolder(target))
+    echo(f"{plural(number, 'measured training')} in {target}")
 
 
 def _show(text: str, form: str, as_json: bool) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sdabench.records.store import records_of
 from sdabench.records.studies import StudyFolder
 from sdabench.registry.studies import frozen, load_study
 from sdabench.runs.estimate import _Rates
@@ -37,6 +38,16 @@ def test_a_pilot_trains_measures_and_resumes_without_a_decision(plugin, tmp_path
         "learned": ["100"],
         "uniform": ["100"],
     }
+
+    exported = sdabench("study", "export", output, tmp_path / "copy")
+    assert "2 measured trainings" in exported.stdout
+    text = (tmp_path / "copy" / "records.jsonl").read_text()
+    assert str(tmp_path) not in text + (tmp_path / "copy" / "measurements.jsonl").read_text()
+    copied = json.loads(sdabench("study", "show", tmp_path / "copy", "--json").stdout)
+    assert copied["arms"] == found["arms"]
+    assert [record.spec_digest for record in records_of(tmp_path / "copy")] == [
+        each.spec_digest for each in StudyFolder(output).measurements(copied["sha256"])
+    ]
 
     path = plugin / "studies" / "tiny.yaml"
     path.write_text(path.read_text().replace("smallest_effect: 1.0", "smallest_effect: 2.0"))
