@@ -197,11 +197,12 @@ def interrupt_repeatedly(job, tmp_path, number, interruptions, pause=1.0):
     reference = train(job, tmp_path / "whole")
     rng, count, attempts = random.Random(number), 0, 0
     while count < interruptions:
-        output = tmp_path / f"disturbed{attempts}"
+        output, longest = tmp_path / f"disturbed{attempts}", pause
         attempts += 1
         while True:
             [process] = fork_ranks(lambda output=output: train(job, output))
-            time.sleep(rng.uniform(0.0, pause))
+            time.sleep(rng.uniform(0.0, longest))
+            longest *= 1.2  # on a busy machine, a training may not get to its first checkpoint in time
             os.kill(process.pid, number)
             [code] = exit_codes([process])
             if code == 0:
