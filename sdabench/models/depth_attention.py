@@ -9,8 +9,9 @@ The weights come from a module of their own, whose forward hooks can read or rep
 the paper's are controls: they fuse the same maps with weights that do not depend on the image.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -162,9 +163,19 @@ def depth_weights_modules(model: nn.Module) -> dict[str, DepthWeights]:
     }
 
 
+def _without_compilation() -> AbstractContextManager[None]:
+    """Run networks of torch.compile eagerly, because compiled code skips hooks that were added later."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
+        return nullcontext()
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 @contextmanager
 def recorded_depth_weights(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Record the weights of the forward passes inside, each of which replaces those of the one before.
+
+    Networks of torch.compile run eagerly inside.
 
     Yields:
         Weights (N, blocks, C) by stage, which sum to 1 over the blocks.
@@ -174,7 +185,7 @@ def recorded_depth_weights(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     def record(stage: str, weights: Tensor) -> None:
         recorded[stage] = weights.flatten(2).transpose(0, 1)
 
-    with ExitStack() as hooks:
+    with ExitStack() as hooks, _without_compilation():
         for stage, module in depth_weights_modules(model).items():
             hooks.enter_context(
                 module.register_forward_hook(
@@ -188,6 +199,8 @@ def recorded_depth_weights(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 def replaced_depth_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Use the given weights (N, blocks, C) of the given stages in the forward passes inside.
 
+    Networks of torch.compile run eagerly inside.
+
     Args:
         weights: as :meth:`sdabench.models.skeleton.Trunk.depth_attention_weights` returns them; other
             stages keep their own. N is that of the images, or 1 for all of them.
@@ -196,7 +209,7 @@ def replaced_depth_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> I
         ValueError: no such stage with depth attention, or weights of another shape.
     """
     modules = depth_weights_modules(model)
-    with ExitStack() as hooks:
+    with ExitStack() as hooks, _without_compilation():
         for stage, given in weights.items():
             if stage not in modules:
                 known = f"choose from {', '.join(modules)}" if modules else "no stage has"

@@ -1,6 +1,7 @@
 """Depth attention compared with a naive implementation of its formula."""
 
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sdabench.models.depth_attention import (
     LearnedWeights,
     RandomWeights,
     StaticWeights,
+    recorded_depth_weights,
     replaced_depth_weights,
 )
 
@@ -171,3 +173,21 @@ def test_replaced_weights_must_fit_the_network():
     with pytest.raises(ValueError, match=r"shape \(2, 2, 32\) or \(1, 2, 32\), not \(3, 2, 32\)"), given:
         network(x)
     network(x)
+
+
+@torch.no_grad()
+def test_weights_of_a_compiled_network_are_read_and_replaced():
+    """Hooks that are added after compilation are skipped by compiled code."""
+    stage = DepthAttentionStage(
+        [nn.Conv2d(8, 8, 3, padding=1) for _ in range(2)], LearnedWeights(8, 2)
+    ).eval()
+    network = nn.Sequential(OrderedDict(layer1=stage))
+    compiled, x = torch.compile(network, backend="eager"), torch.randn(2, 8, 5, 5)
+    own = compiled(x)
+    with recorded_depth_weights(compiled) as weights:
+        compiled(x)
+    assert weights["layer1"].shape == (2, 2, 8)
+    last = torch.tensor([0.0, 1.0])[None, :, None].expand(1, 2, 8)
+    with replaced_depth_weights(compiled, {"layer1": last}):
+        torch.testing.assert_close(compiled(x), stage[1](stage[0](x).relu()).relu())
+    torch.testing.assert_close(compiled(x), own)
