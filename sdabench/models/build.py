@@ -1,8 +1,9 @@
 """Build models from registry entries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from inspect import signature
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -21,9 +22,10 @@ from sdabench.models.skeleton import (
     ResNet,
     Trunk,
 )
-from sdabench.registry import load_registry, unknown
+from sdabench.registry import load_registry, similar, unknown
 from sdabench.registry.schema import DepthAttention, Network
 from sdabench.registry.sources import is_source
+from sdabench.registry.yaml_files import describe_error
 
 N = TypeVar("N", bound=Trunk)
 
@@ -60,10 +62,12 @@ def create_model(
     Raises:
         UsageError: unknown model (the message suggests similar names), invalid changes to its architecture,
             or invalid for a detector.
+        TypeError: a keyword argument that the network does not take.
         SdabenchError: the code of a network by source fails.
     """
     registry = load_registry()
     declared = registry.model(name)
+    _check_sizes(name, num_classes, in_chans, out_indices or ())
     if is_source(name):
         from sdabench.models.external import create_external
 
@@ -85,16 +89,37 @@ def create_model(
         if in_chans != 3 or num_classes == 0:
             raise UsageError(f"the detector '{name}' needs images of three channels and at least one class")
         classes = 80 if num_classes is None else num_classes
+        sizes = [key for key, each in signature(Detector).parameters.items() if isinstance(each.default, int)]
+        own = [key for key in sizes if key not in ("num_classes", "masks")]
+        for argument in changes:
+            if argument not in own:
+                raise TypeError(_not_taken(name, argument, [*Network.model_fields, *own]))
         trunk = create_trunk(declared.backbone, network)
         detector = Detector(trunk, classes, masks=declared.masks, **changes)
         detector.model_name = name
         return detector
-    if changes:
-        raise TypeError(f"'{name}' is not a detector and does not take {', '.join(changes)}")
+    for argument in changes:
+        raise TypeError(_not_taken(name, argument, Network.model_fields))
     if features_only:
         return create_trunk(name, network, in_chans=in_chans, out_indices=out_indices or (0, 1, 2, 3))
     classes = 1000 if num_classes is None else num_classes
     return _built(ResNet, name, network, in_chans=in_chans, num_classes=classes)
+
+
+def _check_sizes(name: str, num_classes: int | None, in_chans: int, out_indices: Sequence[int]) -> None:
+    """Raise a UsageError for numbers with which no network can be built."""
+    if num_classes is not None and (not isinstance(num_classes, Integral) or num_classes < 0):
+        raise UsageError(f"{name}: num_classes is {num_classes!r}; give the number of classes, or 0")
+    if not isinstance(in_chans, Integral) or in_chans < 1:
+        raise UsageError(f"{name}: in_chans is {in_chans!r}; give the number of channels, such as 3")
+    if not is_source(name) and not all(index in range(-4, 4) for index in out_indices):
+        raise UsageError(f"{name}: out_indices is {list(out_indices)}; choose from the stages 0 to 3")
+
+
+def _not_taken(name: str, argument: str, known: Collection[str]) -> str:
+    near = similar(argument, known)
+    step = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+    return f"'{name}' does not take {argument}; {step}"
 
 
 def create_trunk(name: str, changes: Mapping[str, Any] | None = None, **options: Any) -> Trunk:
@@ -114,15 +139,14 @@ def changed_network(name: str, changes: Mapping[str, Any]) -> Network:
     try:
         return Network.model_validate(declared.model_dump() | dict(changes))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in ("mapping", "stages", "bool"))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{name}: {place}: {reason}; got {first['input']!r}") from None
+        raise UsageError(f"{name}: {describe_error(error, changes, Network)}") from None
 
 
 def _built(kind: type[N], name: str, changes: Mapping[str, Any], **options: Any) -> N:
     registry = load_registry()
     declared = changed_network(name, changes)
+    if kind is Trunk and (unused := [key for key in ("head_norm", "fc_init") if key in changes]):
+        raise UsageError(f"{name}: without its head it does not use {unused[0]}; omit it")
     try:
         settings: dict[str, Any] = declared.model_dump(
             include={"depths", "widths", "expansion", "strides", "stem_width"}
@@ -140,7 +164,8 @@ def _built(kind: type[N], name: str, changes: Mapping[str, Any], **options: Any)
     except (TypeError, LookupError, ArithmeticError, ValueError, RuntimeError) as error:
         if changes:
             listing = ", ".join(f"{key}={value!r}" for key, value in changes.items())
-            raise UsageError(f"{name} cannot be built with {listing}: {error}") from error
+            reason = str(error).partition("\n")[0]  # PyTorch adds its own stack
+            raise UsageError(f"{name} cannot be built with {listing}: {reason}") from error
         raise RegistryError(
             f"{registry.file_of(name)}: models.{name}.network cannot be built: {error}"
         ) from error

@@ -322,11 +322,16 @@ class Registry:
         if backbone is not None and backbone not in networks:
             reason = unknown("classification network", backbone, networks)
             raise RegistryError(f"{where}.backbone: {reason}")
+        from pydantic import ValidationError  # slow to import; needed by the schema anyway
+
         try:
             model = family.resolve(name, networks)
-        except ValueError as error:
-            detail = str(error).splitlines()
-            raise RegistryError(f"{where}.network: {' '.join(detail[1:3])}") from None
+        except ValidationError as error:
+            from sdabench.registry.schema import Network
+            from sdabench.registry.yaml_files import describe_error
+
+            stated = family.network | family.models[name].network
+            raise RegistryError(f"{where}.network: {describe_error(error, stated, Network)}") from None
         code = {} if plugin is None else self._code(model.network, plugin)
         return model.model_copy(update={"plugin": plugin.name, "code": code}) if plugin else model
 

@@ -191,6 +191,9 @@ def _read_text(path: Path) -> str:
     return text
 
 
+FORMS = ("bool", "mapping", "stages")  # tags of the forms of depth attention, which no file names
+
+
 def validated(data: Any, schema: type[M], path: Path) -> M:
     """Validate data of the file at ``path`` as an instance of ``schema``."""
     try:
@@ -213,11 +216,17 @@ def describe_error(error: ValidationError, data: Any, schema: type[BaseModel] | 
         known = _known_fields(schema, location)
         own = [each for each in known if "." not in each]
         reason = unknown("field", name, known, f"choose from {', '.join(own)}")
-    elif reason.startswith("Input should be") and isinstance(value, str | int | float):
+    elif first["type"] in ("too_short", "too_long"):
+        limit = "at least" if first["type"] == "too_short" else "at most"
+        number = first["ctx"].get("min_length", first["ctx"].get("max_length"))
+        reason = f"needs {limit} {number} entries, not {first['ctx']['actual_length']}"
+    elif reason.startswith(("Input should be", "expected ")) and isinstance(value, str | int | float):
         reason += f", not {_shown(value) if isinstance(value, str) else value}"
         reason += "; put it in quotes" * (first["type"] == "string_type")
     steps: list[str] = []
     for step in location:
+        if step in FORMS and not (isinstance(data, dict) and step in data):
+            continue
         try:
             data = data[step]
         except (KeyError, IndexError, TypeError):

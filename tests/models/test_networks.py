@@ -112,8 +112,31 @@ def test_list_models_takes_wildcards():
 
 
 def test_classifiers_refuse_options_of_detectors():
-    with pytest.raises(TypeError, match="'resnet50' is not a detector and does not take min_size"):
+    with pytest.raises(TypeError, match="'resnet50' does not take min_size; choose from block, "):
         create_model("resnet50", min_size=320)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "faster_rcnn_resnet50"])
+def test_wrong_argument_is_refused_with_a_similar_one(name):
+    with pytest.raises(TypeError, match=f"'{name}' does not take widht; did you mean widths"):
+        create_model(name, widht=[8] * 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_classes": -1}, "num_classes is -1; give"),
+        ({"in_chans": 0}, "in_chans is 0; give"),
+        ({"features_only": True, "out_indices": [4]}, "choose from the stages 0 to 3"),
+        ({"features_only": True, "head_norm": True}, "does not use head_norm; omit it"),
+        ({"stem_width": 10**30}, "cannot be built with stem_width="),
+    ],
+)
+def test_arguments_of_no_network_are_refused_in_one_line(arguments, words):
+    with pytest.raises(UsageError) as caught:
+        create_model("resnet_narrow", **arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_initialization_follows_the_paper():
@@ -153,10 +176,13 @@ def test_declared_architecture_is_changed_by_keyword():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"widths": [1, 2]}, "resnet50: widths: List should have at least 4 items"),
-        ({"stem_width": 0}, "resnet50: stem_width: Input should be greater than 0; got 0"),
-        ({"depth_attention": {"kind": "x"}}, "depth_attention.kind: Input should be 'learned', 'static'"),
-        ({"depth_attention": [True, {"kind": "x"}, False, False]}, "depth_attention.1.kind: Input should be"),
+        ({"widths": [1, 2]}, "resnet50: widths: needs at least 4 entries, not 2"),
+        ({"stem_width": 0}, "resnet50: stem_width: Input should be greater than 0, not 0"),
+        ({"depth_attention": {"kind": "x"}}, "depth_attention: kind: Input should be 'learned', 'static'"),
+        (
+            {"depth_attention": [True, {"kind": "x"}, False, False]},
+            "depth_attention: item 2: kind: Input should",
+        ),
         ({"depth_attention": "learned"}, "depth_attention: expected true, false, a mapping"),
         ({"depth_attention": {"kind": "static", "min_hidden": 8}}, "no hidden channels; omit min_hidden"),
         ({"block": "nope"}, "resnet50 cannot be built with block='nope': unknown block 'nope'"),

@@ -92,6 +92,29 @@ def test_network_that_cannot_be_built_is_named(folder, monkeypatch, name, old, n
         create_model(name)
 
 
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("[true, true]", "needs at least 4 entries, not 2"),
+        (
+            "learned",
+            "expected true, false, a mapping with kind and min_hidden, or a list of four, not 'learned'",
+        ),
+        ("{kind: nope}", "kind: Input should be 'learned', 'static', 'uniform' or 'random', not 'nope'"),
+        ("{hidden: 8}", "unknown field 'hidden'; did you mean min_hidden?"),
+        ("[true, false, {min_hidden: 0}, true]", "item 3: min_hidden: Input should be greater than 0, not 0"),
+        ("{kind: static, min_hidden: 8}", "static depth attention has no hidden channels; omit min_hidden"),
+    ],
+)
+def test_wrong_depth_attention_is_refused_in_plain_words(folder, monkeypatch, declared, message):
+    path = folder / "models" / "gcnet.yaml"
+    edit(path, "{block", f"{{depth_attention: {declared}, block")
+    monkeypatch.setenv("SDABENCH_REGISTRY", str(folder))
+    with pytest.raises(RegistryError) as caught:
+        load_registry()
+    assert str(caught.value).endswith(f"network: depth_attention: {message}")
+
+
 def levels(count):
     return "a: " + "[" * count + "]" * count
 
