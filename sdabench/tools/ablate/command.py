@@ -28,6 +28,7 @@ from sdabench.cli.suite_progress import conclude, run_remaining
 from sdabench.cli.work import DATASET, ProtocolOptions, TrainingOptions, ensure_generated, report_annotations
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
+from sdabench.registry import load_registry
 from sdabench.registry.plugins import use_plugin
 from sdabench.registry.schema import DataTask
 from sdabench.terminal import echo
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sdabench.tools.ablate.variants import Ablation
 
 FOR_TRAINING = ("Data", "Protocol", "Machine", "Slurm")  # groups of options
+FOR_TRAINING_ALONE = ("dry_run", "keep_checkpoints", "track", "tensorboard")  # of the group "Output"
 TASK: DataTask = "classification"
 EPILOG = """\b
 Examples:
@@ -98,7 +100,7 @@ def command(
     chosen = ablation.select(patterns) if patterns else ablation
     if not train:
         if output is not None:
-            _report_plugin(ablation.write(output))
+            _report_plugin(ablation, ablation.write(output))
         _show(chosen, [], form, as_json)
         return
     output = output or Path("runs") / "ablate" / name
@@ -120,7 +122,7 @@ def _refuse_training_options() -> None:
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         of_training = isinstance(parameter, Option) and parameter.group in FOR_TRAINING
-        if given and (of_training or parameter.name in ("dry_run", "keep_checkpoints")):
+        if given and (of_training or parameter.name in FOR_TRAINING_ALONE):
             raise UsageError(f"{parameter.opts[0]} is for training; add --train")
 
 
@@ -130,7 +132,7 @@ def _as_plugin(ablation: "Ablation", output: Path, dry_run: bool) -> Iterator[No
     if not dry_run:
         plugin = ablation.write(output)
         use_plugin(str(plugin))
-        _report_plugin(plugin)
+        _report_plugin(ablation, plugin)
         yield
         return
     with TemporaryDirectory() as folder:
@@ -138,8 +140,13 @@ def _as_plugin(ablation: "Ablation", output: Path, dry_run: bool) -> Iterator[No
         yield
 
 
-def _report_plugin(plugin: Path) -> None:
-    echo(f"The variants are networks of the plugin {plugin}: add --plugin to other commands.", err=True)
+def _report_plugin(ablation: "Ablation", plugin: Path) -> None:
+    own = load_registry().models[ablation.base].plugin
+    besides = f" besides that of {own}" if own else ""
+    echo(
+        f"The variants are networks of the plugin {plugin}: add --plugin to other commands{besides}.",
+        err=True,
+    )
 
 
 def _trainings(

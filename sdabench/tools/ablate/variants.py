@@ -61,11 +61,14 @@ class Ablation:
         if is_source(name) or not isinstance(model, Model):
             raise UsageError(f"'{name}' is not declared in the registry; ablate varies a declaration")
         if model.backbone is not None:
-            raise UsageError(f"'{name}' is a detector; name its backbone, {model.backbone}")
+            step = "name its backbone" if model.depth_attention else "name a network with depth attention"
+            backbone = model.backbone if model.depth_attention else f"sda_{model.backbone}"
+            known = f", {backbone}" if backbone in registry.models else ""
+            raise UsageError(f"'{name}' is a detector; {step}{known}")
         if not model.depth_attention:
             fused = f"sda_{name}"
-            known = f"; name {fused}" if fused in registry.models else ""
-            raise UsageError(f"'{name}' has no depth attention to vary{known}")
+            step = f"name {fused}" if fused in registry.models else "'sdabench list' shows networks that have"
+            raise UsageError(f"'{name}' has no depth attention to vary; {step}")
         return cls(name, tuple(_variants(name, model.network)))
 
     @property

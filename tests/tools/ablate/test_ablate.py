@@ -122,6 +122,8 @@ def test_differences_are_paired_by_seed_and_corrected():
     [
         (["resnet50"], ["'resnet50' has no depth attention to vary; name sda_resnet50"]),
         (["mask_rcnn_sda_resnet86"], ["is a detector; name its backbone, sda_resnet86"]),
+        (["faster_rcnn_resnet50"], ["is a detector; name a network with depth attention, sda_resnet50"]),
+        ([NARROW, "--tensorboard"], ["--tensorboard is for training; add --train"]),
         (["timm:resnet18"], ["is not declared in the registry"]),
         ([NARROW, "--epochs", 3], ["--epochs is for training; add --train"]),
         ([NARROW, "--dry-run"], ["--dry-run is for training; add --train"]),
@@ -152,3 +154,14 @@ def test_trains_variants_as_networks_of_a_plugin(textures, tmp_path):
     assert again.stdout == first.stdout
     shown = sdabench("show", f"{NARROW}-none", "--plugin", plugin)
     assert "baseline: sda_resnet_narrow" in shown.stdout
+    second = sdabench(
+        "ablate",
+        f"{NARROW}-uniform",
+        "--models",
+        "*-none",
+        "--plugin",
+        plugin,
+        "--output",
+        tmp_path / "second",
+    )
+    assert f"add --plugin to other commands besides that of {plugin.name}" in second.stderr
