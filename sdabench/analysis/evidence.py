@@ -119,7 +119,8 @@ def _measured(values: Mapping[str, Sequence[float]], name: FieldProperty) -> Ite
     adjusted = holm({pair: found[1] for pair, found in tested.items() if found is not None})
     for pair, found in tested.items():
         if found is None:
-            yield Measured(pair, metric, "octaves", None)
+            number = len(values[pair])  # several are equal, so that there is no t-test
+            yield Measured(pair, metric, "octaves", "open" if number > 1 else None, trainings=number)
             continue
         interval, p = found
         outcome: Outcome = "open"

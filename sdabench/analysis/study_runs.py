@@ -9,6 +9,7 @@ from sdabench.data.source import DataSource
 from sdabench.data.synthetic import ensure_dataset
 from sdabench.data.synthetic.classification import ClassificationPlan
 from sdabench.errors import UsageError
+from sdabench.files import folder_lock
 from sdabench.records.record import Record
 from sdabench.records.store import Key
 from sdabench.records.studies import StudyFolder
@@ -82,9 +83,17 @@ class StudySuite(Suite):
         )
 
     def measure(self, jobs: Sequence[AnyJob], device: str, advance: Advance) -> None:
-        """Measure trainings, and delete their weights unless they are kept."""
+        """Measure trainings, and delete their weights unless they are kept.
+
+        Raises:
+            RefusedError: another run is writing to the folder.
+        """
         if not jobs:
             return
+        with folder_lock(self.output, "run"):
+            self._measure(jobs, device, advance)
+
+    def _measure(self, jobs: Sequence[AnyJob], device: str, advance: Advance) -> None:
         arms = {arm.model: name for name, arm in self.frozen.study.arms.items()}
         images = ValidationImages.of(jobs[0])
         for job in jobs:
@@ -96,7 +105,9 @@ class StudySuite(Suite):
                 delete_weights(self.output / TRAININGS / job.spec.name)
 
     def _delete_weights(self, job: AnyJob) -> None:
-        """Keep the weights until they are measured."""
+        """Keep the weights until they are measured; an interrupted run may have left them since."""
+        if job.spec.spec_digest in self.measured():
+            super()._delete_weights(job)
 
     def _has_weights(self, job: AnyJob) -> bool:
         return progress_in(self.output / TRAININGS / job.spec.name)[1]

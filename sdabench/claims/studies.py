@@ -1,6 +1,6 @@
 """Decide a study from what was measured: t-tests over seeds, Holm's correction, and the study's own rule."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,8 @@ Outcome = Literal["supported", "contradicted", "open"]
 class TestResult:
     """One test of a study, with its value for each seed that was measured.
 
-    ``p`` and its ``adjusted`` value are None before all seeds of the study are measured, and the adjusted
-    one and the ``verdict`` for secondary tests too.
+    ``p`` and its ``adjusted`` value are None before all seeds of the study are measured, and if the values
+    are equal; the adjusted one and the ``verdict`` for secondary tests too.
     """
 
     __test__ = False  # pytest would collect a class of this name
@@ -42,6 +42,11 @@ class TestResult:
     def sd(self) -> float | None:
         """The standard deviation of the value between seeds."""
         return stdev(self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether there is no t-test because all seeds have the same value."""
+        return len(self.values) > 1 and are_equal(self.values.values())
 
     @property
     def excludes_relevant_effects(self) -> bool:
@@ -122,7 +127,7 @@ class JudgedStudy:
                 values=values[name],
                 interval=(found := tested[name]) and found[0],
                 p=p_values.get(name),
-                adjusted=adjusted.get(name),
+                adjusted=adjusted.get(name) if name in p_values else None,
                 verdict=verdict_of(test, values[name].values(), adjusted[name], alpha)
                 if name in adjusted
                 else None,
@@ -222,18 +227,20 @@ def judged_or_empty(folder: StudyFolder | None, declaration: FrozenStudy) -> Jud
     return JudgedStudy(declaration.study, []) if folder is None else judged_in(folder)
 
 
+def are_equal(values: Collection[float]) -> bool:
+    """Return whether values differ by rounding errors at most."""
+    return max(values) - min(values) <= 1e-9 * max(map(abs, values))
+
+
 def t_test(values: Sequence[float], level: float) -> tuple[Interval, float] | None:
     """Test whether the mean of values is zero; return its interval and the two-sided p-value of the t-test.
 
-    None for fewer than two values. Equal values have an interval of no width, and a p-value of 0, or of 1 if
-    they are zero.
+    None for fewer than two values, and for equal ones, which give no estimate of the spread.
     """
     from scipy.stats import ttest_1samp  # slow to import
 
-    if len(values) < 2:
+    if len(values) < 2 or are_equal(values):
         return None
-    if len(set(values)) == 1:
-        return Interval(values[0], values[0], values[0]), float(values[0] == 0)
     found = ttest_1samp(values, 0.0)
     low, high = found.confidence_interval(level)
     return Interval(fmean(values), float(low), float(high)), float(found.pvalue)

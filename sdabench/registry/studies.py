@@ -49,6 +49,18 @@ class StudyData(Strict):
     image_size: PositiveInt
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def octaves_can_be_swapped(self) -> Self:
+        for name, values in (("classes", self.classes), ("octaves", self.octaves)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: a value is given twice; remove one")
+        if min(self.train_per_class, self.val_per_class) < len(self.octaves):
+            raise ValueError(
+                f"train_per_class and val_per_class: there are {len(self.octaves)} octaves, so use that many "
+                "images or more"
+            )
+        return self
+
 
 class StudyTest(Strict):
     """A two-sided t-test of one measure over the seeds, at zero.

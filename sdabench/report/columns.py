@@ -204,7 +204,9 @@ STUDY_TESTS: Columns = {
     "sd": Column("float64", "standard deviation between seeds"),
     "low": Column("float64", "lower bound of the interval over seeds, at 1 - alpha"),
     "high": Column("float64", "upper bound of it"),
-    "p": Column("float64", "two-sided p-value of zero; missing before all trainings are measured"),
+    "p": Column(
+        "float64", "two-sided p-value of zero; missing for equal values, and before all are measured"
+    ),
     "p_adjusted": Column("float64", "the same after Holm's correction, of primary tests"),
     "verdict": Column("str", "supported, contradicted or open, of primary tests"),
     "decision": Column("str", "decision of the study; missing before all trainings are measured"),

@@ -107,6 +107,8 @@ def _notes(judged: JudgedStudy, digest: str) -> Iterator[str]:
         text = f"{result.name}: {test.reading} ({test.key} of {against}, {test.unit}; {role})"
         if judged.is_complete and result.verdict == "open" and result.excludes_relevant_effects:
             text += f" An effect of {test.smallest_effect:g} or more is outside the interval."
+        if result.is_undefined:
+            text += " All seeds have the same value, so there is no t-test."
         yield text
     yield from study.other_measurements
     if digest:

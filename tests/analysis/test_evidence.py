@@ -36,8 +36,8 @@ def network(model, sides, constant=False):
     )  # fmt: skip
 
 
-def with_attention(model, first=-6.0, last=-1.0):
-    sides = {("layer1", "0"): first, ("layer1", "1"): -4.0, ("layer1", None): -5.0}
+def with_attention(model, first=-6.0, last=-1.0, output=-5.0):
+    sides = {("layer1", "0"): first, ("layer1", "1"): -4.0, ("layer1", None): output}
     return network(
         model, sides | {("layer2", "0"): -2.0, ("layer2", "1"): last, ("layer2", None): -2.0}, True
     )
@@ -60,9 +60,11 @@ def test_a_range_is_that_of_the_fields_which_are_passed_on():
 def fields(tmp_path):
     """Inspections with three seeds, in which one pair differs from the others."""
     for seed, noise in enumerate([0.0, 0.1, -0.1]):
-        found = [with_attention(model, first=-6.0 + noise) for model, _ in PAIRS[1:]]
+        found = [with_attention(model, first=-6.0 + noise, output=-5.0 + noise) for model, _ in PAIRS[1:]]
         found += [control(model) for _, model in PAIRS]
-        found.append(with_attention("sda_resnet86", first=-2.0 + noise, last=-1.5))
+        found.append(
+            with_attention("sda_resnet86", first=-2.0 + noise, last=-1.5 + noise / 10, output=-5.0 + noise)
+        )
         Inspection(networks=tuple(found)).save(tmp_path / f"seed-{seed}")
     return tmp_path
 

@@ -17,7 +17,8 @@ from sdabench.analysis.study_measures import (
 from sdabench.analysis.study_runs import StudySuite, is_pilot, plan_of, study_jobs
 from sdabench.claims.studies import judged_in
 from sdabench.data.synthetic import write_dataset
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import DataError, RefusedError, UsageError
+from sdabench.files import folder_lock
 from sdabench.records.store import records_of
 from sdabench.records.studies import shipped_study
 from sdabench.registry.studies import frozen, load_study, recipe_of, study_names
@@ -140,7 +141,7 @@ def test_shipped_studies_have_data_recipes_and_networks():
         assert len(study.seeds) >= 6
 
 
-def test_trainings_are_measured_once_and_repeated_only_if_their_weights_are_lost(jobs, tmp_path):
+def test_trainings_are_measured_once_and_repeated_only_if_their_weights_are_lost(jobs, tmp_path, monkeypatch):
     """A process can be killed between training and measuring."""
     suite = StudySuite(jobs, tmp_path / "out", frozen=frozen(load_study("tiny")))
     [first, _] = jobs
@@ -153,5 +154,12 @@ def test_trainings_are_measured_once_and_repeated_only_if_their_weights_are_lost
     suite.measure(suite.unmeasured(), "cpu", lambda images: None)
     assert not (folder / "model.safetensors").exists()
     assert (suite.unmeasured(), suite.remaining(suite.done())) == ([], [jobs[1]])
+    (tmp_path / "lost").write_bytes(b"")  # as after an interruption between measuring and deleting
+    (tmp_path / "lost").rename(folder / "model.safetensors")
+    suite._delete_weights(first)
+    assert not (folder / "model.safetensors").exists()
+    monkeypatch.setattr("sdabench.files.LOCK_TIMEOUT", 0.05)
+    with folder_lock(suite.output, "run"), pytest.raises(RefusedError, match="another run is writing to"):
+        suite.measure([first], "cpu", lambda images: None)
     [measured] = suite.folder.measurements(suite.frozen.sha256)
     assert (measured.arm, measured.spec_digest) == ("learned", first.spec.spec_digest)

@@ -44,8 +44,16 @@ def test_the_t_test_gives_values_derived_by_hand():
     assert (interval.low, interval.high) == pytest.approx((3.5 - margin, 3.5 + margin), abs=1e-5)
     assert p == pytest.approx(2 * t.sf(3.5 / (3.5 / 6) ** 0.5, 5))
     assert t_test([1.0], 0.95) is None
-    assert t_test([0.0, 0.0, 0.0], 0.95)[1] == 1.0
-    assert t_test([2.0, 2.0], 0.95)[1] == 0.0
+
+
+@pytest.mark.parametrize("swaps", [[0.0] * 4, [2.0] * 4, [0.1 + 0.2, 0.3, 0.3, 0.3]])
+def test_equal_values_leave_a_test_open(swaps):
+    assert t_test(swaps, 0.95) is None
+    found = judged(swaps=swaps, slopes=[-slope for slope in SLOPES])
+    result = found.result("swap")
+    assert (result.p, result.adjusted, result.interval) == (None, None, None)
+    assert (result.verdict, found.decision) == ("open", "open")
+    assert found.result("accuracy").verdict == "supported"
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ def test_the_digest_covers_recipe_and_networks_but_not_their_titles():
         (("pilot", "seeds"), [2, 100], "seed 2 is also a seed of the study"),
         (("pilot", "sd"), {"accurcy": 1.0}, "unknown test 'accurcy'"),
         (("arms", "uniform", "model"), "sda_small", "two arms have the same model"),
+        (("data", "octaves"), [-1, -1], "octaves: a value is given twice"),
+        (("data", "val_per_class"), 1, "there are 2 octaves, so use that many"),
     ],
 )
 def test_contradictions_are_refused(place, value, message):
