@@ -91,9 +91,12 @@ class StudySuite(Suite):
         if not jobs:
             return
         with folder_lock(self.output, "run"):
-            self._measure(jobs, device, advance)
+            measured = self.measured()  # another run may have measured them in the meantime
+            self._measure([job for job in jobs if job.spec.spec_digest not in measured], device, advance)
 
     def _measure(self, jobs: Sequence[AnyJob], device: str, advance: Advance) -> None:
+        if not jobs:
+            return
         arms = {arm.model: name for name, arm in self.frozen.study.arms.items()}
         images = ValidationImages.of(jobs[0])
         for job in jobs:

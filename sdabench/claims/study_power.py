@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from sdabench.claims.trainings import POWER
@@ -66,9 +67,11 @@ def t_test_power(effect: float, values: int, alpha: float) -> float:
     """
     from scipy.special import nctdtr, stdtrit  # slow to import
 
+    # nctdtr may give NaN for the lower tail if it is almost zero
     freedom, location = values - 1, abs(effect) * values**0.5
     critical = float(stdtrit(freedom, 1 - alpha / 2))
-    return float(1 - nctdtr(freedom, location, critical) + nctdtr(freedom, location, -critical))
+    lower = float(nctdtr(freedom, location, -critical))
+    return float(1 - nctdtr(freedom, location, critical)) + (0.0 if isnan(lower) else lower)
 
 
 def detectable_effect(values: int, alpha: float, power: float = POWER) -> float:

@@ -116,7 +116,6 @@ class StudyFolder:
         """Check the folder, and write ``study.json`` if it has none."""
         self.check(study, pilot)
         if not self.has_study:
-            self.path.mkdir(parents=True, exist_ok=True)
             content = StudyFile(sha256=study.sha256, pilot=pilot, declaration=study)
             with atomic_write(self.path / STUDY) as file:
                 file.write(content.model_dump_json(indent=1).encode() + b"\n")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from sdabench.errors import RegistryError, UsageError
+from sdabench.errors import RegistryError, SdabenchError, UsageError
 from sdabench.hashing import sha256_of_lines
 from sdabench.registry import Registry, load_registry, unknown
 from sdabench.registry.recipes import WORDS, ClassificationRecipe, Recipe, load_recipe
@@ -242,6 +242,10 @@ def load_study(name: str) -> Study:
         raise UsageError(unknown("study", name, known, listing))
     study = validated({"name": path.stem} | read_mapping(path), Study, path)
     _check_models(study, path)
+    try:
+        recipe_of(study)
+    except UsageError as error:
+        raise RegistryError(f"{path}: recipe: {error}") from None
     return study
 
 
@@ -284,7 +288,10 @@ def registry_state(declaration: FrozenStudy) -> str:
     name = declaration.study.name
     if name not in study_files():
         return "The registry has no study of this name."
-    now = frozen(load_study(name)).sha256
+    try:
+        now = frozen(load_study(name)).sha256
+    except SdabenchError as error:  # results can be read without it
+        return f"The file in the registry is invalid now ({error})."
     if now == declaration.sha256:
         return "The file in the registry is still the same."
     return f"The registry has another version now ({now[:8]})."

@@ -123,3 +123,11 @@ def test_power_is_that_of_gpower_and_of_the_noncentral_t_distribution():
     assert t_test_power(found.detectable / 0.5, 4, alpha) == pytest.approx(0.8)
     assert t_test_power(2.0, found.seeds, alpha) >= 0.8 > t_test_power(2.0, found.seeds - 1, alpha)
     assert detectable_effect(6, 0.05) < detectable_effect(4, 0.05)
+
+
+def test_power_for_large_effects_is_a_number():
+    critical, location = t.ppf(1 - 0.05 / 6, 2), 8.0
+    assert t_test_power(location / 3**0.5, 3, 0.05 / 3) == pytest.approx(nct.sf(critical, 2, location))
+    assert t_test_power(100.0, 4, 0.05 / 3) == pytest.approx(1.0)
+    found = detectable_effect(3, 0.05 / 3)
+    assert t_test_power(found, 3, 0.05 / 3) == pytest.approx(0.8)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from sdabench.errors import RegistryError, UsageError
-from sdabench.registry.studies import FrozenStudy, frozen, load_study, study_files
+from sdabench.registry.studies import FrozenStudy, frozen, load_study, registry_state, study_files
 from tests.helpers.studies import DECLARATION, declared, write_study_plugin
 
 RECIPE = {"name": "quick", "title": "Quick", "epochs": 2}
@@ -111,3 +111,8 @@ def test_studies_of_plugins_are_found_and_checked(tmp_path, monkeypatch):
     path = file / "studies" / "tiny.yaml"
     with pytest.raises(RegistryError, match="swap: swap_drop_pct needs depth attention, 'control' has none"):
         load_study(str(path))
+    known, file = frozen(load_study("tiny")), plugin / "studies" / "tiny.yaml"
+    file.write_text(file.read_text().replace("recipe: quick", "recipe: quik"))
+    with pytest.raises(RegistryError, match="tiny.yaml: recipe: unknown recipe 'quik'; did you mean quick"):
+        load_study("tiny")
+    assert "The file in the registry is invalid now" in registry_state(known)
