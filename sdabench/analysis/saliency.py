@@ -55,7 +55,6 @@ def write_overlays(
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for subject in subjects:
         assert subject.job is not None

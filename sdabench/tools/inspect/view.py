@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from sdabench.data.official import plural
 from sdabench.report.cells import number, signed
 from sdabench.report.figures.names import row_dicts
 from sdabench.report.inspection import AREAS
@@ -99,7 +100,9 @@ def receptive_fields_sheet(data: pd.DataFrame) -> Sheet:
     heads += headings(*["blocks"] * (not blocks.empty), "stage", over="radius (px)", numeric=True)
     heads += headings("20 %", "30 %", "50 %", "99 %", over="area (% of the image)", numeric=True)
     kinds = data[["images", "side", "data"]].drop_duplicates().itertuples(index=False)
-    images = " and ".join(f"{number} images of {side}x{side} pixels ({name})" for number, side, name in kinds)
+    images = " and ".join(
+        f"{plural(number, 'image')} of {side}x{side} pixels ({name})" for number, side, name in kinds
+    )
     notes = [
         f"Mean absolute gradient of the center of a map, over {images}. Radius: root mean square distance. "
         "Area: that of the square that holds so much of the field.",

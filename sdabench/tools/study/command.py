@@ -76,8 +76,8 @@ def run(
     """Train and measure the networks of a study, and print its decision.
 
     The first run freezes the study: its file, recipe and networks must not change in an output folder.
-    Interrupted runs resume when you rerun the same command. With other seeds than the study's, this is a
-    pilot, which has no decision.
+    Interrupted runs resume when you rerun the same command. With other seeds than the study's, the run
+    is a pilot, without a decision.
     """
     check_formats(form, as_json)
     from sdabench.tools.study.work import prepare, train_and_measure
