@@ -96,7 +96,8 @@ def measured_text(measured: Measured) -> str:
     """Format a measured difference with its interval, p-value and number of seeds."""
     found = measured.interval
     if found is None:
-        return f"{measured.name}: {measured.metric}, not measured"
+        state = "equal values of all seeds" if measured.outcome else "not measured"
+        return f"{measured.name}: {measured.metric}, {state}"
     bounds = f"{signed(found.low, 3)} to {signed(found.high, 3)}"
     p = "" if measured.p is None else f", p {p_text(measured.p)}"
     return (

@@ -98,7 +98,10 @@ def decision_text(judged: JudgedStudy, brief: bool = False) -> str:
 def _notes(judged: JudgedStudy, digest: str) -> Iterator[str]:
     study = judged.study
     yield decision_text(judged)
-    yield "SD: standard deviation between seeds. Intervals and p-values are those of t-tests over seeds."
+    yield (
+        "SD: standard deviation between seeds. Intervals and p are those of t-tests over seeds, without "
+        "correction; verdicts rest on p (Holm)."
+    )
     yield f"Rule: {study.decision.words}"
     for result in judged.results:
         test = result.test
