@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from sdabench.claims.trainings import holm
-from sdabench.records.studies import Measurement, StudyFolder, default_output, shipped_study
+from sdabench.errors import DataError
+from sdabench.records.studies import MEASUREMENTS, Measurement, StudyFolder, default_output, shipped_study
 from sdabench.registry.studies import FrozenStudy, Study, StudyTest, frozen, load_study, study_files
 from sdabench.scoring.intervals import Interval
 
@@ -198,7 +199,12 @@ def judged_in(folder: StudyFolder) -> JudgedStudy:
         DataError: a file is damaged.
     """
     content = folder.read()
-    return JudgedStudy(content.declaration.study, folder.measurements(content.sha256), content.pilot)
+    study, measured = content.declaration.study, folder.measurements(content.sha256)
+    if strange := {each.arm for each in measured} - study.arms.keys():
+        raise DataError(
+            f"{folder.path / MEASUREMENTS} was edited: the study has no arm '{min(strange)}'; restore it"
+        )
+    return JudgedStudy(study, measured, content.pilot)
 
 
 def find_study(text: str) -> tuple[StudyFolder | None, FrozenStudy]:

@@ -3,9 +3,11 @@
 import pytest
 from scipy.stats import nct, t, ttest_rel
 
-from sdabench.claims.studies import JudgedStudy, t_test
+from sdabench.claims.studies import JudgedStudy, judged_in, t_test
 from sdabench.claims.study_power import detectable_effect, study_power, t_test_power
-from tests.helpers.studies import declared, measured
+from sdabench.errors import DataError
+from sdabench.registry.studies import FrozenStudy
+from tests.helpers.studies import declared, measured, write_measured
 
 LEARNED, UNIFORM = [80.0, 81.0, 82.0, 83.5], [70.0, 72.0, 71.0, 73.0]
 SWAPS, SLOPES = [0.9, 1.1, 1.0, 1.05], [-0.05, -0.052, -0.049, -0.051]
@@ -131,3 +133,12 @@ def test_power_for_large_effects_is_a_number():
     assert t_test_power(100.0, 4, 0.05 / 3) == pytest.approx(1.0)
     found = detectable_effect(3, 0.05 / 3)
     assert t_test_power(found, 3, 0.05 / 3) == pytest.approx(0.8)
+
+
+def test_measurements_of_an_unknown_arm_are_refused(tmp_path):
+    study = FrozenStudy(study=declared(), recipe={}, networks={})
+    folder = write_measured(tmp_path, study)
+    assert judged_in(folder).decision == "supported"
+    folder.append([measured("lerned", 0, study.sha256)])
+    with pytest.raises(DataError, match="measurements.jsonl was edited: the study has no arm 'lerned'"):
+        judged_in(folder)
