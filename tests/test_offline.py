@@ -174,11 +174,12 @@ def test_run_passes_offline_to_its_jobs(imagenet, tmp_path):
 def test_commands_that_fetch_have_the_offline_option():
     context = click.Context(cli)
     commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
-    for group in ("data", "weights"):
+    for group in ("data", "weights", "study"):
         commands |= {f"{group} {name}": command for name, command in commands[group].commands.items()}
     with_option = {name for name, command in commands.items() if "--offline" in _options(command)}
     weights = {"weights inspect", "weights import", "weights export"}
-    assert with_option == {"train", "eval", "run", "check", "data verify", *weights}
+    trainings = {"train", "run", "ablate", "study run", "study plan"}
+    assert with_option == {*trainings, "eval", "inspect", "check", "data verify", *weights}
 
 
 def _options(command):

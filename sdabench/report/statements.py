@@ -22,6 +22,12 @@ MEANINGS = [
     "A verdict with a name in parentheses rests on measurements in results/: of a study, or of untrained "
     "networks. It is about the networks that were measured.",
 ]
+MEASURES = {
+    "octave_top1_pct": "top-1, mean over octaves",
+    "top1_pct": "top-1",
+    "swap_drop_pct": "drop of top-1 with weights for another size",
+    "depth_slope": "slope of attention depth",
+}
 
 
 def statements_sheet(judged: Sequence[JudgedStatement]) -> Sheet:
@@ -41,7 +47,7 @@ def _group(judged: JudgedStatement) -> list[list[Cell]]:
         rows.append(row(_compared(comparison), difference_text(comparison), Cell(outcome, tone="dim")))
     for measured in judged.evidence.measured if judged.evidence else ():
         estimate = "-" if measured.interval is None else signed(measured.interval.estimate, 3)
-        text = f"  {measured.name}:\n    {measured.metric}, {measured.unit}"
+        text = f"  {measured.name}:\n    {_measure(measured)}, {measured.unit}"
         rows.append(row(text, estimate, Cell(measured.outcome or "not decided", tone="dim")))
     if judged.comparisons or judged.missing:
         rows.append(_text(count_text(judged)))
@@ -97,11 +103,11 @@ def measured_text(measured: Measured) -> str:
     found = measured.interval
     if found is None:
         state = "equal values of all seeds" if measured.outcome else "not measured"
-        return f"{measured.name}: {measured.metric}, {state}"
+        return f"{measured.name}: {_measure(measured)}, {state}"
     bounds = f"{signed(found.low, 3)} to {signed(found.high, 3)}"
     p = "" if measured.p is None else f", p {p_text(measured.p)}"
     return (
-        f"{measured.name}: {measured.metric} {signed(found.estimate, 3)} {measured.unit} ({bounds}{p}, "
+        f"{measured.name}: {_measure(measured)} {signed(found.estimate, 3)} {measured.unit} ({bounds}{p}, "
         f"{plural(measured.trainings, 'seed')})"
     )
 
@@ -110,3 +116,9 @@ def _priors(judged: Sequence[JudgedStatement]) -> list[str]:
     used = {each.column.key for one in judged for each in one.comparisons if each.sd}
     values = ", ".join(f"{metric_name(key)} {sd:.2f}" for key, sd in PRIOR_SD.items() if key in used)
     return [f"Assumed standard deviations between trainings of one network, in points: {values}."]
+
+
+def _measure(measured: Measured) -> str:
+    """Return the measure of a study in words; receptive fields have words already."""
+    measure, _, octave = measured.metric.partition("/")
+    return MEASURES.get(measure, measure) + (f", octave {octave}" if octave else "")

@@ -65,7 +65,12 @@ def test_claims_of_other_kinds_are_frames_with_the_values_of_the_contract(argume
     pd.testing.assert_frame_equal(frame, again, rtol=1e-14)
     assert frame.dtypes.map(str).to_dict() == dtypes
     objects = json.loads(printed(*arguments, "--json"))
-    rows = [each | one for each in objects for one in each.get("comparisons", [{}]) or [{}]]
+    parts = ("comparisons", "measured")
+    rows = [
+        each | one
+        for each in objects
+        for one in [one for part in parts for one in each.get(part, ())] or [{}]
+    ]
     assert len(frame) == len(rows) > 3
     for name in documented:
         values = [None if pd.isna(value) else value for value in frame[name]]
