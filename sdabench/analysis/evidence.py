@@ -55,7 +55,7 @@ def study_evidence(statement: Statement) -> Evidence:
 
 
 def field_evidence(registry: Registry, statement: Statement, folder: Path | None = None) -> Evidence:
-    """Compare the receptive fields of untrained networks with those of their controls, over seeds.
+    """Compare untrained networks with their controls by their receptive fields, over seeds.
 
     ``folder`` has one inspection for each seed [default: that in ``results/``].
     """
@@ -79,8 +79,8 @@ def property_of(network: InspectedNetwork, fused: Collection[str], name: FieldPr
 
     The side of a field is that of a square whose area holds half of it. The weights of depth attention are
     taken as constant: through their pooling, each output depends on the whole image. ``range`` is from the
-    smallest to the largest field that a network passes on: those of all blocks of the ``fused`` stages, and
-    those of the last blocks of others. ``stages`` is the mean over the outputs of the stages.
+    smallest to the largest field that a network passes on: a ``fused`` stage passes on all its blocks,
+    another stage its last block. ``stages`` is the mean over the outputs of the stages.
     """
     constant = any(each.constant_weights for each in network.fields)
     fields = [each for each in network.fields if each.constant_weights == constant and each.areas]

@@ -112,8 +112,8 @@ def make_subjects(
     """List the networks to inspect: each with its weights, after the untrained network with the same seed.
 
     Args:
-        data: the images, of the validation split [default: those of the training run of the weights, or of
-            the first training run; noise without any weights].
+        data: the validation images [default: of each network's training run, or else of the first training
+            run; noise without any weights].
         images: the number of images of a dataset.
         untrained: inspect the untrained networks beside those with weights.
         seed: of the initial weights of networks without a training run; several have consecutive seeds.

@@ -1,4 +1,4 @@
-"""Options of ``run`` that select where jobs run: on this machine or on a Slurm cluster."""
+"""Options that select where jobs run: on this machine or on a Slurm cluster."""
 
 import os
 import re
@@ -31,6 +31,13 @@ RESERVED = {
     "partition": "use --partition",
     "time": "use --time",
 }
+
+# fmt: off
+AtOnce = Annotated[int | None, option(
+    "--jobs", type=COUNT, group="Machine", advanced=True,
+    help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of memory; all "
+    "with Slurm]")]
+# fmt: on
 
 
 def slurm_minutes(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, get_args
 import click
 
 from sdabench.claims.accuracy import RowVerdicts, corrected_rows, joined, run_verdicts
-from sdabench.cli.cluster import ClusterOptions, place_from
+from sdabench.cli.cluster import AtOnce, ClusterOptions, place_from
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, show_plan
 from sdabench.cli.options import (
@@ -81,10 +81,7 @@ def command(
     training: TrainingOptions,
     protocol: ProtocolOptions,
     machine: MachineOptions,
-    at_once: Annotated[int | None, option(
-        "--jobs", type=COUNT, group="Machine", advanced=True,
-        help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of "
-        "memory; all with Slurm]")],
+    at_once: AtOnce,
     cluster: ClusterOptions,
     output: Annotated[Path | None, output_option(None, "runs/SUITE; runs/detection for segmentation")],
     keep_checkpoints: Annotated[bool, option(

@@ -173,7 +173,7 @@ def _without_compilation() -> AbstractContextManager[None]:
 
 @contextmanager
 def recorded_depth_weights(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Record the weights of the forward passes inside, each of which replaces those of the one before.
+    """Record the depth weights of the last forward pass inside.
 
     Networks of torch.compile run eagerly inside.
 

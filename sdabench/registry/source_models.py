@@ -1,4 +1,4 @@
-"""The entries of networks by source, in the form of those of the registry."""
+"""Registry entries of networks by source."""
 
 from sdabench.packages import installed_version
 from sdabench.registry.schema import DataTask, NamedModel, Paper

@@ -208,8 +208,8 @@ def interrupt_repeatedly(job, tmp_path, number, interruptions, pause=1.0):
             if code == 0:
                 break
             count += 1
-            may_be_killed = number == signal.SIGKILL or not output.exists()  # nothing handles signals yet
-            assert code == (-number if may_be_killed and code < 0 else 75)
+            unhandled = code < 0 and not output.exists()  # the training has not started yet
+            assert code == (-number if number == signal.SIGKILL or unhandled else 75)
         assert_matches_uninterrupted(only_run_folder(output), reference)
 
 

@@ -106,7 +106,7 @@ class Detector(GeneralizedRCNN):
         return self.train(self.training)
 
     def depth_attention_weights(self, x: Tensor) -> dict[str, Tensor]:
-        """Compute those of the trunk for normalized images (N, 3, H, W); see :class:`Trunk`."""
+        """Compute the depth weights of the backbone for normalized images (N, 3, H, W)."""
         weights: dict[str, Tensor] = self.backbone.body.depth_attention_weights(x)
         return weights
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 from click.core import ParameterSource
 
-from sdabench.cli.cluster import ClusterOptions, Place, place_from
+from sdabench.cli.cluster import AtOnce, ClusterOptions, Place, place_from
 from sdabench.cli.help import Command, Option
 from sdabench.cli.machine import MachineOptions, show_plan
 from sdabench.cli.options import (
@@ -68,9 +68,7 @@ def command(
     training: TrainingOptions,
     protocol: ProtocolOptions,
     machine: MachineOptions,
-    at_once: Annotated[int | None, option(
-        "--jobs", type=COUNT, group="Machine", advanced=True,
-        help="Number of networks at a time  [default: as for run]")],
+    at_once: AtOnce,
     cluster: ClusterOptions,
     output: Annotated[Path | None, output_option(None, "runs/ablate/NAME with --train; none without")],
     keep_checkpoints: Annotated[bool, option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import click
 
-from sdabench.cli.cluster import ClusterOptions
+from sdabench.cli.cluster import AtOnce, ClusterOptions
 from sdabench.cli.help import Command, Group
 from sdabench.cli.machine import MachineOptions
 from sdabench.cli.options import (
@@ -21,7 +21,7 @@ from sdabench.cli.options import (
 from sdabench.cli.parameters import argument, declared, option
 from sdabench.errors import ExitCode, UsageError
 from sdabench.terminal import echo
-from sdabench.tools.study.options import AtOnce, Seeds, StudyName, StudyOrFolder, StudyOutput
+from sdabench.tools.study.options import Seeds, StudyName, StudyOrFolder, StudyOutput
 
 EPILOG = """\b
 Examples:

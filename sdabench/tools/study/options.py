@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import click
-
 from sdabench.cli.options import OutputFolder
 from sdabench.cli.parameters import ParsedType, argument, option
 from sdabench.errors import UsageError
@@ -42,8 +40,4 @@ Seeds = Annotated[tuple[int, ...] | None, option(
 StudyOutput = Annotated[Path | None, option(
     "-o", "--output", metavar="FOLDER", type=OutputFolder(file_okay=False), group="Output",
     help="Folder for all output files  [default: runs/STUDY; runs/STUDY-pilot for pilot seeds]")]
-AtOnce = Annotated[int | None, option(
-    "--jobs", type=click.IntRange(1, 10**9), group="Machine", advanced=True,
-    help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of memory; all "
-    "with Slurm]")]
 # fmt: on
