@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sdabench.report.inspection import depth_by_size as depth_by_size
     from sdabench.report.inspection import depth_slopes as depth_slopes
     from sdabench.report.inspection import depth_weights as depth_weights
+    from sdabench.report.inspection import radius_slopes as radius_slopes
     from sdabench.report.inspection import receptive_fields as receptive_fields
     from sdabench.report.study_frames import study_tests as study_tests
     from sdabench.report.study_frames import study_values as study_values
@@ -45,6 +46,7 @@ _HOMES = {
     "load_weights": "sdabench.weights",
     "networks": "sdabench.report.frames",
     "operator_rule": "sdabench.complexity.operators",
+    "radius_slopes": "sdabench.report.inspection",
     "receptive_fields": "sdabench.report.inspection",
     "run_differences": "sdabench.report.frames",
     "study_tests": "sdabench.report.study_frames",
@@ -56,7 +58,7 @@ _CALLABLE = ("claims", "records")  # packages: see sdabench.callable_package
 __all__ = [
     "SdabenchError", "claims", "comparisons", "count", "counts", "create_model", "depth_by_size",
     "depth_slopes", "depth_weights", "inspect", "list_models", "load_weights", "networks", "operator_rule",
-    "receptive_fields", "records", "run_differences", "study_tests", "study_values", "table",
+    "radius_slopes", "receptive_fields", "records", "run_differences", "study_tests", "study_values", "table",
     "training_curves",
 ]  # fmt: skip
 

@@ -20,9 +20,9 @@ FEWEST = 3  # points for a slope with an interval
 
 @dataclass(frozen=True)
 class Slope:
-    """The slope of attention depth on the object size, in depth per octave, from some ``images``.
+    """The slope of one value of some ``images`` on another.
 
-    ``correlation`` is Pearson's, of depth and log2 of the size; NaN if the depth is constant.
+    ``correlation`` is Pearson's; NaN if the first value is constant.
     """
 
     estimate: float
@@ -63,10 +63,7 @@ def attention_depth(weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def depth_slope(depths: Tensor, sizes: Tensor) -> Slope:
-    """Fit attention depths (N,) to log2 of object sizes (N,) by ordinary least squares.
-
-    The standard error allows for a spread that differs between sizes: it is HC3 of MacKinnon and White
-    (J. Econometrics 29, 1985), which equals the jackknife over images up to its center.
+    """Fit attention depths (N,) to log2 of object sizes (N,): see :func:`fit_slope`.
 
     Args:
         sizes: above zero, in any unit.
@@ -74,13 +71,24 @@ def depth_slope(depths: Tensor, sizes: Tensor) -> Slope:
     Raises:
         ValueError: there are fewer than three images, or their objects have one size.
     """
-    x, y = sizes.double().log2(), depths.double()
+    return fit_slope(sizes.double().log2(), depths.double())
+
+
+def fit_slope(x: Tensor, y: Tensor) -> Slope:
+    """Fit y (N,) to x (N,), one value for each image, by ordinary least squares.
+
+    The standard error allows for a spread that differs along x: it is HC3 of MacKinnon and White
+    (J. Econometrics 29, 1985), which equals the jackknife over images up to its center.
+
+    Raises:
+        ValueError: there are fewer than three images, or all have one x.
+    """
     if len(x) < FEWEST:
         raise ValueError(f"a slope needs {FEWEST} images or more, not {len(x)}")
     x, y = x - x.mean(), y - y.mean()
     squares = float(x @ x)
     if not squares > 1e-12 * len(x):
-        raise ValueError("all objects have the same size")
+        raise ValueError("all images have the same x")
     slope = float(x @ y) / squares
     leverage = 1 / len(x) + x**2 / squares
     errors = (y - slope * x) / (1 - leverage)

@@ -39,7 +39,8 @@ class FieldSize(FrozenModel):
 
     ``block`` is the path of the block in the stage. With ``constant_weights``, the gradient through the
     weights of depth attention is left out. ``radius`` is in pixels. ``areas`` are the shares of the image
-    that hold :data:`SHARES` of the field. Both are None if no pixel has an effect.
+    that hold :data:`SHARES` of the field. Both are None if no pixel has an effect. ``radii`` of a fused stage
+    with ``constant_weights`` are those of each image, whose attention depths in that stage are ``depths``.
     """
 
     model_config = ConfigDict(extra="ignore")  # earlier versions stored profiles
@@ -49,6 +50,8 @@ class FieldSize(FrozenModel):
     constant_weights: bool
     radius: float | None
     areas: tuple[float, ...] | None
+    radii: tuple[float | None, ...] = ()
+    depths: tuple[float, ...] = ()
 
 
 class InspectedNetwork(FrozenModel):

@@ -1,10 +1,10 @@
 """Inspect networks: measure their depth weights and effective receptive fields on the same images."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from sdabench.data.object_sizes import has_object_sizes, object_sizes
 from sdabench.errors import DataError, UsageError
 from sdabench.hashing import sha256_of_lines
 from sdabench.models.build import create_model
-from sdabench.models.depth_attention import depth_weights_modules
+from sdabench.models.depth_attention import depth_weights_modules, recorded_depth_weights
 from sdabench.models.detection.detector import Detector
 from sdabench.models.skeleton import Trunk
 from sdabench.records.environment import environment
@@ -35,7 +35,7 @@ from sdabench.training.soundness import trunk_of
 from sdabench.training.tasks import load_batches, task_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-VERSION = 1  # increment when the same networks and images give other numbers
+VERSION = 2  # increment when the same networks and images give other numbers
 CALIBRATION = 128  # images for the batch-norm statistics of an untrained network
 BATCH, DETECTION_BATCH = 16, 4  # images
 FIELD_BATCH = 2  # images whose maps are stored for gradients
@@ -268,10 +268,27 @@ def _fields(
     places = places_of(trunk, blocks=settings.fields == "blocks")
     for constant in (False, True) if depth_weights_modules(trunk) else (False,):
         batches = images.batches(min(settings.field_images, images.number), FIELD_BATCH, square=True)
-        found = receptive_fields(trunk, places, batches, constant_weights=constant, advance=advance)
+        depths: dict[str, list[float]] = {}
+        recorded = _recording(trunk, batches, depths if constant else {})
+        found = receptive_fields(trunk, places, recorded, constant_weights=constant, advance=advance)
         for name, field in found.items():
             stage = next(each for each in stages if name == each or name.startswith(f"{each}."))
-            yield _size(stage, name.removeprefix(stage).lstrip(".") or None, constant, field)
+            size = _size(stage, name.removeprefix(stage).lstrip(".") or None, constant, field)
+            if name in depths:
+                radii = tuple(None if isnan(radius) else _rounded(radius) for radius in field.radii)
+                size = size.model_copy(update={"radii": radii, "depths": _short(depths[name])})
+            yield size
+
+
+def _recording(
+    trunk: Trunk, batches: Iterable[Tensor], depths: MutableMapping[str, list[float]]
+) -> Iterator[Tensor]:
+    """Pass on batches; after each forward pass, append the attention depths of its images by stage."""
+    for batch in batches:
+        with recorded_depth_weights(trunk) as recorded:
+            yield batch
+        for stage, found in stage_depths(recorded).items():
+            depths.setdefault(stage, []).extend(found.tolist())
 
 
 def _size(stage: str, block: str | None, constant: bool, field: ReceptiveField) -> FieldSize:

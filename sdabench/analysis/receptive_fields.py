@@ -26,10 +26,12 @@ from sdabench.models.skeleton import Trunk
 class ReceptiveField:
     """The mean absolute gradient (H, W) of the center of a map with respect to the input pixels.
 
-    All lengths are in input pixels, around the centroid of the field. Areas are shares of the image.
+    All lengths are in input pixels, around the centroid of the field. Areas are shares of the image. If the
+    field is a mean over images, ``radii`` are those of each; NaN where no pixel has an effect.
     """
 
     gradient: NDArray[np.float64]
+    radii: tuple[float, ...] = ()
 
     @property
     def _total(self) -> float:
@@ -128,6 +130,7 @@ def receptive_fields(
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, Tensor] = {}
+    radii: dict[str, list[float]] = {}
     images = 0
     with without_weight_gradients(network), ExitStack() as hooks:
         for module in depth_weights_modules(network).values() if constant_weights else ():
@@ -138,12 +141,17 @@ def receptive_fields(
             for name, center in _centers(network, places, pixels).items():
                 signs = torch.randint(0, 2, center.shape, generator=generator).to(center) * 2 - 1
                 [gradient] = torch.autograd.grad((center * signs).sum(), pixels, retain_graph=True)
-                sums[name] = sums.get(name, 0) + gradient.abs().sum(dim=(0, 1)).double()
+                maps = gradient.abs().sum(dim=1).double()
+                sums[name] = sums.get(name, 0) + maps.sum(dim=0)
+                radii.setdefault(name, []).extend(ReceptiveField(each).radius for each in maps.cpu().numpy())
             images += len(batch)
             advance(len(batch))
     if not images:
         raise ValueError("no images to measure receptive fields on")
-    return {name: ReceptiveField((total / images).cpu().numpy()) for name, total in sums.items()}
+    return {
+        name: ReceptiveField((total / images).cpu().numpy(), tuple(radii[name]))
+        for name, total in sums.items()
+    }
 
 
 def _centers(network: nn.Module, places: Mapping[str, nn.Module], pixels: Tensor) -> dict[str, Tensor]:

@@ -280,6 +280,14 @@ DEPTH_SLOPES: Columns = {
     "over": Column("str", "what the interval is over: images, or runs"),
     "correlation": Column("float64", "Pearson's correlation of depth and log2 of the size; mean over runs"),
 }
+RADIUS_SLOPES: Columns = {
+    **DEPTH_SLOPES,
+    "state": Column("str", "untrained or trained"),
+    "stage": Column("str", "layer1 to layer4"),
+    "images": Column("int64", "number of images with a receptive field"),
+    "slope": Column("float64", "log2 of the radius per attention depth, by least squares, in octaves"),
+    "correlation": Column("float64", "Pearson's correlation of log2 of the radius and depth; mean over runs"),
+}
 RECEPTIVE_FIELDS: Columns = {
     **_INSPECTED,
     "stage": Column("str", "layer1 to layer4"),

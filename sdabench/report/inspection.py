@@ -1,13 +1,18 @@
 """The frames of inspections: depth weights, how they follow the object size, and receptive fields."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
+from sdabench.analysis import slopes
 from sdabench.analysis.inspection import InspectedNetwork, Inspection, read_inspection
-from sdabench.analysis.object_scale import depth_slopes as slopes_of
-from sdabench.analysis.object_scale import depths_by_octave
-from sdabench.report.columns import DEPTH_BY_SIZE, DEPTH_SLOPES, DEPTH_WEIGHTS, RECEPTIVE_FIELDS
+from sdabench.report.columns import (
+    DEPTH_BY_SIZE,
+    DEPTH_SLOPES,
+    DEPTH_WEIGHTS,
+    RADIUS_SLOPES,
+    RECEPTIVE_FIELDS,
+)
 from sdabench.report.frames import Paths, make, paths_of
 
 Inspected = Inspection | Paths
@@ -65,7 +70,7 @@ def depth_by_size(inspected: Inspected) -> pd.DataFrame:
                 "low": each.interval and each.interval.low,
                 "high": each.interval and each.interval.high,
             }
-            for each in depths_by_octave(networks_of(inspected))
+            for each in slopes.depths_by_octave(networks_of(inspected))
         ),
         DEPTH_BY_SIZE,
     )
@@ -80,19 +85,29 @@ def depth_slopes(inspected: Inspected) -> pd.DataFrame:
         One row for each network and stage, then one for each mean over several runs: see
         :data:`sdabench.report.columns.DEPTH_SLOPES`.
     """
-    return make(
-        (
-            vars(each)
-            | {
-                "slope": each.interval.estimate,
-                "low": each.interval.low,
-                "high": each.interval.high,
-                "over": each.over,
-            }
-            for each in slopes_of(networks_of(inspected))
-        ),
-        DEPTH_SLOPES,
-    )
+    return make(_slopes(slopes.depth_slopes(networks_of(inspected))), DEPTH_SLOPES)
+
+
+def radius_slopes(inspected: Inspected) -> pd.DataFrame:
+    """List the slopes of the radius of receptive fields on attention depth.
+
+    Args and errors are those of :func:`depth_weights`. Slopes need the receptive fields of 20 images or more.
+
+    Returns:
+        One row for each network and stage, then one for each mean over several runs: see
+        :data:`sdabench.report.columns.RADIUS_SLOPES`.
+    """
+    return make(_slopes(slopes.radius_slopes(networks_of(inspected))), RADIUS_SLOPES)
+
+
+def _slopes(found: Iterable[slopes.NetworkSlope]) -> Iterator[dict[str, object]]:
+    for each in found:
+        yield vars(each) | {
+            "slope": each.interval.estimate,
+            "low": each.interval.low,
+            "high": each.interval.high,
+            "over": each.over,
+        }
 
 
 def receptive_fields(inspected: Inspected) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def test_constant_depth_has_no_correlation():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "words"), [([1.0, 2.0], "3 images or more, not 2"), ([4.0, 4.0, 4.0], "same size")]
+    ("sizes", "words"), [([1.0, 2.0], "3 images or more, not 2"), ([4.0, 4.0, 4.0], "same x")]
 )
 def test_slope_needs_three_images_of_different_sizes(sizes, words):
     with pytest.raises(ValueError, match=words):

@@ -31,6 +31,9 @@ def test_chain_of_equal_convolutions_has_the_repeated_convolution_of_a_box():
         np.testing.assert_allclose(field.gradient, expected, atol=1e-7)
         assert field.centroid == pytest.approx((10, 10))
         assert field.radius == pytest.approx(sqrt(2 * n * 2 / 3))  # a box of 3 pixels has the variance 2/3
+        assert field.radii == pytest.approx(
+            [field.radius] * 2
+        )  # a linear network has one field for all images
 
 
 def test_strided_convolution_widens_the_field_of_what_follows():

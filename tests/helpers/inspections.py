@@ -6,11 +6,16 @@ SIZES = (0.125, 0.25, 0.5, 0.5, 0.75, None)
 
 
 def inspected(
-    slope: float = 0.0, state: str = "trained", run: int = 1, model: str = "sda_resnet_narrow"
+    slope: float = 0.0,
+    state: str = "trained",
+    run: int = 1,
+    model: str = "sda_resnet_narrow",
+    field_images: int = 20,
 ) -> InspectedNetwork:
     """Make a network whose attention depth is 0.5 at half of the short side, with a slope per octave.
 
-    The second stage has twice the slope of the first. One image has no object.
+    The second stage has twice the slope of the first. One image has no object. The radius of the first stage
+    has a slope on attention depth of 2 + ``slope``, and no field in the first image.
     """
     octaves = (-2.0, -1.0, 0.0, 0.0, 0.5849625007, 3.0)  # from half of the short side; log2(1.5)
     depths = {
@@ -30,6 +35,8 @@ def inspected(
         for stage in ("layer1", "layer2")
         for block in range(2)
     ]
+    own = [0.5 + index / 100 for index in range(field_images + 1)]
+    radii = [None, *(2 ** ((2 + slope) * depth) for depth in own[1:])]
     fields = [
         FieldSize(
             stage=stage,
@@ -37,6 +44,8 @@ def inspected(
             constant_weights=constant,
             radius=radius,
             areas=(0.01, 0.02, 0.05, 0.4),
+            radii=tuple(radii) if (stage, block, constant) == ("layer1", None, True) else (),
+            depths=tuple(own) if (stage, block, constant) == ("layer1", None, True) else (),
         )
         for constant in (False, True)
         for stage, block, radius in [

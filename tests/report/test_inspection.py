@@ -11,7 +11,7 @@ from sdabench.tools.inspect import view
 from tests.helpers.inspections import inspected, two_runs
 
 FIGURES = [depth_weights, depth_by_size, receptive_fields]
-KINDS = ["depth_weights", "depth_by_size", "depth_slopes", "receptive_fields"]
+KINDS = ["depth_weights", "depth_by_size", "depth_slopes", "radius_slopes", "receptive_fields"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sdabench.analysis.measure import Settings
     from sdabench.analysis.subjects import Subject
 
-TABLES = ("depth-weights", "depth-by-size", "depth-slopes", "receptive-fields")
+TABLES = ("depth-weights", "depth-by-size", "depth-slopes", "radius-slopes", "receptive-fields")
 EPILOG = """\b
 Examples:
   sdabench inspect sda_resnet86 --controls
@@ -87,7 +87,7 @@ def command(
         group="Receptive fields", help="Measure the fields of blocks and stages, of stages, or none")],
     field_images: Annotated[int, option(
         "--field-images", type=COUNT, default=4, group="Receptive fields", advanced=True,
-        help="Number of images of which a field is the mean")],
+        help="Number of images of which a field is the mean; 20 or more give --table radius-slopes")],
     resolution: Annotated[int | None, option(
         "--resolution", type=PIXELS, group="Protocol",
         help="Crop size in pixels, or the short side for detectors")],
@@ -102,8 +102,8 @@ def command(
         "--grad-cam", type=COUNT, metavar="N", group="Output",
         help="Write Grad-CAM overlays of N images (needs 'sdabench[insight]')")],
     table: Annotated[str | None, option(
-        "--table", type=click.Choice(TABLES), group="Output",
-        help="Print only this table, with all columns in CSV  [default: all]")],
+        "--table", type=click.Choice(TABLES), metavar="TABLE", group="Output",
+        help=f"Print only one table, with all columns in CSV: {', '.join(TABLES[:-1])} or {TABLES[-1]}")],
     form: Annotated[str, format_option()],
     as_json: AsJson,
 ) -> None:  # fmt: skip

@@ -49,6 +49,25 @@ def depth_by_size_sheet(data: pd.DataFrame) -> Sheet:
 
 def depth_slopes_sheet(data: pd.DataFrame) -> Sheet:
     """Make a table of the frame of :func:`sdabench.depth_slopes`; of several runs, their means alone."""
+    note = (
+        "Slope of attention depth on log2 of the object size. An untrained network can have one, too: "
+        "'trained - untrained' is the effect of training. Only an interval over runs includes the spread of "
+        "trainings."
+    )
+    return _slopes_sheet("Attention depth against object size", data, "depth / octave", note)
+
+
+def radius_slopes_sheet(data: pd.DataFrame) -> Sheet:
+    """Make a table of the frame of :func:`sdabench.radius_slopes`; of several runs, their means alone."""
+    note = (
+        "Slope of log2 of the radius of a stage's receptive field, with constant depth weights, on its "
+        "attention depth: what all weight on the last block instead of the first would add. Only an interval "
+        "over runs includes the spread of trainings."
+    )
+    return _slopes_sheet("Receptive field against attention depth", data, "octaves / depth", note)
+
+
+def _slopes_sheet(title: str, data: pd.DataFrame, unit: str, note: str) -> Sheet:
     rows: dict[str, list[list[Cell]]] = {}
     of_runs = data[data["over"] == "runs"]
     several = set(zip(of_runs["model"], of_runs["state"], strict=True))
@@ -67,16 +86,11 @@ def depth_slopes_sheet(data: pd.DataFrame) -> Sheet:
         rows.setdefault(line["model"], []).append(cells)
     heads = headings("network", "weights", "stage")
     heads += [
-        Heading("depth / octave", numeric=True),
+        Heading(unit, numeric=True),
         *headings("95 % interval", "over"),
         Heading("correlation", numeric=True),
     ]
-    notes = [
-        "Slope of attention depth on log2 of the object size. An untrained network can have one, too: "
-        "'trained - untrained' is the effect of training. Only an interval over runs includes the spread of "
-        "trainings."
-    ]
-    return Sheet("Attention depth against object size", heads, list(rows.values()), notes)
+    return Sheet(title, heads, list(rows.values()), [note])
 
 
 def receptive_fields_sheet(data: pd.DataFrame) -> Sheet:

@@ -14,6 +14,7 @@ TABLES = {
     "depth-slopes": (frames.depth_slopes, view.depth_slopes_sheet),
     "depth-by-size": (frames.depth_by_size, view.depth_by_size_sheet),
     "depth-weights": (frames.depth_weights, view.depth_weights_sheet),
+    "radius-slopes": (frames.radius_slopes, view.radius_slopes_sheet),
     "receptive-fields": (frames.receptive_fields, view.receptive_fields_sheet),
 }
 FIGURES = {

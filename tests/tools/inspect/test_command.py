@@ -51,6 +51,19 @@ def test_uniform_depth_weights_are_1_over_n_of_every_image(textures):
     assert slopes.correlation.isna().all()
 
 
+def test_fields_of_fused_stages_have_the_attention_depth_of_each_image(textures):
+    options = {"data": f"synthetic={textures}", "resolution": 32, "images": 4, "field_images": 4}
+    [network] = sdabench.inspect(NARROW, fields="blocks", **options).networks
+    fused = {each.stage: each for each in network.fields if each.depths}
+    assert {stage: each.depths for stage, each in fused.items()} == {
+        stage: pytest.approx(depths, rel=1e-5) for stage, depths in network.depths.items()
+    }
+    assert {(each.block, each.constant_weights) for each in fused.values()} == {(None, True)}
+    for each in fused.values():
+        assert len(set(each.radii)) == 4
+        assert max(each.radii) > each.radius > min(each.radii)
+
+
 def test_trainings_are_beside_their_untrained_networks(trainings):
     result = program("inspect", NARROW, "--controls", "--weights", trainings, "--fields", "stages", "--json")
     assert result.returncode == 0, result.stderr

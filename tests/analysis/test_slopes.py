@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sdabench.analysis.object_scale import DIFFERENCE, depth_slopes, depths_by_octave
+from sdabench.analysis.slopes import DIFFERENCE, depth_slopes, depths_by_octave, radius_slopes
 from tests.helpers.inspections import inspected, two_runs
 
 
@@ -56,3 +56,19 @@ def test_untrained_networks_of_one_seed_are_no_runs():
     networks = [each.model_copy(update={"seed": 0}) for each in two_runs().networks]
     over_runs = {each.state for each in depth_slopes(networks) if each.over == "runs"}
     assert over_runs == {"trained", DIFFERENCE}
+
+
+def test_radius_has_a_slope_on_attention_depth_in_octaves():
+    found = radius_slopes(two_runs().networks)
+    by_run = {each.run: each.interval.estimate for each in found if each.state == "trained"}
+    assert by_run == pytest.approx({1: 2.02, 2: 2.04, None: 2.03})
+    assert {each.stage for each in found} == {"layer1"}
+    assert {each.images for each in found} == {20}  # one image has no field
+    assert [each.correlation for each in found] == pytest.approx([1] * len(found))
+
+
+def test_radius_of_few_images_or_of_one_depth_has_no_slope():
+    assert radius_slopes([inspected(field_images=19)]) == []
+    network = inspected()
+    fields = [each.model_copy(update={"depths": (0.5,) * len(each.depths)}) for each in network.fields]
+    assert radius_slopes([network.model_copy(update={"fields": tuple(fields)})]) == []

@@ -1,4 +1,8 @@
-"""How attention depth follows the size of the object: of one network over images, of several over runs."""
+"""Slopes over the images of one network, and over several runs.
+
+Attention depth is fitted to log2 of the object size, and log2 of the radius of a receptive field to attention
+depth.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,20 +13,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdabench.analysis.depth_weights import FEWEST, depth_slope, mean_of_runs, t_interval
+from sdabench.analysis.depth_weights import FEWEST, fit_slope, mean_of_runs, t_interval
 from sdabench.analysis.inspection import InspectedNetwork
 from sdabench.scoring.intervals import Interval
 
 ALL = "all"  # stages: their mean
 DIFFERENCE = "trained - untrained"  # of a network before and after its training, on the same images
+FEWEST_FIELDS = 20  # images whose receptive fields give a slope
+SAME = 1e-6  # standard deviation below which all images have one value
 
 
 @dataclass(frozen=True)
-class DepthSlope:
-    """A slope of attention depth on log2 of the object size, in depth per octave, with its 95 % interval.
+class NetworkSlope:
+    """A slope with its 95 % interval.
 
     The interval is over the images of one ``run``, or with ``run`` None over ``runs``. ``images`` are those
-    with objects of known size. ``state`` is that of the network, or :data:`DIFFERENCE`.
+    with both values. ``state`` is that of the network, or :data:`DIFFERENCE`.
     """
 
     model: str
@@ -56,18 +62,27 @@ class DepthOfOctave:
     interval: Interval | None
 
 
-def depth_slopes(networks: Iterable[InspectedNetwork]) -> list[DepthSlope]:
-    """List the slopes of each run, and of each network with several runs their means over runs.
+def depth_slopes(networks: Iterable[InspectedNetwork]) -> list[NetworkSlope]:
+    """List the slopes of attention depth on log2 of the object size, in depth per octave.
 
-    Networks without depth attention, or without three objects of known and different sizes, have none.
+    They are those of each run, and of each network with several runs their means over runs. Networks without
+    depth attention, or without three objects of known and different sizes, have none.
     """
     found = list(networks)
-    slopes = [slope for each in found for slope in _slopes_of(each)]
+    slopes = [slope for each in found for slope in _depth_slopes(each)]
     slopes += [slope for first, second in _pairs(found) for slope in _difference(first, second)]
-    groups: dict[tuple[str, str, str], list[DepthSlope]] = {}
-    for each in slopes:
-        groups.setdefault((each.model, each.state, each.stage), []).append(each)
-    return slopes + [mean for group in groups.values() if (mean := _over_runs(group))]
+    return slopes + list(_over_runs(slopes))
+
+
+def radius_slopes(networks: Iterable[InspectedNetwork]) -> list[NetworkSlope]:
+    """List the slopes of log2 of the radius of receptive fields on attention depth, in octaves.
+
+    The slope is what a depth of 1 instead of 0 would give: the weight on the last block of the stage instead
+    of the first. The fields are those of fused stages with constant weights, image by image. Networks with
+    fewer than :data:`FEWEST_FIELDS` of them, or with one attention depth for all images, have none.
+    """
+    slopes = [slope for each in networks for slope in _radius_slopes(each)]
+    return slopes + list(_over_runs(slopes))
 
 
 def depths_by_octave(networks: Iterable[InspectedNetwork]) -> Iterator[DepthOfOctave]:
@@ -95,24 +110,32 @@ def _points(network: InspectedNetwork) -> dict[str, tuple[Tensor, Tensor]]:
     return {stage: (sizes, each) for stage, each in depths.items()}
 
 
-def _slopes_of(network: InspectedNetwork) -> Iterator[DepthSlope]:
+def _depth_slopes(network: InspectedNetwork) -> Iterator[NetworkSlope]:
     for stage, (sizes, depths) in _points(network).items():
-        yield from _slope(network, network.state, stage, sizes, depths)
+        yield from _slope(network, network.state, stage, sizes.log2(), depths)
 
 
-def _difference(trained: InspectedNetwork, untrained: InspectedNetwork) -> Iterator[DepthSlope]:
+def _difference(trained: InspectedNetwork, untrained: InspectedNetwork) -> Iterator[NetworkSlope]:
     before = _points(untrained)
     for stage, (sizes, depths) in _points(trained).items():
-        yield from _slope(trained, DIFFERENCE, stage, sizes, depths - before[stage][1])
+        yield from _slope(trained, DIFFERENCE, stage, sizes.log2(), depths - before[stage][1])
 
 
-def _slope(
-    network: InspectedNetwork, state: str, stage: str, sizes: Tensor, depths: Tensor
-) -> Iterator[DepthSlope]:
-    if len(sizes) < FEWEST or float(sizes.log2().std()) < 1e-6:
+def _radius_slopes(network: InspectedNetwork) -> Iterator[NetworkSlope]:
+    for field in network.fields:
+        points = [
+            (depth, log2(radius)) for depth, radius in zip(field.depths, field.radii, strict=True) if radius
+        ]
+        if len(points) >= FEWEST_FIELDS:
+            depths, radii = torch.tensor(points, dtype=torch.float64).T
+            yield from _slope(network, network.state, field.stage, depths, radii)
+
+
+def _slope(network: InspectedNetwork, state: str, stage: str, x: Tensor, y: Tensor) -> Iterator[NetworkSlope]:
+    if len(x) < FEWEST or float(x.std()) < SAME:
         return
-    slope = depth_slope(depths, sizes)
-    yield DepthSlope(
+    slope = fit_slope(x, y)
+    yield NetworkSlope(
         model=network.model,
         state=state,
         run=network.run,
@@ -135,7 +158,17 @@ def _pairs(networks: Sequence[InspectedNetwork]) -> Iterator[tuple[InspectedNetw
             yield each, other
 
 
-def _over_runs(slopes: Sequence[DepthSlope]) -> DepthSlope | None:
+def _over_runs(slopes: Iterable[NetworkSlope]) -> Iterator[NetworkSlope]:
+    """Yield the means over the runs of each network that has several."""
+    groups: dict[tuple[str, str, str], list[NetworkSlope]] = {}
+    for each in slopes:
+        groups.setdefault((each.model, each.state, each.stage), []).append(each)
+    for group in groups.values():
+        if mean := _mean(group):
+            yield mean
+
+
+def _mean(slopes: Sequence[NetworkSlope]) -> NetworkSlope | None:
     """Average over runs; untrained networks of one seed are one network."""
     if slopes[0].state == "untrained":
         slopes = list({each.seed: each for each in slopes}.values())
@@ -144,7 +177,7 @@ def _over_runs(slopes: Sequence[DepthSlope]) -> DepthSlope | None:
         return None
     first = slopes[0]
     correlations = [each.correlation for each in slopes if each.correlation is not None]
-    return DepthSlope(
+    return NetworkSlope(
         model=first.model,
         state=first.state,
         run=None,
