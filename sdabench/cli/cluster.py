@@ -37,6 +37,9 @@ AtOnce = Annotated[int | None, option(
     "--jobs", type=COUNT, group="Machine", advanced=True,
     help="Number of networks at a time  [default: one per GPU, or one per CPU core with 3 GiB of memory; all "
     "with Slurm]")]
+KeepCheckpoints = Annotated[bool, option(
+    "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
+    help="Keep the weights after they are evaluated")]
 # fmt: on
 
 

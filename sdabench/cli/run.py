@@ -10,7 +10,7 @@ from typing import Annotated, get_args
 import click
 
 from sdabench.claims.accuracy import RowVerdicts, corrected_rows, joined, run_verdicts
-from sdabench.cli.cluster import AtOnce, ClusterOptions, place_from
+from sdabench.cli.cluster import AtOnce, ClusterOptions, KeepCheckpoints, place_from
 from sdabench.cli.help import Command
 from sdabench.cli.machine import MachineOptions, show_plan
 from sdabench.cli.options import (
@@ -84,9 +84,7 @@ def command(
     at_once: AtOnce,
     cluster: ClusterOptions,
     output: Annotated[Path | None, output_option(None, "runs/SUITE; runs/detection for segmentation")],
-    keep_checkpoints: Annotated[bool, option(
-        "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
-        help="Keep the weights after the record is written")],
+    keep_checkpoints: KeepCheckpoints,
     form: Annotated[str, option(
         "--format", type=click.Choice(SHEET_FORMATS), default="terminal", group="Output",
         help="Format of the results table")],

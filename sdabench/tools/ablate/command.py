@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 from click.core import ParameterSource
 
-from sdabench.cli.cluster import AtOnce, ClusterOptions, Place, place_from
+from sdabench.cli.cluster import AtOnce, ClusterOptions, KeepCheckpoints, Place, place_from
 from sdabench.cli.help import Command, Option
 from sdabench.cli.machine import MachineOptions, show_plan
 from sdabench.cli.options import (
@@ -71,9 +71,7 @@ def command(
     at_once: AtOnce,
     cluster: ClusterOptions,
     output: Annotated[Path | None, output_option(None, "runs/ablate/NAME with --train; none without")],
-    keep_checkpoints: Annotated[bool, option(
-        "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
-        help="Keep the weights after the record is written")],
+    keep_checkpoints: KeepCheckpoints,
     form: Annotated[str, option(
         "--format", type=click.Choice(SHEET_FORMATS), default="terminal", group="Output",
         help="Format of the table")],

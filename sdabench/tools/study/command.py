@@ -5,7 +5,7 @@ from typing import Annotated
 
 import click
 
-from sdabench.cli.cluster import AtOnce, ClusterOptions
+from sdabench.cli.cluster import AtOnce, ClusterOptions, KeepCheckpoints
 from sdabench.cli.help import Command, Group
 from sdabench.cli.machine import MachineOptions
 from sdabench.cli.options import (
@@ -18,7 +18,7 @@ from sdabench.cli.options import (
     format_option,
     show,
 )
-from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.parameters import argument, declared
 from sdabench.errors import ExitCode, UsageError
 from sdabench.terminal import echo
 from sdabench.tools.study.options import Seeds, StudyName, StudyOrFolder, StudyOutput
@@ -67,12 +67,10 @@ def run(
     at_once: AtOnce,
     cluster: ClusterOptions,
     output: StudyOutput,
-    keep_checkpoints: Annotated[bool, option(
-        "--keep-checkpoints", is_flag=True, group="Output", advanced=True,
-        help="Keep the weights after they are measured")],
+    keep_checkpoints: KeepCheckpoints,
     form: Annotated[str, format_option(*SHEET_FORMATS)],
     as_json: AsJson,
-) -> None:  # fmt: skip
+) -> None:
     """Train and measure the networks of a study, and print its decision.
 
     The first run freezes the study: its file, recipe and networks must not change in an output folder.
