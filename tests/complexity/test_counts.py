@@ -132,6 +132,12 @@ def test_depth_attention_adds_only_its_own_params(name):
     assert count(name).params == count(model.like_for_like).params + added
 
 
+@pytest.mark.parametrize("name", ["sda_resnet_narrow", "sda_resnet_narrow_uniform"])
+def test_narrow_detectors_differ_by_depth_attention_alone(name):
+    control = count("faster_rcnn_resnet_narrow")
+    assert count(f"faster_rcnn_{name}").params == control.params + NARROW[name]
+
+
 def test_matched_control_is_deeper_and_has_the_parameters_of_depth_attention():
     counts = {name: count(name).params for name in ("resnet_narrow_matched", "sda_resnet_narrow")}
     classifier = 257 * 1000
