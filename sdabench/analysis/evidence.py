@@ -32,11 +32,16 @@ def judged_statements(registry: Registry | None = None) -> list[JudgedStatement]
 
 
 def study_evidence(statement: Statement) -> Evidence:
-    """Return the result of the test of a study that a statement names."""
+    """Return the result of the test of a study that a statement names.
+
+    It is not measured without results, and if they are those of another version, which lacks the test.
+    """
     assert statement.study is not None
     name, _, test = statement.study.partition("/")
     folder = shipped_study(name)
-    judged = judged_in(folder) if folder.has_study else JudgedStudy(load_study(name), [])
+    judged = judged_in(folder) if folder.has_study else None
+    if judged is None or test not in judged.study.tests:
+        judged = JudgedStudy(load_study(name), [])
     found = judged.result(test)
     return Evidence(
         name,

@@ -109,6 +109,16 @@ def test_a_statement_has_the_verdict_of_its_test(tmp_path, monkeypatch):
     assert str(study_evidence(STATEMENTS["adjusts-receptive-field"]).verdict) == "open (depth-scale-mini)"
 
 
+def test_results_of_a_version_without_the_test_do_not_count(tmp_path, monkeypatch):
+    study = load_study("depth-scale-mini")
+    older = study.model_copy(update={"tests": {"slope": study.tests["slope"]}, "pilot": None})
+    folder = StudyFolder(tmp_path)
+    folder.freeze(frozen(older), pilot=False)
+    folder.append([measured("learned", 0, frozen(older).sha256, swap_drop_pct=2.0)])
+    monkeypatch.setattr(evidence, "shipped_study", lambda name: folder)
+    assert str(study_evidence(STATEMENTS["adapts-to-object-size"]).verdict) == "not measured"
+
+
 def test_measured_verdicts_are_limited_and_need_every_comparison():
     statement = {"adapts-to-object-size": STATEMENTS["adapts-to-object-size"]}
 
