@@ -78,11 +78,12 @@ def run(
     is a pilot, without a decision.
     """
     check_formats(form, as_json)
-    from sdabench.tools.study.work import prepare, train_and_measure
+    from sdabench.tools.study.work import prepare, report_how_to_show, train_and_measure
 
     prepared = prepare(name, seeds, output, machine, at_once, cluster, keep_checkpoints)
     succeeded = train_and_measure(prepared)
-    _show(str(prepared.suite.output), form, as_json)
+    with report_how_to_show(prepared.suite.output):
+        _show(str(prepared.suite.output), form, as_json)
     if not succeeded:
         raise click.exceptions.Exit(ExitCode.ERROR)
 

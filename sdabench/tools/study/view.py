@@ -24,7 +24,7 @@ def show_results(text: str, form: str, as_json: bool) -> None:
         assert folder is not None
         digest = f"Digest {declaration.sha256[:8]}, in {folder.path}. {state}"
         show(arms_sheet(judged), results_sheet(judged, digest), form=form)
-    refuse_without_measurements(declaration.study, judged.measurements)
+    refuse_without_measurements(text, declaration.study, folder, judged.pilot, judged.measurements)
 
 
 def list_studies(form: str, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """Prepare the trainings of a study, run them, and find what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,12 @@ from sdabench.data.official import plural
 from sdabench.errors import NothingMeasuredError
 from sdabench.progress import progress
 from sdabench.records.studies import StudyFolder, default_output
-from sdabench.registry.studies import Study, frozen, load_study
+from sdabench.registry.studies import Study, frozen, load_study, study_files
 from sdabench.terminal import echo
 
 if TYPE_CHECKING:
     from sdabench.analysis.study_runs import StudySuite
-    from sdabench.data.synthetic.classification import ClassificationPlan
+    from sdabench.data.synthetic import Plan
     from sdabench.training.job import Machine
 
 
@@ -68,7 +69,7 @@ def prepare(
     return PreparedStudy(suite, chosen, pilot, here)
 
 
-def _dataset(plan: "ClassificationPlan") -> Path:
+def _dataset(plan: "Plan") -> Path:
     """Return the folder of a generated dataset, after generating it with a progress bar if needed."""
     from sdabench.data.synthetic import ensure_dataset, folder_of, has_dataset
 
@@ -84,30 +85,57 @@ def _dataset(plan: "ClassificationPlan") -> Path:
 
 
 def train_and_measure(prepared: PreparedStudy) -> bool:
-    """Train and measure what is missing, with progress on stderr; return whether all trainings succeeded."""
+    """Train and measure what is missing, with progress on stderr; return whether all trainings succeeded.
+
+    Raises:
+        StoppedBySignalError: a signal stopped it; the message says how to resume.
+    """
     from sdabench.cli.suite_progress import run_remaining
 
     suite = prepared.suite
-    suite.folder.freeze(suite.frozen, prepared.pilot)
-    _measure(prepared)
-    records = run_remaining(suite)
-    _measure(prepared)
+    with report_how_to_resume(suite.output, suite.launcher.remaining):
+        suite.folder.freeze(suite.frozen, prepared.pilot)
+        _measure(prepared)
+        records = run_remaining(suite)
+        _measure(prepared)
     return not any(record.failure for record in records)
 
 
 def _measure(prepared: PreparedStudy) -> None:
     suite = prepared.suite
     jobs = suite.unmeasured()
-    if jobs:
+    if images := suite.images(jobs):
         echo(f"Measuring {plural(len(jobs), 'training')}", err=True)
-    with report_how_to_resume(suite.output), progress("measuring", suite.images(jobs), "images") as advance:
+    with progress("measuring", images, "images") as advance:
         suite.measure(jobs, prepared.device, advance)
 
 
-def refuse_without_measurements(study: Study, measured: Sequence[object]) -> None:
-    """Raise a NothingMeasuredError if there are no measurements."""
-    if not measured:
-        raise NothingMeasuredError(
-            f"nothing of the study {study.name} was measured; 'sdabench study run {study.name}' trains and "
-            "measures its networks"
-        )
+@contextmanager
+def report_how_to_show(output: Path) -> Iterator[None]:
+    """Report where the results are if a signal stops their display."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedBySignalError(
+            f"The results are in {output}; 'sdabench study show {output}' prints them."
+        ) from None
+
+
+def refuse_without_measurements(
+    text: str, study: Study, folder: StudyFolder | None, pilot: bool, measured: Sequence[object]
+) -> None:
+    """Raise a NothingMeasuredError with the command that measures, if there are no measurements.
+
+    ``text`` names the study, if no ``folder`` holds it.
+    """
+    if measured:
+        return
+    source = study.name if study.name in study_files() else "FILE" if folder else text
+    command = f"sdabench study run {source}"
+    if pilot:
+        command += " --seeds SEEDS"
+    if folder is not None and folder.path.absolute() != default_output(study, pilot).absolute():
+        command += f" --output {folder.path}"
+    raise NothingMeasuredError(
+        f"nothing of the study {study.name} was measured; '{command}' trains and measures its networks"
+    )

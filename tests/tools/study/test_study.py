@@ -1,6 +1,7 @@
 """Run a study with the real program, and show it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,45 @@ def test_show_without_measurements_exits_5(plugin):
     assert "Rule: All three, or it is not supported." in result.stdout
     assert "nothing of the study tiny was measured; 'sdabench study run tiny'" in result.stderr
     assert_error(sdabench("study", "show", "tinny"), 2, "unknown study 'tinny'; did you mean tiny?")
+
+
+@pytest.mark.parametrize(
+    ("folder", "pilot", "command"),
+    [
+        ("runs/tiny", False, "sdabench study run tiny"),
+        ("elsewhere", False, "sdabench study run tiny --output elsewhere"),
+        ("runs/tiny-pilot", True, "sdabench study run tiny --seeds SEEDS"),
+    ],
+)
+def test_a_folder_without_measurements_names_the_command_that_fills_it(plugin, folder, pilot, command):
+    StudyFolder(Path(folder)).freeze(frozen(load_study("tiny")), pilot)
+    result = sdabench("study", "show", folder)
+    assert result.returncode == 5
+    assert f"; '{command}' trains and measures its networks" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "words"),
+    [
+        (
+            "sdabench.analysis.study_runs.StudySuite.unmeasured",
+            "Results so far are in runs/tiny; rerun the same command to resume.",
+        ),
+        (
+            "sdabench.tools.study.view.show_results",
+            "The results are in runs/tiny; 'sdabench study show runs/tiny' prints them.",
+        ),
+    ],
+)
+def test_a_signal_after_the_trainings_says_what_is_next(plugin, monkeypatch, interrupted, words):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sdabench.analysis.study_runs.StudySuite.run", lambda *_: [])
+    monkeypatch.setattr(interrupted, interrupt)
+    result = sdabench("study", "run", "tiny", "--jobs", 1)
+    assert (result.returncode, result.stdout) == (75, "")
+    assert result.stderr.splitlines()[-1] == f"Stopped by a signal. {words}"
 
 
 def test_plan_prints_cost_and_power(plugin, monkeypatch):
