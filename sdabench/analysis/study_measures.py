@@ -1,4 +1,8 @@
-"""Measure the trained networks of a study: accuracy by octave, swapped depth weights, attention depth."""
+"""Measure the trained networks of a study.
+
+Those of classifiers: accuracy by octave, swapped depth weights and attention depth. Those of detectors are in
+their records.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +28,7 @@ from sdabench.data.object_sizes import OBJECTS, read_objects
 from sdabench.errors import DataError
 from sdabench.models.depth_attention import recorded_depth_weights, replaced_depth_weights
 from sdabench.records.environment import environment
+from sdabench.records.record import Record
 from sdabench.records.studies import Measurement
 from sdabench.registry.studies import Study, of_octave
 from sdabench.training.evaluation import prepare_network
@@ -120,6 +125,21 @@ def measure_training(
         values=values,
         environment=conditions,
         seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def recorded_measurement(record: Record, job: AnyJob, study_sha256: str, arm: str) -> Measurement:
+    """Return the metrics in the record of a training as its measurement."""
+    return Measurement(
+        study_sha256=study_sha256,
+        arm=arm,
+        model=job.model,
+        seed=job.spec.seed,
+        spec_digest=job.spec.spec_digest,
+        weights_sha256=record.weights.sha256,
+        images=record.samples,
+        values=record.metrics,
+        environment=record.environment,
     )
 
 

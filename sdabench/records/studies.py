@@ -26,9 +26,9 @@ RUNS = Path("runs")  # of the default output folders
 class Measurement(FrozenModel, populate_by_name=True):
     """What was measured of one trained network of a study.
 
-    ``values`` are accuracies in percent, and slopes of attention depth per octave; what a network without
-    depth attention lacks is not in it. ``study_sha256`` is the digest of the study, ``spec_digest`` that of
-    the training.
+    ``values`` are accuracies or AP in percent, and slopes of attention depth per octave; what a network
+    without depth attention lacks is not in it. ``study_sha256`` is the digest of the study, ``spec_digest``
+    that of the training.
     """
 
     measurement_schema: Literal["sdabench.measurement/1"] = Field("sdabench.measurement/1", alias="schema")

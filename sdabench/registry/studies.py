@@ -4,29 +4,31 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from sdabench.errors import RegistryError, SdabenchError, UsageError
 from sdabench.hashing import sha256_of_lines
 from sdabench.registry import Registry, load_registry, unknown
-from sdabench.registry.recipes import WORDS, ClassificationRecipe, Recipe, load_recipe
-from sdabench.registry.schema import Name, Strict
+from sdabench.registry.recipes import WORDS, Recipe, load_recipe
+from sdabench.registry.schema import DataTask, Name, Strict
 from sdabench.registry.yaml_files import read_mapping, validated
 
-Measure = Literal["octave_top1_pct", "top1_pct", "swap_drop_pct", "depth_slope"]
+Measure = Literal[
+    "octave_top1_pct", "top1_pct", "swap_drop_pct", "depth_slope",
+    "ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct", "ap_m_pct", "ap_l_pct",
+]  # fmt: skip
 Direction = Literal["positive", "negative", "either"]
 Quantifier = Literal["all", "any"]
 Words = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-UNITS: dict[Measure, str] = {
-    "octave_top1_pct": "points",
-    "top1_pct": "points",
-    "swap_drop_pct": "points",
-    "depth_slope": "depth per octave",
+MEASURES: dict[DataTask, tuple[Measure, ...]] = {
+    "classification": ("octave_top1_pct", "top1_pct", "swap_drop_pct", "depth_slope"),
+    "detection": ("ap_pct", "ap50_pct", "ap75_pct", "ap_s_pct", "ap_m_pct", "ap_l_pct"),
 }
 OF_DEPTH_WEIGHTS: tuple[Measure, ...] = ("swap_drop_pct", "depth_slope")
+NETWORKS: dict[DataTask, str] = {"classification": "classifier", "detection": "detector"}
 
 
 class Arm(Strict):
@@ -41,6 +43,8 @@ class StudyData(Strict):
 
     ``octaves`` are the sizes of objects in powers of two of the short side: -1 is from 1/2 to 1.
     """
+
+    task: ClassVar[DataTask] = "classification"
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     octaves: Annotated[tuple[int, ...], Field(min_length=2)]
@@ -60,6 +64,32 @@ class StudyData(Strict):
                 "images or more"
             )
         return self
+
+
+class DetectionData(Strict):
+    """The generated dataset of a study of detectors.
+
+    ``train`` and ``val`` are numbers of images; see :class:`sdabench.data.synthetic.detection.DetectionPlan`.
+    """
+
+    task: ClassVar[DataTask] = "detection"
+
+    categories: PositiveInt
+    train: PositiveInt
+    val: PositiveInt
+    image_size: PositiveInt
+    seed: Seed = 0
+
+
+def _kind_of_data(data: Any) -> str:
+    is_detection = "categories" in data if isinstance(data, Mapping) else isinstance(data, DetectionData)
+    return DetectionData.__name__ if is_detection else StudyData.__name__
+
+
+AnyData = Annotated[
+    Annotated[StudyData, Tag(StudyData.__name__)] | Annotated[DetectionData, Tag(DetectionData.__name__)],
+    Discriminator(_kind_of_data),
+]
 
 
 class StudyTest(Strict):
@@ -97,7 +127,7 @@ class StudyTest(Strict):
 
     @property
     def unit(self) -> str:
-        return UNITS[self.measure]
+        return "depth per octave" if self.measure == "depth_slope" else "points"
 
 
 class Decision(Strict):
@@ -125,7 +155,7 @@ class Pilot(Strict):
 
 
 class Study(Strict):
-    """One file of ``registry/studies``.
+    """One file of ``registry/studies``, with classifiers or with detectors.
 
     ``tests`` are the primary ones, whose p-values are corrected together; ``secondary`` ones have no
     verdict. ``other_measurements`` describe what the study states and no command computes. ``permutations``
@@ -137,7 +167,7 @@ class Study(Strict):
     hypothesis: Words
     source: Words
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
-    data: StudyData
+    data: AnyData
     recipe: str
     seeds: Annotated[tuple[Seed, ...], Field(min_length=3)]
     tests: Annotated[dict[Name, StudyTest], Field(min_length=1)]
@@ -163,7 +193,12 @@ class Study(Strict):
                 if arm not in self.arms:
                     listing = f"choose from {', '.join(self.arms)}"
                     raise ValueError(f"{name}: {unknown('arm', arm, self.arms, listing)}")
-            if test.octave is not None and test.octave not in self.data.octaves:
+            if test.measure not in (measures := MEASURES[self.task]):
+                raise ValueError(
+                    f"{name}: {test.measure} is not a measure of {NETWORKS[self.task]}s; choose from "
+                    f"{', '.join(measures)}"
+                )
+            if isinstance(self.data, StudyData) and test.octave not in (None, *self.data.octaves):
                 raise ValueError(f"{name}: the data have no octave {test.octave}")
         if self.pilot is not None:
             if used := set(self.pilot.seeds) & set(self.seeds):
@@ -171,6 +206,11 @@ class Study(Strict):
             if strange := self.pilot.sd.keys() - self.all_tests.keys():
                 raise ValueError(f"pilot: sd: {unknown('test', min(strange), self.all_tests)}")
         return self
+
+    @property
+    def task(self) -> DataTask:
+        """The task of the arms, which is that of the data."""
+        return self.data.task
 
     @property
     def all_tests(self) -> dict[str, StudyTest]:
@@ -254,8 +294,11 @@ def _check_models(study: Study, path: Path) -> None:
     for name, arm in study.arms.items():
         if arm.model not in registry.models:
             raise RegistryError(f"{path}: arms.{name}: {unknown('model', arm.model, registry.models)}")
-        if registry.models[arm.model].task != "classification":
-            raise RegistryError(f"{path}: arms.{name}: '{arm.model}' is a detector; name a classifier")
+        if (task := registry.models[arm.model].task) != study.task:
+            raise RegistryError(
+                f"{path}: arms.{name}: '{arm.model}' is a {NETWORKS[task]}, the data are for {study.task}; "
+                f"name a {NETWORKS[study.task]}"
+            )
     for name, test in study.all_tests.items():
         for each in test.arms:
             fused = registry.models[study.arms[each].model].depth_attention
@@ -265,10 +308,8 @@ def _check_models(study: Study, path: Path) -> None:
                 )
 
 
-def recipe_of(study: Study) -> ClassificationRecipe:
-    recipe: Recipe = load_recipe(study.recipe)
-    assert isinstance(recipe, ClassificationRecipe)
-    return recipe
+def recipe_of(study: Study) -> Recipe:
+    return load_recipe(study.recipe, study.task)
 
 
 def frozen(study: Study, networks: Mapping[str, str] | None = None) -> FrozenStudy:

@@ -191,7 +191,8 @@ def _read_text(path: Path) -> str:
     return text
 
 
-FORMS = ("bool", "mapping", "stages")  # tags of the forms of depth attention, which no file names
+# Tags of the forms of depth attention, and of the data of studies, which no file names.
+FORMS = ("bool", "mapping", "stages", "StudyData", "DetectionData")
 
 
 def validated(data: Any, schema: type[M], path: Path) -> M:

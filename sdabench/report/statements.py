@@ -121,4 +121,4 @@ def _priors(judged: Sequence[JudgedStatement]) -> list[str]:
 def _measure(measured: Measured) -> str:
     """Return the measure of a study in words; receptive fields have words already."""
     measure, _, octave = measured.metric.partition("/")
-    return MEASURES.get(measure, measure) + (f", octave {octave}" if octave else "")
+    return (MEASURES.get(measure) or metric_name(measure)) + (f", octave {octave}" if octave else "")

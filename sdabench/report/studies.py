@@ -6,7 +6,14 @@ from statistics import fmean, stdev
 from sdabench.claims.studies import JudgedStudy, Outcome, TestResult
 from sdabench.claims.study_power import TestPower
 from sdabench.data.official import plural
-from sdabench.registry.studies import FrozenStudy, Study, of_octave
+from sdabench.registry.studies import (
+    OF_DEPTH_WEIGHTS,
+    AnyData,
+    DetectionData,
+    FrozenStudy,
+    Study,
+    of_octave,
+)
 from sdabench.report.cells import number, p_text, signed
 from sdabench.report.sheet import Cell, Heading, Sheet, Tone, headings, row
 
@@ -26,25 +33,41 @@ def _share(exponent: int) -> str:
 def arms_sheet(judged: JudgedStudy) -> Sheet:
     """Show a row for each arm, with the mean and standard deviation over seeds of each measure."""
     study = judged.study
-    octaves = sorted(study.data.octaves, reverse=True)
-    columns = [Heading("arm"), Heading("model"), Heading("seeds", numeric=True)]
-    columns += headings(*map(octave_text, octaves), "mean", over="top-1 (%) by object size", numeric=True)
-    columns += headings("swap drop", "depth slope", numeric=True)
-    keys = [*(of_octave("top1_pct", octave) for octave in octaves), "octave_top1_pct"]
+    shown, keys, notes = _measures(study.data)
+    columns = [Heading("arm"), Heading("model"), Heading("seeds", numeric=True), *shown]
     rows = []
     for name, arm in study.arms.items():
         values = [each.values for each in judged.of_arm[name].values()]
-        cells = [_over_seeds([each[key] for each in values if key in each], number, 2) for key in keys]
-        for key, decimals in (("swap_drop_pct", 2), ("depth_slope", 4)):
-            cells.append(_over_seeds([each[key] for each in values if key in each], signed, decimals))
+        cells = []
+        for key in keys:
+            form = signed if key in OF_DEPTH_WEIGHTS else number
+            decimals = DECIMALS["depth per octave" if key == "depth_slope" else "points"]
+            cells.append(_over_seeds([each[key] for each in values if key in each], form, decimals))
         rows.append(row(name, arm.model, len(values), *cells))
+    notes = ["Mean ± standard deviation over seeds.", *notes]
+    return Sheet(f"Study {study.name}: {study.title}", columns, [rows], notes)
+
+
+def _measures(data: AnyData) -> tuple[list[Heading], list[str], list[str]]:
+    """Return the columns of measures, the keys of their values, and notes on them."""
+    if isinstance(data, DetectionData):
+        columns = headings("small", "medium", "large", "all", over="AP (%) by object size", numeric=True)
+        note = (
+            "AP of boxes at IoU 0.50:0.95. Small objects have areas below 32² pixels, medium ones up to 96², "
+            "and large ones above."
+        )
+        return columns, ["ap_s_pct", "ap_m_pct", "ap_l_pct", "ap_pct"], [note]
+    octaves = sorted(data.octaves, reverse=True)
+    columns = headings(*map(octave_text, octaves), "mean", over="top-1 (%) by object size", numeric=True)
+    columns += headings("swap drop", "depth slope", numeric=True)
+    keys = [*(of_octave("top1_pct", octave) for octave in octaves), "octave_top1_pct", *OF_DEPTH_WEIGHTS]
     notes = [
-        "Mean ± standard deviation over seeds. Sizes are shares of the short side of the image.",
+        "Sizes are shares of the short side of the image.",
         "swap drop: what depth weights of images of another octave cost beyond those of other images of the "
         "same octave, in points. depth slope: attention depth per octave of object size, minus that of the "
         "untrained network.",
     ]
-    return Sheet(f"Study {study.name}: {study.title}", columns, [rows], notes)
+    return columns, keys, notes
 
 
 def _over_seeds(values: Sequence[float], form: Callable[[float, int], str], decimals: int) -> str:
@@ -120,14 +143,12 @@ def _notes(judged: JudgedStudy, digest: str) -> Iterator[str]:
 
 def declaration_sheet(frozen: FrozenStudy, state: str) -> Sheet:
     """Show what a study states before it runs."""
-    study, data = frozen.study, frozen.study.data
+    study = frozen.study
     columns = [Heading("arm"), Heading("model"), Heading("title")]
     rows = [row(name, arm.model, arm.title) for name, arm in study.arms.items()]
     notes = [
         f"Hypothesis: {study.hypothesis}",
-        f"Data: {len(data.classes)} generated classes, {data.train_per_class:,} training and "
-        f"{data.val_per_class:,} validation images each, {data.image_size} pixels, objects of "
-        f"{', '.join(map(octave_text, data.octaves))} of the short side.",
+        f"Data: {_data_text(study.data)}.",
         f"Recipe {study.recipe}; seeds {', '.join(map(str, study.seeds))}.",
         *(f"{name}: {test.reading}" for name, test in study.tests.items()),
         f"Rule: {study.decision.words}",
@@ -136,6 +157,18 @@ def declaration_sheet(frozen: FrozenStudy, state: str) -> Sheet:
         f"Digest {frozen.sha256[:8]}. {state}",
     ]
     return Sheet(f"Study {study.name}: {study.title}", columns, [rows], notes)
+
+
+def _data_text(data: AnyData) -> str:
+    if isinstance(data, DetectionData):
+        categories = plural(data.categories, "generated category", "generated categories")
+        images = f"{data.train:,} training and {data.val:,} validation images"
+        return f"{categories}, {images}, {data.image_size} pixels"
+    return (
+        f"{len(data.classes)} generated classes, {data.train_per_class:,} training and "
+        f"{data.val_per_class:,} validation images each, {data.image_size} pixels, objects of "
+        f"{', '.join(map(octave_text, data.octaves))} of the short side"
+    )
 
 
 def power_sheet(study: Study, found: Sequence[TestPower]) -> Sheet:

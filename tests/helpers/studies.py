@@ -51,6 +51,29 @@ DECLARATION: dict[str, Any] = {
     "decision": {"supported": "all", "contradicted": "any", "words": "All three, or it is not supported."},
     "pilot": {"text": "Three seeds.", "seeds": [100, 101, 102], "sd": {"accuracy": 0.5}},
 }
+DETECTION: dict[str, Any] = {
+    "title": "Two detectors",
+    "hypothesis": "Depth attention helps detectors.",
+    "source": "a test",
+    "arms": {
+        "learned": {"model": "faster_rcnn_sda_small", "title": "learned"},
+        "uniform": {"model": "faster_rcnn_sda_small_uniform", "title": "1/n"},
+    },
+    "data": {"categories": 2, "train": 4, "val": 4, "image_size": 128},
+    "recipe": "quick",
+    "seeds": [0, 1, 2, 3],
+    "tests": {
+        "small": {
+            "measure": "ap_s_pct",
+            "arm": "learned",
+            "against": "uniform",
+            "reading": "Learned attention has a higher AP on small objects.",
+            "smallest_effect": 1.0,
+            "direction": "positive",
+        },
+    },
+    "decision": {"supported": "all", "contradicted": "any", "words": "The test decides."},
+}
 MODELS = """
 family: small
 network: {block: resnet, stem_width: 8, widths: [8, 8, 16, 16], expansion: 2, depths: [2, 2, 1, 1], head_norm: true}
@@ -58,6 +81,13 @@ models:
   small: {title: Small}
   sda_small: {title: SDA-Small, like_for_like: small, network: {depth_attention: {kind: learned, min_hidden: 4}}}
   sda_small_uniform: {title: Uniform, like_for_like: small, network: {depth_attention: {kind: uniform}}}
+"""
+DETECTORS = """
+family: small_faster_rcnn
+task: detection
+models:
+  faster_rcnn_sda_small: {title: Small detector, backbone: sda_small}
+  faster_rcnn_sda_small_uniform: {title: Uniform detector, backbone: sda_small_uniform}
 """
 RECIPE = """
 title: Two epochs of two steps
@@ -67,6 +97,16 @@ optimizer: {learning_rate: 0.05}
 augmentation: {crop: 32}
 validation: {crop: 32, every_epochs: 0}
 """
+DETECTION_RECIPE = """
+title: Two steps
+epochs: 1
+batch_size: 2
+optimizer: {learning_rate: 0.002}
+short_side: 64
+box_samples: 16
+proposals: 20
+validation: {every_epochs: 0}
+"""
 
 
 def declared(**changes: Any) -> Study:
@@ -75,13 +115,16 @@ def declared(**changes: Any) -> Study:
 
 
 def write_study_plugin(folder: Path, **changes: Any) -> Path:
-    """Write a plugin with the study ``tiny``, its networks and its recipe."""
+    """Write a plugin with the studies ``tiny``, with ``changes``, and ``shapes``, their networks and recipes."""
     import yaml
 
     files = {
         "models/small.yaml": MODELS,
+        "models/small_faster_rcnn.yaml": DETECTORS,
         "recipes/classification/quick.yaml": RECIPE,
+        "recipes/detection/quick.yaml": DETECTION_RECIPE,
         "studies/tiny.yaml": yaml.safe_dump(DECLARATION | changes, sort_keys=False),
+        "studies/shapes.yaml": yaml.safe_dump(DETECTION, sort_keys=False),
     }
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

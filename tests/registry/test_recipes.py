@@ -388,9 +388,11 @@ def test_detection_learning_rates_by_hand():
 
 
 def test_recipes_are_separate_for_each_task():
-    assert recipe_names("detection") == ["coco-1x", "coco-1x-8", "coco-1x-unscaled", "smoke"]
+    assert recipe_names("detection") == [
+        "coco-1x", "coco-1x-8", "coco-1x-unscaled", "depth-scale-detection", "smoke",
+    ]  # fmt: skip
     with pytest.raises(
-        UsageError, match="choose from coco-1x, coco-1x-8, coco-1x-unscaled, smoke for detection"
+        UsageError, match="choose from coco-1x, coco-1x-8, coco-1x-unscaled, depth-scale-detection, smoke for"
     ):
         load_recipe("paper", "detection")
     smaller = load_recipe("coco-1x", "detection").override(resolution=320)

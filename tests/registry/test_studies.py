@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from sdabench.errors import RegistryError, UsageError
 from sdabench.registry.studies import FrozenStudy, frozen, load_study, registry_state, study_files
-from tests.helpers.studies import DECLARATION, declared, write_study_plugin
+from tests.helpers.studies import DECLARATION, DETECTION, declared, write_study_plugin
 
 RECIPE = {"name": "quick", "title": "Quick", "epochs": 2}
 NETWORKS = {"learned": "a" * 64, "uniform": "b" * 64}
@@ -80,6 +80,16 @@ def test_the_digest_covers_recipe_and_networks_but_not_their_titles():
         (("tests", "slope", "against"), "learned", "against is the arm itself"),
         (("tests", "slope", "octave"), -1, "octave is for measure: top1_pct"),
         (("tests", "accuracy", "measure"), "top1_pct", "octave is for measure: top1_pct"),
+        (
+            ("tests", "accuracy", "measure"),
+            "ap_pct",
+            "accuracy: ap_pct is not a measure of classifiers; choose",
+        ),
+        (
+            ("data",),
+            DETECTION["data"],
+            "octave_top1_pct is not a measure of detectors; choose from ap_pct, ap50",
+        ),
         (("seeds",), [0, 1, 1], "a seed is given twice"),
         (("pilot", "seeds"), [2, 100], "seed 2 is also a seed of the study"),
         (("pilot", "sd"), {"accurcy": 1.0}, "unknown test 'accurcy'"),
@@ -111,8 +121,34 @@ def test_studies_of_plugins_are_found_and_checked(tmp_path, monkeypatch):
     path = file / "studies" / "tiny.yaml"
     with pytest.raises(RegistryError, match="swap: swap_drop_pct needs depth attention, 'control' has none"):
         load_study(str(path))
+    assert frozen(load_study("shapes")).recipe["short_side"] == 64
     known, file = frozen(load_study("tiny")), plugin / "studies" / "tiny.yaml"
     file.write_text(file.read_text().replace("recipe: quick", "recipe: quik"))
     with pytest.raises(RegistryError, match="tiny.yaml: recipe: unknown recipe 'quik'; did you mean quick"):
         load_study("tiny")
     assert "The file in the registry is invalid now" in registry_state(known)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "faster_rcnn_sda_small\n",
+            "sda_small\n",
+            "arms.learned: 'sda_small' is a classifier, the data are for",
+        ),
+        ("val: 4", "vall: 4", "data: unknown field 'vall'; did you mean val"),
+        ("recipe: quick", "recipe: smok", "recipe: unknown recipe 'smok'; did you mean smoke"),
+        ("ap_s_pct", "ap_small", "tests: small: measure: Input should be"),
+    ],
+)
+def test_mistakes_in_a_study_of_detectors_are_one_line(tmp_path, monkeypatch, old, new, words):
+    plugin = write_study_plugin(tmp_path / "plugin")
+    monkeypatch.setenv("SDABENCH_PLUGINS", str(plugin))
+    file = plugin / "studies" / "shapes.yaml"
+    assert file.read_text().count(old) == 1
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(RegistryError) as caught:
+        load_study("shapes")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -90,6 +90,45 @@ def test_show_without_measurements_exits_5(plugin):
     assert_error(sdabench("study", "show", "tinny"), 2, "unknown study 'tinny'; did you mean tiny?")
 
 
+def test_detectors_are_measured_by_their_records(plugin, tmp_path):
+    """After the loss of the measurements, the records give them again, without weights or a training."""
+    options = ("study", "run", "shapes", "--seeds", "100", "--jobs", 1)
+    first = sdabench(*options)
+    assert first.returncode == 0, first.stderr
+    assert "Measuring" not in first.stderr
+    output = tmp_path / "runs" / "shapes-pilot"
+    assert not list(output.glob("training/*/*.safetensors"))
+    records = {record.spec_digest: record for record in records_of(output)}
+    (output / "measurements.jsonl").unlink()
+    again = sdabench(*options, "--json")
+    assert "2 of 2 are completed." in again.stderr
+    sha256 = json.loads(again.stdout)["sha256"]
+    found = {each.arm: each for each in StudyFolder(output).measurements(sha256)}
+    assert found.keys() == {"learned", "uniform"}
+    for each in found.values():
+        record = records[each.spec_digest]
+        assert (each.values, each.images, each.seed) == (record.metrics, 4, 100)
+        assert {"ap_pct", "ap_s_pct", "ap_m_pct"} <= each.values.keys()
+    assert "2 measured trainings" in sdabench("study", "export", output, tmp_path / "copy").stdout
+    assert "No decision: pilot seeds (100)" in sdabench("study", "show", tmp_path / "copy").stdout
+
+
+def test_show_prints_the_decision_on_detectors(plugin, tmp_path):
+    study = frozen(load_study("shapes"))
+    folder = StudyFolder(tmp_path / "runs" / "shapes")
+    folder.freeze(study, pilot=False)
+    declared = sdabench("study", "show", "shapes").stdout
+    assert "Data: 2 generated categories, 4 training and 4 validation images, 128 pixels." in declared
+    for seed, noise in enumerate([0.0, 0.3, -0.2, 0.1]):
+        values = {"ap_pct": 30.0, "ap_s_pct": 20 + noise, "ap_m_pct": 40.0}
+        folder.append([measured("learned", seed, study.sha256, **values)])
+        folder.append([measured("uniform", seed, study.sha256, **values | {"ap_s_pct": 22.0})])
+    result = sdabench("study", "show", "shapes")
+    assert "Decision: contradicted. Hypothesis: Depth attention helps detectors." in result.stdout
+    [learned] = [line for line in result.stdout.splitlines() if "faster_rcnn_sda_small " in line]
+    assert learned.split()[3:] == ["20.05", "±", "0.21", "40.00", "±", "0.00", "-", "30.00", "±", "0.00"]
+
+
 @pytest.mark.parametrize(
     ("folder", "pilot", "command"),
     [
