@@ -2,6 +2,8 @@
 
 from sdabench.claims.studies import find_study, judged_or_empty
 from sdabench.cli.options import FRAME_FORMATS, echo_frame, echo_json, show
+from sdabench.paths import results_dir
+from sdabench.records.studies import shipped_study
 from sdabench.registry.studies import registry_state, study_files
 from sdabench.report.studies import arms_sheet, decision_text, declaration_sheet, results_sheet, studies_sheet
 from sdabench.tools.study.work import refuse_without_measurements
@@ -22,7 +24,9 @@ def show_results(text: str, form: str, as_json: bool) -> None:
         show(declaration_sheet(declaration, state), form=form)
     else:
         assert folder is not None
-        digest = f"Digest {declaration.sha256[:8]}, in {folder.path}. {state}"
+        shipped = folder == shipped_study(declaration.study.name)
+        place = folder.path.relative_to(results_dir().parent) if shipped else folder.path
+        digest = f"Digest {declaration.sha256[:8]}, in {place}. {state}"
         show(arms_sheet(judged), results_sheet(judged, digest), form=form)
     refuse_without_measurements(text, declaration.study, folder, judged.pilot, judged.measurements)
 
