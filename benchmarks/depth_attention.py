@@ -1,7 +1,8 @@
 """Compare the speed of depth attention with a plain implementation: whole networks, and single stages.
 
     python benchmarks/depth_attention.py [--device cuda] [--models NAME …] [--batch-size N]
-        [--resolution PIXELS] [--repeats N] [--modes NAME …] [--variants NAME …] [--output FILE.json]
+        [--resolution PIXELS] [--repeats N] [--modes NAME …] [--variants NAME …] [--no-bound]
+        [--output FILE.json]
 
 The peer clones the output of every block, stacks the clones by repeated concatenation, sums and pools them,
 and after the softmax multiplies, sums and applies the ReLU. Its outputs and gradients are asserted to be the
@@ -232,7 +233,7 @@ def whole_network(
         variant.precision: Variant(variant.precision, variant.precision) for variant in [PLAIN, *variants]
     }
     wanted = [("peer", variant) for variant in peers.values()]
-    wanted += [(who, variant) for variant in variants for who in ("sdabench", "bound")]
+    wanted += [(who, variant) for variant in variants for who in ("sdabench", *["bound"] * options.bound)]
     subjects = {(who, one.name): (lambda who=who, one=one: build(who, one)) for who, one in wanted}
     return measure(subjects, options.repeats, device)
 
@@ -300,7 +301,7 @@ def network_rows(
             continue
         precision = VARIANTS[variant].precision
         goal, beside, memory_goal = GOALS.get((kind, mode, variant), (None, precision, None))
-        peer, bound = found["peer", beside], found["bound", variant]
+        peer, bound = found["peer", beside], found.get(("bound", variant))
         rows.append(
             {
                 "model": name,
@@ -308,10 +309,10 @@ def network_rows(
                 "variant": variant,
                 "peer": beside,
                 "speed_ratio": peer.timing.ratio_to(own.timing).median,
-                "bound_speed_ratio": peer.timing.ratio_to(bound.timing).median,
+                "bound_speed_ratio": bound and peer.timing.ratio_to(bound.timing).median,
                 "speed_goal": goal,
                 "memory_ratio": _over(own.peak_memory, peer.peak_memory),
-                "bound_memory_ratio": _over(bound.peak_memory, peer.peak_memory),
+                "bound_memory_ratio": bound and _over(bound.peak_memory, peer.peak_memory),
                 "memory_goal": memory_goal,
                 "spread_pct": peer.timing.ratio_to(own.timing).spread_pct,
             }
@@ -431,6 +432,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--modes", nargs="+", choices=[*STEPS], default=[*STEPS])
     parser.add_argument("--variants", nargs="+", choices=[*VARIANTS])
+    parser.add_argument("--no-bound", action="store_false", dest="bound", help="Leave out the bound.")
     parser.add_argument("--output", type=Path, default=Path("runs/depth_attention.json"))
     options = parser.parse_args()
     device = torch.device(options.device)

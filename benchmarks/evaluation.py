@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py [--data FOLDER] [--images N] [--model NAME] [--timm NAME]
         [--resolution PIXELS] [--batch-size N] [--workers N] [--device cuda] [--amp bf16]
-        [--channels-last] [--exact] [--rounds N] [--output FILE.json]
+        [--channels-last] [--exact] [--rounds N] [--distinct N] [--parts NAME …] [--output FILE.json]
 
 The peer works like timm's ``validate.py``, with timm's dataset, loader (prefetching, uint8 to the device),
 network and ``accuracy``, on the same folder and with the same weights, batches, workers and threads. On CUDA
@@ -17,7 +17,7 @@ includes all processes.
 FOLDER has ``val/<wnid>/`` or ``<wnid>/`` with images; without it, images are generated. The weights are
 seeded, and the classifier is fitted to half of the images, so that many predictions are correct and many are
 wrong. On a CPU the network takes nearly all of the time: ``--resolution 32`` makes it small, and ``--images
-2000`` makes the start-up negligible.
+2000`` makes the start-up negligible. ``--distinct 1024`` generates 1024 images, and links the others to them.
 """
 
 import argparse
@@ -50,6 +50,7 @@ from sdabench.training.tasks.classification import images_at_once
 
 GOAL = 1.2
 MAX_FITTED = 500  # images
+PARTS = ("commands", "loaders", "networks")
 
 
 def layout_of(options: argparse.Namespace) -> torch.memory_format:
@@ -241,6 +242,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--exact", action="store_true", help="Turn TF32 off for timm too.")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--distinct", type=int, help="Number of different ones among the generated images.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="Parts to time.")
     parser.add_argument("--as-peer", type=Path, help=argparse.SUPPRESS)
     output_option(parser)
     return parser.parse_args()
@@ -251,22 +254,25 @@ def main() -> None:
     if options.as_peer:
         run_peer(options.data, options.as_peer, options)
         return
+    found: dict[str, dict[str, list[Cost]]] = {}
+    agreed: dict[str, Any] | None = None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.data is None:
-            make_pictures(folder / "generated", options.images)
+            make_pictures(folder / "generated", options.images, distinct=options.distinct)
         split = read_imagenet(options.data or folder / "generated")
         make_weights(split, options, folder / "weights.safetensors")
-        found = {"whole commands": time_commands(split.root, folder, options)}
-        agreed = compare_results(folder)
-        found["loaders alone"] = time_loaders(split, folder, options)
-        found["networks alone"] = time_networks(folder, options)
+        if "commands" in options.parts:
+            found["whole commands"] = time_commands(split.root, folder, options)
+            agreed = compare_results(folder)
+        if "loaders" in options.parts:
+            found["loaders alone"] = time_loaders(split, folder, options)
+        if "networks" in options.parts:
+            found["networks alone"] = time_networks(folder, options)
     rows = {
         part: {name: speedup(costs["timm"], each) for name, each in costs.items()}
         for part, costs in found.items()
     }
-    whole, loader, network = (of_part["sdabench"] for of_part in rows.values())
-    bound = rows["whole commands"]["timm"]["cores_ms"] / network["cores_ms"]
     print(
         f"{options.model}, {len(split.items)} images, crop {options.resolution}, batch {options.batch_size}, "
         f"{options.workers} workers, on {options.device}, {torch.get_num_threads()} threads"
@@ -275,8 +281,23 @@ def main() -> None:
     for part, of_part in rows.items():
         print(part)
         print(*(line(f"  {name}", row) for name, row in of_part.items()), sep="\n")
+    bound = None
+    if agreed is not None and len(rows) == len(PARTS):
+        bound = rows["whole commands"]["timm"]["cores_ms"] / rows["networks alone"]["sdabench"]["cores_ms"]
+        print_shares(rows, agreed, bound, len(split.items))
+    excluded = ("output", "data", "as_peer")
+    settings = {key: value for key, value in vars(options).items() if key not in excluded}
+    settings |= {"images": len(split.items), "generated": options.data is None}
+    settings |= {"threads": torch.get_num_threads(), "agreement": agreed, "bound": bound, "rows": rows}
+    write_record(options.output, "evaluation", goal=GOAL, **settings)
+    sys.exit(agreed is not None and any(own != peer for own, peer in agreed["hits"].values()))
+
+
+def print_shares(rows: dict[str, Any], agreed: dict[str, Any], bound: float, images: int) -> None:
+    """Print the agreement with timm, and the shares of network and loader in the CPU time."""
+    whole, loader, network = (of_part["sdabench"] for of_part in rows.values())
     print(
-        f"correct of {len(split.items)} images, sdabench and timm: top-1 {agreed['hits']['top1_pct']}, "
+        f"correct of {images} images, sdabench and timm: top-1 {agreed['hits']['top1_pct']}, "
         f"top-5 {agreed['hits']['top5_pct']}; same top-5 classes: {agreed['same_best_five']}\n"
         f"sdabench eval: {whole['clock']['median']:.2f} times as many images per second (goal {GOAL})\n"
         f"share of CPU time: network {network['cores_ms'] / whole['cores_ms']:.0%}, "
@@ -285,12 +306,6 @@ def main() -> None:
         f"the slower of the two, by wall-clock time, is the "
         f"{'loader' if loader['clock_ms'] > network['clock_ms'] else 'network'}"
     )
-    excluded = ("output", "data", "as_peer")
-    settings = {key: value for key, value in vars(options).items() if key not in excluded}
-    settings |= {"images": len(split.items), "generated": options.data is None}
-    settings |= {"threads": torch.get_num_threads(), "agreement": agreed, "bound": bound, "rows": rows}
-    write_record(options.output, "evaluation", goal=GOAL, **settings)
-    sys.exit(any(own != peer for own, peer in agreed["hits"].values()))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Generated images that resemble ImageNet's, and interleaved timing of functions that read them."""
 
 import gc
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -13,27 +15,42 @@ import numpy as np
 from PIL import Image
 
 from sdabench.data.imagenet import class_indices
+from sdabench.resources import cores
 
 SIZES = ((500, 375), (500, 333), (375, 500), (500, 375))  # (width, height), the most frequent in ImageNet
 
 
-def make_pictures(folder: Path, images: int, classes: int = 50) -> None:
-    """Write JPEG files of about 100 KB to ``val/<wnid>/`` with the power spectrum of natural images."""
+def make_pictures(folder: Path, images: int, classes: int = 50, distinct: int | None = None) -> None:
+    """Write JPEG files of about 100 KB to ``val/<wnid>/`` with the power spectrum of natural images.
+
+    Images beyond the first ``distinct`` ones are hard links to those.
+    """
     wnids = list(class_indices())[:: 1000 // classes]
-    for number in range(images):
-        random = np.random.default_rng(number)
-        width, height = SIZES[number % len(SIZES)]
-        frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-        shape = (3, height, width // 2 + 1)
-        spectrum = random.normal(size=shape) + 1j * random.normal(size=shape)
-        waves = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / height) ** 1.1, s=(height, width))
-        waves[1:] = 0.7 * waves[:1] + 0.3 * waves[1:]  # colors are correlated
-        pixels = (
-            128 + 52 * (waves - waves.mean()) / waves.std() + random.normal(scale=5, size=waves.shape[1:])
-        )
-        path = folder / "val" / wnids[number % classes] / f"{number:06}.JPEG"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(path, quality=90)
+    paths = [folder / "val" / wnids[number % classes] / f"{number:06}.JPEG" for number in range(images)]
+    for parent in {path.parent for path in paths}:
+        parent.mkdir(parents=True, exist_ok=True)
+    first = paths[:distinct]
+    if len(first) < 100:
+        for number, path in enumerate(first):
+            make_picture(number, path)
+    else:  # fork: each process would import torch otherwise
+        with ProcessPoolExecutor(cores(), multiprocessing.get_context("fork")) as pool:
+            list(pool.map(make_picture, range(len(first)), first, chunksize=8))
+    for number, path in enumerate(paths[len(first) :]):
+        path.hardlink_to(first[number % len(first)])
+
+
+def make_picture(number: int, path: Path) -> None:
+    """Write the JPEG file of the random seed ``number``."""
+    random = np.random.default_rng(number)
+    width, height = SIZES[number % len(SIZES)]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    shape = (3, height, width // 2 + 1)
+    spectrum = random.normal(size=shape) + 1j * random.normal(size=shape)
+    waves = np.fft.irfft2(spectrum / np.maximum(frequency, 1 / height) ** 1.1, s=(height, width))
+    waves[1:] = 0.7 * waves[:1] + 0.3 * waves[1:]  # colors are correlated
+    pixels = 128 + 52 * (waves - waves.mean()) / waves.std() + random.normal(scale=5, size=waves.shape[1:])
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(path, quality=90)
 
 
 @dataclass(frozen=True)
