@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sdabench.console import PrintableConsole
-from sdabench.report.sheet import Cell, Sheet, Tone
+from sdabench.report.sheet import Cell, Heading, Sheet, Tone
 from sdabench.terminal import printable
 from sdabench.tex import MATH, Tex
 
@@ -75,14 +75,25 @@ def print_terminal(sheet: Sheet) -> None:
 def split_columns(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sheet]:
     """Split a sheet that is too wide into several, which repeat its first column.
 
+    Columns with the same upper heading stay together, unless they alone are too wide.
+
     Args:
         width: number of characters available.
         longest: upper bound of the width of a column; longer texts are wrapped, but not single words.
     """
     columns = range(len(sheet.headings))
     longest_of = [UNBOUNDED if _has_words_only(sheet, column, width) else longest for column in columns]
-    widths = [min(_width(sheet, column), longest_of[column]) + 3 for column in columns]
-    if sum(widths) - 1 <= width:
+    own = [_width_below(sheet, column) for column in columns]
+
+    def fits(part: list[int]) -> bool:
+        upper = _shown_above([sheet.headings[column] for column in part])
+        widths = (
+            min(max(own[column], cell_len(over)), longest_of[column]) + 3
+            for column, over in zip(part, upper, strict=True)
+        )
+        return sum(widths) - 1 <= width
+
+    if fits([*columns]):
         return [sheet]
     blocks: list[list[int]] = []
     for column in range(1, len(sheet.headings)):
@@ -93,9 +104,10 @@ def split_columns(sheet: Sheet, width: int, longest: int = UNBOUNDED) -> list[Sh
             blocks.append([column])
     parts = [[0]]
     for block in blocks:
-        if len(parts[-1]) > 1 and sum(widths[column] for column in parts[-1] + block) - 1 > width:
-            parts.append([0])
-        parts[-1] += block
+        for columns_together in [block] if fits([0, *block]) else [[column] for column in block]:
+            if len(parts[-1]) > 1 and not fits(parts[-1] + columns_together):
+                parts.append([0])
+            parts[-1] += columns_together
     return [sheet.columns(part) for part in parts]
 
 
@@ -105,27 +117,41 @@ def _has_words_only(sheet: Sheet, column: int, width: int) -> bool:
     return all(len(text.split()) < 2 and cell_len(text) <= min(LONGEST_WORD, width // 2) for text in texts)
 
 
-def _width(sheet: Sheet, column: int) -> int:
-    """Return the width of a column in characters, without the three between two columns."""
-    heading = sheet.headings[column]
-    texts = [heading.text, *(row[column].text for group in sheet.groups for row in group)]
-    if column == 0 or sheet.headings[column - 1].over != heading.over:
-        texts.append(heading.over)  # which is shown above the first of its columns alone
+def _widths(sheet: Sheet) -> list[int]:
+    """Return the widths of the columns in characters, without the three between two columns."""
+    upper = _shown_above(sheet.headings)
+    return [max(_width_below(sheet, column), cell_len(over)) for column, over in enumerate(upper)]
+
+
+def _width_below(sheet: Sheet, column: int) -> int:
+    """Return the width of a column without its upper heading."""
+    texts = [sheet.headings[column].text, *(row[column].text for group in sheet.groups for row in group)]
     return max(cell_len(line) for text in texts for line in plain(text).split("\n"))
+
+
+def _shown_above(columns: Sequence[Heading]) -> list[str]:
+    """Return the upper heading of each column, which is shown above the first of its columns alone."""
+    above = ["", *(heading.over for heading in columns)]
+    return ["" if own == left else plain(own) for left, own in pairwise(above)]
 
 
 def _rich_table(sheet: Sheet, width: int = UNBOUNDED) -> RichTable:
     table = RichTable(header_style="bold", box=HORIZONTALS, pad_edge=False)
-    above = ["", *(heading.over for heading in sheet.headings)]
-    upper_line = any(above)
-    fits = sum(_width(sheet, column) + 3 for column in range(len(sheet.headings))) - 1 <= width
-    for column, (heading, (left, own)) in enumerate(zip(sheet.headings, pairwise(above), strict=True)):
-        upper = "" if own == left else plain(own)
-        header = f"{upper}\n{plain(heading.text)}" if upper_line else plain(heading.text)
+    upper, widths = _shown_above(sheet.headings), _widths(sheet)
+    fits = sum(widths) + 3 * len(widths) - 1 <= width
+    whole = [
+        heading.numeric or _has_words_only(sheet, column, width)
+        for column, heading in enumerate(sheet.headings)
+    ]
+    # rich would cut whole texts that do not fit
+    if sum(own for own, is_whole in zip(widths, whole, strict=True) if is_whole) + 3 * len(widths) > width:
+        whole = [False] * len(whole)
+    for column, (heading, over) in enumerate(zip(sheet.headings, upper, strict=True)):
+        header = f"{over}\n{plain(heading.text)}" if any(upper) else plain(heading.text)
         table.add_column(
             Text(header),  # a string would be markup
             justify="right" if heading.numeric else "left",
-            no_wrap=fits or heading.numeric or _has_words_only(sheet, column, width),
+            no_wrap=fits or whole[column],
             overflow="fold",
         )
     for group in sheet.groups:

@@ -125,6 +125,19 @@ def test_narrow_terminal_splits_the_table_without_loss():
             assert "…" not in console.file.getvalue()
 
 
+def test_columns_under_one_heading_are_split_rather_than_cut():
+    shared = [Heading(str(number), "top-1 (%) by object size", numeric=True) for number in range(4)]
+    cells = [Cell(f"{70 + number}.25 ± 1.0{number}") for number in range(4)]
+    sheet = Sheet("", [Heading("arm"), *shared], [[[Cell("control"), *cells]]])
+    for width in range(36, 90):
+        output = io.StringIO()
+        console = Console(width=width, file=output)
+        for part in split_columns(sheet, width):
+            console.print(_rich_table(part, width))
+        assert [cell.text for cell in cells if cell.text not in output.getvalue()] == []
+    assert len(split_columns(sheet, 81)) == 1
+
+
 def test_piped_output_is_not_truncated(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     assert not Console().is_terminal
