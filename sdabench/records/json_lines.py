@@ -75,7 +75,7 @@ def read_lines(path: Path, schema: type[R]) -> Iterator[R]:
             why = "it has NUL bytes, as after a power loss" if b"\0" in line else error
             wrong = f"is damaged: {why}; {RESTORE}"
             if not line.startswith((b"{", b"\0")):
-                wrong = "is not a JSON object; restore the file, or name a file of records"
+                wrong = "is not a JSON object; restore the file, delete that line, or name a file of records"
             raise DataError(f"{path}, line {number} {wrong}") from None
         try:
             yield schema.model_validate(fields)

@@ -135,11 +135,16 @@ def export_study(source: StudyFolder, target: StudyFolder) -> int:
     """Copy what was measured, with its records, to another folder, without local paths; return the number.
 
     Raises:
-        UsageError: the source holds no study.
-        RefusedError: the target holds another study.
+        UsageError: the source holds no study, or is the target.
+        RefusedError: the target holds another study, or other measurements.
         NothingMeasuredError: nothing was measured.
     """
     content = source.read()
+    if source.path.resolve() == target.path.resolve():
+        raise UsageError(f"{target.path} is the folder of the study itself; name another one to copy it to")
+    there = next((name for name in (MEASUREMENTS, RECORDS) if (target.path / name).exists()), None)
+    if there is not None and not target.has_study:
+        raise RefusedError(f"{target.path} has a {there} of no study; name another folder")
     measured = source.measurements(content.sha256)
     if not measured:
         raise NothingMeasuredError(f"nothing of the study in {source.path} was measured; run it first")

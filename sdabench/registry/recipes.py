@@ -410,6 +410,8 @@ def load_recipe(name: str, task: DataTask = "classification") -> Recipe:
         if name.endswith((".yaml", ".yml")):
             raise UsageError(f"no recipe file at {path}; check the path")
         listing = f"choose from {', '.join(sorted(known))} for {task}, or pass a .yaml file"
+        if others := [other for other in RECIPES if name in _paths(other)]:
+            raise UsageError(f"the recipe '{name}' is for {others[0]}; {listing}")
         raise UsageError(unknown("recipe", name, known, listing))
     try:
         return _load(path, task)

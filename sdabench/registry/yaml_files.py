@@ -249,6 +249,8 @@ def _known_fields(schema: type[BaseModel], location: list[int | str]) -> list[st
     for step in location:
         if found := [model.model_fields[step] for model in models if step in model.model_fields]:
             models = [model for field in found for model in _models_in(field.annotation)]
+        elif tagged := [model for model in models if model.__name__ == step]:
+            models = tagged
     fields = {name: field for model in models for name, field in model.model_fields.items()}
     nested = [
         f"{name}.{below}"

@@ -135,6 +135,8 @@ def _notes(judged: JudgedStudy, digest: str) -> Iterator[str]:
             text += f" An effect of {test.smallest_effect:g} or more is outside the interval."
         if result.is_undefined:
             text += " All seeds have the same value, so there is no t-test."
+        if judged.is_complete and not result.values:
+            text += " It was not measured in any training, as AP of a size that no object has."
         yield text
     yield from study.other_measurements
     if digest:

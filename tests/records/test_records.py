@@ -117,7 +117,11 @@ def test_line_without_its_beginning_exits_4(tmp_path):
     append_lines(path, record().as_json(), record(model="senet50").as_json())
     path.write_bytes(b"z" + path.read_bytes()[1:])
     result = sdabench("table", "classification-attention", "--records", path)
-    assert_error(result, 4, f"{path}, line 1 is not a JSON object; restore the file, or name a file of")
+    assert_error(
+        result,
+        4,
+        f"{path}, line 1 is not a JSON object; restore the file, delete that line, or name a file of",
+    )
 
 
 def test_lines_of_earlier_versions_and_other_editors_are_read(tmp_path):

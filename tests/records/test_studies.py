@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sdabench.errors import DataError, RefusedError, UsageError
-from sdabench.records.studies import StudyFolder
+from sdabench.records.studies import StudyFolder, export_study
 from sdabench.registry.studies import FrozenStudy
 from tests.helpers.studies import declared, measured
 
@@ -50,3 +50,20 @@ def test_the_last_measurement_of_a_training_counts(tmp_path):
     folder.append([measured("learned", 0, depth_slope=3.0)])
     found = {each.seed: each.values["depth_slope"] for each in folder.measurements("0" * 64)}
     assert found == {0: 3.0, 1: 2.0}
+
+
+def test_an_export_overwrites_nothing_else(tmp_path):
+    folder, other = StudyFolder(tmp_path / "out"), StudyFolder(tmp_path / "other")
+    study = frozen()
+    folder.freeze(study, pilot=False)
+    folder.append([measured("learned", 0, study.sha256, depth_slope=1.0)])
+    with pytest.raises(UsageError, match="is the folder of the study itself"):
+        export_study(folder, StudyFolder(tmp_path / "other" / ".." / "out"))
+    other.path.mkdir()
+    (other.path / "measurements.jsonl").write_text("keep")
+    with pytest.raises(RefusedError, match=r"has a measurements\.jsonl of no study; name another folder"):
+        export_study(folder, other)
+    assert (other.path / "measurements.jsonl").read_text() == "keep"
+    assert export_study(folder, StudyFolder(tmp_path / "copy")) == export_study(
+        folder, StudyFolder(tmp_path / "copy")
+    )

@@ -138,7 +138,17 @@ def test_studies_of_plugins_are_found_and_checked(tmp_path, monkeypatch):
             "arms.learned: 'sda_small' is a classifier, the data are for",
         ),
         ("val: 4", "vall: 4", "data: unknown field 'vall'; did you mean val"),
+        (
+            "val: 4",
+            "octaves: [-1]",
+            "data: unknown field 'octaves'; choose from categories, train, val, image",
+        ),
         ("recipe: quick", "recipe: smok", "recipe: unknown recipe 'smok'; did you mean smoke"),
+        (
+            "recipe: quick",
+            "recipe: demo",
+            "recipe: the recipe 'demo' is for classification; choose from coco-1x",
+        ),
         ("ap_s_pct", "ap_small", "tests: small: measure: Input should be"),
     ],
 )

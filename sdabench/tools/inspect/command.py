@@ -170,10 +170,10 @@ def _print(inspection: "Inspection", form: str, table: str | None, as_json: bool
     for name in TABLES if table is None else [table]:
         made[name] = getattr(frames, name.replace("-", "_"))(inspection)
     if all(frame.empty for frame in made.values()):
-        raise NothingMeasuredError(
-            f"nothing was measured for {table or 'these networks'}; inspect a network "
-            "with depth attention on a dataset with --data, or measure --fields"
-        )
+        step = "inspect a network with depth attention on a dataset with --data, or measure --fields"
+        if table == "radius-slopes":
+            step = "it needs depth attention, and the --fields of --field-images 20 or more"
+        raise NothingMeasuredError(f"nothing was measured for {table or 'these networks'}; {step}")
     if as_json:
         echo_json({name.replace("-", "_"): _rows(frame) for name, frame in made.items()})
     elif form in FRAME_FORMATS:

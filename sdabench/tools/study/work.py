@@ -12,6 +12,7 @@ from sdabench.cli.machine import MachineOptions, choose_device, report_how_to_re
 from sdabench.data.official import plural
 from sdabench.errors import NothingMeasuredError
 from sdabench.progress import progress
+from sdabench.records.store import RecordStore
 from sdabench.records.studies import StudyFolder, default_output
 from sdabench.registry.studies import Study, frozen, load_study, study_files
 from sdabench.terminal import echo
@@ -136,6 +137,13 @@ def refuse_without_measurements(
         command += " --seeds SEEDS"
     if folder is not None and folder.path.absolute() != default_output(study, pilot).absolute():
         command += f" --output {folder.path}"
+    if folder is not None and (
+        trained := [each for each in RecordStore(folder.path).read() if not each.failure]
+    ):
+        raise NothingMeasuredError(
+            f"{plural(len(trained), 'training')} of the study {study.name} ended, and none is measured yet; "
+            f"'{command}' measures them after the last one"
+        )
     raise NothingMeasuredError(
         f"nothing of the study {study.name} was measured; '{command}' trains and measures its networks"
     )

@@ -64,6 +64,18 @@ def test_fields_of_fused_stages_have_the_attention_depth_of_each_image(textures)
         assert max(each.radii) > each.radius > min(each.radii)
 
 
+def test_few_field_images_give_no_slope_and_say_why(textures):
+    result = program(
+        "inspect", NARROW, "--data", f"synthetic={textures}", "--resolution", 32, "--images", 4, "--field-images", 3,
+        "--fields", "stages", "--table", "radius-slopes",
+    )  # fmt: skip
+    assert result.returncode == 5
+    assert (
+        "radius-slopes; it needs depth attention, and the --fields of --field-images 20 or more"
+        in result.stderr
+    )
+
+
 def test_trainings_are_beside_their_untrained_networks(trainings):
     result = program("inspect", NARROW, "--controls", "--weights", trainings, "--fields", "stages", "--json")
     assert result.returncode == 0, result.stderr

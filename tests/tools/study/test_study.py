@@ -100,6 +100,9 @@ def test_detectors_are_measured_by_their_records(plugin, tmp_path):
     assert not list(output.glob("training/*/*.safetensors"))
     records = {record.spec_digest: record for record in records_of(output)}
     (output / "measurements.jsonl").unlink()
+    shown = sdabench("study", "show", output)
+    assert shown.returncode == 5
+    assert "2 trainings of the study shapes ended, and none is measured yet; 'sdabench study" in shown.stderr
     again = sdabench(*options, "--json")
     assert "2 of 2 are completed." in again.stderr
     sha256 = json.loads(again.stdout)["sha256"]
