@@ -15,6 +15,7 @@ from sdabench.cli.help import Formatter, Group, one_line
 from sdabench.errors import ExitCode, SdabenchError
 from sdabench.processes import STARTED_BY, is_main_process, launched_processes, report_error
 from sdabench.terminal import echo, error_line
+from sdabench.training.device_errors import describe_device_error
 from sdabench.training.signals import end_with_parent, handle_signals, ignore_signals, was_interrupted
 
 SECTIONS = {
@@ -177,10 +178,15 @@ def main() -> NoReturn:
         _abandon_stdout()
         echo(error_line(f"Error: {words}"), err=True)
         status = ExitCode.ERROR
-    except Exception:
-        if not was_interrupted():
+    except Exception as error:
+        of_device = describe_device_error(error)
+        if was_interrupted():
+            status = ExitCode.STOPPED  # a library raised another error after the signal
+        elif of_device is not None:
+            echo(error_line(f"Error: {of_device}"), err=True)
+            status = ExitCode.ERROR
+        else:
             raise
-        status = ExitCode.STOPPED  # a library raised another error after the signal
     ignore_signals()
     sys.exit(int(status or 0))
 

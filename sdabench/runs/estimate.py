@@ -24,9 +24,10 @@ from sdabench.runs.execution import out_of_memory
 from sdabench.runs.launchers import own_environment
 from sdabench.runs.suite import Suite
 from sdabench.training.checkpoints import KEEP_LAST
+from sdabench.training.device_errors import describe_device_error, is_out_of_memory
 from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import AnyJob
-from sdabench.training.memory import is_out_of_memory, synchronize
+from sdabench.training.memory import synchronize
 from sdabench.training.prediction import predict
 from sdabench.training.run_folder import TRAININGS, progress_in
 from sdabench.training.signals import Stopped
@@ -213,9 +214,12 @@ def _measured(job: AnyJob, probe: str, device_name: str, threads: int | None) ->
     try:
         return _measure(job, probe, device_name, threads)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        words = describe_device_error(error)
+        if is_out_of_memory(error):
+            words = out_of_memory(job, str(error).partition("\n")[0])
+        if words is None:
             raise
-        raise SdabenchError(f"{job.model}: {out_of_memory(job, str(error).partition(chr(10))[0])}") from error
+        raise SdabenchError(f"{job.model}: {words}") from error
 
 
 @cache

@@ -115,14 +115,16 @@ def out_of_memory(job: AnyJob, reason: str) -> str:
 
 def _failure_of(error: Exception, job: AnyJob) -> Failure:
     """Convert an error to the failure of a record, with the traceback of unexpected errors."""
+    from sdabench.training.device_errors import describe_device_error, is_out_of_memory
     from sdabench.training.loading import message_of
-    from sdabench.training.memory import is_out_of_memory
 
     kind, message = type(error).__name__, error_line(" ".join(message_of(error).splitlines()))
     if isinstance(error, DataError):
         kind = DataError.__name__  # every other job on these data would fail too
     if is_out_of_memory(error):
         kind, message = "out of memory", out_of_memory(job, message)
+    elif of_device := describe_device_error(error):
+        message = of_device
     if "deterministic implementation" in message:
         message = f"{message.split('.')[0]}; leave out --deterministic"
     if is_source(job.model) and kind in ("AssertionError", "RuntimeError", "ValueError"):

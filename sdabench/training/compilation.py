@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sdabench.errors import SdabenchError
-from sdabench.training.memory import is_out_of_memory
+from sdabench.training.device_errors import describe_device_error, is_out_of_memory
 
 
 def compile_network(network: nn.Module) -> Any:
@@ -33,7 +33,7 @@ def compiler_errors(name: str, compiled: bool = True) -> Iterator[None]:
         with config.patch({limit: 256}):
             yield
     except (RuntimeError, OSError) as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or describe_device_error(error):
             raise
         raise SdabenchError(f"{name} cannot be compiled: {_reason(error)}; leave out --compile") from error
 

@@ -1,4 +1,4 @@
-"""Detect out-of-memory errors, measure peak memory, and synchronize with a device."""
+"""Measure peak memory, and synchronize with a device."""
 
 import ctypes
 import gc
@@ -11,12 +11,6 @@ from pathlib import Path
 import torch
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of any class means that memory was exhausted."""
-    words = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
-
-
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -26,6 +20,7 @@ def synchronize(device: torch.device) -> None:
 def measuring_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """Yield a function that returns the peak memory in bytes: of the device, or of the process on a CPU."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # the statistics of no device exist before
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device)
     else:

@@ -18,9 +18,9 @@ from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
 from sdabench.files import atomic_gzip_write, read_decompressed
 from sdabench.json_files import parse_json
 from sdabench.training.compilation import compile_network, compiler_errors
+from sdabench.training.device_errors import may_be_out_of_memory
 from sdabench.training.distributed import Report, world
 from sdabench.training.job import AnyJob
-from sdabench.training.memory import is_out_of_memory
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, Predictions, load_batches, task_of
 
@@ -75,7 +75,7 @@ class FittingBatch:
                 micro_batches = batch.micro_batches(ceil(len(batch) / self.size))
                 return [output for micro_batch in micro_batches for output in outputs_of(micro_batch)]
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.size == 1:
+                if not may_be_out_of_memory(error) or self.size == 1:
                     raise
             self.size = ceil(min(self.size, len(batch)) / 2)
             if torch.cuda.is_available():

@@ -1,7 +1,10 @@
 """Plans of suites: what is timed for them."""
 
+import re
+
 import pytest
 
+from sdabench.errors import SdabenchError
 from sdabench.runs import estimate
 from sdabench.runs.suite import Suite
 from sdabench.training.trainer import Trainer
@@ -23,6 +26,27 @@ def test_few_images_are_timed_on_a_cpu(textures, tmp_path, monkeypatch, changes,
     assert estimate.estimate(Suite([classifier_job(textures, **changes)], tmp_path)).seconds > 0
     assert len(timed) == 6
     assert set(timed) == images
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+            "CUDNN_STATUS_EXECUTION_FAILED; run 'sdabench doctor'",
+        ),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED\nmore", "out of memory; try a larger --accumulate"),
+    ],
+)
+def test_errors_of_the_device_are_one_line(textures, tmp_path, monkeypatch, error, words):
+    def fail(*_):
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(estimate, "predict", fail)
+    monkeypatch.setattr(estimate.subprocess, "run", lambda *_, **__: None)
+    with pytest.raises(SdabenchError, match=re.escape(words)) as caught:
+        estimate.estimate(Suite([classifier_job(textures, batch_size=8)], tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_slow_steps_are_timed_once(textures, tmp_path, monkeypatch):

@@ -19,7 +19,8 @@ from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
 from sdabench.registry.sources import is_source
 from sdabench.training.compilation import compile_network, compiler_errors
-from sdabench.training.memory import MemoryRise, is_out_of_memory, synchronize
+from sdabench.training.device_errors import describe_device_error, is_out_of_memory
+from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
 Mode = Literal["inference", "training"]
@@ -192,7 +193,8 @@ def inference_step(network: nn.Module, images: Tensor, precision: Precision) -> 
 def training_step(network: nn.Module, images: Tensor, precision: Precision) -> Step:
     """Make a step of SGD with momentum; the learning rate is so small that the weights stay finite."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
-    scaler = torch.amp.GradScaler(images.device.type, enabled=precision == "fp16")
+    # A larger scale can overflow at first, and the optimizer would not be timed.
+    scaler = torch.amp.GradScaler(images.device.type, init_scale=1.0, enabled=precision == "fp16")
     labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
 
     def step() -> None:
@@ -256,7 +258,7 @@ def _applied(conditions: Conditions, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
-    """Convert out-of-memory and compiler errors to a SdabenchError in one line; also a decorator."""
+    """Convert errors of memory, device and compiler to a SdabenchError in one line; also a decorator."""
     try:
         with compiler_errors(name, conditions.compile):
             yield
@@ -269,6 +271,8 @@ def _clear_errors(name: str, conditions: Conditions) -> Iterator[None]:
                 f"{name}: out of memory for {images} on {conditions.device}; try a smaller --batch-size or "
                 "--resolution, or fewer models at a time"
             ) from error
+        if of_device := describe_device_error(error):
+            raise SdabenchError(f"{name}: {of_device}") from error
         if is_source(name):
             side, words = conditions.resolution, " ".join(str(error).split())[:150]
             raise SdabenchError(f"{name} fails at {side} pixels: {words}; try --resolution") from error

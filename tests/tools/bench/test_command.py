@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from sdabench.tools.bench.timing import Timing, interleave
+from sdabench import create_model
+from sdabench.tools.bench import timing
+from sdabench.tools.bench.timing import Timing, interleave, training_step
 from sdabench.training.memory import MemoryRise
 from tests.helpers.program import assert_error, sdabench
 
@@ -72,6 +74,25 @@ def test_out_of_memory_is_one_line():
     oversized = ("--resolution", 16384, "--batch-size", 1_000_000, "--mode", "inference", "--device", "cpu")
     words = ["resnet50: out of memory for 1000000 images of 16384 pixels on cpu", "--batch-size"]
     assert_error(sdabench("bench", "resnet50", *oversized), 1, *words)
+
+
+@pytest.mark.parametrize("place", ["create_model", "load_libraries"])
+def test_error_of_the_device_is_one_line(monkeypatch, place):
+    def fail(*arguments):
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+
+    monkeypatch.setattr(timing, place, fail)
+    name = "resnet50: " if place == "create_model" else ""
+    words = f"Error: {name}cuDNN error: CUDNN_STATUS_EXECUTION_FAILED; run 'sdabench doctor'"
+    assert_error(sdabench("bench", "resnet50", *QUICK), 1, words)
+
+
+def test_half_precision_steps_are_not_skipped():
+    torch.manual_seed(0)
+    network = create_model("resnet_narrow")
+    before = [each.detach().clone() for each in network.parameters()]
+    training_step(network, torch.randn(4, 3, 32, 32), "fp16")()
+    assert not all(map(torch.equal, before, network.parameters()))
 
 
 def test_timed_steps_are_interleaved():
