@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -36,12 +36,24 @@ def environment(device: torch.device, model: str | None = None, *, compiled: boo
             "networks_at_once": int(os.environ.get(NETWORKS_AT_ONCE, "1")),
             "cuda": torch.version.cuda if cuda else None,
             "cudnn": torch.backends.cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
-            "tf32_convolutions": torch.backends.cudnn.allow_tf32 if cuda else False,
+            "tf32_convolutions": cuda and allows_tf32("cudnn", "conv"),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if cuda else False,
+            "tf32_matmul": cuda and allows_tf32("cuda", "matmul"),
         }
         | ({"compiled": True} if compiled else {})
     )
+
+
+def allows_tf32(backend: Literal["cuda", "cudnn"], operation: Literal["conv", "matmul"]) -> bool:
+    """Return whether torch allows TF32 for convolutions of cuDNN or for matrix products of CUDA.
+
+    The older ``allow_tf32`` raises an error in a process that used ``fp32_precision``, of torch 2.9.
+    """
+    of_backend = getattr(torch.backends, backend)
+    settings = getattr(of_backend, operation, of_backend)
+    if hasattr(settings, "fp32_precision"):
+        return bool(settings.fp32_precision == "tf32")
+    return bool(settings.allow_tf32)
 
 
 def git_revision() -> str | None:

@@ -21,7 +21,7 @@ from sdabench.registry.sources import is_source
 from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.device_errors import describe_device_error, is_out_of_memory
 from sdabench.training.memory import MemoryRise, synchronize
-from sdabench.training.precision import autocast, strict_fp32
+from sdabench.training.precision import allow_tf32, autocast, strict_fp32
 
 Mode = Literal["inference", "training"]
 MODES: tuple[Mode, ...] = ("inference", "training")
@@ -247,11 +247,11 @@ def _warm_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | None
 
 @contextmanager
 def _applied(conditions: Conditions, device: torch.device) -> Iterator[None]:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     with strict_fp32(device):
         if device.type == "cuda":
-            cudnn.allow_tf32 = matmul.allow_tf32 = conditions.tf32
-            cudnn.benchmark = conditions.cudnn_benchmark
+            if conditions.tf32:
+                allow_tf32()
+            torch.backends.cudnn.benchmark = conditions.cudnn_benchmark
         torch.manual_seed(0)
         yield
 

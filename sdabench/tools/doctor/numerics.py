@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from sdabench.records.environment import allows_tf32
 from sdabench.tools.doctor.probe import Probe
+from sdabench.training.precision import matmul_precision
 
 PREFIXES = ("MKL_", "PYTORCH_", "ATEN_", "ONEDNN_", "DNNL_")
 NAMES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "OMP_NUM_THREADS")
@@ -25,9 +27,9 @@ class Settings:
     """Settings, by default those of this process; ``cuda`` is True with a CUDA device."""
 
     cuda: bool = field(default_factory=torch.cuda.is_available)
-    tf32_matmul: bool = field(default_factory=lambda: torch.backends.cuda.matmul.allow_tf32)
-    tf32_convolutions: bool = field(default_factory=lambda: torch.backends.cudnn.allow_tf32)
-    matmul_precision: str = field(default_factory=torch.get_float32_matmul_precision)
+    tf32_matmul: bool = field(default_factory=lambda: allows_tf32("cuda", "matmul"))
+    tf32_convolutions: bool = field(default_factory=lambda: allows_tf32("cudnn", "conv"))
+    matmul_precision: str = field(default_factory=matmul_precision)
     cudnn_benchmark: bool = field(default_factory=lambda: torch.backends.cudnn.benchmark)
     cudnn_deterministic: bool = field(default_factory=lambda: torch.backends.cudnn.deterministic)
     deterministic_algorithms: bool = field(default_factory=torch.are_deterministic_algorithms_enabled)
