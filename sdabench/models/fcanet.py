@@ -46,8 +46,28 @@ class FrequencySqueeze(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         fits = x.shape[2:] == (self.side, self.side)
-        pooled = x if fits else F.adaptive_avg_pool2d(x, self.side)
+        pooled = x if fits else average_pool(x, self.side)
         return (pooled * self.basis).sum(dim=(2, 3), keepdim=True)
+
+
+def average_pool(x: Tensor, side: int) -> Tensor:
+    """Average maps (N, C, H, W) over a grid of overlapping cells: (N, C, side, side).
+
+    The backward pass of torch's operator adds in no fixed order on a GPU, so deterministic mode refuses it.
+    There, matrix products compute the same means.
+    """
+    if x.is_cpu or not torch.are_deterministic_algorithms_enabled():
+        return F.adaptive_avg_pool2d(x, side)
+    rows, columns = (cell_means(length, side, x.device) for length in x.shape[2:])
+    with torch.autocast(x.device.type, enabled=False):
+        return (rows @ x.float() @ columns.T).to(x.dtype)
+
+
+def cell_means(length: int, cells: int, device: torch.device) -> Tensor:
+    """Return the matrix (cells, length) that averages over the cells of adaptive pooling."""
+    index, position = torch.arange(cells, device=device)[:, None], torch.arange(length, device=device)
+    inside = (position >= index * length // cells) & (position < -(-(index + 1) * length // cells))
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 @register_block("fcanet")

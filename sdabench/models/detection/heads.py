@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from sdabench.models.detection.masks import mask_targets
+from sdabench.models.detection.masks import mask_targets, roi_align
 from sdabench.models.detection.proposals import BACKGROUND, match
 
 Detection = dict[str, Tensor]
@@ -37,7 +37,7 @@ class PyramidAlign(nn.Module):
         for level, (each, stride) in enumerate(zip(maps, self.strides, strict=True)):
             own = levels == level
             here = torch.cat([image[own], every[own]], dim=1).float()
-            aligned = roi_align(each.float(), here, self.side, 1 / stride, sampling_ratio=0, aligned=True)
+            aligned = roi_align(each.float(), here, self.side, 1 / stride)
             pooled[own] = aligned.to(pooled.dtype)
         return pooled
 

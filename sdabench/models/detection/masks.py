@@ -6,11 +6,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torchvision.ops  # noqa: F401  # registers the operators
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torchvision.ops import roi_align
 
 RLE = dict[str, Any]  # {"size": [height, width], "counts": …}
+
+
+def roi_align(maps: Tensor, boxes: Tensor, side: int, scale: float = 1.0) -> Tensor:
+    """Pool boxes (P, 5) of maps (N, C, H, W) to (P, C, side, side), aligned and with adaptive sampling.
+
+    The first column of the boxes is the index of their map; the others are corners, and ``scale`` times a
+    corner is a position of the map. This is the operator of torchvision, whose function runs another one in
+    deterministic mode, which needs a compiler and memory for all samples. The operator is deterministic on
+    every device; its backward pass is not on CUDA, where it raises an error in deterministic mode.
+    """
+    pooled: Tensor = torch.ops.torchvision.roi_align(maps, boxes, scale, side, side, 0, True)
+    return pooled
 
 
 def mask_targets(
@@ -26,9 +38,8 @@ def mask_targets(
         own = matched == index
         mask = torch.as_tensor(coco_mask.decode(masks[index]), device=boxes.device).to(boxes.dtype)
         scale = boxes.new_tensor([mask.shape[1] / image[1], mask.shape[0] / image[0]]).repeat(2)
-        targets[own] = roi_align(
-            mask[None, None], [boxes[own] * scale], resolution, sampling_ratio=0, aligned=True
-        )[:, 0]
+        inside = F.pad(boxes[own] * scale, (1, 0))  # the image has index 0
+        targets[own] = roi_align(mask[None, None], inside, resolution)[:, 0]
     return (targets >= 0.5).to(boxes.dtype)
 
 
