@@ -32,6 +32,7 @@ OFFICIAL: dict[DataTask, str] = {"classification": "imagenet", "detection": "coc
 class Training(FrozenModel, populate_by_name=True):
     """The result of a training. Losses are means over images; ``last_loss`` is that of the last epoch.
 
+    ``skipped_steps`` of the ``steps`` changed no weight, because their gradients in float16 were not finite.
     ``fits`` states whether the last loss fell below the recipe's limit; None if the recipe has none.
     ``unsound`` lists the faults that the check of the network found; None if the recipe has no check.
     Each batch was split into ``micro_batches`` with separate batch-norm statistics, over ``world_size``
@@ -42,6 +43,7 @@ class Training(FrozenModel, populate_by_name=True):
 
     epochs: int
     steps: int
+    skipped_steps: int = 0
     first_loss: float
     last_loss: float
     fits: bool | None

@@ -128,6 +128,8 @@ def describe_training(record: Record) -> str:
         results = {True: "; the loss falls", False: "; the loss does not fall", None: ""}
     times = plural(training.skipped_images, "time")
     skipped = f"; broken images skipped {times}, never counted as trained on"
+    overflows = f"{training.skipped_steps:,} of {plural(training.steps, 'step')}"
+    without_update = f"; {overflows} skipped, because gradients in float16 were not finite"
     options = used_options(record.recipe or {})
     used = f"; training options: {', '.join(options)}" if options else ""
     frozen = {None: "", True: "; backbone frozen as in the paper", False: "; no layer frozen"}
@@ -135,5 +137,5 @@ def describe_training(record: Record) -> str:
         f"{record.model}: training loss {training.first_loss:.3f} to {training.last_loss:.3f} in "
         f"{plural(training.epochs, 'epoch')} on {describe_dataset(record.train_dataset)}"
         f"{results[training.fits]}{unsound}{frozen[training.frozen]}{used}"
-        f"{skipped if training.skipped_images else ''}"
+        f"{skipped if training.skipped_images else ''}{without_update if training.skipped_steps else ''}"
     )

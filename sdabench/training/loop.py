@@ -178,6 +178,7 @@ class _Training:
     def conclude(self, run: TrainingRun) -> None:
         """Write the weights and the result; delete the checkpoints."""
         trainer = self.trainer
+        trainer.check_updates()
         last = trainer.save_weights(self.folder / WEIGHTS)
         best, digests = trainer.progress.best_epochs, trainer.progress.best_sha256
         weights = {
@@ -226,6 +227,7 @@ class _Training:
             **trainer.mean_losses,
             "learning_rate": max(group["lr"] for group in trainer.optimizer.param_groups),
             "images_per_second": progress.images / progress.seconds,
+            **({"skipped_steps": progress.skipped_steps} if trainer.scaler.is_enabled() else {}),
             **metrics,
         }
         if self.here.is_main:

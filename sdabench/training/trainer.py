@@ -34,9 +34,12 @@ from sdabench.weights.classes import KEY as CLASSES
 from sdabench.weights.classes import metadata_of
 from sdabench.weights.keys import unshared
 
+# Of the loss in float16: the smallest normal number. Below it, gradients of 1 would lose digits.
+SMALLEST_SCALE = 2.0**-14
+
 
 class DivergedError(SdabenchError):
-    """The loss or the weights are not finite."""
+    """The loss, the gradients or the weights are not finite."""
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Progress:
     """The progress of a training, in plain values that a checkpoint stores."""
 
     step: int = 0
+    skipped_steps: int = 0  # whose gradients in float16 were not finite, so that they changed no weight
     concluded: int = 0  # epochs that were validated and logged
     epoch_losses: dict[str, float] = field(default_factory=dict)  # sums over this epoch's images so far
     epoch_images: int = 0
@@ -59,6 +63,11 @@ class Progress:
     best_epochs: dict[str, int] = field(default_factory=dict)
     best_sha256: dict[str, str] = field(default_factory=dict)  # of the weights files of the best epochs
     validated: int = 0  # last step after which a validation within an epoch was logged
+
+    @property
+    def updates(self) -> int:
+        """Number of steps that have changed the weights; it determines the learning rate."""
+        return self.step - self.skipped_steps
 
 
 class Trainer:
@@ -134,7 +143,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        return self.recipe.learning_rate(self.progress.step, self.order.steps_per_epoch)
+        return self.recipe.learning_rate(self.progress.updates, self.order.steps_per_epoch)
 
     def too_small(self, batch: AnyBatch) -> DataError | None:
         """Return an error if too few images of a batch can be read to train on it, or None."""
@@ -147,10 +156,11 @@ class Trainer:
 
         ``batch`` is the share of this rank; ``images`` and ``skipped`` are totals over all ranks. The seed,
         the step and the index of a micro-batch determine its random numbers, so that they are the same after
-        a resume and for any number of processes.
+        a resume and for any number of processes. If gradients in float16 are not finite, the step is
+        skipped: weights, optimizer, average and learning rate stay as they are, and the loss is scaled less.
 
         Raises:
-            DivergedError: the loss is not finite; the weights are unchanged.
+            DivergedError: the loss or the gradients are not finite; the weights are unchanged.
         """
         progress = self.progress
         images = len(batch) if images is None else images
@@ -191,10 +201,10 @@ class Trainer:
             raise self._diverged(f"the loss is {total}")
         if self.recipe.clip_norm is not None:
             self._clip_gradients(self.recipe.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.network, progress.step)
+        if not self._update_weights():
+            progress.skipped_steps += 1
+        elif self.average is not None:
+            self.average.update(self.network, progress.updates)
         if progress.step == 0:
             progress.first_loss = total
         progress.step += 1
@@ -203,6 +213,16 @@ class Trainer:
         progress.epoch_images += images
         for name, value in values.items():
             progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * images
+
+    def _update_weights(self) -> bool:
+        """Take the step of the optimizer; return False if it is skipped, which lowers the loss scale."""
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        after = self.scaler.get_scale()
+        if after < SMALLEST_SCALE:
+            raise self._diverged("the gradients are not finite at any scale of the loss")
+        return after >= before
 
     def _clip_gradients(self, largest: float) -> None:
         """Scale all gradients down to a norm; those of float16 may be infinite, and the step is skipped."""
@@ -293,6 +313,14 @@ class Trainer:
             file.write(data)
         return hashlib.sha256(data).hexdigest()
 
+    def check_updates(self) -> None:
+        """Raise a DivergedError if every step was skipped, so that the weights are still the initial ones."""
+        if self.progress.updates == 0:
+            raise DivergedError(
+                f"{self.job.model}: all {self.progress.step} steps were skipped, because gradients in "
+                "float16 were not finite; try --amp bf16, --amp off or more epochs"
+            )
+
     def _check_weights(self) -> None:
         states = (network.state_dict() for network in {self.network, self.result_network})
         if not all(bool(tensor.isfinite().all()) for state in states for tensor in state.values()):
@@ -317,6 +345,7 @@ class Trainer:
         return Training(
             epochs=recipe.epochs,
             steps=progress.step,
+            skipped_steps=progress.skipped_steps,
             first_loss=progress.first_loss,
             last_loss=progress.last_loss,
             unsound=progress.unsound,

@@ -18,6 +18,16 @@ def test_skipped_images_are_in_the_summary_of_a_training(skipped):
     assert ("broken images skipped 1,234 times, never counted as trained on" in text) == bool(skipped)
 
 
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_skipped_steps_are_in_the_summary_of_a_training(skipped):
+    training = Training(
+        epochs=2, steps=1234, first_loss=2, last_loss=1, fits=None, seconds=1, images_per_second=1, seeds=[0],
+        skipped_steps=skipped,
+    )  # fmt: skip
+    text = describe_training(record(training=training, train_dataset=DATASET))
+    assert ("1 of 1,234 steps skipped, because gradients in float16 were not finite" in text) == bool(skipped)
+
+
 @pytest.mark.parametrize(
     ("top1", "classes", "samples", "expected"),
     [
