@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdabench.models.build import create_model
-from sdabench.models.depth_attention import DepthAttentionStage, LearnedWeights, weighted_sum
+from sdabench.models.depth_attention import DepthAttentionStage, LearnedWeights, weighted_sum, wide
 from sdabench.records.environment import environment, git_revision
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
@@ -141,10 +141,10 @@ class StageAttention(nn.Module):
         self.attention = attention
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
-        pooled = outputs[0].new_zeros(())
+        pooled = outputs[0].new_zeros((), dtype=wide(outputs[0].dtype))
         for output in outputs:
-            pooled = pooled + output.mean(dim=(2, 3), keepdim=True)
-        return F.relu(weighted_sum(outputs, self.attention(pooled)))
+            pooled = pooled + output.mean(dim=(2, 3), keepdim=True, dtype=pooled.dtype)
+        return F.relu(weighted_sum(outputs, self.attention(pooled.to(outputs[0].dtype))))
 
 
 def peer_of(network: nn.Module) -> nn.Module:

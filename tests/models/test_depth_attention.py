@@ -18,6 +18,7 @@ from sdabench.models.depth_attention import (
     recorded_depth_weights,
     replaced_depth_weights,
 )
+from tests.helpers.detectors import Constant
 
 
 def naive(stage, blocks, x):
@@ -68,6 +69,30 @@ def test_autocast_output_is_bfloat16_and_close_to_float32():
         fused = stage(x)
     assert fused.dtype == torch.bfloat16
     torch.testing.assert_close(fused.float(), stage(x), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_once(dtype):
+    """Sums of twelve maps and of their means are those of float64, rounded."""
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 64, 9, 9).to(dtype) for _ in range(12)]
+    attention, seen = StaticWeights(64, 12), []
+    with torch.no_grad():
+        for each in attention.logits:
+            each.normal_()
+    attention.needs_input = True
+    attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    stage = DepthAttentionStage([Constant(each) for each in maps], attention, activate=False)
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        fused = stage(maps[0])
+    exact = torch.stack(maps).double()
+    weights = torch.stack([*attention.logits]).double().softmax(dim=0)[:, None, :, None, None]
+    for actual, sums in (
+        (seen[0], exact.sum(dim=0).mean(dim=(2, 3), keepdim=True)),
+        (fused, (weights * exact).sum(dim=0)),
+    ):
+        assert actual.dtype == dtype
+        assert (actual == sums.to(dtype)).double().mean() > 0.99
 
 
 def test_gradients_equal_the_formula():
