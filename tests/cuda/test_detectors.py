@@ -1,0 +1,56 @@
+"""Detectors on CUDA: no mixing of devices, the numbers of the CPU, and what is deterministic."""
+
+import math
+
+import pytest
+import torch
+
+from sdabench.training.job import Machine
+from sdabench.training.precision import strict_fp32
+from sdabench.training.prediction import predict
+from sdabench.training.trainer import Trainer, load_training_batches
+from tests.helpers.training import detector_job
+
+CUDA = torch.device("cuda:1")
+pytestmark = pytest.mark.usefixtures("stub")
+
+
+def job_of(shapes, model, device=str(CUDA), **changes):
+    return detector_job(shapes, model=model, **changes).on(Machine(device=device))
+
+
+def found_by(trainer):
+    """Predict a few boxes, with a threshold that those of random weights pass."""
+    heads, proposals = trainer.network.roi_heads, trainer.network.rpn
+    heads.score_thresh, heads.detections_per_img = 0.2, 10
+    proposals._post_nms_top_n["testing"] = 50
+    return predict(trainer.network, trainer.job, trainer.device).results
+
+
+@pytest.mark.parametrize("family", ["faster_rcnn", "mask_rcnn"])
+def test_deterministic_evaluation_finds_what_the_cpu_finds(shallow, shapes, family):
+    results = []
+    for device in ("cpu", str(CUDA)):
+        with strict_fp32(torch.device(device), deterministic=True):
+            results.append(found_by(Trainer(job_of(shapes, shallow[family], device))))
+    assert len(results[0]) > 10
+    assert results[1] == results[0]
+
+
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [("faster_rcnn", "fp32"), ("faster_rcnn", "bf16"), ("mask_rcnn", "fp32"), ("mask_rcnn", "fp16")],
+)
+def test_step_and_evaluation(shallow, shapes, family, precision):
+    trainer = Trainer(job_of(shapes, shallow[family], precision=precision, channels_last=True))
+    trainer.take_step(next(load_training_batches(trainer)))
+    assert math.isfinite(trainer.progress.first_loss)
+    assert found_by(trainer)
+
+
+def test_training_is_refused_because_of_the_backward_pass_of_roi_align(shallow, shapes):
+    """``sdabench train`` refuses it before; this is the reason."""
+    with strict_fp32(CUDA, deterministic=True):
+        trainer = Trainer(job_of(shapes, shallow["faster_rcnn"]))
+        with pytest.raises(RuntimeError, match="roi_align_backward_kernel does not have a deterministic"):
+            trainer.take_step(next(load_training_batches(trainer)))
