@@ -1,7 +1,9 @@
 """Update the running statistics of batch norms under gradient accumulation."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sdabench.training.distributed import World
@@ -13,6 +15,8 @@ class MicroBatchStatistics:
     Each micro-batch starts from the statistics of the previous step. Otherwise two micro-batches would move
     the statistics twice, and two ranks would have different statistics. Other weights than the shares of the
     batch can be given: DataParallel keeps the statistics of its first replica alone.
+
+    All statistics are in one tensor, because a launch for each would cost more than the arithmetic.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -20,22 +24,30 @@ class MicroBatchStatistics:
         buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
         self.running = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.counts = [buffer for buffer in buffers if not buffer.is_floating_point()]  # of batches seen
-        self.before = [buffer.clone() for buffer in (*self.running, *self.counts)]
-        self.means = [torch.zeros_like(buffer) for buffer in self.running]
+        self.before = [_joined(each) for each in (self.running, self.counts)]
+        self.mean = torch.zeros_like(self.before[0])
 
     def add(self, share: float) -> None:
         """Add the statistics of a micro-batch, with its weight in the mean, usually its share."""
-        for mean, buffer in zip(self.means, self.running, strict=True):
-            mean += share * buffer
-        for buffer, before in zip((*self.running, *self.counts), self.before, strict=True):
-            buffer.copy_(before)
+        self.mean += share * _joined(self.running)
+        for buffers, before in zip((self.running, self.counts), self.before, strict=True):
+            _divide(before, buffers)
 
     def conclude(self, world: World) -> None:
         """Set the statistics to the mean over all ranks, after all micro-batches of this rank."""
-        for count in self.counts:
-            count += 1
+        _divide(self.before[1] + 1, self.counts)
         if self.running:
-            flat = world.sum(torch.cat([mean.flatten() for mean in self.means]))
-            pieces = torch.split(flat, [mean.numel() for mean in self.means])
-            for buffer, piece in zip(self.running, pieces, strict=True):
-                buffer.copy_(piece.view_as(buffer))
+            _divide(world.sum(self.mean), self.running)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([each.flatten() for each in tensors]) if tensors else torch.empty(0)
+
+
+def _divide(joined: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy the parts of a tensor of :func:`_joined` back."""
+    if tensors:
+        parts = torch.split(joined, [each.numel() for each in tensors])
+        torch._foreach_copy_(
+            list(tensors), [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
+        )
