@@ -118,7 +118,7 @@ def test_incompatible_options_are_usage_errors(workspace, tmp_path):
             "faster_rcnn_resnet50",
             "--recipe",
             "paper",
-        ): "unknown recipe 'paper'; choose from coco-1x",
+        ): "the recipe 'paper' is for classification; choose from coco-1x",
         ("run", "--suite", "detection", "--eval-only", "--backbone-weights", tmp_path): "is for training",
         ("run", "--suite", "segmentation", "--with", "faster_rcnn_resnet50"): "is not in the networks for",
     }

@@ -43,7 +43,6 @@ def test_values_have_to_be_copied_to_the_host():
     [
         (lambda x: F.adaptive_avg_pool2d(x, 3), "adaptive_avg_pool2d_backward_cuda"),
         (lambda x: F.adaptive_max_pool2d(x, 2), "adaptive_max_pool2d_backward_cuda"),
-        (lambda x: F.interpolate(x, (5, 5), mode="bicubic"), "upsample_bicubic2d_backward"),
     ],
 )
 def test_operations_that_are_not_deterministic_are_refused(compute, kernel):
