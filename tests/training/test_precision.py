@@ -37,6 +37,7 @@ def settings_now():
 
 
 def generic(precision):
+    torch.backends.cudnn.conv.fp32_precision = "none"  # tests before this one may have left an own value
     torch.backends.fp32_precision = precision
 
 

@@ -323,7 +323,7 @@ def test_running_statistics_are_those_of_the_first_replica_or_of_all(textures, f
     "changes",
     [
         {"precision": "bf16"},
-        {"precision": "fp16"},
+        {"precision": "fp16", "epochs": 6},  # whose first steps may be skipped
         {"channels_last": True},
         {"batch_size": 8, "accumulate": 2, "precision": "bf16", "channels_last": True},
     ],
@@ -332,7 +332,7 @@ def test_precision_and_memory_format_barely_change_first_loss(textures, tmp_path
     exact = {key: value for key, value in changes.items() if key in ("batch_size", "accumulate")}
     larger = {"epochs": 1, "augmentation": {"crop": 64}}
     losses = [
-        read_run(train(classifier_job(textures, **larger, **options), tmp_path / str(n))).training.first_loss
+        read_run(train(classifier_job(textures, **larger | options), tmp_path / str(n))).training.first_loss
         for n, options in enumerate((exact, changes))
     ]
     assert losses[0] == pytest.approx(losses[1], abs=0.1)
