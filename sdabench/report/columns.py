@@ -194,7 +194,7 @@ STUDY_TESTS: Columns = {
     "study": Column("str", "name of the study"),
     "test": Column("str", "name of the test"),
     "primary": Column("bool", "whether the decision rests on it"),
-    "measure": Column("str", "octave_top1_pct, swap_drop_pct, depth_slope, ap_s_pct and so on"),
+    "measure": Column("str", "measure of the study, such as octave_top1_pct, depth_slope or ap_s_pct"),
     "octave": Column("Int64", "octave of the object size, of top1_pct"),
     "arm": Column("str", "arm that is tested"),
     "against": Column("str", "arm that is subtracted, with the same seed; missing for none"),

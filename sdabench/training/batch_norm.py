@@ -31,20 +31,20 @@ class MicroBatchStatistics:
         """Add the statistics of a micro-batch, with its weight in the mean, usually its share."""
         self.mean += share * _joined(self.running)
         for buffers, before in zip((self.running, self.counts), self.before, strict=True):
-            _divide(before, buffers)
+            _copy_back(before, buffers)
 
     def conclude(self, world: World) -> None:
         """Set the statistics to the mean over all ranks, after all micro-batches of this rank."""
-        _divide(self.before[1] + 1, self.counts)
+        _copy_back(self.before[1] + 1, self.counts)
         if self.running:
-            _divide(world.sum(self.mean), self.running)
+            _copy_back(world.sum(self.mean), self.running)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([each.flatten() for each in tensors]) if tensors else torch.empty(0)
 
 
-def _divide(joined: Tensor, tensors: Sequence[Tensor]) -> None:
+def _copy_back(joined: Tensor, tensors: Sequence[Tensor]) -> None:
     """Copy the parts of a tensor of :func:`_joined` back."""
     if tensors:
         parts = torch.split(joined, [each.numel() for each in tensors])
