@@ -34,8 +34,9 @@ from sdabench.weights.classes import KEY as CLASSES
 from sdabench.weights.classes import metadata_of
 from sdabench.weights.keys import unshared
 
-# Of the loss in float16: the smallest normal number. Below it, gradients of 1 would lose digits.
-SMALLEST_SCALE = 2.0**-14
+# Scales of the loss in float16. At torch's initial 65,536, the first 3 to 10 steps of small batches overflow.
+# Below the smallest normal number of float16, gradients of 1 would lose digits.
+INITIAL_SCALE, SMALLEST_SCALE = 2.0**8, 2.0**-14
 
 
 class DivergedError(SdabenchError):
@@ -98,7 +99,8 @@ class Trainer:
         self.replica = self._replica()
         self.called: nn.Module = compile_network(self.replica) if job.machine.compile else self.replica
         self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
+        in_half = self.recipe.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=INITIAL_SCALE, enabled=in_half)
         self.order = self._order()
         warmup = self.recipe.warmup_steps(self.order.steps_per_epoch)
         ema = self.recipe.ema
