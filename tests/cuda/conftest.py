@@ -29,7 +29,8 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name, entry in [*models.items()]:
         if entry.task == "classification" and entry.family not in names and f"sda_{name}" in models:
             whole = models[f"sda_{name}"]
-            depths, options = [2, 2, 2, 1], dict(whole.network.options)
+            # A stage of bL-ResNet has at least two blocks; double attention follows every second block.
+            depths, options = [2 if entry.family == "bl_resnet" else 1, 2, 2, 1], dict(whole.network.options)
             if "allocation" in options:  # the channels of each block
                 stages = zip(options["allocation"], depths, strict=True)
                 options["allocation"] = [each[:depth] for each, depth in stages]

@@ -8,9 +8,10 @@ import torch
 from sdabench.registry import load_registry
 from sdabench.training.job import Machine
 from sdabench.training.precision import strict_fp32
+from sdabench.training.prediction import predict
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.stub_cuda.tensors import counted_events
-from tests.helpers.training import classifier_job
+from tests.helpers.training import classifier_job, evaluation_job_for
 
 CUDA = torch.device("cuda:1")
 FAMILIES = sorted({each.family for each in load_registry().models.values() if each.task == "classification"})
@@ -38,7 +39,7 @@ def test_deterministic_step_and_evaluation_equal_those_of_the_cpu(shallow, textu
     for device in ("cpu", str(CUDA)):
         with strict_fp32(torch.device(device), deterministic=True):
             trainers.append(after_a_step(job_of(textures, shallow[family], device)))
-            metrics = trainers[-1].validate()
+            metrics = trainers[-1].validate() if device == str(CUDA) else {}
     cpu, cuda = (trainer.network.state_dict() for trainer in trainers)
     assert trainers[1].progress.first_loss == pytest.approx(trainers[0].progress.first_loss, rel=1e-5)
     for name, tensor in cuda.items():
@@ -54,7 +55,8 @@ def test_deterministic_step_and_evaluation_equal_those_of_the_cpu(shallow, textu
 def test_step_and_evaluation_in_mixed_precision(shallow, textures, family, precision):
     trainer = after_a_step(job_of(textures, shallow[family], precision=precision, channels_last=True))
     assert math.isfinite(trainer.progress.first_loss)
-    assert trainer.validate()["top5_pct"] == 100
+    job = evaluation_job_for(trainer.job, precision=precision, channels_last=True)
+    assert predict(trainer.network, job, CUDA).metrics()["classification"]["top5_pct"] == 100
 
 
 def test_host_waits_once_per_step_for_the_loss(shallow, textures):

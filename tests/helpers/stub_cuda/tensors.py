@@ -6,7 +6,7 @@ does, and in deterministic mode those that CUDA refuses. The process needs the s
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,6 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_iter, tree_map
 
 import sdabench
 
@@ -140,7 +139,7 @@ def counted_events() -> Iterator[Counter[tuple[str, str]]]:
 
 def dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     name, stub = func._schema.name, Stub.active
-    tensors = [each for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
+    tensors = [each for each in _leaves([*args, *kwargs.values()]) if isinstance(each, Tensor)]
     stubs = [each for each in tensors if isinstance(each, StubTensor)]
     device = stubs[0].device if stubs else CPU
     if stubs and name not in COPIES:
@@ -155,13 +154,13 @@ def dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     on_cpu = {"device": CPU} if "device" in kwargs and name not in PINNING else {}
     if kwargs.get("pin_memory") and device.type == "cuda":
         on_cpu["pin_memory"] = False
-    on_cpu = tree_map(_values, dict(kwargs)) | on_cpu
-    result = _computed(func, tree_map(_values, args), on_cpu)
+    on_cpu = {key: _mapped(_values, value) for key, value in kwargs.items()} | on_cpu
+    result = _computed(func, _mapped(_values, args), on_cpu)
     if device.type == "cpu" or name in VALUES:
         return args[0] if name == "aten::copy_" else result
     if name in ("aten::copy_", "aten::lift_fresh"):
         return args[0]
-    made = tree_map(lambda each: StubTensor(each, device) if type(each) is Tensor else each, result)
+    made = _mapped(lambda each: StubTensor(each, device) if type(each) is Tensor else each, result)
     return (
         return_and_correct_aliasing(func, args, kwargs, made) if stubs and name != "aten::_to_copy" else made
     )
@@ -180,9 +179,24 @@ def _computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def _cast(values: Any, old: torch.dtype, new: torch.dtype) -> Any:
-    return tree_map(
+    return _mapped(
         lambda each: each.to(new) if isinstance(each, Tensor) and each.dtype == old else each, values
     )
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Change the arguments or results of an operation, which can be in lists and tuples."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([_mapped(change, each) for each in value])
+    return change(value)
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    for each in values:
+        if isinstance(each, (list, tuple)):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 def _values(each: Any) -> Any:
@@ -241,7 +255,7 @@ def _place() -> str:
 
 def _replay(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Run the host code of CUDA for an operation, whose kernels do nothing, and raise its refusal if any."""
-    leaves = list(tree_iter((args, kwargs)))
+    leaves = list(_leaves([*args, *kwargs.values()]))
     modes = (each for each in leaves if isinstance(each, (bool, str)))
     key = func, *(each.dtype for each in leaves if isinstance(each, Tensor)), *modes
     if key not in REFUSALS:
@@ -257,7 +271,7 @@ def _refusal(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str |
         return torch.empty_strided(each.size(), each.stride(), dtype=each.dtype, device=each.device)
 
     try:
-        func(*tree_map(on_cuda, args), **tree_map(on_cuda, dict(kwargs)))
+        func(*_mapped(on_cuda, args), **{key: _mapped(on_cuda, value) for key, value in kwargs.items()})
     except Exception as error:  # also because no kernel has written indices, for example
         if "deterministic" in str(error):
             return str(error)
