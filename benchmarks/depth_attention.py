@@ -35,14 +35,8 @@ from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
 from sdabench.report.render import print_terminal
 from sdabench.report.sheet import Cell, Heading, Sheet
-from sdabench.tools.bench.timing import (
-    STEPS,
-    Mode,
-    Step,
-    Timing,
-    interleave,
-    load_libraries,
-)
+from sdabench.tools.bench.steps import STEPS, Mode, Step
+from sdabench.tools.bench.timing import Timing, interleave, load_libraries
 from sdabench.training.compilation import compiler_errors
 from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32

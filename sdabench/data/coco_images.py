@@ -1,7 +1,8 @@
 """Datasets and batches for detectors: resized images of COCO with boxes, labels and masks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import compress
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from sdabench.data.coco import Annotation, CocoImage, CocoSplit
 from sdabench.data.decoded import decoded_images
 from sdabench.data.description import Resizing
-from sdabench.data.images import decode, seeded
+from sdabench.data.images import decode, move, seeded
 from sdabench.data.masks import compressed_rle, mask_problem
 from sdabench.errors import DataError
 from sdabench.models.inputs import resized_shape
@@ -71,18 +72,19 @@ class DetectionBatch:
 
     def to(self, device: torch.device, layout: torch.memory_format) -> Self:
         """Move to a device, except masks, and scale the images to values from 0 to 1."""
-        images = [image.to(device, non_blocking=True).float() / 255 for image in self.images]
+        there = self.mapped(partial(move, device=device))
+        return replace(there, images=[image.float() / 255 for image in there.images])
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the batch with ``change`` applied to each tensor."""
         targets = [
-            {
-                key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-                for key, value in target.items()
-            }
+            {key: change(value) if isinstance(value, Tensor) else value for key, value in target.items()}
             for target in self.targets
         ]
-        return replace(self, images=images, targets=targets)
+        return replace(self, images=[change(image) for image in self.images], targets=targets)
 
     def pin_memory(self) -> Self:
-        return replace(self, images=[image.pin_memory() for image in self.images])
+        return self.mapped(Tensor.pin_memory)
 
 
 class DetectionImages(Dataset[DetectionSample | DataError]):

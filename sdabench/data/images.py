@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from math import ceil
 from typing import Any, TypeVar
@@ -88,11 +89,20 @@ class Batch:
 
     def to(self, device: torch.device, layout: torch.memory_format) -> "Batch":
         """Move to a device and normalize the images to float32."""
-        images = self.normalization(self.images.to(device, non_blocking=True), layout)
-        return replace(self, images=images, labels=self.labels.to(device, non_blocking=True))
+        there = self.mapped(partial(move, device=device))
+        return replace(there, images=self.normalization(there.images, layout))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with ``change`` applied to each tensor."""
+        return replace(self, images=change(self.images), labels=change(self.labels))
 
     def pin_memory(self) -> "Batch":
-        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+        return self.mapped(Tensor.pin_memory)
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to a device; the host waits only for copies from a device, whose values it may read."""
+    return tensor.to(device, non_blocking=device.type != "cpu")
 
 
 def decode(

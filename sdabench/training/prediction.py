@@ -21,6 +21,7 @@ from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.device_errors import may_be_out_of_memory
 from sdabench.training.distributed import Report, world
 from sdabench.training.job import AnyJob
+from sdabench.training.prefetch import Prefetcher
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, Predictions, load_batches, task_of
 
@@ -69,7 +70,13 @@ class FittingBatch:
 
     size: int
 
-    def outputs(self, batch: AnyBatch, outputs_of: Callable[[Any], list[Any]]) -> list[Any]:
+    def outputs(
+        self,
+        batch: AnyBatch,
+        outputs_of: Callable[[Any], list[Any]],
+        release: Callable[[], None] = lambda: None,
+    ) -> list[Any]:
+        """Compute the outputs of a batch; call ``release`` to free memory before a smaller micro-batch."""
         while True:
             try:
                 micro_batches = batch.micro_batches(ceil(len(batch) / self.size))
@@ -78,6 +85,7 @@ class FittingBatch:
                 if not may_be_out_of_memory(error) or self.size == 1:
                     raise
             self.size = ceil(min(self.size, len(batch)) / 2)
+            release()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -141,20 +149,14 @@ class _Predictor:
     def take_turns(self, remaining: Sequence[list[int]], advance: Callable[[int], None]) -> None:
         """Predict batches, one per rank in each turn; save between turns. Raise Stopped after a signal."""
         here, job = self.here, self.job
-        batches = load_batches(
-            self.task.evaluation_images(job),
-            self.task.batch_of,
-            job.machine.workers,
-            self.device.type == "cuda",
-            job.skip_broken,
-            batch_sampler=remaining[here.rank :: here.size],
-        )
+        batches = self.load(remaining[here.rank :: here.size])
         with stop_requests() as stop_requested, closing(batches):
             saved = time.monotonic()
             for position in range(here.size, len(remaining) + here.size, here.size):
                 time_to_save = time.monotonic() - saved > job.machine.checkpoint_seconds
                 is_last = position >= len(remaining)
-                own = self.take_turn(next(batches, None), stop_requested() and not is_last, time_to_save)
+                batch = next(batches, None)
+                own = self.take_turn(batch, stop_requested() and not is_last, time_to_save, batches.release)
                 reports = here.reports(own)
                 advance(sum(report.images for report in reports))
                 stop = any(report.stop for report in reports)
@@ -164,7 +166,20 @@ class _Predictor:
                 if stop:
                     raise Stopped
 
-    def take_turn(self, batch: AnyBatch | DataError | Stopped | None, stop: bool, save: bool) -> Report:
+    def load(self, own: Sequence[list[int]]) -> Prefetcher:
+        """Load the batches of this rank; copy whole batches to the device only if they fit into memory."""
+        job, cuda = self.job, self.device.type == "cuda"
+        images, batch_of, workers = self.task.evaluation_images(job), self.task.batch_of, job.machine.workers
+        batches = load_batches(images, batch_of, workers, cuda, job.skip_broken, batch_sampler=own)
+        return Prefetcher(batches, self.device, enabled=self.fitting.size >= job.batch_size)
+
+    def take_turn(
+        self,
+        batch: AnyBatch | DataError | Stopped | None,
+        stop: bool,
+        save: bool,
+        release: Callable[[], None],
+    ) -> Report:
         """Predict a batch; None if the other ranks have one more."""
         if isinstance(batch, DataError):
             self.broken.extend(batch.args)
@@ -173,7 +188,7 @@ class _Predictor:
         if isinstance(batch, Stopped):  # while this rank waited for a batch
             return Report(0, None, stop=True, save=save)
         try:
-            outputs = self.fitting.outputs(batch, self.outputs_of)
+            outputs = self.fitting.outputs(batch, self.outputs_of, release)
         except SdabenchError as error:
             return Report(0, error, stop, save)
         self.predicted.extend(map(Prediction, batch.indices, batch.sha256, outputs))

@@ -4,7 +4,6 @@ import hashlib
 import math
 import secrets
 import warnings
-from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
 from sdabench.training.optimizers import SCALE, WeightAverage, build_optimizer
 from sdabench.training.prediction import predict
-from sdabench.training.signals import Stopped
+from sdabench.training.prefetch import Prefetcher
 from sdabench.training.soundness import IMAGES, find_unsound
 from sdabench.training.tasks import AnyBatch, load_batches, task_of
 from sdabench.weights.classes import KEY as CLASSES
@@ -391,10 +390,11 @@ def training_order(job: AnyJob, processes: int, seed: int = 0, first_step: int =
     return order
 
 
-def load_training_batches(trainer: Trainer) -> Generator[AnyBatch | DataError | Stopped]:
-    """Yield the share of this rank in the remaining batches; see :func:`load_batches`."""
+def load_training_batches(trainer: Trainer) -> Prefetcher:
+    """Load the share of this rank in the remaining batches; see :func:`load_batches`."""
     job, task = trainer.job, trainer.task
     images = task.training_images(job, trainer.progress.seeds[-1])
     pin, workers = trainer.device.type == "cuda", job.machine.workers
     order = RankBatches(trainer.order, trainer.micro_batches, trainer.own_micro_batches, trainer.world.rank)
-    return load_batches(images, task.batch_of, workers, pin, job.skip_broken, batch_sampler=order)
+    batches = load_batches(images, task.batch_of, workers, pin, job.skip_broken, batch_sampler=order)
+    return Prefetcher(batches, trainer.device)

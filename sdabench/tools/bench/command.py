@@ -15,13 +15,14 @@ from sdabench.registry import load_registry
 from sdabench.registry.sources import is_source
 
 if TYPE_CHECKING:
-    from sdabench.tools.bench.timing import Mode
+    from sdabench.tools.bench.steps import Mode
 
 EPILOG = """\b
 Examples:
   sdabench bench resnet50 sda_resnet86
   sdabench bench 'sda_*' --mode inference --batch-size 1
   sdabench bench sda_pyconv86 pyconv86 --amp bf16 --channels-last --compile
+  sdabench bench 'sda_*' --batch-size 1 --mode inference --cuda-graphs
   sdabench bench resnet50 --resolution 320 --json
 """
 
@@ -51,6 +52,9 @@ def command(
         "--channels-last", is_flag=True, group="Arithmetic", help="Use the channels_last memory format")],
     compiled: Annotated[bool, option(
         "--compile", is_flag=True, group="Arithmetic", help="Compile with torch.compile (not timed)")],
+    cuda_graphs: Annotated[bool, option(
+        "--cuda-graphs", is_flag=True, group="Arithmetic",
+        help="Capture steps in CUDA graphs, after --compile (not timed)")],
     tf32: Annotated[bool, option(
         "--tf32", is_flag=True, group="Arithmetic", advanced=True, help="Allow TF32 on CUDA")],
     cudnn_benchmark: Annotated[bool, option(
@@ -69,7 +73,8 @@ def command(
     names = _select(patterns)
     device = choose_device(device)
     from sdabench.report.render import print_terminal
-    from sdabench.tools.bench.timing import MODES, Conditions, measure_speed, total_steps
+    from sdabench.tools.bench.steps import MODES
+    from sdabench.tools.bench.timing import Conditions, measure_speed, total_steps
     from sdabench.tools.bench.view import speed_sheet
 
     modes: Sequence[Mode] = [each for each in MODES if mode in (each, "both")]
@@ -80,6 +85,7 @@ def command(
         precision="fp32" if amp == "off" else amp,  # type: ignore[arg-type]
         channels_last=channels_last,
         compile=compiled,
+        cuda_graphs=cuda_graphs,
         tf32=tf32,
         cudnn_benchmark=cudnn_benchmark,
         warmup=warmup,

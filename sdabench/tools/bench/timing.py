@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from sdabench.complexity.counters import Dense, is_detector
 from sdabench.errors import SdabenchError, UsageError
@@ -18,14 +17,12 @@ from sdabench.records.environment import environment
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
 from sdabench.registry.sources import is_source
+from sdabench.tools.bench.graphs import Capture, refuse_graphs
+from sdabench.tools.bench.steps import MODES, STEPS, Mode, Step
 from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.device_errors import describe_device_error, is_out_of_memory
 from sdabench.training.memory import MemoryRise, synchronize
-from sdabench.training.precision import allow_tf32, autocast, strict_fp32
-
-Mode = Literal["inference", "training"]
-MODES: tuple[Mode, ...] = ("inference", "training")
-Step = Callable[[], object]
+from sdabench.training.precision import allow_tf32, strict_fp32
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class Conditions:
     precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
+    cuda_graphs: bool = False  # compiled networks are captured after they are compiled
     tf32: bool = False
     cudnn_benchmark: bool = False
     warmup: int = 3  # steps that are not timed, at least one
@@ -113,27 +111,33 @@ def measure_speed(
         advance: called with the number of steps just done, of :func:`total_steps`, and a note.
 
     Raises:
-        UsageError: a name is unknown or that of a detector, or the batch is too small for training.
-        SdabenchError: out of memory, or a network cannot be compiled.
+        UsageError: a name is unknown or that of a detector, the batch is too small for training, or CUDA
+            graphs are requested on a CPU.
+        SdabenchError: out of memory, or a network cannot be compiled or captured.
     """
     refuse_detectors(names)
     if "training" in modes and conditions.batch_size < 2:
         raise UsageError("training needs a batch of 2 or more for batch norm; or use --mode inference")
     device = torch.device(conditions.device)
+    if conditions.cuda_graphs:
+        refuse_graphs(device)
     with _applied(conditions, device):
         load_libraries(device, modes)
         settings = environment(device)
+        capture = Capture(device) if conditions.cuda_graphs else None
         subjects: list[tuple[str, Mode, Step, int | None]] = []
         for name in names:
             with _clear_errors(name, conditions):
                 rise = MemoryRise(device)
                 steps = _make_steps(create_model(name), modes, conditions)
                 for mode, step in steps.items():
-                    memory = _warm_up(step, rise, conditions)
-                    subjects.append((name, mode, step, memory))
+                    timed, memory = _warm_up(name, step, rise, conditions, capture)
+                    subjects.append((name, mode, timed, memory))
                     advance(conditions.warmup, f"{name}, warm-up")
-        timed = [_clear_errors(name, conditions)(step) for name, _, step, _ in subjects]
-        timings = interleave(timed, conditions.repeats, device, lambda index: advance(1, subjects[index][0]))
+        guarded = [_clear_errors(name, conditions)(step) for name, _, step, _ in subjects]
+        timings = interleave(
+            guarded, conditions.repeats, device, lambda index: advance(1, subjects[index][0])
+        )
     return [
         Speed(name, mode, conditions, timing, memory, settings)
         for (name, mode, _, memory), timing in zip(subjects, timings, strict=True)
@@ -181,40 +185,6 @@ def load_libraries(device: torch.device, modes: Sequence[Mode]) -> None:
         STEPS[mode](network, torch.randn(2, 3, 32, 32, device=device), "fp32")()
 
 
-def inference_step(network: nn.Module, images: Tensor, precision: Precision) -> Step:
-    def step() -> None:
-        network.eval()
-        with torch.no_grad(), autocast(images.device, precision):
-            network(images)
-
-    return step
-
-
-def training_step(network: nn.Module, images: Tensor, precision: Precision) -> Step:
-    """Make a step of SGD with momentum; the learning rate is so small that the weights stay finite."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
-    # A larger scale can overflow at first, and the optimizer would not be timed.
-    scaler = torch.amp.GradScaler(images.device.type, init_scale=1.0, enabled=precision == "fp16")
-    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
-
-    def step() -> None:
-        network.train()
-        with autocast(images.device, precision):
-            loss = F.cross_entropy(network(images), labels)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-
-    return step
-
-
-STEPS: dict[Mode, Callable[[nn.Module, Tensor, Precision], Step]] = {
-    "inference": inference_step,
-    "training": training_step,
-}
-
-
 def _make_steps(network: nn.Module, modes: Sequence[Mode], conditions: Conditions) -> dict[Mode, Step]:
     """Make the steps of a network, inference first, because training adds the memory of gradients."""
     if is_detector(network):
@@ -230,19 +200,31 @@ def _make_steps(network: nn.Module, modes: Sequence[Mode], conditions: Condition
     return {mode: STEPS[mode](called, images, conditions.precision) for mode in MODES if mode in modes}
 
 
-def _warm_up(step: Step, rise: MemoryRise, conditions: Conditions) -> int | None:
-    """Run the warm-up steps; return the peak memory of the last one, or None if it cannot be measured.
+def _warm_up(
+    name: str, step: Step, rise: MemoryRise, conditions: Conditions, capture: Capture | None
+) -> tuple[Step, int | None]:
+    """Run the warm-up steps, and capture the last one in a CUDA graph if requested.
 
     Earlier steps can need more memory to select algorithms and to compile. On the CPU, the memory of the
-    compiler cannot be separated, so the result is None.
+    compiler cannot be separated.
+
+    Returns:
+        The step to time, and the peak memory of the last step; None if it cannot be measured. Steps of a
+        graph use its memory without allocating it, so the peak is that of the capture.
     """
+    if capture is not None:
+        replay = capture(name, step, conditions.warmup, rise.restart)
+        memory = rise.peak()
+        replay()  # also loads the graph
+        synchronize(rise.device)
+        return replay, memory
     measurable = False
     for left in reversed(range(conditions.warmup)):
         measurable = left == 0 and rise.restart()
         step()
         synchronize(rise.device)
     with_compiler = conditions.compile and rise.device.type == "cpu"
-    return rise.peak() if measurable and not with_compiler else None
+    return step, rise.peak() if measurable and not with_compiler else None
 
 
 @contextmanager

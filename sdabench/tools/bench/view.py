@@ -17,6 +17,7 @@ def speed_sheet(speeds: Sequence[Speed]) -> Sheet:
     title = f"{conditions.batch_size} images of {side}x{side} on {settings['device']}, {conditions.precision}"
     title += ", channels last" if conditions.channels_last else ""
     title += ", compiled" if conditions.compile else ""
+    title += ", in CUDA graphs" if conditions.cuda_graphs else ""
     memory = "memory of tensors on the device" if settings["cuda"] else "resident memory of the process"
     notes = [
         f"Latency is the median of {conditions.repeats} steps after {conditions.warmup} warm-up steps; "

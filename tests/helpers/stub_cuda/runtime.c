@@ -147,7 +147,7 @@ Status cudaDeviceGetDefaultMemPool(void **pool, int device) { *pool = &locked; r
 Status cudaMemPoolGetAttribute(void *pool, int of, void *value) { memset(value, 0, 8); return cudaSuccess; }
 Status cudaGetSymbolAddress(void **pointer, const void *symbol) { return allocate(pointer, 4096); }
 
-/* Streams and events: everything is done at once. */
+/* Streams: everything is done at once. */
 
 Status cudaStreamCreate(cudaStream_t *stream) { return allocate((void **)stream, 8); }
 Status cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) { return cudaStreamCreate(stream); }
@@ -156,9 +156,39 @@ Status cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int pr
 }
 Status cudaStreamDestroy(cudaStream_t stream) { free(stream); return cudaSuccess; }
 Status cudaStreamGetPriority(cudaStream_t stream, int *priority) { *priority = 0; return cudaSuccess; }
-Status cudaStreamIsCapturing(cudaStream_t stream, int *status) { *status = 0; return cudaSuccess; }
-Status cudaStreamGetCaptureInfo(cudaStream_t stream, int *status) { *status = 0; return cudaSuccess; }
-Status cudaStreamGetCaptureInfo_v2(cudaStream_t stream, int *status) { *status = 0; return cudaSuccess; }
+
+/* Graphs: one stream at a time is captured. A replay computes nothing. */
+
+static cudaStream_t captured = NULL;
+
+static Status capture_status(cudaStream_t stream, int *status, unsigned long long *id) {
+    *status = captured && stream == captured ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    if (id) *id = 1;
+    return cudaSuccess;
+}
+
+Status cudaStreamIsCapturing(cudaStream_t stream, int *status) { return capture_status(stream, status, NULL); }
+Status cudaStreamGetCaptureInfo(cudaStream_t stream, int *status, unsigned long long *id) {
+    return capture_status(stream, status, id);
+}
+Status cudaStreamGetCaptureInfo_v2(cudaStream_t stream, int *status, unsigned long long *id) {
+    return capture_status(stream, status, id);
+}
+Status cudaStreamBeginCapture(cudaStream_t stream, int mode) { captured = stream; return cudaSuccess; }
+Status cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    captured = NULL;
+    return allocate((void **)graph, 8);
+}
+Status cudaGraphInstantiate(cudaGraphExec_t *loaded, cudaGraph_t graph) { return allocate((void **)loaded, 8); }
+Status cudaGraphInstantiateWithFlags(cudaGraphExec_t *loaded, cudaGraph_t graph) {
+    return allocate((void **)loaded, 8);
+}
+Status cudaGraphGetNodes(cudaGraph_t graph, void *nodes, size_t *number) { *number = 1; return cudaSuccess; }
+Status cudaGraphDestroy(cudaGraph_t graph) { free(graph); return cudaSuccess; }
+Status cudaGraphExecDestroy(cudaGraphExec_t loaded) { free(loaded); return cudaSuccess; }
+
+/* Events. */
+
 Status cudaEventCreate(cudaEvent_t *event) { return allocate((void **)event, 8); }
 Status cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) { return cudaEventCreate(event); }
 Status cudaEventDestroy(cudaEvent_t event) { free(event); return cudaSuccess; }

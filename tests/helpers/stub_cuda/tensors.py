@@ -142,12 +142,15 @@ def dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     tensors = [each for each in _leaves([*args, *kwargs.values()]) if isinstance(each, Tensor)]
     stubs = [each for each in tensors if isinstance(each, StubTensor)]
     device = stubs[0].device if stubs else CPU
+    if name == "aten::record_stream":
+        return None
     if stubs and name not in COPIES:
         _refuse_mixing(name, args, tensors, device)
     if name not in PINNING and kwargs.get("device") is not None:
         device = torch.device(kwargs["device"])
     if stub is not None:
         for kind in _events(name, args, stubs, device):
+            _refuse_in_graphs(kind)
             stub.count(kind)
         if stubs and torch.are_deterministic_algorithms_enabled() and name not in NOT_REPLAYED:
             _replay(func, args, kwargs)
@@ -240,6 +243,12 @@ def _events(name: str, args: Sequence[Any], stubs: Sequence[Tensor], device: tor
     if indexes and any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1]):
         yield "synchronization"
     yield "operation"
+
+
+def _refuse_in_graphs(kind: str) -> None:
+    """Raise the error of CUDA for what a graph cannot contain."""
+    if kind != "operation" and not kind.startswith("pinned") and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({kind})")
 
 
 def _place() -> str:

@@ -7,14 +7,15 @@ import torch
 
 from sdabench import create_model
 from sdabench.tools.bench import timing
-from sdabench.tools.bench.timing import Timing, interleave, training_step
+from sdabench.tools.bench.steps import TrainingStep
+from sdabench.tools.bench.timing import Timing, interleave
 from sdabench.training.memory import MemoryRise
 from tests.helpers.program import assert_error, sdabench
 
 QUICK = ("--device", "cpu", "--resolution", 32, "--batch-size", 2, "--warmup", 1, "--repeats", 2)
 KEYS = {
-    "model", "mode", "device", "batch_size", "resolution", "precision", "channels_last", "compile", "tf32",
-    "cudnn_benchmark", "warmup", "repeats", "images_per_second", "latency_ms", "spread_pct",
+    "model", "mode", "device", "batch_size", "resolution", "precision", "channels_last", "compile",
+    "cuda_graphs", "tf32", "cudnn_benchmark", "warmup", "repeats", "images_per_second", "latency_ms", "spread_pct",
     "peak_memory_bytes", "environment",
 }  # fmt: skip
 
@@ -63,6 +64,7 @@ def test_wildcard_skips_detectors_and_mode_selects_one():
         (["faster_rcnn_sda_resnet86"], ["is a detector", "sdabench bench sda_resnet86"]),
         (["resnet50", "--device", "cuda:99"], ["cuda:99", "--device cpu"]),
         (["resnet50", "--device", "cpu", "--batch-size", "1"], ["2 or more", "--mode inference"]),
+        (["resnet50", "--device", "cpu", "--cuda-graphs"], ["--cuda-graphs needs a CUDA device, not cpu"]),
         (["resnet50", "--repeats", "0"], ["--repeats"]),
     ],
 )
@@ -91,7 +93,7 @@ def test_half_precision_steps_are_not_skipped():
     torch.manual_seed(0)
     network = create_model("resnet_narrow")
     before = [each.detach().clone() for each in network.parameters()]
-    training_step(network, torch.randn(4, 3, 32, 32), "fp16")()
+    TrainingStep(network, torch.randn(4, 3, 32, 32), "fp16")()
     assert not all(map(torch.equal, before, network.parameters()))
 
 
