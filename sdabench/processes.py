@@ -39,6 +39,11 @@ def local_rank() -> int:
     return _launch_variable("LOCAL_RANK", os.environ.get("RANK") or "0")
 
 
+def local_processes(processes: int) -> int:
+    """Return how many of the processes of a job run on this machine; torchrun states it."""
+    return max(1, min(processes, _launch_variable("LOCAL_WORLD_SIZE", str(processes))))
+
+
 def _launch_variable(name: str, default: str) -> int:
     text = os.environ.get(name) or default
     if not (text.isascii() and text.isdigit()):

@@ -1,19 +1,58 @@
 """Read the CPU and memory limits of the machine and of the container. Free of torch."""
 
 import os
+import resource
+import shutil
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 
 ROOT = Path("/")
 ENOUGH_OPEN_FILES = 1024  # Linux's default
 OPEN_FILES_REMEDY = f"ulimit -n {ENOUGH_OPEN_FILES}"
 SHARED_MEMORY_REMEDY = "docker run --shm-size=8g"
+SHARED_MEMORY = "dev/shm"  # in which DataLoader workers pass on their batches; on Linux
+# A worker can come to own a copy of the list of a large dataset, and torch's modules. Besides, it has up to
+# three batches in shared memory: 256 images of 224 pixels have 39 MB.
+BYTES_PER_WORKER, SHARED_BYTES_PER_WORKER = 2**29, 2**27
+SMALL_SHARED_MEMORY_WORKERS = 8  # that are started however small the shared memory is
+OPEN_FILES_PER_WORKER = 8  # a process has four for each of its workers, and others
 
 
 def cores(shared_by: int = 1) -> int:
     """Return the number of cores that this process may use, or the share of one of several processes."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, own // shared_by)
+
+
+def usable_cores(shared_by: int = 1, root: Path = ROOT) -> int:
+    """Return the cores of :func:`cores`, at most those that the control groups allow, rounded up."""
+    return max(1, min(cores(), ceil(cpu_limit(root) or cores())) // shared_by)
+
+
+def default_workers(processes: int = 1, root: Path = ROOT) -> int:
+    """Return the number of DataLoader workers of one of several processes on this machine.
+
+    One for each core, unless their memory would take more than half of what is available, more than eight
+    would fill the shared memory, or a process may not open that many files.
+    """
+    total, available = memory(root)
+    in_memory = (total if available is None else available) // 2 // processes // BYTES_PER_WORKER
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limits = [usable_cores(processes, root), in_memory]
+    if files != resource.RLIM_INFINITY:
+        limits.append(files // OPEN_FILES_PER_WORKER)
+    if (unused := _unused_bytes(root / SHARED_MEMORY)) is not None:
+        limits.append(max(SMALL_SHARED_MEMORY_WORKERS, unused // processes // SHARED_BYTES_PER_WORKER))
+    return max(1, min(limits))
+
+
+def _unused_bytes(folder: Path) -> int | None:
+    """Return the unused bytes of a file system; None if it does not exist."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 def cpu_limit(root: Path = ROOT) -> float | None:

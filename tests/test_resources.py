@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from sdabench.resources import cpu_limit, memory, memory_limit
+from sdabench import resources
+from sdabench.resources import cpu_limit, default_workers, memory, memory_limit
 
 GIB = 2**30
 
@@ -71,3 +72,35 @@ def test_memory_without_proc_files_comes_from_sysconf(tmp_path):
     total, available = memory(tmp_path)
     assert total == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert available is None
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "shared_gib", "processes", "expected"),
+    [
+        (64, 256, 128, 1, 64),
+        (64, 256, 128, 8, 8),
+        (2, 256, 128, 8, 1),  # more processes than cores
+        (64, 16, 128, 1, 16),  # half of the memory, 512 MiB each
+        (64, 16, 128, 4, 4),
+        (64, 256, 4, 1, 32),  # 128 MiB of shared memory each
+        (64, 256, 1 / 16, 1, 8),  # Docker's default has never kept eight from starting
+        (64, 256, None, 1, 64),
+        (256, 256, None, 1, 128),  # 1024 open files
+        (4, 256, 1 / 16, 1, 4),
+    ],
+)
+def test_workers_are_one_per_core_that_memory_allows(
+    tmp_path, monkeypatch, cores, gib, shared_gib, processes, expected
+):
+    write_tree(tmp_path, proc__meminfo=f"MemTotal: {2**31} kB\nMemAvailable: {gib * 2**20} kB\n")
+    monkeypatch.setattr(resources, "cores", lambda: cores)
+    unused = None if shared_gib is None else int(shared_gib * GIB)
+    monkeypatch.setattr(resources, "_unused_bytes", lambda folder: unused)
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (1024, 4096))
+    assert default_workers(processes, tmp_path) == expected
+
+
+def test_workers_keep_to_the_cores_of_a_container(cgroup_v2, monkeypatch):
+    write_tree(cgroup_v2, proc__meminfo=f"MemTotal: {2**31} kB\nMemAvailable: {2**30} kB\n")
+    monkeypatch.setattr(resources, "cores", lambda: 64)
+    assert default_workers(root=cgroup_v2) == 3  # of 2.5 cores

@@ -13,7 +13,7 @@ from sdabench.cli.machine import choose_device, gpus_per_job
 from sdabench.cli.options import COUNT
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.errors import UsageError
-from sdabench.resources import cores, cpu_limit, memory
+from sdabench.resources import memory, usable_cores
 
 if TYPE_CHECKING:
     from sdabench.runs.launchers import Launcher
@@ -148,8 +148,7 @@ def place_from(
 
 def networks_at_once(processes: int = 1) -> int:
     """Return how many networks of ``processes`` each fit the cores and the memory of this machine."""
-    allowed = min(cores(), ceil(cpu_limit() or cores()))
-    return max(1, min(allowed, memory()[0] // BYTES_PER_PROCESS) // processes)
+    return max(1, min(usable_cores(), memory()[0] // BYTES_PER_PROCESS) // processes)
 
 
 def _on_slurm(

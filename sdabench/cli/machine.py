@@ -15,8 +15,8 @@ from sdabench.cli import StoppedBySignalError
 from sdabench.cli.options import PROCESSES, WORKERS, FiniteRange, Offline, echo_json, show
 from sdabench.cli.parameters import option
 from sdabench.errors import UsageError
-from sdabench.processes import VISIBLE_GPUS, launched_processes
-from sdabench.resources import cores
+from sdabench.processes import VISIBLE_GPUS, launched_processes, local_processes
+from sdabench.resources import default_workers
 from sdabench.scoring import DEFAULT_EVALUATOR, EVALUATORS, Evaluator
 from sdabench.training.job import AnyJob, Machine
 
@@ -66,7 +66,7 @@ class MachineOptions:
         """
         if self.evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
             raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
-        default = min(8, cpus or cores(shared_by=at_once * self.nproc)) if images > 1000 else 0
+        default = (cpus or default_workers(at_once * local_processes(self.nproc))) if images > 1000 else 0
         here = cpus is None or self.device is None
         return Machine(
             device=choose_device(self.device, self.nproc) if here else str(self.device),
@@ -126,7 +126,7 @@ def gpus_per_job(processes: int = 1) -> tuple[str, ...]:
 def _own_device(name: str, processes: int, there: int) -> str:
     if name != "cuda":
         raise UsageError(f"--nproc {processes} needs a device per process; use --device cuda, not {name}")
-    if there < min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes))):
+    if there < local_processes(processes):
         raise UsageError(
             f"--nproc {processes} needs a GPU per process, but torch sees {there}; use fewer processes"
         )

@@ -164,6 +164,17 @@ def test_input_of_a_step_is_pinned_and_normalized_in_two_operations(shallow, tex
     assert normalizing == 2
 
 
+def test_host_waits_once_per_batch_of_an_evaluation(shallow, textures):
+    trainer = Trainer(job_on_cuda(textures, shallow))
+    job = evaluation_job_for(trainer.job, batch_size=2)  # of four images
+    predict(trainer.network, job, CUDA)
+    with counted_events() as events:
+        predict(trainer.network, job, CUDA)
+    waits = {place: count for (kind, place), count in events.items() if kind == "synchronization"}
+    assert sum(waits.values()) == 2, waits
+    assert next(iter(waits)).startswith("training/tasks/classification.py")
+
+
 def test_targets_of_detectors_are_copied_ahead(shallow, shapes):
     job = detector_job(shapes, model=shallow["faster_rcnn"]).on(Machine(device=str(CUDA)))
     batch = next(load_training_batches(Trainer(job)))

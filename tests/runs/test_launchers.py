@@ -138,8 +138,8 @@ def test_suite_uses_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_onc
     ],
 )
 def test_jobs_on_cpu_are_limited_by_cores_and_memory(monkeypatch, own, allowed, gib, processes, expected):
-    monkeypatch.setattr("sdabench.cli.cluster.cores", lambda: own)
-    monkeypatch.setattr("sdabench.cli.cluster.cpu_limit", lambda: allowed)
+    monkeypatch.setattr("sdabench.resources.cores", lambda: own)
+    monkeypatch.setattr("sdabench.resources.cpu_limit", lambda root: allowed)
     monkeypatch.setattr("sdabench.cli.cluster.memory", lambda: (gib * 2**30, None))
     assert BYTES_PER_PROCESS == 3 * 2**30
     assert networks_at_once(processes) == expected

@@ -121,9 +121,7 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
             parts = torch.split(batch.images, images_at_once(batch.images))
             outputs = [_logits(network(part), job.model, job.split.num_classes) for part in parts]
             logits = torch.cat(outputs).float()
-        if not logits.isfinite().all():
-            worst = int((~logits.isfinite().all(dim=1)).nonzero()[0, 0])
-            raise not_finite(job, job.split.items[batch.indices[worst]].path)
+        finite = logits.isfinite().all(dim=1)
         if job.class_order is not None:
             logits[:, list(job.class_order)] = logits.clone()
         if job.split.candidates is not None:
@@ -135,8 +133,13 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
         of_label = probabilities.gather(1, batch.labels[:, None])[:, 0]
         of_best = F.pad(probabilities.gather(1, best[:, :2]), (0, 1))  # a single class has no second
         margin = of_best[:, 0] - of_best[:, 1]
-        columns = (best, of_label, of_best[:, 0], margin)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        # The host waits for the device once; float64 holds indices and float32 exactly.
+        columns = (finite[:, None], of_label[:, None], of_best[:, :1], margin[:, None], best)
+        rows = torch.cat([column.double() for column in columns], dim=1).tolist()
+        for index, (is_finite, *_) in zip(batch.indices, rows, strict=True):
+            if not is_finite:
+                raise not_finite(job, job.split.items[index].path)
+        return [([int(each) for each in five], label, first, gap) for _, label, first, gap, *five in rows]
 
     def predictions(self, job: ClassificationJob, outputs: list[Any], sha256: list[str]) -> Classified:
         items = job.split.items
