@@ -45,7 +45,7 @@ def test_each_step_measures_something_or_states_why_it_cannot(tmp_path):
     if states.pop("evaluation") == "cannot run":
         assert entries["evaluation"]["reason"] == "timm is not installed"
     assert states.keys() == names - {"evaluation"}
-    on_cuda = {"compiled-sda_resnet86", "compiled-sda_pyconv86", "depth-scale"}
+    on_cuda = {"compiled-sda_resnet86", "compiled-sda_pyconv86", "graphs", "depth-scale"}
     assert states == {name: "cannot run" if name in on_cuda else "done" for name in states}
     assert all(entries[name]["reason"] for name in on_cuda)
     assert all(entry["measures"] for entry in entries.values() if entry["state"] == "done")

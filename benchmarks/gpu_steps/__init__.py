@@ -27,6 +27,7 @@ STEPS = (
          training.learn_to_detect),
     Step("evaluation-bf16", "Time eval beside a loop like timm's, in bf16", 2.5,
          partial(speed.evaluation, "bf16")),
+    Step("graphs", "Time small steps in CUDA graphs", 1, speed.graphs),
     Step("depth-scale", "Run the study depth-scale as far as the time allows", 120, training.run_study,
          least_minutes=4),
 )  # fmt: skip

@@ -73,6 +73,33 @@ def _rate(speed: dict[str, Any]) -> dict[str, Any]:
     return {key: speed[key] for key in kept}
 
 
+def graphs(setting: Setting) -> Outcome:
+    """Time small steps in CUDA graphs beside the same steps whose kernels the host launches one by one."""
+    if not setting.on_cuda:
+        raise CannotRunError("CUDA graphs need a CUDA device")
+    measures, timed = [], {}
+    for mode, batch in (("inference", 1), ("training", 8)):
+        options = (
+            *TRAINED,
+            "--mode",
+            mode,
+            "--batch-size",
+            batch,
+            "--repeats",
+            50,
+            "--device",
+            setting.device,
+        )
+        each_by_each = json_of_program("bench", *options, folder=setting.folder)
+        at_once = json_of_program("bench", *options, "--cuda-graphs", folder=setting.folder)
+        timed[mode] = each_by_each + at_once
+        for own, peer in zip(at_once, each_by_each, strict=True):
+            ratio = peer["latency_ms"]["median"] / own["latency_ms"]["median"]
+            words = f"{own['model']}, {mode} of {batch}: speed beside the same without graphs"
+            measures.append(Measure(words, ratio, "times"))
+    return Outcome(measures, details={"timed": timed})
+
+
 def attention(model: str, compiled: bool, setting: Setting) -> Outcome:
     """Time training steps beside the plain formulation of depth attention: whole networks and stages."""
     if compiled and not setting.on_cuda:
