@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdabench.models.build import create_model
-from sdabench.models.depth_attention import DepthAttentionStage, LearnedWeights, weighted_sum, wide
+from sdabench.models.depth_attention import DepthAttentionStage, LearnedWeights, maps_of_stage
 from sdabench.records.environment import environment, git_revision
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
@@ -37,7 +37,7 @@ from sdabench.report.render import print_terminal
 from sdabench.report.sheet import Cell, Heading, Sheet
 from sdabench.tools.bench.steps import STEPS, Mode, Step
 from sdabench.tools.bench.timing import Timing, interleave, load_libraries
-from sdabench.training.compilation import compiler_errors
+from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
@@ -56,7 +56,7 @@ class Variant:
         return tensor.to(device, memory_format=layout)
 
     def compiled(self, called: Any) -> Any:
-        return torch.compile(called, dynamic=False) if self.compile else called
+        return compile_network(called) if self.compile else called
 
 
 PLAIN = Variant("fp32")
@@ -135,10 +135,10 @@ class StageAttention(nn.Module):
         self.attention = attention
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
-        pooled = outputs[0].new_zeros((), dtype=wide(outputs[0].dtype))
+        maps = maps_of_stage(outputs[0], pool=True)
         for output in outputs:
-            pooled = pooled + output.mean(dim=(2, 3), keepdim=True, dtype=pooled.dtype)
-        return F.relu(weighted_sum(outputs, self.attention(pooled.to(outputs[0].dtype))))
+            maps.append(output, activate=False)
+        return maps.fuse(self.attention(maps.pooled()), activate=True)
 
 
 def peer_of(network: nn.Module) -> nn.Module:

@@ -3,13 +3,15 @@
 Source: Guo et al., "Selective Depth Attention Networks for Adaptive Multi-scale Feature
 Representation", IEEE TAI 2024, and its released code (QingbeiGuo/SDA-xNet). The released code stacks the
 maps of the blocks and pools their sum. Here no map is stacked or cloned: each output is pooled when it is
-computed (the mean of a sum is the sum of the means), and the weighted sum is computed once per stage.
+computed (the mean of a sum is the sum of the means), and the weighted sum is computed once per stage. On a
+GPU, kernels of :mod:`sdabench.models.depth_kernels` do so.
 
 The weights come from a module of their own, whose forward hooks can read or replace them. Other kinds than
 the paper's are controls: they fuse the same maps with weights that do not depend on the image.
 """
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import ClassVar
@@ -60,7 +62,16 @@ class LearnedWeights(DepthWeights):
 
     def forward(self, pooled: Tensor) -> Tensor:
         hidden = self.relu(self.bn(self.reduce(pooled)))
+        if hidden.is_cuda:
+            return self.select_at_once(hidden).softmax(dim=0)
         return torch.stack([select(hidden) for select in self.select]).softmax(dim=0)
+
+    def select_at_once(self, hidden: Tensor) -> Tensor:
+        """Return the logits (n, N, C, 1, 1) by one product, because launches take longer."""
+        parameters: list[Tensor] = [*self.select.parameters()]  # the weight and the bias of each block
+        weight, bias = torch.cat(parameters[::2]), torch.cat(parameters[1::2])
+        logits = F.linear(hidden.flatten(1), weight.flatten(1), bias)
+        return logits.view(-1, self.depth, self.channels, 1, 1).transpose(0, 1)
 
 
 class StaticWeights(DepthWeights):
@@ -128,16 +139,103 @@ class DepthAttentionStage(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         *blocks, attention = self
-        outputs: list[Tensor] = []
-        pooled = x.new_zeros((), dtype=wide(x.dtype))
-        for block in blocks:
-            output = block(F.relu(outputs[-1]) if outputs else x)
-            outputs.append(output)
-            if self.attention.needs_input:
-                pooled = pooled + output.mean(dim=(2, 3), keepdim=True, dtype=pooled.dtype)
-        pooled = pooled.to(outputs[-1].dtype).expand(*outputs[-1].shape[:2], 1, 1)
-        fused = weighted_sum(outputs, attention(pooled))
-        return F.relu_(fused) if self.activate else fused
+        maps = maps_of_stage(x, self.attention.needs_input)
+        for number, block in enumerate(blocks, start=1):
+            x = maps.append(block(x), activate=number < len(blocks))
+        return maps.fuse(attention(maps.pooled()), self.activate)
+
+
+class StageMaps:
+    """The outputs of the blocks of a stage, their pooled sum, and their weighted sum."""
+
+    def __init__(self, x: Tensor, pool: bool) -> None:
+        self.maps: list[Tensor] = []
+        self.pool = pool
+        self.means = x.new_zeros((), dtype=wide(x.dtype))
+
+    def append(self, output: Tensor, activate: bool) -> Tensor:
+        """Add the output of a block, and return it for the next block, after a ReLU if ``activate``."""
+        self.maps.append(output)
+        if self.pool:
+            self.means = self.means + output.mean(dim=(2, 3), keepdim=True, dtype=self.means.dtype)
+        return F.relu(output) if activate else output
+
+    def pooled(self) -> Tensor:
+        """Return the pooled sum (N, C, 1, 1); without ``pool``, zeros."""
+        last = self.maps[-1]
+        return self.means.to(last.dtype).expand(*last.shape[:2], 1, 1)
+
+    def fuse(self, weights: Tensor, activate: bool) -> Tensor:
+        """Sum the n maps with weights (n, N, C, 1, 1), and apply a ReLU if ``activate``."""
+        fused = weighted_sum(self.maps, weights)
+        return F.relu_(fused) if activate else fused
+
+
+class KernelStageMaps(StageMaps):
+    """The same by the kernels of :mod:`sdabench.models.depth_kernels`."""
+
+    def __init__(self, x: Tensor, pool: bool) -> None:
+        super().__init__(x, pool)
+        self.sums: list[Tensor] = []
+        self.carriers: list[Tensor] = []
+
+    def append(self, output: Tensor, activate: bool) -> Tensor:
+        from sdabench.models.depth_kernels import ActivateAndPool, memory_format
+
+        output = output.contiguous(memory_format=memory_format(self.maps[0] if self.maps else output))
+        activated, means, *carriers = ActivateAndPool.apply(output, activate)
+        self.maps.append(output.detach())
+        self.sums.append(means)
+        self.carriers += carriers
+        return activated if activate else output
+
+    def pooled(self) -> Tensor:
+        return torch.stack(self.sums).sum(dim=0).to(self.maps[-1].dtype)[..., None, None]
+
+    def fuse(self, weights: Tensor, activate: bool) -> Tensor:
+        from sdabench.models.depth_kernels import WeightedSum
+
+        weights = weights.flatten(2).float().contiguous()
+        fused: Tensor = WeightedSum.apply(weights, activate, *self.maps, *self.carriers)
+        return fused
+
+
+def maps_of_stage(x: Tensor, pool: bool) -> StageMaps:
+    """Return the implementation for the device and the type of the input of a stage."""
+    kernels = x.is_cuda and type(x) is Tensor and x.dtype != torch.float64 and kernels_work(x.device.index)
+    return (KernelStageMaps if kernels else StageMaps)(x, pool)
+
+
+GPUS: dict[int, bool] = {}  # whether the kernels work on them
+
+
+def kernels_work(gpu: int) -> bool:
+    """Return whether Triton's kernels work on a GPU; warn at the first call if they do not.
+
+    Triton may be missing, be older than the tuples of version 3.3, find no compiler, or not know the GPU.
+    """
+    if gpu not in GPUS:
+        GPUS[gpu] = not torch.compiler.is_compiling() and _kernels_work(gpu)
+    return GPUS[gpu]
+
+
+def _kernels_work(gpu: int) -> bool:
+    device = torch.device("cuda", gpu)
+    try:
+        maps = torch.linspace(-1, 1, 192, device=device).view(2, 2, 3, 4, 4).requires_grad_()
+        weights = torch.linspace(0, 1, 12, device=device).view(2, 2, 3, 1, 1).requires_grad_()
+        results = []
+        for kind in (StageMaps, KernelStageMaps):
+            tested = kind(maps[0], pool=True)
+            activated = [tested.append(each, activate=True) for each in maps]
+            output = tested.fuse(weights * tested.pooled(), activate=True) + activated[0]
+            results.append((output, *torch.autograd.grad(output.square().sum(), (maps, weights))))
+        torch.testing.assert_close(*results)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        warnings.warn(f"depth attention runs without its kernels, slower: {reason}", stacklevel=2)
+        return False
+    return True
 
 
 def weighted_sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:

@@ -9,11 +9,15 @@ import torch
 from torch import nn
 
 from sdabench.errors import SdabenchError
+from sdabench.models.depth_attention import kernels_work
 from sdabench.training.device_errors import describe_device_error, is_out_of_memory
 
 
 def compile_network(network: nn.Module) -> Any:
     """Return a network that torch.compile compiles, with the same weights, for inputs of a fixed size."""
+    device = next(network.parameters()).device
+    if device.index is not None:
+        kernels_work(device.index)  # which cannot be tested while the compiler traces
     return torch.compile(network, dynamic=False)
 
 

@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from sdabench.errors import ExitCode, SdabenchError
 from sdabench.training.distributed import process_group
 from sdabench.training.signals import SIGNALS, handle_signals
+from tests.helpers.paths import CHECKOUT
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -78,3 +80,15 @@ def exit_codes(processes: list[multiprocessing.Process]) -> list[int]:
         process.join(120)
         assert process.exitcode is not None, "it hangs"
     return [process.exitcode for process in processes]
+
+
+def pytest_in_own_process(folder: str, variables: Mapping[str, str], tmp_path: Path) -> None:
+    """Run the tests of a folder in a process with these environment variables; none may fail or be skipped."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    result = subprocess.run(
+        [*command, f"--basetemp={tmp_path / 'inner'}", folder],
+        cwd=CHECKOUT, env=own | variables | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " skipped" not in result.stdout

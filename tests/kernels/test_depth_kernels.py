@@ -1,0 +1,111 @@
+"""The kernels of depth attention beside the plain formulation, by Triton's interpreter on the CPU."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sdabench.models import depth_attention
+from sdabench.models.depth_attention import KINDS, DepthAttentionStage, KernelStageMaps, StageMaps
+from sdabench.training.compilation import compile_network
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class Affine(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale, self.shift = (nn.Parameter(torch.randn(channels, 1, 1)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+
+def make_stage(channels: int, kind: str = "learned", activate: bool = True) -> DepthAttentionStage:
+    torch.manual_seed(0)
+    return DepthAttentionStage([Affine(channels) for _ in range(3)], KINDS[kind](channels, 3), activate)
+
+
+def outputs(monkeypatch, maps, stage, x, gradient, called=None):
+    """Return the output, and the gradients of the input and of all parameters."""
+    monkeypatch.setattr(depth_attention, "maps_of_stage", maps)
+    stage.zero_grad()
+    x = x.detach().clone().requires_grad_()
+    y = (called or stage)(x)
+    y.backward(gradient)
+    return [y.detach(), x.grad, *(each.grad for each in stage.parameters())]
+
+
+def assert_same(actual, expected, tolerance=1e-4):
+    for one, other in zip(actual, expected, strict=True):
+        assert (one is None) == (other is None)
+        if other is not None:
+            atol = tolerance * other.abs().max().item()
+            torch.testing.assert_close(one, other, rtol=tolerance, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("kind", "activate", "shape", "layout"),
+    [
+        ("learned", True, (6, 5, 7, 3), "contiguous"),
+        ("learned", True, (5, 70, 9, 11), "channels_last"),  # two tiles of channels, two of pixels
+        ("learned", False, (2, 3, 80, 70), "contiguous"),  # two tiles of pixels
+        ("uniform", True, (2, 5, 7, 3), "channels_last"),  # weights without gradient
+        ("static", False, (2, 5, 7, 3), "contiguous"),
+    ],
+)
+def test_kernels_agree_with_the_plain_formulation(monkeypatch, kind, activate, shape, layout):
+    stage = make_stage(shape[1], kind, activate).eval()
+    x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout])
+    gradient = torch.randn(shape)
+    expected, actual = (
+        outputs(monkeypatch, maps, stage, x, gradient) for maps in (StageMaps, KernelStageMaps)
+    )
+    assert_same(actual, expected)
+    assert actual[0].is_contiguous(memory_format=LAYOUTS[layout])
+
+
+def test_kernels_agree_when_compiled(monkeypatch):
+    stage = make_stage(5)
+    x, gradient = torch.randn(6, 5, 7, 3), torch.randn(6, 5, 7, 3)
+    expected = outputs(monkeypatch, StageMaps, stage, x, gradient)
+    compiled = torch.compile(stage, backend="aot_eager", fullgraph=True)
+    assert_same(outputs(monkeypatch, KernelStageMaps, stage, x, gradient, compiled), expected)
+
+
+def test_sums_of_bfloat16_are_rounded_once():
+    maps = KernelStageMaps(torch.empty(0), pool=True)
+    values = [torch.tensor([1.0, 2.0**-8, 2.0**-8])[i].expand(1, 1, 2, 2).bfloat16() for i in range(3)]
+    for each in values:
+        maps.append(each, activate=False)
+    fused = maps.fuse(torch.ones(3, 1, 1, 1, 1), activate=True)
+    assert fused.dtype == torch.bfloat16
+    assert fused.flatten().tolist() == [1 + 2**-7] * 4  # 1 + 2^-8 is rounded to 1 in bfloat16
+
+
+def test_relu_passes_nan():
+    maps = KernelStageMaps(torch.empty(0), pool=True)
+    x = torch.tensor([float("nan"), -1.0, 0.0, 2.0]).view(1, 1, 2, 2)
+    assert maps.append(x, activate=True).flatten().tolist()[1:] == [0, 0, 2]
+    assert maps.append(x, activate=True).flatten()[0].isnan()
+    assert maps.fuse(torch.ones(2, 1, 1, 1, 1), activate=True).flatten()[0].isnan()
+
+
+def test_blocks_are_selected_at_once():
+    weights = KINDS["learned"](8, 3)
+    hidden = torch.randn(4, 64, 1, 1)
+    expected = torch.stack([select(hidden) for select in weights.select])
+    torch.testing.assert_close(weights.select_at_once(hidden), expected)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_kernels_that_cannot_run_are_replaced(monkeypatch):
+    monkeypatch.setattr(depth_attention, "GPUS", {})
+    with pytest.warns(UserWarning, match="depth attention runs without its kernels, slower"):
+        assert depth_attention.kernels_work(0) is False
+    assert depth_attention.kernels_work(0) is False  # warns once
+
+
+def test_compiling_on_the_cpu_tests_no_kernels(monkeypatch):
+    monkeypatch.setattr(depth_attention, "GPUS", {})
+    compile_network(make_stage(5))
+    assert depth_attention.GPUS == {}
