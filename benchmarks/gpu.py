@@ -3,11 +3,11 @@
     python benchmarks/gpu.py --minutes 25 [-o FOLDER] [--steps NAME …] [--list] [--any-commit]
         [--export DIRECTORY] [--device cuda:1] [--tiny --device cpu]
 
-The steps run in the order of their worth, each in a process of its own. The result of a step is added to
-FOLDER/record.json at once, and steps with a result for the same card, version of torch and sources are
-skipped, so that the command can be repeated until all steps are done. No step starts that would not fit into
-the minutes, and one that takes longer than they last is stopped. FOLDER/table.md shows each value beside its
-target, FOLDER/log.txt has the output of the steps.
+The steps run in the order of their worth, each in a process of its own, and side by side where they time
+nothing. The result of a step is added to FOLDER/record.json at once, and steps with a result for the same
+card, version of torch and sources are skipped, so that the command can be repeated until all steps are done.
+No step starts that would not fit into the minutes, and one that takes longer than they last is stopped.
+FOLDER/table.md shows each value beside its target, FOLDER/logs has the output of the steps.
 
 ``--tiny`` uses tiny networks, images and numbers of steps, and with ``--device cpu`` tests this command
 itself: its values mean nothing. The exit code is 1 if a step failed, and 75 if steps remain.
@@ -22,13 +22,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from gpu_steps import STEPS
 from gpu_steps.core import Setting, Step
-from gpu_steps.processes import cause, run_step
+from gpu_steps.processes import RunningStep, cause
 from gpu_steps.record import FINAL, Identity, Results, as_markdown, digest_of_sources, summary
 from timing import machine
 
@@ -39,6 +40,7 @@ from sdabench.paths import checkout_dir
 from sdabench.processes import report_error
 from sdabench.records.environment import environment, git_revision
 from sdabench.report.render import print_terminal
+from sdabench.resources import cores
 
 OUTPUT = Path("runs/gpu")
 EXPORTS = Path("results/gpu")
@@ -117,34 +119,51 @@ class Benchmark:
         return 0.0 if self.options.tiny else 60 * minutes
 
     def run(self) -> None:
-        """Run the remaining steps that fit into the minutes."""
-        for step in self.remaining():
-            if self.needed(step) > self.seconds_left():
-                print(
-                    f"{step.name}: needs {self.needed(step) / 60:.1f} minutes, left for the next run",
-                    flush=True,
-                )
-                continue
-            self.run_step(step)
+        """Run the remaining steps that fit into the minutes, side by side if they time nothing."""
+        for timed, steps in groupby(self.remaining(), key=lambda step: step.timed):
+            for group in [[step] for step in steps] if timed else [[*steps]]:
+                self.run_together([step for step in group if self.fits(step)])
 
-    def run_step(self, step: Step) -> None:
+    def fits(self, step: Step) -> bool:
+        fits = self.needed(step) <= self.seconds_left()
+        if not fits:
+            needed = f"{self.needed(step) / 60:.1f} minutes"
+            print(f"{step.name}: needs {needed}, left for the next run", flush=True)
+        return fits
+
+    def run_together(self, steps: Sequence[Step]) -> None:
+        """Run steps in processes that start at once, and add each result when it is there."""
+        threads = max(1, cores() // len(steps)) if len(steps) > 1 else None
+        running: dict[Step, RunningStep] = {}
+        try:
+            for step in steps:
+                running[step] = self.start(step, threads)
+            while running:
+                ended = [step for step, each in running.items() if each.ended()]
+                for step in ended:
+                    self.finish(step, running.pop(step))
+                time.sleep(0 if ended else 0.1)
+        except KeyboardInterrupt:
+            for step, each in running.items():
+                each.finish()
+                self.add(step, {"state": "stopped", "reason": "by a signal"}, each.seconds)
+            raise
+
+    def start(self, step: Step, threads: int | None) -> RunningStep:
         folder = self.options.work / step.name
         if not step.resumable:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        setting = Setting(self.options.device, self.options.tiny, folder, self.seconds_left())
-        started = time.monotonic()
+        setting = Setting(self.options.device, self.options.tiny, folder, self.seconds_left(), threads)
         print(f"{step.name}: {step.text[0].lower()}{step.text[1:]} …", flush=True)
-        try:
-            found = run_step(step, setting, self.options.output / "log.txt")
-        except KeyboardInterrupt:
-            self.add(step, {"state": "stopped", "reason": "by a signal"}, time.monotonic() - started)
-            raise
-        seconds = time.monotonic() - started
-        self.add(step, found, seconds)
-        print(f"{step.name}: {found['state']} after {seconds:.0f} s", flush=True)
+        return RunningStep(step, setting, self.options.output / "logs" / f"{step.name}.txt")
+
+    def finish(self, step: Step, running: RunningStep) -> None:
+        found = running.finish()
+        self.add(step, found, running.seconds)
+        print(f"{step.name}: {found['state']} after {running.seconds:.0f} s", flush=True)
         if found["state"] in FINAL:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.options.work / step.name, ignore_errors=True)
 
     def add(self, step: Step, found: dict[str, Any], seconds: float) -> None:
         fixed = {

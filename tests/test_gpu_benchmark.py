@@ -11,6 +11,7 @@ import pytest
 
 from sdabench.errors import UsageError
 from tests.helpers.paths import CHECKOUT
+from tests.helpers.processes import wait_for
 
 BENCHMARKS = CHECKOUT / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="a source distribution has no benchmarks")
@@ -36,7 +37,8 @@ def test_each_step_measures_something_or_states_why_it_cannot(tmp_path):
     names = {*listed_steps()} - {"attention-sda_pyconv86", "evaluation-bf16"}
     arguments = ("--device", "cpu", "--tiny", "-o", folder, "--steps", *sorted(names))
     result = run_benchmark(*arguments)
-    assert result.returncode == 0, result.stdout + result.stderr + (folder / "log.txt").read_text()
+    logs = "".join(path.read_text() for path in (folder / "logs").glob("*.txt"))
+    assert result.returncode == 0, result.stdout + result.stderr + logs
     text = (folder / "record.json").read_text()
     assert str(tmp_path) not in text
     assert str(CHECKOUT) not in text
@@ -81,7 +83,9 @@ def test_a_failing_a_killed_and_a_slow_step_are_reported(steps, tmp_path):
 
     def states(run, seconds=60.0):
         setting = core.Setting("cpu", True, tmp_path, seconds)
-        return processes.run_step(core.Step("one", "A step", 1, run), setting, tmp_path / "log.txt")
+        running = processes.RunningStep(core.Step("one", "A step", 1, run), setting, tmp_path / "log.txt")
+        wait_for(running.ended)
+        return running.finish()
 
     assert states(fail) == {"state": "failed", "error": "ValueError: no FOLDER/images"}
     assert states(refuse) == {"state": "cannot run", "reason": "no timm"}

@@ -12,7 +12,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
 
 from gpu_steps.core import CannotRunError, Outcome, Setting, Step
 from sdabench.cli import main
@@ -27,49 +29,66 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 CHECKOUT = BENCHMARKS.parent
 
 
-def run_step(step: Step, setting: Setting, log: Path) -> dict[str, Any]:
-    """Run a step in a process; return its state and what it measured.
+class RunningStep:
+    """A step in a process of its own.
 
-    The state is done, partial, cannot run, failed, or stopped after the seconds of the setting. An error on
-    the device would fail all later computations of its process, so each step has its own. Its output is
-    appended to ``log``.
-
-    Raises:
-        KeyboardInterrupt: by a signal, after the process was ended.
+    An error on the device would fail all later computations of its process. The output is appended to
+    ``log``. The process ends when this one closes a pipe, however it ends.
     """
-    result = setting.folder / RESULT
-    result.unlink(missing_ok=True)
-    reading, writing = os.pipe()  # the process ends when this one closes it, however it ends
 
-    def child() -> None:
+    open_pipes: ClassVar[set[int]] = set()
+
+    def __init__(self, step: Step, setting: Setting, log: Path) -> None:
+        self.setting = setting
+        self.result = setting.folder / RESULT
+        self.result.unlink(missing_ok=True)
+        self.started = time.monotonic()
+        self.seconds = 0.0  # that it took
+        reading, self.pipe = os.pipe()
+        self.open_pipes.add(self.pipe)
+        self.process = FORK.Process(target=self._run, args=(step, log, reading))
+        self.process.start()
+        os.close(reading)
+        with suppress(OSError):  # the child does the same; whichever comes first
+            os.setpgid(self.process.pid, self.process.pid)
+
+    def _run(self, step: Step, log: Path, reading: int) -> None:
         os.setpgid(0, 0)
-        os.close(writing)
+        for pipe in self.open_pipes:  # also those of the steps beside it
+            os.close(pipe)
         threading.Thread(target=_end_with_pipe, args=(reading,), daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         redirect(log)
         print(f"== {step.name}", flush=True)
-        found = without_paths(json.dumps(attempt(step, setting)), setting)
-        with atomic_write(result) as file:
+        if self.setting.threads:
+            os.environ["OMP_NUM_THREADS"] = str(self.setting.threads)  # of the programs that it starts
+            torch.set_num_threads(self.setting.threads)
+        found = without_paths(json.dumps(attempt(step, self.setting)), self.setting)
+        with atomic_write(self.result) as file:
             file.write(found.encode())
 
-    process = FORK.Process(target=child)
-    process.start()
-    os.close(reading)
-    with suppress(OSError):  # the child does the same; whichever comes first
-        os.setpgid(process.pid, process.pid)
-    try:
-        process.join(setting.seconds)
-        stopped = process.is_alive()
-    finally:
-        end(process)
-        os.close(writing)
-    if result.is_file():
-        found: dict[str, Any] = json.loads(result.read_text())
-        return found
-    if stopped:
-        return {"state": "stopped", "reason": f"not finished after {setting.seconds:.0f} s"}
-    return {"state": "failed", "error": f"the process of the step {cause(process.exitcode)}"}
+    def ended(self) -> bool:
+        """Return whether it has ended, or has used its seconds."""
+        return not self.process.is_alive() or time.monotonic() - self.started > self.setting.seconds
+
+    def finish(self) -> dict[str, Any]:
+        """End the process, and return the state and what it measured.
+
+        The state is done, partial, cannot run, failed, or stopped after the seconds of the setting.
+        """
+        stopped = self.process.is_alive()
+        end(self.process)
+        self.seconds = time.monotonic() - self.started
+        if self.pipe in self.open_pipes:
+            self.open_pipes.remove(self.pipe)
+            os.close(self.pipe)
+        if self.result.is_file():
+            found: dict[str, Any] = json.loads(self.result.read_text())
+            return found
+        if stopped:
+            return {"state": "stopped", "reason": f"not finished after {self.seconds:.0f} s"}
+        return {"state": "failed", "error": f"the process of the step {cause(self.process.exitcode)}"}
 
 
 def attempt(step: Step, setting: Setting) -> dict[str, Any]:
@@ -200,7 +219,7 @@ def run_script(name: str, output: Path, *arguments: object) -> dict[str, Any]:
     finally:
         sys.argv = before
     if not output.is_file():
-        raise RuntimeError(f"benchmarks/{name} ended with exit code {status}; see log.txt")
+        raise RuntimeError(f"benchmarks/{name} ended with exit code {status}; see its log")
     record: dict[str, Any] = json.loads(output.read_text())
     return record | {"exit_code": status}
 

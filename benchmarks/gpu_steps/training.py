@@ -127,7 +127,6 @@ def learn_to_classify(setting: Setting) -> Outcome:
     target = min(5 * chance, 90.0)
     measures = [
         Measure(f"top-1, where chance is {chance:g} %", record["metrics"]["top1_pct"], "%", target),
-        Measure("training", training["images_per_second"], "images/s"),
         Measure("loss of the last epoch", training["last_loss"]),
     ]
     return Outcome(measures, details={"record": _without_data(record)})
@@ -155,7 +154,6 @@ def learn_to_detect(setting: Setting) -> Outcome:
         of = "boxes" if record["task"] == "detection" else "masks"
         measures.append(Measure(f"AP50 of {of}", record["metrics"]["ap50_pct"], "%", 20))
         measures.append(Measure(f"AP of {of}", record["metrics"]["ap_pct"], "%"))
-    measures.append(Measure("training", records[0]["training"]["images_per_second"], "images/s"))
     return Outcome(measures, details={"records": [*map(_without_data, records)]})
 
 
@@ -177,7 +175,7 @@ def run_study(setting: Setting, name: str = STUDY) -> Outcome:
         process.send(signal.SIGTERM)
         status = process.wait(EXPORT_SECONDS / 2)
     if status not in (ExitCode.OK, ExitCode.STOPPED):
-        raise RuntimeError(f"the study ended with exit code {status}; see log.txt")
+        raise RuntimeError(f"the study ended with exit code {status}; see its log")
     nothing_measured = (ExitCode.OK, ExitCode.NOTHING_MEASURED)
     shown = json_of_program("study", "show", output, folder=setting.folder, allowed=nothing_measured)
     runs = [json.loads(path.read_text()) for path in output.glob("training/*/run.json")]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 import sdabench
+from sdabench.models.depth_attention import GPUS
 from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.processes import NETWORKS_AT_ONCE
@@ -19,9 +20,12 @@ PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 def environment(device: torch.device, model: str | None = None, *, compiled: bool = False) -> dict[str, Any]:
     """Collect versions, device and settings as JSON values, with the plugins that define the ``model``.
 
-    ``compiled`` is stated if the network is.
+    ``compiled`` is stated if the network is, and whether kernels compute depth attention if it ran on a GPU.
     """
     cuda = device.type == "cuda"
+    kernels = (
+        GPUS.get(torch.cuda.current_device() if device.index is None else device.index) if cuda else None
+    )
     plugins = plugins_of(model) if model else []
     stated = {each.name: {"version": each.version, "sha256": each.sha256} for each in plugins}
     return (
@@ -41,6 +45,7 @@ def environment(device: torch.device, model: str | None = None, *, compiled: boo
             "tf32_matmul": cuda and allows_tf32("cuda", "matmul"),
         }
         | ({"compiled": True} if compiled else {})
+        | ({} if kernels is None else {"depth_attention_kernels": kernels})
     )
 
 
