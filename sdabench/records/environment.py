@@ -45,8 +45,13 @@ def environment(device: torch.device, model: str | None = None, *, compiled: boo
             "tf32_matmul": cuda and allows_tf32("cuda", "matmul"),
         }
         | ({"compiled": True} if compiled else {})
-        | ({} if kernels is None else {"depth_attention_kernels": kernels})
+        | (_depth_attention_kernels(device) if cuda else {})
     )
+
+
+def _depth_attention_kernels(device: torch.device) -> dict[str, bool]:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return {"depth_attention_kernels": GPUS[index]} if index in GPUS else {}
 
 
 def allows_tf32(backend: Literal["cuda", "cudnn"], operation: Literal["conv", "matmul"]) -> bool:
