@@ -222,20 +222,24 @@ def kernels_work(gpu: int) -> bool:
 def _kernels_work(gpu: int) -> bool:
     device = torch.device("cuda", gpu)
     try:
-        maps = torch.linspace(-1, 1, 192, device=device).view(2, 2, 3, 4, 4).requires_grad_()
-        weights = torch.linspace(0, 1, 12, device=device).view(2, 2, 3, 1, 1).requires_grad_()
-        results = []
-        for kind in (StageMaps, KernelStageMaps):
-            tested = kind(maps[0], pool=True)
-            activated = [tested.append(each, activate=True) for each in maps]
-            output = tested.fuse(weights * tested.pooled(), activate=True) + activated[0]
-            results.append((output, *torch.autograd.grad(output.square().sum(), (maps, weights))))
+        with torch.inference_mode(False), torch.enable_grad():
+            results = [*map(_small_example, (StageMaps, KernelStageMaps), [device] * 2)]
         torch.testing.assert_close(*results)
     except Exception as error:
         reason = str(error).partition("\n")[0]
         warnings.warn(f"depth attention runs without its kernels, slower: {reason}", stacklevel=2)
         return False
     return True
+
+
+def _small_example(kind: type[StageMaps], device: torch.device) -> tuple[Tensor, ...]:
+    """Return what an implementation computes from two maps, and its gradients."""
+    maps = torch.linspace(-1, 1, 192, device=device).view(2, 2, 3, 4, 4).requires_grad_()
+    weights = torch.linspace(0, 1, 12, device=device).view(2, 2, 3, 1, 1).requires_grad_()
+    stage = kind(maps[0], pool=True)
+    activated = [stage.append(each, activate=True) for each in maps]
+    output = stage.fuse(weights * stage.pooled(), activate=True) + activated[0]
+    return output, *torch.autograd.grad(output.square().sum(), (maps, weights))
 
 
 def weighted_sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ operation.
 # ruff: noqa: N803 (constants of a kernel are in capitals)
 
 import math
-from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,7 +37,8 @@ def _tile(
     n = tl.program_id(0) // blocks
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
-    stride_c = tl.multiple_of(stride_c, ALIGNED)
+    if ALIGNED > 1:
+        stride_c = tl.multiple_of(stride_c, ALIGNED)
     offsets = n.to(tl.int64) * stride_n + (c[:, None] * stride_c + s[None, :] * stride_s)
     return n, c, offsets, (c < C)[:, None] & (s < S)[None, :]
 
@@ -110,12 +111,12 @@ def _gradient_of_weights(
 
 
 class _Tiles:
-    """The tiles of a map, and its sizes and strides for the kernels."""
+    """The tiles of maps of a shape and layout, and their sizes and strides for the kernels."""
 
-    def __init__(self, x: Tensor) -> None:
-        images, channels, height, width = x.shape
+    def __init__(self, shape: torch.Size, layout: torch.memory_format, device: torch.device) -> None:
+        images, channels, height, width = shape
         pixels = height * width
-        last = memory_format(x) is torch.channels_last
+        last = layout is torch.channels_last
         if last:
             block_c = min(CHANNELS, triton.next_power_of_2(channels))
             block_s = min(TILE // block_c, triton.next_power_of_2(pixels))
@@ -124,7 +125,7 @@ class _Tiles:
             block_s = min(TILE, triton.next_power_of_2(pixels))
             block_c = min(TILE // block_s, triton.next_power_of_2(channels))
             strides = channels * pixels, pixels, 1
-        self.device = x.device
+        self.device = device
         self.parts = triton.cdiv(pixels, block_s)
         self.grid = images * triton.cdiv(channels, block_c), self.parts
         self.sizes = images, channels, pixels, *strides
@@ -135,8 +136,18 @@ class _Tiles:
         return torch.empty(self.parts, *shape, device=self.device, dtype=torch.float32)
 
     def launch(self, kernel: Any, *arguments: Any, **options: Any) -> None:
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+        if self.device.type == "cpu" or self.device.index == torch.cuda.current_device():
             kernel[self.grid](*arguments, *self.sizes, **options, **self.options)
+        else:
+            with torch.cuda.device(self.device):
+                kernel[self.grid](*arguments, *self.sizes, **options, **self.options)
+
+
+_cached_tiles = lru_cache(maxsize=1024)(_Tiles)
+
+
+def _tiles_of(x: Tensor) -> _Tiles:
+    return _cached_tiles(x.shape, memory_format(x), x.device)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -156,7 +167,7 @@ def _given(tensor: Tensor | None, like: Tensor) -> Tensor:
 
 def activate_and_pool(x: Tensor, activate: bool) -> tuple[Tensor, Tensor]:
     """Return the ReLU of a map (N, C, H, W), empty without ``activate``, and its means (N, C)."""
-    tiles = _Tiles(x)
+    tiles = _tiles_of(x)
     activated, means = torch.empty_like(x) if activate else x.new_empty(0), tiles.sums(*x.shape[:2])
     tiles.launch(_activate_and_pool, x, activated, means, ACTIVATE=activate)
     return activated, _total(means)
@@ -171,7 +182,7 @@ def gradient_of_map(
 ) -> Tensor:
     """Return the gradient of a map from those of its ReLU ``saved``, its means and the weighted sum."""
     grad = torch.empty_like(saved)
-    _Tiles(saved).launch(
+    _tiles_of(saved).launch(
         _gradient_of_map,
         saved,
         _given(grad_activated, saved),
@@ -189,7 +200,7 @@ def gradient_of_map(
 def sum_weighted(maps: list[Tensor], weights: Tensor, activate: bool) -> Tensor:
     """Return the sum of n maps with weights (n, N, C), after a ReLU if ``activate``."""
     fused = torch.empty_like(maps[0])
-    _Tiles(fused).launch(_weighted_sum, tuple(maps), weights, fused, DEPTH=len(maps), ACTIVATE=activate)
+    _tiles_of(fused).launch(_weighted_sum, tuple(maps), weights, fused, DEPTH=len(maps), ACTIVATE=activate)
     return fused
 
 
@@ -200,7 +211,7 @@ def gradient_of_weights(maps: list[Tensor], fused: Tensor | None, grad: Tensor) 
     """
     grad = _given(grad, maps[0])
     grad_sum = grad.new_empty(0) if fused is None else torch.empty_like(grad)
-    tiles = _Tiles(grad)
+    tiles = _tiles_of(grad)
     sums = tiles.sums(len(maps), *grad.shape[:2])
     tiles.launch(
         _gradient_of_weights, tuple(maps), grad if fused is None else fused, grad, grad_sum, sums,

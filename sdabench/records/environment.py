@@ -23,9 +23,6 @@ def environment(device: torch.device, model: str | None = None, *, compiled: boo
     ``compiled`` is stated if the network is, and whether kernels compute depth attention if it ran on a GPU.
     """
     cuda = device.type == "cuda"
-    kernels = (
-        GPUS.get(torch.cuda.current_device() if device.index is None else device.index) if cuda else None
-    )
     plugins = plugins_of(model) if model else []
     stated = {each.name: {"version": each.version, "sha256": each.sha256} for each in plugins}
     return (
