@@ -1,9 +1,11 @@
 """Compare outputs on the device with those on the CPU; measure the ceilings of the device."""
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from gpu_steps.core import Measure, Outcome, Setting, Table
 from sdabench.data.coco_images import DetectionBatch, DetectionSample, resize_image
 from sdabench.data.description import Preprocessing, Resizing
 from sdabench.data.views import Normalization, resize_and_crop
+from sdabench.models.depth_attention import LearnedWeights, StageMaps, maps_of_stage
 from sdabench.models.inputs import resized_shape
 from sdabench.registry import load_registry
 from sdabench.tools.bench.timing import interleave
@@ -176,3 +179,53 @@ def worst_element(actual: Tensor, expected: Tensor) -> float:
     """Return the largest difference in standard deviations of ``expected``; NaN if an element is NaN."""
     expected = expected.double()
     return ((actual.cpu().double() - expected).abs().max() / expected.std()).item()
+
+
+def compare_depth_attention(setting: Setting) -> Outcome:
+    """Compare the outputs and gradients of a stage with float64, beside those of the plain formulation."""
+    measures = []
+    for name in measured_arithmetics(setting):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            own, plain = (
+                _errors_of_stage(kind, name, layout, setting) for kind in (maps_of_stage, StageMaps)
+            )
+            worst = max(one / other for one, other in zip(own, plain, strict=True))
+            words = "channels_last" if layout is torch.channels_last else "contiguous"
+            measures.append(
+                Measure(f"error, {name}, {words}", worst, "times the plain one", 1.2, at_most=True)
+            )
+    return Outcome(measures)
+
+
+def _errors_of_stage(
+    kind: Callable[[Tensor, bool], StageMaps], name: str, layout: torch.memory_format, setting: Setting
+) -> list[float]:
+    """Return the relative error of the output, and of the gradients of the maps and of the weights."""
+    shape = setting.pick((16, 256, 28, 28), tiny=(2, 8, 5, 5))
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name, torch.float32)
+    torch.manual_seed(SEED)
+    attention = LearnedWeights(shape[1], 6)
+    maps = [torch.randn(shape).to(dtype) for _ in range(6)]
+    gradients = [torch.randn(shape).to(dtype) for _ in range(6)]
+
+    def results(
+        kind: Callable[[Tensor, bool], StageMaps], arithmetic_name: str, **place: Any
+    ) -> list[Tensor]:
+        module = copy.deepcopy(attention).to(place["device"], place.get("dtype"))
+        inputs = [each.to(**place).contiguous(memory_format=layout).requires_grad_() for each in maps]
+        with arithmetic(arithmetic_name, place["device"]):
+            stage = kind(inputs[0], True)
+            activated = [stage.append(each, activate=True) for each in inputs]
+            outputs = [stage.fuse(module(stage.pooled()), True), *activated[1:]]
+        torch.autograd.backward(outputs, [each.to(**place) for each in gradients])
+        found = [outputs[0], torch.stack([each.grad for each in inputs if each.grad is not None])]
+        return found + [
+            torch.cat([each.grad.flatten() for each in module.parameters() if each.grad is not None])
+        ]
+
+    expected = results(StageMaps, "fp32", device=torch.device("cpu"), dtype=torch.float64)
+    actual = results(kind, name, device=setting.torch_device)
+    return [
+        ((one.cpu().double() - other).norm() / other.norm()).item()
+        for one, other in zip(actual, expected, strict=True)
+    ]
