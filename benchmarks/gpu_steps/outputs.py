@@ -218,10 +218,11 @@ def _errors_of_stage(
             activated = [stage.append(each, activate=True) for each in inputs]
             outputs = [stage.fuse(module(stage.pooled()), True), *activated[1:]]
         torch.autograd.backward(outputs, [each.to(**place) for each in gradients])
-        found = [outputs[0], torch.stack([each.grad for each in inputs if each.grad is not None])]
-        return found + [
-            torch.cat([each.grad.flatten() for each in module.parameters() if each.grad is not None])
-        ]
+        of_maps, of_weights = (
+            torch.cat([each.grad.flatten() for each in leaves if each.grad is not None])
+            for leaves in (inputs, [*module.parameters()])
+        )
+        return [outputs[0], of_maps, of_weights]
 
     expected = results(StageMaps, "fp32", device=torch.device("cpu"), dtype=torch.float64)
     actual = results(kind, name, device=setting.torch_device)
