@@ -39,6 +39,11 @@ def local_rank() -> int:
     return _launch_variable("LOCAL_RANK", os.environ.get("RANK") or "0")
 
 
+def first_on_machine() -> bool:
+    """Return whether this is the first of the processes of a job on its machine."""
+    return local_rank() == 0
+
+
 def local_processes(processes: int) -> int:
     """Return how many of the processes of a job run on this machine; torchrun states it."""
     return max(1, min(processes, _launch_variable("LOCAL_WORLD_SIZE", str(processes))))

@@ -4,6 +4,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from sdabench.errors import (
@@ -50,7 +51,7 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
 
 def _execute_here(job: AnyJob, output: Path) -> list[Record]:
     """Execute a job in this process, which can be one of several ranks."""
-    from sdabench.training.distributed import process_group
+    from sdabench.training.distributed import process_group, world
     from sdabench.training.evaluation import evaluate, evaluate_training
     from sdabench.training.image_check import check_validation_images
     from sdabench.training.loading import lost_worker_errors
@@ -63,6 +64,7 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
         recording_failures(job, output),
         lost_worker_errors(),
     ):
+        world().check_equal(_identity(job))
         if job.spec.trains:
             check_validation_images(job)
             with progress(job.model, job.images, "images") as advance:
@@ -75,6 +77,21 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
         if is_main_process():
             RecordStore(output).append(records)
     return records
+
+
+def _identity(job: AnyJob) -> dict[str, object]:
+    """Return what has to be the same on all machines of a job."""
+    train, machine = job.spec.train_dataset, job.machine
+    return {
+        "training images": train and train.listing_sha256[:12],
+        "images": job.spec.dataset.listing_sha256[:12],
+        "jobs": job.spec.spec_digest[:12],
+        "batch sizes": job.batch_size,
+        "--deterministic": machine.deterministic,
+        "--compile": machine.compile,
+        "device types": machine.device.partition(":")[0],
+        "versions of torch": version("torch"),
+    }
 
 
 @contextmanager

@@ -43,7 +43,11 @@ def main() -> NoReturn:
         if not was_interrupted():
             raise
         status = ExitCode.STOPPED  # a library raised another error after the signal
-    ignore_signals()
+    try:
+        ignore_signals()
+    except KeyboardInterrupt:  # a second signal, at this moment
+        ignore_signals()
+        status = ExitCode.STOPPED
     sys.exit(status)
 
 

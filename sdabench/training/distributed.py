@@ -6,10 +6,11 @@ Python values are small and use gloo on the CPU, beside NCCL; DistributedDataPar
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -17,8 +18,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from sdabench.errors import ReportedByRankZeroError, SdabenchError
-from sdabench.processes import STORE_FILE, launched_processes
+from sdabench.errors import RefusedError, ReportedByRankZeroError, SdabenchError
+from sdabench.files import atomic_write
+from sdabench.hashing import sha256_of_file
+from sdabench.processes import STORE_FILE, first_on_machine, launched_processes, local_processes
+from sdabench.training.peers import Peers
 from sdabench.training.signals import Stopped, stop_requested
 
 T = TypeVar("T")
@@ -27,6 +31,7 @@ MEETING_TIMEOUT = timedelta(minutes=5)  # until all ranks have imported torch
 LOOPBACK = ("lo", "lo0")  # on Linux, on macOS
 # Messages of gloo and NCCL for a lost peer; their errors share no class.
 LOST_PEER_MESSAGES = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+_peers: Peers | None = None  # of the process group that this process has joined
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class World:
                 outcome[0] = work()
             except SdabenchError as caught:
                 error, outcome[1] = caught, caught.exit_code
-        with lost_peer_errors(self):
+        with lost_peer_errors(self, TIMEOUT.total_seconds()):  # rank 0 may work for hours
             dist.broadcast_object_list(outcome)
         if outcome[1] is not None:
             raise error or ReportedByRankZeroError(outcome[1])
@@ -114,6 +119,36 @@ class World:
         """Raise an error that every rank knows, as :meth:`on_rank_zero` does."""
         raise error if self.is_main else ReportedByRankZeroError(error.exit_code)
 
+    def share_file(self, path: Path, sha256: str | None) -> None:
+        """Copy a file of rank 0 to the machines that have none with this digest, as they share no folder."""
+        if self.size == 1:
+            return
+        lacking = self.all_gather(
+            not path.is_file() or sha256_of_file(path) != (sha256 or sha256_of_file(path))
+        )
+        if not any(lacking):
+            return
+        data = self.on_rank_zero(path.read_bytes)
+        if lacking[self.rank] and first_on_machine():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as file:
+                file.write(data)
+        self.all_gather(None)  # the others on the machine read it from now on
+
+    def check_equal(self, values: Mapping[str, object]) -> None:
+        """Raise a RefusedError on all ranks unless a mapping has the same values on all of them."""
+        for rank, others in enumerate(of_all := self.all_gather(dict(values))):
+            for what, value in others.items():
+                if value != of_all[0][what]:
+                    names = [
+                        f"process {each + 1}" if _peers is None else _peers.name(each) for each in (0, rank)
+                    ]
+                    error = RefusedError(
+                        f"{names[0]} and {names[1]} have different {what} ({of_all[0][what]}, {value}); "
+                        "start them by the same command, with the same data and versions on all machines"
+                    )
+                    self.raise_everywhere(error)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce a tensor in place; every rank gets the same bits."""
         if self.size > 1:
@@ -137,6 +172,7 @@ def process_group(device: str) -> Iterator[World]:
         Stopped: a signal requested it before all ranks had started.
         SdabenchError: the ranks cannot connect to each other.
     """
+    global _peers
     size = launched_processes()
     if size == 1:
         yield world()
@@ -146,64 +182,104 @@ def process_group(device: str) -> Iterator[World]:
         torch.cuda.set_device(device)
     rank = int(os.environ["RANK"])
     try:
-        store = _store(rank, size)
-        _wait_for_all(store, rank, size)
+        store = _store(size)
+        hosts = _wait_for_all(store, rank, size)
         backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        _peers = Peers(rank, hosts, store, _second_connection(size))
     except (RuntimeError, ValueError) as error:
         words = " ".join(str(error).split())[:150]
         raise SdabenchError(f"the processes cannot connect: {words}; rerun the same command") from error
     try:
         yield world()
+    except BaseException as error:
+        _peers.fail(error)
+        raise
     finally:
         dist.destroy_process_group()
+        _peers.close()
+        _peers = None
 
 
-def _store(rank: int, size: int) -> Any:
+def _store(size: int) -> Any:
     """Return the store of ``--nproc``, a file, or that of torchrun, which listens on a port."""
-    alone = os.environ.get("LOCAL_WORLD_SIZE") == str(size)
-    if alone:  # else gloo and NCCL listen on the interface of the host name
+    if _is_alone(size):  # else gloo and NCCL listen on the interface of the host name
         loopback = next((name for _, name in socket.if_nameindex() if name in LOOPBACK), LOOPBACK[0])
         os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": f"={loopback}"}
     if STORE_FILE in os.environ:
         return dist.FileStore(os.environ[STORE_FILE], size)  # type: ignore[attr-defined]
-    store = next(rendezvous("env://", timeout=MEETING_TIMEOUT))[0]
+    return _of_this_attempt(next(rendezvous("env://", timeout=MEETING_TIMEOUT))[0], size)
+
+
+def _second_connection(size: int) -> Any:
+    """Return another connection to torchrun's store, because a thread that waits for a key blocks the first.
+
+    None with ``--nproc``, whose parent process watches the ranks.
+    """
+    if STORE_FILE in os.environ:
+        return None
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return _of_this_attempt(dist.TCPStore(address, port, is_master=False, timeout=MEETING_TIMEOUT), size)  # type: ignore[attr-defined]
+
+
+def _of_this_attempt(store: Any, size: int) -> Any:
     # torchrun reuses its store at a restart; ranks agree on the number of restarts only on a single machine.
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "any"
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if _is_alone(size) else "any"
     store.set_timeout(TIMEOUT)
     return dist.PrefixStore(f"attempt {restarts}", store)  # type: ignore[attr-defined]
 
 
-def _wait_for_all(store: Any, rank: int, size: int) -> None:
-    """Wait until all ranks have started, for a limited time: the timeout of collectives is long.
+def _is_alone(size: int) -> bool:
+    """Return whether all ranks are on this machine."""
+    return os.environ.get("LOCAL_WORLD_SIZE") == str(size)
+
+
+def _wait_for_all(store: Any, rank: int, size: int) -> list[str]:
+    """Wait until all ranks have started; return their hosts. The timeout of collectives is longer.
 
     The first rank that sees all others, or a request to stop, decides for all: no rank joins without them.
     """
-    store.set(f"started {rank}", "")
+    store.set(f"started {rank}", socket.gethostname())
     deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
     while True:
         all_started = store.check([f"started {other}" for other in range(size)])
         if all_started or stop_requested():
             if store.compare_set("decision", "", "join" if all_started else "stop") == b"stop":
                 raise Stopped
-            return
+            return [store.get(f"started {other}").decode() for other in range(size)]
         if time.monotonic() > deadline:
-            raise SdabenchError(
-                f"process {rank + 1} of {size} has waited {MEETING_TIMEOUT} for the others; look for their "
-                "errors, and rerun the same command"
-            )
+            raise SdabenchError(_never_started(store, rank, size))
         time.sleep(0.05)
 
 
+def _never_started(store: Any, rank: int, size: int) -> str:
+    """Describe which ranks have not started, and on which machine, as far as their numbers tell it."""
+    missing = [other for other in range(size) if not store.check([f"started {other}"])]
+    there = sorted({store.get(f"started {other}").decode() for other in range(size) if other not in missing})
+    per_machine = local_processes(size)
+    machines = sorted({other // per_machine + 1 for other in missing})
+    where = (
+        f" (machine {', '.join(map(str, machines))} of {-(-size // per_machine)})"
+        if per_machine < size
+        else ""
+    )
+    numbers = ", ".join(str(other + 1) for other in missing[:8]) + (" and others" if len(missing) > 8 else "")
+    return (
+        f"process {rank + 1} of {size} has waited {MEETING_TIMEOUT} for the others: {numbers}{where} did not "
+        f"start, unlike those on {', '.join(there[:8])}; look for their errors, and rerun the same command"
+    )
+
+
 @contextmanager
-def lost_peer_errors(here: World) -> Iterator[None]:
-    """Convert the error of a collective with a lost peer to a SdabenchError in one line."""
+def lost_peer_errors(here: World, limit: float | None = None) -> Iterator[None]:
+    """Convert the error of a collective with a lost peer to a SdabenchError in one line.
+
+    ``limit`` are the seconds that this rank may wait in it for others; see :class:`Peers`.
+    """
     try:
-        yield
+        with nullcontext() if _peers is None else _peers.waiting(limit):
+            yield
     except RuntimeError as error:
-        if here.size == 1 or not any(words in str(error) for words in LOST_PEER_MESSAGES):
+        if here.size == 1 or _peers is None or not any(words in str(error) for words in LOST_PEER_MESSAGES):
             raise
-        raise SdabenchError(
-            f"process {here.rank + 1} of {here.size} stops, because another has ended with the error above; "
-            "rerun the same command to resume from the last checkpoint"
-        ) from error
+        raise _peers.lost() from error

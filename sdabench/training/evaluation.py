@@ -117,8 +117,11 @@ def evaluate_training(
         WeightsError: a file of weights has changed since the training wrote it.
         Exception: see :func:`evaluate`.
     """
-    run = read_run(folder)
-    world().on_rank_zero(lambda: run.check_weights(folder))
+    here = world()
+    run = here.on_rank_zero(lambda: read_run(folder))  # another machine may not see the folder
+    here.on_rank_zero(lambda: run.check_weights(folder))
+    for name in dict.fromkeys(run.weights.values()):
+        here.share_file(folder / name, run.sha256.get(name))
     of_file = {
         name: evaluate(replace(job, weights=folder / name, training=run.training), output, advance)
         for name in dict.fromkeys(run.weights.values())

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,3 +137,39 @@ def test_torchrun_restarts_from_last_checkpoint_after_kill(options, tmp_path):
     first, second = (load_file(next(output.rglob("model.safetensors"))) for output in (reference, killed))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert json_records(killed)[-1]["training"]["resumed"] == 1
+
+
+def test_two_machines_train_without_a_shared_folder(textures, tmp_path):
+    """Each torchrun stands for a machine; the second one gets the weights that it evaluates."""
+    recipe = tmp_path / "quick.yaml"
+    recipe.write_text(RECIPE_FILE.replace("fit_below: 100.0", ""))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    torchrun += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    command = [
+        "-m",
+        "sdabench",
+        "train",
+        "resnet50",
+        "--data",
+        f"synthetic={textures}",
+        "--recipe",
+        str(recipe),
+    ]
+    outputs = [tmp_path / "first", tmp_path / "second"]
+    machines = [
+        subprocess.Popen(
+            [*torchrun, f"--node-rank={machine}", *command, "--output", str(output)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for machine, output in enumerate(outputs)
+    ]  # fmt: skip
+    stderr = [machine.communicate(timeout=300)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], stderr
+    [record] = json_records(outputs[0])
+    assert (record["training"]["processes"], record["environment"]["processes"]) == (2, 2)
+    first, second = (next(output.rglob("model.safetensors")) for output in outputs)
+    assert first.read_bytes() == second.read_bytes()
+    assert {path.name for path in outputs[1].rglob("*") if path.is_file()} == {"model.safetensors"}

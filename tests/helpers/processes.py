@@ -37,10 +37,13 @@ def stop_process(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return stderr
 
 
-def fork_ranks(work: Callable[[], object], processes: int = 1) -> list[multiprocessing.Process]:
+def fork_ranks(
+    work: Callable[[], object], processes: int = 1, device: str = "cpu"
+) -> list[multiprocessing.Process]:
     """Fork processes that run ``work`` as the ranks of one torch.distributed group.
 
     They import nothing again, so that hundreds of them can be started. They exit with the codes of ``main``.
+    With the device ``cuda``, each rank has its own.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -55,7 +58,7 @@ def fork_ranks(work: Callable[[], object], processes: int = 1) -> list[multiproc
         handle_signals()
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            with process_group("cpu"):
+            with process_group(f"cuda:{rank}" if device == "cuda" else device):
                 work()
         except KeyboardInterrupt:
             os._exit(ExitCode.STOPPED)

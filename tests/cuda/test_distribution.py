@@ -1,0 +1,26 @@
+"""The ranks of a job on CUDA: each has its own device, and control values do not touch it."""
+
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from sdabench.cli.machine import choose_device
+from sdabench.training.distributed import Report, world
+from tests.helpers.processes import exit_codes, fork_ranks
+
+
+@pytest.mark.skipif(not dist.is_nccl_available(), reason="torch was built without NCCL")
+def test_ranks_have_their_own_devices_and_gather_values_by_gloo():
+    def work():
+        rank = world().rank
+        assert choose_device("cuda", 2) == f"cuda:{rank}"
+        assert torch.cuda.current_device() == rank
+        assert dist.get_backend_config() == "cpu:gloo,cuda:nccl"
+        assert world().all_gather(rank) == [0, 1]
+        assert [each.images for each in world().reports(Report(rank, None, False, False))] == [0, 1]
+        os.environ["LOCAL_RANK"] = "5"
+        assert choose_device("cuda", 2) == "cuda:5"
+
+    assert exit_codes(fork_ranks(work, 2, "cuda")) == [0, 0]

@@ -1,0 +1,116 @@
+"""A rank that fails, is lost or comes too late ends the others, with one line that names it."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from sdabench.errors import DataError
+from sdabench.training import distributed, peers
+from sdabench.training.distributed import world
+from tests.helpers.processes import exit_codes, fork_ranks
+
+HOST = r"process {} of {} on \S+"
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch):
+    monkeypatch.setattr(peers, "INTERVAL", 0.05)
+    monkeypatch.setattr(peers, "SILENCE", 1.0)
+    monkeypatch.setattr(peers, "GRACE", 0.3)
+
+
+def codes_of(work, processes):
+    return exit_codes(fork_ranks(work, processes))
+
+
+def test_cause_reaches_the_first_process_of_a_machine(capfd):
+    def work():
+        if world().rank == 2:
+            raise DataError("cat.jpg cannot be read; restore it")
+        world().all_gather(0)
+
+    assert codes_of(work, 3) == [4, 4, 4]
+    words = f"{HOST.format(1, 3)} stops, because {HOST.format(3, 3)} has ended: cat.jpg cannot be read; restore it"
+    stderr = capfd.readouterr().err
+    assert re.search(words, stderr)
+    assert stderr.count("cat.jpg") == 2  # of process 3 itself
+
+
+def test_unexpected_error_is_a_cause_in_one_line(capfd):
+    def work():
+        if world().rank == 1:
+            try:
+                raise RuntimeError("CUDA out of memory.\nTried to allocate")
+            except RuntimeError as error:
+                distributed._peers.fail(error)
+                os._exit(1)
+        world().all_gather(0)
+
+    assert codes_of(work, 2) == [1, 1]
+    assert "has ended: out of memory (CUDA out of memory. Tried to allocate)\n" in capfd.readouterr().err
+
+
+def test_rank_without_signs_of_life_is_named(capfd):
+    def work():
+        world().all_gather(0)
+        if world().rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        world().all_gather(0)
+
+    first, second = fork_ranks(work, 2)
+    assert exit_codes([first]) == [1]
+    second.kill()
+    assert re.search(f"no sign of life from {HOST.format(2, 2)} for 0.0167 minutes", capfd.readouterr().err)
+
+
+def test_rank_that_comes_too_late_is_named_but_not_while_rank_zero_works(capfd, monkeypatch):
+    monkeypatch.setattr(peers, "STEP_TIMEOUT", 0.4)
+
+    def work():
+        world().on_rank_zero(lambda: time.sleep(0.8))
+        if world().rank == 1:
+            time.sleep(20)
+        world().all_gather(0)
+
+    first, second, third = fork_ranks(work, 3)
+    assert exit_codes([first, third]) == [1, 1]
+    second.kill()
+    words = f"{HOST.format(1, 3)} has waited 0.00667 minutes for {HOST.format(2, 3)} and stops"
+    assert len(re.findall(words, capfd.readouterr().err)) == 1
+
+
+def test_rank_that_cannot_leave_after_an_error_is_ended_with_its_message(capfd, monkeypatch):
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: time.sleep(20))
+
+    def work():
+        raise DataError("a broken image")
+
+    assert codes_of(work, 2) == [4, 4]
+    assert "Error: a broken image" in capfd.readouterr().err
+
+
+def test_machines_with_other_data_are_refused(capfd):
+    values = ["abc", "abc", "xyz"]
+    assert codes_of(lambda: world().check_equal({"images": values[world().rank]}), 3) == [1, 1, 1]
+    words = f"{HOST.format(1, 3)} and {HOST.format(3, 3)} have different images \\(abc, xyz\\)"
+    assert len(re.findall(words, capfd.readouterr().err)) == 1
+
+
+def test_files_of_rank_zero_reach_machines_without_them(tmp_path, monkeypatch):
+    """The second machine has another file of that name, the third has none; a fourth process is on the third."""
+    folders = [tmp_path / str(machine) for machine in range(3)]
+    for folder, content in zip(folders, ("weights", "others"), strict=False):
+        folder.mkdir()
+        (folder / "w").write_text(content)
+    digest = distributed.sha256_of_file(folders[0] / "w")
+    monkeypatch.setattr(distributed, "first_on_machine", lambda: world().rank < 3)
+
+    def work():
+        path = folders[min(world().rank, 2)] / "w"
+        world().share_file(path, digest)
+        assert path.read_text() == "weights"
+
+    assert codes_of(work, 4) == [0] * 4
