@@ -38,7 +38,7 @@ def with_smaller_batches(batch: int, work: Callable[[int], T]) -> T:
 def bench(setting: Setting) -> Outcome:
     """Time inference and training steps of all networks of the classification suite."""
     names = setting.pick(load_registry().suite(SUITE), tiny=["resnet_narrow", "sda_resnet_narrow"])
-    side, repeats = setting.pick((224, 20), tiny=(32, 2))
+    side, repeats = setting.pick((224, 10), tiny=(32, 2))
 
     def run(batch: int) -> Any:
         sizes = ("--batch-size", batch, "--resolution", side, "--repeats", repeats)
