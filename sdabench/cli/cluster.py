@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from sdabench.cli.machine import choose_device, gpus_per_job
-from sdabench.cli.options import COUNT
+from sdabench.cli.machine import choose_device, gpus_per_job, visible_gpus
+from sdabench.cli.options import AUTO, COUNT
 from sdabench.cli.parameters import ParsedType, option
 from sdabench.errors import UsageError
 from sdabench.resources import memory, usable_cores
@@ -138,6 +138,7 @@ def place_from(
     if cluster.launcher == "slurm":
         return _on_slurm(output, at_once, device, nproc, cluster)
     cluster.refuse()
+    nproc = visible_gpus(device) if nproc == AUTO else nproc
     from sdabench.runs.launchers import Local
 
     device = choose_device(device, nproc)
@@ -160,9 +161,9 @@ def _on_slurm(
     gpus = cluster.gpus if cluster.gpus is not None else int(device != "cpu")
     if device is not None and (device == "cuda") != (gpus > 0):
         raise UsageError(f"--device {device} and --gpus {gpus} contradict each other; one of them is enough")
-    if gpus and nproc not in (1, gpus):
+    if gpus and nproc not in (AUTO, 1, gpus):
         raise UsageError(f"--gpus {gpus} starts a process for each GPU; leave out --nproc {nproc}")
-    nproc = gpus or nproc
+    nproc = gpus or nproc or 1
     cpus = cluster.cpus or (8 * gpus or nproc)
 
     from sdabench.runs.slurm import Resources, Slurm

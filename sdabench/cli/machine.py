@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from sdabench.cli import StoppedBySignalError
-from sdabench.cli.options import PROCESSES, WORKERS, FiniteRange, Offline, echo_json, show
-from sdabench.cli.parameters import option
+from sdabench.cli.options import AUTO, MAX_PROCESSES, WORKERS, FiniteRange, Offline, echo_json, show
+from sdabench.cli.parameters import ParsedType, option
 from sdabench.errors import UsageError
 from sdabench.processes import VISIBLE_GPUS, launched_processes, local_processes
 from sdabench.resources import default_workers
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from sdabench.runs.suite import Suite
 
 
+def processes(text: str) -> int:
+    """Parse a number of processes; ``auto`` gives AUTO, because importing torch to count GPUs takes long."""
+    if text == "auto":
+        return AUTO
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PROCESSES:
+        return int(text)
+    raise UsageError(f"'{text}' is not a number from 1 to {MAX_PROCESSES}, or auto")
+
+
 @dataclass(frozen=True)
 class MachineOptions:
     """Options for devices, processes and determinism."""
@@ -34,9 +43,9 @@ class MachineOptions:
         "--device", metavar="DEVICE", group="Machine",
         help="Device: cpu, cuda or cuda:N  [default: auto]")]
     nproc: Annotated[int, option(
-        "--nproc", type=PROCESSES, default=1, group="Machine",
+        "--nproc", type=ParsedType(processes, "N|auto"), default=1, group="Machine",
         callback=lambda context, option, count: _world_size(count),
-        help="Processes per network, one per GPU")]
+        help="Processes per network, one per GPU; auto starts one on each visible GPU")]
     workers: Annotated[int | None, option(
         "--workers", type=WORKERS, group="Machine", advanced=True,
         help="Number of DataLoader workers per process  [default: auto]")]
@@ -55,6 +64,11 @@ class MachineOptions:
     _offline: Offline
     # fmt: on
 
+    @property
+    def world_size(self) -> int:
+        """The number of processes per network."""
+        return self.nproc if self.nproc != AUTO else visible_gpus(self.device)
+
     def machine(
         self, images: int, at_once: int = 1, cpus: int | None = None, batch_size: int | None = None
     ) -> Machine:
@@ -66,12 +80,13 @@ class MachineOptions:
         """
         if self.evaluator == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
             raise UsageError("faster-coco-eval is not installed; pip install 'sdabench[fast]'")
-        default = (cpus or default_workers(at_once * local_processes(self.nproc))) if images > 1000 else 0
+        size = self.world_size
+        default = (cpus or default_workers(at_once * local_processes(size))) if images > 1000 else 0
         here = cpus is None or self.device is None
         return Machine(
-            device=choose_device(self.device, self.nproc) if here else str(self.device),
+            device=choose_device(self.device, size) if here else str(self.device),
             workers=default if self.workers is None else self.workers,
-            world_size=self.nproc,
+            world_size=size,
             deterministic=self.deterministic,
             checkpoint_seconds=60 * self.checkpoint_minutes,
             evaluator=self.evaluator,
@@ -81,11 +96,21 @@ class MachineOptions:
 
 
 def _world_size(nproc: int) -> int:
-    """Return the number of processes: those of torchrun, or of ``--nproc``."""
+    """Return the number of processes: those of torchrun, or of ``--nproc``, which can be AUTO."""
     launched = launched_processes()
     if 1 < launched < nproc:
         raise UsageError(f"torchrun has started {launched} processes; leave out --nproc {nproc}")
     return max(nproc, launched)
+
+
+def visible_gpus(device: str | None) -> int:
+    """Return the number of processes of ``--nproc auto``: one per GPU that torch sees, one without a GPU.
+
+    One as well on a device that is not ``cuda``.
+    """
+    import torch
+
+    return max(1, torch.cuda.device_count()) if device in (None, "cuda") else 1
 
 
 def choose_device(name: str | None, processes: int = 1) -> str:

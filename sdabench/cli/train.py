@@ -112,7 +112,7 @@ def command(
         from sdabench.training.run_folder import TRAININGS, TrainingRun, check_start
 
         check_sources()
-        run = TrainingRun(spec=job.spec, world_size=options.nproc, deterministic=options.deterministic)
+        run = TrainingRun(spec=job.spec, world_size=options.world_size, deterministic=options.deterministic)
         check_start(output / TRAININGS / job.spec.name, run)
         show_plan(Suite([job], output), as_json, again=True)
         return

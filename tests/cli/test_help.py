@@ -22,7 +22,7 @@ PLACEHOLDERS = {
     "PATH": "folder", "SOURCE": "weights.pth", "NAME": "smoke", "FILE": "recipe.yaml", "MODEL": "resnet50",
     "SIDE": "320", "WIDTH": "320", "HEIGHT": "256", "SEED": "1", "KEY": "account", "VALUE": "vision",
     "MINUTES": "90", "D": "1", "HH": "02", "MM": "30", "SS": "00", "DIRECTORY": "out", "FRACTION": "0.5", "B": "0.5",
-    "POINTS": "0.01", "FIGURE": "figure.svg", "SHAPE": "2x77", "DTYPE": "int64",
+    "N": "4", "POINTS": "0.01", "FIGURE": "figure.svg", "SHAPE": "2x77", "DTYPE": "int64",
 }  # fmt: skip
 
 

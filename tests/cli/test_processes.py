@@ -13,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sdabench.cli.machine import _world_size, processes, visible_gpus
+from sdabench.cli.options import AUTO
 from tests.helpers.processes import stop_process, wait_for
-from tests.helpers.program import sdabench
+from tests.helpers.program import assert_error, sdabench
 from tests.helpers.records import json_records
 from tests.helpers.training import RECIPE_FILE, copy_with_broken_image
 
@@ -110,6 +112,23 @@ def test_more_processes_than_gpus_is_a_usage_error(options, tmp_path, extra, wor
     result = sdabench("train", "resnet50", *options, "--output", tmp_path, "--nproc", 2, *extra)
     assert result.returncode == 2
     assert pytest.importorskip("re").search(words, result.stderr)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1025", "all"])
+def test_number_of_processes_is_checked(count):
+    result = sdabench("eval", "resnet50", "--nproc", count)
+    assert_error(result, 2, f"'{count}' is not a number from 1 to 1024, or auto")
+
+
+def test_auto_is_a_process_per_gpu_or_those_of_torchrun(monkeypatch):
+    """Without a GPU, it is one process."""
+    assert [_world_size(processes(count)) for count in ("auto", "2")] == [AUTO, 2]
+    for gpus, expected in ((0, [1, 1, 1]), (4, [4, 1, 1])):
+        monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
+        assert [visible_gpus(device) for device in (None, "cuda:1", "cpu")] == expected
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    assert [_world_size(processes(count)) for count in ("auto", "2")] == [3, 3]
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sdabench.cli.machine import choose_device
+from sdabench.cli.machine import choose_device, visible_gpus
 from sdabench.errors import UsageError
 from sdabench.tools.bench.timing import Conditions, measure_speed
 from sdabench.training.evaluation import evaluate_training
@@ -69,5 +69,6 @@ def test_devices_are_chosen_and_refused():
     with pytest.raises(UsageError, match="'cuda:2' is not available: torch sees 2 CUDA devices"):
         choose_device("cuda:2")
     assert choose_device("cuda", 2) == "cuda"
+    assert [visible_gpus(name) for name in (None, "cuda", "cuda:1", "cpu")] == [2, 2, 1, 1]
     with pytest.raises(UsageError, match="--nproc 3 needs a GPU per process, but torch sees 2"):
         choose_device("cuda", 3)

@@ -8,6 +8,7 @@ import pytest
 
 from sdabench.cli.cluster import BYTES_PER_PROCESS, ClusterOptions, networks_at_once, place_from
 from sdabench.cli.machine import gpus_per_job
+from sdabench.cli.options import AUTO
 from sdabench.data.source import DataSource
 from sdabench.report.plan import plan_sheet
 from sdabench.runs.estimate import Plan, PlannedJob
@@ -114,6 +115,7 @@ def test_gpus_of_each_job_follow_cuda_visible_devices(monkeypatch, visible, ther
         ("cuda:1", 1, None, 1, (), 1),
         ("cuda:1", 1, 3, 3, (), 1),
         ("cpu", 1, 3, 3, (), 3),
+        (None, AUTO, None, 1, (), 1),
     ],
 )
 def test_suite_uses_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_once, gpus, lanes):
@@ -122,6 +124,7 @@ def test_suite_uses_every_gpu(tmp_path, monkeypatch, device, nproc, jobs, at_onc
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     place = place_from(tmp_path, jobs, device, nproc, ClusterOptions("local"))
     assert place.device == (device or "cuda")
+    assert place.nproc == (nproc or 4)
     assert (place.at_once, place.sharing) == (at_once, at_once)
     assert place.launcher == Local(gpus)
     assert place.launcher.lanes(at_once, place.device) == lanes
