@@ -100,7 +100,7 @@ def _world_size(nproc: int) -> int:
     launched = launched_processes()
     if 1 < launched < nproc:
         raise UsageError(f"torchrun has started {launched} processes; leave out --nproc {nproc}")
-    return max(nproc, launched)
+    return nproc if launched == 1 else max(nproc, launched)
 
 
 def visible_gpus(device: str | None) -> int:
