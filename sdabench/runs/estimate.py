@@ -28,10 +28,11 @@ from sdabench.training.device_errors import describe_device_error, is_out_of_mem
 from sdabench.training.evaluation import prepare_network
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import synchronize
+from sdabench.training.order import micro_batches, training_order
 from sdabench.training.prediction import predict
 from sdabench.training.run_folder import TRAININGS, progress_in
 from sdabench.training.signals import Stopped
-from sdabench.training.trainer import Trainer, load_training_batches, micro_batches, training_order
+from sdabench.training.trainer import Trainer, load_training_batches
 
 CPU_PIXELS = 8 * 224 * 224  # of the images that are timed at once on a CPU
 ENOUGH_SECONDS = 10  # after which a measurement is not repeated
@@ -269,4 +270,9 @@ def _measure(job: AnyJob, model: str, device_name: str, threads: int | None) -> 
         batch = next(batches)
     if isinstance(batch, (DataError, Stopped)):
         raise batch
-    return _Rates(seconds(lambda: trainer.take_step(batch), len(batch)), evaluate, start)
+
+    def step() -> None:
+        trainer.take_step(batch)
+        trainer.settle()
+
+    return _Rates(seconds(step, len(batch)), evaluate, start)

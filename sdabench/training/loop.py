@@ -16,6 +16,7 @@ from sdabench.training.checkpoints import KEEP_LAST, Checkpoints, Log, delete
 from sdabench.training.distributed import Report, lost_peer_errors, world
 from sdabench.training.job import AnyJob, Machine
 from sdabench.training.precision import strict_fp32
+from sdabench.training.progress import DivergedError, Progress
 from sdabench.training.run_folder import (
     TRAININGS,
     WEIGHTS,
@@ -27,7 +28,7 @@ from sdabench.training.run_folder import (
 )
 from sdabench.training.signals import Stopped, stop_requests
 from sdabench.training.tasks import AnyBatch, task_of
-from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
+from sdabench.training.trainer import Trainer, load_training_batches
 
 LOG_STEPS = 100
 MAIN = {"top1_pct": "top-1", "ap_pct": "AP", "segmentation_ap_pct": "mask AP"}
@@ -163,10 +164,11 @@ class _Training:
             images = sum(each.images for each in of_all)
             with lost_peer_errors(self.here):
                 trainer.take_step(batch, images, sum(each.skipped for each in of_all))
+                if self._line_is_due():  # whose time includes that of the last step on the device
+                    trainer.settle()
             progress.seconds += time.monotonic() - started
-            loss = trainer.mean_losses["loss"]
             epoch = (progress.step - 1) // trainer.order.steps_per_epoch + 1
-            self.advance(images, f"epoch {epoch}/{recipe.epochs}  loss {loss:.3f}")
+            self.advance(images, f"epoch {epoch}/{recipe.epochs}{_loss_note(progress)}")
             if progress.step % trainer.order.steps_per_epoch == 0:
                 self._conclude_epoch()
             elif self._validation_is_due():
@@ -174,6 +176,12 @@ class _Training:
             elif progress.step % LOG_STEPS == 0:
                 self._write_line({})
             started = time.monotonic()
+
+    def _line_is_due(self) -> bool:
+        """Return whether a line of the log follows the last step."""
+        step = self.trainer.progress.step
+        ended = step % self.trainer.order.steps_per_epoch == 0
+        return ended or step % LOG_STEPS == 0 or self._validation_is_due()
 
     def conclude(self, run: TrainingRun) -> None:
         """Write the weights and the result; delete the checkpoints."""
@@ -195,6 +203,7 @@ class _Training:
         trainer, progress = self.trainer, self.trainer.progress
         if progress.concluded == trainer.epoch:
             return
+        trainer.settle()
         line = self._write_line(self._saved_if_stopped(self._validate))
         trainer.end_epoch()
         if time.monotonic() - self.logged > 30:
@@ -208,6 +217,7 @@ class _Training:
         return every is not None and within and step % every == 0 and step > self.trainer.progress.validated
 
     def _validate_within_epoch(self) -> None:
+        self.trainer.settle()
         metrics = self._saved_if_stopped(self.trainer.validate)
         self.trainer.progress.validated = self.trainer.progress.step
         self._write_line(metrics)
@@ -221,10 +231,11 @@ class _Training:
 
     def _write_line(self, metrics: dict[str, float]) -> dict[str, float]:
         trainer, progress = self.trainer, self.trainer.progress
+        trainer.settle()
         line = {
             "step": progress.step,
             "epoch": progress.step / trainer.order.steps_per_epoch,
-            **trainer.mean_losses,
+            **progress.mean_losses,
             "learning_rate": max(group["lr"] for group in trainer.optimizer.param_groups),
             "images_per_second": progress.images / progress.seconds,
             **({"skipped_steps": progress.skipped_steps} if trainer.scaler.is_enabled() else {}),
@@ -259,6 +270,7 @@ class _Training:
 
     def _save(self) -> None:
         progress = self.trainer.progress
+        self.trainer.settle()  # on every rank
 
         def save() -> None:
             self.checkpoints.save(progress.step, self.trainer.state())
@@ -311,6 +323,11 @@ def _restore_conditions(there: dict[str, Any], machine: Machine, log: Log) -> No
     changed = [f"{key} {old}, now {new}" for key, (old, new) in (versions | settings).items() if old != new]
     if changed:
         log(f"this training was started with {'; '.join(changed)}: the last digits will differ")
+
+
+def _loss_note(progress: Progress) -> str:
+    """Return the mean loss of the epoch for a progress bar, empty until it is known."""
+    return f"  loss {progress.mean_losses['loss']:.3f}" if progress.epoch_images else ""
 
 
 def _epoch_line(model: str, recipe: Recipe, line: dict[str, float]) -> str:

@@ -1,11 +1,10 @@
 """Take training steps of a network, and save and restore the state that a checkpoint stores."""
 
 import hashlib
-import math
 import secrets
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sdabench.data.classes import ClassList
 from sdabench.data.images import RankBatches, TrainingOrder, seed_from
-from sdabench.errors import DataError, SdabenchError
+from sdabench.errors import DataError
 from sdabench.files import atomic_write
 from sdabench.records.record import Training
 from sdabench.registry.recipes import Recipe
@@ -25,49 +24,18 @@ from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
 from sdabench.training.optimizers import SCALE, WeightAverage, build_optimizer
+from sdabench.training.order import micro_batches, training_order
 from sdabench.training.prediction import predict
 from sdabench.training.prefetch import Prefetcher
+from sdabench.training.progress import DivergedError, PendingStep, Progress, StepNumbers
 from sdabench.training.soundness import IMAGES, find_unsound
 from sdabench.training.tasks import AnyBatch, load_batches, task_of
 from sdabench.weights.classes import KEY as CLASSES
 from sdabench.weights.classes import metadata_of
 from sdabench.weights.keys import unshared
 
-# Scales of the loss in float16. At torch's initial 65,536, the first 3 to 10 steps of small batches overflow.
-# Below the smallest normal number of float16, gradients of 1 would lose digits.
-INITIAL_SCALE, SMALLEST_SCALE = 2.0**8, 2.0**-14
-
-
-class DivergedError(SdabenchError):
-    """The loss, the gradients or the weights are not finite."""
-
-
-@dataclass
-class Progress:
-    """The progress of a training, in plain values that a checkpoint stores."""
-
-    step: int = 0
-    skipped_steps: int = 0  # whose gradients in float16 were not finite, so that they changed no weight
-    concluded: int = 0  # epochs that were validated and logged
-    epoch_losses: dict[str, float] = field(default_factory=dict)  # sums over this epoch's images so far
-    epoch_images: int = 0
-    first_loss: float = math.nan
-    last_loss: float = math.nan
-    unsound: list[str] | None = None  # faults that the check of the network found
-    images: int = 0
-    skipped: int = 0
-    seconds: float = 0.0
-    resumed: int = 0
-    seeds: list[int] = field(default_factory=list)
-    best: dict[str, float] = field(default_factory=dict)
-    best_epochs: dict[str, int] = field(default_factory=dict)
-    best_sha256: dict[str, str] = field(default_factory=dict)  # of the weights files of the best epochs
-    validated: int = 0  # last step after which a validation within an epoch was logged
-
-    @property
-    def updates(self) -> int:
-        """Number of steps that have changed the weights; it determines the learning rate."""
-        return self.step - self.skipped_steps
+# At torch's initial scale of the loss in float16, 65,536, the first 3 to 10 steps of small batches overflow.
+INITIAL_SCALE = 2.0**8
 
 
 class Trainer:
@@ -97,13 +65,14 @@ class Trainer:
         self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.replica = self._replica()
         self.called: nn.Module = compile_network(self.replica) if job.machine.compile else self.replica
-        self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
+        self.optimizer = self._optimizer()
         in_half = self.recipe.precision == "fp16"
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=INITIAL_SCALE, enabled=in_half)
         self.order = self._order()
         warmup = self.recipe.warmup_steps(self.order.steps_per_epoch)
         ema = self.recipe.ema
         self.average = None if ema is None else WeightAverage(self.network, ema, warmup)
+        self.pending: PendingStep | None = None
 
     def _replica(self) -> nn.Module:
         """Wrap the network for training on this rank, with gradients summed over all ranks."""
@@ -128,6 +97,9 @@ class Trainer:
     def smallest_micro_batch(self) -> int:
         """Minimum number of images per micro-batch; more than one if batch norms are trained."""
         return self.task.smallest_micro_batch(self.job)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.network, self.recipe.optimizer)
 
     def _order(self) -> TrainingOrder:
         return training_order(self.job, self.world.size, self.progress.seeds[-1], self.progress.step)
@@ -160,17 +132,36 @@ class Trainer:
         a resume and for any number of processes. If gradients in float16 are not finite, the step is
         skipped: weights, optimizer, average and learning rate stay as they are, and the loss is scaled less.
 
+        On CUDA, the loss is read while the next step is computed, or by :meth:`settle`.
+
         Raises:
-            DivergedError: the loss or the gradients are not finite; the weights are unchanged.
+            DivergedError: the loss or the gradients are not finite; on a CPU, the weights are unchanged. On
+                CUDA, the error may be that of the step before, whose update has changed the weights.
         """
         progress = self.progress
         images = len(batch) if images is None else images
         if self.recipe.quirks.new_optimizer_each_epoch and progress.step % self.order.steps_per_epoch == 0:
-            self.optimizer = build_optimizer(self.network, self.recipe.optimizer)
+            self.optimizer = self._optimizer()
         if self.recipe.check_network and progress.step == 0 and self.world.is_main:
             progress.unsound = self.find_unsound(batch)
+        names, losses = self._compute_gradients(batch, images)
+        self.settle()  # the step before: the device has work meanwhile
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * group.get(SCALE, 1.0)
+        pending = PendingStep(progress.step, self.learning_rate, images, names, losses)
+        self._update_weights(pending)
+        self.pending = pending
+        if self.settles_late:
+            pending.start_copy()
+        else:
+            self.settle()
+        progress.step += 1
+        progress.images += images
+        progress.skipped += len(batch.skipped) if skipped is None else skipped
+
+    def _compute_gradients(self, batch: AnyBatch, images: int) -> tuple[list[str], Tensor]:
+        """Compute the gradients of a batch; return the terms of its mean loss over all ranks, with names."""
+        progress = self.progress
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
@@ -195,42 +186,59 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + value.detach() * share
         if statistics is not None:
             statistics.conclude(self.world)
-        of_all = self.world.sum(torch.stack(list(sums.values())))
-        values = dict(zip(sums, of_all.tolist(), strict=True))
-        total = sum(values.values())
-        if not math.isfinite(total):
-            raise self._diverged(f"the loss is {total}")
-        if self.recipe.clip_norm is not None:
-            self._clip_gradients(self.recipe.clip_norm)
-        if not self._update_weights():
-            progress.skipped_steps += 1
-        elif self.average is not None:
-            self.average.update(self.network, progress.updates)
-        if progress.step == 0:
-            progress.first_loss = total
-        progress.step += 1
-        progress.images += images
-        progress.skipped += len(batch.skipped) if skipped is None else skipped
-        progress.epoch_images += images
-        for name, value in values.items():
-            progress.epoch_losses[name] = progress.epoch_losses.get(name, 0.0) + value * images
+        return list(sums), self.world.sum(torch.stack(list(sums.values())))
 
-    def _update_weights(self) -> bool:
-        """Take the step of the optimizer; return False if it is skipped, which lowers the loss scale."""
-        before = self.scaler.get_scale()
+    def _update_weights(self, pending: PendingStep) -> None:
+        """Clip the gradients and take the step of the optimizer, unless they are infinite in float16."""
+        if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+            pending.norm = None if self.scaler.is_enabled() else norm
+        if self.device.type == "cpu":
+            self._check(pending)
+        before = self._loss_scale() if self.scaler.is_enabled() else None
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        after = self.scaler.get_scale()
-        if after < SMALLEST_SCALE:
-            raise self._diverged("the gradients are not finite at any scale of the loss")
-        return after >= before
+        if before is not None:
+            pending.scales = before, self._loss_scale()
+        elif self.average is not None:
+            self.average.update(self.network, self.progress.updates)
 
-    def _clip_gradients(self, largest: float) -> None:
-        """Scale all gradients down to a norm; those of float16 may be infinite, and the step is skipped."""
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), largest)
-        if not self.scaler.is_enabled() and not norm.isfinite():
-            raise self._diverged(f"the norm of the gradients is {norm}")
+    def _loss_scale(self) -> Tensor:
+        """Return the scale of the loss without waiting for the device, as ``get_scale`` would."""
+        scale: Tensor = self.scaler.scale(torch.ones((), device=self.device))
+        return scale
+
+    @property
+    def settles_late(self) -> bool:
+        """Whether the numbers of a step are read one step late, so that the host runs ahead of the device.
+
+        Not with an average in float16, which a skipped step must not change.
+        """
+        return self.device.type == "cuda" and not (self.scaler.is_enabled() and self.average is not None)
+
+    def settle(self) -> None:
+        """Read the numbers of the last step, if they have not been read, and add its loss to the progress.
+
+        Raises:
+            DivergedError: they are not finite.
+        """
+        if self.pending is None:
+            return
+        numbers = self._check(self.pending)
+        progress = self.progress
+        if numbers.skipped:
+            progress.skipped_steps += 1
+        elif self.average is not None and self.scaler.is_enabled():
+            self.average.update(self.network, progress.updates)
+        progress.add_losses(self.pending.step, numbers.losses, self.pending.images)
+        self.pending = None
+
+    def _check(self, pending: PendingStep) -> StepNumbers:
+        numbers = pending.read()
+        if numbers.fault is not None:
+            raise self._diverged(numbers.fault, pending.step, pending.learning_rate)
+        return numbers
 
     def find_unsound(self, batch: AnyBatch) -> list[str]:
         """Check the network with a few images of a batch; see :func:`find_unsound`."""
@@ -246,17 +254,10 @@ class Trainer:
             return nullcontext()
         return self.replica.no_sync()
 
-    @property
-    def mean_losses(self) -> dict[str, float]:
-        """Mean loss over the images of this epoch so far, and mean terms of the loss if it has several."""
-        progress = self.progress
-        means = {name: value / progress.epoch_images for name, value in progress.epoch_losses.items()}
-        return {"loss": sum(means.values())} | (means if len(means) > 1 else {})
-
     def end_epoch(self) -> None:
         """Store the mean loss of the epoch that has just ended, and reset the sums."""
         progress = self.progress
-        progress.last_loss = self.mean_losses["loss"]
+        progress.last_loss = progress.mean_losses["loss"]
         progress.concluded += 1
         progress.epoch_losses, progress.epoch_images = {}, 0
 
@@ -275,6 +276,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return the state for :meth:`restore`: tensors and plain values. The weights must be finite."""
+        self.settle()
         self._check_weights()
         average = {} if self.average is None else {"average": self.average.model.state_dict()}
         return average | {
@@ -307,6 +309,7 @@ class Trainer:
         Returns:
             The sha256 of the file.
         """
+        self.settle()
         self._check_weights()
         state = unshared(self.result_network.state_dict())
         data = save(state, metadata=metadata_of(ClassList.of(self.job.train)))
@@ -316,6 +319,7 @@ class Trainer:
 
     def check_updates(self) -> None:
         """Raise a DivergedError if every step was skipped, so that the weights are still the initial ones."""
+        self.settle()
         if self.progress.updates == 0:
             raise DivergedError(
                 f"{self.job.model}: all {self.progress.step} steps were skipped, because gradients in "
@@ -325,10 +329,10 @@ class Trainer:
     def _check_weights(self) -> None:
         states = (network.state_dict() for network in {self.network, self.result_network})
         if not all(bool(tensor.isfinite().all()) for state in states for tensor in state.values()):
-            raise self._diverged("the weights are not finite")
+            raise self._diverged("the weights are not finite", self.progress.step, self.learning_rate)
 
-    def _diverged(self, what: str) -> DivergedError:
-        step, total = self.progress.step + 1, self.order.steps_per_epoch * self.recipe.epochs
+    def _diverged(self, what: str, step: int, learning_rate: float) -> DivergedError:
+        total = self.order.steps_per_epoch * self.recipe.epochs
         hints = ["a lower learning rate"]
         if self.recipe.clip_norm is None:
             hints.append("clip_norm: 1.0 in the recipe")
@@ -336,11 +340,12 @@ class Trainer:
             hints.append("--amp off")
         hint = " or ".join([", ".join(hints[:-1]), hints[-1]] if len(hints) > 1 else hints)
         return DivergedError(
-            f"{self.job.model}: {what} at step {step} of {total}, learning rate {self.learning_rate:.3g}; "
+            f"{self.job.model}: {what} at step {step + 1} of {total}, learning rate {learning_rate:.3g}; "
             f"try {hint}"
         )
 
     def result(self) -> Training:
+        self.settle()
         progress, recipe = self.progress, self.recipe
         share, unfitted = recipe.fit_below, self.task.unfitted_loss(self.job, progress.first_loss)
         return Training(
@@ -363,31 +368,6 @@ class Trainer:
             new_classifier=self.new_classifier,
             best_epochs=progress.best_epochs,
         )
-
-
-def micro_batches(recipe: Recipe, processes: int) -> int:
-    """Return the number of micro-batches per batch: at least the recipe's, and equally many per process."""
-    return math.ceil(recipe.accumulate / processes) * processes
-
-
-def training_order(job: AnyJob, processes: int, seed: int = 0, first_step: int = 0) -> TrainingOrder:
-    """Return the remaining batches of a training; raise a DataError if they are too small for batch norm."""
-    recipe: Recipe = job.spec.recipe
-    order = TrainingOrder(
-        images=len(job.train.items),
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=seed,
-        smallest=task_of(job.spec.task).smallest_micro_batch(job) * micro_batches(recipe, processes),
-        first_step=first_step,
-        repeats=recipe.repeats,
-    )
-    if not order.steps_per_epoch or recipe.batch_size < order.smallest:
-        raise DataError(
-            f"{job.train.root} has {order.images} images, and a batch {recipe.batch_size}: batch norms need "
-            f"{order.smallest} or more; use more images, a larger --batch-size or a smaller --accumulate"
-        )
-    return order
 
 
 def load_training_batches(trainer: Trainer) -> Prefetcher:

@@ -44,6 +44,7 @@ def test_deterministic_evaluation_finds_what_the_cpu_finds(shallow, shapes, fami
 def test_step_and_evaluation(shallow, shapes, family, precision):
     trainer = Trainer(job_of(shapes, shallow[family], precision=precision, channels_last=True))
     trainer.take_step(next(load_training_batches(trainer)))
+    trainer.settle()
     assert math.isfinite(trainer.progress.first_loss)
     assert found_by(trainer)
 

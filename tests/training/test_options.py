@@ -21,10 +21,11 @@ from sdabench.registry.recipes import ClassificationRecipe, load_recipe
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.optimizers import WeightAverage, build_optimizer, layer_indices
+from sdabench.training.progress import DivergedError
 from sdabench.training.run_folder import read_run
 from sdabench.training.soundness import find_unsound
 from sdabench.training.tasks.classification import mix, total_loss
-from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
+from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.training import RECIPE, classifier_job, detector_job, final_weights, read_log
 
 tiny_job = partial(classifier_job, model="tiny")

@@ -7,8 +7,9 @@ import torch
 
 from sdabench.training import trainer as trainer_module
 from sdabench.training.loop import train
+from sdabench.training.progress import DivergedError
 from sdabench.training.run_folder import read_run
-from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
+from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.training import classifier_job, read_log
 
 OVERFLOW = 2.0**60

@@ -20,8 +20,9 @@ from sdabench.training.checkpoints import Checkpoints
 from sdabench.training.evaluation import evaluate_training
 from sdabench.training.job import Machine, training_job
 from sdabench.training.loop import train
+from sdabench.training.progress import DivergedError
 from sdabench.training.run_folder import MetricsLog, find_run, read_run
-from sdabench.training.trainer import DivergedError, Trainer, load_training_batches
+from sdabench.training.trainer import Trainer, load_training_batches
 from sdabench.weights.local import LocalWeights
 from tests.helpers.datasets import SAMPLE
 from tests.helpers.training import (

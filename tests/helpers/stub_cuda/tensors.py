@@ -112,6 +112,7 @@ def stub_device() -> Iterator[Stub]:
         patch.object(torch.inference_mode, "__enter__", _without_gradients),
         patch.object(torch.inference_mode, "__exit__", _with_gradients),
         patch.object(torch.cuda, "synchronize", _synchronize),
+        patch.object(torch.cuda.Event, "synchronize", _wait_for_event),
         patch.object(torch.cuda, "_is_in_bad_fork", lambda: False),  # the stub has no driver to lose
         patch.object(Stub, "active", stub),
     ):
@@ -149,7 +150,7 @@ def dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if name not in PINNING and kwargs.get("device") is not None:
         device = torch.device(kwargs["device"])
     if stub is not None:
-        for kind in _events(name, args, stubs, device):
+        for kind in _events(name, args, kwargs, stubs, device):
             _refuse_in_graphs(kind)
             stub.count(kind)
         if stubs and torch.are_deterministic_algorithms_enabled() and name not in NOT_REPLAYED:
@@ -223,7 +224,9 @@ def _refuse_mixing(name: str, args: Sequence[Any], tensors: Sequence[Tensor], de
         )
 
 
-def _events(name: str, args: Sequence[Any], stubs: Sequence[Tensor], device: torch.device) -> Iterator[str]:
+def _events(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], stubs: Sequence[Tensor], device: torch.device
+) -> Iterator[str]:
     """Yield what an operation costs: a launch, a copy between host and device, a synchronization."""
     if name in ("aten::copy_", "aten::_to_copy"):
         source, target = (args[1], args[0].device) if name == "aten::copy_" else (args[0], device)
@@ -231,7 +234,9 @@ def _events(name: str, args: Sequence[Any], stubs: Sequence[Tensor], device: tor
             yield "pinned copy to the device" if source.is_pinned() else "pageable copy to the device"
             return
         if source.device.type == "cuda" and target.type == "cpu":
-            yield "synchronization"
+            # To new page-locked memory, which torch allocates then; an event tells when it is there.
+            copied_later = name == "aten::_to_copy" and kwargs.get("non_blocking", False)
+            yield "pinned copy to the host" if copied_later else "synchronization"
             return
     if not stubs:
         return
@@ -291,6 +296,11 @@ def _synchronize(device: Any = None) -> None:
     torch.cuda.init()
     if Stub.active is not None:
         Stub.active.count("synchronization")
+
+
+def _wait_for_event(event: torch.cuda.Event) -> None:
+    if Stub.active is not None:
+        Stub.active.count("wait for an event")
 
 
 def _without_gradients(mode: torch.inference_mode) -> None:

@@ -1,0 +1,123 @@
+"""Training steps on CUDA: the host runs one step ahead of the device, and reads the loss one step late."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from sdabench.training.job import Machine
+from sdabench.training.loop import train
+from sdabench.training.progress import DivergedError
+from sdabench.training.signals import Stopped
+from sdabench.training.trainer import Trainer, load_training_batches
+from tests.helpers.stub_cuda.tensors import counted_events
+from tests.helpers.training import StopAfter, classifier_job, final_weights, read_log, same_weights
+
+CUDA = torch.device("cuda:1")
+ADAMW = {"name": "adamw", "learning_rate": 1e-3}
+pytestmark = pytest.mark.usefixtures("stub")
+
+
+def job_of(textures, shallow, device=str(CUDA), **changes):
+    job = classifier_job(textures, model=shallow["resnet_narrow"], **changes)
+    return job.on(Machine(device=device))
+
+
+def costs_of_a_step(trainer):
+    """Take two steps; count what the second one makes the host wait for, and copies."""
+    batches = load_training_batches(trainer)
+    trainer.take_step(next(batches))
+    batch = next(batches)  # and the one after it, which is copied ahead
+    with counted_events() as events:
+        trainer.take_step(batch)
+    counts = {}
+    for (kind, _), count in events.items():
+        if kind != "operation":
+            counts[kind] = counts.get(kind, 0) + count
+    return counts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "bf16", "clip_norm": 1.0, "accumulate": 2},
+    ],
+)
+def test_host_waits_for_nothing_but_the_step_before(shallow, textures, changes):
+    trainer = Trainer(job_of(textures, shallow, **changes))
+    assert costs_of_a_step(trainer) == {"wait for an event": 1, "pinned copy to the host": 1}
+
+
+def test_host_waits_at_once_if_a_skipped_step_must_not_change_the_average(shallow, textures):
+    costs = costs_of_a_step(Trainer(job_of(textures, shallow, precision="fp16", ema={"decay": 0.9})))
+    assert (costs["synchronization"], costs.get("wait for an event")) == (2, None)
+
+
+def test_step_before_is_read_between_backward_pass_and_update(shallow, textures, monkeypatch):
+    trainer, order = Trainer(job_of(textures, shallow)), []
+    batches = load_training_batches(trainer)
+    trainer.take_step(next(batches))
+    trainer.network.register_forward_hook(lambda *_: order.append("forward"))
+    trainer.network.conv1.weight.register_hook(lambda _: order.append("backward"))
+    monkeypatch.setattr(torch.cuda.Event, "synchronize", lambda _: order.append("read"))
+    trainer.optimizer.register_step_pre_hook(lambda *_: order.append("update"))
+    assert trainer.progress.epoch_images == 0
+    trainer.take_step(next(batches))
+    assert order == ["forward", "backward", "read", "update"]
+    assert (trainer.progress.step, trainer.progress.epoch_images) == (2, 5)
+
+
+def test_diverged_step_is_named_and_never_saved(shallow, textures, tmp_path):
+    trainer = Trainer(job_of(textures, shallow))
+    batches = load_training_batches(trainer)
+    trainer.take_step(next(batches))
+    with torch.no_grad():
+        trainer.network.fc.bias.fill_(math.nan)
+    trainer.take_step(next(batches))
+    for attempt in (
+        trainer.settle,
+        trainer.state,
+        lambda: trainer.save_weights(tmp_path / "weights"),
+        lambda: trainer.take_step(next(batches)),
+    ):
+        with pytest.raises(DivergedError, match=r"the loss is nan at step 2 of 4, learning rate 0\.05; try"):
+            attempt()
+    assert not list(tmp_path.iterdir())
+
+
+def test_skipped_steps_do_not_move_the_schedule(shallow, textures):
+    job = job_of(textures, shallow, precision="fp16", epochs=4, schedule={"kind": "cosine"})
+    trainer, rates, weights = Trainer(job), [], []
+    for step, batch in zip(range(5), load_training_batches(trainer), strict=False):
+        trainer.scaler.scale(torch.zeros(1, device=CUDA))  # creates the tensor of the scale
+        trainer.scaler.update(2.0**60 if step in (0, 2) else 1024.0)
+        trainer.take_step(batch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        weights.append(trainer.network.fc.weight.detach().cpu().clone())
+    trainer.settle()
+    recipe, per_epoch = job.spec.recipe, trainer.order.steps_per_epoch
+    assert rates == [recipe.learning_rate(update, per_epoch) for update in (0, 0, 1, 1, 2)]
+    assert len(set(rates)) == 3
+    assert [torch.equal(*pair) for pair in pairwise(weights)] == [False, True, False, False]
+    assert trainer.progress.skipped_steps == 2
+    assert all(each.isfinite().all() for each in weights)
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "fp16", "optimizer": ADAMW}])
+def test_log_and_weights_are_those_of_the_cpu_and_survive_an_interruption(
+    shallow, textures, tmp_path, changes
+):
+    cpu, cuda = (
+        train(job_of(textures, shallow, device, **changes), tmp_path / device[:4])
+        for device in ("cpu", str(CUDA))
+    )
+    with pytest.raises(Stopped):
+        train(job_of(textures, shallow, **changes), tmp_path / "stopped", StopAfter(5))
+    resumed = train(job_of(textures, shallow, **changes), tmp_path / "stopped")
+    assert same_weights(final_weights(resumed), final_weights(cuda))
+    logs = [[(line["step"], line["loss"]) for line in read_log(folder)] for folder in (cpu, cuda, resumed)]
+    assert logs[1] == logs[2]
+    for (step, loss), (_, expected) in zip(logs[1], logs[0], strict=True):
+        assert loss == pytest.approx(expected, rel=0.1), step
