@@ -46,7 +46,7 @@ SECTIONS = {
         "plugin": "Start a plugin with networks and tables of your own",
     },
     "Data and weights": {
-        "data": "Generate, verify, sort and split datasets",
+        "data": "Generate, verify, sort, split and pack datasets",
         "weights": "Inspect and convert third-party checkpoints",
     },
     "Machine and regression gate": {

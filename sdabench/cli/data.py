@@ -9,6 +9,8 @@ import click
 from sdabench.cli.help import Command, Group
 from sdabench.cli.options import COUNT, FOLDER, SEED
 from sdabench.cli.parameters import argument, declared, option
+from sdabench.cli.work import DATASET
+from sdabench.data.source import DataSource
 from sdabench.progress import progress
 from sdabench.terminal import echo
 
@@ -18,11 +20,17 @@ Examples:
   sdabench data verify imagenet=PATH --split val --complete
   sdabench data sort FLAT imagenet/val
   sdabench data split flowers flowers-split --val 0.2
+  sdabench data shards imagenet=PATH shards
 """
 SPLIT_EPILOG = """\b
 Examples:
   sdabench data split flowers flowers-split
   sdabench train resnet50 --data folder=flowers-split
+"""
+SHARDS_EPILOG = """\b
+Examples:
+  sdabench data shards imagenet=PATH shards
+  sdabench train sda_resnet50 --data webdataset=shards
 """
 SORT_EPILOG = """\b
 Examples:
@@ -40,7 +48,7 @@ Examples:
 
 @click.group("data", cls=Group, epilog=EPILOG)
 def command() -> None:
-    """Generate, verify, sort and split datasets."""
+    """Generate, verify, sort, split and pack datasets."""
 
 
 command.add_command(import_module("sdabench.tools.verify.command").command)  # tools are loaded by name
@@ -157,3 +165,29 @@ def split(
         f"{len(train.items):,} images in {out / 'train'}, {len(val.items):,} in {out / 'val'}; use them with "
         f"--data folder={out}"
     )
+
+
+@command.command("shards", cls=Command, epilog=SHARDS_EPILOG)
+@declared
+def shards(
+    source: Annotated[DataSource, argument(metavar="DATASET", type=DATASET)],
+    out: Annotated[Path, argument(metavar="DEST", type=FOLDER)],
+    images: Annotated[int, option(
+        "--images", type=COUNT, default=1000, help="Largest number of images per shard")],
+    seed: Annotated[int, option("--seed", type=SEED, default=0, help="Random seed of the order of images")],
+) -> None:  # fmt: skip
+    """Pack the images of a classification dataset into shards.
+
+    Writes DEST/train-000000.tar and so on, the same for val, and the names of the classes. Image files are
+    copied byte by byte, in random order. A few large files suit file systems that are slow with many small
+    ones. It needs the extra webdataset.
+    """
+    from sdabench.data.folders import ImageSplit
+    from sdabench.data.packing import write_shards
+
+    splits = {name: source.read(name) for name in source.splits()}
+    lists = {name: split for name, split in splits.items() if isinstance(split, ImageSplit)}
+    total = sum(len(split.items) for split in lists.values())
+    with progress("images", total, "images") as advance:
+        count = write_shards(lists, out, images, seed, advance)
+    echo(f"{total:,} images in {count:,} shards; use them with --data webdataset={out}")

@@ -107,7 +107,7 @@ def _shards(path: Path) -> list[Path]:
     try:
         from braceexpand import braceexpand
     except ImportError:
-        raise _missing() from None
+        raise missing_library() from None
     try:
         shards = [Path(each) for each in braceexpand(str(path))]
     except ValueError as error:
@@ -117,7 +117,7 @@ def _shards(path: Path) -> list[Path]:
     return shards
 
 
-def _missing() -> UsageError:
+def missing_library() -> UsageError:
     return UsageError("shards need the webdataset library: pip install 'sdabench[webdataset]'")
 
 
@@ -178,7 +178,7 @@ def _index(shard: Path) -> dict[str, Any]:
         try:
             from webdataset.tariterators import group_by_keys
         except ImportError:
-            raise _missing() from None
+            raise missing_library() from None
         rows, left_out = [], 0
         try:
             for sample in group_by_keys(_files(shard, tar)):

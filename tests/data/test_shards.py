@@ -9,6 +9,7 @@ from PIL import Image
 
 from sdabench.cli import cli
 from sdabench.data.listing import Listing
+from sdabench.data.packing import write_shards
 from sdabench.data.shards import read_shards
 from sdabench.data.source import DataSource
 from sdabench.errors import DataError, UsageError
@@ -35,11 +36,11 @@ def write(path, labels, **others):
     return path
 
 
-def read_by_library(shard):
+def read_by_library(shard, extension="png"):
     """Read images and labels of a shard as the library does."""
     with shard.open("rb") as stream:
         files = tariterators.tar_file_expander([{"url": str(shard), "stream": stream}])
-        return [(sample["png"], int(sample["cls"])) for sample in tariterators.group_by_keys(files)]
+        return [(sample[extension], int(sample["cls"])) for sample in tariterators.group_by_keys(files)]
 
 
 def test_samples_are_those_of_the_library(tmp_path):
@@ -168,3 +169,31 @@ def test_shards_are_trained_and_evaluated(tiny, tmp_path):
     result = CliRunner().invoke(cli, ["train", tiny, "--data", f"webdataset={tmp_path}", *options])
     assert result.exit_code == 0, result.output
     assert "read as 1 shard of val, 3 classes, named by classnames.txt" in result.stderr
+
+
+def test_packed_dataset_has_the_same_images_and_labels(textures, tmp_path):
+    source, packed = DataSource("synthetic", textures), DataSource("webdataset", tmp_path / "shards")
+    command = ["data", "shards", f"synthetic={textures}", str(packed.path), "--images", "7"]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0, result.output
+    for name in ("train", "val"):
+        original, copy = source.read(name), packed.read(name)
+        assert copy.class_names == original.class_names
+        contents = sorted((original.file(item).read_bytes(), item.label) for item in original.items)
+        assert sorted((copy.file(item).read(), item.label) for item in copy.items) == contents
+        sizes = [len(read_by_library(shard, "jpeg")) for shard in sorted(packed.path.glob(f"{name}-*.tar"))]
+        assert sum(sizes) == len(original.items)
+        assert max(sizes) <= 7
+        assert max(sizes) - min(sizes) <= 1
+    again = CliRunner().invoke(cli, command)
+    assert isinstance(again.exception, UsageError)
+    assert "name a new or empty folder" in str(again.exception)
+
+
+def test_shards_do_not_depend_on_the_time_but_on_the_seed(textures, tmp_path):
+    split = DataSource("synthetic", textures).read("val")
+    contents = []
+    for number, seed in enumerate((0, 0, 1)):
+        write_shards({"val": split}, tmp_path / str(number), 1000, seed)
+        contents.append((tmp_path / str(number) / "val-000000.tar").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
