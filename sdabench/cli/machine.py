@@ -55,6 +55,9 @@ class MachineOptions:
     compiled: Annotated[bool, option(
         "--compile", is_flag=True, group="Machine", advanced=True,
         help="Compile classification networks with torch.compile")]
+    tf32: Annotated[bool, option(
+        "--tf32", is_flag=True, group="Machine", advanced=True,
+        help="Allow TF32 for float32 on CUDA: faster, with 10 bits of mantissa")]
     checkpoint_minutes: Annotated[float, option(
         "--checkpoint-every", type=FiniteRange(min=0), default=10, metavar="MINUTES", group="Machine",
         advanced=True, help="Minutes between checkpoints")]
@@ -83,8 +86,11 @@ class MachineOptions:
         size = self.world_size
         default = (cpus or default_workers(at_once * local_processes(size))) if images > 1000 else 0
         here = cpus is None or self.device is None
+        device = choose_device(self.device, size) if here else str(self.device)
+        if self.tf32 and device == "cpu":
+            raise UsageError("--tf32 is for CUDA devices, and this runs on the CPU; leave it out")
         return Machine(
-            device=choose_device(self.device, size) if here else str(self.device),
+            device=device,
             workers=default if self.workers is None else self.workers,
             world_size=size,
             deterministic=self.deterministic,
@@ -92,6 +98,7 @@ class MachineOptions:
             evaluator=self.evaluator,
             batch_size=batch_size,
             compile=self.compiled,
+            tf32=self.tf32,
         )
 
 

@@ -201,6 +201,10 @@ class TrainingOptions:
     eval_every: Annotated[int | None, option(
         "--eval-every", type=COUNT, metavar="STEPS", group="Protocol", advanced=True,
         help="Steps between further validations within epochs")]
+    cudnn_benchmark: Annotated[bool | None, option(
+        "--cudnn-benchmark/--no-cudnn-benchmark", default=None, group="Machine", advanced=True,
+        help="Let cuDNN select algorithms by timing  [default: for classification networks, unless "
+        "--deterministic]")]
     skip_broken: SkipBroken
     track: Annotated[tuple[TrackerName, ...], option(
         "--track", multiple=True, type=OneOf("tracker", get_args(TrackerName)), group="Output",
@@ -230,15 +234,17 @@ class TrainingOptions:
             note(how.capitalize())
         return recipe
 
-    def tracked(self, machine: Machine) -> Machine:
-        """Return a machine with the given trackers."""
+    def machine(self, machine: Machine) -> Machine:
+        """Return a machine with the given trackers, and the choice of algorithms."""
         names = dict.fromkeys((*self.track, "tensorboard") if self.tensorboard else self.track)
-        return machine.model_copy(update={"trackers": tuple(names)})
+        own = {"trackers": tuple(names), "cudnn_benchmark": self.cudnn_benchmark}
+        return machine.model_copy(update=own)
 
     def refuse(self) -> None:
         """Raise a UsageError if an option for training is given."""
         given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
         given["eval-every"] = self.eval_every
+        given["cudnn-benchmark"] = self.cudnn_benchmark
         for name, value in {**given, "track": self.track, "tensorboard": self.tensorboard}.items():
             if value:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")

@@ -17,10 +17,13 @@ from sdabench.registry import plugins_of
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
 
-def environment(device: torch.device, model: str | None = None, *, compiled: bool = False) -> dict[str, Any]:
+def environment(
+    device: torch.device, model: str | None = None, *, compiled: bool = False, fused_optimizer: bool = False
+) -> dict[str, Any]:
     """Collect versions, device and settings as JSON values, with the plugins that define the ``model``.
 
-    ``compiled`` is stated if the network is, and whether kernels compute depth attention if it ran on a GPU.
+    ``compiled`` and ``fused_optimizer`` are stated if the network and the optimizer are, ``cudnn_benchmark``
+    if cuDNN selects algorithms by timing, and whether kernels compute depth attention if it ran on a GPU.
     """
     cuda = device.type == "cuda"
     plugins = plugins_of(model) if model else []
@@ -42,6 +45,8 @@ def environment(device: torch.device, model: str | None = None, *, compiled: boo
             "tf32_matmul": cuda and allows_tf32("cuda", "matmul"),
         }
         | ({"compiled": True} if compiled else {})
+        | ({"fused_optimizer": True} if fused_optimizer else {})
+        | ({"cudnn_benchmark": True} if cuda and torch.backends.cudnn.benchmark else {})
         | (_depth_attention_kernels(device) if cuda else {})
     )
 

@@ -23,7 +23,7 @@ from sdabench.records.store import RecordStore
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
 from sdabench.training.memory import measuring_memory
-from sdabench.training.precision import strict_fp32
+from sdabench.training.precision import fp32_arithmetic
 from sdabench.training.prediction import FittingBatch, PartialEvaluation, predict
 from sdabench.training.run_folder import WEIGHTS, read_run
 from sdabench.training.tasks import Predictions, task_of
@@ -73,10 +73,12 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
     best = job.weights is not None and spec.trains and job.weights.name != WEIGHTS
     suffix = f"-{job.weights.stem}" if best and job.weights else ""
     fitting = FittingBatch(job.batch_size)
-    with strict_fp32(device, job.machine.deterministic), measuring_memory(device) as memory:
+    arithmetic = fp32_arithmetic(device, job.machine.deterministic, job.machine.tf32)
+    with arithmetic, measuring_memory(device) as memory:
         conditions = environment(device, job.model, compiled=job.machine.compile)
         same = {key: conditions.get(key) for key in CONDITIONS}
         same |= {"batch_size": job.batch_size, "weights": weights.sha256}
+        same |= {"tf32": True} if job.machine.tf32 else {}
         partial = _partial_evaluation(job, folder, suffix, same)
         predictions = predict(network, job, device, advance, fitting, partial)
         conditions["processes"] = here.size

@@ -60,7 +60,8 @@ class Machine(FrozenModel):
     ``workers`` are DataLoader workers per process. ``batch_size`` is that of evaluation, by default that of
     the task, or the micro-batch of a training. ``checkpoint_seconds`` is the time between two checkpoints;
     at the end of an epoch, a tenth of it is enough. ``trackers`` get a copy of the log of a training.
-    ``compile`` is for networks of classification.
+    ``compile`` is for networks of classification. ``tf32`` allows TF32 for float32 on CUDA. With
+    ``cudnn_benchmark``, cuDNN selects algorithms of a training by timing; None leaves it to the job.
     """
 
     device: str = "cpu"
@@ -72,6 +73,8 @@ class Machine(FrozenModel):
     batch_size: int | None = None
     trackers: tuple[TrackerName, ...] = ()
     compile: bool = False
+    tf32: bool = False
+    cudnn_benchmark: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +103,22 @@ class Job(Generic[SpecT, SplitT]):
     def __post_init__(self) -> None:
         if self.machine.compile and self.spec.task == "detection":
             raise UsageError("--compile is for classification networks, not for detectors; leave it out")
+        if self.machine.cudnn_benchmark and self.machine.deterministic:
+            raise UsageError(
+                "with --cudnn-benchmark, timing selects algorithms, which is not deterministic; leave out "
+                "either that or --deterministic"
+            )
 
     @property
     def model(self) -> str:
         return self.spec.model
+
+    @property
+    def cudnn_benchmark(self) -> bool:
+        """Whether cuDNN selects algorithms by timing in the training: by default if sizes do not vary."""
+        if self.machine.cudnn_benchmark is not None:
+            return self.machine.cudnn_benchmark
+        return self.spec.task == "classification" and not self.machine.deterministic
 
     @property
     def batch_size(self) -> int:

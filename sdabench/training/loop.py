@@ -14,8 +14,9 @@ from sdabench.records.environment import environment
 from sdabench.registry.recipes import Recipe
 from sdabench.training.checkpoints import KEEP_LAST, Checkpoints, Log, delete
 from sdabench.training.distributed import Report, lost_peer_errors, world
-from sdabench.training.job import AnyJob, Machine
-from sdabench.training.precision import strict_fp32
+from sdabench.training.job import AnyJob
+from sdabench.training.optimizers import has_fused_kernels
+from sdabench.training.precision import fp32_arithmetic
 from sdabench.training.progress import DivergedError, Progress
 from sdabench.training.run_folder import (
     TRAININGS,
@@ -32,6 +33,11 @@ from sdabench.training.trainer import Trainer, load_training_batches
 
 LOG_STEPS = 100
 MAIN = {"top1_pct": "top-1", "ap_pct": "AP", "segmentation_ap_pct": "mask AP"}
+# Fields of an environment that affect the last digits of a training, beside the version of torch.
+CONDITIONS = (
+    "device", "cuda", "cudnn", "cudnn_benchmark", "compiled", "fused_optimizer",
+    "tf32_convolutions", "tf32_matmul",
+)  # fmt: skip
 Advance = Callable[[int, str], None]
 
 
@@ -58,13 +64,13 @@ def train(
     with (
         stop_requests() as stop_requested,
         ExitStack() as lock,
-        strict_fp32(device, job.machine.deterministic),
+        fp32_arithmetic(device, job.machine.deterministic, job.machine.tf32, job.cudnn_benchmark),
     ):
         run = TrainingRun(
             spec=job.spec,
             world_size=here.size,
             deterministic=job.machine.deterministic,
-            environment=environment(device, job.model, compiled=job.machine.compile),
+            environment=_conditions(job),
         )
         here.on_rank_zero(lambda: refuse_to_abandon(folder, run, log))
         here.on_rank_zero(lambda: lock.enter_context(folder_lock(folder, "training")))
@@ -74,7 +80,7 @@ def train(
             return folder
         if there is not None:
             run = run.model_copy(update={"environment": there.environment})
-            _restore_conditions(there.environment, job.machine, log if here.is_main else lambda line: None)
+            _restore_conditions(there.environment, job, log if here.is_main else lambda line: None)
         training = _Training(job, folder, advance, log)
         here.on_rank_zero(lambda: run.save(folder))  # not of a training whose initial weights are unusable
         try:
@@ -312,14 +318,20 @@ def _check_determinism(job: AnyJob, device: torch.device) -> None:
         )
 
 
-def _restore_conditions(there: dict[str, Any], machine: Machine, log: Log) -> None:
+def _conditions(job: AnyJob) -> dict[str, Any]:
+    """Return the environment of a training, with the settings that affect its last digits."""
+    device = torch.device(job.machine.device)
+    fused = has_fused_kernels(job.spec.recipe.optimizer, device)
+    return environment(device, job.model, compiled=job.machine.compile, fused_optimizer=fused)
+
+
+def _restore_conditions(there: dict[str, Any], job: AnyJob, log: Log) -> None:
     """Restore the number of threads, which affects the last bits on a CPU; log other changes."""
-    device = torch.device(machine.device)
-    if device.type == "cpu" and there.get("threads"):
+    if torch.device(job.machine.device).type == "cpu" and there.get("threads"):
         torch.set_num_threads(there["threads"])
-    here = environment(device, compiled=machine.compile)
+    here = _conditions(job)
     versions = {"torch": (there.get("packages", {}).get("torch"), here["packages"]["torch"])}
-    settings = {key: (there.get(key), here.get(key)) for key in ("device", "cuda", "cudnn", "compiled")}
+    settings = {key: (there.get(key), here.get(key)) for key in CONDITIONS}
     changed = [f"{key} {old}, now {new}" for key, (old, new) in (versions | settings).items() if old != new]
     if changed:
         log(f"this training was started with {'; '.join(changed)}: the last digits will differ")

@@ -15,24 +15,47 @@ SCALE = "lr_scale"  # of a group of parameters: its share of the learning rate
 STAGE = re.compile(r"layer([1-4])\.")
 
 
-def build_optimizer(network: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+def has_fused_kernels(settings: Optimizer, device: torch.device) -> bool:
+    """Return whether the optimizer updates all weights in one kernel: those of torch do, on CUDA."""
+    return device.type == "cuda" and settings.name in ("sgd", "adamw")
+
+
+def build_optimizer(
+    network: nn.Module, settings: Optimizer, device: torch.device | None = None
+) -> torch.optim.Optimizer:
     """Build the optimizer; norms and biases have weight decay only if the recipe enables it.
 
-    So have the parameters that a network of timm excepts by its ``no_weight_decay``, such as positions.
+    So have the parameters that a network of timm excepts by its ``no_weight_decay``, such as positions. It
+    is fused if ``device`` is a CUDA device and torch has kernels for it: they also read on the device
+    whether a scaler of gradients skips the step.
 
     Raises:
         UsageError: the recipe has learning rates by layer, and the layers of the network are unknown.
     """
     groups = _groups(network, settings)
     common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, **common)
     if settings.name == "lamb":
         from timm.optim.lamb import Lamb
 
         lamb: torch.optim.Optimizer = Lamb(groups, **common)
         return lamb
-    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, **common)
+    if device is not None and has_fused_kernels(settings, device):
+        common["fused"] = True
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, **common)
+    sgd = torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, **common)
+    if settings.momentum and "fused" in common:
+        # torch allocates them at the first step without writing to them, and keeps them if it is skipped.
+        for parameter in (each for group in sgd.param_groups for each in group["params"]):
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimizer that may have been fused when this one is not, or the reverse."""
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    own = [saved | ({"fused": group["fused"]} if "fused" in group else {}) for saved, group in pairs]
+    optimizer.load_state_dict({**state, "param_groups": own})
 
 
 def _groups(network: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:

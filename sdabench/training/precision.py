@@ -39,6 +39,19 @@ def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[N
             cudnn.benchmark = benchmark
 
 
+@contextmanager
+def fp32_arithmetic(
+    device: torch.device, deterministic: bool = False, tf32: bool = False, cudnn_benchmark: bool = False
+) -> Iterator[None]:
+    """Compute as :func:`strict_fp32` does, except what is allowed: TF32, or algorithms selected by timing."""
+    with strict_fp32(device, deterministic):
+        if tf32:
+            allow_tf32()
+        if cudnn_benchmark:
+            torch.backends.cudnn.benchmark = True
+        yield
+
+
 def allow_tf32() -> None:
     """Allow TF32 until the end of :func:`strict_fp32`."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True

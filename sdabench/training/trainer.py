@@ -23,7 +23,7 @@ from sdabench.training.batch_norm import MicroBatchStatistics
 from sdabench.training.compilation import compile_network, compiler_errors
 from sdabench.training.distributed import world
 from sdabench.training.job import AnyJob
-from sdabench.training.optimizers import SCALE, WeightAverage, build_optimizer
+from sdabench.training.optimizers import SCALE, WeightAverage, build_optimizer, load_optimizer_state
 from sdabench.training.order import micro_batches, training_order
 from sdabench.training.prediction import predict
 from sdabench.training.prefetch import Prefetcher
@@ -99,7 +99,7 @@ class Trainer:
         return self.task.smallest_micro_batch(self.job)
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.network, self.recipe.optimizer)
+        return build_optimizer(self.network, self.recipe.optimizer, self.device)
 
     def _order(self) -> TrainingOrder:
         return training_order(self.job, self.world.size, self.progress.seeds[-1], self.progress.step)
@@ -299,7 +299,7 @@ class Trainer:
         if self.recipe.quirks.resume_without_best:
             self.progress.best = {}
         if not self.recipe.quirks.resume_without_optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer_state(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         self.order = self._order()
 

@@ -243,7 +243,7 @@ def test_train_options_are_applied_and_recorded(imagenet, tmp_path):
 
 @pytest.mark.parametrize(("data", "recipe"), [("imagenet=x", "paper"), ("synthetic", "smoke")])
 def test_default_recipe_depends_on_dataset(data, recipe):
-    training = TrainingOptions(None, None, None, None, False, (), False)
+    training = TrainingOptions(None, None, None, None, None, False, (), False)
     protocol = ProtocolOptions(None, None, None, None, 0)
     chosen = training.recipe(DataSource.parse(data), "classification", protocol)
     assert chosen == load_recipe(recipe)
@@ -267,3 +267,9 @@ def test_initial_weights_of_the_wrong_kind_are_a_usage_error(arguments, words):
     result = sdabench("train", *arguments)
     assert result.returncode == 2
     assert words in result.stderr
+
+
+def test_tf32_is_refused_on_a_cpu(textures):
+    result = sdabench("train", "resnet50", "--data", f"synthetic={textures}", "--device", "cpu", "--tf32")
+    assert result.returncode == 2
+    assert "--tf32 is for CUDA devices, and this runs on the CPU; leave it out" in result.stderr

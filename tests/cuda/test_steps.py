@@ -6,9 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from sdabench.training.evaluation import evaluate_training
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.progress import DivergedError
+from sdabench.training.run_folder import read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.stub_cuda.tensors import counted_events
@@ -43,6 +45,8 @@ def costs_of_a_step(trainer):
     [
         {},
         {"precision": "bf16", "clip_norm": 1.0, "accumulate": 2},
+        {"precision": "fp16"},
+        {"precision": "fp16", "clip_norm": 1.0, "optimizer": ADAMW},
     ],
 )
 def test_host_waits_for_nothing_but_the_step_before(shallow, textures, changes):
@@ -50,9 +54,9 @@ def test_host_waits_for_nothing_but_the_step_before(shallow, textures, changes):
     assert costs_of_a_step(trainer) == {"wait for an event": 1, "pinned copy to the host": 1}
 
 
-def test_host_waits_at_once_if_a_skipped_step_must_not_change_the_average(shallow, textures):
+def test_host_waits_once_if_a_skipped_step_must_not_change_the_average(shallow, textures):
     costs = costs_of_a_step(Trainer(job_of(textures, shallow, precision="fp16", ema={"decay": 0.9})))
-    assert (costs["synchronization"], costs.get("wait for an event")) == (2, None)
+    assert (costs["synchronization"], costs.get("wait for an event")) == (1, None)
 
 
 def test_step_before_is_read_between_backward_pass_and_update(shallow, textures, monkeypatch):
@@ -94,6 +98,8 @@ def test_skipped_steps_do_not_move_the_schedule(shallow, textures):
         trainer.scaler.scale(torch.zeros(1, device=CUDA))  # creates the tensor of the scale
         trainer.scaler.update(2.0**60 if step in (0, 2) else 1024.0)
         trainer.take_step(batch)
+        momenta = [state["momentum_buffer"] for state in trainer.optimizer.state.values()]
+        assert any(bool(each.any()) for each in momenta) == (step > 0)  # also after a skipped first step
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         weights.append(trainer.network.fc.weight.detach().cpu().clone())
     trainer.settle()
@@ -121,3 +127,39 @@ def test_log_and_weights_are_those_of_the_cpu_and_survive_an_interruption(
     assert logs[1] == logs[2]
     for (step, loss), (_, expected) in zip(logs[1], logs[0], strict=True):
         assert loss == pytest.approx(expected, rel=0.1), step
+
+
+def test_checkpoints_of_fused_and_other_optimizers_are_exchanged(shallow, textures, tmp_path):
+    """A checkpoint of an earlier version on CUDA is that of an optimizer that is not fused."""
+    for optimizer in (ADAMW, {"learning_rate": 0.05}):
+        fused, other = (
+            Trainer(job_of(textures, shallow, device, optimizer=optimizer)) for device in (str(CUDA), "cpu")
+        )
+        for one, another in ((fused, other), (other, fused)):
+            one.take_step(next(load_training_batches(one)))
+            torch.save(one.state(), tmp_path / "state")
+            another.restore(torch.load(tmp_path / "state", weights_only=False))
+            another.take_step(next(load_training_batches(another)))
+            another.settle()
+        assert (fused.progress.step, other.progress.step) == (4, 3)
+        assert [each.optimizer.param_groups[0]["fused"] for each in (fused, other)] == [True, None]
+
+
+def test_record_states_the_arithmetic_of_training_and_evaluation(shallow, textures, tmp_path):
+    job = job_of(textures, shallow, epochs=1)
+    settings = ("tf32_matmul", "tf32_convolutions", "cudnn_benchmark", "fused_optimizer")
+
+    def stated(**machine):
+        changed = job.on(Machine(device=str(CUDA), **machine))
+        output = tmp_path / str(len(machine))
+        folder = train(changed, output)
+        [record] = evaluate_training(changed, folder, output)
+        return [
+            [name for name in settings if environment.get(name)]
+            for environment in (read_run(folder).environment, record.environment)
+        ]
+
+    allowed = ["tf32_matmul", "tf32_convolutions"]
+    assert stated() == [["cudnn_benchmark", "fused_optimizer"], []]
+    assert stated(tf32=True) == [[*allowed, "cudnn_benchmark", "fused_optimizer"], allowed]
+    assert stated(tf32=True, deterministic=True) == [[*allowed, "fused_optimizer"], allowed]

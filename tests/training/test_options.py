@@ -334,3 +334,13 @@ def test_short_trainings_warn_of_long_averages():
         "the average of the weights reaches back about 29,277 steps, but this training has 100"
     )
     assert recipe.warnings(600 * 1251, 1) == []
+
+
+def test_cudnn_selects_by_timing_where_sizes_are_fixed_and_nothing_is_deterministic(textures, shapes):
+    network, detector = tiny_job(textures), detector_job(shapes)
+    defaults = [network, network.on(Machine(deterministic=True)), detector]
+    assert [job.cudnn_benchmark for job in defaults] == [True, False, False]
+    given = [network.on(Machine(cudnn_benchmark=False)), detector.on(Machine(cudnn_benchmark=True))]
+    assert [job.cudnn_benchmark for job in given] == [False, True]
+    with pytest.raises(UsageError, match="leave out either that or --deterministic"):
+        network.on(Machine(cudnn_benchmark=True, deterministic=True))

@@ -7,7 +7,7 @@ import torch
 
 from sdabench.records.environment import allows_tf32, environment
 from sdabench.tools.doctor.numerics import Settings
-from sdabench.training.precision import allow_tf32, strict_fp32
+from sdabench.training.precision import allow_tf32, fp32_arithmetic, strict_fp32
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SETTINGS = {
@@ -82,3 +82,15 @@ def test_either_interface_is_overridden_and_restored(use, value, tf32, device):
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+def test_allowed_arithmetic_ends_with_its_context():
+    def now():
+        return torch.backends.cudnn.benchmark, allows_tf32("cudnn", "conv"), allows_tf32("cuda", "matmul")
+
+    before = now()
+    with fp32_arithmetic(CPU, tf32=True, cudnn_benchmark=True):
+        assert now() == (True, True, True)
+    assert now() == before
+    with fp32_arithmetic(CPU):
+        assert now() == (before[0], False, False)
