@@ -1,8 +1,8 @@
 """Compare the speed of depth attention with a plain implementation: whole networks, and single stages.
 
     python benchmarks/depth_attention.py [--device cuda] [--models NAME …] [--batch-size N]
-        [--resolution PIXELS] [--repeats N] [--modes NAME …] [--variants NAME …] [--no-bound]
-        [--output FILE.json]
+        [--resolution PIXELS] [--repeats N] [--modes NAME …] [--variants NAME …] [--parts NAME …]
+        [--no-bound] [--output FILE.json]
 
 The peer clones the output of every block, stacks the clones by repeated concatenation, sums and pools them,
 and after the softmax multiplies, sums and applies the ReLU. Its outputs and gradients are asserted to be the
@@ -13,7 +13,8 @@ range. On CUDA there are more variants: bf16, channels_last and torch.compile.
 A single stage is given the n feature maps of a fused stage. It has to move at least these bytes, counted in
 maps: forward, read n and write 1; backward, read the gradient and the output (for the ReLU), read n maps (for
 the gradients of the weights) and write n gradients. In total 3n + 3. The time that this takes is estimated
-from the time of copying the n maps, which is interleaved with the other steps.
+from the time of copying the n maps, which is interleaved with the other steps. On CUDA, graphs are timed,
+without the launches of the host, also one of the plain formulation of sdabench compiled by torch.compile.
 """
 
 import argparse
@@ -29,12 +30,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sdabench.models.build import create_model
-from sdabench.models.depth_attention import DepthAttentionStage, LearnedWeights, maps_of_stage
+from sdabench.models.depth_attention import DepthAttentionStage, LearnedWeights, StageMaps, maps_of_stage
 from sdabench.records.environment import environment, git_revision
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import Precision
 from sdabench.report.render import print_terminal
 from sdabench.report.sheet import Cell, Heading, Sheet
+from sdabench.tools.bench.graphs import Capture
 from sdabench.tools.bench.steps import STEPS, Mode, Step
 from sdabench.tools.bench.timing import Timing, interleave, load_libraries
 from sdabench.training.compilation import compile_network, compiler_errors
@@ -42,6 +44,7 @@ from sdabench.training.memory import MemoryRise, synchronize
 from sdabench.training.precision import autocast, strict_fp32
 
 WARMUP = 3
+PARTS = ("networks", "stages")
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,15 @@ class PeerStage(nn.Module):
 
 
 class StageAttention(nn.Module):
-    """The implementation of :class:`DepthAttentionStage`, given the maps of a stage."""
+    """An implementation of :class:`DepthAttentionStage`, given the maps of a stage."""
 
-    def __init__(self, attention: LearnedWeights) -> None:
+    def __init__(self, attention: LearnedWeights, kind: Callable[[Tensor, bool], StageMaps]) -> None:
         super().__init__()
         self.attention = attention
+        self.kind = kind
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
-        maps = maps_of_stage(outputs[0], pool=True)
+        maps = self.kind(outputs[0], True)
         for output in outputs:
             maps.append(output, activate=False)
         return maps.fuse(self.attention(maps.pooled()), activate=True)
@@ -186,9 +190,15 @@ class Measurement:
 
 
 def measure(
-    subjects: dict[tuple[str, str], Callable[[], tuple[Step, bool]]], repeats: int, device: torch.device
+    subjects: dict[tuple[str, str], Callable[[], tuple[Step, bool]]],
+    repeats: int,
+    device: torch.device,
+    graphs: bool = False,
 ) -> dict[tuple[str, str], Measurement]:
-    """Build and warm up each step, then time all interleaved. A subject returns whether its memory counts."""
+    """Build and warm up each step, then time all interleaved. A subject returns whether its memory counts.
+
+    With ``graphs``, CUDA graphs of the steps are timed, without the launches of the host.
+    """
     steps, memory = [], []
     for build in subjects.values():
         rise = MemoryRise(device)
@@ -200,7 +210,7 @@ def measure(
         step()
         synchronize(device)
         memory.append(rise.peak() if measurable and memory_counts else None)
-        steps.append(step)
+        steps.append(Capture(device)("the stage", step) if graphs else step)
     timings = interleave(steps, repeats, device)
     return {
         key: Measurement(*each) for key, each in zip(subjects, zip(timings, memory, strict=True), strict=True)
@@ -246,7 +256,9 @@ def stage_alone(
         def maps(variant: Variant, depth: int = depth, shape: tuple[int, ...] = shape) -> list[Tensor]:
             dtype = torch.bfloat16 if variant.precision == "bf16" else torch.float32
             return [
-                variant.place(torch.randn(shape), device).to(dtype).requires_grad_(mode == "training")
+                variant.place(torch.randn(shape, device=device), device)
+                .to(dtype)
+                .requires_grad_(mode == "training")
                 for _ in range(depth)
             ]
 
@@ -256,9 +268,12 @@ def stage_alone(
                 source = torch.stack(outputs).detach()
                 target = torch.empty_like(source)
                 return lambda: target.copy_(source), True
-            kind = PeerAttention if who == "peer" else StageAttention
-            module = variant.place(kind(copy.deepcopy(stage.attention)), device).train(mode == "training")
-            called, gradient = variant.compiled(module), torch.randn_like(outputs[0])
+            attention = copy.deepcopy(stage.attention)
+            own = StageAttention(attention, StageMaps if who == "compiled" else maps_of_stage)
+            module = variant.place(PeerAttention(attention) if who == "peer" else own, device)
+            module.train(mode == "training")
+            called = compile_network(module) if who == "compiled" else variant.compiled(module)
+            gradient = torch.randn_like(outputs[0])
 
             def step() -> None:
                 if mode == "inference":
@@ -274,8 +289,9 @@ def stage_alone(
             return step, not (variant.compile and device.type == "cpu")
 
         wanted = [("peer", PLAIN), *((who, one) for one in variants for who in ("sdabench", "copy"))]
+        wanted += [("compiled", one) for one in variants if device.type == "cuda" and one.name == "bf16"]
         subjects = {(who, one.name): (lambda who=who, one=one, b=build: b(who, one)) for who, one in wanted}
-        results = measure(subjects, options.repeats, device)
+        results = measure(subjects, options.repeats, device, graphs=device.type == "cuda")
         found.append({"depth": depth, "shape": shape, "results": results})
     return found
 
@@ -318,8 +334,7 @@ def stage_rows(name: str, mode: Mode, stages: list[dict[str, Any]], kind: str) -
     """Make a row for each variant, with the seconds summed over the stages."""
     rows = []
     for variant in [key[1] for key in stages[0]["results"] if key[0] == "sdabench"]:
-        own = sum(stage["results"]["sdabench", variant].timing.median for stage in stages)
-        peer = sum(stage["results"]["peer", "fp32"].timing.median for stage in stages)
+        own, peer = _seconds(stages, "sdabench", variant), _seconds(stages, "peer", "fp32")
         numbers = [least_bytes(mode, stage["depth"], stage["shape"], VARIANTS[variant]) for stage in stages]
         once = 0.0
         for stage, count in zip(stages, numbers, strict=True):
@@ -345,6 +360,9 @@ def stage_rows(name: str, mode: Mode, stages: list[dict[str, Any]], kind: str) -
                 "of_moving_once": once / own,
                 "goal": STAGE_GOAL if kind == "cuda" and mode == "training" else None,
                 "memory_ratios": memory,
+                "speed_ratio_to_compiled": _seconds(stages, "compiled", variant) / own
+                if ("compiled", variant) in stages[0]["results"]
+                else None,
                 "spread_pct": max(
                     stage["results"][who, variant].timing.spread_pct
                     for stage in stages
@@ -353,6 +371,10 @@ def stage_rows(name: str, mode: Mode, stages: list[dict[str, Any]], kind: str) -
             }
         )
     return rows
+
+
+def _seconds(stages: list[dict[str, Any]], who: str, variant: str) -> float:
+    return sum(stage["results"][who, variant].timing.median for stage in stages)
 
 
 def _over(one: int | None, other: int | None) -> float | None:
@@ -392,7 +414,8 @@ def print_rows(networks: list[dict[str, Any]], stages: list[dict[str, Any]], whe
     ]  # fmt: skip
     note = "The bound is the same network without depth attention, relative to the same peer."
     headings = [Heading(name, numeric=index > 3) for index, name in enumerate(names)]
-    print_terminal(Sheet(f"Whole networks, {where}", headings, [cells], [note]))
+    if networks:
+        print_terminal(Sheet(f"Whole networks, {where}", headings, [cells], [note]))
     names = [
         "model",
         "step",
@@ -402,19 +425,22 @@ def print_rows(networks: list[dict[str, Any]], stages: list[dict[str, Any]], whe
         "least (ms)",
         "share",
         "speed / peer",
+        "speed / compiled",
     ]
     cells = [
         [
             Cell(row["model"]), Cell(row["mode"]), Cell(row["variant"]), Cell(f"{row['bytes'] / 1e6:,.0f}"),
             Cell(f"{1000 * row['seconds']:.2f}"), Cell(f"{1000 * row['seconds_of_moving_once']:.2f}"),
             _ratio(row["of_moving_once"], row["goal"]), _ratio(row["speed_ratio"]),
+            _ratio(row["speed_ratio_to_compiled"]),
             Cell(f"{row['spread_pct']:.1f}"),
         ]
         for row in stages
     ]  # fmt: skip
     note = "Least is the time of moving the bytes once, share is least / ms. The peer is in float32."
     headings = [Heading(name, numeric=index > 2) for index, name in enumerate([*names, "spread (%)"])]
-    print_terminal(Sheet(f"Single stages, {where}", headings, [cells], [note]))
+    if stages:
+        print_terminal(Sheet(f"Single stages, {where}", headings, [cells], [note]))
 
 
 def main() -> None:
@@ -426,6 +452,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--modes", nargs="+", choices=[*STEPS], default=[*STEPS])
     parser.add_argument("--variants", nargs="+", choices=[*VARIANTS])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--no-bound", action="store_false", dest="bound", help="Leave out the bound.")
     parser.add_argument("--output", type=Path, default=Path("runs/depth_attention.json"))
     options = parser.parse_args()
@@ -444,15 +471,17 @@ def main() -> None:
         for name in options.models:
             assert_same(name)
             for mode in options.modes:
-                found = whole_network(name, mode, variants, options)
-                networks += network_rows(name, mode, found, device.type)
-                alone = stage_alone(name, mode, variants, options)
-                stages += stage_rows(name, mode, alone, device.type)
-                details += [
-                    {"model": name, "mode": mode, "who": who, "variant": variant}
-                    | each.as_json(options.batch_size)
-                    for (who, variant), each in found.items()
-                ]
+                if "networks" in options.parts:
+                    found = whole_network(name, mode, variants, options)
+                    networks += network_rows(name, mode, found, device.type)
+                    details += [
+                        {"model": name, "mode": mode, "who": who, "variant": variant}
+                        | each.as_json(options.batch_size)
+                        for (who, variant), each in found.items()
+                    ]
+                if "stages" in options.parts:
+                    alone = stage_alone(name, mode, variants, options)
+                    stages += stage_rows(name, mode, alone, device.type)
                 print(f"{name}, {mode}: done", flush=True)
     where = (
         f"{options.batch_size} images of {options.resolution}x{options.resolution} on {settings['device']}"

@@ -22,6 +22,8 @@ STEPS = (
          training.learn_to_detect, timed=False),
     *(Step(f"attention-{name}", f"Time training of {name} beside the plain formulation", 1.5,
            partial(speed.attention, name, False)) for name in ATTENTION),
+    Step("stages", "Time depth attention alone beside copying its maps", 1.5,
+         partial(speed.stages, ATTENTION[0])),
     *(Step(f"compiled-{name}", f"Time compiled training of {name} in bf16 beside the plain formulation", 3.5,
            partial(speed.attention, name, True)) for name in ATTENTION),
     Step("bench", "Time the networks of the classification suite", 3.5, speed.bench),

@@ -3,7 +3,7 @@
 import gc
 import math
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -101,21 +101,12 @@ def graphs(setting: Setting) -> Outcome:
 
 
 def attention(model: str, compiled: bool, setting: Setting) -> Outcome:
-    """Time training steps beside the plain formulation of depth attention: whole networks and stages."""
+    """Time training steps of whole networks beside the plain formulation of depth attention."""
     if compiled and not setting.on_cuda:
         raise CannotRunError("compiled steps are timed on CUDA only")
     variants = [COMPILED] if compiled else setting.pick(["fp32", "bf16"], tiny=["fp32"])
-    side, repeats = setting.pick((224, 12), tiny=(32, 2))
-    arguments = ["--models", setting.pick(model, tiny="sda_resnet_narrow"), "--modes", "training"]
-    arguments += ["--variants", *variants, "--device", setting.device]
-    arguments += ["--resolution", str(side), "--repeats", str(repeats)]
-    arguments += ["--no-bound"] if compiled else []  # to compile it takes as long again
-
-    def run(batch: int) -> dict[str, Any]:
-        path = setting.folder / "attention.json"
-        return run_script("depth_attention.py", path, *arguments, "--batch-size", batch)
-
-    record = with_smaller_batches(setting.pick(256, tiny=2), run)  # 64 images in bf16 wait for the host
+    more = ("--no-bound",) if compiled else ()  # to compile it takes as long again
+    record = _depth_attention(model, "networks", variants, setting, more)
     measures = []
     for row in record["networks"]:
         beside = f"{row['variant']} beside plain {row['peer']}"
@@ -125,17 +116,46 @@ def attention(model: str, compiled: bool, setting: Setting) -> Outcome:
             Measure(f"memory, {beside}", row["memory_ratio"], "times", memory_goal, at_most=True),
         ]
         if not compiled:
+            without = f"without depth attention, {row['variant']}"
             measures += [
-                Measure("speed of the same without depth attention", row["bound_speed_ratio"], "times"),
-                Measure("memory of the same without depth attention", row["bound_memory_ratio"], "times"),
+                Measure(f"speed of the same {without}", row["bound_speed_ratio"], "times"),
+                Measure(f"memory of the same {without}", row["bound_memory_ratio"], "times"),
             ]
+    return Outcome(measures, details=record)
+
+
+def stages(model: str, setting: Setting) -> Outcome:
+    """Time depth attention alone in training, beside copying its maps and beside the compiled formulation."""
+    variants = setting.pick(["fp32", "bf16"], tiny=["fp32"])
+    record = _depth_attention(model, "stages", variants, setting)
+    measures = []
     for row in record["stages"]:
-        share = f"attention alone, {row['variant']}, share of the copy bandwidth"
+        share, goal = 100 * row["of_moving_once"], row["goal"] and 100 * row["goal"]
         rate = row["bytes"] / row["seconds"] / 1e9
-        measures.append(Measure(share, 100 * row["of_moving_once"], "%", row["goal"] and 100 * row["goal"]))
-        measures.append(Measure("the same in bytes that it has to move", rate, "GB/s"))
-    kept = ("batch_size", "resolution", "repeats", "networks", "stages", "measured")
-    return Outcome(measures, details={key: record[key] for key in kept})
+        measures.append(Measure(f"share of the copy bandwidth, {row['variant']}", share, "%", goal))
+        measures.append(Measure(f"bytes that have to be moved, {row['variant']}", rate, "GB/s"))
+        if (ratio := row["speed_ratio_to_compiled"]) is not None:
+            title = f"speed beside the compiled plain formulation, {row['variant']}"
+            measures.append(Measure(title, ratio, "times", 1.0))
+    return Outcome(measures, details=record)
+
+
+def _depth_attention(
+    model: str, part: str, variants: list[str], setting: Setting, more: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run the benchmark of depth attention; return what a record keeps of it."""
+    side, repeats = setting.pick((224, 12), tiny=(32, 2))
+    arguments = ["--models", setting.pick(model, tiny="sda_resnet_narrow"), "--modes", "training"]
+    arguments += ["--variants", *variants, "--device", setting.device, "--parts", part, *more]
+    arguments += ["--resolution", str(side), "--repeats", str(repeats)]
+
+    def run(batch: int) -> dict[str, Any]:
+        path = setting.folder / "attention.json"
+        return run_script("depth_attention.py", path, *arguments, "--batch-size", batch)
+
+    record = with_smaller_batches(setting.pick(256, tiny=2), run)  # 64 images in bf16 wait for the host
+    kept = ("batch_size", "resolution", "repeats", part, "measured")
+    return {key: record[key] for key in kept}
 
 
 def evaluation(precision: str, setting: Setting) -> Outcome:
