@@ -2,7 +2,6 @@
 
 import hashlib
 import secrets
-import warnings
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +27,7 @@ from sdabench.training.order import micro_batches, training_order
 from sdabench.training.prediction import predict
 from sdabench.training.prefetch import Prefetcher
 from sdabench.training.progress import DivergedError, PendingStep, Progress, StepNumbers
+from sdabench.training.replica import check_all_used, replicate
 from sdabench.training.soundness import IMAGES, find_unsound
 from sdabench.training.tasks import AnyBatch, load_batches, task_of
 from sdabench.weights.classes import KEY as CLASSES
@@ -63,7 +63,8 @@ class Trainer:
         network = self.task.build_for_training(job)
         self.new_classifier = self.task.load_initial(network, job)
         self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.replica = self._replica()
+        alone = self.world.size == 1
+        self.replica = self.network if alone else replicate(self.network, self.fixed_order)
         self.called: nn.Module = compile_network(self.replica) if job.machine.compile else self.replica
         self.optimizer = self._optimizer()
         in_half = self.recipe.precision == "fp16"
@@ -74,19 +75,10 @@ class Trainer:
         self.average = None if ema is None else WeightAverage(self.network, ema, warmup)
         self.pending: PendingStep | None = None
 
-    def _replica(self) -> nn.Module:
-        """Wrap the network for training on this rank, with gradients summed over all ranks."""
-        if self.world.size == 1:
-            return self.network
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of a renamed argument
-            replica: nn.Module = DistributedDataParallel(
-                self.network,
-                broadcast_buffers=False,  # see MicroBatchStatistics
-                # Otherwise the order in which gradients are added changes after the first step, so that a
-                # resumed training, whose first step comes later, would differ in the last bits.
-                find_unused_parameters=True,
-            )
-        return replica
+    @property
+    def fixed_order(self) -> bool:
+        """Whether the gradients of all ranks are added in a fixed order; always on a CPU."""
+        return self.device.type == "cpu" or self.job.machine.deterministic
 
     @property
     def result_network(self) -> nn.Module:
@@ -184,6 +176,8 @@ class Trainer:
                 statistics.add(float(is_first) if first_only else share)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() * share
+        if self.world.size > 1 and not self.fixed_order:
+            check_all_used(self.job.model, self.network)
         if statistics is not None:
             statistics.conclude(self.world)
         return list(sums), self.world.sum(torch.stack(list(sums.values())))
