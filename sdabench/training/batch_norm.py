@@ -24,30 +24,31 @@ class MicroBatchStatistics:
         buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
         self.running = [buffer for buffer in buffers if buffer.is_floating_point()]
         self.counts = [buffer for buffer in buffers if not buffer.is_floating_point()]  # of batches seen
-        self.before = [_joined(each) for each in (self.running, self.counts)]
+        self.before = [joined(each) for each in (self.running, self.counts)]
         self.mean = torch.zeros_like(self.before[0])
 
     def add(self, share: float) -> None:
         """Add the statistics of a micro-batch, with its weight in the mean, usually its share."""
-        self.mean += share * _joined(self.running)
+        self.mean += share * joined(self.running)
         for buffers, before in zip((self.running, self.counts), self.before, strict=True):
-            _copy_back(before, buffers)
+            copy_back(before, buffers)
 
     def conclude(self, world: World) -> None:
         """Set the statistics to the mean over all ranks, after all micro-batches of this rank."""
-        _copy_back(self.before[1] + 1, self.counts)
+        copy_back(self.before[1] + 1, self.counts)
         if self.running:
-            _copy_back(world.sum(self.mean), self.running)
+            copy_back(world.sum(self.mean), self.running)
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the values of tensors of one data type in one tensor (N,)."""
     return torch.cat([each.flatten() for each in tensors]) if tensors else torch.empty(0)
 
 
-def _copy_back(joined: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Copy the parts of a tensor of :func:`_joined` back."""
+def copy_back(values: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy the parts of a tensor of :func:`joined` back."""
     if tensors:
-        parts = torch.split(joined, [each.numel() for each in tensors])
+        parts = torch.split(values, [each.numel() for each in tensors])
         torch._foreach_copy_(
             list(tensors), [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
         )

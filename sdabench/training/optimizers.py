@@ -1,15 +1,17 @@
 """Build optimizers with weight decay and learning rates by layer, and average weights."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from sdabench.errors import UsageError
 from sdabench.models.skeleton import Trunk
 from sdabench.registry.recipe_parts import Ema, Optimizer
+from sdabench.training.batch_norm import copy_back, joined
 
 SCALE = "lr_scale"  # of a group of parameters: its share of the learning rate
 STAGE = re.compile(r"layer([1-4])\.")
@@ -113,8 +115,8 @@ class WeightAverage:
     def __init__(self, network: nn.Module, settings: Ema, warmup: float) -> None:
         self.every = settings.every_steps
         self.warmup = warmup if settings.after_warmup else 0
-        average = get_ema_multi_avg_fn(settings.decay)  # type: ignore[no-untyped-call]
-        self.model = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.decay = settings.decay
+        self.model = AveragedModel(network, use_buffers=True)
 
     @property
     def network(self) -> nn.Module:
@@ -122,8 +124,38 @@ class WeightAverage:
         return self.model.module
 
     def update(self, network: nn.Module, step: int) -> None:
-        """Add the weights after a step, counted from 0; the first ones are copied."""
-        if step % self.every == 0:
-            self.model.update_parameters(network)
-            if step < self.warmup:
-                self.model.n_averaged.zero_()
+        """Add the weights after a step, counted from 0; the first ones are copied.
+
+        As ``update_parameters`` of the model, which would make the host wait for a CUDA device, and launch
+        four operations for each batch norm's count of batches.
+        """
+        if step % self.every:
+            return
+        of_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, current in zip(_tensors(self.network), _tensors(network), strict=True):
+            averages, currents = of_type.setdefault(average.dtype, ([], []))
+            averages.append(average)
+            currents.append(current)
+        with torch.no_grad():
+            for averages, currents in of_type.values():
+                self._move(averages, currents)
+        if step < self.warmup:
+            self.model.n_averaged.zero_()
+        else:
+            self.model.n_averaged += 1
+
+    def _move(self, averages: list[Tensor], currents: list[Tensor]) -> None:
+        """Move averages of one data type towards the present values."""
+        share = 1 - self.decay
+        if not int(self.model.n_averaged):  # on the CPU
+            torch._foreach_copy_(averages, currents)
+        elif averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, share)
+        else:
+            mean = joined(averages) * self.decay + joined(currents) * share
+            copy_back(mean.to(averages[0].dtype), averages)
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
