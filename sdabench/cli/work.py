@@ -201,6 +201,9 @@ class TrainingOptions:
     eval_every: Annotated[int | None, option(
         "--eval-every", type=COUNT, metavar="STEPS", group="Protocol", advanced=True,
         help="Steps between further validations within epochs")]
+    shuffle_window: Annotated[int | None, option(
+        "--shuffle-window", type=COUNT, metavar="IMAGES", group="Protocol", advanced=True,
+        help="Read shards one after another, for slow file systems, and shuffle within so many images")]
     cudnn_benchmark: Annotated[bool | None, option(
         "--cudnn-benchmark/--no-cudnn-benchmark", default=None, group="Machine", advanced=True,
         help="Let cuDNN select algorithms by timing  [default: for classification networks, unless "
@@ -229,6 +232,7 @@ class TrainingOptions:
             epochs=self.epochs,
             accumulate=self.accumulate,
             eval_every=self.eval_every,
+            shuffle_window=self.shuffle_window,
         )
         for how in recipe.scalings:
             note(how.capitalize())
@@ -243,7 +247,7 @@ class TrainingOptions:
     def refuse(self) -> None:
         """Raise a UsageError if an option for training is given."""
         given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
-        given["eval-every"] = self.eval_every
+        given |= {"eval-every": self.eval_every, "shuffle-window": self.shuffle_window}
         given["cudnn-benchmark"] = self.cudnn_benchmark
         for name, value in {**given, "track": self.track, "tensorboard": self.tensorboard}.items():
             if value:

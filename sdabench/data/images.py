@@ -23,11 +23,14 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from torchvision import io
 from torchvision.transforms.functional import pil_to_tensor
 
+from sdabench.data.archives import Member
 from sdabench.data.augmentation import Augmenter
 from sdabench.data.decoded import DecodedImages, decoded_images
 from sdabench.data.decoding import Location, Unusable, decode_bytes, open_image, read_file
 from sdabench.data.description import Preprocessing
 from sdabench.data.folders import ImageSplit
+from sdabench.data.read_ahead import ReadAhead
+from sdabench.data.shards import ShardSplit
 from sdabench.data.views import IMAGENET_NORMALIZATION, Normalization, resize_and_crop
 from sdabench.errors import DataError
 from sdabench.registry.recipe_parts import Augmentation
@@ -174,13 +177,19 @@ class EvaluationImages(Dataset[Sample | DataError]):
         self.split, self.preprocessing = split, preprocessing
         self.normalization = Normalization(preprocessing.mean, preprocessing.std)
         self.decoded = decoded_images(split)
+        self.ahead = None
+        if isinstance(split, ShardSplit) and split.subset_of is None:  # else most of an extent is not used
+            self.ahead = ReadAhead(split)
 
     def __len__(self) -> int:
         return len(self.split.items)
 
     def __getitem__(self, index: int) -> Sample | DataError:
         item = self.split.items[index]
-        decoded = decode(self.split.file(item), decoded=self.decoded)
+        file = self.split.file(item)
+        if self.ahead is not None and isinstance(file, Member):
+            self.ahead.prepare(file)
+        decoded = decode(file, decoded=self.decoded)
         if isinstance(decoded, DataError):
             return decoded
         image, digest = decoded
@@ -189,7 +198,10 @@ class EvaluationImages(Dataset[Sample | DataError]):
 
 
 class TrainingImages(Dataset[Sample | DataError]):
-    """Images of a split, augmented by random numbers that depend only on (seed, epoch, index[, copy])."""
+    """Images of a split, augmented by random numbers that depend only on (seed, epoch, index[, copy]).
+
+    With ``read_ahead``, which suits images in the order of their shards, these are read in large extents.
+    """
 
     def __init__(
         self,
@@ -197,15 +209,20 @@ class TrainingImages(Dataset[Sample | DataError]):
         augmentation: Augmentation,
         seed: int,
         normalization: Normalization = IMAGENET_NORMALIZATION,
+        read_ahead: bool = False,
     ) -> None:
         self.split, self.seed, self.normalization = split, seed, normalization
         self.augment = Augmenter(augmentation, normalization.mean)
         self.decoded = decoded_images(split)
+        self.ahead = ReadAhead(split) if read_ahead and isinstance(split, ShardSplit) else None
 
     def __getitem__(self, key: tuple[int, ...]) -> Sample | DataError:
-        index = key[1]
+        epoch, index = key[:2]
         item = self.split.items[index]
-        pixels = decode_pixels(self.split.file(item), self.decoded)
+        file = self.split.file(item)
+        if self.ahead is not None and isinstance(file, Member):
+            self.ahead.prepare(file, epoch)
+        pixels = decode_pixels(file, self.decoded)
         if isinstance(pixels, DataError):
             return pixels
         with seeded(self.seed, *key):
@@ -244,7 +261,7 @@ class TrainingOrder(Sampler[list[tuple[int, ...]]]):
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         epoch, skip = divmod(self.first_step, self.steps_per_epoch)
         for current in range(epoch, self.epochs):
-            order = np.random.default_rng([self.seed, current]).permutation(self.images)
+            order = self.epoch_order(current)
             for step in range(skip, self.steps_per_epoch):
                 size = min(self.batch_size, self.images - step * self.batch_size)
                 start = step * ceil(self.batch_size / self.repeats)
@@ -252,6 +269,10 @@ class TrainingOrder(Sampler[list[tuple[int, ...]]]):
                 places = (divmod(place, len(chosen)) for place in range(size))
                 yield [(current, int(chosen[index]), *[copy][:copy]) for copy, index in places]
             skip = 0
+
+    def epoch_order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the images of an epoch in their order."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self.images)
 
 
 class RankBatches(Sampler[list[tuple[int, ...]]]):

@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from os.path import commonpath
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,9 @@ from sdabench.data.class_folders import FOLDERS
 from sdabench.data.folders import ImageSplit, Item
 from sdabench.data.official import plural
 from sdabench.data.split import ImageFile, SplitName
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import DataError, OutputError, UsageError
+from sdabench.files import locked
+from sdabench.paths import cache_dir
 
 KIND = "shard-index"
 WORDS = tuple(word for words in FOLDERS.values() for word in words)
@@ -70,7 +73,8 @@ def read_shards(path: Path, split: SplitName = "val", sizes: Mapping[str, int] |
     if not own:
         raise UsageError(f"no shards of {split} at {path}; --data webdataset=PATH: {FORM}")
     root = path if path.is_dir() else Path(commonpath([file.parent for file in own]))
-    indices = {file: _index(file) for shards in files.values() for file in shards}
+    with _one_process():
+        indices = {file: _index(file) for shards in files.values() for file in shards}
     labels = {row[3] for index in indices.values() for row in index["rows"]}
     if not any(indices[file]["rows"] for file in own):
         raise DataError(f"{own[0]} has no images with labels; {HINT}")
@@ -169,6 +173,16 @@ def _class_names(shard: Path, labels: set[Any]) -> tuple[tuple[str, ...], str]:
     return tuple(
         map(str, range(max(numbers) + 1))
     ), f", which have numbers for names, as {NAMES_FILE} is missing"
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """Let one process of a machine index shards, while the others wait for its index in the cache."""
+    with ExitStack() as stack:
+        with suppress(OutputError):  # without a cache, each has to
+            lock = locked(cache_dir() / f"{KIND}.lock", "another process that is indexing shards", "")
+            stack.enter_context(lock)
+        yield
 
 
 def _index(shard: Path) -> dict[str, Any]:

@@ -55,10 +55,11 @@ class Recipe(Settings):
     loss at chance, ln(number of classes), or a detector's loss in the first step. ``check_network`` checks
     the network before the first step; see :mod:`sdabench.training.soundness`. ``differences`` describe what
     differs from the training that a recipe follows. ``clip_norm`` is the largest norm of all gradients
-    together; larger ones are scaled down to it.
+    together; larger ones are scaled down to it. With ``shuffle_window``, shards are read one after
+    another, and an image moves by less than so many places; see :mod:`sdabench.data.shard_order`.
     """
 
-    OPTIONS = frozenset({"differences", "ema", "clip_norm"})
+    OPTIONS = frozenset({"differences", "ema", "clip_norm", "shuffle_window"})
 
     name: str
     title: str
@@ -79,6 +80,7 @@ class Recipe(Settings):
     quirks: Quirks = Quirks()
     ema: Ema | None = None
     clip_norm: PositiveFloat | None = None
+    shuffle_window: Count | None = None
     fit_below: PositiveFloat | None = None
     check_network: bool = False
 
@@ -140,7 +142,9 @@ class Recipe(Settings):
             UsageError: the values do not fit together.
         """
         own = self.model_dump() | {"resolution": self.resolution, "eval_every": self.validation.every_steps}
-        changes = {key: value for key, value in changes.items() if value is not None and value != own[key]}
+        changes = {
+            key: value for key, value in changes.items() if value is not None and value != own.get(key)
+        }
         if "epochs" in changes:
             changes["schedule"], how = self.schedule.scaled(self.epochs, changes["epochs"])
             changes["source"] = "; ".join(filter(None, [self.source, how]))
@@ -299,6 +303,8 @@ class ClassificationRecipe(Recipe):
             raise ValueError(
                 "fit_below is a limit for the loss of unmixed images; leave it out, or mixup and cutmix"
             )
+        if self.augmentation.repeats > 1 and self.shuffle_window is not None:
+            raise ValueError("shuffle_window cannot be combined with augmentation.repeats; leave out one")
         if self.augmentation.repeats > self.batch_size:
             raise ValueError(
                 f"augmentation.repeats {self.augmentation.repeats} is more than a batch of {self.batch_size}"

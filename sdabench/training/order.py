@@ -3,6 +3,7 @@
 import math
 
 from sdabench.data.images import TrainingOrder
+from sdabench.data.shard_order import ShardOrder, images_of_shards
 from sdabench.errors import DataError
 from sdabench.registry.recipes import Recipe
 from sdabench.training.job import AnyJob
@@ -17,15 +18,18 @@ def micro_batches(recipe: Recipe, processes: int) -> int:
 def training_order(job: AnyJob, processes: int, seed: int = 0, first_step: int = 0) -> TrainingOrder:
     """Return the remaining batches of a training; raise a DataError if they are too small for batch norm."""
     recipe: Recipe = job.spec.recipe
-    order = TrainingOrder(
-        images=len(job.train.items),
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=seed,
-        smallest=task_of(job.spec.task).smallest_micro_batch(job) * micro_batches(recipe, processes),
-        first_step=first_step,
-        repeats=recipe.repeats,
-    )
+    parts = micro_batches(recipe, processes)
+    values = {
+        "batch_size": recipe.batch_size,
+        "epochs": recipe.epochs,
+        "seed": seed,
+        "smallest": task_of(job.spec.task).smallest_micro_batch(job) * parts,
+        "first_step": first_step,
+    }
+    if recipe.shuffle_window is not None:
+        order: TrainingOrder = ShardOrder(images_of_shards(job.train), recipe.shuffle_window, parts, **values)
+    else:
+        order = TrainingOrder(images=len(job.train.items), repeats=recipe.repeats, **values)
     if not order.steps_per_epoch or recipe.batch_size < order.smallest:
         raise DataError(
             f"{job.train.root} has {order.images} images, and a batch {recipe.batch_size}: batch norms need "

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from torch import nn
 
 from sdabench.data.images import BrokenImagesError
+from sdabench.data.shard_order import reading_order
 from sdabench.errors import DataError, NothingMeasuredError, SdabenchError
 from sdabench.files import atomic_gzip_write, read_decompressed
 from sdabench.json_files import parse_json
@@ -112,7 +113,9 @@ def predict(
     """
     here = world()
     predicted = here.on_rank_zero(partial.read) if partial else []
-    remaining = batches_without({each.index for each in predicted}, len(job.split.items), job.batch_size)
+    remaining = batches_without(
+        {each.index for each in predicted}, len(job.split.items), job.batch_size, [*reading_order(job.split)]
+    )
     again = {index for batch in remaining for index in batch}  # also of a batch with a broken image
     predicted = [each for each in predicted if each.index not in again]
     if predicted:
@@ -232,9 +235,12 @@ def _predictions(job: AnyJob, predicted: list[Prediction]) -> Predictions:
     return predictions
 
 
-def batches_without(done: Collection[int], images: int, batch_size: int) -> list[list[int]]:
-    """List the indices of all images in batches, without completed batches."""
-    batches = [list(range(start, min(start + batch_size, images))) for start in range(0, images, batch_size)]
+def batches_without(
+    done: Collection[int], images: int, batch_size: int, order: Sequence[int] | None = None
+) -> list[list[int]]:
+    """List the indices of all images in batches, without completed batches; ``order`` is that of reading."""
+    order = range(images) if order is None else order
+    batches = [[*order[start : start + batch_size]] for start in range(0, images, batch_size)]
     return [batch for batch in batches if not set(batch) <= set(done)]
 
 

@@ -89,7 +89,9 @@ class Classification(TrainingTask[ClassificationJob, Batch, Classified]):
     def training_images(self, job: ClassificationJob, seed: int) -> TrainingImages:
         images = job.spec.protocol.preprocessing
         normalization = Normalization(images.mean, images.std)
-        return TrainingImages(job.train, recipe_of(job).augmentation, seed, normalization)
+        recipe = recipe_of(job)
+        in_shards = recipe.shuffle_window is not None
+        return TrainingImages(job.train, recipe.augmentation, seed, normalization, read_ahead=in_shards)
 
     def losses(self, network: nn.Module, micro_batch: Batch, job: ClassificationJob) -> dict[str, Tensor]:
         recipe = recipe_of(job)
