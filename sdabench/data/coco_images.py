@@ -21,9 +21,10 @@ from sdabench.data.description import Resizing
 from sdabench.data.images import decode, move, seeded
 from sdabench.data.masks import compressed_rle, mask_problem
 from sdabench.errors import DataError
+from sdabench.models.detection.masks import PackedMasks
 from sdabench.models.inputs import resized_shape
 
-Target = dict[str, Any]  # boxes (N, 4) as corners in pixels, labels (N,) from 1, masks as N RLEs of COCO
+Target = dict[str, Any]  # boxes (N, 4) as corners in pixels, labels (N,) from 1, masks
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,17 @@ class DetectionBatch:
             )
 
     def to(self, device: torch.device, layout: torch.memory_format) -> Self:
-        """Move to a device, except masks, and scale the images to values from 0 to 1."""
+        """Move to a device, and scale the images to values from 0 to 1."""
         there = self.mapped(partial(move, device=device))
         return replace(there, images=[image.float() / 255 for image in there.images])
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Return the batch with ``change`` applied to each tensor."""
         targets = [
-            {key: change(value) if isinstance(value, Tensor) else value for key, value in target.items()}
+            {
+                key: value.mapped(change) if isinstance(value, PackedMasks) else change(value)
+                for key, value in target.items()
+            }
             for target in self.targets
         ]
         return replace(self, images=[change(image) for image in self.images], targets=targets)
@@ -132,11 +136,15 @@ class DetectionTrainingImages(Dataset[DetectionSample | DataError]):
             target = detection_target(item, size, flipped, self.masks)
         except DataError as error:
             return error
+        if self.masks:
+            target["masks"] = PackedMasks.of(target["masks"], size)
         return DetectionSample(image.flip(2) if flipped else image, target, index, read[1])
 
 
 def detection_target(item: CocoImage, size: tuple[int, int], flipped: bool, masks: bool) -> Target:
     """Compute the target of an image that is resized to (height, width) and optionally flipped.
+
+    Its masks are RLEs of COCO.
 
     Raises:
         DataError: an object has no mask although ``masks`` are requested.

@@ -1,6 +1,7 @@
 """Detectors on CUDA: no mixing of devices, the numbers of the CPU, and what is deterministic."""
 
 import math
+from itertools import islice
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from sdabench.training.job import Machine
 from sdabench.training.precision import strict_fp32
 from sdabench.training.prediction import predict
 from sdabench.training.trainer import Trainer, load_training_batches
+from tests.helpers.stub_cuda.tensors import counted_events
 from tests.helpers.training import detector_job
 
 CUDA = torch.device("cuda:1")
@@ -55,3 +57,23 @@ def test_training_is_refused_because_of_the_backward_pass_of_roi_align(shallow, 
         trainer = Trainer(job_of(shapes, shallow["faster_rcnn"]))
         with pytest.raises(RuntimeError, match="roi_align_backward_kernel does not have a deterministic"):
             trainer.take_step(next(load_training_batches(trainer)))
+
+
+def test_the_host_waits_a_few_times_for_a_step_and_for_each_image(shallow, shapes):
+    """The numbers of chosen boxes decide what is computed next: of samples, levels, objects and detections."""
+    trainer = Trainer(job_of(shapes, shallow["mask_rcnn"], batch_size=2))
+    first, second = islice(load_training_batches(trainer), 2)
+    trainer.take_step(first)
+    with counted_events() as events:
+        trainer.take_step(second)
+    assert waits(events) <= 36  # 95 with boolean indices
+    images = len(trainer.job.split.items)
+    with counted_events() as events:
+        found_by(trainer)
+    assert waits(events) <= 24 * images  # 43 with boolean indices
+
+
+def waits(events):
+    return sum(
+        n for (kind, _), n in events.items() if kind in ("synchronization", "pageable copy to the device")
+    )

@@ -10,6 +10,7 @@ from torch import nn
 
 from sdabench.models.build import create_trunk
 from sdabench.models.detection.detector import Detector
+from sdabench.models.detection.masks import PackedMasks
 
 STRIDES = [4, 8, 16, 32, 64]
 
@@ -46,7 +47,7 @@ def target_of(
     return {
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor(labels, dtype=torch.int64),
-        "masks": [rle_of(rectangle_mask(box, *size)) for box in boxes],
+        "masks": PackedMasks.of([rle_of(rectangle_mask(box, *size)) for box in boxes], size),
     }
 
 

@@ -4,13 +4,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from sdabench.models.detection.heads import BoxPredictor, Detection, Heads, PyramidAlign
@@ -25,9 +26,10 @@ class Detector(GeneralizedRCNN):
     """Faster or Mask R-CNN: images to detections, or to losses in training mode with targets.
 
     The input is a list of RGB images (3, H, W) from 0 to 1, of any sizes, as in torchvision. Targets are
-    ``boxes`` (N, 4) as corners in pixels, ``labels`` (N,) from 1 to K and, for a mask head, ``masks`` (N of
-    COCO's RLE). Detections are ``boxes``, ``labels``, ``scores`` and ``masks``: probabilities (N, 28, 28)
-    inside the boxes, which :func:`sdabench.models.detection.masks.paste` turns into masks of the image.
+    ``boxes`` (N, 4) as corners in pixels, ``labels`` (N,) from 1 to K and, for a mask head, ``masks``
+    (:class:`sdabench.models.detection.masks.PackedMasks`). Detections are ``boxes``, ``labels``, ``scores``
+    and ``masks``: probabilities (N, 28, 28) inside the boxes, which
+    :func:`sdabench.models.detection.masks.paste` turns into masks of the image.
 
     The trunk returns four maps. ``min_size`` is the short side of resized images, ``max_size`` the limit of
     their long side. For training, ``rpn_batch_size_per_image`` anchors and ``box_batch_size_per_image``
@@ -185,7 +187,7 @@ class Inputs(GeneralizedRCNNTransform):
         if size != (height, width):
             image = F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
         if target is not None:
-            target["boxes"] = resize_boxes(target["boxes"], [height, width], list(size))
+            target["boxes"] = resize_boxes(target["boxes"], (height, width), size)
         return image, target
 
     def postprocess(
@@ -197,5 +199,15 @@ class Inputs(GeneralizedRCNNTransform):
         if self.training:
             return result
         for each, size, original in zip(result, image_shapes, original_image_sizes, strict=True):
-            each["boxes"] = resize_boxes(each["boxes"], list(size), list(original))
+            each["boxes"] = resize_boxes(each["boxes"], size, original)
         return result
+
+
+def resize_boxes(boxes: Tensor, size: tuple[int, int], resized: tuple[int, int]) -> Tensor:
+    """Scale boxes (N, 4) with an image; sizes are (height, width).
+
+    The same float32 numbers as by torchvision's function, which copies each size to the device.
+    """
+    y, x = (float(np.float32(new) / np.float32(old)) for old, new in zip(size, resized, strict=True))
+    left, top, right, bottom = boxes.unbind(1)
+    return torch.stack([left * x, top * y, right * x, bottom * y], dim=1)

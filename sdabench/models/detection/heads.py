@@ -34,12 +34,18 @@ class PyramidAlign(nn.Module):
         sides = ((every[:, 2] - every[:, 0]) * (every[:, 3] - every[:, 1])).clamp(min=0).sqrt()
         levels = torch.log2(sides / FINEST_SIDE + 1e-6).floor().clamp(0, len(maps) - 1)
         pooled = maps[0].new_zeros(len(every), maps[0].shape[1], self.side, self.side)
-        for level, (each, stride) in enumerate(zip(maps, self.strides, strict=True)):
-            own = levels == level
-            here = torch.cat([image[own], every[own]], dim=1).float()
-            aligned = roi_align(each.float(), here, self.side, 1 / stride)
-            pooled[own] = aligned.to(pooled.dtype)
+        indexed = torch.cat([image, every], dim=1).float()
+        for rows, each, stride in zip(rows_of(levels, len(maps)), maps, self.strides, strict=True):
+            aligned = roi_align(each.float(), indexed[rows], self.side, 1 / stride)
+            pooled[rows] = aligned.to(pooled.dtype)
         return pooled
+
+
+def rows_of(values: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Return the indices at which values (P,) are 0, 1, … count - 1; the host waits for the device once."""
+    numbers = (values == torch.arange(count, device=values.device)[:, None]).sum(dim=1)
+    rows: tuple[Tensor, ...] = values.argsort(stable=True).split(numbers.tolist())
+    return rows
 
 
 class BoxPredictor(nn.Module):
@@ -94,20 +100,22 @@ class Heads(RoIHeads):
         assert targets is not None
         proposals, matched, labels, boxes = self.select_training_samples(proposals, targets)
         logits, deltas = self.box_outputs(features, proposals, image_shapes)
-        classes, positive = torch.cat(labels), torch.cat(labels) > 0
+        classes = torch.cat(labels)
+        image = torch.cat([torch.full_like(label, index) for index, label in enumerate(labels)])
+        # The positive samples by image, and then the others.
+        *foreground, _ = rows_of(torch.where(classes > 0, image, len(labels)), len(labels) + 1)
+        positive = torch.cat(foreground)
         own = deltas.unflatten(1, (-1, 4))[positive, classes[positive] - 1]
         distance = F.l1_loss(own, torch.cat(boxes)[positive], reduction="sum") / len(classes)
         losses = {"loss_classifier": F.cross_entropy(logits, classes), "loss_box_reg": distance}
         if self.has_mask():
-            foreground = [label > 0 for label in labels]
-            boxes = [each[chosen] for each, chosen in zip(proposals, foreground, strict=True)]
+            every, objects = torch.cat(proposals), torch.cat(matched)
+            boxes = [every[rows] for rows in foreground]
             predicted = self.mask_logits(features, boxes, image_shapes, classes[positive])
             masks = torch.cat(
                 [
-                    mask_targets(target["masks"], objects[chosen], own, size, MASK_SIDE)
-                    for target, objects, chosen, own, size in zip(
-                        targets, matched, foreground, boxes, image_shapes, strict=True
-                    )
+                    mask_targets(target["masks"], objects[rows], own, size, MASK_SIDE)
+                    for target, rows, own, size in zip(targets, foreground, boxes, image_shapes, strict=True)
                 ]
             )
             entropy = F.binary_cross_entropy_with_logits(predicted, masks, reduction="sum")
@@ -163,7 +171,7 @@ class Heads(RoIHeads):
 
         Outputs that are not finite raise a FloatingPointError; the threshold would drop them silently.
         """
-        if not (class_logits.isfinite().all() and box_regression.isfinite().all()):
+        if not (class_logits.isfinite().all() & box_regression.isfinite().all()):
             raise FloatingPointError("the outputs for boxes are not finite")
         per_image = [len(each) for each in proposals]
         decoded = self.box_coder.decode(box_regression, proposals).flatten(1).unflatten(1, (-1, 4))

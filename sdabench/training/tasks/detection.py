@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from pydantic_core import to_json
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ from sdabench.data.coco_images import DetectionBatch, DetectionImages, Detection
 from sdabench.files import atomic_gzip_write
 from sdabench.models.build import create_model
 from sdabench.models.detection.detector import Detector
-from sdabench.models.detection.masks import paste
+from sdabench.models.detection.masks import PackedMasks, paste
 from sdabench.registry.recipes import DetectionRecipe
 from sdabench.registry.schema import Task
 from sdabench.scoring import DEFAULT_EVALUATOR, IOU_TYPES, Evaluator
@@ -206,9 +204,9 @@ def _object_in(image: Tensor, resized: tuple[int, int]) -> Target:
     After resizing to ``resized`` (height, width), it has the size of the smallest anchor.
     """
     height, width = image.shape[1:]
-    mask = coco_mask.encode(np.ones((height, width), np.uint8, order="F"))
+    mask = PackedMasks(torch.full((1, height, -(-width // 8)), 255, dtype=torch.uint8), width)
     box = [0.0, 0.0, SMALLEST_ANCHOR * width / resized[1], SMALLEST_ANCHOR * height / resized[0]]
-    return {"boxes": torch.tensor([box]), "labels": torch.ones(1, dtype=torch.int64), "masks": [mask]}
+    return {"boxes": torch.tensor([box]), "labels": torch.ones(1, dtype=torch.int64), "masks": mask}
 
 
 def _freezes(job: DetectionJob) -> bool:

@@ -7,31 +7,55 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from sdabench.models.detection.masks import mask_targets, paste
+from sdabench.models.detection.masks import PackedMasks, mask_targets, paste
 from tests.helpers.detectors import rectangle_mask, rle_of
 
 
+def targets_of(masks, size, matched, boxes, image):
+    return mask_targets(PackedMasks.of(masks, size), torch.tensor(matched), torch.tensor(boxes), image, 28)
+
+
 def test_mask_targets_are_cropped_to_their_boxes():
-    """A rectangle over the left half of a box; another object at half the image's size; shifted boxes."""
+    """A rectangle over the left half of a box, and shifted boxes; another mask at half the image's size."""
     left_half = coco_mask.frPyObjects([[10.0, 10, 24, 10, 24, 38, 10, 38]], 50, 60)
-    masks = [coco_mask.merge(left_half), rle_of(rectangle_mask([5, 5, 10, 10], 25, 30))]
-    boxes = torch.tensor([[10.0, 10, 38, 38], [10.0, 10, 20, 20], [17.0, 10, 45, 38], [40.0, 0, 60, 9]])
-    targets = mask_targets(masks, torch.tensor([0, 1, 0, 0]), boxes, (50, 60), 28)
+    boxes = [[10.0, 10, 38, 38], [17.0, 10, 45, 38], [40.0, 0, 60, 9]]
+    targets = targets_of([coco_mask.merge(left_half)], (50, 60), [0, 0, 0], boxes, (50, 60))
     halves = torch.zeros(28, 28)
     halves[:, :14] = 1
     assert torch.equal(targets[0], halves)
-    assert targets[1][2:26].eq(1).all()  # its corners are rounded, within two bins
-    assert targets[1][:, 2:26].eq(1).all()
-    assert torch.equal(targets[2], halves.roll(-7, dims=1) * (torch.arange(28) < 7))
-    assert not targets[3].any()
+    assert torch.equal(targets[1], halves.roll(-7, dims=1) * (torch.arange(28) < 7))
+    assert not targets[2].any()
+    smaller = rle_of(rectangle_mask([5, 5, 10, 10], 25, 30))
+    [target] = targets_of([smaller], (25, 30), [0], [[10.0, 10, 20, 20]], (50, 60))
+    assert target[2:26].eq(1).all()  # its corners are rounded, within two bins
+    assert target[:, 2:26].eq(1).all()
+
+
+def test_each_box_has_the_target_of_its_mask_among_many():
+    """Twenty squares in more than two blocks of masks, of which the matched ones are not all."""
+    squares = [[3 * index, 4.0, 3 * index + 3, 7.0] for index in range(20)]
+    masks = [rle_of(rectangle_mask(box, 20, 61)) for box in squares]
+    matched = [19, 2, 2, 0, *range(4, 18)]
+    targets = targets_of(masks, (20, 61), matched, [squares[index] for index in matched], (20, 61))
+    assert targets.mean(dim=(1, 2)).min() > 0.9
+    others = targets_of(masks, (20, 61), matched, [squares[(index + 1) % 20] for index in matched], (20, 61))
+    assert others.mean(dim=(1, 2)).max() < 0.1
 
 
 def test_mask_targets_are_binary():
     disc = torch.linspace(-1, 1, 40).square()
     mask = rle_of(disc[:, None] + disc < 0.8)
-    [target] = mask_targets([mask], torch.tensor([0]), torch.tensor([[3.3, 4.1, 36.2, 30.7]]), (40, 40), 28)
+    [target] = targets_of([mask], (40, 40), [0], [[3.3, 4.1, 36.2, 30.7]], (40, 40))
     assert set(target.unique().tolist()) == {0.0, 1.0}
     assert target[14, 14] == 1
+
+
+def test_packed_masks_are_the_decoded_ones():
+    masks = [rle_of(torch.rand(5, 13) < 0.5) for _ in range(3)]
+    packed = PackedMasks.of(masks, (5, 13))
+    assert packed.bits.shape == (3, 5, 2)
+    expected = torch.stack([torch.from_numpy(coco_mask.decode(each)) for each in masks])
+    assert torch.equal(packed.unpacked(torch.tensor([2, 0])), expected[[2, 0]])
 
 
 def decode_all(rles):
