@@ -12,7 +12,10 @@ from tests.helpers.processes import exit_codes, fork_ranks
 
 
 @pytest.mark.skipif(not dist.is_nccl_available(), reason="torch was built without NCCL")
-def test_ranks_have_their_own_devices_and_gather_values_by_gloo():
+def test_ranks_have_their_own_devices_and_gather_values_by_gloo(monkeypatch):
+    # An earlier test may have initialized CUDA; the stub has no driver to lose in a forked process.
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
+
     def work():
         rank = world().rank
         assert choose_device("cuda", 2) == f"cuda:{rank}"
