@@ -20,7 +20,8 @@ def refuse_graphs(device: torch.device) -> None:
 class Capture:
     """Capture steps on one device. The graphs share their memory, because only one step runs at a time.
 
-    A step has to use the same tensors each time, and must not wait for a value on the host.
+    A step has to use the same tensors each time, and must not wait for a value on the host. The result keeps
+    the step, whose tensors a replay uses.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -75,4 +76,8 @@ class Capture:
             raise SdabenchError(
                 f"{name} cannot be captured in a CUDA graph: {reason}; leave out --cuda-graphs"
             ) from error
-        return graph.replay
+
+        def replay(step: Step = step) -> None:
+            graph.replay()
+
+        return replay
