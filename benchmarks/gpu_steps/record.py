@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def summary(entries: Sequence[dict[str, Any]]) -> Sheet:
             for number, each in enumerate(measures)
         ]
         if entry["state"] != "done":
-            words = entry.get("error") or entry.get("reason") or ""
+            words = textwrap.shorten(entry.get("error") or entry.get("reason") or "", 120, placeholder=" …")
             tone = "bad" if entry["state"] == "failed" else "dim"
             name = "" if rows else entry["step"]
             rows.append(row(name, Cell(f"{entry['state']}: {words}".rstrip(": "), tone=tone), "", "", ""))

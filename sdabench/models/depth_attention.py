@@ -139,9 +139,13 @@ class DepthAttentionStage(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         *blocks, attention = self
-        maps = maps_of_stage(x, self.attention.needs_input)
+        maps: StageMaps | None = None
         for number, block in enumerate(blocks, start=1):
-            x = maps.append(block(x), activate=number < len(blocks))
+            output = block(x)
+            if maps is None:
+                maps = maps_of_stage(output, self.attention.needs_input)
+            x = maps.append(output, activate=number < len(blocks))
+        assert maps is not None
         return maps.fuse(attention(maps.pooled()), self.activate)
 
 
@@ -201,11 +205,13 @@ class KernelStageMaps(StageMaps):
 
 
 def maps_of_stage(x: Tensor, pool: bool) -> StageMaps:
-    """Return the implementation for the device and the type of the input of a stage."""
-    kernels = x.is_cuda and type(x) is Tensor and x.dtype != torch.float64 and kernels_work(x.device.index)
+    """Return the implementation for maps like the first one of a stage."""
+    large = x.is_cuda and x.numel() * x.element_size() >= LEAST_BYTES
+    kernels = large and type(x) is Tensor and x.dtype != torch.float64 and kernels_work(x.device.index)
     return (KernelStageMaps if kernels else StageMaps)(x, pool)
 
 
+LEAST_BYTES = 2**25  # of a map: the host launches the operations for smaller ones faster than the kernels
 GPUS: dict[int, bool] = {}  # whether the kernels work on them
 
 
