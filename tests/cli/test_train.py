@@ -243,7 +243,7 @@ def test_train_options_are_applied_and_recorded(imagenet, tmp_path):
 
 @pytest.mark.parametrize(("data", "recipe"), [("imagenet=x", "paper"), ("synthetic", "smoke")])
 def test_default_recipe_depends_on_dataset(data, recipe):
-    training = TrainingOptions(None, None, None, None, None, False, (), False)
+    training = TrainingOptions(None, None, None, None, None, None, False, (), False)
     protocol = ProtocolOptions(None, None, None, None, 0)
     chosen = training.recipe(DataSource.parse(data), "classification", protocol)
     assert chosen == load_recipe(recipe)
