@@ -8,7 +8,7 @@ import pytest
 
 from sdabench.cli import StoppedBySignalError
 from sdabench.cli.cluster import slurm_minutes
-from sdabench.cli.options import COUNT, PIXELS, PROCESSES, WORKERS, FiniteRange, OutputFolder
+from sdabench.cli.options import COUNT, PIXELS, WORKERS, FiniteRange, OutputFolder
 from sdabench.cli.work import ensure_generated
 from sdabench.data.source import DataSource
 from sdabench.errors import UsageError
@@ -24,9 +24,7 @@ def test_finite_numbers_are_accepted():
     assert [FiniteRange(min=0).convert(text, None, None) for text in ("0", "0.5", "1e9")] == [0, 0.5, 1e9]
 
 
-@pytest.mark.parametrize(
-    ("kind", "largest"), [(COUNT, 10**9), (PROCESSES, 1024), (WORKERS, 1024), (PIXELS, 16384)]
-)
+@pytest.mark.parametrize(("kind", "largest"), [(COUNT, 10**9), (WORKERS, 1024), (PIXELS, 16384)])
 def test_whole_numbers_have_an_upper_bound(kind, largest):
     assert kind.convert(str(largest), None, None) == largest
     for text in (str(largest + 1), "9" * 20, "inf"):
