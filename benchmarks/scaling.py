@@ -6,7 +6,7 @@
 Measured here: bytes of gradients and batch-norm statistics, when each bucket of gradients is complete within
 the backward pass, and, for each number of ranks of --ranks, steps without communication, all-reduces alone,
 and steps with both. The ranks have one thread each and meet as those of ``--nproc`` do. The bandwidths of
-clusters and the speed of their GPUs are assumptions: see CLUSTERS and SUSTAINED. docs/scaling.md explains
+clusters are assumptions: see CLUSTERS. The speed of a GPU was measured with one network: see SUSTAINED. docs/scaling.md explains
 the formula.
 """
 
@@ -39,7 +39,7 @@ from sdabench.training.distributed import process_group
 
 FIRST_BUCKET, BUCKET = 1 << 20, 25 << 20  # bytes; the defaults of DistributedDataParallel
 CONTROL = 3  # small collectives of a step: batch-norm statistics, losses, reports of the ranks
-SUSTAINED = 60e12  # FLOP/s of a training step in bf16; assumed
+SUSTAINED = 32e12  # FLOP/s: sda_resnet86, 256 images in bf16 took 184 ms on an H100
 BACKWARD = 2 / 3  # of a step's computation: gradients of inputs and of weights, beside the forward pass
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 BATCHES = ((64, "per rank"), (256, "per rank"), (1024, "in total"))
