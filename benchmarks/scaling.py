@@ -6,8 +6,8 @@
 Measured here: bytes of gradients and batch-norm statistics, when each bucket of gradients is complete within
 the backward pass, and, for each number of ranks of --ranks, steps without communication, all-reduces alone,
 and steps with both. The ranks have one thread each and meet as those of ``--nproc`` do. The bandwidths of
-clusters are assumptions: see CLUSTERS. The speed of a GPU was measured with one network: see SUSTAINED. docs/scaling.md explains
-the formula.
+clusters are assumptions (CLUSTERS), the speed of a GPU was measured with one network (SUSTAINED).
+docs/scaling.md explains the formula.
 """
 
 import argparse
