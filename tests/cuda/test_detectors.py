@@ -21,10 +21,10 @@ def job_of(shapes, model, device=str(CUDA), **changes):
     return detector_job(shapes, model=model, **changes).on(Machine(device=device))
 
 
-def found_by(trainer):
+def found_by(trainer, threshold=0.2):
     """Predict a few boxes, with a threshold that those of random weights pass."""
     heads, proposals = trainer.network.roi_heads, trainer.network.rpn
-    heads.score_thresh, heads.detections_per_img = 0.2, 10
+    heads.score_thresh, heads.detections_per_img = threshold, 10
     proposals._post_nms_top_n["testing"] = 50
     return predict(trainer.network, trainer.job, trainer.device).results
 
@@ -37,6 +37,10 @@ def test_deterministic_evaluation_finds_what_the_cpu_finds(shallow, shapes, fami
             results.append(found_by(Trainer(job_of(shapes, shallow[family], device))))
     assert len(results[0]) > 10
     assert results[1] == results[0]
+
+
+def test_images_without_detections_have_no_masks(shallow, shapes):
+    assert found_by(Trainer(job_of(shapes, shallow["mask_rcnn"])), threshold=1.0) == []
 
 
 @pytest.mark.parametrize(

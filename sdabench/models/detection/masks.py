@@ -84,7 +84,7 @@ def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[R
     A GPU samples whole images, some at a time, and returns the pixels where the runs of an RLE begin. A CPU
     samples only the pixels in the boxes.
     """
-    if probabilities.is_cuda:
+    if probabilities.is_cuda and len(probabilities):
         block = max(1, PASTED_PIXELS // (size[0] * size[1]))
         pairs = zip(probabilities.float().split(block), boxes.float().cpu().split(block), strict=True)
         return [rle for part, own in pairs for rle in _paste_on_device(part, own, size)]
