@@ -1,5 +1,6 @@
 """Write a dataset as shards of the webdataset format, in a random order that is the same on every machine."""
 
+import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -9,10 +10,8 @@ from sdabench.data.decoding import Unusable, read_file
 from sdabench.data.folders import ImageSplit
 from sdabench.data.shards import NAMES_FILE, missing_library
 from sdabench.data.split import SplitName
-from sdabench.errors import DataError, UsageError
-from sdabench.files import atomic_write
-
-ELSEWHERE = "name another folder"
+from sdabench.errors import DataError, OutputError
+from sdabench.files import atomic_folder
 
 
 def write_shards(
@@ -24,7 +23,8 @@ def write_shards(
 ) -> int:
     """Write the images of splits to ``folder/SPLIT-NNNNNN.tar``, and the names of classes; return the shards.
 
-    Images are copied byte by byte. Their order is random, so that each shard has images of many classes.
+    Images are copied byte by byte. Their order is random, so that each shard has images of many classes. The
+    folder appears at the end: a part of the shards would look like a complete, smaller dataset.
 
     Args:
         images: images per shard; the shards of a split have equal sizes, up to one image.
@@ -34,22 +34,26 @@ def write_shards(
         DataError: an image cannot be read, or the names of classes cannot be lines of a file.
         OutputError: the folder cannot be written.
     """
-    if next(folder.iterdir(), None) if folder.is_dir() else folder.exists():
-        raise UsageError(f"{folder} exists; name a new or empty folder")
     names = next(iter(splits.values())).class_names
     if any(split.class_names != names for split in splits.values()):
         raise DataError("the splits have different classes; pack each split of a dataset of its own")
     if bad := next((name for name in names if name != " ".join(name.split()) or not name), None):
         raise DataError(f"the class {bad!r} cannot be a line of {NAMES_FILE}; rename it")
     count = 0
-    for name, split in splits.items():
-        order = np.random.default_rng(seed).permutation(len(split.items))
-        parts = np.array_split(order, -(-len(order) // images))
-        for number, part in enumerate(parts):
-            _write_shard(folder / f"{name}-{number:06d}.tar", split, [int(index) for index in part], advance)
-        count += len(parts)
-    with atomic_write(folder / NAMES_FILE, ELSEWHERE) as file:
-        file.write("".join(f"{name}\n" for name in names).encode())
+    try:
+        with atomic_folder(folder) as temporary:
+            for name, split in splits.items():
+                order = np.random.default_rng(seed).permutation(len(split.items))
+                parts = np.array_split(order, -(-len(order) // images))
+                for number, part in enumerate(parts):
+                    path = temporary / f"{name}-{number:06d}.tar"
+                    _write_shard(path, split, [int(index) for index in part], advance)
+                count += len(parts)
+            text = "".join(f"{name}\n" for name in names)
+            (temporary / NAMES_FILE).write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another folder"
+        raise OutputError(f"cannot write {folder}: {error.strerror}; {hint}") from None
     return count
 
 
@@ -58,7 +62,7 @@ def _write_shard(path: Path, split: ImageSplit, indices: list[int], advance: Cal
         from webdataset import TarWriter
     except ImportError:
         raise missing_library() from None
-    with atomic_write(path, ELSEWHERE) as file, TarWriter(file, encoder=False, mtime=0) as shard:
+    with path.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as shard:
         for index in indices:
             item = split.items[index]
             source = split.file(item)

@@ -12,7 +12,7 @@ from sdabench.data.listing import Listing
 from sdabench.data.packing import write_shards
 from sdabench.data.shards import read_shards
 from sdabench.data.source import DataSource
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import DataError, OutputError, UsageError
 from sdabench.tools.verify.file_inspection import inspect_files
 
 webdataset = pytest.importorskip("webdataset")
@@ -187,7 +187,30 @@ def test_packed_dataset_has_the_same_images_and_labels(textures, tmp_path):
         assert max(sizes) - min(sizes) <= 1
     again = CliRunner().invoke(cli, command)
     assert isinstance(again.exception, UsageError)
-    assert "name a new or empty folder" in str(again.exception)
+    assert "is not empty; choose another folder" in str(again.exception)
+
+
+def test_packing_that_is_stopped_leaves_nothing_so_that_it_can_be_rerun(textures, tmp_path):
+    split = DataSource("synthetic", textures).read("val")
+    written = []
+
+    def stop_at_fourth(images):
+        written.append(images)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards({"val": split}, tmp_path / "shards", 2, advance=stop_at_fourth)
+    assert list(tmp_path.iterdir()) == []
+    count = write_shards({"val": split}, tmp_path / "shards", 2)
+    assert len(list((tmp_path / "shards").glob("val-*.tar"))) == count
+
+
+def test_packing_where_nothing_can_be_written_names_the_folder(textures, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    split = DataSource("synthetic", textures).read("val")
+    with pytest.raises(OutputError, match=r"cannot write .*file/shards: .*; name another folder"):
+        write_shards({"val": split}, tmp_path / "file" / "shards", 2)
 
 
 def test_shards_do_not_depend_on_the_time_but_on_the_seed(textures, tmp_path):
