@@ -248,7 +248,8 @@ class TrainingOptions:
         """Raise a UsageError if an option for training is given."""
         given = {"recipe": self.recipe_name, "epochs": self.epochs, "accumulate": self.accumulate}
         given |= {"eval-every": self.eval_every, "shuffle-window": self.shuffle_window}
-        given["cudnn-benchmark"] = self.cudnn_benchmark
+        prefix = "no-" if self.cudnn_benchmark is False else ""
+        given[f"{prefix}cudnn-benchmark"] = self.cudnn_benchmark is not None
         for name, value in {**given, "track": self.track, "tensorboard": self.tensorboard}.items():
             if value:
                 raise UsageError(f"--{name} is for training; leave out either that or --eval-only")

@@ -289,6 +289,11 @@ def test_usage_errors():
         2,
         "--epochs is for training",
     )
+    assert_error(
+        sdabench("run", "--suite", "classification", "--eval-only", "--no-cudnn-benchmark"),
+        2,
+        "--no-cudnn-benchmark is for training",
+    )
     assert_error(sdabench("data", "synth", "--out", CHECKOUT), 2, "exists and is not empty")
     assert_error(
         sdabench("run", "--suite", "detection", "--eval-only", "--data", "imagenet=/nowhere"),
