@@ -20,6 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LEAST_BYTES = 2**25  # of a map for the kernels: the host launches plain operations faster than these
+WORKING_KERNELS: dict[int, bool] = {}  # by GPU, whether the kernels work there
+
 
 class DepthWeights(nn.Module):
     """Base class of what weights the blocks of a stage.
@@ -211,18 +214,14 @@ def maps_of_stage(x: Tensor, pool: bool) -> StageMaps:
     return (KernelStageMaps if kernels else StageMaps)(x, pool)
 
 
-LEAST_BYTES = 2**25  # of a map: the host launches the operations for smaller ones faster than the kernels
-GPUS: dict[int, bool] = {}  # whether the kernels work on them
-
-
 def kernels_work(gpu: int) -> bool:
     """Return whether Triton's kernels work on a GPU; warn at the first call if they do not.
 
     Triton may be missing, be older than the tuples of version 3.3, find no compiler, or not know the GPU.
     """
-    if gpu not in GPUS:
-        GPUS[gpu] = not torch.compiler.is_compiling() and _kernels_work(gpu)
-    return GPUS[gpu]
+    if gpu not in WORKING_KERNELS:
+        WORKING_KERNELS[gpu] = not torch.compiler.is_compiling() and _kernels_work(gpu)
+    return WORKING_KERNELS[gpu]
 
 
 def _kernels_work(gpu: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 import sdabench
-from sdabench.models.depth_attention import GPUS
+from sdabench.models.depth_attention import WORKING_KERNELS
 from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.processes import NETWORKS_AT_ONCE
@@ -53,7 +53,7 @@ def environment(
 
 def _depth_attention_kernels(device: torch.device) -> dict[str, bool]:
     index = torch.cuda.current_device() if device.index is None else device.index
-    return {"depth_attention_kernels": GPUS[index]} if index in GPUS else {}
+    return {"depth_attention_kernels": WORKING_KERNELS[index]} if index in WORKING_KERNELS else {}
 
 
 def allows_tf32(backend: Literal["cuda", "cudnn"], operation: Literal["conv", "matmul"]) -> bool:

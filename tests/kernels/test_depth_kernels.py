@@ -99,13 +99,13 @@ def test_blocks_are_selected_at_once():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_kernels_that_cannot_run_are_replaced(monkeypatch):
-    monkeypatch.setattr(depth_attention, "GPUS", {})
+    monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
     with pytest.warns(UserWarning, match="depth attention runs without its kernels, slower"):
         assert depth_attention.kernels_work(0) is False
     assert depth_attention.kernels_work(0) is False  # warns once
 
 
 def test_compiling_on_the_cpu_tests_no_kernels(monkeypatch):
-    monkeypatch.setattr(depth_attention, "GPUS", {})
+    monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
     compile_network(make_stage(5))
-    assert depth_attention.GPUS == {}
+    assert depth_attention.WORKING_KERNELS == {}
