@@ -182,7 +182,7 @@ def worst_element(actual: Tensor, expected: Tensor) -> float:
 
 
 def compare_depth_attention(setting: Setting) -> Outcome:
-    """Compare the outputs and gradients of a stage with float64, beside those of the plain formulation."""
+    """Compare the errors of a stage, relative to float64, with those of the plain formulation."""
     measures = []
     for name in measured_arithmetics(setting):
         for layout in (torch.contiguous_format, torch.channels_last):

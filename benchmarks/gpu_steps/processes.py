@@ -54,7 +54,7 @@ class RunningStep:
 
     def _run(self, step: Step, log: Path, reading: int) -> None:
         os.setpgid(0, 0)
-        for pipe in self.open_pipes:  # also those of the steps beside it
+        for pipe in self.open_pipes:  # also the pipes of other running steps
             os.close(pipe)
         threading.Thread(target=_end_with_pipe, args=(reading,), daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):

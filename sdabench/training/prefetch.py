@@ -30,7 +30,7 @@ class _Loaded:
 class Prefetcher(Iterator[Any]):
     """Iterate over batches; copy the next one to a CUDA device meanwhile, on a stream of its own.
 
-    The images are copied as uint8 pixels. Order, random numbers and errors are those of the loader: an
+    The images are copied as uint8 pixels. The loader's order, random numbers and errors are kept: an
     exception is raised after the batches before it. The device holds the pixels of two batches, and of a
     third until the caller drops the one before. If there is no memory for a copy, batches stay on the host,
     as they do if the device is a CPU or with ``enabled=False``.

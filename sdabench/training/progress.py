@@ -72,8 +72,9 @@ class PendingStep:
     """A step whose numbers are on the device until they are read: at once, or while the next is computed.
 
     ``step`` counts from 0; ``images`` are those of its batch, over all ranks. ``losses`` (N,) are the terms
-    of the loss, with their ``names``, summed over all ranks. ``norm`` is that of the gradients, unless they
-    may be infinite in float16; ``scales`` are those of the loss, before and after the update of the weights.
+    of the loss, with their ``names``, summed over all ranks. ``norm`` is the norm of the gradients before
+    clipping, None without it and in float16; ``scales`` are the loss scales before and after
+    the update of the weights.
     """
 
     step: int
