@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 
 import sdabench
-from sdabench.models.depth_attention import WORKING_KERNELS
+from sdabench.models.depth_attention import kernels_work
 from sdabench.packages import installed_version
 from sdabench.paths import checkout_dir
 from sdabench.processes import NETWORKS_AT_ONCE
-from sdabench.registry import plugins_of
+from sdabench.registry import load_registry, plugins_of
 
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "Pillow")
 
@@ -23,10 +23,12 @@ def environment(
     """Collect versions, device and settings as JSON values, with the plugins that define the ``model``.
 
     ``compiled`` and ``fused_optimizer`` are stated if the network and the optimizer are, ``cudnn_benchmark``
-    if cuDNN selects algorithms by timing, and whether kernels compute depth attention if it ran on a GPU.
+    if cuDNN selects algorithms by timing, and whether kernels compute depth attention on large maps on a GPU
+    if the ``model`` has it.
     """
     cuda = device.type == "cuda"
     plugins = plugins_of(model) if model else []
+    attention = model is not None and load_registry().model(model).depth_attention
     stated = {each.name: {"version": each.version, "sha256": each.sha256} for each in plugins}
     return (
         ({"plugins": stated} if stated else {})
@@ -47,13 +49,12 @@ def environment(
         | ({"compiled": True} if compiled else {})
         | ({"fused_optimizer": True} if fused_optimizer else {})
         | ({"cudnn_benchmark": True} if cuda and torch.backends.cudnn.benchmark else {})
-        | (_depth_attention_kernels(device) if cuda else {})
+        | ({"depth_attention_kernels": _kernels_work(device)} if cuda and attention else {})
     )
 
 
-def _depth_attention_kernels(device: torch.device) -> dict[str, bool]:
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return {"depth_attention_kernels": WORKING_KERNELS[index]} if index in WORKING_KERNELS else {}
+def _kernels_work(device: torch.device) -> bool:
+    return kernels_work(torch.cuda.current_device() if device.index is None else device.index)
 
 
 def allows_tf32(backend: Literal["cuda", "cudnn"], operation: Literal["conv", "matmul"]) -> bool:

@@ -79,6 +79,7 @@ def evaluate(job: AnyJob, output: Path, advance: Callable[[int], None] = lambda 
         same = {key: conditions.get(key) for key in CONDITIONS}
         same |= {"batch_size": job.batch_size, "weights": weights.sha256}
         same |= {"tf32": True} if job.machine.tf32 else {}
+        same |= {key: conditions[key] for key in ("depth_attention_kernels",) if key in conditions}
         partial = _partial_evaluation(job, folder, suffix, same)
         predictions = predict(network, job, device, advance, fitting, partial)
         conditions["processes"] = here.size

@@ -36,7 +36,7 @@ MAIN = {"top1_pct": "top-1", "ap_pct": "AP", "segmentation_ap_pct": "mask AP"}
 # Fields of an environment that affect the last digits of a training, beside the version of torch.
 CONDITIONS = (
     "device", "cuda", "cudnn", "cudnn_benchmark", "compiled", "fused_optimizer",
-    "tf32_convolutions", "tf32_matmul",
+    "tf32_convolutions", "tf32_matmul", "depth_attention_kernels",
 )  # fmt: skip
 Advance = Callable[[int, str], None]
 

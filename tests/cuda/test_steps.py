@@ -6,7 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from sdabench.training.evaluation import evaluate_training
+from sdabench.models import depth_attention
+from sdabench.tools.bench.timing import Conditions, measure_speed
+from sdabench.training.evaluation import evaluate, evaluate_training
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.progress import DivergedError
@@ -14,7 +16,14 @@ from sdabench.training.run_folder import read_run
 from sdabench.training.signals import Stopped
 from sdabench.training.trainer import Trainer, load_training_batches
 from tests.helpers.stub_cuda.tensors import counted_events
-from tests.helpers.training import StopAfter, classifier_job, final_weights, read_log, same_weights
+from tests.helpers.training import (
+    StopAfter,
+    classifier_job,
+    evaluation_job_for,
+    final_weights,
+    read_log,
+    same_weights,
+)
 
 CUDA = torch.device("cuda:1")
 ADAMW = {"name": "adamw", "learning_rate": 1e-3}
@@ -164,3 +173,19 @@ def test_record_states_the_arithmetic_of_training_and_evaluation(shallow, textur
     assert stated() == [["cudnn_benchmark", "fused_optimizer"], []]
     assert stated(tf32=True) == [[*allowed, "cudnn_benchmark", "fused_optimizer"], allowed]
     assert stated(tf32=True, deterministic=True) == [[*allowed, "fused_optimizer"], allowed]
+
+
+def test_first_record_of_a_process_states_whether_kernels_compute_depth_attention(
+    shallow, tiny, textures, tmp_path, monkeypatch
+):
+    def environments(model):
+        job = classifier_job(textures, model=model, epochs=1).on(Machine(device=str(CUDA)))
+        [record] = evaluate(evaluation_job_for(job).on(job.machine), tmp_path)
+        conditions = Conditions(str(CUDA), resolution=32, warmup=1, repeats=1)
+        [speed] = measure_speed([model], ["inference"], conditions)
+        return [record.environment, read_run(train(job, tmp_path)).environment, speed.environment]
+
+    monkeypatch.delitem(depth_attention.WORKING_KERNELS, CUDA.index)
+    monkeypatch.setattr(depth_attention, "_kernels_work", lambda gpu: True)
+    assert [each["depth_attention_kernels"] for each in environments(shallow["resnet_narrow"])] == [True] * 3
+    assert not any("depth_attention_kernels" in each for each in environments(tiny))

@@ -123,7 +123,7 @@ def measure_speed(
         refuse_graphs(device)
     with _applied(conditions, device):
         load_libraries(device, modes)
-        settings = environment(device)
+        environments = {name: environment(device, name) for name in names}
         capture = Capture(device) if conditions.cuda_graphs else None
         subjects: list[tuple[str, Mode, Step, int | None]] = []
         for name in names:
@@ -139,7 +139,7 @@ def measure_speed(
             guarded, conditions.repeats, device, lambda index: advance(1, subjects[index][0])
         )
     return [
-        Speed(name, mode, conditions, timing, memory, settings)
+        Speed(name, mode, conditions, timing, memory, environments[name])
         for (name, mode, _, memory), timing in zip(subjects, timings, strict=True)
     ]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 import sdabench
+from sdabench.models.depth_attention import WORKING_KERNELS
 
 CPU = torch.device("cpu")
 PACKAGE = str(Path(sdabench.__file__).parent)
@@ -115,6 +116,7 @@ def stub_device() -> Iterator[Stub]:
         patch.object(torch.cuda.Event, "synchronize", _wait_for_event),
         patch.object(torch.cuda, "_is_in_bad_fork", lambda: False),  # the stub has no driver to lose
         patch.object(Stub, "active", stub),
+        patch.dict(WORKING_KERNELS, dict.fromkeys(range(2), False)),
     ):
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device="cuda") reaches the mode
         torch.backends.cudnn.enabled = False  # whose operators have no implementation for the CPU
