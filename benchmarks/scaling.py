@@ -3,11 +3,10 @@
     python benchmarks/scaling.py [--models NAME …] [--ranks N …] [--batch-size N] [--resolution PIXELS]
         [--rounds N] [--output FILE.json]
 
-Measured here: bytes of gradients and batch-norm statistics, when each bucket of gradients is complete within
-the backward pass, and, for each number of ranks of --ranks, steps without communication, all-reduces alone,
-and steps with both. The ranks have one thread each and meet as those of ``--nproc`` do. The bandwidths of
-clusters are assumptions (CLUSTERS), the speed of a GPU was measured with one network (SUSTAINED).
-docs/scaling.md explains the formula.
+It measures the bytes of gradients and batch-norm statistics, when each bucket of gradients is complete within
+the backward pass, and, for each number of --ranks, steps without communication, all-reduces alone, and steps
+with both. Each rank has one thread; ranks connect as with ``--nproc``. CLUSTERS are assumed; SUSTAINED and
+HOST_SECONDS were measured with one network. docs/scaling.md explains the formula.
 """
 
 import argparse
@@ -38,16 +37,18 @@ from sdabench.models.build import create_model
 from sdabench.training.distributed import process_group
 
 FIRST_BUCKET, BUCKET = 1 << 20, 25 << 20  # bytes; the defaults of DistributedDataParallel
-CONTROL = 3  # small collectives of a step: batch-norm statistics, losses, reports of the ranks
-SUSTAINED = 32e12  # FLOP/s: sda_resnet86, 256 images in bf16 took 184 ms on an H100
-BACKWARD = 2 / 3  # of a step's computation: gradients of inputs and of weights, beside the forward pass
+SMALL_COLLECTIVES = 3  # per step: batch-norm statistics, losses, reports of the ranks
+# sda_resnet86 in bf16 on an H100: a step of 256 images took 184 ms. One of 64 images took 75 ms, in which the
+# host launched the kernels: fewer images take as long.
+SUSTAINED, HOST_SECONDS = 32e12, 0.075  # FLOP/s and seconds per step
+BACKWARD = 2 / 3  # of the computation: gradients of inputs and of weights, beside the forward pass
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 BATCHES = ((64, "per rank"), (256, "per rank"), (1024, "in total"))
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Bytes per second in one direction, and seconds per message, of the links that a ring passes."""
+    """Links of a ring: bandwidth in bytes per second and direction, latency in seconds per message."""
 
     name: str
     ranks_per_machine: int
@@ -67,7 +68,7 @@ CLUSTERS = (
 @dataclass(frozen=True)
 class Bucket:
     bytes: int
-    ready: float  # fraction of the backward pass after which its gradients are complete
+    ready: float  # when its gradients are complete, as a fraction of the backward pass
 
 
 def all_reduce_seconds(size: float, ranks: int, cluster: Cluster) -> float:
@@ -96,11 +97,11 @@ def step_seconds(
     for bucket in buckets:
         ready = forward + BACKWARD * compute * (bucket.ready if overlap else 1.0)
         end = max(end, ready) + reduce(bucket.bytes)
-    return max(end, compute) + reduce(statistics_bytes) + (CONTROL - 1) * reduce(64)
+    return max(end, compute) + reduce(statistics_bytes) + (SMALL_COLLECTIVES - 1) * reduce(64)
 
 
 def gradient_buckets(network: nn.Module, images: Tensor) -> list[Bucket]:
-    """Measure when gradients are complete, and group them in their order as DistributedDataParallel does."""
+    """Measure when gradients are complete, and group them into buckets as DistributedDataParallel does."""
     times: list[tuple[float, int]] = []
     for parameter in network.parameters():
         parameter.register_post_accumulate_grad_hook(
@@ -125,8 +126,8 @@ def statistics_bytes(network: nn.Module) -> int:
     return sum(each.numel() * each.element_size() for each in network.buffers() if each.is_floating_point())
 
 
-def measure(rank: int, ranks: int, model: str, options: argparse.Namespace, folder: str) -> None:
-    """Time three kinds of steps in turn on one rank; rank 0 writes the milliseconds of the slowest rank."""
+def time_rank(rank: int, ranks: int, model: str, options: argparse.Namespace, folder: str) -> None:
+    """Time three kinds of steps, interleaved; rank 0 writes the milliseconds of the slowest rank."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
     os.environ |= {name: str(value) for name, value in names.items()}
     os.environ["SDABENCH_STORE_FILE"] = f"{folder}/store"
@@ -172,15 +173,15 @@ def measure(rank: int, ranks: int, model: str, options: argparse.Namespace, fold
         Path(folder, "times.json").write_text(json.dumps(times))
 
 
-def measured(model: str, ranks: int, options: argparse.Namespace) -> dict[str, list[float]]:
+def time_ranks(model: str, ranks: int, options: argparse.Namespace) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(measure, (ranks, model, options, folder), nprocs=ranks)  # type: ignore[no-untyped-call]
+        torch.multiprocessing.spawn(time_rank, (ranks, model, options, folder), nprocs=ranks)  # type: ignore[no-untyped-call]
         times: dict[str, list[float]] = json.loads(Path(folder, "times.json").read_text())
     return times
 
 
-def beside_gloo(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Print measured steps beside those that the measured computation and all-reduces predict."""
+def compare_with_gloo(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print measured steps beside those predicted from the measured computation and all-reduces."""
     images = f"{options.batch_size} images of {options.resolution} pixels per rank"
     print(f"\n{model}: gloo, {images}, milliseconds")
     heads = ("ranks", "compute", "all-reduce", "step", "spread", "sum", "overlapped")
@@ -189,7 +190,7 @@ def beside_gloo(model: str, options: argparse.Namespace) -> list[dict[str, Any]]
     size = sum(bucket.bytes for bucket in buckets) + counted
     rows = []
     for ranks in options.ranks:
-        times = measured(model, ranks, options)
+        times = time_ranks(model, ranks, options)
         compute, communicate, step = (statistics.median(times[kind]) for kind in times)
         reduce = partial(mul, communicate / size if ranks > 1 else 0.0)
         plain = step_seconds(compute, buckets, counted, reduce, overlap=False)
@@ -201,8 +202,8 @@ def beside_gloo(model: str, options: argparse.Namespace) -> list[dict[str, Any]]
     return rows
 
 
-def simulated(model: str, flops: float, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Print time and efficiency (images per second over those of as many single ranks) on each cluster."""
+def simulate(model: str, flops: float, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print the time of a step and its efficiency on each cluster."""
     buckets, counted = options.buckets[model], options.statistics[model]
     size = sum(bucket.bytes for bucket in buckets)
     print(f"\n{model}: {size / 1e6:.1f} MB of gradients in {len(buckets)} buckets,", end=" ")
@@ -216,7 +217,7 @@ def simulated(model: str, flops: float, options: argparse.Namespace) -> list[dic
             times = {}
             for ranks in SIZES:
                 reduce = partial(all_reduce_seconds, ranks=ranks, cluster=cluster)
-                compute = share[ranks] * flops / SUSTAINED
+                compute = max(share[ranks] * flops / SUSTAINED, HOST_SECONDS)
                 times[ranks] = step_seconds(compute, buckets, counted, reduce, overlap)
             alone = {ranks: times[1] * share[ranks] / batch for ranks in SIZES}
             cells = (f"{1000 * times[n]:.1f} ({100 * alone[n] / times[n]:.0f})" for n in SIZES)
@@ -248,11 +249,11 @@ def main() -> None:
         content[model] = {
             "buckets": [asdict(bucket) for bucket in options.buckets[model]],
             "statistics_bytes": options.statistics[model],
-            "gloo": beside_gloo(model, options),
-            "simulated": simulated(model, flops, options),
+            "gloo": compare_with_gloo(model, options),
+            "simulated": simulate(model, flops, options),
         }
     assumed: dict[str, Any] = {"clusters": [asdict(cluster) for cluster in CLUSTERS]}
-    assumed |= {"flops_per_second": SUSTAINED, "backward": BACKWARD}
+    assumed |= {"flops_per_second": SUSTAINED, "host_seconds": HOST_SECONDS, "backward": BACKWARD}
     conditions = {"batch_size": options.batch_size, "resolution": options.resolution, "threads": 1}
     write_record(options.output, "scaling", assumed=assumed, conditions=conditions, models=content)
 
