@@ -44,7 +44,7 @@ def atomic_write(
     Raises:
         OutputError: the file cannot be written; ``path`` is unchanged.
     """
-    try:
+    with write_errors(path, elsewhere):
         if path.exists() and not (path.is_file() or path.is_dir()):  # root could replace /dev/null
             raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; {elsewhere}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,9 +57,22 @@ def atomic_write(
             temporary.replace(path)
         if durable:
             _sync(path.parent)
+
+
+@contextmanager
+def write_errors(path: Path, elsewhere: str) -> Iterator[None]:
+    """Convert an OSError to an OutputError about ``path``, with ``elsewhere`` as the next step."""
+    try:
+        yield
     except OSError as error:
         hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else elsewhere
         raise OutputError(f"cannot write {path}: {error.strerror}; {hint}") from None
+
+
+def refuse_full(folder: Path) -> None:
+    """Raise a UsageError if ``folder`` exists and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not empty; choose another folder")
 
 
 @contextmanager
@@ -70,8 +83,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         UsageError: ``folder`` exists and is not empty.
         OSError: the folder cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not empty; choose another folder")
+    refuse_full(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(folder, _create_folder) as (temporary, _):
         yield temporary

@@ -92,7 +92,8 @@ def synth(
     from sdabench.data.synthetic import write_dataset
     from sdabench.data.synthetic.classification import OCTAVES, ClassificationPlan
     from sdabench.data.synthetic.detection import DetectionPlan
-    from sdabench.errors import OutputError, UsageError
+    from sdabench.errors import UsageError
+    from sdabench.files import write_errors
 
     plan: ClassificationPlan | DetectionPlan
     if task == "classification":
@@ -101,11 +102,11 @@ def synth(
         raise UsageError("--class and --octave are for --task classification; leave them out")
     else:
         plan = DetectionPlan(classes, train, val, size or 480, seed)
-    try:
-        with progress(f"{task} images", plan.total, "images") as advance:
-            write_dataset(out, plan, advance)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}; choose another --out") from None
+    with (
+        write_errors(out, "choose another --out"),
+        progress(f"{task} images", plan.total, "images") as advance,
+    ):
+        write_dataset(out, plan, advance)
     echo(f"{plan.total:,} images in {out}; use them with --data synthetic={out}")
 
 
@@ -150,17 +151,15 @@ def split(
     nothing in FOLDER changes.
     """
     from sdabench.data.class_folders import read_folder
-    from sdabench.data.sorting import sort_images
+    from sdabench.data.sorting import divide_images
     from sdabench.data.subset import divided
-    from sdabench.errors import UsageError
+    from sdabench.files import refuse_full
 
-    if next(out.iterdir(), None) if out.is_dir() else out.exists():
-        raise UsageError(f"{out} exists; name a new or empty folder")
+    refuse_full(out)
     images = read_folder(folder)
     train, val = divided(images, share, seed)
     with progress("images", len(images.items), "images") as advance:
-        for name, part in (("train", train), ("val", val)):
-            sort_images(part, out / name, advance)
+        divide_images({"train": train, "val": val}, out, advance)
     echo(
         f"{len(train.items):,} images in {out / 'train'}, {len(val.items):,} in {out / 'val'}; use them with "
         f"--data folder={out}"
@@ -184,7 +183,9 @@ def shards(
     """
     from sdabench.data.folders import ImageSplit
     from sdabench.data.packing import write_shards
+    from sdabench.files import refuse_full
 
+    refuse_full(out)
     splits = {name: source.read(name) for name in source.splits()}
     lists = {name: split for name, split in splits.items() if isinstance(split, ImageSplit)}
     total = sum(len(split.items) for split in lists.values())

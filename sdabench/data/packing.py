@@ -1,6 +1,5 @@
 """Write a dataset as shards of the webdataset format, in a random order that is the same on every machine."""
 
-import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -10,8 +9,8 @@ from sdabench.data.decoding import Unusable, read_file
 from sdabench.data.folders import ImageSplit
 from sdabench.data.shards import NAMES_FILE, missing_library
 from sdabench.data.split import SplitName
-from sdabench.errors import DataError, OutputError
-from sdabench.files import atomic_folder
+from sdabench.errors import DataError
+from sdabench.files import atomic_folder, write_errors
 
 
 def write_shards(
@@ -40,20 +39,16 @@ def write_shards(
     if bad := next((name for name in names if name != " ".join(name.split()) or not name), None):
         raise DataError(f"the class {bad!r} cannot be a line of {NAMES_FILE}; rename it")
     count = 0
-    try:
-        with atomic_folder(folder) as temporary:
-            for name, split in splits.items():
-                order = np.random.default_rng(seed).permutation(len(split.items))
-                parts = np.array_split(order, -(-len(order) // images))
-                for number, part in enumerate(parts):
-                    path = temporary / f"{name}-{number:06d}.tar"
-                    _write_shard(path, split, [int(index) for index in part], advance)
-                count += len(parts)
-            text = "".join(f"{name}\n" for name in names)
-            (temporary / NAMES_FILE).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        hint = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another folder"
-        raise OutputError(f"cannot write {folder}: {error.strerror}; {hint}") from None
+    with write_errors(folder, "name another folder"), atomic_folder(folder) as temporary:
+        for name, split in splits.items():
+            order = np.random.default_rng(seed).permutation(len(split.items))
+            parts = np.array_split(order, -(-len(order) // images))
+            for number, part in enumerate(parts):
+                path = temporary / f"{name}-{number:06d}.tar"
+                _write_shard(path, split, [int(index) for index in part], advance)
+            count += len(parts)
+        text = "".join(f"{name}\n" for name in names)
+        (temporary / NAMES_FILE).write_text(text, encoding="utf-8", newline="\n")
     return count
 
 

@@ -1,16 +1,19 @@
-"""Sort the images of one flat folder, such as ImageNet's validation images, into class folders."""
+"""Link or copy images to class folders: those of one flat folder, or the divided images of a dataset."""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from filecmp import cmp
 from pathlib import Path
 from typing import NamedTuple
 
 from sdabench.data.decoding import Location, Stored, Unusable
 from sdabench.data.folders import ImageSplit
-from sdabench.errors import DataError, OutputError, UsageError
-from sdabench.files import atomic_write
+from sdabench.data.split import SplitName
+from sdabench.errors import DataError, UsageError
+from sdabench.files import atomic_folder, atomic_write, write_errors
+
+ELSEWHERE = "name another folder"
 
 
 class Sorted(NamedTuple):
@@ -33,18 +36,39 @@ def sort_images(
         DataError: a file in ``folder`` has other content.
         OutputError: ``folder`` cannot be written.
     """
-    if folder.resolve().is_relative_to(split.root):
-        raise UsageError(f"{folder} is inside of {split.root}; name another folder for the sorted images")
+    _refuse_inside(split, folder)
     counts = {"linked": 0, "copied": 0, "there": 0}
     for item in split.items:
         target = folder / item.path
-        try:
+        with write_errors(target, ELSEWHERE):
             target.parent.mkdir(parents=True, exist_ok=True)
             counts[_link_or_copy(split.file(item), target)] += 1
-        except OSError as error:
-            raise OutputError(f"cannot write {target}: {error.strerror}; name another folder") from None
         advance(1)
     return Sorted(**counts)
+
+
+def divide_images(
+    parts: Mapping[SplitName, ImageSplit], folder: Path, advance: Callable[[int], None] = lambda images: None
+) -> None:
+    """Link or copy the images of splits to ``folder/<split>/<class>/``.
+
+    The folder appears at the end: a part of the images would look like a complete, smaller dataset.
+
+    Raises:
+        UsageError: the folder is not empty, or inside of that of the images.
+        DataError: an image cannot be read.
+        OutputError: the folder cannot be written.
+    """
+    for part in parts.values():
+        _refuse_inside(part, folder)
+    with write_errors(folder, ELSEWHERE), atomic_folder(folder) as temporary:
+        for name, part in parts.items():
+            sort_images(part, temporary / name, advance)
+
+
+def _refuse_inside(split: ImageSplit, folder: Path) -> None:
+    if folder.resolve().is_relative_to(split.root):
+        raise UsageError(f"{folder} is inside of {split.root}; name another folder for the images")
 
 
 def _link_or_copy(source: Location, target: Path) -> str:
@@ -59,7 +83,7 @@ def _link_or_copy(source: Location, target: Path) -> str:
             return "there"
         raise DataError(f"{target} exists and differs from {source}; delete one of them") from None
     except OSError:  # another file system, or one without hard links
-        with atomic_write(target, "name another folder", durable=False) as file, source.open("rb") as content:
+        with atomic_write(target, ELSEWHERE, durable=False) as file, source.open("rb") as content:
             shutil.copyfileobj(content, file)
         return "copied"
 
@@ -73,6 +97,6 @@ def _write(source: Stored, target: Path) -> str:
         if target.read_bytes() == content:
             return "there"
         raise DataError(f"{target} exists and differs from {source}; delete one of them")
-    with atomic_write(target, "name another folder", durable=False) as file:
+    with atomic_write(target, ELSEWHERE, durable=False) as file:
         file.write(content)
     return "copied"

@@ -14,6 +14,7 @@ from sdabench.data.class_folders import read_folder
 from sdabench.data.classes import ClassList
 from sdabench.data.imagenet import class_indices
 from sdabench.data.listing import Listing
+from sdabench.data.sorting import divide_images
 from sdabench.data.source import DataSource
 from sdabench.data.subset import divided
 from sdabench.errors import DataError, UsageError, WeightsError
@@ -247,3 +248,28 @@ def test_division_takes_a_share_of_each_class(tmp_path):
     assert divided(split, 0.3, seed=0)[1] == val
     with pytest.raises(DataError, match="class few has only one image"):
         divided(replace(split, items=split.items[1:]), 0.3, seed=0)
+
+
+def test_stopped_division_leaves_no_part_of_a_dataset(tmp_path):
+    images, folder = tmp_path / "all", tmp_path / "parts"
+    split = read_folder(write(write(images, "many", images=4), "few", images=2))
+    train, val = divided(split, 0.5, seed=0)
+    parts, done = {"train": train, "val": val}, []
+
+    def stop_at_fourth(images):
+        done.append(images)
+        if len(done) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        divide_images(parts, folder, stop_at_fourth)
+    assert [*tmp_path.iterdir()] == [images]
+    divide_images(parts, folder)
+    again = [read_folder(folder, name) for name in parts]
+    assert [[item.path for item in part.items] for part in again] == [
+        [item.path for item in part.items] for part in (train, val)
+    ]
+    with pytest.raises(UsageError, match="exists and is not empty; choose another folder"):
+        divide_images(parts, folder)
+    with pytest.raises(UsageError, match="inside of"):
+        divide_images(parts, images / "parts")
