@@ -46,10 +46,7 @@ def build_optimizer(
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, **common)
     sgd = torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, **common)
-    if settings.momentum and "fused" in common:
-        # torch allocates them at the first step without writing to them, and keeps them if it is skipped.
-        for parameter in (each for group in sgd.param_groups for each in group["params"]):
-            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    _add_missing_momenta(sgd)
     return sgd
 
 
@@ -58,6 +55,18 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
     own = [saved | ({"fused": group["fused"]} if "fused" in group else {}) for saved, group in pairs]
     optimizer.load_state_dict({**state, "param_groups": own})
+    _add_missing_momenta(optimizer)  # if each step so far was skipped
+
+
+def _add_missing_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Start the momenta of fused SGD at zero.
+
+    torch allocates them at the first step without writing to them, and keeps them if that step is skipped.
+    """
+    for group in optimizer.param_groups:
+        if group.get("fused") and group.get("momentum"):
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def _groups(network: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:

@@ -139,6 +139,18 @@ def test_log_and_weights_are_those_of_the_cpu_and_survive_an_interruption(
         assert loss == pytest.approx(expected, rel=0.1), step
 
 
+def test_momenta_are_zero_if_each_step_was_skipped_before_and_after_a_resume(shallow, textures, tmp_path):
+    state = Trainer(job_of(textures, shallow, "cpu", precision="fp16")).state()
+    resumed = Trainer(job_of(textures, shallow, precision="fp16"))
+    resumed.restore(state)
+    resumed.scaler.scale(torch.zeros(1, device=CUDA))  # creates the tensor of the scale
+    resumed.scaler.update(2.0**60)
+    resumed.take_step(next(load_training_batches(resumed)))
+    resumed.settle()
+    assert resumed.progress.skipped_steps == 1
+    assert not any(bool(each["momentum_buffer"].any()) for each in resumed.optimizer.state.values())
+
+
 def test_checkpoints_of_fused_and_other_optimizers_are_exchanged(shallow, textures, tmp_path):
     """A checkpoint of an earlier version on CUDA is that of an optimizer that is not fused."""
     for optimizer in (ADAMW, {"learning_rate": 0.05}):
