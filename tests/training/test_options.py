@@ -23,10 +23,19 @@ from sdabench.training.loop import train
 from sdabench.training.optimizers import WeightAverage, build_optimizer, layer_indices
 from sdabench.training.progress import DivergedError
 from sdabench.training.run_folder import read_run
+from sdabench.training.signals import Stopped
 from sdabench.training.soundness import find_unsound
 from sdabench.training.tasks.classification import mix, total_loss
 from sdabench.training.trainer import Trainer, load_training_batches
-from tests.helpers.training import RECIPE, classifier_job, detector_job, final_weights, read_log
+from tests.helpers.training import (
+    RECIPE,
+    StopAfter,
+    classifier_job,
+    detector_job,
+    final_weights,
+    read_log,
+    same_weights,
+)
 
 tiny_job = partial(classifier_job, model="tiny")
 
@@ -304,6 +313,26 @@ def test_compiler_errors_are_one_line_and_compilation_is_recorded(textures, tmp_
     monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
     run = read_run(train(job, tmp_path))
     assert run.environment["compiled"] is True
+
+
+def test_compiled_training_resumes_bit_identically(textures, tmp_path, monkeypatch):
+    """By the compiler without its code generator, which would take a minute."""
+    compiler = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", compiler)
+    options = {"accumulate": 2, "ema": {"decay": 0.9}, "validation": {"crop": 32, "every_epochs": 1}}
+    job = tiny_job(textures, **options).on(Machine(compile=True))
+    uninterrupted = train(job, tmp_path / "one")
+    with pytest.raises(Stopped):
+        train(job, tmp_path / "two", StopAfter(5))
+    resumed = train(job, tmp_path / "two")
+    assert same_weights(final_weights(resumed), final_weights(uninterrupted))
+    logs = [
+        [(line["loss"], line["top1_pct"]) for line in read_log(folder)] for folder in (resumed, uninterrupted)
+    ]
+    assert logs[0] == logs[1]
+    plain = train(tiny_job(textures, **options), tmp_path / "plain")
+    for compiled, expected in zip(read_log(resumed), read_log(plain), strict=True):
+        assert compiled["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
 def test_detectors_are_not_compiled(shapes):
