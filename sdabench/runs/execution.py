@@ -22,6 +22,7 @@ from sdabench.records.store import RecordStore
 from sdabench.registry.sources import is_source
 from sdabench.terminal import error_line, redacted
 from sdabench.training.job import AnyJob
+from sdabench.training.job_file import save_job
 from sdabench.training.signals import stop_requests
 
 
@@ -41,7 +42,7 @@ def execute(job: AnyJob, output: Path, ready: Callable[[], object] = lambda: Non
         return _execute_here(job, output)
     from sdabench.runs.ranks import run_processes
 
-    status = run_processes(job.save(output), job.machine.world_size)
+    status = run_processes(save_job(job, output), job.machine.world_size)
     if status == ExitCode.STOPPED:
         raise KeyboardInterrupt
     if status != ExitCode.OK:

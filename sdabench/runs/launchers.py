@@ -16,6 +16,7 @@ from sdabench.files import open_to_append
 from sdabench.processes import NETWORKS_AT_ONCE, PYTHON, STARTED_BY, VISIBLE_GPUS, python_path
 from sdabench.resources import cores
 from sdabench.training.job import AnyJob
+from sdabench.training.job_file import save_job
 from sdabench.training.signals import announce_stop, was_interrupted
 
 
@@ -113,7 +114,7 @@ class Local:
             environment[VISIBLE_GPUS] = gpus
         with _opened(log) as stderr:
             process = subprocess.Popen(
-                worker_command(job.save(output)),
+                worker_command(save_job(job, output)),
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 env=environment,

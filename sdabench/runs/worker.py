@@ -17,7 +17,7 @@ from sdabench.training.signals import end_with_parent, handle_signals, ignore_si
 
 def run_job(path: Path) -> None:
     from sdabench.runs.execution import execute
-    from sdabench.training.job import read_job_file
+    from sdabench.training.job_file import read_job_file
 
     content = read_job_file(path)
     job = content.job()

@@ -1,34 +1,25 @@
-"""Define jobs: a spec, the images that it names, and the machine that runs it. Free of torch.
-
-A job is saved to a file that any process can load again; see :mod:`sdabench.runs.worker`.
-"""
+"""Define jobs: a spec, the images that it names, and the machine that runs it. Free of torch."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
-
-from pydantic import AfterValidator, ValidationError
+from typing import Any, Generic, TypeVar
 
 from sdabench.data.classes import list_names
 from sdabench.data.coco import CocoSplit, category_difference
 from sdabench.data.description import FrozenModel
 from sdabench.data.folders import ImageSplit
-from sdabench.data.listing import Listing
 from sdabench.data.source import DataSource
-from sdabench.data.split import Split, SplitName
-from sdabench.errors import DataError, RegistryError, SdabenchError, UsageError
-from sdabench.files import atomic_write
+from sdabench.data.split import Split
+from sdabench.errors import DataError, UsageError
 from sdabench.hashing import sha256_of_file
-from sdabench.json_files import read_model
 from sdabench.records.record import Training
 from sdabench.records.spec import (
     RANDOM,
     SPECS,
     TRAINED_HERE,
-    AnySpec,
     ClassificationSpec,
     DetectionSpec,
     Protocol,
@@ -36,12 +27,10 @@ from sdabench.records.spec import (
     Weights,
     protocol_at,
 )
-from sdabench.registry import load_registry, plugins_of
-from sdabench.registry.plugins import plugin_at, use_plugin
+from sdabench.registry import load_registry
 from sdabench.registry.recipes import Recipe
 from sdabench.registry.schema import DataTask
 from sdabench.registry.sources import is_source
-from sdabench.registry.yaml_files import describe_error
 from sdabench.scoring import DEFAULT_EVALUATOR, Evaluator
 from sdabench.training.trackers import TrackerName
 from sdabench.weights.local import LocalWeights
@@ -49,9 +38,6 @@ from sdabench.weights.local import LocalWeights
 SpecT = TypeVar("SpecT", bound=RunSpec)
 SplitT = TypeVar("SplitT", bound=Split)
 EVALUATION_BATCH: dict[DataTask, int] = {"classification": 64, "detection": 1}
-SPECS_FOLDER = "specs"
-# Fields of a job in its file.
-STORED = ("spec", "machine", "weights", "backbone", "initial", "labels", "skip_broken", "training")
 
 
 class Machine(FrozenModel):
@@ -178,94 +164,10 @@ class Job(Generic[SpecT, SplitT]):
             self.split.check_scorable(masks)
         return unused
 
-    def save(self, output: Path) -> Path:
-        """Write the job to a file in the output folder, with the listings of its splits beside it."""
-        splits = {"val": self.split} | ({"train": self.train} if self.train_split else {})
-        folder = output.absolute() / SPECS_FOLDER
-        content = JobFile(
-            output=output,
-            plugins=tuple(
-                UsedPlugin(name=each.name, folder=each.folder, sha256=each.code_sha256)
-                for each in plugins_of(self.model)
-            ),
-            splits={split.split: Listing.write(split, folder / "listings") for split in splits.values()},
-            **{name: getattr(self, name) for name in STORED},
-        )
-        path = folder / f"{self.spec.name}.json"
-        with atomic_write(path) as file:
-            file.write(content.model_dump_json(indent=1, by_alias=True).encode() + b"\n")
-        return path
-
 
 ClassificationJob = Job[ClassificationSpec, ImageSplit]
 DetectionJob = Job[DetectionSpec, CocoSplit]
 AnyJob = Job[Any, Any]
-AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
-
-
-class UsedPlugin(FrozenModel):
-    """A plugin that defines the network of a job, with the digest of its code."""
-
-    name: str
-    folder: Path
-    sha256: str
-
-    def activate(self) -> None:
-        """Use the plugin in this process; raise a DataError if it is missing or its code has changed."""
-        where = f"the plugin '{self.name}', which defines the network of this job,"
-        try:
-            use_plugin(str(self.folder))
-            now = plugin_at(str(self.folder)).code_sha256
-        except RegistryError as error:
-            raise DataError(f"{where} is missing: {error}") from None
-        if now != self.sha256:
-            raise DataError(f"{where} has changed since the run started, in {self.folder}; run it again")
-
-
-class JobFile(FrozenModel):
-    """The content of ``specs/NAME.json``: a spec, its machine, and the paths of its files."""
-
-    spec: AnySpec
-    machine: Machine
-    output: AbsolutePath
-    weights: AbsolutePath | None
-    backbone: AbsolutePath | None
-    initial: AbsolutePath | None = None
-    labels: AbsolutePath | None = None
-    skip_broken: bool
-    training: Training | None
-    plugins: tuple[UsedPlugin, ...] = ()
-    splits: dict[SplitName, Listing]
-
-    def job(self) -> AnyJob:
-        """Build the job from its listings; raise a DataError if they, data or the network have changed.
-
-        The plugins that define the network are active from then on.
-        """
-        for plugin in self.plugins:
-            plugin.activate()
-        if not self.spec.is_defined:
-            raise DataError(
-                f"the definition of {self.spec.model} has changed since the run started; run it again"
-            )
-        source = DataSource.parse(self.spec.data)
-        splits = {name: listing.read(source, name, self.spec.task) for name, listing in self.splits.items()}
-        return Job(
-            split=splits[self.spec.dataset.split],  # type: ignore[index]
-            train_split=splits.get("train") if self.spec.trains else None,
-            **{name: getattr(self, name) for name in STORED},
-        )
-
-
-def read_job_file(path: Path) -> JobFile:
-    """Read a job that :meth:`Job.save` has written; raise a SdabenchError if it cannot be read."""
-    try:
-        return read_model(path, JobFile)
-    except OSError as error:
-        raise SdabenchError(f"cannot read {path}: {error.strerror}; run the command again") from None
-    except ValueError as error:
-        reason = describe_error(error, None) if isinstance(error, ValidationError) else error
-        raise SdabenchError(f"{path}: {reason}; delete it and run the command again") from None
 
 
 def path_of(weights: LocalWeights | None) -> Path | None:

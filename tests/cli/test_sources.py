@@ -18,7 +18,8 @@ from sdabench.data.source import DataSource
 from sdabench.hashing import sha256_of_file
 from sdabench.records.json_lines import read_lines
 from sdabench.records.record import Record
-from sdabench.training.job import evaluation_job, read_job_file
+from sdabench.training.job import evaluation_job
+from sdabench.training.job_file import read_job_file, save_job
 from sdabench.weights.fetch.weights_cache import weights_dir
 from sdabench.weights.local import LocalWeights
 from tests.helpers.processes import stop_process
@@ -221,7 +222,7 @@ def test_saved_job_keeps_weights_source_and_path(imagenet, weights, tmp_path):
     for weights_source in ("torchvision:ResNet50_Weights.IMAGENET1K_V1", str(weights)):
         local = LocalWeights(weights, weights_source, "0" * 64)
         job = evaluation_job("resnet50", source, source.read("val"), local)
-        loaded = read_job_file(job.save(tmp_path)).job()
+        loaded = read_job_file(save_job(job, tmp_path)).job()
         assert loaded.spec == job.spec
         assert loaded.weights == weights
         assert loaded.spec.weights.source == weights_source

@@ -12,7 +12,8 @@ from sdabench.records.spec import RunSpec
 from sdabench.records.store import RecordStore
 from sdabench.registry import load_registry
 from sdabench.registry.recipes import load_recipe
-from sdabench.training.job import evaluation_job, read_job_file, training_job
+from sdabench.training.job import evaluation_job, training_job
+from sdabench.training.job_file import read_job_file, save_job
 from sdabench.weights.local import LocalWeights
 from tests.helpers.training import classifier_job, detector_job
 
@@ -35,7 +36,7 @@ def test_record_keeps_the_digest_of_its_spec(textures, shapes, tmp_path):
 
 def test_job_round_trips(textures, tmp_path):
     job = classifier_job(textures, workers=2, skip_broken=True)
-    loaded = read_job_file(job.save(tmp_path)).job()
+    loaded = read_job_file(save_job(job, tmp_path)).job()
     assert loaded.spec == job.spec
     assert loaded.spec.spec_digest == job.spec.spec_digest
     assert (loaded.machine, loaded.skip_broken) == (job.machine, True)
@@ -71,7 +72,7 @@ def test_digest_depends_on_the_bytes_of_weights(imagenet, tmp_path):
 def test_changed_definition_of_a_network_is_another_experiment(textures, tmp_path, monkeypatch, changes):
     job, store = classifier_job(textures), RecordStore(tmp_path)
     older = job.spec.with_values(network_sha256=None)  # of a version that did not record the definition
-    saved = job.save(tmp_path)
+    saved = save_job(job, tmp_path)
     store.append([Record.of(older, "classification", metrics={"top1_pct": 1.0})])
     assert list(store.valid([job.spec])) == job.spec.keys
     store.append([Record.of(job.spec, "classification", metrics={"top1_pct": 2.0})])

@@ -12,7 +12,7 @@ from sdabench.registry.plugins import active_plugins, plugin_at, shipped_compone
 from sdabench.registry.recipes import load_recipe, recipe_names
 from sdabench.tools.check.golden_files import GoldenFolders
 from sdabench.tools.plugin.new import new_plugin
-from sdabench.training.job import UsedPlugin
+from sdabench.training.job_file import UsedPlugin
 from tests.helpers.paths import CHECKOUT
 from tests.helpers.plugins import write_plugin
 

@@ -11,6 +11,7 @@ from sdabench.data.source import DataSource
 from sdabench.errors import ExitCode
 from sdabench.records.store import RecordStore
 from sdabench.training.job import Machine, evaluation_job
+from sdabench.training.job_file import save_job
 from tests.helpers.training import classifier_job
 
 
@@ -32,7 +33,7 @@ def job(imagenet, **options):
 
 def test_job_writes_records_from_any_working_directory(imagenet, tmp_path):
     saved_job = job(imagenet)
-    result = worker(saved_job.save(tmp_path / "out"), cwd=tmp_path)
+    result = worker(save_job(saved_job, tmp_path / "out"), cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.OK, "", "")
     [record] = RecordStore(tmp_path / "out").latest(saved_job.spec)
     assert (record.samples, record.batch_size, record.failure) == (6, 3, None)
@@ -41,7 +42,7 @@ def test_job_writes_records_from_any_working_directory(imagenet, tmp_path):
 
 def test_several_ranks_run_the_same_job_file(imagenet, tmp_path):
     saved_job = job(imagenet, world_size=2)
-    result = worker(saved_job.save(tmp_path))
+    result = worker(save_job(saved_job, tmp_path))
     assert (result.returncode, result.stderr) == (ExitCode.OK, "")
     [record] = RecordStore(tmp_path).read()
     assert (record.samples, record.environment["processes"]) == (6, 2)
@@ -51,7 +52,7 @@ def test_several_ranks_run_the_same_job_file(imagenet, tmp_path):
 def test_error_is_one_line_with_record_and_exit_code(imagenet, tmp_path, world_size):
     broken_image = sorted(imagenet.rglob("*.JPEG"))[1]
     saved_job = job(imagenet, world_size=world_size)
-    path = saved_job.save(tmp_path)
+    path = save_job(saved_job, tmp_path)
     broken_image.write_bytes(b"no image")
     result = worker(path)
     assert result.returncode == ExitCode.INTEGRITY
@@ -76,7 +77,7 @@ def test_invalid_job_file_is_one_line(tmp_path):
 
 def test_signal_exits_75_and_the_job_file_resumes(textures, tmp_path):
     saved_job = classifier_job(textures, epochs=12, model="resnet50")
-    path = saved_job.save(tmp_path)
+    path = save_job(saved_job, tmp_path)
     process = subprocess.Popen([sys.executable, "-m", "sdabench.runs.worker", str(path)], process_group=0)
     try:
         while not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):

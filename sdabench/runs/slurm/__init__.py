@@ -26,6 +26,7 @@ from sdabench.processes import PYTHON, python_path
 from sdabench.runs.launchers import Process, cause_of, worker_command
 from sdabench.runs.slurm.queue import ENDED, Queue, queue_of, result_of, status_file
 from sdabench.training.job import AnyJob
+from sdabench.training.job_file import save_job
 
 COMMANDS = ("sbatch", "squeue", "srun", "scontrol", "scancel")
 # Ended by the user or the scheduler: rerunning the same command submits the job again.
@@ -206,7 +207,7 @@ class Slurm:
 
         from sdabench.runs.slurm.step import Step
 
-        command = worker_command(job.save(output))
+        command = worker_command(save_job(job, output))
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             python = shlex.join(["env", f"PYTHONPATH={python_path()}", *PYTHON])
