@@ -79,8 +79,9 @@ def train(
             here.on_rank_zero(lambda: _delete_leftovers(folder, there))  # of a process that was killed
             return folder
         if there is not None:
-            run = run.model_copy(update={"environment": there.environment})
-            _restore_conditions(there.environment, job, log if here.is_main else lambda line: None)
+            changed = _restore_conditions(there.environment, job, log if here.is_main else lambda line: None)
+            resumes = (*there.resumed_with, changed) if changed else there.resumed_with
+            run = run.model_copy(update={"environment": there.environment, "resumed_with": resumes})
         training = _Training(job, folder, advance, log)
         here.on_rank_zero(lambda: run.save(folder))  # not of a training whose initial weights are unusable
         try:
@@ -325,16 +326,18 @@ def _conditions(job: AnyJob) -> dict[str, Any]:
     return environment(device, job.model, compiled=job.machine.compile, fused_optimizer=fused)
 
 
-def _restore_conditions(there: dict[str, Any], job: AnyJob, log: Log) -> None:
-    """Restore the number of threads, which affects the last bits on a CPU; log other changes."""
+def _restore_conditions(there: dict[str, Any], job: AnyJob, log: Log) -> dict[str, Any]:
+    """Restore the number of threads, which affects the last bits on a CPU; log and return other changes."""
     if torch.device(job.machine.device).type == "cpu" and there.get("threads"):
         torch.set_num_threads(there["threads"])
     here = _conditions(job)
     versions = {"torch": (there.get("packages", {}).get("torch"), here["packages"]["torch"])}
     settings = {key: (there.get(key), here.get(key)) for key in CONDITIONS}
-    changed = [f"{key} {old}, now {new}" for key, (old, new) in (versions | settings).items() if old != new]
+    changed = {key: each for key, each in (versions | settings).items() if each[0] != each[1]}
     if changed:
-        log(f"this training was started with {'; '.join(changed)}: the last digits will differ")
+        words = "; ".join(f"{key} {old}, now {new}" for key, (old, new) in changed.items())
+        log(f"this training was started with {words}: the last digits will differ")
+    return {key: new for key, (_, new) in changed.items()}
 
 
 def _loss_note(progress: Progress) -> str:

@@ -34,13 +34,15 @@ class TrainingRun(FrozenModel):
     """``run.json``: the spec of a training; at the end, also its result and the weights file of each metric.
 
     ``sha256`` are the digests of the weights files by name; earlier versions wrote none. ``environment`` is
-    that of the start of the training, because the last bits depend on it.
+    that of the start of the training, because the last bits depend on it; ``resumed_with`` are the values
+    that later differed from it, in the order of the resumes.
     """
 
     spec: AnySpec
     world_size: int = 1
     deterministic: bool = False
     environment: dict[str, Any] = Field(default={})
+    resumed_with: tuple[dict[str, Any], ...] = ()
     training: Training | None = None
     weights: dict[str, str] = Field(default={})
     sha256: dict[str, str] = Field(default={})

@@ -187,6 +187,20 @@ def test_record_states_the_arithmetic_of_training_and_evaluation(shallow, textur
     assert stated(tf32=True, deterministic=True) == [[*allowed, "fused_optimizer"], allowed]
 
 
+def test_resume_with_other_arithmetic_is_logged_and_recorded(shallow, textures, tmp_path):
+    job, lines = job_of(textures, shallow), []
+    with pytest.raises(Stopped):
+        train(job, tmp_path, StopAfter(5))
+    allowed = job.on(Machine(device=str(CUDA), tf32=True))
+    with pytest.raises(Stopped):
+        train(allowed, tmp_path, StopAfter(10), log=lines.append)
+    run = read_run(train(job, tmp_path))
+    assert "this training was started with tf32_convolutions False, now True; tf32_matmul False" in lines[0]
+    assert run.resumed_with == ({"tf32_convolutions": True, "tf32_matmul": True},)
+    assert run.environment["tf32_matmul"] is False
+    assert run.training.resumed == 2
+
+
 def test_first_record_of_a_process_states_whether_kernels_compute_depth_attention(
     shallow, tiny, textures, tmp_path, monkeypatch
 ):
