@@ -24,6 +24,7 @@ from sdabench.resources import OPEN_FILES_REMEDY, SHARED_MEMORY_REMEDY
 from sdabench.training.signals import Stopped, ignore_signals, stop_requested
 
 POLL_SECONDS = 1  # timeout of the DataLoader, after which it is asked again
+TIMED_OUT = "DataLoader timed out"  # unlike an error of a worker, after which a batch would be missing
 STUCK_SECONDS = 600.0  # without a batch
 # What keeps a worker from passing a batch on; the numbers are its exit codes.
 CAUSES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOMEM, errno.EAGAIN)
@@ -66,7 +67,7 @@ def _take_batches(batches: Iterator[Any]) -> Generator[Any]:
         except StopIteration:
             return
         except RuntimeError as error:
-            if "timed out" not in str(error):
+            if not str(error).startswith(TIMED_OUT):
                 raise
             if stop_requested():
                 _kill(workers)

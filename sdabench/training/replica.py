@@ -1,5 +1,6 @@
 """Sum the gradients of a network over all ranks, in a fixed order or as fast as they are ready."""
 
+import re
 import warnings
 
 from torch import nn
@@ -30,11 +31,21 @@ def replicate(network: nn.Module, fixed_order: bool) -> DistributedDataParallel:
         )
 
 
-def check_all_used(name: str, network: nn.Module) -> None:
-    """Raise a SdabenchError if a parameter has no gradient: without a fixed order, none would be reduced."""
-    for parameter, each in network.named_parameters():
-        if each.requires_grad and each.grad is None:
-            raise SdabenchError(
-                f"{name}: a step does not use the parameter '{parameter}', which several processes can train "
-                "only with --deterministic; use that, or freeze the parameter"
-            )
+def check_all_used(name: str, replica: DistributedDataParallel) -> None:
+    """Raise a SdabenchError unless the last micro-batch of a step has used all parameters on this rank.
+
+    Without a fixed order, their gradients would not be reduced, although a parameter that an earlier
+    micro-batch has used has one.
+    """
+    trained = [(key, each) for key, each in replica.module.named_parameters() if each.requires_grad]
+    unused = next((key for key, each in trained if each.grad is None), None)
+    try:
+        replica._check_reducer_finalized()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        places = re.search(r"did not receive grad for rank \d+: (\d+)", str(error))
+        unused = unused or (trained[int(places[1])][0] if places else "")
+    if unused is not None:
+        raise SdabenchError(
+            f"{name}: a micro-batch does not use the parameter '{unused}', which several processes can train "
+            "only with --deterministic; use that, or freeze the parameter"
+        )

@@ -20,7 +20,7 @@ from sdabench.records.record import Training
 from sdabench.registry.recipes import Recipe
 from sdabench.training.batch_norm import MicroBatchStatistics
 from sdabench.training.compilation import compile_network, compiler_errors
-from sdabench.training.distributed import world
+from sdabench.training.distributed import lost_peer_errors, world
 from sdabench.training.job import AnyJob
 from sdabench.training.optimizers import SCALE, WeightAverage, build_optimizer, load_optimizer_state
 from sdabench.training.order import micro_batches, training_order
@@ -64,7 +64,8 @@ class Trainer:
         self.new_classifier = self.task.load_initial(network, job)
         self.network: nn.Module = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         alone = self.world.size == 1
-        self.replica = self.network if alone else replicate(self.network, self.fixed_order)
+        with lost_peer_errors(self.world):
+            self.replica = self.network if alone else replicate(self.network, self.fixed_order)
         self.called: nn.Module = compile_network(self.replica) if job.machine.compile else self.replica
         self.optimizer = self._optimizer()
         in_half = self.recipe.precision == "fp16"
@@ -176,8 +177,8 @@ class Trainer:
                 statistics.add(float(is_first) if first_only else share)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() * share
-        if self.world.size > 1 and not self.fixed_order:
-            check_all_used(self.job.model, self.network)
+        if isinstance(self.replica, DistributedDataParallel) and not self.fixed_order:
+            check_all_used(self.job.model, self.replica)
         if statistics is not None:
             statistics.conclude(self.world)
         return list(sums), self.world.sum(torch.stack(list(sums.values())))

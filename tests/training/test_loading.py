@@ -100,6 +100,16 @@ def test_error_of_the_dataset_is_not_blamed_on_the_workers():
         list(batches(fail))
 
 
+def test_batch_is_not_lost_if_the_dataset_reports_a_timeout():
+    """The DataLoader reports one too, after which it is asked again for the same batch."""
+
+    def fail():
+        raise RuntimeError("reading a file timed out")
+
+    with pytest.raises(RuntimeError, match="reading a file timed out"):
+        list(batches(fail))
+
+
 def test_worker_without_a_batch_for_a_long_time_is_an_error(monkeypatch):
     monkeypatch.setattr(loading, "STUCK_SECONDS", 0.5)
     with pytest.raises(SdabenchError, match="no batch from the DataLoader workers for .*--workers 0"):

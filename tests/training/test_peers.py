@@ -10,7 +10,10 @@ import pytest
 from sdabench.errors import DataError
 from sdabench.training import distributed, peers
 from sdabench.training.distributed import world
+from sdabench.training.loop import train
+from sdabench.training.tasks.classification import Classification
 from tests.helpers.processes import exit_codes, fork_ranks
+from tests.helpers.training import classifier_job
 
 HOST = r"process {} of {} on \S+"
 
@@ -51,6 +54,21 @@ def test_unexpected_error_is_a_cause_in_one_line(capfd):
 
     assert codes_of(work, 2) == [1, 1]
     assert "has ended: out of memory (CUDA out of memory. Tried to allocate)\n" in capfd.readouterr().err
+
+
+def test_error_before_the_replicas_are_connected_is_a_cause(textures, tmp_path, monkeypatch, capfd):
+    """Its rank has no memory for the network, while the other one waits to compare parameters."""
+    job, build = classifier_job(textures), Classification.build_for_training
+
+    def fail_on_one(task, job):
+        if world().rank == 1:
+            raise DataError("no memory here")
+        return build(task, job)
+
+    monkeypatch.setattr(Classification, "build_for_training", fail_on_one)
+    assert codes_of(lambda: train(job, tmp_path), 2) == [4, 4]
+    words = f"{HOST.format(1, 2)} stops, because {HOST.format(2, 2)} has ended: no memory here"
+    assert re.search(words, capfd.readouterr().err)
 
 
 def test_rank_without_signs_of_life_is_named(capfd):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from sdabench.training.distributed import lost_peer_errors, world
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
-from sdabench.training.replica import replicate
+from sdabench.training.replica import check_all_used, replicate
 from sdabench.training.trainer import Trainer
 from tests.helpers.processes import exit_codes, fork_ranks
 from tests.helpers.training import (
@@ -62,7 +63,27 @@ def test_parameter_that_a_step_does_not_use_is_named(textures, tmp_path, capfd):
         train(job, tmp_path)
 
     assert 1 in exit_codes(fork_ranks(train_with_one_more, 2))
-    assert "tiny: a step does not use the parameter 'extra.weight'" in capfd.readouterr().err
+    assert "tiny: a micro-batch does not use the parameter 'extra.weight'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (1,)])
+def test_parameter_that_only_an_earlier_micro_batch_uses_is_named(ranks, capfd):
+    """It has a gradient, which no rank has received from the other one."""
+
+    def check():
+        network = nn.ModuleList([nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)])
+        network.forward = lambda x, used: network[0](x) + (network[1](x) if used else 0)
+        replica = replicate(network, fixed_order=False)
+        with replica.no_sync():
+            replica(torch.ones(1, 2), True).sum().backward()
+        with lost_peer_errors(world()):
+            replica(torch.ones(1, 2), world().rank not in ranks).sum().backward()
+        check_all_used("two layers", replica)
+
+    assert exit_codes(fork_ranks(check, 2)) == [1, 1]
+    message = "two layers: a micro-batch does not use the parameter '1.weight'"
+    assert f"SdabenchError {message}" in (stderr := capfd.readouterr().err)
+    assert ranks == (0, 1) or f"has ended: {message}" in stderr
 
 
 def test_order_is_fixed_on_a_cpu_and_if_deterministic(textures):
