@@ -106,8 +106,9 @@ class Heads(RoIHeads):
         *foreground, _ = rows_of(torch.where(classes > 0, image, len(labels)), len(labels) + 1)
         positive = torch.cat(foreground)
         own = deltas.unflatten(1, (-1, 4))[positive, classes[positive] - 1]
-        distance = F.l1_loss(own, torch.cat(boxes)[positive], reduction="sum") / len(classes)
-        losses = {"loss_classifier": F.cross_entropy(logits, classes), "loss_box_reg": distance}
+        distance = F.l1_loss(own, torch.cat(boxes)[positive], reduction="sum") / max(len(classes), 1)
+        entropy = F.cross_entropy(logits, classes) if len(classes) else logits.sum()  # of no boxes: 0
+        losses = {"loss_classifier": entropy, "loss_box_reg": distance}
         if self.has_mask():
             every, objects = torch.cat(proposals), torch.cat(matched)
             boxes = [every[rows] for rows in foreground]

@@ -63,7 +63,7 @@ def match(
         value, index = overlaps.max(dim=0)
         matches = torch.where(value > best, index + start, matches)
         best = torch.maximum(value, best)
-        if low_quality is not None:
+        if low_quality is not None and len(candidates):
             most = overlaps.max(dim=1, keepdim=True).values
             rows = torch.arange(start, start + len(overlaps), device=overlaps.device)[:, None]
             own = torch.where((overlaps == most) & (most >= low_quality), rows, BACKGROUND)

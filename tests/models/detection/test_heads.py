@@ -28,8 +28,9 @@ def test_heads_sample_512_boxes_at_most_a_quarter_positive(close, expected):
     assert len(chosen[0]) == 512
 
 
-def test_ground_truth_boxes_are_added_to_the_proposals():
-    heads = meta_detector().roi_heads
+@pytest.mark.parametrize("masks", [False, True])
+def test_ground_truth_boxes_are_added_to_the_proposals(masks):
+    heads = meta_detector(masks=masks).roi_heads
     objects = target_of([[5, 5, 20, 20], [40, 40, 60, 60]], [1, 3])
     [boxes], [matched], [labels], [deltas] = heads.select_training_samples([torch.zeros(0, 4)], [objects])
     assert torch.equal(boxes, objects["boxes"])
@@ -77,6 +78,18 @@ def test_box_and_mask_losses_by_hand():
     own = masks[:, 1]
     by_hand = (own.exp() + 1).log() - truth * own
     assert losses["loss_mask"].item() == pytest.approx(by_hand.mean().item(), rel=1e-4)
+
+
+def test_losses_without_any_box_are_zero():
+    heads = small_detector(masks=True).roi_heads
+    features = dict(enumerate(zero_maps(64, 64, channels=256)))
+    losses = heads._losses(features, [torch.zeros(0, 4)], [(64, 64)], [target_of([], [])])
+    assert {name: loss.item() for name, loss in losses.items()} == {
+        "loss_classifier": 0,
+        "loss_box_reg": 0,
+        "loss_mask": 0,
+    }
+    sum(losses.values()).backward()
 
 
 def roi_align_by_loops(values, box, stride, side):
