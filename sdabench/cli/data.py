@@ -172,14 +172,14 @@ def shards(
     source: Annotated[DataSource, argument(metavar="DATASET", type=DATASET)],
     out: Annotated[Path, argument(metavar="DEST", type=FOLDER)],
     images: Annotated[int, option(
-        "--images", type=COUNT, default=1000, help="Largest number of images per shard")],
+        "--images", type=COUNT, default=1000, help="Maximum number of images per shard")],
     seed: Annotated[int, option("--seed", type=SEED, default=0, help="Random seed of the order of images")],
 ) -> None:  # fmt: skip
     """Pack the images of a classification dataset into shards.
 
-    Writes DEST/train-000000.tar and so on, the same for val, and the names of the classes. Image files are
-    copied byte by byte, in random order. A few large files suit file systems that are slow with many small
-    ones. It needs the extra webdataset.
+    Writes DEST/train-000000.tar, DEST/val-000000.tar and so on, and the class names. Image files are copied
+    byte by byte, in random order. A few large files suit file systems that are slow with many small ones.
+    Needs the extra webdataset.
     """
     from sdabench.data.folders import ImageSplit
     from sdabench.data.packing import write_shards

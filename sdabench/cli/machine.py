@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sdabench.runs.suite import Suite
 
 
-def processes(text: str) -> int:
-    """Parse a number of processes; ``auto`` gives AUTO, because importing torch to count GPUs takes long."""
+def parse_processes(text: str) -> int:
+    """Parse a number of processes; ``auto`` gives AUTO: counting GPUs would import torch, which is slow."""
     if text == "auto":
         return AUTO
     if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PROCESSES:
@@ -43,9 +43,9 @@ class MachineOptions:
         "--device", metavar="DEVICE", group="Machine",
         help="Device: cpu, cuda or cuda:N  [default: auto]")]
     nproc: Annotated[int, option(
-        "--nproc", type=ParsedType(processes, "N|auto"), default=1, group="Machine",
+        "--nproc", type=ParsedType(parse_processes, "N|auto"), default=1, group="Machine",
         callback=lambda context, option, count: _world_size(count),
-        help="Processes per network, one per GPU; auto starts one on each visible GPU")]
+        help="Number of processes per network, one per GPU; auto: one per visible GPU")]
     workers: Annotated[int | None, option(
         "--workers", type=WORKERS, group="Machine", advanced=True,
         help="Number of DataLoader workers per process  [default: auto]")]
@@ -57,7 +57,7 @@ class MachineOptions:
         help="Compile classification networks with torch.compile")]
     tf32: Annotated[bool, option(
         "--tf32", is_flag=True, group="Machine", advanced=True,
-        help="Allow TF32 for float32 on CUDA: faster, with 10 bits of mantissa")]
+        help="Allow TF32 for float32 convolutions and matrix products on CUDA")]
     checkpoint_minutes: Annotated[float, option(
         "--checkpoint-every", type=FiniteRange(min=0), default=10, metavar="MINUTES", group="Machine",
         advanced=True, help="Minutes between checkpoints")]
@@ -103,7 +103,7 @@ class MachineOptions:
 
 
 def _world_size(nproc: int) -> int:
-    """Return the number of processes: those of torchrun, or of ``--nproc``, which can be AUTO."""
+    """Return the number of processes that torchrun started, or that ``--nproc`` gives, which can be AUTO."""
     launched = launched_processes()
     if 1 < launched < nproc:
         raise UsageError(f"torchrun has started {launched} processes; leave out --nproc {nproc}")
@@ -111,9 +111,9 @@ def _world_size(nproc: int) -> int:
 
 
 def visible_gpus(device: str | None) -> int:
-    """Return the number of processes of ``--nproc auto``: one per GPU that torch sees, one without a GPU.
+    """Return the number of processes of ``--nproc auto``: one per visible GPU.
 
-    One as well on a device that is not ``cuda``.
+    It is 1 without a GPU, and on a ``device`` other than ``cuda``.
     """
     import torch
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHEET_FORMATS = ("terminal", "markdown", "latex", "html")
 FRAME_FORMATS = ("csv", "json")
 COUNT = click.IntRange(1, 10**9)
-AUTO, MAX_PROCESSES = 0, 1024  # of --nproc
+AUTO, MAX_PROCESSES = 0, 1024  # values of --nproc
 WORKERS = click.IntRange(0, 1024)
 MAX_PIXELS = 2**14  # of a side, as in recipes
 PIXELS = click.IntRange(32, MAX_PIXELS)

@@ -137,7 +137,7 @@ def command(
                 jobs += _evaluations(models, source, task, all_seeds, protocol, machine_for, given, skip)
             else:
                 example = training_job(models[0], source, recipe, skip_broken=training.skip_broken)
-                example = example.on(training.machine(machine_for(example.images)))
+                example = example.on(training.apply_to(machine_for(example.images)))
                 jobs += _trainings(models, example, all_seeds, given)
 
     from sdabench.runs.suite import Suite

@@ -106,7 +106,7 @@ def command(
             if found is not None:
                 found.check()
 
-    job = job.on(training.machine(options.machine(job.images)))
+    job = job.on(training.apply_to(options.machine(job.images)))
     if dry_run:
         from sdabench.runs.suite import Suite
         from sdabench.training.run_folder import TRAININGS, TrainingRun, check_start

@@ -203,7 +203,7 @@ class TrainingOptions:
         help="Steps between further validations within epochs")]
     shuffle_window: Annotated[int | None, option(
         "--shuffle-window", type=COUNT, metavar="IMAGES", group="Protocol", advanced=True,
-        help="Read shards one after another, for slow file systems, and shuffle within so many images")]
+        help="Read shards sequentially, for slow file systems, and shuffle within this many images")]
     cudnn_benchmark: Annotated[bool | None, option(
         "--cudnn-benchmark/--no-cudnn-benchmark", default=None, group="Machine", advanced=True,
         help="Let cuDNN select algorithms by timing  [default: for classification networks, unless "
@@ -238,8 +238,8 @@ class TrainingOptions:
             note(how.capitalize())
         return recipe
 
-    def machine(self, machine: Machine) -> Machine:
-        """Return a machine with the given trackers, and the choice of algorithms."""
+    def apply_to(self, machine: Machine) -> Machine:
+        """Return a machine with these trackers and this choice of cuDNN's algorithms."""
         names = dict.fromkeys((*self.track, "tensorboard") if self.tensorboard else self.track)
         own = {"trackers": tuple(names), "cudnn_benchmark": self.cudnn_benchmark}
         return machine.model_copy(update=own)

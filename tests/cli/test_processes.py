@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdabench.cli.machine import _world_size, processes, visible_gpus
+from sdabench.cli.machine import _world_size, parse_processes, visible_gpus
 from sdabench.cli.options import AUTO
 from tests.helpers.processes import stop_process, wait_for
 from tests.helpers.program import assert_error, sdabench
@@ -120,15 +120,15 @@ def test_number_of_processes_is_checked(count):
     assert_error(result, 2, f"'{count}' is not a number from 1 to 1024, or auto")
 
 
-def test_auto_is_a_process_per_gpu_or_those_of_torchrun(monkeypatch):
-    """Without a GPU, it is one process."""
-    assert [_world_size(processes(count)) for count in ("auto", "2")] == [AUTO, 2]
+def test_auto_starts_a_process_per_gpu_unless_torchrun_started_them(monkeypatch):
+    """Without a GPU, it starts one process."""
+    assert [_world_size(parse_processes(count)) for count in ("auto", "2")] == [AUTO, 2]
     for gpus, expected in ((0, [1, 1, 1]), (4, [4, 1, 1])):
         monkeypatch.setattr("torch.cuda.device_count", lambda gpus=gpus: gpus)
         assert [visible_gpus(device) for device in (None, "cuda:1", "cpu")] == expected
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
-    assert [_world_size(processes(count)) for count in ("auto", "2")] == [3, 3]
+    assert [_world_size(parse_processes(count)) for count in ("auto", "2")] == [3, 3]
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_torchrun_restarts_from_last_checkpoint_after_kill(options, tmp_path):
 
 
 def test_two_machines_train_without_a_shared_folder(textures, tmp_path):
-    """Each torchrun stands for a machine; the second one gets the weights that it evaluates."""
+    """Two torchruns replace two machines; the second one receives the weights that it evaluates."""
     recipe = tmp_path / "quick.yaml"
     recipe.write_text(RECIPE_FILE.replace("fit_below: 100.0", ""))
     with socket.socket() as free:

@@ -159,7 +159,7 @@ def _trainings(
     recipe = training.recipe(source, TASK, protocol)
     source = ensure_generated(source, TASK)
     example = training_job(models[0], source, recipe, skip_broken=training.skip_broken)
-    example = example.on(training.machine(machine.machine(example.images, place.sharing, place.cpus)))
+    example = example.on(training.apply_to(machine.machine(example.images, place.sharing, place.cpus)))
     report_annotations(example.split)
     first = protocol.seed
     return [example.for_model(model, seed) for model in models for seed in range(first, first + seeds)]

@@ -54,7 +54,7 @@ def command(
         "--compile", is_flag=True, group="Arithmetic", help="Compile with torch.compile (not timed)")],
     cuda_graphs: Annotated[bool, option(
         "--cuda-graphs", is_flag=True, group="Arithmetic",
-        help="Capture steps in CUDA graphs, after --compile (not timed)")],
+        help="Capture steps in CUDA graphs, and time their replays")],
     tf32: Annotated[bool, option(
         "--tf32", is_flag=True, group="Arithmetic", advanced=True, help="Allow TF32 on CUDA")],
     cudnn_benchmark: Annotated[bool, option(
