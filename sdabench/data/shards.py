@@ -82,11 +82,13 @@ def read_shards(path: Path, split: SplitName = "val", sizes: Mapping[str, int] |
     positions = {name: label for label, name in enumerate(names)}
     members, items = dict[str, Member](), list[Item]()
     for file in own:
+        # Named by its place below the root, also if it is a link: the order of a training follows from that.
+        below = file.relative_to(root)
+        archive, shard = root.resolve() / below, below.with_suffix("").as_posix()
         for number, (name, offset, size, label) in enumerate(indices[file]["rows"]):
             place = label if type(label) is int else positions[label]
-            shard = file.relative_to(root).with_suffix("").as_posix()
             image = f"{names[place].replace('/', '_')}/{shard}-{number:06d}{PurePosixPath(name).suffix}"
-            members[image] = Member(file.resolve(), name, Place(offset, size))
+            members[image] = Member(archive, name, Place(offset, size))
             items.append(Item(image, size, place))
     if sizes is not None:
         items = [item for item in items if item.path in sizes]

@@ -108,6 +108,22 @@ def test_images_of_shards_are_in_the_order_of_the_file(shards):
         assert [member.place for member in members] == sorted(member.place for member in members)
 
 
+def test_order_of_links_is_that_of_their_names(shards, tmp_path):
+    """A cache links to files with other names, so that two machines of a training would read other images."""
+    folder = tmp_path / "links"
+    folder.mkdir()
+    for number, shard in enumerate(sorted((tmp_path / "shards").iterdir(), reverse=True)):
+        target = tmp_path / f"{number}-{shard.name}"
+        target.write_bytes(shard.read_bytes())
+        (folder / shard.name).symlink_to(target)
+    files, links = shards.read("train"), DataSource("webdataset", folder).read("train")
+    assert links.listing_sha256 == files.listing_sha256
+    assert [*reading_order(links)] == [*reading_order(files)]
+    assert (
+        np.concatenate(images_of_shards(links)).tolist() == np.concatenate(images_of_shards(files)).tolist()
+    )
+
+
 def test_folders_and_shards_sorted_by_class_are_refused(textures, tmp_path):
     with pytest.raises(UsageError, match="shuffle_window is for classifiers and --data webdataset=PATH"):
         images_of_shards(DataSource("synthetic", textures).read("train"))
