@@ -202,6 +202,7 @@ class KernelStageMaps(StageMaps):
     def fuse(self, weights: Tensor, activate: bool) -> Tensor:
         from sdabench.models.depth_kernels import WeightedSum
 
+        weights = weights.expand(len(self.maps), *self.maps[0].shape[:2], 1, 1)  # a hook may broadcast them
         weights = weights.flatten(2).float().contiguous()
         fused: Tensor = WeightedSum.apply(weights, activate, *self.maps, *self.carriers)
         return fused
@@ -217,10 +218,13 @@ def maps_of_stage(x: Tensor, pool: bool) -> StageMaps:
 def kernels_work(gpu: int) -> bool:
     """Return whether Triton's kernels work on a GPU; warn at the first call if they do not.
 
-    Triton may be missing, be older than the tuples of version 3.3, find no compiler, or not know the GPU.
+    Triton may be missing, be older than the tuples of version 3.3, find no compiler, or not know the GPU. It
+    cannot be tested while torch.compile traces; until another call has, compiled code does without kernels.
     """
     if gpu not in WORKING_KERNELS:
-        WORKING_KERNELS[gpu] = not torch.compiler.is_compiling() and _kernels_work(gpu)
+        if torch.compiler.is_compiling():
+            return False
+        WORKING_KERNELS[gpu] = _kernels_work(gpu)
     return WORKING_KERNELS[gpu]
 
 

@@ -64,6 +64,20 @@ def test_kernels_agree_with_the_plain_formulation(monkeypatch, kind, activate, s
     assert actual[0].is_contiguous(memory_format=LAYOUTS[layout])
 
 
+def test_weights_that_a_hook_broadcasts_are_used_for_each_image_and_channel(monkeypatch):
+    """The kernels would read past the end of smaller weights."""
+    stage = make_stage(5)
+    stage.attention.register_forward_hook(lambda *_: torch.tensor([0.2, 0.3, 0.5]).view(3, 1, 1, 1, 1))
+    x, gradient = torch.randn(6, 5, 7, 3), torch.randn(6, 5, 7, 3)
+    expected, actual = (
+        outputs(monkeypatch, maps, stage, x, gradient) for maps in (StageMaps, KernelStageMaps)
+    )
+    assert_same(actual, expected)
+    stage.attention.register_forward_hook(lambda *_: torch.ones(3, 6, 5, 7, 3))
+    with pytest.raises(RuntimeError, match="expand"):
+        stage(x)
+
+
 def test_kernels_agree_when_compiled(monkeypatch):
     stage = make_stage(5)
     x, gradient = torch.randn(6, 5, 7, 3), torch.randn(6, 5, 7, 3)
@@ -103,6 +117,15 @@ def test_kernels_that_cannot_run_are_replaced(monkeypatch):
     with pytest.warns(UserWarning, match="depth attention runs without its kernels, slower"):
         assert depth_attention.kernels_work(0) is False
     assert depth_attention.kernels_work(0) is False  # warns once
+
+
+def test_tracing_does_not_decide_whether_kernels_work(monkeypatch):
+    monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
+    monkeypatch.setattr(depth_attention, "_kernels_work", lambda gpu: True)
+    traced = torch.compile(lambda x: x + depth_attention.kernels_work(0), backend="eager", fullgraph=True)
+    assert traced(torch.zeros(1)).item() == 0
+    assert depth_attention.kernels_work(0)
+    assert traced(torch.zeros(1)).item() == 1
 
 
 def test_compiling_on_the_cpu_tests_no_kernels(monkeypatch):
