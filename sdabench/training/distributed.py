@@ -22,8 +22,8 @@ from sdabench.errors import RefusedError, ReportedByRankZeroError, SdabenchError
 from sdabench.files import atomic_write
 from sdabench.hashing import sha256_of_file
 from sdabench.processes import STORE_FILE, first_on_machine, launched_processes, local_processes
-from sdabench.training.peers import Peers
 from sdabench.training.signals import Stopped, stop_requested
+from sdabench.training.watchdog import Watchdog
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=12)  # long enough to score COCO on rank 0; a dead peer is detected at once
@@ -31,7 +31,7 @@ MEETING_TIMEOUT = timedelta(minutes=5)  # until all ranks have imported torch
 LOOPBACK = ("lo", "lo0")  # on Linux, on macOS
 # Messages of gloo and NCCL for a lost peer; their errors share no class.
 LOST_PEER_MESSAGES = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-_peers: Peers | None = None  # of the process group that this process has joined
+_watchdog: Watchdog | None = None  # of the process group that this process has joined
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class World:
         raise error if self.is_main else ReportedByRankZeroError(error.exit_code)
 
     def share_file(self, path: Path, sha256: str | None) -> None:
-        """Copy a file of rank 0 to the machines that have none with this digest, as they share no folder."""
+        """Copy a file of rank 0 to the machines that have no such file with this digest."""
         if self.size == 1:
             return
         lacking = self.all_gather(
@@ -133,15 +133,16 @@ class World:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:
                 file.write(data)
-        self.all_gather(None)  # the others on the machine read it from now on
+        self.all_gather(None)  # other ranks of the machine may read the file only now
 
     def check_equal(self, values: Mapping[str, object]) -> None:
-        """Raise a RefusedError on all ranks unless a mapping has the same values on all of them."""
+        """Raise a RefusedError on all ranks unless the values are the same on all of them."""
         for rank, others in enumerate(of_all := self.all_gather(dict(values))):
             for what, value in others.items():
                 if value != of_all[0][what]:
                     names = [
-                        f"process {each + 1}" if _peers is None else _peers.name(each) for each in (0, rank)
+                        f"process {each + 1}" if _watchdog is None else _watchdog.name(each)
+                        for each in (0, rank)
                     ]
                     error = RefusedError(
                         f"{names[0]} and {names[1]} have different {what} ({of_all[0][what]}, {value}); "
@@ -172,7 +173,7 @@ def process_group(device: str) -> Iterator[World]:
         Stopped: a signal requested it before all ranks had started.
         SdabenchError: the ranks cannot connect to each other.
     """
-    global _peers
+    global _watchdog
     size = launched_processes()
     if size == 1:
         yield world()
@@ -186,19 +187,19 @@ def process_group(device: str) -> Iterator[World]:
         hosts = _wait_for_all(store, rank, size)
         backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-        _peers = Peers(rank, hosts, store, _second_connection(size))
+        _watchdog = Watchdog(rank, hosts, store, _second_connection(size))
     except (RuntimeError, ValueError) as error:
         words = " ".join(str(error).split())[:150]
         raise SdabenchError(f"the processes cannot connect: {words}; rerun the same command") from error
     try:
         yield world()
     except BaseException as error:
-        _peers.fail(error)
+        _watchdog.fail(error)
         raise
     finally:
         dist.destroy_process_group()
-        _peers.close()
-        _peers = None
+        _watchdog.close()
+        _watchdog = None
 
 
 def _store(size: int) -> Any:
@@ -212,9 +213,9 @@ def _store(size: int) -> Any:
 
 
 def _second_connection(size: int) -> Any:
-    """Return another connection to torchrun's store, because a thread that waits for a key blocks the first.
+    """Return another connection to torchrun's store, because waiting for a key blocks the first.
 
-    None with ``--nproc``, whose parent process watches the ranks.
+    It is None with ``--nproc``, whose parent process watches the ranks.
     """
     if STORE_FILE in os.environ:
         return None
@@ -253,7 +254,7 @@ def _wait_for_all(store: Any, rank: int, size: int) -> list[str]:
 
 
 def _never_started(store: Any, rank: int, size: int) -> str:
-    """Describe which ranks have not started, and on which machine, as far as their numbers tell it."""
+    """Describe which ranks have not started, and on which machines if these have equal numbers of ranks."""
     missing = [other for other in range(size) if not store.check([f"started {other}"])]
     there = sorted({store.get(f"started {other}").decode() for other in range(size) if other not in missing})
     per_machine = local_processes(size)
@@ -274,12 +275,16 @@ def _never_started(store: Any, rank: int, size: int) -> str:
 def lost_peer_errors(here: World, limit: float | None = None) -> Iterator[None]:
     """Convert the error of a collective with a lost peer to a SdabenchError in one line.
 
-    ``limit`` are the seconds that this rank may wait in it for others; see :class:`Peers`.
+    This rank waits in it for others at most ``limit`` seconds; see :class:`Watchdog`.
     """
     try:
-        with nullcontext() if _peers is None else _peers.waiting(limit):
+        with nullcontext() if _watchdog is None else _watchdog.waiting(limit):
             yield
     except RuntimeError as error:
-        if here.size == 1 or _peers is None or not any(words in str(error) for words in LOST_PEER_MESSAGES):
+        if (
+            here.size == 1
+            or _watchdog is None
+            or not any(words in str(error) for words in LOST_PEER_MESSAGES)
+        ):
             raise
-        raise _peers.lost() from error
+        raise _watchdog.connection_error() from error

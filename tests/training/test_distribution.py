@@ -224,7 +224,7 @@ def test_killed_rank_stops_the_others_and_resume_is_bit_identical(textures, tmp_
         time.sleep(0.01)
     second.kill()
     assert exit_codes([first, second]) == [1, -9]
-    words = r"process 1 of 2 on \S+ stops, because process 2 of 2 on \S+ has ended without a message"
+    words = r"process 1 of 2 on \S+ stops, because process 2 of 2 on \S+ ended without a message"
     assert re.search(words, capfd.readouterr().err)
     assert same_weights(
         final_weights(reference), final_weights(train_in_processes(job, tmp_path / "killed", 2))

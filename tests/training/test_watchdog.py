@@ -1,4 +1,4 @@
-"""A rank that fails, is lost or comes too late ends the others, with one line that names it."""
+"""A rank that fails, is silent or is late ends the others, with one line that names it."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sdabench.errors import DataError
-from sdabench.training import distributed, peers
+from sdabench.training import distributed, watchdog
 from sdabench.training.distributed import world
 from sdabench.training.loop import train
 from sdabench.training.tasks.classification import Classification
@@ -20,9 +20,9 @@ HOST = r"process {} of {} on \S+"
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch):
-    monkeypatch.setattr(peers, "INTERVAL", 0.05)
-    monkeypatch.setattr(peers, "SILENCE", 1.0)
-    monkeypatch.setattr(peers, "GRACE", 0.3)
+    monkeypatch.setattr(watchdog, "HEARTBEAT_INTERVAL", 0.05)
+    monkeypatch.setattr(watchdog, "HEARTBEAT_TIMEOUT", 1.0)
+    monkeypatch.setattr(watchdog, "GRACE", 0.3)
 
 
 def codes_of(work, processes):
@@ -42,13 +42,13 @@ def test_cause_reaches_the_first_process_of_a_machine(capfd):
     assert stderr.count("cat.jpg") == 2  # of process 3 itself
 
 
-def test_unexpected_error_is_a_cause_in_one_line(capfd):
+def test_unexpected_error_reaches_the_others_in_one_line(capfd):
     def work():
         if world().rank == 1:
             try:
                 raise RuntimeError("CUDA out of memory.\nTried to allocate")
             except RuntimeError as error:
-                distributed._peers.fail(error)
+                distributed._watchdog.fail(error)
                 os._exit(1)
         world().all_gather(0)
 
@@ -71,7 +71,7 @@ def test_error_before_the_replicas_are_connected_is_a_cause(textures, tmp_path, 
     assert re.search(words, capfd.readouterr().err)
 
 
-def test_rank_without_signs_of_life_is_named(capfd):
+def test_rank_without_heartbeats_is_named(capfd):
     def work():
         world().all_gather(0)
         if world().rank == 1:
@@ -81,11 +81,11 @@ def test_rank_without_signs_of_life_is_named(capfd):
     first, second = fork_ranks(work, 2)
     assert exit_codes([first]) == [1]
     second.kill()
-    assert re.search(f"no sign of life from {HOST.format(2, 2)} for 0.0167 minutes", capfd.readouterr().err)
+    assert re.search(f"no heartbeat from {HOST.format(2, 2)} for 0.0167 minutes", capfd.readouterr().err)
 
 
-def test_rank_that_comes_too_late_is_named_but_not_while_rank_zero_works(capfd, monkeypatch):
-    monkeypatch.setattr(peers, "STEP_TIMEOUT", 0.4)
+def test_late_rank_is_named_but_not_while_rank_zero_works(capfd, monkeypatch):
+    monkeypatch.setattr(watchdog, "STEP_TIMEOUT", 0.4)
 
     def work():
         world().on_rank_zero(lambda: time.sleep(0.8))
@@ -100,7 +100,7 @@ def test_rank_that_comes_too_late_is_named_but_not_while_rank_zero_works(capfd, 
     assert len(re.findall(words, capfd.readouterr().err)) == 1
 
 
-def test_rank_that_cannot_leave_after_an_error_is_ended_with_its_message(capfd, monkeypatch):
+def test_rank_that_hangs_after_an_error_is_ended_with_its_message(capfd, monkeypatch):
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: time.sleep(20))
 
     def work():
@@ -110,7 +110,7 @@ def test_rank_that_cannot_leave_after_an_error_is_ended_with_its_message(capfd, 
     assert "Error: a broken image" in capfd.readouterr().err
 
 
-def test_machines_with_other_data_are_refused(capfd):
+def test_different_data_on_machines_is_refused(capfd):
     values = ["abc", "abc", "xyz"]
     assert codes_of(lambda: world().check_equal({"images": values[world().rank]}), 3) == [1, 1, 1]
     words = f"{HOST.format(1, 3)} and {HOST.format(3, 3)} have different images \\(abc, xyz\\)"
