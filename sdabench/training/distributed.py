@@ -123,9 +123,8 @@ class World:
         """Copy a file of rank 0 to the machines that have no such file with this digest."""
         if self.size == 1:
             return
-        lacking = self.all_gather(
-            not path.is_file() or sha256_of_file(path) != (sha256 or sha256_of_file(path))
-        )
+        expected = sha256 or self.on_rank_zero(lambda: sha256_of_file(path))  # earlier versions wrote none
+        lacking = self.all_gather(not path.is_file() or sha256_of_file(path) != expected)
         if not any(lacking):
             return
         data = self.on_rank_zero(path.read_bytes)
