@@ -12,6 +12,7 @@ from torch import nn
 from sdabench.errors import SdabenchError
 from sdabench.models.depth_attention import kernels_work
 from sdabench.training.device_errors import describe_device_error, is_out_of_memory
+from sdabench.training.loading import lost_worker_errors
 
 
 def compile_network(network: nn.Module) -> Any:
@@ -35,7 +36,7 @@ def compiler_errors(name: str, compiled: bool = True) -> Iterator[None]:
     config = torch._dynamo.config
     limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # torch 2.6
     try:
-        with config.patch({limit: 256}), warnings.catch_warnings():
+        with config.patch({limit: 256}), warnings.catch_warnings(), lost_worker_errors():
             # Compiled code gives the gradients of 1x1 convolutions other strides; the sum over ranks copies.
             warnings.filterwarnings("ignore", "Grad strides do not match")
             yield

@@ -166,6 +166,7 @@ class Trainer:
             with (
                 self._gradient_sync(last=place == own),
                 compiler_errors(self.job.model, self.job.machine.compile),
+                lost_peer_errors(self.world),
             ):
                 losses = self.task.losses(self.called, micro_batch.to(self.device, self.layout), self.job)
                 loss = sum(losses.values(), start=torch.zeros((), device=self.device)) * share

@@ -305,10 +305,14 @@ def test_compiler_errors_are_one_line_and_compilation_is_recorded(textures, tmp_
     job = tiny_job(textures).on(Machine(compile=True))
 
     def fails(*arguments, **options):
-        raise RuntimeError("no compiler\nwith details")
+        raise RuntimeError(words)
 
     monkeypatch.setattr(torch, "compile", lambda network, dynamic: fails)
+    words = "no compiler\nwith details"
     with pytest.raises(SdabenchError, match=r"tiny cannot be compiled: .*; leave out --compile$"):
+        train(job, tmp_path)
+    words = "DataLoader worker (pid 9) is killed by signal: Killed. "  # as torch's signal handler raises it
+    with pytest.raises(SdabenchError, match="^DataLoader workers failed"):
         train(job, tmp_path)
     monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
     run = read_run(train(job, tmp_path))

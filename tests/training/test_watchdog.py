@@ -6,10 +6,12 @@ import signal
 import time
 
 import pytest
+import torch
 
 from sdabench.errors import DataError
 from sdabench.training import distributed, watchdog
 from sdabench.training.distributed import world
+from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.tasks.classification import Classification
 from tests.helpers.processes import exit_codes, fork_ranks
@@ -56,16 +58,18 @@ def test_unexpected_error_reaches_the_others_in_one_line(capfd):
     assert "has ended: out of memory (CUDA out of memory. Tried to allocate)\n" in capfd.readouterr().err
 
 
-def test_error_before_the_replicas_are_connected_is_a_cause(textures, tmp_path, monkeypatch, capfd):
-    """Its rank has no memory for the network, while the other one waits to compare parameters."""
-    job, build = classifier_job(textures), Classification.build_for_training
+@pytest.mark.parametrize("place", ["build_for_training", "losses"])
+def test_error_of_a_training_is_a_cause(tiny, textures, tmp_path, monkeypatch, capfd, place):
+    """The other rank waits to compare parameters, or in a backward pass, which the compiler does not explain."""
+    job, work = classifier_job(textures, model=tiny).on(Machine(compile=True)), getattr(Classification, place)
 
-    def fail_on_one(task, job):
+    def fail_on_one(*arguments):
         if world().rank == 1:
             raise DataError("no memory here")
-        return build(task, job)
+        return work(*arguments)
 
-    monkeypatch.setattr(Classification, "build_for_training", fail_on_one)
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
+    monkeypatch.setattr(Classification, place, fail_on_one)
     assert codes_of(lambda: train(job, tmp_path), 2) == [4, 4]
     words = f"{HOST.format(1, 2)} stops, because {HOST.format(2, 2)} has ended: no memory here"
     assert re.search(words, capfd.readouterr().err)
