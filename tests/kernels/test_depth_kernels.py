@@ -1,8 +1,12 @@
 """The kernels of depth attention beside the plain formulation, by Triton's interpreter on the CPU."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.utils.checkpoint import checkpoint
 
 from sdabench.models import depth_attention
 from sdabench.models.depth_attention import KINDS, DepthAttentionStage, KernelStageMaps, StageMaps
@@ -18,6 +22,10 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift
+
+
+class OnGpu(Tensor):
+    is_cuda = True
 
 
 def make_stage(channels: int, kind: str = "learned", activate: bool = True) -> DepthAttentionStage:
@@ -111,6 +119,20 @@ def test_blocks_are_selected_at_once():
     torch.testing.assert_close(weights.select_at_once(hidden), expected)
 
 
+def test_hooks_and_pruning_of_the_selection_have_an_effect(monkeypatch):
+    """A GPU selects all blocks at once, which calls no module; here its tensors are on the CPU."""
+    changed, unchanged = KINDS["learned"](8, 3).eval(), KINDS["learned"](8, 3).eval()
+    changed.load_state_dict(unchanged.state_dict())
+    calls = []
+    changed.select[0].register_forward_hook(lambda *arguments: calls.append(arguments))
+    prune.l1_unstructured(changed.select[1], "weight", 0.5)
+    for weights in (changed, unchanged):
+        monkeypatch.setattr(weights.relu, "forward", lambda x: x.relu().as_subclass(OnGpu))
+    pooled = torch.randn(2, 8, 1, 1)
+    assert not torch.equal(changed(pooled), unchanged(pooled))
+    assert len(calls) == 1
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_kernels_that_cannot_run_are_replaced(monkeypatch):
     monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
@@ -132,3 +154,30 @@ def test_compiling_on_the_cpu_tests_no_kernels(monkeypatch):
     monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
     compile_network(make_stage(5))
     assert depth_attention.WORKING_KERNELS == {}
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 5, 1, 1), (4, 2, 5, 1, 1), (3, 2, 5, 4, 4)])
+def test_weights_of_another_shape_are_refused(shape):
+    maps = KernelStageMaps(torch.empty(0), pool=False)
+    for _ in range(3):
+        maps.append(torch.randn(2, 5, 4, 4), activate=False)
+    with pytest.raises(RuntimeError, match="expanded size"):
+        maps.fuse(torch.rand(shape), activate=True)
+
+
+def test_kernels_are_tested_inside_of_a_checkpoint(monkeypatch):
+    """torch.utils.checkpoint counts the tensors saved in both forward passes; only the first has the test."""
+    example = depth_attention._small_example
+    monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
+    monkeypatch.setattr(
+        depth_attention, "_small_example", lambda kind, device: example(kind, torch.device("cpu"))
+    )
+
+    def maps(x, pool):
+        return (KernelStageMaps if depth_attention.kernels_work(0) else StageMaps)(x, pool)
+
+    stage, x, gradient = make_stage(5), torch.randn(6, 5, 7, 3), torch.randn(6, 5, 7, 3)
+    called = partial(checkpoint, stage, use_reentrant=False)
+    actual = outputs(monkeypatch, maps, stage, x, gradient, called)
+    assert depth_attention.WORKING_KERNELS == {0: True}
+    assert_same(actual, outputs(monkeypatch, StageMaps, stage, x, gradient))
