@@ -13,8 +13,8 @@ range. On CUDA there are more variants: bf16, channels_last and torch.compile.
 A single stage is given the n feature maps of a fused stage. It has to move at least these bytes, counted in
 maps: forward, read n and write 1; backward, read the gradient and the output (for the ReLU), read n maps (for
 the gradients of the weights) and write n gradients. In total 3n + 3. The time that this takes is estimated
-from the time of copying the n maps, which is interleaved with the other steps. On CUDA, graphs are timed,
-without the launches of the host, also one of the plain formulation of sdabench compiled by torch.compile.
+from the time of copying the n maps, which is interleaved with the other steps. On CUDA, stages are timed in
+CUDA graphs, without launches by the host, and also beside the PyTorch implementation under torch.compile.
 """
 
 import argparse
@@ -197,7 +197,7 @@ def measure(
 ) -> dict[tuple[str, str], Measurement]:
     """Build and warm up each step, then time all interleaved. A subject returns whether its memory counts.
 
-    With ``graphs``, CUDA graphs of the steps are timed, without the launches of the host.
+    With ``graphs``, the steps are timed in CUDA graphs, without launches by the host.
     """
     steps, memory = [], []
     for build in subjects.values():

@@ -3,8 +3,8 @@
     python benchmarks/gpu.py --minutes 25 [-o FOLDER] [--steps NAME …] [--list] [--any-commit]
         [--export DIRECTORY] [--device cuda:1] [--tiny --device cpu]
 
-The steps run in the order of their worth, each in a process of its own, and side by side where they time
-nothing. The result of a step is added to FOLDER/record.json at once, and steps with a result for the same
+The steps run in order of importance, each in a process of its own, and side by side if they measure no
+times. The result of a step is added to FOLDER/record.json at once, and steps with a result for the same
 card, version of torch and sources are skipped, so that the command can be repeated until all steps are done.
 No step starts that would not fit into the minutes, and one that takes longer than they last is stopped.
 FOLDER/table.md shows each value beside its target, FOLDER/logs has the output of the steps.
@@ -119,7 +119,7 @@ class Benchmark:
         return 0.0 if self.options.tiny else 60 * minutes
 
     def run(self) -> None:
-        """Run the remaining steps that fit into the minutes, side by side if they time nothing."""
+        """Run the remaining steps that fit into the minutes, side by side if they measure no times."""
         for timed, steps in groupby(self.remaining(), key=lambda step: step.timed):
             for group in [[step] for step in steps] if timed else [[*steps]]:
                 self.run_together([step for step in group if self.fits(step)])
@@ -132,7 +132,7 @@ class Benchmark:
         return fits
 
     def run_together(self, steps: Sequence[Step]) -> None:
-        """Run steps in processes that start at once, and add each result when it is there."""
+        """Run steps in parallel processes, and add each result when its process ends."""
         threads = max(1, cores() // len(steps)) if len(steps) > 1 else None
         running: dict[Step, RunningStep] = {}
         try:

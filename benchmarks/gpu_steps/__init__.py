@@ -1,4 +1,4 @@
-"""The steps of the GPU benchmark, in the order of their worth."""
+"""The steps of the GPU benchmark, in order of importance."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from gpu_steps.core import Step
 ATTENTION = ("sda_resnet86", "sda_pyconv86")
 STEPS = (
     Step("card", "Measure the rates of memory and of matrix products", 0.5, outputs.measure_card),
-    Step("depth-attention", "Compare the errors of depth attention with those of its plain formulation", 1,
+    Step("depth-attention", "Compare the errors of depth attention with those of its PyTorch code", 1,
          outputs.compare_depth_attention, timed=False),
     Step("logits", "Compare the logits of all networks with those on the CPU", 3.5, outputs.compare_logits,
          timed=False),

@@ -20,7 +20,7 @@ class Setting:
 
     ``folder`` is its own and may be filled by an earlier run that was stopped. ``seconds`` are left for it.
     With ``tiny``, networks, images and numbers of steps are so small that a CPU runs them in seconds.
-    ``threads`` of the CPU are used, by default as many as torch chooses.
+    ``threads`` is the number of CPU threads; by default, torch chooses it.
     """
 
     device: str
@@ -98,7 +98,7 @@ class Step:
     """A part of the benchmark that is measured and recorded at once.
 
     ``minutes`` are an estimate for a GPU of a data center. A ``resumable`` step starts if at least
-    ``least_minutes`` are left. Steps that are not ``timed`` measure no times, and run side by side.
+    ``least_minutes`` are left. Steps that are not ``timed`` run side by side.
     """
 
     name: str

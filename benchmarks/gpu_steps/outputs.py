@@ -182,7 +182,7 @@ def worst_element(actual: Tensor, expected: Tensor) -> float:
 
 
 def compare_depth_attention(setting: Setting) -> Outcome:
-    """Compare the errors of a stage, relative to float64, with those of the plain formulation."""
+    """Compare the errors of a stage, relative to float64, with those of the PyTorch implementation."""
     measures = []
     for name in measured_arithmetics(setting):
         for layout in (torch.contiguous_format, torch.channels_last):
@@ -192,7 +192,7 @@ def compare_depth_attention(setting: Setting) -> Outcome:
             worst = max(one / other for one, other in zip(own, plain, strict=True))
             words = "channels_last" if layout is torch.channels_last else "contiguous"
             measures.append(
-                Measure(f"error, {name}, {words}", worst, "times the plain one", 1.2, at_most=True)
+                Measure(f"error, {name}, {words}", worst, "times that of PyTorch", 1.2, at_most=True)
             )
     return Outcome(measures)
 
@@ -202,7 +202,7 @@ def _errors_of_stage(
 ) -> list[float]:
     """Return the relative error of the output, and of the gradients of the maps and of the weights.
 
-    The weighted sum has no ReLU here: rounded to another side of zero, one sum would hide all other errors.
+    The weighted sum has no ReLU: one sum on the other side of zero would hide all other errors.
     """
     shape = setting.pick((128, 256, 28, 28), tiny=(2, 8, 5, 5))  # large enough for the kernels
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name, torch.float32)

@@ -33,7 +33,7 @@ class RunningStep:
     """A step in a process of its own.
 
     An error on the device would fail all later computations of its process. The output is appended to
-    ``log``. The process ends when this one closes a pipe, however it ends.
+    ``log``. The process ends when this one closes the pipe or ends.
     """
 
     open_pipes: ClassVar[set[int]] = set()
@@ -43,7 +43,7 @@ class RunningStep:
         self.result = setting.folder / RESULT
         self.result.unlink(missing_ok=True)
         self.started = time.monotonic()
-        self.seconds = 0.0  # that it took
+        self.seconds = 0.0  # how long it took
         reading, self.pipe = os.pipe()
         self.open_pipes.add(self.pipe)
         self.process = FORK.Process(target=self._run, args=(step, log, reading))
@@ -62,18 +62,18 @@ class RunningStep:
         redirect(log)
         print(f"== {step.name}", flush=True)
         if self.setting.threads:
-            os.environ["OMP_NUM_THREADS"] = str(self.setting.threads)  # of the programs that it starts
+            os.environ["OMP_NUM_THREADS"] = str(self.setting.threads)  # also for its child processes
             torch.set_num_threads(self.setting.threads)
         found = without_paths(json.dumps(attempt(step, self.setting)), self.setting)
         with atomic_write(self.result) as file:
             file.write(found.encode())
 
     def ended(self) -> bool:
-        """Return whether it has ended, or has used its seconds."""
+        """Return whether the process has ended, or its time is over."""
         return not self.process.is_alive() or time.monotonic() - self.started > self.setting.seconds
 
     def finish(self) -> dict[str, Any]:
-        """End the process, and return the state and what it measured.
+        """End the process, and return its state and result.
 
         The state is done, partial, cannot run, failed, or stopped after the seconds of the setting.
         """

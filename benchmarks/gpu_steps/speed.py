@@ -74,12 +74,12 @@ def _rate(speed: dict[str, Any]) -> dict[str, Any]:
 
 
 def graphs(setting: Setting) -> Outcome:
-    """Time small steps in CUDA graphs beside the same steps whose kernels the host launches one by one."""
+    """Time small steps with and without CUDA graphs."""
     if not setting.on_cuda:
         raise CannotRunError("CUDA graphs need a CUDA device")
     measures, timed = [], {}
     for mode, batch in (("inference", 1), ("training", 8)):
-        options = (
+        options = [
             *TRAINED,
             "--mode",
             mode,
@@ -89,13 +89,13 @@ def graphs(setting: Setting) -> Outcome:
             50,
             "--device",
             setting.device,
-        )
-        each_by_each = json_of_program("bench", *options, folder=setting.folder)
-        at_once = json_of_program("bench", *options, "--cuda-graphs", folder=setting.folder)
-        timed[mode] = each_by_each + at_once
-        for own, peer in zip(at_once, each_by_each, strict=True):
+        ]
+        plain = json_of_program("bench", *options, folder=setting.folder)
+        graphed = json_of_program("bench", *options, "--cuda-graphs", folder=setting.folder)
+        timed[mode] = plain + graphed
+        for own, peer in zip(graphed, plain, strict=True):
             ratio = peer["latency_ms"]["median"] / own["latency_ms"]["median"]
-            words = f"{own['model']}, {mode} of {batch}: speed beside the same without graphs"
+            words = f"{own['model']}, {mode} of {batch}: speed with graphs beside without"
             measures.append(Measure(words, ratio, "times"))
     return Outcome(measures, details={"timed": timed})
 
@@ -125,7 +125,7 @@ def attention(model: str, compiled: bool, setting: Setting) -> Outcome:
 
 
 def stages(model: str, setting: Setting) -> Outcome:
-    """Time depth attention alone in training, beside copying its maps and beside the compiled formulation."""
+    """Time depth attention alone in training, beside copying its maps and beside torch.compile."""
     variants = setting.pick(["fp32", "bf16"], tiny=["fp32"])
     record = _depth_attention(model, "stages", variants, setting)
     measures = []
@@ -135,7 +135,7 @@ def stages(model: str, setting: Setting) -> Outcome:
         measures.append(Measure(f"share of the copy bandwidth, {row['variant']}", share, "%", goal))
         measures.append(Measure(f"bytes that have to be moved, {row['variant']}", rate, "GB/s"))
         if (ratio := row["speed_ratio_to_compiled"]) is not None:
-            title = f"speed beside the compiled plain formulation, {row['variant']}"
+            title = f"speed beside torch.compile, {row['variant']}"
             measures.append(Measure(title, ratio, "times", 1.0))
     return Outcome(measures, details=record)
 
@@ -143,7 +143,7 @@ def stages(model: str, setting: Setting) -> Outcome:
 def _depth_attention(
     model: str, part: str, variants: list[str], setting: Setting, more: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Run the benchmark of depth attention; return what a record keeps of it."""
+    """Run benchmarks/depth_attention.py; return the values for the record."""
     side, repeats = setting.pick((224, 12), tiny=(32, 2))
     arguments = ["--models", setting.pick(model, tiny="sda_resnet_narrow"), "--modes", "training"]
     arguments += ["--variants", *variants, "--device", setting.device, "--parts", part, *more]
@@ -153,7 +153,9 @@ def _depth_attention(
         path = setting.folder / "attention.json"
         return run_script("depth_attention.py", path, *arguments, "--batch-size", batch)
 
-    record = with_smaller_batches(setting.pick(256, tiny=2), run)  # 64 images in bf16 wait for the host
+    record = with_smaller_batches(
+        setting.pick(256, tiny=2), run
+    )  # with 64 images in bf16, the device waits for the host
     kept = ("batch_size", "resolution", "repeats", part, "measured")
     return {key: record[key] for key in kept}
 

@@ -4,7 +4,7 @@ Source: Guo et al., "Selective Depth Attention Networks for Adaptive Multi-scale
 Representation", IEEE TAI 2024, and its released code (QingbeiGuo/SDA-xNet). The released code stacks the
 maps of the blocks and pools their sum. Here no map is stacked or cloned: each output is pooled when it is
 computed (the mean of a sum is the sum of the means), and the weighted sum is computed once per stage. On a
-GPU, kernels of :mod:`sdabench.models.depth_kernels` do so.
+GPU, the kernels of :mod:`sdabench.models.depth_kernels` compute large maps.
 
 The weights come from a module of their own, whose forward hooks can read or replace them. Other kinds than
 the paper's are controls: they fuse the same maps with weights that do not depend on the image.
@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAST_BYTES = 2**25  # of a map for the kernels: the host launches plain operations faster than these
-WORKING_KERNELS: dict[int, bool] = {}  # by GPU, whether the kernels work there
+MIN_KERNEL_BYTES = 2**25  # per map; the host launches operations of PyTorch faster than these kernels
+WORKING_KERNELS: dict[int, bool] = {}  # whether the kernels work, by index of the GPU
 
 
 class DepthWeights(nn.Module):
@@ -66,11 +66,11 @@ class LearnedWeights(DepthWeights):
     def forward(self, pooled: Tensor) -> Tensor:
         hidden = self.relu(self.bn(self.reduce(pooled)))
         if hidden.is_cuda and all(map(_is_plain_convolution, self.select)):
-            return self.select_at_once(hidden).softmax(dim=0)
+            return self.all_logits(hidden).softmax(dim=0)
         return torch.stack([select(hidden) for select in self.select]).softmax(dim=0)
 
-    def select_at_once(self, hidden: Tensor) -> Tensor:
-        """Return the logits (n, N, C, 1, 1) by one product, because launches take longer."""
+    def all_logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (n, N, C, 1, 1) by one product, because a launch per block takes longer."""
         selects: list[Any] = [*self.select]
         weight, bias = (torch.cat([getattr(each, name) for each in selects]) for name in ("weight", "bias"))
         logits = F.linear(hidden.flatten(1), weight.flatten(1), bias)
@@ -164,7 +164,7 @@ class DepthAttentionStage(nn.Sequential):
 
 
 class StageMaps:
-    """The outputs of the blocks of a stage, their pooled sum, and their weighted sum."""
+    """The outputs of the blocks of a stage, their pooled sum and their weighted sum, by PyTorch."""
 
     def __init__(self, x: Tensor, pool: bool) -> None:
         self.maps: list[Tensor] = []
@@ -190,7 +190,7 @@ class StageMaps:
 
 
 class KernelStageMaps(StageMaps):
-    """The same by the kernels of :mod:`sdabench.models.depth_kernels`."""
+    """StageMaps that are computed with the kernels of :mod:`sdabench.models.depth_kernels`."""
 
     def __init__(self, x: Tensor, pool: bool) -> None:
         super().__init__(x, pool)
@@ -220,42 +220,42 @@ class KernelStageMaps(StageMaps):
 
 
 def maps_of_stage(x: Tensor, pool: bool) -> StageMaps:
-    """Return the implementation for maps like the first one of a stage."""
-    large = x.is_cuda and x.numel() * x.element_size() >= LEAST_BYTES
+    """Return the implementation for a stage whose first map is ``x``."""
+    large = x.is_cuda and x.numel() * x.element_size() >= MIN_KERNEL_BYTES
     kernels = large and type(x) is Tensor and x.dtype != torch.float64 and kernels_work(x.device.index)
     return (KernelStageMaps if kernels else StageMaps)(x, pool)
 
 
 def kernels_work(gpu: int) -> bool:
-    """Return whether Triton's kernels work on a GPU; warn at the first call if they do not.
+    """Return whether the kernels work on a GPU; warn at the first call if they do not.
 
-    Triton may be missing, be older than the tuples of version 3.3, find no compiler, or not know the GPU. It
-    cannot be tested while torch.compile traces; until another call has, compiled code does without kernels.
+    Triton may be missing, be older than 3.3 (no tuples), find no compiler, or not support the GPU. While
+    torch.compile traces, the kernels cannot be tested, and untested kernels are not used.
     """
     if gpu not in WORKING_KERNELS:
         if torch.compiler.is_compiling():
             return False
-        WORKING_KERNELS[gpu] = _kernels_work(gpu)
+        WORKING_KERNELS[gpu] = _test_kernels(gpu)
     return WORKING_KERNELS[gpu]
 
 
-def _kernels_work(gpu: int) -> bool:
+def _test_kernels(gpu: int) -> bool:
     device = torch.device("cuda", gpu)
     try:
         # With hooks of its own, the test saves its tensors also inside of torch.utils.checkpoint.
         own_hooks = torch.autograd.graph.saved_tensors_hooks(torch.detach, torch.detach)
         with torch.inference_mode(False), torch.enable_grad(), own_hooks:
-            results = [*map(_small_example, (StageMaps, KernelStageMaps), [device] * 2)]
+            results = [*map(_compute_example, (StageMaps, KernelStageMaps), [device] * 2)]
         torch.testing.assert_close(*results)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        warnings.warn(f"depth attention runs without its kernels, slower: {reason}", stacklevel=2)
+        warnings.warn(f"depth attention runs without its kernels, more slowly: {reason}", stacklevel=2)
         return False
     return True
 
 
-def _small_example(kind: type[StageMaps], device: torch.device) -> tuple[Tensor, ...]:
-    """Return what an implementation computes from two maps, and its gradients."""
+def _compute_example(kind: type[StageMaps], device: torch.device) -> tuple[Tensor, ...]:
+    """Return the output of an implementation for two small maps, and its gradients."""
     options: dict[str, Any] = {"device": device, "dtype": torch.float32}
     maps = torch.linspace(-1, 1, 192, **options).view(2, 2, 3, 4, 4).requires_grad_()
     weights = torch.linspace(0, 1, 12, **options).view(2, 2, 3, 1, 1).requires_grad_()

@@ -1,12 +1,12 @@
 """Triton kernels of depth attention, for feature maps on a GPU.
 
-The plain formulation reads and writes the maps of a stage about 14 times in a training step. Here each map is
-pooled while its ReLU is computed, the weighted sum reads each map once, and the gradient of a map, which has
-three terms, is written once. Sums are computed in float32 and in a fixed order.
+The PyTorch implementation reads and writes the maps of a stage about 14 times in a training step. Here each
+map is pooled while its ReLU is computed, the weighted sum reads each map once, and the gradient of a map,
+which has three terms, is written once. Sums are computed in float32 and in a fixed order.
 
 A map (N, C, H, W) is contiguous or channels_last. A program of a kernel computes a tile of ``BLOCK_C``
-channels and ``BLOCK_S`` pixels of a sample. Sums over more pixels than a tile has are added by a second
-operation.
+channels and ``BLOCK_S`` pixels of a sample. If a map has more pixels than a tile, a second operation adds the
+sums of its tiles.
 """
 
 # ruff: noqa: N803 (constants of a kernel are in capitals)
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.library import custom_op
 
 TILE = 4096  # elements
-CHANNELS = 64  # of a tile of channels_last maps: 128 bytes or more
+CHANNELS = 64  # per tile of channels_last maps: 128 bytes or more
 WARPS = 8
 
 
@@ -32,7 +32,7 @@ def _tile(
     N, C, S, stride_n, stride_c, stride_s,
     ALIGNED: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Return the sample and the channels of a program, the offsets of its tile, and which of them exist."""
+    """Return the sample and the channels of a program, the offsets of its tile, and the valid ones."""
     blocks = tl.cdiv(C, BLOCK_C)
     n = tl.program_id(0) // blocks
     c = tl.program_id(0) % blocks * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -151,17 +151,17 @@ def _tiles_of(x: Tensor) -> _Tiles:
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Return channels_last for a map that has only this format, else the contiguous format."""
+    """Return channels_last for a map in this format alone, else the contiguous format."""
     last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _total(sums: Tensor) -> Tensor:
+def _add_tiles(sums: Tensor) -> Tensor:
     return sums[0] if len(sums) == 1 else sums.sum(0)
 
 
 def _given(tensor: Tensor | None, like: Tensor) -> Tensor:
-    """Return a tensor in the layout of a map; an unused argument of a kernel is any tensor."""
+    """Return a tensor in the memory format of a map; None becomes any tensor, which the kernel ignores."""
     return like if tensor is None else tensor.contiguous(memory_format=memory_format(like))
 
 
@@ -170,7 +170,7 @@ def activate_and_pool(x: Tensor, activate: bool) -> tuple[Tensor, Tensor]:
     tiles = _tiles_of(x)
     activated, means = torch.empty_like(x) if activate else x.new_empty(0), tiles.sums(*x.shape[:2])
     tiles.launch(_activate_and_pool, x, activated, means, ACTIVATE=activate)
-    return activated, _total(means)
+    return activated, _add_tiles(means)
 
 
 def gradient_of_map(
@@ -217,7 +217,7 @@ def gradient_of_weights(maps: list[Tensor], fused: Tensor | None, grad: Tensor) 
         _gradient_of_weights, tuple(maps), grad if fused is None else fused, grad, grad_sum, sums,
         DEPTH=len(maps), ACTIVATE=fused is not None,
     )  # fmt: skip
-    return grad_sum, _total(sums)
+    return grad_sum, _add_tiles(sums)
 
 
 OPERATORS: dict[Any, Any] = {
@@ -227,7 +227,7 @@ OPERATORS: dict[Any, Any] = {
 
 
 def _called(function: Any) -> Any:
-    """Return the operator of a function where torch.compile traces, which is slower to call."""
+    """Return the custom operator of a function while torch.compile traces; it is slower to call."""
     return OPERATORS[function] if torch.compiler.is_compiling() else function
 
 
@@ -256,8 +256,8 @@ def _(maps: list[Tensor], fused: Tensor | None, grad: Tensor) -> tuple[Tensor, T
 class ActivateAndPool(torch.autograd.Function):
     """Compute the ReLU of a map and its means over the pixels, and join the three terms of its gradient.
 
-    The last two outputs have no values: their gradients carry the gradient of the weighted sum (N, C, H, W)
-    and the map's weights (N, C), so that their product is never written.
+    The last two outputs, the carriers, have no values: their gradients are the gradient of the weighted sum
+    (N, C, H, W) and the map's weights (N, C), so that their product is never written.
     """
 
     @staticmethod
@@ -280,8 +280,8 @@ class ActivateAndPool(torch.autograd.Function):
 class WeightedSum(torch.autograd.Function):
     """Sum maps (N, C, H, W) with weights (n, N, C) in float32, and apply a ReLU if ``activate``.
 
-    The n maps are followed by the carriers of :class:`ActivateAndPool`, a gradient and weights for each map,
-    which get the gradients instead of the maps.
+    The n maps are followed by the two carriers of each map from :class:`ActivateAndPool`, which receive the
+    gradients instead of the maps.
     """
 
     @staticmethod

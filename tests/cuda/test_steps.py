@@ -212,6 +212,6 @@ def test_first_record_of_a_process_states_whether_kernels_compute_depth_attentio
         return [record.environment, read_run(train(job, tmp_path)).environment, speed.environment]
 
     monkeypatch.delitem(depth_attention.WORKING_KERNELS, CUDA.index)
-    monkeypatch.setattr(depth_attention, "_kernels_work", lambda gpu: True)
+    monkeypatch.setattr(depth_attention, "_test_kernels", lambda gpu: True)
     assert [each["depth_attention_kernels"] for each in environments(shallow["resnet_narrow"])] == [True] * 3
     assert not any("depth_attention_kernels" in each for each in environments(tiny))

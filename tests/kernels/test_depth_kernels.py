@@ -1,4 +1,4 @@
-"""The kernels of depth attention beside the plain formulation, by Triton's interpreter on the CPU."""
+"""The kernels of depth attention beside the PyTorch implementation, run by Triton's interpreter on the CPU."""
 
 from functools import partial
 
@@ -61,7 +61,7 @@ def assert_same(actual, expected, tolerance=1e-4):
         ("static", False, (2, 5, 7, 3), "contiguous"),
     ],
 )
-def test_kernels_agree_with_the_plain_formulation(monkeypatch, kind, activate, shape, layout):
+def test_kernels_agree_with_the_pytorch_implementation(monkeypatch, kind, activate, shape, layout):
     stage = make_stage(shape[1], kind, activate).eval()
     x = torch.randn(shape).contiguous(memory_format=LAYOUTS[layout])
     gradient = torch.randn(shape)
@@ -112,11 +112,11 @@ def test_relu_passes_nan():
     assert maps.fuse(torch.ones(2, 1, 1, 1, 1), activate=True).flatten()[0].isnan()
 
 
-def test_blocks_are_selected_at_once():
+def test_logits_of_all_blocks_are_computed_at_once():
     weights = KINDS["learned"](8, 3)
     hidden = torch.randn(4, 64, 1, 1)
     expected = torch.stack([select(hidden) for select in weights.select])
-    torch.testing.assert_close(weights.select_at_once(hidden), expected)
+    torch.testing.assert_close(weights.all_logits(hidden), expected)
 
 
 def test_hooks_and_pruning_of_the_selection_have_an_effect(monkeypatch):
@@ -136,14 +136,14 @@ def test_hooks_and_pruning_of_the_selection_have_an_effect(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_kernels_that_cannot_run_are_replaced(monkeypatch):
     monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
-    with pytest.warns(UserWarning, match="depth attention runs without its kernels, slower"):
+    with pytest.warns(UserWarning, match="depth attention runs without its kernels, more slowly"):
         assert depth_attention.kernels_work(0) is False
     assert depth_attention.kernels_work(0) is False  # warns once
 
 
 def test_tracing_does_not_decide_whether_kernels_work(monkeypatch):
     monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
-    monkeypatch.setattr(depth_attention, "_kernels_work", lambda gpu: True)
+    monkeypatch.setattr(depth_attention, "_test_kernels", lambda gpu: True)
     traced = torch.compile(lambda x: x + depth_attention.kernels_work(0), backend="eager", fullgraph=True)
     assert traced(torch.zeros(1)).item() == 0
     assert depth_attention.kernels_work(0)
@@ -167,10 +167,10 @@ def test_weights_of_another_shape_are_refused(shape):
 
 def test_kernels_are_tested_inside_of_a_checkpoint(monkeypatch):
     """torch.utils.checkpoint counts the tensors saved in both forward passes; only the first has the test."""
-    example = depth_attention._small_example
+    example = depth_attention._compute_example
     monkeypatch.setattr(depth_attention, "WORKING_KERNELS", {})
     monkeypatch.setattr(
-        depth_attention, "_small_example", lambda kind, device: example(kind, torch.device("cpu"))
+        depth_attention, "_compute_example", lambda kind, device: example(kind, torch.device("cpu"))
     )
 
     def maps(x, pool):
