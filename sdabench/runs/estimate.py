@@ -273,6 +273,6 @@ def _measure(job: AnyJob, model: str, device_name: str, threads: int | None) -> 
 
     def step() -> None:
         trainer.take_step(batch)
-        trainer.settle()
+        trainer.read_pending_step()
 
     return _Rates(seconds(step, len(batch)), evaluate, start)

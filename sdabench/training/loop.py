@@ -172,7 +172,7 @@ class _Training:
             with lost_peer_errors(self.here):
                 trainer.take_step(batch, images, sum(each.skipped for each in of_all))
                 if self._line_is_due():  # whose time includes that of the last step on the device
-                    trainer.settle()
+                    trainer.read_pending_step()
             progress.seconds += time.monotonic() - started
             epoch = (progress.step - 1) // trainer.order.steps_per_epoch + 1
             self.advance(images, f"epoch {epoch}/{recipe.epochs}{_loss_note(progress)}")
@@ -210,7 +210,7 @@ class _Training:
         trainer, progress = self.trainer, self.trainer.progress
         if progress.concluded == trainer.epoch:
             return
-        trainer.settle()
+        trainer.read_pending_step()
         line = self._write_line(self._saved_if_stopped(self._validate))
         trainer.end_epoch()
         if time.monotonic() - self.logged > 30:
@@ -224,7 +224,7 @@ class _Training:
         return every is not None and within and step % every == 0 and step > self.trainer.progress.validated
 
     def _validate_within_epoch(self) -> None:
-        self.trainer.settle()
+        self.trainer.read_pending_step()
         metrics = self._saved_if_stopped(self.trainer.validate)
         self.trainer.progress.validated = self.trainer.progress.step
         self._write_line(metrics)
@@ -238,7 +238,7 @@ class _Training:
 
     def _write_line(self, metrics: dict[str, float]) -> dict[str, float]:
         trainer, progress = self.trainer, self.trainer.progress
-        trainer.settle()
+        trainer.read_pending_step()
         line = {
             "step": progress.step,
             "epoch": progress.step / trainer.order.steps_per_epoch,
@@ -277,7 +277,7 @@ class _Training:
 
     def _save(self) -> None:
         progress = self.trainer.progress
-        self.trainer.settle()  # on every rank
+        self.trainer.read_pending_step()  # on every rank
 
         def save() -> None:
             self.checkpoints.save(progress.step, self.trainer.state())

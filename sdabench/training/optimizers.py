@@ -18,7 +18,7 @@ STAGE = re.compile(r"layer([1-4])\.")
 
 
 def has_fused_kernels(settings: Optimizer, device: torch.device) -> bool:
-    """Return whether the optimizer updates all weights in one kernel: those of torch do, on CUDA."""
+    """Return whether the optimizer is fused: SGD and AdamW of torch are, on CUDA."""
     return device.type == "cuda" and settings.name in ("sgd", "adamw")
 
 
@@ -135,8 +135,8 @@ class WeightAverage:
     def update(self, network: nn.Module, step: int) -> None:
         """Add the weights after a step, counted from 0; the first ones are copied.
 
-        As ``update_parameters`` of the model, which would make the host wait for a CUDA device, and launch
-        four operations for each batch norm's count of batches.
+        It replaces ``update_parameters`` of the model, which makes the host wait for a CUDA device and
+        launches four operations for each batch norm's count of batches.
         """
         if step % self.every:
             return
@@ -154,7 +154,7 @@ class WeightAverage:
             self.model.n_averaged += 1
 
     def _move(self, averages: list[Tensor], currents: list[Tensor]) -> None:
-        """Move averages of one data type towards the present values."""
+        """Move averages of one data type towards the current values."""
         share = 1 - self.decay
         if not int(self.model.n_averaged):  # on the CPU
             torch._foreach_copy_(averages, currents)

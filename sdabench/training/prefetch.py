@@ -1,4 +1,4 @@
-"""Copy the next batch to a CUDA device while the device computes with the present one."""
+"""Copy the next batch to a CUDA device while the device computes the current one."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -17,9 +17,9 @@ from sdabench.training.signals import Stopped
 
 @dataclass
 class _Loaded:
-    """What the loader delivered: a batch, a DataError or Stopped; or an exception that it raised.
+    """What the loader yielded (a batch, a DataError or Stopped), or an exception that it raised.
 
-    ``copied`` is the event after the copy of a batch; None on the host.
+    ``copied`` is the event after the copy of a batch, None if the batch is on the host.
     """
 
     value: Any
@@ -28,12 +28,12 @@ class _Loaded:
 
 
 class Prefetcher(Iterator[Any]):
-    """Iterate over batches; copy the next one to a CUDA device meanwhile, on a stream of its own.
+    """Iterate over batches; copy the next one to a CUDA device on a separate stream.
 
-    The images are copied as uint8 pixels. The loader's order, random numbers and errors are kept: an
+    The images are copied as uint8 pixels. Order, random numbers and errors are those of the loader: an
     exception is raised after the batches before it. The device holds the pixels of two batches, and of a
-    third until the caller drops the one before. If there is no memory for a copy, batches stay on the host,
-    as they do if the device is a CPU or with ``enabled=False``.
+    third until the caller deletes the previous one. Batches stay on the host on a CPU, with
+    ``enabled=False``, and if there is no memory for a copy.
 
     Args:
         batches: generator of :func:`sdabench.training.tasks.load_batches`; :meth:`close` closes it.
@@ -43,7 +43,7 @@ class Prefetcher(Iterator[Any]):
         self.loader, self.device = batches, device
         cuda = device.type == "cuda" and enabled
         self.stream = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
-        self.following: _Loaded | None = None
+        self.next_batch: _Loaded | None = None
         self.batches = batches if self.stream is None else self._prefetched()
 
     def __next__(self) -> Any:
@@ -54,25 +54,25 @@ class Prefetcher(Iterator[Any]):
         self.loader.close()
 
     def release(self) -> None:
-        """Move the next batch back to the host, and copy no more batches."""
+        """Move the next batch back to the host, and stop copying batches."""
         self.stream = None
-        if self.following is not None:
-            batch = self._usable(self.following)
-            copied = self.following.copied is not None
-            self.following.value = batch.mapped(Tensor.cpu) if copied else batch
-            self.following.copied = None
+        if self.next_batch is not None:
+            batch = self._wait_for_copy(self.next_batch)
+            copied = self.next_batch.copied is not None
+            self.next_batch.value = batch.mapped(Tensor.cpu) if copied else batch
+            self.next_batch.copied = None
 
     def _prefetched(self) -> Generator[Any]:
         with closing(self.loader):
-            self.following = self._load()
-            while self.following is not None:
-                present = self.following
+            self.next_batch = self._load()
+            while self.next_batch is not None:
+                current = self.next_batch
                 # After Stopped or an exception, the loader has no workers.
-                is_last = present.raised or isinstance(present.value, Stopped)
-                self.following = None if is_last else self._load()
-                if present.raised:
-                    raise present.value
-                yield self._usable(present)
+                is_last = current.raised or isinstance(current.value, Stopped)
+                self.next_batch = None if is_last else self._load()
+                if current.raised:
+                    raise current.value
+                yield self._wait_for_copy(current)
 
     def _load(self) -> _Loaded | None:
         """Take a batch from the loader, and start its copy; None after the last one."""
@@ -94,18 +94,18 @@ class Prefetcher(Iterator[Any]):
         self.stream = None
         return _Loaded(batch)
 
-    def _usable(self, loaded: _Loaded) -> Any:
-        """Return the value after the device, not the host, waits for its copy.
+    def _wait_for_copy(self, loaded: _Loaded) -> Any:
+        """Return the value, and let the current stream, not the host, wait for its copy.
 
-        Its memory is reused only after the work that the present stream has by the time it is freed.
+        Its memory is reused only after the work that the current stream has when the memory is freed.
         """
         if loaded.copied is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(loaded.copied)
-            loaded.value.mapped(partial(_record, stream=stream))
+            loaded.value.mapped(partial(_record_stream, stream=stream))
         return loaded.value
 
 
-def _record(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
+def _record_stream(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
     tensor.record_stream(stream)
     return tensor

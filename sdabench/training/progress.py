@@ -1,4 +1,4 @@
-"""The progress of a training: the values that a checkpoint stores, and the numbers of a step in between."""
+"""The progress of a training, which a checkpoint stores, and the numbers of the last step."""
 
 import math
 from collections.abc import Sequence
@@ -69,12 +69,11 @@ class Progress:
 
 @dataclass
 class PendingStep:
-    """A step whose numbers are on the device until they are read: at once, or while the next is computed.
+    """A step whose numbers are on the device until they are read, at once or during the next step.
 
     ``step`` counts from 0; ``images`` are those of its batch, over all ranks. ``losses`` (N,) are the terms
     of the loss, with their ``names``, summed over all ranks. ``norm`` is the norm of the gradients before
-    clipping, None without it and in float16; ``scales`` are the loss scales before and after
-    the update of the weights.
+    clipping, None without it and in float16; ``scales`` are the loss scales before and after the update.
     """
 
     step: int
@@ -88,7 +87,7 @@ class PendingStep:
     copy: Tensor | None = None
 
     def start_copy(self) -> None:
-        """Start to copy the numbers to page-locked memory, in the order of the present stream."""
+        """Start to copy the numbers to pinned memory, in the order of the current stream."""
         self.copy = self._joined().to("cpu", non_blocking=True)
         self.copied = torch.cuda.current_stream(self.losses.device).record_event()
 
@@ -127,7 +126,7 @@ class StepNumbers:
 
     @property
     def fault(self) -> str | None:
-        """What is not finite, in words, or None."""
+        """Description of what is not finite, or None."""
         total = sum(self.losses.values())
         if not math.isfinite(total):
             return f"the loss is {total}"

@@ -125,11 +125,11 @@ class Trainer:
         a resume and for any number of processes. If gradients in float16 are not finite, the step is
         skipped: weights, optimizer, average and learning rate stay as they are, and the loss is scaled less.
 
-        On CUDA, the loss is read while the next step is computed, or by :meth:`settle`.
+        On CUDA, the loss is read while the next step is computed, or by :meth:`read_pending_step`.
 
         Raises:
             DivergedError: the loss or the gradients are not finite; on a CPU, the weights are unchanged. On
-                CUDA, the error may be that of the step before, whose update has changed the weights.
+                CUDA, the error may be that of the previous step, whose update has changed the weights.
         """
         progress = self.progress
         images = len(batch) if images is None else images
@@ -138,22 +138,22 @@ class Trainer:
         if self.recipe.check_network and progress.step == 0 and self.world.is_main:
             progress.unsound = self.find_unsound(batch)
         names, losses = self._compute_gradients(batch, images)
-        self.settle()  # the step before: the device has work meanwhile
+        self.read_pending_step()  # the previous step, while the device has work
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * group.get(SCALE, 1.0)
         pending = PendingStep(progress.step, self.learning_rate, images, names, losses)
         self._update_weights(pending)
         self.pending = pending
-        if self.settles_late:
+        if self.reads_late:
             pending.start_copy()
         else:
-            self.settle()
+            self.read_pending_step()
         progress.step += 1
         progress.images += images
         progress.skipped += len(batch.skipped) if skipped is None else skipped
 
     def _compute_gradients(self, batch: AnyBatch, images: int) -> tuple[list[str], Tensor]:
-        """Compute the gradients of a batch; return the terms of its mean loss over all ranks, with names."""
+        """Compute the gradients of a batch; return the names and values of the terms of its mean loss."""
         progress = self.progress
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -185,7 +185,7 @@ class Trainer:
         return list(sums), self.world.sum(torch.stack(list(sums.values())))
 
     def _update_weights(self, pending: PendingStep) -> None:
-        """Clip the gradients and take the step of the optimizer, unless they are infinite in float16."""
+        """Clip the gradients and update the weights, unless gradients in float16 are not finite."""
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
@@ -206,14 +206,14 @@ class Trainer:
         return scale
 
     @property
-    def settles_late(self) -> bool:
+    def reads_late(self) -> bool:
         """Whether the numbers of a step are read one step late, so that the host runs ahead of the device.
 
-        Not with an average in float16, which a skipped step must not change.
+        Not in float16 with an average of weights, which a skipped step must not change.
         """
         return self.device.type == "cuda" and not (self.scaler.is_enabled() and self.average is not None)
 
-    def settle(self) -> None:
+    def read_pending_step(self) -> None:
         """Read the numbers of the last step, if they have not been read, and add its loss to the progress.
 
         Raises:
@@ -272,7 +272,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return the state for :meth:`restore`: tensors and plain values. The weights must be finite."""
-        self.settle()
+        self.read_pending_step()
         self._check_weights()
         average = {} if self.average is None else {"average": self.average.model.state_dict()}
         return average | {
@@ -305,7 +305,7 @@ class Trainer:
         Returns:
             The sha256 of the file.
         """
-        self.settle()
+        self.read_pending_step()
         self._check_weights()
         state = unshared(self.result_network.state_dict())
         data = save(state, metadata=metadata_of(ClassList.of(self.job.train)))
@@ -315,7 +315,7 @@ class Trainer:
 
     def check_updates(self) -> None:
         """Raise a DivergedError if every step was skipped, so that the weights are still the initial ones."""
-        self.settle()
+        self.read_pending_step()
         if self.progress.updates == 0:
             raise DivergedError(
                 f"{self.job.model}: all {self.progress.step} steps were skipped, because gradients in "
@@ -341,7 +341,7 @@ class Trainer:
         )
 
     def result(self) -> Training:
-        self.settle()
+        self.read_pending_step()
         progress, recipe = self.progress, self.recipe
         share, unfitted = recipe.fit_below, self.task.unfitted_loss(self.job, progress.first_loss)
         return Training(

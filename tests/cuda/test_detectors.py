@@ -50,7 +50,7 @@ def test_images_without_detections_have_no_masks(shallow, shapes):
 def test_step_and_evaluation(shallow, shapes, family, precision):
     trainer = Trainer(job_of(shapes, shallow[family], precision=precision, channels_last=True))
     trainer.take_step(next(load_training_batches(trainer)))
-    trainer.settle()
+    trainer.read_pending_step()
     assert math.isfinite(trainer.progress.first_loss)
     assert found_by(trainer)
 

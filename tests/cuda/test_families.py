@@ -24,7 +24,7 @@ def job_of(textures, model, device=str(CUDA), **changes):
 def after_a_step(job):
     trainer = Trainer(job)
     trainer.take_step(next(load_training_batches(trainer)))
-    trainer.settle()
+    trainer.read_pending_step()
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""Batches are copied to the device ahead, in the order and with the errors of the loader."""
+"""Batches are prefetched to the device in the order and with the errors of the loader."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def batch_of(value):
 
 
 class Loader:
-    """Deliver values, a batch for each number; raise exceptions of a class that stands among them."""
+    """Yield the values, a batch for a number; raise an exception for a class."""
 
     def __init__(self, *values):
         self.values, self.taken, self.closed = values, 0, False
@@ -49,12 +49,12 @@ def test_next_batch_is_on_the_device_before_it_is_used():
         copies = {kind for kind, _ in events}
     assert loader.taken == 2
     assert copies == {"pinned copy to the device"}  # and no operation, and no synchronization
-    assert batches.following.value.images.device == CUDA
+    assert batches.next_batch.value.images.device == CUDA
     assert (first.images.device, first.labels.device, first.images.dtype) == (CUDA, CUDA, torch.uint8)
     assert [first.labels.item(), *(each.labels.item() for each in batches)] == [1, 2, 3]
 
 
-def test_copies_are_on_another_stream_which_the_present_one_waits_for(monkeypatch):
+def test_copies_are_on_another_stream_that_the_current_one_waits_for(monkeypatch):
     streams, waits = [], []
     move = prefetch.move
     monkeypatch.setattr(
@@ -62,10 +62,10 @@ def test_copies_are_on_another_stream_which_the_present_one_waits_for(monkeypatc
     )
     monkeypatch.setattr(torch.cuda.Stream, "wait_event", lambda stream, event: waits.append(stream))
     list(Prefetcher(Loader(1, 2)(), CUDA))
-    present = torch.cuda.current_stream(CUDA)
+    current = torch.cuda.current_stream(CUDA)
     assert len(streams) == 4  # images and labels of two batches
-    assert present not in streams
-    assert waits == [present] * 2
+    assert current not in streams
+    assert waits == [current] * 2
 
 
 def test_errors_come_after_the_batches_before_them():
@@ -78,7 +78,7 @@ def test_errors_come_after_the_batches_before_them():
         next(batches)
 
 
-def test_stop_comes_after_the_batch_before_and_ends_the_loading():
+def test_stop_comes_after_the_previous_batch_and_ends_the_loading():
     loader = Loader(1, Stopped(), 2)
     batches = Prefetcher(loader(), CUDA)
     assert next(batches).labels.item() == 1
@@ -121,14 +121,14 @@ def test_batches_stay_on_the_host_if_there_is_no_memory_for_their_copy(monkeypat
     assert [(each.images.device.type, each.labels.item()) for each in batches] == [("cpu", 1), ("cpu", 2)]
 
 
-def test_nothing_is_ahead_on_the_cpu():
+def test_nothing_is_prefetched_on_the_cpu():
     loader = Loader(1, 2)
     batches = Prefetcher(loader(), torch.device("cpu"))
     next(batches)
     assert loader.taken == 1
 
 
-def test_halved_batches_are_not_copied_whole(shallow, textures):
+def test_batches_that_do_not_fit_are_copied_in_micro_batches(shallow, textures):
     job = evaluation_job_for(classifier_job(textures, model=shallow["resnet_narrow"]), batch_size=2)
     network = Trainer(job_on_cuda(textures, shallow)).network
     expected = predict(network, job, CUDA).classes
@@ -175,7 +175,7 @@ def test_host_waits_once_per_batch_of_an_evaluation(shallow, textures):
     assert next(iter(waits)).startswith("training/tasks/classification.py")
 
 
-def test_targets_of_detectors_are_copied_ahead(shallow, shapes):
+def test_targets_of_detectors_are_prefetched(shallow, shapes):
     job = detector_job(shapes, model=shallow["faster_rcnn"]).on(Machine(device=str(CUDA)))
     batch = next(load_training_batches(Trainer(job)))
     tensors = [*batch.images, *(each for target in batch.targets for each in target.values())]

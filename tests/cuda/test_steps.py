@@ -91,7 +91,7 @@ def test_diverged_step_is_named_and_never_saved(shallow, textures, tmp_path):
         trainer.network.fc.bias.fill_(math.nan)
     trainer.take_step(next(batches))
     for attempt in (
-        trainer.settle,
+        trainer.read_pending_step,
         trainer.state,
         lambda: trainer.save_weights(tmp_path / "weights"),
         lambda: trainer.take_step(next(batches)),
@@ -112,7 +112,7 @@ def test_skipped_steps_do_not_move_the_schedule(shallow, textures):
         assert any(bool(each.any()) for each in momenta) == (step > 0)  # also after a skipped first step
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         weights.append(trainer.network.fc.weight.detach().cpu().clone())
-    trainer.settle()
+    trainer.read_pending_step()
     recipe, per_epoch = job.spec.recipe, trainer.order.steps_per_epoch
     assert rates == [recipe.learning_rate(update, per_epoch) for update in (0, 0, 1, 1, 2)]
     assert len(set(rates)) == 3
@@ -146,7 +146,7 @@ def test_momenta_are_zero_if_each_step_was_skipped_before_and_after_a_resume(sha
     resumed.scaler.scale(torch.zeros(1, device=CUDA))  # creates the tensor of the scale
     resumed.scaler.update(2.0**60)
     resumed.take_step(next(load_training_batches(resumed)))
-    resumed.settle()
+    resumed.read_pending_step()
     assert resumed.progress.skipped_steps == 1
     assert not any(bool(each["momentum_buffer"].any()) for each in resumed.optimizer.state.values())
 
@@ -162,7 +162,7 @@ def test_checkpoints_of_fused_and_other_optimizers_are_exchanged(shallow, textur
             torch.save(one.state(), tmp_path / "state")
             another.restore(torch.load(tmp_path / "state", weights_only=False))
             another.take_step(next(load_training_batches(another)))
-            another.settle()
+            another.read_pending_step()
         assert (fused.progress.step, other.progress.step) == (4, 3)
         assert [each.optimizer.param_groups[0]["fused"] for each in (fused, other)] == [True, None]
 

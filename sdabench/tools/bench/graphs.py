@@ -1,4 +1,4 @@
-"""Capture the steps of ``sdabench bench`` in CUDA graphs, whose kernels the host launches all at once."""
+"""Capture the steps of ``sdabench bench`` in CUDA graphs, which the host launches at once."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from sdabench.errors import SdabenchError, UsageError
 from sdabench.tools.bench.steps import Step, TrainingStep
 from sdabench.training.device_errors import is_out_of_memory
 
-SIDE_STEPS = 3  # at least, before a capture: libraries allocate workspaces, and the optimizer its momentum
+MIN_WARMUP_STEPS = 3  # before a capture: libraries allocate workspaces, and the optimizer its momentum
 
 
 def refuse_graphs(device: torch.device) -> None:
@@ -20,8 +20,8 @@ def refuse_graphs(device: torch.device) -> None:
 class Capture:
     """Capture steps on one device. The graphs share their memory, because only one step runs at a time.
 
-    A step has to use the same tensors each time, and must not wait for a value on the host. The result keeps
-    the step, whose tensors a replay uses.
+    A step has to use the same tensors each time, and the host must not wait for a value. The captured step
+    keeps the original one, because a replay uses its tensors.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -30,7 +30,11 @@ class Capture:
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(
-        self, name: str, step: Step, warmup: int = SIDE_STEPS, begin: Callable[[], object] = lambda: None
+        self,
+        name: str,
+        step: Step,
+        warmup: int = MIN_WARMUP_STEPS,
+        begin: Callable[[], object] = lambda: None,
     ) -> Step:
         """Return a step that replays the kernels of a network's step; call ``begin`` before the capture.
 
@@ -41,7 +45,7 @@ class Capture:
             SdabenchError: the step cannot be captured.
         """
         with torch.cuda.device(self.device):
-            self._warm_up(step, max(SIDE_STEPS, warmup))
+            self._warm_up(step, max(MIN_WARMUP_STEPS, warmup))
             begin()
             if not (isinstance(step, TrainingStep) and step.scaler.is_enabled()):
                 return self._captured(name, step)
@@ -55,7 +59,7 @@ class Capture:
         return partly_captured
 
     def _warm_up(self, step: Step, times: int) -> None:
-        """Run a step on a side stream, because the present one cannot be captured."""
+        """Run a step on a side stream, because the default stream cannot be captured."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             for _ in range(times):
