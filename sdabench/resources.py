@@ -11,12 +11,12 @@ ROOT = Path("/")
 ENOUGH_OPEN_FILES = 1024  # Linux's default
 OPEN_FILES_REMEDY = f"ulimit -n {ENOUGH_OPEN_FILES}"
 SHARED_MEMORY_REMEDY = "docker run --shm-size=8g"
-SHARED_MEMORY = "dev/shm"  # in which DataLoader workers pass on their batches; on Linux
-# A worker can come to own a copy of the list of a large dataset, and torch's modules. Besides, it has up to
-# three batches in shared memory: 256 images of 224 pixels have 39 MB.
+SHARED_MEMORY = "dev/shm"  # through which DataLoader workers pass batches on Linux
+# A worker can own copies of the list of a large dataset and of torch's modules, and has up to three batches
+# in shared memory: 256 images of 224 pixels take 39 MB.
 BYTES_PER_WORKER, SHARED_BYTES_PER_WORKER = 2**29, 2**27
-SMALL_SHARED_MEMORY_WORKERS = 8  # that are started however small the shared memory is
-OPEN_FILES_PER_WORKER = 8  # a process has four for each of its workers, and others
+SMALL_SHARED_MEMORY_WORKERS = 8  # start even if the shared memory is small
+OPEN_FILES_PER_WORKER = 8  # a process opens four for each worker, and others
 
 
 def cores(shared_by: int = 1) -> int:
@@ -26,15 +26,15 @@ def cores(shared_by: int = 1) -> int:
 
 
 def usable_cores(shared_by: int = 1, root: Path = ROOT) -> int:
-    """Return the cores of :func:`cores`, at most those that the control groups allow, rounded up."""
+    """Return the number of cores per process, at most those that the control groups allow, rounded up."""
     return max(1, min(cores(), ceil(cpu_limit(root) or cores())) // shared_by)
 
 
 def default_workers(processes: int = 1, root: Path = ROOT) -> int:
     """Return the number of DataLoader workers of one of several processes on this machine.
 
-    One for each core, unless their memory would take more than half of what is available, more than eight
-    would fill the shared memory, or a process may not open that many files.
+    There is one per core, unless they would take more than half of the available memory, more than eight
+    would fill the shared memory, or a process may not open as many files.
     """
     total, available = memory(root)
     in_memory = (total if available is None else available) // 2 // processes // BYTES_PER_WORKER
@@ -42,13 +42,13 @@ def default_workers(processes: int = 1, root: Path = ROOT) -> int:
     limits = [usable_cores(processes, root), in_memory]
     if files != resource.RLIM_INFINITY:
         limits.append(files // OPEN_FILES_PER_WORKER)
-    if (unused := _unused_bytes(root / SHARED_MEMORY)) is not None:
-        limits.append(max(SMALL_SHARED_MEMORY_WORKERS, unused // processes // SHARED_BYTES_PER_WORKER))
+    if (free := _free_bytes(root / SHARED_MEMORY)) is not None:
+        limits.append(max(SMALL_SHARED_MEMORY_WORKERS, free // processes // SHARED_BYTES_PER_WORKER))
     return max(1, min(limits))
 
 
-def _unused_bytes(folder: Path) -> int | None:
-    """Return the unused bytes of a file system; None if it does not exist."""
+def _free_bytes(folder: Path) -> int | None:
+    """Return the free bytes of a file system; None if it does not exist."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:

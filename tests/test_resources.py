@@ -83,7 +83,7 @@ def test_memory_without_proc_files_comes_from_sysconf(tmp_path):
         (64, 16, 128, 1, 16),  # half of the memory, 512 MiB each
         (64, 16, 128, 4, 4),
         (64, 256, 4, 1, 32),  # 128 MiB of shared memory each
-        (64, 256, 1 / 16, 1, 8),  # Docker's default has never kept eight from starting
+        (64, 256, 1 / 16, 1, 8),  # Docker's default, with which eight workers start
         (64, 256, None, 1, 64),
         (256, 256, None, 1, 128),  # 1024 open files
         (4, 256, 1 / 16, 1, 4),
@@ -94,8 +94,8 @@ def test_workers_are_one_per_core_that_memory_allows(
 ):
     write_tree(tmp_path, proc__meminfo=f"MemTotal: {2**31} kB\nMemAvailable: {gib * 2**20} kB\n")
     monkeypatch.setattr(resources, "cores", lambda: cores)
-    unused = None if shared_gib is None else int(shared_gib * GIB)
-    monkeypatch.setattr(resources, "_unused_bytes", lambda folder: unused)
+    free = None if shared_gib is None else int(shared_gib * GIB)
+    monkeypatch.setattr(resources, "_free_bytes", lambda folder: free)
     monkeypatch.setattr("resource.getrlimit", lambda kind: (1024, 4096))
     assert default_workers(processes, tmp_path) == expected
 

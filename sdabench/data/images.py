@@ -104,7 +104,7 @@ class Batch:
 
 
 def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor to a device; the host waits only for copies from a device, whose values it may read."""
+    """Move a tensor to a device; the host waits only for copies to the CPU, whose values it reads."""
     return tensor.to(device, non_blocking=device.type != "cpu")
 
 
@@ -178,7 +178,9 @@ class EvaluationImages(Dataset[Sample | DataError]):
         self.normalization = Normalization(preprocessing.mean, preprocessing.std)
         self.decoded = decoded_images(split)
         self.ahead = None
-        if isinstance(split, ShardSplit) and split.subset_of is None:  # else most of an extent is not used
+        if (
+            isinstance(split, ShardSplit) and split.subset_of is None
+        ):  # of a subset, most of an extent is not used
             self.ahead = ReadAhead(split)
 
     def __len__(self) -> int:
@@ -200,7 +202,7 @@ class EvaluationImages(Dataset[Sample | DataError]):
 class TrainingImages(Dataset[Sample | DataError]):
     """Images of a split, augmented by random numbers that depend only on (seed, epoch, index[, copy]).
 
-    With ``read_ahead``, which suits images in the order of their shards, these are read in large extents.
+    With ``read_ahead``, for images in the order of their shards, shards are read in large extents.
     """
 
     def __init__(
@@ -271,7 +273,7 @@ class TrainingOrder(Sampler[list[tuple[int, ...]]]):
             skip = 0
 
     def epoch_order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the images of an epoch in their order."""
+        """Return the indices of the images of an epoch in order."""
         return np.random.default_rng([self.seed, epoch]).permutation(self.images)
 
 

@@ -35,7 +35,7 @@ def write_shards(
     """
     names = next(iter(splits.values())).class_names
     if any(split.class_names != names for split in splits.values()):
-        raise DataError("the splits have different classes; pack each split of a dataset of its own")
+        raise DataError("the splits have different classes; write shards of each split separately")
     if bad := next((name for name in names if name != " ".join(name.split()) or not name), None):
         raise DataError(f"the class {bad!r} cannot be a line of {NAMES_FILE}; rename it")
     count = 0

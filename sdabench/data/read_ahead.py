@@ -1,4 +1,4 @@
-"""Read shards in large extents before their images are used, so that a slow file system gets few requests."""
+"""Read shards in large extents before their images are used: few requests for a slow file system."""
 
 from math import ceil
 from pathlib import Path
@@ -14,8 +14,7 @@ EXTENT = 4 * 2**20  # bytes
 class ReadAhead:
     """Read each extent of the shards of a split once per epoch, for all DataLoader workers of a process.
 
-    The system's page cache then has the other images of the extent. Without a page cache, each image is read
-    from the file system once more.
+    The other images of an extent are then in the page cache. Without a page cache, each image is read twice.
     """
 
     def __init__(self, split: ShardSplit) -> None:
@@ -27,8 +26,8 @@ class ReadAhead:
         for archive, end in ends.items():
             self.first[archive] = extents
             extents += ceil(end / EXTENT)
-        # Per extent, one more than the last epoch in which it was read. Workers share it; if two of them read
-        # an extent at once, it is read twice.
+        # The last epoch in which each extent was read, counted from 1. Workers share it; two of them can read
+        # an extent at the same time.
         self.epochs = torch.zeros(extents, dtype=torch.int32)
         self.epochs.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -46,5 +45,5 @@ class ReadAhead:
             with archive.open("rb", buffering=0) as file:
                 file.seek(extent * EXTENT)
                 file.read(EXTENT)
-        except OSError:  # reading the image gives the error message
+        except OSError:  # reading the image raises the error
             pass

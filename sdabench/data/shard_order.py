@@ -1,7 +1,7 @@
-"""The order of a training that reads its shards one after another, for slow file systems.
+"""The order of the images of a training that reads its shards sequentially, for slow file systems.
 
-The order is a function of (seed, epoch), as that of a training with random access, and not of reading: so
-each image is read once in an epoch, ranks have equally many, and a training resumes at any step.
+As with random access, the order is a function of (seed, epoch) and does not depend on reading: each image is
+read once per epoch, ranks have equal numbers of images, and a training resumes at any step.
 """
 
 from collections import defaultdict
@@ -16,14 +16,14 @@ from sdabench.data.split import Split
 from sdabench.errors import UsageError
 
 Indices = NDArray[np.int64]
-ENOUGH_CLASSES = 0.5  # least share of the classes in a shard that one in random order would have
+MIN_CLASSES = 0.5  # classes per shard, as a fraction of those expected in random order
 
 
 class ShardOrder(TrainingOrder):
-    """A TrainingOrder whose micro-batches each read their own part of all shards, from its start to its end.
+    """A TrainingOrder in which each micro-batch reads its own part of the shards from start to end.
 
-    In each epoch the shards are put into a random order and cut into ``micro_batches`` parts, nearly equal in
-    images. An image moves by less than ``window`` places within its part.
+    In each epoch, the shards are concatenated in random order and cut into ``micro_batches`` parts of nearly
+    equal numbers of images. An image moves by less than ``window`` places within its part.
 
     Args:
         shards: the indices of the images of each shard, in the order of the file.
@@ -34,7 +34,7 @@ class ShardOrder(TrainingOrder):
         self.shards, self.window, self.micro_batches = shards, window, micro_batches
 
     def epoch_order(self, epoch: int) -> Indices:
-        """Return the images of an epoch: those of all micro-batches of a step, then of the next step."""
+        """Return the images of an epoch, step by step, those of all micro-batches of a step."""
         shards = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.shards))
         images = np.concatenate([self.shards[shard] for shard in shards])
         sizes = np.array([self._sizes(step) for step in range(self.steps_per_epoch)])
@@ -53,7 +53,7 @@ class ShardOrder(TrainingOrder):
         )
 
     def _sizes(self, step: int) -> list[int]:
-        """Return the images of each micro-batch of a step, as RankBatches divides them."""
+        """Return the number of images of each micro-batch of a step, as RankBatches divides them."""
         size = min(self.batch_size, self.images - step * self.batch_size)
         share, more = divmod(size, self.micro_batches)
         return [share + (number < more) for number in range(self.micro_batches)]
@@ -72,23 +72,23 @@ def images_of_shards(split: Split) -> list[Indices]:
     """
     if not isinstance(split, ShardSplit):
         raise UsageError(
-            "shuffle_window is for classifiers and --data webdataset=PATH; leave it out, or make shards with "
-            "'sdabench data shards'"
+            "shuffle_window is for classifiers and --data webdataset=PATH; leave it out, or write shards "
+            "with 'sdabench data shards'"
         )
     shards = [np.array([index for _, index in sorted(each)]) for each in _places(split).values()]
     labels, classes = np.array([item.label for item in split.items]), len(split.occurring)
     there = sum(len(np.unique(labels[shard])) for shard in shards)
     random = sum(classes * (1 - (1 - 1 / classes) ** len(shard)) for shard in shards)
-    if there < ENOUGH_CLASSES * random:
+    if there < MIN_CLASSES * random:
         raise UsageError(
-            f"the shards in {split.root} are sorted by class, so that a batch of neighbors has few classes; "
-            "leave out shuffle_window, or pack them again with 'sdabench data shards'"
+            f"the shards in {split.root} are sorted by class, so batches would have few classes; leave out "
+            "shuffle_window, or write them again with 'sdabench data shards'"
         )
     return shards
 
 
 def reading_order(split: Split) -> Iterator[int]:
-    """Yield the indices of all images in the order in which an evaluation reads them: by shard, if any."""
+    """Yield the indices of all images in the order of an evaluation: shard by shard, if there are shards."""
     if not isinstance(split, ShardSplit):
         yield from range(len(split.items))
         return
@@ -97,7 +97,7 @@ def reading_order(split: Split) -> Iterator[int]:
 
 
 def _places(split: ShardSplit) -> dict[str, list[tuple[int, int]]]:
-    """Return (offset, index) of the images of each shard."""
+    """Return the (offset, index) of each image, by shard."""
     places = defaultdict[str, list[tuple[int, int]]](list)
     for index, item in enumerate(split.items):
         member = split.file(item)

@@ -179,9 +179,9 @@ def _class_names(shard: Path, labels: set[Any]) -> tuple[tuple[str, ...], str]:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Let one process of a machine index shards, while the others wait for its index in the cache."""
+    """Let one process of a machine index shards, while the others wait for the index in the cache."""
     with ExitStack() as stack:
-        with suppress(OutputError):  # without a cache, each has to
+        with suppress(OutputError):  # without a cache, each process indexes
             lock = locked(cache_dir() / f"{KIND}.lock", "another process that is indexing shards", "")
             stack.enter_context(lock)
         yield

@@ -42,7 +42,7 @@ class Normalization(NamedTuple):
 
 @cache
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Return a value per channel (C, 1, 1), once per device: the host waits for the copy of each tensor."""
+    """Return a value per channel (C, 1, 1); cached per device, because the host waits for each copy."""
     with torch.inference_mode(False):  # training uses it too
         return torch.tensor(values, device=device).view(-1, 1, 1)
 

@@ -55,8 +55,8 @@ class Recipe(Settings):
     loss at chance, ln(number of classes), or a detector's loss in the first step. ``check_network`` checks
     the network before the first step; see :mod:`sdabench.training.soundness`. ``differences`` describe what
     differs from the training that a recipe follows. ``clip_norm`` is the largest norm of all gradients
-    together; larger ones are scaled down to it. With ``shuffle_window``, shards are read one after
-    another, and an image moves by less than so many places; see :mod:`sdabench.data.shard_order`.
+    together; larger ones are scaled down to it. With ``shuffle_window``, shards are read
+    sequentially, and an image moves by less than this many places; see :mod:`sdabench.data.shard_order`.
     """
 
     OPTIONS = frozenset({"differences", "ema", "clip_norm", "shuffle_window"})

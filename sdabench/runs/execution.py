@@ -81,7 +81,7 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
 
 
 def _identity(job: AnyJob) -> dict[str, object]:
-    """Return what has to be the same on all machines of a job."""
+    """Return the values that have to be equal on all machines of a job."""
     train, machine = job.spec.train_dataset, job.machine
     return {
         "training images": train and train.listing_sha256[:12],

@@ -101,7 +101,7 @@ class Job(Generic[SpecT, SplitT]):
 
     @property
     def cudnn_benchmark(self) -> bool:
-        """Whether cuDNN selects algorithms by timing in the training: by default if sizes do not vary."""
+        """Whether cuDNN selects algorithms of a training by timing; by default if image sizes do not vary."""
         if self.machine.cudnn_benchmark is not None:
             return self.machine.cudnn_benchmark
         return self.spec.task == "classification" and not self.machine.deterministic

@@ -43,7 +43,7 @@ def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[N
 def fp32_arithmetic(
     device: torch.device, deterministic: bool = False, tf32: bool = False, cudnn_benchmark: bool = False
 ) -> Iterator[None]:
-    """Compute as :func:`strict_fp32` does, except what is allowed: TF32, or algorithms selected by timing."""
+    """Apply :func:`strict_fp32`, but allow TF32, or algorithms that cuDNN selects by timing, if requested."""
     with strict_fp32(device, deterministic):
         if tf32:
             allow_tf32()

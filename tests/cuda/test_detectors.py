@@ -63,8 +63,8 @@ def test_training_is_refused_because_of_the_backward_pass_of_roi_align(shallow, 
             trainer.take_step(next(load_training_batches(trainer)))
 
 
-def test_the_host_waits_a_few_times_for_a_step_and_for_each_image(shallow, shapes):
-    """The numbers of chosen boxes decide what is computed next: of samples, levels, objects and detections."""
+def test_host_waits_a_limited_number_of_times(shallow, shapes):
+    """The next computation depends on numbers of boxes: samples, levels, objects and detections."""
     trainer = Trainer(job_of(shapes, shallow["mask_rcnn"], batch_size=2))
     first, second = islice(load_training_batches(trainer), 2)
     trainer.take_step(first)

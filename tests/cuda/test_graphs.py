@@ -1,4 +1,4 @@
-"""Steps of ``sdabench bench`` in CUDA graphs: what is captured, and what cannot be. A replay computes nothing."""
+"""Steps of ``sdabench bench`` in CUDA graphs: what can be captured. The stub's replays compute nothing."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_update_of_weights_is_captured_without_a_loss_scale(precision, captured)
     assert kept == [not captured] * 2  # the graph writes gradients that are used outside
 
 
-def test_warm_up_and_memory_of_a_capture():
+def test_capture_follows_the_warm_up():
     order = []
     Capture(CUDA)("small", lambda: order.append("step"), 4, lambda: order.append("begin"))
     assert order == [*["step"] * 4, "begin", "step"]
@@ -72,7 +72,7 @@ def test_network_that_waits_for_a_value_cannot_be_captured():
     assert not torch.cuda.is_current_stream_capturing()
 
 
-def test_memory_that_is_exhausted_in_a_capture_is_reported_as_such():
+def test_exhausted_memory_in_a_capture_is_reported_as_such():
     def step():
         if torch.cuda.is_current_stream_capturing():
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -59,7 +59,7 @@ def costs_of_a_step(trainer):
         {"precision": "fp16", "clip_norm": 1.0, "optimizer": ADAMW},
     ],
 )
-def test_host_waits_for_nothing_but_the_step_before(shallow, textures, changes):
+def test_host_waits_for_the_previous_step_alone(shallow, textures, changes):
     trainer = Trainer(job_of(textures, shallow, **changes))
     assert costs_of_a_step(trainer) == {"wait for an event": 1, "pinned copy to the host": 1}
 
@@ -69,7 +69,7 @@ def test_host_waits_once_if_a_skipped_step_must_not_change_the_average(shallow, 
     assert costs == {"synchronization": 1}
 
 
-def test_step_before_is_read_between_backward_pass_and_update(shallow, textures, monkeypatch):
+def test_previous_step_is_read_between_backward_pass_and_update(shallow, textures, monkeypatch):
     trainer, order = Trainer(job_of(textures, shallow)), []
     batches = load_training_batches(trainer)
     trainer.take_step(next(batches))

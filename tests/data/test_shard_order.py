@@ -1,4 +1,4 @@
-"""Shards are read one after another: each image once, within a window, by micro-batches, resumed at any step."""
+"""Shards are read sequentially: each image once, within a window, by micro-batches, resumed at any step."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_images_move_within_the_window_and_epochs_differ():
     assert parts_of(order_of(seed=4)) != parts_of(order)
 
 
-def test_last_batch_is_divided_or_dropped_and_ranks_have_equally_many():
+def test_last_batch_is_divided_or_dropped_and_ranks_have_equal_numbers():
     """22 images: five batches of four, and a last one of two, which is too small for batch norm in parts."""
     assert [len(part) for part in parts_of(order_of(smallest=1))] == [11, 11]
     assert [len(part) for part in parts_of(order_of(smallest=4))] == [10, 10]

@@ -206,7 +206,7 @@ class Inputs(GeneralizedRCNNTransform):
 def resize_boxes(boxes: Tensor, size: tuple[int, int], resized: tuple[int, int]) -> Tensor:
     """Scale boxes (N, 4) with an image; sizes are (height, width).
 
-    The same float32 numbers as by torchvision's function, which copies each size to the device.
+    The result is that of torchvision's function, which copies each size to the device.
     """
     y, x = (float(np.float32(new) / np.float32(old)) for old, new in zip(size, resized, strict=True))
     left, top, right, bottom = boxes.unbind(1)

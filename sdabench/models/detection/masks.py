@@ -11,7 +11,7 @@ import torchvision.ops  # noqa: F401  # registers the operators
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-MASKS_PER_BLOCK = 8  # whose pixels are in memory in float32
+MASKS_PER_BLOCK = 8  # that are unpacked to float32 at a time
 PASTED_PIXELS = 2**25  # at a time on a GPU
 RLE = dict[str, Any]  # {"size": [height, width], "counts": …}
 

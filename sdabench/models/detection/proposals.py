@@ -130,7 +130,7 @@ class ProposalNetwork(RegionProposalNetwork):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Select the best boxes and scores of each image, after NMS per level.
 
-        The same as torchvision's, but the host waits for the device twice per image instead of thrice.
+        It returns the same as torchvision's, but the host waits twice per image instead of three times.
         """
         objectness = objectness.detach().reshape(len(proposals), -1)
         numbers = torch.tensor(num_anchors_per_level)
