@@ -1,4 +1,4 @@
-"""Sum the gradients of a network over all ranks, in a fixed order or as fast as they are ready."""
+"""Reduce the gradients of a network over all ranks, in a fixed order or in the order of their computation."""
 
 import re
 import warnings
@@ -10,22 +10,20 @@ from sdabench.errors import SdabenchError
 
 
 def replicate(network: nn.Module, fixed_order: bool) -> DistributedDataParallel:
-    """Wrap a network for training on this rank, so that the backward pass ends with the mean gradients.
-
-    Buckets of gradients are reduced during the backward pass in both ways.
+    """Wrap a network in DistributedDataParallel, so that the backward pass ends with the mean gradients.
 
     Args:
-        fixed_order: keep the order in which gradients are added, so that a resumed training has the same
-            bits; a step may leave out parameters. The price is a walk through the graph of each forward
-            pass, a reduction that tells which parameters were used, and a copy of all gradients.
-            Otherwise, after the first step, buckets are arranged in the order in which gradients are ready,
-            and the gradients are views of the buckets.
+        fixed_order: keep the order in which gradients are added, so that a resumed training is
+            bit-identical; a step need not use all parameters. This costs a traversal of the graph of each
+            forward pass, a reduction of the used parameters, and a copy of all gradients. Otherwise, after
+            the first step, buckets follow the order in which gradients are ready, and the gradients are
+            views of the buckets.
     """
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of a renamed argument
         return DistributedDataParallel(
             network,
             broadcast_buffers=False,  # see MicroBatchStatistics
-            # Without it, the first step after a resume would have other buckets than it had before.
+            # Otherwise the first step after a resume would have other buckets than the same step before.
             find_unused_parameters=fixed_order,
             gradient_as_bucket_view=not fixed_order,
         )
