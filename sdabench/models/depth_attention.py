@@ -220,8 +220,9 @@ class KernelStageMaps(StageMaps):
 
 
 def maps_of_stage(x: Tensor, pool: bool) -> StageMaps:
-    """Return the implementation for a stage whose first map is ``x``."""
-    large = x.is_cuda and x.numel() * x.element_size() >= MIN_KERNEL_BYTES
+    """Return the implementation for a stage whose first map is ``x``; torch.jit traces no kernels."""
+    possible = x.is_cuda and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    large = possible and x.numel() * x.element_size() >= MIN_KERNEL_BYTES
     kernels = large and type(x) is Tensor and x.dtype != torch.float64 and kernels_work(x.device.index)
     return (KernelStageMaps if kernels else StageMaps)(x, pool)
 

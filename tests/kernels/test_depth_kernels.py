@@ -181,3 +181,21 @@ def test_kernels_are_tested_inside_of_a_checkpoint(monkeypatch):
     actual = outputs(monkeypatch, maps, stage, x, gradient, called)
     assert depth_attention.WORKING_KERNELS == {0: True}
     assert_same(actual, outputs(monkeypatch, StageMaps, stage, x, gradient))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+def test_kernels_are_not_traced(monkeypatch):
+    """In a trace, such as those of fvcore, sizes are tensors, which are no arguments of a kernel."""
+    monkeypatch.setattr(depth_attention, "MIN_KERNEL_BYTES", 1)
+    monkeypatch.setattr(depth_attention, "kernels_work", lambda gpu: True)
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    kinds = []
+
+    def chosen(x: Tensor) -> Tensor:
+        kinds.append(type(depth_attention.maps_of_stage(x, pool=True)))
+        return x.relu()
+
+    x = torch.ones(1, 1, 2, 2)
+    chosen(x)
+    torch.jit.trace(chosen, x, check_trace=False)
+    assert kinds == [KernelStageMaps, StageMaps]
