@@ -45,7 +45,9 @@ class Cause:
 class Watchdog:
     """Watch the ranks of a job on ``hosts`` from this ``rank``, by a thread with a connection of its own.
 
-    Without ``own_store``, as with ``--nproc``, the parent process watches them.
+    Another thread never waits for the store. It counts the time, without that for which a scheduler has
+    suspended the job: ranks do not continue at the same moment. Without ``own_store``, as with ``--nproc``,
+    the parent process watches them.
     """
 
     def __init__(self, rank: int, hosts: Sequence[str], store: Any, own_store: Any = None) -> None:
@@ -53,11 +55,15 @@ class Watchdog:
         self.collectives = 0  # that this rank has started
         self._depth, self._since, self._limit = 0, 0.0, STEP_TIMEOUT
         self._error: tuple[BaseException, float] | None = None  # the error that ends this rank, and its time
+        self._clock = self._answered = 0.0  # seconds; when the store last answered
         self._closed = threading.Event()
-        self._watcher = None if own_store is None else threading.Thread(target=self._watch, args=(own_store,))
-        if self._watcher is not None:
-            self._watcher.daemon = True
-            self._watcher.start()
+        self._threads = [
+            threading.Thread(target=work, args=arguments, daemon=True)
+            for work, arguments in ((self._watch, (own_store,)), (self._keep_time, ()))
+            if own_store is not None
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def name(self, rank: int) -> str:
         """Return the name of a rank in messages."""
@@ -67,7 +73,7 @@ class Watchdog:
     def waiting(self, limit: float | None = None) -> Iterator[None]:
         """Wait in a collective for the other ranks, at most ``limit`` seconds [default: STEP_TIMEOUT]."""
         if self._depth == 0:
-            self._since, self._limit = time.monotonic(), STEP_TIMEOUT if limit is None else limit
+            self._since, self._limit = self._clock, STEP_TIMEOUT if limit is None else limit
         self.collectives += 1
         self._depth += 1
         try:
@@ -80,7 +86,7 @@ class Watchdog:
 
         If it waits there for its device, the thread ends the process.
         """
-        self._error = error, time.monotonic()
+        self._error = error, self._clock
         if (cause := _cause_of(self.rank, error)) is not None:
             with suppress(RuntimeError):  # the store is gone
                 self.store.compare_set(CAUSE, "", json.dumps([cause.rank, cause.message, cause.exit_code]))
@@ -88,8 +94,8 @@ class Watchdog:
     def close(self) -> None:
         """Stop watching; the others expect no more heartbeats."""
         self._closed.set()
-        if self._watcher is not None:
-            self._watcher.join(HEARTBEAT_INTERVAL)
+        for thread in self._threads:
+            thread.join(HEARTBEAT_INTERVAL)
         with suppress(RuntimeError):
             self.store.set(f"heartbeat {self.rank}", LEFT)
             deadline = time.monotonic() + 2.5 * HEARTBEAT_INTERVAL
@@ -102,7 +108,7 @@ class Watchdog:
         """Return whether the store ends with this process, and not with torchrun."""
         return (
             self.rank == 0
-            and self._watcher is not None
+            and bool(self._threads)
             and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         )
 
@@ -116,7 +122,7 @@ class Watchdog:
 
     def _find_cause(self) -> SdabenchError | None:
         """Wait for the cause, or for heartbeats, after which the silent ranks are those that ended."""
-        watched = self._watcher is not None
+        watched = bool(self._threads)
         self.store.set(f"disconnected {self.rank}", "")
         deadline = time.monotonic() + (2.5 * HEARTBEAT_INTERVAL if watched else 0.5)
         others = [rank for rank in range(self.size) if rank != self.rank]
@@ -147,29 +153,34 @@ class Watchdog:
             cause.exit_code,
         )
 
+    def _keep_time(self) -> None:
+        """End this process if it hangs after an error, or waits for a store that does not answer."""
+        while not self._closed.wait(HEARTBEAT_INTERVAL):
+            self._clock += HEARTBEAT_INTERVAL
+            if self._error is not None and self._clock - self._error[1] > GRACE:
+                self._end(self._error[0])
+            if self._depth and self._clock - self._answered > HEARTBEAT_TIMEOUT:
+                self._end(LostPeerError(self._silent([0])))
+
     def _watch(self, store: Any) -> None:
-        """Send heartbeats; end this process if it hangs after an error, or waits for a silent or late one."""
-        beat, answered = 0, time.monotonic()
+        """Send heartbeats; end this process if it waits for a rank that has failed, is silent or is late."""
+        beat = 0
         seen: dict[int, tuple[str, float]] = {}  # the last heartbeat of each rank, and its time
         while not self._closed.wait(HEARTBEAT_INTERVAL):
             beat += 1
-            now = time.monotonic()
-            if self._error is not None and now - self._error[1] > GRACE:
-                self._end(self._error[0])
-            try:
-                store.set(f"heartbeat {self.rank}", f"{beat} {self.collectives}")
-                answered = now
-                cause = _cause(store) if self._depth else None
+            with suppress(RuntimeError):  # of a lost connection
+                store.set(f"heartbeat {self.rank}", f"{beat} {self.collectives}")  # needs no answer
+                cause, now = _cause(store), self._clock
+                self._answered = now
+                if not self._depth:
+                    continue
                 if cause is not None and now - seen.setdefault(-1, ("", now))[1] > GRACE:
                     self._end(self._ended_by(cause))
-                if self._depth and now - self._since > min(HEARTBEAT_TIMEOUT, STEP_TIMEOUT) / 4:
+                if now - self._since > min(HEARTBEAT_TIMEOUT, STEP_TIMEOUT) / 4:
                     for rank in range(self.size):
                         if (heartbeat := _heartbeat(store, rank)) != seen.get(rank, (None,))[0]:
                             seen[rank] = heartbeat, now
                     self._end_if_silent_or_late({rank: each for rank, each in seen.items() if rank >= 0}, now)
-            except RuntimeError:
-                if self._depth and now - answered > HEARTBEAT_TIMEOUT:
-                    self._end(LostPeerError(self._silent([0])))
 
     def _end_if_silent_or_late(self, seen: dict[int, tuple[str, float]], now: float) -> None:
         others = {rank: each for rank, each in seen.items() if rank != self.rank and each[0] != LEFT}

@@ -14,7 +14,7 @@ from sdabench.training.distributed import world
 from sdabench.training.job import Machine
 from sdabench.training.loop import train
 from sdabench.training.tasks.classification import Classification
-from tests.helpers.processes import exit_codes, fork_ranks
+from tests.helpers.processes import exit_codes, fork_ranks, wait_for
 from tests.helpers.training import classifier_job
 
 HOST = r"process {} of {} on \S+"
@@ -75,17 +75,41 @@ def test_error_of_a_training_is_a_cause(tiny, textures, tmp_path, monkeypatch, c
     assert re.search(words, capfd.readouterr().err)
 
 
-def test_rank_without_heartbeats_is_named(capfd):
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_rank_without_heartbeats_is_named(capfd, stopped):
+    """The first rank holds the store, which does not answer either."""
+
     def work():
         world().all_gather(0)
-        if world().rank == 1:
+        if world().rank == stopped:
             os.kill(os.getpid(), signal.SIGSTOP)
         world().all_gather(0)
 
-    first, second = fork_ranks(work, 2)
-    assert exit_codes([first]) == [1]
-    second.kill()
-    assert re.search(f"no heartbeat from {HOST.format(2, 2)} for 0.0167 minutes", capfd.readouterr().err)
+    ranks = fork_ranks(work, 2)
+    assert exit_codes([ranks[1 - stopped]]) == [1]
+    ranks[stopped].kill()
+    words = f"no heartbeat from {HOST.format(stopped + 1, 2)} for 0.0167 minutes"
+    assert re.search(words, capfd.readouterr().err)
+
+
+def test_suspended_job_continues(tmp_path):
+    """A scheduler stops all ranks for longer than they may be silent or late, and continues one after another."""
+
+    def work():
+        world().all_gather(0)
+        if world().rank == 1:
+            time.sleep(0.6)  # while the other waits for long enough to have read its heartbeat
+            (tmp_path / "now").touch()
+            time.sleep(0.2)
+        world().all_gather(0)
+
+    ranks = fork_ranks(work, 2)
+    wait_for((tmp_path / "now").exists)
+    for rank, number, pause in ((1, signal.SIGSTOP, 0.2), (0, signal.SIGSTOP, 1.5), (0, signal.SIGCONT, 0.3)):
+        os.kill(ranks[rank].pid, number)
+        time.sleep(pause)
+    os.kill(ranks[1].pid, signal.SIGCONT)
+    assert exit_codes(ranks) == [0, 0]
 
 
 def test_late_rank_is_named_but_not_while_rank_zero_works(capfd, monkeypatch):
