@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MIN_KERNEL_BYTES = 2**25  # per map; the host launches operations of PyTorch faster than these kernels
+MAX_KERNEL_PIXELS = 65535 * 64  # of a map: the tiles of a channels_last map in a launch of CUDA
 WORKING_KERNELS: dict[int, bool] = {}  # whether the kernels work, by index of the GPU
 
 
@@ -223,8 +224,15 @@ def maps_of_stage(x: Tensor, pool: bool) -> StageMaps:
     """Return the implementation for a stage whose first map is ``x``; torch.jit traces no kernels."""
     possible = x.is_cuda and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     large = possible and x.numel() * x.element_size() >= MIN_KERNEL_BYTES
-    kernels = large and type(x) is Tensor and x.dtype != torch.float64 and kernels_work(x.device.index)
+    known = large and type(x) is Tensor and x.dtype != torch.float64 and _can_be_indexed(x)
+    kernels = known and kernels_work(x.device.index)
     return (KernelStageMaps if kernels else StageMaps)(x, pool)
+
+
+def _can_be_indexed(x: Tensor) -> bool:
+    """Return whether kernels reach each element: they compute positions in a sample in 32 bits."""
+    pixels = x.shape[2] * x.shape[3]
+    return pixels <= MAX_KERNEL_PIXELS and pixels * x.shape[1] < 2**31
 
 
 def kernels_work(gpu: int) -> bool:

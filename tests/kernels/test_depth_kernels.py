@@ -199,3 +199,18 @@ def test_kernels_are_not_traced(monkeypatch):
     chosen(x)
     torch.jit.trace(chosen, x, check_trace=False)
     assert kinds == [KernelStageMaps, StageMaps]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((40, 256, 480, 480), KernelStageMaps),  # more than 2^31 elements, but not in a sample
+        ((1, 1024, 2048, 2047), StageMaps),  # more than 2^31 elements in a sample
+        ((1, 64, 2048, 2048), StageMaps),  # 65,536 tiles
+    ],
+)
+def test_kernels_are_not_used_for_maps_that_they_cannot_index(monkeypatch, shape, expected):
+    monkeypatch.setattr(depth_attention, "kernels_work", lambda gpu: True)
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    x = torch.empty(shape, device="meta")
+    assert type(depth_attention.maps_of_stage(x, pool=True)) is expected
