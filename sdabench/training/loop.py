@@ -183,6 +183,13 @@ class _Training:
             elif progress.step % LOG_STEPS == 0:
                 self._write_line({})
             started = time.monotonic()
+        total = recipe.epochs * trainer.order.steps_per_epoch
+        if progress.step < total:  # a library has raised StopIteration
+            self._save()
+            raise SdabenchError(
+                f"{trainer.job.model}: no more batches after step {progress.step:,} of {total:,}; check the "
+                "dataset with 'sdabench data verify', and rerun the same command to resume"
+            )
 
     def _line_is_due(self) -> bool:
         """Return whether a line of the log follows the last step."""

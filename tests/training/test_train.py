@@ -368,6 +368,23 @@ def test_broken_image_stops_training_or_is_skipped(textures, tmp_path, workers):
         train(classifier_job(folder, workers, skip_broken=True, batch_size=2), tmp_path / "c")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_never_ends_before_its_last_step(textures, tmp_path, monkeypatch, workers):
+    job, decoded = classifier_job(textures, workers=workers, model="tiny"), TrainingImages.__getitem__
+
+    def ends(images, key):
+        if key[0] == 1:
+            raise StopIteration
+        return decoded(images, key)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(TrainingImages, "__getitem__", ends)
+        with pytest.raises(SdabenchError, match="tiny: no more batches after step 2 of 4; check"):
+            train(job, tmp_path / "ended")
+    resumed, uninterrupted = (train(job, tmp_path / name) for name in ("ended", "one"))
+    assert same_weights(final_weights(resumed), final_weights(uninterrupted))
+
+
 def test_locked_folder_is_an_error(textures, tmp_path, monkeypatch):
     monkeypatch.setattr("sdabench.files.LOCK_TIMEOUT", 0.1)
     folder = train(classifier_job(textures, epochs=1), tmp_path)
