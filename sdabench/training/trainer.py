@@ -43,7 +43,7 @@ class Trainer:
 
     A batch is split into ``micro_batches`` with separate batch-norm statistics, which are divided among the
     processes. A step does not depend on the number of processes, except for the order in which floats are
-    added.
+    added, and for the batch norms of a batch of which broken images are skipped.
     """
 
     def __init__(self, job: AnyJob) -> None:
