@@ -33,6 +33,15 @@ def test_cpu_scalars_and_indices_are_allowed():
     assert x.to("cuda:1").device == torch.device("cuda:1")
 
 
+def test_module_on_its_device_keeps_its_parameters():
+    module = torch.nn.Conv2d(2, 2, 3)
+    on_cpu = module.weight
+    weight = module.to(CUDA, memory_format=torch.channels_last).weight
+    assert weight is not on_cpu
+    assert module.to("cuda", memory_format=torch.channels_last).weight is weight
+    assert module.to("cuda:1").weight.device == torch.device("cuda:1")
+
+
 def test_values_have_to_be_copied_to_the_host():
     with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
         torch.ones(3, device=CUDA).numpy()

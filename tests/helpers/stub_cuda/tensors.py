@@ -319,10 +319,23 @@ _to = nn.Module.to
 
 
 def _module_to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-    """Move a module by new parameters: the data of one cannot become that of another kind of tensor."""
+    """Move a module by new parameters: the data of one cannot become that of another kind of tensor.
+
+    A module that is there keeps its parameters, as with torch, so that an optimizer still updates them.
+    """
+    device, dtype, _, layout = torch._C._nn._parse_to(*args, **kwargs)
+    tensors = [*module.parameters(), *module.buffers()]
+    if dtype is None and all(_is_there(tensor, device, layout) for tensor in tensors):
+        return module
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         return _to(module, *args, **kwargs)
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(before)
+
+
+def _is_there(tensor: Tensor, device: torch.device | None, layout: torch.memory_format | None) -> bool:
+    on_device = device is None or device in (tensor.device, torch.device(tensor.device.type))
+    in_layout = layout is None or tensor.dim() != 4 or tensor.is_contiguous(memory_format=layout)
+    return on_device and in_layout
