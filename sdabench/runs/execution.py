@@ -57,6 +57,7 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
     from sdabench.training.image_check import check_validation_images
     from sdabench.training.loading import lost_worker_errors
     from sdabench.training.loop import train
+    from sdabench.training.precision import restoring_threads
 
     images = len(job.split.items)
     with (
@@ -64,6 +65,7 @@ def _execute_here(job: AnyJob, output: Path) -> list[Record]:
         process_group(job.machine.device),
         recording_failures(job, output),
         lost_worker_errors(),
+        restoring_threads(),
     ):
         world().check_equal(_identity(job))
         if job.spec.trains:

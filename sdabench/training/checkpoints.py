@@ -40,22 +40,27 @@ class Checkpoints:
     def folder(self) -> Path:
         return self.training / "checkpoints"
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any]) -> bool:
         """Write plain values and tensors to the disk; delete all but the last two checkpoints.
 
         A valid checkpoint of the same step is not written again, as a training that was just resumed would
         do: a crash between file and manifest would leave no checkpoint.
 
+        Returns:
+            Whether the state was written. Otherwise the checkpoint of this step can hold an earlier state:
+            that of an interrupted validation.
+
         Raises:
             OutputError: the checkpoint cannot be written; earlier ones are unchanged.
         """
         path = self.folder / f"step-{step:09d}.pt"
-        if not _is_valid(path):
+        if is_new := not _is_valid(path):
             _write(path, step, state)
         passed_over = [later for later in self._files() if later.name > path.name]
         for old in (*passed_over, *self._files()[len(passed_over) + KEEP_LAST :]):
             _delete_with_manifest(old)
         self._delete_parts()
+        return is_new
 
     def newest(self, log: Log = lambda line: None) -> dict[str, Any] | None:
         """Read the state of the newest valid checkpoint; None if none was ever completed.

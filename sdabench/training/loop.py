@@ -287,7 +287,8 @@ class _Training:
         self.trainer.read_pending_step()  # on every rank
 
         def save() -> None:
-            self.checkpoints.save(progress.step, self.trainer.state())
+            if not self.checkpoints.save(progress.step, self.trainer.state()):
+                return  # that of an earlier process, which can refer to other best epochs
             current = {best_weights(*item) for item in progress.best_epochs.items()}
             self.best_of_checkpoints = [*self.best_of_checkpoints, current][-KEEP_LAST:]
             if len(self.best_of_checkpoints) == KEEP_LAST:

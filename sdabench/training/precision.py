@@ -121,5 +121,15 @@ def _legacy_precision() -> str:
     return "high" if allowed else "highest"
 
 
+@contextmanager
+def restoring_threads() -> Iterator[None]:
+    """Restore the number of threads at the end, which a resumed training sets to that of its start."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST)

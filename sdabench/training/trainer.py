@@ -294,7 +294,12 @@ class Trainer:
             self.progress.seeds += new_seed
         if self.recipe.quirks.resume_without_best:
             self.progress.best = {}
-        if not self.recipe.quirks.resume_without_optimizer:
+        if self.recipe.quirks.resume_without_optimizer:
+            # The log of an epoch whose validation was interrupted states the rate of its last step.
+            groups = zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=False)
+            for group, saved in groups:
+                group["lr"] = saved["lr"]
+        else:
             load_optimizer_state(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         self.order = self._order()

@@ -3,12 +3,15 @@
 import os
 
 import pytest
+import torch
 
 from sdabench.errors import DataError, OutputError, RefusedError, UsageError
 from sdabench.processes import NETWORKS_AT_ONCE
 from sdabench.records.store import RecordStore
-from sdabench.runs.execution import recording_failures
-from tests.helpers.training import classifier_job
+from sdabench.runs.execution import execute, recording_failures
+from sdabench.training.loop import train
+from sdabench.training.signals import Stopped
+from tests.helpers.training import StopAfter, classifier_job
 
 
 def fail_with(error, textures, output):
@@ -44,3 +47,16 @@ def test_path_that_is_not_utf_8_is_refused(textures, tmp_path):
     odd.symlink_to(textures)
     with pytest.raises(UsageError, match="the path of the data or weights is not UTF-8"):
         classifier_job(odd)
+
+
+def test_threads_of_a_resumed_training_end_with_its_job(textures, tmp_path, monkeypatch, tiny):
+    """The next job of the process would have them too. The threads are not real, because forks follow."""
+    threads = [1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    job = classifier_job(textures, model=tiny)
+    with pytest.raises(Stopped):
+        train(job, tmp_path, StopAfter(5))
+    threads.append(2)
+    [record] = execute(job, tmp_path)
+    assert (record.environment["threads"], threads[-1]) == (1, 2)

@@ -103,10 +103,10 @@ def test_save_keeps_intact_checkpoint_of_same_step(checkpoints):
     """Otherwise a process that is killed between writing file and manifest would leave no valid checkpoint."""
     newest = checkpoints.folder / "step-000000003.pt"
     before = newest.read_bytes()
-    checkpoints.save(3, state(3) | {"resumed": 1})
+    assert not checkpoints.save(3, state(3) | {"resumed": 1})
     assert newest.read_bytes() == before
     newest.write_bytes(before[:-1])
-    checkpoints.save(3, state(3) | {"resumed": 1})
+    assert checkpoints.save(3, state(3) | {"resumed": 1})
     assert checkpoints.newest()["resumed"] == 1
 
 

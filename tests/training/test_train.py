@@ -272,6 +272,33 @@ def test_best_weights_of_previous_checkpoint_are_kept(textures, tmp_path, monkey
     assert sorted(path.name[-13] for path in folder.glob("best-*")) == ["3", "4", "5"]
 
 
+def test_best_weights_of_a_checkpoint_within_a_validation_are_kept(textures, tmp_path, monkeypatch):
+    """The resumed training improves in that validation, but its own checkpoint is damaged."""
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self: {**validate(self), "top1_pct": float(self.epoch)})
+    changes = {"epochs": 4, "validation": {"crop": 32, "every_epochs": 1}, "model": "tiny"}
+    job = classifier_job(textures, quirks={"best_epoch_by_validation": True}, **changes)
+    job = job.on(Machine(batch_size=1, checkpoint_seconds=0))
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path, StopAfter(20))  # at the start of the second validation
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path, StopAfter(25))
+    [folder] = (tmp_path / "training").iterdir()
+    (folder / "checkpoints/step-000000005.pt").write_bytes(b"")
+    assert read_run(train(job, tmp_path)).training.best_epochs["top1_pct"] == 4
+
+
+def test_log_states_the_rate_of_the_last_step_after_a_resume_without_optimizer(textures, tmp_path):
+    changes = {"epochs": 3, "validation": {"crop": 32, "every_epochs": 1}, "model": "tiny"}
+    quirks = {"resume_without_optimizer": True}
+    job = classifier_job(textures, quirks=quirks, schedule={"kind": "cosine"}, **changes)
+    job = job.on(Machine(batch_size=1))
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path, StopAfter(20))  # at the start of the second validation
+    rates = [line["learning_rate"] for line in read_log(train(job, tmp_path))]
+    assert rates == [job.spec.recipe.learning_rate(step, 2) for step in (1, 3, 5)]
+
+
 def test_quirk_no_seed_draws_a_seed_at_each_start(textures, tmp_path):
     job = classifier_job(textures, quirks={"no_seed": True, "resume_without_optimizer": True})
     with pytest.raises(KeyboardInterrupt):
