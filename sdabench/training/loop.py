@@ -250,7 +250,7 @@ class _Training:
             "step": progress.step,
             "epoch": progress.step / trainer.order.steps_per_epoch,
             **progress.mean_losses,
-            "learning_rate": max(group["lr"] for group in trainer.optimizer.param_groups),
+            "learning_rate": trainer.last_learning_rate,
             "images_per_second": progress.images / progress.seconds,
             **({"skipped_steps": progress.skipped_steps} if trainer.scaler.is_enabled() else {}),
             **metrics,

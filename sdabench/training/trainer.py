@@ -111,6 +111,12 @@ class Trainer:
     def learning_rate(self) -> float:
         return self.recipe.learning_rate(self.progress.updates, self.order.steps_per_epoch)
 
+    @property
+    def last_learning_rate(self) -> float:
+        """The learning rate of the last step, the largest of all layers."""
+        rate: float = max(group["lr"] for group in self.optimizer.param_groups)
+        return rate
+
     def too_small(self, batch: AnyBatch) -> DataError | None:
         """Return an error if too few images of a batch can be read to train on it, or None."""
         if len(batch) >= self.smallest_micro_batch * self.own_micro_batches:
@@ -258,7 +264,12 @@ class Trainer:
         progress.epoch_losses, progress.epoch_images = {}, 0
 
     def validate(self) -> dict[str, float]:
-        """Compute metrics on the validation images in percent; names for masks are ``segmentation_…``."""
+        """Compute metrics on the validation images in percent; names for masks are ``segmentation_…``.
+
+        Raises:
+            DivergedError: the weights are not finite.
+        """
+        self._check_weights()
         predictions = predict(self.result_network, self.job, self.device)
 
         def metrics_of_all() -> dict[str, float]:
@@ -330,7 +341,8 @@ class Trainer:
     def _check_weights(self) -> None:
         states = (network.state_dict() for network in {self.network, self.result_network})
         if not all(bool(tensor.isfinite().all()) for state in states for tensor in state.values()):
-            raise self._diverged("the weights are not finite", self.progress.step, self.learning_rate)
+            last = self.progress.step - 1
+            raise self._diverged("the weights are not finite", last, self.last_learning_rate)
 
     def _diverged(self, what: str, step: int, learning_rate: float) -> DivergedError:
         total = self.order.steps_per_epoch * self.recipe.epochs

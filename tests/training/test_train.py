@@ -384,6 +384,29 @@ def test_non_finite_loss_reports_step_rate_and_checkpoint(textures, tmp_path):
         trainer.state()
 
 
+@pytest.mark.parametrize("every_epochs", [0, 1])
+def test_weights_that_are_not_finite_are_neither_validated_nor_saved(
+    textures, tmp_path, monkeypatch, every_epochs
+):
+    """The gradients of the last step are not finite, although its loss is."""
+    changes = {"validation": {"crop": 32, "every_epochs": every_epochs}, "schedule": {"kind": "cosine"}}
+    job = classifier_job(textures, model="tiny", **changes)
+    update = Trainer._update_weights
+
+    def poisoned(trainer, pending):
+        if pending.step == 3:
+            trainer.network.fc.bias.grad[0] = math.nan
+        update(trainer, pending)
+
+    monkeypatch.setattr(Trainer, "_update_weights", poisoned)
+    rate = job.spec.recipe.learning_rate(3, 2)
+    with pytest.raises(DivergedError, match=f"not finite at step 4 of 4, learning rate {rate:.3g}; try"):
+        train(job, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    [folder] = (tmp_path / "training").iterdir()
+    assert [line["step"] for line in read_log(folder)] == ([2] if every_epochs else [2, 4])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_broken_image_stops_training_or_is_skipped(textures, tmp_path, workers):
     folder, path = copy_with_broken_image(textures, tmp_path)
