@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sdabench.data.decoding import Location, Stored, Unusable
 from sdabench.data.folders import ImageSplit
 from sdabench.data.split import SplitName
-from sdabench.errors import DataError, UsageError
+from sdabench.errors import DataError, OutputError, UsageError
 from sdabench.files import atomic_folder, atomic_write, write_errors
 
 ELSEWHERE = "name another folder"
@@ -62,8 +62,11 @@ def divide_images(
     for part in parts.values():
         _refuse_inside(part, folder)
     with write_errors(folder, ELSEWHERE), atomic_folder(folder) as temporary:
-        for name, part in parts.items():
-            sort_images(part, temporary / name, advance)
+        try:
+            for name, part in parts.items():
+                sort_images(part, temporary / name, advance)
+        except OutputError as error:  # about a file that will be gone
+            raise OutputError(str(error).replace(str(temporary), str(folder))) from None
 
 
 def _refuse_inside(split: ImageSplit, folder: Path) -> None:

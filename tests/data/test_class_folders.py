@@ -1,5 +1,7 @@
 """Class folders of any name: layouts, labels by name, and error messages."""
 
+import errno
+import os
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from safetensors.torch import save_file
 
 from sdabench import create_model
 from sdabench.cli import cli
+from sdabench.data import sorting
 from sdabench.data.class_folders import read_folder
 from sdabench.data.classes import ClassList
 from sdabench.data.imagenet import class_indices
@@ -17,7 +20,7 @@ from sdabench.data.listing import Listing
 from sdabench.data.sorting import divide_images
 from sdabench.data.source import DataSource
 from sdabench.data.subset import divided
-from sdabench.errors import DataError, UsageError, WeightsError
+from sdabench.errors import DataError, OutputError, UsageError, WeightsError
 from sdabench.records.spec import protocol_at
 from sdabench.registry.recipes import ClassificationRecipe
 from sdabench.tools.verify.reports import count_classes, find_other_categories
@@ -273,3 +276,16 @@ def test_stopped_division_leaves_no_part_of_a_dataset(tmp_path):
         divide_images(parts, folder)
     with pytest.raises(UsageError, match="inside of"):
         divide_images(parts, images / "parts")
+
+
+def test_division_that_cannot_be_written_names_the_file_in_its_folder(tmp_path, monkeypatch):
+    split = read_folder(write(tmp_path / "all", "few", images=2))
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sorting, "_link_or_copy", full)
+    with pytest.raises(
+        OutputError, match=f"cannot write {tmp_path}/parts/val/few/.*: No space .*; make room"
+    ):
+        divide_images({"val": split}, tmp_path / "parts")
