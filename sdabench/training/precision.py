@@ -26,6 +26,7 @@ def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[N
     """
     cudnn = torch.backends.cudnn
     before, benchmark = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     with _without_tf32():
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
@@ -35,7 +36,7 @@ def strict_fp32(device: torch.device, deterministic: bool = False) -> Iterator[N
             yield
         finally:
             if deterministic:
-                torch.use_deterministic_algorithms(before)
+                torch.use_deterministic_algorithms(before, warn_only=only_warns)
             cudnn.benchmark = benchmark
 
 

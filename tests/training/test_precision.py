@@ -84,6 +84,20 @@ def test_either_interface_is_overridden_and_restored(use, value, tf32, device):
     assert process.exitcode == 0
 
 
+def test_determinism_ends_with_its_context():
+    def now():
+        enabled = torch.are_deterministic_algorithms_enabled()
+        return enabled, torch.is_deterministic_algorithms_warn_only_enabled()
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with fp32_arithmetic(CPU, deterministic=True):
+            assert now() == (True, False)
+        assert now() == (True, True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_allowed_arithmetic_ends_with_its_context():
     def now():
         return torch.backends.cudnn.benchmark, allows_tf32("cudnn", "conv"), allows_tf32("cuda", "matmul")
