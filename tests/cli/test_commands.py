@@ -200,7 +200,7 @@ def test_show_prints_lineage_claims_records_and_sources():
         "params 46,320,864, trainable 46,320,864, per_call 50,752,736, macs 6,720,691,562",
         "50.75 50.753 0.00 match (per_call)",
         "6,720,691,562 rounds to 6.72. It is not known why 6.71 is printed.",
-        "in 14 epochs on 64 generated images of 10 classes; the network fits them",
+        "in 14 epochs on 64 of 2,000 generated images of 10 classes; the network fits them",
         "Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018",
         "luuuyi/CBAM.PyTorch model/resnet_cbam.py",
     ):

@@ -412,10 +412,10 @@ def test_recipes_and_records_without_options_keep_their_digests():
     """The digests were computed before there were options."""
     values = load_recipe("paper").model_dump(mode="json", exclude=WORDS)
     assert hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16] == "c32ddf2afdbf936f"
-    for name, digest in (("smoke", "2bf3c1f54ce57f8a"), ("smoke-detection", "fe0489bda42b2144")):
-        records = records_of(CHECKOUT / f"results/{name}.jsonl")
-        digests = "".join(record.spec_digest for record in records)
-        assert hashlib.sha256(digests.encode()).hexdigest()[:16] == digest
+    digests = "".join(
+        record.spec_digest for record in records_of(CHECKOUT / "tests/records/first-records.jsonl")
+    )
+    assert hashlib.sha256(digests.encode()).hexdigest()[:16] == "701d5641198d5cda"
 
 
 def options_of(recipe):

@@ -11,6 +11,7 @@ from sdabench.cli.machine import gpus_per_job
 from sdabench.cli.options import AUTO
 from sdabench.data.source import DataSource
 from sdabench.report.plan import plan_sheet
+from sdabench.runs import launchers
 from sdabench.runs.estimate import Plan, PlannedJob
 from sdabench.runs.launchers import Local, own_environment
 from sdabench.runs.suite import Suite, Watcher
@@ -39,7 +40,8 @@ def start_child(tmp_path, monkeypatch):
 
     def start(launcher, name):
         path = tmp_path / name
-        job = SimpleNamespace(save=lambda output: path, machine=Machine())
+        monkeypatch.setattr(launchers, "save_job", lambda job, output: path)
+        job = SimpleNamespace(machine=Machine())
         process = launcher.start(job, tmp_path, None, 1)
         started.append((path, process))
         deadline = time.monotonic() + 60
