@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sdabench.data.classes import ClassList
 from sdabench.data.images import RankBatches, TrainingOrder, seed_from
+from sdabench.data.official import plural
 from sdabench.errors import DataError
 from sdabench.files import atomic_write
 from sdabench.records.record import Training
@@ -121,7 +122,8 @@ class Trainer:
         """Return an error if too few images of a batch can be read to train on it, or None."""
         if len(batch) >= self.smallest_micro_batch * self.own_micro_batches:
             return None
-        return DataError(f"only {len(batch)} images of a batch are readable: {batch.skipped[0]}")
+        readable = plural(len(batch), "image")
+        return DataError(f"a batch has only {readable} without an error: {batch.skipped[0]}")
 
     def take_step(self, batch: AnyBatch, images: int | None = None, skipped: int | None = None) -> None:
         """Take one step of the optimizer on a batch, with gradient accumulation over its micro-batches.

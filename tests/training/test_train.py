@@ -414,7 +414,7 @@ def test_broken_image_stops_training_or_is_skipped(textures, tmp_path, workers):
         train(classifier_job(folder, workers), tmp_path / "a")
     run = train(classifier_job(folder, workers, skip_broken=True), tmp_path / "b")
     assert read_run(run).training.skipped_images == 2
-    with pytest.raises(DataError, match="only 1 images of a batch are readable"):
+    with pytest.raises(DataError, match="a batch has only 1 image without an error: "):
         train(classifier_job(folder, workers, skip_broken=True, batch_size=2), tmp_path / "c")
 
 
